@@ -1,0 +1,59 @@
+"""The `restora` command: one table from a name to the function that serves it, imported only when it is called."""
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+COMMANDS = {
+    "prepare": ("restora.apps.prepare:main", "download, verify and pack a data set"),
+    "preview": ("restora.apps.preview:main", "show what a degradation does to a photo"),
+    "networks": ("restora.apps.networks:main", "list the networks with their sizes"),
+    "train": ("restora.apps.train:main", "train one network, or sweep many with -m"),
+    "evaluate": ("restora.apps.evaluate:main", "score weights, a run or a baseline by a published protocol"),
+    "report": ("restora.apps.report:main", "compare runs: leaderboard and one self-contained page"),
+    "export": ("restora.apps.export:main", "turn the best checkpoint of a run into a model folder"),
+    "restore": ("restora.apps.restore:main", "restore a photo or a folder of photos with a model folder"),
+}
+
+
+def usage() -> str:
+    rows = "\n".join(f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items())
+    return f"usage: restora COMMAND [ARGUMENTS]\n\n{rows}\n\nrestora COMMAND --help says what each takes."
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; a mistake of the user's ends in one message and exit code 2, not in a traceback."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0 if arguments else 2
+    if arguments[0] == "--version":
+        from restora import __version__
+
+        print(f"restora {__version__}")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        import difflib
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        print(f"restora: there is no command {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
+        return 2
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its version at import
+    module, _, function = COMMANDS[name][0].partition(":")
+    run = getattr(importlib.import_module(module), function)
+    try:
+        return int(run(rest))
+    except ValueError as error:
+        if os.environ.get("RESTORA_TRACEBACK"):
+            raise
+        print(f"restora {name}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

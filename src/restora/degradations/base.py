@@ -1,0 +1,56 @@
+"""What every degradation promises, and the types that pass between its two halves.
+
+A degradation is split in two: `sample` draws per-sample parameters from keyed random numbers, `apply` is a pure function
+of the clean photos and those parameters. Replaying is calling `apply` again; nothing is kept from the last call. Large
+random fields are not parameters: `sample` draws a key for them (`generator.next_keys()`) and `apply` expands it.
+
+Legend: B samples, C channels, H height, W width, s scale, K condition channels.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import NamedTuple, TypeAlias
+
+from torch import Tensor
+
+from restora.degradations.keyed import KeyedGenerator
+
+Shape: TypeAlias = tuple[int, int, int, int]
+Params: TypeAlias = Mapping[str, "Tensor | Params"]
+
+
+class Degraded(NamedTuple):
+    """`image` float32 (B,C,H/s,W/s); `condition` float32 (B,K,H/s,W/s) or None."""
+
+    image: Tensor
+    condition: Tensor | None
+
+
+class Degradation(ABC):
+    """Turns clean photos, float32 (B,C,H,W) in [0,1], into degraded ones on the same device."""
+
+    scale: int = 1
+    """H and W of the output are those of the input divided by this."""
+    condition_channels: int = 0
+    """K of the condition that `condition` gives; 0 when there is none."""
+
+    @abstractmethod
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        """Per-sample parameters for clean photos of this shape: tensors whose first axis is B, on the generator's device."""
+
+    @abstractmethod
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        """The degraded photos, (B,C,H/s,W/s). No random numbers but those that `params` fixes."""
+
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:  # noqa: ARG002
+        """What a network may be told of the degradation: a map (B,K,H/s,W/s), or None."""
+        return None
+
+    def __call__(self, clean: Tensor, generator: KeyedGenerator) -> Degraded:
+        if clean.ndim != 4 or not clean.is_floating_point():
+            raise ValueError(f"expected float photos (B,C,H,W), got {clean.dtype} of shape {tuple(clean.shape)}")
+        batch, channels, height, width = clean.shape
+        if height % self.scale or width % self.scale:
+            raise ValueError(f"{height}x{width} is not a multiple of the scale {self.scale}: crop the photos first")
+        params = self.sample((batch, channels, height, width), generator)
+        return Degraded(self.apply(clean, params), self.condition(clean, params))

@@ -1,0 +1,124 @@
+"""Counter-based random numbers: every number is a function of (sample key, stream, position) and nothing else.
+
+Enters: one 64-bit key per sample. Leaves: tensors of uniform, normal or integer numbers whose row b depends on key b alone.
+A batch of eight therefore draws what two batches of four draw, on any device, whatever was drawn before it; torch's own
+generators promise none of the three. The numbers are SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
+number generators", OOPSLA 2014), whose output is a hash of `key + position * GOLDEN`, in 64-bit integer arithmetic that
+wraps in the same way on every device. Normals are Box-Muller: equal across devices up to the last bits of log and cos.
+
+Legend: B samples.
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_GOLDEN = 0x9E3779B97F4A7C15
+_MIX_1 = 0xBF58476D1CE4E5B9
+_MIX_2 = 0x94D049BB133111EB
+_MASK = 0xFFFFFFFFFFFFFFFF
+
+
+def _signed(value: int) -> int:
+    """The 64-bit pattern `value` as the signed number that torch.int64 holds it as."""
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+def _mix(value: int) -> int:
+    value = ((value ^ (value >> 30)) * _MIX_1) & _MASK
+    value = ((value ^ (value >> 27)) * _MIX_2) & _MASK
+    return value ^ (value >> 31)
+
+
+def sample_key(*parts: int) -> int:
+    """The key of one training sample from (seed, epoch, sample index), as a signed 64-bit integer."""
+    state = 0
+    for part in parts:
+        state = _mix((state + _GOLDEN + (part & _MASK)) & _MASK)
+    return _signed(state)
+
+
+def image_key(name: str) -> int:
+    """The key of a validation or benchmark image: its name alone decides, for every model and for ever."""
+    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    return _signed(int.from_bytes(digest, "little"))
+
+
+def _shift_right(bits: Tensor, by: int) -> Tensor:
+    """Logical shift right (torch shifts the sign bit in)."""
+    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
+
+
+def _splitmix(state: Tensor) -> Tensor:
+    """SplitMix64's output function, in place on a tensor this module owns."""
+    state.bitwise_xor_(_shift_right(state, 30)).mul_(_signed(_MIX_1))
+    state.bitwise_xor_(_shift_right(state, 27)).mul_(_signed(_MIX_2))
+    return state.bitwise_xor_(_shift_right(state, 31))
+
+
+class KeyedGenerator:
+    """Draws per-sample random numbers from per-sample keys.
+
+    `keys` is int64 (B,), on the device where the numbers are wanted. Each call that draws advances to a new stream, so
+    the same sequence of calls on the same keys gives the same numbers; `fork(label)` opens an independent sequence that
+    does not depend on how many numbers were drawn before.
+    """
+
+    def __init__(self, keys: Tensor) -> None:
+        if keys.dtype != torch.int64 or keys.ndim != 1:
+            raise ValueError(f"keys must be int64 of shape (B,), got {keys.dtype} of shape {tuple(keys.shape)}")
+        self.keys = keys
+        self._stream = 0
+
+    @property
+    def device(self) -> torch.device:
+        return self.keys.device
+
+    @property
+    def batch(self) -> int:
+        return self.keys.shape[0]
+
+    def fork(self, label: str | int) -> "KeyedGenerator":
+        """An independent generator for a named purpose; independent also of what this one has drawn."""
+        salt = image_key(label) if isinstance(label, str) else sample_key(label)
+        return KeyedGenerator(_splitmix(self.keys + salt))
+
+    def next_keys(self) -> Tensor:
+        """Fresh int64 (B,) keys, for a draw that is made later from parameters (`KeyedGenerator(params["key"])`)."""
+        self._stream += 1
+        return _splitmix(self.keys + _signed(_GOLDEN * (self._stream << 1 | 1)))
+
+    def bits(self, size: Sequence[int] = ()) -> Tensor:
+        """Random int64 (B,*size), all 64 bits uniform."""
+        count = math.prod(size)
+        position = torch.arange(1, count + 1, dtype=torch.int64, device=self.device).mul_(_signed(_GOLDEN))
+        return _splitmix(self.next_keys()[:, None] + position).view(self.batch, *size)
+
+    def uniform(self, size: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
+        """Uniform float32 (B,*size) in [low, high), on a grid of 2^-24."""
+        unit = _shift_right(self.bits(size), 40).to(torch.float32).mul_(2.0**-24)
+        return unit if (low, high) == (0.0, 1.0) else unit.mul_(high - low).add_(low)
+
+    def integers(self, low: int, high: int, size: Sequence[int] = ()) -> Tensor:
+        """Uniform int64 (B,*size) in [low, high)."""
+        if high <= low:
+            raise ValueError(f"integers needs low < high, got [{low}, {high})")
+        # 40 bits times the width, high part: the bias is below width / 2^40
+        return (_shift_right(self.bits(size), 24).mul_(high - low) >> 40).add_(low)
+
+    def normal(self, size: Sequence[int] = ()) -> Tensor:
+        """Standard normal float32 (B,*size); two per 64-bit word (Box-Muller), the largest is 6.7."""
+        count = math.prod(size)
+        half = (count + 1) // 2
+        bits = self.bits((half,))
+        # u in (0, 1] from the high word, the angle from the low one
+        radius = _shift_right(bits, 32).to(torch.float32).add_(1.0).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
+        angle = bits.bitwise_and_(0xFFFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+        out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
+        torch.mul(radius, angle.cos(), out=out[:, :half])
+        torch.mul(radius, angle.sin_(), out=out[:, half:])
+        return out[:, :count].reshape(self.batch, *size)

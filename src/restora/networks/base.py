@@ -1,0 +1,72 @@
+"""What every network promises: restored = network(degraded, condition), at any height and width.
+
+A subclass writes `restore`, which may assume that H and W are multiples of `size_multiple`; `forward` pads before it and
+crops after it. Parameter names are those of the architecture's published checkpoints.
+
+Legend: B samples, C channels, K condition channels, H height, W width, s scale.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """A plain module that knows nothing of training.
+
+    `forward` takes float (B,C,H,W) on the [0,1] scale and gives (B,C',H*s,W*s) on the same scale, neither clamped nor
+    rounded.
+    """
+
+    family: ClassVar[str]
+    """Name of the family whose recipe trains it: residual_cnn, unet, nafnet, gan or transformer."""
+    tasks: ClassVar[tuple[str, ...]]
+    """What its paper restores: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
+    padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "reflect"
+    """How `forward` fills up to `size_multiple`: what the authors' code does, so that their figures come out."""
+
+    scale: int = 1
+    size_multiple: int = 1
+    condition_channels: int = 0
+    """K that `forward` demands as `condition`; 0 when the design has none (a condition is then ignored)."""
+    in_channels: int
+    out_channels: int
+
+    @abstractmethod
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        """(B,C,H,W) -> (B,C',H*s,W*s) where H and W are multiples of `size_multiple`."""
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        self._check(x, condition)
+        if self.condition_channels == 0:
+            condition = None
+        height, width = x.shape[-2:]
+        below, right = -height % self.size_multiple, -width % self.size_multiple
+        if below or right:
+            x = pad_bottom_right(x, below, right, self.padding)
+            if condition is not None:
+                condition = pad_bottom_right(condition, below, right, "replicate")
+        y = self.restore(x, condition)
+        return y[..., : height * self.scale, : width * self.scale] if below or right else y
+
+    def _check(self, x: Tensor, condition: Tensor | None) -> None:
+        name = type(self).__name__
+        if x.shape[1] != self.in_channels:
+            raise ValueError(
+                f"{name} was built for {self.in_channels} channels, the photos have {x.shape[1]}: "
+                f"set network.in_channels={x.shape[1]} or convert the photos"
+            )
+        if self.condition_channels and (condition is None or condition.shape[1] != self.condition_channels):
+            got = "none" if condition is None else f"{condition.shape[1]} channels"
+            raise ValueError(
+                f"{name} needs a condition of {self.condition_channels} channels (noise-level map or mask), got {got}"
+            )
+
+
+def pad_bottom_right(x: Tensor, below: int, right: int, mode: str) -> Tensor:
+    """(B,C,H,W) -> (B,C,H+below,W+right). Reflection is limited to H-1 and W-1; smaller photos are replicated instead."""
+    if mode == "reflect" and (below >= x.shape[-2] or right >= x.shape[-1]):
+        mode = "replicate"
+    return F.pad(x, (0, right, 0, below), mode=mode)

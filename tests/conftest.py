@@ -1,0 +1,43 @@
+"""What all tests share: few threads, the development data, and torchvision's missing operators on a CPU-only torch."""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("WANDB_SILENT", "true")
+
+from pathlib import Path
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+# spandrel imports torchvision, whose import fails on a CPU-only torch unless these operators exist
+_torchvision_operators = torch.library.Library("torchvision", "DEF")
+for _signature in (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+):
+    try:
+        _torchvision_operators.define(_signature)
+    except RuntimeError:  # a torchvision with its compiled operators brings them
+        break
+
+if os.environ.get("PYTEST_XDIST_WORKER"):
+    torch.set_num_threads(1)  # the workers share the cores
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """The root of the checkout."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def development_data() -> Path:
+    """Photos, test sets and authors' weights for development; the test is skipped where they are absent."""
+    root = Path(os.environ.get("RESTORA_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not (root / "testsets").is_dir():
+        pytest.skip(f"development data not found at {root} (set RESTORA_TEST_DATA)")
+    return root
