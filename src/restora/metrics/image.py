@@ -41,8 +41,9 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
 def ms_ssim(restored: Tensor, clean: Tensor) -> Tensor:
     """Multi-scale structural similarity of each photo, (B,); five scales, each half the last by 2x2 means.
 
-    Wang, Simoncelli and Bovik, Asilomar 2003, eq. 7 with the weights they fitted; negative contrast terms count
-    as zero, as the power of a negative number is not defined. Raises `ValueError` for a side below 161.
+    Wang, Simoncelli and Bovik, Asilomar 2003, eq. 7 with the weights they fitted; negative contrast terms
+    count as zero, as the power of a negative number is not defined. Raises `ValueError` for a side below
+    161.
     """
     restored, clean = _pair(restored, clean)
     smallest = (WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
@@ -59,10 +60,10 @@ def ms_ssim(restored: Tensor, clean: Tensor) -> Tensor:
 
 
 def psnr_b(restored: Tensor, clean: Tensor, block: int = 8) -> Tensor:
-    """PSNR in dB of each photo, (B,), with the blocking effect of the restored one added to the MSE; mean over C.
+    """PSNR in dB of each photo, (B,), the blocking effect of the restored one added to the MSE; mean over C.
 
-    Yim and Bovik, "Quality assessment of deblocked images", TIP 2011, eqs. 1-6; the pairs across block borders
-    are counted exactly, also where a side is no multiple of the block.
+    Yim and Bovik, "Quality assessment of deblocked images", TIP 2011, eqs. 1-6; the pairs across block
+    borders are counted exactly, also where a side is no multiple of the block.
     """
     restored, clean = _pair(restored, clean)
     error = (restored - clean).square().mean(dim=(2, 3)) + _blocking_effect(restored, block)

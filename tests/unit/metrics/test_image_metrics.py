@@ -53,7 +53,7 @@ def test_ssim_equals_scikit_image_with_wangs_window(restored: Tensor, clean: Ten
 
 
 def test_ms_ssim_equals_torchmetrics(restored: Tensor, clean: Tensor) -> None:
-    """Within what torchmetrics' padded border is worth; it pools colours otherwise, so one plane is compared."""
+    """Within what torchmetrics' padded border is worth; it pools colours otherwise, hence one plane."""
     from torchmetrics.functional.image import multiscale_structural_similarity_index_measure as reference
 
     ours = ms_ssim(restored[:, :1], clean[:, :1])
