@@ -1,0 +1,1 @@
+"""Model folders: made by `export`, used by `restorer`. Nothing here imports lightning or hydra."""

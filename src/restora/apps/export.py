@@ -1,0 +1,74 @@
+"""`restora export`: the best checkpoint of a run becomes a model folder, checked against the checkpoint on
+real photos."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `restora export`."""
+    made = argparse.ArgumentParser(
+        prog="restora export",
+        description="Write a model folder (safetensors, model.json, ONNX, card) from a run or a checkpoint. "
+        "It is declared good only after its outputs were compared with the checkpoint's on real photos.",
+    )
+    made.add_argument(
+        "source", metavar="RUN_OR_CKPT", nargs="?", help="run folder (its best checkpoint) or .ckpt file"
+    )
+    made.add_argument(
+        "output", metavar="OUTPUT", nargs="?", help="model folder to write (default: RUN/model)"
+    )
+    made.add_argument(
+        "--best",
+        metavar="SWEEP_DIR",
+        help="export the finished run below SWEEP_DIR with the highest held-out PSNR",
+    )
+    made.add_argument("--photos", metavar="PATH", help="photo or folder to check on (default: the run's own)")
+    made.add_argument("--no-onnx", action="store_true", help="leave model.onnx out")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when a checked model folder stands at OUTPUT, 1 when the check failed and nothing was left behind."""
+    made = parser()
+    options = made.parse_args(argv)
+    source_name, output_name = options.source, options.output
+    if options.best is not None:
+        if output_name is not None:
+            made.error("with --best give at most one path more, the OUTPUT")
+        source_name, output_name = None, source_name
+    elif source_name is None:
+        made.error("give a run folder or a checkpoint, or --best SWEEP_DIR")
+
+    from rich.console import Console
+
+    from restora.artifact.checkpoint import best_run, locate, score
+    from restora.artifact.export import ParityError, export_model
+    from restora.artifact.parity import photo_files
+
+    console = Console(soft_wrap=True, highlight=False)
+    if options.best is not None:
+        run = best_run(options.best)
+        source = locate(run)
+        console.print(f"best run: {run} ({score(source.record):.2f} dB)", markup=False)
+    else:
+        source = locate(source_name)
+    home = source.run if source.run is not None else source.checkpoint.resolve().parent
+    output = Path(output_name) if output_name is not None else home / "model"
+    photos = [] if options.photos is None else photo_files(Path(options.photos))
+    console.print(f"exporting {source.checkpoint}", markup=False)
+    try:
+        export_model(
+            source,
+            output,
+            photos=photos,
+            with_onnx=not options.no_onnx,
+            say=lambda line: console.print(f"  {line}", markup=False),
+        )
+    except ParityError as error:
+        print(f"restora export: {error}; nothing was written to {output}", file=sys.stderr)
+        return 1
+    console.print(f"model folder: {output}", markup=False)
+    return 0

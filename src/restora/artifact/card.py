@@ -1,0 +1,171 @@
+"""README.md of a model folder: what the model is, what it scored, how it is used, and what it is not for."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription
+from restora.artifact.parity import sample_photos
+
+TASKS = {
+    "denoise": "removes noise",
+    "super_resolution": "enlarges photos",
+    "deblur": "removes blur",
+    "jpeg": "removes JPEG artefacts",
+    "inpaint": "fills missing regions",
+    "colourise": "colours grey photos",
+    "derain": "removes rain",
+}
+CHANNELS = {1: "grey", 3: "RGB"}
+
+
+def write_card(folder: Path, description: ModelDescription) -> None:
+    """Write `folder`/README.md; the folder's other files must be there already."""
+    sections = [
+        _head(description),
+        _scores(description),
+        _use(description, with_onnx=(folder / ONNX).is_file()),
+        _training(description),
+        _limits(description),
+        _export(description),
+        _licence(),
+    ]
+    (folder / CARD).write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _head(model: ModelDescription) -> str:
+    architecture = model.network["class"].rpartition(".")[2]
+    enlarges = f", {model.scale} times as wide and high" if model.scale > 1 else ""
+    takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (model.in_channels, model.out_channels))
+    told = (
+        f" Beside the photo it is told {model.condition_channels} condition channel(s): a noise-level map or mask."
+        if model.condition_channels
+        else ""
+    )
+    return (
+        f"# {model.name}\n\n"
+        f"An image-restoration network that {TASKS.get(model.task, model.task)}: {architecture} "
+        f"(family `{model.family}`), trained and exported with restora. "
+        f"It takes {takes} photos of any size and gives {gives} photos{enlarges}.{told}"
+    )
+
+
+def _number(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _scores(model: ModelDescription) -> str:
+    held_out: dict[str, Any] = model.metrics.get("held_out") or {}
+    lines = ["## Scores", ""]
+    if held_out.get("psnr") is not None:
+        lines += [
+            f"Mean over {held_out.get('photos', '?')} held-out photos of the training run, "
+            "outputs rounded to 8 bits:",
+            "",
+            "| | PSNR (dB) | SSIM |",
+            "|---|---:|---:|",
+        ]
+        rows = (("degraded input", "input_psnr", "input_ssim"), ("restored", "psnr", "ssim"))
+        for name, first, second in rows:
+            if held_out.get(first) is not None:
+                similarity = held_out.get(second)
+                shown = "" if similarity is None else f"{similarity:.4f}"
+                lines.append(f"| {name} | {held_out[first]:.2f} | {shown} |")
+    else:
+        lines.append("This model was not scored on held-out photos.")
+    validation = model.metrics.get("validation") or {}
+    figures = ", ".join(f"{name} {_number(value)}" for name, value in validation.items() if value is not None)
+    if figures:
+        lines += ["", f"Validation during training, at the exported step: {figures}."]
+    return "\n".join(lines)
+
+
+def _use(model: ModelDescription, *, with_onnx: bool) -> str:
+    needs_level = model.condition_channels == 1 and model.sigma is None
+    level_option = " --sigma 25" if needs_level else ""
+    level_argument = ", sigma=25" if needs_level else ""
+    channels = "L" if model.in_channels == 1 else "RGB"
+    text = f"""## Use
+
+From the command line, a photo or a folder of photos (run beside this folder, here called `model`):
+
+```
+restora restore model photos/ restored/{level_option}
+```
+
+From Python, any size, tiled so that memory stays bounded:
+
+```python
+import numpy as np
+import torch
+from PIL import Image
+from restora.artifact.restorer import Restorer
+
+restorer = Restorer.load("model"{level_argument})
+photo = np.atleast_3d(np.asarray(Image.open("photo.png").convert("{channels}"), dtype=np.float32)) / 255
+restored = restorer(torch.from_numpy(photo).permute(2, 0, 1)[None])  # (1,C,H,W) in [0,1]
+pixels = restored[0].permute(1, 2, 0).mul(255).round().byte().squeeze(-1).numpy()
+Image.fromarray(pixels).save("restored.png")
+```
+
+`{WEIGHTS}` holds the parameters under the names of the architecture's published checkpoints."""
+    if with_onnx:
+        inputs = "`degraded`" + (" and `condition`" if model.condition_channels else "")
+        text += (
+            f"\n\n`{ONNX}` takes {inputs}, float32 (batch, channels, height, width) on the [0,1] scale, "
+            "any batch and size, and gives `restored`, to be clamped to [0,1]."
+        )
+    return text
+
+
+def _training(model: ModelDescription) -> str:
+    degradation = json.dumps(model.degradation, indent=2) if model.degradation else "not recorded"
+    return (
+        "## What it was trained against\n\n"
+        "The degradation that it learnt to undo; `restora preview` shows what it does to a photo.\n\n"
+        f"```json\n{degradation}\n```\n\n"
+        f"The weights are those of step {model.metrics.get('step', 'unknown')}."
+    )
+
+
+def _limits(model: ModelDescription) -> str:
+    lines = [
+        "## Limits",
+        "",
+        "- It restores what it was trained on. On other kinds or strengths of degradation it may do little or "
+        "invent detail; the scores above say nothing about them.",
+        "- Restored detail is an estimate. Do not take it as evidence of what was in front of the camera.",
+    ]
+    if model.in_channels == 1 and model.out_channels == 1:
+        lines.append(
+            "- It works on one channel: `restora restore` applies it to each channel of a colour photo."
+        )
+    if model.local_converter is not None:
+        lines.append(
+            "- Its global pooling is replaced by local windows at test time (size "
+            f"{model.local_converter[0]}x{model.local_converter[1]} of training); it was scored that way."
+        )
+    return "\n".join(lines)
+
+
+def _export(model: ModelDescription) -> str:
+    parity = model.parity
+    photos = ", ".join(f"{p['name']} {p['width']}x{p['height']}" for p in parity["photos"])
+    onnx = parity["onnx_max_difference"]
+    graph = "no ONNX graph was exported" if onnx is None else f"ONNX graph {onnx:.1e}"
+    return (
+        "## Checked at export\n\n"
+        "Largest difference from the training checkpoint's output, on the [0,1] scale: "
+        f"model folder {parity['checkpoint_max_difference']:.1e}, {graph}.\n\n"
+        f"Measured on: {photos}."
+    )
+
+
+def _licence() -> str:
+    samples = ", ".join(path.stem for path in sample_photos())
+    return (
+        "## Licence\n\n"
+        "The code that made this folder is under Apache-2.0. The weights carry the terms of the photos they "
+        "were trained on: many research data sets allow non-commercial use only. Whoever passes the model on "
+        f"states them here. (The sample photos of scikit-image, such as {samples}, are free of such terms.)"
+    )

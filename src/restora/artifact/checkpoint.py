@@ -1,0 +1,146 @@
+"""Finding the checkpoint that a run is judged by, and reading a network out of it without lightning.
+
+A checkpoint is a Lightning file whose `state_dict` holds `network.*` (the weights being trained) and usually
+`ema.*` (their running average, which is what validation scored); `checkpoint["restora"]` says which network
+they belong to. Files are read with torch's weights-only reader: nothing that a file contains is executed.
+"""
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restora.artifact.model_folder import build_network, load_weights
+from restora.networks.base import Network
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """A checkpoint, and the run folder and run record it came from where there are any."""
+
+    checkpoint: Path
+    run: Path | None
+    record: dict[str, Any]
+
+
+def read_record(run: Path) -> dict[str, Any]:
+    """`run`/run.json. Raises ValueError when it is missing, half-written or not an object."""
+    path = run / "run.json"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{run} is not a run folder: it has no run.json") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} must hold a JSON object, it holds a {type(record).__name__}")
+    return record
+
+
+def locate(run_or_checkpoint: str | Path) -> Source:
+    """The checkpoint of a run folder (the best one; the last where there is no best) or the checkpoint file
+    itself."""
+    path = Path(run_or_checkpoint)
+    if path.is_file():
+        run = path.resolve().parent.parent
+        if (run / "run.json").is_file():
+            return Source(path, run, read_record(run))
+        return Source(path, None, {})
+    if not path.is_dir():
+        raise ValueError(f"there is no run folder or checkpoint {path}")
+    record = read_record(path)
+    listed = record.get("checkpoints") or {}
+    for name in ("best", "last"):
+        candidates = [listed.get(name), f"checkpoints/{name}.ckpt"]
+        for candidate in candidates:
+            if candidate and (path / candidate).is_file():
+                return Source(path / candidate, path, record)
+    raise ValueError(
+        f"run {path} (status: {record.get('status', 'unknown')}) has no checkpoint: train it first"
+    )
+
+
+def score(record: dict[str, Any]) -> float | None:
+    """PSNR in dB that runs are compared by: on the held-out photos, else the best validation figure."""
+    test = record.get("test") or {}
+    best = (record.get("metrics") or {}).get("best") or {}
+    value = test.get("psnr", best.get("val/psnr"))
+    return float(value) if isinstance(value, int | float) else None
+
+
+def find_runs(folder: str | Path) -> list[Path]:
+    """All run folders at or below `folder`, sorted."""
+    return sorted(path.parent for path in Path(folder).rglob("run.json"))
+
+
+def best_run(folder: str | Path) -> Path:
+    """The finished run at or below `folder` with the highest PSNR; runs on the held-out photos go before the
+    others.
+
+    Raises ValueError when there is none, or when the runs solve different tasks and so cannot be compared.
+    """
+    ranked: list[tuple[bool, float, Path]] = []
+    tasks: set[str] = set()
+    for run in find_runs(folder):
+        try:
+            record = read_record(run)
+        except ValueError:
+            continue  # half-written by a run that was killed: not finished, so not a candidate
+        value = score(record)
+        if record.get("status") == "finished" and value is not None:
+            tested = (record.get("test") or {}).get("psnr") is not None
+            ranked.append((tested, value, run))
+            tasks.add(str(record.get("task")))
+    if not ranked:
+        raise ValueError(f"{folder} holds no finished run with a PSNR to choose by")
+    if len(tasks) > 1:
+        raise ValueError(
+            f"{folder} holds runs of different tasks ({', '.join(sorted(tasks))}): name one run instead"
+        )
+    return max(ranked)[2]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The checkpoint as a dictionary, checked to be one of ours. Raises ValueError otherwise."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} cannot be read as a checkpoint: {first}") from error
+    ours = checkpoint.get("restora") if isinstance(checkpoint, dict) else None
+    if not isinstance(ours, dict) or "state_dict" not in checkpoint:
+        raise ValueError(
+            f"{path} was not written by `restora train`: it has no 'restora' entry that names the network"
+        )
+    if ours.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {ours.get('format')!r}, this version of restora reads format {FORMAT}"
+        )
+    return checkpoint
+
+
+def checkpoint_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
+    """The network's weights under their own names: the averaged ones where there are any, else the raw
+    ones."""
+    state: dict[str, Tensor] = checkpoint["state_dict"]
+    for prefix in ("ema.", "network."):
+        weights = {
+            name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
+        }
+        if weights:
+            return weights
+    raise ValueError(f"the checkpoint holds no 'ema.*' or 'network.*' weights, only {sorted(state)[:3]}…")
+
+
+def checkpoint_network(checkpoint: dict[str, Any], where: str) -> Network:
+    """The network of a checkpoint with its weights, in evaluation mode on the CPU."""
+    node = checkpoint["restora"]["network"]
+    network = build_network(node["class"], node["arguments"])
+    load_weights(network, checkpoint_weights(checkpoint), where)
+    return network.eval()

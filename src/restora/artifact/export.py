@@ -1,0 +1,178 @@
+"""A checkpoint becomes a model folder, or nothing does.
+
+Everything is written to a temporary folder beside the destination, read back from there as a stranger would
+read it, compared with the checkpoint on real photos, and only then renamed into place.
+"""
+
+import copy
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restora.artifact import onnx_model, parity
+from restora.artifact.card import write_card
+from restora.artifact.checkpoint import Source, checkpoint_network, read_checkpoint
+from restora.artifact.model_folder import DESCRIPTION, ONNX, ModelDescription, save_weights, write_description
+from restora.artifact.restorer import Restorer, prepare_network
+from restora.networks.base import Network
+
+Say = Callable[[str], None]
+
+
+class ParityError(RuntimeError):
+    """The exported model does not compute what the checkpoint computes."""
+
+
+def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> ModelDescription:
+    """model.json's content, before anything was measured."""
+    ours = checkpoint["restora"]
+    test = {name: value for name, value in (source.record.get("test") or {}).items() if name != "images"}
+    metrics = {"step": ours.get("step"), "validation": ours.get("metrics") or {}}
+    if test:
+        metrics["held_out"] = test | {"photos": len(source.record["test"].get("images") or [])}
+    return ModelDescription(
+        name=str(ours.get("name") or source.record.get("name") or source.checkpoint.stem),
+        task=str(ours["task"]),
+        family=str(ours["family"]),
+        network={"class": ours["network"]["class"], "arguments": dict(ours["network"]["arguments"])},
+        scale=network.scale,
+        in_channels=network.in_channels,
+        out_channels=network.out_channels,
+        condition_channels=network.condition_channels,
+        size_multiple=network.size_multiple,
+        evaluation=dict(ours.get("evaluation") or {"local_converter": None}),
+        degradation=dict(ours.get("degradation") or {}),
+        metrics=metrics,
+        versions={
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "restora": version("restora"),
+        },
+    )
+
+
+def export_model(
+    source: Source,
+    output: Path,
+    *,
+    photos: Sequence[Path] = (),
+    with_onnx: bool = True,
+    say: Say = lambda _: None,
+) -> ModelDescription:
+    """Write the model folder `output` from a checkpoint; returns its description with the measured parity.
+
+    `photos` are what parity is measured on; without any, the run's degraded held-out photos, or else
+    scikit-image's sample photos. An older model folder at `output` is replaced, any other folder that is not
+    empty is refused. Raises ParityError when a difference exceeds 1e-4 on the [0,1] scale; `output` is then
+    as it was.
+    """
+    output = Path(os.path.abspath(output))
+    if output.exists() and not (output / DESCRIPTION).is_file() and not _is_empty_folder(output):
+        raise ValueError(f"{output} exists and is not a model folder: name another one")
+    checkpoint = read_checkpoint(source.checkpoint)
+    network = checkpoint_network(checkpoint, str(source.checkpoint))
+    description = describe(source, checkpoint, network)
+    samples = parity.read_samples(
+        photos or parity.degraded_photos_of(source.run) or parity.sample_photos(), network
+    )
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        description = _write(draft, description, network, samples, with_onnx, say)
+        write_card(draft, description)
+        draft.chmod(0o755)  # mkdtemp makes it private
+        _put_in_place(draft, output)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return description
+
+
+def _write(
+    draft: Path,
+    description: ModelDescription,
+    network: Network,
+    samples: list[parity.Sample],
+    with_onnx: bool,
+    say: Say,
+) -> ModelDescription:
+    """Fill `draft` and measure it against the checkpoint's network; raises ParityError."""
+    save_weights(network, draft)
+    write_description(draft, description)
+    reference = prepare_reference(network, description)
+    loaded = Restorer.load(draft, device="cpu").network
+    figures: dict[str, Any] = {"tolerance": parity.TOLERANCE, "photos": parity.described(samples)}
+    figures["checkpoint_max_difference"] = parity.largest_difference(reference, loaded, samples)
+    _judge("model folder", figures["checkpoint_max_difference"], say)
+    figures["onnx_max_difference"] = (
+        _write_onnx(draft, description, network, samples, say) if with_onnx else None
+    )
+    description = replace(description, parity=figures)
+    write_description(draft, description)
+    return description
+
+
+def prepare_reference(network: Network, description: ModelDescription) -> Network:
+    """The checkpoint's network as validation ran it: with the local converter if the run used it, nothing
+    folded."""
+    if description.local_converter is None:
+        return network
+    from restora.networks.local_converter import convert
+
+    return convert(copy.deepcopy(network), train_size=description.local_converter)
+
+
+def _write_onnx(
+    draft: Path, description: ModelDescription, network: Network, samples: list[parity.Sample], say: Say
+) -> float | None:
+    """Write and measure model.onnx; None, with a word, where the packages for it are not installed."""
+    missing = onnx_model.missing_packages()
+    if missing:
+        say(f"not exported to ONNX: {', '.join(missing)} not installed (pip install 'restora[onnx]')")
+        return None
+    prepared = prepare_network(network, description.local_converter)
+    onnx_model.write_onnx(prepared, draft / ONNX)
+    graph = onnx_model.OnnxModel(draft / ONNX)
+
+    def run_graph(x: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+        return torch.from_numpy(graph(x.numpy(), None if condition is None else condition.numpy()))
+
+    difference = parity.largest_difference(prepare_reference(network, description), run_graph, samples)
+    _judge("ONNX graph", difference, say)
+    return difference
+
+
+def _judge(what: str, difference: float, say: Say) -> None:
+    if not difference <= parity.TOLERANCE:
+        raise ParityError(
+            f"the {what} differs from the checkpoint by up to {difference:.2e} on real photos; "
+            f"at most {parity.TOLERANCE:.0e} is allowed"
+        )
+    say(f"{what} against checkpoint: largest difference {difference:.1e}")
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _put_in_place(draft: Path, output: Path) -> None:
+    """Rename `draft` to `output`; a folder that stands there is moved aside first and removed afterwards."""
+    if not output.exists():
+        draft.rename(output)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}-old-", dir=output.parent))
+    output.rename(aside / "model")
+    try:
+        draft.rename(output)
+    except OSError:
+        (aside / "model").rename(output)
+        raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

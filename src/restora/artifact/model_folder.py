@@ -1,0 +1,173 @@
+"""What a model folder holds, and how it is read.
+
+`weights.safetensors` are the network's parameters and buffers under the names of the architecture's published
+checkpoints; `model.json` says which class they belong to and what the model was trained for; `model.onnx` and
+`README.md` are for other programs and for people. Only classes of this package's networks are ever built,
+from plain JSON values: opening a stranger's folder runs none of the stranger's code.
+"""
+
+import importlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from restora.networks.base import Network
+
+FORMAT = 1
+WEIGHTS, DESCRIPTION, ONNX, CARD = "weights.safetensors", "model.json", "model.onnx", "README.md"
+NETWORKS_PACKAGE = "restora.networks."
+
+
+@dataclass(frozen=True)
+class ModelDescription:
+    """The content of model.json; plain JSON values only.
+
+    `network` is {"class": dotted name, "arguments": {…}}, `evaluation` is {"local_converter": [height, width]
+    | null}, `degradation` the configuration the model was trained against, `parity` the measured differences
+    of the export.
+    """
+
+    name: str
+    task: str
+    family: str
+    network: dict[str, Any]
+    scale: int
+    in_channels: int
+    out_channels: int
+    condition_channels: int
+    size_multiple: int
+    evaluation: dict[str, Any] = field(default_factory=dict)
+    degradation: dict[str, Any] = field(default_factory=dict)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    parity: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    format: int = FORMAT
+
+    @property
+    def local_converter(self) -> tuple[int, int] | None:
+        """Training patch (height, width) of the test-time local converter, None where it is not used."""
+        size = self.evaluation.get("local_converter")
+        return None if size is None else (int(size[0]), int(size[1]))
+
+    @property
+    def sigma(self) -> float | None:
+        """The one noise level, on the 8-bit scale, that the model was trained at; None for a range or no
+        noise."""
+        levels = list(_noise_levels(self.degradation))
+        return levels[0] if len(levels) == 1 else None
+
+
+def _noise_levels(node: Any) -> Iterator[float | None]:
+    """Sigma of every Gaussian noise in a degradation's configuration, chains included; None for a range."""
+    if isinstance(node, Mapping):
+        if str(node.get("_target_", "")).endswith(".GaussianNoise"):
+            sigma = node.get("sigma")
+            yield float(sigma) if isinstance(sigma, int | float) else None
+        for value in node.values():
+            yield from _noise_levels(value)
+    elif isinstance(node, list | tuple):
+        for value in node:
+            yield from _noise_levels(value)
+
+
+def read_description(folder: Path) -> ModelDescription:
+    """Read `folder`/model.json. Raises ValueError that names what is missing or wrong."""
+    path = folder / DESCRIPTION
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is not a model folder: it has no {DESCRIPTION} (make one with `restora export`)"
+        )
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}): export the model again") from error
+    if not isinstance(values, dict):
+        raise ValueError(
+            f"{path} must hold a JSON object, it holds a {type(values).__name__}: export the model again"
+        )
+    if values.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} has format {values.get('format')!r}, this version of restora reads format {FORMAT}: "
+            "use the version of restora that wrote it, or export the model again"
+        )
+    known = {item.name: item for item in fields(ModelDescription)}
+    required = [name for name in list(known)[: list(known).index("evaluation")] if name not in values]
+    if required:
+        raise ValueError(f"{path} lacks {', '.join(required)}: export the model again")
+    return ModelDescription(**{name: values[name] for name in known if name in values})
+
+
+def write_description(folder: Path, description: ModelDescription) -> None:
+    """Write `folder`/model.json; values that JSON does not have are refused rather than turned into text."""
+    text = json.dumps(asdict(description), indent=2, allow_nan=False)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def build_network(class_name: str, arguments: Mapping[str, Any]) -> Network:
+    """The network `class_name`(**arguments) with fresh weights. Only subclasses of Network in this package
+    are built."""
+    module_name, _, attribute = class_name.rpartition(".")
+    if not class_name.startswith(NETWORKS_PACKAGE):
+        raise ValueError(
+            f"network class {class_name!r} is refused: only classes in {NETWORKS_PACKAGE}* are loaded"
+        )
+    try:
+        found = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"this version of restora has no network {class_name!r}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, Network)):
+        raise ValueError(f"{class_name!r} is not a network (a subclass of restora.networks.base.Network)")
+    try:
+        return found(**arguments)
+    except TypeError as error:
+        raise ValueError(f"{class_name} does not take the arguments {dict(arguments)}: {error}") from error
+
+
+def load_weights(network: Network, weights: Mapping[str, Tensor], where: str) -> None:
+    """Copy `weights` into `network`; every name and shape must agree. `where` names their origin in the
+    message."""
+    own = network.state_dict()
+    problems = [f"missing {name}" for name in own if name not in weights]
+    problems += [f"unexpected {name}" for name in weights if name not in own]
+    problems += [
+        f"{name} is {tuple(weights[name].shape)}, the network has {tuple(own[name].shape)}"
+        for name in own
+        if name in weights and weights[name].shape != own[name].shape
+    ]
+    if problems:
+        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
+        raise ValueError(f"the weights of {where} do not fit {type(network).__name__}: {shown}")
+    network.load_state_dict(dict(weights))
+
+
+def save_weights(network: Network, folder: Path) -> None:
+    """Write `folder`/weights.safetensors from the network's state dict."""
+    state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:
+    """The description and the network with its weights, in evaluation mode on the CPU.
+
+    Raises ValueError when the folder is incomplete or its parts do not belong together.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"there is no model folder {folder} (make one with `restora export`)")
+    description = read_description(folder)
+    network = build_network(description.network["class"], description.network["arguments"])
+    path = folder / WEIGHTS
+    if not path.is_file():
+        raise ValueError(f"{folder} has no {WEIGHTS}: export the model again")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged ({error}): export the model again") from error
+    load_weights(network, weights, str(path))
+    return description, network.eval()

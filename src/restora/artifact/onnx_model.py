@@ -1,0 +1,132 @@
+"""The network as an ONNX graph for any batch, height and width, and running such a graph.
+
+The graph takes `degraded` (and `condition` where the network has one), float32 on the [0,1] scale, and gives
+`restored`, neither clamped nor rounded. Padding to the network's multiple and cropping back are part of the
+graph; so are the folded batch norm and the test-time local converter.
+
+Legend: B photos, C channels, K condition channels, H height, W width, s scale.
+"""
+
+import importlib.util
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+
+OPSET = 20
+REQUIRED = ("onnx", "onnxscript", "onnxruntime")
+
+
+def missing_packages() -> list[str]:
+    """Which of the packages that exporting to ONNX needs are not installed."""
+    return [name for name in REQUIRED if importlib.util.find_spec(name) is None]
+
+
+class AnySize(nn.Module):
+    """The network with the padding and cropping of `Network.forward`, in operations that hold for every size.
+
+    `forward` decides in Python whether to pad at all, and torch's own padding is only exported with
+    assumptions on the size; here the padded photo is a lookup of rows and columns, whatever the size.
+    """
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, degraded: Tensor, condition: Tensor | None = None) -> Tensor:
+        network = self.network
+        multiple, scale = network.size_multiple, network.scale
+        if multiple == 1:
+            return network.restore(degraded, condition)
+        height, width = degraded.shape[-2:]
+        padded = _fill_up(degraded, multiple, network.padding)
+        if condition is not None:
+            condition = _fill_up(condition, multiple, "replicate")
+        return network.restore(padded, condition)[..., : height * scale, : width * scale]
+
+
+def _fill_up(x: Tensor, multiple: int, mode: str) -> Tensor:
+    """(B,C,H,W) -> both sides lengthened to the next multiple, as `networks.base.pad_bottom_right` does
+    it."""
+    positions = [
+        torch.arange((n + multiple - 1) // multiple * multiple, device=x.device) for n in x.shape[-2:]
+    ]
+    sources = [at.clamp(max=n - 1) for at, n in zip(positions, x.shape[-2:], strict=True)]
+    if mode == "reflect":
+        mirrored = [2 * source - at for at, source in zip(positions, sources, strict=True)]
+        too_small = (mirrored[0] < 0).any() | (mirrored[1] < 0).any()
+        sources = [torch.where(too_small, *pair) for pair in zip(sources, mirrored, strict=True)]
+    filled = x.index_select(2, sources[0]).index_select(3, sources[1])
+    if mode == "constant":
+        rows, columns = (at < n for at, n in zip(positions, x.shape[-2:], strict=True))
+        filled = filled * (rows[:, None] & columns).to(x.dtype)
+    return filled
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """torch's exporter reports its progress on stdout and through loggers; a command has its own progress to
+    show."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def write_onnx(network: Network, path: Path) -> None:
+    """Write the graph of `network` (on the CPU, in evaluation mode) to `path`."""
+    # odd multiples plus one: neither dimension may look equal to another one or to a multiple of the
+    # network's
+    multiple = network.size_multiple
+    height, width = 3 * max(multiple, 16) + 1, 5 * max(multiple, 16) + 3
+    example = [torch.rand(2, network.in_channels, height, width)]
+    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    names = ["degraded"]
+    if network.condition_channels:
+        example.append(torch.rand(2, network.condition_channels, height, width))
+        names.append("condition")
+    with _quiet_exporter(), torch.no_grad():
+        program = torch.onnx.export(
+            AnySize(network).eval(),
+            tuple(example),
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=tuple(sizes for _ in example),
+            input_names=names,
+            output_names=["restored"],
+        )
+        assert program is not None
+        program.save(str(path), external_data=False)
+
+
+class OnnxModel:
+    """Runs model.onnx on the CPU: float32 numpy (B,C,H,W) [and (B,K,H,W)] -> (B,C',H*s,W*s)."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        options.intra_op_num_threads = torch.get_num_threads()
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+    def __call__(self, degraded: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
+        inputs = {"degraded": degraded}
+        if condition is not None:
+            inputs["condition"] = condition
+        return np.asarray(self._session.run(["restored"], inputs)[0])

@@ -1,0 +1,244 @@
+"""A trained network as a function of photos: any size in, the restored photo out, memory bounded by the tile.
+
+Enters: float (B,C,H,W) on the [0,1] scale, B photos of one size (usually 1). Leaves: float32 (B,C',H*s,W*s)
+in [0,1] on the device of the input. Only tiles travel to the network's device and back, so a photo kept on
+the CPU may be larger than the accelerator's memory.
+
+Two things are not the raw network: batch normalisation is folded into the convolutions before it, and a
+network that was evaluated with the test-time local converter is converted. The first changes nothing but
+rounding; the second is what the model's figures were measured with.
+
+Legend: B photos, C channels, K condition channels, H height, W width, h w of a tile, s scale.
+"""
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from restora.artifact.model_folder import ModelDescription, load_model_folder
+from restora.artifact.tiles import Tile, batches, grid
+from restora.networks.base import Network
+
+Precision = Literal["float32", "bfloat16", "float16"]
+Progress = Callable[[int, int], None]
+"""Called with (tiles done, tiles in all)."""
+
+TILE = 512
+OVERLAP = 64
+"""Neighbours fade over the middle 32 of these pixels and discard 16 on each side: beyond the receptive field
+of DnCNN (radius 17 to 20), and far enough out for deeper networks, whose effective field is a small part of
+the nominal one."""
+TILES_AT_ONCE_ON_GPU = 4
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` is the first of CUDA, Apple's MPS and the CPU; any other name is torch's own. ValueError if
+    absent."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(f"there is no device {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error
+    missing_cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
+    if missing_cuda or (device.type == "mps" and not torch.backends.mps.is_available()):
+        raise ValueError(f"device {name!r} is not to be had on this machine: use device auto or cpu")
+    return device
+
+
+def prepare_network(network: Network, local_converter: tuple[int, int] | None) -> Network:
+    """A copy of `network` made ready for inference: converted, batch norm folded, frozen, in evaluation
+    mode."""
+    network = copy.deepcopy(network).eval().requires_grad_(False)
+    if local_converter is not None:
+        from restora.networks.local_converter import convert
+
+        network = convert(network, train_size=local_converter)
+    fold = getattr(network, "fold_batch_norm", None)
+    if fold is not None:
+        fold()
+    return network.eval()
+
+
+def default_overlap(tile: int) -> int:
+    """The overlap for tiles of this size: 64 pixels, less for tiles too small for that."""
+    return min(OVERLAP, tile // 2) if tile else OVERLAP
+
+
+class Restorer:
+    """Restores photos with one network; `restorer(x)` is all there is to using it.
+
+    `sigma` is the noise level (8-bit scale) that a network with a noise-level map is told when the call gives
+    no condition. `tile` is in input pixels, 0 restores the photo in one piece; `overlap` is what neighbouring
+    tiles share.
+    """
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        device: str = "auto",
+        precision: Precision = "float32",
+        tile: int = TILE,
+        overlap: int | None = None,
+        local_converter: tuple[int, int] | None = None,
+        sigma: float | None = None,
+        description: ModelDescription | None = None,
+    ) -> None:
+        if precision not in get_args(Precision):
+            raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
+        self.device = pick_device(device)
+        self.precision: Precision = precision
+        self.tile = tile
+        self.overlap = default_overlap(tile) if overlap is None else overlap
+        self.sigma = sigma
+        self.description = description
+        prepared = prepare_network(network, local_converter)
+        self.network = prepared.to(device=self.device, dtype=torch.float32, memory_format=torch.channels_last)
+        self._at_once = 1 if self.device.type == "cpu" else TILES_AT_ONCE_ON_GPU
+
+    @classmethod
+    def load(
+        cls,
+        model_folder: str | Path,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        tile: int = TILE,
+        overlap: int | None = None,
+        sigma: float | None = None,
+    ) -> "Restorer":
+        """The restorer of a model folder. Without `sigma`, the level the model was trained at, if that was
+        one."""
+        description, network = load_model_folder(model_folder)
+        return cls(
+            network=network,
+            device=device,
+            precision=precision,
+            tile=tile,
+            overlap=overlap,
+            local_converter=description.local_converter,
+            sigma=description.sigma if sigma is None else sigma,
+            description=description,
+        )
+
+    @classmethod
+    def from_network(
+        cls,
+        network: Network,
+        *,
+        device: str = "auto",
+        precision: Precision = "float32",
+        tile: int = TILE,
+        overlap: int | None = None,
+        local_converter: tuple[int, int] | None = None,
+        sigma: float | None = None,
+    ) -> "Restorer":
+        """The restorer of a network in memory; the network itself is copied and left as it is."""
+        return cls(
+            network=network,
+            device=device,
+            precision=precision,
+            tile=tile,
+            overlap=overlap,
+            local_converter=local_converter,
+            sigma=sigma,
+        )
+
+    @property
+    def scale(self) -> int:
+        return self.network.scale
+
+    @torch.no_grad()
+    def __call__(
+        self, x: Tensor, condition: Tensor | None = None, *, progress: Progress | None = None
+    ) -> Tensor:
+        """(B,C,H,W) and (B,K,H,W) or None -> (B,C',H*s,W*s) in [0,1]. Raises ValueError on a wrong shape or
+        dtype."""
+        self._check(x)
+        condition = self._condition(x, condition)
+        count, _, height, width = x.shape
+        scale, multiple = self.network.scale, self.network.size_multiple
+        tiles = grid(height, width, tile=self.tile, overlap=self.overlap, multiple=multiple)
+        jobs = [(photo, tile) for photo in range(count) for tile in tiles]
+        out = x.new_zeros(
+            (count, self.network.out_channels, height * scale, width * scale), dtype=torch.float32
+        )
+        done = 0
+        for batch in batches(jobs, self._at_once):
+            restored = self._run(x, condition, batch)
+            for y, (photo, tile) in zip(restored, batch, strict=True):
+                if len(tiles) > 1:
+                    y = y * tile.weights(self.overlap, scale).to(self.device)
+                tile.region(out[photo], scale).add_(y.to(out.device))
+            done += len(batch)
+            if progress is not None:
+                progress(done, len(jobs))
+        if not bool(out.isfinite().all()):
+            raise ValueError(
+                f"{type(self.network).__name__} gave numbers that are not finite in {self.precision}: "
+                "use precision float32, or check that the photo itself is finite"
+            )
+        return out.clamp_(0, 1)
+
+    def _run(self, x: Tensor, condition: Tensor | None, batch: list[tuple[int, Tile]]) -> Tensor:
+        """The network on one batch of tiles of one shape -> float32 (b,C',h*s,w*s) on the network's
+        device."""
+        try:
+            pieces = self._gather(x, batch)
+            told = None if condition is None else self._gather(condition, batch)
+            with self._autocast():
+                restored: Tensor = self.network(pieces, told)
+            return restored.float()
+        except torch.OutOfMemoryError as error:
+            if len(batch) == 1:
+                raise ValueError(
+                    f"{self.device} has too little memory for a tile of {batch[0][1].shape}: take a smaller one"
+                ) from error
+        torch.cuda.empty_cache()
+        self._at_once = 1
+        return torch.cat([self._run(x, condition, [job]) for job in batch])
+
+    def _gather(self, x: Tensor, batch: list[tuple[int, Tile]]) -> Tensor:
+        """The tiles of `batch` cut from x, float32 (b,C,h,w) on the network's device."""
+        pieces = torch.stack([tile.cut(x[photo]) for photo, tile in batch])
+        return pieces.to(device=self.device, dtype=torch.float32, memory_format=torch.channels_last)
+
+    def _autocast(self) -> AbstractContextManager[object]:
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
+
+    def _check(self, x: Tensor) -> None:
+        if x.ndim != 4 or not x.is_floating_point() or x.numel() == 0:
+            raise ValueError(
+                f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
+                "use photo.float()/255 for 8-bit photos, and photo[None] for a single one"
+            )
+        if x.shape[1] != self.network.in_channels:
+            raise ValueError(
+                f"the model takes {self.network.in_channels} channels, the photo has {x.shape[1]}"
+            )
+
+    def _condition(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
+        channels = self.network.condition_channels
+        if channels == 0:
+            return None
+        if condition is None:
+            if channels != 1 or self.sigma is None:
+                raise ValueError(
+                    f"the model needs to be told what it restores ({channels} condition channels): give it the "
+                    "noise level (sigma, on the 8-bit scale), or the condition map itself"
+                )
+            condition = x.new_full((), self.sigma / 255).expand(x.shape[0], 1, *x.shape[2:])
+        if condition.shape != (x.shape[0], channels, *x.shape[2:]):
+            expected = (x.shape[0], channels, *x.shape[2:])
+            raise ValueError(f"the condition must be of shape {expected}, got {tuple(condition.shape)}")
+        return condition

@@ -1,0 +1,114 @@
+"""Cutting a photo into overlapping tiles and the weights that sum them up again without seams.
+
+Along each axis the tiles start at multiples of `multiple` (so that strides, windows and pixel shuffles fall
+where they fall in the whole photo) and neighbours share at least `overlap` pixels. In the middle half of what
+two neighbours share, one fades into the other along a raised cosine; the outer quarters, where a tile sees
+its own artificial border, have weight 0. The weights of all tiles sum to 1 at every pixel by construction, so
+nothing is divided by.
+
+Legend: H height, W width, s scale.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Span:
+    """One tile along one axis: input pixels [start, stop) and the centres of its fades (None at the photo's
+    border)."""
+
+    start: int
+    stop: int
+    fade_in: float | None
+    fade_out: float | None
+
+
+def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
+    """Cover [0, length) with spans of at most `tile` pixels; neighbours share at least `overlap`.
+
+    `tile` is rounded up to `multiple`. Raises ValueError when it leaves no room beside the overlap.
+    """
+    tile = math.ceil(tile / multiple) * multiple
+    if length <= tile:
+        return [Span(0, length, None, None)]
+    stride = (tile - overlap) // multiple * multiple
+    if overlap < 0 or tile < 2 * overlap or stride < 1:
+        raise ValueError(
+            f"a tile of {tile} pixels is too small for an overlap of {overlap} (the network works in "
+            f"multiples of {multiple}): take a tile of at least {2 * overlap + multiple}, or a smaller overlap"
+        )
+    last = math.ceil((length - tile) / multiple) * multiple
+    starts = [*range(0, last, stride), last]
+    stops = [min(start + tile, length) for start in starts]
+    centres = [(start + stop) / 2 for start, stop in zip(starts[1:], stops, strict=False)]
+    return [Span(*bounds) for bounds in zip(starts, stops, [None, *centres], [*centres, None], strict=True)]
+
+
+def _rise(first: int, last: int, centre: float, width: float, scale: int) -> Tensor:
+    """Raised cosine from 0 to 1 over `width` input pixels around `centre`, at output pixels of [first,
+    last)."""
+    at = (torch.arange(first * scale, last * scale, dtype=torch.float64) + 0.5) / scale
+    step = ((at - centre) / max(width, 1e-6) + 0.5).clamp_(0, 1)
+    return step.mul_(math.pi / 2).sin_().square_()
+
+
+def fade(span: Span, overlap: int, scale: int = 1) -> Tensor:
+    """Weights float32 ((stop-start)*s,) of one span; over all spans of one axis they sum to 1."""
+    weight = torch.ones((span.stop - span.start) * scale, dtype=torch.float64)
+    if span.fade_in is not None:
+        weight *= _rise(span.start, span.stop, span.fade_in, overlap / 2, scale)
+    if span.fade_out is not None:
+        weight *= 1 - _rise(span.start, span.stop, span.fade_out, overlap / 2, scale)
+    return weight.float()
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile of a photo: where it lies in the input, and its weights."""
+
+    rows: Span
+    columns: Span
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    def cut(self, x: Tensor) -> Tensor:
+        """(…,H,W) -> the view of this tile."""
+        return x[..., self.rows.start : self.rows.stop, self.columns.start : self.columns.stop]
+
+    def region(self, y: Tensor, scale: int) -> Tensor:
+        """(…,H*s,W*s) -> the view of this tile in the output."""
+        rows = slice(self.rows.start * scale, self.rows.stop * scale)
+        return y[..., rows, self.columns.start * scale : self.columns.stop * scale]
+
+    def weights(self, overlap: int, scale: int) -> Tensor:
+        """float32 (h*s,w*s)."""
+        return fade(self.rows, overlap, scale)[:, None] * fade(self.columns, overlap, scale)
+
+
+def grid(height: int, width: int, *, tile: int, overlap: int, multiple: int = 1) -> list[Tile]:
+    """Tiles that cover a photo, row by row. `tile` 0 means one tile, whatever the size."""
+    if tile < 0 or overlap < 0:
+        raise ValueError(
+            f"tile and overlap are numbers of pixels, not negative; got tile {tile}, overlap {overlap}"
+        )
+    rows = spans(height, tile or height, overlap, multiple)
+    columns = spans(width, tile or width, overlap, multiple)
+    return [Tile(row, column) for row in rows for column in columns]
+
+
+def batches(tiles: list[tuple[int, Tile]], size: int) -> Iterator[list[tuple[int, Tile]]]:
+    """Group (sample, tile) jobs of one shape, at most `size` at a time, in an order that keeps shapes
+    together."""
+    by_shape: dict[tuple[int, int], list[tuple[int, Tile]]] = {}
+    for job in tiles:
+        by_shape.setdefault(job[1].shape, []).append(job)
+    for jobs in by_shape.values():
+        for first in range(0, len(jobs), size):
+            yield jobs[first : first + size]
