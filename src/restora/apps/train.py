@@ -1,0 +1,119 @@
+"""`restora train`: Hydra in front of `training.run.train`.
+
+Everything that can be known to fail is found before the first job starts: each combination of a sweep is composed and its
+parts are held against each other. `resume=RUN_FOLDER` goes on with a run by its own overrides.
+"""
+
+import itertools
+import os
+import sys
+from pathlib import Path
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from restora.config import ConfigError, compose, config_root, register_search_path
+
+_JOBS = "RESTORA_JOBS"
+_COMBINATIONS_CHECKED = 256
+
+HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
+
+  restora train experiments=denoise/dncnn              one run
+  restora train experiments=denoise/dncnn debug=fast   a few steps of it, to see that it works
+  restora train -m network.depth=17,20 seed=1,2,3      a sweep
+  restora train resume=outputs/<run>                   go on with a run that was stopped
+
+  --cfg job          print the composed configuration and stop
+  --config-dir DIR   also look for configuration in DIR
+  --hydra-help       what Hydra itself understands
+
+groups: data, degradation, network, family, trainer, callbacks, logger, debug, experiments
+"""
+
+
+def main(argv: list[str]) -> int:
+    """Checks, then hands over to Hydra. Raises `ConfigError` for what cannot be trained."""
+    if any(flag in argv for flag in ("-h", "--help")):
+        print(HELP)
+        return 0
+    argv = _continued(argv)
+    overrides = [word for word in argv if "=" in word and not word.startswith("-")]
+    multirun = any(flag in argv for flag in ("-m", "--multirun"))
+    if not any(flag in argv for flag in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--config-dir", "-cd")):
+        os.environ[_JOBS] = str(_check(overrides, multirun=multirun))
+    register_search_path()
+    sys.argv = ["restora train", *argv]
+    hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="train")(job)()
+    return 0
+
+
+def _continued(argv: list[str]) -> list[str]:
+    """With `resume=RUN`, the run's own overrides first, in its own folder."""
+    runs = [word.partition("=")[2] for word in argv if word.startswith("resume=")]
+    if not runs or runs[-1] == "null":
+        return argv
+    folder = Path(runs[-1]).resolve()
+    saved = folder / ".hydra" / "overrides.yaml"
+    if not saved.exists():
+        raise ConfigError(f"resume={runs[-1]}: {saved} does not exist; name a run folder, such as outputs/<experiment>/<run>")
+    earlier = [str(word) for word in OmegaConf.load(saved) if not str(word).startswith("resume=")]
+    rest = [word for word in argv if not word.startswith("resume=")]
+    return [*earlier, *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+
+
+def _check(overrides: list[str], *, multirun: bool) -> int:
+    """Composes and checks every job; how many there are."""
+    from restora.training.build import check_before_training
+
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    if not multirun:
+        swept = [o.input_line for o in parsed if o.is_sweep_override()]
+        if swept:
+            raise ConfigError(f"{' '.join(map(str, swept))} names several values: add -m to sweep over them")
+    choices = [
+        [f"{o.key_or_group}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
+        for o in parsed
+    ]
+    own = [[str(word) for word in options if not str(word).startswith("hydra")] for options in choices]
+    combinations = [list(words) for words in itertools.product(*[options for options in own if options])]
+    for words in combinations[:_COMBINATIONS_CHECKED]:
+        try:
+            check_before_training(compose("train", words))
+        except ValueError as error:
+            where = f" (in the job {' '.join(words)})" if len(combinations) > 1 else ""
+            raise ConfigError(f"{error}{where}") from error
+    return len(combinations)
+
+
+def job(config: DictConfig) -> float:
+    """One job of Hydra's, also in the process of a launcher."""
+    from restora.training.record import RunInfo
+    from restora.training.run import train
+
+    hydra_config = HydraConfig.get()
+    folder = Path(hydra_config.runtime.output_dir)
+    OmegaConf.set_struct(config, False)
+    config.run_dir = str(folder)
+    plain = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(plain, dict)
+    sweep = None
+    if hydra_config.mode == RunMode.MULTIRUN:
+        sweep = {
+            "id": hydra_config.sweep.dir,
+            "job": int(hydra_config.job.num),
+            "overrides": list(hydra_config.overrides.task),
+        }
+    choices = hydra_config.runtime.choices
+    info = RunInfo(
+        folder=folder,
+        config={str(key): value for key, value in plain.items()},
+        experiment=choices["experiments"],
+        network_name=choices["network"],
+        sweep=sweep,
+        jobs=int(os.environ.get(_JOBS, "1")),
+    )
+    return train(config, info)

@@ -1,0 +1,234 @@
+"""What all families share: one training step, averaged weights, learning rates by progress, and validation by image.
+
+Enters: `Batch`es from the data module. Leaves: logged losses, and per-image scores of validation and test photos whose mean
+is the same on any number of processes. What surprises: the learning rate is a function of the share of the training that is
+done (of `max_steps`, or of `max_time`), so one schedule serves a run of 400,000 steps and one of 80 seconds; and every
+random number that torch draws in a training step is seeded by that step (`training/callbacks.py`), so nothing about random
+state needs to be restored when a run goes on.
+
+Legend: B samples, C channels, H height, W width, s scale.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import Timer
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from restora.families.compiling import compile_in_place
+from restora.families.ema import averaged_copy, update_average
+from restora.metrics.image import psnr, ssim
+from restora.networks.base import Network
+from restora.types import Batch
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+Schedule = Callable[[float], float]
+Row = dict[str, Any]
+
+
+class Family(LightningModule):
+    """The training recipe that the families start from; a subclass overrides what is really different in its family.
+
+    `optimizer` makes an optimiser from parameters. `schedule` maps the share of the training that is done, in [0,1], to a
+    factor on the learning rate. `ema_decay` null trains and evaluates the raw weights. `channels_last` and
+    `compile_network` change how the same numbers are computed.
+    """
+
+    name: ClassVar[str]
+    optimizer_steps_per_batch: ClassVar[int] = 1
+    """How many optimisers step on one batch (Lightning's `global_step` counts them all)."""
+    leaves_parameters_unused: ClassVar[bool] = False
+    """Whether a backward pass leaves parameters without gradient, which DDP must be told."""
+
+    def __init__(
+        self,
+        *,
+        network: Network,
+        loss: Callable[[Tensor, Tensor], Tensor],
+        optimizer: MakeOptimizer,
+        schedule: Schedule,
+        ema_decay: float | None = 0.999,
+        channels_last: bool = True,
+        compile_network: bool = False,
+    ) -> None:
+        super().__init__()
+        if ema_decay is not None and not 0 <= ema_decay < 1:
+            raise ValueError(f"family.ema_decay is in [0, 1) or null for no average, got {ema_decay}")
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.network = network.to(memory_format=self.memory_format)
+        self.ema_decay = ema_decay
+        self.ema = None if ema_decay is None else averaged_copy(self.network)
+        self.loss = loss
+        self.make_optimizer = optimizer
+        self.schedule = schedule
+        self.compile_network = compile_network
+        self.rows: list[Row] = []
+        self.scores: list[Row] = []
+        """Per-image scores of the last validation or test, sorted by name, the same on every process."""
+
+    def configure_model(self) -> None:
+        if self.compile_network and self.network._compiled_call_impl is None:
+            compile_in_place(self.network, self.device)
+
+    def configure_optimizers(self) -> Optimizer | list[Optimizer]:
+        return self._with_initial_rates(self.make_optimizer(self.network.parameters()))
+
+    @staticmethod
+    def _with_initial_rates(optimizer: Optimizer) -> Optimizer:
+        for group in optimizer.param_groups:
+            group.setdefault("initial_lr", group["lr"])
+        return optimizer
+
+    # --- training -------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
+        return self.network(x.contiguous(memory_format=self.memory_format), condition)
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002
+        loss = self.training_loss(batch)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.names))
+        return loss
+
+    def training_loss(self, batch: Batch) -> Tensor:
+        """A scalar in float32: the loss of the restored photos (B,C,H,W) against the clean ones."""
+        return self.loss(self(batch.degraded, batch.condition).float(), batch.clean)
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
+        factor = self.schedule(self.training_progress())
+        optimizers = self.optimizers()
+        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+            for group in optimizer.param_groups:
+                group["lr"] = group["initial_lr"] * factor
+        self.log("train/learning_rate", group["lr"], batch_size=1)
+
+    def steps_done(self) -> int:
+        """Training steps (batches after accumulation) whose weights are in; a GAN's two half-steps are one."""
+        return int(self.trainer.global_step) // self.optimizer_steps_per_batch
+
+    def batches_done(self) -> int:
+        """Training batches before the present one, over all epochs."""
+        loop = self.trainer.fit_loop
+        return self.trainer.current_epoch * int(self.trainer.num_training_batches) + loop.epoch_loop.batch_idx
+
+    def training_progress(self) -> float:
+        """The share of the training done, in [0,1]: of `max_steps`, `max_epochs` or `max_time`, whichever is further."""
+        trainer, shares = self.trainer, [0.0]
+        if trainer.max_steps > 0:
+            shares.append(trainer.global_step / trainer.max_steps)
+        if (trainer.max_epochs or -1) > 0:
+            batches = trainer.max_epochs * trainer.num_training_batches
+            shares.append(self.batches_done() / batches)
+        for callback in trainer.callbacks:
+            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+                elapsed = callback.time_elapsed()
+                shares.append(self._first_process_says(elapsed / max(elapsed + left, 1e-9)))
+        return min(max(shares), 1.0)
+
+    def _first_process_says(self, value: float) -> float:
+        """Clocks differ between processes, learning rates must not."""
+        if self.trainer.world_size == 1:
+            return value
+        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+        torch.distributed.broadcast(shared, src=0)
+        return float(shared)
+
+    def optimizer_step(self, *args: Any, **options: Any) -> None:
+        super().optimizer_step(*args, **options)
+        self.update_ema()
+
+    def update_ema(self) -> None:
+        """Takes the network's new weights into the average; called after each step of its optimiser."""
+        if self.ema is not None and self.ema_decay is not None:
+            update_average(self.ema, self.network, decay=self.ema_decay, updates=self.steps_done())
+
+    def train(self, mode: bool = True) -> "Family":
+        super().train(mode)
+        if self.ema is not None:
+            self.ema.eval()
+        return self
+
+    # --- validation and test ----------------------------------------------------------------------------------------
+
+    def evaluation_network(self) -> nn.Module:
+        """The network that is judged and exported: the averaged weights where there are any."""
+        return self.network if self.ema is None else self.ema
+
+    def on_validation_epoch_start(self) -> None:
+        self._start_judging()
+
+    def on_test_epoch_start(self) -> None:
+        self._start_judging()
+
+    def _start_judging(self) -> None:
+        self.rows = []
+        self._judged = self.evaluation_network()
+
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:  # noqa: ARG002
+        return self._judge(batch)
+
+    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:  # noqa: ARG002
+        return self._judge(batch)
+
+    def _judge(self, batch: Batch) -> dict[str, Tensor]:
+        """Restores photos and scores them: outputs rounded to 8 bits, a border of `scale` pixels left out if scale > 1."""
+        started = time.perf_counter()
+        degraded = batch.degraded.contiguous(memory_format=self.memory_format)
+        restored = to_8_bit(self._judged(degraded, batch.condition).float())
+        if restored.is_cuda:
+            torch.cuda.synchronize(restored.device)
+        seconds = (time.perf_counter() - started) / len(batch.names)
+        reference = enlarge(batch.degraded, batch.clean.shape[-2:])
+        border = self.network.scale if self.network.scale > 1 else 0
+        scores = _scores(restored, reference, batch.clean, border)
+        for index, name in enumerate(batch.names):
+            row = {key: value[index] for key, value in scores.items()}
+            self.rows.append({"name": name, "seconds": seconds, **row})
+        return {"restored": restored, **scores}
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_scores("test")
+
+    def _log_scores(self, stage: str) -> None:
+        rows = [{k: float(v) if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.rows]
+        if self.trainer.world_size > 1:
+            gathered: list[list[Row]] = [[] for _ in range(self.trainer.world_size)]
+            torch.distributed.all_gather_object(gathered, rows)
+            rows = [row for part in gathered for row in part]
+        self.rows, self.scores = [], sorted(rows, key=lambda row: str(row["name"]))
+        for metric in ("psnr", "ssim", "input_psnr", "input_ssim"):
+            mean = math.fsum(row[metric] for row in self.scores) / len(self.scores)
+            # every process computed the same sum over all photos: nothing to reduce
+            self.log(f"{stage}/{metric}", mean, batch_size=1, prog_bar=metric == "psnr", rank_zero_only=False)
+
+
+def to_8_bit(x: Tensor) -> Tensor:
+    """Clamped to [0,1] and rounded to the 255 steps that a saved photo has."""
+    return x.clamp(0, 1).mul(255).round().div(255)
+
+
+def enlarge(degraded: Tensor, size: torch.Size) -> Tensor:
+    """The degraded photos at the size of the clean ones, (B,C,H,W): by bicubic interpolation where they are smaller."""
+    if degraded.shape[-2:] == size:
+        return degraded
+    return F.interpolate(degraded, size=tuple(size), mode="bicubic", align_corners=False).clamp(0, 1)
+
+
+def _scores(restored: Tensor, degraded: Tensor, clean: Tensor, border: int) -> dict[str, Tensor]:
+    if border:
+        inside = (..., slice(border, -border), slice(border, -border))
+        restored, degraded, clean = restored[inside], degraded[inside], clean[inside]
+    return {
+        "psnr": psnr(restored, clean),
+        "ssim": ssim(restored, clean),
+        "input_psnr": psnr(degraded, clean),
+        "input_ssim": ssim(degraded, clean),
+    }

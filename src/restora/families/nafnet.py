@@ -1,0 +1,41 @@
+"""NAFNet and its attention variant: PSNR as the loss, and local statistics at test time.
+
+What differs from the base recipe: the loss is the negative PSNR of each photo, the optimiser is AdamW under a cosine, and
+photos are judged with the test-time local converter, because a network trained on patches has never seen the statistics of
+a whole photo.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor, nn
+
+from restora.families.base import Family
+from restora.losses.pixel import PSNRLoss
+from restora.networks.local_converter import convert
+
+
+class NAFNetFamily(Family):
+    """Recipe of NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022).
+
+    `local_converter` is the training patch (height, width) whose statistics pooling should see at test time (Chu et al.,
+    "Improving Image Restoration by Revisiting Global Information Aggregation", ECCV 2022); null pools over the whole photo.
+    """
+
+    name = "nafnet"
+
+    def __init__(
+        self,
+        *,
+        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
+        local_converter: tuple[int, int] | None = None,
+        **recipe: Any,
+    ) -> None:
+        super().__init__(loss=PSNRLoss() if loss is None else loss, **recipe)
+        self.local_converter = None if local_converter is None else tuple(local_converter)
+
+    def evaluation_network(self) -> nn.Module:
+        network = super().evaluation_network()
+        if self.local_converter is None:
+            return network
+        return convert(network, train_size=self.local_converter).eval()

@@ -1,0 +1,41 @@
+"""Transformers (Restormer, SwinIR, Uformer, HAT): patches grow while the batch shrinks.
+
+What differs from the base recipe: training runs in stages. Attention over channels or windows learns the statistics of the
+patch size that it sees, so the patches grow towards the photos it will be used on, at about constant cost per step.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from restora.families.base import Family
+from restora.types import Batch
+
+
+class TransformerFamily(Family):
+    """Recipe of Restormer (Zamir et al., CVPR 2022, section 4 and table of progressive learning).
+
+    `stages`: each names the `start_step` it begins at, its `patch_size` (of the clean photo) and `batch_size`. The data
+    module cuts patches by the same list; this module checks that they arrive as announced and logs them. Null trains with
+    the data module's one patch size.
+    """
+
+    name = "transformer"
+
+    def __init__(self, *, stages: Sequence[Mapping[str, int]] | None = None, **recipe: Any) -> None:
+        super().__init__(**recipe)
+        self.stages = None if stages is None else [dict(stage) for stage in stages]
+
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
+        super().on_train_batch_start(batch, batch_index)
+        if self.stages is None:
+            return
+        step = self.batches_done()
+        stage = [stage for stage in self.stages if stage["start_step"] <= step][-1]
+        patch_size = batch.clean.shape[-1]
+        if patch_size != stage["patch_size"]:
+            raise ValueError(
+                f"step {step} should train on patches of {stage['patch_size']}, got {patch_size}: "
+                "data.stages must be ${family.stages}"
+            )
+        self.log("train/patch_size", float(patch_size), batch_size=1)
+        self.log("train/batch_size", float(len(batch.names) * self.trainer.world_size), batch_size=1)

@@ -1,0 +1,119 @@
+"""From a composed configuration to the objects of a run; the one place where the training command builds anything."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import Logger
+from omegaconf import DictConfig, OmegaConf
+
+from restora.config import ConfigError
+from restora.data.module import PhotoData
+from restora.degradations.base import Degradation
+from restora.families.base import Family
+from restora.networks.base import Network
+
+
+@dataclass
+class Parts:
+    """What is trained, by which recipe, on what."""
+
+    network: Network
+    family: Family
+    data: PhotoData
+
+
+def build_parts(config: DictConfig) -> Parts:
+    """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`."""
+    degradation: Degradation = instantiate(config.degradation)
+    data: PhotoData = instantiate(config.data, degradation=degradation, _convert_="all")
+    network: Network = instantiate(config.network, _convert_="all")
+    check_together(config, network, data)
+    family: Family = instantiate(config.family, network=network, **_execution(config), _convert_="all")
+    return Parts(network, family, data)
+
+
+def check_before_training(config: DictConfig) -> None:
+    """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot work.
+
+    Networks are built on the meta device: no memory, no time.
+    """
+    missing = sorted(OmegaConf.missing_keys(config) - {"run_dir"})
+    if missing:
+        raise ConfigError("no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing))
+    with torch.device("meta"):
+        network: Network = instantiate(config.network, _convert_="all")
+    data: PhotoData = instantiate(
+        config.data, degradation=instantiate(config.degradation), _convert_="all"
+    )
+    check_together(config, network, data)
+    data.source.check()
+
+
+def check_together(config: DictConfig, network: Network, data: PhotoData) -> None:
+    """What fits neither part alone: scale, condition, channels, and options that exclude each other."""
+    scale = data.scale
+    if network.scale != scale:
+        raise ConfigError(
+            f"the network enlarges ×{network.scale}, the photos are degraded ×{scale}: "
+            f"set network.scale={scale}, or choose a degradation with scale {network.scale}"
+        )
+    given, wanted = data.condition_channels, network.condition_channels
+    if wanted and given != wanted:
+        raise ConfigError(
+            f"the network needs a condition of {wanted} channel(s), the degradation gives {given or 'none'}: choose a "
+            "degradation with a noise level or a mask, or set network.condition_channels"
+        )
+    channels = 1 if data.channels == "gray" else 3
+    if network.in_channels != channels:
+        raise ConfigError(
+            f"the network takes {network.in_channels} channel(s), the photos have {channels}: set "
+            f"network.in_channels={channels}, or data.channels={'gray' if network.in_channels == 1 else 'rgb'}"
+        )
+    clip = config.trainer.get("gradient_clip_val")
+    if clip is not None and _is_gan(config):
+        raise ConfigError(
+            f"trainer.gradient_clip_val={clip} cannot clip two optimisers: set trainer.gradient_clip_val=null and "
+            f"family.gradient_clip={clip}"
+        )
+    if _is_gan(config) and config.trainer.get("accumulate_grad_batches", 1) != 1:
+        raise ConfigError("a GAN takes its two half-steps on each batch: set trainer.accumulate_grad_batches=1")
+
+
+def _is_gan(config: DictConfig) -> bool:
+    return "discriminator" in config.family
+
+
+def _execution(config: DictConfig) -> dict[str, Any]:
+    return {"channels_last": config.channels_last, "compile_network": config.compile}
+
+
+def build_callbacks(config: DictConfig) -> list[Callback]:
+    """Those that the configuration lists; null entries are left out."""
+    return [instantiate(node) for node in config.callbacks.values() if node is not None]
+
+
+def build_trainer(
+    config: DictConfig, family: Family, callbacks: list[Callback], loggers: list[Logger], jobs: int
+) -> Trainer:
+    """Lightning's Trainer. A GAN's `max_steps` counts batches here, and optimiser steps there."""
+    options = OmegaConf.to_container(config.trainer, resolve=True)
+    assert isinstance(options, dict)
+    target = options.pop("_target_")
+    if options.get("max_steps", -1) > 0:
+        options["max_steps"] *= family.optimizer_steps_per_batch
+    if options.get("strategy") == "ddp" and family.leaves_parameters_unused:
+        options["strategy"] = "ddp_find_unused_parameters_true"
+    trainer: Trainer = instantiate(
+        {"_target_": target, **options},
+        callbacks=callbacks,
+        logger=loggers,
+        default_root_dir=config.run_dir,
+        use_distributed_sampler=False,
+        _convert_="all",
+    )
+    if trainer.world_size > 1 and jobs > 1 and options.get("strategy") == "ddp_spawn":
+        raise ConfigError("trainer.strategy=ddp_spawn does not work in a sweep: set trainer.strategy=ddp")
+    return trainer

@@ -1,0 +1,180 @@
+"""Callbacks that make a run safe to stop and its random numbers a function of the step."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from PIL import Image
+from torch import Tensor
+
+from restora.degradations.keyed import sample_key
+from restora.types import Batch
+
+_STEP_STREAM = 0x57E9
+
+
+class StepSeed(Callback):
+    """Seeds torch's global generator at every training step from (seed, step, process).
+
+    Dropout, stochastic depth and whatever else draws from it then needs no saved state: a resumed run draws what an
+    uninterrupted one draws. The cost is a few microseconds a step.
+    """
+
+    def __init__(self, *, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:  # noqa: ARG002
+        step = trainer.current_epoch * int(trainer.num_training_batches) + batch_index
+        torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, trainer.global_rank))
+
+
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt` fresh: every `every_n_steps` batches or `every_minutes`, after validation, and when stopped.
+
+    It is written to a temporary file and renamed, so a kill in the middle leaves the one before. A batch that is followed
+    by validation is saved after it, as Lightning would skip that validation when it goes on from before it.
+    """
+
+    def __init__(self, *, directory: str | Path, every_n_steps: int = 1000, every_minutes: float = 10.0) -> None:
+        self.path = Path(directory) / "last.ckpt"
+        self.every_n_steps, self.every_seconds = every_n_steps, 60 * every_minutes
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_index: int,
+    ) -> None:
+        due = (batch_index + 1) % self.every_n_steps == 0
+        if trainer.world_size == 1:  # clocks differ between processes, and saving is something they do together
+            due = due or time.monotonic() - self.saved_at > self.every_seconds
+        if due and not _validates_now(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+        if not trainer.sanity_checking and trainer.state.fn == "fit":
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+        self._save(trainer)
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
+            self._save(trainer)
+
+    def _save(self, trainer: Trainer) -> None:
+        if trainer.fast_dev_run:
+            return
+        temporary = self.path.with_suffix(".ckpt.tmp")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            temporary.replace(self.path)
+        self.saved_at = time.monotonic()
+
+
+def _validates_now(trainer: Trainer) -> bool:
+    """Whether this training batch is followed by validation."""
+    if trainer.check_val_every_n_epoch is None:
+        return (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch) == 0
+    return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+
+
+class StopOnNonFiniteLoss(Callback):
+    """Ends a run whose loss is no longer a number, checking every `every_n_steps` batches, and says what to try."""
+
+    def __init__(self, *, every_n_steps: int = 50) -> None:
+        self.every_n_steps = every_n_steps
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_index: int,
+    ) -> None:
+        if (batch_index + 1) % self.every_n_steps:
+            return
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is not None and not torch.isfinite(loss):
+            raise ValueError(
+                f"train/loss is {float(loss)} at step {trainer.global_step}. Lower family.optimizer.lr or set "
+                "trainer.gradient_clip_val; checkpoints/last.ckpt holds the weights from before the last validation."
+            )
+
+
+class SaveTestImages(Callback):
+    """Writes what the report shows: each held-out photo degraded, restored and clean as 8-bit PNG.
+
+    The exact degraded input goes beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so that classical
+    filters can be judged on the same numbers.
+    """
+
+    def __init__(self, *, directory: str | Path, limit: int = 16) -> None:
+        self.directory, self.limit = Path(directory), limit
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        module: LightningModule,  # noqa: ARG002
+        outputs: Any,
+        batch: Batch,
+        batch_index: int,
+        dataloader_idx: int = 0,  # noqa: ARG002
+    ) -> None:
+        import numpy as np
+
+        if batch_index >= self.limit:
+            return
+        self.directory.mkdir(parents=True, exist_ok=True)
+        for index, name in enumerate(batch.names):
+            stem = Path(name).stem
+            photos = {"degraded": batch.degraded, "restored": outputs["restored"], "clean": batch.clean}
+            for kind, photo in photos.items():
+                to_image(photo[index]).save(self.directory / f"{stem}_{kind}.png")
+            exact = batch.degraded[index].permute(1, 2, 0).float().cpu().numpy()
+            np.save(self.directory / f"{stem}_degraded.npy", exact)
+
+
+def to_image(photo: Tensor) -> Image.Image:
+    """(C,H,W) float on the [0,1] scale -> an 8-bit picture, clamped and rounded; grey where C is 1."""
+    pixels = photo.detach().float().clamp(0, 1).mul(255).round().byte().cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
+
+
+class BestCheckpoint(Checkpoint):
+    """Keeps `best.ckpt`, the weights with the highest `monitor`; also when judged once more after the last step.
+
+    Lightning's ModelCheckpoint saves inside `fit` only, and a run that ends by `max_time` ends between two validations.
+    """
+
+    def __init__(self, *, directory: str | Path, monitor: str = "val/psnr") -> None:
+        self.path, self.monitor = Path(directory) / "best.ckpt", monitor
+        self.best: float | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+        if trainer.sanity_checking or trainer.fast_dev_run:
+            return
+        if self.monitor not in trainer.callback_metrics:
+            known = ", ".join(sorted(trainer.callback_metrics))
+            raise ValueError(f"callbacks.best.monitor={self.monitor!r} is not logged; logged are: {known}")
+        score = float(trainer.callback_metrics[self.monitor])
+        if self.best is None or score > self.best:
+            self.best = score
+            temporary = self.path.with_suffix(".ckpt.tmp")
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                temporary.replace(self.path)

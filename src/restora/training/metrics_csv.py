@@ -1,0 +1,79 @@
+"""The run's numbers as one wide CSV file that spreadsheets and pandas open as it is."""
+
+import csv
+import time
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers.logger import Logger
+from torch import Tensor
+
+_FIXED = ("step", "epoch", "seconds")
+
+
+class MetricsCsv(Logger):
+    """Writes `metrics.csv`: step, epoch, seconds of training so far, then a column per metric, empty where not logged.
+
+    Rows are appended as they come; a metric that is new adds a column and rewrites the file once. When a run goes on from
+    step n, rows after n are dropped first, for they are about to be computed again.
+    """
+
+    def __init__(self, *, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.columns: list[str] = list(_FIXED)
+        self.offset = 0.0
+        self.started = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **options: Any) -> None:
+        """The configuration is in run.json."""
+
+    @rank_zero_only
+    def continue_from(self, step: int) -> None:
+        """Keeps what an earlier part of this run wrote up to `step`."""
+        rows = [row for row in self._read() if int(row["step"]) <= step]
+        self.columns = list(rows[0]) if rows else list(_FIXED)
+        self.offset = max((float(row["seconds"]) for row in rows), default=0.0)
+        self.started = time.monotonic()
+        self._write(rows)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row: dict[str, Any] = {key: float(v) if isinstance(v, Tensor) else v for key, v in metrics.items()}
+        row["step"] = step or 0
+        row["seconds"] = round(self.offset + time.monotonic() - self.started, 3)
+        new = [key for key in row if key not in self.columns]
+        if new or not self.path.exists():
+            rows = self._read()
+            self.columns += new
+            self._write([*rows, row])
+            return
+        with self.path.open("a", newline="") as file:
+            csv.DictWriter(file, self.columns, restval="").writerow(row)
+
+    def _read(self) -> list[dict[str, str]]:
+        if not self.path.exists():
+            return []
+        with self.path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def _write(self, rows: list[dict[str, Any]]) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".csv.tmp")
+        with temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns, restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        temporary.replace(self.path)

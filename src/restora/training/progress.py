@@ -1,0 +1,127 @@
+"""What a person sees while a network trains: which run of how many, how far, time left, loss and PSNR.
+
+On a terminal a bar that moves; elsewhere (a log file, CI) a line every ten seconds. The library rich draws.
+"""
+
+import time
+from typing import Any
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar, Timer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+_LINE_SECONDS = 10.0
+
+
+class TrainingProgress(ProgressBar):
+    """A bar over the share of the training that is done, by steps or by time, whichever ends the run."""
+
+    def __init__(self, *, label: str, job: int = 1, jobs: int = 1) -> None:
+        super().__init__()
+        self.label = f"run {job} of {jobs} · {label}" if jobs > 1 else label
+        self.console = Console(stderr=True)
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+        self.psnr: float | None = None
+        self.best: float | None = None
+        self.fit_started = self.drawn_at = time.monotonic()
+        self.share_at_start: float | None = None
+
+    def disable(self) -> None:
+        self.console = Console(stderr=True, quiet=True)
+
+    def enable(self) -> None:
+        self.console = Console(stderr=True)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+        self.fit_started = time.monotonic()
+        if not trainer.is_global_zero:
+            self.disable()
+        if self.console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=None),
+                TextColumn("{task.percentage:3.0f}%"),
+                TextColumn("{task.fields[state]}"),
+            )
+            self.bar = Progress(*columns, console=self.console, expand=True)
+            self.task = self.bar.add_task(self.label, total=1.0, state="")
+            self.bar.start()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_index: int,  # noqa: ARG002
+    ) -> None:
+        now = time.monotonic()
+        if now - self.drawn_at >= (0.2 if self.bar else _LINE_SECONDS):
+            self.drawn_at = now
+            self._draw(trainer, module)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit":
+            return
+        self.psnr = float(trainer.callback_metrics["val/psnr"])
+        self.best = max(self.psnr, self.best if self.best is not None else self.psnr)
+        self._draw(trainer, module)
+
+    def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+        share = module.training_progress() if trainer.world_size == 1 else _share_of_steps(trainer)
+        if self.share_at_start is None:
+            self.share_at_start = min(share, 0.999)
+        state = [f"step {module.steps_done()}"]
+        loss = trainer.callback_metrics.get("train/loss")
+        if loss is not None:
+            state.append(f"loss {float(loss):.3g}")
+        if self.psnr is not None:
+            state.append(f"{self.psnr:.2f} dB")
+        state.append(self._time_left(trainer, share))
+        if self.bar is not None and self.task is not None:
+            self.bar.update(self.task, completed=share, state=" · ".join(state))
+        else:
+            self.console.print(f"{self.label} · {share:4.0%} · {' · '.join(state)}", highlight=False, soft_wrap=True)
+
+    def _time_left(self, trainer: Trainer, share: float) -> str:
+        for callback in trainer.callbacks:
+            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+                return f"{_clock(max(left, 0.0))} left"
+        done = share - (self.share_at_start or 0.0)
+        if done <= 0:
+            return "…"
+        return f"{_clock((time.monotonic() - self.fit_started) * (1 - share) / done)} left"
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._close()
+        best = "" if self.best is None else f" · best validation {self.best:.2f} dB"
+        spent = _clock(time.monotonic() - self.fit_started)
+        if trainer.is_global_zero:
+            self.console.print(f"{self.label} · {module.steps_done()} steps in {spent}{best}", highlight=False)
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+        self._close()
+
+    def _close(self) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+            self.bar = None
+
+
+def _share_of_steps(trainer: Trainer) -> float:
+    """As `training_progress`, but without the exchange between processes that only a training step may make."""
+    if trainer.max_steps > 0:
+        return trainer.global_step / trainer.max_steps
+    for callback in trainer.callbacks:
+        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
+            elapsed = callback.time_elapsed()
+            return min(elapsed / max(elapsed + left, 1e-9), 1.0)
+    return 0.0
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"

@@ -1,0 +1,204 @@
+"""run.json: what a run was, what it cost and what came out; readable without this package, W&B or a checkpoint."""
+
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from restora import __version__
+from restora.networks.cost import count_macs, count_parameters
+
+FORMAT = 1
+_STEP_TIMES_KEPT = 2000
+
+
+@dataclass
+class RunInfo:
+    """What the command that starts a run knows of it. `config` is resolved and plain."""
+
+    folder: Path
+    config: dict[str, Any]
+    command: str = field(default_factory=lambda: shlex.join(["restora", *sys.argv[1:]]))
+    experiment: str = "adhoc"
+    network_name: str = ""
+    sweep: dict[str, Any] | None = None
+    jobs: int = 1
+
+
+class RunRecord(Callback):
+    """Keeps `run.json` true from the first second: written at the start, after each validation and at the end.
+
+    Also puts into each checkpoint what is needed to use it without its run folder (key "restora").
+    """
+
+    def __init__(self, info: RunInfo) -> None:
+        self.info = info
+        self.path = info.folder / "run.json"
+        self.step_seconds: list[float] = []
+        self.samples = 0
+        self.fit_seconds_before = 0.0
+        self.started = time.monotonic()
+        self._batch_started = 0.0
+        self.data: dict[str, Any] = self._opening()
+
+    def _opening(self) -> dict[str, Any]:
+        config = self.info.config
+        opening: dict[str, Any] = {
+            "format": FORMAT,
+            "name": config["name"],
+            "experiment": self.info.experiment,
+            "task": config["task"],
+            "family": None,
+            "network": self.info.network_name,
+            "status": "running",
+            "error": None,
+            "command": self.info.command,
+            "started": _now(),
+            "finished": None,
+            "seed": config["seed"],
+            "git": _git(),
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "restora": __version__},
+            "machine": _machine(),
+            "config": config,
+            "parameters": None,
+            "macs_256": None,
+            "cost": {"fit_seconds": 0.0, "steps": 0, "samples": 0, "step_ms": None},
+            "metrics": {"best": None, "last": None},
+            "test": None,
+            "checkpoints": {"best": None, "last": None},
+            "sweep": self.info.sweep,
+            "wandb": None,
+        }
+        if self.path.exists():  # a run that goes on keeps its history
+            earlier = json.loads(self.path.read_text())
+            for key in ("started", "metrics", "cost", "wandb"):
+                opening[key] = earlier.get(key) or opening[key]
+            self.fit_seconds_before = opening["cost"]["fit_seconds"]
+            self.samples = opening["cost"]["samples"]
+        return opening
+
+    def write(self) -> None:
+        self.info.folder.mkdir(parents=True, exist_ok=True)
+        temporary = self.path.with_suffix(".json.tmp")
+        temporary.write_text(json.dumps(self.data, indent=2, default=str) + "\n")
+        temporary.replace(self.path)
+
+    # --- the run's course -------------------------------------------------------------------------------------------
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        network = module.network
+        self.data["family"] = module.name
+        self.data["parameters"] = count_parameters(network)
+        self.data["macs_256"] = count_macs(network, height=256, width=256)
+        self.started = time.monotonic()
+        if trainer.is_global_zero:
+            self.write()
+
+    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:  # noqa: ARG002
+        self._batch_started = time.perf_counter()
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,
+        batch_index: int,  # noqa: ARG002
+    ) -> None:
+        self.samples += len(batch.names) * trainer.world_size
+        if len(self.step_seconds) < _STEP_TIMES_KEPT:
+            self.step_seconds.append(time.perf_counter() - self._batch_started)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+            return
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        metrics["step"] = module.steps_done()
+        self.data["metrics"]["last"] = metrics
+        best = self.data["metrics"]["best"]
+        if best is None or metrics["val/psnr"] > best["val/psnr"]:
+            self.data["metrics"]["best"] = metrics
+        self._take_cost(module)
+        self.write()
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._take_cost(module)
+        folder = self.info.folder / "checkpoints"
+        for kind in ("best", "last"):
+            if (folder / f"{kind}.ckpt").exists():
+                self.data["checkpoints"][kind] = f"checkpoints/{kind}.ckpt"
+        if trainer.is_global_zero:
+            self.write()
+
+    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        config = self.info.config
+        network = dict(config["network"])
+        checkpoint["restora"] = {
+            "format": FORMAT,
+            "network": {"class": network.pop("_target_"), "arguments": network},
+            "family": module.name,
+            "task": config["task"],
+            "name": config["name"],
+            "degradation": config["degradation"],
+            "evaluation": {"local_converter": getattr(module, "local_converter", None)},
+            "step": module.steps_done(),
+            "metrics": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
+        }
+
+    def take_test(self, scores: list[dict[str, Any]]) -> None:
+        """Per-image scores of the held-out photos."""
+        means = {
+            key: statistics.fmean(row[key] for row in scores)
+            for key in ("psnr", "ssim", "input_psnr", "input_ssim", "seconds")
+        }
+        self.data["test"] = {"images": scores, **means}
+
+    def close(self, status: str, error: str | None = None) -> None:
+        self.data.update(status=status, error=error, finished=_now())
+        self.write()
+
+    def _take_cost(self, module: LightningModule) -> None:
+        self.data["cost"] = {
+            "fit_seconds": round(self.fit_seconds_before + time.monotonic() - self.started, 2),
+            "steps": module.steps_done(),
+            "samples": self.samples,
+            "step_ms": round(1000 * statistics.median(self.step_seconds), 2) if self.step_seconds else None,
+        }
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the code that runs, where it is a checkout."""
+    here = Path(__file__).resolve().parents[3]
+    if not (here / ".git").exists():
+        return {"commit": None, "dirty": None}
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
+        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return {"commit": None, "dirty": None}
+    return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def _machine() -> dict[str, Any]:
+    cpu = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        cpu = names[0] if names else cpu
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "host": platform.node()}

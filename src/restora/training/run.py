@@ -1,0 +1,132 @@
+"""One training run, from objects to a complete run folder: build, log, fit, judge.
+
+Enters: a composed configuration with `run_dir` set. Leaves: the run folder (`run.json`, `metrics.csv`, `checkpoints/`,
+`images/`) and, where W&B is on, its run. Every process of a distributed run executes the same function.
+"""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+from omegaconf import DictConfig
+
+from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
+from restora.training.launch import relaunching_as_worker
+from restora.training.metrics_csv import MetricsCsv
+from restora.training.progress import TrainingProgress
+from restora.training.record import RunInfo, RunRecord
+from restora.training.tracking import WandbPhotos, finish_wandb, start_wandb
+
+log = logging.getLogger(__name__)
+TERMINATED = 143
+
+
+def train(config: DictConfig, info: RunInfo) -> float:
+    """Trains, tests and records one run; the best validation PSNR in dB.
+
+    A run that is told to stop (SIGTERM, Ctrl-C) is recorded as stopped and leaves with code 143; `resume=RUN` goes on.
+    """
+    _quieten(config)
+    seed_everything(config.seed, workers=True, verbose=False)
+    record = RunRecord(info)
+    if rank_zero_only.rank == 0:
+        record.write()
+    status, error = "failed", None
+    try:
+        parts = build_parts(config)
+        trainer = _trainer(config, info, record, parts)
+        with relaunching_as_worker(info.folder):
+            trainer.fit(parts.family, parts.data, ckpt_path=_checkpoint(config, info, trainer), weights_only=False)
+        _judge(trainer, parts, record)
+        status = "finished"
+    except (SIGTERMException, KeyboardInterrupt) as stop:
+        status = "stopped"
+        raise SystemExit(TERMINATED) from stop
+    except SystemExit:  # Lightning turns Ctrl-C into an exit
+        status = "stopped"
+        raise
+    except BaseException as failure:
+        error = f"{type(failure).__name__}: {failure}"
+        raise
+    finally:
+        if rank_zero_only.rank == 0:
+            record.close(status, error)
+            finish_wandb(record, status)
+        _forget_processes()
+    return float(record.data["metrics"]["best"]["val/psnr"])
+
+
+def _quieten(config: DictConfig) -> None:
+    """Lightning's advice about things that are meant as they are."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",  # crops are slices of a memory map
+        ".*dataloader is not resumable.*",  # the sampler skips what is done
+        ".*`training_step` returned `None`.*",  # a GAN steps by hand
+        ".*sync_dist=True.*",  # scores are already summed over all processes
+    ):
+        warnings.filterwarnings("ignore", message=text)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+
+def _trainer(config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts) -> Trainer:
+    csv = MetricsCsv(path=info.folder / "metrics.csv")
+    earlier = record.data["wandb"] or {}
+    options: dict[str, Any] = dict(config.logger)
+    photos = options.pop("photos")
+    wandb_logger = start_wandb(info, run_id=earlier.get("id"), **options)
+    if wandb_logger is not None:
+        run = wandb_logger.experiment
+        record.data["wandb"] = {"mode": "offline" if run.offline else "online", "dir": run.dir, "id": run.id}
+    label = config.name if config.name == info.network_name else f"{config.name} ({info.network_name})"
+    job = info.sweep["job"] + 1 if info.sweep else 1
+    callbacks = [record, TrainingProgress(label=label, job=job, jobs=info.jobs), *build_callbacks(config)]
+    if wandb_logger is not None:
+        callbacks.append(WandbPhotos(record, photos=photos))
+    loggers = [csv, wandb_logger] if wandb_logger is not None else [csv]
+    return build_trainer(config, parts.family, callbacks, loggers, info.jobs)
+
+
+def _checkpoint(config: DictConfig, info: RunInfo, trainer: Trainer) -> Path | None:
+    """Where a resumed run goes on from."""
+    if config.resume is None:
+        return None
+    path = info.folder / "checkpoints" / "last.ckpt"
+    if not path.exists():
+        log.warning("%s has no checkpoints/last.ckpt: the run starts anew", info.folder)
+        return None
+    step = torch.load(path, map_location="cpu", weights_only=False, mmap=True)["restora"]["step"]
+    log.info("the run goes on after step %d", step)
+    for logger in trainer.loggers:
+        if isinstance(logger, MetricsCsv):
+            logger.continue_from(step)
+    return path
+
+
+def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
+    """Validates the last weights if nothing has yet, then scores the best checkpoint on the held-out photos."""
+    last = record.data["metrics"]["last"]
+    if last is None or last["step"] != parts.family.steps_done():
+        trainer.validate(parts.family, parts.data, verbose=False)
+    best = record.info.folder / "checkpoints" / "best.ckpt"
+    if trainer.fast_dev_run or not parts.data.has_test:
+        return
+    trainer.test(parts.family, parts.data, ckpt_path=best, verbose=False, weights_only=False)
+    record.take_test(parts.family.scores)
+
+
+def _forget_processes() -> None:
+    """Leaves no trace of a process group, so that the next job of a sweep can open its own."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+    if os.environ.get("LOCAL_RANK") == "0" and "TORCHELASTIC_RUN_ID" not in os.environ:
+        for name in ("LOCAL_RANK", "NODE_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
+            os.environ.pop(name, None)

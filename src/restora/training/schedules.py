@@ -1,0 +1,60 @@
+"""Learning-rate schedules: functions from the share of the training that is done, in [0,1], to a factor on the base rate.
+
+A schedule in shares serves a run of any length, counted in steps or in minutes, and has no state to save.
+"""
+
+import math
+from collections.abc import Sequence
+
+
+class Constant:
+    """The base rate throughout."""
+
+    def __call__(self, progress: float) -> float:  # noqa: ARG002
+        return 1.0
+
+
+class Cosine:
+    """Half a cosine from 1 down to `final` (Loshchilov and Hutter, "SGDR", ICLR 2017, one cycle).
+
+    The first `hold` of the training keeps the base rate (Restormer: 92,000 of 300,000 steps); before it, `warmup` of the
+    training rises linearly from a hundredth.
+    """
+
+    def __init__(self, *, final: float = 0.0, warmup: float = 0.0, hold: float = 0.0) -> None:
+        if not 0 <= warmup <= hold + warmup < 1:
+            raise ValueError(f"schedule.warmup + schedule.hold is in [0, 1), got {warmup} + {hold}")
+        if not 0 <= final <= 1:
+            raise ValueError(f"schedule.final is a factor in [0, 1], got {final}")
+        self.final, self.warmup, self.hold = final, warmup, hold
+
+    def __call__(self, progress: float) -> float:
+        if progress < self.warmup:
+            return 0.01 + 0.99 * progress / self.warmup
+        start = self.warmup + self.hold
+        share = min(max(progress - start, 0.0) / (1 - start), 1.0)
+        return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * share))
+
+
+class MultiStep:
+    """The base rate times `gamma` for every milestone (a share of the training) that is passed."""
+
+    def __init__(self, *, milestones: Sequence[float], gamma: float = 0.5) -> None:
+        if any(not 0 < milestone < 1 for milestone in milestones):
+            raise ValueError(f"schedule.milestones are shares of the training in (0, 1), got {list(milestones)}")
+        self.milestones, self.gamma = sorted(milestones), gamma
+
+    def __call__(self, progress: float) -> float:
+        return self.gamma ** sum(progress >= milestone for milestone in self.milestones)
+
+
+class Exponential:
+    """From 1 down to `final` by equal factors (DnCNN: 1e-1 to 1e-4 over 50 epochs)."""
+
+    def __init__(self, *, final: float) -> None:
+        if not 0 < final <= 1:
+            raise ValueError(f"schedule.final is a factor in (0, 1], got {final}")
+        self.final = final
+
+    def __call__(self, progress: float) -> float:
+        return self.final**progress

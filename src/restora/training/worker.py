@@ -1,0 +1,23 @@
+"""A further process of a distributed run: `python worker.py RUN_FOLDER`, started by the first process.
+
+Whatever else is on the command line (Lightning adds Hydra overrides) is about folders that the first process looks after.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from restora.training.record import RunInfo
+from restora.training.run import train
+
+
+def main(folder: Path) -> None:
+    """Joins the run whose first process wrote `run.json` before it launched this one."""
+    plain = json.loads((folder / "run.json").read_text())["config"]
+    train(OmegaConf.create(plain), RunInfo(folder=folder, config=plain))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,76 @@
+"""The import arrows of ARCHITECTURE.md, read from the code."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
+
+ALLOWED = {
+    "types": set(),
+    "config": set(),
+    "cli": set(),
+    "degradations": {"types"},
+    "networks": {"types"},
+    "losses": {"types"},
+    "metrics": {"types"},
+    "data": {"types", "degradations"},
+    "families": {"types", "networks", "losses", "metrics"},
+    "evaluation": {"types", "networks", "degradations", "metrics", "data", "artifact"},
+    "artifact": {"types", "networks", "degradations"},
+    "training": {"types", "config", "data", "degradations", "families", "networks", "evaluation"},
+    "apps": {"types", "config", "data", "degradations", "networks", "evaluation", "artifact", "metrics", "training"},
+}
+HEAVY = {
+    "lightning": {"data", "families", "training"},
+    "hydra": {"config", "training", "apps"},
+    "omegaconf": {"config", "training", "apps"},
+    "wandb": {"training"},
+}
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in SOURCE.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+
+
+def layer(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> set[str]:
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_follow_the_arrows(path: Path) -> None:
+    own = layer(path)
+    assert own in ALLOWED, f"{own} is not in the picture: add it to ARCHITECTURE.md and to ALLOWED"
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] == "restora" and len(parts) > 1:
+            assert parts[1] == own or parts[1] in ALLOWED[own], f"{own} may not import {name}"
+        if parts[0] in HEAVY:
+            assert own in HEAVY[parts[0]], f"{own} may not import {parts[0]}"
+
+
+def test_apps_do_not_know_training_except_train() -> None:
+    for path in (SOURCE / "apps").glob("*.py"):
+        if path.name != "train.py":
+            assert not any(name.startswith("restora.training") for name in imports(path)), path.name
+
+
+def test_the_command_table_names_functions_that_exist() -> None:
+    from restora.cli import COMMANDS
+
+    for target, _ in COMMANDS.values():
+        module, _, function = target.partition(":")
+        path = SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py")
+        tree = ast.parse(path.read_text())
+        assert any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body), target
