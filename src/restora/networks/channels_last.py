@@ -1,0 +1,80 @@
+"""Operations on features kept as (B,H,W,C), contiguous: what transformers and NAFNet spend their time in.
+
+A 1x1 convolution is a matrix product over contiguous rows, layer norm reads each row once, and a k x k
+convolution sees the same memory as (B,C,H,W) in torch's channels_last format, so nothing is copied between
+them.
+
+Legend: B samples, H height, W width, C channels.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def to_channels_last(x_BCHW: Tensor) -> Tensor:
+    """(B,C,H,W) -> contiguous (B,H,W,C); no copy where the memory is in that order already."""
+    return x_BCHW.permute(0, 2, 3, 1).contiguous()
+
+
+def to_channels_first(x_BHWC: Tensor) -> Tensor:
+    """(B,H,W,C) -> (B,C,H,W) as a view in the channels_last memory format."""
+    return x_BHWC.permute(0, 3, 1, 2)
+
+
+def pointwise(conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
+    """A 1x1 convolution's weights applied as a matrix product: (B,H,W,C) -> (B,H,W,C')."""
+    return F.linear(x_BHWC, conv.weight.flatten(1), conv.bias)
+
+
+def convolve(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
+    """A convolution, or a stack of modules on (B,C,H,W), applied to (B,H,W,C)."""
+    return to_channels_last(conv(to_channels_first(x_BHWC)))
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
+    """Layer norm over the last axis in the dtype of `x`.
+
+    Autocast would run it in float32 and return float32, which doubles the traffic of the residual stream; the
+    kernel accumulates in float32 all the same.
+    """
+    if x.dtype == weight.dtype or not torch.is_autocast_enabled(x.device.type):
+        return F.layer_norm(x, weight.shape, weight, bias, eps)
+    with torch.autocast(x.device.type, enabled=False):
+        return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
+
+
+class _BiasFreeLayerNorm(torch.autograd.Function):
+    """y = x r w with r = (var(x) + eps)^-1/2, by the fused layer-norm kernels (3 times faster than var on a
+    CPU).
+
+    Forward: layer norm without bias is (x - m) r w, so m r w is added. Backward: told that the mean is 0,
+    the fused kernel gives the right gradient of w, and for x the sum d = r (g w) - r mean(g w) - x r^3
+    mean(g w x), whose own mean is -m r^3 mean(g w x). What is wanted is r (g w) - (x - m) r^3 mean(g w x) =
+    d - mean(d) + r mean(g w).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        y, mean, rstd = torch.native_layer_norm(x, weight.shape, weight, None, eps)
+        ctx.save_for_backward(x, weight, rstd)
+        return torch.addcmul(y, (mean * rstd).to(y.dtype), weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        x, weight, rstd = ctx.saved_tensors
+        grad_x, grad_weight, _ = torch.ops.aten.native_layer_norm_backward(
+            grad, x, weight.shape, torch.zeros_like(rstd), rstd, weight, None, (True, True, False)
+        )
+        row = rstd * (grad @ weight).unsqueeze(-1) / weight.numel() - grad_x.mean(-1, keepdim=True)
+        return grad_x + row.to(grad_x.dtype), grad_weight, None
+
+
+def bias_free_layer_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
+    """Divides the last axis by its standard deviation and keeps its mean (Restormer's "BiasFree" norm)."""
+    if not torch.is_autocast_enabled(x.device.type):
+        return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-any-return,no-untyped-call]
+    with torch.autocast(x.device.type, enabled=False):
+        return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-any-return,no-untyped-call]
