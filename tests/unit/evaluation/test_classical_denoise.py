@@ -1,0 +1,48 @@
+"""The classical denoisers stand at the top of their own tuning curve, in grey and in colour."""
+
+import numpy as np
+import pytest
+
+from restora.evaluation.classical import BASELINES
+from restora.evaluation.classical.denoise import Photo, bm3d, wiener
+from restora.evaluation.classical.tuning import tuned_psnr, tuning_photos
+
+DENOISERS = BASELINES | {"wiener": wiener}
+
+
+@pytest.fixture(scope="module")
+def colour() -> list[Photo]:
+    return tuning_photos(side=128)
+
+
+@pytest.fixture(scope="module")
+def grey(colour: list[Photo]) -> list[Photo]:
+    return [photo @ np.array([[0.299], [0.587], [0.114]]) for photo in colour]
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize("kind", ["colour", "grey"])
+def test_each_filter_is_as_strong_as_its_parameter_allows(
+    name: str, kind: str, colour: list[Photo], grey: list[Photo]
+) -> None:
+    photos = colour if kind == "colour" else grey
+    scores = {strength: tuned_psnr(DENOISERS[name], 25, photos, strength) for strength in (0.7, 1.0, 1.4)}
+    assert scores[1.0] > max(scores.values()) - 0.15, scores
+    noisy = 20 * np.log10(255 / 25)
+    assert scores[1.0] > noisy + 3
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_a_flat_photo_keeps_its_mean_and_loses_its_noise(name: str) -> None:
+    noisy = 0.5 + np.random.default_rng(0).normal(0, 25 / 255, (65, 71, 3))
+    restored = DENOISERS[name](noisy, 25)
+    assert restored.shape == noisy.shape
+    assert abs(restored.mean() - noisy.mean()) < 0.005
+    assert restored.std() < 0.6 * noisy.std()
+
+
+def test_bm3d_leads_the_filters(grey: list[Photo]) -> None:
+    pytest.importorskip("bm3d")
+    clean = grey[0][32:96, 32:96]
+    best = max(tuned_psnr(denoise, 25, [clean], 1.0) for denoise in BASELINES.values())
+    assert tuned_psnr(bm3d, 25, [clean], 1.0) > best
