@@ -1,16 +1,19 @@
 """What every degradation promises, and the types that pass between its two halves.
 
-A degradation is split in two: `sample` draws per-sample parameters from keyed random numbers, `apply` is a pure function
-of the clean photos and those parameters. Replaying is calling `apply` again; nothing is kept from the last call. Large
-random fields are not parameters: `sample` draws a key for them (`generator.next_keys()`) and `apply` expands it.
+A degradation is split in two: `sample` draws per-sample parameters from keyed random numbers, `apply` is a
+pure function of the clean photos and those parameters. Replaying is calling `apply` again; nothing is kept
+from the last call. Large random fields are not parameters: `sample` draws a key for them
+(`generator.next_keys()`) and `apply` expands it.
 
 Legend: B samples, C channels, H height, W width, s scale, K condition channels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
 from restora.degradations.keyed import KeyedGenerator
@@ -31,26 +34,60 @@ class Degradation(ABC):
 
     scale: int = 1
     """H and W of the output are those of the input divided by this."""
-    condition_channels: int = 0
-    """K of the condition that `condition` gives; 0 when there is none."""
+    undamaged: tuple[float, ...] = ()
+    """One number per condition channel: what the condition reads where a photo was left as it was (0 of a
+    noise-level map, 1 of a mask). Compositions fill it in for the samples that a stage did not touch.
+    """
+
+    @property
+    def condition_channels(self) -> int:
+        """K of the condition that `condition` gives; 0 when there is none."""
+        return len(self.undamaged)
 
     @abstractmethod
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        """Per-sample parameters for clean photos of this shape: tensors whose first axis is B, on the generator's device."""
+        """Per-sample parameters for clean photos of this shape: tensors whose first axis is B, on the
+        generator's device.
+        """
 
     @abstractmethod
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         """The degraded photos, (B,C,H/s,W/s). No random numbers but those that `params` fixes."""
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:  # noqa: ARG002
-        """What a network may be told of the degradation: a map (B,K,H/s,W/s), or None."""
+        """What a network may be told of the degradation: a map (B,K,H/s,W/s), or None.
+
+        Reads the shape of `clean` and never its pixels: a condition must not tell what was lost.
+        """
         return None
 
     def __call__(self, clean: Tensor, generator: KeyedGenerator) -> Degraded:
         if clean.ndim != 4 or not clean.is_floating_point():
-            raise ValueError(f"expected float photos (B,C,H,W), got {clean.dtype} of shape {tuple(clean.shape)}")
+            raise ValueError(
+                f"expected float photos (B,C,H,W), got {clean.dtype} of shape {tuple(clean.shape)}"
+            )
         batch, channels, height, width = clean.shape
         if height % self.scale or width % self.scale:
-            raise ValueError(f"{height}x{width} is not a multiple of the scale {self.scale}: crop the photos first")
-        params = self.sample((batch, channels, height, width), generator)
-        return Degraded(self.apply(clean, params), self.condition(clean, params))
+            raise ValueError(
+                f"{height}x{width} is not a multiple of the scale {self.scale}: crop the photos first"
+            )
+        with full_precision(clean.device):
+            params = self.sample((batch, channels, height, width), generator)
+            return Degraded(self.apply(clean, params), self.condition(clean, params))
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Float32 stays float32 inside: no autocast, no TF32 or bf16 products (1e-3 off, so another photo than
+    the CPU's).
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -1,10 +1,12 @@
-"""Counter-based random numbers: every number is a function of (sample key, stream, position) and nothing else.
+"""Counter-based random numbers: every number is a function of (sample key, stream, position) and nothing
+else.
 
-Enters: one 64-bit key per sample. Leaves: tensors of uniform, normal or integer numbers whose row b depends on key b alone.
-A batch of eight therefore draws what two batches of four draw, on any device, whatever was drawn before it; torch's own
-generators promise none of the three. The numbers are SplitMix64 (Steele, Lea and Flood, "Fast splittable pseudorandom
-number generators", OOPSLA 2014), whose output is a hash of `key + position * GOLDEN`, in 64-bit integer arithmetic that
-wraps in the same way on every device. Normals are Box-Muller: equal across devices up to the last bits of log and cos.
+Enters: one 64-bit key per sample. Leaves: tensors of uniform, normal or integer numbers whose row b depends
+on key b alone. A batch of eight therefore draws what two batches of four draw, on any device, whatever was
+drawn before it; torch's own generators promise none of the three. The numbers are SplitMix64 (Steele, Lea
+and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), whose output is a hash of `key +
+position * GOLDEN`, in 64-bit integer arithmetic that wraps in the same way on every device. Normals are
+Box-Muller: equal across devices up to the last bits of log and cos.
 
 Legend: B samples.
 """
@@ -63,14 +65,16 @@ def _splitmix(state: Tensor) -> Tensor:
 class KeyedGenerator:
     """Draws per-sample random numbers from per-sample keys.
 
-    `keys` is int64 (B,), on the device where the numbers are wanted. Each call that draws advances to a new stream, so
-    the same sequence of calls on the same keys gives the same numbers; `fork(label)` opens an independent sequence that
-    does not depend on how many numbers were drawn before.
+    `keys` is int64 (B,), on the device where the numbers are wanted. Each call that draws advances to a new
+    stream, so the same sequence of calls on the same keys gives the same numbers; `fork(label)` opens an
+    independent sequence that does not depend on how many numbers were drawn before.
     """
 
     def __init__(self, keys: Tensor) -> None:
         if keys.dtype != torch.int64 or keys.ndim != 1:
-            raise ValueError(f"keys must be int64 of shape (B,), got {keys.dtype} of shape {tuple(keys.shape)}")
+            raise ValueError(
+                f"keys must be int64 of shape (B,), got {keys.dtype} of shape {tuple(keys.shape)}"
+            )
         self.keys = keys
         self._stream = 0
 
@@ -88,7 +92,9 @@ class KeyedGenerator:
         return KeyedGenerator(_splitmix(self.keys + salt))
 
     def next_keys(self) -> Tensor:
-        """Fresh int64 (B,) keys, for a draw that is made later from parameters (`KeyedGenerator(params["key"])`)."""
+        """Fresh int64 (B,) keys, for a draw that is made later from parameters
+        (`KeyedGenerator(params["key"])`).
+        """
         self._stream += 1
         return _splitmix(self.keys + _signed(_GOLDEN * (self._stream << 1 | 1)))
 

@@ -1,0 +1,165 @@
+"""Degradations made of degradations: one after another, one of several, one or none.
+
+Stages have names, as in `degradation.stages.noise.sigma=10`. The name also keys a stage's random numbers, so
+adding or removing one stage leaves the numbers of the others as they were.
+
+Legend: B samples, C channels, H height, W width, s scale, K condition channels.
+"""
+
+from collections.abc import Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.keyed import KeyedGenerator
+from restora.degradations.parameters import per_sample
+
+
+class Chain(Degradation):
+    """Stages one after another; scales multiply.
+
+    The conditions of the stages are concatenated in their order. One that was given before a later reduction
+    is averaged over the pixels that became one, so a mask then reads the known share.
+    """
+
+    def __init__(self, *, stages: Mapping[str, Degradation]) -> None:
+        self.stages = _named(stages)
+        for stage in self.stages.values():
+            self.scale *= stage.scale
+        self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        batch, channels, height, width = shape
+        params: dict[str, Params] = {}
+        for name, stage in self.stages.items():
+            params[name] = stage.sample((batch, channels, height, width), generator.fork(name))
+            height, width = height // stage.scale, width // stage.scale
+        return params
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        x = clean
+        for name, stage in self.stages.items():
+            x = stage.apply(x, params[name])
+        return x
+
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:
+        maps: list[Tensor] = []
+        for name, stage in self.stages.items():
+            # a stage's condition depends on the size of its input alone, so a view of the right size will do
+            own = stage.condition(clean, params[name])
+            if own is not None:
+                maps.append(own)
+            clean = clean[..., : clean.shape[-2] // stage.scale, : clean.shape[-1] // stage.scale]
+        size = clean.shape[-2:]
+        reduced = [m if m.shape[-2:] == size else F.avg_pool2d(m, m.shape[-2] // size[0]) for m in maps]
+        return torch.cat(reduced, 1) if reduced else None
+
+
+class OneOf(Degradation):
+    """Each sample goes through one stage, drawn with the given relative `weights` (equal by default).
+
+    Every stage is computed for the whole batch and the drawn one selected: choosing samples by index would
+    have to wait for the device. Stages must agree in scale, and those that give a condition in its meaning;
+    for the samples of a stage without one, the condition reads "undamaged".
+    """
+
+    def __init__(
+        self, *, stages: Mapping[str, Degradation], weights: Mapping[str, float] | None = None
+    ) -> None:
+        self.stages = _named(stages)
+        self.weights = _probabilities(self.stages, weights)
+        self.scale = _agreed("scale", self.stages, {s.scale for s in self.stages.values()})
+        meanings = {s.undamaged for s in self.stages.values() if s.undamaged}
+        self.undamaged = _agreed("condition", self.stages, meanings) if meanings else ()
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        draw = generator.fork("choice").uniform()
+        choice = torch.zeros_like(draw, dtype=torch.int64)
+        reached = 0.0
+        for weight in self.weights[:-1]:
+            reached += weight
+            choice += draw >= reached
+        params: dict[str, Tensor | Params] = {"choice": choice}
+        params["stages"] = {name: s.sample(shape, generator.fork(name)) for name, s in self.stages.items()}
+        return params
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        out: Tensor | None = None
+        for index, (name, stage) in enumerate(self.stages.items()):
+            image = stage.apply(clean, params["stages"][name])
+            out = image if out is None else torch.where(per_sample(params["choice"] == index), image, out)
+        assert out is not None
+        return out
+
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:
+        if not self.undamaged:
+            return None
+        batch, _, height, width = clean.shape
+        out = clean.new_tensor(0).expand(
+            batch, self.condition_channels, height // self.scale, width // self.scale
+        )
+        for index, (name, stage) in enumerate(self.stages.items()):
+            own = stage.condition(clean, params["stages"][name])
+            own = _undamaged_like(out, self.undamaged) if own is None else own
+            out = torch.where(per_sample(params["choice"] == index), own, out)
+        return out
+
+
+class Maybe(Degradation):
+    """Each sample goes through the stage with the given `probability`, and is left as it is otherwise."""
+
+    def __init__(self, *, stage: Degradation, probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability is within [0, 1], got {probability}")
+        if stage.scale != 1:
+            raise ValueError(f"a stage that may be left out must keep the size, got scale {stage.scale}")
+        self.stage, self.probability = stage, float(probability)
+        self.undamaged = stage.undamaged
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        applied = generator.fork("maybe").uniform() < self.probability
+        return {"applied": applied, "stage": self.stage.sample(shape, generator.fork("stage"))}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        return torch.where(per_sample(params["applied"]), self.stage.apply(clean, params["stage"]), clean)
+
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:
+        own = self.stage.condition(clean, params["stage"])
+        if own is None:
+            return None
+        return torch.where(per_sample(params["applied"]), own, _undamaged_like(own, self.undamaged))
+
+
+def _undamaged_like(condition: Tensor, undamaged: tuple[float, ...]) -> Tensor:
+    out = torch.empty_like(condition)
+    for channel, value in enumerate(undamaged):
+        out[:, channel] = value
+    return out
+
+
+def _named(stages: Mapping[str, Degradation]) -> dict[str, Degradation]:
+    named = {str(name): stage for name, stage in stages.items()}
+    for name, stage in named.items():
+        if not isinstance(stage, Degradation):
+            raise ValueError(
+                f"stage {name!r} is no degradation but {type(stage).__name__}: give it a _target_"
+            )
+    if not named:
+        raise ValueError("a composition needs at least one stage")
+    return named
+
+
+def _probabilities(stages: Mapping[str, Degradation], weights: Mapping[str, float] | None) -> list[float]:
+    weights = dict.fromkeys(stages, 1.0) if weights is None else dict(weights)
+    if set(weights) != set(stages) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise ValueError(f"weights are numbers >= 0, one for each of {', '.join(stages)}; got {weights}")
+    total = sum(weights.values())
+    return [weights[name] / total for name in stages]
+
+
+def _agreed(what: str, stages: Mapping[str, Degradation], values: set) -> object:
+    if len(values) != 1:
+        raise ValueError(f"the stages {', '.join(stages)} must agree in {what}, got {values}")
+    return values.pop()

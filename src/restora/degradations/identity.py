@@ -1,0 +1,16 @@
+"""No degradation: the baseline of a comparison, and the undamaged branch of a mixture."""
+
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.keyed import KeyedGenerator
+
+
+class Identity(Degradation):
+    """Gives the clean photos back."""
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:  # noqa: ARG002
+        return {}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:  # noqa: ARG002
+        return clean

@@ -1,0 +1,39 @@
+"""The small vocabulary that degradations share: ranges of parameters, per-sample views, constants on a
+device.
+"""
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+Range: TypeAlias = float | Sequence[float]
+"""One number, or (low, high) to draw from uniformly per sample."""
+
+
+def as_range(
+    name: str, value: Range, *, least: float = -math.inf, most: float = math.inf
+) -> tuple[float, float]:
+    """`value` as (low, high), checked against the interval in which it has a meaning."""
+    bounds = (value, value) if isinstance(value, int | float) else tuple(value)
+    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
+        raise ValueError(
+            f"{name} is a number or a range [low, high] within [{least:g}, {most:g}], got {value}"
+        )
+    return float(bounds[0]), float(bounds[1])
+
+
+def per_sample(values: Tensor) -> Tensor:
+    """(B,) -> (B,1,1,1), to broadcast over photos."""
+    return values.view(-1, 1, 1, 1)
+
+
+@lru_cache(maxsize=256)
+def constant(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """A tensor of (nested tuples of) numbers, copied to the device once: a copy per call would wait for the
+    device.
+    """
+    return torch.tensor(values, dtype=dtype).to(device)
