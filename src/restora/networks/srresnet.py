@@ -1,0 +1,146 @@
+"""SRResNet, SRGAN's generator, and MSRResNet, the same idea without batch norm on top of an enlarged photo.
+
+C. Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network", CVPR
+2017 (SRResNet); X. Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCV
+Workshops 2018 (its modified baseline). MSRResNet has the parameter names of KAIR's checkpoints
+(`recon_trunk.0.conv1.weight`, ...). SRGAN's authors published no weights; SRResNet's names are ours.
+
+Scale 1 leaves the upsampling out: a generator for denoising, deblurring or colour.
+
+Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import conv3x3, he_initialise, upsampling_steps
+
+_TASKS = ("super_resolution", "denoise", "deblur", "jpeg", "inpaint", "colourise")
+
+
+class _PlainResidual(nn.Module):
+    """x + conv2(relu(conv1(x)))."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = conv3x3(channels, channels)
+        self.conv2 = conv3x3(channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.relu(self.conv1(x), inplace=True))  # type: ignore[no-any-return]
+
+
+class MSRResNet(Network):
+    """restored = bilinear enlargement of x + what the trunk adds. KAIR's MSRResNet1 (BasicSR's MSRResNet).
+
+    Scales 1, 2, 3 and 4. Weights start at a tenth of He's rule, as the authors' do: the first restored photo
+    is the enlarged one.
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = _TASKS
+
+    def __init__(self, *, scale: int = 4, in_channels: int = 3, channels: int = 64, blocks: int = 16) -> None:
+        super().__init__()
+        if scale not in (1, 2, 3, 4):
+            raise ValueError(f"network.scale of MSRResNet is 1, 2, 3 or 4, got {scale}")
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        self.conv_first = conv3x3(in_channels, channels)
+        self.recon_trunk = nn.Sequential(*(_PlainResidual(channels) for _ in range(blocks)))
+        steps = upsampling_steps(scale)
+        self.upconv1 = conv3x3(channels, channels * steps[0] ** 2) if steps else None
+        self.upconv2 = conv3x3(channels, channels * 4) if len(steps) == 2 else None
+        self.HRconv = conv3x3(channels, channels)
+        self.conv_last = conv3x3(channels, in_channels)
+        he_initialise(self, scale=0.1)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        y = F.leaky_relu(self.conv_first(x), 0.1, inplace=True)  # (B,F,H,W)
+        y = self.recon_trunk(y)
+        for upconv, step in zip((self.upconv1, self.upconv2), upsampling_steps(self.scale), strict=False):
+            assert upconv is not None
+            y = F.leaky_relu(F.pixel_shuffle(upconv(y), step), 0.1, inplace=True)
+        y = self.conv_last(F.leaky_relu(self.HRconv(y), 0.1, inplace=True))  # (B,C,sH,sW)
+        if self.scale == 1:
+            return x + y
+        return F.interpolate(x, scale_factor=float(self.scale), mode="bilinear", align_corners=False) + y
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if "conv_first.weight" not in state or "recon_trunk.0.conv1.weight" not in state:
+            return None
+        channels, in_channels = state["conv_first.weight"].shape[:2]
+        scale = 1
+        if "upconv1.weight" in state:
+            scale = {4: 4 if "upconv2.weight" in state else 2, 9: 3}[
+                state["upconv1.weight"].shape[0] // channels
+            ]
+        blocks = {m[1] for name in state if (m := re.match(r"recon_trunk\.(\d+)\.", name))}
+        return {"scale": scale, "in_channels": in_channels, "channels": channels, "blocks": len(blocks)}
+
+
+class _NormedResidual(nn.Module):
+    """x + norm(conv(prelu(norm(conv(x))))), the norms optional; one slope for all channels."""
+
+    def __init__(self, channels: int, *, batch_norm: bool) -> None:
+        super().__init__()
+        bias = not batch_norm  # a batch norm cancels it
+        self.conv1 = conv3x3(channels, channels, bias=bias)
+        self.norm1 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+        self.act = nn.PReLU()
+        self.conv2 = conv3x3(channels, channels, bias=bias)
+        self.norm2 = nn.BatchNorm2d(channels) if batch_norm else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.act(self.norm1(self.conv1(x)))
+        return x + self.norm2(self.conv2(y))  # type: ignore[no-any-return]
+
+
+class SRResNet(Network):
+    """SRGAN's generator (figure 4): k9n64, 16 blocks inside a long skip, a pixel shuffle per factor of two,
+    k9.
+
+    `batch_norm=False` is the change that later work made (EDSR, ESRGAN): it removes the artefacts that batch
+    statistics leave on photos unlike the training ones.
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = _TASKS
+
+    def __init__(
+        self,
+        *,
+        scale: int = 4,
+        in_channels: int = 3,
+        channels: int = 64,
+        blocks: int = 16,
+        batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        self.head = nn.Sequential(nn.Conv2d(in_channels, channels, 9, padding=4), nn.PReLU())
+        self.body = nn.Sequential(*(_NormedResidual(channels, batch_norm=batch_norm) for _ in range(blocks)))
+        self.body_end = nn.Sequential(
+            conv3x3(channels, channels, bias=not batch_norm),
+            nn.BatchNorm2d(channels) if batch_norm else nn.Identity(),
+        )
+        upsampling: list[nn.Module] = []
+        for step in upsampling_steps(scale):
+            upsampling += [conv3x3(channels, step * step * channels), nn.PixelShuffle(step), nn.PReLU()]
+        self.upsampling = nn.Sequential(*upsampling)
+        self.tail = nn.Conv2d(channels, in_channels, 9, padding=4)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        shallow = self.head(x)  # (B,F,H,W)
+        deep = self.body_end(self.body(shallow)) + shallow
+        return self.tail(self.upsampling(deep))  # type: ignore[no-any-return]  # (B,C,sH,sW)
