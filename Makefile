@@ -32,7 +32,11 @@ run: setup ## train, compare and export five families on sample photos (under 10
 	$(BIN)/restora export --best $(OUT) $(OUT)/model
 	$(BIN)/restora restore $(OUT)/model $(OUT)/noisy $(OUT)/restored
 
-test: setup ## the whole test suite
+$(VENV)/.peers: tests/peers.txt $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/peers --requirement tests/peers.txt
+	@touch $@
+
+test: setup $(VENV)/.peers ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 lint: setup ## ruff and mypy

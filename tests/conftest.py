@@ -1,6 +1,7 @@
-"""What all tests share: few threads, the development data, and torchvision's missing operators on a CPU-only torch."""
+"""What all tests share: few threads, the development data, and the peers that networks are compared with."""
 
 import os
+import sys
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
@@ -12,6 +13,11 @@ import pytest
 import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+
+# `make test` installs tests/peers.txt beside the environment
+_peers = Path(sys.prefix) / "peers"
+if _peers.is_dir():
+    sys.path.append(str(_peers))
 
 # spandrel imports torchvision, whose import fails on a CPU-only torch unless these operators exist
 _torchvision_operators = torch.library.Library("torchvision", "DEF")

@@ -63,7 +63,7 @@ def compose(config_name: str, overrides: Iterable[str] = (), *, hydra_node: bool
             known = _dotted_keys(hydra_compose(config_name, [o for o in overrides if _is_choice(o, directory)]))
         except (HydraException, OmegaConfBaseException):
             known = []
-    raise ConfigError(message + _suggestion(message, overrides, known))
+    raise ConfigError(_explained(message, overrides, known))
 
 
 def _innermost(error: BaseException) -> str:
@@ -97,20 +97,29 @@ def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def _suggestion(message: str, overrides: list[str], known: list[str]) -> str:
-    """Near matches for the key or the option that the message complains of."""
-    option = re.search(r"Could not find '([^']+)/([^'/]+)'", message)
+def _explained(message: str, overrides: list[str], known: list[str]) -> str:
+    """Hydra's message without its search path, and the near matches for the key or option that it complains of."""
+    option = re.search(r"Could not find '([^']+)'", message)
     if option:
-        group, wrong = option.groups()
-        roots = (config_root() / "conf" / group, config_root() / group)
-        choices = [path.stem for root in roots for path in root.glob("*.yaml")]
-        near = difflib.get_close_matches(wrong, choices, n=3)
-        return f"\nDid you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
+        return _no_such_option(option.group(1))
+    message = message.partition("\nConfig search path")[0].strip()
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        if key in message or key.split(".")[-1] in message:
-            near = difflib.get_close_matches(key, known, n=3, cutoff=0.6)
-            near += [name for name in known if name.split(".")[-1] == key.split(".")[-1] and name not in near]
-            if key not in known and near:
-                return f"\nDid you mean {' or '.join(near[:3])}? (+{key}=… adds a key that is not in the config)"
-    return ""
+        if key not in known and (key in message or key.split(".")[-1] in message):
+            near = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+            near += [name for name in difflib.get_close_matches(key, known, n=3, cutoff=0.6) if name not in near]
+            hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
+            return f"there is no key {key!r} in the configuration.{hint} (+{override} adds a new key)"
+    return message
+
+
+def _no_such_option(wanted: str) -> str:
+    """`wanted` is a path such as network/dncn or experiments/denoise/dncn."""
+    group, _, wrong = wanted.partition("/")
+    roots = [root / group for root in (config_root() / "conf", config_root()) if (root / group).is_dir()]
+    choices = sorted(str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml"))
+    if not choices:
+        return f"there is no configuration {wanted!r}"
+    near = difflib.get_close_matches(wrong, choices, n=3)
+    hint = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
+    return f"there is no {group}={wrong}.{hint}\nThere are: {', '.join(choices)}"

@@ -41,9 +41,9 @@ class MetricsCsv(Logger):
         """The configuration is in run.json."""
 
     @rank_zero_only
-    def continue_from(self, step: int) -> None:
-        """Keeps what an earlier part of this run wrote up to `step`."""
-        rows = [row for row in self._read() if int(row["step"]) <= step]
+    def continue_from(self, steps: int) -> None:
+        """Keeps what an earlier part of this run wrote of its first `steps` steps."""
+        rows = [row for row in self._read() if int(row["step"]) < steps]
         self.columns = list(rows[0]) if rows else list(_FIXED)
         self.offset = max((float(row["seconds"]) for row in rows), default=0.0)
         self.started = time.monotonic()

@@ -1,0 +1,42 @@
+"""The command table, its errors, and how fast it answers."""
+
+import subprocess
+import sys
+
+import pytest
+
+from restora import __version__
+from restora.cli import COMMANDS, main
+
+
+def test_the_surface_is_what_others_script_against() -> None:
+    assert set(COMMANDS) == {"prepare", "preview", "networks", "train", "evaluate", "report", "export", "restore"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom restora.cli import main\nmain(['--help'])\n"
+        "print([m for m in ('torch', 'hydra', 'lightning', 'numpy') if m in sys.modules])"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert answer.stdout.strip().endswith("[]")
+
+
+def test_an_unknown_command_suggests_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["trian"]) == 2
+    assert "Did you mean train?" in capsys.readouterr().err
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert __version__ in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        code = main([command, "--help"])
+    except SystemExit as stop:  # argparse leaves this way
+        code = stop.code
+    assert code == 0
+    assert "usage" in capsys.readouterr().out.lower()

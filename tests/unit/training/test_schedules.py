@@ -1,0 +1,44 @@
+"""Schedules are functions of the share of the training that is done."""
+
+import pytest
+
+from restora.training.schedules import Constant, Cosine, Exponential, MultiStep
+
+
+def test_cosine_holds_then_falls_to_its_final_factor() -> None:
+    schedule = Cosine(final=0.1, hold=0.3)
+    assert schedule(0.0) == schedule(0.3) == 1.0
+    assert schedule(0.65) == pytest.approx(0.55)  # half way between 1 and 0.1
+    assert schedule(1.0) == pytest.approx(0.1)
+
+
+def test_warmup_rises_and_meets_the_cosine_without_a_jump() -> None:
+    schedule = Cosine(warmup=0.1)
+    values = [schedule(i / 1000) for i in range(101)]
+    assert values == sorted(values)
+    assert values[0] == pytest.approx(0.01)
+    assert schedule(0.0999) == pytest.approx(schedule(0.1), abs=2e-3)
+
+
+def test_multi_step_and_exponential() -> None:
+    steps = MultiStep(milestones=[0.5, 0.75], gamma=0.5)
+    assert [steps(p) for p in (0.0, 0.49, 0.5, 0.75, 1.0)] == [1, 1, 0.5, 0.25, 0.25]
+    falling = Exponential(final=1e-3)
+    assert falling(0.0) == 1.0
+    assert falling(1.0) == pytest.approx(1e-3)
+    assert falling(0.5) == pytest.approx(falling(1 / 3) * falling(1 / 6))
+    assert Constant()(0.7) == 1.0
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Cosine(warmup=0.6, hold=0.5), "schedule.warmup"),
+        (lambda: Cosine(final=2.0), "schedule.final"),
+        (lambda: MultiStep(milestones=[200_000]), "schedule.milestones"),
+        (lambda: Exponential(final=0.0), "schedule.final"),
+    ],
+)
+def test_bad_values_are_named(make, named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        make()
