@@ -185,7 +185,7 @@ def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
 def _halved(chroma: Tensor) -> Tensor:
     """Means of 2x2, rounded up and down in turn from column to column so that no drift remains."""
     height, width = chroma.shape[-2:]
-    # columns are repeated up to a whole block before the reduction, rows after it: the order shows in the last block
+    # columns are repeated up to a whole block before the reduction, rows after it: it shows in the last block
     chroma = F.pad(chroma, (0, -width % 16, 0, height % 2), mode="replicate")
     total = chroma[..., ::2, ::2] + chroma[..., ::2, 1::2] + chroma[..., 1::2, ::2] + chroma[..., 1::2, 1::2]
     total[..., ::2].add_(1)
@@ -202,8 +202,6 @@ def _doubled(chroma: Tensor) -> Tensor:
     near = chroma * 3
     tall = torch.stack((near + rows[..., :-2, :], near + rows[..., 2:, :]), 3)
     tall = tall.view(batch, planes, 2 * height, width)
-        batch, planes, 2 * height, width
-    )
     columns = F.pad(tall, (1, 1, 0, 0), mode="replicate")
     near = tall.mul_(3)
     left = (near + columns[..., :-2]).add_(8)
