@@ -1,0 +1,114 @@
+"""Test-time local converter: statistics of a whole photo become statistics of windows the size of training patches.
+
+X. Chu, L. Chen, C. Chen, X. Lu, "Improving Image Restoration by Revisiting Global Information Aggregation", ECCV 2022. A
+network trained on patches has only seen means over patches; over a whole photo their distribution is another. Converted,
+a network takes every such statistic over a window of 1.5 times the training patch around each position. No parameter
+changes, and a photo no larger than the window gives what the unconverted network gives.
+
+Legend: B samples, H height, W width, C channels, k window.
+"""
+
+import copy
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+
+WINDOW_TO_PATCH = 1.5
+
+N = TypeVar("N", bound=Network)
+
+
+class GlobalStatistic(nn.Module):
+    """Base of the modules that gather something over all positions of features (B,H,W,C).
+
+    A subclass gathers over everything where `window` is None, and over windows of `window` = (height, width) positions
+    otherwise. `convert` sets it.
+    """
+
+    window: tuple[int, int] | None = None
+    axes: ClassVar[tuple[int, int]] = (1, 2)
+    """Which axes of the input are height and width."""
+
+    def extra_repr(self) -> str:
+        return f"window={self.window}"
+
+
+class GlobalMean(GlobalStatistic):
+    """Mean over the positions: (B,H,W,C) -> (B,1,1,C), or (B,H,W,C) once it is local."""
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        height, width = x_BHWC.shape[1:3]
+        if self.window is None or (self.window[0] >= height and self.window[1] >= width):
+            # a sum scaled afterwards: the backward of `mean` writes the whole gradient out once more
+            total = x_BHWC.sum((1, 2), keepdim=True, dtype=torch.float32)
+            return (total * (1.0 / (height * width))).to(x_BHWC.dtype)
+        return local_mean(x_BHWC, self.window)
+
+
+def local_mean(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:
+    """Mean over the window around each position: (B,H,W,C) -> (B,H,W,C).
+
+    A window that would leave the picture is moved inside, as in the authors' code. Sums are differences of running sums
+    in float32, one axis after the other, so the cost does not depend on the window.
+    """
+    y = _sliding_mean(x_BHWC.float(), window[0], dim=1)
+    return _sliding_mean(y, window[1], dim=2).to(x_BHWC.dtype)
+
+
+def _sliding_mean(x: Tensor, window: int, dim: int) -> Tensor:
+    size = x.shape[dim]
+    k = torch.sym_min(window, size)
+    running = torch.cat((torch.zeros_like(x.narrow(dim, 0, 1)), x.cumsum(dim)), dim)  # size + 1
+    inside = (running.narrow(dim, k, size + 1 - k) - running.narrow(dim, 0, size + 1 - k)) / k  # size + 1 - k
+    start = (torch.arange(size, device=x.device) - (k - 1) // 2).clamp(0, size - k)
+    return inside.index_select(dim, start)  # size
+
+
+def convert(network: N, *, train_size: tuple[int, int]) -> N:
+    """A copy of `network` whose global statistics are local: windows of 1.5 times what a (height, width) patch covers.
+
+    `train_size` is the patch that the network was trained on, in pixels of its input.
+    """
+    shapes = _statistic_shapes(network, train_size)
+    if not shapes:
+        raise ValueError(
+            f"{type(network).__name__} gathers no statistic over the whole photo, so there is nothing to convert: "
+            "set local_converter=null"
+        )
+    local = copy.deepcopy(network)
+    for name, (height, width) in shapes.items():
+        statistic = local.get_submodule(name)
+        assert isinstance(statistic, GlobalStatistic)
+        statistic.window = (int(WINDOW_TO_PATCH * height), int(WINDOW_TO_PATCH * width))
+    return local
+
+
+def _statistic_shapes(network: Network, train_size: tuple[int, int]) -> dict[str, tuple[int, int]]:
+    """Height and width that each global statistic sees when `network` is given a training patch; nothing is computed."""
+    height, width = train_size
+    if min(height, width) < 1:
+        raise ValueError(f"train_size is the (height, width) of a training patch, got {train_size}")
+    ghost = copy.deepcopy(network).to("meta")
+    shapes: dict[str, tuple[int, int]] = {}
+
+    def record(name: str) -> Any:
+        def hook(module: GlobalStatistic, inputs: tuple[Tensor, ...]) -> None:
+            rows, columns = module.axes
+            shapes[name] = (inputs[0].shape[rows], inputs[0].shape[columns])
+
+        return hook
+
+    for name, module in ghost.named_modules():
+        if isinstance(module, GlobalStatistic):
+            module.register_forward_pre_hook(record(name))
+    dtype = next(ghost.parameters()).dtype
+    x = torch.empty(1, network.in_channels, height, width, device="meta", dtype=dtype)
+    condition = None
+    if network.condition_channels:
+        condition = torch.empty(1, network.condition_channels, height, width, device="meta", dtype=dtype)
+    with torch.no_grad():
+        ghost(x, condition)
+    return shapes

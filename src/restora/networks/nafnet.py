@@ -1,0 +1,194 @@
+"""NAFNet: a U-Net of blocks without activation functions.
+
+L. Chen, X. Chu, X. Zhang, J. Sun, "Simple Baselines for Image Restoration", ECCV 2022. Parameter names are those of the
+authors' checkpoints (`intro.weight`, `encoders.0.0.conv1.weight`, `middle_blks.0.beta`, ...).
+
+Notable: the same numbers as the authors' code by a shorter way. Features stay channels-last; the residual scales beta and
+gamma are multiplied into the 1x1 convolution before them, which also keeps a half-precision residual stream in half
+precision; what leaves a pixel shuffle is added to its skip in the same pass. Figures: benchmarks/NOTES.md.
+
+Legend: B samples, H height, W width, C channels.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.channels_last import (
+    convolve,
+    layer_norm,
+    linear,
+    pointwise,
+    to_channels_first,
+    to_channels_last,
+)
+from restora.networks.local_converter import GlobalMean
+
+
+class LayerNorm2d(nn.Module):
+    """Layer norm over the channels of (B,H,W,C)."""
+
+    def __init__(self, *, channels: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return layer_norm(x_BHWC, self.weight, self.bias, self.eps)
+
+
+class SimplifiedChannelAttention(nn.Sequential):
+    """x * W mean(x), section 3.3: (B,H,W,C) -> same."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__(GlobalMean(), nn.Conv2d(channels, channels, 1))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        mean, conv = self
+        return x_BHWC * pointwise(conv, mean(x_BHWC))
+
+
+def simple_gate(x: Tensor) -> Tensor:
+    """The product of the two halves of the last axis: (...,2C) -> (...,C)."""
+    first, second = x.chunk(2, dim=-1)
+    return first * second
+
+
+class NAFBlock(nn.Module):
+    """(B,H,W,C) -> same: a gated depthwise convolution with channel attention, then a gated feed-forward part."""
+
+    def __init__(
+        self, *, channels: int, attention: nn.Module, depthwise_expansion: int, ffn_expansion: int
+    ) -> None:
+        super().__init__()
+        wide, hidden = depthwise_expansion * channels, ffn_expansion * channels
+        self.conv1 = nn.Conv2d(channels, wide, 1)
+        self.conv2 = nn.Conv2d(wide, wide, 3, padding=1, groups=wide)
+        self.conv3 = nn.Conv2d(wide // 2, channels, 1)
+        self.sca = attention
+        self.conv4 = nn.Conv2d(channels, hidden, 1)
+        self.conv5 = nn.Conv2d(hidden // 2, channels, 1)
+        self.norm1 = LayerNorm2d(channels=channels)
+        self.norm2 = LayerNorm2d(channels=channels)
+        # zero, so that a new block passes its input through
+        self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        y = convolve(self.conv2, pointwise(self.conv1, self.norm1(x_BHWC)))
+        x_BHWC = x_BHWC + _scaled_pointwise(self.conv3, self.sca(simple_gate(y)), self.beta)
+        y = simple_gate(pointwise(self.conv4, self.norm2(x_BHWC)))
+        return x_BHWC + _scaled_pointwise(self.conv5, y, self.gamma)
+
+
+def _scaled_pointwise(conv: nn.Conv2d, x_BHWC: Tensor, scale: Tensor) -> Tensor:
+    """scale * conv(x) for a 1x1 convolution, by scaling its few weights instead of all the positions."""
+    scale = scale.flatten()
+    assert conv.bias is not None
+    return linear(x_BHWC, conv.weight.flatten(1) * scale.unsqueeze(1), conv.bias * scale)
+
+
+class Upsample(nn.Sequential):
+    """(B,H,W,C) and a skip (B,2H,2W,C/2) -> their sum: a 1x1 convolution and a pixel shuffle."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__(nn.Conv2d(channels, 2 * channels, 1, bias=False))
+
+    def forward(self, x_BHWC: Tensor, skip_BHWC: Tensor) -> Tensor:  # type: ignore[override]
+        b, h, w, c = x_BHWC.shape
+        weight = (
+            self[0].weight.view(c // 2, 2, 2, c).permute(1, 2, 0, 3).reshape(2 * c, c)
+        )  # rows in order (2,2,C/2)
+        y = linear(x_BHWC, weight, None).view(b, h, w, 2, 2, c // 2).transpose(2, 3)  # (B,H,2,W,2,C/2)
+        return (skip_BHWC.view(b, h, 2, w, 2, c // 2) + y).view(b, 2 * h, 2 * w, c // 2)
+
+
+class NAFNet(Network):
+    """The whole network, which predicts what is to be added to its input.
+
+    Widths and block counts of the paper: SIDD denoising (2,2,4,8) / 12 / (2,2,2,2), GoPro deblurring (1,1,1,28) / 1 /
+    (1,1,1,1), each of width 32 and 64. Photos are filled up with zeros, as the authors do.
+    """
+
+    family: ClassVar[str] = "nafnet"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "derain", "inpaint", "colourise")
+    padding = "constant"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        width: int = 32,
+        encoder_blocks: Sequence[int] = (2, 2, 4, 8),
+        middle_blocks: int = 12,
+        decoder_blocks: Sequence[int] = (2, 2, 2, 2),
+        depthwise_expansion: int = 2,
+        ffn_expansion: int = 2,
+    ) -> None:
+        super().__init__()
+        _check(width, encoder_blocks, decoder_blocks, depthwise_expansion, ffn_expansion)
+        self.in_channels = self.out_channels = in_channels
+        self.size_multiple = 2 ** len(encoder_blocks)
+        self.intro = nn.Conv2d(in_channels, width, 3, padding=1)
+        self.ending = nn.Conv2d(width, in_channels, 3, padding=1)
+
+        def stage(channels: int, count: int) -> nn.Sequential:
+            return nn.Sequential(
+                *(
+                    NAFBlock(
+                        channels=channels,
+                        attention=self.make_attention(channels * depthwise_expansion // 2),
+                        depthwise_expansion=depthwise_expansion,
+                        ffn_expansion=ffn_expansion,
+                    )
+                    for _ in range(count)
+                )
+            )
+
+        channels = [width * 2**level for level in range(len(encoder_blocks) + 1)]
+        self.encoders = nn.ModuleList(stage(c, n) for c, n in zip(channels, encoder_blocks, strict=False))
+        self.downs = nn.ModuleList(nn.Conv2d(c, 2 * c, 2, stride=2) for c in channels[:-1])
+        self.middle_blks = stage(channels[-1], middle_blocks)
+        self.ups = nn.ModuleList(Upsample(channels=c) for c in channels[:0:-1])
+        self.decoders = nn.ModuleList(
+            stage(c, n) for c, n in zip(channels[-2::-1], decoder_blocks, strict=True)
+        )
+
+    def make_attention(self, channels: int) -> nn.Module:
+        """The attention of one block, (B,H,W,C) -> same."""
+        return SimplifiedChannelAttention(channels=channels)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        y = to_channels_last(self.intro(x.contiguous(memory_format=torch.channels_last)))  # (B,H,W,C)
+        skips = []
+        for encoder, down in zip(self.encoders, self.downs, strict=True):
+            y = encoder(y)
+            skips.append(y)
+            y = convolve(down, y)  # (B,H/2,W/2,2C)
+        y = self.middle_blks(y)
+        for decoder, up, skip in zip(self.decoders, self.ups, reversed(skips), strict=True):
+            y = decoder(up(y, skip))
+        return self.ending(to_channels_first(y)) + x
+
+
+def _check(
+    width: int,
+    encoder_blocks: Sequence[int],
+    decoder_blocks: Sequence[int],
+    depthwise_expansion: int,
+    ffn_expansion: int,
+) -> None:
+    if len(encoder_blocks) != len(decoder_blocks):
+        raise ValueError(
+            f"NAFNet's decoder mirrors its encoder: network.encoder_blocks has {len(encoder_blocks)} levels, "
+            f"network.decoder_blocks {len(decoder_blocks)}"
+        )
+    if width * depthwise_expansion % 2 or width * ffn_expansion % 2:
+        raise ValueError(
+            f"NAFNet's gates halve width * expansion, which must be even: width {width}, expansions "
+            f"{depthwise_expansion} and {ffn_expansion}"
+        )
