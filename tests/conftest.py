@@ -47,3 +47,9 @@ def development_data() -> Path:
     if not (root / "testsets").is_dir():
         pytest.skip(f"development data not found at {root} (set RESTORA_TEST_DATA)")
     return root
+
+
+@pytest.fixture(scope="session")
+def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One folder for packed stores, so that the sample photos are packed once for all tests of a process."""
+    return tmp_path_factory.mktemp("data")

@@ -36,20 +36,20 @@ def build_parts(config: DictConfig) -> Parts:
 
 
 def check_before_training(config: DictConfig) -> None:
-    """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot work.
-
-    Networks are built on the meta device: no memory, no time.
-    """
+    """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot work."""
     missing = sorted(OmegaConf.missing_keys(config) - {"run_dir"})
     if missing:
         raise ConfigError("no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing))
-    with torch.device("meta"):
-        network: Network = instantiate(config.network, _convert_="all")
-    data: PhotoData = instantiate(
-        config.data, degradation=instantiate(config.degradation), _convert_="all"
-    )
-    check_together(config, network, data)
+    data: PhotoData = instantiate(config.data, degradation=instantiate(config.degradation), _convert_="all")
+    check_together(config, build_on_meta(config.network), data)
     data.source.check()
+
+
+def build_on_meta(config: DictConfig) -> Network:
+    """The network without memory for its weights."""
+    with torch.device("meta"):
+        network: Network = instantiate(config, _convert_="all")
+    return network
 
 
 def check_together(config: DictConfig, network: Network, data: PhotoData) -> None:

@@ -178,3 +178,20 @@ class BestCheckpoint(Checkpoint):
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
                 temporary.replace(self.path)
+
+
+class Pause(Callback):
+    """Waits after every step: for watching a run, or stopping it at a known place."""
+
+    def __init__(self, *, seconds: float) -> None:
+        self.seconds = seconds
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,  # noqa: ARG002
+        module: LightningModule,  # noqa: ARG002
+        outputs: Any,  # noqa: ARG002
+        batch: Any,  # noqa: ARG002
+        batch_index: int,  # noqa: ARG002
+    ) -> None:
+        time.sleep(self.seconds)

@@ -1,0 +1,105 @@
+"""A run that is stopped in the middle of an epoch and goes on ends with the weights of one that was not, bit for bit."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+STEPS = 22
+COMMON = [
+    "network=dncnn_small",
+    "network.depth=4",
+    "network.channels=8",
+    "data.patch_size=24",
+    "data.batch_size=4",
+    "data.steps_per_epoch=9",  # stops fall into the middle of an epoch
+    "data.val_crop=48",
+    f"trainer.max_steps={STEPS}",
+    "trainer.val_check_interval=7",
+    "trainer.log_every_n_steps=1",
+    "callbacks.last.every_n_steps=2",
+    "logger.mode=disabled",
+    "threads=1",
+]
+
+
+def start(folder: Path, data: Path, *overrides: str) -> "subprocess.Popen[str]":
+    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    words = [sys.executable, "-m", "restora", "train", *overrides, f"hydra.run.dir={folder}"]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == expected, output
+    return output
+
+
+def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
+    """Until metrics.csv has seen `step` (that is, the run is in the middle of its work)."""
+    csv, deadline = folder / "metrics.csv", time.monotonic() + 180
+    while time.monotonic() < deadline and process.poll() is None:
+        if csv.exists() and len(csv.read_text().splitlines()) > step:
+            return
+        time.sleep(0.01)
+    output = process.communicate(timeout=10)[0] if process.poll() is not None else ""
+    pytest.fail(f"the run never reached step {step}\n{output}")
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=False)
+    assert checkpoint["restora"]["step"] == STEPS
+    return checkpoint["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "whole"
+    finish(start(folder, data, *COMMON))
+    return folder
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+def test_stopped_and_resumed_equals_uninterrupted(
+    how: signal.Signals, uninterrupted: Path, data: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    slow = "+callbacks.slow._target_=restora.training.callbacks.Pause"
+    process = start(folder, data, *COMMON, slow, "+callbacks.slow.seconds=0.15")
+    wait_for_step(process, folder, 6)
+    process.send_signal(how)
+    process.communicate(timeout=120)
+    assert process.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL)
+    before = json.loads((folder / "run.json").read_text())
+    assert before["status"] == ("stopped" if how == signal.SIGTERM else "running")
+    stopped_at = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["restora"]["step"]
+    assert 0 < stopped_at < STEPS
+
+    finish(start(folder, data, f"resume={folder}", "callbacks.slow=null"))
+
+    whole, resumed = weights(uninterrupted), weights(folder)
+    assert whole.keys() == resumed.keys()
+    different = [key for key in whole if not torch.equal(whole[key], resumed[key])]
+    assert not different
+    after = json.loads((folder / "run.json").read_text())
+    assert after["status"] == "finished"
+    reference = json.loads((uninterrupted / "run.json").read_text())
+    assert after["test"]["psnr"] == reference["test"]["psnr"]
+    assert after["metrics"]["best"] == reference["metrics"]["best"]
+
+
+def test_resume_names_what_is_not_a_run(tmp_path: Path, data: Path) -> None:
+    output = finish(start(tmp_path / "x", data, f"resume={tmp_path / 'nothing'}"), expected=2)
+    assert "nothing" in output
+    assert "run folder" in output

@@ -1,0 +1,82 @@
+"""What a W&B user finds: read back from the real offline files with W&B's own reader."""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+COMMON = ["debug=fast", "experiments=quickstart/dncnn", "logger.mode=offline"]
+
+
+def train(cwd: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    data = cwd.parent / "data"
+    variables = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1", **environment}
+    for name in ("WANDB_MODE", "WANDB_SILENT"):
+        variables.pop(name, None)
+    words = [sys.executable, "-m", "restora", "train", *overrides]
+    return subprocess.run(words, env=variables, capture_output=True, text=True, timeout=300, cwd=cwd)
+
+
+def inspect(run: Path, *flags: str) -> list[dict]:
+    """The records of an offline run, by `wandb leet inspect`."""
+    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(run)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    text = done.stdout.strip()
+    try:
+        return [json.loads(text)]
+    except json.JSONDecodeError:
+        return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wandb") / "work"
+    folder.mkdir()
+    done = train(folder, "-m", *COMMON, "seed=1,2", f"hydra.sweep.dir={folder}/sweep")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder / "sweep"
+
+
+def test_one_run_per_job_grouped_by_sweep(sweep: Path) -> None:
+    jobs = sorted(path.parent for path in sweep.rglob("run.json"))
+    assert len(jobs) == 2
+    identities = []
+    for job in jobs:
+        (offline,) = job.glob("wandb/offline-run-*")
+        text = json.dumps(inspect(offline))
+        identities.append(offline.name)
+        assert str(sweep) in text  # the group
+        assert "val/psnr" in text
+        assert "validation photos" in text
+        assert "checkpoint-" in text  # the artifact
+    assert len(set(identities)) == 2
+
+
+def test_online_without_a_key_goes_on_offline_and_says_so(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    home = tmp_path / "home"
+    home.mkdir()
+    started = time.monotonic()
+    words = [*COMMON, "logger.mode=online", f"hydra.run.dir={folder}/run"]
+    done = train(folder, *words, HOME=str(home), WANDB_API_KEY="")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "no API key" in done.stdout + done.stderr
+    assert json.loads((folder / "run" / "run.json").read_text())["wandb"]["mode"] == "offline"
+    assert time.monotonic() - started < 120
+
+
+def test_online_without_a_network_goes_on_offline_within_seconds(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    words = [*COMMON, "logger.mode=online", f"hydra.run.dir={folder}/run"]
+    # a port of this machine that nobody listens on
+    done = train(folder, *words, WANDB_API_KEY="0" * 40, WANDB_BASE_URL="http://127.0.0.1:9")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "cannot be reached" in done.stdout + done.stderr
+    assert json.loads((folder / "run" / "run.json").read_text())["wandb"]["mode"] == "offline"
