@@ -27,9 +27,10 @@ def to_channels_first(x_BHWC: Tensor) -> Tensor:
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` by the fastest kernel at hand: (...,C), (C',C), (C',) -> (...,C').
 
-    On CPUs other than Intel's, torch's matrix product (MKL) runs at half the speed of its convolutions (oneDNN), so the
-    rows become the pixels of one 1x1 convolution. The dilation means nothing to a 1x1 kernel; without it torch leaves
-    oneDNN when it has a single thread. Forward and backward: 1.7 times as fast on an AMD EPYC (benchmarks/NOTES.md).
+    On CPUs other than Intel's, torch's matrix product (MKL) runs at half the speed of its convolutions
+    (oneDNN), so the rows become the pixels of one 1x1 convolution. The dilation means nothing to a 1x1
+    kernel; without it torch leaves oneDNN when it has a single thread. Forward and backward: 1.7 times as
+    fast on an AMD EPYC (benchmarks/NOTES.md).
     """
     if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_exporting():
         return F.linear(x, weight, bias)

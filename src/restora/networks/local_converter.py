@@ -1,9 +1,11 @@
-"""Test-time local converter: statistics of a whole photo become statistics of windows the size of training patches.
+"""Test-time local converter: statistics of a whole photo become statistics of windows the size of training
+patches.
 
-X. Chu, L. Chen, C. Chen, X. Lu, "Improving Image Restoration by Revisiting Global Information Aggregation", ECCV 2022. A
-network trained on patches has only seen means over patches; over a whole photo their distribution is another. Converted,
-a network takes every such statistic over a window of 1.5 times the training patch around each position. No parameter
-changes, and a photo no larger than the window gives what the unconverted network gives.
+X. Chu, L. Chen, C. Chen, X. Lu, "Improving Image Restoration by Revisiting Global Information Aggregation",
+ECCV 2022. A network trained on patches has only seen means over patches; over a whole photo their
+distribution is another. Converted, a network takes every such statistic over a window of 1.5 times the
+training patch around each position. No parameter changes, and a photo no larger than the window gives what
+the unconverted network gives.
 
 Legend: B samples, H height, W width, C channels, k window.
 """
@@ -24,8 +26,8 @@ N = TypeVar("N", bound=Network)
 class GlobalStatistic(nn.Module):
     """Base of the modules that gather something over all positions of features (B,H,W,C).
 
-    A subclass gathers over everything where `window` is None, and over windows of `window` = (height, width) positions
-    otherwise. `convert` sets it.
+    A subclass gathers over everything where `window` is None, and over windows of `window` = (height, width)
+    positions otherwise. `convert` sets it.
     """
 
     window: tuple[int, int] | None = None
@@ -51,8 +53,8 @@ class GlobalMean(GlobalStatistic):
 def local_mean(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:
     """Mean over the window around each position: (B,H,W,C) -> (B,H,W,C).
 
-    A window that would leave the picture is moved inside, as in the authors' code. Sums are differences of running sums
-    in float32, one axis after the other, so the cost does not depend on the window.
+    A window that would leave the picture is moved inside, as in the authors' code. Sums are differences of
+    running sums in float32, one axis after the other, so the cost does not depend on the window.
     """
     y = _sliding_mean(x_BHWC.float(), window[0], dim=1)
     return _sliding_mean(y, window[1], dim=2).to(x_BHWC.dtype)
@@ -60,7 +62,7 @@ def local_mean(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:
 
 def _sliding_mean(x: Tensor, window: int, dim: int) -> Tensor:
     size = x.shape[dim]
-    k = torch.sym_min(window, size)
+    k = min(window, size)
     running = torch.cat((torch.zeros_like(x.narrow(dim, 0, 1)), x.cumsum(dim)), dim)  # size + 1
     inside = (running.narrow(dim, k, size + 1 - k) - running.narrow(dim, 0, size + 1 - k)) / k  # size + 1 - k
     start = (torch.arange(size, device=x.device) - (k - 1) // 2).clamp(0, size - k)
@@ -68,14 +70,15 @@ def _sliding_mean(x: Tensor, window: int, dim: int) -> Tensor:
 
 
 def convert(network: N, *, train_size: tuple[int, int]) -> N:
-    """A copy of `network` whose global statistics are local: windows of 1.5 times what a (height, width) patch covers.
+    """A copy of `network` whose global statistics are local: windows of 1.5 times what a (height, width)
+    patch covers.
 
     `train_size` is the patch that the network was trained on, in pixels of its input.
     """
     shapes = _statistic_shapes(network, train_size)
     if not shapes:
         raise ValueError(
-            f"{type(network).__name__} gathers no statistic over the whole photo, so there is nothing to convert: "
+            f"{type(network).__name__} gathers nothing over the whole photo, so there is nothing to convert: "
             "set local_converter=null"
         )
     local = copy.deepcopy(network)
@@ -87,7 +90,9 @@ def convert(network: N, *, train_size: tuple[int, int]) -> N:
 
 
 def _statistic_shapes(network: Network, train_size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Height and width that each global statistic sees when `network` is given a training patch; nothing is computed."""
+    """Height and width that each global statistic sees when `network` is given a training patch; nothing is
+    computed.
+    """
     height, width = train_size
     if min(height, width) < 1:
         raise ValueError(f"train_size is the (height, width) of a training patch, got {train_size}")

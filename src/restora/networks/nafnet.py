@@ -1,11 +1,12 @@
 """NAFNet: a U-Net of blocks without activation functions.
 
-L. Chen, X. Chu, X. Zhang, J. Sun, "Simple Baselines for Image Restoration", ECCV 2022. Parameter names are those of the
-authors' checkpoints (`intro.weight`, `encoders.0.0.conv1.weight`, `middle_blks.0.beta`, ...).
+L. Chen, X. Chu, X. Zhang, J. Sun, "Simple Baselines for Image Restoration", ECCV 2022. Parameter names are
+those of the authors' checkpoints (`intro.weight`, `encoders.0.0.conv1.weight`, `middle_blks.0.beta`, ...).
 
-Notable: the same numbers as the authors' code by a shorter way. Features stay channels-last; the residual scales beta and
-gamma are multiplied into the 1x1 convolution before them, which also keeps a half-precision residual stream in half
-precision; what leaves a pixel shuffle is added to its skip in the same pass. Figures: benchmarks/NOTES.md.
+Notable: the same numbers as the authors' code by a shorter way. Features stay channels-last; the residual
+scales beta and gamma are multiplied into the 1x1 convolution before them, which also keeps a half-precision
+residual stream in half precision; what leaves a pixel shuffle is added to its skip in the same pass. Figures:
+benchmarks/NOTES.md.
 
 Legend: B samples, H height, W width, C channels.
 """
@@ -49,6 +50,7 @@ class SimplifiedChannelAttention(nn.Sequential):
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         mean, conv = self
+        assert isinstance(conv, nn.Conv2d)
         return x_BHWC * pointwise(conv, mean(x_BHWC))
 
 
@@ -59,7 +61,7 @@ def simple_gate(x: Tensor) -> Tensor:
 
 
 class NAFBlock(nn.Module):
-    """(B,H,W,C) -> same: a gated depthwise convolution with channel attention, then a gated feed-forward part."""
+    """(B,H,W,C) -> same: a gated depthwise convolution with channel attention, then a gated feed-forward."""
 
     def __init__(
         self, *, channels: int, attention: nn.Module, depthwise_expansion: int, ffn_expansion: int
@@ -100,9 +102,10 @@ class Upsample(nn.Sequential):
 
     def forward(self, x_BHWC: Tensor, skip_BHWC: Tensor) -> Tensor:  # type: ignore[override]
         b, h, w, c = x_BHWC.shape
-        weight = (
-            self[0].weight.view(c // 2, 2, 2, c).permute(1, 2, 0, 3).reshape(2 * c, c)
-        )  # rows in order (2,2,C/2)
+        (conv,) = self
+        assert isinstance(conv, nn.Conv2d)
+        # rows in the order (2,2,C/2), so that the shuffle is one permutation of the axes
+        weight = conv.weight.view(c // 2, 2, 2, c).permute(1, 2, 0, 3).reshape(2 * c, c)
         y = linear(x_BHWC, weight, None).view(b, h, w, 2, 2, c // 2).transpose(2, 3)  # (B,H,2,W,2,C/2)
         return (skip_BHWC.view(b, h, 2, w, 2, c // 2) + y).view(b, 2 * h, 2 * w, c // 2)
 
@@ -110,8 +113,8 @@ class Upsample(nn.Sequential):
 class NAFNet(Network):
     """The whole network, which predicts what is to be added to its input.
 
-    Widths and block counts of the paper: SIDD denoising (2,2,4,8) / 12 / (2,2,2,2), GoPro deblurring (1,1,1,28) / 1 /
-    (1,1,1,1), each of width 32 and 64. Photos are filled up with zeros, as the authors do.
+    Widths and block counts of the paper: SIDD denoising (2,2,4,8) / 12 / (2,2,2,2), GoPro deblurring
+    (1,1,1,28) / 1 / (1,1,1,1), each of width 32 and 64. Photos are filled up with zeros, as the authors do.
     """
 
     family: ClassVar[str] = "nafnet"
@@ -172,7 +175,8 @@ class NAFNet(Network):
         y = self.middle_blks(y)
         for decoder, up, skip in zip(self.decoders, self.ups, reversed(skips), strict=True):
             y = decoder(up(y, skip))
-        return self.ending(to_channels_first(y)) + x
+        residual: Tensor = self.ending(to_channels_first(y))
+        return residual + x
 
 
 def _check(

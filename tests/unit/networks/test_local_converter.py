@@ -1,4 +1,6 @@
-"""The test-time local converter: exact where the window covers the photo, local elsewhere, and the authors' numbers."""
+"""The test-time local converter: exact where the window covers the photo, local elsewhere, and the authors'
+numbers.
+"""
 
 import pytest
 import torch
@@ -104,7 +106,7 @@ def test_the_numbers_are_those_of_the_definition(network: NAFNet, size: tuple[in
 
 def test_a_network_without_global_statistics_is_named() -> None:
     network = NAFNet(width=8, encoder_blocks=(), middle_blocks=0, decoder_blocks=())
-    with pytest.raises(ValueError, match="NAFNet gathers no statistic"):
+    with pytest.raises(ValueError, match="NAFNet gathers nothing"):
         convert(network, train_size=(16, 16))
 
 

@@ -11,7 +11,7 @@ DEBLUR = {"encoder_blocks": (1, 1, 1, 28), "middle_blocks": 1, "decoder_blocks":
 
 
 def randomise(network: nn.Module) -> None:
-    """Values that make every parameter matter: the residual scales start at zero, the norms at one and zero."""
+    """Make every parameter matter: residual scales start at zero, norms at one and zero."""
     generator = torch.Generator().manual_seed(1)
     for name, parameter in network.named_parameters():
         if name.endswith(("beta", "gamma")):
@@ -83,7 +83,7 @@ def test_half_precision_stays_half_precision_inside() -> None:
     randomise(network)
     seen = []
     for block in (network.encoders[0][0], network.middle_blks[0], network.decoders[0][0]):
-        block.register_forward_hook(lambda module, inputs, output: seen.append(output.dtype))
+        block.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     with torch.autocast("cpu", torch.bfloat16):
         network(torch.rand(1, 3, 16, 16))
     assert seen == [torch.bfloat16] * 3
