@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription
-from restora.artifact.parity import sample_photos
 
 TASKS = {
     "denoise": "removes noise",
@@ -38,7 +37,7 @@ def _head(model: ModelDescription) -> str:
     enlarges = f", {model.scale} times as wide and high" if model.scale > 1 else ""
     takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (model.in_channels, model.out_channels))
     told = (
-        f" Beside the photo it is told {model.condition_channels} condition channel(s): a noise-level map or mask."
+        f" Beside the photo it is told {model.condition_channels} condition channel(s): noise level or mask."
         if model.condition_channels
         else ""
     )
@@ -132,8 +131,8 @@ def _limits(model: ModelDescription) -> str:
     lines = [
         "## Limits",
         "",
-        "- It restores what it was trained on. On other kinds or strengths of degradation it may do little or "
-        "invent detail; the scores above say nothing about them.",
+        "- It restores what it was trained on. On other kinds or strengths of degradation it may do little "
+        "or invent detail; the scores above say nothing about them.",
         "- Restored detail is an estimate. Do not take it as evidence of what was in front of the camera.",
     ]
     if model.in_channels == 1 and model.out_channels == 1:
@@ -162,10 +161,9 @@ def _export(model: ModelDescription) -> str:
 
 
 def _licence() -> str:
-    samples = ", ".join(path.stem for path in sample_photos())
     return (
         "## Licence\n\n"
         "The code that made this folder is under Apache-2.0. The weights carry the terms of the photos they "
         "were trained on: many research data sets allow non-commercial use only. Whoever passes the model on "
-        f"states them here. (The sample photos of scikit-image, such as {samples}, are free of such terms.)"
+        "states them here."
     )

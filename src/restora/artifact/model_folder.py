@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from restora.networks.base import Network
@@ -105,7 +105,7 @@ def read_description(folder: Path) -> ModelDescription:
 
 def write_description(folder: Path, description: ModelDescription) -> None:
     """Write `folder`/model.json; values that JSON does not have are refused rather than turned into text."""
-    text = json.dumps(asdict(description), indent=2, allow_nan=False)
+    text = json.dumps({"format": description.format} | asdict(description), indent=2, allow_nan=False)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
@@ -149,7 +149,7 @@ def load_weights(network: Network, weights: Mapping[str, Tensor], where: str) ->
 def save_weights(network: Network, folder: Path) -> None:
     """Write `folder`/weights.safetensors from the network's state dict."""
     state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
-    save_file(state, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
 
 
 def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:

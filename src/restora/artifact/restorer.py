@@ -63,7 +63,7 @@ def prepare_network(network: Network, local_converter: tuple[int, int] | None) -
         network = convert(network, train_size=local_converter)
     fold = getattr(network, "fold_batch_norm", None)
     if fold is not None:
-        fold()
+        network = fold()
     return network.eval()
 
 
@@ -200,7 +200,7 @@ class Restorer:
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:
                 raise ValueError(
-                    f"{self.device} has too little memory for a tile of {batch[0][1].shape}: take a smaller one"
+                    f"{self.device} lacks the memory for a tile of {batch[0][1].shape}: take a smaller one"
                 ) from error
         torch.cuda.empty_cache()
         self._at_once = 1
@@ -234,8 +234,8 @@ class Restorer:
         if condition is None:
             if channels != 1 or self.sigma is None:
                 raise ValueError(
-                    f"the model needs to be told what it restores ({channels} condition channels): give it the "
-                    "noise level (sigma, on the 8-bit scale), or the condition map itself"
+                    f"the model needs to be told what it restores ({channels} condition channels): give it "
+                    "the noise level (sigma, on the 8-bit scale), or the condition map itself"
                 )
             condition = x.new_full((), self.sigma / 255).expand(x.shape[0], 1, *x.shape[2:])
         if condition.shape != (x.shape[0], channels, *x.shape[2:]):

@@ -40,7 +40,7 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
     if overlap < 0 or tile < 2 * overlap or stride < 1:
         raise ValueError(
             f"a tile of {tile} pixels is too small for an overlap of {overlap} (the network works in "
-            f"multiples of {multiple}): take a tile of at least {2 * overlap + multiple}, or a smaller overlap"
+            f"multiples of {multiple}): take a tile of {2 * overlap + multiple} or more, or a smaller overlap"
         )
     last = math.ceil((length - tile) / multiple) * multiple
     starts = [*range(0, last, stride), last]

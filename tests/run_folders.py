@@ -1,0 +1,122 @@
+"""Small real run folders for tests: a tiny DnCNN with its checkpoint and run record, as `restora train`
+leaves them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+
+from restora.networks.dncnn import DnCNN
+
+ARGUMENTS = {"in_channels": 3, "depth": 4, "channels": 8}
+
+
+def tiny_network(seed: int = 0, **arguments: Any) -> DnCNN:
+    """A DnCNN whose batch-norm statistics are not the initial ones, so that folding them wrongly shows."""
+    torch.manual_seed(seed)
+    network = DnCNN(**{**ARGUMENTS, **arguments})
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.05)
+            module.running_var.uniform_(0.5, 2)
+    # a restorer changes a photo a little: an untrained network's residual is far larger than the photo
+    last = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
+    last.weight.data.mul_(0.1)
+    return network.eval()
+
+
+def write_checkpoint(path: Path, network: nn.Module, **entries: Any) -> Path:
+    """A Lightning checkpoint: averaged weights are the network's, raw weights are other ones."""
+    state = {f"ema.{name}": value.clone() for name, value in network.state_dict().items()}
+    state |= {f"network.{name}": value.clone() + 0.01 for name, value in network.state_dict().items()}
+    ours = {
+        "format": 1,
+        "network": {"class": "restora.networks.dncnn.DnCNN", "arguments": ARGUMENTS},
+        "family": "residual_cnn",
+        "task": "denoise",
+        "name": "dncnn",
+        "degradation": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 25},
+        "evaluation": {"local_converter": None},
+        "step": 10,
+        "metrics": {"val/psnr": 27.1},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": state, "restora": ours | entries, "global_step": 10}, path)
+    return path
+
+
+def record(name: str = "dncnn", psnr: float = 28.0, **entries: Any) -> dict[str, Any]:
+    """run.json of a finished denoising run that was tested on two photos."""
+    images = [
+        {
+            "name": photo,
+            "psnr": psnr + step,
+            "ssim": 0.8,
+            "input_psnr": 20.2,
+            "input_ssim": 0.4,
+            "seconds": 0.05,
+        }
+        for photo, step in (("astronaut", 0.5), ("coffee", -0.5))
+    ]
+    made: dict[str, Any] = {
+        "format": 1,
+        "name": name,
+        "experiment": "quickstart/all",
+        "task": "denoise",
+        "family": "residual_cnn",
+        "network": "dncnn_small",
+        "status": "finished",
+        "error": None,
+        "command": "restora train experiments=quickstart",
+        "started": "2026-01-02T03:04:05+00:00",
+        "finished": "2026-01-02T03:05:25+00:00",
+        "seed": 1,
+        "git": {"commit": None, "dirty": None},
+        "versions": {"python": "3.11", "torch": "2.13.0", "restora": "0.1.0"},
+        "machine": {"cpu": "a CPU", "cores": 2, "gpu": None},
+        "config": {"seed": 1, "network": {"depth": 4, "channels": 8}, "trainer": {"max_steps": 100}},
+        "parameters": 1234,
+        "macs_256": 8.1e7,
+        "cost": {"fit_seconds": 80.0, "steps": 100, "samples": 800, "step_ms": 12.5},
+        "metrics": {
+            "best": {"val/psnr": psnr - 0.2, "val/ssim": 0.79, "step": 90},
+            "last": {"val/psnr": psnr - 0.3},
+        },
+        "test": {"images": images, "psnr": psnr, "ssim": 0.8, "input_psnr": 20.2, "input_ssim": 0.4},
+        "checkpoints": {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"},
+        "sweep": None,
+        "wandb": None,
+    }
+    return made | entries
+
+
+def photo(height: int = 60, width: int = 84, seed: int = 0) -> np.ndarray:
+    """A part of a natural photo, (H,W,3) uint8."""
+    import skimage.data
+
+    top, left = 100 + 17 * seed, 60 + 23 * seed
+    return np.ascontiguousarray(skimage.data.astronaut()[top : top + height, left : left + width])
+
+
+def write_run(run: Path, *, psnr: float = 28.0, seed: int = 0, **entries: Any) -> Path:
+    """A finished run: record, curve, checkpoint and held-out photos."""
+    write_checkpoint(run / "checkpoints" / "best.ckpt", tiny_network(seed))
+    (run / "run.json").write_text(json.dumps(record(psnr=psnr, **entries)))
+    rows = ["step,epoch,seconds,train/loss,val/psnr"]
+    rows += [f"{step},0,{step * 0.8},0.1," for step in (10, 20, 30)]
+    rows += [f"{step},0,{step * 0.8},,{psnr - 3 / step:.3f}" for step in (10, 20, 30)]
+    (run / "metrics.csv").write_text("\n".join(rows) + "\n")
+    (run / "images").mkdir()
+    generator = np.random.default_rng(seed)
+    for index, name in enumerate(("astronaut", "coffee")):
+        clean = photo(seed=index)
+        for kind, sigma in (("clean", 0), ("restored", 8), ("degraded", 25)):
+            noisy = clean + generator.normal(0, sigma, clean.shape) if sigma else clean.astype(float)
+            Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8)).save(
+                run / "images" / f"{name}_{kind}.png"
+            )
+    return run

@@ -1,0 +1,194 @@
+"""The restorer computes what the network computes, at any size, tiled or not, and says what it cannot do."""
+
+from itertools import pairwise
+from typing import ClassVar
+
+import pytest
+import torch
+import torch.nn.functional as F
+from run_folders import photo, tiny_network
+from torch import Tensor, nn
+
+from restora.artifact.restorer import Restorer
+from restora.artifact.tiles import fade, grid, spans
+from restora.networks.base import Network
+from restora.networks.dncnn import FDnCNN
+
+
+class Strided(Network):
+    """Two strided stages and a skip: its output depends on where the photo's corner lies, unlike a plain
+    stack's."""
+
+    family: ClassVar[str] = "unet"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution")
+    in_channels = out_channels = 3
+    size_multiple = 4
+
+    def __init__(self, *, scale: int = 1) -> None:
+        super().__init__()
+        self.scale = scale
+        self.down = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 2, 2), nn.ReLU())
+        self.body = nn.Conv2d(16, 16, 3, padding=1)
+        self.up = nn.ConvTranspose2d(16, 3 * scale * scale, 4, 4)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        detail = F.pixel_shuffle(self.up(self.body(self.down(x))), self.scale)
+        return F.interpolate(x, scale_factor=self.scale) + 0.1 * detail
+
+
+def strided(scale: int = 1) -> Strided:
+    torch.manual_seed(1)
+    return Strided(scale=scale).eval()
+
+
+def real(height: int, width: int) -> Tensor:
+    """A natural photo (1,3,H,W) in [0,1]."""
+    return torch.from_numpy(photo(height, width)).permute(2, 0, 1)[None].float() / 255
+
+
+@pytest.mark.parametrize("multiple", [1, 8])
+@pytest.mark.parametrize(
+    ("length", "tile", "overlap"), [(100, 32, 8), (97, 32, 16), (33, 32, 16), (1000, 64, 0)]
+)
+def test_fades_of_neighbouring_tiles_sum_to_one(length, tile, overlap, multiple):
+    for scale in (1, 3):
+        total = torch.zeros(length * scale)
+        for span in spans(length, tile, overlap, multiple):
+            assert span.start % multiple == 0
+            assert span.stop - span.start <= tile
+            total[span.start * scale : span.stop * scale] += fade(span, overlap, scale)
+        torch.testing.assert_close(total, torch.ones(length * scale), atol=1e-6, rtol=0)
+
+
+def test_neighbours_share_at_least_the_overlap():
+    for length in range(65, 400, 7):
+        made = spans(length, 64, 24, 8)
+        assert made[0].start == 0
+        assert made[-1].stop == length
+        assert all(first.stop - second.start >= 24 for first, second in pairwise(made))
+
+
+@pytest.mark.parametrize(
+    "network", [tiny_network(), strided(), strided(scale=2)], ids=["dncnn", "strided", "x2"]
+)
+@pytest.mark.parametrize("size", [(180, 211), (96, 330), (97, 97)])
+def test_tiles_leave_no_seams(network, size):
+    x = real(*size)
+    whole = Restorer.from_network(network, device="cpu", tile=0)(x)
+    tiled = Restorer.from_network(network, device="cpu", tile=96, overlap=32)(x)
+    assert len(grid(*size, tile=96, overlap=32)) > 1
+    assert (whole - tiled).abs().max() <= 1 / 255
+
+
+def test_tiles_that_share_nothing_would_show():
+    """The overlap is what hides the seams: the same tiles without one differ visibly, so the test above can
+    fail."""
+    x = real(180, 211)
+    network = tiny_network()
+    whole = Restorer.from_network(network, device="cpu", tile=0)(x)
+    torn = Restorer.from_network(network, device="cpu", tile=96, overlap=0)(x)
+    assert (whole - torn).abs().max() > 1 / 255
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (5, 3), (64, 64), (33, 70)])
+@pytest.mark.parametrize("scale", [1, 3])
+def test_any_size(size, scale):
+    restored = Restorer.from_network(strided(scale), device="cpu", tile=32)(real(*size))
+    assert restored.shape == (1, 3, size[0] * scale, size[1] * scale)
+    assert restored.min() >= 0
+    assert restored.max() <= 1
+
+
+def test_computes_what_the_network_computes_and_leaves_it_alone():
+    network = tiny_network().train()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = real(40, 50)
+    restored = Restorer.from_network(network, device="cpu")(x)
+    assert network.training
+    assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
+    with torch.no_grad():
+        expected = network.eval()(x).clamp(0, 1)
+    torch.testing.assert_close(restored, expected, atol=1e-5, rtol=0)
+
+
+def test_photos_are_restored_one_by_one():
+    x = torch.cat([real(70, 90), real(70, 90).flip(-1)])
+    restorer = Restorer.from_network(tiny_network(), device="cpu", tile=48, overlap=16)
+    together = restorer(x)
+    torch.testing.assert_close(together[1:], restorer(x[1:]), atol=1e-6, rtol=0)
+
+
+def test_noise_level_is_told_by_number_or_map():
+    torch.manual_seed(0)
+    network = FDnCNN(in_channels=3, depth=4, channels=8).eval()
+    x = real(40, 50)
+    by_number = Restorer.from_network(network, device="cpu", sigma=25)(x)
+    by_map = Restorer.from_network(network, device="cpu")(x, torch.full((1, 1, 40, 50), 25 / 255))
+    torch.testing.assert_close(by_number, by_map)
+    assert not torch.equal(by_number, Restorer.from_network(network, device="cpu", sigma=50)(x))
+    with pytest.raises(ValueError, match="noise level"):
+        Restorer.from_network(network, device="cpu")(x)
+
+
+def test_condition_map_is_cut_like_the_photo():
+    torch.manual_seed(0)
+    network = FDnCNN(in_channels=3, depth=4, channels=8).eval()
+    x, levels = real(120, 150), torch.linspace(0, 1, 150).expand(1, 1, 120, 150)
+    whole = Restorer.from_network(network, device="cpu", tile=0)(x, levels)
+    tiled = Restorer.from_network(network, device="cpu", tile=64, overlap=24)(x, levels)
+    assert (whole - tiled).abs().max() <= 1 / 255
+
+
+def test_low_precision_stays_close():
+    x = real(60, 60)
+    full = Restorer.from_network(tiny_network(), device="cpu")(x)
+    low = Restorer.from_network(tiny_network(), device="cpu", precision="bfloat16")(x)
+    assert low.dtype == torch.float32
+    assert 0 < (full - low).abs().max() < 0.02
+
+
+def test_progress_counts_every_tile():
+    seen: list[tuple[int, int]] = []
+    restorer = Restorer.from_network(tiny_network(), device="cpu", tile=48, overlap=16)
+    restorer(real(100, 100), progress=lambda done, total: seen.append((done, total)))
+    tiles = len(grid(100, 100, tile=48, overlap=16))
+    assert seen == [(count + 1, tiles) for count in range(tiles)]
+
+
+def test_not_a_number_is_an_error_rather_than_a_black_photo():
+    network = tiny_network()
+    next(network.parameters()).data.fill_(float("nan"))
+    with pytest.raises(ValueError, match="not finite"):
+        Restorer.from_network(network, device="cpu")(real(20, 20))
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8"),
+        (torch.zeros(3, 8, 8), "shape"),
+        (torch.zeros(1, 1, 8, 8), "takes 3 channels"),
+        (torch.zeros(1, 3, 0, 8), "shape"),
+    ],
+)
+def test_wrong_input_is_named(x, message):
+    with pytest.raises(ValueError, match=message):
+        Restorer.from_network(tiny_network(), device="cpu")(x)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda:97"}, "not to be had"),
+        ({"device": "abacus"}, "no device"),
+        ({"precision": "int4"}, "precision"),
+    ],
+)
+def test_wrong_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        Restorer.from_network(tiny_network(), **options)
+
+
+def test_a_tile_without_room_beside_the_overlap_is_refused():
+    with pytest.raises(ValueError, match="too small for an overlap"):
+        Restorer.from_network(tiny_network(), device="cpu", tile=32, overlap=30)(real(64, 64))
