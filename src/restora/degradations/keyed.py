@@ -13,7 +13,7 @@ Legend: B samples.
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK = 0xFFFFFFFFFFFFFFFF
+_CHUNK = 1 << 17
+"""Words drawn at once on a CPU: 1 MB, so that the passes over them meet the cache and not fresh pages."""
 
 
 def _signed(value: int) -> int:
@@ -50,16 +52,16 @@ def image_key(name: str) -> int:
     return _signed(int.from_bytes(digest, "little"))
 
 
-def _shift_right(bits: Tensor, by: int) -> Tensor:
+def _shift_right(bits: Tensor, by: int, out: Tensor | None = None) -> Tensor:
     """Logical shift right (torch shifts the sign bit in)."""
-    return (bits >> by).bitwise_and_((1 << (64 - by)) - 1)
+    return torch.bitwise_right_shift(bits, by, out=out).bitwise_and_((1 << (64 - by)) - 1)
 
 
-def _splitmix(state: Tensor) -> Tensor:
-    """SplitMix64's output function, in place on a tensor this module owns."""
-    state.bitwise_xor_(_shift_right(state, 30)).mul_(_signed(_MIX_1))
-    state.bitwise_xor_(_shift_right(state, 27)).mul_(_signed(_MIX_2))
-    return state.bitwise_xor_(_shift_right(state, 31))
+def _splitmix(state: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """SplitMix64's output function, in place on a tensor this module owns; `scratch` is one like it."""
+    state.bitwise_xor_(_shift_right(state, 30, scratch)).mul_(_signed(_MIX_1))
+    state.bitwise_xor_(_shift_right(state, 27, scratch)).mul_(_signed(_MIX_2))
+    return state.bitwise_xor_(_shift_right(state, 31, scratch))
 
 
 class KeyedGenerator:
@@ -100,14 +102,18 @@ class KeyedGenerator:
 
     def bits(self, size: Sequence[int] = ()) -> Tensor:
         """Random int64 (B,*size), all 64 bits uniform."""
-        count = math.prod(size)
-        position = torch.arange(1, count + 1, dtype=torch.int64, device=self.device).mul_(_signed(_GOLDEN))
-        return _splitmix(self.next_keys()[:, None] + position).view(self.batch, *size)
+        return _splitmix(_states(self.next_keys(), 0, math.prod(size))).view(self.batch, *size)
 
     def uniform(self, size: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
-        """Uniform float32 (B,*size) in [low, high), on a grid of 2^-24."""
-        unit = _shift_right(self.bits(size), 40).to(torch.float32).mul_(2.0**-24)
-        return unit if (low, high) == (0.0, 1.0) else unit.mul_(high - low).add_(low)
+        """Uniform float32 (B,*size) in [low, high), on a grid of 2^-24; two per 64-bit word."""
+        count = math.prod(size)
+        half = (count + 1) // 2
+        out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
+        for start, stop, words, scratch in self._chunks(half):
+            out[:, start:stop] = _shift_right(words, 40, scratch)
+            out[:, half + start : half + stop] = words.bitwise_and_(0xFFFFFF)
+        out.mul_((high - low) * 2.0**-24)
+        return (out.add_(low) if low else out)[:, :count].reshape(self.batch, *size)
 
     def integers(self, low: int, high: int, size: Sequence[int] = ()) -> Tensor:
         """Uniform int64 (B,*size) in [low, high)."""
@@ -120,11 +126,30 @@ class KeyedGenerator:
         """Standard normal float32 (B,*size); two per 64-bit word (Box-Muller), the largest is 6.7."""
         count = math.prod(size)
         half = (count + 1) // 2
-        bits = self.bits((half,))
-        # u in (0, 1] from the high word, the angle from the low one
-        radius = _shift_right(bits, 32).to(torch.float32).add_(1.0).mul_(2.0**-32).log_().mul_(-2.0).sqrt_()
-        angle = bits.bitwise_and_(0xFFFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
         out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
-        torch.mul(radius, angle.cos(), out=out[:, :half])
-        torch.mul(radius, angle.sin_(), out=out[:, half:])
+        for start, stop, words, scratch in self._chunks(half):
+            # the radius from a number in (0, 1], the high word; the angle from the low word
+            radius = _shift_right(words, 32, scratch).to(torch.float32).add_(1.0).mul_(2.0**-32)
+            radius.log_().mul_(-2.0).sqrt_()
+            angle = words.bitwise_and_(0xFFFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+            torch.mul(radius, angle.cos(), out=out[:, start:stop])
+            torch.mul(radius, angle.sin_(), out=out[:, half + start : half + stop])
         return out[:, :count].reshape(self.batch, *size)
+
+    def _chunks(self, count: int) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """Words number start to stop of a new stream, int64 (B,stop-start), and a scratch tensor like
+        them.
+        """
+        keys = self.next_keys()
+        width = count if self.device.type != "cpu" else max(1, _CHUNK // max(1, self.batch))
+        for start in range(0, count, max(1, width)):
+            stop = min(count, start + width)
+            words = _states(keys, start, stop)
+            scratch = torch.empty_like(words)
+            yield start, stop, _splitmix(words, scratch), scratch
+
+
+def _states(keys: Tensor, start: int, stop: int) -> Tensor:
+    """SplitMix64's states at positions start + 1 to stop: int64 (B,stop-start)."""
+    position = torch.arange(start + 1, stop + 1, dtype=torch.int64, device=keys.device)
+    return keys[:, None] + position.mul_(_signed(_GOLDEN))
