@@ -1,0 +1,232 @@
+"""Building a packed store: in parallel, once, and never half.
+
+Enters: the files of one split. Leaves: the folder of a `PhotoStore`. The folder's name carries a fingerprint
+of the files (names, sizes, times of change) and of the options, so that changed photos make a new store. A
+store is written beside its final name and renamed when it is whole and on the disk: a crash leaves nothing
+that could be taken for a store, and the next process to build it clears the remains away. A lock that the
+system releases when its holder dies lets one process build and the others wait.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import asdict, astuple, dataclass
+from functools import partial
+from pathlib import Path
+
+from restora.data.photos import Channels, PhotoError, channel_count, photo_size, read_photo
+from restora.data.progress import progress
+from restora.data.store import FORMAT, INDEX, PIXELS, Entry, LeftOut, PhotoStore, Plane
+
+log = logging.getLogger(__name__)
+_ALIGNMENT = 4096
+_FEW_PHOTOS = 16
+"""Up to so many photos are decoded here: starting processes would take longer."""
+
+
+@dataclass(frozen=True)
+class PhotoFile:
+    """One photo of a data set: its name, unique in its split, and where it is."""
+
+    name: str
+    clean: Path
+    degraded: Path | None = None
+
+
+def pack(
+    files: Sequence[PhotoFile],
+    *,
+    store_dir: Path,
+    name: str,
+    channels: Channels,
+    scale: int = 1,
+    processes: int | None = None,
+) -> PhotoStore:
+    """The packed store of `files`, built now unless it stands already.
+
+    `scale` is that between the clean and the degraded photo of a pair. `processes` null takes one per core.
+    Files that cannot be used are left out and named in `PhotoStore.left_out`; ValueError if none is left.
+    """
+    folder = store_dir / f"{name}-{_fingerprint(files, channels, scale)}"
+    if not (folder / INDEX).exists():
+        store_dir.mkdir(parents=True, exist_ok=True)
+        with _sole_builder(folder):
+            if not (folder / INDEX).exists():
+                _build(files, folder, channels, scale, processes or os.cpu_count() or 1)
+    return PhotoStore(folder=folder)
+
+
+def _fingerprint(files: Sequence[PhotoFile], channels: Channels, scale: int) -> str:
+    digest = hashlib.blake2b(f"{FORMAT} {channels} {scale}".encode(), digest_size=8)
+    for file in files:
+        digest.update(f"\n{file.name}".encode())
+        for path in (file.clean, file.degraded):
+            if path is not None:
+                status = path.stat()
+                digest.update(f"\t{status.st_size} {status.st_mtime_ns}".encode())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _sole_builder(folder: Path) -> Iterator[None]:
+    """Holds the lock of one store; waits, and says so, while another process builds it."""
+    lock = folder.with_name(f".{folder.name}.lock")
+    with lock.open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.warning("another process is packing %s: waiting for it", folder.name)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: int, processes: int) -> None:
+    draft = folder.with_name(f".{folder.name}.draft")
+    if draft.exists():  # we hold the lock: whoever wrote this is dead
+        log.info("clearing the remains of an interrupted packing of %s", folder.name)
+        shutil.rmtree(draft)
+    draft.mkdir()
+    left_out: dict[Path, str] = {}
+    planes = _lay_out(files, channel_count(channels), left_out)
+    _check_disk(draft, planes, channel_count(channels))
+    _write_pixels(draft / PIXELS, planes, channels, left_out, processes, folder.name)
+    entries = _entries(files, planes, left_out, scale)
+    if not entries:
+        path, reason = next(iter(left_out.items()))
+        raise ValueError(f"none of {len(files)} photos can be used; the first is {path}: {reason}")
+    rows = [_row(entry) for entry in entries]
+    gone = [asdict(LeftOut(str(path), reason)) for path, reason in sorted(left_out.items())]
+    index = {"format": FORMAT, "channels": channel_count(channels), "photos": rows, "left_out": gone}
+    with (draft / INDEX).open("w") as handle:
+        json.dump(index, handle)
+        handle.flush()
+        os.fsync(handle.fileno())
+    draft.rename(folder)
+    _sync_folder(folder.parent)
+
+
+def _lay_out(files: Sequence[PhotoFile], channels: int, left_out: dict[Path, str]) -> dict[Path, Plane]:
+    """A place in the file for every picture whose header can be read; one that is named twice has one place."""
+    planes: dict[Path, Plane] = {}
+    end = 0
+    for file in files:
+        for path in (file.clean, file.degraded):
+            if path is None or path in planes or path in left_out:
+                continue
+            try:
+                height, width = photo_size(path)
+            except PhotoError as error:
+                left_out[path] = error.reason
+                continue
+            planes[path] = Plane(end, height, width)
+            end += -(-height * width * channels // _ALIGNMENT) * _ALIGNMENT
+    return planes
+
+
+def _check_disk(folder: Path, planes: dict[Path, Plane], channels: int) -> None:
+    needed = sum(plane.height * plane.width * channels for plane in planes.values())
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise ValueError(
+            f"packing needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB left: make room, "
+            "or set data_dir (RESTORA_DATA) to another disk"
+        )
+
+
+def _write_pixels(
+    path: Path,
+    planes: dict[Path, Plane],
+    channels: Channels,
+    left_out: dict[Path, str],
+    processes: int,
+    label: str,
+) -> None:
+    """Decodes every picture into its place; what cannot be decoded joins `left_out`."""
+    work = partial(_write_one, path, channels)
+    with path.open("wb") as handle:
+        last = max(planes.values(), key=lambda plane: plane.offset, default=Plane(0, 0, 0))
+        handle.truncate(last.offset + last.height * last.width * channel_count(channels))
+    with progress(f"packing {label}", len(planes)) as advance:
+        if processes == 1 or len(planes) <= _FEW_PHOTOS:
+            for source, plane in planes.items():
+                _note(left_out, source, work(source, plane))
+                advance(1)
+        else:
+            # spawned, not forked: the parent may run threads of torch and OpenMP
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(min(processes, len(planes)), mp_context=context) as pool:
+                jobs = {pool.submit(work, source, plane): source for source, plane in planes.items()}
+                for job in as_completed(jobs):
+                    _note(left_out, jobs[job], job.result())
+                    advance(1)
+    with path.open("rb+") as handle:
+        os.fsync(handle.fileno())
+
+
+def _write_one(path: Path, channels: Channels, source: Path, plane: Plane) -> str | None:
+    """Decodes `source` into its place of the file; why it could not, or None."""
+    try:
+        pixels = read_photo(source, channels)
+    except PhotoError as error:
+        return error.reason
+    if pixels.shape[:2] != (plane.height, plane.width):
+        return f"is {pixels.shape[1]}x{pixels.shape[0]}, its header says {plane.width}x{plane.height}"
+    with path.open("rb+") as handle:
+        handle.seek(plane.offset)
+        handle.write(pixels.tobytes())
+    return None
+
+
+def _note(left_out: dict[Path, str], path: Path, reason: str | None) -> None:
+    if reason is not None:
+        left_out[path] = reason
+
+
+def _entries(
+    files: Sequence[PhotoFile], planes: dict[Path, Plane], left_out: dict[Path, str], scale: int
+) -> list[Entry]:
+    """The photos that are whole; a pair is left out with either of its halves, or if its sizes disagree."""
+    entries = []
+    for file in files:
+        if file.clean in left_out:
+            continue
+        clean, degraded = planes[file.clean], None
+        if file.degraded is not None:
+            if file.degraded in left_out:
+                continue
+            degraded = planes[file.degraded]
+            if not _fits(clean, degraded, scale):
+                left_out[file.degraded] = (
+                    f"is {degraded.width}x{degraded.height}, its clean partner {file.clean} is "
+                    f"{clean.width}x{clean.height}: not ×{scale}"
+                )
+                continue
+        entries.append(Entry(file.name, str(file.clean), clean, degraded))
+    return entries
+
+
+def _fits(clean: Plane, degraded: Plane, scale: int) -> bool:
+    """Whether the sizes are those of a ×`scale` pair; a remainder may have been cut off or rounded up."""
+    sides = ((clean.height, degraded.height), (clean.width, degraded.width))
+    return all(small in (large // scale, -(-large // scale)) for large, small in sides)
+
+
+def _row(entry: Entry) -> dict[str, object]:
+    degraded = None if entry.degraded is None else astuple(entry.degraded)
+    return {"name": entry.name, "path": entry.path, "clean": astuple(entry.clean), "degraded": degraded}
+
+
+def _sync_folder(folder: Path) -> None:
+    """Puts a rename on the disk."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

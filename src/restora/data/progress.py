@@ -1,0 +1,50 @@
+"""Progress of long work on files, drawn by rich: a bar on a terminal, a line now and then elsewhere."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import TransferSpeedColumn as Speed
+
+Advance = Callable[[int], None]
+_LINE_SECONDS = 10.0
+
+
+@contextmanager
+def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -> Iterator[Advance]:
+    """Gives a function that is told of each piece of work done, counted in pieces or in bytes."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _Lines(console, label, total, done, in_bytes)
+        return
+    numbers = (DownloadColumn(), Speed()) if in_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *numbers, TimeRemainingColumn())
+    with Progress(*columns, console=console, expand=True, transient=True) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+        yield lambda amount: bar.advance(task, amount)
+
+
+class _Lines:
+    """A line every ten seconds, for log files; work that is done sooner says nothing."""
+
+    def __init__(self, console: Console, label: str, total: int, done: int, in_bytes: bool) -> None:
+        self.console, self.label, self.total, self.done = console, label, total, done
+        self.unit, self.name = (1e6, " MB") if in_bytes else (1.0, "")
+        self.drawn_at = time.monotonic()
+
+    def __call__(self, amount: int) -> None:
+        self.done += amount
+        now = time.monotonic()
+        if now - self.drawn_at >= _LINE_SECONDS:
+            self.drawn_at = now
+            state = f"{self.done / self.unit:.0f} of {self.total / self.unit:.0f}{self.name}"
+            self.console.print(f"{self.label} · {state}", highlight=False, soft_wrap=True)

@@ -1,0 +1,107 @@
+"""Which crops make up which training batch: a pure function of the seed and the number of the batch.
+
+Photos are visited in passes; each pass is a permutation of all of them. Sample number g of a run is photo
+`permutation(seed, g // n)[g % n]`, and its key, which fixes the place of the crop, its geometry and its
+degradation, is that of (seed, pass, position in the pass). Nothing depends on how many workers or processes
+cut the crops, nor on where a run was stopped and taken up again.
+"""
+
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from restora.degradations.keyed import sample_key
+
+_ORDER_STREAM = 0x0D3
+_MASK = (1 << 64) - 1
+
+
+@dataclass(frozen=True)
+class Stage:
+    """From training batch `start_step` on: crops of `patch_size`, `batch_size` of them over all processes."""
+
+    start_step: int
+    patch_size: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Crop:
+    """One crop to cut: which photo, and the key of everything random about it."""
+
+    photo: int
+    key: int
+
+
+class CropSchedule:
+    """The crops of every batch, for one process of `world_size`.
+
+    Process r takes the r-th contiguous part of each batch, so that the parts together are the batch that a
+    single process would train on.
+    """
+
+    def __init__(
+        self, *, seed: int, photos: int, stages: Sequence[Stage], rank: int, world_size: int
+    ) -> None:
+        assert photos > 0
+        self.seed, self.photos, self.stages = seed, photos, tuple(stages)
+        self.rank, self.world_size = rank, world_size
+        self._starts = [stage.start_step for stage in stages]
+        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.intp))
+
+    def stage(self, batch: int) -> Stage:
+        """The stage that training batch number `batch` belongs to."""
+        return self.stages[bisect_right(self._starts, batch) - 1]
+
+    def samples_before(self, batch: int) -> int:
+        """How many crops all processes together have cut before this batch."""
+        ends = [*self._starts[1:], batch]
+        spans = zip(self.stages, ends, strict=True)
+        return sum(max(min(end, batch) - stage.start_step, 0) * stage.batch_size for stage, end in spans)
+
+    def crops(self, batch: int) -> list[Crop]:
+        """This process's part of the batch."""
+        share = self.stage(batch).batch_size // self.world_size
+        start = self.samples_before(batch) + self.rank * share
+        return [self._crop(sample) for sample in range(start, start + share)]
+
+    def _crop(self, sample: int) -> Crop:
+        turn, position = divmod(sample, self.photos)
+        return Crop(int(self._permutation(turn)[position]), sample_key(self.seed, turn, position))
+
+    def _permutation(self, turn: int) -> np.ndarray:
+        """The order of one pass: photos sorted by their random numbers, which no release of numpy can change."""
+        if self._order[0] != turn:
+            key = np.uint64(sample_key(_ORDER_STREAM, self.seed, turn) & _MASK)
+            self._order = turn, np.argsort(_hashed(key, self.photos), kind="stable")
+        return self._order[1]
+
+
+def _hashed(key: np.uint64, count: int) -> np.ndarray:
+    """`count` random 64-bit numbers: SplitMix64, as in `degradations.keyed`."""
+    with np.errstate(over="ignore"):
+        state = key + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        state = (state ^ (state >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return state ^ (state >> np.uint64(31))
+
+
+class ResumableSampler(Sampler[int]):
+    """The numbers of the batches of an epoch, less those that a resumed run has already trained on.
+
+    `batches_done` is asked whenever an epoch begins: how many batches of the whole run are done. The length
+    stays that of a whole epoch, as Lightning counts the batches of a resumed epoch from its beginning.
+    """
+
+    def __init__(self, *, steps_per_epoch: int, batches_done: Callable[[], int]) -> None:
+        self.steps_per_epoch, self.batches_done = steps_per_epoch, batches_done
+
+    def __len__(self) -> int:
+        return self.steps_per_epoch
+
+    def __iter__(self) -> Iterator[int]:
+        done = self.batches_done()
+        return iter(range(done, done - done % self.steps_per_epoch + self.steps_per_epoch))
