@@ -11,7 +11,8 @@ benchmarks/NOTES.md.
 Legend: B samples, H height, W width, C channels.
 """
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import torch
@@ -29,7 +30,7 @@ from restora.networks.channels_last import (
 from restora.networks.local_converter import GlobalMean
 
 
-class LayerNorm2d(nn.Module):
+class ChannelNorm(nn.Module):
     """Layer norm over the channels of (B,H,W,C)."""
 
     def __init__(self, *, channels: int, eps: float = 1e-6) -> None:
@@ -74,8 +75,8 @@ class NAFBlock(nn.Module):
         self.sca = attention
         self.conv4 = nn.Conv2d(channels, hidden, 1)
         self.conv5 = nn.Conv2d(hidden // 2, channels, 1)
-        self.norm1 = LayerNorm2d(channels=channels)
-        self.norm2 = LayerNorm2d(channels=channels)
+        self.norm1 = ChannelNorm(channels=channels)
+        self.norm2 = ChannelNorm(channels=channels)
         # zero, so that a new block passes its input through
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
@@ -177,6 +178,31 @@ class NAFNet(Network):
             y = decoder(up(y, skip))
         residual: Tensor = self.ending(to_channels_first(y))
         return residual + x
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if "intro.weight" not in state or not any(name.endswith(".sca.1.weight") for name in state):
+            return None
+
+        def count(pattern: str) -> int:
+            return len({m[1] for name in state if (m := re.match(pattern + r"\.(\d+)\.", name))})
+
+        width, in_channels = state["intro.weight"].shape[:2]
+        block = next(name.removesuffix("conv1.weight") for name in state if name.endswith(".conv1.weight"))
+        channels = state[block + "conv3.weight"].shape[0]
+        levels = count("encoders")
+        return {
+            "in_channels": in_channels,
+            "width": width,
+            "encoder_blocks": [count(rf"encoders\.{level}") for level in range(levels)],
+            "middle_blocks": count("middle_blks"),
+            "decoder_blocks": [count(rf"decoders\.{level}") for level in range(levels)],
+            "depthwise_expansion": state[block + "conv1.weight"].shape[0] // channels,
+            "ffn_expansion": state[block + "conv4.weight"].shape[0] // channels,
+        }
 
 
 def _check(

@@ -96,3 +96,18 @@ def test_half_precision_stays_half_precision_inside() -> None:
 def test_what_does_not_fit_together_is_refused(arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="NAFNet's"):
         NAFNet(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("arguments", [{}, DEBLUR, {"in_channels": 1, "width": 16, "ffn_expansion": 4}])
+def test_a_checkpoint_tells_what_it_was_made_with(arguments: dict[str, object]) -> None:
+    with torch.device("meta"):
+        network = NAFNet(**arguments)  # type: ignore[arg-type]
+        inferred = NAFNet.infer_arguments(network.state_dict())
+        assert inferred is not None
+        again = NAFNet(**inferred)  # type: ignore[arg-type]
+    shapes = [{name: tuple(value.shape) for name, value in n.state_dict().items()} for n in (network, again)]
+    assert shapes[0] == shapes[1]
+    assert {name: inferred[name] for name in arguments} == {
+        name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()
+    }
+    assert NAFNet.infer_arguments({"conv_first.weight": torch.zeros(1)}) is None

@@ -1,0 +1,155 @@
+"""U-Net, with the additions that restoration makes: residual output, conditions, side outputs.
+
+O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI
+2015: stages of two 3x3 convolutions, max pooling, 2x2 transposed convolutions, concatenated skips, a 1x1
+output. Convolutions are padded here, so that the output has the size of the input. Side outputs are the deep
+supervision of Lee et al., AISTATS 2015.
+
+Variants override `make_stage` (what one level computes) and `make_skip` (what happens to a skip on its way).
+
+Legend: B samples, H height, W width, C channels of a level, K condition channels, L levels.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import PointwiseConv, activation, conv3x3, he_initialise
+
+Norm = Literal["none", "batch"]
+
+
+class DoubleConv(nn.Sequential):
+    """(B,C,H,W) -> (B,C',H,W): two 3x3 convolutions, each with its norm and ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, *, norm: Norm) -> None:
+        layers: list[nn.Module] = []
+        for channels in (in_channels, out_channels):
+            layers.append(conv3x3(channels, out_channels, bias=norm == "none"))
+            if norm == "batch":
+                layers.append(nn.BatchNorm2d(out_channels))
+            layers.append(activation("relu"))
+        super().__init__(*layers)
+
+
+class PlainSkip(nn.Module):
+    """The skip as it is."""
+
+    def forward(self, skip: Tensor, upsampled: Tensor) -> Tensor:  # noqa: ARG002
+        return skip
+
+
+class UNet(Network):
+    """Encoder and decoder of L = len(channels) levels.
+
+    `residual` adds the input to the output, which then has to be what the photo lacks. `condition_channels`
+    (a noise-level map, a mask) are concatenated with the photo. `side_outputs` counts further outputs at
+    half, quarter, ... size, which only `restore_scales` computes. `norm` is "batch" (what most
+    implementations of the paper have) or "none".
+    """
+
+    family: ClassVar[str] = "unet"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        condition_channels: int = 0,
+        channels: Sequence[int] = (64, 128, 256, 512, 1024),
+        norm: Norm = "none",
+        residual: bool = True,
+        side_outputs: int = 0,
+    ) -> None:
+        super().__init__()
+        _check(in_channels, out_channels, channels, norm, residual, side_outputs)
+        self.in_channels, self.out_channels = in_channels, out_channels
+        self.condition_channels = condition_channels
+        self.size_multiple = 2 ** (len(channels) - 1)
+        self.norm, self.residual = norm, residual
+        pairs = list(pairwise(channels))  # (fine, coarse) of neighbouring levels
+        self.encoder = nn.ModuleList([self.make_stage(in_channels + condition_channels, channels[0])])
+        self.encoder.extend(self.make_stage(fine, coarse) for fine, coarse in pairs)
+        self.ups = nn.ModuleList(
+            nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in reversed(pairs)
+        )
+        self.skips = nn.ModuleList(self.make_skip(fine) for fine, _ in reversed(pairs))
+        self.decoder = nn.ModuleList(self.make_stage(2 * fine, fine) for fine, _ in reversed(pairs))
+        self.head = PointwiseConv(channels[0], out_channels)
+        self.side_heads = nn.ModuleList(
+            PointwiseConv(c, out_channels) for c in channels[1 : side_outputs + 1]
+        )
+        he_initialise(self)
+        if residual:
+            with torch.no_grad():
+                for head in (self.head, *self.side_heads):
+                    head.weight.mul_(0.1)  # the first output is nearly the input
+
+    def make_stage(self, in_channels: int, out_channels: int) -> nn.Module:
+        """What one level computes: (B,in_channels,H,W) -> (B,out_channels,H,W)."""
+        return DoubleConv(in_channels, out_channels, norm=self.norm)
+
+    def make_skip(self, channels: int) -> nn.Module:  # noqa: ARG002
+        """Skip and what comes up from below, (B,channels,H,W) each -> the skip to concatenate, of the same
+        shape.
+        """
+        return PlainSkip()
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self._output(self.head, self._features(x, condition)[0], x)
+
+    def restore_scales(self, x: Tensor, condition: Tensor | None = None) -> list[Tensor]:
+        """Outputs at full, half, quarter ... size: (B,C',H/2^i,W/2^i) for i up to `side_outputs`.
+
+        For training: H and W must be multiples of `size_multiple`.
+        """
+        self._check(x, condition)
+        if x.shape[-2] % self.size_multiple or x.shape[-1] % self.size_multiple:
+            raise ValueError(
+                f"side outputs need sides that are multiples of {self.size_multiple}, got "
+                f"{x.shape[-2]}x{x.shape[-1]}: change data.patch_size"
+            )
+        features = self._features(x, condition if self.condition_channels else None)
+        outputs = []
+        for level, head in enumerate((self.head, *self.side_heads)):
+            outputs.append(self._output(head, features[level], F.avg_pool2d(x, 2**level) if level else x))
+        return outputs
+
+    def _features(self, x: Tensor, condition: Tensor | None) -> list[Tensor]:
+        """The decoder's features from the finest level to the coarsest, (B,C_i,H/2^i,W/2^i)."""
+        y = x if condition is None else torch.cat((x, condition), dim=1)
+        skips = []
+        for level, stage in enumerate(self.encoder):
+            y = stage(F.max_pool2d(y, 2) if level else y)
+            skips.append(y)
+        features = [skips.pop()]
+        for up, gate, stage in zip(self.ups, self.skips, self.decoder, strict=True):
+            upsampled = up(features[-1])  # (B,C_i,H/2^i,W/2^i)
+            features.append(stage(torch.cat((gate(skips.pop(), upsampled), upsampled), dim=1)))
+        return features[::-1]
+
+    def _output(self, head: nn.Module, features: Tensor, x: Tensor) -> Tensor:
+        y: Tensor = head(features)
+        return x + y if self.residual else y
+
+
+def _check(
+    in_channels: int, out_channels: int, channels: Sequence[int], norm: str, residual: bool, side_outputs: int
+) -> None:
+    if norm not in ("none", "batch"):
+        raise ValueError(f'network.norm is "none" or "batch", got "{norm}"')
+    if residual and in_channels not in (1, out_channels):
+        raise ValueError(
+            f"network.residual=true adds {in_channels} channels to {out_channels}: make them equal or set "
+            "network.residual=false"
+        )
+    if not 0 <= side_outputs < len(channels):
+        raise ValueError(
+            f"network.side_outputs is from 0 to {len(channels) - 1} for this network, got {side_outputs}"
+        )
