@@ -200,11 +200,9 @@ def _png_chunks_from(metadata: Metadata) -> list[tuple[bytes, bytes]]:
 def _tiff(values: Pixels, metadata: Metadata) -> bytes:
     """(H,W,C) -> TIFF file of one deflated strip with horizontal differencing."""
     height, width, channels = values.shape
-    differences = np.array(values)
-    differences[:, 1:] -= values[:, :-1]
-    order = "<" if TiffImagePlugin.ImageFileDirectory_v2().prefix == b"II" else ">"
-    strip = zlib.compress(differences.astype(differences.dtype.newbyteorder(order)).tobytes(), 6)
-    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags = TiffImagePlugin.ImageFileDirectory_v2()  # in the machine's byte order, like the pixels below
+    differences = np.concatenate([values[:, :1], values[:, 1:] - values[:, :-1]], axis=1)
+    strip = zlib.compress(np.ascontiguousarray(differences).tobytes(), 6)
     _describe(tags, metadata)
     tags[256], tags[257] = width, height
     tags[258] = (values.dtype.itemsize * 8,) * channels

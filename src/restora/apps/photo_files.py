@@ -120,7 +120,8 @@ def _is_16_bit(image: Image.Image) -> bool:
         return bits > 8
     if image.mode in ("I", "F"):
         raise ValueError("has more than 16 bits per channel: convert it to 16 bits first")
-    raw_mode = image.tile[0][3] if image.tile else ""
+    tiles = getattr(image, "tile", None)  # how the file stores the pixels: (codec, extents, offset, raw mode)
+    raw_mode = tiles[0][3] if tiles else ""
     return image.mode.startswith("I;16") or (isinstance(raw_mode, str) and raw_mode.endswith(";16B"))
 
 

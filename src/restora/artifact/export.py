@@ -4,7 +4,6 @@ Everything is written to a temporary folder beside the destination, read back fr
 read it, compared with the checkpoint on real photos, and only then renamed into place.
 """
 
-import copy
 import os
 import platform
 import shutil
@@ -126,7 +125,7 @@ def prepare_reference(network: Network, description: ModelDescription) -> Networ
         return network
     from restora.networks.local_converter import convert
 
-    return convert(copy.deepcopy(network), train_size=description.local_converter)
+    return convert(network, train_size=description.local_converter)
 
 
 def _write_onnx(
@@ -138,7 +137,7 @@ def _write_onnx(
         say(f"not exported to ONNX: {', '.join(missing)} not installed (pip install 'restora[onnx]')")
         return None
     prepared = prepare_network(network, description.local_converter)
-    onnx_model.write_onnx(prepared, draft / ONNX)
+    onnx_model.write_onnx(prepared, draft / ONNX, local_converter=description.local_converter)
     graph = onnx_model.OnnxModel(draft / ONNX)
 
     def run_graph(x: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:

@@ -88,12 +88,15 @@ def _quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def write_onnx(network: Network, path: Path) -> None:
-    """Write the graph of `network` (on the CPU, in evaluation mode) to `path`."""
-    # odd multiples plus one: neither dimension may look equal to another one or to a multiple of the
-    # network's
-    multiple = network.size_multiple
-    height, width = 3 * max(multiple, 16) + 1, 5 * max(multiple, 16) + 3
+def write_onnx(network: Network, path: Path, *, local_converter: tuple[int, int] | None = None) -> None:
+    """Write the graph of `network` (on the CPU, in evaluation mode) to `path`.
+
+    `local_converter` is the training patch that the network was converted with: the traced example must be
+    larger than the windows that follow from it, or the trace would take them for the whole photo.
+    """
+    # neither side may be a multiple of the network's or equal another size in the graph
+    least = max(network.size_multiple, 16, *(local_converter or ()))
+    height, width = 3 * least + 1, 5 * least + 3
     example = [torch.rand(2, network.in_channels, height, width)]
     sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
     names = ["degraded"]

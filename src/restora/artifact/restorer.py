@@ -56,15 +56,15 @@ def pick_device(name: str) -> torch.device:
 def prepare_network(network: Network, local_converter: tuple[int, int] | None) -> Network:
     """A copy of `network` made ready for inference: converted, batch norm folded, frozen, in evaluation
     mode."""
-    network = copy.deepcopy(network).eval().requires_grad_(False)
-    if local_converter is not None:
+    if local_converter is None:
+        network = copy.deepcopy(network)
+    else:
         from restora.networks.local_converter import convert
 
         network = convert(network, train_size=local_converter)
+    network.eval()
     fold = getattr(network, "fold_batch_norm", None)
-    if fold is not None:
-        network = fold()
-    return network.eval()
+    return (network if fold is None else fold()).requires_grad_(False)
 
 
 def default_overlap(tile: int) -> int:
@@ -101,7 +101,9 @@ class Restorer:
         self.sigma = sigma
         self.description = description
         prepared = prepare_network(network, local_converter)
-        self.network = prepared.to(device=self.device, dtype=torch.float32, memory_format=torch.channels_last)
+        self.network = prepared.to(device=self.device, dtype=torch.float32).to(
+            memory_format=torch.channels_last
+        )
         self._at_once = 1 if self.device.type == "cpu" else TILES_AT_ONCE_ON_GPU
 
     @classmethod

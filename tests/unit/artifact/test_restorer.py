@@ -31,7 +31,7 @@ class Strided(Network):
         self.body = nn.Conv2d(16, 16, 3, padding=1)
         self.up = nn.ConvTranspose2d(16, 3 * scale * scale, 4, 4)
 
-    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         detail = F.pixel_shuffle(self.up(self.body(self.down(x))), self.scale)
         return F.interpolate(x, scale_factor=self.scale) + 0.1 * detail
 

@@ -1,0 +1,320 @@
+"""Model folders and checkpoints: what is written is read back, and what is wrong with one is named."""
+
+import json
+import pickle
+
+import pytest
+import torch
+from run_folders import record, tiny_network, write_checkpoint, write_run
+from safetensors.torch import load_file, save_file
+
+from restora.artifact.checkpoint import (
+    best_run,
+    checkpoint_network,
+    checkpoint_weights,
+    locate,
+    read_checkpoint,
+)
+from restora.artifact.export import ParityError, export_model
+from restora.artifact.model_folder import ModelDescription, build_network, load_model_folder, load_weights
+from restora.artifact.onnx_model import OnnxModel, write_onnx
+from restora.networks.base import Network
+from restora.networks.nafnet import NAFNet
+
+
+@pytest.fixture(scope="session")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "job")
+
+
+@pytest.fixture(scope="session")
+def model(run, tmp_path_factory):
+    """A model folder with its ONNX graph, exported once."""
+    folder = tmp_path_factory.mktemp("models") / "model"
+    export_model(locate(run), folder)
+    return folder
+
+
+def copy_of(folder, target):
+    target.mkdir()
+    for path in folder.iterdir():
+        (target / path.name).write_bytes(path.read_bytes())
+    return target
+
+
+def edit_description(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_folder_computes_what_the_checkpoint_computes(run, model):
+    description, network = load_model_folder(model)
+    reference = checkpoint_network(read_checkpoint(run / "checkpoints" / "best.ckpt"), "here")
+    x = torch.rand(2, 3, 41, 33)
+    with torch.no_grad():
+        assert torch.equal(network(x), reference(x))
+    assert description.sigma == 25
+    assert description.metrics["held_out"] == {
+        "psnr": 28.0,
+        "ssim": 0.8,
+        "input_psnr": 20.2,
+        "input_ssim": 0.4,
+        "photos": 2,
+    }
+
+
+def test_averaged_weights_are_the_ones_exported(run):
+    checkpoint = read_checkpoint(run / "checkpoints" / "best.ckpt")
+    averaged = checkpoint_weights(checkpoint)
+    assert all(torch.equal(value, tiny_network().state_dict()[name]) for name, value in averaged.items())
+    for name in [name for name in checkpoint["state_dict"] if name.startswith("ema.")]:
+        del checkpoint["state_dict"][name]
+    raw = checkpoint_weights(checkpoint)
+    assert raw.keys() == averaged.keys()
+    assert not torch.equal(raw["model.0.weight"], averaged["model.0.weight"])
+
+
+def test_parity_is_measured_on_the_held_out_photos_and_recorded(model):
+    parity = json.loads((model / "model.json").read_text())["parity"]
+    assert [(photo["name"], photo["count"]) for photo in parity["photos"]] == [
+        ("astronaut_degraded.png", 1),
+        ("coffee_degraded.png", 1),
+        ("astronaut_degraded.png", 2),
+    ]
+    odd = parity["photos"][-1]
+    assert odd["height"] % 2
+    assert odd["width"] % 2
+    for which in ("checkpoint_max_difference", "onnx_max_difference"):
+        assert (
+            0 < parity[which] <= 1e-4
+        )  # batch norm was folded: equal to the last bit would mean nothing was
+
+
+def test_onnx_graph_takes_any_batch_and_size(model):
+    _, network = load_model_folder(model)
+    graph = OnnxModel(model / "model.onnx")
+    for shape in ((1, 3, 16, 16), (3, 3, 17, 31), (1, 3, 1, 5)):
+        x = torch.rand(shape)
+        with torch.no_grad():
+            expected = network(x)
+        torch.testing.assert_close(torch.from_numpy(graph(x.numpy())), expected, atol=1e-4, rtol=0)
+
+
+def test_onnx_graph_pads_to_the_multiple_as_the_network_does(tmp_path):
+    """NAFNet at odd sizes and smaller than its multiple: padding is inside the graph."""
+    torch.manual_seed(0)
+    network = NAFNet(width=4, encoder_blocks=[1, 1], middle_blocks=1, decoder_blocks=[1, 1]).eval()
+    for parameter in network.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    write_onnx(network, tmp_path / "model.onnx")
+    graph = OnnxModel(tmp_path / "model.onnx")
+    for shape in ((1, 3, 16, 16), (2, 3, 17, 31), (1, 3, 3, 70), (1, 3, 1, 1)):
+        x = torch.rand(shape)
+        with torch.no_grad():
+            expected = network(x)
+        torch.testing.assert_close(torch.from_numpy(graph(x.numpy())), expected, atol=1e-5, rtol=0)
+
+
+def test_card_has_the_scores_and_runs(model, tmp_path, monkeypatch):
+    """The Python example of the card is executed as it stands."""
+    text = (model / "README.md").read_text()
+    assert "| restored | 28.00 | 0.8000 |" in text
+    code = text.split("```python\n")[1].split("```")[0]
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model").symlink_to(model)
+    Image.new("RGB", (21, 17), (200, 100, 50)).save("photo.png")
+    exec(compile(code, "card", "exec"), {})
+    with Image.open("restored.png") as restored:
+        assert (restored.size, restored.mode) == ((21, 17), "RGB")
+
+
+def test_tampered_weights_do_not_pass(run, tmp_path, monkeypatch):
+    """What is compared is what was read back from disk: a change after the writing is found, and nothing is
+    left."""
+    import restora.artifact.export as export
+
+    write = export.save_weights
+
+    def write_and_tamper(network, folder):
+        write(network, folder)
+        weights = load_file(folder / "weights.safetensors")
+        weights["model.0.bias"] = weights["model.0.bias"] + 0.01
+        save_file(weights, folder / "weights.safetensors")
+
+    monkeypatch.setattr(export, "save_weights", write_and_tamper)
+    with pytest.raises(ParityError, match="differs from the checkpoint"):
+        export_model(locate(run), tmp_path / "out" / "model", with_onnx=False)
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_a_failed_export_leaves_the_older_model_folder(run, model, tmp_path, monkeypatch):
+    folder = copy_of(model, tmp_path / "model")
+    monkeypatch.setattr("restora.artifact.parity.TOLERANCE", 0.0)
+    with pytest.raises(ParityError):
+        export_model(locate(run), folder, with_onnx=False)
+    assert (folder / "model.onnx").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_an_older_model_folder_is_replaced_whole(run, model, tmp_path):
+    folder = copy_of(model, tmp_path / "model")
+    export_model(locate(run), folder, with_onnx=False)
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "README.md",
+        "model.json",
+        "weights.safetensors",
+    ]
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert json.loads((folder / "model.json").read_text())["parity"]["onnx_max_difference"] is None
+
+
+def test_a_folder_of_something_else_is_not_replaced(run, tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(ValueError, match="not a model folder"):
+        export_model(locate(run), tmp_path, with_onnx=False)
+
+
+def test_without_the_onnx_packages_the_rest_is_exported(run, tmp_path, monkeypatch):
+    said = []
+    monkeypatch.setattr("restora.artifact.onnx_model.REQUIRED", ("onnx", "a_package_that_is_not_installed"))
+    export_model(locate(run), tmp_path / "model", say=said.append)
+    assert any("a_package_that_is_not_installed not installed" in line for line in said)
+    assert not (tmp_path / "model" / "model.onnx").exists()
+    assert load_model_folder(tmp_path / "model")[0].parity["onnx_max_difference"] is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 99}, "format 99"),
+        ({"network": {"class": "os.system", "arguments": {}}}, "refused"),
+        ({"network": {"class": "restora.networks.dncnn.Nothing", "arguments": {}}}, "no network"),
+        ({"network": {"class": "restora.networks.blocks.conv3x3", "arguments": {}}}, "not a network"),
+        ({"network": {"class": "restora.networks.dncnn.DnCNN", "arguments": {"deepness": 3}}}, "deepness"),
+        (
+            {"network": {"class": "restora.networks.dncnn.DnCNN", "arguments": {"depth": 9}}},
+            "missing model.*do not|do not fit.*missing",
+        ),
+    ],
+)
+def test_wrong_descriptions_are_named(model, tmp_path, changes, message):
+    folder = copy_of(model, tmp_path / "model")
+    edit_description(folder, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_model_folder(folder)
+
+
+def test_incomplete_folders_are_named(model, tmp_path):
+    with pytest.raises(ValueError, match="no model folder"):
+        load_model_folder(tmp_path / "nowhere")
+    folder = copy_of(model, tmp_path / "model")
+    (folder / "weights.safetensors").write_bytes((folder / "weights.safetensors").read_bytes()[:200])
+    with pytest.raises(ValueError, match="damaged"):
+        load_model_folder(folder)
+    (folder / "weights.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"has no weights\.safetensors"):
+        load_model_folder(folder)
+    (folder / "model.json").write_text("{")
+    with pytest.raises(ValueError, match="not valid JSON"):
+        load_model_folder(folder)
+    (folder / "model.json").write_text('{"format": 1}')
+    with pytest.raises(ValueError, match="lacks name, task"):
+        load_model_folder(folder)
+
+
+def test_weights_that_do_not_fit_are_named():
+    network = tiny_network()
+    weights = dict(network.state_dict())
+    weights["model.0.weight"] = weights["model.0.weight"][:, :1]
+    weights["extra"] = weights.pop("model.0.bias")
+    with pytest.raises(
+        ValueError, match=r"missing model\.0\.bias; unexpected extra; model\.0\.weight is \(8, 1, 3, 3\)"
+    ):
+        load_weights(network, weights, "a file")
+
+
+@pytest.mark.parametrize(
+    ("degradation", "sigma"),
+    [
+        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 25}, 25),
+        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": [0, 55]}, None),
+        ({"_target_": "restora.degradations.gaussian_blur.GaussianBlur", "sigma": 2}, None),
+        (
+            {
+                "steps": [
+                    {"_target_": "a.GaussianBlur", "sigma": 2},
+                    {"_target_": "a.GaussianNoise", "sigma": 15},
+                ]
+            },
+            15,
+        ),
+        ({}, None),
+    ],
+)
+def test_noise_level_is_read_from_the_degradation(degradation, sigma):
+    common = {"network": {}, "scale": 1, "in_channels": 3, "out_channels": 3, "condition_channels": 1}
+    described = ModelDescription(
+        name="a", task="denoise", family="b", size_multiple=1, degradation=degradation, **common
+    )
+    assert described.sigma == sigma
+
+
+def test_opening_a_checkpoint_runs_none_of_its_code(tmp_path):
+    class Hostile:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "ran"), "w"))
+
+    torch.save({"state_dict": Hostile()}, tmp_path / "hostile.ckpt")
+    (tmp_path / "plain.ckpt").write_bytes(pickle.dumps(Hostile(), protocol=2))
+    for name in ("hostile.ckpt", "plain.ckpt"):
+        with pytest.raises(ValueError, match="cannot be read as a checkpoint"):
+            read_checkpoint(tmp_path / name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_checkpoints_of_others_are_named(tmp_path):
+    torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match="not written by `restora train`"):
+        read_checkpoint(tmp_path / "other.ckpt")
+    write_checkpoint(tmp_path / "future.ckpt", tiny_network(), format=2)
+    with pytest.raises(ValueError, match="format 2"):
+        read_checkpoint(tmp_path / "future.ckpt")
+
+
+def test_locate_finds_the_best_checkpoint_of_a_run(run, tmp_path):
+    assert locate(run).checkpoint == run / "checkpoints" / "best.ckpt"
+    assert locate(run / "checkpoints" / "best.ckpt").run == run.resolve()
+    with pytest.raises(ValueError, match="not a run folder"):
+        locate(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"status": "failed"}))
+    with pytest.raises(ValueError, match=r"status: failed.*no checkpoint"):
+        locate(tmp_path)
+
+
+def test_best_run_is_the_finished_one_with_the_highest_held_out_psnr(tmp_path):
+    def put(name, **entries):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "run.json").write_text(json.dumps(record(**entries)))
+
+    put("a/0", psnr=27.0)
+    put("a/1", psnr=29.0)
+    put("a/2", psnr=33.0, status="failed")
+    put("a/3", test=None, metrics={"best": {"val/psnr": 31.0}})
+    (tmp_path / "a" / "4").mkdir()
+    (tmp_path / "a" / "4" / "run.json").write_text('{"status": "fin')
+    assert best_run(tmp_path) == tmp_path / "a" / "1"
+    put("b/0", psnr=24.0, task="deblur")
+    with pytest.raises(ValueError, match="different tasks"):
+        best_run(tmp_path)
+    with pytest.raises(ValueError, match="no finished run"):
+        best_run(tmp_path / "a" / "2")
+
+
+def test_only_networks_of_the_package_are_built():
+    network = build_network("restora.networks.dncnn.DnCNN", {"depth": 4, "channels": 8})
+    assert isinstance(network, Network)
+    for name in ("subprocess.Popen", "restora.networks", "restora.networks.base.Network"):
+        with pytest.raises(ValueError, match=r"refused|no network|not a network|does not take"):
+            build_network(name, {})
