@@ -1,8 +1,8 @@
 """Where the configuration lives, and composing it with errors that name the mend.
 
-`conf/` and `experiments/` are found beside the package in an installed wheel and at the root of a checkout otherwise. The
-folder that holds them is put on Hydra's search path, so `experiments=denoise/dncnn` is an ordinary config group; a
-`conf/` or `experiments/` of the user's own is added by `--config-dir`.
+`conf/` and `experiments/` are found beside the package in an installed wheel and at the root of a checkout
+otherwise. The folder that holds them is put on Hydra's search path, so `experiments=denoise/dncnn` is an
+ordinary config group; a `conf/` or `experiments/` of the user's own is added by `--config-dir`.
 """
 
 import difflib
@@ -31,7 +31,9 @@ def config_root() -> Path:
     for root in (package, package.parents[1]):
         if (root / "conf" / "train.yaml").is_file():
             return root
-    raise ConfigError(f"conf/train.yaml is neither in {package} nor in {package.parents[1]}: reinstall restora")
+    raise ConfigError(
+        f"conf/train.yaml is neither in {package} nor in {package.parents[1]}: reinstall restora"
+    )
 
 
 class _ExperimentsPath(SearchPathPlugin):
@@ -60,7 +62,9 @@ def compose(config_name: str, overrides: Iterable[str] = (), *, hydra_node: bool
         except (HydraException, OmegaConfBaseException) as error:
             message = _innermost(error)
         try:
-            known = _dotted_keys(hydra_compose(config_name, [o for o in overrides if _is_choice(o, directory)]))
+            known = _dotted_keys(
+                hydra_compose(config_name, [o for o in overrides if _is_choice(o, directory)])
+            )
         except (HydraException, OmegaConfBaseException):
             known = []
     raise ConfigError(_explained(message, overrides, known))
@@ -78,7 +82,8 @@ def _innermost(error: BaseException) -> str:
 
 
 def _is_choice(override: str, directory: str) -> bool:
-    """Whether an override picks an option of a config group that exists (those decide which keys there are)."""
+    """Whether an override picks an option of a config group that exists (those decide which keys there
+    are)."""
     group, _, option = override.lstrip("+~").partition("=")
     group = group.partition("@")[0]
     roots = (Path(directory), Path(directory).parent)
@@ -97,8 +102,21 @@ def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
+def missing_keys(config: DictConfig, prefix: str = "") -> list[str]:
+    """The keys that wait for a value (`???`). Unlike OmegaConf's own function it resolves no interpolation."""
+    found: list[str] = []
+    for key in config:
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
+            found += missing_keys(node, f"{prefix}{key}.")
+        elif OmegaConf.is_missing(config, key):
+            found.append(f"{prefix}{key}")
+    return found
+
+
 def _explained(message: str, overrides: list[str], known: list[str]) -> str:
-    """Hydra's message without its search path, and the near matches for the key or option that it complains of."""
+    """Hydra's message without its search path, and the near matches for the key or option that it complains
+    of."""
     option = re.search(r"Could not find '([^']+)'", message)
     if option:
         return _no_such_option(option.group(1))
@@ -107,7 +125,9 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         if key not in known and (key in message or key.split(".")[-1] in message):
             near = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
-            near += [name for name in difflib.get_close_matches(key, known, n=3, cutoff=0.6) if name not in near]
+            near += [
+                name for name in difflib.get_close_matches(key, known, n=3, cutoff=0.6) if name not in near
+            ]
             hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
             return f"there is no key {key!r} in the configuration.{hint} (+{override} adds a new key)"
     return message
@@ -117,7 +137,9 @@ def _no_such_option(wanted: str) -> str:
     """`wanted` is a path such as network/dncn or experiments/denoise/dncn."""
     group, _, wrong = wanted.partition("/")
     roots = [root / group for root in (config_root() / "conf", config_root()) if (root / group).is_dir()]
-    choices = sorted(str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml"))
+    choices = sorted(
+        str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml")
+    )
     if not choices:
         return f"there is no configuration {wanted!r}"
     near = difflib.get_close_matches(wrong, choices, n=3)

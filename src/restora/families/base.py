@@ -1,10 +1,11 @@
-"""What all families share: one training step, averaged weights, learning rates by progress, and validation by image.
+"""What all families share: one training step, averaged weights, learning rates by progress, and validation by
+image.
 
-Enters: `Batch`es from the data module. Leaves: logged losses, and per-image scores of validation and test photos whose mean
-is the same on any number of processes. What surprises: the learning rate is a function of the share of the training that is
-done (of `max_steps`, or of `max_time`), so one schedule serves a run of 400,000 steps and one of 80 seconds; and every
-random number that torch draws in a training step is seeded by that step (`training/callbacks.py`), so nothing about random
-state needs to be restored when a run goes on.
+Enters: `Batch`es from the data module. Leaves: logged losses, and per-image scores of validation and test
+photos whose mean is the same on any number of processes. What surprises: the learning rate is a function of
+the share of the training that is done (of `max_steps`, or of `max_time`), so one schedule serves a run of
+400,000 steps and one of 80 seconds; and every random number that torch draws in a training step is seeded by
+that step (`training/callbacks.py`), so nothing about random state needs to be restored when a run goes on.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -33,11 +34,12 @@ Row = dict[str, Any]
 
 
 class Family(LightningModule):
-    """The training recipe that the families start from; a subclass overrides what is really different in its family.
+    """The training recipe that the families start from; a subclass overrides what is really different in its
+    family.
 
-    `optimizer` makes an optimiser from parameters. `schedule` maps the share of the training that is done, in [0,1], to a
-    factor on the learning rate. `ema_decay` null trains and evaluates the raw weights. `channels_last` and
-    `compile_network` change how the same numbers are computed.
+    `optimizer` makes an optimiser from parameters. `schedule` maps the share of the training that is done, in
+    [0,1], to a factor on the learning rate. `ema_decay` null trains and evaluates the raw weights.
+    `channels_last` and `compile_network` change how the same numbers are computed.
     """
 
     name: ClassVar[str]
@@ -85,12 +87,13 @@ class Family(LightningModule):
             group.setdefault("initial_lr", group["lr"])
         return optimizer
 
-    # --- training -------------------------------------------------------------------------------------------------
+    # --- training
+    # -------------------------------------------------------------------------------------------------
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.network(x.contiguous(memory_format=self.memory_format), condition)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         loss = self.training_loss(batch)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.names))
         return loss
@@ -99,7 +102,7 @@ class Family(LightningModule):
         """A scalar in float32: the loss of the restored photos (B,C,H,W) against the clean ones."""
         return self.loss(self(batch.degraded, batch.condition).float(), batch.clean)
 
-    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         factor = self.schedule(self.training_progress())
         optimizers = self.optimizers()
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
@@ -108,7 +111,8 @@ class Family(LightningModule):
         self.log("train/learning_rate", group["lr"], batch_size=1)
 
     def steps_done(self) -> int:
-        """Training steps (batches after accumulation) whose weights are in; a GAN's two half-steps are one."""
+        """Training steps (batches after accumulation) whose weights are in; a GAN's two half-steps are
+        one."""
         return int(self.trainer.global_step) // self.optimizer_steps_per_batch
 
     def batches_done(self) -> int:
@@ -117,7 +121,8 @@ class Family(LightningModule):
         return self.trainer.current_epoch * int(self.trainer.num_training_batches) + loop.epoch_loop.batch_idx
 
     def training_progress(self) -> float:
-        """The share of the training done, in [0,1]: of `max_steps`, `max_epochs` or `max_time`, whichever is further."""
+        """The share of the training done, in [0,1]: of `max_steps`, `max_epochs` or `max_time`, whichever is
+        further."""
         trainer, shares = self.trainer, [0.0]
         if trainer.max_steps > 0:
             shares.append(trainer.global_step / trainer.max_steps)
@@ -153,7 +158,8 @@ class Family(LightningModule):
             self.ema.eval()
         return self
 
-    # --- validation and test ----------------------------------------------------------------------------------------
+    # --- validation and test
+    # ----------------------------------------------------------------------------------------
 
     def evaluation_network(self) -> nn.Module:
         """The network that is judged and exported: the averaged weights where there are any."""
@@ -167,22 +173,23 @@ class Family(LightningModule):
 
     def _start_judging(self) -> None:
         self.rows = []
-        self._judged = self.evaluation_network()
+        self._judged = self.evaluation_network().__call__  # a method: no second entry in the state dict
 
-    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:  # noqa: ARG002
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         return self._judge(batch)
 
-    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:  # noqa: ARG002
+    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
         return self._judge(batch)
 
     def _judge(self, batch: Batch) -> dict[str, Tensor]:
-        """Restores photos and scores them: outputs rounded to 8 bits, a border of `scale` pixels left out if scale > 1."""
+        """Restores photos and scores them: outputs rounded to 8 bits, a border of `scale` pixels left out if
+        scale > 1."""
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         restored = to_8_bit(self._judged(degraded, batch.condition).float())
         if restored.is_cuda:
             torch.cuda.synchronize(restored.device)
-        seconds = (time.perf_counter() - started) / len(batch.names)
+        seconds = (time.perf_counter() - started) / len(batch.clean)
         reference = enlarge(batch.degraded, batch.clean.shape[-2:])
         border = self.network.scale if self.network.scale > 1 else 0
         scores = _scores(restored, reference, batch.clean, border)
@@ -216,7 +223,8 @@ def to_8_bit(x: Tensor) -> Tensor:
 
 
 def enlarge(degraded: Tensor, size: torch.Size) -> Tensor:
-    """The degraded photos at the size of the clean ones, (B,C,H,W): by bicubic interpolation where they are smaller."""
+    """The degraded photos at the size of the clean ones, (B,C,H,W): by bicubic interpolation where they are
+    smaller."""
     if degraded.shape[-2:] == size:
         return degraded
     return F.interpolate(degraded, size=tuple(size), mode="bicubic", align_corners=False).clamp(0, 1)

@@ -11,10 +11,11 @@ log = logging.getLogger(__name__)
 
 
 def compile_in_place(network: nn.Module, device: torch.device) -> bool:
-    """Compiles `network.forward` without renaming its parameters; false, with one warning, where no compiler is found.
+    """Compiles `network.forward` without renaming its parameters; false, with one warning, where no compiler
+    is found.
 
-    Training patches keep one shape per stage, so shapes are static: inductor's dynamic shapes crashed when several layouts
-    met in one process (torch 2.13).
+    Training patches keep one shape per stage, so shapes are static: inductor's dynamic shapes crashed when
+    several layouts met in one process (torch 2.13).
     """
     missing = _missing_compiler(device)
     if missing:

@@ -1,7 +1,7 @@
 """Exponential moving average of a network's weights.
 
-The average is a second network beside the first, so a checkpoint holds both by name, a resumed run continues both, and
-validation, export and evaluation pick one without any swapping.
+The average is a second network beside the first, so a checkpoint holds both by name, a resumed run continues
+both, and validation, export and evaluation pick one without any swapping.
 """
 
 import copy
@@ -19,7 +19,8 @@ def averaged_copy(network: Network) -> Network:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, *, decay: float, updates: int) -> None:
-    """`average <- d * average + (1 - d) * network` with `d = min(decay, (1 + t) / (10 + t))` after t = `updates` steps.
+    """`average <- d * average + (1 - d) * network` with `d = min(decay, (1 + t) / (10 + t))` after t =
+    `updates` steps.
 
     The growing decay forgets the initialisation early in short runs (the rule of TensorFlow's
     ExponentialMovingAverage with `num_updates`). Buffers (batch-norm statistics) are copied.

@@ -1,8 +1,8 @@
 """GANs: a generator that restores and a discriminator that judges, in two half-steps on each batch.
 
-What differs from the base recipe: two optimisers stepped by hand, a loss of up to four terms (pixel, perceptual, feature
-matching, adversarial), and diagnostics of the discriminator at every step, because a GAN fails by the balance of the two
-and not by its loss.
+What differs from the base recipe: two optimisers stepped by hand, a loss of up to four terms (pixel,
+perceptual, feature matching, adversarial), and diagnostics of the discriminator at every step, because a GAN
+fails by the balance of the two and not by its loss.
 """
 
 from collections.abc import Callable
@@ -21,11 +21,12 @@ from restora.types import Batch
 class GanFamily(Family):
     """Recipe of SRGAN (Ledig et al., CVPR 2017) and its kin (ESRGAN, pix2pix), by its weights and losses.
 
-    `network` is the generator, `loss` its pixel term. `perceptual` compares restored with clean photos, (B,C,H,W) each.
-    Feature matching compares the discriminator's own features (Wang et al., "High-Resolution Image Synthesis", CVPR 2018,
-    eq. 4) and needs no weights from elsewhere. `conditional` shows the degraded photo to the discriminator beside the
-    other (pix2pix, Isola et al., CVPR 2017). In the first `warmup_steps` the generator follows the pixel term alone while
-    the discriminator already learns. A term whose weight is 0 is not computed.
+    `network` is the generator, `loss` its pixel term. `perceptual` compares restored with clean photos,
+    (B,C,H,W) each. Feature matching compares the discriminator's own features (Wang et al., "High-Resolution
+    Image Synthesis", CVPR 2018, eq. 4) and needs no weights from elsewhere. `conditional` shows the degraded
+    photo to the discriminator beside the other (pix2pix, Isola et al., CVPR 2017). In the first
+    `warmup_steps` the generator follows the pixel term alone while the discriminator already learns. A term
+    whose weight is 0 is not computed.
     """
 
     name = "gan"
@@ -51,8 +52,9 @@ class GanFamily(Family):
         super().__init__(**recipe)
         if perceptual_weight > 0 and perceptual is None:
             raise ValueError(
-                "family.perceptual_weight > 0 but family.perceptual is null: choose a perceptual loss, or set "
-                "family.perceptual_weight=0 and family.matching_weight to use the discriminator's features"
+                "family.perceptual_weight > 0 but family.perceptual is null: choose a "
+                "perceptual loss, or set family.perceptual_weight=0 and family.matching_weight for "
+                "the discriminator's own features"
             )
         self.automatic_optimization = False
         self.discriminator = discriminator.to(memory_format=self.memory_format)
@@ -68,7 +70,7 @@ class GanFamily(Family):
         discriminator = self.make_discriminator_optimizer(self.discriminator.parameters())
         return [self._with_initial_rates(generator), self._with_initial_rates(discriminator)]
 
-    def training_step(self, batch: Batch, batch_index: int) -> None:  # noqa: ARG002
+    def training_step(self, batch: Batch, batch_index: int) -> None:
         generator, discriminator = self.optimizers()
         restored = self(batch.degraded, batch.condition)  # (B,C,H,W)
         self.toggle_optimizer(generator)
@@ -110,7 +112,9 @@ class GanFamily(Family):
         """Second half-step: the discriminator against clean and (detached) restored photos."""
         clean, shown = self._shown(batch.clean, batch), self._shown(restored.float(), batch)
         real, fake = self.discriminator(clean).float(), self.discriminator(shown).float()
-        loss = self.adversarial.discriminator(real, fake) + self.adversarial.penalty(self.discriminator, clean, shown)
+        loss = self.adversarial.discriminator(real, fake) + self.adversarial.penalty(
+            self.discriminator, clean, shown
+        )
         norm = self._step(optimizer, loss, self.discriminator)
         right = 0.5 * ((real > fake.mean()).float().mean() + (fake < real.mean()).float().mean())
         diagnostics = {
@@ -120,7 +124,9 @@ class GanFamily(Family):
             "accuracy": right,  # each side told from the other's mean; 0.5 is guessing, 1.0 has won
             "gradient_norm": norm,
         }
-        self.log_dict({f"discriminator/{key}": value for key, value in diagnostics.items()}, batch_size=len(batch.names))
+        self.log_dict(
+            {f"discriminator/{key}": value for key, value in diagnostics.items()}, batch_size=len(batch.names)
+        )
 
     def _step(self, optimizer: Optimizer, loss: Tensor, network: nn.Module) -> Tensor:
         """One optimiser step; the norm of the gradient before clipping."""

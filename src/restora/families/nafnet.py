@@ -1,8 +1,8 @@
 """NAFNet and its attention variant: PSNR as the loss, and local statistics at test time.
 
-What differs from the base recipe: the loss is the negative PSNR of each photo, the optimiser is AdamW under a cosine, and
-photos are judged with the test-time local converter, because a network trained on patches has never seen the statistics of
-a whole photo.
+What differs from the base recipe: the loss is the negative PSNR of each photo, the optimiser is AdamW under a
+cosine, and photos are judged with the test-time local converter, because a network trained on patches has
+never seen the statistics of a whole photo.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,9 @@ from restora.networks.local_converter import convert
 class NAFNetFamily(Family):
     """Recipe of NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022).
 
-    `local_converter` is the training patch (height, width) whose statistics pooling should see at test time (Chu et al.,
-    "Improving Image Restoration by Revisiting Global Information Aggregation", ECCV 2022); null pools over the whole photo.
+    `local_converter` is the training patch (height, width) whose statistics pooling should see at test time
+    (Chu et al., "Improving Image Restoration by Revisiting Global Information Aggregation", ECCV 2022); null
+    pools over the whole photo.
     """
 
     name = "nafnet"

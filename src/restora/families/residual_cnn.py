@@ -1,7 +1,7 @@
 """Residual CNNs (DnCNN, VDSR, SRResNet, EDSR and kin): the network predicts what is wrong with the photo.
 
-What differs from the base recipe: the loss is taken on the residual, weights start orthogonal or by He's rule, and
-gradients can be clipped adjustably as VDSR needs for its high learning rates.
+What differs from the base recipe: the loss is taken on the residual, weights start orthogonal or by He's
+rule, and gradients can be clipped adjustably as VDSR needs for its high learning rates.
 """
 
 from typing import Any, Literal
@@ -18,15 +18,19 @@ Initialisation = Literal["he", "orthogonal", "network"]
 class ResidualCNN(Family):
     """Recipe of residual learning (Zhang et al., "Beyond a Gaussian Denoiser", TIP 2017, eq. 1).
 
-    `initialisation`: "he" (the paper's, its reference 33), "orthogonal" (KAIR's), or "network" for what the constructor
-    did. `adjustable_clip` is the theta of VDSR (Kim et al., CVPR 2016, section 3.2): gradients are clipped to
-    [-theta/rate, theta/rate], where rate is the current learning rate.
+    `initialisation`: "he" (the paper's, its reference 33), "orthogonal" (KAIR's), or "network" for what the
+    constructor did. `adjustable_clip` is the theta of VDSR (Kim et al., CVPR 2016, section 3.2): gradients
+    are clipped to [-theta/rate, theta/rate], where rate is the current learning rate.
     """
 
     name = "residual_cnn"
 
     def __init__(
-        self, *, initialisation: Initialisation = "network", adjustable_clip: float | None = None, **recipe: Any
+        self,
+        *,
+        initialisation: Initialisation = "network",
+        adjustable_clip: float | None = None,
+        **recipe: Any,
     ) -> None:
         if initialisation not in ("he", "orthogonal", "network"):
             raise ValueError(f"family.initialisation is he, orthogonal or network, got {initialisation!r}")

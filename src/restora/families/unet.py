@@ -1,7 +1,7 @@
 """U-Nets: an encoder-decoder that may be told where or how the photo is bad, supervised at several scales.
 
-What differs from the base recipe: side outputs of the decoder are compared with the clean photo reduced to their size, and
-the loss may be confined to what a mask says is missing.
+What differs from the base recipe: side outputs of the decoder are compared with the clean photo reduced to
+their size, and the loss may be confined to what a mask says is missing.
 """
 
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from restora.types import Batch
 
 
 class UNetFamily(Family):
-    """Recipe with deep supervision (Lee et al., "Deeply-Supervised Nets", AISTATS 2015; at U-Net scales: Zhou et al. 2018).
+    """Recipe with deep supervision (Lee et al., "Deeply-Supervised Nets", AISTATS 2015; at U-Net scales: Zhou
+    et al. 2018).
 
-    `scale_weights` are the weights of the losses at full, half, quarter ... size; more than one needs a network with side
-    outputs (`restore_scales`). `hole_weight` is the weight of pixels that the condition, a mask of known pixels, marks as
-    missing, against 1 for the known ones (Liu et al., "Image Inpainting for Irregular Holes", ECCV 2018, use 6); null
-    treats the condition as something else than a mask.
+    `scale_weights` are the weights of the losses at full, half, quarter ... size; more than one needs a
+    network with side outputs (`restore_scales`). `hole_weight` is the weight of pixels that the condition, a
+    mask of known pixels, marks as missing, against 1 for the known ones (Liu et al., "Image Inpainting for
+    Irregular Holes", ECCV 2018, use 6); null treats the condition as something else than a mask.
     """
 
     name = "unet"
@@ -35,17 +36,20 @@ class UNetFamily(Family):
             raise ValueError(f"family.scale_weights are one or more numbers >= 0, got {list(scale_weights)}")
         if len(self.scale_weights) > 1 and not hasattr(self.network, "restore_scales"):
             raise ValueError(
-                f"{type(self.network).__name__} has no side outputs: set family.scale_weights=[1.0] or choose network=unet"
+                f"{type(self.network).__name__} has no side outputs: set family.scale_weights=[1.0], "
+                "or choose network=unet"
             )
 
     def training_loss(self, batch: Batch) -> Tensor:
         if len(self.scale_weights) == 1:
-            return self._masked_loss(self(batch.degraded, batch.condition).float(), batch.clean, batch.condition)
+            return self._masked_loss(
+                self(batch.degraded, batch.condition).float(), batch.clean, batch.condition
+            )
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         outputs = self.network.restore_scales(degraded, batch.condition)
         if len(outputs) < len(self.scale_weights):
             raise ValueError(
-                f"the network gives {len(outputs)} scales, family.scale_weights names {len(self.scale_weights)}: "
+                f"the network gives {len(outputs)} scales, family.scale_weights {len(self.scale_weights)}: "
                 "set network.side_outputs or shorten family.scale_weights"
             )
         total = batch.clean.new_zeros(())

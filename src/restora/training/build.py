@@ -1,4 +1,5 @@
-"""From a composed configuration to the objects of a run; the one place where the training command builds anything."""
+"""From a composed configuration to the objects of a run; the one place where the training command builds
+anything."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from restora.config import ConfigError
+from restora.config import ConfigError, missing_keys
 from restora.data.module import PhotoData
 from restora.degradations.base import Degradation
 from restora.families.base import Family
@@ -36,10 +37,13 @@ def build_parts(config: DictConfig) -> Parts:
 
 
 def check_before_training(config: DictConfig) -> None:
-    """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot work."""
-    missing = sorted(OmegaConf.missing_keys(config) - {"run_dir"})
+    """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot
+    work."""
+    missing = sorted(set(missing_keys(config)) - {"run_dir"})  # that one is known only when a run starts
     if missing:
-        raise ConfigError("no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing))
+        raise ConfigError(
+            "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
+        )
     data: PhotoData = instantiate(config.data, degradation=instantiate(config.degradation), _convert_="all")
     check_together(config, build_on_meta(config.network), data)
     data.source.check()
@@ -63,23 +67,26 @@ def check_together(config: DictConfig, network: Network, data: PhotoData) -> Non
     given, wanted = data.condition_channels, network.condition_channels
     if wanted and given != wanted:
         raise ConfigError(
-            f"the network needs a condition of {wanted} channel(s), the degradation gives {given or 'none'}: choose a "
-            "degradation with a noise level or a mask, or set network.condition_channels"
+            f"the network needs a condition of {wanted} channel(s), the degradation gives {given or 'none'}: "
+            "choose a degradation with a noise level or a mask, or set network.condition_channels"
         )
     channels = 1 if data.channels == "gray" else 3
     if network.in_channels != channels:
         raise ConfigError(
             f"the network takes {network.in_channels} channel(s), the photos have {channels}: set "
-            f"network.in_channels={channels}, or data.channels={'gray' if network.in_channels == 1 else 'rgb'}"
+            f"network.in_channels={channels}, "
+            f"or data.channels={'gray' if network.in_channels == 1 else 'rgb'}"
         )
     clip = config.trainer.get("gradient_clip_val")
     if clip is not None and _is_gan(config):
         raise ConfigError(
-            f"trainer.gradient_clip_val={clip} cannot clip two optimisers: set trainer.gradient_clip_val=null and "
-            f"family.gradient_clip={clip}"
+            f"trainer.gradient_clip_val={clip} cannot clip two optimisers: set "
+            f"trainer.gradient_clip_val=null and family.gradient_clip={clip}"
         )
     if _is_gan(config) and config.trainer.get("accumulate_grad_batches", 1) != 1:
-        raise ConfigError("a GAN takes its two half-steps on each batch: set trainer.accumulate_grad_batches=1")
+        raise ConfigError(
+            "a GAN takes its two half-steps on each batch: set trainer.accumulate_grad_batches=1"
+        )
 
 
 def _is_gan(config: DictConfig) -> bool:

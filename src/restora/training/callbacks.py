@@ -20,26 +20,32 @@ _STEP_STREAM = 0x57E9
 class StepSeed(Callback):
     """Seeds torch's global generator at every training step from (seed, step, process).
 
-    Dropout, stochastic depth and whatever else draws from it then needs no saved state: a resumed run draws what an
-    uninterrupted one draws. The cost is a few microseconds a step.
+    Dropout, stochastic depth and whatever else draws from it then needs no saved state: a resumed run draws
+    what an uninterrupted one draws. The cost is a few microseconds a step.
     """
 
     def __init__(self, *, seed: int) -> None:
         self.seed = seed
 
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
+    ) -> None:
         step = trainer.current_epoch * int(trainer.num_training_batches) + batch_index
         torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, trainer.global_rank))
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` fresh: every `every_n_steps` batches or `every_minutes`, after validation, and when stopped.
+    """Keeps `last.ckpt` fresh: every `every_n_steps` batches or `every_minutes`, after validation, and when
+    stopped.
 
-    It is written to a temporary file and renamed, so a kill in the middle leaves the one before. A batch that is followed
-    by validation is saved after it, as Lightning would skip that validation when it goes on from before it.
+    It is written to a temporary file and renamed, so a kill in the middle leaves the one before. A batch that
+    is followed by validation is saved after it, as Lightning would skip that validation when it goes on from
+    before it.
     """
 
-    def __init__(self, *, directory: str | Path, every_n_steps: int = 1000, every_minutes: float = 10.0) -> None:
+    def __init__(
+        self, *, directory: str | Path, every_n_steps: int = 1000, every_minutes: float = 10.0
+    ) -> None:
         self.path = Path(directory) / "last.ckpt"
         self.every_n_steps, self.every_seconds = every_n_steps, 60 * every_minutes
         self.saved_at = time.monotonic()
@@ -47,25 +53,27 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
         batch_index: int,
     ) -> None:
         due = (batch_index + 1) % self.every_n_steps == 0
-        if trainer.world_size == 1:  # clocks differ between processes, and saving is something they do together
+        if (
+            trainer.world_size == 1
+        ):  # clocks differ between processes, and saving is something they do together
             due = due or time.monotonic() - self.saved_at > self.every_seconds
         if due and not _validates_now(trainer):
             self._save(trainer)
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.sanity_checking and trainer.state.fn == "fit":
             self._save(trainer)
 
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._save(trainer)
 
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
             self._save(trainer)
 
@@ -73,7 +81,7 @@ class LastCheckpoint(Checkpoint):
         if trainer.fast_dev_run:
             return
         temporary = self.path.with_suffix(".ckpt.tmp")
-        trainer.save_checkpoint(temporary)
+        trainer.save_checkpoint(temporary, weights_only=False)
         if trainer.is_global_zero:
             temporary.replace(self.path)
         self.saved_at = time.monotonic()
@@ -87,7 +95,8 @@ def _validates_now(trainer: Trainer) -> bool:
 
 
 class StopOnNonFiniteLoss(Callback):
-    """Ends a run whose loss is no longer a number, checking every `every_n_steps` batches, and says what to try."""
+    """Ends a run whose loss is no longer a number, checking every `every_n_steps` batches, and says what to
+    try."""
 
     def __init__(self, *, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
@@ -95,9 +104,9 @@ class StopOnNonFiniteLoss(Callback):
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
         batch_index: int,
     ) -> None:
         if (batch_index + 1) % self.every_n_steps:
@@ -105,16 +114,16 @@ class StopOnNonFiniteLoss(Callback):
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and not torch.isfinite(loss):
             raise ValueError(
-                f"train/loss is {float(loss)} at step {trainer.global_step}. Lower family.optimizer.lr or set "
-                "trainer.gradient_clip_val; checkpoints/last.ckpt holds the weights from before the last validation."
+                f"train/loss is {float(loss)} at step {trainer.global_step}. Lower family.optimizer.lr "
+                "or set trainer.gradient_clip_val; checkpoints/last.ckpt holds earlier weights."
             )
 
 
 class SaveTestImages(Callback):
     """Writes what the report shows: each held-out photo degraded, restored and clean as 8-bit PNG.
 
-    The exact degraded input goes beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so that classical
-    filters can be judged on the same numbers.
+    The exact degraded input goes beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so that
+    classical filters can be judged on the same numbers.
     """
 
     def __init__(self, *, directory: str | Path, limit: int = 16) -> None:
@@ -122,12 +131,12 @@ class SaveTestImages(Callback):
 
     def on_test_batch_end(
         self,
-        trainer: Trainer,  # noqa: ARG002
-        module: LightningModule,  # noqa: ARG002
+        trainer: Trainer,
+        module: LightningModule,
         outputs: Any,
         batch: Batch,
         batch_index: int,
-        dataloader_idx: int = 0,  # noqa: ARG002
+        dataloader_idx: int = 0,
     ) -> None:
         import numpy as np
 
@@ -150,9 +159,11 @@ def to_image(photo: Tensor) -> Image.Image:
 
 
 class BestCheckpoint(Checkpoint):
-    """Keeps `best.ckpt`, the weights with the highest `monitor`; also when judged once more after the last step.
+    """Keeps `best.ckpt`, the weights with the highest `monitor`; also when judged once more after the last
+    step.
 
-    Lightning's ModelCheckpoint saves inside `fit` only, and a run that ends by `max_time` ends between two validations.
+    Lightning's ModelCheckpoint saves inside `fit` only, and a run that ends by `max_time` ends between two
+    validations.
     """
 
     def __init__(self, *, directory: str | Path, monitor: str = "val/psnr") -> None:
@@ -165,7 +176,7 @@ class BestCheckpoint(Checkpoint):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.fast_dev_run:
             return
         if self.monitor not in trainer.callback_metrics:
@@ -175,7 +186,7 @@ class BestCheckpoint(Checkpoint):
         if self.best is None or score > self.best:
             self.best = score
             temporary = self.path.with_suffix(".ckpt.tmp")
-            trainer.save_checkpoint(temporary)
+            trainer.save_checkpoint(temporary, weights_only=False)
             if trainer.is_global_zero:
                 temporary.replace(self.path)
 
@@ -188,10 +199,10 @@ class Pause(Callback):
 
     def on_train_batch_end(
         self,
-        trainer: Trainer,  # noqa: ARG002
-        module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_index: int,  # noqa: ARG002
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_index: int,
     ) -> None:
         time.sleep(self.seconds)

@@ -1,8 +1,9 @@
 """How further processes of a distributed run come up, whatever started the first one.
 
-Lightning starts process 1, 2, ... by running this process's own command line again. Inside a sweep, under a launcher (joblib,
-submitit) or behind a console script with sub-commands that line is not the run. So for the time of the launch the command
-line is `worker.py RUN_FOLDER`, which reads the run's recorded configuration and joins in.
+Lightning starts process 1, 2, ... by running this process's own command line again. Inside a sweep, under a
+launcher (joblib, submitit) or behind a console script with sub-commands that line is not the run. So for the
+time of the launch the command line is `worker.py RUN_FOLDER`, which reads the run's recorded configuration
+and joins in.
 """
 
 import sys

@@ -15,10 +15,11 @@ _FIXED = ("step", "epoch", "seconds")
 
 
 class MetricsCsv(Logger):
-    """Writes `metrics.csv`: step, epoch, seconds of training so far, then a column per metric, empty where not logged.
+    """Writes `metrics.csv`: step, epoch, seconds of training so far, then a column per metric, empty where
+    not logged.
 
-    Rows are appended as they come; a metric that is new adds a column and rewrites the file once. When a run goes on from
-    step n, rows after n are dropped first, for they are about to be computed again.
+    Rows are appended as they come; a metric that is new adds a column and rewrites the file once. When a run
+    goes on from step n, rows after n are dropped first, for they are about to be computed again.
     """
 
     def __init__(self, *, path: str | Path) -> None:

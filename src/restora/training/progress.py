@@ -34,7 +34,7 @@ class TrainingProgress(ProgressBar):
     def enable(self) -> None:
         self.console = Console(stderr=True)
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.fit_started = time.monotonic()
         if not trainer.is_global_zero:
             self.disable()
@@ -53,9 +53,9 @@ class TrainingProgress(ProgressBar):
         self,
         trainer: Trainer,
         module: LightningModule,
-        outputs: Any,  # noqa: ARG002
-        batch: Any,  # noqa: ARG002
-        batch_index: int,  # noqa: ARG002
+        outputs: Any,
+        batch: Any,
+        batch_index: int,
     ) -> None:
         now = time.monotonic()
         if now - self.drawn_at >= (0.2 if self.bar else _LINE_SECONDS):
@@ -83,7 +83,9 @@ class TrainingProgress(ProgressBar):
         if self.bar is not None and self.task is not None:
             self.bar.update(self.task, completed=share, state=" · ".join(state))
         else:
-            self.console.print(f"{self.label} · {share:4.0%} · {' · '.join(state)}", highlight=False, soft_wrap=True)
+            self.console.print(
+                f"{self.label} · {share:4.0%} · {' · '.join(state)}", highlight=False, soft_wrap=True
+            )
 
     def _time_left(self, trainer: Trainer, share: float) -> str:
         for callback in trainer.callbacks:
@@ -99,9 +101,11 @@ class TrainingProgress(ProgressBar):
         best = "" if self.best is None else f" · best validation {self.best:.2f} dB"
         spent = _clock(time.monotonic() - self.fit_started)
         if trainer.is_global_zero:
-            self.console.print(f"{self.label} · {module.steps_done()} steps in {spent}{best}", highlight=False)
+            self.console.print(
+                f"{self.label} · {module.steps_done()} steps in {spent}{best}", highlight=False
+            )
 
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:  # noqa: ARG002
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._close()
 
     def _close(self) -> None:
@@ -111,7 +115,8 @@ class TrainingProgress(ProgressBar):
 
 
 def _share_of_steps(trainer: Trainer) -> float:
-    """As `training_progress`, but without the exchange between processes that only a training step may make."""
+    """As `training_progress`, but without the exchange between processes that only a training step may
+    make."""
     if trainer.max_steps > 0:
         return trainer.global_step / trainer.max_steps
     for callback in trainer.callbacks:

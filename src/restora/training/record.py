@@ -1,4 +1,5 @@
-"""run.json: what a run was, what it cost and what came out; readable without this package, W&B or a checkpoint."""
+"""run.json: what a run was, what it cost and what came out; readable without this package, W&B or a
+checkpoint."""
 
 import json
 import os
@@ -37,7 +38,8 @@ class RunInfo:
 
 
 class RunRecord(Callback):
-    """Keeps `run.json` true from the first second: written at the start, after each validation and at the end.
+    """Keeps `run.json` true from the first second: written at the start, after each validation and at the
+    end.
 
     Also puts into each checkpoint what is needed to use it without its run folder (key "restora").
     """
@@ -68,7 +70,11 @@ class RunRecord(Callback):
             "finished": None,
             "seed": config["seed"],
             "git": _git(),
-            "versions": {"python": platform.python_version(), "torch": torch.__version__, "restora": __version__},
+            "versions": {
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "restora": __version__,
+            },
             "machine": _machine(),
             "config": config,
             "parameters": None,
@@ -94,7 +100,8 @@ class RunRecord(Callback):
         temporary.write_text(json.dumps(self.data, indent=2, default=str) + "\n")
         temporary.replace(self.path)
 
-    # --- the run's course -------------------------------------------------------------------------------------------
+    # --- the run's course
+    # -------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         network = module.network
@@ -105,16 +112,18 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             self.write()
 
-    def on_train_batch_start(self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int) -> None:  # noqa: ARG002
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
+    ) -> None:
         self._batch_started = time.perf_counter()
 
     def on_train_batch_end(
         self,
         trainer: Trainer,
-        module: LightningModule,  # noqa: ARG002
-        outputs: Any,  # noqa: ARG002
+        module: LightningModule,
+        outputs: Any,
         batch: Any,
-        batch_index: int,  # noqa: ARG002
+        batch_index: int,
     ) -> None:
         self.samples += len(batch.names) * trainer.world_size
         if len(self.step_seconds) < _STEP_TIMES_KEPT:
@@ -141,7 +150,9 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             self.write()
 
-    def on_save_checkpoint(self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         config = self.info.config
         network = dict(config["network"])
         checkpoint["restora"] = {
@@ -187,8 +198,12 @@ def _git() -> dict[str, Any]:
     if not (here / ".git").exists():
         return {"commit": None, "dirty": None}
     try:
-        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True)
-        status = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
+        commit = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        )
+        status = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
@@ -198,7 +213,9 @@ def _machine() -> dict[str, Any]:
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line]
+        names = [
+            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
         cpu = names[0] if names else cpu
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "host": platform.node()}

@@ -1,7 +1,8 @@
 """One training run, from objects to a complete run folder: build, log, fit, judge.
 
-Enters: a composed configuration with `run_dir` set. Leaves: the run folder (`run.json`, `metrics.csv`, `checkpoints/`,
-`images/`) and, where W&B is on, its run. Every process of a distributed run executes the same function.
+Enters: a composed configuration with `run_dir` set. Leaves: the run folder (`run.json`, `metrics.csv`,
+`checkpoints/`, `images/`) and, where W&B is on, its run. Every process of a distributed run executes the same
+function.
 """
 
 import logging
@@ -15,6 +16,7 @@ from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
+from rich.console import Console
 
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.launch import relaunching_as_worker
@@ -30,7 +32,8 @@ TERMINATED = 143
 def train(config: DictConfig, info: RunInfo) -> float:
     """Trains, tests and records one run; the best validation PSNR in dB.
 
-    A run that is told to stop (SIGTERM, Ctrl-C) is recorded as stopped and leaves with code 143; `resume=RUN` goes on.
+    A run that is told to stop (SIGTERM, Ctrl-C) is recorded as stopped and leaves with code 143; `resume=RUN`
+    goes on.
     """
     _quieten(config)
     seed_everything(config.seed, workers=True, verbose=False)
@@ -42,7 +45,9 @@ def train(config: DictConfig, info: RunInfo) -> float:
         parts = build_parts(config)
         trainer = _trainer(config, info, record, parts)
         with relaunching_as_worker(info.folder):
-            trainer.fit(parts.family, parts.data, ckpt_path=_checkpoint(config, info, trainer), weights_only=False)
+            trainer.fit(
+                parts.family, parts.data, ckpt_path=_checkpoint(config, info, trainer), weights_only=False
+            )
         _judge(trainer, parts, record)
         status = "finished"
     except (SIGTERMException, KeyboardInterrupt) as stop:
@@ -59,6 +64,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
             record.close(status, error)
             finish_wandb(record, status)
         _forget_processes()
+    _say_outcome(record)
     return float(record.data["metrics"]["best"]["val/psnr"])
 
 
@@ -71,6 +77,8 @@ def _quieten(config: DictConfig) -> None:
         ".*dataloader is not resumable.*",  # the sampler skips what is done
         ".*`training_step` returned `None`.*",  # a GAN steps by hand
         ".*sync_dist=True.*",  # scores are already summed over all processes
+        ".*in eval mode at the start of training.*",  # the averaged copy
+        ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
     ):
         warnings.filterwarnings("ignore", message=text)
     if config.threads:
@@ -112,7 +120,8 @@ def _checkpoint(config: DictConfig, info: RunInfo, trainer: Trainer) -> Path | N
 
 
 def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
-    """Validates the last weights if nothing has yet, then scores the best checkpoint on the held-out photos."""
+    """Validates the last weights if nothing has yet, then scores the best checkpoint on the held-out
+    photos."""
     last = record.data["metrics"]["last"]
     if last is None or last["step"] != parts.family.steps_done():
         trainer.validate(parts.family, parts.data, verbose=False)
@@ -121,6 +130,20 @@ def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
         return
     trainer.test(parts.family, parts.data, ckpt_path=best, verbose=False, weights_only=False)
     record.take_test(parts.family.scores)
+
+
+def _say_outcome(record: RunRecord) -> None:
+    if rank_zero_only.rank != 0:
+        return
+    test = record.data["test"]
+    held_out = f"held-out photos {test['input_psnr']:.2f} -> {test['psnr']:.2f} dB · " if test else ""
+    Console(stderr=True).print(f"{held_out}{_shortest(record.info.folder)}", highlight=False, soft_wrap=True)
+
+
+def _shortest(folder: Path) -> Path:
+    """As a person would type it from here."""
+    folder = folder.resolve()
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
 
 
 def _forget_processes() -> None:

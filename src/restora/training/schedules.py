@@ -1,4 +1,5 @@
-"""Learning-rate schedules: functions from the share of the training that is done, in [0,1], to a factor on the base rate.
+"""Learning-rate schedules: functions from the share of the training that is done, in [0,1], to a factor on
+the base rate.
 
 A schedule in shares serves a run of any length, counted in steps or in minutes, and has no state to save.
 """
@@ -10,15 +11,15 @@ from collections.abc import Sequence
 class Constant:
     """The base rate throughout."""
 
-    def __call__(self, progress: float) -> float:  # noqa: ARG002
+    def __call__(self, progress: float) -> float:
         return 1.0
 
 
 class Cosine:
     """Half a cosine from 1 down to `final` (Loshchilov and Hutter, "SGDR", ICLR 2017, one cycle).
 
-    The first `hold` of the training keeps the base rate (Restormer: 92,000 of 300,000 steps); before it, `warmup` of the
-    training rises linearly from a hundredth.
+    The first `hold` of the training keeps the base rate (Restormer: 92,000 of 300,000 steps); before it,
+    `warmup` of the training rises linearly from a hundredth.
     """
 
     def __init__(self, *, final: float = 0.0, warmup: float = 0.0, hold: float = 0.0) -> None:
@@ -41,7 +42,9 @@ class MultiStep:
 
     def __init__(self, *, milestones: Sequence[float], gamma: float = 0.5) -> None:
         if any(not 0 < milestone < 1 for milestone in milestones):
-            raise ValueError(f"schedule.milestones are shares of the training in (0, 1), got {list(milestones)}")
+            raise ValueError(
+                f"schedule.milestones are shares of the training in (0, 1), got {list(milestones)}"
+            )
         self.milestones, self.gamma = sorted(milestones), gamma
 
     def __call__(self, progress: float) -> float:

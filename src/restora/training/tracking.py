@@ -1,8 +1,10 @@
-"""Weights & Biases: one run per training, offline unless asked otherwise, and never in the way of the training.
+"""Weights & Biases: one run per training, offline unless asked otherwise, and never in the way of the
+training.
 
-Enters: the logger's configuration and what a run records. Leaves: curves, a best-value summary, a table of validation photos
-and the best checkpoint as an artifact. Online mode is tried only where a key and a connection are found; otherwise the run is
-kept offline with one line that says so, and `wandb sync` sends it later.
+Enters: the logger's configuration and what a run records. Leaves: curves, a best-value summary, a table of
+validation photos and the best checkpoint as an artifact. Online mode is tried only where a key and a
+connection are found; otherwise the run is kept offline with one line that says so, and `wandb sync` sends it
+later.
 """
 
 import logging
@@ -49,7 +51,9 @@ def start_wandb(
     if mode == "disabled" or rank_zero_only.rank != 0:
         return None
     if mode == "online" and (obstacle := _obstacle()):
-        log.warning("W&B: %s; this run is kept offline. Send it later with: wandb sync %s", obstacle, info.folder)
+        log.warning(
+            "W&B: %s; this run is kept offline. Send it later with: wandb sync %s", obstacle, info.folder
+        )
         mode = "offline"
     folder = info.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
@@ -113,27 +117,28 @@ def _first_line(error: BaseException) -> str:
 
 
 class WandbPhotos(Callback):
-    """Shows validation photos in W&B: triptychs as training goes, and at the end a table and the best checkpoint.
+    """Shows validation photos in W&B: triptychs as training goes, and at the end a table and the best
+    checkpoint.
 
-    `photos` of the validation photos are kept, each reduced to `longest_side` pixels for the screen. The first process
-    sees only its own share of the photos under DDP.
+    `photos` of the validation photos are kept, each reduced to `longest_side` pixels for the screen. The
+    first process sees only its own share of the photos under DDP.
     """
 
     def __init__(self, record: RunRecord, *, photos: int = 4, longest_side: int = 512) -> None:
         self.record, self.photos, self.longest_side = record, photos, longest_side
         self.rows: list[list[Any]] = []
 
-    def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.rows = []
 
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        module: LightningModule,  # noqa: ARG002
+        module: LightningModule,
         outputs: Any,
         batch: Batch,
-        batch_index: int,  # noqa: ARG002
-        dataloader_idx: int = 0,  # noqa: ARG002
+        batch_index: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if _run(trainer) is None or trainer.sanity_checking:
             return
@@ -141,14 +146,14 @@ class WandbPhotos(Callback):
             kinds = (batch.degraded[index], outputs["restored"][index], batch.clean[index])
             self.rows.append([name, *[self._small(photo) for photo in kinds], float(outputs["psnr"][index])])
 
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         run = _run(trainer)
         if run is None or trainer.sanity_checking or not self.rows:
             return
         name, _, restored, _, psnr = self.rows[0]
         run.log({"val/photo": wandb.Image(restored, caption=f"{name}: {psnr:.2f} dB")}, commit=False)
 
-    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:  # noqa: ARG002
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         run = _run(trainer)
         if run is None:
             return
@@ -158,7 +163,9 @@ class WandbPhotos(Callback):
         run.log({"validation photos": table})
         best = self.record.info.folder / "checkpoints" / "best.ckpt"
         if best.exists():
-            artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model", metadata=self.record.data["metrics"]["best"])
+            artifact = wandb.Artifact(
+                f"checkpoint-{run.id}", type="model", metadata=self.record.data["metrics"]["best"]
+            )
             artifact.add_file(str(best), policy="immutable", skip_cache=True)
             run.log_artifact(artifact, aliases=["best"])
 
@@ -176,10 +183,13 @@ def _run(trainer: Trainer) -> Any:
 
 
 def finish_wandb(record: RunRecord, status: str) -> None:
-    """Closes this process's run, with the held-out scores in its summary; the next job of a sweep opens its own."""
+    """Closes this process's run, with the held-out scores in its summary; the next job of a sweep opens its
+    own."""
     run = wandb.run
     if run is None:
         return
     if record.data["test"]:
-        run.summary.update({f"test/{key}": record.data["test"][key] for key in ("psnr", "ssim", "input_psnr")})
+        run.summary.update(
+            {f"test/{key}": record.data["test"][key] for key in ("psnr", "ssim", "input_psnr")}
+        )
     run.finish(exit_code=0 if status == "finished" else 1)

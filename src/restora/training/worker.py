@@ -1,6 +1,7 @@
 """A further process of a distributed run: `python worker.py RUN_FOLDER`, started by the first process.
 
-Whatever else is on the command line (Lightning adds Hydra overrides) is about folders that the first process looks after.
+Whatever else is on the command line (Lightning adds Hydra overrides) is about folders that the first process
+looks after.
 """
 
 import json

@@ -1,0 +1,152 @@
+"""What each family does differently, seen from outside."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback
+from torch import nn
+
+from restora.families.base import Family
+from restora.families.ema import averaged_copy, update_average
+from restora.families.nafnet import NAFNetFamily
+from restora.families.residual_cnn import ResidualCNN
+from restora.families.transformer import TransformerFamily
+from restora.families.unet import UNetFamily
+from restora.metrics.image import psnr
+from restora.networks.dncnn import DnCNN
+from restora.networks.nafnet import NAFNet
+from restora.training.schedules import Constant, Cosine
+from restora.types import Batch
+
+
+def recipe(**changes: Any) -> dict[str, Any]:
+    torch.manual_seed(0)
+    options = {
+        "network": DnCNN(in_channels=3, depth=3, channels=8, batch_norm=True, bias=True),
+        "loss": nn.MSELoss(),
+        "optimizer": partial(torch.optim.SGD, lr=0.1),
+        "schedule": Constant(),
+    }
+    return options | changes
+
+
+def nafnet() -> NAFNet:
+    torch.manual_seed(0)
+    network = NAFNet(width=8, encoder_blocks=[1], middle_blocks=1, decoder_blocks=[1])
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network
+
+
+def test_average_follows_the_written_rule() -> None:
+    network = nn.Linear(3, 2)
+    average = averaged_copy(network)
+    before = average.weight.clone()
+    with torch.no_grad():
+        network.weight += 1.0
+    update_average(average, network, decay=0.9, updates=1)
+    decay = min(0.9, 2 / 11)
+    torch.testing.assert_close(average.weight, decay * before + (1 - decay) * network.weight)
+    assert not average.weight.requires_grad
+
+
+def test_the_average_is_what_is_judged_and_it_lags(fit: Callable) -> None:
+    family = Family(**recipe(ema_decay=0.99))
+    start = [p.clone() for p in family.network.parameters()]
+    fit(family, steps=3)
+    assert family.evaluation_network() is family.ema
+    moved = [not torch.equal(a, b) for a, b in zip(start, family.network.parameters(), strict=True)]
+    assert all(moved)
+    for average, last in zip(family.ema.parameters(), family.network.parameters(), strict=True):
+        assert not torch.equal(average, last)
+
+
+def test_learning_rate_is_a_function_of_progress(fit: Callable) -> None:
+    family = Family(**recipe(schedule=Cosine(final=0.0)))
+    seen: list[float] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer, module, *_: Any) -> None:
+            seen.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit(family, steps=4, callbacks=[Watch()])
+    expected = [0.1 * 0.5 * (1 + math.cos(math.pi * step / 4)) for step in range(4)]
+    assert seen == pytest.approx(expected)
+
+
+def test_scores_are_per_photo_rounded_and_sorted(fit: Callable) -> None:
+    family = Family(**recipe(ema_decay=None))
+    trainer = fit(family, steps=2)
+    names = [row["name"] for row in family.scores]
+    assert names == sorted(names)
+    assert len(names) == 8
+    batch = Batch(**trainer.datamodule.photos[1])
+    with torch.no_grad():
+        restored = family.network.eval()(batch.degraded).clamp(0, 1).mul(255).round().div(255)
+    expected = psnr(restored, batch.clean)
+    rows = {row["name"]: row for row in family.scores}
+    # the last validation ran after the last step, on the same weights
+    assert rows["1a.png"]["psnr"] == pytest.approx(float(expected[0]), abs=1e-3)
+    mean = math.fsum(row["psnr"] for row in family.scores) / 8
+    assert float(trainer.callback_metrics["val/psnr"]) == pytest.approx(mean, rel=1e-6)
+
+
+def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> None:
+    family = ResidualCNN(**recipe(initialisation="orthogonal", adjustable_clip=1e-4))
+    weight = family.network.model[0].weight.flatten(1)  # (8, 27)
+    torch.testing.assert_close(weight @ weight.T, torch.eye(8), atol=1e-5, rtol=0)
+    before = [p.clone() for p in family.network.parameters()]
+    fit(family, steps=1)
+    # |gradient| <= theta / rate, so one SGD step moves nothing by more than theta
+    largest = max((a - b).abs().max() for a, b in zip(before, family.network.parameters(), strict=True))
+    assert 0 < float(largest) <= 1e-4 * 1.001
+
+
+def test_nafnet_trains_on_psnr_and_is_judged_locally(fit: Callable) -> None:
+    options = recipe(network=nafnet())
+    options.pop("loss")
+    family = NAFNetFamily(**options, local_converter=(16, 16))
+    x = torch.rand(1, 3, 40, 40)
+    restored, clean = family.network(x), torch.rand(1, 3, 40, 40)
+    assert float(family.loss(restored, clean)) == pytest.approx(-float(psnr(restored, clean)[0]), abs=1e-3)
+    local = family.evaluation_network()
+    with torch.no_grad():
+        assert (local(x) - family.ema(x)).abs().max() > 1e-4  # other statistics than the whole photo's
+    fit(family, steps=1)
+
+
+def test_unet_weighs_holes_and_scales() -> None:
+    known = torch.tensor([[[[1.0, 0.0]]]])
+    restored, clean = torch.tensor([[[[1.0, 3.0]]]]), torch.zeros(1, 1, 1, 2)
+    family = UNetFamily(**recipe(loss=nn.L1Loss(), hole_weight=6.0))
+    loss = family._masked_loss(restored, clean, known)
+    assert float(loss) == pytest.approx((1 * 1 + 6 * 3) / 2)
+    with pytest.raises(ValueError, match="side outputs"):
+        UNetFamily(**recipe(scale_weights=[1.0, 0.5]))
+
+
+def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) -> None:
+    stages = [
+        {"start_step": 0, "patch_size": 24, "batch_size": 2},
+        {"start_step": 2, "patch_size": 32, "batch_size": 2},
+    ]
+    fit(TransformerFamily(**recipe(stages=stages)), steps=2)
+    with pytest.raises(ValueError, match="step 2 should train on patches of 32, got 24"):
+        fit(TransformerFamily(**recipe(stages=stages)), steps=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: Family(**recipe(ema_decay=1.5)), "family.ema_decay"),
+        (lambda: ResidualCNN(**recipe(initialisation="xavier")), "family.initialisation"),
+        (lambda: UNetFamily(**recipe(scale_weights=[])), "family.scale_weights"),
+    ],
+)
+def test_bad_values_are_named(make: Callable[[], Family], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        make()
