@@ -200,9 +200,9 @@ def _png_chunks_from(metadata: Metadata) -> list[tuple[bytes, bytes]]:
 def _tiff(values: Pixels, metadata: Metadata) -> bytes:
     """(H,W,C) -> TIFF file of one deflated strip with horizontal differencing."""
     height, width, channels = values.shape
-    tags = TiffImagePlugin.ImageFileDirectory_v2()  # in the machine's byte order, like the pixels below
+    tags = TiffImagePlugin.ImageFileDirectory_v2()  # little-endian
     differences = np.concatenate([values[:, :1], values[:, 1:] - values[:, :-1]], axis=1)
-    strip = zlib.compress(np.ascontiguousarray(differences).tobytes(), 6)
+    strip = zlib.compress(differences.astype(values.dtype.newbyteorder("<")).tobytes(), 6)
     _describe(tags, metadata)
     tags[256], tags[257] = width, height
     tags[258] = (values.dtype.itemsize * 8,) * channels

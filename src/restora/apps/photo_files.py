@@ -104,7 +104,7 @@ def read_photo(path: Path) -> Photo:
             else:
                 pixels, alpha = _decode_8_bit(image, metadata)
     except UnidentifiedImageError as error:
-        raise ValueError("is not a photo in any format that can be read") from error
+        raise ValueError("is not a photo, or of a kind that cannot be read") from error
     except (OSError, SyntaxError, struct.error, zlib.error, cv2.error, Image.DecompressionBombError) as error:
         raise ValueError(f"cannot be decoded: {error}") from error
     return Photo(pixels, alpha, metadata)

@@ -101,9 +101,8 @@ class Restorer:
         self.sigma = sigma
         self.description = description
         prepared = prepare_network(network, local_converter)
-        self.network = prepared.to(device=self.device, dtype=torch.float32).to(
-            memory_format=torch.channels_last
-        )
+        moved = prepared.to(device=self.device, dtype=torch.float32)
+        self.network: Network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._at_once = 1 if self.device.type == "cpu" else TILES_AT_ONCE_ON_GPU
 
     @classmethod
