@@ -29,7 +29,7 @@ def tiny_network(seed: int = 0, **arguments: Any) -> DnCNN:
     return network.eval()
 
 
-def write_checkpoint(path: Path, network: nn.Module, **entries: Any) -> Path:
+def write_checkpoint(path: Path, network: nn.Module, /, **entries: Any) -> Path:
     """A Lightning checkpoint: averaged weights are the network's, raw weights are other ones."""
     state = {f"ema.{name}": value.clone() for name, value in network.state_dict().items()}
     state |= {f"network.{name}": value.clone() + 0.01 for name, value in network.state_dict().items()}

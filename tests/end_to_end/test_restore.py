@@ -1,0 +1,221 @@
+"""From a run folder to restored photos, through the commands a person types."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_run
+
+from restora.apps.export import main as export
+from restora.apps.restore import main as restore
+from restora.artifact.model_folder import load_model_folder
+from restora.networks.dncnn import FDnCNN
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("runs") / "job")
+
+
+@pytest.fixture(scope="module")
+def model(run):
+    assert export([str(run), "--no-onnx"]) == 0
+    return run / "model"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A tree of four photos and a file that is none."""
+    folder = tmp_path / "photos"
+    (folder / "album" / "old").mkdir(parents=True)
+    Image.fromarray(photo()).save(folder / "a.png")
+    Image.fromarray(photo(seed=1)).save(folder / "b.JPG")
+    Image.fromarray(photo(33, 47)).convert("L").save(folder / "album" / "c.tif")
+    Image.fromarray(photo(9, 5)).save(folder / "album" / "old" / "d.webp")
+    (folder / "album" / "notes.txt").write_text("summer")
+    (folder / "._a.png").write_bytes(b"left by another system")
+    return folder
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+NAMES = ["a.png", "album/c.tif", "album/old/d.webp", "b.JPG"]
+
+
+def test_a_tree_of_photos_keeps_names_and_tree_and_is_restored(model, photos, tmp_path):
+    assert restore([str(model), str(photos), str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert files(tmp_path / "out") == NAMES
+    with Image.open(tmp_path / "out" / "a.png") as image:
+        restored = np.asarray(image)
+    _, network = load_model_folder(model)
+    with torch.no_grad():
+        x = torch.from_numpy(photo()).permute(2, 0, 1)[None] / 255
+        expected = network(x).clamp(0, 1).mul(255).round()[0].permute(1, 2, 0).numpy()
+    assert np.abs(restored - expected).max() <= 1
+    assert not np.array_equal(restored, photo())
+
+
+def test_one_broken_photo_is_named_and_the_rest_goes_on(model, photos, tmp_path, capsys):
+    (photos / "album" / "broken.jpg").write_bytes((photos / "b.JPG").read_bytes()[:900])
+    (photos / "moving.gif").write_bytes(b"GIF89a")
+    assert restore([str(model), str(photos), str(tmp_path / "out")]) == 1
+    assert files(tmp_path / "out") == NAMES
+    errors = capsys.readouterr().err
+    assert "album/broken.jpg: cannot be decoded" in errors
+    assert "moving.gif: .gif is not a format that can be written" in errors
+
+
+def test_exit_code_and_messages_of_the_command(model, photos, tmp_path):
+    """In a process of its own: 0, then 1 with a broken photo, then 2 with one message where an argument is
+    wrong."""
+
+    def command(*arguments):
+        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        made = [sys.executable, "-m", "restora", "restore", *map(str, arguments)]
+        return subprocess.run(made, capture_output=True, text=True, env=environment, check=False)
+
+    done = command(model, photos / "a.png", tmp_path / "a.png")
+    assert (done.returncode, "restored 1 of 1 photos" in done.stdout) == (0, True)
+    (photos / "b.JPG").write_bytes(b"\xff\xd8\xff")
+    done = command(model, photos, tmp_path / "out")
+    assert (done.returncode, "b.JPG" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
+    done = command(tmp_path / "nothing", photos, tmp_path / "out2")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "there is no model folder" in done.stderr
+
+
+def test_single_photo_into_a_file_or_a_folder(model, photos, tmp_path):
+    assert restore([str(model), str(photos / "a.png"), str(tmp_path / "new" / "other.jpg")]) == 0
+    assert restore([str(model), str(photos / "a.png"), str(tmp_path / "folder")]) == 0
+    with Image.open(tmp_path / "new" / "other.jpg") as image:
+        assert (image.format, image.size) == ("JPEG", (84, 60))
+    assert files(tmp_path / "folder") == ["a.png"]
+
+
+def test_existing_outputs_are_replaced_or_skipped_as_told(model, photos, tmp_path):
+    out = tmp_path / "out"
+    assert restore([str(model), str(photos), str(out)]) == 0
+    (out / "a.png").write_bytes(b"mine")
+    with pytest.raises(ValueError, match=r"exists \(and 3 more\).*--overwrite"):
+        restore([str(model), str(photos), str(out)])
+    (out / "b.JPG").unlink()
+    assert restore([str(model), str(photos), str(out), "--skip-existing"]) == 0
+    assert (out / "a.png").read_bytes() == b"mine"
+    assert (out / "b.JPG").is_file()
+    assert restore([str(model), str(photos), str(out), "--skip-existing"]) == 0
+    assert restore([str(model), str(photos), str(out), "--overwrite"]) == 0
+    assert (out / "a.png").read_bytes() != b"mine"
+
+
+@pytest.mark.parametrize("output", [".", "../photos", "a.png"])
+def test_inputs_are_never_overwritten(model, photos, output):
+    source = photos if output != "a.png" else photos / "a.png"
+    before = {name: (photos / name).read_bytes() for name in files(photos)}
+    with pytest.raises(ValueError, match="would be overwritten"):
+        restore([str(model), str(source), str(photos / output), "--overwrite"])
+    assert before == {name: (photos / name).read_bytes() for name in files(photos)}
+
+
+def test_outputs_inside_the_input_folder_are_not_restored_again(model, photos):
+    for _ in range(2):
+        assert restore([str(model), str(photos), str(photos / "restored"), "--overwrite"]) == 0
+    assert files(photos / "restored") == NAMES
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [("nowhere", "no photo or folder"), ("album/notes.txt", None), ("empty", "no photos")],
+)
+def test_inputs_without_photos_are_named(model, photos, tmp_path, source, message, capsys):
+    (photos / "empty").mkdir()
+    arguments = [str(model), str(photos / source), str(tmp_path / "out")]
+    if message is None:
+        assert restore(arguments) == 1
+        assert "notes.txt: .txt is not a format" in capsys.readouterr().err
+    else:
+        with pytest.raises(ValueError, match=message):
+            restore(arguments)
+
+
+def test_tiles_make_no_visible_difference(model, photos, tmp_path):
+    for name, options in (("whole", ["--tile", "0"]), ("tiled", ["--tile", "40", "--overlap", "20"])):
+        assert restore([str(model), str(photos / "a.png"), str(tmp_path / name), *options]) == 0
+    whole, tiled = (
+        np.asarray(Image.open(tmp_path / name / "a.png"), dtype=int) for name in ("whole", "tiled")
+    )
+    assert np.abs(whole - tiled).max() <= 1
+
+
+@pytest.mark.parametrize("level", [25, [0, 55]])
+def test_noise_level_comes_from_the_user_or_the_training(level, photos, tmp_path, run):
+    torch.manual_seed(0)
+    network = FDnCNN(**{**ARGUMENTS, "depth": 4})
+    checkpoint = write_checkpoint(
+        tmp_path / "fdncnn.ckpt",
+        network,
+        network={"class": "restora.networks.dncnn.FDnCNN", "arguments": ARGUMENTS},
+        degradation={"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": level},
+    )
+    model = tmp_path / "fdncnn"
+    assert export([str(checkpoint), str(model), "--no-onnx"]) == 0
+    source = str(photos / "a.png")
+    if level == 25:
+        assert restore([str(model), source, str(tmp_path / "default")]) == 0
+    else:
+        with pytest.raises(ValueError, match="give --sigma LEVEL"):
+            restore([str(model), source, str(tmp_path / "default")])
+    for sigma in ("25", "50"):
+        assert restore([str(model), source, str(tmp_path / sigma), "--sigma", sigma]) == 0
+    told = {sigma: (tmp_path / sigma / "a.png").read_bytes() for sigma in ("25", "50")}
+    assert told["25"] != told["50"]
+    if level == 25:
+        assert (tmp_path / "default" / "a.png").read_bytes() == told["25"]
+    assert "--sigma 25" in (model / "README.md").read_text() or level == 25
+
+
+def test_a_noise_level_for_a_model_that_takes_none_is_refused(model, photos, tmp_path):
+    with pytest.raises(ValueError, match="not told a noise level"):
+        restore([str(model), str(photos), str(tmp_path / "out"), "--sigma", "25"])
+
+
+def test_the_best_run_of_a_sweep_is_exported(tmp_path, capsys):
+    write_run(tmp_path / "sweep" / "0_a", psnr=27.0)
+    write_run(tmp_path / "sweep" / "1_b", psnr=29.0, seed=1)
+    assert export(["--best", str(tmp_path / "sweep"), str(tmp_path / "model"), "--no-onnx"]) == 0
+    output = capsys.readouterr().out
+    assert "1_b (29.00 dB)" in output
+    assert "largest difference" in output
+    _, network = load_model_folder(tmp_path / "model")
+    assert torch.equal(network.state_dict()["model.0.weight"], tiny_network(1).state_dict()["model.0.weight"])
+
+
+def test_export_that_fails_its_check_exits_with_1(run, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("restora.artifact.parity.TOLERANCE", 0.0)
+    assert export([str(run), str(tmp_path / "model"), "--no-onnx"]) == 1
+    assert "nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "model").exists()
+
+
+def test_export_checks_on_the_photos_it_is_given(run, tmp_path):
+    Image.fromarray(photo(31, 45)).save(tmp_path / "mine.png")
+    assert (
+        export([str(run), str(tmp_path / "model"), "--no-onnx", "--photos", str(tmp_path / "mine.png")]) == 0
+    )
+    parity = json.loads((tmp_path / "model" / "model.json").read_text())["parity"]
+    assert {checked["name"] for checked in parity["photos"]} == {"mine.png"}
+    assert (parity["photos"][0]["height"], parity["photos"][0]["width"]) == (31, 45)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--best", "a", "b", "c"]])
+def test_export_without_a_source_explains_itself(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        export(arguments)
+    assert stopped.value.code == 2
+    assert "usage: restora export" in capsys.readouterr().err
