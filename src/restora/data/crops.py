@@ -9,14 +9,13 @@ Legend: B samples, C channels, h and w sides of a crop, s scale.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, NotRequired, TypedDict
 
 import cv2
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
-from typing_extensions import NotRequired
 
 from restora.data.photos import Pixels
 from restora.data.schedule import CropSchedule
@@ -174,7 +173,7 @@ def _block(batch: int, height: int, width: int, channels: int) -> Tensor:
     """Memory for a batch (B,h,w,C); in a worker it is shared, so that handing it over copies nothing."""
     if get_worker_info() is None:
         return torch.empty(batch, height, width, channels, dtype=torch.uint8)
-    storage = torch.UntypedStorage._new_shared(batch * height * width * channels)
+    storage: Any = torch.UntypedStorage._new_shared(batch * height * width * channels)  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(batch, height, width, channels)
 
 
@@ -200,7 +199,8 @@ def _composed(transforms: Sequence[Any]) -> Callable[[int, Pixels, Pixels | None
         for name, crop in crops.items():
             if made[name].shape != crop.shape or made[name].dtype != np.uint8:
                 raise ValueError(
-                    f"data.transforms must keep a crop {crop.shape} uint8, got {made[name].shape} {made[name].dtype}"
+                    f"data.transforms must keep a crop uint8 {crop.shape}, got {made[name].dtype} "
+                    f"{made[name].shape}"
                 )
             np.copyto(crop, made[name])
 

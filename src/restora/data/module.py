@@ -1,9 +1,9 @@
 """Photos on the way to a family: packed once, cut into crops, degraded on the device.
 
 Enters: a source of photos and a degradation. Leaves: `Batch`es. What surprises: `batch_size` is the batch of
-all processes together, so that the same configuration trains the same on any number of devices; validation and
-test photos are dealt out to the processes without repeating any, and a process that would get none is given
-one whose `names` are empty, so that it takes part and counts nothing.
+all processes together, so that the same configuration trains the same on any number of devices; validation
+and test photos are dealt out to the processes without repeating any, and a process that would get none is
+given one whose `names` are empty, so that it takes part and counts nothing.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -15,13 +15,16 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Sampler
+from torch import Tensor
+from torch.utils.data import DataLoader
 
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
+from restora.data.errors import DataError
+from restora.data.loaders import TrainingLoader, judging_loader
 from restora.data.packing import pack
 from restora.data.photos import Channels
-from restora.data.schedule import CropSchedule, ResumableSampler, Stage
-from restora.data.sources import SPLITS, DataError, Source, Split
+from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
+from restora.data.sources import SPLITS, Source, Split
 from restora.data.store import LeftOut, PhotoStore
 from restora.degradations.base import Degradation
 from restora.degradations.identity import Identity
@@ -30,7 +33,13 @@ from restora.types import Batch
 
 log = logging.getLogger(__name__)
 _SMALLEST_JUDGED = 32
-"""Sides of validation and test photos, in pixels of the degraded one: below, SSIM and networks have no meaning."""
+"""Sides of validation and test photos, of the degraded one: below it SSIM and deep networks mean little."""
+_SPLITS_OF: dict[str, tuple[Split, ...]] = {
+    "fit": SPLITS,
+    "validate": ("val",),
+    "test": ("test",),
+    "predict": (),
+}
 
 
 class PhotoData(LightningDataModule):
@@ -38,10 +47,11 @@ class PhotoData(LightningDataModule):
 
     `patch_size` is of the clean photo. `batch_size` counts the crops of one training batch on all processes
     together. `steps_per_epoch` is only how often Lightning's epochs turn: crops are drawn in passes over the
-    photos. `stages` replaces both numbers from given training batches on (`start_step`, `patch_size`,
-    `batch_size`), for progressive learning. `val_crop` judges the centre of validation photos alone; test photos
-    are always whole. `geometry` turns training crops: `d4` by all eight symmetries, `hflip` by mirroring,
-    `none`. `transforms` are further albumentations transforms of the clean crop.
+    photos. `stages` replaces both sizes from given training batches on (`start_step`, `patch_size`,
+    `batch_size`), for progressive learning. `val_crop` judges only the centre of validation photos; test
+    photos are always whole. `geometry` turns training crops: `d4` by all eight symmetries of the square,
+    `hflip` by mirroring, `none`. `transforms` are further albumentations transforms of the clean crop.
+    `workers` are processes that cut training crops.
     """
 
     def __init__(
@@ -63,7 +73,7 @@ class PhotoData(LightningDataModule):
     ) -> None:
         super().__init__()
         self.source, self.store_dir, self.degradation = source, Path(store_dir), degradation
-        self.stages = _stages(stages, patch_size, batch_size)
+        self.stages = read_stages(stages, patch_size, batch_size)
         self.steps_per_epoch, self.val_crop = steps_per_epoch, val_crop
         self.channels, self.geometry = channels, geometry
         self.transforms, self.workers, self.seed = list(transforms or ()), workers, seed
@@ -74,7 +84,7 @@ class PhotoData(LightningDataModule):
     def _check(self) -> None:
         if self.source.paired and not isinstance(self.degradation, Identity):
             raise ValueError(
-                f"the photos of {self.source.name} come with their degraded partners, so degradation="
+                f"the photos of {self.source.name} come with their degraded partners, so the degradation "
                 f"{type(self.degradation).__name__} would not be used: set degradation=identity"
             )
         if self.channels not in ("rgb", "gray"):
@@ -95,8 +105,8 @@ class PhotoData(LightningDataModule):
         for stage in self.stages:
             if stage.patch_size % self.scale:
                 raise ValueError(
-                    f"data.patch_size={stage.patch_size} is of the clean photo and must be a multiple of the scale "
-                    f"{self.scale}: set {max(stage.patch_size // self.scale, 1) * self.scale}"
+                    f"data.patch_size={stage.patch_size} is of the clean photo and must be a multiple of the "
+                    f"scale {self.scale}: set {max(stage.patch_size // self.scale, 1) * self.scale}"
                 )
 
     @property
@@ -114,31 +124,34 @@ class PhotoData(LightningDataModule):
         """Whether the source holds photos back for the end."""
         return bool(self.source.photos("test"))
 
-    # --- packing ------------------------------------------------------------------------------------------------
+    # --- packing --------------------------------------------------------------------------------------------
 
     def prepare_data(self) -> None:
         """Packs the photos of all splits, unless that is done, and names the files that cannot be used."""
         self.source.check()
         for split in SPLITS:
-            store = self._pack(split)
-            if store is not None:
-                _say_what_is_left_out(split, [*store.left_out, *self.too_small(store, split)])
+            store = self.store(split)
+            if store is not None and (gone := self.left_out(store, split)):
+                listed = "\n".join(f"  {file.path}: {file.reason}" for file in gone[:20])
+                more = f"\n  and {len(gone) - 20} more" if len(gone) > 20 else ""
+                log.warning("%d files for %s are left out:\n%s%s", len(gone), split, listed, more)
 
     def setup(self, stage: str) -> None:
         """Opens the packed stores. Raises `DataError` or ValueError for what these photos cannot give."""
-        if self.source.paired:
-            self._check_patches()
-        for split in SPLITS if stage == "fit" else (_SPLIT_OF[stage],):
-            store = self._pack(split)
+        self._check_patches()
+        for split in _SPLITS_OF[stage]:
+            store = self.store(split)
             if store is not None:
                 self._stores[split] = store
         for part in self.stages:
             if part.batch_size % self._world_size:
                 raise ValueError(
-                    f"data.batch_size={part.batch_size} is shared by {self._world_size} processes: set a multiple of it"
+                    f"data.batch_size={part.batch_size} is shared by {self._world_size} processes: set a "
+                    f"multiple of {self._world_size}"
                 )
 
-    def _pack(self, split: Split) -> PhotoStore | None:
+    def store(self, split: Split) -> PhotoStore | None:
+        """The packed photos of a split, packed now if they are not; None if the source has no such split."""
         files = self.source.photos(split)
         if not files:
             return None
@@ -147,15 +160,16 @@ class PhotoData(LightningDataModule):
             files, store_dir=self.store_dir, name=name, channels=self.channels, scale=self.source.scale
         )
 
-    def too_small(self, store: PhotoStore, split: Split) -> list[LeftOut]:
-        """The photos of a store that no crop fits into, or that are too small to be judged."""
+    def left_out(self, store: PhotoStore, split: Split) -> list[LeftOut]:
+        """The files that could not be packed, and the photos that are too small for this split."""
         least = self._least_side(split)
         sizes = ((entry, usable_size(entry, self.scale)) for entry in store.entries)
-        return [
+        small = [
             LeftOut(entry.path, f"is too small: {width}x{height}, at least {least}x{least} is needed")
             for entry, (height, width) in sizes
             if min(height, width) < least
         ]
+        return [*store.left_out, *small]
 
     def _least_side(self, split: Split) -> int:
         if split == "train":
@@ -167,16 +181,16 @@ class PhotoData(LightningDataModule):
         if split not in self._stores:
             raise DataError(f"{self.source.name} has no photos for {split}")
         store, least = self._stores[split], self._least_side(split)
-        numbers = [i for i, entry in enumerate(store.entries) if min(usable_size(entry, self.scale)) >= least]
+        sides = [min(usable_size(entry, self.scale)) for entry in store.entries]
+        numbers = [number for number, side in enumerate(sides) if side >= least]
         if not numbers:
-            largest = max(min(usable_size(entry, self.scale)) for entry in store.entries)
-            mend = f"set data.patch_size to {largest} or less" if split == "train" else "give larger photos"
+            mend = f"set data.patch_size to {max(sides)} or less" if split == "train" else "give larger ones"
             raise DataError(f"all photos for {split} are smaller than {least}x{least}: {mend}")
         return store, numbers
 
-    # --- loaders ------------------------------------------------------------------------------------------------
+    # --- loaders --------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> DataLoader[PhotoBatch]:
+    def train_dataloader(self) -> TrainingLoader:
         store, photos = self._usable("train")
         schedule = CropSchedule(
             seed=self.seed,
@@ -194,9 +208,8 @@ class PhotoData(LightningDataModule):
             geometry=self.geometry,
             transforms=self.transforms,
         )
-        return self._loader(
-            batches, ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
-        )
+        sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
+        return TrainingLoader(batches, sampler, workers=self.workers, pin_memory=self._pin_memory)
 
     def val_dataloader(self) -> DataLoader[PhotoBatch]:
         return self._judging_loader("val", self.val_crop)
@@ -215,22 +228,18 @@ class PhotoData(LightningDataModule):
             crop=crop,
             counted=bool(own),
         )
-        return self._loader(whole, None)
-
-    def _loader(self, dataset: Any, sampler: Sampler[int] | None) -> DataLoader[PhotoBatch]:
-        trainer = self.trainer
-        return DataLoader(
-            dataset,
-            batch_size=None,  # a dataset gives whole batches
-            sampler=sampler,
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
-        )
+        return judging_loader(whole, pin_memory=self._pin_memory)
 
     def _batches_done(self) -> int:
-        """Training batches done since the run began, over resumptions."""
-        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        """Training batches done since the run began, over resumptions.
+
+        `processed` is right wherever a checkpoint may be written: it counts a batch as soon as its step is
+        made, and Lightning repeats none of those.
+        """
+        if self.trainer is None:
+            return 0
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(total.processed)
 
     @property
     def _rank(self) -> int:
@@ -240,7 +249,11 @@ class PhotoData(LightningDataModule):
     def _world_size(self) -> int:
         return 1 if self.trainer is None else self.trainer.world_size
 
-    # --- on the device ------------------------------------------------------------------------------------------
+    @property
+    def _pin_memory(self) -> bool:
+        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
+
+    # --- on the device --------------------------------------------------------------------------------------
 
     def on_after_batch_transfer(self, batch: PhotoBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """uint8 -> float32 in [0,1] -> degraded, on the device that the batch has reached."""
@@ -251,34 +264,6 @@ class PhotoData(LightningDataModule):
         return Batch(clean, degraded.image, degraded.condition, batch["names"])
 
 
-_SPLIT_OF: dict[str, Split] = {"validate": "val", "test": "test", "predict": "test"}
-
-
-def _stages(
-    stages: Sequence[Mapping[str, int]] | None, patch_size: int, batch_size: int
-) -> tuple[Stage, ...]:
-    rows = [Stage(**stage) for stage in stages] if stages else [Stage(0, patch_size, batch_size)]
-    starts = [row.start_step for row in rows]
-    if starts[0] != 0 or sorted(set(starts)) != starts:
-        raise ValueError(f"data.stages begin at start_step 0 and rise, got {starts}")
-    for row in rows:
-        if row.patch_size < 1 or row.batch_size < 1:
-            raise ValueError(f"data.patch_size and data.batch_size are at least 1, got {row}")
-    return tuple(rows)
-
-
-def _to_float(photos: torch.Tensor) -> torch.Tensor:
+def _to_float(photos: Tensor) -> Tensor:
     """uint8 -> float32 in [0,1], in the plain memory order that degradations may count on."""
     return photos.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-
-
-def _as_it_is(batch: PhotoBatch) -> PhotoBatch:
-    return batch
-
-
-def _say_what_is_left_out(split: str, files: Sequence[LeftOut]) -> None:
-    if not files:
-        return
-    listed = "\n".join(f"  {file.path}: {file.reason}" for file in files[:20])
-    more = f"\n  and {len(files) - 20} more" if len(files) > 20 else ""
-    log.warning("%d photos for %s are left out:\n%s%s", len(files), split, listed, more)

@@ -7,22 +7,23 @@ that could be taken for a store, and the next process to build it clears the rem
 system releases when its holder dies lets one process build and the others wait.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
 import multiprocessing
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
 
-from restora.data.photos import Channels, PhotoError, channel_count, photo_size, read_photo
-from restora.data.progress import progress
+from restora.data.errors import DataError, PhotoError
+from restora.data.locking import sole_process
+from restora.data.photos import Channels, channel_count, photo_size, read_photo
+from restora.data.progress import Advance, progress
 from restora.data.store import FORMAT, INDEX, PIXELS, Entry, LeftOut, PhotoStore, Plane
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ class PhotoFile:
     clean: Path
     degraded: Path | None = None
 
+    @property
+    def paths(self) -> list[Path]:
+        """The files that it consists of."""
+        return [self.clean] if self.degraded is None else [self.clean, self.degraded]
+
 
 def pack(
     files: Sequence[PhotoFile],
@@ -52,44 +58,38 @@ def pack(
     """The packed store of `files`, built now unless it stands already.
 
     `scale` is that between the clean and the degraded photo of a pair. `processes` null takes one per core.
-    Files that cannot be used are left out and named in `PhotoStore.left_out`; ValueError if none is left.
+    Files that cannot be used are left out and named in `PhotoStore.left_out`; `DataError` if none is left.
     """
     folder = store_dir / f"{name}-{_fingerprint(files, channels, scale)}"
     if not (folder / INDEX).exists():
-        store_dir.mkdir(parents=True, exist_ok=True)
-        with _sole_builder(folder):
+        lock = folder.with_name(f".{folder.name}.lock")
+        with sole_process(lock, doing=f"packing {folder.name}"):
             if not (folder / INDEX).exists():
-                _build(files, folder, channels, scale, processes or os.cpu_count() or 1)
+                _build(files, folder, channels, scale, processes or _cores())
     return PhotoStore(folder=folder)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _fingerprint(files: Sequence[PhotoFile], channels: Channels, scale: int) -> str:
     digest = hashlib.blake2b(f"{FORMAT} {channels} {scale}".encode(), digest_size=8)
     for file in files:
         digest.update(f"\n{file.name}".encode())
-        for path in (file.clean, file.degraded):
-            if path is not None:
+        for path in file.paths:
+            try:
                 status = path.stat()
                 digest.update(f"\t{status.st_size} {status.st_mtime_ns}".encode())
+            except OSError:  # a link to nowhere: it will be left out, by name
+                digest.update(b"\tmissing")
     return digest.hexdigest()
-
-
-@contextmanager
-def _sole_builder(folder: Path) -> Iterator[None]:
-    """Holds the lock of one store; waits, and says so, while another process builds it."""
-    lock = folder.with_name(f".{folder.name}.lock")
-    with lock.open("w") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.warning("another process is packing %s: waiting for it", folder.name)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: int, processes: int) -> None:
     draft = folder.with_name(f".{folder.name}.draft")
-    if draft.exists():  # we hold the lock: whoever wrote this is dead
+    if draft.exists():  # the lock is ours: whoever wrote this is dead
         log.info("clearing the remains of an interrupted packing of %s", folder.name)
         shutil.rmtree(draft)
     draft.mkdir()
@@ -100,33 +100,33 @@ def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: 
     entries = _entries(files, planes, left_out, scale)
     if not entries:
         path, reason = next(iter(left_out.items()))
-        raise ValueError(f"none of {len(files)} photos can be used; the first is {path}: {reason}")
-    rows = [_row(entry) for entry in entries]
-    gone = [asdict(LeftOut(str(path), reason)) for path, reason in sorted(left_out.items())]
-    index = {"format": FORMAT, "channels": channel_count(channels), "photos": rows, "left_out": gone}
+        raise DataError(f"none of {len(files)} photos can be used; the first is {path}: {reason}")
+    index = {
+        "format": FORMAT,
+        "channels": channel_count(channels),
+        "photos": [_row(entry) for entry in entries],
+        "left_out": [asdict(LeftOut(str(path), reason)) for path, reason in sorted(left_out.items())],
+    }
     with (draft / INDEX).open("w") as handle:
         json.dump(index, handle)
         handle.flush()
         os.fsync(handle.fileno())
     draft.rename(folder)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
 def _lay_out(files: Sequence[PhotoFile], channels: int, left_out: dict[Path, str]) -> dict[Path, Plane]:
-    """A place in the file for every picture whose header can be read; one that is named twice has one place."""
+    """A place in the file for every picture whose header can be read; one named twice has one place."""
     planes: dict[Path, Plane] = {}
     end = 0
-    for file in files:
-        for path in (file.clean, file.degraded):
-            if path is None or path in planes or path in left_out:
-                continue
-            try:
-                height, width = photo_size(path)
-            except PhotoError as error:
-                left_out[path] = error.reason
-                continue
-            planes[path] = Plane(end, height, width)
-            end += -(-height * width * channels // _ALIGNMENT) * _ALIGNMENT
+    for path in dict.fromkeys(path for file in files for path in file.paths):
+        try:
+            height, width = photo_size(path)
+        except PhotoError as error:
+            left_out[path] = error.reason
+            continue
+        planes[path] = Plane(end, height, width)
+        end += -(-height * width * channels // _ALIGNMENT) * _ALIGNMENT
     return planes
 
 
@@ -134,9 +134,9 @@ def _check_disk(folder: Path, planes: dict[Path, Plane], channels: int) -> None:
     needed = sum(plane.height * plane.width * channels for plane in planes.values())
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise ValueError(
-            f"packing needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB left: make room, "
-            "or set data_dir (RESTORA_DATA) to another disk"
+        raise DataError(
+            f"packing needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB left: "
+            "make room, or set data_dir (RESTORA_DATA) to another disk"
         )
 
 
@@ -149,25 +149,43 @@ def _write_pixels(
     label: str,
 ) -> None:
     """Decodes every picture into its place; what cannot be decoded joins `left_out`."""
-    work = partial(_write_one, path, channels)
     with path.open("wb") as handle:
         last = max(planes.values(), key=lambda plane: plane.offset, default=Plane(0, 0, 0))
         handle.truncate(last.offset + last.height * last.width * channel_count(channels))
+    work = partial(_write_one, path, channels)
     with progress(f"packing {label}", len(planes)) as advance:
         if processes == 1 or len(planes) <= _FEW_PHOTOS:
+            reasons = {}
             for source, plane in planes.items():
-                _note(left_out, source, work(source, plane))
+                reasons[source] = work(source, plane)
                 advance(1)
         else:
-            # spawned, not forked: the parent may run threads of torch and OpenMP
-            context = multiprocessing.get_context("spawn")
-            with ProcessPoolExecutor(min(processes, len(planes)), mp_context=context) as pool:
-                jobs = {pool.submit(work, source, plane): source for source, plane in planes.items()}
-                for job in as_completed(jobs):
-                    _note(left_out, jobs[job], job.result())
-                    advance(1)
+            reasons = _in_processes(work, planes, min(processes, len(planes)), advance)
+    left_out.update((source, reason) for source, reason in reasons.items() if reason is not None)
     with path.open("rb+") as handle:
         os.fsync(handle.fileno())
+
+
+def _in_processes(
+    work: "partial[str | None]", planes: dict[Path, Plane], processes: int, advance: Advance
+) -> dict[Path, str | None]:
+    """`work` on every picture; spawned, not forked: the parent may run threads of torch and OpenMP."""
+    reasons = {}
+    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+        jobs = {pool.submit(work, source, plane): source for source, plane in planes.items()}
+        try:
+            for job in as_completed(jobs):
+                reasons[jobs[job]] = job.result()
+                advance(1)
+        except BrokenProcessPool as error:
+            first = next(source for source in planes if source not in reasons)
+            raise DataError(
+                f"a process that decodes photos died, at {first} or shortly after (out of memory?): "
+                "remove the photo, or give the machine more memory"
+            ) from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+    return reasons
 
 
 def _write_one(path: Path, channels: Channels, source: Path, plane: Plane) -> str | None:
@@ -180,13 +198,8 @@ def _write_one(path: Path, channels: Channels, source: Path, plane: Plane) -> st
         return f"is {pixels.shape[1]}x{pixels.shape[0]}, its header says {plane.width}x{plane.height}"
     with path.open("rb+") as handle:
         handle.seek(plane.offset)
-        handle.write(pixels.tobytes())
+        handle.write(pixels.data)
     return None
-
-
-def _note(left_out: dict[Path, str], path: Path, reason: str | None) -> None:
-    if reason is not None:
-        left_out[path] = reason
 
 
 def _entries(
@@ -195,17 +208,15 @@ def _entries(
     """The photos that are whole; a pair is left out with either of its halves, or if its sizes disagree."""
     entries = []
     for file in files:
-        if file.clean in left_out:
+        if any(path in left_out for path in file.paths):
             continue
         clean, degraded = planes[file.clean], None
         if file.degraded is not None:
-            if file.degraded in left_out:
-                continue
             degraded = planes[file.degraded]
             if not _fits(clean, degraded, scale):
                 left_out[file.degraded] = (
                     f"is {degraded.width}x{degraded.height}, its clean partner {file.clean} is "
-                    f"{clean.width}x{clean.height}: not ×{scale}"
+                    f"{clean.width}x{clean.height}: expected {scale} times the sides"
                 )
                 continue
         entries.append(Entry(file.name, str(file.clean), clean, degraded))
@@ -213,7 +224,7 @@ def _entries(
 
 
 def _fits(clean: Plane, degraded: Plane, scale: int) -> bool:
-    """Whether the sizes are those of a ×`scale` pair; a remainder may have been cut off or rounded up."""
+    """Whether the sizes are those of a pair; a remainder may have been cut off or rounded up."""
     sides = ((clean.height, degraded.height), (clean.width, degraded.width))
     return all(small in (large // scale, -(-large // scale)) for large, small in sides)
 
@@ -223,7 +234,7 @@ def _row(entry: Entry) -> dict[str, object]:
     return {"name": entry.name, "path": entry.path, "clean": astuple(entry.clean), "degraded": degraded}
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Puts a rename on the disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:

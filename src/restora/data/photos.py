@@ -15,33 +15,25 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+
+from restora.data.errors import PhotoError
 
 Channels = Literal["rgb", "gray"]
 Pixels = NDArray[np.uint8]
 
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm"))
 _ORIENTATION = 0x0112
+_QUARTER_TURNED = (5, 6, 7, 8)
 _TIFF_BITS, _TIFF_SAMPLE_FORMAT, _TIFF_FLOAT = 258, 339, 3
 _LUMA = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np.float32)
-"""MATLAB's rgb2gray (the first row of the inverse of the NTSC matrix), full range: what the grey training sets
-and test sets of denoising were made with. It is not the Y of YCbCr, which runs from 16 to 235.
+"""MATLAB's rgb2gray (the first row of the inverse of the NTSC matrix), full range: what the grey training and
+test sets of denoising were made with. It is not the Y of YCbCr, which runs from 16 to 235.
 """
-
-
-class PhotoError(ValueError):
-    """A file that cannot serve as a photo: `path` and the `reason`."""
-
-    def __init__(self, path: Path, reason: str) -> None:
-        super().__init__(f"{path}: {reason}")
-        self.path, self.reason = path, reason
-
-    def __reduce__(self) -> tuple[type["PhotoError"], tuple[Path, str]]:
-        return PhotoError, (self.path, self.reason)
 
 
 def list_photos(folder: Path) -> list[Path]:
@@ -49,12 +41,13 @@ def list_photos(folder: Path) -> list[Path]:
     found = []
     for root, folders, files in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [
-            Path(root, name)
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in PHOTO_SUFFIXES
-        ]
+        found += [Path(root, name) for name in files if is_photo(name)]
     return sorted(found)
+
+
+def is_photo(name: str) -> bool:
+    """Whether a file of this name would be read as a photo."""
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in PHOTO_SUFFIXES
 
 
 def channel_count(channels: Channels) -> int:
@@ -66,8 +59,8 @@ def photo_size(path: Path) -> tuple[int, int]:
     """(H, W) of the upright photo, from the header alone. Raises `PhotoError`."""
     with _errors_of(path), Image.open(path) as image:
         width, height = image.size
-        # Pillow turns TIFF files upright itself, when they are loaded, and swaps the size only then
-        turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+        # Pillow gives TIFF files upright
+        turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNED
     return (width, height) if turned else (height, width)
 
 
@@ -76,15 +69,14 @@ def read_photo(path: Path, channels: Channels = "rgb") -> Pixels:
     with _errors_of(path):
         data = path.read_bytes()
         with Image.open(io.BytesIO(data)) as image:
-            if (
-                getattr(image, "n_frames", 1) > 1 and image.format != "MPO"
-            ):  # MPO: a phone's JPEG with previews
-                raise PhotoError(path, f"holds {image.n_frames} pages or frames: split it first")  # type: ignore[attr-defined]
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with previews behind it
+                raise PhotoError(path, f"holds {frames} pages or frames: split it first")
             deep = _is_16_bit(image, path)
             orientation = image.getexif().get(_ORIENTATION, 1)
             image.load()
             if deep:
-                pixels = _decode_16_bit(data, image, orientation, path)
+                pixels = _decode_16_bit(data, orientation, path)
             else:
                 pixels = _decode_8_bit(ImageOps.exif_transpose(image))
     return _to_channels(pixels, channels)
@@ -97,64 +89,54 @@ def _errors_of(path: Path) -> Iterator[None]:
         yield
     except PhotoError:
         raise
-    except UnidentifiedImageError as error:
-        reason = (
-            "is empty" if path.exists() and path.stat().st_size == 0 else "is not a photo in a known format"
-        )
-        raise PhotoError(path, reason) from error
     except FileNotFoundError as error:
         raise PhotoError(path, "does not exist") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except UnidentifiedImageError as error:
+        empty = path.stat().st_size == 0
+        raise PhotoError(path, "is empty" if empty else "is not a photo in a known format") from error
+    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
         raise PhotoError(path, f"cannot be decoded: {error}") from error
+    except Image.DecompressionBombError as error:
+        raise PhotoError(path, f"is too large: {error}") from error
 
 
-def _is_16_bit(image: Image.Image, path: Path) -> bool:
+def _is_16_bit(image: Any, path: Path) -> bool:
     """Whether a channel has 16 bits; asked before loading, which forgets how the pixels are stored."""
     too_deep = "has more than 16 bits per channel: convert it to 8 or 16 bits"
     if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        bits = max(tags.get(_TIFF_BITS, (1,)))
-        if bits > 16 or _TIFF_FLOAT in tags.get(_TIFF_SAMPLE_FORMAT, (1,)):
+        bits = max(image.tag_v2.get(_TIFF_BITS, (1,)))
+        if bits > 16 or _TIFF_FLOAT in image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,)):
             raise PhotoError(path, too_deep)
         return bits > 8
-    if image.format == "PPM":  # Pillow scales 16-bit files itself: RGB to 8 bits, grey to mode I
-        return image.mode.startswith("I")
+    if image.format == "PPM":
+        return image.mode == "I"  # 16-bit grey; Pillow scales 16-bit colour to 8 bits, rounding as it should
     if image.mode in ("I", "F"):
         raise PhotoError(path, too_deep)
     raw_mode = image.tile[0][3] if image.tile else ""
     return image.mode.startswith("I;16") or (isinstance(raw_mode, str) and raw_mode.endswith(";16B"))
 
 
-def _decode_16_bit(data: bytes, image: Image.Image, orientation: int, path: Path) -> Pixels:
+def _decode_16_bit(data: bytes, orientation: int, path: Path) -> Pixels:
     """Pillow has no 16-bit colour, so OpenCV decodes; the values are rounded to 8 bits."""
     import cv2
 
-    decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise PhotoError(path, f"cannot be decoded: {error}") from error
     if decoded is None or decoded.dtype != np.uint16:
-        raise PhotoError(
-            path, "is a 16-bit photo of a kind that cannot be read: convert it to 16-bit grey or RGB"
-        )
-    values = ((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-    values = values[..., None] if values.ndim == 2 else values
+        raise PhotoError(path, "is a 16-bit photo of a kind that cannot be read: convert it to grey or RGB")
+    values = np.atleast_3d(((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
     if values.shape[2] >= 3:  # BGR or BGRA
         values = values[..., [2, 1, 0, 3][: values.shape[2]]]
-    if image.mode in ("LA", "RGBA") and values.shape[2] in (2, 4):
+    if values.shape[2] in (2, 4):
         values = _over_white(values[..., :-1], values[..., -1:])
-    if image.format == "PNG" and orientation != 1:
-        values = _upright(values, orientation)
-    return values[..., :3] if values.shape[2] > 3 else values
+    return _upright(values, orientation)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:
     """EXIF orientation 1 to 8 applied to (H,W,C)."""
-    if orientation in (5, 6, 7, 8):
+    if orientation in _QUARTER_TURNED:
         pixels = pixels.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
@@ -169,8 +151,7 @@ def _decode_8_bit(image: Image.Image) -> Pixels:
     if image.mode.endswith(("A", "a")) or "transparency" in image.info:
         values = np.asarray(image.convert("LA" if grey else "RGBA"))
         return _over_white(values[..., :-1], values[..., -1:])
-    values = np.asarray(image.convert("L" if grey else "RGB"))
-    return values[..., None] if grey else values
+    return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB")))
 
 
 def _to_srgb(image: Image.Image) -> Image.Image:

@@ -10,10 +10,11 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
     TextColumn,
     TimeRemainingColumn,
+    TransferSpeedColumn,
 )
-from rich.progress import TransferSpeedColumn as Speed
 
 Advance = Callable[[int], None]
 _LINE_SECONDS = 10.0
@@ -26,7 +27,9 @@ def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -
     if not console.is_terminal:
         yield _Lines(console, label, total, done, in_bytes)
         return
-    numbers = (DownloadColumn(), Speed()) if in_bytes else (MofNCompleteColumn(),)
+    numbers: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
+    if not in_bytes:
+        numbers = (MofNCompleteColumn(),)
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *numbers, TimeRemainingColumn())
     with Progress(*columns, console=console, expand=True, transient=True) as bar:
         task = bar.add_task(label, total=total, completed=done)

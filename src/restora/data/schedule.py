@@ -3,14 +3,15 @@
 Photos are visited in passes; each pass is a permutation of all of them. Sample number g of a run is photo
 `permutation(seed, g // n)[g % n]`, and its key, which fixes the place of the crop, its geometry and its
 degradation, is that of (seed, pass, position in the pass). Nothing depends on how many workers or processes
-cut the crops, nor on where a run was stopped and taken up again.
+cut the crops, on how often Lightning's epochs turn, nor on where a run was stopped and taken up again.
 """
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from restora.degradations.keyed import sample_key
@@ -36,6 +37,27 @@ class Crop:
     key: int
 
 
+def read_stages(
+    stages: Sequence[Mapping[str, int]] | None, patch_size: int, batch_size: int
+) -> tuple[Stage, ...]:
+    """The stages of a run; one with the given sizes where none are named. Raises ValueError."""
+    given = stages or [{"start_step": 0, "patch_size": patch_size, "batch_size": batch_size}]
+    wanted = {"start_step", "patch_size", "batch_size"}
+    for row in given:
+        if set(row) != wanted:
+            raise ValueError(f"each of data.stages has {', '.join(sorted(wanted))}; got {dict(row)}")
+    made = tuple(Stage(**row) for row in given)
+    starts = [stage.start_step for stage in made]
+    if starts[0] != 0 or sorted(set(starts)) != starts:
+        raise ValueError(
+            f"data.stages begin at start_step 0 and each later than the one before; got {starts}"
+        )
+    for stage in made:
+        if stage.patch_size < 1 or stage.batch_size < 1:
+            raise ValueError(f"patch_size and batch_size are at least 1, got {stage}")
+    return made
+
+
 class CropSchedule:
     """The crops of every batch, for one process of `world_size`.
 
@@ -44,13 +66,14 @@ class CropSchedule:
     """
 
     def __init__(
-        self, *, seed: int, photos: int, stages: Sequence[Stage], rank: int, world_size: int
+        self, *, seed: int, photos: int, stages: Sequence[Stage], rank: int = 0, world_size: int = 1
     ) -> None:
         assert photos > 0
+        assert all(stage.batch_size % world_size == 0 for stage in stages)
         self.seed, self.photos, self.stages = seed, photos, tuple(stages)
         self.rank, self.world_size = rank, world_size
         self._starts = [stage.start_step for stage in stages]
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.intp))
+        self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
 
     def stage(self, batch: int) -> Stage:
         """The stage that training batch number `batch` belongs to."""
@@ -72,15 +95,15 @@ class CropSchedule:
         turn, position = divmod(sample, self.photos)
         return Crop(int(self._permutation(turn)[position]), sample_key(self.seed, turn, position))
 
-    def _permutation(self, turn: int) -> np.ndarray:
-        """The order of one pass: photos sorted by their random numbers, which no release of numpy can change."""
+    def _permutation(self, turn: int) -> NDArray[np.intp]:
+        """The order of one pass: photos sorted by random numbers that no release of numpy can change."""
         if self._order[0] != turn:
             key = np.uint64(sample_key(_ORDER_STREAM, self.seed, turn) & _MASK)
             self._order = turn, np.argsort(_hashed(key, self.photos), kind="stable")
         return self._order[1]
 
 
-def _hashed(key: np.uint64, count: int) -> np.ndarray:
+def _hashed(key: np.uint64, count: int) -> NDArray[np.uint64]:
     """`count` random 64-bit numbers: SplitMix64, as in `degradations.keyed`."""
     with np.errstate(over="ignore"):
         state = key + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)

@@ -1,0 +1,291 @@
+"""Large archives from the web onto the disk: resumed, verified, unpacked whole or not at all.
+
+Enters: a URL and what is known of the file. Leaves: the file, or a folder of photos. A download that breaks
+off goes on where it stopped, also in a later command: the bytes so far lie in `NAME.part`, and
+`NAME.part.version` holds the server's mark of the version that they belong to (sent as If-Range, so a file
+that has changed on the server starts over). What is known of the file (size, SHA-256) is checked before it
+gets its name; unpacking checks the CRC of every photo. A damaged file is removed and fetched once more, then
+given up.
+"""
+
+import hashlib
+import http.client
+import logging
+import os
+import shutil
+import time
+import urllib.error
+import urllib.request
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from restora.data.errors import DataError
+from restora.data.packing import sync_folder
+from restora.data.photos import is_photo
+from restora.data.progress import progress
+
+log = logging.getLogger(__name__)
+_CHUNK = 1 << 20
+_PASSING = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP answers that may be different in a minute."""
+
+
+class Interrupted(Exception):
+    """A connection that broke off or was not to be had; more may come of another try."""
+
+
+class CorruptArchive(DataError):
+    """A file that is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One zip file of photos: the `folder` (below the data set's) that they are put into, and the size in
+    bytes and SHA-256 of the file, where they are known.
+    """
+
+    name: str
+    folder: str
+    size: int | None = None
+    sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait for a byte, and how often to try again before the first new one, pausing 1, 2, 4, …
+    times `pause` seconds.
+    """
+
+    timeout: float = 30.0
+    attempts: int = 6
+    pause: float = 1.0
+
+
+def obtain(
+    archive: Archive, *, url: str, root: Path, keep: bool = False, patience: Patience | None = None
+) -> Path:
+    """The folder `root/archive.folder` with the archive's photos, downloaded unless it is there.
+
+    `url` is that of the folder on the server. Raises `DataError`. `keep` leaves the zip file in `root`.
+    """
+    folder, target = root / archive.folder, root / archive.name
+    if folder.is_dir():
+        return folder
+    root.mkdir(parents=True, exist_ok=True)
+    for last in (False, True):
+        try:
+            if not target.exists():
+                fetch(archive, url=f"{url.rstrip('/')}/{archive.name}", target=target, patience=patience)
+            unpack(archive, target, folder)
+            break
+        except CorruptArchive as error:
+            target.unlink(missing_ok=True)
+            if last:
+                raise CorruptArchive(
+                    f"{error}. It was fetched twice and is removed: the same command fetches it anew"
+                ) from error
+            log.warning("%s: fetching it once more", error)
+    if not keep:
+        target.unlink()
+    return folder
+
+
+# --- the network ----------------------------------------------------------------------------------------
+
+
+def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None = None) -> None:
+    """Downloads `url` to `target`, going on with what an earlier attempt left, and verifies it.
+
+    Raises `CorruptArchive` for a file that is not the known one, `DataError` when the server cannot be had.
+    """
+    patience = patience or Patience()
+    part = target.with_name(f"{target.name}.part")
+    failures = 0
+    while True:
+        before = _length(part)
+        try:
+            _transfer(url, part, archive.size, patience.timeout)
+            break
+        except Interrupted as cut:
+            failures = 1 if _length(part) > before else failures + 1
+            kept = f"{_length(part) / 1e6:.1f} MB are kept"
+            if failures >= patience.attempts:
+                raise DataError(f"{url}: {cut}; {kept}, and the same command goes on from there") from cut
+            pause = patience.pause * 2 ** (failures - 1)
+            log.warning("%s: %s; %s, trying again in %.0f s", archive.name, cut, kept, pause)
+            time.sleep(pause)
+    try:
+        _verify(part, archive)
+    except CorruptArchive:
+        _discard(part)
+        raise
+    with part.open("rb+") as handle:
+        os.fsync(handle.fileno())
+    part.replace(target)
+    _version_file(part).unlink(missing_ok=True)
+    sync_folder(target.parent)
+
+
+def _transfer(url: str, part: Path, known_size: int | None, timeout: float) -> None:
+    """One connection: appends to `part` what the server gives. Raises `Interrupted` if it is not all."""
+    with _open(url, part, timeout) as response:
+        start, total = _start_and_total(response, part)
+        if known_size is not None and total is not None and total != known_size:
+            raise DataError(
+                f"{url} has {total} bytes, the known file has {known_size}: it is another file (check "
+                "data.source.url); data.source.verify=false takes it as it is"
+            )
+        _check_disk(part.parent, (total or 0) - start)
+        part.touch()
+        os.truncate(part, start)
+        _version_file(part).write_text(_version(response))
+        label = f"downloading {Path(url).name}"
+        with part.open("ab") as handle, progress(label, total or 0, done=start, in_bytes=True) as advance:
+            for chunk in _chunks(response):
+                handle.write(chunk)
+                advance(len(chunk))
+    if total is not None and _length(part) < total:
+        raise Interrupted(f"the connection ended after {_length(part) / 1e6:.1f} of {total / 1e6:.1f} MB")
+
+
+def _open(url: str, part: Path, timeout: float) -> http.client.HTTPResponse:
+    """Asks for what `part` does not have yet. Raises `Interrupted`, or `DataError` for a final refusal."""
+    headers = {"User-Agent": "restora", "Accept-Encoding": "identity"}
+    done, version = _length(part), _version_file(part)
+    if done and version.exists() and (mark := version.read_text()):
+        headers |= {"Range": f"bytes={done}-", "If-Range": mark}
+    request = urllib.request.Request(url, headers=headers)
+    try:
+        return urllib.request.urlopen(request, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            _discard(part)
+            raise Interrupted("the server has fewer bytes than are here: starting over") from error
+        if error.code in _PASSING:
+            raise Interrupted(f"the server says {error.code} {error.reason}") from error
+        raise DataError(f"{url}: {error.code} {error.reason}: check data.source.url") from error
+    except ValueError as error:
+        raise DataError(f"{url} is not a URL: check data.source.url") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        raise Interrupted(f"no connection ({reason})") from error
+
+
+def _start_and_total(response: http.client.HTTPResponse, part: Path) -> tuple[int, int | None]:
+    """Where in the file the answer begins, and how long the whole file is, if the server says so."""
+    if response.status == http.client.PARTIAL_CONTENT:
+        unit, _, span = response.headers.get("Content-Range", "").partition(" ")
+        start, _, total = span.partition("-")[0], None, span.rpartition("/")[2]
+        if unit == "bytes" and start.isdigit() and int(start) <= _length(part):
+            return int(start), int(total) if total.isdigit() else None
+        raise Interrupted(f"the server answers with the range {span!r}")
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if length.isdigit() else None
+
+
+def _chunks(response: IO[bytes]) -> Iterator[bytes]:
+    while True:
+        try:
+            chunk = response.read(_CHUNK)
+        except http.client.IncompleteRead as error:
+            chunk = error.partial
+        except (OSError, http.client.HTTPException) as error:
+            raise Interrupted(f"the connection broke ({error or type(error).__name__})") from error
+        if not chunk:
+            return
+        yield chunk
+
+
+def _version(response: http.client.HTTPResponse) -> str:
+    """What If-Range may be asked with: a strong ETag or a date; nothing if the server gives neither."""
+    mark = response.headers.get("ETag", "")
+    return mark if mark.startswith('"') else response.headers.get("Last-Modified", "")
+
+
+def _version_file(part: Path) -> Path:
+    return part.with_name(f"{part.name}.version")
+
+
+def _discard(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _version_file(part).unlink(missing_ok=True)
+
+
+def _length(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _verify(path: Path, archive: Archive) -> None:
+    """Raises `CorruptArchive` if the file is not of the known size and SHA-256."""
+    size = _length(path)
+    if archive.size is not None and size != archive.size:
+        raise CorruptArchive(f"{archive.name} has {size} bytes, expected {archive.size}")
+    if archive.sha256 is None:
+        return
+    digest = hashlib.sha256()
+    with path.open("rb") as handle, progress(f"checking {archive.name}", size, in_bytes=True) as advance:
+        while chunk := handle.read(_CHUNK):
+            digest.update(chunk)
+            advance(len(chunk))
+    if digest.hexdigest() != archive.sha256:
+        raise CorruptArchive(
+            f"{archive.name} is damaged: its SHA-256 is {digest.hexdigest()}, expected {archive.sha256}"
+        )
+
+
+# --- the archive ----------------------------------------------------------------------------------------
+
+
+def unpack(archive: Archive, path: Path, folder: Path) -> None:
+    """Puts the photos of a zip file into `folder`, which appears when it is whole.
+
+    Only photos are taken, and only by the last part of their names: whatever paths an archive holds, nothing
+    is written anywhere else. Raises `CorruptArchive`.
+    """
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        with zipfile.ZipFile(path) as opened:
+            members = _photos(opened, archive)
+            _check_disk(draft, sum(member.file_size for member in members))
+            with progress(f"unpacking {archive.name}", len(members)) as advance:
+                for member in members:
+                    target = draft / PurePosixPath(member.filename).name
+                    with opened.open(member) as source, target.open("xb") as out:
+                        shutil.copyfileobj(source, out, _CHUNK)
+                    advance(1)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        shutil.rmtree(draft)
+        raise CorruptArchive(f"{archive.name} is damaged: {error}") from error
+    os.sync()
+    draft.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _photos(opened: zipfile.ZipFile, archive: Archive) -> list[zipfile.ZipInfo]:
+    """The photos of an archive, each under a name of its own."""
+    members = {}
+    for member in opened.infolist():
+        name = PurePosixPath(member.filename)
+        if member.is_dir() or not is_photo(name.name) or "__MACOSX" in name.parts:
+            continue
+        if name.name in members:
+            raise CorruptArchive(f"{archive.name} holds two photos {name.name}")
+        members[name.name] = member
+    if not members:
+        raise CorruptArchive(f"{archive.name} holds no photos")
+    return list(members.values())
+
+
+def _check_disk(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{needed / 1e9:.1f} GB are needed in {folder}, {free / 1e9:.1f} GB are left: make room, or set "
+            "data_dir (RESTORA_DATA) to another disk"
+        )

@@ -1,0 +1,59 @@
+"""DataLoaders whose data sets give whole batches, and the one that a resumed run recognises."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from restora.data.crops import CropBatches, PhotoBatch, WholePhotos
+from restora.data.schedule import ResumableSampler
+
+log = logging.getLogger(__name__)
+
+
+class TrainingLoader(DataLoader[PhotoBatch]):
+    """Batches of crops. What is saved in a checkpoint is not where the run was, which its batch count tells,
+    but what its crops are drawn from, so that a run that goes on with other data says so.
+    """
+
+    def __init__(
+        self, batches: CropBatches, sampler: ResumableSampler, *, workers: int, pin_memory: bool
+    ) -> None:
+        super().__init__(
+            batches,
+            batch_size=None,
+            sampler=sampler,
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            collate_fn=_as_it_is,
+            pin_memory=pin_memory,
+        )
+        self.batches = batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """What the stream of crops is a function of, in plain values."""
+        schedule = self.batches.schedule
+        return {
+            "seed": schedule.seed,
+            "photos": schedule.photos,
+            "store": self.batches.store.folder.name,
+            "stages": [vars(stage) for stage in schedule.stages],
+            "geometry": self.batches.geometry,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compares the stream of the run that goes on with that of the run that was stopped."""
+        for key, now in self.state_dict().items():
+            if key in state and state[key] != now:
+                log.warning("this run goes on with other crops: data %s was %s, is %s", key, state[key], now)
+
+
+def judging_loader(photos: WholePhotos, *, pin_memory: bool) -> DataLoader[PhotoBatch]:
+    """Whole photos one by one, read in this process: a copy out of the mapped file takes no time."""
+    return DataLoader(photos, batch_size=None, collate_fn=_as_it_is, pin_memory=pin_memory)
+
+
+def _as_it_is(batch: Any) -> Any:
+    """No collating: the data sets give whole batches."""
+    return batch
