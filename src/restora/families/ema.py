@@ -23,9 +23,13 @@ def update_average(average: nn.Module, network: nn.Module, *, decay: float, upda
     `updates` steps.
 
     The growing decay forgets the initialisation early in short runs (the rule of TensorFlow's
-    ExponentialMovingAverage with `num_updates`). Buffers (batch-norm statistics) are copied.
+    ExponentialMovingAverage with `num_updates`). Batch-norm statistics are averaged
+    too: those of the moment do not fit the averaged weights.
     """
     weight = 1 - min(decay, (1 + updates) / (10 + updates))
     torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
     for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-        kept.copy_(current)
+        if kept.is_floating_point():
+            kept.lerp_(current, weight)
+        else:
+            kept.copy_(current)

@@ -5,13 +5,11 @@ cosine, and photos are judged with the test-time local converter, because a netw
 never seen the statistics of a whole photo.
 """
 
-from collections.abc import Callable
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from restora.families.base import Family
-from restora.losses.pixel import PSNRLoss
 from restora.networks.local_converter import convert
 
 
@@ -25,15 +23,9 @@ class NAFNetFamily(Family):
 
     name = "nafnet"
 
-    def __init__(
-        self,
-        *,
-        loss: Callable[[Tensor, Tensor], Tensor] | None = None,
-        local_converter: tuple[int, int] | None = None,
-        **recipe: Any,
-    ) -> None:
-        super().__init__(loss=PSNRLoss() if loss is None else loss, **recipe)
-        self.local_converter = None if local_converter is None else tuple(local_converter)
+    def __init__(self, *, local_converter: tuple[int, int] | None = None, **recipe: Any) -> None:
+        super().__init__(**recipe)
+        self.local_converter = None if local_converter is None else (local_converter[0], local_converter[1])
 
     def evaluation_network(self) -> nn.Module:
         network = super().evaluation_network()

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
@@ -28,11 +29,11 @@ class Parts:
 
 def build_parts(config: DictConfig) -> Parts:
     """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`."""
-    degradation: Degradation = instantiate(config.degradation)
-    data: PhotoData = instantiate(config.data, degradation=degradation, _convert_="all")
-    network: Network = instantiate(config.network, _convert_="all")
+    degradation: Degradation = _make(config.degradation)
+    data: PhotoData = _make(config.data, degradation=degradation, _convert_="all")
+    network: Network = _make(config.network, _convert_="all")
     check_together(config, network, data)
-    family: Family = instantiate(config.family, network=network, **_execution(config), _convert_="all")
+    family: Family = _make(config.family, network=network, **_execution(config), _convert_="all")
     return Parts(network, family, data)
 
 
@@ -44,15 +45,18 @@ def check_before_training(config: DictConfig) -> None:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
         )
-    data: PhotoData = instantiate(config.data, degradation=instantiate(config.degradation), _convert_="all")
-    check_together(config, build_on_meta(config.network), data)
+    data: PhotoData = _make(config.data, degradation=_make(config.degradation), _convert_="all")
+    network = build_on_meta(config.network)
+    check_together(config, network, data)
+    with torch.device("meta"):
+        _make(config.family, network=network, **_execution(config), _convert_="all")
     data.source.check()
 
 
 def build_on_meta(config: DictConfig) -> Network:
     """The network without memory for its weights."""
     with torch.device("meta"):
-        network: Network = instantiate(config, _convert_="all")
+        network: Network = _make(config, _convert_="all")
     return network
 
 
@@ -89,6 +93,17 @@ def check_together(config: DictConfig, network: Network, data: PhotoData) -> Non
         )
 
 
+def _make(node: Any, **extra: Any) -> Any:
+    """Hydra's instantiate, with the constructor's own message where a constructor refuses its arguments."""
+    try:
+        return instantiate(node, **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | TypeError):
+            raise ConfigError(str(cause)) from error
+        raise
+
+
 def _is_gan(config: DictConfig) -> bool:
     return "discriminator" in config.family
 
@@ -99,7 +114,7 @@ def _execution(config: DictConfig) -> dict[str, Any]:
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
     """Those that the configuration lists; null entries are left out."""
-    return [instantiate(node) for node in config.callbacks.values() if node is not None]
+    return [_make(node) for node in config.callbacks.values() if node is not None]
 
 
 def build_trainer(
@@ -113,7 +128,7 @@ def build_trainer(
         options["max_steps"] *= family.optimizer_steps_per_batch
     if options.get("strategy") == "ddp" and family.leaves_parameters_unused:
         options["strategy"] = "ddp_find_unused_parameters_true"
-    trainer: Trainer = instantiate(
+    trainer: Trainer = _make(
         {"_target_": target, **options},
         callbacks=callbacks,
         logger=loggers,

@@ -12,13 +12,18 @@ from torch import nn
 
 from restora.families.base import Family
 from restora.families.ema import averaged_copy, update_average
+from restora.families.gan import GanFamily
 from restora.families.nafnet import NAFNetFamily
 from restora.families.residual_cnn import ResidualCNN
 from restora.families.transformer import TransformerFamily
 from restora.families.unet import UNetFamily
+from restora.losses.adversarial import VanillaLoss, WassersteinLoss
+from restora.losses.pixel import PSNRLoss
 from restora.metrics.image import psnr
+from restora.networks.discriminators import PatchDiscriminator
 from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
+from restora.networks.srresnet import SRResNet
 from restora.training.schedules import Constant, Cosine
 from restora.types import Batch
 
@@ -80,7 +85,7 @@ def test_learning_rate_is_a_function_of_progress(fit: Callable) -> None:
 
 def test_scores_are_per_photo_rounded_and_sorted(fit: Callable) -> None:
     family = Family(**recipe(ema_decay=None))
-    trainer = fit(family, steps=2)
+    trainer = fit(family, steps=2, val_check_interval=2, check_val_every_n_epoch=None)
     names = [row["name"] for row in family.scores]
     assert names == sorted(names)
     assert len(names) == 8
@@ -107,9 +112,7 @@ def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> Non
 
 
 def test_nafnet_trains_on_psnr_and_is_judged_locally(fit: Callable) -> None:
-    options = recipe(network=nafnet())
-    options.pop("loss")
-    family = NAFNetFamily(**options, local_converter=(16, 16))
+    family = NAFNetFamily(**recipe(network=nafnet(), loss=PSNRLoss()), local_converter=(16, 16))
     x = torch.rand(1, 3, 40, 40)
     restored, clean = family.network(x), torch.rand(1, 3, 40, 40)
     assert float(family.loss(restored, clean)) == pytest.approx(-float(psnr(restored, clean)[0]), abs=1e-3)
@@ -150,3 +153,63 @@ def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) 
 def test_bad_values_are_named(make: Callable[[], Family], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         make()
+
+
+def gan(**changes: Any) -> GanFamily:
+    torch.manual_seed(0)
+    options = recipe(
+        network=SRResNet(scale=1, in_channels=3, channels=8, blocks=1, batch_norm=False),
+        loss=nn.L1Loss(),
+        optimizer=partial(torch.optim.Adam, lr=1e-2),
+        discriminator=PatchDiscriminator(in_channels=3, channels=8, levels=1, norm="none"),
+        adversarial=VanillaLoss(),
+        discriminator_optimizer=partial(torch.optim.Adam, lr=1e-2),
+        adversarial_weight=0.1,
+        matching_weight=0.1,
+    )
+    return GanFamily(**(options | changes))
+
+
+def test_gan_half_steps_change_their_own_network_only(fit: Callable) -> None:
+    family = gan()
+    seen: dict[str, tuple[bool, bool]] = {}
+
+    def snapshot() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+        networks = (family.network, family.discriminator)
+        first, second = ([p.detach().clone() for p in network.parameters()] for network in networks)
+        return first, second
+
+    def watched(step: Callable, name: str) -> Callable:
+        def run(*arguments: Any) -> None:
+            before = snapshot()
+            step(*arguments)
+            pairs = zip(before, snapshot(), strict=True)
+            seen[name] = tuple(any((a != b).any() for a, b in zip(x, y, strict=True)) for x, y in pairs)
+
+        return run
+
+    family.generator_step = watched(family.generator_step, "generator")
+    family.discriminator_step = watched(family.discriminator_step, "discriminator")
+    trainer = fit(family, steps=2)
+    assert seen == {"generator": (True, False), "discriminator": (False, True)}
+    assert trainer.global_step == 4
+    assert family.steps_done() == 2
+    logged = {"loss", "real", "fake", "accuracy", "gradient_norm"}
+    assert {f"discriminator/{name}" for name in logged} <= set(trainer.callback_metrics)
+    assert {"generator/pixel", "generator/matching", "generator/adversarial"} <= set(trainer.callback_metrics)
+
+
+def test_gan_follows_the_pixel_term_alone_while_warming_up(fit: Callable) -> None:
+    trainer = fit(gan(warmup_steps=2), steps=2)
+    assert "generator/adversarial" not in trainer.callback_metrics
+    assert "discriminator/loss" in trainer.callback_metrics
+
+
+def test_conditional_discriminator_sees_the_degraded_photo_too(fit: Callable) -> None:
+    shown = PatchDiscriminator(in_channels=6, channels=8, levels=1, norm="none")
+    fit(gan(discriminator=shown, conditional=True, adversarial=WassersteinLoss()), steps=1)
+
+
+def test_gan_says_that_a_perceptual_term_needs_a_network() -> None:
+    with pytest.raises(ValueError, match="family.perceptual"):
+        gan(perceptual_weight=1.0)
