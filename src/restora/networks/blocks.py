@@ -8,7 +8,8 @@ Legend: B samples, C channels, H height, W width, s scale.
 """
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
@@ -67,7 +68,9 @@ def he_initialise(module: nn.Module, *, scale: float = 1.0) -> None:
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """A context in which arithmetic keeps the dtype of its operands, for what bf16 is too coarse for."""
     device = x.device.type
-    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+        return torch.autocast(device, enabled=False)
+    return nullcontext()
 
 
 class LayerNorm2d(nn.Module):
@@ -215,3 +218,31 @@ def batch_norm_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d
         assert folded.bias is not None
         folded.bias.copy_((bias - norm.running_mean.double()) * gain + norm.bias.double())
     return folded
+
+
+def convolution_names(state: Mapping[str, Tensor], sequence: str) -> list[str]:
+    """The keys of the convolutions' weights in an `nn.Sequential` called `sequence`, in its order."""
+    found = {
+        int(match[1]): name
+        for name, value in state.items()
+        if value.ndim == 4 and (match := re.fullmatch(re.escape(sequence) + r"\.(\d+)\.weight", name))
+    }
+    return [found[position] for position in sorted(found)]
+
+
+def count_children(state: Mapping[str, Tensor], module: str) -> int:
+    """How many numbered children a module of this name has in a state dict: one more than the largest
+    number.
+    """
+    pattern = re.compile(re.escape(module) + r"\.(\d+)\.")
+    return max((int(match[1]) for name in state if (match := pattern.match(name))), default=-1) + 1
+
+
+def upsampler_scale(state: Mapping[str, Tensor], sequence: str, width: int) -> int:
+    """The scale of the convolutions and pixel shuffles of `width` channels in an `nn.Sequential` of a state
+    dict.
+    """
+    scale = 1
+    for name in convolution_names(state, sequence):
+        scale *= max(math.isqrt(state[name].shape[0] // width), 1)
+    return scale

@@ -8,7 +8,6 @@ whose batch norms are folded into the convolutions: those load with `batch_norm=
 Legend: B samples, C channels of the photo, F features, H height, W width.
 """
 
-import re
 from collections.abc import Mapping
 from typing import ClassVar
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import batch_norm_folded, conv3x3, he_initialise
+from restora.networks.blocks import batch_norm_folded, conv3x3, convolution_names, he_initialise
 
 _EPS = 1e-4  # the authors'; the published running variances were taken with it
 
@@ -143,17 +142,16 @@ class FDnCNN(_PlainStack):
 
 
 def _infer(state: Mapping[str, Tensor], *, condition_channels: int) -> dict[str, int | bool] | None:
-    names = [re.fullmatch(r"model\.(\d+)\.weight", name) for name in state]
-    convolutions = sorted(int(m[1]) for m in names if m and state[m[0]].ndim == 4)
-    if len(convolutions) < 3 or convolutions[0] != 0:
+    names = convolution_names(state, "model")
+    if len(names) < 3 or names[0] != "model.0.weight":
         return None
-    first, last = state["model.0.weight"], state[f"model.{convolutions[-1]}.weight"]
+    first, last = state[names[0]], state[names[-1]]
     if first.shape[1] != last.shape[0] + condition_channels:
         return None
     return {
         "in_channels": last.shape[0],
-        "depth": len(convolutions),
+        "depth": len(names),
         "channels": first.shape[0],
         "batch_norm": any(name.endswith(".running_mean") for name in state),
-        "bias": f"model.{convolutions[1]}.bias" in state,
+        "bias": names[1].replace("weight", "bias") in state,
     }

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, he_initialise, upsampling_steps
+from restora.networks.blocks import conv3x3, count_children, he_initialise, upsampling_steps
 
 _TASKS = ("super_resolution", "denoise", "deblur", "jpeg", "inpaint", "colourise")
 
@@ -61,22 +61,30 @@ class MSRResNet(Network):
         he_initialise(self, scale=0.1)
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
-        y = F.leaky_relu(self.conv_first(x), 0.1, inplace=True)  # (B,F,H,W)
-        y = self.recon_trunk(y)
+        f = F.leaky_relu(self.conv_first(x), 0.1, inplace=True)  # (B,F,H,W)
+        f = self.recon_trunk(f)
         for upconv, step in zip((self.upconv1, self.upconv2), upsampling_steps(self.scale), strict=False):
             assert upconv is not None
-            y = F.leaky_relu(F.pixel_shuffle(upconv(y), step), 0.1, inplace=True)
-        y = self.conv_last(F.leaky_relu(self.HRconv(y), 0.1, inplace=True))  # (B,C,sH,sW)
+            f = F.leaky_relu(F.pixel_shuffle(upconv(f), step), 0.1, inplace=True)
+        y: Tensor = self.conv_last(F.leaky_relu(self.HRconv(f), 0.1, inplace=True))  # (B,C,sH,sW)
         if self.scale == 1:
             return x + y
         return F.interpolate(x, scale_factor=float(self.scale), mode="bilinear", align_corners=False) + y
+
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """BasicSR's names for the same network become KAIR's."""
+        return {
+            re.sub(r"^body\.", "recon_trunk.", name).replace("conv_hr.", "HRconv."): value
+            for name, value in state.items()
+        }
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
         """The constructor's arguments that a state dict of this architecture was made with; None for
         another's.
         """
-        if "conv_first.weight" not in state or "recon_trunk.0.conv1.weight" not in state:
+        trunk = "body" if "conv_hr.weight" in state else "recon_trunk"
+        if "conv_first.weight" not in state or f"{trunk}.0.conv1.weight" not in state:
             return None
         channels, in_channels = state["conv_first.weight"].shape[:2]
         scale = 1
@@ -84,8 +92,8 @@ class MSRResNet(Network):
             scale = {4: 4 if "upconv2.weight" in state else 2, 9: 3}[
                 state["upconv1.weight"].shape[0] // channels
             ]
-        blocks = {m[1] for name in state if (m := re.match(r"recon_trunk\.(\d+)\.", name))}
-        return {"scale": scale, "in_channels": in_channels, "channels": channels, "blocks": len(blocks)}
+        blocks = count_children(state, trunk)
+        return {"scale": scale, "in_channels": in_channels, "channels": channels, "blocks": blocks}
 
 
 class _NormedResidual(nn.Module):

@@ -1,0 +1,158 @@
+"""CARN and CARN-M: residual blocks whose outputs cascade, each fused with all that came before by 1x1
+convolutions.
+
+N. Ahn, B. Kang, K.-A. Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual
+Network", ECCV 2018. Parameter names are those of the authors' code for one scale (`b1.b1.body.0.weight`,
+`upsample.up.body.0.weight`). Their checkpoints hold three upsamplers, for x2, x3 and x4, on one trunk:
+loading takes the one of this network's scale.
+
+Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import (
+    MeanShift,
+    conv1x1,
+    conv3x3,
+    convolution_names,
+    upsampler_scale,
+    upsampling_steps,
+)
+
+
+class _Residual(nn.Module):
+    """relu(x + body(x)); the body is two convolutions, or (`groups`) two grouped ones and a 1x1: the paper's
+    E-block.
+    """
+
+    def __init__(self, features: int, *, groups: int | None) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [
+            conv3x3(features, features, groups=groups or 1),
+            nn.ReLU(inplace=True),
+            conv3x3(features, features, groups=groups or 1),
+        ]
+        if groups is not None:
+            layers += [nn.ReLU(inplace=True), conv1x1(features, features)]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.body(x) + x)
+
+
+class _Fusion(nn.Module):
+    """1x1 convolution and ReLU, from all that cascades to F features."""
+
+    def __init__(self, inputs: int, features: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv1x1(inputs, features), nn.ReLU(inplace=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+def _cascade(x: Tensor, units: Sequence[nn.Module], fusions: Sequence[nn.Module]) -> Tensor:
+    """The input of each unit is the fusion of x and all outputs so far (equations 5 and 6); the last fusion
+    is given.
+    """
+    gathered, y = x, x
+    for unit, fusion in zip(units, fusions, strict=True):
+        gathered = torch.cat((gathered, unit(y)), dim=1)
+        y = fusion(gathered)
+    return y
+
+
+class _CascadingBlock(nn.Module):
+    """Three residual blocks in a cascade; with `groups` one efficient block three times over (section
+    3.3).
+    """
+
+    def __init__(self, features: int, *, groups: int | None) -> None:
+        super().__init__()
+        self.b1 = _Residual(features, groups=groups)
+        self.b2 = _Residual(features, groups=None) if groups is None else None
+        self.b3 = _Residual(features, groups=None) if groups is None else None
+        self.c1, self.c2, self.c3 = (_Fusion(n * features, features) for n in (2, 3, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _cascade(x, (self.b1, self.b2 or self.b1, self.b3 or self.b1), (self.c1, self.c2, self.c3))
+
+
+class _Upsampler(nn.Module):
+    """(B,F,H,W) -> (B,F,sH,sW): convolution, ReLU and pixel shuffle for each factor."""
+
+    def __init__(self, features: int, *, scale: int, groups: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for step in upsampling_steps(scale):
+            widen = conv3x3(features, step * step * features, groups=groups)
+            layers += [widen, nn.ReLU(inplace=True), nn.PixelShuffle(step)]
+        self.body = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)  # type: ignore[no-any-return]
+
+
+class CARN(Network):
+    """restored = exit(upsample(cascade of three cascading blocks(entry(x - mean)))) + mean."""
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
+
+    def __init__(
+        self, *, scale: int = 4, in_channels: int = 3, features: int = 64, groups: int | None = None
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        # the authors keep the mean's convolution a level down
+        self.sub_mean = nn.ModuleDict({"shifter": MeanShift(in_channels, sign=-1)})
+        self.add_mean = nn.ModuleDict({"shifter": MeanShift(in_channels, sign=1)})
+        self.entry = conv3x3(in_channels, features)
+        self.b1, self.b2, self.b3 = (_CascadingBlock(features, groups=groups) for _ in range(3))
+        self.c1, self.c2, self.c3 = (_Fusion(n * features, features) for n in (2, 3, 4))
+        self.upsample = nn.ModuleDict({"up": _Upsampler(features, scale=scale, groups=groups or 1)})
+        self.exit = conv3x3(features, in_channels)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        shallow = self.entry(self.sub_mean["shifter"](x))  # (B,F,H,W)
+        deep = _cascade(shallow, (self.b1, self.b2, self.b3), (self.c1, self.c2, self.c3))
+        y = self.exit(self.upsample["up"](deep))  # (B,C,sH,sW)
+        return self.add_mean["shifter"](y.to(x.dtype))  # type: ignore[no-any-return]
+
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Of a checkpoint for several scales, the upsampler of this network's."""
+        wanted = f"upsample.up{self.scale}."
+        if not any(name.startswith(wanted) for name in state):
+            return dict(state)
+        others = re.compile(r"upsample\.up\d+\.")
+        return {
+            name.replace(wanted, "upsample.up."): value
+            for name, value in state.items()
+            if name.startswith(wanted) or not others.match(name)
+        }
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | None] | None:
+        """The constructor's arguments that a state dict of this architecture tells; None for another one's.
+
+        A checkpoint for several scales does not tell `scale`.
+        """
+        body = convolution_names(state, "b1.b1.body")
+        if "entry.weight" not in state or len(body) < 2 or "c3.body.0.weight" not in state:
+            return None
+        features, in_channels = state["entry.weight"].shape[:2]
+        efficient = len(body) == 3
+        groups = features // state[body[0]].shape[1] if efficient else None
+        found = {"in_channels": in_channels, "features": features, "groups": groups}
+        if "upsample.up.body.0.weight" in state:
+            found["scale"] = upsampler_scale(state, "upsample.up.body", features)
+        return found

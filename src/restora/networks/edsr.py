@@ -1,0 +1,109 @@
+"""EDSR: residual blocks without batch norm, wide and deep; the baseline that most later super-resolution
+builds on.
+
+B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced Deep Residual Networks for Single Image
+Super-Resolution", CVPR Workshops 2017. Parameter names are those of the authors' PyTorch checkpoints
+(`head.0.weight`, `body.0.body.0.weight`, `tail.0.0.weight`, ...), which expect photos on [0,255]: `rgb_range`
+is multiplied in and divided out inside.
+
+Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import (
+    MeanShift,
+    PixelShuffleUpsampler,
+    ResidualBlock,
+    conv3x3,
+    count_children,
+    upsampler_scale,
+)
+
+
+class EDSR(Network):
+    """restored = tail(body(head(x - mean)) + head(x - mean)) + mean.
+
+    Baseline: 16 blocks, 64 features, residual scale 1. Full: 32, 256 and 0.1. Scale 1 keeps the size (the
+    authors' network for deblurring and JPEG).
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "deblur", "jpeg")
+
+    def __init__(
+        self,
+        *,
+        scale: int = 4,
+        in_channels: int = 3,
+        features: int = 64,
+        blocks: int = 16,
+        residual_scale: float = 1.0,
+        rgb_range: float = 255.0,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        self.rgb_range = rgb_range
+        self.sub_mean = MeanShift(in_channels, sign=-1, value_range=rgb_range)
+        self.add_mean = MeanShift(in_channels, sign=1, value_range=rgb_range)
+        self.head = nn.Sequential(conv3x3(in_channels, features))
+        self.body = nn.Sequential(
+            *(ResidualBlock(features, residual_scale=residual_scale) for _ in range(blocks)),
+            conv3x3(features, features),
+        )
+        self.tail = nn.Sequential(
+            PixelShuffleUpsampler(features, scale=scale), conv3x3(features, in_channels)
+        )
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        shallow = self.head(self.sub_mean(x * self.rgb_range))  # (B,F,H,W)
+        y: Tensor = self.add_mean(self.tail(self.body(shallow) + shallow).to(x.dtype))  # (B,C,sH,sW)
+        return y / self.rgb_range
+
+    def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """BasicSR's names for the same network become the authors'; those files leave the mean colours
+        out.
+        """
+        if "conv_first.weight" not in state:
+            return dict(state)
+        last = len(self.body) - 1
+        adapted = {name: value for name, value in self.state_dict().items() if "_mean." in name}
+        for name, value in state.items():
+            for theirs, ours in (
+                ("conv_first.", "head.0."),
+                ("conv_after_body.", f"body.{last}."),
+                ("upsample.", "tail.0."),
+                ("conv_last.", "tail.1."),
+                (".conv1.", ".body.0."),
+                (".conv2.", ".body.2."),
+            ):
+                name = name.replace(theirs, ours)
+            adapted[name] = value
+        return adapted
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | float] | None:
+        """The constructor's arguments that a state dict of this architecture tells; None for another
+        one's.
+        """
+        basicsr = "conv_first.weight" in state
+        head, tail = ("conv_first", "upsample") if basicsr else ("head.0", "tail.0")
+        if f"{head}.weight" not in state or f"body.0.{'conv1' if basicsr else 'body.0'}.weight" not in state:
+            return None
+        if "body.0.body.0.body.0.weight" in state:  # RCAN
+            return None
+        features, in_channels = state[f"{head}.weight"].shape[:2]
+        blocks = count_children(state, "body") - (0 if basicsr else 1)
+        found: dict[str, int | float] = {
+            "scale": upsampler_scale(state, tail, features),
+            "in_channels": in_channels,
+            "features": features,
+            "blocks": blocks,
+        }
+        # no weight tells the residual scale; the one wide network that was published has 0.1
+        return found | {"residual_scale": 0.1} if features == 256 else found

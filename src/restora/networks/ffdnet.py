@@ -1,0 +1,62 @@
+"""FFDNet: DnCNN on a half-size mosaic of the photo, told the noise level; fast, and one network for all
+levels.
+
+K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising", IEEE
+TIP 2018. Parameter names are those of KAIR's checkpoints (`model.0.weight`, ...), whose batch norms are
+folded.
+
+Legend: B samples, C channels of the photo, F features, H height, W width.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import conv3x3, convolution_names, he_initialise
+
+
+class FFDNet(Network):
+    """restored = shuffle(model(unshuffle(x), noise level)). Grey: depth 15, 64 features; colour: 12 and 96.
+
+    `condition` is (B,1,H,W), sigma/255 at every pixel. It may vary over the photo; a 2x2 block gets its mean.
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise",)
+    padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "replicate"
+    size_multiple = 2
+    condition_channels = 1
+
+    def __init__(self, *, in_channels: int = 1, depth: int = 15, features: int = 64) -> None:
+        super().__init__()
+        self.in_channels = self.out_channels = in_channels
+        layers: list[nn.Module] = [conv3x3(4 * in_channels + 1, features), nn.ReLU(inplace=True)]
+        for _ in range(depth - 2):
+            layers += [conv3x3(features, features), nn.ReLU(inplace=True)]
+        layers.append(conv3x3(features, 4 * in_channels))
+        self.model = nn.Sequential(*layers)
+        he_initialise(self)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        assert condition is not None
+        level = F.avg_pool2d(condition.to(x.dtype), 2)  # (B,1,H/2,W/2)
+        mosaic = torch.cat((F.pixel_unshuffle(x, 2), level), dim=1)  # (B,4C+1,H/2,W/2)
+        return F.pixel_shuffle(self.model(mosaic), 2)
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        names = convolution_names(state, "model")
+        if len(names) < 3 or names[0] != "model.0.weight":
+            return None
+        features, inputs = state[names[0]].shape[:2]
+        outputs = state[names[-1]].shape[0]
+        if inputs != outputs + 1 or outputs % 4:
+            return None
+        return {"in_channels": outputs // 4, "depth": len(names), "features": features}

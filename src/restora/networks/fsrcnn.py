@@ -1,0 +1,65 @@
+"""FSRCNN: a thin hourglass on the small photo, enlarged at the very end by a transposed convolution.
+
+C. Dong, C. C. Loy, X. Tang, "Accelerating the Super-Resolution Convolutional Neural Network", ECCV 2016:
+FSRCNN(d, s, m) with (56, 12, 4), and FSRCNN-s (32, 5, 1). Names are those of the PyTorch weights in
+circulation (`first_part.0.weight`, `mid_part.0.weight`, `last_part.weight`).
+
+Legend: B samples, C channels (1: luminance), H height, W width, s scale.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from restora.networks.blocks import convolution_names, he_initialise
+from restora.networks.luminance import LuminanceNetwork
+
+
+class FSRCNN(LuminanceNetwork):
+    """Feature extraction, shrinking, `mappings` 3x3 convolutions, expanding, 9x9 deconvolution (section
+    3.2).
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = ("super_resolution",)
+    on_enlarged: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        scale: int = 3,
+        in_channels: int = 3,
+        features: int = 56,
+        shrunk: int = 12,
+        mappings: int = 4,
+        luminance: bool = True,
+    ) -> None:
+        super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=False)
+        self.first_part = nn.Sequential(nn.Conv2d(self.channels, features, 5, padding=2), nn.PReLU(features))
+        middle: list[nn.Module] = [nn.Conv2d(features, shrunk, 1), nn.PReLU(shrunk)]
+        for _ in range(mappings):
+            middle += [nn.Conv2d(shrunk, shrunk, 3, padding=1), nn.PReLU(shrunk)]
+        middle += [nn.Conv2d(shrunk, features, 1), nn.PReLU(features)]
+        self.mid_part = nn.Sequential(*middle)
+        self.last_part = nn.ConvTranspose2d(
+            features, self.channels, 9, stride=scale, padding=4, output_padding=scale - 1
+        )
+        he_initialise(self)
+        nn.init.normal_(self.last_part.weight, std=0.001)  # the paper's section 3.4
+        assert self.last_part.bias is not None
+        nn.init.zeros_(self.last_part.bias)
+
+    def predict(self, x: Tensor) -> Tensor:
+        return self.last_part(self.mid_part(self.first_part(x)))  # type: ignore[no-any-return]
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """The constructor's arguments that a state dict of this architecture tells; None for another
+        one's.
+        """
+        if "mid_part.0.weight" not in state or "last_part.weight" not in state:
+            return None
+        shrunk, features = state["mid_part.0.weight"].shape[:2]
+        mappings = len(convolution_names(state, "mid_part")) - 2
+        return {"features": features, "shrunk": shrunk, "mappings": mappings}

@@ -1,0 +1,97 @@
+"""IMDN: convolutions that distil a quarter of their channels at each step, and weigh what is left by its
+contrast.
+
+Z. Hui, X. Gao, Y. Yang, X. Wang, "Lightweight Image Super-Resolution with Information Multi-Distillation
+Network", ACM MM 2019. Parameter names are those of the authors' checkpoints (`fea_conv.weight`,
+`IMDB1.c1.weight`, `IMDB1.cca.conv_du.0.weight`, `upsampler.0.weight`).
+
+Legend: B samples, C channels of the photo, F features, D distilled features, H height, W width, s scale.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import ChannelAttention, conv1x1, conv3x3
+
+_SLOPE = 0.05
+
+
+class _MultiDistillation(nn.Module):
+    """(B,F,H,W) -> same: four convolutions, of which three hand a quarter of their output to the end (figure
+    3).
+    """
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.distilled = features // 4
+        self.remaining = features - self.distilled
+        self.c1 = conv3x3(features, features)
+        self.c2 = conv3x3(self.remaining, features)
+        self.c3 = conv3x3(self.remaining, features)
+        self.c4 = conv3x3(self.remaining, self.distilled)
+        self.c5 = conv1x1(4 * self.distilled, features)
+        self.cca = ChannelAttention(4 * self.distilled, contrast=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept, rest = [], x
+        for convolution in (self.c1, self.c2, self.c3):
+            y = F.leaky_relu(convolution(rest), _SLOPE, inplace=True)
+            distilled, rest = torch.split(y, [self.distilled, self.remaining], dim=1)
+            kept.append(distilled)
+        kept.append(self.c4(rest))
+        return x + self.c5(self.cca(torch.cat(kept, dim=1)))  # type: ignore[no-any-return]
+
+
+class IMDN(Network):
+    """restored = shuffle(conv(LR_conv(fusion of all blocks) + fea_conv(x))). The paper's: 6 blocks, 64
+    features.
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
+
+    def __init__(self, *, scale: int = 4, in_channels: int = 3, features: int = 64, blocks: int = 6) -> None:
+        super().__init__()
+        if features % 4:
+            raise ValueError(
+                f"network.features of IMDN is a multiple of 4, a quarter is distilled; got {features}"
+            )
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        self.blocks = blocks
+        self.fea_conv = conv3x3(in_channels, features)
+        for i in range(1, blocks + 1):
+            self.add_module(f"IMDB{i}", _MultiDistillation(features))
+        self.c = nn.Sequential(conv1x1(blocks * features, features), nn.LeakyReLU(_SLOPE, inplace=True))
+        self.LR_conv = conv3x3(features, features)
+        self.upsampler = nn.Sequential(conv3x3(features, in_channels * scale**2), nn.PixelShuffle(scale))
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        shallow = self.fea_conv(x)  # (B,F,H,W)
+        y, outputs = shallow, []
+        for i in range(1, self.blocks + 1):
+            y = self.get_submodule(f"IMDB{i}")(y)
+            outputs.append(y)
+        deep = self.LR_conv(self.c(torch.cat(outputs, dim=1))) + shallow
+        return self.upsampler(deep)  # type: ignore[no-any-return]  # (B,C,sH,sW)
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if "fea_conv.weight" not in state or "IMDB1.cca.conv_du.0.weight" not in state:
+            return None
+        features, in_channels = state["fea_conv.weight"].shape[:2]
+        return {
+            "scale": math.isqrt(state["upsampler.0.weight"].shape[0] // in_channels),
+            "in_channels": in_channels,
+            "features": features,
+            "blocks": len({name.split(".")[0] for name in state if name.startswith("IMDB")}),
+        }

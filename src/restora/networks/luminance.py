@@ -1,0 +1,111 @@
+"""Networks that restore luminance alone, or that work on the bicubically enlarged photo: the first years of
+the field.
+
+SRCNN, FSRCNN, ESPCN and VDSR were trained and judged on Y of BT.601, with Cb and Cr enlarged by bicubic
+interpolation. Here such a network takes the small photo: RGB, whose luminance it restores, or one channel,
+which is then that luminance.
+
+Legend: B samples, C channels, H height, W width, s scale.
+"""
+
+from abc import abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+
+_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+_LUMA_OFFSET = 16 / 255
+_RGB_PER_LUMA = 255 / 219
+"""How much each of R, G and B grows per unit of Y at constant Cb and Cr."""
+
+
+def luma(x: Tensor) -> Tensor:
+    """RGB (B,3,H,W) on the [0,1] scale -> Y of BT.601, (B,1,H,W) in [16/255, 235/255], as MATLAB's
+    rgb2ycbcr.
+    """
+    red, green, blue = x.float().unbind(1)
+    return (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2] + _LUMA_OFFSET).unsqueeze(1)
+
+
+def _keys_cubic(distance: float) -> float:
+    """Keys' cubic with a = -1/2."""
+    d = abs(distance)
+    if d <= 1:
+        return 1.5 * d**3 - 2.5 * d**2 + 1
+    return -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0.0
+
+
+class BicubicEnlargement(nn.Module):
+    """(B,C,H,W) -> float32 (B,C,sH,sW) by Keys' cubic, borders mirrored with the edge pixel repeated:
+    MATLAB's imresize.
+
+    torch's own bicubic has a = -3/4 and other borders. Written as sums of shifted photos, so that neither
+    autocast nor TF32 touches the pixels. `round_8bit` gives an 8-bit picture on the [0,1] scale, as imresize
+    does of uint8.
+    """
+
+    def __init__(self, *, scale: int, round_8bit: bool) -> None:
+        super().__init__()
+        self.scale = scale
+        self.round_8bit = round_8bit
+        # phase p lies at (p + 1/2)/s - 1/2 pixels from its source: five taps cover both sides
+        self._taps = [
+            [_keys_cubic((p + 0.5) / scale - 0.5 - offset) for offset in range(-2, 3)] for p in range(scale)
+        ]
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x.float()
+        if self.scale == 1:
+            return x
+        y = self._enlarge(self._enlarge(x, dim=2), dim=3)
+        return y.clamp(0, 1).mul(255).round().div(255) if self.round_8bit else y
+
+    def _enlarge(self, x: Tensor, dim: int) -> Tensor:
+        size = x.shape[dim]
+        position = torch.arange(-2, size + 2, device=x.device)
+        position = torch.where(position < 0, -1 - position, position)
+        position = torch.where(position >= size, 2 * size - 1 - position, position).clamp(0, size - 1)
+        padded = x.index_select(dim, position)
+        phases = []
+        for taps in self._taps:
+            shifted = [padded.narrow(dim, i, size) * tap for i, tap in enumerate(taps) if tap]
+            phases.append(sum(shifted[1:], shifted[0]))
+        return torch.stack(phases, dim + 1).flatten(dim, dim + 1)
+
+
+class LuminanceNetwork(Network):
+    """Restores Y and keeps the bicubic Cb and Cr, or (`luminance=False`) restores all channels together.
+
+    A subclass writes `predict` on `self.channels` channels: of the enlarged photo where `on_enlarged`, else
+    of the small one.
+    """
+
+    color: ClassVar[str] = "y"
+    """What the only channel is when the network is built for one."""
+    on_enlarged: ClassVar[bool]
+
+    def __init__(self, *, scale: int, in_channels: int, luminance: bool, round_8bit: bool) -> None:
+        super().__init__()
+        if luminance and in_channels not in (1, 3):
+            raise ValueError(
+                f"network.in_channels is 1 (Y) or 3 (RGB) with network.luminance, got {in_channels}"
+            )
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        self.channels = 1 if luminance else in_channels
+        self.enlarge = BicubicEnlargement(scale=scale, round_8bit=round_8bit)
+
+    @abstractmethod
+    def predict(self, x: Tensor) -> Tensor:
+        """(B,channels,h,w), enlarged or small -> (B,channels,sH,sW)."""
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        if self.channels == self.in_channels:
+            return self.predict(self.enlarge(x) if self.on_enlarged else x)
+        enlarged: Tensor = self.enlarge(x)  # (B,3,sH,sW)
+        y_enlarged = luma(enlarged)  # (B,1,sH,sW)
+        y = self.predict(y_enlarged if self.on_enlarged else luma(x))
+        return enlarged + (y - y_enlarged) * _RGB_PER_LUMA

@@ -1,0 +1,112 @@
+"""RCAN: very deep residual groups whose blocks weigh their channels by attention.
+
+Y. Zhang, K. Li, K. Li, L. Wang, B. Zhong, Y. Fu, "Image Super-Resolution Using Very Deep Residual Channel
+Attention Networks", ECCV 2018. Parameter names are those of the authors' checkpoints
+(`body.0.body.0.body.3.conv_du.0.weight`, ...), which expect photos on [0,255]: `rgb_range` is multiplied in
+and divided out inside.
+
+Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import (
+    ChannelAttention,
+    MeanShift,
+    PixelShuffleUpsampler,
+    conv3x3,
+    count_children,
+    upsampler_scale,
+)
+
+
+class _AttentionBlock(nn.Module):
+    """x + attention(conv(relu(conv(x)))), equation 14."""
+
+    def __init__(self, channels: int, *, reduction: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            conv3x3(channels, channels),
+            nn.ReLU(inplace=True),
+            conv3x3(channels, channels),
+            ChannelAttention(channels, reduction=reduction),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)  # type: ignore[no-any-return]
+
+
+class _ResidualGroup(nn.Module):
+    """Blocks and a convolution inside a short skip, equation 6."""
+
+    def __init__(self, channels: int, *, blocks: int, reduction: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            *(_AttentionBlock(channels, reduction=reduction) for _ in range(blocks)),
+            conv3x3(channels, channels),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.body(x)  # type: ignore[no-any-return]
+
+
+class RCAN(Network):
+    """restored = tail(residual in residual(head(x - mean))) + mean. The paper's size: 10 groups of 20
+    blocks.
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "deblur", "jpeg")
+
+    def __init__(
+        self,
+        *,
+        scale: int = 4,
+        in_channels: int = 3,
+        features: int = 64,
+        groups: int = 10,
+        blocks: int = 20,
+        reduction: int = 16,
+        rgb_range: float = 255.0,
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        self.rgb_range = rgb_range
+        self.sub_mean = MeanShift(in_channels, sign=-1, value_range=rgb_range)
+        self.add_mean = MeanShift(in_channels, sign=1, value_range=rgb_range)
+        self.head = nn.Sequential(conv3x3(in_channels, features))
+        self.body = nn.Sequential(
+            *(_ResidualGroup(features, blocks=blocks, reduction=reduction) for _ in range(groups)),
+            conv3x3(features, features),
+        )
+        self.tail = nn.Sequential(
+            PixelShuffleUpsampler(features, scale=scale), conv3x3(features, in_channels)
+        )
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        shallow = self.head(self.sub_mean(x * self.rgb_range))  # (B,F,H,W)
+        y: Tensor = self.add_mean(self.tail(self.body(shallow) + shallow).to(x.dtype))  # (B,C,sH,sW)
+        return y / self.rgb_range
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """The constructor's arguments that a state dict of this architecture tells; None for another
+        one's.
+        """
+        attention = "body.0.body.0.body.3.conv_du.0.weight"
+        if "head.0.weight" not in state or attention not in state:
+            return None
+        features, in_channels = state["head.0.weight"].shape[:2]
+        return {
+            "scale": upsampler_scale(state, "tail.0", features),
+            "in_channels": in_channels,
+            "features": features,
+            "groups": count_children(state, "body") - 1,
+            "blocks": count_children(state, "body.0.body") - 1,
+            "reduction": features // state[attention].shape[0],
+        }

@@ -1,0 +1,73 @@
+"""VDSR: twenty plain convolutions that predict what bicubic enlargement lost, for every scale with the same
+weights.
+
+J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks", CVPR
+2016. Parameter names are those of the published PyTorch weights (`input.weight`,
+`residual_layer.0.conv.weight`, `output.weight`; no biases). Scale 1 takes a photo that is enlarged already,
+or one that needs no enlarging.
+
+Legend: B samples, C channels (1: luminance), F features, H height, W width, s scale.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.blocks import conv3x3, count_children, he_initialise
+from restora.networks.luminance import LuminanceNetwork
+
+
+class _ConvReLU(nn.Module):
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv = conv3x3(channels, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.conv(x), inplace=True)
+
+
+class VDSR(LuminanceNetwork):
+    """restored = enlarged + output(residual_layer(input(enlarged))).
+
+    `depth` counts all convolutions. With `round_8bit` the enlarged photo is an 8-bit picture, as it was for
+    the authors: the published figures (37.59 dB at x2 on Set5) come out only so.
+    """
+
+    family: ClassVar[str] = "residual_cnn"
+    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
+    on_enlarged: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        *,
+        scale: int = 2,
+        in_channels: int = 3,
+        depth: int = 20,
+        features: int = 64,
+        luminance: bool = True,
+        round_8bit: bool = True,
+    ) -> None:
+        super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=round_8bit)
+        self.input = conv3x3(self.channels, features, bias=False)
+        self.residual_layer = nn.Sequential(*(_ConvReLU(features) for _ in range(depth - 2)))
+        self.output = conv3x3(features, self.channels, bias=False)
+        he_initialise(self)
+
+    def predict(self, x: Tensor) -> Tensor:
+        y = F.relu(self.input(x), inplace=True)  # (B,F,sH,sW)
+        residual: Tensor = self.output(self.residual_layer(y))
+        return x + residual
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """The constructor's arguments that a state dict of this architecture tells; None for another
+        one's.
+        """
+        if "input.weight" not in state or "residual_layer.0.conv.weight" not in state:
+            return None
+        return {
+            "depth": count_children(state, "residual_layer") + 2,
+            "features": state["input.weight"].shape[0],
+        }
