@@ -33,15 +33,15 @@ class _Residual(nn.Module):
     E-block.
     """
 
-    def __init__(self, features: int, *, groups: int | None) -> None:
+    def __init__(self, channels: int, *, groups: int | None) -> None:
         super().__init__()
         layers: list[nn.Module] = [
-            conv3x3(features, features, groups=groups or 1),
+            conv3x3(channels, channels, groups=groups or 1),
             nn.ReLU(inplace=True),
-            conv3x3(features, features, groups=groups or 1),
+            conv3x3(channels, channels, groups=groups or 1),
         ]
         if groups is not None:
-            layers += [nn.ReLU(inplace=True), conv1x1(features, features)]
+            layers += [nn.ReLU(inplace=True), conv1x1(channels, channels)]
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -51,9 +51,9 @@ class _Residual(nn.Module):
 class _Fusion(nn.Module):
     """1x1 convolution and ReLU, from all that cascades to F features."""
 
-    def __init__(self, inputs: int, features: int) -> None:
+    def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
-        self.body = nn.Sequential(conv1x1(inputs, features), nn.ReLU(inplace=True))
+        self.body = nn.Sequential(conv1x1(inputs, channels), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x)  # type: ignore[no-any-return]
@@ -75,12 +75,12 @@ class _CascadingBlock(nn.Module):
     3.3).
     """
 
-    def __init__(self, features: int, *, groups: int | None) -> None:
+    def __init__(self, channels: int, *, groups: int | None) -> None:
         super().__init__()
-        self.b1 = _Residual(features, groups=groups)
-        self.b2 = _Residual(features, groups=None) if groups is None else None
-        self.b3 = _Residual(features, groups=None) if groups is None else None
-        self.c1, self.c2, self.c3 = (_Fusion(n * features, features) for n in (2, 3, 4))
+        self.b1 = _Residual(channels, groups=groups)
+        self.b2 = _Residual(channels, groups=None) if groups is None else None
+        self.b3 = _Residual(channels, groups=None) if groups is None else None
+        self.c1, self.c2, self.c3 = (_Fusion(n * channels, channels) for n in (2, 3, 4))
 
     def forward(self, x: Tensor) -> Tensor:
         return _cascade(x, (self.b1, self.b2 or self.b1, self.b3 or self.b1), (self.c1, self.c2, self.c3))
@@ -89,11 +89,11 @@ class _CascadingBlock(nn.Module):
 class _Upsampler(nn.Module):
     """(B,F,H,W) -> (B,F,sH,sW): convolution, ReLU and pixel shuffle for each factor."""
 
-    def __init__(self, features: int, *, scale: int, groups: int) -> None:
+    def __init__(self, channels: int, *, scale: int, groups: int) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for step in upsampling_steps(scale):
-            widen = conv3x3(features, step * step * features, groups=groups)
+            widen = conv3x3(channels, step * step * channels, groups=groups)
             layers += [widen, nn.ReLU(inplace=True), nn.PixelShuffle(step)]
         self.body = nn.Sequential(*layers)
 
@@ -108,7 +108,7 @@ class CARN(Network):
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
 
     def __init__(
-        self, *, scale: int = 4, in_channels: int = 3, features: int = 64, groups: int | None = None
+        self, *, scale: int = 4, in_channels: int = 3, channels: int = 64, groups: int | None = None
     ) -> None:
         super().__init__()
         self.scale = scale
@@ -116,11 +116,11 @@ class CARN(Network):
         # the authors keep the mean's convolution a level down
         self.sub_mean = nn.ModuleDict({"shifter": MeanShift(in_channels, sign=-1)})
         self.add_mean = nn.ModuleDict({"shifter": MeanShift(in_channels, sign=1)})
-        self.entry = conv3x3(in_channels, features)
-        self.b1, self.b2, self.b3 = (_CascadingBlock(features, groups=groups) for _ in range(3))
-        self.c1, self.c2, self.c3 = (_Fusion(n * features, features) for n in (2, 3, 4))
-        self.upsample = nn.ModuleDict({"up": _Upsampler(features, scale=scale, groups=groups or 1)})
-        self.exit = conv3x3(features, in_channels)
+        self.entry = conv3x3(in_channels, channels)
+        self.b1, self.b2, self.b3 = (_CascadingBlock(channels, groups=groups) for _ in range(3))
+        self.c1, self.c2, self.c3 = (_Fusion(n * channels, channels) for n in (2, 3, 4))
+        self.upsample = nn.ModuleDict({"up": _Upsampler(channels, scale=scale, groups=groups or 1)})
+        self.exit = conv3x3(channels, in_channels)
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         shallow = self.entry(self.sub_mean["shifter"](x))  # (B,F,H,W)
@@ -149,10 +149,10 @@ class CARN(Network):
         body = convolution_names(state, "b1.b1.body")
         if "entry.weight" not in state or len(body) < 2 or "c3.body.0.weight" not in state:
             return None
-        features, in_channels = state["entry.weight"].shape[:2]
+        channels, in_channels = state["entry.weight"].shape[:2]
         efficient = len(body) == 3
-        groups = features // state[body[0]].shape[1] if efficient else None
-        found = {"in_channels": in_channels, "features": features, "groups": groups}
+        groups = channels // state[body[0]].shape[1] if efficient else None
+        found = {"in_channels": in_channels, "channels": channels, "groups": groups}
         if "upsample.up.body.0.weight" in state:
-            found["scale"] = upsampler_scale(state, "upsample.up.body", features)
+            found["scale"] = upsampler_scale(state, "upsample.up.body", channels)
         return found

@@ -28,7 +28,7 @@ from restora.networks.blocks import (
 class EDSR(Network):
     """restored = tail(body(head(x - mean)) + head(x - mean)) + mean.
 
-    Baseline: 16 blocks, 64 features, residual scale 1. Full: 32, 256 and 0.1. Scale 1 keeps the size (the
+    Baseline: 16 blocks, 64 channels, residual scale 1. Full: 32, 256 and 0.1. Scale 1 keeps the size (the
     authors' network for deblurring and JPEG).
     """
 
@@ -40,7 +40,7 @@ class EDSR(Network):
         *,
         scale: int = 4,
         in_channels: int = 3,
-        features: int = 64,
+        channels: int = 64,
         blocks: int = 16,
         residual_scale: float = 1.0,
         rgb_range: float = 255.0,
@@ -51,13 +51,13 @@ class EDSR(Network):
         self.rgb_range = rgb_range
         self.sub_mean = MeanShift(in_channels, sign=-1, value_range=rgb_range)
         self.add_mean = MeanShift(in_channels, sign=1, value_range=rgb_range)
-        self.head = nn.Sequential(conv3x3(in_channels, features))
+        self.head = nn.Sequential(conv3x3(in_channels, channels))
         self.body = nn.Sequential(
-            *(ResidualBlock(features, residual_scale=residual_scale) for _ in range(blocks)),
-            conv3x3(features, features),
+            *(ResidualBlock(channels, residual_scale=residual_scale) for _ in range(blocks)),
+            conv3x3(channels, channels),
         )
         self.tail = nn.Sequential(
-            PixelShuffleUpsampler(features, scale=scale), conv3x3(features, in_channels)
+            PixelShuffleUpsampler(channels, scale=scale), conv3x3(channels, in_channels)
         )
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
@@ -97,13 +97,13 @@ class EDSR(Network):
             return None
         if "body.0.body.0.body.0.weight" in state:  # RCAN
             return None
-        features, in_channels = state[f"{head}.weight"].shape[:2]
+        channels, in_channels = state[f"{head}.weight"].shape[:2]
         blocks = count_children(state, "body") - (0 if basicsr else 1)
         found: dict[str, int | float] = {
-            "scale": upsampler_scale(state, tail, features),
+            "scale": upsampler_scale(state, tail, channels),
             "in_channels": in_channels,
-            "features": features,
+            "channels": channels,
             "blocks": blocks,
         }
         # no weight tells the residual scale; the one wide network that was published has 0.1
-        return found | {"residual_scale": 0.1} if features == 256 else found
+        return found | {"residual_scale": 0.1} if channels == 256 else found

@@ -23,18 +23,18 @@ class ESPCN(LuminanceNetwork):
     on_enlarged: ClassVar[bool] = False
 
     def __init__(
-        self, *, scale: int = 3, in_channels: int = 3, features: int = 64, luminance: bool = True
+        self, *, scale: int = 3, in_channels: int = 3, channels: int = 64, luminance: bool = True
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=False)
-        half = features // 2
+        half = channels // 2
         self.first_part = nn.Sequential(
-            nn.Conv2d(self.channels, features, 5, padding=2),
+            nn.Conv2d(self.restored_channels, channels, 5, padding=2),
             nn.Tanh(),
-            nn.Conv2d(features, half, 3, padding=1),
+            nn.Conv2d(channels, half, 3, padding=1),
             nn.Tanh(),
         )
         self.last_part = nn.Sequential(
-            nn.Conv2d(half, self.channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)
+            nn.Conv2d(half, self.restored_channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)
         )
 
     def predict(self, x: Tensor) -> Tensor:
@@ -47,6 +47,6 @@ class ESPCN(LuminanceNetwork):
         """
         if "first_part.0.weight" not in state or "last_part.0.weight" not in state:
             return None
-        features, channels = state["first_part.0.weight"].shape[:2]
-        scale = round((state["last_part.0.weight"].shape[0] / channels) ** 0.5)
-        return {"features": features, "scale": scale}
+        channels, planes = state["first_part.0.weight"].shape[:2]
+        scale = round((state["last_part.0.weight"].shape[0] / planes) ** 0.5)
+        return {"channels": channels, "scale": scale}

@@ -20,7 +20,7 @@ from restora.networks.blocks import conv3x3, convolution_names, he_initialise
 
 
 class FFDNet(Network):
-    """restored = shuffle(model(unshuffle(x), noise level)). Grey: depth 15, 64 features; colour: 12 and 96.
+    """restored = shuffle(model(unshuffle(x), noise level)). Grey: depth 15, 64 channels; colour: 12 and 96.
 
     `condition` is (B,1,H,W), sigma/255 at every pixel. It may vary over the photo; a 2x2 block gets its mean.
     """
@@ -31,13 +31,13 @@ class FFDNet(Network):
     size_multiple = 2
     condition_channels = 1
 
-    def __init__(self, *, in_channels: int = 1, depth: int = 15, features: int = 64) -> None:
+    def __init__(self, *, in_channels: int = 1, depth: int = 15, channels: int = 64) -> None:
         super().__init__()
         self.in_channels = self.out_channels = in_channels
-        layers: list[nn.Module] = [conv3x3(4 * in_channels + 1, features), nn.ReLU(inplace=True)]
+        layers: list[nn.Module] = [conv3x3(4 * in_channels + 1, channels), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
-            layers += [conv3x3(features, features), nn.ReLU(inplace=True)]
-        layers.append(conv3x3(features, 4 * in_channels))
+            layers += [conv3x3(channels, channels), nn.ReLU(inplace=True)]
+        layers.append(conv3x3(channels, 4 * in_channels))
         self.model = nn.Sequential(*layers)
         he_initialise(self)
 
@@ -55,8 +55,8 @@ class FFDNet(Network):
         names = convolution_names(state, "model")
         if len(names) < 3 or names[0] != "model.0.weight":
             return None
-        features, inputs = state[names[0]].shape[:2]
+        channels, inputs = state[names[0]].shape[:2]
         outputs = state[names[-1]].shape[0]
         if inputs != outputs + 1 or outputs % 4:
             return None
-        return {"in_channels": outputs // 4, "depth": len(names), "features": features}
+        return {"in_channels": outputs // 4, "depth": len(names), "channels": channels}

@@ -30,20 +30,22 @@ class FSRCNN(LuminanceNetwork):
         *,
         scale: int = 3,
         in_channels: int = 3,
-        features: int = 56,
+        channels: int = 56,
         shrunk: int = 12,
         mappings: int = 4,
         luminance: bool = True,
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=False)
-        self.first_part = nn.Sequential(nn.Conv2d(self.channels, features, 5, padding=2), nn.PReLU(features))
-        middle: list[nn.Module] = [nn.Conv2d(features, shrunk, 1), nn.PReLU(shrunk)]
+        self.first_part = nn.Sequential(
+            nn.Conv2d(self.restored_channels, channels, 5, padding=2), nn.PReLU(channels)
+        )
+        middle: list[nn.Module] = [nn.Conv2d(channels, shrunk, 1), nn.PReLU(shrunk)]
         for _ in range(mappings):
             middle += [nn.Conv2d(shrunk, shrunk, 3, padding=1), nn.PReLU(shrunk)]
-        middle += [nn.Conv2d(shrunk, features, 1), nn.PReLU(features)]
+        middle += [nn.Conv2d(shrunk, channels, 1), nn.PReLU(channels)]
         self.mid_part = nn.Sequential(*middle)
         self.last_part = nn.ConvTranspose2d(
-            features, self.channels, 9, stride=scale, padding=4, output_padding=scale - 1
+            channels, self.restored_channels, 9, stride=scale, padding=4, output_padding=scale - 1
         )
         he_initialise(self)
         nn.init.normal_(self.last_part.weight, std=0.001)  # the paper's section 3.4
@@ -60,6 +62,6 @@ class FSRCNN(LuminanceNetwork):
         """
         if "mid_part.0.weight" not in state or "last_part.weight" not in state:
             return None
-        shrunk, features = state["mid_part.0.weight"].shape[:2]
+        shrunk, channels = state["mid_part.0.weight"].shape[:2]
         mappings = len(convolution_names(state, "mid_part")) - 2
-        return {"features": features, "shrunk": shrunk, "mappings": mappings}
+        return {"channels": channels, "shrunk": shrunk, "mappings": mappings}

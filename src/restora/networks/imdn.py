@@ -27,15 +27,15 @@ class _MultiDistillation(nn.Module):
     3).
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, channels: int) -> None:
         super().__init__()
-        self.distilled = features // 4
-        self.remaining = features - self.distilled
-        self.c1 = conv3x3(features, features)
-        self.c2 = conv3x3(self.remaining, features)
-        self.c3 = conv3x3(self.remaining, features)
+        self.distilled = channels // 4
+        self.remaining = channels - self.distilled
+        self.c1 = conv3x3(channels, channels)
+        self.c2 = conv3x3(self.remaining, channels)
+        self.c3 = conv3x3(self.remaining, channels)
         self.c4 = conv3x3(self.remaining, self.distilled)
-        self.c5 = conv1x1(4 * self.distilled, features)
+        self.c5 = conv1x1(4 * self.distilled, channels)
         self.cca = ChannelAttention(4 * self.distilled, contrast=True)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,27 +50,27 @@ class _MultiDistillation(nn.Module):
 
 class IMDN(Network):
     """restored = shuffle(conv(LR_conv(fusion of all blocks) + fea_conv(x))). The paper's: 6 blocks, 64
-    features.
+    channels.
     """
 
     family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
 
-    def __init__(self, *, scale: int = 4, in_channels: int = 3, features: int = 64, blocks: int = 6) -> None:
+    def __init__(self, *, scale: int = 4, in_channels: int = 3, channels: int = 64, blocks: int = 6) -> None:
         super().__init__()
-        if features % 4:
+        if channels % 4:
             raise ValueError(
-                f"network.features of IMDN is a multiple of 4, a quarter is distilled; got {features}"
+                f"network.channels of IMDN is a multiple of 4, a quarter is distilled; got {channels}"
             )
         self.scale = scale
         self.in_channels = self.out_channels = in_channels
         self.blocks = blocks
-        self.fea_conv = conv3x3(in_channels, features)
+        self.fea_conv = conv3x3(in_channels, channels)
         for i in range(1, blocks + 1):
-            self.add_module(f"IMDB{i}", _MultiDistillation(features))
-        self.c = nn.Sequential(conv1x1(blocks * features, features), nn.LeakyReLU(_SLOPE, inplace=True))
-        self.LR_conv = conv3x3(features, features)
-        self.upsampler = nn.Sequential(conv3x3(features, in_channels * scale**2), nn.PixelShuffle(scale))
+            self.add_module(f"IMDB{i}", _MultiDistillation(channels))
+        self.c = nn.Sequential(conv1x1(blocks * channels, channels), nn.LeakyReLU(_SLOPE, inplace=True))
+        self.LR_conv = conv3x3(channels, channels)
+        self.upsampler = nn.Sequential(conv3x3(channels, in_channels * scale**2), nn.PixelShuffle(scale))
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         shallow = self.fea_conv(x)  # (B,F,H,W)
@@ -88,10 +88,10 @@ class IMDN(Network):
         """
         if "fea_conv.weight" not in state or "IMDB1.cca.conv_du.0.weight" not in state:
             return None
-        features, in_channels = state["fea_conv.weight"].shape[:2]
+        channels, in_channels = state["fea_conv.weight"].shape[:2]
         return {
             "scale": math.isqrt(state["upsampler.0.weight"].shape[0] // in_channels),
             "in_channels": in_channels,
-            "features": features,
+            "channels": channels,
             "blocks": len({name.split(".")[0] for name in state if name.startswith("IMDB")}),
         }

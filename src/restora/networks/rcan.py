@@ -67,7 +67,7 @@ class RCAN(Network):
         *,
         scale: int = 4,
         in_channels: int = 3,
-        features: int = 64,
+        channels: int = 64,
         groups: int = 10,
         blocks: int = 20,
         reduction: int = 16,
@@ -79,13 +79,13 @@ class RCAN(Network):
         self.rgb_range = rgb_range
         self.sub_mean = MeanShift(in_channels, sign=-1, value_range=rgb_range)
         self.add_mean = MeanShift(in_channels, sign=1, value_range=rgb_range)
-        self.head = nn.Sequential(conv3x3(in_channels, features))
+        self.head = nn.Sequential(conv3x3(in_channels, channels))
         self.body = nn.Sequential(
-            *(_ResidualGroup(features, blocks=blocks, reduction=reduction) for _ in range(groups)),
-            conv3x3(features, features),
+            *(_ResidualGroup(channels, blocks=blocks, reduction=reduction) for _ in range(groups)),
+            conv3x3(channels, channels),
         )
         self.tail = nn.Sequential(
-            PixelShuffleUpsampler(features, scale=scale), conv3x3(features, in_channels)
+            PixelShuffleUpsampler(channels, scale=scale), conv3x3(channels, in_channels)
         )
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
@@ -101,12 +101,12 @@ class RCAN(Network):
         attention = "body.0.body.0.body.3.conv_du.0.weight"
         if "head.0.weight" not in state or attention not in state:
             return None
-        features, in_channels = state["head.0.weight"].shape[:2]
+        channels, in_channels = state["head.0.weight"].shape[:2]
         return {
-            "scale": upsampler_scale(state, "tail.0", features),
+            "scale": upsampler_scale(state, "tail.0", channels),
             "in_channels": in_channels,
-            "features": features,
+            "channels": channels,
             "groups": count_children(state, "body") - 1,
             "blocks": count_children(state, "body.0.body") - 1,
-            "reduction": features // state[attention].shape[0],
+            "reduction": channels // state[attention].shape[0],
         }

@@ -33,12 +33,12 @@ class _DenseLayer(nn.Module):
 class _ResidualDenseBlock(nn.Module):
     """Dense layers, their fusion by a 1x1 convolution, and the input (section 3.2)."""
 
-    def __init__(self, features: int, *, growth: int, layers: int) -> None:
+    def __init__(self, channels: int, *, growth: int, layers: int) -> None:
         super().__init__()
         self.convs = nn.Sequential(
-            *(_DenseLayer(features + i * growth, growth=growth) for i in range(layers))
+            *(_DenseLayer(channels + i * growth, growth=growth) for i in range(layers))
         )
-        self.LFF = conv1x1(features + layers * growth, features)
+        self.LFF = conv1x1(channels + layers * growth, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return x + self.LFF(self.convs(x))  # type: ignore[no-any-return]
@@ -55,7 +55,7 @@ class RDN(Network):
         *,
         scale: int = 4,
         in_channels: int = 3,
-        features: int = 64,
+        channels: int = 64,
         growth: int = 64,
         blocks: int = 16,
         layers: int = 8,
@@ -65,14 +65,14 @@ class RDN(Network):
         self.scale = scale
         self.in_channels = self.out_channels = in_channels
         self.rgb_range = rgb_range
-        self.SFENet1 = conv3x3(in_channels, features)
-        self.SFENet2 = conv3x3(features, features)
+        self.SFENet1 = conv3x3(in_channels, channels)
+        self.SFENet2 = conv3x3(channels, channels)
         self.RDBs = nn.ModuleList(
-            _ResidualDenseBlock(features, growth=growth, layers=layers) for _ in range(blocks)
+            _ResidualDenseBlock(channels, growth=growth, layers=layers) for _ in range(blocks)
         )
-        self.GFF = nn.Sequential(conv1x1(blocks * features, features), conv3x3(features, features))
+        self.GFF = nn.Sequential(conv1x1(blocks * channels, channels), conv3x3(channels, channels))
         upsampling: list[nn.Module] = []
-        width = features
+        width = channels
         for step in upsampling_steps(scale):
             upsampling += [conv3x3(width, step * step * growth), nn.PixelShuffle(step)]
             width = growth
@@ -118,12 +118,12 @@ class RDN(Network):
         layers, layer = f"{blocks}.0.{'layers' if other else 'convs'}", "conv" if other else "conv.0"
         if first not in state or f"{layers}.0.{layer}.weight" not in state:
             return None
-        features, in_channels = state[first].shape[:2]
+        channels, in_channels = state[first].shape[:2]
         growth = state[f"{layers}.0.{layer}.weight"].shape[0]
         found: dict[str, int | float] = {
             "scale": upsampler_scale(state, "upscale" if other else "UPNet", growth),
             "in_channels": in_channels,
-            "features": features,
+            "channels": channels,
             "growth": growth,
             "blocks": count_children(state, blocks),
             "layers": count_children(state, layers),

@@ -35,7 +35,7 @@ class REDNet(Network):
         *,
         in_channels: int = 1,
         layers: int = 15,
-        features: int = 64,
+        channels: int = 64,
         stride: int = 1,
         skips: bool = True,
     ) -> None:
@@ -50,12 +50,12 @@ class REDNet(Network):
             return nn.Sequential(layer, nn.ReLU(inplace=True))
 
         self.conv_layers = nn.Sequential(
-            unit(nn.Conv2d(in_channels, features, 3, stride=stride, padding=1)),
-            *(unit(nn.Conv2d(features, features, 3, padding=1)) for _ in range(layers - 1)),
+            unit(nn.Conv2d(in_channels, channels, 3, stride=stride, padding=1)),
+            *(unit(nn.Conv2d(channels, channels, 3, padding=1)) for _ in range(layers - 1)),
         )
         self.deconv_layers = nn.Sequential(
-            *(unit(nn.ConvTranspose2d(features, features, 3, padding=1)) for _ in range(layers - 1)),
-            nn.ConvTranspose2d(features, in_channels, 3, stride=stride, padding=1, output_padding=stride - 1),
+            *(unit(nn.ConvTranspose2d(channels, channels, 3, padding=1)) for _ in range(layers - 1)),
+            nn.ConvTranspose2d(channels, in_channels, 3, stride=stride, padding=1, output_padding=stride - 1),
         )
         he_initialise(self)
 
@@ -79,9 +79,9 @@ class REDNet(Network):
         """
         if "conv_layers.0.0.weight" not in state or "deconv_layers.0.0.weight" not in state:
             return None
-        features, in_channels = state["conv_layers.0.0.weight"].shape[:2]
+        channels, in_channels = state["conv_layers.0.0.weight"].shape[:2]
         return {
             "in_channels": in_channels,
             "layers": count_children(state, "conv_layers"),
-            "features": features,
+            "channels": channels,
         }

@@ -32,17 +32,17 @@ class SRCNN(LuminanceNetwork):
         scale: int = 3,
         in_channels: int = 3,
         kernels: Sequence[int] = (9, 5, 5),
-        features: Sequence[int] = (64, 32),
+        channels: Sequence[int] = (64, 32),
         luminance: bool = True,
         round_8bit: bool = True,
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=round_8bit)
-        if len(kernels) != 3 or len(features) != 2 or any(k % 2 == 0 for k in kernels):
+        if len(kernels) != 3 or len(channels) != 2 or any(k % 2 == 0 for k in kernels):
             raise ValueError(
-                "network.kernels are three odd sizes and network.features two widths, "
-                f"got {list(kernels)} and {list(features)}"
+                "network.kernels are three odd sizes and network.channels two widths, "
+                f"got {list(kernels)} and {list(channels)}"
             )
-        widths = (self.channels, *features, self.channels)
+        widths = (self.restored_channels, *channels, self.restored_channels)
         self.conv1, self.conv2, self.conv3 = (
             nn.Conv2d(widths[i], widths[i + 1], kernels[i], padding=kernels[i] // 2) for i in range(3)
         )
@@ -62,4 +62,4 @@ class SRCNN(LuminanceNetwork):
         if set(state) != {*names, *(name.replace("weight", "bias") for name in names)}:
             return None
         shapes = [state[name].shape for name in names]
-        return {"kernels": [shape[-1] for shape in shapes], "features": [shape[0] for shape in shapes[:2]]}
+        return {"kernels": [shape[-1] for shape in shapes], "channels": [shape[0] for shape in shapes[:2]]}

@@ -45,14 +45,14 @@ class VDSR(LuminanceNetwork):
         scale: int = 2,
         in_channels: int = 3,
         depth: int = 20,
-        features: int = 64,
+        channels: int = 64,
         luminance: bool = True,
         round_8bit: bool = True,
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=round_8bit)
-        self.input = conv3x3(self.channels, features, bias=False)
-        self.residual_layer = nn.Sequential(*(_ConvReLU(features) for _ in range(depth - 2)))
-        self.output = conv3x3(features, self.channels, bias=False)
+        self.input = conv3x3(self.restored_channels, channels, bias=False)
+        self.residual_layer = nn.Sequential(*(_ConvReLU(channels) for _ in range(depth - 2)))
+        self.output = conv3x3(channels, self.restored_channels, bias=False)
         he_initialise(self)
 
     def predict(self, x: Tensor) -> Tensor:
@@ -69,5 +69,5 @@ class VDSR(LuminanceNetwork):
             return None
         return {
             "depth": count_children(state, "residual_layer") + 2,
-            "features": state["input.weight"].shape[0],
+            "channels": state["input.weight"].shape[0],
         }
