@@ -28,13 +28,13 @@ class ESPCN(LuminanceNetwork):
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=False)
         half = channels // 2
         self.first_part = nn.Sequential(
-            nn.Conv2d(self.restored_channels, channels, 5, padding=2),
+            nn.Conv2d(self.channels, channels, 5, padding=2),
             nn.Tanh(),
             nn.Conv2d(channels, half, 3, padding=1),
             nn.Tanh(),
         )
         self.last_part = nn.Sequential(
-            nn.Conv2d(half, self.restored_channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)
+            nn.Conv2d(half, self.channels * scale**2, 3, padding=1), nn.PixelShuffle(scale)
         )
 
     def predict(self, x: Tensor) -> Tensor:

@@ -36,16 +36,14 @@ class FSRCNN(LuminanceNetwork):
         luminance: bool = True,
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=False)
-        self.first_part = nn.Sequential(
-            nn.Conv2d(self.restored_channels, channels, 5, padding=2), nn.PReLU(channels)
-        )
+        self.first_part = nn.Sequential(nn.Conv2d(self.channels, channels, 5, padding=2), nn.PReLU(channels))
         middle: list[nn.Module] = [nn.Conv2d(channels, shrunk, 1), nn.PReLU(shrunk)]
         for _ in range(mappings):
             middle += [nn.Conv2d(shrunk, shrunk, 3, padding=1), nn.PReLU(shrunk)]
         middle += [nn.Conv2d(shrunk, channels, 1), nn.PReLU(channels)]
         self.mid_part = nn.Sequential(*middle)
         self.last_part = nn.ConvTranspose2d(
-            channels, self.restored_channels, 9, stride=scale, padding=4, output_padding=scale - 1
+            channels, self.channels, 9, stride=scale, padding=4, output_padding=scale - 1
         )
         he_initialise(self)
         nn.init.normal_(self.last_part.weight, std=0.001)  # the paper's section 3.4

@@ -79,7 +79,7 @@ class BicubicEnlargement(nn.Module):
 class LuminanceNetwork(Network):
     """Restores Y and keeps the bicubic Cb and Cr, or (`luminance=False`) restores all channels together.
 
-    A subclass writes `predict` on `self.restored_channels` channels: of the enlarged photo where
+    A subclass writes `predict` on `self.channels` channels: of the enlarged photo where
     `on_enlarged`, else of the small one.
     """
 
@@ -95,15 +95,15 @@ class LuminanceNetwork(Network):
             )
         self.scale = scale
         self.in_channels = self.out_channels = in_channels
-        self.restored_channels = 1 if luminance else in_channels
+        self.channels = 1 if luminance else in_channels
         self.enlarge = BicubicEnlargement(scale=scale, round_8bit=round_8bit)
 
     @abstractmethod
     def predict(self, x: Tensor) -> Tensor:
-        """(B,restored_channels,h,w), enlarged or small -> (B,restored_channels,sH,sW)."""
+        """(B,channels,h,w), enlarged or small -> (B,channels,sH,sW)."""
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
-        if self.restored_channels == self.in_channels:
+        if self.channels == self.in_channels:
             return self.predict(self.enlarge(x) if self.on_enlarged else x)
         enlarged: Tensor = self.enlarge(x)  # (B,3,sH,sW)
         y_enlarged = luma(enlarged)  # (B,1,sH,sW)

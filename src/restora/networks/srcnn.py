@@ -42,7 +42,7 @@ class SRCNN(LuminanceNetwork):
                 "network.kernels are three odd sizes and network.channels two widths, "
                 f"got {list(kernels)} and {list(channels)}"
             )
-        widths = (self.restored_channels, *channels, self.restored_channels)
+        widths = (self.channels, *channels, self.channels)
         self.conv1, self.conv2, self.conv3 = (
             nn.Conv2d(widths[i], widths[i + 1], kernels[i], padding=kernels[i] // 2) for i in range(3)
         )

@@ -50,9 +50,9 @@ class VDSR(LuminanceNetwork):
         round_8bit: bool = True,
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=round_8bit)
-        self.input = conv3x3(self.restored_channels, channels, bias=False)
+        self.input = conv3x3(self.channels, channels, bias=False)
         self.residual_layer = nn.Sequential(*(_ConvReLU(channels) for _ in range(depth - 2)))
-        self.output = conv3x3(channels, self.restored_channels, bias=False)
+        self.output = conv3x3(channels, self.channels, bias=False)
         he_initialise(self)
 
     def predict(self, x: Tensor) -> Tensor:
