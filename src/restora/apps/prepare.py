@@ -2,17 +2,12 @@
 
 import logging
 import shutil
+from typing import TYPE_CHECKING
 
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
-from restora.config import ConfigError, compose
-from restora.data.module import PhotoData
-from restora.data.sources import SPLITS
-from restora.degradations.identity import Identity
+    from restora.data.module import PhotoData
 
 HELP = """usage: restora prepare data=NAME [TRACK ...] [KEY=VALUE ...]
 
@@ -32,6 +27,8 @@ def main(argv: list[str]) -> int:
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
         return 0 if argv else 2
+    from restora.config import compose
+
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tracks = [word for word in argv if "=" not in word]
     overrides = [word for word in argv if "=" in word]
@@ -45,8 +42,14 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def _made(node: DictConfig) -> PhotoData:
+def _made(node: "DictConfig") -> "PhotoData":
     """The data module, with its constructor's own message where that refuses its arguments."""
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    from restora.config import ConfigError
+    from restora.degradations.identity import Identity
+
     try:
         data: PhotoData = instantiate(node, degradation=Identity(), _convert_="all")
     except InstantiationException as error:
@@ -56,7 +59,12 @@ def _made(node: DictConfig) -> PhotoData:
     return data
 
 
-def _show(data: PhotoData) -> None:
+def _show(data: "PhotoData") -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from restora.data.sources import SPLITS
+
     table = Table("split", "photos", "megapixels", "left out", "store", box=None)
     for split in SPLITS:
         store = data.store(split)

@@ -7,12 +7,14 @@ that could be taken for a store, and the next process to build it clears the rem
 system releases when its holder dies lets one process build and the others wait.
 """
 
+import glob
 import hashlib
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -88,15 +90,29 @@ def _fingerprint(files: Sequence[PhotoFile], channels: Channels, scale: int) -> 
 
 
 def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: int, processes: int) -> None:
-    draft = folder.with_name(f".{folder.name}.draft")
-    if draft.exists():  # the lock is ours: whoever wrote this is dead
+    prefix = f".{folder.name}.draft-"
+    for remains in folder.parent.glob(f"{glob.escape(prefix)}*"):  # the lock is ours: whoever wrote these is dead
         log.info("clearing the remains of an interrupted packing of %s", folder.name)
-        shutil.rmtree(draft)
+        shutil.rmtree(remains)
+    draft = folder.with_name(f"{prefix}{os.getpid()}")
     draft.mkdir()
+    try:
+        _fill(files, draft, folder.name, channels, scale, processes)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    draft.rename(folder)
+    sync_folder(folder.parent)
+
+
+def _fill(
+    files: Sequence[PhotoFile], draft: Path, label: str, channels: Channels, scale: int, processes: int
+) -> None:
+    """Writes the pixels and the index, and waits until both are on the disk."""
     left_out: dict[Path, str] = {}
     planes = _lay_out(files, channel_count(channels), left_out)
     _check_disk(draft, planes, channel_count(channels))
-    _write_pixels(draft / PIXELS, planes, channels, left_out, processes, folder.name)
+    _write_pixels(draft / PIXELS, planes, channels, left_out, processes, label)
     entries = _entries(files, planes, left_out, scale)
     if not entries:
         path, reason = next(iter(left_out.items()))
@@ -111,8 +127,6 @@ def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: 
         json.dump(index, handle)
         handle.flush()
         os.fsync(handle.fileno())
-    draft.rename(folder)
-    sync_folder(folder.parent)
 
 
 def _lay_out(files: Sequence[PhotoFile], channels: int, left_out: dict[Path, str]) -> dict[Path, Plane]:
@@ -171,7 +185,8 @@ def _in_processes(
 ) -> dict[Path, str | None]:
     """`work` on every picture; spawned, not forked: the parent may run threads of torch and OpenMP."""
     reasons = {}
-    with ProcessPoolExecutor(processes, mp_context=multiprocessing.get_context("spawn")) as pool:
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
         jobs = {pool.submit(work, source, plane): source for source, plane in planes.items()}
         try:
             for job in as_completed(jobs):
@@ -186,6 +201,18 @@ def _in_processes(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return reasons
+
+
+def _end_with_parent() -> None:
+    """Lets a worker end when its parent is killed; the pool's own workers would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_one(path: Path, channels: Channels, source: Path, plane: Plane) -> str | None:

@@ -59,8 +59,7 @@ def photo_size(path: Path) -> tuple[int, int]:
     """(H, W) of the upright photo, from the header alone. Raises `PhotoError`."""
     with _errors_of(path), Image.open(path) as image:
         width, height = image.size
-        # Pillow gives TIFF files upright
-        turned = image.format != "TIFF" and image.getexif().get(_ORIENTATION, 1) in _QUARTER_TURNED
+        turned = _orientation(image) in _QUARTER_TURNED
     return (width, height) if turned else (height, width)
 
 
@@ -73,13 +72,18 @@ def read_photo(path: Path, channels: Channels = "rgb") -> Pixels:
             if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with previews behind it
                 raise PhotoError(path, f"holds {frames} pages or frames: split it first")
             deep = _is_16_bit(image, path)
-            orientation = image.getexif().get(_ORIENTATION, 1)
+            orientation = _orientation(image)
             image.load()
             if deep:
-                pixels = _decode_16_bit(data, orientation, path)
+                pixels = _upright(_decode_16_bit(data, path), orientation)
             else:
                 pixels = _decode_8_bit(ImageOps.exif_transpose(image))
     return _to_channels(pixels, channels)
+
+
+def _orientation(image: Image.Image) -> int:
+    """How decoded pixels are still to be turned; Pillow and OpenCV turn TIFF files upright themselves."""
+    return 1 if image.format == "TIFF" else int(image.getexif().get(_ORIENTATION, 1))
 
 
 @contextmanager
@@ -116,7 +120,7 @@ def _is_16_bit(image: Any, path: Path) -> bool:
     return image.mode.startswith("I;16") or (isinstance(raw_mode, str) and raw_mode.endswith(";16B"))
 
 
-def _decode_16_bit(data: bytes, orientation: int, path: Path) -> Pixels:
+def _decode_16_bit(data: bytes, path: Path) -> Pixels:
     """Pillow has no 16-bit colour, so OpenCV decodes; the values are rounded to 8 bits."""
     import cv2
 
@@ -131,7 +135,7 @@ def _decode_16_bit(data: bytes, orientation: int, path: Path) -> Pixels:
         values = values[..., [2, 1, 0, 3][: values.shape[2]]]
     if values.shape[2] in (2, 4):
         values = _over_white(values[..., :-1], values[..., -1:])
-    return _upright(values, orientation)
+    return values
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -1,0 +1,207 @@
+"""The packed store holds the photos, survives kills and races, and names what it leaves out."""
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from restora.data.errors import DataError
+from restora.data.locking import sole_process
+from restora.data.packing import PhotoFile, pack
+from restora.data.photos import read_photo
+from restora.data.store import INDEX, PIXELS, PhotoStore
+
+MakePhotos = Callable[..., list[PhotoFile]]
+Start = Callable[..., "subprocess.Popen[str]"]
+PACK = """
+import logging, sys
+from pathlib import Path
+from restora.data.packing import PhotoFile, pack
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    photos = [PhotoFile(path.stem, path) for path in sorted(Path(sys.argv[1]).iterdir())]
+    store = pack(photos, store_dir=Path(sys.argv[2]), name="x", channels="rgb", processes=int(sys.argv[3]))
+    print(store.folder)
+"""
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("channels", ["rgb", "gray"])
+@pytest.mark.parametrize(("count", "processes"), [(5, 1), (20, 2)])
+def test_every_photo_is_there(
+    tmp_path: Path, make_photos: MakePhotos, channels: str, count: int, processes: int
+) -> None:
+    photos = make_photos(count)
+    store = pack(photos, store_dir=tmp_path / "packed", name="x", channels=channels, processes=processes)
+    assert [entry.name for entry in store.entries] == [photo.name for photo in photos]
+    assert not store.left_out
+    for index, photo in enumerate(photos):
+        np.testing.assert_array_equal(store.clean(index), read_photo(photo.clean, channels))
+
+
+def test_a_store_is_built_once_and_again_when_photos_change(tmp_path: Path, make_photos: MakePhotos) -> None:
+    photos = make_photos(3)
+    options = {"store_dir": tmp_path / "packed", "name": "x"}
+    store = pack(photos, channels="rgb", **options)
+    built = (store.folder / PIXELS).stat().st_mtime_ns
+    assert pack(photos, channels="rgb", **options).folder == store.folder
+    assert (store.folder / PIXELS).stat().st_mtime_ns == built
+    assert pack(photos, channels="gray", **options).folder != store.folder
+    assert pack(photos[:2], channels="rgb", **options).folder != store.folder
+    Image.new("RGB", (40, 40)).save(photos[0].clean)
+    changed = pack(photos, channels="rgb", **options)
+    assert changed.folder != store.folder
+    assert (changed.clean(0) == 0).all()
+
+
+def test_a_store_travels_without_its_pixels(tmp_path: Path, make_photos: MakePhotos) -> None:
+    store = pack(make_photos(3, side=200), store_dir=tmp_path, name="x", channels="rgb")
+    first = store.clean(0).copy()
+    sent = pickle.dumps(store)
+    assert len(sent) < 10_000 < first.nbytes
+    np.testing.assert_array_equal(pickle.loads(sent).clean(0), first)
+
+
+def test_pixels_cannot_be_written(tmp_path: Path, make_photos: MakePhotos) -> None:
+    store = pack(make_photos(1), store_dir=tmp_path, name="x", channels="rgb")
+    with pytest.raises(ValueError, match="read-only"):
+        store.clean(0)[0] = 0
+
+
+@pytest.mark.parametrize("count", [4, 20])
+def test_what_cannot_be_used_is_named_and_the_rest_goes_on(
+    tmp_path: Path, make_photos: MakePhotos, count: int
+) -> None:
+    photos = make_photos(count)
+    photos[1].clean.write_bytes(photos[1].clean.read_bytes()[:900])
+    photos[2].clean.write_text("no photo at all")
+    gone = PhotoFile("gone", tmp_path / "gone.png")
+    store = pack([*photos, gone], store_dir=tmp_path / "packed", name="x", channels="rgb", processes=2)
+    assert len(store) == count - 2
+    reasons = {row.path: row.reason for row in store.left_out}
+    assert set(reasons) == {str(photos[1].clean), str(photos[2].clean), str(gone.clean)}
+    assert "truncated" in reasons[str(photos[1].clean)]
+    assert "not a photo" in reasons[str(photos[2].clean)]
+    assert "does not exist" in reasons[str(gone.clean)]
+    index = json.loads((store.folder / INDEX).read_text())
+    assert {row["path"] for row in index["left_out"]} == set(reasons)
+    np.testing.assert_array_equal(store.clean(1), read_photo(photos[3].clean))
+
+
+def test_nothing_usable_is_an_error_and_leaves_no_store(tmp_path: Path, make_photos: MakePhotos) -> None:
+    photos = make_photos(2)
+    for photo in photos:
+        photo.clean.write_bytes(b"")
+    with pytest.raises(DataError, match=r"none of 2 photos.*0000.png: is empty"):
+        pack(photos, store_dir=tmp_path / "packed", name="x", channels="rgb")
+    assert [path.name for path in (tmp_path / "packed").iterdir() if path.is_dir()] == []
+
+
+def test_pairs_share_a_clean_photo_and_must_fit(tmp_path: Path, make_photos: MakePhotos) -> None:
+    (clean, other), small = make_photos(2, side=40), make_photos(3, side=20, folder="small")
+    Image.new("RGB", (20, 20), "red").save(small[0].clean)
+    Image.new("RGB", (20, 20), "blue").save(small[1].clean)
+    Image.new("RGB", (30, 20)).save(small[2].clean)
+    pairs = [
+        PhotoFile("a1", clean.clean, small[0].clean),
+        PhotoFile("a2", clean.clean, small[1].clean),
+        PhotoFile("b", other.clean, small[2].clean),
+    ]
+    store = pack(pairs, store_dir=tmp_path / "packed", name="x", channels="rgb", scale=2)
+    assert [entry.name for entry in store.entries] == ["a1", "a2"]
+    assert store.entries[0].clean == store.entries[1].clean
+    assert store.degraded(0)[0, 0].tolist() == [255, 0, 0]
+    assert store.degraded(1)[0, 0].tolist() == [0, 0, 255]
+    (wrong,) = store.left_out
+    assert wrong.path == str(small[2].clean)
+    assert "30x20" in wrong.reason
+    assert "42x41" in wrong.reason
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_killed_in_the_middle(
+    tmp_path: Path, make_photos: MakePhotos, start_python: Start, processes: int
+) -> None:
+    photos = make_photos(1, side=900)
+    for index in range(1, 40):
+        (photos[0].clean.parent / f"{index:04}.png").hardlink_to(photos[0].clean)
+    packed = tmp_path / "packed"
+    process = start_python(PACK, photos[0].clean.parent, packed, processes)
+
+    def begun() -> bool:
+        files = list(packed.glob(f".x-*/{PIXELS}"))
+        return bool(files) and files[0].stat().st_blocks * 512 > 2 * 900 * 900 * 3
+
+    wait_for(begun)
+    workers = children_of(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert len(workers) >= (processes if processes > 1 else 0)
+    assert not list(packed.glob("x-*")), "a store that is not whole has its final name"
+    wait_for(lambda: not any(is_running(pid) for pid in workers))
+
+    files = [PhotoFile(path.stem, path) for path in sorted(photos[0].clean.parent.iterdir())]
+    store = pack(files, store_dir=packed, name="x", channels="rgb")
+    assert len(store) == 40
+    for index in (0, 21, 39):
+        np.testing.assert_array_equal(store.clean(index), read_photo(photos[0].clean))
+    assert [path for path in packed.iterdir() if path.is_dir()] == [store.folder]
+
+
+def children_of(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def is_running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_second_process_waits_and_says_so(
+    tmp_path: Path, make_photos: MakePhotos, start_python: Start
+) -> None:
+    photos = make_photos(4)
+    packed = tmp_path / "packed"
+    known = pack(photos, store_dir=tmp_path / "elsewhere", name="x", channels="rgb").folder.name
+    with sole_process(packed / f".{known}.lock", doing="testing"):
+        process = start_python(PACK, photos[0].clean.parent, packed, 1)
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert "another process is packing" in line
+        assert known in line
+        os.rename(tmp_path / "elsewhere" / known, packed / known)
+        built = (packed / known / PIXELS).stat().st_mtime_ns
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out.strip() == str(packed / known)
+    assert (packed / known / PIXELS).stat().st_mtime_ns == built
+
+
+def test_two_processes_at_once(tmp_path: Path, make_photos: MakePhotos, start_python: Start) -> None:
+    photos = make_photos(30, side=300)
+    packed = tmp_path / "packed"
+    processes = [start_python(PACK, photos[0].clean.parent, packed, 1) for _ in range(2)]
+    printed = [process.communicate(timeout=60)[0].strip() for process in processes]
+    assert [process.returncode for process in processes] == [0, 0]
+    assert printed[0] == printed[1]
+    store = PhotoStore(folder=Path(printed[0]))
+    assert len(store) == 30
+    np.testing.assert_array_equal(store.clean(29), read_photo(photos[29].clean))
+    assert [path for path in packed.iterdir() if path.is_dir()] == [store.folder]
