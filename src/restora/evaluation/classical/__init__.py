@@ -1,27 +1,113 @@
 """Classical baselines, in the same table as the networks.
 
-`BASELINES` are the denoising filters that need nothing beyond restora's own requirements and a second or so
+`BASELINES` are the denoising filters that need nothing beyond restora's own requirements and about a second
 per photo: name -> `restore(noisy, sigma)` on float (H,W,C) photos of the [0,1] scale, sigma on the 8-bit
-scale.
+scale. `METHODS` has all, by task; each takes a photo and what the benchmark lets a classical method know
+(`Known`).
 """
 
-from restora.evaluation.classical.denoise import (
-    Denoiser,
-    bilateral,
-    gaussian,
-    median,
-    nl_means,
-    total_variation,
-    wavelet,
-)
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restora.evaluation.classical import deblur, denoise, enlarge, inpaint
+from restora.evaluation.classical.denoise import Denoiser, Photo
 
 BASELINES: dict[str, Denoiser] = {
-    "median": median,
-    "gaussian": gaussian,
-    "bilateral": bilateral,
-    "total_variation": total_variation,
-    "wavelet": wavelet,
-    "nl_means": nl_means,
+    "median": denoise.median,
+    "gaussian": denoise.gaussian,
+    "bilateral": denoise.bilateral,
+    "total_variation": denoise.total_variation,
+    "wavelet": denoise.wavelet,
+    "nl_means": denoise.nl_means,
 }
+DENOISERS: dict[str, Denoiser] = BASELINES | {"wiener": denoise.wiener, "bm3d": denoise.bm3d}
 
-__all__ = ["BASELINES"]
+
+@dataclass(frozen=True)
+class Known:
+    """What a classical method is told of a degraded photo; None where there is no such thing."""
+
+    sigma: float | None = None
+    """Standard deviation of the noise on the 8-bit scale."""
+    quality: int | None = None
+    """JPEG quality."""
+    kernel: NDArray[np.float64] | None = None
+    mask: NDArray[np.bool_] | None = None
+    """(H,W), True where the pixel is known."""
+    scale: int = 1
+
+
+Method: TypeAlias = Callable[[Photo, Known], Photo]
+
+
+def jpeg_sigma(quality: int) -> float:
+    """The noise level (8-bit scale) that serves the denoisers best on JPEG of this quality.
+
+    Fitted at qualities 10 to 80 to the photos that the denoisers were tuned on.
+    """
+    return 10.0 * float(10 / quality) ** 0.45
+
+
+def estimated_sigma(photo: Photo) -> float:
+    """Noise level (8-bit scale) from the median of the finest wavelets (Donoho and Johnstone, 1994)."""
+    from skimage.restoration import estimate_sigma
+
+    return 255 * float(np.mean(estimate_sigma(photo, channel_axis=-1)))
+
+
+def _denoise(photo: Photo, known: Known, *, method: Denoiser) -> Photo:
+    """Told the noise level where there is one, else an equivalent or an estimate of it."""
+    if known.sigma is not None:
+        sigma = known.sigma
+    else:
+        sigma = jpeg_sigma(known.quality) if known.quality is not None else estimated_sigma(photo)
+    return method(photo, sigma) if sigma > 0 else photo
+
+
+def _deconvolve(
+    photo: Photo, known: Known, *, method: Callable[[Photo, deblur.Kernel, float], Photo]
+) -> Photo:
+    assert known.kernel is not None
+    assert known.sigma is not None
+    return method(photo, known.kernel, known.sigma)
+
+
+def _inpaint(photo: Photo, known: Known, *, method: Callable[[Photo, inpaint.Mask], Photo]) -> Photo:
+    assert known.mask is not None
+    return method(photo, known.mask)
+
+
+def _enlarge(photo: Photo, known: Known, *, method: Callable[[Photo, int], Photo]) -> Photo:
+    return method(photo, known.scale)
+
+
+_AS_DENOISERS: dict[str, Method] = {name: partial(_denoise, method=f) for name, f in DENOISERS.items()}
+METHODS: dict[str, dict[str, Method]] = {
+    "denoise": _AS_DENOISERS,
+    "jpeg": _AS_DENOISERS,
+    "restore": _AS_DENOISERS,
+    "deblur": {
+        "inverse_filter": partial(_deconvolve, method=deblur.inverse_filter),
+        "wiener_deconvolution": partial(_deconvolve, method=deblur.wiener_deconvolution),
+        "unsupervised_wiener": partial(_deconvolve, method=deblur.unsupervised_wiener),
+        "richardson_lucy": partial(_deconvolve, method=deblur.richardson_lucy),
+    },
+    "inpaint": {
+        "biharmonic": partial(_inpaint, method=inpaint.biharmonic),
+        "navier_stokes": partial(_inpaint, method=inpaint.navier_stokes),
+        "telea": partial(_inpaint, method=inpaint.telea),
+    },
+    "super_resolution": {
+        "bicubic": partial(_enlarge, method=enlarge.bicubic),
+        "bilinear": partial(_enlarge, method=enlarge.bilinear),
+        "lanczos": partial(_enlarge, method=enlarge.lanczos),
+    },
+}
+"""Task of a benchmark -> name -> method."""
+
+__all__ = ["BASELINES", "METHODS", "Known", "Method"]

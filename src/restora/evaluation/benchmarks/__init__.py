@@ -1,0 +1,1 @@
+"""Benchmarks: one file per task, each twinned with a config of `conf/benchmark/`."""

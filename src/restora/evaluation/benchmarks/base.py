@@ -1,0 +1,153 @@
+"""What a benchmark is: test photos, what is done to them, and the protocol that the answers are scored by.
+
+Enters: the index of a photo and what the method under test takes. Leaves: an `Observation`, the same for
+every run, process and machine; then, from the method's answer, the two tensors that the metrics compare.
+Photos are taken one at a time: they differ in size, and so the figures cannot depend on how they are spread
+over processes.
+
+Legend: C channels, H height, W width, h w of the degraded photo, K condition channels.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from restora.data.photos import read_photo
+from restora.evaluation.protocol import Color, Protocol, luminance_plane
+from restora.evaluation.testsets import TestSet, find_photos, photo_names
+
+Planes = Literal["gray", "rgb", "y"]
+"""What a method is given: grey, colour, or the luminance of a colour photo."""
+
+
+@dataclass(frozen=True)
+class Intake:
+    """What a method takes: its input channels (None: any) and its scale (None: it is told the scale)."""
+
+    channels: int | None = None
+    scale: int | None = None
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One degraded photo, all on the CPU, float32 on the [0,1] scale.
+
+    `degraded` (1,C,h,w); `clean` (1,C',H,W); `condition` (1,K,h,w) or None; `baseline` (1,C',H,W) is the
+    degraded photo at the size of the clean one, which is what "input" is scored as. `sigma` (8-bit scale),
+    `kernel` (k,k) and `quality` are what a classical method may know; `chroma` (1,2,H,W) is what a
+    luminance network leaves as it is. `eight_bit` is False where the answer is not a photo to be saved, but
+    the Y of one.
+    """
+
+    name: str
+    degraded: Tensor
+    clean: Tensor
+    baseline: Tensor
+    condition: Tensor | None = None
+    scale: int = 1
+    sigma: float | None = None
+    kernel: NDArray[np.float64] | None = None
+    mask: Tensor | None = None
+    quality: int | None = None
+    chroma: Tensor | None = None
+    eight_bit: bool = True
+    facts: dict[str, float] = field(default_factory=dict)
+    """Columns of this photo in per_image.csv."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benchmark(ABC):
+    """Plain values in, observations out. Subclasses say what is done to a photo (`degrade`)."""
+
+    task: ClassVar[str]
+    severity: ClassVar[str | None] = None
+    """The argument that a severity curve varies."""
+
+    root: str
+    color: Color
+    testset: TestSet | None = None
+    limit: int | None = None
+    """Score the first photos only."""
+    border: int | None = None
+    round_output: bool = True
+    y_rounded: bool = False
+
+    def __post_init__(self) -> None:
+        self.protocol  # noqa: B018 - a wrong color or border fails here and not at the first photo
+
+    @property
+    def protocol(self) -> Protocol:
+        return Protocol(
+            color=self.color,
+            border=self.default_border if self.border is None else self.border,
+            round_output=self.round_output,
+            y_rounded=self.y_rounded,
+        )
+
+    @property
+    def default_border(self) -> int:
+        return 0
+
+    @cached_property
+    def photos(self) -> list[Path]:
+        return find_photos(self.root, self.testset)[: self.limit]
+
+    @cached_property
+    def names(self) -> list[str]:
+        return photo_names(self.photos)
+
+    def describe(self) -> dict[str, Any]:
+        """All that the figures depend on, as plain JSON values."""
+        values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "testset"}
+        values["border"] = self.protocol.border
+        name = Path(self.root).name if self.testset is None else self.testset.name
+        return {"task": self.task, "testset": name} | values
+
+    def observe(self, index: int, intake: Intake) -> Observation:
+        """Photo `index`, degraded. Raises ValueError when the method cannot be fed by this benchmark."""
+        return self.degrade(self.read(index, self.planes(intake)), index, intake)
+
+    @abstractmethod
+    def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:
+        """(1,C,H,W) in [0,1], 8-bit values -> what the method sees of it."""
+
+    def planes(self, intake: Intake) -> Planes:
+        """Which planes a method is given. Raises ValueError with the setting that would fit."""
+        wanted = 3 if self.color == "rgb" else 1
+        if intake.channels in (None, wanted):
+            return self.color
+        if self.color == "y" and intake.channels == 3:
+            return "rgb"
+        if intake.channels == 1:
+            raise ValueError(
+                "the network takes one channel and benchmark.color=rgb gives three: set benchmark.color=gray "
+                "(or y), or per_channel=true to restore each channel on its own"
+            )
+        raise ValueError(
+            f"the network takes {intake.channels} channels and benchmark.color={self.color} gives {wanted}: "
+            f"set benchmark.color=rgb"
+        )
+
+    def read(self, index: int, planes: Planes) -> Tensor:
+        """The photo as float32 (1,C,H,W), 8-bit values over 255."""
+        pixels = read_photo(self.photos[index], "gray" if planes == "gray" else "rgb")
+        photo = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
+        return luminance_plane(photo) if planes == "y" else photo
+
+    def judge(self, output: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
+        """What the metrics compare: the answer (1,C',H,W), and the original, after the protocol."""
+        protocol = self.protocol
+        rounded = protocol.round_output and observation.eight_bit
+        return protocol.planes(output, rounded=rounded), protocol.planes(observation.clean, rounded=False)
+
+
+def at_random(seed: int, place: int, low: float, high: float) -> float:
+    """A severity drawn uniformly for the photo at this place of the sorted list."""
+    return low if low == high else float(np.random.default_rng((seed, place)).uniform(low, high))

@@ -1,0 +1,78 @@
+"""Any degradation of the training side, and inpainting, whose protocol keeps the pixels that are known."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from restora.degradations.base import Degradation
+from restora.degradations.keyed import KeyedGenerator, image_key
+from restora.degradations.resizing import resize
+from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degraded(Benchmark):
+    """Photos degraded as in training, each keyed by its name: the same for every method and machine."""
+
+    task: ClassVar[str] = "restore"
+
+    degradation: Degradation
+    told: dict[str, Any] | None = None
+    """The configuration of the degradation, to be written beside the figures."""
+
+    def describe(self) -> dict[str, Any]:
+        values = super().describe()
+        values["degradation"] = values.pop("told") or type(self.degradation).__name__
+        return values
+
+    def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:
+        name, scale = self.names[index], self.degradation.scale
+        if intake.scale not in (None, scale):
+            raise ValueError(
+                f"the network enlarges {intake.scale} times and the degradation reduces {scale} times: "
+                "they must agree"
+            )
+        height, width = (side - side % scale for side in clean.shape[-2:])
+        clean = clean[..., :height, :width]
+        keys = torch.tensor([image_key(name)], dtype=torch.int64)
+        image, condition = self.degradation(clean, KeyedGenerator(keys))
+        baseline = image if scale == 1 else resize(image, height, width)
+        return Observation(
+            name=name, degraded=image, clean=clean, baseline=baseline, condition=condition, scale=scale
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Degraded):
+    """Lost pixels are to be filled in; the known ones are put back into the answer before it is scored."""
+
+    task: ClassVar[str] = "inpaint"
+
+    keep_known: bool = True
+
+    def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:
+        observation = super().degrade(clean, index, intake)
+        mask = observation.condition
+        if mask is None or mask.shape[1] != 1 or not ((mask == 0) | (mask == 1)).all():
+            raise ValueError(
+                f"benchmark=inpaint needs a degradation whose condition is a mask, and "
+                f"{type(self.degradation).__name__} gives none: set "
+                "degradation@benchmark.degradation=inpaint_brush"
+            )
+        lost = 1 - mask.mean().item()
+        return Observation(
+            name=observation.name,
+            degraded=observation.degraded,
+            clean=clean,
+            baseline=observation.baseline,
+            condition=mask,
+            mask=mask,
+            facts={"lost": lost},
+        )
+
+    def judge(self, output: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
+        if self.keep_known and observation.mask is not None:
+            output = torch.where(observation.mask > 0, observation.degraded, output)
+        return super().judge(output, observation)

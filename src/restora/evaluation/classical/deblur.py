@@ -1,0 +1,97 @@
+"""Deconvolution with a known kernel.
+
+Enters: a blurred photo, float (H,W,C) on the [0,1] scale with white noise of `sigma` (8-bit scale), and the
+kernel, float (k,k), k odd, that sums to one. Leaves: a photo of the same shape, not clipped.
+
+The Fourier methods take a photo for periodic. They see it with mirrored margins that fade into their own
+circular blur, so that no seam rings through the answer.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restora.evaluation.classical.denoise import Photo
+
+Kernel = NDArray[np.floating[Any]]
+
+
+def inverse_filter(blurred: Photo, kernel: Kernel, sigma: float, *, strength: float = 1.0) -> Photo:
+    """Division by the transfer function where it exceeds a threshold that grows with the noise, else nothing.
+
+    The truncated inverse filter; what it cuts off, the photo lacks.
+    """
+    threshold = strength * 0.06 * max(sigma, 0.05) ** 0.5
+
+    def divide(plane: Photo) -> Photo:
+        transfer = np.fft.rfft2(_centred(kernel, plane.shape))
+        inverse = np.zeros_like(transfer)
+        np.divide(1, transfer, out=inverse, where=np.abs(transfer) > threshold)
+        return np.fft.irfft2(np.fft.rfft2(plane) * inverse, s=plane.shape)
+
+    return _per_channel(blurred, kernel, divide)
+
+
+def wiener_deconvolution(blurred: Photo, kernel: Kernel, sigma: float, *, strength: float = 1.0) -> Photo:
+    """Wiener deconvolution with a Laplacian prior (scikit-image's `wiener`)."""
+    from skimage.restoration import wiener
+
+    balance = strength * 0.003 * max(sigma, 0.05) ** 1.3
+    return _per_channel(blurred, kernel, lambda plane: wiener(plane, kernel, balance, clip=False))
+
+
+def unsupervised_wiener(
+    blurred: Photo,
+    kernel: Kernel,
+    sigma: float,  # noqa: ARG001
+) -> Photo:
+    """Wiener deconvolution that estimates noise and prior by Gibbs sampling (Orieux et al., JOSA A 2010).
+
+    Blind to `sigma`; its sampler is seeded, so that a photo has one answer.
+    """
+    from skimage.restoration import unsupervised_wiener as sample
+
+    return _per_channel(blurred, kernel, lambda plane: sample(plane, kernel, clip=False, rng=0)[0])
+
+
+def richardson_lucy(blurred: Photo, kernel: Kernel, sigma: float, *, strength: float = 1.0) -> Photo:
+    """Richardson-Lucy, stopped the earlier the more noise there is, before it amplifies it."""
+    from skimage.restoration import richardson_lucy as iterate
+
+    iterations = max(1, round(strength * 80 / max(sigma, 0.3) ** 0.8))
+    margin = 4 * kernel.shape[0]
+    padded = np.pad(blurred, ((margin, margin), (margin, margin), (0, 0)), mode="symmetric").clip(1e-3, None)
+    restored = [
+        iterate(padded[..., c], kernel, num_iter=iterations, clip=False) for c in range(blurred.shape[-1])
+    ]
+    return np.stack(restored, axis=-1)[margin:-margin, margin:-margin]
+
+
+def _per_channel(photo: Photo, kernel: Kernel, restore: Callable[[Photo], Photo]) -> Photo:
+    """Applies `restore` to each channel with its margins, and cuts them off again."""
+    height, width, channels = photo.shape
+    margin = 2 * kernel.shape[0]
+    inside = (slice(margin, margin + height), slice(margin, margin + width))
+    restored = [restore(_periodic(photo[..., c], kernel, margin))[inside] for c in range(channels)]
+    return np.stack(restored, axis=-1)
+
+
+def _periodic(plane: Photo, kernel: Kernel, margin: int) -> Photo:
+    """(H,W) -> (H+2*margin,W+2*margin): mirrored margins that become their circular blur at the seam."""
+    padded = np.pad(plane, margin, mode="symmetric")
+    transfer = np.fft.rfft2(_centred(kernel, padded.shape))
+    blurred = np.fft.irfft2(np.fft.rfft2(padded) * transfer, s=padded.shape)
+    rise = np.sin(np.pi / 2 * (np.arange(margin) + 0.5) / margin) ** 2
+    weights = [np.concatenate((rise, np.ones(side), rise[::-1])) for side in plane.shape]
+    weight = np.outer(*weights)
+    return weight * padded + (1 - weight) * blurred
+
+
+def _centred(kernel: Kernel, shape: tuple[int, ...]) -> Photo:
+    """The kernel in a plane of this shape, its centre at the origin."""
+    plane = np.zeros(shape)
+    side = kernel.shape[0]
+    plane[:side, :side] = kernel
+    return np.roll(plane, (-(side // 2), -(side // 2)), axis=(0, 1))

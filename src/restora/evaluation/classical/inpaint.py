@@ -1,0 +1,42 @@
+"""Filling in lost pixels.
+
+Enters: a damaged photo, float (H,W,C) on the [0,1] scale, and a mask, bool (H,W), True where the pixel is
+known. Leaves: a photo of the same shape.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restora.evaluation.classical.denoise import Photo
+
+Mask = NDArray[np.bool_]
+
+
+def biharmonic(damaged: Photo, known: Mask) -> Photo:
+    """The solution of the biharmonic equation, a thin plate (Damelin and Hoang, 2018; scikit-image)."""
+    from skimage.restoration import inpaint_biharmonic
+
+    return np.asarray(inpaint_biharmonic(damaged, ~known, split_into_regions=True, channel_axis=-1))
+
+
+def navier_stokes(damaged: Photo, known: Mask) -> Photo:
+    """Isophotes continued as streamlines (Bertalmio, Bertozzi and Sapiro, CVPR 2001; OpenCV, 8 bits)."""
+    return _opencv(damaged, known, "INPAINT_NS")
+
+
+def telea(damaged: Photo, known: Mask) -> Photo:
+    """Fast marching inwards from the border (Telea, J. Graphics Tools 2004; OpenCV, 8 bits)."""
+    return _opencv(damaged, known, "INPAINT_TELEA")
+
+
+def _opencv(damaged: Photo, known: Mask, method: str, radius: float = 3.0) -> Photo:
+    try:
+        import cv2
+    except ImportError as error:
+        raise ValueError("navier_stokes and telea need OpenCV: pip install 'restora[classical]'") from error
+    pixels = np.round(damaged.clip(0, 1) * 255).astype(np.uint8)
+    lost = (~known).astype(np.uint8)
+    filled = cv2.inpaint(
+        pixels.squeeze(axis=-1) if pixels.shape[2] == 1 else pixels, lost, radius, getattr(cv2, method)
+    )
+    return filled.reshape(pixels.shape).astype(np.float64) / 255

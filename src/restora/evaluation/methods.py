@@ -1,0 +1,205 @@
+"""What is under test: a network with its evaluation options, or a classical method.
+
+Methods are values that can be sent to other processes; what is heavy is built there, at the first photo.
+
+Legend: C channels, H height, W width, s scale.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restora.artifact.restorer import Precision, Restorer
+from restora.evaluation.benchmarks.base import Intake, Observation
+from restora.evaluation.classical import METHODS, Known
+from restora.networks.base import Network
+from restora.networks.luminance import LuminanceNetwork
+
+
+class Method(ABC):
+    """Answers observations; `name` is its line in the table."""
+
+    name: str
+
+    @property
+    @abstractmethod
+    def intake(self) -> Intake:
+        """What it takes, for the benchmark to prepare."""
+
+    @abstractmethod
+    def restore(self, observation: Observation) -> Tensor:
+        """The answer, float32 (1,C',H,W) on the CPU, not rounded."""
+
+    @property
+    def on_cpu(self) -> bool:
+        return True
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a network is applied.
+
+    `tile` in input pixels, 0 is the photo in one piece; `local_converter` is the training patch (height,
+    width) of the test-time local converter; `per_channel` lets a grey network restore R, G and B apart.
+    """
+
+    self_ensemble: bool = False
+    local_converter: tuple[int, int] | None = None
+    tile: int = 0
+    overlap: int | None = None
+    per_channel: bool = False
+    precision: Precision = "float32"
+    device: str = "auto"
+
+    @property
+    def plain(self) -> "Options":
+        """The same without what `effects` names."""
+        return replace(self, self_ensemble=False, local_converter=None, tile=0)
+
+    @property
+    def effects(self) -> list[str]:
+        """The options that change what a network answers, in words."""
+        chosen = []
+        if self.self_ensemble:
+            chosen.append("self-ensemble x8")
+        if self.local_converter is not None:
+            chosen.append(f"local converter {self.local_converter[0]}x{self.local_converter[1]}")
+        if self.tile:
+            chosen.append(f"tiles of {self.tile}")
+        return chosen
+
+
+@dataclass
+class NetworkMethod(Method):
+    """A network in evaluation mode; with `luminance`, one that restores Y alone is asked for just that."""
+
+    name: str
+    network: Network
+    options: Options = field(default_factory=Options)
+    luminance: bool = False
+    _restorer: Restorer | None = field(default=None, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.luminance and isinstance(self.network, LuminanceNetwork) and _predicts_y(self.network):
+            self.network = _Luminance(self.network)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_restorer": None}
+
+    @property
+    def intake(self) -> Intake:
+        channels = self.network.in_channels
+        if self.options.per_channel:
+            if channels != 1:
+                raise ValueError(
+                    f"per_channel=true is for networks of one channel, this one takes {channels}"
+                )
+            channels = 3
+        return Intake(channels=channels, scale=self.network.scale)
+
+    @property
+    def restorer(self) -> Restorer:
+        if self._restorer is None:
+            options = self.options
+            self._restorer = Restorer.from_network(
+                self.network,
+                device=options.device,
+                precision=options.precision,
+                tile=options.tile,
+                overlap=options.overlap,
+                local_converter=options.local_converter,
+            )
+        return self._restorer
+
+    @property
+    def on_cpu(self) -> bool:
+        return self.restorer.device.type == "cpu"
+
+    def restore(self, observation: Observation) -> Tensor:
+        if not self.options.self_ensemble:
+            return self._once(observation.degraded, observation.condition)
+        answers = []
+        for turned, undo in _eight(observation.degraded, observation.condition):
+            answers.append(undo(self._once(*turned)))
+        return torch.stack(answers).mean(dim=0)
+
+    def _once(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        restorer = self.restorer
+        if restorer.network.condition_channels == 0:
+            condition = None
+        if self.options.per_channel:
+            told = None if condition is None else condition.expand(3, -1, -1, -1)
+            answer = restorer(x.transpose(0, 1).to(restorer.device), told)  # (3,1,H,W)
+            return answer.transpose(0, 1).cpu()
+        return restorer(x.to(restorer.device), condition).cpu()
+
+
+@dataclass
+class ClassicalMethod(Method):
+    """A classical method by its name and the task of the benchmark."""
+
+    name: str
+    task: str
+
+    def __post_init__(self) -> None:
+        known = METHODS.get(self.task, {})
+        if self.name not in known:
+            raise ValueError(
+                f"classical={self.name}: for {self.task} there is {', '.join(known) or 'no classical method'}"
+            )
+
+    @property
+    def intake(self) -> Intake:
+        return Intake()
+
+    def restore(self, observation: Observation) -> Tensor:
+        mask = observation.mask
+        known = Known(
+            sigma=observation.sigma,
+            quality=observation.quality,
+            kernel=observation.kernel,
+            mask=None if mask is None else mask[0, 0].numpy() > 0,
+            scale=observation.scale,
+        )
+        photo = observation.degraded[0].permute(1, 2, 0).double().numpy()
+        restored = METHODS[self.task][self.name](photo, known)
+        return torch.from_numpy(restored).float().permute(2, 0, 1)[None].contiguous()
+
+
+class _Luminance(Network):
+    """The part of a luminance network that makes Y from Y: what its published figures are of."""
+
+    def __init__(self, network: LuminanceNetwork) -> None:
+        super().__init__()
+        self.network = network
+        self.scale = 1 if network.on_enlarged else network.scale
+        self.size_multiple = network.size_multiple
+        self.in_channels = self.out_channels = 1
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        return self.network.predict(x)
+
+
+def _predicts_y(network: LuminanceNetwork) -> bool:
+    """Whether Y goes in and out, and is enlarged (where that comes first) as the benchmark enlarges."""
+    return network.channels == 1 and (network.enlarge.round_8bit or not network.on_enlarged)
+
+
+def _eight(x: Tensor, condition: Tensor | None) -> Iterator[tuple[tuple[Tensor, Tensor | None], Any]]:
+    """The photo turned and mirrored in eight ways, each with what turns the answer back (EDSR)."""
+    for turns in range(4):
+        for mirrored in (False, True):
+
+            def there(t: Tensor, turns: int = turns, mirrored: bool = mirrored) -> Tensor:
+                t = t.rot90(turns, dims=(-2, -1))
+                return t.flip(-1) if mirrored else t
+
+            def back(t: Tensor, turns: int = turns, mirrored: bool = mirrored) -> Tensor:
+                t = t.flip(-1) if mirrored else t
+                return t.rot90(-turns, dims=(-2, -1))
+
+            yield (there(x).contiguous(), None if condition is None else there(condition)), back

@@ -1,0 +1,91 @@
+"""What is scored: which planes of a photo, after which rounding, inside which border.
+
+Enters: a restored photo and its original, float (B,C,H,W) on the [0,1] scale. Leaves: the two tensors that
+the metrics compare. Every convention here is one that published figures depend on; `Protocol` is a value
+that is written beside the figures.
+
+Legend: B photos, C channels, H height, W width.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Color = Literal["gray", "rgb", "y"]
+"""gray: MATLAB's rgb2gray (0 to 255); rgb: as stored; y: the luminance Y of ITU-R BT.601 (16 to 235)."""
+
+# rows are Y, Cb and Cr of ITU-R BT.601 for R, G and B in [0,1]: MATLAB's rgb2ycbcr, whose offsets are 16,
+# 128, 128
+_YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
+_OFFSET = (16.0, 128.0, 128.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Protocol:
+    """How figures are computed from a restored photo.
+
+    `border` pixels are cut off on each side; `round_output` rounds the restored photo to 8 bits, as saving
+    it would; `y_rounded` also rounds Y to 8 bits, in the original too, as MATLAB's rgb2ycbcr of an 8-bit
+    photo does.
+    """
+
+    color: Color
+    border: int = 0
+    round_output: bool = True
+    y_rounded: bool = False
+
+    def __post_init__(self) -> None:
+        if self.color not in get_args(Color):
+            raise ValueError(f"benchmark.color is one of {', '.join(get_args(Color))}, got {self.color!r}")
+        if self.border < 0:
+            raise ValueError(f"benchmark.border is a number of pixels >= 0, got {self.border}")
+
+    def planes(self, photo: Tensor, *, rounded: bool) -> Tensor:
+        """What the metrics see of one photo, clamped to [0,1]: (B,C,H,W) -> (B,C',H-2*border,W-2*border).
+
+        `rounded` says whether this photo goes through 8 bits; a photo of one channel is taken for its own Y.
+        """
+        photo = photo.clamp(0, 1)
+        if rounded:
+            photo = round_to_8_bits(photo)
+        if self.color == "y":
+            photo = luminance(photo) if photo.shape[1] == 3 else photo
+            photo = round_to_8_bits(photo) if self.y_rounded else photo
+        return self._inside(photo)
+
+    def _inside(self, photo: Tensor) -> Tensor:
+        height, width = photo.shape[-2:]
+        if min(height, width) <= 2 * self.border:
+            raise ValueError(f"a border of {self.border} pixels leaves nothing of {height}x{width}")
+        return photo[..., self.border : height - self.border, self.border : width - self.border]
+
+
+def round_to_8_bits(photo: Tensor) -> Tensor:
+    """Rounds photos in [0,1] to the 256 levels of an 8-bit file."""
+    return photo.mul(255).round_().div_(255)
+
+
+def luminance(rgb: Tensor) -> Tensor:
+    """Y of BT.601, not rounded: (B,3,H,W) in [0,1] -> (B,1,H,W) in [16/255, 235/255]."""
+    return rgb_to_ycbcr(rgb)[:, :1]
+
+
+def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
+    """(B,3,H,W) in [0,1] -> Y, Cb and Cr of BT.601 (B,3,H,W) on the [0,1] scale, not rounded."""
+    matrix = rgb.new_tensor(_YCBCR) / 255
+    offset = rgb.new_tensor(_OFFSET).view(3, 1, 1) / 255
+    return torch.einsum("ij,bjhw->bihw", matrix, rgb) + offset
+
+
+def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
+    """The inverse of `rgb_to_ycbcr`, not clamped."""
+    matrix = torch.tensor(_YCBCR, dtype=torch.float64).inverse().to(ycbcr) * 255
+    offset = ycbcr.new_tensor(_OFFSET).view(3, 1, 1) / 255
+    return torch.einsum("ij,bjhw->bihw", matrix, ycbcr - offset)
+
+
+def luminance_plane(rgb: Tensor) -> Tensor:
+    """Y of BT.601 rounded to 8 bits, as MATLAB's rgb2ycbcr of an 8-bit photo: (B,3,H,W) -> (B,1,H,W)."""
+    return round_to_8_bits(luminance(rgb))

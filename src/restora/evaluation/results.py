@@ -1,0 +1,164 @@
+"""The figures of one method on one benchmark, and the two files that keep them.
+
+`summary.json` holds the means, their bootstrap intervals and everything they depend on; `per_image.csv` one
+line per photo. Both are read back by `read_result`, for comparisons made later.
+"""
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restora.evaluation.statistics import bootstrap_mean
+
+FORMAT = 1
+SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
+Row = dict[str, Any]
+"""name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
+
+
+@dataclass
+class Result:
+    """`rows` are in the order of the photos; `not_computed` says why a metric has no figures."""
+
+    name: str
+    benchmark: dict[str, Any]
+    rows: list[Row]
+    method: dict[str, Any] = field(default_factory=dict)
+    not_computed: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, Any] = field(default_factory=dict)
+    effect: dict[str, Any] | None = None
+
+    def scores(self, metric: str = "psnr") -> dict[str, float]:
+        """Photo name -> score, of the photos that have one."""
+        return {row["name"]: row[metric] for row in self.rows if row.get(metric) is not None}
+
+    def mean(self, metric: str = "psnr") -> float | None:
+        """The mean over photos; None where no photo has the metric."""
+        values = list(self.scores(metric).values())
+        return math.fsum(values) / len(values) if values else None
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics with figures, in the order of the columns."""
+        facts = {"name", "seconds", "height", "width", *self.benchmark.get("facts", ())}
+        columns = {column: None for row in self.rows for column in row}
+        return [column for column in columns if column not in facts and not column.startswith("input_")]
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json holds; numbers that are not finite become null, with a word in `not_computed`."""
+        means = {metric: self.mean(metric) for metric in self.metrics}
+        inputs = {metric: self.mean(f"input_{metric}") for metric in self.metrics}
+        reasons = dict(self.not_computed)
+        for metric, value in means.items():
+            if value is not None and not math.isfinite(value):
+                reasons[metric] = "infinite: a restored photo equals its original"
+        return {
+            "format": FORMAT,
+            "name": self.name,
+            **{metric: _finite(value) for metric, value in means.items()},
+            "images": len(self.rows),
+            "protocol": self.benchmark,
+            "input": {metric: _finite(value) for metric, value in inputs.items() if value is not None},
+            "interval": {metric: _interval(self.scores(metric).values()) for metric in means},
+            "not_computed": reasons,
+            "method": self.method,
+            "effect": self.effect,
+            "seconds": {"total": math.fsum(row["seconds"] for row in self.rows)},
+            "machine": self.machine,
+        }
+
+    def write(self, folder: Path) -> None:
+        """Writes both files into `folder`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        columns = list({column: None for row in self.rows for column in row})
+        with (folder / PER_IMAGE).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows({key: _text(value) for key, value in row.items()} for row in self.rows)
+        text = json.dumps(self.summary(), indent=2, allow_nan=False)
+        (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+
+
+def read_result(folder: str | Path) -> Result:
+    """Reads what `Result.write` wrote. Raises ValueError that names what is missing."""
+    folder = Path(folder)
+    for name in (SUMMARY, PER_IMAGE):
+        if not (folder / name).is_file():
+            raise ValueError(f"{folder} has no {name}: name a folder that `restora evaluate output=…` wrote")
+    try:
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        with (folder / PER_IMAGE).open(newline="", encoding="utf-8") as file:
+            rows = [{key: _number(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ValueError(f"{folder} cannot be read as results: {error}") from error
+    return Result(
+        name=str(summary.get("name") or folder.name),
+        benchmark=summary.get("protocol") or {},
+        rows=rows,
+        method=summary.get("method") or {},
+        not_computed=summary.get("not_computed") or {},
+        machine=summary.get("machine") or {},
+        effect=summary.get("effect"),
+    )
+
+
+def read_seeds(folder: str | Path) -> list[Result]:
+    """The results in `folder` itself, or else those of its subfolders: the seeds of one method."""
+    folder = Path(folder)
+    if (folder / PER_IMAGE).is_file():
+        return [read_result(folder)]
+    found = sorted(path.parent for path in folder.rglob(PER_IMAGE))
+    if not found:
+        raise ValueError(
+            f"there are no results ({PER_IMAGE}) in {folder}: run `restora evaluate output={folder}` first"
+        )
+    return [read_result(path) for path in found]
+
+
+def same_benchmark(results: Iterable[Result]) -> str | None:
+    """None where all were scored alike, else the first setting that differs, in words."""
+    first, *others = results
+    ignored = {"root", "limit"}
+    for other in others:
+        for key in first.benchmark.keys() | other.benchmark.keys():
+            a, b = first.benchmark.get(key), other.benchmark.get(key)
+            if key not in ignored and a != b:
+                return f"{key} is {a} for {first.name} and {b} for {other.name}"
+    return None
+
+
+def _interval(values: Iterable[float]) -> list[float] | None:
+    finite = list(values)
+    if not finite or not all(map(math.isfinite, finite)):
+        return None
+    interval = bootstrap_mean(finite)
+    return [interval.low, interval.high]
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _text(value: Any) -> Any:
+    return f"{value:.6f}" if isinstance(value, float) else value
+
+
+def _number(key: str, value: str) -> Any:
+    if key == "name":
+        return value
+    return None if value == "" else float(value)
+
+
+def as_mapping(results: Iterable[Result]) -> Mapping[str, Result]:
+    """Results by name; a repeated name gets a number."""
+    named: dict[str, Result] = {}
+    for result in results:
+        name, count = result.name, 2
+        while name in named:
+            name, count = f"{result.name} ({count})", count + 1
+        named[name] = result
+    return named

@@ -1,0 +1,190 @@
+"""Scoring a method on a benchmark, photo by photo, in this process or spread over several.
+
+Every photo is observed, restored and scored on its own, so that its figures do not depend on which process
+it falls to.
+"""
+
+import math
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restora.evaluation.benchmarks.base import Benchmark, Observation
+from restora.evaluation.methods import Method, NetworkMethod
+from restora.evaluation.results import Result, Row
+from restora.metrics.registry import METRICS, unavailable
+
+OnPhoto = Callable[[Row], None]
+"""Called after each photo, in the order in which they finish."""
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a process needs to score photos."""
+
+    method: Method
+    benchmark: Benchmark
+    metrics: tuple[str, ...]
+    images: Path | None = None
+    """Where restored photos are saved, if anywhere."""
+
+
+def evaluate(
+    method: Method,
+    benchmark: Benchmark,
+    *,
+    metrics: Sequence[str] = ("psnr", "ssim"),
+    processes: int = 1,
+    images: Path | None = None,
+    on_photo: OnPhoto = lambda _: None,
+) -> Result:
+    """The figures of one method. Raises ValueError when benchmark and method do not fit."""
+    reasons = {name: reason for name in metrics if (reason := unavailable(name)) is not None}
+    usable = tuple(name for name in metrics if name not in reasons)
+    work = Work(method, benchmark, usable, images)
+    count = len(benchmark.photos)
+    benchmark.planes(method.intake)
+    rows: dict[int, Row] = {}
+    for index, row in score_all(work, range(count), processes):
+        rows[index] = row
+        on_photo(row)
+    ordered = [rows[index] for index in range(count)]
+    for name in usable:
+        if all(row.get(name) is None for row in ordered):
+            reasons[name] = "the photos are too small for it"
+    return Result(
+        name=method.name,
+        benchmark=benchmark.describe() | {"facts": sorted(_fact_names(ordered))},
+        rows=ordered,
+        not_computed=reasons,
+        machine=machine(),
+    )
+
+
+def score_all(work: Work, indices: Sequence[int], processes: int) -> Iterator[tuple[int, Row]]:
+    """(index, row) of every photo, as they are done."""
+    processes = min(processes, len(indices))
+    if processes <= 1:
+        for index in indices:
+            yield index, score(work, index)
+        return
+    threads = max(1, (os.cpu_count() or 1) // processes)
+    with (
+        _few_threads(threads),
+        ProcessPoolExecutor(
+            processes, mp_context=get_context("spawn"), initializer=_start, initargs=(work, threads)
+        ) as pool,
+    ):
+        futures = {pool.submit(_score_here, index): index for index in indices}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def score(work: Work, index: int) -> Row:
+    """One photo: name, metrics, those of the input, seconds, size, and the facts of the benchmark."""
+    observation = work.benchmark.observe(index, work.method.intake)
+    started = time.perf_counter()
+    output = work.method.restore(observation)
+    seconds = time.perf_counter() - started
+    _check_shape(output, observation)
+    restored, clean = work.benchmark.judge(output, observation)
+    given, _ = work.benchmark.judge(observation.baseline, observation)
+    row: Row = {"name": observation.name}
+    row |= {name: _metric(name, restored, clean) for name in work.metrics}
+    row |= {f"input_{name}": _metric(name, given, clean) for name in work.metrics}
+    row |= {"seconds": seconds, "height": clean.shape[-2], "width": clean.shape[-1]} | observation.facts
+    if work.images is not None:
+        _save(restored, work.images / f"{observation.name}.png")
+    return row
+
+
+def machine() -> dict[str, Any]:
+    """Where and with what the figures were made."""
+    from restora import __version__
+
+    return {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "restora": __version__,
+    }
+
+
+_work: Work | None = None
+
+
+def _start(work: Work, threads: int) -> None:
+    """Prepares a process: few threads, and its own accelerator where there are several."""
+    global _work
+    torch.set_num_threads(threads)
+    _work = work
+    count = torch.cuda.device_count()
+    if (
+        count > 1
+        and isinstance(work.method, NetworkMethod)
+        and work.method.options.device in ("auto", "cuda")
+    ):
+        torch.cuda.set_device(os.getpid() % count)
+
+
+def _score_here(index: int) -> Row:
+    assert _work is not None
+    return score(_work, index)
+
+
+@contextmanager
+def _few_threads(threads: int) -> Iterator[None]:
+    """The libraries of child processes read these when they are loaded."""
+    before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+    os.environ.update({name: str(threads) for name in _THREAD_VARIABLES})
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _check_shape(output: Tensor, observation: Observation) -> None:
+    if output.shape[-2:] != observation.clean.shape[-2:]:
+        got, expected = tuple(output.shape[-2:]), tuple(observation.clean.shape[-2:])
+        raise ValueError(f"the answer to {observation.name} is {got}, its clean photo {expected}")
+
+
+def _metric(name: str, restored: Tensor, clean: Tensor) -> float | None:
+    """The figure of one photo; None where the photo is too small for the metric."""
+    metric = METRICS[name]
+    if min(clean.shape[-2:]) < metric.smallest_side:
+        return None
+    value = metric.compute(restored, clean).item()
+    return None if math.isnan(value) else value
+
+
+def _save(photo: Tensor, path: Path) -> None:
+    from PIL import Image
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = photo[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
+
+
+def _fact_names(rows: Sequence[Row]) -> set[str]:
+    known = {"name", "seconds", "height", "width", *METRICS, *(f"input_{name}" for name in METRICS)}
+    return {column for row in rows for column in row} - known

@@ -1,0 +1,225 @@
+"""How sure a comparison is: paired differences over photos and seeds, and ranks that claim no more.
+
+Enters: per method one or more runs (seeds), each a mapping photo name -> score, higher is better. Two
+methods are compared on the photos that both have, photo by photo. Scores that are not finite (PSNR of an
+exact copy) cannot be averaged and are refused.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Scores: TypeAlias = Mapping[str, float]
+Table: TypeAlias = NDArray[np.float64]
+RESAMPLES = 10_000
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean with its bootstrap interval at the level `LEVEL`."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First method less second, in the units of the score.
+
+    `interval` resamples photos, and seeds where there are several. `p_photos` is Wilcoxon's signed-rank
+    test, two-sided, over photos (seeds averaged); `p_seeds` the same over seeds that come in pairs, the
+    rank-sum test where they do not, None with one seed. `smallest_p` is the least that so many photos can
+    give: above 0.05 nothing can be significant.
+    """
+
+    interval: Interval
+    p_photos: float
+    p_seeds: float | None
+    photos: int
+    seeds: tuple[int, int]
+    wins: int
+    smallest_p: float
+
+    @property
+    def decided(self) -> bool:
+        """Whether the data tell the two apart: the interval excludes 0 and p over photos is below 0.05."""
+        return (self.interval.low > 0 or self.interval.high < 0) and self.p_photos < 1 - LEVEL
+
+
+def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval:
+    """The mean of a sample with its bias-corrected and accelerated bootstrap interval.
+
+    Efron, "Better bootstrap confidence intervals", JASA 1987. One value gives an interval of no width.
+    """
+    table = np.asarray(values, dtype=np.float64)[None]
+    return _interval(table, seed)
+
+
+def paired_difference(first: Sequence[Scores], second: Sequence[Scores], *, seed: int = 0) -> Difference:
+    """Compares two methods, each given as its seeds (a single run is a list of one)."""
+    names = common_photos([*first, *second])
+    a, b = _table(first, names), _table(second, names)
+    paired = len(first) == len(second)
+    difference = a - b if paired else a.mean(axis=0) - b.mean(axis=0)[None]
+    over_photos = a.mean(axis=0) - b.mean(axis=0)
+    interval = _interval(difference, seed) if paired else _unpaired_interval(a, b, seed)
+    return Difference(
+        interval=interval,
+        p_photos=signed_rank(over_photos),
+        p_seeds=_p_over_seeds(a.mean(axis=1), b.mean(axis=1)),
+        photos=len(names),
+        seeds=(len(first), len(second)),
+        wins=int((over_photos > 0).sum()),
+        smallest_p=min(1.0, 2.0 ** (1 - len(names))),
+    )
+
+
+def common_photos(runs: Sequence[Scores]) -> list[str]:
+    """Names that every run has, in the order of the first. Raises ValueError when there is none."""
+    names = [name for name in runs[0] if all(name in run for run in runs)]
+    if not names:
+        raise ValueError(
+            f"the results share no photo: one has {', '.join(list(runs[0])[:3])}, …, another "
+            f"{', '.join(list(runs[-1])[:3])}, …; compare results of one benchmark"
+        )
+    return names
+
+
+def signed_rank(differences: Table) -> float:
+    """p of Wilcoxon's signed-rank test, two-sided; 1 where all differences are 0."""
+    from scipy.stats import wilcoxon
+
+    if not differences.any():
+        return 1.0
+    return float(wilcoxon(differences).pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment for testing several pairs at once (Scandinavian J. of Statistics, 1979)."""
+    order = np.argsort(p_values)
+    adjusted = [0.0] * len(p_values)
+    largest = 0.0
+    for place, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
+        adjusted[index] = largest
+    return adjusted
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """One line of a leaderboard.
+
+    `rank` is 1 plus the number of methods that are better beyond doubt; `shared` says that the data cannot
+    tell this method apart from at least one other of the same rank.
+    """
+
+    name: str
+    score: Interval
+    rank: int
+    shared: bool
+
+    @property
+    def label(self) -> str:
+        return f"{self.rank}{'=' if self.shared else ''}"
+
+
+def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> list[Ranked]:
+    """Methods by mean score, best first, with ranks that only decided differences move.
+
+    A method is better beyond doubt when the paired interval excludes 0 and Wilcoxon's p, adjusted by Holm
+    over all pairs, is below 0.05. Means are over the photos that all methods have.
+    """
+    names = common_photos([run for runs in methods.values() for run in runs])
+    order = sorted(methods, key=lambda name: -_table(methods[name], names).mean())
+    pairs = list(combinations(order, 2))
+    compared = [paired_difference(methods[a], methods[b], seed=seed) for a, b in pairs]
+    adjusted = holm([item.p_photos for item in compared])
+    beaten_by: dict[str, set[str]] = {name: set() for name in order}
+    for (better, worse), item, p in zip(pairs, compared, adjusted, strict=True):
+        if item.interval.low > 0 and p < 1 - LEVEL:
+            beaten_by[worse].add(better)
+    ranks = {name: 1 + len(beaten_by[name]) for name in order}
+    lines = []
+    for name in order:
+        peers = [other for other in order if other != name and ranks[other] == ranks[name]]
+        tied = any(name not in beaten_by[peer] and peer not in beaten_by[name] for peer in peers)
+        scores = _table(methods[name], names).mean(axis=0)
+        lines.append(Ranked(name, bootstrap_mean(scores.tolist(), seed=seed), ranks[name], tied))
+    return sorted(lines, key=lambda line: (line.rank, -line.score.mean))
+
+
+def _table(runs: Sequence[Scores], names: Sequence[str]) -> Table:
+    """Seeds by photos."""
+    table = np.array([[run[name] for name in names] for run in runs], dtype=np.float64)
+    _check_finite(table)
+    return table
+
+
+def _check_finite(table: Table) -> None:
+    if not np.isfinite(table).all():
+        raise ValueError("scores that are not finite cannot be averaged: is a restored photo its original?")
+
+
+def _resampled_means(table: Table, random: np.random.Generator) -> Table:
+    """Means of `RESAMPLES` draws of photos, and of seeds, with replacement."""
+    seeds, photos = table.shape
+    means = np.empty(RESAMPLES)
+    chunk = max(1, 2_000_000 // table.size)
+    for start in range(0, RESAMPLES, chunk):
+        count = min(chunk, RESAMPLES - start)
+        weights = random.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
+        seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+        means[start : start + count] = np.einsum("ns,sp,np->n", seed_weights, table, weights, optimize=True)
+    return means
+
+
+def _interval(table: Table, seed: int) -> Interval:
+    from scipy.stats import norm
+
+    _check_finite(table)
+    mean = float(table.mean())
+    if np.ptp(table) == 0:
+        return Interval(mean, mean, mean)
+    draws = np.sort(_resampled_means(table, np.random.default_rng(seed)))
+    below = np.clip(np.mean(draws < mean) + np.mean(draws == mean) / 2, 1 / RESAMPLES, 1 - 1 / RESAMPLES)
+    bias = norm.ppf(below)
+    over_photos = table.mean(axis=0)
+    centred = over_photos.mean() - over_photos  # jackknife influence of a mean, up to a factor that cancels
+    spread = float((centred**2).sum())
+    acceleration = float((centred**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    tails = norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    shifted = norm.cdf(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
+    low, high = np.quantile(draws, shifted)
+    return Interval(mean, float(low), float(high))
+
+
+def _unpaired_interval(a: Table, b: Table, seed: int) -> Interval:
+    """Percentile interval of the difference of means: photos drawn together, each side's seeds apart."""
+    random = np.random.default_rng(seed)
+    photos = a.shape[1]
+    weights = random.multinomial(photos, np.full(photos, 1 / photos), size=RESAMPLES) / photos
+    sides = []
+    for table in (a, b):
+        seeds = table.shape[0]
+        seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+        sides.append(((seed_weights @ table) * weights).sum(axis=1))
+    low, high = np.quantile(sides[0] - sides[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(a.mean() - b.mean()), float(low), float(high))
+
+
+def _p_over_seeds(a: Table, b: Table) -> float | None:
+    from scipy.stats import mannwhitneyu
+
+    if min(len(a), len(b)) < 2:
+        return None
+    if len(a) == len(b):
+        return signed_rank(a - b)
+    p = float(mannwhitneyu(a, b).pvalue)
+    return 1.0 if math.isnan(p) else p

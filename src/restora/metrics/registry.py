@@ -1,0 +1,42 @@
+"""All metrics by name, and why one cannot be computed here.
+
+Each takes a restored photo and its original, float (B,C,H,W) on the [0,1] scale, C = 1 or 3, and gives
+(B,). Metrics that need pretrained weights say which file is missing and where it would be looked for;
+nothing is downloaded.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from restora.metrics import image, natural, perceptual
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`missing` gives the reason why it cannot be computed here, None where it can."""
+
+    compute: Callable[[Tensor, Tensor], Tensor]
+    higher_is_better: bool
+    smallest_side: int = 1
+    missing: Callable[[], str | None] = lambda: None
+
+
+METRICS: dict[str, Metric] = {
+    "psnr": Metric(image.psnr, higher_is_better=True),
+    "ssim": Metric(image.ssim, higher_is_better=True, smallest_side=image.WINDOW),
+    "ms_ssim": Metric(image.ms_ssim, higher_is_better=True, smallest_side=161),
+    "psnr_b": Metric(image.psnr_b, higher_is_better=True, smallest_side=9),
+    "lpips": Metric(perceptual.lpips, False, 64, perceptual.lpips_missing),
+    "dists": Metric(perceptual.dists, False, 64, perceptual.dists_missing),
+    "niqe": Metric(natural.niqe, False, 2 * natural.BLOCK, natural.niqe_missing),
+    "brisque": Metric(natural.brisque, False, 64, natural.brisque_missing),
+}
+
+
+def unavailable(name: str) -> str | None:
+    """Why the metric cannot be computed here; None where it can. Raises ValueError for an unknown name."""
+    if name not in METRICS:
+        raise ValueError(f"metrics: there is no metric {name!r}; there is {', '.join(METRICS)}")
+    return METRICS[name].missing()
