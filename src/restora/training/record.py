@@ -130,7 +130,7 @@ class RunRecord(Callback):
             self.step_seconds.append(time.perf_counter() - self._batch_started)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit" or not trainer.is_global_zero:
+        if trainer.sanity_checking:
             return
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         metrics["step"] = module.steps_done()
@@ -139,7 +139,8 @@ class RunRecord(Callback):
         if best is None or metrics["val/psnr"] > best["val/psnr"]:
             self.data["metrics"]["best"] = metrics
         self._take_cost(module)
-        self.write()
+        if trainer.is_global_zero:
+            self.write()
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._take_cost(module)
