@@ -1,0 +1,103 @@
+"""`restora report`: the runs below a folder side by side, in the terminal and as one self-contained page.
+
+Reads run folders only (run.json, metrics.csv, images/): no W&B, no checkpoint, no network. A run that cannot
+be read is named and left out; one that failed is listed with its error.
+"""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from restora.apps.report_baselines import Baseline, compute, stored
+from restora.apps.report_leaderboard import leaderboard, terminal_table, verdict
+from restora.apps.report_runs import Group, group_runs, read_runs
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+GROUPS_IN_TERMINAL = 6
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `restora report`."""
+    made = argparse.ArgumentParser(
+        prog="restora report",
+        description="Compare all runs below a folder: leaderboard in the terminal, and a page with curves, "
+        "costs and photos that opens in any browser without a network.",
+    )
+    made.add_argument("outputs", metavar="OUTPUTS_DIR", help="folder of runs, of a sweep, or one run")
+    made.add_argument("--output", metavar="FILE", help="the page (default: OUTPUTS_DIR/report.html)")
+    made.add_argument(
+        "--baselines",
+        action="store_true",
+        help="also run the classical filters on the photos of denoising runs (kept in baselines.json)",
+    )
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when the page was written; ValueError where there are no runs to report on."""
+    from rich.console import Console
+
+    from restora.apps.report_page import page
+
+    options = parser().parse_args(argv)
+    root = Path(options.outputs)
+    if not root.is_dir():
+        raise ValueError(f"there is no folder {root}")
+    runs, problems = read_runs(root)
+    if not runs and not problems:
+        raise ValueError(f"there are no run folders (with a run.json) below {root}: train first")
+    console = Console(highlight=False)
+    groups = group_runs(runs, root)
+    baselines = {id(group): _baselines(group, root, console, wanted=options.baselines) for group in groups}
+    _print_groups(groups, baselines, console)
+    for problem in problems:
+        console.print(f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow")
+    output = root / "report.html" if options.output is None else Path(options.output)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    draft = output.with_name(f".{output.name}.part")
+    draft.write_text(
+        page(root, [(group, baselines[id(group)]) for group in groups], problems), encoding="utf-8"
+    )
+    draft.replace(output)
+    console.print(f"page: {output}", markup=False, soft_wrap=True)
+    return 0
+
+
+def _baselines(group: Group, root: Path, console: "Console", *, wanted: bool) -> list[Baseline]:
+    """The classical rows of a group: computed now if wanted, else those computed before."""
+    if not wanted or not group.scored:
+        return stored(group, root)
+    from rich.progress import Progress
+
+    from restora.evaluation.classical import BASELINES
+
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("classical filters", total=None)
+
+        def show(name: str, done: int, total: int) -> None:
+            progress.update(task, description=f"classical: {name}", total=total, completed=done)
+
+        try:
+            return compute(group, root, BASELINES, show)
+        except ValueError as error:
+            console.print(f"no classical filters for {group.title}: {error}", markup=False)
+            return []
+
+
+def _print_groups(
+    groups: Sequence[Group], baselines: Mapping[int, Sequence[Baseline]], console: "Console"
+) -> None:
+    for group in groups[:GROUPS_IN_TERMINAL]:
+        rows = leaderboard(group, baselines[id(group)])
+        console.print(terminal_table(group.title, rows))
+        for sentence in verdict(rows):
+            console.print(sentence, markup=False)
+        for run in group.runs:
+            if run.status == "failed":
+                console.print(f"failed: {run.label}: {run.text('error')}", markup=False, style="red")
+        console.print()
+    if len(groups) > GROUPS_IN_TERMINAL:
+        console.print(f"and {len(groups) - GROUPS_IN_TERMINAL} more comparisons on the page")
