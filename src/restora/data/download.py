@@ -21,7 +21,6 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 from restora.data.errors import DataError
 from restora.data.packing import sync_folder
@@ -132,7 +131,10 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
 
 def _transfer(url: str, part: Path, known_size: int | None, timeout: float) -> None:
     """One connection: appends to `part` what the server gives. Raises `Interrupted` if it is not all."""
-    with _open(url, part, timeout) as response:
+    response = _open(url, part, timeout)
+    if response is None:
+        return
+    with response:
         start, total = _start_and_total(response, part)
         if known_size is not None and total is not None and total != known_size:
             raise DataError(
@@ -152,17 +154,21 @@ def _transfer(url: str, part: Path, known_size: int | None, timeout: float) -> N
         raise Interrupted(f"the connection ended after {_length(part) / 1e6:.1f} of {total / 1e6:.1f} MB")
 
 
-def _open(url: str, part: Path, timeout: float) -> http.client.HTTPResponse:
-    """Asks for what `part` does not have yet. Raises `Interrupted`, or `DataError` for a final refusal."""
+def _open(url: str, part: Path, timeout: float) -> http.client.HTTPResponse | None:
+    """Asks for what `part` does not have yet; None if that is nothing. Raises `Interrupted`, or `DataError`
+    for a final refusal.
+    """
     headers = {"User-Agent": "restora", "Accept-Encoding": "identity"}
     done, version = _length(part), _version_file(part)
     if done and version.exists() and (mark := version.read_text()):
         headers |= {"Range": f"bytes={done}-", "If-Range": mark}
-    request = urllib.request.Request(url, headers=headers)
     try:
+        request = urllib.request.Request(url, headers=headers)
         return urllib.request.urlopen(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
+            if error.headers.get("Content-Range") == f"bytes */{done}":
+                return None
             _discard(part)
             raise Interrupted("the server has fewer bytes than are here: starting over") from error
         if error.code in _PASSING:
@@ -187,12 +193,11 @@ def _start_and_total(response: http.client.HTTPResponse, part: Path) -> tuple[in
     return 0, int(length) if length.isdigit() else None
 
 
-def _chunks(response: IO[bytes]) -> Iterator[bytes]:
+def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """The bytes as they arrive: a read that waited for a full chunk would lose a part to a stall."""
     while True:
         try:
-            chunk = response.read(_CHUNK)
-        except http.client.IncompleteRead as error:
-            chunk = error.partial
+            chunk = response.read1(_CHUNK)
         except (OSError, http.client.HTTPException) as error:
             raise Interrupted(f"the connection broke ({error or type(error).__name__})") from error
         if not chunk:

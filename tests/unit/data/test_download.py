@@ -1,0 +1,195 @@
+"""Downloads that break off or meet a damaged file, and archives that are not what they should be."""
+
+import hashlib
+import random
+import zipfile
+from pathlib import Path
+
+import pytest
+from archive_server import ArchiveServer, Plan, zipped
+
+from restora.data.download import Archive, CorruptArchive, Patience, fetch, obtain, unpack
+from restora.data.errors import DataError
+
+NAME = "photos.zip"
+IMPATIENT = Patience(timeout=0.5, attempts=3, pause=0.01)
+BODY = zipped({f"photos/{index:04}.png": random.Random(index).randbytes(100_000) for index in range(20)})
+
+
+@pytest.fixture
+def server():
+    with ArchiveServer({NAME: BODY}) as server:
+        yield server
+
+
+def known(body: bytes = BODY) -> Archive:
+    return Archive(NAME, "photos", len(body), hashlib.sha256(body).hexdigest())
+
+
+def get(server: ArchiveServer, folder: Path, archive: Archive | None = None) -> Path:
+    target = folder / NAME
+    fetch(archive or known(), url=f"{server.url}/{NAME}", target=target, patience=IMPATIENT)
+    return target
+
+
+def test_a_download(server: ArchiveServer, tmp_path: Path) -> None:
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert [path.name for path in tmp_path.iterdir()] == [NAME]
+
+
+def test_a_connection_that_is_cut_goes_on_where_it_stopped(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=300_000), Plan(cut=500_001), Plan(cut=0), Plan()]
+    assert get(server, tmp_path).read_bytes() == BODY
+    ranges = [request.range for request in server.requests]
+    assert ranges == [None, "bytes=300000-", "bytes=800001-", "bytes=800001-"]
+    assert all(request.if_range for request in server.requests[1:])
+    assert sum(request.sent for request in server.requests) == len(BODY), "bytes were sent twice"
+
+
+def test_a_later_command_goes_on_too(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=700_000), Plan(status=503), Plan(status=503), Plan(status=503)]
+    with pytest.raises(DataError, match=r"503.*0.7 MB are kept, and the same command goes on from there"):
+        get(server, tmp_path)
+    assert not (tmp_path / NAME).exists()
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert server.requests[-1].range == "bytes=700000-"
+
+
+def test_a_stalled_connection_is_given_up_and_resumed(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=1_000_000, stall=3.0)]
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert server.requests[-1].range == "bytes=1000000-"
+
+
+def test_a_busy_server_is_asked_again(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(status=503), Plan(status=429)]
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert len(server.requests) == 3
+
+
+def test_a_file_that_changed_meanwhile_starts_over(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=400_000), *[Plan(status=500)] * 3]
+    with pytest.raises(DataError):
+        get(server, tmp_path)
+    newer = bytes(len(BODY) - 5) + b"newer"
+    server.files[NAME] = newer
+    assert get(server, tmp_path, known(newer)).read_bytes() == newer
+
+
+def test_a_server_without_ranges_starts_over(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=400_000), Plan(whole=True)]
+    assert get(server, tmp_path).read_bytes() == BODY
+
+
+def test_a_shorter_file_on_the_server_starts_over(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=900_000), *[Plan(status=500)] * 3]
+    with pytest.raises(DataError):
+        get(server, tmp_path)
+    (tmp_path / f"{NAME}.part").write_bytes(BODY + b"and more")
+    assert get(server, tmp_path).read_bytes() == BODY
+
+
+def test_killed_after_the_last_byte(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=len(BODY) - 1), *[Plan(status=500)] * 3]
+    with pytest.raises(DataError):
+        get(server, tmp_path)
+    with (tmp_path / f"{NAME}.part").open("ab") as part:
+        part.write(BODY[-1:])
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert server.requests[-1].sent == 0
+
+
+def test_a_missing_file_fails_at_once(server: ArchiveServer, tmp_path: Path) -> None:
+    server.files.clear()
+    with pytest.raises(DataError, match=r"404.*check data\.source\.url"):
+        get(server, tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_no_server(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no connection"):
+        fetch(known(), url="http://127.0.0.1:9/x", target=tmp_path / NAME, patience=IMPATIENT)
+    with pytest.raises(DataError, match="is not a URL"):
+        fetch(known(), url="photos", target=tmp_path / NAME, patience=IMPATIENT)
+
+
+def test_another_file_is_refused_before_it_is_loaded(server: ArchiveServer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"is another file.*data\.source\.verify=false"):
+        get(server, tmp_path, Archive(NAME, "photos", len(BODY) + 1))
+
+
+def test_a_full_disk_is_noticed_before(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(announce=10**16)]
+    with pytest.raises(DataError, match=r"10000000.0 GB are needed.*are left"):
+        get(server, tmp_path, Archive(NAME, "photos"))
+
+
+def test_a_damaged_file_is_fetched_once_more(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(flip=1_234_567)]
+    folder = obtain(known(), url=server.url, root=tmp_path, patience=IMPATIENT)
+    assert len(server.requests) == 2
+    assert len(list(folder.iterdir())) == 20
+    assert not (tmp_path / NAME).exists()
+
+
+@pytest.mark.parametrize("checksum", [True, False])
+def test_a_file_that_stays_damaged_is_removed_and_named(
+    server: ArchiveServer, tmp_path: Path, checksum: bool
+) -> None:
+    """Without a checksum it is the CRC of a photo in the archive that tells."""
+    server.plans = [Plan(flip=1_234_567)] * 2
+    archive = known() if checksum else Archive(NAME, "photos")
+    with pytest.raises(CorruptArchive, match=r"photos.zip is damaged.*the same command fetches it anew"):
+        obtain(archive, url=server.url, root=tmp_path, patience=IMPATIENT)
+    assert list(tmp_path.iterdir()) == []
+    assert obtain(archive, url=server.url, root=tmp_path, patience=IMPATIENT) == tmp_path / "photos"
+
+
+def test_what_is_there_is_not_fetched_again(server: ArchiveServer, tmp_path: Path) -> None:
+    obtain(known(), url=server.url, root=tmp_path, keep=True)
+    assert (tmp_path / NAME).read_bytes() == BODY
+    obtain(known(), url=server.url, root=tmp_path)
+    assert len(server.requests) == 1
+
+
+def test_an_archive_writes_nowhere_else(tmp_path: Path) -> None:
+    members = {
+        "../../outside.png": b"1",
+        "/tmp/absolute.png": b"2",
+        "deep/inside.PNG": b"3",
+        "__MACOSX/deep/._inside.png": b"4",
+        "readme.txt": b"5",
+    }
+    (tmp_path / NAME).write_bytes(zipped(members))
+    unpack(Archive(NAME, "a/b"), tmp_path / NAME, tmp_path / "a" / "b")
+    everything = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
+    assert everything == {NAME, "a/b/outside.png", "a/b/absolute.png", "a/b/inside.PNG"}
+    assert not (tmp_path.parent / "outside.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("members", "reason"),
+    [({"a/1.png": b"1", "b/1.png": b"2"}, "two photos 1.png"), ({"readme.txt": b""}, "no photos")],
+)
+def test_archives_of_another_kind(tmp_path: Path, members: dict[str, bytes], reason: str) -> None:
+    (tmp_path / NAME).write_bytes(zipped(members))
+    with pytest.raises(CorruptArchive, match=reason):
+        unpack(Archive(NAME, "a"), tmp_path / NAME, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_interrupted_unpacking_leaves_no_folder(tmp_path: Path) -> None:
+    """What a dead process left is cleared away; a torn archive leaves nothing new."""
+    remains = tmp_path / ".a.draft"
+    remains.mkdir()
+    (remains / "old.png").write_bytes(b"old")
+    (tmp_path / NAME).write_bytes(BODY[: len(BODY) // 2])
+    with pytest.raises(CorruptArchive):
+        unpack(Archive(NAME, "a"), tmp_path / NAME, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+    (tmp_path / NAME).write_bytes(BODY)
+    unpack(Archive(NAME, "a"), tmp_path / NAME, tmp_path / "a")
+    with zipfile.ZipFile(tmp_path / NAME) as archive:
+        for member in archive.infolist():
+            assert (tmp_path / "a" / Path(member.filename).name).read_bytes() == archive.read(member)
+    assert len(list((tmp_path / "a").iterdir())) == 20
