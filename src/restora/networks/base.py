@@ -1,13 +1,13 @@
 """What every network promises: restored = network(degraded, condition), at any height and width.
 
-A subclass writes `restore`, which may assume that H and W are multiples of `size_multiple`; `forward` pads before it and
-crops after it. Parameter names are those of the architecture's published checkpoints.
+A subclass writes `restore`, which may assume that H and W are multiples of `size_multiple`; `forward` pads
+before it and crops after it. Parameter names are those of the architecture's published checkpoints.
 
 Legend: B samples, C channels, K condition channels, H height, W width, s scale.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ from torch import Tensor, nn
 class Network(nn.Module, ABC):
     """A plain module that knows nothing of training.
 
-    `forward` takes float (B,C,H,W) on the [0,1] scale and gives (B,C',H*s,W*s) on the same scale, neither clamped nor
-    rounded.
+    `forward` takes float (B,C,H,W) on the [0,1] scale and gives (B,C',H*s,W*s) on the same scale, neither
+    clamped nor rounded.
     """
 
     family: ClassVar[str]
@@ -25,7 +25,11 @@ class Network(nn.Module, ABC):
     tasks: ClassVar[tuple[str, ...]]
     """What its paper restores: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
     padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "reflect"
-    """How `forward` fills up to `size_multiple`: what the authors' code does, so that their figures come out."""
+    """How `forward` fills up to `size_multiple`: as the authors' code does, so that their figures come out."""
+
+    computed_names: ClassVar[tuple[str, ...]] = ()
+    """Last parts of the names of what published checkpoints hold and this network computes (indices, masks):
+    dropped on loading, added by `published_state_dict`."""
 
     scale: int = 1
     size_multiple: int = 1
@@ -51,6 +55,17 @@ class Network(nn.Module, ABC):
         y = self.restore(x, condition)
         return y[..., : height * self.scale, : width * self.scale] if below or right else y
 
+    def published_state_dict(self) -> dict[str, Tensor]:
+        """The weights as the authors' code and the tools built on it want to load them: `state_dict` and
+        what those store besides."""
+        return dict(self.state_dict())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        for name in [name for name in state_dict if name.startswith(prefix)]:
+            if name.rpartition(".")[2] in self.computed_names:
+                del state_dict[name]
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
     def _check(self, x: Tensor, condition: Tensor | None) -> None:
         name = type(self).__name__
         if x.shape[1] != self.in_channels:
@@ -61,12 +76,14 @@ class Network(nn.Module, ABC):
         if self.condition_channels and (condition is None or condition.shape[1] != self.condition_channels):
             got = "none" if condition is None else f"{condition.shape[1]} channels"
             raise ValueError(
-                f"{name} needs a condition of {self.condition_channels} channels (noise-level map or mask), got {got}"
+                f"{name} needs a condition of {self.condition_channels} channels (noise-level map or mask), "
+                f"got {got}"
             )
 
 
 def pad_bottom_right(x: Tensor, below: int, right: int, mode: str) -> Tensor:
-    """(B,C,H,W) -> (B,C,H+below,W+right). Reflection is limited to H-1 and W-1; smaller photos are replicated instead."""
+    """(B,C,H,W) -> (B,C,H+below,W+right). Reflection is limited to H-1 and W-1; smaller photos are
+    replicated instead."""
     if mode == "reflect" and (below >= x.shape[-2] or right >= x.shape[-1]):
         mode = "replicate"
     return F.pad(x, (0, right, 0, below), mode=mode)

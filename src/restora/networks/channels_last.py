@@ -61,6 +61,20 @@ def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Te
         return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
 
 
+class Linear(nn.Linear):
+    """A linear layer on the last axis, by `linear`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return linear(x, self.weight, self.bias)
+
+
+class LayerNorm(nn.LayerNorm):
+    """Layer norm over the last axis, by `layer_norm`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return layer_norm(x, self.weight, self.bias, self.eps)
+
+
 class _BiasFreeLayerNorm(torch.autograd.Function):
     """y = x r w with r = (var(x) + eps)^-1/2, by the fused layer-norm kernels (3 times faster than var on a
     CPU).

@@ -1,0 +1,300 @@
+"""SwinIR: groups of shifted-window transformer blocks, each closed by a convolution, between two
+convolutions.
+
+J. Liang, J. Cao, G. Sun, K. Zhang, L. Van Gool, R. Timofte, "SwinIR: Image Restoration Using Swin
+Transformer", ICCV Workshops 2021. Parameter names are those of the authors' checkpoints
+(`layers.0.residual_group.blocks.0.attn.qkv.weight`, ...).
+
+Notable: features stay (B,H,W,C); the shifted windows' mask is computed once per forward pass from the
+photo's size and shared by all blocks; published checkpoints also hold that mask for one size and the
+table's indices in every block, which are dropped on loading and written by `published_state_dict`.
+
+Legend: B samples, C channels, H height, W width, s scale, w window side, n windows in a photo, N = w*w, h
+heads.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import DIV2K_MEAN, PixelShuffleUpsampler, conv3x3
+from restora.networks.channels_last import LayerNorm, Linear, convolve, to_channels_first, to_channels_last
+from restora.networks.windows import (
+    attend,
+    drop_path,
+    from_windows,
+    relative_position_bias,
+    relative_position_index,
+    shift,
+    shifted_window_mask,
+    to_windows,
+)
+
+Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
+Connection = Literal["1conv", "3conv"]
+
+
+class WindowAttention(nn.Module):
+    """Multi-head attention inside windows with relative position bias: (B*n,N,C) -> same."""
+
+    def __init__(self, *, channels: int, heads: int, window: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
+        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def forward(self, windows: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = self.qkv(windows).chunk(3, dim=-1)
+        bias = relative_position_bias(self.relative_position_bias_table, index)  # (h,N,N)
+        return self.proj(attend(q, k, v, heads=self.heads, bias=bias, mask=mask))
+
+
+class Mlp(nn.Module):
+    """Two linear layers with a GELU between, at every position."""
+
+    def __init__(self, *, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = Linear(channels, hidden)
+        self.fc2 = Linear(hidden, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwinBlock(nn.Module):
+    """Window attention and MLP, each normalised before and added to its input: (B,H,W,C) -> same."""
+
+    def __init__(
+        self, *, channels: int, heads: int, window: int, shift_by: int, mlp_ratio: float, drop: float
+    ) -> None:
+        super().__init__()
+        self.window, self.shift_by, self.drop = window, shift_by, drop
+        self.norm1 = LayerNorm(channels)
+        self.attn = WindowAttention(channels=channels, heads=heads, window=window)
+        self.norm2 = LayerNorm(channels)
+        self.mlp = Mlp(channels=channels, hidden=int(channels * mlp_ratio))
+
+    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        height, width = x_BHWC.shape[1:3]
+        windows = to_windows(shift(self.norm1(x_BHWC), self.shift_by), self.window)  # (B*n,N,C)
+        windows = self.attn(windows, index, mask if self.shift_by else None)
+        attended = shift(from_windows(windows, self.window, height, width), -self.shift_by)
+        x_BHWC = x_BHWC + drop_path(attended, self.drop, self.training)
+        return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop, self.training)
+
+
+class _Blocks(nn.Module):
+    """The blocks of a group, a level down because the checkpoints keep them there."""
+
+    def __init__(self, blocks: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+
+
+class ResidualGroup(nn.Module):
+    """Residual Swin transformer block (RSTB, section 3.2): blocks, a convolution, and the input added."""
+
+    def __init__(self, blocks: Sequence[nn.Module], *, channels: int, connection: Connection) -> None:
+        super().__init__()
+        self.residual_group = _Blocks(blocks)
+        self.conv = residual_convolution(channels, connection)
+
+    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor) -> Tensor:
+        y = x_BHWC
+        for block in self.residual_group.blocks:
+            y = block(y, index, mask)
+        return x_BHWC + convolve(self.conv, y)
+
+
+class _PatchEmbed(nn.Module):
+    """Holds the norm of the embedded pixels under its published name."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.norm = LayerNorm(channels)
+
+
+def residual_convolution(channels: int, connection: Connection) -> nn.Module:
+    """The convolution that closes a group: one, or three through a quarter of the channels (SwinIR-L)."""
+    if connection == "1conv":
+        return conv3x3(channels, channels)
+    quarter = channels // 4
+    return nn.Sequential(
+        conv3x3(channels, quarter),
+        nn.LeakyReLU(0.2, inplace=True),
+        nn.Conv2d(quarter, quarter, 1),
+        nn.LeakyReLU(0.2, inplace=True),
+        conv3x3(quarter, channels),
+    )
+
+
+class SwinIR(Network):
+    """The whole network; `upsampler` chooses what follows the features.
+
+    "none" adds a residual to the input (denoising, JPEG), "pixelshuffle" is the classical super-resolution
+    head, "pixelshuffledirect" the lightweight one, "nearest+conv" the real-world one (scales 2, 4 and 8).
+    `value_range` is what the photo's range is stretched to inside (255 in the published JPEG networks).
+    `drop_path` is the stochastic depth of the last block in training, growing linearly from none at the
+    first. `image_size` matters to `published_state_dict` alone: the mask is stored for this side.
+    """
+
+    family: ClassVar[str] = "transformer"
+    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
+    computed_names: ClassVar[tuple[str, ...]] = ("relative_position_index", "attn_mask")
+    relative_positions: Tensor
+    mean: Tensor
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        channels: int = 180,
+        depths: Sequence[int] = (6, 6, 6, 6, 6, 6),
+        heads: Sequence[int] = (6, 6, 6, 6, 6, 6),
+        window: int = 8,
+        mlp_ratio: float = 2.0,
+        scale: int = 1,
+        upsampler: Upsampler = "none",
+        connection: Connection = "1conv",
+        head_channels: int = 64,
+        value_range: float = 1.0,
+        drop_path: float = 0.1,
+        image_size: int = 64,
+    ) -> None:
+        super().__init__()
+        _check(channels, depths, heads, window, scale, upsampler, connection, image_size)
+        self.in_channels = self.out_channels = in_channels
+        self.scale, self.size_multiple = scale, window
+        self.window, self.image_size, self.upsampler, self.value_range = (
+            window,
+            image_size,
+            upsampler,
+            value_range,
+        )
+        mean = DIV2K_MEAN if in_channels == 3 else (0.0,) * in_channels
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("relative_positions", relative_position_index(window), persistent=False)
+
+        self.conv_first = conv3x3(in_channels, channels)
+        self.patch_embed = _PatchEmbed(channels=channels)
+        drops = torch.linspace(0, drop_path, sum(depths)).tolist()
+        self.layers = nn.ModuleList()
+        for depth, count in zip(depths, heads, strict=True):
+            blocks = [
+                SwinBlock(
+                    channels=channels,
+                    heads=count,
+                    window=window,
+                    shift_by=position % 2 * (window // 2),
+                    mlp_ratio=mlp_ratio,
+                    drop=drops.pop(0),
+                )
+                for position in range(depth)
+            ]
+            self.layers.append(ResidualGroup(blocks, channels=channels, connection=connection))
+        self.norm = LayerNorm(channels)
+        self.conv_after_body = residual_convolution(channels, connection)
+        self._make_head(channels, head_channels)
+        self.apply(initialise_linear)
+
+    def _make_head(self, channels: int, head_channels: int) -> None:
+        if self.upsampler == "none":
+            self.conv_last = conv3x3(channels, self.out_channels)
+        elif self.upsampler == "pixelshuffledirect":
+            self.upsample = nn.Sequential(
+                conv3x3(channels, self.scale**2 * self.out_channels), nn.PixelShuffle(self.scale)
+            )
+        else:
+            self.conv_before_upsample = nn.Sequential(
+                conv3x3(channels, head_channels), nn.LeakyReLU(inplace=True)
+            )
+            self.conv_last = conv3x3(head_channels, self.out_channels)
+            if self.upsampler == "pixelshuffle":
+                self.upsample = PixelShuffleUpsampler(head_channels, scale=self.scale)
+            else:
+                for step in range(self.scale.bit_length() - 1):
+                    self.add_module(f"conv_up{step + 1}", conv3x3(head_channels, head_channels))
+                self.conv_hr = conv3x3(head_channels, head_channels)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        x = (x - self.mean) * self.value_range
+        shallow = self.conv_first(x)
+        deep = self._features(to_channels_last(shallow))
+        y = self.conv_after_body(to_channels_first(deep)) + shallow  # (B,C,H,W)
+        y = x + self.conv_last(y) if self.upsampler == "none" else self._upsample(y)
+        return y / self.value_range + self.mean
+
+    def _features(self, x_BHWC: Tensor) -> Tensor:
+        height, width = x_BHWC.shape[1:3]
+        mask = shifted_window_mask(height, width, size=self.window, by=self.window // 2, like=x_BHWC)
+        x_BHWC = self.patch_embed.norm(x_BHWC)
+        for layer in self.layers:
+            x_BHWC = layer(x_BHWC, self.relative_positions, mask)
+        return self.norm(x_BHWC)
+
+    def _upsample(self, y: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C',sH,sW)."""
+        if self.upsampler == "pixelshuffledirect":
+            return self.upsample(y)
+        y = self.conv_before_upsample(y)
+        if self.upsampler == "pixelshuffle":
+            return self.conv_last(self.upsample(y))
+        for step in range(self.scale.bit_length() - 1):
+            y = F.interpolate(y, scale_factor=2, mode="nearest")
+            y = F.leaky_relu(self.get_submodule(f"conv_up{step + 1}")(y), 0.2)
+        return self.conv_last(F.leaky_relu(self.conv_hr(y), 0.2))
+
+    def published_state_dict(self) -> dict[str, Tensor]:
+        side, window = self.image_size, self.window
+        mask = shifted_window_mask(side, side, size=window, by=window // 2, like=self.mean)
+        state = super().published_state_dict()
+        for name, module in self.named_modules():
+            if isinstance(module, SwinBlock):
+                state[f"{name}.attn.relative_position_index"] = self.relative_positions
+                if module.shift_by:
+                    state[f"{name}.attn_mask"] = mask
+        return state
+
+
+def initialise_linear(module: nn.Module) -> None:
+    """Swin's initialisation: linear layers from a normal of deviation 0.02 cut at 2, without bias."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _check(
+    channels: int,
+    depths: Sequence[int],
+    heads: Sequence[int],
+    window: int,
+    scale: int,
+    upsampler: str,
+    connection: str,
+    image_size: int,
+) -> None:
+    if len(depths) != len(heads):
+        raise ValueError(
+            f"network.depths has {len(depths)} groups, network.heads {len(heads)}: give one each"
+        )
+    if bad := [count for count in heads if channels % count]:
+        raise ValueError(f"network.heads has {bad[0]}, which does not divide network.channels={channels}")
+    if upsampler not in get_args(Upsampler):
+        raise ValueError(f"network.upsampler is one of {', '.join(get_args(Upsampler))}, got {upsampler}")
+    if connection not in get_args(Connection):
+        raise ValueError(f"network.connection is one of {', '.join(get_args(Connection))}, got {connection}")
+    if (scale == 1) != (upsampler == "none"):
+        raise ValueError(
+            f'network.upsampler is "none" at network.scale=1 and only there, got {upsampler} at scale {scale}'
+        )
+    if upsampler == "nearest+conv" and scale not in (2, 4, 8):
+        raise ValueError(f"network.upsampler=nearest+conv doubles the size: scale 2, 4 or 8, got {scale}")
+    if image_size <= window or image_size % window:
+        raise ValueError(f"network.image_size={image_size} is no larger multiple of network.window={window}")

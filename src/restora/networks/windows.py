@@ -1,0 +1,152 @@
+"""Self-attention inside windows, as SwinIR, HAT and Uformer have it: partition, shifted-window mask, relative
+position bias and the attention itself.
+
+Z. Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021,
+sections 3.2 and equation 4. Masks and indices are functions of the photo's size alone; they are computed
+anew in every forward pass (a network does it once, for all of its blocks), by comparisons that a traced
+graph keeps dynamic.
+
+Legend: B samples, H height, W width, C channels, w window side, n windows in a photo, N = w*w positions in a
+window, M positions that are looked at (N, or more where windows overlap), h heads, d channels of a head.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+MASKED = -100.0
+"""What is added to the logit of two positions that do not see each other: Swin's value, exp(-100) ~ 4e-44."""
+
+
+def to_windows(x_BHWC: Tensor, size: int) -> Tensor:
+    """(B,H,W,C) with H and W multiples of `size` -> (B*n,N,C), windows of a photo row by row."""
+    x = x_BHWC.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B,H/w,w,W/w,w,C)
+    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+
+
+def from_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
+    """(B*n,N,C) -> (B,H,W,C), the inverse of `to_windows`."""
+    x = windows.unflatten(1, (size, size)).unflatten(0, (-1, height // size, width // size))
+    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+
+
+def shift(x_BHWC: Tensor, by: int) -> Tensor:
+    """Rolls the photo up and left by `by` pixels; what leaves comes back at the other side."""
+    return torch.roll(x_BHWC, (-by, -by), (1, 2)) if by else x_BHWC
+
+
+def shifted_window_mask(height: int, width: int, *, size: int, by: int, like: Tensor) -> Tensor:
+    """(n,N,N): `MASKED` for pairs of positions in a window of a rolled photo that were not neighbours, else
+    0.
+
+    A rolled photo has three bands of rows, [0, H-w), [H-w, H-by) and [H-by, H), and three of columns; only
+    positions in the same band of both see each other. dtype and device are those of `like`.
+    """
+    rows, columns = (torch.arange(side, device=like.device) for side in (height, width))
+    row_band = (rows >= height - size).long() + (rows >= height - by).long()
+    column_band = (columns >= width - size).long() + (columns >= width - by).long()
+    bands = to_windows((3 * row_band[:, None] + column_band)[None, :, :, None], size).squeeze(-1)  # (n,N)
+    same = bands[:, :, None] == bands[:, None, :]
+    return torch.where(same, 0.0, MASKED).to(like.dtype)
+
+
+def relative_position_index(size: int, *, looked_at: int | None = None) -> Tensor:
+    """int64 (N,M): for each position and each one it looks at, the row of the table of relative biases.
+
+    Without `looked_at` both lie in the same window: rows of a table of (2w-1)^2 displacements (Swin, section
+    3.2). With it, the second lies in a window of that larger side around the first one's: a table of
+    (w+looked_at-1)^2 (HAT, section 3.3).
+    """
+    side = looked_at or size
+    ours, theirs = torch.arange(size), torch.arange(side)
+    if looked_at is None:
+        step = ours[:, None] - theirs[None, :] + size - 1  # (w,w), 0 to 2w-2
+    else:
+        # HAT's authors count the other way, and from 1 - (side - size): negative rows wrap around
+        step = theirs[None, :] - ours[:, None] + size - side + 1
+    index = step[:, None, :, None] * (size + side - 1) + step[None, :, None, :]  # (w,w,side,side)
+    return index.flatten(2, 3).flatten(0, 1)
+
+
+def relative_position_bias(table: Tensor, index: Tensor) -> Tensor:
+    """Table (rows,h) and index (N,M) -> (h,N,M)."""
+    return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
+
+
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, *, heads: int, bias: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(d) + bias + mask) v in every window and head.
+
+    q (B*n,N,C), k and v (B*n,M,C), bias (h,N,M), mask (n,N,M) or None -> (B*n,N,C).
+    """
+    width = q.shape[-1] // heads
+    q, k, v = (_split_heads(t, heads) for t in (q, k, v))  # (B*n,h,N or M,D), D = d filled up with zeros
+    if q.device.type == "cpu" and torch.is_grad_enabled():
+        y = _InPlaceAttention.apply(q, k, v, bias.to(q.dtype), mask, width**-0.5)
+    else:
+        bias = (bias[None] if mask is None else bias + mask[:, None]).to(q.dtype)  # (1 or n,h,N,M)
+        if mask is not None:
+            bias = bias.expand(q.shape[0] // bias.shape[0], -1, -1, -1, -1).flatten(0, 1)  # (B*n,h,N,M)
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=width**-0.5)
+    return y[..., :width].transpose(1, 2).flatten(2)
+
+
+def _split_heads(x: Tensor, heads: int) -> Tensor:
+    """(B*n,N,C) -> (B*n,h,N,D), the channels of a head filled up with zeros to a multiple of 8.
+
+    Matrix products of 10 channels, SwinIR's lightweight width, run at half the speed of 16 on a CPU, and a
+    GPU's fused attention refuses what is no multiple of 8; zeros change neither products nor results.
+    """
+    x = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return F.pad(x, (0, -x.shape[-1] % 8)) if x.shape[-1] % 8 else x.contiguous()
+
+
+class _InPlaceAttention(torch.autograd.Function):
+    """Attention for training on a CPU: one tensor of h*N*M numbers a window forward, and one backward.
+
+    The fused kernel has no derivative with a bias there. Plain autograd writes five such tensors, and on a
+    CPU the first touch of fresh memory costs several times the arithmetic. The derivative of the softmax
+    needs the sum over M of P dP, which equals the sum over d of y dy (Dao et al., FlashAttention, NeurIPS
+    2022, B.2).
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor | None, scale: float
+    ) -> Tensor:
+        scores = torch.matmul(q, k.transpose(-2, -1)).mul_(scale).add_(bias)  # (B*n,h,N,M)
+        if mask is not None:
+            scores.unflatten(0, (-1, mask.shape[0])).add_(mask[:, None])
+        attention = torch.softmax(scores, dim=-1, out=scores)
+        y = attention @ v
+        ctx.save_for_backward(q, k, v, attention, y)
+        ctx.scale = scale
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None, None]:
+        q, k, v, attention, y = ctx.saved_tensors
+        grad_v = attention.transpose(-2, -1) @ grad
+        slope = grad @ v.transpose(-2, -1)
+        slope.sub_((grad * y).sum(-1, keepdim=True)).mul_(attention)  # of the scores
+        grad_bias = slope.sum(0)
+        grad_q = (slope @ k).mul_(ctx.scale)
+        grad_k = (slope.transpose(-2, -1) @ q).mul_(ctx.scale)
+        return grad_q, grad_k, grad_v, grad_bias, None, None
+
+
+def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
+    """Stochastic depth: in training, a sample of a residual branch is zero with this probability, else
+    scaled up.
+
+    G. Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
+    """
+    if not training or probability == 0.0:
+        return x
+    kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= probability
+    return x * (kept / (1 - probability)).to(x.dtype)
