@@ -134,7 +134,11 @@ def load_weights(network: Network, weights: Mapping[str, Tensor], where: str) ->
     message."""
     own = network.state_dict()
     problems = [f"missing {name}" for name in own if name not in weights]
-    problems += [f"unexpected {name}" for name in weights if name not in own]
+    problems += [
+        f"unexpected {name}"
+        for name in weights
+        if name not in own and name.rpartition(".")[2] not in network.computed_names
+    ]
     problems += [
         f"{name} is {tuple(weights[name].shape)}, the network has {tuple(own[name].shape)}"
         for name in own
@@ -147,8 +151,11 @@ def load_weights(network: Network, weights: Mapping[str, Tensor], where: str) ->
 
 
 def save_weights(network: Network, folder: Path) -> None:
-    """Write `folder`/weights.safetensors from the network's state dict."""
-    state = {name: value.detach().cpu().clone().contiguous() for name, value in network.state_dict().items()}
+    """Write `folder`/weights.safetensors, as the tools that know the architecture expect it."""
+    state = {
+        name: value.detach().cpu().clone().contiguous()
+        for name, value in network.published_state_dict().items()
+    }
     (folder / WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
 
 

@@ -25,7 +25,7 @@ class Network(nn.Module, ABC):
     tasks: ClassVar[tuple[str, ...]]
     """What its paper restores: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
     padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "reflect"
-    """How `forward` fills up to `size_multiple`: as the authors' code does, so that their figures come out."""
+    """How `forward` fills up to `size_multiple`: as the authors do, so that their figures come out."""
 
     computed_names: ClassVar[tuple[str, ...]] = ()
     """Last parts of the names of what published checkpoints hold and this network computes (indices, masks):
