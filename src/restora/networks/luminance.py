@@ -61,7 +61,8 @@ class BicubicEnlargement(nn.Module):
         if self.scale == 1:
             return x
         y = self._enlarge(self._enlarge(x, dim=2), dim=3)
-        return y.clamp(0, 1).mul(255).round().div(255) if self.round_8bit else y
+        # halves go up, as in imresize; the 1e-4 is for those that float32 puts just below
+        return y.mul(255).add(0.5 + 1e-4).floor().clamp(0, 255).div(255) if self.round_8bit else y
 
     def _enlarge(self, x: Tensor, dim: int) -> Tensor:
         size = x.shape[dim]

@@ -1,0 +1,238 @@
+"""Loading weights that others published: safely, under whatever wrapping they come in, with errors that name
+the mend.
+
+Enters: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file. Leaves: a network with its weights. torch files are
+read by the weights-only reader, so nothing that a file contains is executed. Wrappers (`params`,
+`params_ema`, `state_dict`, `model`, a `module.` before every name, our own checkpoints' `network.` and
+`ema.`) need no list: nested dictionaries are flattened to dotted names, and the prefix under which most names
+are the network's own is the one taken; averaged weights win ties.
+
+A network class may offer two hooks: `adapt_weights(state)` renames other published names, and the class
+method `infer_arguments(state)` reads constructor arguments off the shapes (None where the weights are another
+network's).
+"""
+
+import argparse
+import importlib
+import inspect
+import pickle
+import pkgutil
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from restora.networks.base import Network
+
+_SHOWN = 4
+_HARMLESS = ("num_batches_tracked",)
+_DEEPEST_WRAPPER = 3
+
+
+class WeightsError(ValueError):
+    """Weights that cannot be read, or that do not fit the network; the message says what would."""
+
+
+def load_weights(network: Network, path: str | Path) -> None:
+    """Copy the weights in the file at `path` into `network`; every name and shape must agree.
+
+    Raises WeightsError with the missing, unexpected and differently shaped names, and with the arguments or
+    the network that would fit, where the weights tell.
+    """
+    path = Path(path)
+    published = unwrap(network, read_tensors(path))
+    state = _adapted(network, published)
+    problems = _problems(network, state)
+    if problems:
+        raise WeightsError(_misfit(network, published, problems, path))
+    network.load_state_dict(state, strict=False)  # what is missing or unexpected now is harmless
+
+
+def network_from_weights(
+    cls: type[Network], arguments: Mapping[str, Any], path: str | Path, *, chosen: Collection[str] = ()
+) -> tuple[Network, dict[str, Any]]:
+    """cls(**arguments) with the weights in the file at `path`, corrected by what the weights tell of the
+    arguments.
+
+    `chosen` names the arguments that the user set: those stay as they are. Returns the network and the
+    arguments that were changed, with their new values: say so to the user. Raises WeightsError when it does
+    not fit all the same.
+    """
+    path = Path(path)
+    network = cls(**arguments)
+    told = _inferred(cls, unwrap(network, read_tensors(path))) or {}
+    changed = {
+        name: value
+        for name, value in told.items()
+        if name not in chosen and not _equal(arguments.get(name, inspect.Parameter.empty), value)
+    }
+    if changed:
+        network = cls(**{**arguments, **changed})
+    load_weights(network, path)
+    return network, changed
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors in a file by their dotted names, on the CPU. Raises WeightsError when it cannot be
+    read safely.
+    """
+    if not path.is_file():
+        raise WeightsError(f"there is no weights file {path}")
+    if path.suffix == ".safetensors":
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from error
+    tensors = dict(_flatten(_load_torch(path)))
+    if not tensors:
+        raise WeightsError(f"{path} holds no tensors: is it a weights file?")
+    return tensors
+
+
+def _load_torch(path: Path) -> Any:
+    # what old checkpoints carry besides tensors, and what rebuilding runs no code of theirs
+    scalar = np.float64(0).__reduce__()[0]
+    harmless: list[Any] = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdilq")]
+    harmless.append((scalar, "numpy.core.multiarray.scalar"))  # where numpy 1 had the same function
+    try:
+        with torch.serialization.safe_globals(harmless):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise WeightsError(_unsafe(path)) from error
+    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise WeightsError(f"{path} is damaged or not a torch file: {first}") from error
+
+
+def _unsafe(path: Path) -> str:
+    try:
+        needed = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (ValueError, RuntimeError, OSError):  # not a zip file: an older format, or no torch file at all
+        needed = []
+    reason = "is not a plain torch file of tensors"
+    if needed:
+        strangest_first = sorted(needed, key=lambda name: (name.startswith("torch."), name))
+        reason = f"asks for {', '.join(strangest_first[:_SHOWN])} to be run"
+    return (
+        f"{path} {reason}, which restora never does with a stranger's file: ask its author for a state dict "
+        "or a .safetensors file, or, if you trust it, open it yourself and torch.save(model.state_dict(), …)"
+    )
+
+
+def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Every tensor in nested dictionaries (and namespaces of such), under dotted names."""
+    if isinstance(value, Tensor):
+        yield prefix.removesuffix("."), value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield from _flatten(part, f"{prefix}{name}.")
+
+
+def unwrap(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under the prefix whose names fit `network` best, under their published names without it."""
+    own = network.state_dict().keys()
+    best: tuple[tuple[int, bool, int], dict[str, Tensor]] = ((-1, False, 0), {})
+    for prefix in _prefixes(tensors):
+        state = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+        # most names of ours; then averaged weights; then the shortest prefix
+        rank = (len(own & _adapted(network, state).keys()), "ema" in prefix.lower(), -len(prefix))
+        best = max(best, (rank, state), key=lambda pair: pair[0])
+    return best[1]
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    found = {""}
+    for name in names:
+        parts = name.split(".")[:-1][:_DEEPEST_WRAPPER]
+        found.update(".".join(parts[: depth + 1]) + "." for depth in range(len(parts)))
+    return sorted(found)
+
+
+def _adapted(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    adapt = getattr(network, "adapt_weights", None)
+    return dict(adapt(state) if adapt else state)
+
+
+def _inferred(cls: type[Network], state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    infer = getattr(cls, "infer_arguments", None)
+    return infer(state) if infer else None
+
+
+def _ignored(names: Iterable[str], network: Network) -> set[str]:
+    last = (*_HARMLESS, *network.computed_names)
+    return {name for name in names if name.rpartition(".")[2] in last}
+
+
+def _problems(network: Network, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+    """What is missing, unexpected and of another shape, in words; no entry where nothing is."""
+    own = network.state_dict()
+    ignored = _ignored([*own, *state], network)
+    found = {
+        "missing": [name for name in own if name not in state and name not in ignored],
+        "unexpected": [name for name in state if name not in own and name not in ignored],
+        "of another shape": [
+            f"{name} is {tuple(state[name].shape)} in the file, {tuple(value.shape)} in the network"
+            for name, value in own.items()
+            if name in state and state[name].shape != value.shape
+        ],
+    }
+    return {kind: names for kind, names in found.items() if names}
+
+
+def _misfit(
+    network: Network, published: Mapping[str, Tensor], problems: dict[str, list[str]], path: Path
+) -> str:
+    lines = [f"the weights in {path} do not fit {type(network).__name__}:"]
+    for kind, names in problems.items():
+        more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        lines.append(f"  {len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
+    lines.append(_suggestion(type(network), published))
+    return "\n".join(lines)
+
+
+def _suggestion(cls: type[Network], state: Mapping[str, Tensor]) -> str:
+    told = _inferred(cls, state)
+    if told:
+        return f"they would fit {_overrides(told)}"
+    others = {other.__name__: found for other in network_classes() if (found := _inferred(other, state))}
+    if not others:
+        return "no network of restora recognises them"
+    listed = "; or of ".join(f"{name} with {_overrides(found)}" for name, found in others.items())
+    return f"they look like weights of {listed}"
+
+
+def _overrides(arguments: Mapping[str, Any]) -> str:
+    """Arguments as Hydra overrides, as one types them after `restora evaluate`."""
+
+    def text(value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, list | tuple):
+            return "[" + ",".join(map(text, value)) + "]"
+        return "null" if value is None else str(value)
+
+    return " ".join(f"network.{name}={text(value)}" for name, value in arguments.items())
+
+
+def _equal(a: Any, b: Any) -> bool:
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return list(a) == list(b)
+    return bool(a == b)
+
+
+def network_classes() -> list[type[Network]]:
+    """Every network of this package, by importing all of its modules."""
+    import restora.networks
+
+    found: dict[str, type[Network]] = {}
+    for module in pkgutil.iter_modules(restora.networks.__path__, "restora.networks."):
+        for name, value in vars(importlib.import_module(module.name)).items():
+            if inspect.isclass(value) and issubclass(value, Network) and not inspect.isabstract(value):
+                found.setdefault(name, value)
+    return [found[name] for name in sorted(found)]
