@@ -78,7 +78,13 @@ def record(name: str = "dncnn", psnr: float = 28.0, **entries: Any) -> dict[str,
         "git": {"commit": None, "dirty": None},
         "versions": {"python": "3.11", "torch": "2.13.0", "restora": "0.1.0"},
         "machine": {"cpu": "a CPU", "cores": 2, "gpu": None},
-        "config": {"seed": 1, "network": {"depth": 4, "channels": 8}, "trainer": {"max_steps": 100}},
+        "config": {
+            "seed": 1,
+            "data": {"source": {"_target_": "restora.data.sources.SamplePhotos"}, "channels": "rgb"},
+            "degradation": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 25},
+            "network": {"depth": 4, "channels": 8},
+            "trainer": {"max_steps": 100},
+        },
         "parameters": 1234,
         "macs_256": 8.1e7,
         "cost": {"fit_seconds": 80.0, "steps": 100, "samples": 800, "step_ms": 12.5},
@@ -116,6 +122,8 @@ def write_run(run: Path, *, psnr: float = 28.0, seed: int = 0, **entries: Any) -
         clean = photo(seed=index)
         for kind, sigma in (("clean", 0), ("restored", 8), ("degraded", 25)):
             noisy = clean + generator.normal(0, sigma, clean.shape) if sigma else clean.astype(float)
+            if kind == "degraded":
+                np.save(run / "images" / f"{name}_degraded.npy", (noisy / 255).astype(np.float32))
             Image.fromarray(noisy.clip(0, 255).round().astype(np.uint8)).save(
                 run / "images" / f"{name}_{kind}.png"
             )

@@ -54,7 +54,9 @@ def main(argv: Sequence[str]) -> int:
     baselines = {id(group): _baselines(group, root, console, wanted=options.baselines) for group in groups}
     _print_groups(groups, baselines, console)
     for problem in problems:
-        console.print(f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow")
+        console.print(
+            f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow", soft_wrap=True
+        )
     output = root / "report.html" if options.output is None else Path(options.output)
     output.parent.mkdir(parents=True, exist_ok=True)
     draft = output.with_name(f".{output.name}.part")

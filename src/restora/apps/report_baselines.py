@@ -108,7 +108,9 @@ def held_out_photos(group: Group) -> list[HeldOut]:
             if not (exact.is_file() and clean.is_file()):
                 break
             with Image.open(clean) as image:
-                original = np.atleast_3d(np.asarray(image, dtype=np.float32) / 255)
+                original = np.atleast_3d(np.asarray(image, dtype=np.float32) / np.float32(255)).astype(
+                    np.float32
+                )
             photos.append(HeldOut(name, np.load(exact, allow_pickle=False).astype(np.float32), original))
         else:
             return photos

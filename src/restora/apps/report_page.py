@@ -17,7 +17,7 @@ from restora import __version__
 from restora.apps.report_baselines import Baseline
 from restora.apps.report_leaderboard import ABSENT, Row, count, decimals, duration, leaderboard, verdict
 from restora.apps.report_photos import embedded_photos
-from restora.apps.report_runs import Group, Problem, Run, differences
+from restora.apps.report_runs import Group, Problem, Run, differences, lookup
 
 COLOURS = (
     "#2f7ed8", "#e6862b", "#2ca58d", "#c8509b", "#8d6bd6",
@@ -224,7 +224,7 @@ def _origins(runs: Sequence[Run]) -> str:
     items = []
     for run in runs:
         commit = run.text("git", "commit")[:10]
-        dirty = " with changes" if run.record.get("git") and run.record["git"].get("dirty") else ""
+        dirty = " with changes" if lookup(run.record, "git", "dirty") else ""
         facts = [
             run.text("started"),
             run.text("machine", "gpu") or run.text("machine", "cpu"),

@@ -65,6 +65,8 @@ def _photo(name: str, runs: Sequence[Run]) -> dict[str, Any] | None:
 
 def _most_detailed(image: Image.Image) -> tuple[float, float]:
     """Centre, in shares of width and height, of the fourth-part window with the strongest edges."""
+    if min(image.size) < 8:
+        return 0.5, 0.5
     grey = np.asarray(image.convert("L"), dtype=np.float64)
     down, right = (np.abs(np.diff(grey, axis=axis, append=0))[:-1, :-1] for axis in (0, 1))
     edges = np.sqrt(down + right)  # many edges rather than one strong one

@@ -1,0 +1,270 @@
+"""The report as a whole: classical filters on the runs' own inputs, the table, and a page that works by
+itself."""
+
+import base64
+import io
+import json
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from run_folders import photo, record, write_run
+
+from restora.apps.report import main
+from restora.apps.report_baselines import compute, stored
+from restora.apps.report_photos import embedded_photos
+from restora.apps.report_runs import group_runs, read_runs
+from restora.evaluation.classical import BASELINES
+from restora.metrics.image import psnr
+
+HOSTILE = "</script><script>alert(1)</script>"
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Three finished runs of a sweep, one that failed and one that was cut off."""
+    for job, (name, family, score) in enumerate(
+        (("dncnn", "residual_cnn", 27.0), ("nafnet", "nafnet", 29.0), ("unet", "unet", 28.0))
+    ):
+        write_run(tmp_path / "sweep" / f"{job}_{name}", psnr=score, name=name, family=family)
+    failed = tmp_path / "sweep" / "3_gan"
+    failed.mkdir()
+    entries = {"status": "failed", "error": f"ValueError: {HOSTILE}", "test": None, "name": "gan"}
+    (failed / "run.json").write_text(json.dumps(record(**entries)))
+    (tmp_path / "sweep" / "4_cut").mkdir()
+    (tmp_path / "sweep" / "4_cut" / "run.json").write_text('{"format": 1')
+    return tmp_path / "sweep"
+
+
+def one_group(root):
+    (group,) = group_runs(read_runs(root)[0], root)
+    return group
+
+
+def silent(*_):
+    pass
+
+
+def test_filters_are_judged_on_the_exact_inputs_of_the_runs(sweep):
+    """A filter that returns its input scores what the unclipped noise scores after rounding, and sigma is
+    passed on."""
+    seen = []
+
+    def identity(noisy, sigma):
+        seen.append((noisy.dtype, noisy.min() < 0, sigma))
+        return noisy
+
+    (row,) = compute(one_group(sweep), sweep, {"identity": identity}, silent)
+    exact = np.load(sweep / "0_dncnn" / "images" / "astronaut_degraded.npy")
+    rounded = np.round(exact.clip(0, 1) * 255) / 255
+    x, y = (torch.from_numpy(a).permute(2, 0, 1)[None].float() for a in (rounded, photo() / 255))
+    assert row.images[0].psnr == pytest.approx(float(psnr(x, y)), abs=1e-4)
+    assert row.psnr == pytest.approx(np.mean([image.psnr for image in row.images]))
+    assert seen == [(np.dtype("float32"), True, 25.0)] * 2
+
+
+def test_filters_are_computed_once_and_again_when_the_inputs_change(sweep):
+    calls = []
+
+    def half(noisy, sigma):
+        calls.append(sigma)
+        return noisy * 0.5 + 0.25
+
+    group = one_group(sweep)
+    first = compute(group, sweep, {"half": half}, silent)
+    assert compute(group, sweep, {"half": half}, silent) == first == stored(group, sweep)
+    assert len(calls) == 2
+    content = json.loads((sweep / "baselines.json").read_text())
+    assert set(content["rows"][0]) == {"name", "psnr", "ssim", "seconds", "images"}
+    for run in sweep.glob("*_*/images"):
+        np.save(run / "coffee_degraded.npy", np.load(run / "coffee_degraded.npy") + 0.01)
+    changed = compute(group, sweep, {"half": half}, silent)
+    assert len(calls) == 4
+    assert changed != first
+
+
+def test_rows_of_other_photos_are_not_taken_for_these(sweep):
+    compute(one_group(sweep), sweep, {"same": lambda noisy, _: noisy}, silent)
+    path = sweep / "baselines.json"
+    content = json.loads(path.read_text())
+    content["rows"][0]["images"][0]["name"] = "another"
+    path.write_text(json.dumps(content))
+    assert stored(one_group(sweep), sweep) == []
+    path.write_text("{")
+    assert stored(one_group(sweep), sweep) == []
+
+
+def test_filters_need_gaussian_noise_and_exact_inputs(sweep):
+    group = one_group(sweep)
+    for path in sweep.rglob("*.npy"):
+        path.unlink()
+    with pytest.raises(ValueError, match="no run kept the exact degraded photos"):
+        compute(group, sweep, BASELINES, silent)
+    for run in group.runs:
+        run.config["degradation"]["_target_"] = "restora.degradations.gaussian_blur.GaussianBlur"
+    with pytest.raises(ValueError, match="Gaussian noise of one level"):
+        compute(group, sweep, BASELINES, silent)
+
+
+def test_the_command_prints_the_leaderboard_and_writes_the_page(sweep, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([str(sweep), "--baselines"]) == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    table = [line for line in lines if re.match(r"\s*\d?\s+\S.*\d+\.\d\d", line)]
+    assert [line.split()[1] for line in table if line.lstrip()[0].isdigit()] == ["nafnet", "unet", "dncnn"]
+    names = " ".join(table)
+    assert all(name.replace("_", " ") in names for name in (*BASELINES, "degraded_input"))
+    assert "best classical filter" in printed
+    assert "gan (failed)" in printed
+    assert "4_cut" in printed
+    assert str(sweep / "report.html") in printed.replace("\n", "")
+    assert max(map(len, lines[:-1])) <= 80
+
+
+def test_the_page_asks_for_nothing_from_outside_and_quotes_what_it_shows(sweep):
+    assert main([str(sweep), "--output", str(sweep.parent / "pages" / "my.html")]) == 0
+    page = (sweep.parent / "pages" / "my.html").read_text()
+    assert not re.search(r"""<(link|script|img|iframe)[^>]+(src|href)=["'](?!data:)""", page)
+    style = page[page.index("<style>") : page.index("</style>")]
+    assert "url(" not in style
+    assert "@import" not in style
+    assert HOSTILE not in page
+    assert "&lt;/script&gt;" in page
+    assert [path.name for path in (sweep.parent / "pages").iterdir()] == ["my.html"]
+
+
+def test_embedded_photos_are_the_files_without_loss(sweep):
+    (first, second) = embedded_photos(one_group(sweep))
+    assert (first["name"], first["width"], first["height"], first["note"]) == ("astronaut", 84, 60, "")
+    labels = ["degraded", "nafnet", "unet", "dncnn", "original"]
+    assert [version["label"] for version in first["versions"]] == labels
+    assert first["versions"][1]["psnr"] == 29.5
+    for version, path in (
+        (first["versions"][1], sweep / "1_nafnet" / "images" / "astronaut_restored.png"),
+        (second["versions"][-1], sweep / "0_dncnn" / "images" / "coffee_clean.png"),
+    ):
+        data = base64.b64decode(version["uri"].partition(",")[2])
+        shown, file = (np.asarray(Image.open(source).convert("RGB")) for source in (io.BytesIO(data), path))
+        np.testing.assert_array_equal(shown, file)
+
+
+def test_of_a_large_photo_the_middle_is_shown_at_every_scale(sweep):
+    """A x2 run: the degraded photo is half as large, and the same part of it is taken."""
+    rows, columns = np.mgrid[0:900, 0:1300]
+    clean = np.stack([rows % 256, columns % 256, (rows // 256) * 16 + columns // 256], axis=-1).astype(
+        np.uint8
+    )
+    for run in sweep.glob("*_*/images"):
+        Image.fromarray(clean).save(run / "astronaut_clean.png")
+        Image.fromarray(clean).save(run / "astronaut_restored.png")
+        Image.fromarray(clean[::2, ::2]).save(run / "astronaut_degraded.png")
+    shown = embedded_photos(one_group(sweep))[0]
+    pictures = [
+        np.asarray(Image.open(io.BytesIO(base64.b64decode(version["uri"].partition(",")[2]))).convert("RGB"))
+        for version in shown["versions"]
+    ]
+    assert (shown["width"], shown["height"], shown["note"]) == (512, 512, "middle 512×512 of 1300×900")
+    np.testing.assert_array_equal(pictures[-1], clean[194:706, 394:906])
+    np.testing.assert_array_equal(pictures[0], pictures[-1][::2, ::2])
+
+
+def test_missing_and_damaged_photos_are_left_out(sweep):
+    (sweep / "1_nafnet" / "images" / "astronaut_restored.png").write_bytes(b"\x89PNG")
+    (sweep / "2_unet" / "images" / "astronaut_restored.png").unlink()
+    shown = embedded_photos(one_group(sweep))
+    assert [version["label"] for version in shown[0]["versions"]] == ["degraded", "dncnn", "original"]
+    for path in sweep.glob("*/images/coffee_clean.png"):
+        path.unlink()
+    assert len(embedded_photos(one_group(sweep))) == 1
+
+
+def test_folders_without_runs_are_named(tmp_path):
+    with pytest.raises(ValueError, match="no run folders"):
+        main([str(tmp_path)])
+    with pytest.raises(ValueError, match="no folder"):
+        main([str(tmp_path / "nowhere")])
+
+
+def test_only_broken_runs_still_make_a_page(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "run.json").write_text("{")
+    assert main([str(tmp_path)]) == 0
+    assert "left out" in capsys.readouterr().out
+    assert "run.json cannot be read" in (tmp_path / "report.html").read_text()
+
+
+PROBE = """
+<script>
+const seen = {};
+const plots = [...document.querySelectorAll(".plot")];
+seen.plots = plots.map((plot) => plot.querySelectorAll("path.point, .trace").length > 0);
+seen.tiles = document.querySelectorAll(".tile").length;
+const names = () => [...document.querySelectorAll(".leaderboard tbody th")].map((cell) => cell.dataset.value);
+seen.before = names();
+document.querySelectorAll(".leaderboard thead th")[0].click();
+seen.after = names();
+document.querySelector('[data-plot="cost"] [data-x="fit"]').click();
+seen.axis = document.querySelector(".plot.cost .xtitle").textContent;
+const right = document.querySelectorAll(".bar-of-controls select")[2];
+right.value = "clean";
+right.dispatchEvent(new Event("change"));
+seen.tag = document.querySelector(".tag.right").textContent;
+const slider = document.querySelector(".stage input");
+slider.value = 25;
+slider.dispatchEvent(new Event("input"));
+seen.clip = document.querySelector(".view .over").style.clipPath;
+const pictures = [...document.querySelectorAll(".tile img")];
+const widths = () => pictures.map((image) => parseFloat(image.style.width));
+const four = widths();
+const buttons = [...document.querySelectorAll(".bar-of-controls button")];
+buttons.find((button) => button.textContent === "8×").click();
+seen.doubled = widths().every((width, i) => Math.abs(width / four[i] - 2) < 1e-6);
+seen.pictures = pictures.every((image) => image.complete && image.naturalWidth === 84);
+const result = document.createElement("pre");
+result.id = "seen";
+result.textContent = JSON.stringify(seen);
+document.body.replaceChildren(result);
+</script>
+"""
+
+
+def test_the_page_works_in_a_browser(sweep):
+    """In headless Chromium without a network: plots are drawn, the table sorts, the photo bench compares."""
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine")
+    main([str(sweep), "--baselines"])
+    page = (sweep / "report.html").read_text().replace("</body>", PROBE + "</body>")
+    (sweep / "probe.html").write_text(page)
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--window-size=1280,2000"]
+    profile = f"--user-data-dir={sweep / 'profile'}"
+    done = subprocess.run(
+        [browser, *flags, profile, (sweep / "probe.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
+    assert found is not None, done.stderr[-2000:]
+    seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert seen["plots"] == [True, True]
+    assert seen["tiles"] == 5
+    assert [name for name in seen["before"] if name in ("dncnn", "nafnet", "unet")] == [
+        "nafnet",
+        "unet",
+        "dncnn",
+    ]
+    assert seen["after"] == sorted(seen["before"], key=str.casefold)
+    assert seen["axis"] == "training time (s)"
+    assert seen["tag"] == "original"
+    assert seen["clip"] == "inset(0px 75% 0px 0px)"
+    assert seen["doubled"]
+    assert seen["pictures"]
+    assert "Uncaught" not in done.stderr
