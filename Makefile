@@ -5,13 +5,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 EXTRAS ?= onnx,classical,launchers,test,lint
-OUT ?= outputs/quickstart/$(shell date +%Y-%m-%d_%H-%M-%S)
+ifndef OUT
+OUT := outputs/quickstart/$(shell date +%Y-%m-%d_%H-%M-%S)
+endif
 FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,quickstart/restormer
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test lint bench clean
+.PHONY: help setup run test lint clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -30,7 +32,8 @@ run: setup ## train, compare and export five families on sample photos (under 10
 	$(BIN)/restora train -m experiments=$(FAMILIES) hydra.sweep.dir=$(OUT)
 	$(BIN)/restora report $(OUT) --baselines
 	$(BIN)/restora export --best $(OUT) $(OUT)/model
-	$(BIN)/restora restore $(OUT)/model $(OUT)/noisy $(OUT)/restored
+	$(BIN)/restora restore $(OUT)/model $(OUT)/0_dncnn/images/chelsea_degraded.png $(OUT)/chelsea_restored.png
+	@echo "page      $(OUT)/report.html"; echo "model     $(OUT)/model"; echo "restored  $(OUT)/chelsea_restored.png"
 
 $(VENV)/.peers: tests/peers.txt $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --upgrade --target $(VENV)/peers --requirement tests/peers.txt
