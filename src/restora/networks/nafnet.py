@@ -184,25 +184,32 @@ class NAFNet(Network):
         """The constructor's arguments that a state dict of this architecture was made with; None for
         another's.
         """
-        if "intro.weight" not in state or not any(name.endswith(".sca.1.weight") for name in state):
+        if not any(name.endswith(".sca.1.weight") for name in state):
             return None
+        return nafnet_arguments(state)
 
-        def count(pattern: str) -> int:
-            return len({m[1] for name in state if (m := re.match(pattern + r"\.(\d+)\.", name))})
 
-        width, in_channels = state["intro.weight"].shape[:2]
-        block = next(name.removesuffix("conv1.weight") for name in state if name.endswith(".conv1.weight"))
-        channels = state[block + "conv3.weight"].shape[0]
-        levels = count("encoders")
-        return {
-            "in_channels": in_channels,
-            "width": width,
-            "encoder_blocks": [count(rf"encoders\.{level}") for level in range(levels)],
-            "middle_blocks": count("middle_blks"),
-            "decoder_blocks": [count(rf"decoders\.{level}") for level in range(levels)],
-            "depthwise_expansion": state[block + "conv1.weight"].shape[0] // channels,
-            "ffn_expansion": state[block + "conv4.weight"].shape[0] // channels,
-        }
+def nafnet_arguments(state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
+    """What a state dict made of NAFNet's blocks tells of the constructor's arguments; None for another's."""
+    if "intro.weight" not in state or "middle_blks.0.conv1.weight" not in state:
+        return None
+
+    def count(pattern: str) -> int:
+        return len({m[1] for name in state if (m := re.match(pattern + r"\.(\d+)\.", name))})
+
+    width, in_channels = state["intro.weight"].shape[:2]
+    block = "middle_blks.0."
+    channels = state[block + "conv3.weight"].shape[0]
+    levels = count("encoders")
+    return {
+        "in_channels": in_channels,
+        "width": width,
+        "encoder_blocks": [count(rf"encoders\.{level}") for level in range(levels)],
+        "middle_blocks": count("middle_blks"),
+        "decoder_blocks": [count(rf"decoders\.{level}") for level in range(levels)],
+        "depthwise_expansion": state[block + "conv1.weight"].shape[0] // channels,
+        "ffn_expansion": state[block + "conv4.weight"].shape[0] // channels,
+    }
 
 
 def _check(

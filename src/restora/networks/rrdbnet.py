@@ -97,7 +97,6 @@ class RRDBNet(Network):
             self.add_module(f"conv_up{number}", conv3x3(channels, channels))
         self.conv_hr = conv3x3(channels, channels)
         self.conv_last = conv3x3(channels, out_channels)
-        self.register_load_state_dict_pre_hook(_rename_in_place)  # type: ignore[no-untyped-call]
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         if self.unshuffle > 1:
@@ -112,7 +111,7 @@ class RRDBNet(Network):
         return restored
 
     @classmethod
-    def rename_keys(cls, state: Mapping[str, Any]) -> dict[str, Any]:
+    def adapt_weights(cls, state: Mapping[str, Any]) -> dict[str, Any]:
         """A state dict under any of the three published naming schemes -> under the present one."""
         upsamplings = sum(re.fullmatch(r"model\.\d+\.weight", name) is not None for name in state) - 3
         blocks = _count(state, r"model\.1\.sub\.(\d+)\.RDB1\.")
@@ -145,7 +144,7 @@ class RRDBNet(Network):
         A first convolution with 4 or 16 times the channels of the output is taken for a folded input; an
         enlargement by 3 cannot be told from one by 2.
         """
-        state = cls.rename_keys(state)
+        state = cls.adapt_weights(state)
         if "conv_first.weight" not in state or "body.0.rdb1.conv1.weight" not in state:
             return None
         channels, folded = state["conv_first.weight"].shape[:2]
@@ -167,13 +166,3 @@ class RRDBNet(Network):
 def _count(state: Mapping[str, Any], pattern: str) -> int:
     """How many different numbers the pattern's group takes among the names."""
     return len({match[1] for name in state if (match := re.match(pattern, name))})
-
-
-def _rename_in_place(
-    module: nn.Module,  # noqa: ARG001
-    state: dict[str, Any],
-    prefix: str,
-    *rest: Any,  # noqa: ARG001
-) -> None:
-    own = {name.removeprefix(prefix): state.pop(name) for name in list(state) if name.startswith(prefix)}
-    state.update({prefix + name: value for name, value in RRDBNet.rename_keys(own).items()})

@@ -1,0 +1,40 @@
+"""Attention U-Net: the decoder decides where a skip matters.
+
+O. Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL 2018. Each skip is weighed,
+position by position, by an additive attention gate that looks at the skip and at what comes up from the level
+below. The gate looks at the latter after its enlargement, as the common implementations have it.
+
+Legend: B samples, H height, W width, C channels.
+"""
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from restora.networks.blocks import PointwiseConv
+from restora.networks.unet import UNet
+
+
+class AttentionGate(nn.Module):
+    """skip * sigmoid(psi(relu(W_x skip + W_g gating))): (B,C,H,W) and (B,C,H,W) -> (B,C,H,W), equation 1."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        hidden = max(channels // 2, 1)
+        self.W_x = PointwiseConv(channels, hidden, bias=False)  # W_g has the bias
+        self.W_g = PointwiseConv(channels, hidden)
+        self.psi = PointwiseConv(hidden, 1)
+
+    def forward(self, skip: Tensor, gating: Tensor) -> Tensor:
+        attention = self.psi(torch.relu(self.W_x(skip) + self.W_g(gating)))  # (B,1,H,W)
+        return skip * torch.sigmoid(attention)
+
+
+class AttentionUNet(UNet):
+    """U-Net with an attention gate on every skip; arguments as `UNet`."""
+
+    family: ClassVar[str] = "unet"
+
+    def make_skip(self, channels: int) -> nn.Module:
+        return AttentionGate(channels)

@@ -1,0 +1,69 @@
+"""U-Net with a convolutional block attention module behind every stage.
+
+S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention Module", ECCV 2018: first which
+channels matter (from their mean and maximum), then which positions (from the mean and maximum over channels).
+
+Legend: B samples, H height, W width, C channels, r reduction.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from restora.networks.blocks import conv1x1
+from restora.networks.unet import DoubleConv, Norm, UNet
+
+
+class CBAM(nn.Module):
+    """(B,C,H,W) -> same, scaled by channel and by position (equations 1 to 3)."""
+
+    def __init__(self, channels: int, *, reduction: int, window: int = 7) -> None:
+        super().__init__()
+        hidden = max(channels // reduction, 1)
+        self.mlp = nn.Sequential(conv1x1(channels, hidden), nn.ReLU(), conv1x1(hidden, channels))
+        self.spatial = nn.Conv2d(2, 1, window, padding=window // 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, largest = x.mean((2, 3), keepdim=True), x.amax((2, 3), keepdim=True)  # (B,C,1,1)
+        x = x * torch.sigmoid(self.mlp(mean) + self.mlp(largest))
+        where = torch.cat((x.mean(1, keepdim=True), x.amax(1, keepdim=True)), dim=1)  # (B,2,H,W)
+        return x * torch.sigmoid(self.spatial(where))
+
+
+class CBAMUNet(UNet):
+    """U-Net whose stages end with a CBAM; arguments as `UNet`, and the channel attention's reduction."""
+
+    family: ClassVar[str] = "unet"
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        out_channels: int = 3,
+        condition_channels: int = 0,
+        channels: Sequence[int] = (64, 128, 256, 512, 1024),
+        norm: Norm = "none",
+        residual: bool = True,
+        side_outputs: int = 0,
+        reduction: int = 16,
+    ) -> None:
+        if reduction < 1:
+            raise ValueError(f"network.reduction divides the channels and is 1 or more, got {reduction}")
+        self.reduction = reduction  # before the base class asks for the stages
+        super().__init__(
+            in_channels=in_channels,
+            out_channels=out_channels,
+            condition_channels=condition_channels,
+            channels=channels,
+            norm=norm,
+            residual=residual,
+            side_outputs=side_outputs,
+        )
+
+    def make_stage(self, in_channels: int, out_channels: int) -> nn.Module:
+        return nn.Sequential(
+            DoubleConv(in_channels, out_channels, norm=self.norm),
+            CBAM(out_channels, reduction=self.reduction),
+        )

@@ -1,0 +1,107 @@
+"""DRUNet: a U-Net of residual blocks without biases, told the noise level at every pixel.
+
+K. Zhang, Y. Li, W. Zuo, L. Zhang, L. Van Gool, R. Timofte, "Plug-and-Play Image Restoration with Deep
+Denoiser Prior", TPAMI 2021. Parameter names are those of KAIR's and DPIR's checkpoints (`m_head.weight`,
+`m_down1.0.res.0.weight`, ...). Without biases the network scales with its input: f(a x, a sigma) = a f(x,
+sigma).
+
+Legend: B samples, H height, W width, C channels, K condition channels.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(relu(conv(x))), (B,C,H,W) -> same."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.res = nn.Sequential(_conv(channels, channels), nn.ReLU(inplace=True), _conv(channels, channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        residual: Tensor = self.res(x)
+        return x + residual
+
+
+class DRUNet(Network):
+    """The whole network: three scales down by strided convolutions, three up by transposed ones, skips added.
+
+    The condition is the noise-level map, sigma / 255 at every pixel (for JPEG: the quality). Photos are
+    filled up by their border, as the authors' test code does.
+    """
+
+    family: ClassVar[str] = "unet"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg")
+    padding = "replicate"
+    size_multiple = 8
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        condition_channels: int = 1,
+        channels: Sequence[int] = (64, 128, 256, 512),
+        blocks: int = 4,
+    ) -> None:
+        super().__init__()
+        if len(channels) != 4:
+            raise ValueError(f"DRUNet has four scales: give four network.channels, got {[*channels]}")
+        self.in_channels = self.out_channels = in_channels
+        self.condition_channels = condition_channels
+        c1, c2, c3, c4 = channels
+
+        def residual_blocks(width: int) -> list[nn.Module]:
+            return [ResidualBlock(width) for _ in range(blocks)]
+
+        def down(width: int, wider: int) -> nn.Sequential:
+            return nn.Sequential(*residual_blocks(width), nn.Conv2d(width, wider, 2, stride=2, bias=False))
+
+        def up(wider: int, width: int) -> nn.Sequential:
+            return nn.Sequential(
+                nn.ConvTranspose2d(wider, width, 2, stride=2, bias=False), *residual_blocks(width)
+            )
+
+        self.m_head = _conv(in_channels + condition_channels, c1)
+        self.m_down1, self.m_down2, self.m_down3 = down(c1, c2), down(c2, c3), down(c3, c4)
+        self.m_body = nn.Sequential(*residual_blocks(c4))
+        self.m_up3, self.m_up2, self.m_up1 = up(c4, c3), up(c3, c2), up(c2, c1)
+        self.m_tail = _conv(c1, in_channels)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        x1 = self.m_head(x if condition is None else torch.cat((x, condition), dim=1))  # (B,C1,H,W)
+        x2 = self.m_down1(x1)  # (B,C2,H/2,W/2)
+        x3 = self.m_down2(x2)  # (B,C3,H/4,W/4)
+        x4 = self.m_down3(x3)  # (B,C4,H/8,W/8)
+        y = self.m_up3(self.m_body(x4) + x4)
+        y = self.m_up2(y + x3)
+        y = self.m_up1(y + x2)
+        restored: Tensor = self.m_tail(y + x1)
+        return restored
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if "m_head.weight" not in state or "m_down1.0.res.0.weight" not in state:
+            return None
+        blocks = {m[1] for name in state if (m := re.match(r"m_body\.(\d+)\.res\.", name))}
+        widths = [state[f"m_down{level}.0.res.0.weight"].shape[0] for level in (1, 2, 3)]
+        photo = state["m_tail.weight"].shape[0]
+        return {
+            "in_channels": photo,
+            "condition_channels": state["m_head.weight"].shape[1] - photo,
+            "channels": [*widths, state["m_body.0.res.0.weight"].shape[0]],
+            "blocks": len(blocks),
+        }
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
