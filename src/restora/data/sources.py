@@ -142,6 +142,10 @@ class PairedFolder(Folder):
         super().__init__(root=root, val_fraction=val_fraction, test_fraction=test_fraction)
         self._given_scale = scale
 
+    def check(self) -> None:
+        super().check()
+        assert self.scale  # inferring it raises DataError where it cannot be
+
     @property
     def scale(self) -> int:
         return self._given_scale or self._inferred_scale

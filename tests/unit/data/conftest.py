@@ -53,3 +53,11 @@ def start_python() -> Start:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, make_photos: MakePhotos) -> Path:
+    """Three photos to train on, three to validate, one to test."""
+    for split, count in (("train", 3), ("val", 3), ("test", 1)):
+        make_photos(count, side=48, folder=f"set/{split}")
+    return tmp_path / "set"

@@ -1,0 +1,207 @@
+"""Sources list the right files for each split, and say what is missing and how to mend it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from restora.data.div2k import Div2k
+from restora.data.errors import DataError
+from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source
+
+
+def put(folder: Path, *names: str, size: tuple[int, int] = (8, 8)) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", size).save(folder / name)
+
+
+def names(source: Source, split: str) -> list[str]:
+    return [photo.name for photo in source.photos(split)]  # type: ignore[arg-type]
+
+
+def test_sample_photos_come_with_scikit_image() -> None:
+    source = SamplePhotos()
+    source.check()
+    everything = [name for split in SPLITS for name in names(source, split)]
+    assert len(everything) == len(set(everything)) == 6
+    assert names(source, "test") == ["chelsea", "coffee"]
+    for split in SPLITS:
+        for photo in source.photos(split):
+            assert Image.open(photo.clean).mode == "RGB"
+
+
+def test_a_folder_with_splits(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.png", "train/deep/b.jpg", "val/c.bmp")
+    source = Folder(root=tmp_path)
+    source.check()
+    assert names(source, "train") == ["a", "deep_b"]
+    assert names(source, "val") == ["c"]
+    assert names(source, "test") == []
+
+
+def test_equal_names_keep_what_tells_them_apart(tmp_path: Path) -> None:
+    put(tmp_path, "train/a.png", "train/a.jpg", "train/b.png", "val/a.png")
+    assert names(Folder(root=tmp_path), "train") == ["a.jpg", "a.png", "b"]
+
+
+def test_a_folder_is_split_by_names(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{index}.png" for index in range(200)))
+    source = Folder(root=tmp_path, val_fraction=0.2, test_fraction=0.1)
+    before = {name: split for split in SPLITS for name in names(source, split)}
+    assert len(before) == 200
+    counts = [len(names(source, split)) for split in SPLITS]
+    assert 120 <= counts[0] <= 160
+    assert 25 <= counts[1] <= 55
+    assert 10 <= counts[2] <= 32
+    put(tmp_path, *(f"later{index}.png" for index in range(100)))
+    after = {name: split for split in SPLITS for name in names(source, split)}
+    assert len(after) == 300
+    assert all(after[name] == split for name, split in before.items()), "photos changed their split"
+
+
+def test_a_small_folder_fills_every_split(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", "b.png", "c.png")
+    source = Folder(root=tmp_path, val_fraction=0.01, test_fraction=0.01)
+    assert sorted(name for split in SPLITS for name in names(source, split)) == ["a", "b", "c"]
+    assert all(len(names(source, split)) == 1 for split in SPLITS)
+    assert names(Folder(root=tmp_path, test_fraction=0.0), "test") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ([], "no photos for train"),
+        (["a.png", "b.png"], "2 photos are too few to be split: at least 3"),
+        (["train/a.png"], r"no photos for val in the sub-folder val/.*set data\.source\.root"),
+    ],
+)
+def test_what_a_folder_lacks(tmp_path: Path, files: Sequence[str], message: str) -> None:
+    put(tmp_path, *files)
+    with pytest.raises(DataError, match=message):
+        Folder(root=tmp_path).check()
+
+
+@pytest.mark.parametrize("kind", [Folder, PairedFolder])
+def test_a_folder_that_is_not_there(tmp_path: Path, kind: type[Folder]) -> None:
+    with pytest.raises(DataError, match=r"no folder of photos is given: set data\.source\.root=FOLDER"):
+        kind(root=None).check()
+    with pytest.raises(DataError, match=r"nowhere does not exist: set data\.source\.root=FOLDER"):
+        kind(root=tmp_path / "nowhere").check()
+
+
+def test_pairs_of_any_format_and_suffix(tmp_path: Path) -> None:
+    put(tmp_path, "train/clean/a.png", "train/clean/b.jpg", "val/clean/v.png", size=(24, 16))
+    put(
+        tmp_path, "train/degraded/a.jpg", "train/degraded/bx2w1.png", "train/degraded/bx2w2.png", size=(12, 8)
+    )
+    put(tmp_path, "val/degraded/v.webp", size=(12, 8))
+    source = PairedFolder(root=tmp_path)
+    source.check()
+    assert source.scale == 2
+    pairs = {pair.name: (pair.clean.name, pair.degraded.name) for pair in source.photos("train")}  # type: ignore[union-attr]
+    assert pairs == {
+        "a": ("a.png", "a.jpg"),
+        "bx2w1": ("b.jpg", "bx2w1.png"),
+        "bx2w2": ("b.jpg", "bx2w2.png"),
+    }
+    assert names(source, "test") == []
+
+
+def test_pairs_split_by_name(tmp_path: Path) -> None:
+    files = [f"{index}.png" for index in range(30)]
+    put(tmp_path / "clean", *files)
+    put(tmp_path / "degraded", *files)
+    source = PairedFolder(root=tmp_path)
+    source.check()
+    assert source.scale == 1
+    assert sum(len(names(source, split)) for split in SPLITS) == 30
+
+
+def test_missing_partners_are_named(tmp_path: Path) -> None:
+    put(tmp_path / "clean", "a.png", "b.png", "c.png")
+    put(tmp_path / "degraded", "a.png", "d.png")
+    with pytest.raises(DataError, match="3 of 3 clean and 2 degraded photos have no partner") as caught:
+        PairedFolder(root=tmp_path).check()
+    for name in ("clean/b.png", "clean/c.png", "degraded/d.png"):
+        assert name in str(caught.value)
+    (tmp_path / "degraded").rename(tmp_path / "bad")
+    with pytest.raises(DataError, match="degraded does not exist: pairs lie in clean/ and degraded/"):
+        PairedFolder(root=tmp_path).check()
+
+
+def test_a_scale_that_is_none(tmp_path: Path) -> None:
+    put(tmp_path / "clean", "a.png", "b.png", "c.png", size=(24, 16))
+    put(tmp_path / "degraded", "a.png", "b.png", "c.png", size=(10, 8))
+    with pytest.raises(DataError, match=r"10x8.*24x16.*scales 1, 2, 3, 4, 8"):
+        PairedFolder(root=tmp_path).check()
+
+
+@pytest.fixture
+def div2k(tmp_path: Path) -> Path:
+    put(tmp_path / "DIV2K_train_HR", "0001.png", "0002.png", size=(16, 16))
+    put(tmp_path / "DIV2K_valid_HR", *(f"{index:04}.png" for index in range(801, 807)), size=(16, 16))
+    return tmp_path
+
+
+def test_div2k(div2k: Path) -> None:
+    source = Div2k(root=div2k, val_photos=2)
+    source.check()
+    assert (source.paired, source.scale) == (False, 1)
+    assert names(source, "train") == ["0001", "0002"]
+    assert names(source, "val") == ["0801", "0802"]
+    assert names(source, "test") == ["0803", "0804", "0805", "0806"]
+    with pytest.raises(DataError, match=r"val_photos=6 leaves nothing.*between 1 and 5"):
+        Div2k(root=div2k, val_photos=6).check()
+
+
+@pytest.mark.parametrize(
+    ("track", "scale", "folder", "suffixes"),
+    [
+        ("bicubic", 2, "DIV2K_{}_LR_bicubic/X2", ["x2"]),
+        ("unknown", 3, "DIV2K_{}_LR_unknown/X3", ["x3"]),
+        ("bicubic", 8, "DIV2K_{}_LR_x8", ["x8"]),
+        ("mild", 4, "DIV2K_{}_LR_mild", ["x4m"]),
+        ("wild", 4, "DIV2K_{}_LR_wild", ["x4w1", "x4w2"]),
+    ],
+)
+def test_div2k_tracks(div2k: Path, track: str, scale: int, folder: str, suffixes: list[str]) -> None:
+    for half, numbers in (("train", range(1, 3)), ("valid", range(801, 807))):
+        put(div2k / folder.format(half), *(f"{n:04}{suffix}.png" for n in numbers for suffix in suffixes))
+    source = Div2k(root=div2k, track=track, scale=scale, val_photos=1)
+    source.check()
+    assert (source.paired, source.scale) == (True, scale)
+    train = source.photos("train")
+    assert [photo.name for photo in train] == [f"{n:04}{suffix}" for n in (1, 2) for suffix in suffixes]
+    assert all(photo.degraded is not None and photo.degraded.stem == photo.name for photo in train)
+    assert all(photo.clean.stem == photo.name[:4] for photo in train)
+    assert {name[:4] for name in names(source, "val")} == {"0801"}
+    assert len(names(source, "test")) == 5 * len(suffixes)
+
+
+def test_div2k_says_what_to_run(div2k: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"`restora prepare data=div2k_lr data\.source\.track=mild data\.source\.scale=4`"
+    ):
+        Div2k(root=div2k, track="mild").check()
+    with pytest.raises(DataError, match=r"run `restora prepare data=div2k`, or set data\.source\.root"):
+        Div2k(root=div2k / "elsewhere").check()
+
+
+@pytest.mark.parametrize(
+    ("track", "scale", "message"),
+    [
+        ("lanczos", 2, "no track 'lanczos'; there are: bicubic, unknown, mild, difficult, wild"),
+        ("unknown", 8, r"no scale 8: set data\.source\.scale to 2 or 3 or 4"),
+        ("wild", 2, r"set data\.source\.scale to 4"),
+    ],
+)
+def test_div2k_refuses_tracks_that_do_not_exist(tmp_path: Path, track: str, scale: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Div2k(root=tmp_path, track=track, scale=scale)
+
+
+def test_fractions_must_leave_something(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"their sum below 1; got 0\.5 and 0\.5"):
+        Folder(root=tmp_path, val_fraction=0.5, test_fraction=0.5)
