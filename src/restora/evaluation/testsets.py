@@ -14,7 +14,7 @@ class TestSet:
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     name: str
-    root: str
+    root: str | None = None
     images: int | None = None
     source: str | None = None
 

@@ -1,8 +1,8 @@
 """LPIPS and DISTS: distances between the features of a pretrained classifier, lower is better.
 
-Enters: restored and clean, float (B,C,H,W) in [0,1], C = 1 (repeated) or 3. Leaves: (B,). Computed by torchmetrics, which
-brings the weights of the metrics themselves; the classifier's are torchvision's, taken from torch's cache where they
-are at hand. Nothing is downloaded.
+Enters: restored and clean, float (B,C,H,W) in [0,1], C = 1 (repeated) or 3. Leaves: (B,). Computed by
+torchmetrics, which brings the weights of the metrics themselves; the classifier's are torchvision's, taken
+from torch's cache where they are at hand. Nothing is downloaded.
 """
 
 from collections.abc import Callable

@@ -80,6 +80,11 @@ class Benchmark(ABC):
     y_rounded: bool = False
 
     def __post_init__(self) -> None:
+        if not self.root:
+            raise ValueError(
+                "which photos? Set benchmark.root=FOLDER, or benchmark/testset=NAME, one of set5, set14, "
+                "bsd68, bsd100, urban100, kodak24, mcmaster, cbsd68, live1, classic5, set12, div2k_valid"
+            )
         self.protocol  # noqa: B018 - a wrong color or border fails here and not at the first photo
 
     @property
@@ -103,11 +108,19 @@ class Benchmark(ABC):
     def names(self) -> list[str]:
         return photo_names(self.photos)
 
+    @property
+    def title(self) -> str:
+        """What is scored, in a few words."""
+        values = self.describe()
+        severity = [] if self.severity is None else [f"{self.severity} {values[self.severity]}"]
+        return ", ".join([values["testset"], self.task.replace("_", " "), *severity, self.color])
+
     def describe(self) -> dict[str, Any]:
         """All that the figures depend on, as plain JSON values."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "testset"}
         values["border"] = self.protocol.border
-        name = Path(self.root).name if self.testset is None else self.testset.name
+        named = self.testset is not None and self.testset.root is not None
+        name = self.testset.name if self.testset is not None and named else Path(self.root).name
         return {"task": self.task, "testset": name} | values
 
     def observe(self, index: int, intake: Intake) -> Observation:

@@ -1,0 +1,99 @@
+"""`restora evaluate`: weights, runs, model folders and classical methods by the field's protocols; and
+comparisons."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from restora.config import ConfigError, compose, missing_keys
+
+HELP = """usage: restora evaluate WHAT benchmark=NAME [KEY=VALUE ...]
+
+WHAT  network=NAME [network.<argument>=...] weights=FILE
+      checkpoint=RUN_OR_CKPT
+      model=MODEL_FOLDER
+      classical=NAME[,NAME ...] or classical=all, alone or beside a network
+
+  restora evaluate network=dncnn weights=dncnn_25.pth benchmark=bsd68_sigma25
+  restora evaluate checkpoint=outputs/<run> benchmark=denoise \\
+      benchmark.sigma=25 benchmark.root=photos/
+  restora evaluate classical=bm3d,nl_means benchmark=kodak24_sigma25 output=DIR
+  restora evaluate model=model/ benchmark=bsd68_sigma25 severities=5,15,25,50
+  restora evaluate compare=DIR_A,DIR_B
+
+summary.json and per_image.csv are written to output=DIR.
+
+benchmarks  denoise (benchmark.sigma), super_resolution (benchmark.scale),
+            jpeg (benchmark.quality), deblur, inpaint, degraded, paired: with
+            benchmark.root=FOLDER or benchmark/testset=NAME, and
+            benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4, live1_q10
+options     self_ensemble, local_converter, tile, per_channel, precision=bf16,
+            processes, metrics=psnr,ssim,ms_ssim, images=true;
+            --cfg job prints all of them with their values
+"""
+
+_LISTS = ("classical", "metrics", "compare", "severities")
+_PATHS = ("weights", "checkpoint", "model", "output", "data_dir", "benchmark.root", "benchmark.degraded_root")
+
+
+def main(argv: list[str]) -> int:
+    """Prints the table and writes the figures. Raises ValueError for what cannot be evaluated."""
+    if not argv or any(word in ("-h", "--help") for word in argv):
+        print(HELP)
+        return 0 if argv else 2
+    words = [word for word in argv if word not in ("--cfg", "-c", "job")]
+    overrides = [tidy(word) for word in words]
+    config = compose("evaluate", overrides)
+    if len(words) < len(argv):
+        print(OmegaConf.to_yaml(config))
+        return 0
+
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if config.compare is not None:
+        from restora.evaluation.comparison import compare
+
+        output = None if config.output is None else Path(config.output)
+        compare([str(folder) for folder in config.compare], output, console)
+        return 0
+    missing = [key for key in missing_keys(config) if key.startswith("benchmark.")]
+    if missing:
+        needed = " ".join(f"{key}=…" for key in missing)
+        raise ConfigError(f"no value for {', '.join(missing)}: set {needed}")
+    try:
+        settings = OmegaConf.to_container(config, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(str(error)) from error
+    assert isinstance(settings, dict)
+
+    from restora.apps.evaluate_plan import make_plan
+    from restora.apps.evaluate_run import run
+
+    run(make_plan(_strings(settings), overrides), console)
+    return 0
+
+
+def tidy(word: str) -> str:
+    """One override as Hydra's grammar needs it: `a,b` becomes a list, paths of any characters are quoted."""
+    key, equals, value = word.partition("=")
+    name = key.lstrip("+")
+    if not equals or not value or value == "null" or value[0] in "'\"[":
+        return word
+    if name in _LISTS:
+        parts = [_quoted(part) if name == "compare" else part for part in value.split(",")]
+        return f"{key}=[{','.join(parts)}]"
+    return f"{key}={_quoted(value)}" if name in _PATHS else word
+
+
+def _quoted(value: str) -> str:
+    """In single quotes; those inside, and the backslashes before them or at the end, escaped."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def _strings(settings: dict[Any, Any]) -> dict[str, Any]:
+    return {str(key): value for key, value in settings.items()}

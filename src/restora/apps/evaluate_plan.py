@@ -1,0 +1,238 @@
+"""From the settings of `restora evaluate` to its objects: methods, benchmark, and where the figures go."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from restora.artifact.restorer import Precision
+from restora.evaluation.benchmarks.base import Benchmark
+from restora.evaluation.building import build
+from restora.evaluation.classical import METHODS
+from restora.evaluation.loading import (
+    Loaded,
+    from_checkpoint,
+    from_model_folder,
+    from_weights,
+    trained_range,
+)
+from restora.evaluation.methods import ClassicalMethod, Method, NetworkMethod, Options
+from restora.metrics.registry import unavailable
+
+_PRECISIONS: dict[str, Precision] = {
+    "float32": "float32",
+    "bf16": "bfloat16",
+    "bfloat16": "bfloat16",
+    "float16": "float16",
+    "fp16": "float16",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table: a method, what is known of it, and the same network without the user's
+    options."""
+
+    method: Method
+    description: dict[str, Any]
+    trained: tuple[float, float] | None = None
+    plain: NetworkMethod | None = None
+    effects: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything of one command, built. Without severities the benchmark is run as it is."""
+
+    entries: list[Entry]
+    benchmark: Benchmark
+    benchmark_name: str
+    severities: list[float]
+    metrics: list[str]
+    processes: int | None
+    images: bool
+    output: Path
+    notes: list[str]
+
+
+def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
+    """Builds all that a command needs; the mistakes of the user show here, as ValueError."""
+    if settings.get("benchmark") is None:
+        raise ValueError(
+            "evaluate on what? Set benchmark=denoise, super_resolution, jpeg, deblur, inpaint, degraded or "
+            "paired, or a ready one such as benchmark=bsd68_sigma25"
+        )
+    loaded = _load(settings, overrides)
+    benchmark = _benchmark(settings["benchmark"], loaded)
+    entries = [] if loaded is None else [_network_entry(loaded, settings, benchmark)]
+    entries += [
+        Entry(method, {"classical": method.name}) for method in _classical(settings["classical"], benchmark)
+    ]
+    if not entries:
+        raise ValueError(
+            "evaluate what? Set network=NAME weights=FILE, checkpoint=RUN_OR_CKPT, model=MODEL_FOLDER "
+            "or classical=NAME"
+        )
+    name = _choice(overrides, "benchmark")
+    stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
+    return Plan(
+        entries=entries,
+        benchmark=benchmark,
+        benchmark_name=name,
+        severities=[float(value) for value in _listed(settings["severities"])],
+        metrics=_metrics(settings["metrics"]),
+        processes=_processes(settings["processes"]),
+        images=bool(settings["images"]),
+        output=Path(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
+        notes=_notes(loaded),
+    )
+
+
+def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | None:
+    """The network under test, None where only classical methods are."""
+    network, weights = settings.get("network"), settings["weights"]
+    checkpoint, model = settings["checkpoint"], settings["model"]
+    given = [key for key in ("weights", "checkpoint", "model") if settings[key] is not None]
+    if len(given) > 1:
+        raise ValueError(f"{' and '.join(given)} each name a network: give one of them")
+    if model is not None or (checkpoint is not None and network is None):
+        if network is not None:
+            raise ValueError("model= brings its own network: leave network= out")
+        return from_model_folder(model) if model is not None else from_checkpoint(checkpoint)
+    file = weights if weights is not None else checkpoint
+    if network is None and file is None:
+        return None
+    if network is None:
+        raise ValueError(
+            f"weights={file} for which network? Set network=NAME (`restora networks` lists them)"
+        )
+    if file is None:
+        raise ValueError("network= needs its weights: set weights=FILE (or use checkpoint= or model=)")
+    chosen = {
+        word.lstrip("+").partition("=")[0][len("network.") :] for word in overrides if "network." in word
+    }
+    scale = settings["benchmark"].get("scale")
+    return from_weights(network, file, name=_choice(overrides, "network"), chosen=chosen, scale=scale)
+
+
+def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
+    values = dict(node)
+    if "degradation" in values:
+        degradation = values["degradation"]
+        if degradation is None:
+            degradation = None if loaded is None else loaded.degradation
+        if degradation is None:
+            raise ValueError(
+                "which degradation? Set degradation@benchmark.degradation=NAME (any of conf/degradation), or "
+                "test a run or model folder, which knows what it was trained against"
+            )
+        values |= {"degradation": degradation}
+    benchmark = build(values, "benchmark")
+    assert isinstance(benchmark, Benchmark)
+    return replace(benchmark, told=values["degradation"]) if "degradation" in values else benchmark  # type: ignore[call-arg]
+
+
+def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Benchmark) -> Entry:
+    converter = settings["local_converter"]
+    auto = converter == "auto"
+    options = Options(
+        self_ensemble=bool(settings["self_ensemble"]),
+        local_converter=loaded.local_converter if auto else _patch(converter),
+        tile=int(settings["tile"]),
+        overlap=settings["overlap"],
+        per_channel=bool(settings["per_channel"]),
+        precision=_precision(settings["precision"]),
+        device=str(settings["device"]),
+    )
+    own = loaded.local_converter if auto else None
+    plain = replace(options, self_ensemble=False, tile=0, local_converter=own)
+    luminance = benchmark.color == "y" and benchmark.task == "super_resolution"
+    made = NetworkMethod(loaded.name, loaded.network, options, luminance)
+    benchmark.planes(made.intake)  # refuses a network that the benchmark cannot feed
+    return Entry(
+        method=made,
+        description={
+            "network": type(loaded.network).__name__,
+            "source": loaded.source,
+            "changed": loaded.changed,
+            "parameters": sum(p.numel() for p in loaded.network.parameters()),
+            "options": {
+                "self_ensemble": options.self_ensemble,
+                "local_converter": options.local_converter,
+                "tile": options.tile,
+                "overlap": options.overlap,
+                "per_channel": options.per_channel,
+                "precision": options.precision,
+            },
+        },
+        trained=_trained(settings["trained"], loaded, benchmark),
+        plain=None if plain == options else NetworkMethod(loaded.name, loaded.network, plain, luminance),
+        effects=[text for text in options.effects if text not in plain.effects],
+    )
+
+
+def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:
+    listed = _listed(names)
+    if listed == ["all"]:
+        listed = list(METHODS.get(benchmark.task, {}))
+    return [ClassicalMethod(str(name), benchmark.task) for name in dict.fromkeys(listed)]
+
+
+def _trained(given: Any, loaded: Loaded, benchmark: Benchmark) -> tuple[float, float] | None:
+    if given is not None:
+        low, high = given if isinstance(given, list) else (given, given)
+        return float(low), float(high)
+    return trained_range(loaded.degradation, benchmark.severity) if benchmark.severity else None
+
+
+def _patch(value: Any) -> tuple[int, int] | None:
+    if value is None or value is False:
+        return None
+    sides = [value, value] if isinstance(value, int) else value
+    if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
+        raise ValueError(
+            f"local_converter is auto, null or [height, width] of the training patch, got {value!r}"
+        )
+    return sides[0], sides[1]
+
+
+def _precision(value: Any) -> Precision:
+    if str(value) not in _PRECISIONS:
+        raise ValueError(f"precision is one of {', '.join(_PRECISIONS)}, got {value!r}")
+    return _PRECISIONS[str(value)]
+
+
+def _metrics(value: Any) -> list[str]:
+    names = list(dict.fromkeys(["psnr", "ssim", *(str(name) for name in _listed(value))]))
+    for name in names:
+        unavailable(name)  # refuses an unknown one
+    return names
+
+
+def _processes(value: Any) -> int | None:
+    if value is None:
+        return None
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"processes is a whole number >= 1 or null, got {value!r}")
+    return value
+
+
+def _listed(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _choice(overrides: Sequence[str], group: str) -> str:
+    """The option of a config group that the command line picked."""
+    picked = [word.partition("=")[2] for word in overrides if re.fullmatch(rf"\+?{group}=.*", word)]
+    return picked[-1] if picked else group
+
+
+def _notes(loaded: Loaded | None) -> list[str]:
+    if loaded is None or not loaded.changed:
+        return []
+    changed = " ".join(f"network.{name}={str(value).lower()}" for name, value in loaded.changed.items())
+    return [f"the weights asked for {changed}"]

@@ -1,0 +1,134 @@
+"""Running the plan of `restora evaluate`: progress while it goes, then the files and the table."""
+
+import json
+import os
+import re
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from restora.apps.evaluate_plan import Entry, Plan
+from restora.evaluation.benchmarks.base import Benchmark
+from restora.evaluation.methods import Method, NetworkMethod
+from restora.evaluation.results import SUMMARY, Result, Row
+from restora.evaluation.run import evaluate
+from restora.evaluation.severity import at_severity, curve, write_plot, write_table
+from restora.evaluation.statistics import paired_difference
+from restora.evaluation.tables import leaderboard_lines, notes, results_table, severity_table
+
+
+def run(plan: Plan, console: Console) -> None:
+    """Scores every entry of the plan, writes the figures and prints them."""
+    for note in plan.notes:
+        console.print(note, markup=False)
+    if plan.severities:
+        _run_severities(plan, console)
+        return
+    results = _score(plan, plan.benchmark, plan.output, console)
+    write_results(results, plan.output)
+    console.print(results_table(results, plan.benchmark.title))
+    for line in notes(results):
+        console.print(line, markup=False)
+    console.print(f"figures: {plan.output}", markup=False)
+
+
+def write_results(results: list[Result], output: Path) -> None:
+    """One method: its files in `output`. Several: each in its folder, and the first one's figures and the
+    ranks on top."""
+    results[0].write(output)
+    if len(results) == 1:
+        return
+    for result in results:
+        result.write(output / _folder(result.name))
+    summary = results[0].summary() | {
+        "methods": {result.name: result.summary() for result in results},
+        "leaderboard": leaderboard_lines(results),
+    }
+    text = json.dumps(summary, indent=2, allow_nan=False)
+    (output / SUMMARY).write_text(text + "\n", encoding="utf-8")
+
+
+def _run_severities(plan: Plan, console: Console) -> None:
+    assert plan.benchmark.severity is not None or plan.severities
+    benchmarks = {value: at_severity(plan.benchmark, value) for value in plan.severities}
+    results: dict[str, dict[float, Result]] = {entry.method.name: {} for entry in plan.entries}
+    severity = plan.benchmark.severity
+    assert severity is not None
+    for value, benchmark in benchmarks.items():
+        folder = plan.output / f"{severity}={value:g}"
+        scored = _score(plan, benchmark, folder, console, f"{severity} {value:g}")
+        write_results(scored, folder)
+        for result in scored:
+            results[result.name][value] = result
+    trained = {entry.method.name: entry.trained for entry in plan.entries}
+    points = curve(results, trained)
+    write_table(points, plan.output / "severity.csv")
+    title = f"{plan.benchmark_name}: {len(plan.benchmark.photos)} photos"
+    write_plot(points, trained, plan.output / "severity.html", severity=severity, title=title)
+    console.print(severity_table(points, severity))
+    console.print(f"figures: {plan.output} (severity.csv, severity.html)", markup=False)
+
+
+def _score(plan: Plan, benchmark: Benchmark, output: Path, console: Console, at: str = "") -> list[Result]:
+    """The results of all entries on one benchmark, with a progress bar each."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=16),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[psnr]}", markup=False),
+    )
+    results = []
+    with Progress(*columns, console=console) as progress:
+        for entry in plan.entries:
+            images = output / _folder(entry.method.name) / "images" if plan.images else None
+            result = _with_bar(
+                progress, entry.method, benchmark, plan, images, f"{entry.method.name} {at}".strip()
+            )
+            result.method = entry.description
+            if entry.plain is not None:
+                plain = _with_bar(progress, entry.plain, benchmark, plan, None, f"{entry.method.name}, plain")
+                result.effect = effect(entry, result, plain)
+            results.append(result)
+    return results
+
+
+def _with_bar(
+    progress: Progress, method: Method, benchmark: Benchmark, plan: Plan, images: Path | None, label: str
+) -> Result:
+    task = progress.add_task(label, total=len(benchmark.photos), psnr="")
+    seen: list[float] = []
+
+    def step(row: Row) -> None:
+        seen.append(row["psnr"])
+        progress.update(task, advance=1, psnr=f"{sum(seen) / len(seen):.2f} dB")
+
+    processes = plan.processes
+    if processes is None:
+        processes = 1 if isinstance(method, NetworkMethod) else os.cpu_count() or 1
+    return evaluate(
+        method, benchmark, metrics=plan.metrics, processes=processes, images=images, on_photo=step
+    )
+
+
+def effect(entry: Entry, result: Result, plain: Result) -> dict[str, object]:
+    """What the user's options changed: paired differences in PSNR and SSIM, and the time it took."""
+    values: dict[str, object] = {"options": entry.effects, "plain": {}, "difference": {}}
+    for metric in ("psnr", "ssim"):
+        difference = paired_difference([result.scores(metric)], [plain.scores(metric)])
+        interval = difference.interval
+        values["plain"] |= {metric: plain.mean(metric)}  # type: ignore[operator]
+        values["difference"] |= {  # type: ignore[operator]
+            metric: {
+                "mean": interval.mean,
+                "interval": [interval.low, interval.high],
+                "p": difference.p_photos,
+            }
+        }
+    seconds = [sum(row["seconds"] for row in item.rows) for item in (result, plain)]
+    return values | {"times_slower": seconds[0] / max(seconds[1], 1e-9)}
+
+
+def _folder(name: str) -> str:
+    return re.sub(r"[^\w.+-]+", "_", name)

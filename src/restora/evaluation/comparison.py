@@ -1,0 +1,118 @@
+"""Comparing results that `restora evaluate` wrote earlier, photo by photo, and seed by seed where there
+are several."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from restora.evaluation.results import Result, read_seeds, same_benchmark
+from restora.evaluation.statistics import Difference, Ranked, leaderboard, paired_difference
+from restora.evaluation.tables import difference_table, verdict
+from restora.metrics.registry import METRICS
+
+
+def compare(folders: Sequence[str], output: Path | None, console: Console) -> None:
+    """Prints who is better and how sure that is; writes comparison.json to `output`, if given.
+
+    A folder of result folders is taken for the seeds of one method. Raises ValueError when the results
+    were not made on the same benchmark.
+    """
+    if len(folders) < 2:
+        raise ValueError("compare names two result folders or more: compare=DIR_A,DIR_B")
+    methods = read_methods(folders)
+    differs = same_benchmark([result for seeds in methods.values() for result in seeds])
+    if differs is not None:
+        raise ValueError(f"the results were not made on the same benchmark: {differs}")
+    scores = {name: [result.scores() for result in seeds] for name, seeds in methods.items()}
+    lines = leaderboard(scores)
+    console.print(_leaderboard_table(lines, methods))
+    if any(line.shared for line in lines):
+        console.print("= shared rank: the data cannot tell these apart", markup=False)
+    stored: dict[str, Any] = {"leaderboard": [_plain(line) for line in lines], "pairs": []}
+    names = list(methods)
+    for place, first in enumerate(names):
+        for second in names[place + 1 :]:
+            differences = differences_of(methods[first], methods[second])
+            if len(names) == 2:
+                console.print(difference_table(first, second, differences))
+                _say_limits(differences, console)
+            stored["pairs"].append(
+                {"first": first, "second": second}
+                | {m: _as_json(m, d, first, second) for m, d in differences.items()}
+            )
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(stored, indent=2, allow_nan=False)
+        (output / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        console.print(f"figures: {output / 'comparison.json'}", markup=False)
+
+
+def read_methods(folders: Sequence[str]) -> dict[str, list[Result]]:
+    """Seeds by method; named as in their summaries, or after their folders where those names repeat."""
+    seeds = [read_seeds(folder) for folder in folders]
+    names = [results[0].name for results in seeds]
+    if len(set(names)) < len(names):
+        names = [Path(folder).name for folder in folders]
+    if len(set(names)) < len(names):
+        names = [str(folder) for folder in folders]
+    if len(set(names)) < len(names):
+        raise ValueError(f"compare names one folder twice: {', '.join(names)}")
+    return dict(zip(names, seeds, strict=True))
+
+
+def differences_of(first: Sequence[Result], second: Sequence[Result]) -> dict[str, Difference]:
+    """The paired difference of every metric that both have for some photo."""
+    found = {}
+    for metric in METRICS:
+        sides = [[result.scores(metric) for result in side] for side in (first, second)]
+        if all(scores for side in sides for scores in side):
+            found[metric] = paired_difference(*sides)
+    return found
+
+
+def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]]) -> Table:
+    count = len(next(iter(methods.values()))[0].rows)
+    table = Table(title=f"{count} photos, PSNR in dB", title_justify="left")
+    for heading in ("rank", "method", "PSNR dB", "95 %", "seeds"):
+        table.add_column(heading, justify="left" if heading == "method" else "right", overflow="fold")
+    for line in lines:
+        interval = f"{line.score.low:.2f}–{line.score.high:.2f}"
+        seeds = str(len(methods[line.name]))
+        table.add_row(line.label, line.name, f"{line.score.mean:.3f}", interval, seeds)
+    return table
+
+
+def _say_limits(differences: Mapping[str, Difference], console: Console) -> None:
+    item = next(iter(differences.values()))
+    if item.smallest_p >= 0.05:
+        least = f"p = {item.smallest_p:.3f}"
+        text = f"{item.photos} photos are too few: Wilcoxon's test cannot give less than {least}"
+        console.print(text, markup=False)
+
+
+def _plain(line: Ranked) -> dict[str, Any]:
+    interval = [line.score.low, line.score.high]
+    return {
+        "rank": line.rank,
+        "shared": line.shared,
+        "name": line.name,
+        "psnr": line.score.mean,
+        "interval": interval,
+    }
+
+
+def _as_json(metric: str, item: Difference, first: str, second: str) -> dict[str, Any]:
+    return {
+        "difference": item.interval.mean,
+        "interval": [item.interval.low, item.interval.high],
+        "p_photos": item.p_photos,
+        "p_seeds": item.p_seeds,
+        "photos": item.photos,
+        "seeds": list(item.seeds),
+        "wins": item.wins,
+        "verdict": verdict(item, METRICS[metric].higher_is_better, first, second),
+    }

@@ -1,0 +1,100 @@
+"""The network under test, from a weights file, a run, a checkpoint or a model folder."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
+from restora.artifact.model_folder import build_network, load_model_folder
+from restora.networks.base import Network
+from restora.networks.weights import network_from_weights
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights and what is known of it.
+
+    `changed` are the constructor arguments that the weights corrected; `local_converter` and `degradation`
+    are those of its training, None where unknown.
+    """
+
+    name: str
+    network: Network
+    source: str
+    changed: dict[str, Any] = field(default_factory=dict)
+    local_converter: tuple[int, int] | None = None
+    degradation: dict[str, Any] | None = None
+
+
+def from_weights(
+    node: Mapping[str, Any], path: str, *, name: str, chosen: Collection[str] = (), scale: int | None = None
+) -> Loaded:
+    """The network of a configuration node with the weights in a file.
+
+    What the weights tell of the arguments corrects those that the user did not choose; the scale of the
+    benchmark is taken where neither speaks.
+    """
+    target = str(node["_target_"])
+    arguments = {str(key): value for key, value in node.items() if key != "_target_"}
+    if scale is not None and "scale" in arguments and "scale" not in chosen:
+        arguments["scale"] = scale
+    cls = type(build_network(target, arguments))  # refuses, in words, what is not a network of ours
+    network, changed = network_from_weights(cls, arguments, path, chosen=chosen)
+    return Loaded(name, network.eval(), str(path), changed)
+
+
+def from_checkpoint(path: str) -> Loaded:
+    """The network of a run folder (its best checkpoint) or of a checkpoint file; averaged weights if any."""
+    source = locate(path)
+    checkpoint = read_checkpoint(source.checkpoint)
+    ours = checkpoint["restora"]
+    size = (ours.get("evaluation") or {}).get("local_converter")
+    return Loaded(
+        name=str(ours.get("name") or source.checkpoint.stem),
+        network=checkpoint_network(checkpoint, str(source.checkpoint)),
+        source=str(source.checkpoint),
+        local_converter=None if size is None else (int(size[0]), int(size[1])),
+        degradation=ours.get("degradation") or None,
+    )
+
+
+def from_model_folder(path: str) -> Loaded:
+    """The network of a model folder that `restora export` wrote."""
+    description, network = load_model_folder(Path(path))
+    return Loaded(
+        name=description.name,
+        network=network,
+        source=str(path),
+        local_converter=description.local_converter,
+        degradation=description.degradation or None,
+    )
+
+
+def trained_range(degradation: Any, severity: str) -> tuple[float, float] | None:
+    """The range of a benchmark's severity that a network was trained on, read off its degradation; None if
+    unknown.
+
+    `severity` is sigma (noise), quality (JPEG) or width (Gaussian blur); the first stage that has one counts.
+    """
+    classes = {
+        "sigma": ("GaussianNoise", "sigma"),
+        "quality": ("Jpeg", "quality"),
+        "width": ("GaussianBlur", "sigma"),
+    }
+    if severity not in classes:
+        return None
+    return _find_range(degradation, *classes[severity])
+
+
+def _find_range(node: Any, class_name: str, argument: str) -> tuple[float, float] | None:
+    if isinstance(node, Mapping):
+        value = node.get(argument)
+        if str(node.get("_target_", "")).endswith(f".{class_name}") and value is not None:
+            low, high = (value, value) if isinstance(value, int | float) else value
+            return float(low), float(high)
+        node = list(node.values())
+    if isinstance(node, list | tuple):
+        found = (_find_range(part, class_name, argument) for part in node)
+        return next((item for item in found if item is not None), None)
+    return None

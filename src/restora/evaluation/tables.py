@@ -1,0 +1,152 @@
+"""Results as tables for a terminal of 80 columns."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+
+from restora.evaluation.results import Result
+from restora.evaluation.severity import UNITS, Point
+from restora.evaluation.statistics import Difference, Ranked, leaderboard
+from restora.metrics.registry import METRICS
+
+_TITLES = {"psnr": "PSNR dB", "psnr_b": "PSNR-B", "ms_ssim": "MS-SSIM"}
+_DECIMALS = {"psnr": 2, "psnr_b": 2, "niqe": 2, "brisque": 1}
+
+
+def results_table(results: Sequence[Result], title: str) -> Table:
+    """Methods by rank where there are several; means over photos, the 95 % interval of PSNR, and the
+    input's figures."""
+    lines = ranking(results)
+    ranked = {line.name: line for line in lines}
+    metrics = [name for name in METRICS if any(name in result.metrics for result in results)]
+    table = Table(title=f"{title}: {len(results[0].rows)} photos", title_justify="left")
+    if len(results) > 1:
+        table.add_column("", justify="right")
+    table.add_column("method", overflow="fold")
+    table.add_column("PSNR dB", justify="right")
+    table.add_column("95 %", justify="right", style="dim")
+    for metric in metrics[1:]:
+        table.add_column(_TITLES.get(metric, metric.upper()), justify="right")
+    table.add_column("s/photo", justify="right")
+    table.add_row(
+        *[""] * (len(results) > 1), "input", *_figures(results[0], metrics, "input_"), "", style="dim"
+    )
+    order = sorted(results, key=lambda result: _place(result.name, lines))
+    for result in order:
+        seconds = sum(row["seconds"] for row in result.rows) / len(result.rows)
+        label = [ranked[result.name].label if result.name in ranked else "-"] if len(results) > 1 else []
+        table.add_row(*label, result.name, *_figures(result, metrics, ""), f"{seconds:.2f}")
+    return table
+
+
+def ranking(results: Sequence[Result]) -> list[Ranked]:
+    """The leaderboard by PSNR of several results; empty where there is one, or a score that is not finite."""
+    if len(results) < 2:
+        return []
+    try:
+        return leaderboard({result.name: [result.scores()] for result in results})
+    except ValueError:
+        return []
+
+
+def leaderboard_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """The leaderboard as plain values."""
+    return [
+        {
+            "rank": line.rank,
+            "shared": line.shared,
+            "name": line.name,
+            "psnr": line.score.mean,
+            "interval": [line.score.low, line.score.high],
+        }
+        for line in ranking(results)
+    ]
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """What the table does not say: effects of options, metrics that are missing, ranks that are shared."""
+    lines = []
+    for result in results:
+        if result.effect is not None:
+            change = result.effect["difference"]["psnr"]
+            low, high = change["interval"]
+            lines.append(
+                f"{', '.join(result.effect['options'])}: {change['mean']:+.3f} dB [{low:+.3f}, {high:+.3f}], "
+                f"{result.effect['times_slower']:.1f} times the time"
+            )
+    reasons = {metric: reason for result in results for metric, reason in result.not_computed.items()}
+    lines += [f"{metric}: not computed: {reason}" for metric, reason in reasons.items()]
+    if any(line.shared for line in ranking(results)):
+        count = len(results[0].rows)
+        lines.append(
+            f"= shared rank: these {count} photos cannot tell the methods apart (paired bootstrap interval, "
+            "Wilcoxon's test with Holm's correction)"
+        )
+    return lines
+
+
+def difference_table(first: str, second: str, differences: dict[str, Difference]) -> Table:
+    """Two methods, metric by metric: the paired difference, its interval, the tests."""
+    table = Table(title=f"{first} less {second}", title_justify="left")
+    for heading in ("metric", "difference", "95 %", "p photos", "p seeds", "wins", "verdict"):
+        table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")
+    for metric, item in differences.items():
+        digits = 3 if metric.startswith("psnr") else 5
+        interval = f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]"
+        table.add_row(
+            _TITLES.get(metric, metric.upper()),
+            f"{item.interval.mean:+.{digits}f}",
+            interval,
+            _p(item.p_photos),
+            "-" if item.p_seeds is None else _p(item.p_seeds),
+            f"{item.wins}/{item.photos}",
+            verdict(item, METRICS[metric].higher_is_better, first, second),
+        )
+    return table
+
+
+def verdict(item: Difference, higher_is_better: bool, first: str, second: str) -> str:
+    """Who is better, or that the data cannot tell."""
+    if not item.decided:
+        return "cannot tell"
+    return first if (item.interval.mean > 0) == higher_is_better else second
+
+
+def severity_table(points: Sequence[Point], severity: str) -> Table:
+    """Severities down, methods across; a figure outside the trained range stands in brackets."""
+    methods = list(dict.fromkeys(point.method for point in points))
+    table = Table(title=f"PSNR in dB by {UNITS[severity]}", title_justify="left")
+    table.add_column(severity, justify="right")
+    for method in methods:
+        table.add_column(method, justify="right", overflow="fold")
+    for value in sorted({point.severity for point in points}):
+        row = {point.method: point for point in points if point.severity == value}
+        cells = [_cell(row[method]) if method in row else "-" for method in methods]
+        table.add_row(f"{value:g}", *cells)
+    if any(point.trained is False for point in points):
+        table.caption = "(…) outside the range that the network was trained on"
+    return table
+
+
+def _cell(point: Point) -> str:
+    return f"({point.mean:.2f})" if point.trained is False else f"{point.mean:.2f}"
+
+
+def _figures(result: Result, metrics: Sequence[str], prefix: str) -> list[str]:
+    interval = result.summary()["interval"].get("psnr") if not prefix else None
+    cells = []
+    for metric in metrics:
+        value = result.mean(prefix + metric)
+        cells.append("-" if value is None else f"{value:.{_DECIMALS.get(metric, 4)}f}")
+        if metric == "psnr":
+            cells.append("" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}")
+    return cells
+
+
+def _place(name: str, lines: Sequence[Ranked]) -> int:
+    return next((place for place, line in enumerate(lines) if line.name == name), len(lines))
+
+
+def _p(value: float) -> str:
+    return "<0.001" if value < 0.001 else f"{value:.3f}"
