@@ -1,7 +1,6 @@
 """`restora prepare`: a data set downloaded, verified and packed, so that training starts at once."""
 
 import logging
-import shutil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -72,5 +71,7 @@ def _show(data: "PhotoData") -> None:
             continue
         pixels = sum(entry.clean.height * entry.clean.width for entry in store.entries)
         gone = len(data.left_out(store, split))
-        table.add_row(split, str(len(store)), f"{pixels / 1e6:.1f}", str(gone), str(store.folder))
-    Console(width=max(shutil.get_terminal_size().columns, 120)).print(table)
+        table.add_row(split, str(len(store)), f"{pixels / 1e6:.1f}", str(gone), store.folder.name)
+    console = Console()
+    console.print(table)
+    console.print(f"packed in {data.store_dir}", soft_wrap=True, highlight=False)

@@ -22,6 +22,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from rich.filesize import decimal
+
 from restora.data.errors import DataError
 from restora.data.packing import sync_folder
 from restora.data.photos import is_photo
@@ -111,7 +113,7 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
             break
         except Interrupted as cut:
             failures = 1 if _length(part) > before else failures + 1
-            kept = f"{_length(part) / 1e6:.1f} MB are kept"
+            kept = f"{decimal(_length(part))} are kept"
             if failures >= patience.attempts:
                 raise DataError(f"{url}: {cut}; {kept}, and the same command goes on from there") from cut
             pause = patience.pause * 2 ** (failures - 1)
@@ -151,7 +153,7 @@ def _transfer(url: str, part: Path, known_size: int | None, timeout: float) -> N
                 handle.write(chunk)
                 advance(len(chunk))
     if total is not None and _length(part) < total:
-        raise Interrupted(f"the connection ended after {_length(part) / 1e6:.1f} of {total / 1e6:.1f} MB")
+        raise Interrupted(f"the connection ended after {decimal(_length(part))} of {decimal(total)}")
 
 
 def _open(url: str, part: Path, timeout: float) -> http.client.HTTPResponse | None:
@@ -291,6 +293,6 @@ def _check_disk(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"{needed / 1e9:.1f} GB are needed in {folder}, {free / 1e9:.1f} GB are left: make room, or set "
+            f"{decimal(needed)} are needed in {folder}, {decimal(free)} are left: make room, or set "
             "data_dir (RESTORA_DATA) to another disk"
         )

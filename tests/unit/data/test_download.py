@@ -48,7 +48,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_stopped(server: ArchiveServer
 
 def test_a_later_command_goes_on_too(server: ArchiveServer, tmp_path: Path) -> None:
     server.plans = [Plan(cut=700_000), Plan(status=503), Plan(status=503), Plan(status=503)]
-    with pytest.raises(DataError, match=r"503.*0.7 MB are kept, and the same command goes on from there"):
+    with pytest.raises(DataError, match=r"503.*700.0 kB are kept, and the same command goes on from there"):
         get(server, tmp_path)
     assert not (tmp_path / NAME).exists()
     assert get(server, tmp_path).read_bytes() == BODY
@@ -120,7 +120,7 @@ def test_another_file_is_refused_before_it_is_loaded(server: ArchiveServer, tmp_
 
 def test_a_full_disk_is_noticed_before(server: ArchiveServer, tmp_path: Path) -> None:
     server.plans = [Plan(announce=10**16)]
-    with pytest.raises(DataError, match=r"10000000.0 GB are needed.*are left"):
+    with pytest.raises(DataError, match=r"10.0 PB are needed.*are left"):
         get(server, tmp_path, Archive(NAME, "photos"))
 
 

@@ -1,0 +1,195 @@
+"""`restora prepare` against a web server of our own: DIV2K in small, with broken connections and archives."""
+
+import io
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from archive_server import ArchiveServer, Plan, zipped
+from PIL import Image
+
+from restora.cli import main
+from restora.data.photos import read_photo
+from restora.data.store import PhotoStore
+
+TRAIN, VALID = range(1, 4), range(801, 806)
+SIDE = 64
+
+
+def png(number: int, side: int) -> bytes:
+    """Random pixels, so that they do not compress, of a colour that tells the number."""
+    pixels = np.random.default_rng(number).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    pixels[..., 0] = number % 256
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def archives() -> dict[str, bytes]:
+    """The official archives' names and layout, with a handful of small photos."""
+    made = {}
+    for half, numbers in (("train", TRAIN), ("valid", VALID)):
+        photos = {f"DIV2K_{half}_HR/{n:04}.png": png(n, SIDE) for n in numbers}
+        made[f"DIV2K_{half}_HR.zip"] = zipped({f"DIV2K_{half}_HR/": b"", **photos})
+        folder = f"DIV2K_{half}_LR_bicubic/X2"
+        made[f"DIV2K_{half}_LR_bicubic_X2.zip"] = zipped(
+            {f"{folder}/{n:04}x2.png": png(n, SIDE // 2) for n in numbers}
+        )
+        suffixes = ("x4w1", "x4w2", "x4w3", "x4w4") if half == "train" else ("x4w",)
+        made[f"DIV2K_{half}_LR_wild.zip"] = zipped(
+            {f"DIV2K_{half}_LR_wild/{n:04}{s}.png": png(n, SIDE // 4) for n in numbers for s in suffixes}
+        )
+    return made
+
+
+@pytest.fixture
+def server():
+    with ArchiveServer(archives()) as server:
+        yield server
+
+
+def arguments(server: ArchiveServer, tmp_path: Path, *more: str, data: str = "div2k") -> list[str]:
+    return [
+        "prepare",
+        f"data={data}",
+        f"data_dir={tmp_path}",
+        f"data.source.url={server.url}",
+        "data.source.verify=false",
+        "data.source.val_photos=2",
+        "data.patch_size=32",
+        *more,
+    ]
+
+
+def stores(tmp_path: Path) -> dict[str, PhotoStore]:
+    folders = (path for path in (tmp_path / "packed").iterdir() if path.is_dir())
+    return {path.name.rpartition("-")[0]: PhotoStore(folder=path) for path in folders}
+
+
+def test_div2k_from_the_web_to_the_store(
+    server: ArchiveServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Connections are cut in the middle of both archives."""
+    server.plans = [Plan(cut=10_000), Plan(), Plan(cut=30_000)]
+    assert main(arguments(server, tmp_path)) == 0
+    assert [request.range for request in server.requests] == [None, "bytes=10000-", None, "bytes=30000-"]
+    packed = stores(tmp_path)
+    assert {name: len(store) for name, store in packed.items()} == {
+        "div2k-train-rgb": 3,
+        "div2k-val-rgb": 2,
+        "div2k-test-rgb": 3,
+    }
+    for index, number in enumerate(TRAIN):
+        photo = read_photo(tmp_path / "DIV2K" / "DIV2K_train_HR" / f"{number:04}.png")
+        np.testing.assert_array_equal(packed["div2k-train-rgb"].clean(index), photo)
+    printed = capsys.readouterr().out
+    assert "megapixels" in printed
+    assert packed["div2k-val-rgb"].folder.name in printed
+    assert f"packed in {tmp_path}/packed" in printed
+    assert not list((tmp_path / "DIV2K").glob("*.zip*"))
+
+    assert main(arguments(server, tmp_path)) == 0
+    assert len(server.requests) == 4, "what was there was fetched again"
+
+
+def test_tracks_besides_and_pairs_to_train_on(server: ArchiveServer, tmp_path: Path) -> None:
+    assert main(arguments(server, tmp_path, "bicubic_x2", "wild", "keep_archives=true")) == 0
+    assert len(list((tmp_path / "DIV2K").glob("*.zip"))) == 6
+    fetched = len(server.requests)
+    wild = ["data.source.track=wild", "data.source.scale=4"]
+    assert main(arguments(server, tmp_path, *wild, data="div2k_lr")) == 0
+    assert len(server.requests) == fetched
+    store = stores(tmp_path)["div2k-wild-x4-train-rgb"]
+    assert [entry.name for entry in store.entries][:5] == [
+        "0001x4w1",
+        "0001x4w2",
+        "0001x4w3",
+        "0001x4w4",
+        "0002x4w1",
+    ]
+    assert store.degraded(4).shape == (16, 16, 3)
+    assert store.degraded(4)[0, 0, 0] == store.clean(4)[0, 0, 0] == 2
+
+
+def test_a_corrupt_archive(server: ArchiveServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    server.plans = [Plan(flip=20_000), Plan(flip=20_000)]
+    assert main(arguments(server, tmp_path)) == 2
+    said = capsys.readouterr().err
+    assert "DIV2K_train_HR.zip is damaged" in said
+    assert "the same command fetches it anew" in said
+    assert "Traceback" not in said
+    assert not (tmp_path / "DIV2K" / "DIV2K_train_HR").exists()
+    assert main(arguments(server, tmp_path)) == 0
+    assert len(stores(tmp_path)["div2k-train-rgb"]) == 3
+
+
+def test_the_official_archives_are_known(
+    server: ArchiveServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Another file under an official name is refused by its size, before a byte of it is kept."""
+    assert main([*arguments(server, tmp_path), "data.source.verify=true"]) == 2
+    said = capsys.readouterr().err
+    assert "the known file has 3530603713" in said
+    assert "data.source.verify=false" in said
+    assert not list((tmp_path / "DIV2K").glob("*.part"))
+
+
+def test_killed_in_the_middle_of_a_download(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(rate=20_000)]
+    command = [sys.executable, "-m", "restora", *arguments(server, tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    part = tmp_path / "DIV2K" / "DIV2K_train_HR.zip.part"
+    end = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size > 8_000):
+        assert process.poll() is None
+        assert time.monotonic() < end, "the download did not begin"
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    kept = part.stat().st_size
+    assert main(arguments(server, tmp_path)) == 0
+    assert server.requests[1].range == f"bytes={kept}-"
+    assert len(stores(tmp_path)["div2k-train-rgb"]) == 3
+
+
+def test_a_folder_with_a_broken_photo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    photos = tmp_path / "my photos"
+    photos.mkdir()
+    for number in range(12):
+        (photos / f"{number}.png").write_bytes(png(number, SIDE))
+    (photos / "broken.png").write_bytes(png(99, SIDE)[:4000])
+    (photos / "thumbnail.png").write_bytes(png(98, 16))
+    options = [f"data_dir={tmp_path}", f"data.source.root='{photos}'", "data.patch_size=32"]
+    assert main(["prepare", "data=folder", *options]) == 0
+    said = "\n".join(caplog.messages)
+    assert f"{photos}/broken.png: cannot be decoded" in said
+    assert f"{photos}/thumbnail.png: is too small: 16x16" in said
+    assert sum(len(store) for store in stores(tmp_path).values()) == 13
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data=folder"], "set data.source.root=FOLDER"),
+        (["data=sampel"], "Did you mean data=sample"),
+        (["data=sample", "mild"], "only DIV2K has tracks"),
+        (["data=div2k", "bicubic"], "say which of bicubic_x2"),
+        (["data=div2k_lr", "data.source.scale=5"], "set data.source.scale to 2 or 3 or 4 or 8"),
+        (["data=div2k", "data.source.ulr=x"], "Did you mean data.source.url"),
+        (["keep_archives=true"], "You must specify 'data'"),
+    ],
+)
+def test_mistakes_are_explained(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], message: str
+) -> None:
+    assert main(["prepare", f"data_dir={tmp_path}", *words]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_training_on_data_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "data=div2k", f"data_dir={tmp_path}", f"output_dir={tmp_path}/out"]) == 2
+    assert "run `restora prepare data=div2k`" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
