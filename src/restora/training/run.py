@@ -18,6 +18,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
 
+from restora.training.allocator import keep_freed_memory
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.launch import relaunching_as_worker
 from restora.training.metrics_csv import MetricsCsv
@@ -36,6 +37,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
     goes on.
     """
     _quieten(config)
+    keep_freed_memory()
     seed_everything(config.seed, workers=True, verbose=False)
     record = RunRecord(info)
     if rank_zero_only.rank == 0:
