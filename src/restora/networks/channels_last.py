@@ -104,6 +104,6 @@ class _BiasFreeLayerNorm(torch.autograd.Function):
 def bias_free_layer_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """Divides the last axis by its standard deviation and keeps its mean (Restormer's "BiasFree" norm)."""
     if not torch.is_autocast_enabled(x.device.type):
-        return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-any-return,no-untyped-call]
+        return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-untyped-call]
     with torch.autocast(x.device.type, enabled=False):
-        return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-any-return,no-untyped-call]
+        return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-untyped-call]

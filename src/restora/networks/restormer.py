@@ -12,14 +12,16 @@ the values once.
 Legend: B samples, H height, W width, N = H*W positions, C channels, h heads, c = C/h, E hidden channels.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.networks.blocks import count_children
 from restora.networks.channels_last import (
     bias_free_layer_norm,
     convolve,
@@ -67,20 +69,25 @@ class TransposedAttention(nn.Module):
         self.project_out = nn.Conv2d(channels, channels, 1, bias=bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        qkv = convolve(self.qkv_dwconv, pointwise(self.qkv, x_BHWC))
-        q_BNC, k_BNC, v_BNC = qkv.flatten(1, 2).chunk(3, dim=-1)
+        return self.attend(convolve(self.qkv_dwconv, pointwise(self.qkv, x_BHWC)))
+
+    def attend(self, qkv_BHWC: Tensor) -> Tensor:
+        """Queries, keys and values, (B,H,W,3C) -> the projected result, (B,H,W,C)."""
+        q_BNC, k_BNC, v_BNC = qkv_BHWC.flatten(1, 2).chunk(3, dim=-1)
         attention = self._attention(q_BNC, k_BNC)  # (B,h,c,c)
         # project_out(attention @ v) = (project_out @ attention) @ v: one C x C matrix per sample
-        project = self.project_out.weight.flatten(1).unflatten(1, (self.heads, -1))  # (C,h,c)
+        project = self.project_out.weight.view(v_BNC.shape[-1], self.heads, -1)  # (C,h,c)
         matrix = torch.einsum("ohc,bhcd->bhdo", project, attention).flatten(1, 2)  # (B,C,C)
         y_BNC = v_BNC @ matrix
         if self.project_out.bias is not None:
             y_BNC = y_BNC + self.project_out.bias.to(y_BNC.dtype)
-        return y_BNC.unflatten(1, x_BHWC.shape[1:3])
+        return y_BNC.view(*qkv_BHWC.shape[:3], -1)
 
     def _attention(self, q_BNC: Tensor, k_BNC: Tensor) -> Tensor:
         """softmax(temperature * cosine of each query channel with each key channel), per head: (B,h,c,c)."""
-        q, k = (t.unflatten(-1, (self.heads, -1)).permute(0, 2, 3, 1) for t in (q_BNC, k_BNC))  # (B,h,c,N)
+        q, k = (
+            t.view(*t.shape[:-1], self.heads, -1).permute(0, 2, 3, 1) for t in (q_BNC, k_BNC)
+        )  # (B,h,c,N)
         scores = q @ k.transpose(-2, -1)
         q_norm, k_norm = (torch.linalg.vector_norm(t, dim=-1).clamp_min(1e-12) for t in (q, k))  # (B,h,c)
         cosine = scores / (q_norm.unsqueeze(-1) * k_norm.unsqueeze(-2))
@@ -179,14 +186,13 @@ class Restormer(Network):
         self.in_channels, self.out_channels = in_channels, out_channels
 
         def stage(level: int, width: int, count: int) -> nn.Sequential:
-            arguments = {
-                "channels": width,
-                "heads": heads[level],
-                "expansion": expansion,
-                "bias": bias,
-                "norm": norm,
-            }
-            return nn.Sequential(*(TransformerBlock(**arguments) for _ in range(count)))
+            blocks = (
+                TransformerBlock(
+                    channels=width, heads=heads[level], expansion=expansion, bias=bias, norm=norm
+                )
+                for _ in range(count)
+            )
+            return nn.Sequential(*blocks)
 
         c = channels
         self.patch_embed = _PatchEmbed(in_channels=in_channels, channels=c)
@@ -225,6 +231,38 @@ class Restormer(Network):
         if self.skip_conv is not None:
             return self.output(to_channels_first(y + pointwise(self.skip_conv, embedded)))
         return self.output(to_channels_first(y)) + x
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's."""
+        stages = ["encoder_level1", "encoder_level2", "encoder_level3", "latent"]
+        if "patch_embed.proj.weight" not in state or not all(
+            f"{s}.0.attn.temperature" in state for s in stages
+        ):
+            return None
+        channels, in_channels = state["patch_embed.proj.weight"].shape[:2]
+        hidden = [state[f"{stage}.0.ffn.project_out.weight"].shape[1] for stage in stages]
+        return {
+            "in_channels": in_channels,
+            "out_channels": state["output.weight"].shape[0],
+            "channels": channels,
+            "blocks": [count_children(state, stage) for stage in stages],
+            "refinement_blocks": count_children(state, "refinement"),
+            "heads": [state[f"{stage}.0.attn.temperature"].shape[0] for stage in stages],
+            "expansion": _shortest_factor([channels * 2**level for level in range(4)], hidden),
+            "bias": "latent.0.attn.qkv.bias" in state,
+            "norm": "WithBias" if "latent.0.norm1.body.bias" in state else "BiasFree",
+            "dual_pixel": "skip_conv.weight" in state,
+        }
+
+
+def _shortest_factor(widths: Sequence[int], hidden: Sequence[int]) -> float:
+    """The number of fewest decimals by which all `widths`, rounded down after multiplying, give `hidden`."""
+    low = max(h / w for w, h in zip(widths, hidden, strict=True))
+    high = min((h + 1) / w for w, h in zip(widths, hidden, strict=True))
+    rounded = (math.ceil(low * 10**decimals) / 10**decimals for decimals in range(9))
+    return next((factor for factor in rounded if factor < high), low)
 
 
 def _check(

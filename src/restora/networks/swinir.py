@@ -13,125 +13,34 @@ Legend: B samples, C channels, H height, W width, s scale, w window side, n wind
 heads.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar, Literal, get_args
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import DIV2K_MEAN, PixelShuffleUpsampler, conv3x3
-from restora.networks.channels_last import LayerNorm, Linear, convolve, to_channels_first, to_channels_last
-from restora.networks.windows import (
-    attend,
-    drop_path,
-    from_windows,
-    relative_position_bias,
-    relative_position_index,
-    shift,
-    shifted_window_mask,
-    to_windows,
+from restora.networks.blocks import (
+    DIV2K_MEAN,
+    PixelShuffleUpsampler,
+    conv3x3,
+    count_children,
+    upsampler_scale,
 )
+from restora.networks.channels_last import LayerNorm, to_channels_first, to_channels_last
+from restora.networks.swin_blocks import (
+    Connection,
+    PatchEmbed,
+    ResidualGroup,
+    SwinBlock,
+    initialise_linear,
+    residual_convolution,
+)
+from restora.networks.windows import relative_position_index, shifted_window_mask
 
 Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
-Connection = Literal["1conv", "3conv"]
-
-
-class WindowAttention(nn.Module):
-    """Multi-head attention inside windows with relative position bias: (B*n,N,C) -> same."""
-
-    def __init__(self, *, channels: int, heads: int, window: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        self.qkv = Linear(channels, 3 * channels)
-        self.proj = Linear(channels, channels)
-        nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
-
-    def forward(self, windows: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
-        q, k, v = self.qkv(windows).chunk(3, dim=-1)
-        bias = relative_position_bias(self.relative_position_bias_table, index)  # (h,N,N)
-        return self.proj(attend(q, k, v, heads=self.heads, bias=bias, mask=mask))
-
-
-class Mlp(nn.Module):
-    """Two linear layers with a GELU between, at every position."""
-
-    def __init__(self, *, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = Linear(channels, hidden)
-        self.fc2 = Linear(hidden, channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
-
-
-class SwinBlock(nn.Module):
-    """Window attention and MLP, each normalised before and added to its input: (B,H,W,C) -> same."""
-
-    def __init__(
-        self, *, channels: int, heads: int, window: int, shift_by: int, mlp_ratio: float, drop: float
-    ) -> None:
-        super().__init__()
-        self.window, self.shift_by, self.drop = window, shift_by, drop
-        self.norm1 = LayerNorm(channels)
-        self.attn = WindowAttention(channels=channels, heads=heads, window=window)
-        self.norm2 = LayerNorm(channels)
-        self.mlp = Mlp(channels=channels, hidden=int(channels * mlp_ratio))
-
-    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        height, width = x_BHWC.shape[1:3]
-        windows = to_windows(shift(self.norm1(x_BHWC), self.shift_by), self.window)  # (B*n,N,C)
-        windows = self.attn(windows, index, mask if self.shift_by else None)
-        attended = shift(from_windows(windows, self.window, height, width), -self.shift_by)
-        x_BHWC = x_BHWC + drop_path(attended, self.drop, self.training)
-        return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop, self.training)
-
-
-class _Blocks(nn.Module):
-    """The blocks of a group, a level down because the checkpoints keep them there."""
-
-    def __init__(self, blocks: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
-
-
-class ResidualGroup(nn.Module):
-    """Residual Swin transformer block (RSTB, section 3.2): blocks, a convolution, and the input added."""
-
-    def __init__(self, blocks: Sequence[nn.Module], *, channels: int, connection: Connection) -> None:
-        super().__init__()
-        self.residual_group = _Blocks(blocks)
-        self.conv = residual_convolution(channels, connection)
-
-    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor) -> Tensor:
-        y = x_BHWC
-        for block in self.residual_group.blocks:
-            y = block(y, index, mask)
-        return x_BHWC + convolve(self.conv, y)
-
-
-class _PatchEmbed(nn.Module):
-    """Holds the norm of the embedded pixels under its published name."""
-
-    def __init__(self, *, channels: int) -> None:
-        super().__init__()
-        self.norm = LayerNorm(channels)
-
-
-def residual_convolution(channels: int, connection: Connection) -> nn.Module:
-    """The convolution that closes a group: one, or three through a quarter of the channels (SwinIR-L)."""
-    if connection == "1conv":
-        return conv3x3(channels, channels)
-    quarter = channels // 4
-    return nn.Sequential(
-        conv3x3(channels, quarter),
-        nn.LeakyReLU(0.2, inplace=True),
-        nn.Conv2d(quarter, quarter, 1),
-        nn.LeakyReLU(0.2, inplace=True),
-        conv3x3(quarter, channels),
-    )
 
 
 class SwinIR(Network):
@@ -182,7 +91,7 @@ class SwinIR(Network):
         self.register_buffer("relative_positions", relative_position_index(window), persistent=False)
 
         self.conv_first = conv3x3(in_channels, channels)
-        self.patch_embed = _PatchEmbed(channels=channels)
+        self.patch_embed = PatchEmbed(channels=channels)
         drops = torch.linspace(0, drop_path, sum(depths)).tolist()
         self.layers = nn.ModuleList()
         for depth, count in zip(depths, heads, strict=True):
@@ -261,13 +170,51 @@ class SwinIR(Network):
                     state[f"{name}.attn_mask"] = mask
         return state
 
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
 
-def initialise_linear(module: nn.Module) -> None:
-    """Swin's initialisation: linear layers from a normal of deviation 0.02 cut at 2, without bias."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+        `value_range` is not in the weights: only the published JPEG networks have windows of 7, and 255.
+        """
+        first = "layers.0.residual_group.blocks.0"
+        if "conv_first.weight" not in state or f"{first}.attn.qkv.weight" not in state:
+            return None
+        if f"{first}.conv_block.cab.0.weight" in state:
+            return None  # HAT
+        channels, in_channels = state["conv_first.weight"].shape[:2]
+        groups = [f"layers.{i}.residual_group.blocks" for i in range(count_children(state, "layers"))]
+        tables = [state[f"{group}.0.attn.relative_position_bias_table"].shape for group in groups]
+        window = (math.isqrt(tables[0][0]) + 1) // 2
+        told = {
+            "in_channels": in_channels,
+            "channels": channels,
+            "depths": [count_children(state, group) for group in groups],
+            "heads": [heads for _, heads in tables],
+            "window": window,
+            "mlp_ratio": state[f"{first}.mlp.fc1.weight"].shape[0] / channels,
+            "connection": "1conv" if "conv_after_body.weight" in state else "3conv",
+            "value_range": 255.0 if window == 7 else 1.0,
+        }
+        mask = state.get("layers.0.residual_group.blocks.1.attn_mask")
+        if mask is not None:
+            told["image_size"] = math.isqrt(mask.shape[0]) * window
+        return told | _told_by_the_head(state)
+
+
+def _told_by_the_head(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """upsampler, scale and head_channels of a state dict."""
+    if "conv_before_upsample.0.weight" not in state:
+        if "upsample.0.weight" not in state:
+            return {"upsampler": "none", "scale": 1}
+        ratio = state["upsample.0.weight"].shape[0] // state["conv_first.weight"].shape[1]
+        return {"upsampler": "pixelshuffledirect", "scale": math.isqrt(ratio)}
+    width = state["conv_before_upsample.0.weight"].shape[0]
+    if "conv_up1.weight" in state:
+        steps = sum(f"conv_up{step}.weight" in state for step in (1, 2, 3))
+        return {"upsampler": "nearest+conv", "scale": 2**steps, "head_channels": width}
+    scale = upsampler_scale(state, "upsample", width)
+    return {"upsampler": "pixelshuffle", "scale": scale, "head_channels": width}
 
 
 def _check(

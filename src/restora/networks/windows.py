@@ -23,14 +23,16 @@ MASKED = -100.0
 
 def to_windows(x_BHWC: Tensor, size: int) -> Tensor:
     """(B,H,W,C) with H and W multiples of `size` -> (B*n,N,C), windows of a photo row by row."""
-    x = x_BHWC.unflatten(2, (-1, size)).unflatten(1, (-1, size))  # (B,H/w,w,W/w,w,C)
-    return x.transpose(2, 3).flatten(3, 4).flatten(0, 2)
+    batch, height, width, channels = x_BHWC.shape
+    x = x_BHWC.view(batch, height // size, size, width // size, size, channels)
+    return x.transpose(2, 3).reshape(-1, size * size, channels)
 
 
 def from_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
     """(B*n,N,C) -> (B,H,W,C), the inverse of `to_windows`."""
-    x = windows.unflatten(1, (size, size)).unflatten(0, (-1, height // size, width // size))
-    return x.transpose(2, 3).flatten(3, 4).flatten(1, 2)
+    channels = windows.shape[-1]
+    x = windows.view(-1, height // size, width // size, size, size, channels)
+    return x.transpose(2, 3).reshape(-1, height, width, channels)
 
 
 def shift(x_BHWC: Tensor, by: int) -> Tensor:
@@ -73,7 +75,7 @@ def relative_position_index(size: int, *, looked_at: int | None = None) -> Tenso
 
 def relative_position_bias(table: Tensor, index: Tensor) -> Tensor:
     """Table (rows,h) and index (N,M) -> (h,N,M)."""
-    return table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
+    return table[index].permute(2, 0, 1)
 
 
 def attend(
@@ -86,7 +88,7 @@ def attend(
     width = q.shape[-1] // heads
     q, k, v = (_split_heads(t, heads) for t in (q, k, v))  # (B*n,h,N or M,D), D = d filled up with zeros
     if q.device.type == "cpu" and torch.is_grad_enabled():
-        y = _InPlaceAttention.apply(q, k, v, bias.to(q.dtype), mask, width**-0.5)
+        y: Tensor = _InPlaceAttention.apply(q, k, v, bias.to(q.dtype), mask, width**-0.5)  # type: ignore[no-untyped-call]
     else:
         bias = (bias[None] if mask is None else bias + mask[:, None]).to(q.dtype)  # (1 or n,h,N,M)
         if mask is not None:
@@ -101,7 +103,7 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
     Matrix products of 10 channels, SwinIR's lightweight width, run at half the speed of 16 on a CPU, and a
     GPU's fused attention refuses what is no multiple of 8; zeros change neither products nor results.
     """
-    x = x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    x = x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
     return F.pad(x, (0, -x.shape[-1] % 8)) if x.shape[-1] % 8 else x.contiguous()
 
 
@@ -120,7 +122,7 @@ class _InPlaceAttention(torch.autograd.Function):
     ) -> Tensor:
         scores = torch.matmul(q, k.transpose(-2, -1)).mul_(scale).add_(bias)  # (B*n,h,N,M)
         if mask is not None:
-            scores.unflatten(0, (-1, mask.shape[0])).add_(mask[:, None])
+            scores.view(-1, mask.shape[0], *scores.shape[1:]).add_(mask[:, None])
         attention = torch.softmax(scores, dim=-1, out=scores)
         y = attention @ v
         ctx.save_for_backward(q, k, v, attention, y)
