@@ -13,10 +13,13 @@ from restora.training.allocator import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-for step in range(12):
-    if step == 2:
+x = torch.ones(6_000_000)  # 24 MB
+for step in range(6):
+    if step == 3:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    torch.ones(12_000_000)  # 48 MB
+    y = x + 1
+    for _ in range(4):
+        y = y * 2
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
 
