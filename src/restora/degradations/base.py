@@ -11,7 +11,7 @@ Legend: B samples, C channels, H height, W width, s scale, K condition channels.
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from torch import Tensor
 from restora.degradations.keyed import KeyedGenerator
 
 Shape: TypeAlias = tuple[int, int, int, int]
-Params: TypeAlias = Mapping[str, "Tensor | Params"]
+Params: TypeAlias = Mapping[str, Any]
+"""Tensors whose first axis is B; for a composition, the params of its stages by name."""
 
 
 class Degraded(NamedTuple):
@@ -54,7 +55,7 @@ class Degradation(ABC):
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         """The degraded photos, (B,C,H/s,W/s). No random numbers but those that `params` fixes."""
 
-    def condition(self, clean: Tensor, params: Params) -> Tensor | None:  # noqa: ARG002
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:
         """What a network may be told of the degradation: a map (B,K,H/s,W/s), or None.
 
         Reads the shape of `clean` and never its pixels: a condition must not tell what was lost.

@@ -6,15 +6,20 @@ adding or removing one stage leaves the numbers of the others as they were.
 Legend: B samples, C channels, H height, W width, s scale, K condition channels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.identity import Identity
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import per_sample
+
+Stage = TypeVar("Stage", bound=Degradation)
+Value = TypeVar("Value")
 
 
 class Chain(Degradation):
@@ -25,7 +30,7 @@ class Chain(Degradation):
     """
 
     def __init__(self, *, stages: Mapping[str, Degradation]) -> None:
-        self.stages = _named(stages)
+        self.stages = named(stages, Degradation)
         for stage in self.stages.values():
             self.scale *= stage.scale
         self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
@@ -61,29 +66,22 @@ class OneOf(Degradation):
     """Each sample goes through one stage, drawn with the given relative `weights` (equal by default).
 
     Every stage is computed for the whole batch and the drawn one selected: choosing samples by index would
-    have to wait for the device. Stages must agree in scale, and those that give a condition in its meaning;
-    for the samples of a stage without one, the condition reads "undamaged".
+    have to wait for the device. Stages must agree in scale. There is a condition if all stages give one of
+    the same meaning; `Identity` goes with any.
     """
 
     def __init__(
         self, *, stages: Mapping[str, Degradation], weights: Mapping[str, float] | None = None
     ) -> None:
-        self.stages = _named(stages)
-        self.weights = _probabilities(self.stages, weights)
+        self.stages = named(stages, Degradation)
+        self.weights = probabilities(self.stages, weights)
         self.scale = _agreed("scale", self.stages, {s.scale for s in self.stages.values()})
-        meanings = {s.undamaged for s in self.stages.values() if s.undamaged}
-        self.undamaged = _agreed("condition", self.stages, meanings) if meanings else ()
+        meanings = {s.undamaged for s in self.stages.values() if not isinstance(s, Identity)}
+        self.undamaged = next(iter(meanings)) if len(meanings) == 1 else ()
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        draw = generator.fork("choice").uniform()
-        choice = torch.zeros_like(draw, dtype=torch.int64)
-        reached = 0.0
-        for weight in self.weights[:-1]:
-            reached += weight
-            choice += draw >= reached
-        params: dict[str, Tensor | Params] = {"choice": choice}
-        params["stages"] = {name: s.sample(shape, generator.fork(name)) for name, s in self.stages.items()}
-        return params
+        stages = {name: stage.sample(shape, generator.fork(name)) for name, stage in self.stages.items()}
+        return {"choice": choose(self.weights, generator), "stages": stages}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         out: Tensor | None = None
@@ -139,27 +137,39 @@ def _undamaged_like(condition: Tensor, undamaged: tuple[float, ...]) -> Tensor:
     return out
 
 
-def _named(stages: Mapping[str, Degradation]) -> dict[str, Degradation]:
-    named = {str(name): stage for name, stage in stages.items()}
-    for name, stage in named.items():
-        if not isinstance(stage, Degradation):
-            raise ValueError(
-                f"stage {name!r} is no degradation but {type(stage).__name__}: give it a _target_"
-            )
-    if not named:
+def choose(weights: Sequence[float], generator: KeyedGenerator) -> Tensor:
+    """An index per sample, int64 (B,), drawn with these probabilities."""
+    draw = generator.fork("choice").uniform()
+    choice = torch.zeros_like(draw, dtype=torch.int64)
+    reached = 0.0
+    for weight in weights[:-1]:
+        reached += weight
+        choice += draw >= reached
+    return choice
+
+
+def named(stages: Mapping[str, Stage], kind: type[Stage]) -> dict[str, Stage]:
+    """The stages of a composition by name, each checked to be of the kind that it can take."""
+    checked = {str(name): stage for name, stage in stages.items()}
+    for name, stage in checked.items():
+        if not isinstance(stage, kind):
+            raise ValueError(f"stage {name!r} is no {kind.__name__} but {type(stage).__name__}")
+    if not checked:
         raise ValueError("a composition needs at least one stage")
-    return named
+    return checked
 
 
-def _probabilities(stages: Mapping[str, Degradation], weights: Mapping[str, float] | None) -> list[float]:
-    weights = dict.fromkeys(stages, 1.0) if weights is None else dict(weights)
-    if set(weights) != set(stages) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise ValueError(f"weights are numbers >= 0, one for each of {', '.join(stages)}; got {weights}")
+def probabilities(stages: Iterable[str], weights: Mapping[str, float] | None) -> list[float]:
+    """Relative weights, one per stage, scaled to sum to one; equal ones if there are none."""
+    names = list(stages)
+    weights = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
+    if set(weights) != set(names) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise ValueError(f"weights are numbers >= 0, one for each of {', '.join(names)}; got {weights}")
     total = sum(weights.values())
-    return [weights[name] / total for name in stages]
+    return [weights[name] / total for name in names]
 
 
-def _agreed(what: str, stages: Mapping[str, Degradation], values: set) -> object:
+def _agreed(what: str, stages: Iterable[str], values: set[Value]) -> Value:
     if len(values) != 1:
         raise ValueError(f"the stages {', '.join(stages)} must agree in {what}, got {values}")
-    return values.pop()
+    return next(iter(values))

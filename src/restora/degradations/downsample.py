@@ -25,14 +25,14 @@ class Downsample(Degradation):
         self.factor, self.kernel, self.round_8bit, self.restore_size = scale, kernel, round_8bit, restore_size
         self.scale = 1 if restore_size else scale
 
-    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:  # noqa: ARG002
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         if shape[-2] % self.factor or shape[-1] % self.factor:
             raise ValueError(
                 f"{shape[-2]}x{shape[-1]} is not a multiple of {self.factor}: crop the photos first"
             )
         return {}
 
-    def apply(self, clean: Tensor, params: Params) -> Tensor:  # noqa: ARG002
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
         height, width = clean.shape[-2:]
         small = resize(clean, height // self.factor, width // self.factor, kernel=self.kernel)
         if self.round_8bit:

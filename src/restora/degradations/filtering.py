@@ -7,9 +7,15 @@ from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
+from kornia.filters import filter2d, filter2d_separable
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params
+
+_DIRECT_UP_TO = 25
+"""Kernel side from which a product of spectra is faster: 16x3x128x128 on a CPU core, 21 taps 10 ms directly
+and 20 by spectrum, 31 taps 24 and 17.
+"""
 
 
 def pad_mirrored(x: Tensor, radius: int) -> Tensor:
@@ -21,17 +27,49 @@ def pad_mirrored(x: Tensor, radius: int) -> Tensor:
 
 
 def filter_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
-    """Convolves sample b of (B,C,H,W) with kernel b of (B,k,k), k odd, mirrored borders: one grouped
-    convolution.
+    """Convolves sample b of (B,C,H,W) with kernel b of (B,k,k), k odd, with mirrored borders.
+
+    Small kernels take one grouped convolution, large ones a product of spectra.
     """
-    batch, channels, height, width = x.shape
-    side = kernels.shape[-1]
-    padded = pad_mirrored(x, side // 2)
-    weight = (
-        kernels.flip(-2, -1)[:, None].expand(-1, channels, -1, -1).reshape(batch * channels, 1, side, side)
-    )
-    y = F.conv2d(padded.reshape(1, batch * channels, *padded.shape[-2:]), weight, groups=batch * channels)
-    return y.view(batch, channels, height, width)
+    padded = pad_mirrored(x, kernels.shape[-1] // 2)
+    if kernels.shape[-1] > _DIRECT_UP_TO:
+        return _by_spectrum(padded, kernels)
+    padded, alone = _in_company(padded)
+    return filter2d(padded, kernels, padding="valid", behaviour="conv")[:, :alone]
+
+
+def filter_separably(padded: Tensor, taps: Tensor) -> Tensor:
+    """Filters the rows and the columns of (B,C,H+k-1,W+k-1) with taps (B,k) or, for all samples, (1,k)."""
+    padded, alone = _in_company(padded)
+    return filter2d_separable(padded, taps, taps, padding="valid")[:, :alone]
+
+
+def _in_company(x: Tensor) -> tuple[Tensor, int]:
+    """A lone plane twice, and how many channels to keep: oneDNN convolves one group by another algorithm,
+    which differs in the last bit, so that a grey photo alone would not be the same as in a batch.
+    """
+    channels = x.shape[1]
+    return (x.expand(-1, 2, -1, -1) if x.shape[0] * channels == 1 else x), channels
+
+
+def _by_spectrum(padded: Tensor, kernels: Tensor) -> Tensor:
+    """The part of a circular convolution that does not wrap around: (B,C,H+k-1,W+k-1) -> (B,C,H,W)."""
+    reach = kernels.shape[-1] - 1
+    size = [_fast_length(n) for n in padded.shape[-2:]]
+    spectrum = torch.fft.rfft2(padded, s=size).mul_(torch.fft.rfft2(kernels, s=size)[:, None])
+    return torch.fft.irfft2(spectrum, s=size)[..., reach : padded.shape[-2], reach : padded.shape[-1]]
+
+
+def _fast_length(n: int) -> int:
+    """The next even length without prime factors above 5."""
+    while True:
+        rest = n
+        for prime in (2, 3, 5):
+            while rest % prime == 0:
+                rest //= prime
+        if rest == 1 and n % 2 == 0:
+            return n
+        n += 1
 
 
 def normalised(kernels: Tensor) -> Tensor:

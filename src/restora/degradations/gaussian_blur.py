@@ -2,10 +2,11 @@
 
 import math
 
-from kornia.filters import filter2d_separable, get_gaussian_kernel1d
+from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.filtering import filter_separably, pad_mirrored
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import Range, as_range
 
@@ -23,10 +24,9 @@ class GaussianBlur(Degradation):
         self.sigma = as_range("sigma", sigma, least=0)
         self.radius = math.ceil(4 * self.sigma[1])
 
-    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:  # noqa: ARG002
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {"sigma": generator.uniform((), *self.sigma)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        kernel = get_gaussian_kernel1d(2 * self.radius + 1, params["sigma"][:, None])
-        reach = min(clean.shape[-2:]) > self.radius
-        return filter2d_separable(clean, kernel, kernel, "reflect" if reach else "replicate")
+        taps = get_gaussian_kernel1d(2 * self.radius + 1, params["sigma"][:, None])
+        return filter_separably(pad_mirrored(clean, self.radius), taps)

@@ -19,7 +19,7 @@ class GaussianNoise(Degradation):
     def __init__(self, *, sigma: Range) -> None:
         self.sigma = as_range("sigma", sigma, least=0)
 
-    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:  # noqa: ARG002
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {"sigma": generator.uniform((), *self.sigma) / 255, "key": generator.next_keys()}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:

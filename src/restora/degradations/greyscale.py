@@ -17,12 +17,12 @@ class Greyscale(Degradation):
             raise ValueError(f"channels of a greyscale photo are 1 or 3, got {channels}")
         self.channels = channels
 
-    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:  # noqa: ARG002
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         if shape[1] != 3:
             raise ValueError(
                 f"greyscale needs colour photos (3 channels), got {shape[1]}: set data to colour"
             )
         return {}
 
-    def apply(self, clean: Tensor, params: Params) -> Tensor:  # noqa: ARG002
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
         return rgb_to_grayscale(clean).repeat(1, self.channels, 1, 1)

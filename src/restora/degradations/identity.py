@@ -9,8 +9,8 @@ from restora.degradations.keyed import KeyedGenerator
 class Identity(Degradation):
     """Gives the clean photos back."""
 
-    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:  # noqa: ARG002
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {}
 
-    def apply(self, clean: Tensor, params: Params) -> Tensor:  # noqa: ARG002
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
         return clean

@@ -25,7 +25,7 @@ class MotionBlur(KernelBlur):
         self.angle = as_range("angle", angle)
         self.radius = math.ceil(max(self.length[1] - 1, 0) / 2)
 
-    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:  # noqa: ARG002
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {"length": generator.uniform((), *self.length), "angle": generator.uniform((), *self.angle)}
 
     def kernels(self, params: Params) -> Tensor:

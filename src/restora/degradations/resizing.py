@@ -56,14 +56,18 @@ def matrix(n: int, m: int, kernel: Kernel, antialias: bool, device: torch.device
     return (folded / folded.sum(1, keepdim=True)).float().to(device)
 
 
-def profile(kernel: Kernel, distance: Tensor) -> Tensor:
-    """The interpolation kernel at a distance in pixels of the coarser grid."""
+def profile(kernel: Kernel, distance: Tensor, a: float = -0.5) -> Tensor:
+    """The bilinear or bicubic kernel at a distance in pixels of the coarser grid; `a` is the cubic's slope
+    at 1.
+
+    -1/2 is MATLAB's and Pillow's, -3/4 OpenCV's and torch's.
+    """
     t = distance.abs()
     if kernel == "bilinear":
         return (1 - t).clamp_(min=0)
-    # Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 15, a = -1/2
-    near = (1.5 * t - 2.5) * t * t + 1
-    far = ((-0.5 * t + 2.5) * t - 4) * t + 2
+    # Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 4, 7 and 8
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
     return torch.where(t <= 1, near, far) * (t < 2)
 
 

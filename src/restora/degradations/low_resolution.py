@@ -1,0 +1,36 @@
+"""Detail lost by resizing there and back, at the size of the photo."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.keyed import KeyedGenerator
+from restora.degradations.parameters import Range, as_range
+from restora.degradations.varying_resizing import apply_matrices, reduction_matrices
+
+
+class LowResolution(Degradation):
+    """The photo reduced by `factor`, a number or a range per sample, and enlarged again by bicubic
+    interpolation.
+
+    Reduction and enlargement of one side are one matrix, so samples of different factors go in one batch.
+    The factor is drawn log-uniformly; the reduction is anti-aliased.
+    """
+
+    def __init__(self, *, factor: Range) -> None:
+        low, high = as_range("factor", factor, least=1)
+        self.log_factor = (math.log(low), math.log(high))
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        return {"factor": generator.uniform((), *self.log_factor).exp()}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        rows, columns = (self._there_and_back(n, params["factor"]) for n in clean.shape[-2:])
+        return apply_matrices(clean, rows, columns)
+
+    def _there_and_back(self, n: int, factor: Tensor) -> Tensor:
+        small = (n / factor).round_().clamp_(min=1)
+        full = torch.full_like(small, n)
+        return reduction_matrices(n, n, full, small) @ reduction_matrices(n, n, small, full)

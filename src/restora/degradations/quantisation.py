@@ -1,0 +1,25 @@
+"""Too few grey levels: banding."""
+
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.keyed import KeyedGenerator
+from restora.degradations.parameters import Range, as_range, per_sample
+
+
+class Quantisation(Degradation):
+    """Every channel is clipped to [0,1] and rounded to `levels` equally spaced values, a whole number or a
+    range.
+
+    256 levels store a photo in 8 bits: the end of a chain whose noise left the interval.
+    """
+
+    def __init__(self, *, levels: Range) -> None:
+        self.levels = tuple(int(n) for n in as_range("levels", levels, least=2, most=65536))
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        return {"levels": generator.integers(self.levels[0], self.levels[1] + 1)}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        steps = per_sample(params["levels"].to(clean.dtype) - 1)
+        return clean.clamp(0, 1).mul_(steps).round_().div_(steps)

@@ -1,0 +1,186 @@
+"""Real-ESRGAN's degradation: blur, resize, noise and JPEG, twice, with ringing at the end.
+
+Wang et al., "Real-ESRGAN: training real-world blind super-resolution with pure synthetic data", ICCVW 2021.
+Their code draws one resize per batch and keeps a queue of 180 pairs to mix batches again; here every sample
+has sizes of its own on a shared canvas (`varying_resizing`), so a batch is as mixed as it can be and depends
+on nothing before it. What lies beyond a sample's size is its repeated edge, and takes noise and JPEG like
+the rest.
+
+Legend: B samples, C channels, H height, W width, s scale.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from kornia.color import rgb_to_grayscale
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.composition import choose
+from restora.degradations.filtering import KernelBlur, filter_per_sample
+from restora.degradations.jpeg import jpeg
+from restora.degradations.keyed import KeyedGenerator
+from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.poisson import poisson_from
+from restora.degradations.sharpening import unsharp_mask
+from restora.degradations.varying_resizing import apply_matrices, interpolation_matrices
+
+
+class Order:
+    """The settings of one of the two rounds.
+
+    `blur` is applied with `blur_probability`. `resize` holds the relative chances of enlarging, reducing and
+    keeping, and `resize_range` how far, as factors; the interpolation is area, bilinear or bicubic with
+    equal chance. Noise is Gaussian with `gaussian_probability` (`sigma` on the 8-bit scale), else Poisson of
+    as many photons at white as there are 8-bit values in the photo (rounded up to a power of two), times
+    `poisson_strength`; it is the same in all channels with `grey_probability`. `quality` is libjpeg's.
+    """
+
+    def __init__(
+        self,
+        *,
+        blur: KernelBlur,
+        blur_probability: float,
+        resize: Sequence[float],
+        resize_range: Range,
+        gaussian_probability: float,
+        sigma: Range,
+        poisson_strength: Range,
+        grey_probability: float,
+        quality: Range,
+    ) -> None:
+        self.blur, self.blur_probability = blur, blur_probability
+        if len(resize) != 3 or min(resize) < 0 or sum(resize) <= 0:
+            raise ValueError(f"resize holds three chances, of enlarging, reducing and keeping; got {resize}")
+        self.resize = [chance / sum(resize) for chance in resize]
+        self.resize_range = as_range("resize_range", resize_range, least=0.01, most=8)
+        if not self.resize_range[0] <= 1 <= self.resize_range[1]:
+            raise ValueError(f"resize_range must hold 1, got {resize_range}")
+        self.gaussian_probability, self.grey_probability = gaussian_probability, grey_probability
+        self.sigma = as_range("sigma", sigma, least=0)
+        self.poisson_strength = as_range("poisson_strength", poisson_strength, least=0)
+        self.quality = tuple(int(q) for q in as_range("quality", quality, least=1, most=100))
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        direction = choose(self.resize, generator.fork("direction"))
+        up = generator.uniform((), 1.0, self.resize_range[1])
+        down = generator.uniform((), self.resize_range[0], 1.0)
+        return {
+            "blur": self.blur.sample(shape, generator.fork("blur")),
+            "blurred": generator.uniform() < self.blur_probability,
+            "factor": torch.where(direction == 0, up, torch.where(direction == 1, down, 1.0)),
+            "mode": generator.integers(0, 3),
+            "gaussian": generator.uniform() < self.gaussian_probability,
+            "sigma": generator.uniform((), *self.sigma) / 255,
+            "strength": generator.uniform((), *self.poisson_strength),
+            "grey": generator.uniform() < self.grey_probability,
+            "quality": generator.integers(self.quality[0], self.quality[1] + 1),
+            "key": generator.next_keys(),
+        }
+
+    def blurred(self, x: Tensor, params: Params) -> Tensor:
+        return torch.where(
+            per_sample(params["blurred"]), filter_per_sample(x, self.blur.kernels(params["blur"])), x
+        )
+
+
+class SecondOrder(Degradation):
+    """Two rounds and a last resize to 1/s with a `ringing` filter, before or after the second JPEG with
+    equal chance.
+
+    `sharpen` degrades the photo after unsharp masking; the target stays as it is. The result is stored in 8
+    bits.
+    """
+
+    def __init__(
+        self,
+        *,
+        scale: int,
+        first: Order,
+        second: Order,
+        ringing: KernelBlur,
+        ringing_probability: float,
+        sharpen: bool = True,
+    ) -> None:
+        if scale < 1:
+            raise ValueError(f"scale is at least 1, got {scale}")
+        self.scale, self.first, self.second = scale, first, second
+        self.ringing, self.ringing_probability, self.sharpen = ringing, ringing_probability, sharpen
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        return {
+            "first": self.first.sample(shape, generator.fork("first")),
+            "second": self.second.sample(shape, generator.fork("second")),
+            "ringing": self.ringing.sample(shape, generator.fork("ringing")),
+            "rings": generator.uniform() < self.ringing_probability,
+            "mode": generator.integers(0, 3),
+            "jpeg_last": generator.uniform() < 0.5,
+        }
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        first, second = params["first"], params["second"]
+        height, width = clean.shape[-2:]
+        small = (height // self.scale, width // self.scale)
+        full = [torch.full_like(first["factor"], n) for n in (height, width)]
+        whole = [torch.full_like(first["factor"], n) for n in small]
+
+        x = self.first.blurred(unsharp_mask(clean) if self.sharpen else clean, first)
+        room = [int(n * self.first.resize_range[1]) for n in (height, width)]
+        x, sizes = _resized(x, full, [n * first["factor"] for n in full], room, first["mode"])
+        x = jpeg(noisy(x, first), first["quality"])
+
+        x = self.second.blurred(x, second)
+        room = [int(n * self.second.resize_range[1]) for n in small]
+        x, sizes = _resized(x, sizes, [n * second["factor"] for n in whole], room, second["mode"])
+        x = noisy(x, second)
+        jpeg_last = per_sample(params["jpeg_last"])
+        x = torch.where(jpeg_last, x, jpeg(x, second["quality"]))
+        x, _ = _resized(x, sizes, whole, list(small), params["mode"])
+        ringing = filter_per_sample(x, self.ringing.kernels(params["ringing"]))
+        x = torch.where(per_sample(params["rings"]), ringing, x).clamp_(0, 1)
+        x = torch.where(jpeg_last, jpeg(x, second["quality"]), x)
+        return x.mul_(255).round_().div_(255)
+
+
+def _resized(
+    x: Tensor, sizes: list[Tensor], targets: list[Tensor], room: list[int], mode: Tensor
+) -> tuple[Tensor, list[Tensor]]:
+    """Samples whose height and width are `sizes`, (B,) each, to `targets` rounded down, on a canvas of
+    `room`.
+    """
+    targets = [target.floor().clamp_(min=1) for target in targets]
+    rows, columns = (
+        interpolation_matrices(m, n, target, size, mode)
+        for m, n, target, size in zip(room, x.shape[-2:], targets, sizes, strict=True)
+    )
+    return apply_matrices(x, rows, columns), targets
+
+
+def noisy(x: Tensor, params: Params) -> Tensor:
+    """Gaussian or Poisson noise, coloured or grey, clipped to [0,1]. One normal draw serves both kinds."""
+    generator = KeyedGenerator(params["key"])
+    normal, uniform = generator.normal(x.shape[1:]), generator.uniform(x.shape[1:])
+    grey = per_sample(params["grey"])
+    # Poisson noise is that of the 8-bit photo; the grey kind is that of its luma, drawn for one channel
+    pixels = torch.where(grey, rgb_to_grayscale(x), x).mul_(255).round_().clamp_(0, 255)
+    photons = _power_of_two(_distinct(pixels))
+    rate = pixels.div_(255).mul_(per_sample(photons))
+    poisson_noise = (
+        poisson_from(rate, uniform, normal).sub_(rate).mul_(per_sample(params["strength"] / photons))
+    )
+    noise = torch.where(
+        per_sample(params["gaussian"]), normal.mul_(per_sample(params["sigma"])), poisson_noise
+    )
+    return torch.where(grey, noise[:, :1], noise).add_(x).clamp_(0, 1)
+
+
+def _distinct(pixels: Tensor) -> Tensor:
+    """How many of the values 0 to 255 occur in each sample: (B,C,H,W) -> (B,)."""
+    seen = torch.zeros(pixels.shape[0], 256, device=pixels.device)
+    return seen.scatter_(1, pixels.flatten(1).long(), 1.0).sum(1)
+
+
+def _power_of_two(count: Tensor) -> Tensor:
+    """The least power of two that is not below `count`, at most 256."""
+    below = count[:, None] > 2 ** torch.arange(8, device=count.device)
+    return torch.exp2(below.sum(1).float())
