@@ -13,7 +13,7 @@ from restora.training.allocator import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
-x = torch.ones(6_000_000)  # 24 MB
+x = torch.ones(12_000_000)  # 48 MB, above the size that glibc ever keeps
 for step in range(6):
     if step == 3:
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
