@@ -3,13 +3,15 @@ leaves them."""
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from PIL import Image
-from torch import nn
+from torch import Tensor, nn
 
+from restora.networks.base import Network
 from restora.networks.dncnn import DnCNN
 
 ARGUMENTS = {"in_channels": 3, "depth": 4, "channels": 8}
@@ -27,6 +29,27 @@ def tiny_network(seed: int = 0, **arguments: Any) -> DnCNN:
     last = [module for module in network.modules() if isinstance(module, nn.Conv2d)][-1]
     last.weight.data.mul_(0.1)
     return network.eval()
+
+
+class Strided(Network):
+    """Two strided stages and a skip: its output depends on where the photo's corner lies, unlike a plain
+    stack's."""
+
+    family: ClassVar[str] = "unet"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution")
+    in_channels = out_channels = 3
+    size_multiple = 4
+
+    def __init__(self, *, scale: int = 1) -> None:
+        super().__init__()
+        self.scale = scale
+        self.down = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 2, 2), nn.ReLU())
+        self.body = nn.Conv2d(16, 16, 3, padding=1)
+        self.up = nn.ConvTranspose2d(16, 3 * scale * scale, 4, 4)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        detail = F.pixel_shuffle(self.up(self.body(self.down(x))), self.scale)
+        return F.interpolate(x, scale_factor=self.scale) + 0.1 * detail
 
 
 def write_checkpoint(path: Path, network: nn.Module, /, **entries: Any) -> Path:

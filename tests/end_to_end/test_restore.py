@@ -14,6 +14,7 @@ from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_
 from restora.apps.export import main as export
 from restora.apps.restore import main as restore
 from restora.artifact.model_folder import load_model_folder
+from restora.artifact.restorer import Restorer
 from restora.networks.dncnn import FDnCNN
 
 
@@ -178,6 +179,64 @@ def test_noise_level_comes_from_the_user_or_the_training(level, photos, tmp_path
     if level == 25:
         assert (tmp_path / "default" / "a.png").read_bytes() == told["25"]
     assert "--sigma 25" in (model / "README.md").read_text() or level == 25
+
+
+@pytest.fixture
+def filler(tmp_path):
+    """A model that is told a mask, from its checkpoint's degradation alone."""
+    torch.manual_seed(0)
+    degradation = {"_target_": "restora.degradations.brush_strokes.BrushStrokes", "strokes": 4, "fill": 0.25}
+    checkpoint = write_checkpoint(
+        tmp_path / "filler.ckpt",
+        FDnCNN(**ARGUMENTS),
+        network={"class": "restora.networks.dncnn.FDnCNN", "arguments": ARGUMENTS},
+        task="inpaint",
+        degradation=degradation,
+    )
+    assert export([str(checkpoint), str(tmp_path / "filler"), "--no-onnx"]) == 0
+    return tmp_path / "filler"
+
+
+def test_lost_pixels_are_masked_as_in_training(filler, photos, tmp_path):
+    """What lies under the mask cannot matter, what lies beside it must."""
+    lost = np.zeros((60, 84), np.uint8)
+    lost[20:40, 30:60] = 255
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(lost).save(tmp_path / "masks" / "a.png")
+    outputs = []
+    for value in (0, 200):
+        damaged = photo()
+        damaged[lost > 0] = value
+        Image.fromarray(damaged).save(photos / "a.png")
+        for masks in ("masks", "masks/a.png"):
+            arguments = [str(filler), str(photos / "a.png"), str(tmp_path / f"out{len(outputs)}.png")]
+            assert restore([*arguments, "--mask", str(tmp_path / masks)]) == 0
+            outputs.append((tmp_path / f"out{len(outputs)}.png").read_bytes())
+    assert len(set(outputs)) == 1
+    restorer = Restorer.load(filler, device="cpu")
+    known = torch.from_numpy(lost == 0).float()[None, None]
+    x = torch.from_numpy(photo()).permute(2, 0, 1)[None].float() / 255
+    expected = restorer(x.where(known > 0, 0.25), known).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
+    with Image.open(tmp_path / "out0.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), expected)
+
+
+def test_masks_that_are_missing_or_of_another_size_are_named(filler, photos, tmp_path, capsys):
+    with pytest.raises(ValueError, match="give --mask PATH"):
+        restore([str(filler), str(photos), str(tmp_path / "out")])
+    (tmp_path / "masks").mkdir()
+    Image.new("L", (84, 60)).save(tmp_path / "masks" / "a.png")
+    Image.new("L", (5, 5)).save(tmp_path / "masks" / "b.png")
+    assert restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", str(tmp_path / "masks")]) == 1
+    assert files(tmp_path / "out") == ["a.png"]
+    errors = capsys.readouterr().err
+    assert "b.JPG: its mask is 5x5 pixels, the photo 84x60" in errors
+    assert "album/c.tif: has no mask" in errors
+
+
+def test_a_mask_for_a_model_that_takes_none_is_refused(model, photos, tmp_path):
+    with pytest.raises(ValueError, match="not told a mask"):
+        restore([str(model), str(photos), str(tmp_path / "out"), "--mask", str(photos)])
 
 
 def test_a_noise_level_for_a_model_that_takes_none_is_refused(model, photos, tmp_path):

@@ -25,11 +25,18 @@ LUMA = (0.299, 0.587, 0.114)
 """BT.601, full range."""
 
 
-def restore_photo(photo: Photo, restorer: Restorer, progress: Progress | None = None) -> Photo:
-    """The restored photo: same depth and metadata, H*s by W*s; alpha is kept, enlarged with the photo if s >
-    1."""
+def restore_photo(
+    photo: Photo, restorer: Restorer, *, lost: Photo | None = None, progress: Progress | None = None
+) -> Photo:
+    """The restored photo: same depth and metadata, H*s by W*s; alpha is kept, enlarged with the photo.
+
+    `lost` is a picture of the same size, white where the photo is lost, for models that are told a mask.
+    """
     x = torch.from_numpy(photo.pixels.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
-    y = _restore_planes(x, restorer, progress)
+    known = None if lost is None else _known(lost, photo)
+    if known is not None and restorer.description is not None and restorer.description.fill is not None:
+        x = x.where(known > 0, restorer.description.fill)
+    y = _restore_planes(x, known, restorer, progress)
     pixels = _quantised(y[0].permute(1, 2, 0), photo)
     alpha = photo.alpha
     if alpha is not None and restorer.scale > 1:
@@ -39,8 +46,17 @@ def restore_photo(photo: Photo, restorer: Restorer, progress: Progress | None = 
     return Photo(pixels, alpha, photo.metadata)
 
 
-def _restore_planes(x: Tensor, restorer: Restorer, progress: Progress | None) -> Tensor:
-    """(1,C,H,W) -> (1,C',H*s,W*s) by the table above."""
+def _known(lost: Photo, photo: Photo) -> Tensor:
+    """float32 (1,1,H,W): 1 where the mask is darker than middle grey, 0 elsewhere."""
+    if lost.pixels.shape[:2] != photo.pixels.shape[:2]:
+        sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (lost, photo)]
+        raise ValueError(f"its mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal")
+    grey = torch.from_numpy(lost.pixels.astype(np.float32)).mean(dim=2)
+    return (grey < lost.white / 2).float()[None, None]
+
+
+def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
+    """(1,C,H,W) and (1,1,H,W) or None -> (1,C',H*s,W*s) by the table above."""
     takes, gives = restorer.network.in_channels, restorer.network.out_channels
     colourises = restorer.description is not None and restorer.description.task == "colourise"
     channels = x.shape[1]
@@ -48,12 +64,14 @@ def _restore_planes(x: Tensor, restorer: Restorer, progress: Progress | None) ->
         raise ValueError(f"a model of {takes} to {gives} channels cannot be applied to grey or RGB photos")
     if colourises or gives > takes:
         luma = x if channels == 1 else (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
-        return restorer(luma.expand(-1, takes, -1, -1), progress=progress)
+        return restorer(luma.expand(-1, takes, -1, -1), known, progress=progress)
     if takes == 1:
-        return restorer(x.transpose(0, 1), progress=progress).transpose(0, 1)
+        planes = x.transpose(0, 1)  # (C,1,H,W)
+        told = None if known is None else known.expand(channels, -1, -1, -1)
+        return restorer(planes, told, progress=progress).transpose(0, 1)
     if channels == 1:
-        return restorer(x.expand(-1, 3, -1, -1), progress=progress).mean(1, keepdim=True)
-    return restorer(x, progress=progress)
+        return restorer(x.expand(-1, 3, -1, -1), known, progress=progress).mean(1, keepdim=True)
+    return restorer(x, known, progress=progress)
 
 
 def _quantised(values: Tensor, photo: Photo) -> Pixels:

@@ -261,14 +261,22 @@ def flat(config: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """Settings that are not the same in all runs: name -> value per run as text, "" where a run has none."""
-    settings = [flat(run.config) for run in runs]
+    """Settings that are not the same in all runs: name -> value per run as text, "" where a run has none.
+
+    Paths into the run's own folder count as equal.
+    """
+    settings = []
+    for run in runs:
+        own = str(run.config.get("run_dir") or run.folder)
+        settings.append(
+            {name: _as_text(value).replace(own, "RUN") for name, value in flat(run.config).items()}
+        )
     names = sorted({name for one in settings for name in one})
     found = {}
     for name in names:
-        values = [_as_text(one[name]) if name in one else "" for one in settings]
-        if len(set(values)) > 1 and name not in ("run_dir", "name", "output_dir"):
-            found[name] = values
+        across = [one.get(name, "") for one in settings]
+        if len(set(across)) > 1 and name not in ("name", "output_dir"):
+            found[name] = across
     return found
 
 

@@ -66,6 +66,12 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--sigma", type=float, metavar="LEVEL", help="noise level, 0 to 255, for models that are told it"
     )
+    made.add_argument(
+        "--mask",
+        metavar="PATH",
+        help="for models that fill in: a picture that is white where the photo is lost, or a folder of them "
+        "with the photos' names",
+    )
     existing = made.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace photos that OUTPUT has already")
     existing.add_argument(
@@ -83,7 +89,8 @@ def main(argv: Sequence[str]) -> int:
     if jobs:
         restorer = _load(options)
         started = time.perf_counter()
-        failures += run(jobs, restorer)
+        masks = None if options.mask is None else Masks(Path(options.mask))
+        failures += run(jobs, restorer, masks)
         seconds = time.perf_counter() - started
         done = len(jobs) - _failed(jobs, failures)
         print(f"restored {done} of {len(jobs)} photos in {seconds:.1f} s: {output}")
@@ -115,14 +122,45 @@ def _load(options: argparse.Namespace) -> "Restorer":
         overlap=options.overlap,
         sigma=options.sigma,
     )
-    takes = restorer.network.condition_channels
-    if options.sigma is not None and takes != 1:
+    _check_told(restorer, options)
+    return restorer
+
+
+def _check_told(restorer: "Restorer", options: argparse.Namespace) -> None:
+    """Raises ValueError where the model and the options differ about what the model is told."""
+    assert restorer.description is not None
+    told = restorer.description.told
+    if told == "maps":
+        raise ValueError("this model is told maps that this command cannot make: use it from Python")
+    if options.sigma is not None and told != "noise level":
         raise ValueError("--sigma was given, but this model is not told a noise level: leave it out")
-    if takes and restorer.sigma is None:
+    if options.mask is not None and told != "mask":
+        raise ValueError("--mask was given, but this model is not told a mask: leave it out")
+    if options.mask is None and told == "mask":
+        raise ValueError("this model is told which pixels are lost: give --mask PATH")
+    if told == "noise level" and restorer.sigma is None:
         raise ValueError(
             "this model is told the noise level and was trained on more than one: give --sigma LEVEL"
         )
-    return restorer
+
+
+@dataclass(frozen=True)
+class Masks:
+    """The masks of the photos: one file for all of them, or a folder of the same tree."""
+
+    path: Path
+
+    def read(self, job: Job) -> "Photo":
+        """Raises ValueError where the photo has no mask."""
+        from restora.apps.photo_files import FORMATS, read_photo
+
+        if self.path.is_file():
+            return read_photo(self.path)
+        wanted = self.path / job.name
+        for candidate in (wanted, *(wanted.with_suffix(suffix) for suffix in FORMATS)):
+            if candidate.is_file():
+                return read_photo(candidate)
+        raise ValueError(f"has no mask {wanted.with_suffix('.png')}")
 
 
 def plan(source: Path, output: Path) -> tuple[list[Job], list[Failure], int]:
@@ -191,7 +229,7 @@ def _settle_existing(jobs: list[Job], *, overwrite: bool, skip: bool) -> list[Jo
     )
 
 
-def run(jobs: Sequence[Job], restorer: "Restorer") -> list[Failure]:
+def run(jobs: Sequence[Job], restorer: "Restorer", masks: Masks | None = None) -> list[Failure]:
     """Restore all jobs, showing the progress; returns those that failed, in order."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -225,11 +263,12 @@ def run(jobs: Sequence[Job], restorer: "Restorer") -> list[Failure]:
             if index + 1 < len(jobs):
                 reading = pool.submit(read_photo, jobs[index + 1].source)
 
-            def restore(current: "Future[Photo]" = current, index: int = index) -> "Photo":
+            def restore(job: Job = job, current: "Future[Photo]" = current, index: int = index) -> "Photo":
                 def show(done: int, total: int) -> None:
                     bar.update(task, completed=index + done / total)
 
-                return restore_photo(current.result(), restorer, show)
+                lost = None if masks is None else masks.read(job)
+                return restore_photo(current.result(), restorer, lost=lost, progress=show)
 
             restored = _guarded(job, restore, failures)
             if restored is not None:

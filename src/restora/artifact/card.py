@@ -36,11 +36,12 @@ def _head(model: ModelDescription) -> str:
     architecture = model.network["class"].rpartition(".")[2]
     enlarges = f", {model.scale} times as wide and high" if model.scale > 1 else ""
     takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (model.in_channels, model.out_channels))
-    told = (
-        f" Beside the photo it is told {model.condition_channels} condition channel(s): noise level or mask."
-        if model.condition_channels
-        else ""
-    )
+    told = {
+        "nothing": "",
+        "noise level": " It is told the noise level beside the photo.",
+        "mask": " It is told a mask beside the photo: 1 where a pixel is known, 0 where it is lost.",
+        "maps": f" It is told {model.condition_channels} maps beside the photo.",
+    }[model.told]
     return (
         f"# {model.name}\n\n"
         f"An image-restoration network that {TASKS.get(model.task, model.task)}: {architecture} "
@@ -80,16 +81,21 @@ def _scores(model: ModelDescription) -> str:
 
 
 def _use(model: ModelDescription, *, with_onnx: bool) -> str:
-    needs_level = model.condition_channels == 1 and model.sigma is None
-    level_option = " --sigma 25" if needs_level else ""
+    needs_level = model.told == "noise level" and model.sigma is None
+    option = " --sigma 25" if needs_level else " --mask masks/" if model.told == "mask" else ""
     level_argument = ", sigma=25" if needs_level else ""
+    given = {
+        "mask": "known = torch.ones(1, 1, *photo.shape[:2])  # 0 where the photo is lost\n",
+        "maps": f"maps = torch.zeros(1, {model.condition_channels}, *photo.shape[:2])  # see below\n",
+    }.get(model.told, "")
+    condition = f", {given.partition(' ')[0]}" if given else ""
     channels = "L" if model.in_channels == 1 else "RGB"
     text = f"""## Use
 
 From the command line, a photo or a folder of photos (run beside this folder, here called `model`):
 
 ```
-restora restore model photos/ restored/{level_option}
+restora restore model photos/ restored/{option}
 ```
 
 From Python, any size, tiled so that memory stays bounded:
@@ -102,7 +108,7 @@ from restora.artifact.restorer import Restorer
 
 restorer = Restorer.load("model"{level_argument})
 photo = np.atleast_3d(np.asarray(Image.open("photo.png").convert("{channels}"), dtype=np.float32)) / 255
-restored = restorer(torch.from_numpy(photo).permute(2, 0, 1)[None])  # (1,C,H,W) in [0,1]
+{given}restored = restorer(torch.from_numpy(photo).permute(2, 0, 1)[None]{condition})  # (1,C,H,W) in [0,1]
 pixels = restored[0].permute(1, 2, 0).mul(255).round().byte().squeeze(-1).numpy()
 Image.fromarray(pixels).save("restored.png")
 ```

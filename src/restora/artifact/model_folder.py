@@ -11,7 +11,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -22,6 +22,7 @@ from restora.networks.base import Network
 FORMAT = 1
 WEIGHTS, DESCRIPTION, ONNX, CARD = "weights.safetensors", "model.json", "model.onnx", "README.md"
 NETWORKS_PACKAGE = "restora.networks."
+DEGRADATIONS_PACKAGE = "restora.degradations."
 
 
 @dataclass(frozen=True)
@@ -59,21 +60,56 @@ class ModelDescription:
     def sigma(self) -> float | None:
         """The one noise level, on the 8-bit scale, that the model was trained at; None for a range or no
         noise."""
-        levels = list(_noise_levels(self.degradation))
-        return levels[0] if len(levels) == 1 else None
+        noises = [node for node in nodes(self.degradation) if _class_of(node).endswith(".GaussianNoise")]
+        levels = [node.get("sigma") for node in noises]
+        level = levels[0] if len(levels) == 1 else None
+        return float(level) if isinstance(level, int | float) else None
+
+    @property
+    def told(self) -> Literal["nothing", "noise level", "mask", "maps"]:
+        """What the network is told beside the photo: a noise level, a mask of known pixels, or several
+        maps."""
+        if self.condition_channels == 0:
+            return "nothing"
+        marks = [mark for node in nodes(self.degradation) for mark in _undamaged(_class_of(node))]
+        if self.condition_channels > 1 or len(set(marks)) > 1:
+            return "maps"
+        return "mask" if marks and marks[0] == 1 else "noise level"
+
+    @property
+    def fill(self) -> float | None:
+        """What lost pixels were replaced by in training, None where they kept some content."""
+        fills = [node["fill"] for node in nodes(self.degradation) if "fill" in node]
+        return float(fills[0]) if fills else None
 
 
-def _noise_levels(node: Any) -> Iterator[float | None]:
-    """Sigma of every Gaussian noise in a degradation's configuration, chains included; None for a range."""
-    if isinstance(node, Mapping):
-        if str(node.get("_target_", "")).endswith(".GaussianNoise"):
-            sigma = node.get("sigma")
-            yield float(sigma) if isinstance(sigma, int | float) else None
-        for value in node.values():
-            yield from _noise_levels(value)
-    elif isinstance(node, list | tuple):
-        for value in node:
-            yield from _noise_levels(value)
+def nodes(config: Any) -> Iterator[Mapping[str, Any]]:
+    """Every degradation in a degradation's configuration, the stages of chains included."""
+    if isinstance(config, Mapping):
+        if "_target_" in config:
+            yield config
+        for value in config.values():
+            yield from nodes(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from nodes(value)
+
+
+def _class_of(node: Mapping[str, Any]) -> str:
+    return str(node["_target_"])
+
+
+def _undamaged(class_name: str) -> tuple[float, ...]:
+    """What the condition of a degradation of this package reads at undamaged pixels; () where it has none."""
+    module, _, name = class_name.rpartition(".")
+    if not module.startswith(DEGRADATIONS_PACKAGE):
+        return ()
+    try:
+        found = getattr(importlib.import_module(module), name, None)
+    except ImportError:
+        return ()
+    marks = getattr(found, "undamaged", ())
+    return marks if isinstance(marks, tuple) else ()
 
 
 def read_description(folder: Path) -> ModelDescription:

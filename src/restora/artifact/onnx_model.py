@@ -98,7 +98,7 @@ def write_onnx(network: Network, path: Path, *, local_converter: tuple[int, int]
     least = max(network.size_multiple, 16, *(local_converter or ()))
     height, width = 3 * least + 1, 5 * least + 3
     example = [torch.rand(2, network.in_channels, height, width)]
-    sizes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height"), 3: torch.export.Dim("width")}
+    sizes = {0: "batch", 2: "height", 3: "width"}
     names = ["degraded"]
     if network.condition_channels:
         example.append(torch.rand(2, network.condition_channels, height, width))

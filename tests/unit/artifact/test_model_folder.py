@@ -5,7 +5,7 @@ import pickle
 
 import pytest
 import torch
-from run_folders import record, tiny_network, write_checkpoint, write_run
+from run_folders import Strided, record, tiny_network, write_checkpoint, write_run
 from safetensors.torch import load_file, save_file
 
 from restora.artifact.checkpoint import (
@@ -19,7 +19,6 @@ from restora.artifact.export import ParityError, export_model
 from restora.artifact.model_folder import ModelDescription, build_network, load_model_folder, load_weights
 from restora.artifact.onnx_model import OnnxModel, write_onnx
 from restora.networks.base import Network
-from restora.networks.nafnet import NAFNet
 
 
 @pytest.fixture(scope="session")
@@ -100,12 +99,12 @@ def test_onnx_graph_takes_any_batch_and_size(model):
         torch.testing.assert_close(torch.from_numpy(graph(x.numpy())), expected, atol=1e-4, rtol=0)
 
 
-def test_onnx_graph_pads_to_the_multiple_as_the_network_does(tmp_path):
-    """NAFNet at odd sizes and smaller than its multiple: padding is inside the graph."""
+@pytest.mark.parametrize("padding", ["reflect", "constant"])
+def test_onnx_graph_pads_to_the_multiple_as_the_network_does(padding, tmp_path, monkeypatch):
+    """At odd sizes and below the multiple: padding is inside the graph."""
+    monkeypatch.setattr(Strided, "padding", padding)
     torch.manual_seed(0)
-    network = NAFNet(width=4, encoder_blocks=[1, 1], middle_blocks=1, decoder_blocks=[1, 1]).eval()
-    for parameter in network.parameters():
-        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    network = Strided(scale=2).eval()
     write_onnx(network, tmp_path / "model.onnx")
     graph = OnnxModel(tmp_path / "model.onnx")
     for shape in ((1, 3, 16, 16), (2, 3, 17, 31), (1, 3, 3, 70), (1, 3, 1, 1)):
@@ -259,6 +258,29 @@ def test_noise_level_is_read_from_the_degradation(degradation, sigma):
         name="a", task="denoise", family="b", size_multiple=1, degradation=degradation, **common
     )
     assert described.sigma == sigma
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "told"),
+    [
+        ("gaussian_noise.GaussianNoise", 0, "nothing"),
+        ("gaussian_noise.GaussianNoise", 1, "noise level"),
+        ("random_rectangles.RandomRectangles", 1, "mask"),
+        ("brush_strokes.BrushStrokes", 1, "mask"),
+        ("brush_strokes.BrushStrokes", 2, "maps"),
+    ],
+)
+@pytest.mark.parametrize("chained", [False, True])
+def test_what_a_network_is_told_follows_from_its_degradation(name, channels, told, chained):
+    node = {"_target_": f"restora.degradations.{name}"}
+    if chained:
+        blur = {"_target_": "restora.degradations.gaussian_blur.GaussianBlur", "sigma": 2}
+        node = {"_target_": "restora.degradations.composition.Chain", "stages": {"blur": blur, "own": node}}
+    common = {"network": {}, "scale": 1, "in_channels": 3, "out_channels": 3, "size_multiple": 1}
+    described = ModelDescription(
+        name="a", task="b", family="c", condition_channels=channels, degradation=node, **common
+    )
+    assert described.told == told
 
 
 def test_opening_a_checkpoint_runs_none_of_its_code(tmp_path):

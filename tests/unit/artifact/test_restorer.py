@@ -1,39 +1,15 @@
 """The restorer computes what the network computes, at any size, tiled or not, and says what it cannot do."""
 
 from itertools import pairwise
-from typing import ClassVar
 
 import pytest
 import torch
-import torch.nn.functional as F
-from run_folders import photo, tiny_network
-from torch import Tensor, nn
+from run_folders import Strided, photo, tiny_network
+from torch import Tensor
 
 from restora.artifact.restorer import Restorer
 from restora.artifact.tiles import fade, grid, spans
-from restora.networks.base import Network
 from restora.networks.dncnn import FDnCNN
-
-
-class Strided(Network):
-    """Two strided stages and a skip: its output depends on where the photo's corner lies, unlike a plain
-    stack's."""
-
-    family: ClassVar[str] = "unet"
-    tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution")
-    in_channels = out_channels = 3
-    size_multiple = 4
-
-    def __init__(self, *, scale: int = 1) -> None:
-        super().__init__()
-        self.scale = scale
-        self.down = nn.Sequential(nn.Conv2d(3, 8, 2, 2), nn.ReLU(), nn.Conv2d(8, 16, 2, 2), nn.ReLU())
-        self.body = nn.Conv2d(16, 16, 3, padding=1)
-        self.up = nn.ConvTranspose2d(16, 3 * scale * scale, 4, 4)
-
-    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
-        detail = F.pixel_shuffle(self.up(self.body(self.down(x))), self.scale)
-        return F.interpolate(x, scale_factor=self.scale) + 0.1 * detail
 
 
 def strided(scale: int = 1) -> Strided:
