@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.networks.channels_last import layer_norm, pointwise
+from restora.networks.channels_last import autocast_enabled, layer_norm, pointwise
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K's training photos on the [0,1] scale, which EDSR and its descendants subtract."""
@@ -67,10 +67,7 @@ def he_initialise(module: nn.Module, *, scale: float = 1.0) -> None:
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """A context in which arithmetic keeps the dtype of its operands, for what bf16 is too coarse for."""
-    device = x.device.type
-    if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-        return torch.autocast(device, enabled=False)
-    return nullcontext()
+    return torch.autocast(x.device.type, enabled=False) if autocast_enabled(x) else nullcontext()
 
 
 class LayerNorm2d(nn.Module):

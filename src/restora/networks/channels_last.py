@@ -49,13 +49,19 @@ def convolve(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
     return to_channels_last(conv(to_channels_first(x_BHWC)))
 
 
+def autocast_enabled(x: Tensor) -> bool:
+    """Whether autocast is on where `x` is; never on the meta device, which knows none."""
+    device = x.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """Layer norm over the last axis in the dtype of `x`.
 
     Autocast would run it in float32 and return float32, which doubles the traffic of the residual stream; the
     kernel accumulates in float32 all the same.
     """
-    if x.dtype == weight.dtype or not torch.is_autocast_enabled(x.device.type):
+    if x.dtype == weight.dtype or not autocast_enabled(x):
         return F.layer_norm(x, weight.shape, weight, bias, eps)
     with torch.autocast(x.device.type, enabled=False):
         return F.layer_norm(x, weight.shape, weight.to(x.dtype), bias.to(x.dtype), eps)
@@ -103,7 +109,7 @@ class _BiasFreeLayerNorm(torch.autograd.Function):
 
 def bias_free_layer_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """Divides the last axis by its standard deviation and keeps its mean (Restormer's "BiasFree" norm)."""
-    if not torch.is_autocast_enabled(x.device.type):
+    if not autocast_enabled(x):
         return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-untyped-call]
     with torch.autocast(x.device.type, enabled=False):
         return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-untyped-call]

@@ -1,0 +1,224 @@
+"""What every file in conf/network promises: any size, gradient to every parameter, one answer, export and
+reload.
+
+The small twins are run; the networks of the papers' sizes are built on the meta device and counted. A new
+network is enrolled by its configuration.
+"""
+
+import inspect
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from restora.artifact.onnx_model import OnnxModel, write_onnx
+from restora.networks.base import Network
+from restora.networks.cost import count_macs, count_parameters
+from restora.networks.weights import load_weights
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "network"
+NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+SMALL = [name for name in NAMES if name.endswith("_small")]
+FULL = [name for name in NAMES if not name.endswith("_small")]
+FAMILIES = {"residual_cnn", "unet", "nafnet", "gan", "transformer"}
+TASKS = {"denoise", "super_resolution", "deblur", "jpeg", "inpaint", "colourise", "derain"}
+
+
+def node(name: str) -> dict[str, Any]:
+    return OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+
+
+def build(name: str, seed: int = 0) -> Network:
+    torch.manual_seed(seed)
+    return instantiate(node(name), _convert_="all")
+
+
+@cache
+def lively(name: str) -> Network:
+    """The network in evaluation mode, every parameter moved: zeros at the start would hide what depends
+    on them.
+    """
+    network = build(name).eval()
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            spread = parameter.std() if parameter.numel() > 1 else torch.tensor(0.0)
+            parameter.add_(torch.randn(parameter.shape, generator=generator) * (0.1 * spread + 0.02))
+    return network.requires_grad_(False)
+
+
+def inputs(network: Network, height: int, width: int, batch: int = 2) -> tuple[Tensor, Tensor | None]:
+    generator = torch.Generator().manual_seed(2)
+    x = torch.rand(batch, network.in_channels, height, width, generator=generator)
+    if not network.condition_channels:
+        return x, None
+    return x, torch.rand(batch, network.condition_channels, height, width, generator=generator)
+
+
+def same(a: Tensor, b: Tensor, tolerance: float = 1e-4) -> None:
+    scale = max(float(b.abs().max()), 1.0)
+    torch.testing.assert_close(a, b, atol=tolerance * scale, rtol=0)
+
+
+@pytest.fixture(params=SMALL)
+def small(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_configuration_spells_out_a_plain_constructor(name: str) -> None:
+    values = node(name)
+    cls = get_class(values.pop("_target_"))
+    parameters = inspect.signature(cls).parameters
+    assert issubclass(cls, Network)
+    assert cls.family in FAMILIES
+    assert cls.tasks
+    assert set(cls.tasks) <= TASKS
+    assert all(parameter.kind is parameter.KEYWORD_ONLY for parameter in parameters.values())
+    assert list(values) == list(parameters), "every argument, in the constructor's order, and no others"
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_size_network_has_a_small_twin_and_can_be_counted(name: str) -> None:
+    assert node(name)["_target_"] in {node(other)["_target_"] for other in SMALL}
+    with torch.device("meta"):
+        network = instantiate(node(name), _convert_="all")
+    assert count_parameters(network) > 1000
+    assert (count_macs(network, height=64, width=64) or 0) > 0
+
+
+def test_small_networks_are_small(small: str) -> None:
+    assert count_parameters(build(small)) < 800_000
+
+
+@pytest.mark.parametrize(
+    "size", [(1, 1), (5, 9), (23, 17), (32, 40)], ids=lambda size: f"{size[0]}x{size[1]}"
+)
+def test_any_size(small: str, size: tuple[int, int]) -> None:
+    network = lively(small)
+    x, condition = inputs(network, *size)
+    y = network(x, condition)
+    assert y.shape == (2, network.out_channels, size[0] * network.scale, size[1] * network.scale)
+    assert y.isfinite().all()
+    assert y.dtype == torch.float32
+
+
+def test_wrong_channels_are_refused_with_the_mend(small: str) -> None:
+    network = lively(small)
+    x, condition = inputs(network, 16, 16)
+    with pytest.raises(ValueError, match="channels"):
+        network(torch.cat((x, x), dim=1), condition)
+    if condition is not None:
+        with pytest.raises(ValueError, match="needs a condition"):
+            network(x)
+
+
+def test_gradient_reaches_every_parameter(small: str) -> None:
+    network = build(small).eval()
+    network.load_state_dict(lively(small).state_dict())
+    x, condition = inputs(network, 19, 24)
+    network(x, condition).square().mean().backward()
+    trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
+    without = [name for name, p in trained.items() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert trained
+    assert not without
+    assert all(p.grad.isfinite().all() for p in trained.values())
+
+
+def test_a_training_step_lowers_the_loss(small: str) -> None:
+    """In training mode, at the size of a crop: what the family's recipe starts from."""
+    network = build(small).train()
+    x, condition = inputs(network, 24, 24)
+    clean = torch.nn.functional.interpolate(x, scale_factor=network.scale)[:, :1]
+    optimiser = torch.optim.Adam(network.parameters(), lr=1e-4)
+    losses = []
+    for _ in range(3):
+        output = network(x, condition)
+        output = output[0] if isinstance(output, tuple | list) else output
+        loss = (output - clean).square().mean()
+        losses.append(loss.item())
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert losses[-1] < losses[0]
+
+
+def test_one_seed_gives_one_network_and_one_answer(small: str) -> None:
+    first, second = build(small).state_dict(), build(small).state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    network = lively(small)
+    x, condition = inputs(network, 17, 23)
+    together = network(x, condition)
+    assert torch.equal(network(x, condition), together)
+    for i in range(2):
+        alone = network(x[i : i + 1], None if condition is None else condition[i : i + 1])
+        same(alone, together[i : i + 1], 1e-5)
+
+
+def test_bf16_autocast_is_finite_and_close(small: str) -> None:
+    network = lively(small)
+    x, condition = inputs(network, 24, 24)
+    exact = network(x, condition)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = network(x, condition).float()
+    assert rounded.isfinite().all()
+    assert (rounded - exact).norm() < 0.05 * exact.norm()
+
+
+def test_channels_last_gives_the_same(small: str) -> None:
+    network = build(small).eval()
+    network.load_state_dict(lively(small).state_dict())
+    network.to(memory_format=torch.channels_last)
+    x, condition = inputs(network, 21, 18)
+    with torch.no_grad():
+        same(network(x.contiguous(memory_format=torch.channels_last), condition), lively(small)(x, condition))
+
+
+def compiled(network: Network, backend: str) -> Callable[..., Tensor]:
+    torch._dynamo.reset()
+    return torch.compile(network, backend=backend, fullgraph=True, dynamic=False)
+
+
+def test_compiles_without_a_graph_break(small: str) -> None:
+    network = lively(small)
+    x, condition = inputs(network, 24, 24)
+    same(compiled(network, "aot_eager")(x, condition), network(x, condition), 1e-5)
+
+
+@pytest.mark.parametrize("name", ["dncnn_small", "rcan_small"])
+def test_compiles_with_inductor(name: str) -> None:
+    network = lively(name)
+    x, condition = inputs(network, 24, 24)
+    same(compiled(network, "inductor")(x, condition), network(x, condition), 1e-4)
+
+
+def test_exports_to_onnx_at_any_size(small: str, tmp_path: Path) -> None:
+    network = lively(small)
+    write_onnx(network, tmp_path / "model.onnx")
+    exported = OnnxModel(tmp_path / "model.onnx")
+    for batch, height, width in [(1, 33, 26), (2, 19, 48)]:
+        x, condition = inputs(network, height, width, batch)
+        answer = exported(x.numpy(), None if condition is None else condition.numpy())
+        same(torch.from_numpy(np.array(answer)), network(x, condition))
+
+
+def test_weights_survive_a_round_trip(small: str, tmp_path: Path) -> None:
+    """Through a file, under the names of the published checkpoints, as the authors' code would load them."""
+    network, path = lively(small), tmp_path / "weights.safetensors"
+    save_file(
+        {name: value.contiguous().clone() for name, value in network.published_state_dict().items()}, path
+    )
+    other = build(small, seed=3).eval()
+    x, condition = inputs(network, 20, 16)
+    assert not torch.equal(other(x, condition), network(x, condition))
+    load_weights(other, path)
+    assert torch.equal(other(x, condition), network(x, condition))
+    assert load_file(path).keys() >= network.state_dict().keys()
