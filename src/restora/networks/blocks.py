@@ -194,7 +194,7 @@ class ChannelAttention(nn.Module):
             pooled = (mean + variance.clamp_min(1e-12).sqrt()).to(x.dtype)  # (B,C,1,1)
         else:
             pooled = x.mean(dim=(2, 3), keepdim=True)  # (B,C,1,1)
-        return x * self.conv_du(pooled)  # type: ignore[no-any-return]
+        return x * self.conv_du(pooled)
 
 
 def batch_norm_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:

@@ -56,7 +56,7 @@ class _Fusion(nn.Module):
         self.body = nn.Sequential(conv1x1(inputs, channels), nn.ReLU(inplace=True))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        return self.body(x)
 
 
 def _cascade(x: Tensor, units: Sequence[nn.Module], fusions: Sequence[nn.Module]) -> Tensor:
@@ -98,7 +98,7 @@ class _Upsampler(nn.Module):
         self.body = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.body(x)  # type: ignore[no-any-return]
+        return self.body(x)
 
 
 class CARN(Network):
@@ -126,7 +126,7 @@ class CARN(Network):
         shallow = self.entry(self.sub_mean["shifter"](x))  # (B,F,H,W)
         deep = _cascade(shallow, (self.b1, self.b2, self.b3), (self.c1, self.c2, self.c3))
         y = self.exit(self.upsample["up"](deep))  # (B,C,sH,sW)
-        return self.add_mean["shifter"](y.to(x.dtype))  # type: ignore[no-any-return]
+        return self.add_mean["shifter"](y.to(x.dtype))
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of a checkpoint for several scales, the upsampler of this network's."""

@@ -38,7 +38,7 @@ class ESPCN(LuminanceNetwork):
         )
 
     def predict(self, x: Tensor) -> Tensor:
-        return self.last_part(self.first_part(x))  # type: ignore[no-any-return]
+        return self.last_part(self.first_part(x))
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:

@@ -51,7 +51,7 @@ class FSRCNN(LuminanceNetwork):
         nn.init.zeros_(self.last_part.bias)
 
     def predict(self, x: Tensor) -> Tensor:
-        return self.last_part(self.mid_part(self.first_part(x)))  # type: ignore[no-any-return]
+        return self.last_part(self.mid_part(self.first_part(x)))
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:

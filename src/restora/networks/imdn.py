@@ -45,7 +45,7 @@ class _MultiDistillation(nn.Module):
             distilled, rest = torch.split(y, [self.distilled, self.remaining], dim=1)
             kept.append(distilled)
         kept.append(self.c4(rest))
-        return x + self.c5(self.cca(torch.cat(kept, dim=1)))  # type: ignore[no-any-return]
+        return x + self.c5(self.cca(torch.cat(kept, dim=1)))
 
 
 class IMDN(Network):
@@ -79,7 +79,7 @@ class IMDN(Network):
             y = self.get_submodule(f"IMDB{i}")(y)
             outputs.append(y)
         deep = self.LR_conv(self.c(torch.cat(outputs, dim=1))) + shallow
-        return self.upsampler(deep)  # type: ignore[no-any-return]  # (B,C,sH,sW)
+        return self.upsampler(deep)  # (B,C,sH,sW)
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:

@@ -41,7 +41,7 @@ class _ResidualDenseBlock(nn.Module):
         self.LFF = conv1x1(channels + layers * growth, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.LFF(self.convs(x))  # type: ignore[no-any-return]
+        return x + self.LFF(self.convs(x))
 
 
 class RDN(Network):

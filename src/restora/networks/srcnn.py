@@ -51,7 +51,7 @@ class SRCNN(LuminanceNetwork):
     def predict(self, x: Tensor) -> Tensor:
         y = F.relu(self.conv1(x), inplace=True)
         y = F.relu(self.conv2(y), inplace=True)
-        return self.conv3(y)  # type: ignore[no-any-return]
+        return self.conv3(y)
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, list[int]] | None:

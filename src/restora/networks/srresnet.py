@@ -32,7 +32,7 @@ class _PlainResidual(nn.Module):
         self.conv2 = conv3x3(channels, channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.relu(self.conv1(x), inplace=True))  # type: ignore[no-any-return]
+        return x + self.conv2(F.relu(self.conv1(x), inplace=True))
 
 
 class MSRResNet(Network):
@@ -110,7 +110,7 @@ class _NormedResidual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.act(self.norm1(self.conv1(x)))
-        return x + self.norm2(self.conv2(y))  # type: ignore[no-any-return]
+        return x + self.norm2(self.conv2(y))
 
 
 class SRResNet(Network):
@@ -151,4 +151,4 @@ class SRResNet(Network):
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         shallow = self.head(x)  # (B,F,H,W)
         deep = self.body_end(self.body(shallow)) + shallow
-        return self.tail(self.upsampling(deep))  # type: ignore[no-any-return]  # (B,C,sH,sW)
+        return self.tail(self.upsampling(deep))  # (B,C,sH,sW)

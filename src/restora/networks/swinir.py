@@ -92,7 +92,7 @@ class SwinIR(Network):
 
         self.conv_first = conv3x3(in_channels, channels)
         self.patch_embed = PatchEmbed(channels=channels)
-        drops = torch.linspace(0, drop_path, sum(depths)).tolist()
+        drops = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
         self.layers = nn.ModuleList()
         for depth, count in zip(depths, heads, strict=True):
             blocks = [
