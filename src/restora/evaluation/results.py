@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from restora.evaluation.statistics import bootstrap_mean
+from restora.metrics.registry import METRICS
 
 FORMAT = 1
 SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
+DECIMALS = 6
+"""Figures are rounded to so many, in memory as in the files: what is read back is what was written."""
 Row = dict[str, Any]
 """name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
 
@@ -43,10 +46,8 @@ class Result:
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics with figures, in the order of the columns."""
-        facts = {"name", "seconds", "height", "width", *self.benchmark.get("facts", ())}
-        columns = {column: None for row in self.rows for column in row}
-        return [column for column in columns if column not in facts and not column.startswith("input_")]
+        """Names of the metrics with figures."""
+        return [name for name in METRICS if any(row.get(name) is not None for row in self.rows)]
 
     def summary(self) -> dict[str, Any]:
         """What summary.json holds; numbers that are not finite become null, with a word in `not_computed`."""
@@ -124,7 +125,7 @@ def same_benchmark(results: Iterable[Result]) -> str | None:
     first, *others = results
     ignored = {"root", "limit"}
     for other in others:
-        for key in first.benchmark.keys() | other.benchmark.keys():
+        for key in {**first.benchmark, **other.benchmark}:
             a, b = first.benchmark.get(key), other.benchmark.get(key)
             if key not in ignored and a != b:
                 return f"{key} is {a} for {first.name} and {b} for {other.name}"
@@ -144,7 +145,7 @@ def _finite(value: float | None) -> float | None:
 
 
 def _text(value: Any) -> Any:
-    return f"{value:.6f}" if isinstance(value, float) else value
+    return f"{value:.{DECIMALS}f}" if isinstance(value, float) else value
 
 
 def _number(key: str, value: str) -> Any:

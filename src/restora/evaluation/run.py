@@ -21,7 +21,7 @@ from torch import Tensor
 
 from restora.evaluation.benchmarks.base import Benchmark, Observation
 from restora.evaluation.methods import Method, NetworkMethod
-from restora.evaluation.results import Result, Row
+from restora.evaluation.results import DECIMALS, Result, Row
 from restora.metrics.registry import METRICS, unavailable
 
 OnPhoto = Callable[[Row], None]
@@ -65,7 +65,7 @@ def evaluate(
             reasons[name] = "the photos are too small for it"
     return Result(
         name=method.name,
-        benchmark=benchmark.describe() | {"facts": sorted(_fact_names(ordered))},
+        benchmark=benchmark.describe(),
         rows=ordered,
         not_computed=reasons,
         machine=machine(),
@@ -107,7 +107,11 @@ def score(work: Work, index: int) -> Row:
     row: Row = {"name": observation.name}
     row |= {name: _metric(name, restored, clean) for name in work.metrics}
     row |= {f"input_{name}": _metric(name, given, clean) for name in work.metrics}
-    row |= {"seconds": seconds, "height": clean.shape[-2], "width": clean.shape[-1]} | observation.facts
+    row |= {
+        "seconds": round(seconds, DECIMALS),
+        "height": clean.shape[-2],
+        "width": clean.shape[-1],
+    } | observation.facts
     if work.images is not None:
         _save(restored, work.images / f"{observation.name}.png")
     return row
@@ -174,7 +178,7 @@ def _metric(name: str, restored: Tensor, clean: Tensor) -> float | None:
     if min(clean.shape[-2:]) < metric.smallest_side:
         return None
     value = metric.compute(restored, clean).item()
-    return None if math.isnan(value) else value
+    return None if math.isnan(value) else round(value, DECIMALS)
 
 
 def _save(photo: Tensor, path: Path) -> None:
@@ -183,8 +187,3 @@ def _save(photo: Tensor, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = photo[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)
-
-
-def _fact_names(rows: Sequence[Row]) -> set[str]:
-    known = {"name", "seconds", "height", "width", *METRICS, *(f"input_{name}" for name in METRICS)}
-    return {column for row in rows for column in row} - known

@@ -171,12 +171,15 @@ def _resampled_means(table: Table, random: np.random.Generator) -> Table:
     """Means of `RESAMPLES` draws of photos, and of seeds, with replacement."""
     seeds, photos = table.shape
     means = np.empty(RESAMPLES)
-    chunk = max(1, 2_000_000 // table.size)
+    chunk = max(1, 1_000_000 // photos)
     for start in range(0, RESAMPLES, chunk):
         count = min(chunk, RESAMPLES - start)
-        weights = random.multinomial(photos, np.full(photos, 1 / photos), size=count) / photos
-        seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
-        means[start : start + count] = np.einsum("ns,sp,np->n", seed_weights, table, weights, optimize=True)
+        drawn = random.integers(0, photos, (count, photos))
+        if seeds == 1:
+            means[start : start + count] = table[0][drawn].mean(axis=1)
+            continue
+        weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
+        means[start : start + count] = np.take_along_axis(weights @ table, drawn, axis=1).mean(axis=1)
     return means
 
 
@@ -188,10 +191,11 @@ def _interval(table: Table, seed: int) -> Interval:
     if np.ptp(table) == 0:
         return Interval(mean, mean, mean)
     draws = np.sort(_resampled_means(table, np.random.default_rng(seed)))
-    below = np.clip(np.mean(draws < mean) + np.mean(draws == mean) / 2, 1 / RESAMPLES, 1 - 1 / RESAMPLES)
-    bias = norm.ppf(below)
+    level = np.isclose(draws, mean, rtol=0, atol=1e-9 * np.ptp(table))  # few photos: many draws repeat
+    below = np.mean((draws < mean) & ~level) + np.mean(level) / 2
+    bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
     over_photos = table.mean(axis=0)
-    centred = over_photos.mean() - over_photos  # jackknife influence of a mean, up to a factor that cancels
+    centred = over_photos - over_photos.mean()  # jackknife influence of a mean, up to a factor that cancels
     spread = float((centred**2).sum())
     acceleration = float((centred**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     tails = norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
@@ -204,12 +208,12 @@ def _unpaired_interval(a: Table, b: Table, seed: int) -> Interval:
     """Percentile interval of the difference of means: photos drawn together, each side's seeds apart."""
     random = np.random.default_rng(seed)
     photos = a.shape[1]
-    weights = random.multinomial(photos, np.full(photos, 1 / photos), size=RESAMPLES) / photos
+    drawn = random.integers(0, photos, (RESAMPLES, photos))
     sides = []
     for table in (a, b):
         seeds = table.shape[0]
-        seed_weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-        sides.append(((seed_weights @ table) * weights).sum(axis=1))
+        weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
+        sides.append(np.take_along_axis(weights @ table, drawn, axis=1).mean(axis=1))
     low, high = np.quantile(sides[0] - sides[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(a.mean() - b.mean()), float(low), float(high))
 

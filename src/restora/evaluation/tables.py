@@ -23,7 +23,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     table = Table(title=f"{title}: {len(results[0].rows)} photos", title_justify="left")
     if len(results) > 1:
         table.add_column("", justify="right")
-    table.add_column("method", overflow="fold")
+    table.add_column("method", overflow="fold", min_width=12)
     table.add_column("PSNR dB", justify="right")
     table.add_column("95 %", justify="right", style="dim")
     for metric in metrics[1:]:
@@ -89,7 +89,7 @@ def notes(results: Sequence[Result]) -> list[str]:
 def difference_table(first: str, second: str, differences: dict[str, Difference]) -> Table:
     """Two methods, metric by metric: the paired difference, its interval, the tests."""
     table = Table(title=f"{first} less {second}", title_justify="left")
-    for heading in ("metric", "difference", "95 %", "p photos", "p seeds", "wins", "verdict"):
+    for heading in ("metric", "difference", "95 %", "p photos", "p seeds", "higher", "verdict"):
         table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")
     for metric, item in differences.items():
         digits = 3 if metric.startswith("psnr") else 5
@@ -140,7 +140,7 @@ def _figures(result: Result, metrics: Sequence[str], prefix: str) -> list[str]:
         value = result.mean(prefix + metric)
         cells.append("-" if value is None else f"{value:.{_DECIMALS.get(metric, 4)}f}")
         if metric == "psnr":
-            cells.append("" if interval is None else f"{interval[0]:.2f}–{interval[1]:.2f}")
+            cells.append("" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}")
     return cells
 
 

@@ -35,6 +35,7 @@ def dists_missing() -> str | None:
     return _missing("VGG16_Weights")
 
 
+@lru_cache(maxsize=2)  # a torchvision that fails to import fails otherwise the second time
 def _missing(weights: str) -> str | None:
     try:
         from torchvision import models

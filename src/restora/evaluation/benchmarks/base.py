@@ -118,6 +118,8 @@ class Benchmark(ABC):
     def describe(self) -> dict[str, Any]:
         """All that the figures depend on, as plain JSON values."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "testset"}
+        if self.severity is not None:
+            values = {self.severity: values[self.severity]} | values
         values["border"] = self.protocol.border
         named = self.testset is not None and self.testset.root is not None
         name = self.testset.name if self.testset is not None and named else Path(self.root).name

@@ -117,7 +117,8 @@ def wiener(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
 
     side = 3 if sigma < 20 else 5
     variance = (strength * sigma / 255) ** 2
-    channels = [local_wiener(noisy[..., c], side, variance) for c in range(noisy.shape[-1])]
+    with np.errstate(divide="ignore", invalid="ignore"):  # where the local variance is 0 it takes the mean
+        channels = [local_wiener(noisy[..., c], side, variance) for c in range(noisy.shape[-1])]
     return np.stack(channels, axis=-1)
 
 

@@ -1,0 +1,142 @@
+"""Intervals and tests against SciPy and against simulation; ranks that claim no more than the data."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from restora.evaluation.statistics import (
+    bootstrap_mean,
+    common_photos,
+    holm,
+    leaderboard,
+    paired_difference,
+    signed_rank,
+)
+
+
+def scores(values, prefix: str = "photo") -> dict[str, float]:
+    return {f"{prefix}{index:03d}": float(value) for index, value in enumerate(values)}
+
+
+@pytest.mark.parametrize("kind", ["normal", "skewed"])
+def test_interval_equals_scipys_bca(kind: str) -> None:
+    random = np.random.default_rng(3)
+    values = random.normal(29, 2, 68) if kind == "normal" else random.exponential(2, 68)
+    ours = bootstrap_mean(values.tolist())
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=1).confidence_interval
+    spread = theirs.high - theirs.low
+    assert ours.mean == pytest.approx(values.mean())
+    assert ours.low == pytest.approx(theirs.low, abs=0.04 * spread)
+    assert ours.high == pytest.approx(theirs.high, abs=0.04 * spread)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    hits = 0
+    for trial in range(120):
+        interval = bootstrap_mean(random.normal(1.0, 1.0, 40).tolist(), seed=trial)
+        hits += interval.low <= 1.0 <= interval.high
+    assert 0.88 <= hits / 120 <= 0.99
+
+
+def test_interval_is_replayed_and_degenerate_samples_have_no_width() -> None:
+    values = [1.0, 2.0, 5.0, 3.0]
+    assert bootstrap_mean(values) == bootstrap_mean(values)
+    assert bootstrap_mean([2.5]).low == bootstrap_mean([2.5]).high == 2.5
+
+
+def test_pairing_finds_what_means_alone_would_hide() -> None:
+    random = np.random.default_rng(1)
+    photos = random.normal(29, 3, 30)  # photos differ far more than methods
+    better, worse = scores(photos + 0.1 + random.normal(0, 0.02, 30)), scores(photos)
+    difference = paired_difference([better], [worse])
+    assert difference.decided
+    assert difference.interval.low < 0.1 < difference.interval.high
+    assert difference.interval.high - difference.interval.low < 0.05
+    assert difference.p_photos == pytest.approx(stats.wilcoxon([better[n] - worse[n] for n in better]).pvalue)
+    assert difference.wins == 30
+
+
+def test_noise_is_not_decided_more_often_than_it_should() -> None:
+    random = np.random.default_rng(2)
+    decided = 0
+    for trial in range(80):
+        a, b = (scores(random.normal(0, 1, 24)) for _ in range(2))
+        decided += paired_difference([a], [b], seed=trial).decided
+    assert decided <= 9  # 5 % of 80 is 4; 9 has a chance of 1 %
+
+
+def test_few_photos_say_that_they_are_too_few() -> None:
+    five = paired_difference([scores([2, 3, 4, 5, 6])], [scores([1, 2, 3, 4, 5.5])])
+    assert five.smallest_p == 0.0625
+    assert not five.decided
+    assert five.wins == 5
+
+
+def test_seeds_widen_the_interval() -> None:
+    random = np.random.default_rng(4)
+    photos = random.normal(29, 3, 40)
+    ours = [scores(photos + shift + 0.3) for shift in (-0.2, 0.0, 0.2)]
+    theirs = [scores(photos + shift) for shift in (0.2, -0.2, 0.0)]
+    several = paired_difference(ours, theirs)
+    single = paired_difference(ours[1:2], theirs[2:])
+    assert several.seeds == (3, 3)
+    assert several.p_seeds == pytest.approx(stats.wilcoxon([-0.1, 0.5, 0.5]).pvalue)
+    assert single.p_seeds is None
+    width = several.interval.high - several.interval.low
+    assert width > 3 * (single.interval.high - single.interval.low)
+
+
+def test_unequal_numbers_of_seeds_are_compared_unpaired() -> None:
+    photos = np.random.default_rng(5).normal(29, 3, 20)
+    ours = [scores(photos + shift) for shift in (1.0, 1.1, 0.9)]
+    theirs = [scores(photos + shift) for shift in (0.0, 0.1)]
+    difference = paired_difference(ours, theirs)
+    assert difference.interval.low < 0.95 < difference.interval.high
+    assert difference.interval.low > 0.7
+    assert difference.p_seeds == pytest.approx(stats.mannwhitneyu([1.0, 1.1, 0.9], [0.0, 0.1]).pvalue)
+
+
+def test_holm_equals_a_worked_example() -> None:
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.9]) == [1.0, 1.0]
+
+
+def test_equal_results_are_not_told_apart() -> None:
+    assert signed_rank(np.zeros(10)) == 1.0
+    same = scores(range(10))
+    assert not paired_difference([same], [same]).decided
+
+
+def test_leaderboard_ranks_only_what_the_data_decide() -> None:
+    random = np.random.default_rng(6)
+    photos = random.normal(29, 3, 50)
+    methods = {
+        "far behind": [scores(photos - 2)],
+        "good": [scores(photos + random.normal(0, 0.3, 50))],
+        "also good": [scores(photos + 0.01 + random.normal(0, 0.3, 50))],
+    }
+    lines = {line.name: line for line in leaderboard(methods)}
+    assert lines["far behind"].label == "3"
+    assert lines["good"].label == lines["also good"].label == "1="
+    assert [line.score.mean for line in leaderboard(methods)] == sorted(
+        (line.score.mean for line in leaderboard(methods)), reverse=True
+    )
+
+
+def test_two_photos_rank_nothing() -> None:
+    methods = {"a": [scores([30, 31])], "b": [scores([20, 21])]}
+    assert {line.label for line in leaderboard(methods)} == {"1="}
+
+
+def test_only_common_photos_count() -> None:
+    assert common_photos([{"a": 1.0, "b": 2.0}, {"b": 1.0, "c": 1.0}]) == ["b"]
+    with pytest.raises(ValueError, match="share no photo"):
+        common_photos([{"a": 1.0}, {"b": 1.0}])
+
+
+def test_infinite_scores_are_refused() -> None:
+    with pytest.raises(ValueError, match="not finite"):
+        paired_difference([scores([math.inf, 1])], [scores([1, 1])])
