@@ -152,21 +152,16 @@ def usable_size(entry: Entry, scale: int) -> tuple[int, int]:
 def turn(source: Pixels, member: int, out: Pixels) -> None:
     """One of the eight symmetries of the square, (h,h,C) -> `out` of the same shape.
 
-    0 is the identity, 1 the mirror image; 2 to 7 add the vertical flip, the half turn and the four with a
-    transposition. Through OpenCV: 35 µs for a turned 256x256x3 where numpy's strided copies take 450.
+    `member` is a sum: 1 mirrors, 2 turns upside down, 4 transposes after that. The crop is first copied, row
+    by row, and then turned in the cache: 56 µs for 256x256x3 out of a large photo, 120 when OpenCV turns
+    straight from the mapped file, 450 through numpy's strides.
     """
-    if member == 0:
-        np.copyto(out, source)
-    elif member < 4:
-        cv2.flip(source, (1, 0, -1)[member - 1], dst=out)
-    elif member == 4:
-        cv2.transpose(source, dst=out)
-    elif member == 5:
-        cv2.rotate(source, cv2.ROTATE_90_CLOCKWISE, dst=out)
-    elif member == 6:
-        cv2.rotate(source, cv2.ROTATE_90_COUNTERCLOCKWISE, dst=out)
-    else:
-        cv2.flip(cv2.transpose(source), -1, dst=out)
+    upright = out if member < 4 else np.empty_like(out)
+    np.copyto(upright, source[::-1] if member & 2 else source)
+    if member & 1:
+        cv2.flip(upright, 1, dst=upright)
+    if member & 4:
+        cv2.transpose(upright, dst=out)
 
 
 def _block(batch: int, height: int, width: int, channels: int) -> Tensor:

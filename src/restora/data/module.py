@@ -257,13 +257,13 @@ class PhotoData(LightningDataModule):
 
     def on_after_batch_transfer(self, batch: PhotoBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """uint8 -> float32 in [0,1] -> degraded, on the device that the batch has reached."""
-        clean = _to_float(batch["clean"])
+        clean = to_float(batch["clean"])
         if self.source.paired:
-            return Batch(clean, _to_float(batch["degraded"]), None, batch["names"])
+            return Batch(clean, to_float(batch["degraded"]), None, batch["names"])
         degraded = self.degradation(clean, KeyedGenerator(batch["key"]))
         return Batch(clean, degraded.image, degraded.condition, batch["names"])
 
 
-def _to_float(photos: Tensor) -> Tensor:
+def to_float(photos: Tensor) -> Tensor:
     """uint8 -> float32 in [0,1], in the plain memory order that degradations may count on."""
     return photos.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
