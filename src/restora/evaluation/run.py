@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ def score_all(work: Work, indices: Sequence[int], processes: int) -> Iterator[tu
     with (
         _few_threads(threads),
         ProcessPoolExecutor(
-            processes, mp_context=get_context("spawn"), initializer=_start, initargs=(work, threads)
+            processes, mp_context=_context(), initializer=_start, initargs=(work, threads)
         ) as pool,
     ):
         futures = {pool.submit(_score_here, index): index for index in indices}
@@ -127,6 +128,18 @@ def machine() -> dict[str, Any]:
         "torch": torch.__version__,
         "restora": __version__,
     }
+
+
+def _context() -> BaseContext:
+    """Processes forked from a server that has loaded everything once: ready in 0.1 s instead of seconds.
+
+    The server itself never restores a photo, so no thread or accelerator is alive in what is forked.
+    """
+    if "forkserver" not in get_all_start_methods():
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["restora.evaluation.run"])
+    return context
 
 
 _work: Work | None = None

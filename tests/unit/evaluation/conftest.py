@@ -1,4 +1,4 @@
-"""Small photos, and networks whose answers are known, for the tests of the evaluation."""
+"""Small photos for the tests of the evaluation."""
 
 from pathlib import Path
 
@@ -6,20 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
-
-from restora.networks.base import Network
-
-
-class Identity(Network):
-    """Gives back what it gets; of one or three channels, with or without a condition."""
-
-    def __init__(self, *, in_channels: int = 1, condition_channels: int = 0) -> None:
-        super().__init__()
-        self.in_channels = self.out_channels = in_channels
-        self.condition_channels = condition_channels
-
-    def restore(self, x, condition):
-        return x if condition is None else x + condition
 
 
 @pytest.fixture(scope="session")
