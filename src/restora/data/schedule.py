@@ -113,10 +113,11 @@ def _hashed(key: np.uint64, count: int) -> NDArray[np.uint64]:
 
 
 class ResumableSampler(Sampler[int]):
-    """The numbers of the batches of an epoch, less those that a resumed run has already trained on.
+    """The numbers of the batches of an epoch, from the first that a run has not trained on.
 
-    `batches_done` is asked whenever an epoch begins: how many batches of the whole run are done. The length
-    stays that of a whole epoch, as Lightning counts the batches of a resumed epoch from its beginning.
+    `batches_done` is asked whenever an epoch begins: how many batches of the whole run are done. Numbers and
+    length are always those of a whole epoch: Lightning counts the batches of a resumed epoch from its
+    beginning, and stops taking more at its end (or at `limit_train_batches`).
     """
 
     def __init__(self, *, steps_per_epoch: int, batches_done: Callable[[], int]) -> None:
@@ -127,4 +128,4 @@ class ResumableSampler(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         done = self.batches_done()
-        return iter(range(done, done - done % self.steps_per_epoch + self.steps_per_epoch))
+        return iter(range(done, done + self.steps_per_epoch))

@@ -190,7 +190,7 @@ def test_processes_together_cut_the_same(store: PhotoStore) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_workers_cut_the_same(pairs: PhotoStore, workers: int) -> None:
     here = batches(pairs, paired=True)
-    sampler = ResumableSampler(steps_per_epoch=7, batches_done=lambda: 3)
+    sampler = ResumableSampler(steps_per_epoch=4, batches_done=lambda: 3)
     loader = TrainingLoader(batches(pairs, paired=True), sampler, workers=workers, pin_memory=False)
     made = list(loader)
     assert len(made) == 4

@@ -104,6 +104,7 @@ class SaveEverywhere(pl.Callback):
     [
         (0, {"val_check_interval": 3, "check_val_every_n_epoch": None}),
         (0, {"accumulate_grad_batches": 2, "max_steps": 7, "val_check_interval": 1.0}),
+        (0, {"limit_train_batches": 3, "val_check_interval": 2}),
         (2, {"val_check_interval": 5, "check_val_every_n_epoch": None}),
     ],
 )
