@@ -11,7 +11,7 @@ from rich.table import Table
 
 from restora.evaluation.results import Result, read_seeds, same_benchmark
 from restora.evaluation.statistics import Difference, Ranked, leaderboard, paired_difference
-from restora.evaluation.tables import difference_table, verdict
+from restora.evaluation.tables import difference_table, photos, verdict
 from restora.metrics.registry import METRICS
 
 
@@ -76,7 +76,7 @@ def differences_of(first: Sequence[Result], second: Sequence[Result]) -> dict[st
 
 def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]]) -> Table:
     count = len(next(iter(methods.values()))[0].rows)
-    table = Table(title=f"{count} photos, PSNR in dB", title_justify="left")
+    table = Table(title=f"{photos(count)}, PSNR in dB", title_justify="left")
     for heading in ("rank", "method", "PSNR dB", "95 %", "seeds"):
         table.add_column(heading, justify="left" if heading == "method" else "right", overflow="fold")
     for line in lines:

@@ -32,12 +32,12 @@ def from_weights(
 ) -> Loaded:
     """The network of a configuration node with the weights in a file.
 
-    What the weights tell of the arguments corrects those that the user did not choose; the scale of the
-    benchmark is taken where neither speaks.
+    What the weights tell of the arguments corrects those that the user did not choose. A network that
+    enlarges takes the scale of the benchmark where neither speaks.
     """
     target = str(node["_target_"])
     arguments = {str(key): value for key, value in node.items() if key != "_target_"}
-    if scale is not None and "scale" in arguments and "scale" not in chosen:
+    if scale is not None and "scale" not in chosen and arguments.get("scale", 1) != 1:
         arguments["scale"] = scale
     cls = type(build_network(target, arguments))  # refuses, in words, what is not a network of ours
     network, changed = network_from_weights(cls, arguments, path, chosen=chosen)

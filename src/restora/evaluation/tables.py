@@ -20,7 +20,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     lines = ranking(results)
     ranked = {line.name: line for line in lines}
     metrics = [name for name in METRICS if any(name in result.metrics for result in results)]
-    table = Table(title=f"{title}: {len(results[0].rows)} photos", title_justify="left")
+    table = Table(title=f"{title}: {photos(len(results[0].rows))}", title_justify="left")
     if len(results) > 1:
         table.add_column("", justify="right")
     table.add_column("method", overflow="fold", min_width=12)
@@ -38,6 +38,11 @@ def results_table(results: Sequence[Result], title: str) -> Table:
         label = [ranked[result.name].label if result.name in ranked else "-"] if len(results) > 1 else []
         table.add_row(*label, result.name, *_figures(result, metrics, ""), f"{seconds:.2f}")
     return table
+
+
+def photos(count: int) -> str:
+    """The count in words."""
+    return "1 photo" if count == 1 else f"{count} photos"
 
 
 def ranking(results: Sequence[Result]) -> list[Ranked]:
@@ -140,7 +145,9 @@ def _figures(result: Result, metrics: Sequence[str], prefix: str) -> list[str]:
         value = result.mean(prefix + metric)
         cells.append("-" if value is None else f"{value:.{_DECIMALS.get(metric, 4)}f}")
         if metric == "psnr":
-            cells.append("" if interval is None else f"{interval[0]:.1f}–{interval[1]:.1f}")
+            cells.append(
+                "" if interval is None or len(result.rows) < 2 else f"{interval[0]:.1f}–{interval[1]:.1f}"
+            )
     return cells
 
 

@@ -7,7 +7,7 @@ from PIL import Image
 
 from restora.evaluation.testsets import TestSet, find_photos, photo_names
 
-SET5 = TestSet(name="Set5", root="somewhere", images=5, source="is at https://example.org/set5.zip.")
+SET5 = TestSet(name="Set5", root="somewhere", images=5, source="at https://example.org/set5.zip.")
 
 
 def photo(path: Path) -> Path:
