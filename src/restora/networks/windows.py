@@ -88,7 +88,8 @@ def attend(
     width = q.shape[-1] // heads
     q, k, v = (_split_heads(t, heads) for t in (q, k, v))  # (B*n,h,N or M,D), D = d filled up with zeros
     if q.device.type == "cpu" and torch.is_grad_enabled():
-        y: Tensor = _InPlaceAttention.apply(q, k, v, bias.to(q.dtype), mask, width**-0.5)  # type: ignore[no-untyped-call]
+        q, k, v, bias = q.contiguous(), k.contiguous(), v.contiguous(), bias.to(q.dtype)
+        y: Tensor = _InPlaceAttention.apply(q, k, v, bias, mask, width**-0.5)  # type: ignore[no-untyped-call]
     else:
         bias = (bias[None] if mask is None else bias + mask[:, None]).to(q.dtype)  # (1 or n,h,N,M)
         if mask is not None:
@@ -101,10 +102,12 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
     """(B*n,N,C) -> (B*n,h,N,D), the channels of a head filled up with zeros to a multiple of 8.
 
     Matrix products of 10 channels, SwinIR's lightweight width, run at half the speed of 16 on a CPU, and a
-    GPU's fused attention refuses what is no multiple of 8; zeros change neither products nor results.
+    GPU's fused attention refuses what is no multiple of 8; zeros change neither products nor results. On the
+    meta device, where arithmetic is counted, nothing is filled up.
     """
     x = x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
-    return F.pad(x, (0, -x.shape[-1] % 8)) if x.shape[-1] % 8 else x.contiguous()
+    missing = 0 if x.is_meta else -x.shape[-1] % 8
+    return F.pad(x, (0, missing)) if missing else x
 
 
 class _InPlaceAttention(torch.autograd.Function):
