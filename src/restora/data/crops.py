@@ -8,7 +8,7 @@ paired; `key` int64 (B,); `names`.
 Legend: B samples, C channels, h and w sides of a crop, s scale.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, NotRequired, TypedDict
 
 import cv2
@@ -58,7 +58,7 @@ class CropBatches(Dataset[PhotoBatch]):
         assert schedule.photos == len(photos)
         self.store, self.photos, self.schedule = store, list(photos), schedule
         self.paired, self.scale, self.geometry = paired, scale, geometry
-        self.transform = _composed(transforms)
+        self.transform = SeededTransform(transforms) if transforms else None
 
     def __len__(self) -> int:
         raise TypeError("training batches have no end; the sampler counts those of an epoch")
@@ -177,20 +177,21 @@ def _whole(pixels: Pixels) -> Tensor:
     return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
 
 
-def _composed(transforms: Sequence[Any]) -> Callable[[int, Pixels, Pixels | None], None] | None:
-    """albumentations transforms as one function that changes a crop in place, seeded by 64 bits."""
-    if not transforms:
-        return None
-    import albumentations
+class SeededTransform:
+    """albumentations transforms as one change of a crop in place, a function of the crop and 64 bits."""
 
-    composed = albumentations.Compose(
-        list(transforms), additional_targets={"degraded": "image"}, is_check_shapes=False
-    )
+    def __init__(self, transforms: Sequence[Any]) -> None:
+        import albumentations
 
-    def apply(bits: int, clean: Pixels, degraded: Pixels | None) -> None:
-        composed.set_random_seed(bits & 0xFFFFFFFF)
+        self.composed = albumentations.Compose(
+            list(transforms), additional_targets={"degraded": "image"}, is_check_shapes=False
+        )
+
+    def __call__(self, bits: int, clean: Pixels, degraded: Pixels | None) -> None:
+        """Changes `clean` and its degraded partner alike. Raises ValueError if a size changes."""
+        self.composed.set_random_seed(bits & 0xFFFFFFFF)
         crops = {"image": clean} if degraded is None else {"image": clean, "degraded": degraded}
-        made = composed(**crops)
+        made = self.composed(**crops)
         for name, crop in crops.items():
             if made[name].shape != crop.shape or made[name].dtype != np.uint8:
                 raise ValueError(
@@ -198,5 +199,3 @@ def _composed(transforms: Sequence[Any]) -> Callable[[int, Pixels, Pixels | None
                     f"{made[name].shape}"
                 )
             np.copyto(crop, made[name])
-
-    return apply

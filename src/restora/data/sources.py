@@ -102,8 +102,8 @@ class Folder(Source):
     def photos(self, split: Split) -> list[PhotoFile]:
         if self._has_splits():
             return self.photos_in(self.existing_root() / split)
-        photos = self.photos_in(self.existing_root())
-        return share_out(photos, split, self.val_fraction, self.test_fraction)
+        root = self.existing_root()
+        return share_out(self.photos_in(root), root, split, self.val_fraction, self.test_fraction)
 
     def photos_in(self, folder: Path) -> list[PhotoFile]:
         """What one folder holds."""
@@ -178,25 +178,29 @@ def named(root: Path, paths: Sequence[Path]) -> list[PhotoFile]:
 
 
 def share_out(
-    photos: Sequence[PhotoFile], split: Split, val_fraction: float, test_fraction: float
+    photos: Sequence[PhotoFile], root: Path, split: Split, val_fraction: float, test_fraction: float
 ) -> list[PhotoFile]:
-    """The photos of one split by a hash of their names: the lowest are `val`, the highest `test`.
+    """The photos of one split by a hash of the clean files' names: the lowest are `val`, the highest `test`.
 
-    A split that is asked for gets at least the photo that is next in line for it. Raises `DataError` if there
-    are too few photos for all splits.
+    Pairs that share a clean photo stay together. A split that is asked for gets at least the photo that is
+    next in line for it. Raises `DataError` if there are too few photos for all splits.
     """
-
-    def place(photo: PhotoFile) -> float:
-        return (image_key(photo.name) + 2**63) / 2**64
-
-    if not photos:
+    places = {photo.clean: _place(photo.clean.relative_to(root)) for photo in photos}
+    ordered = sorted(places, key=lambda path: places[path])
+    if not ordered:
         return []
-    ordered = sorted(photos, key=place)
-    first = max(sum(place(photo) < val_fraction for photo in ordered), 1)
-    held_out = max(sum(place(photo) >= 1 - test_fraction for photo in ordered), 1) if test_fraction else 0
+    first = max(sum(places[path] < val_fraction for path in ordered), 1)
+    held_out = max(sum(places[path] >= 1 - test_fraction for path in ordered), 1) if test_fraction else 0
     last = len(ordered) - held_out
     if first >= last:
         least = 3 if test_fraction else 2
-        raise DataError(f"{len(photos)} photos are too few to be split: at least {least} are needed, or more")
-    chosen = {"val": ordered[:first], "train": ordered[first:last], "test": ordered[last:]}[split]
-    return sorted(chosen, key=lambda photo: photo.name)
+        raise DataError(
+            f"{len(ordered)} photos are too few to be split: at least {least} are needed, or more"
+        )
+    chosen = set({"val": ordered[:first], "train": ordered[first:last], "test": ordered[last:]}[split])
+    return [photo for photo in photos if photo.clean in chosen]
+
+
+def _place(path: Path) -> float:
+    """A uniform number in [0,1) that is a file's own."""
+    return (image_key(path.with_suffix("").as_posix()) + 2**63) / 2**64

@@ -1,5 +1,6 @@
 """Crops are turned slices of their photo, uniformly placed, and a function of their key alone."""
 
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,7 @@ def test_albumentations_transforms_are_seeded_by_the_sample(store: PhotoStore) -
     other = batches(store, transforms=noise)
     other[9]
     assert same(other[3], first)
+    assert same(pickle.loads(pickle.dumps(other))[3], first), "a spawned worker would not do the same"
     change = first["clean"].int() - plain["clean"].int()
     assert change.float().std() > 5
     assert not torch.equal(change[0], change[1])

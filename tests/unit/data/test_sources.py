@@ -119,6 +119,15 @@ def test_pairs_split_by_name(tmp_path: Path) -> None:
     assert sum(len(names(source, split)) for split in SPLITS) == 30
 
 
+def test_pairs_of_one_photo_stay_in_one_split(tmp_path: Path) -> None:
+    put(tmp_path / "clean", *(f"{index}.png" for index in range(30)))
+    put(tmp_path / "degraded", *(f"{index}x1w{k}.png" for index in range(30) for k in range(4)))
+    source = PairedFolder(root=tmp_path, val_fraction=0.3, test_fraction=0.3)
+    shown = [{pair.clean for pair in source.photos(split)} for split in SPLITS]
+    assert sum(len(names(source, split)) for split in SPLITS) == 120
+    assert sum(map(len, shown)) == len(set.union(*shown)) == 30, "a clean photo is in two splits"
+
+
 def test_missing_partners_are_named(tmp_path: Path) -> None:
     put(tmp_path / "clean", "a.png", "b.png", "c.png")
     put(tmp_path / "degraded", "a.png", "d.png")
