@@ -1,4 +1,5 @@
-"""The `restora` command: one table from a name to the function that serves it, imported only when it is called."""
+"""The `restora` command: one table from a name to the function that serves it, imported only when it is
+called."""
 
 import importlib
 import os

@@ -16,9 +16,9 @@ RANGE_MAX = 1.0
 class Batch:
     """One batch on the device, degraded and ready for a network.
 
-    `clean` is float32 (B,C,H,W) in [0,1]. `degraded` is float32 (B,C,H/s,W/s) on the [0,1] scale; a degradation
-    that the field does not clip (Gaussian noise) may leave the interval. `condition` is float32 (B,K,H/s,W/s):
-    a noise-level map in the units of `degraded`, or a mask that is 1 where the pixel is known.
+    `clean` is float32 (B,C,H,W) in [0,1]. `degraded` is float32 (B,C,H/s,W/s) on the [0,1] scale; a
+    degradation that the field does not clip (Gaussian noise) may leave the interval. `condition` is float32
+    (B,K,H/s,W/s): a noise-level map in the units of `degraded`, or a mask that is 1 where the pixel is known.
     """
 
     clean: Tensor

@@ -20,7 +20,17 @@ ALLOWED = {
     "evaluation": {"types", "networks", "degradations", "metrics", "data", "artifact"},
     "artifact": {"types", "networks", "degradations"},
     "training": {"types", "config", "data", "degradations", "families", "networks", "evaluation"},
-    "apps": {"types", "config", "data", "degradations", "networks", "evaluation", "artifact", "metrics", "training"},
+    "apps": {
+        "types",
+        "config",
+        "data",
+        "degradations",
+        "networks",
+        "evaluation",
+        "artifact",
+        "metrics",
+        "training",
+    },
 }
 HEAVY = {
     "lightning": {"data", "families", "training"},

@@ -21,7 +21,13 @@ COMMON = [
     "trainer.log_every_n_steps=1",
     "threads=1",
 ]
-TWO = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true", "compile=false"]
+TWO = [
+    "trainer=ddp",
+    "trainer.accelerator=cpu",
+    "trainer.devices=2",
+    "trainer.precision=32-true",
+    "compile=false",
+]
 
 
 def train(folder: Path, data: Path, *overrides: str) -> str:
@@ -49,7 +55,9 @@ def test_sharded_validation_gives_the_same_figures(runs: tuple[Path, Path]) -> N
     one, sweep = runs
     first, second = record(one), record(sweep / "0_nafnet_small")
     assert second["status"] == "finished"
-    assert [row["name"] for row in first["test"]["images"]] == [row["name"] for row in second["test"]["images"]]
+    assert [row["name"] for row in first["test"]["images"]] == [
+        row["name"] for row in second["test"]["images"]
+    ]
     for a, b in zip(first["test"]["images"], second["test"]["images"], strict=True):
         assert a["input_psnr"] == pytest.approx(b["input_psnr"], abs=1e-6)  # the same noise
         assert a["psnr"] == pytest.approx(b["psnr"], abs=0.01)  # weights differ by the order of a sum

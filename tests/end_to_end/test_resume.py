@@ -1,4 +1,5 @@
-"""A run that is stopped in the middle of an epoch and goes on ends with the weights of one that was not, bit for bit."""
+"""A run that is stopped in the middle of an epoch and goes on ends with the weights of one that was not, bit
+for bit."""
 
 import json
 import os
@@ -32,7 +33,9 @@ COMMON = [
 def start(folder: Path, data: Path, *overrides: str) -> "subprocess.Popen[str]":
     environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1"}
     words = [sys.executable, "-m", "restora", "train", *overrides, f"hydra.run.dir={folder}"]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(
+        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
 
 
 def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:

@@ -1,4 +1,5 @@
-"""The wheel alone, in a clean environment, run from another directory: configuration, experiments and commands are in it."""
+"""The wheel alone, in a clean environment, run from another directory: configuration, experiments and
+commands are in it."""
 
 import json
 import os
@@ -14,7 +15,12 @@ import pytest
 
 def run(words: list[str], cwd: Path, **environment: str) -> str:
     done = subprocess.run(
-        words, cwd=cwd, capture_output=True, text=True, timeout=300, env={**os.environ, "OMP_NUM_THREADS": "1", **environment}
+        words,
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
@@ -30,13 +36,15 @@ def wheel(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clean(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with the wheel in it. Its dependencies are those of this environment, whose own (editable) restora
-    stays out: `.pth` files in a folder that a `.pth` file names are not read."""
+    """An environment with the wheel in it. Its dependencies are those of this environment, whose own
+    (editable) restora stays out: `.pth` files in a folder that a `.pth` file names are not read."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     run([str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", str(wheel)], folder)
-    site = Path(run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).strip())
+    site = Path(
+        run([str(python), "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], folder).strip()
+    )
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     return folder / "bin"
 
@@ -51,7 +59,13 @@ def test_every_configuration_file_is_in_it(wheel: Path, repository: Path) -> Non
 def test_it_trains_and_lists_from_another_directory(clean: Path, tmp_path: Path) -> None:
     where = run([str(clean / "python"), "-c", "import restora; print(restora.__file__)"], tmp_path)
     assert str(clean.parent) in where
-    words = [str(clean / "restora"), "train", "experiments=quickstart/dncnn", "debug=fast", "hydra.run.dir=out"]
+    words = [
+        str(clean / "restora"),
+        "train",
+        "experiments=quickstart/dncnn",
+        "debug=fast",
+        "hydra.run.dir=out",
+    ]
     run(words, tmp_path, RESTORA_DATA=str(tmp_path / "data"))
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"
     assert "dncnn" in run([str(clean / "restora"), "networks"], tmp_path)

@@ -1,7 +1,8 @@
 """`restora train`: Hydra in front of `training.run.train`.
 
-Everything that can be known to fail is found before the first job starts: each combination of a sweep is composed and its
-parts are held against each other. `resume=RUN_FOLDER` goes on with a run by its own overrides.
+Everything that can be known to fail is found before the first job starts: each combination of a sweep is
+composed and its parts are held against each other. `resume=RUN_FOLDER` goes on with a run by its own
+overrides.
 """
 
 import itertools
@@ -43,7 +44,9 @@ def main(argv: list[str]) -> int:
     argv = _continued(argv)
     overrides = [word for word in argv if "=" in word and not word.startswith("-")]
     multirun = any(flag in argv for flag in ("-m", "--multirun"))
-    if not any(flag in argv for flag in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--config-dir", "-cd")):
+    if not any(
+        flag in argv for flag in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--config-dir", "-cd")
+    ):
         os.environ[_JOBS] = str(_check(overrides, multirun=multirun))
     register_search_path()
     sys.argv = ["restora train", *argv]
@@ -59,7 +62,9 @@ def _continued(argv: list[str]) -> list[str]:
     folder = Path(runs[-1]).resolve()
     saved = folder / ".hydra" / "overrides.yaml"
     if not saved.exists():
-        raise ConfigError(f"resume={runs[-1]}: {saved} does not exist; name a run folder, such as outputs/<experiment>/<run>")
+        raise ConfigError(
+            f"resume={runs[-1]}: {saved} does not exist; name a run folder"
+        )
     earlier = [str(word) for word in OmegaConf.load(saved) if not str(word).startswith("resume=")]
     rest = [word for word in argv if not word.startswith("resume=")]
     return [*earlier, *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
@@ -75,7 +80,9 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
         if swept:
             raise ConfigError(f"{' '.join(map(str, swept))} names several values: add -m to sweep over them")
     choices = [
-        [f"{o.key_or_group}={value}" for value in o.sweep_string_iterator()] if o.is_sweep_override() else [o.input_line]
+        [f"{o.key_or_group}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [o.input_line]
         for o in parsed
     ]
     own = [[str(word) for word in options if not str(word).startswith("hydra")] for options in choices]

@@ -48,8 +48,8 @@ class PhotoData(LightningDataModule):
     `patch_size` is of the clean photo. `batch_size` counts the crops of one training batch on all processes
     together. `steps_per_epoch` is only how often Lightning's epochs turn: crops are drawn in passes over the
     photos. `stages` replaces both sizes from given training batches on (`start_step`, `patch_size`,
-    `batch_size`), for progressive learning. `val_crop` judges only the centre of validation photos; test
-    photos are always whole. `geometry` turns training crops: `d4` by all eight symmetries of the square,
+    `batch_size`), for progressive learning. `val_crop` and `test_crop` judge only the centre of
+    each photo. `geometry` turns training crops: `d4` by all eight symmetries of the square,
     `hflip` by mirroring, `none`. `transforms` are further albumentations transforms of the clean crop.
     `workers` are processes that cut training crops.
     """
@@ -65,6 +65,7 @@ class PhotoData(LightningDataModule):
         steps_per_epoch: int,
         stages: Sequence[Mapping[str, int]] | None = None,
         val_crop: int | None = None,
+        test_crop: int | None = None,
         channels: Channels = "rgb",
         geometry: Geometry = "d4",
         transforms: Sequence[Any] | None = None,
@@ -74,7 +75,8 @@ class PhotoData(LightningDataModule):
         super().__init__()
         self.source, self.store_dir, self.degradation = source, Path(store_dir), degradation
         self.stages = read_stages(stages, patch_size, batch_size)
-        self.steps_per_epoch, self.val_crop = steps_per_epoch, val_crop
+        self.steps_per_epoch = steps_per_epoch
+        self.val_crop, self.test_crop = val_crop, test_crop
         self.channels, self.geometry = channels, geometry
         self.transforms, self.workers, self.seed = list(transforms or ()), workers, seed
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -95,6 +97,7 @@ class PhotoData(LightningDataModule):
         for name, value, least in (
             ("steps_per_epoch", self.steps_per_epoch, 1),
             ("val_crop", self.val_crop, _SMALLEST_JUDGED),
+            ("test_crop", self.test_crop, _SMALLEST_JUDGED),
             ("workers", self.workers, 0),
         ):
             if value is not None and value < least:
@@ -219,7 +222,7 @@ class PhotoData(LightningDataModule):
         return self._judging_loader("val", self.val_crop)
 
     def test_dataloader(self) -> DataLoader[PhotoBatch]:
-        return self._judging_loader("test", None)
+        return self._judging_loader("test", self.test_crop)
 
     def _judging_loader(self, split: Split, crop: int | None) -> DataLoader[PhotoBatch]:
         store, photos = self._usable(split)

@@ -29,6 +29,12 @@ def test_going_on_drops_what_will_be_computed_again(tmp_path: Path) -> None:
     second = MetricsCsv(path=tmp_path / "metrics.csv")
     second.continue_from(4)  # four steps are in the checkpoint: 0 to 3
     second.log_metrics({"train/loss": 40.0, "epoch": 0}, step=4)
-    assert [row["train/loss"] for row in rows(tmp_path / "metrics.csv")] == ["0.0", "1.0", "2.0", "3.0", "40.0"]
+    assert [row["train/loss"] for row in rows(tmp_path / "metrics.csv")] == [
+        "0.0",
+        "1.0",
+        "2.0",
+        "3.0",
+        "40.0",
+    ]
     seconds = [float(row["seconds"]) for row in rows(tmp_path / "metrics.csv")]
     assert seconds == sorted(seconds)
