@@ -24,15 +24,24 @@ def to_channels_first(x_BHWC: Tensor) -> Tensor:
     return x_BHWC.permute(0, 3, 1, 2)
 
 
+_SMALL = 20480
+"""Numbers in a batch of one up to which torch's convolutions do without oneDNN."""
+
+
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` by the fastest kernel at hand: (...,C), (C',C), (C',) -> (...,C').
 
     On CPUs other than Intel's, torch's matrix product (MKL) runs at half the speed of its convolutions
     (oneDNN), so the rows become the pixels of one 1x1 convolution. The dilation means nothing to a 1x1
-    kernel; without it torch leaves oneDNN when it has a single thread. Forward and backward: 1.7 times as
-    fast on an AMD EPYC (benchmarks/NOTES.md).
+    kernel; without it torch leaves oneDNN when it has a single thread. Small inputs would go to a slow path
+    of torch's own. Forward and backward: 1.7 times as fast on an AMD EPYC (benchmarks/NOTES.md).
     """
-    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.compiler.is_exporting():
+    if (
+        x.device.type != "cpu"
+        or x.dtype != torch.float32
+        or torch.compiler.is_exporting()
+        or x.numel() <= _SMALL
+    ):
         return F.linear(x, weight, bias)
     pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (1,C,1,N) in the channels_last format
     y = F.conv2d(pixels, weight[:, :, None, None], bias, dilation=2)
