@@ -129,8 +129,20 @@ def _training(model: ModelDescription) -> str:
         "## What it was trained against\n\n"
         "The degradation that it learnt to undo; `restora preview` shows what it does to a photo.\n\n"
         f"```json\n{degradation}\n```\n\n"
+        f"{_photos(model)}"
         f"The weights are those of step {model.metrics.get('step', 'unknown')}."
     )
+
+
+def _photos(model: ModelDescription) -> str:
+    source = model.data.get("source")
+    if not source:
+        return ""
+    kind = str(source.get("_target_", "unknown")).rpartition(".")[2]
+    options = [
+        f"{name} {value}" for name, value in source.items() if name != "_target_" and value is not None
+    ]
+    return f"Photos: `{kind}`{' with ' + ', '.join(options) if options else ''}.\n\n"
 
 
 def _limits(model: ModelDescription) -> str:

@@ -49,6 +49,7 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
         size_multiple=network.size_multiple,
         evaluation=dict(ours.get("evaluation") or {"local_converter": None}),
         degradation=dict(ours.get("degradation") or {}),
+        data=_training_data(source),
         metrics=metrics,
         versions={
             "python": platform.python_version(),
@@ -56,6 +57,17 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
             "restora": version("restora"),
         },
     )
+
+
+def _training_data(source: Source) -> dict[str, Any]:
+    """Which photos the run learnt from, as its configuration says; folders by their last name only."""
+    data = (source.record.get("config") or {}).get("data") or {}
+    origin = data.get("source") or {}
+    told = {
+        name: Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
+        for name, value in origin.items()
+    }
+    return {"source": told, "channels": data.get("channels")} if told else {}
 
 
 def export_model(

@@ -29,9 +29,9 @@ DEGRADATIONS_PACKAGE = "restora.degradations."
 class ModelDescription:
     """The content of model.json; plain JSON values only.
 
-    `network` is {"class": dotted name, "arguments": {…}}, `evaluation` is {"local_converter": [height, width]
-    | null}, `degradation` the configuration the model was trained against, `parity` the measured differences
-    of the export.
+    `network` is {"class": dotted name, "arguments": {…}}; `evaluation` {"local_converter": [height, width] or
+    null}; `degradation` the configuration that the model was trained against and `data` that of its photos;
+    `parity` the measured differences of the export.
     """
 
     name: str
@@ -45,6 +45,7 @@ class ModelDescription:
     size_multiple: int
     evaluation: dict[str, Any] = field(default_factory=dict)
     degradation: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

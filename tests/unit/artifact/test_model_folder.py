@@ -118,6 +118,7 @@ def test_card_has_the_scores_and_runs(model, tmp_path, monkeypatch):
     """The Python example of the card is executed as it stands."""
     text = (model / "README.md").read_text()
     assert "| restored | 28.00 | 0.8000 |" in text
+    assert "Photos: `SamplePhotos`." in text
     code = text.split("```python\n")[1].split("```")[0]
     from PIL import Image
 
