@@ -1,0 +1,227 @@
+"""`restora networks`: every network there is a configuration of, with its size and what it costs.
+
+Parameters and multiply-accumulates are counted on the meta device, where nothing is computed; times are
+measured here, on this machine's CPU, on a smaller photo, because the largest networks take a minute for one
+of 256x256.
+"""
+
+import argparse
+import difflib
+import fnmatch
+import json
+import statistics
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from restora.networks.base import Network
+
+SIZE = 256
+TIMED_SIZE = 64
+QUICK = 150e9
+"""Multiply-accumulates at SIZE x SIZE up to which a network is timed unasked: about a second of two cores."""
+CODES = {
+    "denoise": "DN",
+    "super_resolution": "SR",
+    "deblur": "DB",
+    "jpeg": "JPEG",
+    "inpaint": "IN",
+    "colourise": "COL",
+    "derain": "DR",
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One network: what its configuration makes, without weights."""
+
+    name: str
+    family: str
+    tasks: tuple[str, ...]
+    scale: int
+    parameters: int
+    macs: int | None
+    """Multiply-accumulates of one photo of SIZE x SIZE; None where they cannot be counted."""
+    milliseconds: float | None = None
+    """Of one photo of TIMED_SIZE x TIMED_SIZE on this CPU, float32; None where not measured."""
+
+
+def configurations() -> dict[str, Path]:
+    """Every file in conf/network by its name."""
+    from restora.config import config_root
+
+    return {path.stem: path for path in sorted((config_root() / "conf" / "network").glob("*.yaml"))}
+
+
+def build(path: Path) -> "Network":
+    """The network of one configuration file."""
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    network: Network = instantiate(OmegaConf.load(path), _convert_="all")
+    return network
+
+
+def count(name: str, path: Path) -> Entry:
+    """The entry of one configuration, without its time."""
+    import torch
+
+    from restora.networks.cost import count_macs, count_parameters
+
+    with torch.device("meta"):
+        network = build(path)
+    return Entry(
+        name=name,
+        family=network.family,
+        tasks=tuple(network.tasks),
+        scale=network.scale,
+        parameters=count_parameters(network),
+        macs=count_macs(network, height=SIZE, width=SIZE),
+    )
+
+
+def measure(path: Path, *, runs: int = 3, patience: float = 0.3) -> float:
+    """Median milliseconds of one TIMED_SIZE x TIMED_SIZE photo, after one run to warm up.
+
+    No further run is begun once `patience` seconds are spent on measured ones.
+    """
+    import torch
+
+    network = build(path).eval()
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.rand(1, network.in_channels, TIMED_SIZE, TIMED_SIZE)
+    planes = network.condition_channels
+    condition = torch.rand(1, planes, TIMED_SIZE, TIMED_SIZE) if planes else None
+    times: list[float] = []
+    with torch.inference_mode():
+        network(x, condition)
+        while len(times) < runs and sum(times) < patience:
+            start = perf_counter()
+            network(x, condition)
+            times.append(perf_counter() - start)
+    return statistics.median(times) * 1000
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    found = _chosen(configurations(), arguments.names, arguments.small)
+    entries = list(_entries(_suited(found, arguments.family, arguments.task), timing=arguments.time))
+    if arguments.json:
+        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        return 0
+    from rich.console import Console
+
+    console = Console()
+    console.print(_table(entries, timed=arguments.time != "none"))
+    legend = "  ".join(f"{code} {task.replace('_', '-')}" for task, code in CODES.items())
+    console.print(f"[dim]{legend}[/dim]")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="restora networks", description="List the networks with their sizes and what they cost."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names or patterns such as 'dncnn*'")
+    parser.add_argument("--family", choices=("residual_cnn", "unet", "nafnet", "gan", "transformer"))
+    parser.add_argument("--task", choices=tuple(CODES))
+    parser.add_argument("--small", action="store_true", help="also the small twins for tests and CPUs")
+    parser.add_argument(
+        "--time",
+        choices=("none", "quick", "all"),
+        default="quick",
+        help="which to time on this CPU: quick leaves out those of more than a second, all takes minutes",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def _chosen(found: dict[str, Path], patterns: list[str], small: bool) -> dict[str, Path]:
+    """The configurations by name or pattern, or all full-size ones. Raises ValueError where a name fits
+    none.
+    """
+    if not patterns:
+        return {name: path for name, path in found.items() if small or not name.endswith("_small")}
+    names: set[str] = set()
+    for pattern in patterns:
+        matches = fnmatch.filter(found, pattern)
+        if not matches:
+            near = difflib.get_close_matches(pattern, found, n=3)
+            hint = f", did you mean {' or '.join(near)}?" if near else ""
+            raise ValueError(f"there is no network {pattern!r}{hint}")
+        names.update(matches)
+    return {name: found[name] for name in sorted(names)}
+
+
+def _suited(found: dict[str, Path], family: str | None, task: str | None) -> dict[str, Path]:
+    """Those of the family and for the task, where one is asked for."""
+    if family is None and task is None:
+        return found
+    from hydra.utils import get_class
+    from omegaconf import OmegaConf
+
+    suited = {}
+    for name, path in found.items():
+        cls: type[Network] = get_class(str(OmegaConf.select(OmegaConf.load(path), "_target_")))
+        if family in (None, cls.family) and (task is None or task in cls.tasks):
+            suited[name] = path
+    return suited
+
+
+def _entries(found: dict[str, Path], *, timing: str) -> Iterator[Entry]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("counting", total=len(found))
+        for name, path in found.items():
+            progress.update(bar, description=name)
+            entry = count(name, path)
+            if timing == "all" or (timing == "quick" and (entry.macs or 0) <= QUICK):
+                entry = replace(entry, milliseconds=measure(path))
+            yield entry
+            progress.advance(bar)
+
+
+def quantity(number: float | None) -> str:
+    """1,234,567 as 1.23M: three significant digits and the unit."""
+    if number is None:
+        return "-"
+    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+        # 999,950 already rounds to 1.00 of the next unit
+        if number >= size * 0.9995:
+            return f"{number / size:#.3g}".rstrip(".") + unit
+    return f"{number:.0f}"
+
+
+def _table(entries: list[Entry], *, timed: bool) -> "Table":
+    from rich.table import Table
+
+    table = Table(box=None, header_style="bold", pad_edge=False, collapse_padding=True)
+    table.add_column("network", overflow="fold")
+    table.add_column("family", overflow="fold")
+    table.add_column("tasks", overflow="fold")
+    table.add_column("scale", justify="right")
+    table.add_column("params", justify="right", no_wrap=True)
+    table.add_column(f"MACs\n{SIZE}x{SIZE}", justify="right", no_wrap=True)
+    if timed:
+        table.add_column(f"CPU ms\n{TIMED_SIZE}x{TIMED_SIZE}", justify="right", no_wrap=True)
+    for entry in sorted(entries, key=lambda e: (e.family, e.name)):
+        row: list[Any] = [
+            entry.name,
+            entry.family,
+            " ".join(CODES[task] for task in entry.tasks),
+            f"x{entry.scale}" if entry.scale > 1 else "",
+            quantity(entry.parameters),
+            quantity(entry.macs),
+        ]
+        if timed:
+            row.append("-" if entry.milliseconds is None else f"{entry.milliseconds:,.0f}")
+        table.add_row(*row)
+    return table
