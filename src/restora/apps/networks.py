@@ -29,9 +29,9 @@ CODES = {
     "denoise": "DN",
     "super_resolution": "SR",
     "deblur": "DB",
-    "jpeg": "JPEG",
+    "jpeg": "JP",
     "inpaint": "IN",
-    "colourise": "COL",
+    "colourise": "CO",
     "derain": "DR",
 }
 
@@ -114,12 +114,17 @@ def main(argv: list[str]) -> int:
     if arguments.json:
         print(json.dumps([asdict(entry) for entry in entries], indent=2))
         return 0
+    if arguments.markdown:
+        print(markdown(entries))
+        return 0
     from rich.console import Console
 
     console = Console()
     console.print(_table(entries, timed=arguments.time != "none"))
     legend = "  ".join(f"{code} {task.replace('_', '-')}" for task, code in CODES.items())
     console.print(f"[dim]{legend}[/dim]")
+    if arguments.time == "quick" and any(entry.milliseconds is None for entry in entries):
+        console.print("[dim]- takes more than about a second: time it with --time all[/dim]")
     return 0
 
 
@@ -137,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
         default="quick",
         help="which to time on this CPU: quick leaves out those of more than a second, all takes minutes",
     )
+    parser.add_argument("--markdown", action="store_true", help="print the counts as the table of the docs")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser
 
@@ -198,6 +204,19 @@ def quantity(number: float | None) -> str:
         if number >= size * 0.9995:
             return f"{number / size:#.3g}".rstrip(".") + unit
     return f"{number:.0f}"
+
+
+def markdown(entries: list[Entry]) -> str:
+    """The counts as a Markdown table, one line per network."""
+    lines = [
+        f"| network | family | tasks | scale | parameters | MACs at {SIZE}×{SIZE} |",
+        "| --- | --- | --- | ---: | ---: | ---: |",
+    ]
+    for entry in sorted(entries, key=lambda e: (e.family, e.name)):
+        tasks = ", ".join(task.replace("_", "-") for task in entry.tasks)
+        counts = f"{entry.parameters:,} | {quantity(entry.macs)}"
+        lines.append(f"| `{entry.name}` | {entry.family} | {tasks} | ×{entry.scale} | {counts} |")
+    return "\n".join(lines)
 
 
 def _table(entries: list[Entry], *, timed: bool) -> "Table":

@@ -35,7 +35,7 @@ class REDNet(Network):
         *,
         in_channels: int = 1,
         layers: int = 15,
-        channels: int = 64,
+        channels: int = 128,
         stride: int = 1,
         skips: bool = True,
     ) -> None:
