@@ -92,7 +92,7 @@ def _is_choice(override: str, directory: str) -> bool:
 
 def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
     keys: list[str] = []
-    for key in config:
+    for key in map(str, config):
         name = f"{prefix}{key}"
         keys.append(name)
         if not OmegaConf.is_missing(config, key):
@@ -103,9 +103,9 @@ def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def missing_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """The keys that wait for a value (`???`). Unlike OmegaConf's own function it resolves no interpolation."""
+    """The keys that wait for a value (`???`). OmegaConf's own function resolves interpolations."""
     found: list[str] = []
-    for key in config:
+    for key in map(str, config):
         node = config._get_node(key)
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
             found += missing_keys(node, f"{prefix}{key}.")

@@ -10,7 +10,16 @@ from restora.cli import COMMANDS, main
 
 
 def test_the_surface_is_what_others_script_against() -> None:
-    assert set(COMMANDS) == {"prepare", "preview", "networks", "train", "evaluate", "report", "export", "restore"}
+    assert set(COMMANDS) == {
+        "prepare",
+        "preview",
+        "networks",
+        "train",
+        "evaluate",
+        "report",
+        "export",
+        "restore",
+    }
 
 
 def test_help_imports_nothing_heavy() -> None:
@@ -18,7 +27,9 @@ def test_help_imports_nothing_heavy() -> None:
         "import sys\nfrom restora.cli import main\nmain(['--help'])\n"
         "print([m for m in ('torch', 'hydra', 'lightning', 'numpy') if m in sys.modules])"
     )
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
     assert answer.stdout.strip().endswith("[]")
 
 

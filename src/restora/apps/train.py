@@ -62,9 +62,7 @@ def _continued(argv: list[str]) -> list[str]:
     folder = Path(runs[-1]).resolve()
     saved = folder / ".hydra" / "overrides.yaml"
     if not saved.exists():
-        raise ConfigError(
-            f"resume={runs[-1]}: {saved} does not exist; name a run folder"
-        )
+        raise ConfigError(f"resume={runs[-1]}: {saved} does not exist; name a run folder")
     earlier = [str(word) for word in OmegaConf.load(saved) if not str(word).startswith("resume=")]
     rest = [word for word in argv if not word.startswith("resume=")]
     return [*earlier, *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]

@@ -168,7 +168,7 @@ def _block(batch: int, height: int, width: int, channels: int) -> Tensor:
     """Memory for a batch (B,h,w,C); in a worker it is shared, so that handing it over copies nothing."""
     if get_worker_info() is None:
         return torch.empty(batch, height, width, channels, dtype=torch.uint8)
-    storage: Any = torch.UntypedStorage._new_shared(batch * height * width * channels)  # type: ignore[no-untyped-call]
+    storage: Any = torch.UntypedStorage._new_shared(batch * height * width * channels)
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(batch, height, width, channels)
 
 

@@ -13,7 +13,7 @@ Legend: B samples, C channels, H height, W width, s scale.
 import math
 import time
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +31,7 @@ from restora.types import Batch
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
 Row = dict[str, Any]
+M = TypeVar("M", bound=nn.Module)
 
 
 class Family(LightningModule):
@@ -63,7 +64,7 @@ class Family(LightningModule):
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise ValueError(f"family.ema_decay is in [0, 1) or null for no average, got {ema_decay}")
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.network = network.to(memory_format=self.memory_format)
+        self.network = arranged(network, self.memory_format)
         self.ema_decay = ema_decay
         self.ema = None if ema_decay is None else averaged_copy(self.network)
         self.loss = loss
@@ -93,7 +94,7 @@ class Family(LightningModule):
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.network(x.contiguous(memory_format=self.memory_format), condition)
 
-    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
         loss = self.training_loss(batch)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.names))
         return loss
@@ -127,7 +128,7 @@ class Family(LightningModule):
         if trainer.max_steps > 0:
             shares.append(trainer.global_step / trainer.max_steps)
         if (trainer.max_epochs or -1) > 0:
-            batches = trainer.max_epochs * trainer.num_training_batches
+            batches = (trainer.max_epochs or 1) * trainer.num_training_batches
             shares.append(self.batches_done() / batches)
         for callback in trainer.callbacks:
             if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
@@ -161,7 +162,7 @@ class Family(LightningModule):
     # --- validation and test
     # ----------------------------------------------------------------------------------------
 
-    def evaluation_network(self) -> nn.Module:
+    def evaluation_network(self) -> Network:
         """The network that is judged and exported: the averaged weights where there are any."""
         return self.network if self.ema is None else self.ema
 
@@ -215,6 +216,11 @@ class Family(LightningModule):
             mean = math.fsum(row[metric] for row in self.scores) / len(self.scores)
             # every process computed the same sum over all photos: nothing to reduce
             self.log(f"{stage}/{metric}", mean, batch_size=1, prog_bar=metric == "psnr", rank_zero_only=False)
+
+
+def arranged(module: M, memory_format: torch.memory_format) -> M:
+    """The module with its convolution weights in the given memory order."""
+    return module.to(memory_format=memory_format)  # type: ignore[call-overload]
 
 
 def to_8_bit(x: Tensor) -> Tensor:

@@ -6,13 +6,13 @@ fails by the balance of the two and not by its loss.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from restora.families.base import Family, MakeOptimizer, enlarge
+from restora.families.base import Family, MakeOptimizer, arranged, enlarge
 from restora.losses.adversarial import AdversarialLoss
 from restora.losses.perceptual import feature_matching
 from restora.types import Batch
@@ -57,7 +57,7 @@ class GanFamily(Family):
                 "the discriminator's own features"
             )
         self.automatic_optimization = False
-        self.discriminator = discriminator.to(memory_format=self.memory_format)
+        self.discriminator = arranged(discriminator, self.memory_format)
         self.adversarial = adversarial
         self.make_discriminator_optimizer = discriminator_optimizer
         self.perceptual = perceptual
@@ -71,7 +71,7 @@ class GanFamily(Family):
         return [self._with_initial_rates(generator), self._with_initial_rates(discriminator)]
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
-        generator, discriminator = self.optimizers()
+        generator, discriminator = cast(list[Optimizer], self.optimizers())
         restored = self(batch.degraded, batch.condition)  # (B,C,H,W)
         self.toggle_optimizer(generator)
         self.generator_step(generator, batch, restored)

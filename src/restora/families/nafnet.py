@@ -7,9 +7,8 @@ never seen the statistics of a whole photo.
 
 from typing import Any
 
-from torch import nn
-
 from restora.families.base import Family
+from restora.networks.base import Network
 from restora.networks.local_converter import convert
 
 
@@ -27,7 +26,7 @@ class NAFNetFamily(Family):
         super().__init__(**recipe)
         self.local_converter = None if local_converter is None else (local_converter[0], local_converter[1])
 
-    def evaluation_network(self) -> nn.Module:
+    def evaluation_network(self) -> Network:
         network = super().evaluation_network()
         if self.local_converter is None:
             return network

@@ -90,7 +90,7 @@ class LastCheckpoint(Checkpoint):
 def _validates_now(trainer: Trainer) -> bool:
     """Whether this training batch is followed by validation."""
     if trainer.check_val_every_n_epoch is None:
-        return (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch) == 0
+        return (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch or 1) == 0
     return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
 
 

@@ -11,6 +11,8 @@ from lightning.pytorch.callbacks import ProgressBar, Timer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from restora.families.base import Family
+
 _LINE_SECONDS = 10.0
 
 
@@ -70,6 +72,7 @@ class TrainingProgress(ProgressBar):
         self._draw(trainer, module)
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Family)
         share = module.training_progress() if trainer.world_size == 1 else _share_of_steps(trainer)
         if self.share_at_start is None:
             self.share_at_start = min(share, 0.999)
@@ -97,6 +100,7 @@ class TrainingProgress(ProgressBar):
         return f"{_clock((time.monotonic() - self.fit_started) * (1 - share) / done)} left"
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Family)
         self._close()
         best = "" if self.best is None else f" · best validation {self.best:.2f} dB"
         spent = _clock(time.monotonic() - self.fit_started)

@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
+from restora.families.base import Family
 from restora.networks.cost import count_macs, count_parameters
 
 FORMAT = 1
@@ -104,6 +105,7 @@ class RunRecord(Callback):
     # -------------------------------------------------------------------------------------------
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Family)
         network = module.network
         self.data["family"] = module.name
         self.data["parameters"] = count_parameters(network)
@@ -132,6 +134,7 @@ class RunRecord(Callback):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking:
             return
+        assert isinstance(module, Family)
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         metrics["step"] = module.steps_done()
         self.data["metrics"]["last"] = metrics
@@ -154,6 +157,7 @@ class RunRecord(Callback):
     def on_save_checkpoint(
         self, trainer: Trainer, module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
+        assert isinstance(module, Family)
         config = self.info.config
         network = dict(config["network"])
         checkpoint["restora"] = {
@@ -181,6 +185,7 @@ class RunRecord(Callback):
         self.write()
 
     def _take_cost(self, module: LightningModule) -> None:
+        assert isinstance(module, Family)
         self.data["cost"] = {
             "fit_seconds": round(self.fit_seconds_before + time.monotonic() - self.started, 2),
             "steps": module.steps_done(),

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer, seed_everything
+from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
@@ -101,7 +102,7 @@ def _trainer(config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts)
     callbacks = [record, TrainingProgress(label=label, job=job, jobs=info.jobs), *build_callbacks(config)]
     if wandb_logger is not None:
         callbacks.append(WandbPhotos(record, photos=photos))
-    loggers = [csv, wandb_logger] if wandb_logger is not None else [csv]
+    loggers: list[Logger] = [csv] if wandb_logger is None else [csv, wandb_logger]
     return build_trainer(config, parts.family, callbacks, loggers, info.jobs)
 
 
