@@ -1,7 +1,7 @@
 """What every file in conf/network promises: any size, gradient to every parameter, one answer, export and
 reload.
 
-The small twins are run; the networks of the papers' sizes are built on the meta device and counted. A new
+The small twins are run; the networks of the papers' sizes are built on the meta device. A new
 network is enrolled by its configuration.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from restora.artifact.onnx_model import OnnxModel, write_onnx
 from restora.networks.base import Network
-from restora.networks.cost import count_macs, count_parameters
+from restora.networks.cost import count_parameters
 from restora.networks.weights import load_weights
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "network"
@@ -87,12 +87,11 @@ def test_the_configuration_spells_out_a_plain_constructor(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_a_full_size_network_has_a_small_twin_and_can_be_counted(name: str) -> None:
+def test_a_full_size_network_has_a_small_twin_and_builds_without_memory(name: str) -> None:
     assert node(name)["_target_"] in {node(other)["_target_"] for other in SMALL}
     with torch.device("meta"):
         network = instantiate(node(name), _convert_="all")
     assert count_parameters(network) > 1000
-    assert (count_macs(network, height=64, width=64) or 0) > 0
 
 
 def test_small_networks_are_small(small: str) -> None:

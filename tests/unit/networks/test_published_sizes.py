@@ -1,0 +1,47 @@
+"""docs/networks.md says what the code makes, and what the papers print."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from restora.apps.networks import configurations, count, markdown
+from restora.networks.cost import count_parameters
+
+DOCS = (Path(__file__).resolve().parents[3] / "docs" / "networks.md").read_text(encoding="utf-8")
+FULL = [name for name in configurations() if not name.endswith("_small")]
+PUBLISHED = re.findall(
+    r"^\| `(\w+)` \| (?:`(.*?)`)? \| ([\d,]+) \| ([\d,.]+[KM]?) \| .+ \|$", DOCS, re.MULTILINE
+)
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_the_docs_have_the_counts_of_the_code(name: str) -> None:
+    row = markdown([count(name, configurations()[name])]).splitlines()[-1]
+    assert row in DOCS, "replace the table in docs/networks.md: restora networks --time none --markdown"
+
+
+def test_the_docs_list_nothing_that_is_gone() -> None:
+    listed = re.findall(r"^\| `(\w+)` \| \w+ \| .+ \| ×\d \|", DOCS, re.MULTILINE)
+    assert sorted(listed) == sorted(FULL)
+
+
+def test_the_table_of_published_counts_is_read() -> None:
+    assert len(PUBLISHED) >= 20
+
+
+@pytest.mark.parametrize(("name", "arguments", "ours", "published"), PUBLISHED)
+def test_published_parameter_counts(name: str, arguments: str, ours: str, published: str) -> None:
+    config = OmegaConf.load(configurations()[name])
+    config = OmegaConf.merge(config, OmegaConf.from_dotlist(arguments.split()))
+    with torch.device("meta"):
+        parameters = count_parameters(instantiate(config, _convert_="all"))
+    assert f"{parameters:,}" == ours
+    digits, unit = re.fullmatch(r"([\d,.]+)([KM]?)", published).groups()
+    decimals = len(digits.partition(".")[2])
+    size = {"K": 1e3, "M": 1e6, "": 1}[unit]
+    # 0.6 of the last digit: some counts hold the 24 frozen numbers of the mean colours
+    assert abs(parameters - float(digits.replace(",", "")) * size) <= 0.6 * size / 10**decimals
