@@ -9,14 +9,16 @@ import difflib
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException
+from hydra.errors import HydraException, InstantiationException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -100,6 +102,18 @@ def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
             if isinstance(node, DictConfig) and not node._is_none() and not node._is_interpolation():
                 keys.extend(_dotted_keys(node, f"{name}."))
     return keys
+
+
+def build(node: Any, **extra: Any) -> Any:
+    """Hydra's instantiate, lists and dicts plain, with the constructor's own message where it refuses its
+    arguments."""
+    try:
+        return instantiate(node, _convert_="all", **extra)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, ValueError | TypeError):
+            raise ConfigError(str(cause)) from error
+        raise
 
 
 def missing_keys(config: DictConfig, prefix: str = "") -> list[str]:

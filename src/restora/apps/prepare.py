@@ -42,19 +42,11 @@ def main(argv: list[str]) -> int:
 
 
 def _made(node: "DictConfig") -> "PhotoData":
-    """The data module, with its constructor's own message where that refuses its arguments."""
-    from hydra.errors import InstantiationException
-    from hydra.utils import instantiate
-
-    from restora.config import ConfigError
+    """The data module of a configuration node."""
+    from restora.config import build
     from restora.degradations.identity import Identity
 
-    try:
-        data: PhotoData = instantiate(node, degradation=Identity(), _convert_="all")
-    except InstantiationException as error:
-        if isinstance(error.__cause__, ValueError):
-            raise ConfigError(str(error.__cause__)) from error
-        raise
+    data: PhotoData = build(node, degradation=Identity())
     return data
 
 

@@ -5,13 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
-from restora.config import ConfigError, missing_keys
+from restora.config import ConfigError, build, missing_keys
 from restora.data.module import PhotoData
 from restora.degradations.base import Degradation
 from restora.families.base import Family
@@ -29,11 +27,11 @@ class Parts:
 
 def build_parts(config: DictConfig) -> Parts:
     """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`."""
-    degradation: Degradation = _make(config.degradation)
-    data: PhotoData = _make(config.data, degradation=degradation, _convert_="all")
-    network: Network = _make(config.network, _convert_="all")
+    degradation: Degradation = build(config.degradation)
+    data: PhotoData = build(config.data, degradation=degradation)
+    network: Network = build(config.network)
     check_together(config, network, data)
-    family: Family = _make(config.family, network=network, **_execution(config), _convert_="all")
+    family: Family = build(config.family, network=network, **_execution(config))
     return Parts(network, family, data)
 
 
@@ -45,18 +43,18 @@ def check_before_training(config: DictConfig) -> None:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
         )
-    data: PhotoData = _make(config.data, degradation=_make(config.degradation), _convert_="all")
+    data: PhotoData = build(config.data, degradation=build(config.degradation))
     network = build_on_meta(config.network)
     check_together(config, network, data)
     with torch.device("meta"):
-        _make(config.family, network=network, **_execution(config), _convert_="all")
+        build(config.family, network=network, **_execution(config))
     data.source.check()
 
 
 def build_on_meta(config: DictConfig) -> Network:
     """The network without memory for its weights."""
     with torch.device("meta"):
-        network: Network = _make(config, _convert_="all")
+        network: Network = build(config)
     return network
 
 
@@ -93,17 +91,6 @@ def check_together(config: DictConfig, network: Network, data: PhotoData) -> Non
         )
 
 
-def _make(node: Any, **extra: Any) -> Any:
-    """Hydra's instantiate, with the constructor's own message where a constructor refuses its arguments."""
-    try:
-        return instantiate(node, **extra)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError):
-            raise ConfigError(str(cause)) from error
-        raise
-
-
 def _is_gan(config: DictConfig) -> bool:
     return "discriminator" in config.family
 
@@ -114,7 +101,7 @@ def _execution(config: DictConfig) -> dict[str, Any]:
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
     """Those that the configuration lists; null entries are left out."""
-    return [_make(node) for node in config.callbacks.values() if node is not None]
+    return [build(node) for node in config.callbacks.values() if node is not None]
 
 
 def build_trainer(
@@ -128,13 +115,12 @@ def build_trainer(
         options["max_steps"] *= family.optimizer_steps_per_batch
     if options.get("strategy") == "ddp" and family.leaves_parameters_unused:
         options["strategy"] = "ddp_find_unused_parameters_true"
-    trainer: Trainer = _make(
+    trainer: Trainer = build(
         {"_target_": target, **options},
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,
-        _convert_="all",
     )
     if trainer.world_size > 1 and jobs > 1 and options.get("strategy") == "ddp_spawn":
         raise ConfigError("trainer.strategy=ddp_spawn does not work in a sweep: set trainer.strategy=ddp")
