@@ -96,12 +96,9 @@ def _draws(
     image = degradation(photo.expand(config.draws, -1, -1, -1).contiguous(), KeyedGenerator(keys)).image
     for draw in range(config.draws):
         one = image[draw : draw + 1]
-        same_size = one.shape == photo.shape
-        caption = (
-            f"{float(psnr(one.clamp(0, 1), photo)):.1f} dB"
-            if same_size
-            else f"{width // scale}×{height // scale}"
-        )
+        caption = f"{width // scale}×{height // scale}"
+        if one.shape == photo.shape:
+            caption = f"{float(psnr(one.clamp(0, 1), photo)):.1f} dB"
         cells.append((f"{draw + 1}: {caption}", _picture(one, scale)))
     return cells
 
