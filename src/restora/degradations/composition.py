@@ -17,6 +17,7 @@ from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.identity import Identity
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import per_sample
+from restora.degradations.selection import where_drawn
 
 Stage = TypeVar("Stage", bound=Degradation)
 Value = TypeVar("Value")
@@ -65,8 +66,7 @@ class Chain(Degradation):
 class OneOf(Degradation):
     """Each sample goes through one stage, drawn with the given relative `weights` (equal by default).
 
-    Every stage is computed for the whole batch and the drawn one selected: choosing samples by index would
-    have to wait for the device. Stages must agree in scale. There is a condition if all stages give one of
+    Stages must agree in scale. There is a condition if all stages give one of
     the same meaning; `Identity` goes with any.
     """
 
@@ -84,11 +84,10 @@ class OneOf(Degradation):
         return {"choice": choose(self.weights, generator), "stages": stages}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        out: Tensor | None = None
+        batch, channels, height, width = clean.shape
+        out = clean.new_empty(batch, channels, height // self.scale, width // self.scale)
         for index, (name, stage) in enumerate(self.stages.items()):
-            image = stage.apply(clean, params["stages"][name])
-            out = image if out is None else torch.where(per_sample(params["choice"] == index), image, out)
-        assert out is not None
+            out = where_drawn(params["choice"] == index, clean, stage.apply, params["stages"][name], out)
         return out
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
@@ -121,7 +120,7 @@ class Maybe(Degradation):
         return {"applied": applied, "stage": self.stage.sample(shape, generator.fork("stage"))}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        return torch.where(per_sample(params["applied"]), self.stage.apply(clean, params["stage"]), clean)
+        return where_drawn(params["applied"], clean, self.stage.apply, params["stage"], clean)
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
         own = self.stage.condition(clean, params["stage"])

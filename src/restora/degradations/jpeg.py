@@ -14,7 +14,7 @@ roundings and the edges.
 Legend: B samples, C channels, H height, W width, N planes.
 """
 
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import Range, as_range, constant
 
 Subsampling = Literal["4:2:0", "4:4:4"]
+Matrix: TypeAlias = tuple[tuple[float, ...], ...]
 
 # ITU-T T.81, tables K.1 and K.2, row by row
 _LUMA_TABLE = (
@@ -48,7 +49,7 @@ _FRACTION = 13  # bits after the point of the DCT's constants
 _EXTRA = 2  # bits that the first pass of a transform keeps for the second
 
 
-def _dct_matrix() -> tuple[tuple[int, ...], ...]:
+def _dct_matrix() -> Matrix:
     """The 8-point forward DCT of libjpeg's "islow" as integers, scaled by sqrt(8) 2^13; its transpose is the
     inverse.
 
@@ -210,32 +211,47 @@ def _doubled(chroma: Tensor) -> Tensor:
 
 
 def _coded(planes: Tensor, table: Tensor) -> Tensor:
-    """Transform, quantise, transform back: (B,P,H,W) integers -> the same, filled up to whole 8x8 blocks."""
+    """Transform, quantise, transform back: (B,P,H,W) integers -> the same, filled up to whole 8x8 blocks.
+
+    A rounding shift is a division by a power of two, taken into the matrix, and the floor of 1/2 more, taken
+    into the bias of the product. The centring by 128 is in the first bias and the last.
+    """
     height, width = planes.shape[-2:]
     planes = F.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
-    batch, _, height, width = planes.shape
-    forward = constant(_DCT, planes.device)
-    forward64 = constant(_DCT, planes.device, torch.float64)
+    shape = planes.shape
+    device, wide = planes.device, torch.float64
 
-    x = (planes - 128).view(-1, 8) @ forward.T
-    x = _shifted(x, _FRACTION - _EXTRA).view(-1, 8, width)
-    x = _shifted(torch.matmul(forward64, x.double()), _FRACTION + _EXTRA)
+    x = planes.view(-1, 8)
+    x = torch.addmm(constant(_CENTRED, device), x, constant(_FORWARD_ROWS, device)).floor_()
+    x = _down_columns(constant(_FORWARD_COLUMNS, device, wide), x.double(), shape[-1]).float()
 
-    # (B, block rows, 8, block columns, 8); coefficients carry a factor of 8
-    x = x.view(batch, -1, 8, width // 8, 8)
-    table = table.view(batch, 1, 8, 1, 8)
-    x = x.div_(table * 8)
-    x = x.add_(torch.copysign(constant(0.5, x.device), x)).trunc_().mul_(table)
+    # coefficients carry a factor of 8; (B, block rows, 8, block columns, 8) meets the table (B,1,8,1,8)
+    x = x.view(shape[0], -1, 8, shape[-1] // 8, 8)
+    table = table.view(-1, 1, 8, 1, 8)
+    # halves go away from zero: made larger by 2^-17, less than what parts any other quotient from a half
+    x = x.div_(table * (8 * (1 - 2.0**-17))).round_().mul_(table)
 
-    x = torch.matmul(forward64.T, x.view(-1, 8, width))
-    x = _shifted(x, _FRACTION - _EXTRA).view(-1, 8)
-    x = _shifted(x @ forward64, _FRACTION + _EXTRA + 3)
-    return x.float().add_(128).clamp_(0, 255).view(planes.shape)
+    x = _down_columns(constant(_INVERSE_COLUMNS, device, wide), x.double(), shape[-1]).view(-1, 8)
+    x = torch.addmm(constant(128.5, device, wide), x, constant(_INVERSE_ROWS, device, wide)).floor_()
+    return x.float().clamp_(0, 255).view(shape)
 
 
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    """Integers divided by 2^bits and rounded, halves up; in place."""
-    return x.add_(2.0 ** (bits - 1)).mul_(2.0**-bits).floor_()
+def _down_columns(matrix: Tensor, x: Tensor, width: int) -> Tensor:
+    """The product with each block's columns, rounded: (8,8) times (...,8,width) -> (N,8,width)."""
+    blocks = x.view(-1, 8, width)
+    half = constant(0.5, x.device, x.dtype).expand(1, 1, 1)
+    return torch.baddbmm(half, matrix.expand(blocks.shape[0], 8, 8), blocks).floor_()
+
+
+def _scaled(matrix: Matrix, bits: int, *, transposed: bool) -> Matrix:
+    """A matrix of integers divided by 2^bits, which is exact."""
+    rows = zip(*matrix, strict=True) if transposed else matrix
+    return tuple(tuple(entry * 2.0**-bits for entry in row) for row in rows)
 
 
 _DCT = _dct_matrix()
+_FORWARD_ROWS = _scaled(_DCT, _FRACTION - _EXTRA, transposed=True)
+_FORWARD_COLUMNS = _scaled(_DCT, _FRACTION + _EXTRA, transposed=False)
+_INVERSE_COLUMNS = _scaled(_DCT, _FRACTION - _EXTRA, transposed=True)
+_INVERSE_ROWS = _scaled(_DCT, _FRACTION + _EXTRA + 3, transposed=False)
+_CENTRED = tuple(0.5 - 128 * sum(column) for column in zip(*_FORWARD_ROWS, strict=True))

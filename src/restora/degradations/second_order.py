@@ -17,11 +17,12 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.composition import choose
-from restora.degradations.filtering import KernelBlur, filter_per_sample
+from restora.degradations.filtering import KernelBlur
 from restora.degradations.jpeg import jpeg
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import Range, as_range, per_sample
 from restora.degradations.poisson import poisson_from
+from restora.degradations.selection import where_drawn
 from restora.degradations.sharpening import unsharp_mask
 from restora.degradations.varying_resizing import apply_matrices, interpolation_matrices
 
@@ -79,9 +80,7 @@ class Order:
         }
 
     def blurred(self, x: Tensor, params: Params) -> Tensor:
-        return torch.where(
-            per_sample(params["blurred"]), filter_per_sample(x, self.blur.kernels(params["blur"])), x
-        )
+        return where_drawn(params["blurred"], x, self.blur.apply, params["blur"], x)
 
 
 class SecondOrder(Degradation):
@@ -127,19 +126,22 @@ class SecondOrder(Degradation):
         x = self.first.blurred(unsharp_mask(clean) if self.sharpen else clean, first)
         room = [int(n * self.first.resize_range[1]) for n in (height, width)]
         x, sizes = _resized(x, full, [n * first["factor"] for n in full], room, first["mode"])
-        x = jpeg(noisy(x, first), first["quality"])
+        x = _jpeg(noisy(x, first), first)
 
         x = self.second.blurred(x, second)
         room = [int(n * self.second.resize_range[1]) for n in small]
         x, sizes = _resized(x, sizes, [n * second["factor"] for n in whole], room, second["mode"])
         x = noisy(x, second)
-        jpeg_last = per_sample(params["jpeg_last"])
-        x = torch.where(jpeg_last, x, jpeg(x, second["quality"]))
+        jpeg_last = params["jpeg_last"]
+        x = where_drawn(~jpeg_last, x, _jpeg, second, x)
         x, _ = _resized(x, sizes, whole, list(small), params["mode"])
-        ringing = filter_per_sample(x, self.ringing.kernels(params["ringing"]))
-        x = torch.where(per_sample(params["rings"]), ringing, x).clamp_(0, 1)
-        x = torch.where(jpeg_last, jpeg(x, second["quality"]), x)
+        x = where_drawn(params["rings"], x, self.ringing.apply, params["ringing"], x).clamp_(0, 1)
+        x = where_drawn(jpeg_last, x, _jpeg, second, x)
         return x.mul_(255).round_().div_(255)
+
+
+def _jpeg(x: Tensor, params: Params) -> Tensor:
+    return jpeg(x, params["quality"])
 
 
 def _resized(
@@ -149,29 +151,30 @@ def _resized(
     `room`.
     """
     targets = [target.floor().clamp_(min=1) for target in targets]
-    rows, columns = (
-        interpolation_matrices(m, n, target, size, mode)
-        for m, n, target, size in zip(room, x.shape[-2:], targets, sizes, strict=True)
-    )
+    height, width = x.shape[-2:]
+    rows = interpolation_matrices(room[0], height, targets[0], sizes[0], mode)
+    square = height == width and room[0] == room[1]
+    columns = rows if square else interpolation_matrices(room[1], width, targets[1], sizes[1], mode)
     return apply_matrices(x, rows, columns), targets
 
 
 def noisy(x: Tensor, params: Params) -> Tensor:
     """Gaussian or Poisson noise, coloured or grey, clipped to [0,1]. One normal draw serves both kinds."""
-    generator = KeyedGenerator(params["key"])
-    normal, uniform = generator.normal(x.shape[1:]), generator.uniform(x.shape[1:])
-    grey = per_sample(params["grey"])
-    # Poisson noise is that of the 8-bit photo; the grey kind is that of its luma, drawn for one channel
-    pixels = torch.where(grey, rgb_to_grayscale(x), x).mul_(255).round_().clamp_(0, 255)
-    photons = _power_of_two(_distinct(pixels))
-    rate = pixels.div_(255).mul_(per_sample(photons))
-    poisson_noise = (
-        poisson_from(rate, uniform, normal).sub_(rate).mul_(per_sample(params["strength"] / photons))
-    )
-    noise = torch.where(
-        per_sample(params["gaussian"]), normal.mul_(per_sample(params["sigma"])), poisson_noise
-    )
-    return torch.where(grey, noise[:, :1], noise).add_(x).clamp_(0, 1)
+    normal = KeyedGenerator(params["key"]).normal(x.shape[1:])
+    gaussian = normal * per_sample(params["sigma"])
+    noise = where_drawn(~params["gaussian"], x, _shot_noise, {**params, "normal": normal}, gaussian)
+    noise = torch.where(per_sample(params["grey"]), noise[:, :1], noise)
+    return noise.add_(x).clamp_(0, 1)
+
+
+def _shot_noise(x: Tensor, params: Params) -> Tensor:
+    """Poisson noise of the 8-bit photo; the grey kind is that of its luma, of which one channel will be
+    used.
+    """
+    pixels = torch.where(per_sample(params["grey"]), rgb_to_grayscale(x), x).mul_(255).round_().clamp_(0, 255)
+    photons = per_sample(_power_of_two(_distinct(pixels)))
+    rate = pixels.mul_(photons / 255)
+    return poisson_from(rate, params["normal"]).sub_(rate).mul_(per_sample(params["strength"]) / photons)
 
 
 def _distinct(pixels: Tensor) -> Tensor:

@@ -28,19 +28,25 @@ def interpolation_matrices(m: int, n: int, target: Tensor, source: Tensor, mode:
     # the products are whole numbers below 2^24, so the divisions round to the right side
     start, stop = (row * source / target).floor(), ((row + 1) * source / target).ceil()
     area = ((column >= start) & (column < stop)) / (stop - start)
-    distance = column - ((row + 0.5) * (source / target) - 0.5)
-    # a tap left of the first column is at most two columns away, and likewise on the right
-    left, last = distance[..., :1], (source - 1 - column)
-    right = distance[..., :1] + (source - 1)
-    out = area
-    for name, code in (("bilinear", BILINEAR), ("bicubic", BICUBIC)):
-        taps = profile(name, distance, a=-0.75) * (last >= 0)
-        beyond = profile(name, left - 1, a=-0.75) + profile(name, left - 2, a=-0.75)
-        taps[..., :1] += beyond
-        beyond = profile(name, right + 1, a=-0.75) + profile(name, right + 2, a=-0.75)
-        taps += beyond * (last == 0)
-        out = torch.where(mode == code, taps, out)
-    return out
+    first = 0.5 - (row + 0.5) * (source / target)  # distance of column 0 from where row i samples
+    taps = _profiles(first + column, mode)
+    taps *= column < source
+    # the at most two taps beyond either border go to the pixel on it
+    taps[..., :1] += _profiles(first - 1, mode) + _profiles(first - 2, mode)
+    right = first + source
+    taps += (_profiles(right, mode) + _profiles(right + 1, mode)) * (column == source - 1)
+    return torch.where(mode == AREA, area, taps)
+
+
+def _profiles(distance: Tensor, mode: Tensor) -> Tensor:
+    """Bilinear or bicubic kernel by the sample's mode: two cubics in |distance|, whose coefficients
+    differ.
+    """
+    cubic = (mode == BICUBIC).float()
+    t = distance.abs()
+    near = (t * (1.25 * cubic) - 2.25 * cubic).mul_(t).sub_(1 - cubic).mul_(t).add_(1)
+    far = (t * (-0.75 * cubic) + 3.75 * cubic).mul_(t).sub_(6 * cubic).mul_(t).add_(3 * cubic)
+    return torch.where(t <= 1, near, far).mul_(t < 2)
 
 
 def reduction_matrices(m: int, n: int, target: Tensor, source: Tensor) -> Tensor:
@@ -57,4 +63,7 @@ def reduction_matrices(m: int, n: int, target: Tensor, source: Tensor) -> Tensor
 
 def apply_matrices(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """(B,C,n,n') times (B,m,n) and (B,m',n') -> (B,C,m,m')."""
-    return rows[:, None] @ (x @ columns.mT[:, None])
+    batch, channels, height, _ = x.shape
+    # one product per sample along the width; a broadcast one would first copy the matrices for every channel
+    wide = torch.bmm(x.reshape(batch, channels * height, -1), columns.mT).view(batch, channels, height, -1)
+    return rows[:, None] @ wide

@@ -1,0 +1,40 @@
+"""Changing only some samples of a batch, without ever waiting for a device.
+
+Legend: B samples.
+"""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from restora.degradations.base import Params
+from restora.degradations.parameters import per_sample
+
+
+def where_drawn(
+    drawn: Tensor, x: Tensor, change: Callable[[Tensor, Params], Tensor], params: Params, otherwise: Tensor
+) -> Tensor:
+    """`change(x, params)` for the samples that are `drawn`, bool (B,), and `otherwise` for the others.
+
+    On a device, the number of samples drawn is not known without waiting for it: all are changed, and the
+    drawn ones selected. On a CPU it is known, and only those are computed: of four noises with equal chance,
+    a quarter of each.
+    """
+    if x.device.type != "cpu":
+        return torch.where(per_sample(drawn), change(x, params), otherwise)
+    rows = drawn.nonzero()[:, 0]
+    if len(rows) == 0:
+        return otherwise
+    if len(rows) == len(drawn):
+        return change(x, params)
+    out = otherwise.clone()
+    out[rows] = change(x[rows], _rows_of(params, rows))
+    return out
+
+
+def _rows_of(params: Params, rows: Tensor) -> Params:
+    return {
+        name: _rows_of(value, rows) if isinstance(value, Mapping) else value[rows]
+        for name, value in params.items()
+    }
