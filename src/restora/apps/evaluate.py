@@ -31,12 +31,22 @@ benchmarks  denoise (benchmark.sigma), super_resolution (benchmark.scale),
             benchmark.root=FOLDER or benchmark/testset=NAME, and
             benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4, live1_q10
 options     self_ensemble, local_converter, tile, per_channel, precision=bf16,
-            processes, metrics=psnr,ssim,ms_ssim, images=true;
+            processes, metrics=psnr,ssim,ms_ssim, images=true,
+            training_photos=FOLDER (near-duplicates of the test photos);
             --cfg job prints all of them with their values
 """
 
 _LISTS = ("classical", "metrics", "compare", "severities")
-_PATHS = ("weights", "checkpoint", "model", "output", "data_dir", "benchmark.root", "benchmark.degraded_root")
+_PATHS = (
+    "weights",
+    "checkpoint",
+    "model",
+    "output",
+    "training_photos",
+    "data_dir",
+    "benchmark.root",
+    "benchmark.degraded_root",
+)
 
 
 def main(argv: list[str]) -> int:

@@ -55,6 +55,8 @@ class Plan:
     images: bool
     output: Path
     notes: list[str]
+    training_photos: str | None = None
+    """Folder that is searched for near-duplicates of the test photos."""
 
 
 def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
@@ -70,7 +72,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     entries += [
         Entry(method, {"classical": method.name}) for method in _classical(settings["classical"], benchmark)
     ]
-    if not entries:
+    if not entries and settings["training_photos"] is None:
         raise ValueError(
             "evaluate what? Set network=NAME weights=FILE, checkpoint=RUN_OR_CKPT, model=MODEL_FOLDER "
             "or classical=NAME"
@@ -87,6 +89,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         images=bool(settings["images"]),
         output=Path(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
         notes=_notes(loaded),
+        training_photos=settings["training_photos"],
     )
 
 

@@ -9,7 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from restora.apps.evaluate_plan import Entry, Plan
+from restora.data.photos import list_photos
 from restora.evaluation.benchmarks.base import Benchmark
+from restora.evaluation.leakage import find_leaks, fingerprints_of_files
 from restora.evaluation.methods import Method, NetworkMethod
 from restora.evaluation.results import SUMMARY, Result, Row
 from restora.evaluation.run import evaluate
@@ -22,15 +24,35 @@ def run(plan: Plan, console: Console) -> None:
     """Scores every entry of the plan, writes the figures and prints them."""
     for note in plan.notes:
         console.print(note, markup=False)
+    leakage = _check_leakage(plan, console)
+    if not plan.entries:
+        return
     if plan.severities:
         _run_severities(plan, console)
         return
     results = _score(plan, plan.benchmark, plan.output, console)
+    for result in results:
+        result.leakage = leakage
     write_results(results, plan.output)
     console.print(results_table(results, plan.benchmark.title))
     for line in notes(results):
         console.print(line, markup=False)
     console.print(f"figures: {plan.output}", markup=False)
+
+
+def _check_leakage(plan: Plan, console: Console) -> dict[str, object] | None:
+    """Says which test photos are among the training photos, where a folder of those was named."""
+    if plan.training_photos is None:
+        return None
+    folder = Path(plan.training_photos).expanduser()
+    files = list_photos(folder)
+    if not files:
+        raise ValueError(f"training_photos={plan.training_photos}: there are no photos")
+    name = plan.benchmark.describe()["testset"]
+    report = find_leaks(fingerprints_of_files(files), {name: plan.benchmark.photos})
+    for line in report.lines():
+        console.print(line, markup=False)
+    return report.as_dict()
 
 
 def write_results(results: list[Result], output: Path) -> None:

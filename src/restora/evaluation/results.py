@@ -25,7 +25,8 @@ Row = dict[str, Any]
 
 @dataclass
 class Result:
-    """`rows` are in the order of the photos; `not_computed` says why a metric has no figures."""
+    """`rows` are in the order of the photos; `not_computed` says why a metric has no figures; `effect` is
+    what the user's options changed, `leakage` which of the photos are among the training photos."""
 
     name: str
     benchmark: dict[str, Any]
@@ -34,6 +35,7 @@ class Result:
     not_computed: dict[str, str] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
     effect: dict[str, Any] | None = None
+    leakage: dict[str, Any] | None = None
 
     def scores(self, metric: str = "psnr") -> dict[str, float]:
         """Photo name -> score, of the photos that have one."""
@@ -68,6 +70,7 @@ class Result:
             "not_computed": reasons,
             "method": self.method,
             "effect": self.effect,
+            "leakage": self.leakage,
             "seconds": {"total": math.fsum(row["seconds"] for row in self.rows)},
             "machine": self.machine,
         }
@@ -104,6 +107,7 @@ def read_result(folder: str | Path) -> Result:
         not_computed=summary.get("not_computed") or {},
         machine=summary.get("machine") or {},
         effect=summary.get("effect"),
+        leakage=summary.get("leakage"),
     )
 
 

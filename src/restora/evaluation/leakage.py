@@ -1,0 +1,188 @@
+"""Near-duplicates between training photos and test sets, by perceptual hash: found before a figure is
+believed.
+
+Enters: named photos, uint8 (H,W,C). Leaves: pairs that show the same picture, whatever their size,
+compression, colour or orientation. Two photos are first compared by the 64 bits of a DCT hash, and a
+candidate is then confirmed by the correlation of the two thumbnails. A crop is not recognised once it
+lacks a few per cent of the picture.
+
+Legend: n photos, H height, W width, C channels.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from restora.data.errors import PhotoError
+from restora.data.photos import list_photos, read_photo
+
+Pixels = NDArray[np.uint8]
+THUMBNAIL = 32
+HASH_SIDE = 8
+NEAR_BITS = 14
+"""Candidates differ in at most so many of 64 bits; two unrelated photos in about 32, rarely fewer than 18."""
+NEAR_CORRELATION = 0.96
+"""Of thumbnails. Copies through JPEG of quality 10, half size or greyscale stay above 0.98."""
+_ENOUGH = 256  # pixels a side that a thumbnail is averaged from
+
+
+@dataclass(frozen=True)
+class Fingerprints:
+    """`thumbnails` float32 (n,32,32), each of mean 0 and norm 1."""
+
+    names: list[str]
+    thumbnails: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+@dataclass(frozen=True)
+class Leak:
+    """A training photo that shows what a test photo shows."""
+
+    training: str
+    test: str
+    bits: int
+    correlation: float
+
+
+@dataclass(frozen=True)
+class LeakReport:
+    """What was compared, and what was found by test set."""
+
+    training_photos: int
+    testsets: dict[str, int]
+    leaks: dict[str, list[Leak]] = field(default_factory=dict)
+
+    def lines(self) -> list[str]:
+        """The report in words, one line per test set that is touched, or one line that none is."""
+        if not self.testsets:
+            return ["no test set was at hand to compare the training photos with"]
+        compared = ", ".join(f"{name} ({count})" for name, count in self.testsets.items())
+        if not self.leaks:
+            return [f"no near-duplicate of the {self.training_photos} training photos in {compared}"]
+        lines = []
+        for name, leaks in self.leaks.items():
+            touched = len({leak.test for leak in leaks})
+            shown = ", ".join(f"{leak.training} is {leak.test}" for leak in leaks[:3])
+            more = ", …" if len(leaks) > 3 else ""
+            counted = f"{touched} of {self.testsets[name]} photos of {name}"
+            lines.append(f"{counted} are among the training photos: {shown}{more}")
+        return lines
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for run.json and the model card."""
+        return {
+            "training_photos": self.training_photos,
+            "testsets": self.testsets,
+            "leaks": {
+                name: [{"training": leak.training, "test": leak.test} for leak in leaks]
+                for name, leaks in self.leaks.items()
+            },
+        }
+
+
+def find_leaks(
+    training: Iterable[tuple[str, Pixels]] | Fingerprints, testsets: Mapping[str, Sequence[Path]]
+) -> LeakReport:
+    """Compares training photos (name, uint8 (H,W,C)) with the photo files of named test sets."""
+    known = training if isinstance(training, Fingerprints) else fingerprints(training)
+    counts, leaks = {}, {}
+    for name, files in testsets.items():
+        tested = fingerprints_of_files(files)
+        counts[name] = len(tested)
+        found = near_duplicates(known, tested)
+        if found:
+            leaks[name] = found
+    return LeakReport(len(known), counts, leaks)
+
+
+def known_testsets(data_dir: str | Path) -> dict[str, list[Path]]:
+    """The photo files of the test sets at hand: the subfolders of `data_dir`/testsets."""
+    root = Path(data_dir).expanduser() / "testsets"
+    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    return {folder.name: list_photos(folder) for folder in folders}
+
+
+def fingerprints(photos: Iterable[tuple[str, Pixels]]) -> Fingerprints:
+    """Thumbnails of photos, uint8 (H,W,C) each."""
+    names, thumbnails = [], []
+    for name, pixels in photos:
+        names.append(name)
+        thumbnails.append(thumbnail(pixels))
+    return Fingerprints(names, np.array(thumbnails, np.float32).reshape(-1, THUMBNAIL, THUMBNAIL))
+
+
+def fingerprints_of_files(paths: Sequence[Path], threads: int = 4) -> Fingerprints:
+    """Thumbnails of photo files; those that cannot be read are left out."""
+
+    def read(path: Path) -> tuple[str, Pixels] | None:
+        try:
+            return path.name, read_photo(path)
+        except PhotoError:
+            return None
+
+    with ThreadPoolExecutor(threads) as pool:
+        return fingerprints(item for item in pool.map(read, paths) if item is not None)
+
+
+def near_duplicates(training: Fingerprints, test: Fingerprints) -> list[Leak]:
+    """Pairs that show the same picture, also turned or mirrored; the best match of each test photo comes
+    first."""
+    if not len(training) or not len(test):
+        return []
+    hashes = hash_bits(training.thumbnails)
+    best: dict[tuple[int, int], Leak] = {}
+    for turned in symmetries(test.thumbnails):
+        bits = _distances(hash_bits(turned), hashes)  # (tests, trainings)
+        for row, column in np.argwhere(bits <= NEAR_BITS):
+            correlation = float((turned[row] * training.thumbnails[column]).sum())
+            known = best.get((row, column))
+            if correlation >= NEAR_CORRELATION and (known is None or correlation > known.correlation):
+                names = training.names[column], test.names[row]
+                best[row, column] = Leak(*names, int(bits[row, column]), round(correlation, 4))
+    return sorted(best.values(), key=lambda leak: (leak.test, -leak.correlation))
+
+
+def thumbnail(pixels: Pixels) -> NDArray[np.float32]:
+    """Grey (32,32) by area means, mean 0, norm 1 (0 for a flat photo). Large photos are thinned out first."""
+    from PIL import Image
+
+    step = max(1, min(pixels.shape[:2]) // _ENOUGH)
+    thin = pixels[::step, ::step].astype(np.float32)
+    grey = thin @ np.array([0.299, 0.587, 0.114], np.float32) if thin.shape[2] == 3 else thin[..., 0]
+    small = np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
+    centred = small - small.mean()
+    norm = float(np.linalg.norm(centred))
+    return np.asarray(centred / norm if norm > 1 else np.zeros_like(centred), np.float32)
+
+
+def hash_bits(thumbnails: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The perceptual hash: which of the 8x8 lowest DCT coefficients lie above their median, (n,8) bytes.
+
+    Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1; the
+    mean is left out.
+    """
+    from scipy.fft import dctn
+
+    low = dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :HASH_SIDE, :HASH_SIDE].reshape(len(thumbnails), -1)
+    median = np.median(low[:, 1:], axis=1, keepdims=True)
+    return np.packbits(low > median, axis=1)
+
+
+def symmetries(thumbnails: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """The eight ways to turn and mirror (n,32,32)."""
+    turned = [np.rot90(thumbnails, turns, axes=(1, 2)) for turns in range(4)]
+    return turned + [flipped[:, :, ::-1] for flipped in turned]
+
+
+def _distances(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Hamming distances of all pairs, (n,m)."""
+    counts = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
+    return np.asarray(counts[one[:, None] ^ other[None]].sum(axis=-1), np.int64)

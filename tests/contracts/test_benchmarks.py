@@ -1,0 +1,79 @@
+"""Every file in conf/benchmark composes, builds, and feeds a method; ready ones carry what their names
+say."""
+
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+from skimage import data
+
+from restora.config import compose
+from restora.evaluation.benchmarks.base import Benchmark, Intake
+from restora.evaluation.building import build
+from restora.evaluation.testsets import TestSet
+
+CONF = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
+BENCHMARKS = sorted(path.stem for path in CONF.glob("*.yaml"))
+TESTSETS = sorted(path.stem for path in (CONF / "testset").glob("*.yaml"))
+NEEDED = {
+    "denoise": ["benchmark.sigma=25"],
+    "super_resolution": ["benchmark.scale=2"],
+    "jpeg": ["benchmark.quality=10"],
+    "degraded": ["degradation@benchmark.degradation=gaussian_blur"],
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    Image.fromarray(np.ascontiguousarray(data.astronaut()[50:122, 180:264])).save(root / "a.png")
+    return root
+
+
+@cache
+def made(name: str, folder: Path) -> Benchmark:
+    needed = NEEDED.get(name, [])
+    needed = [f"benchmark.degraded_root='{folder}'"] if name == "paired" else needed
+    config = compose("evaluate", [f"benchmark={name}", f"benchmark.root='{folder}'", *needed])
+    benchmark = build(OmegaConf.to_container(config.benchmark, resolve=True), "benchmark")
+    assert isinstance(benchmark, Benchmark)
+    return benchmark
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_benchmark_builds_and_observes(name: str, folder: Path) -> None:
+    benchmark = made(name, folder)
+    observation = benchmark.observe(0, Intake())
+    restored, clean = benchmark.judge(observation.baseline, observation)
+    assert restored.shape == clean.shape
+    assert benchmark.describe()["task"] == benchmark.task
+    assert benchmark.task in benchmark.title.replace(" ", "_")
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name[-1].isdigit()])
+def test_ready_benchmarks_are_what_they_are_called(name: str, folder: Path) -> None:
+    values = made(name, folder).describe()
+    testset, _, severity = name.rpartition("_")
+    prefix = severity.rstrip("0123456789")
+    key = {"sigma": "sigma", "x": "scale", "q": "quality"}[prefix]
+    assert values[key] == int(severity.removeprefix(prefix))
+    assert values["testset"].lower().startswith(testset.split("_")[0])
+    assert values["color"] == {"bsd68": "gray", "set12": "gray", "classic5": "gray"}.get(
+        testset, "rgb" if key == "sigma" or testset == "div2k_valid" else "y"
+    )
+
+
+@pytest.mark.parametrize("name", TESTSETS)
+def test_test_sets_are_named_and_say_where_they_are(name: str) -> None:
+    overrides = ["benchmark=denoise", f"benchmark/testset={name}", "benchmark.sigma=25", "data_dir=here"]
+    config = compose("evaluate", overrides)
+    testset = build(OmegaConf.to_container(config.benchmark.testset, resolve=True), "testset")
+    assert isinstance(testset, TestSet)
+    if name != "folder":
+        assert testset.root == f"here/testsets/{testset.name}"
+        assert testset.images
+        assert testset.source
+        assert "github.com" in testset.source or "https://" in testset.source

@@ -1,0 +1,267 @@
+"""`restora evaluate` as strangers script it: published figures, the files it writes, what it refuses."""
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from run_folders import tiny_network, write_run
+from safetensors.torch import save_file
+from skimage import data
+
+from restora.apps.export import main as export
+from restora.cli import main
+from restora.networks.ffdnet import FFDNet
+
+
+def evaluate(*words: str) -> int:
+    return main(["evaluate", *words])
+
+
+def summary(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+def per_image(folder: Path) -> list[dict[str, str]]:
+    with (folder / "per_image.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three small colour photos, in a folder whose name no shell or grammar likes."""
+    folder = tmp_path_factory.mktemp("test photos, (3) = all")
+    for index, photo in enumerate((data.chelsea(), data.coffee(), data.astronaut())):
+        crop = np.ascontiguousarray(photo[100 : 164 + index, 90:160])
+        Image.fromarray(crop).save(folder / f"photo{index}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A colour DnCNN's weights as strangers wrap them."""
+    path = tmp_path_factory.mktemp("weights") / "net=4,8.pth"
+    state = {f"module.{name}": value for name, value in tiny_network().state_dict().items()}
+    torch.save({"params": state}, path)
+    return path
+
+
+def test_the_contract_of_the_command_line(photos: Path, weights: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out put"
+    code = evaluate(
+        "network=dncnn", f"weights={weights}", "benchmark=denoise", "benchmark.sigma=25",
+        f"benchmark.root={photos}", "benchmark.color=rgb", f"output={output}",
+    )  # fmt: skip
+    assert code == 0
+    rows, figures = per_image(output), summary(output)
+    assert [row["name"] for row in rows] == ["photo0", "photo1", "photo2"]
+    assert list(rows[0])[:3] == ["name", "psnr", "ssim"]
+    assert figures["images"] == 3
+    for metric in ("psnr", "ssim"):
+        mean = math.fsum(float(row[metric]) for row in rows) / 3
+        assert figures[metric] == pytest.approx(mean, abs=1e-6)
+    assert figures["protocol"]["sigma"] == 25
+    assert figures["protocol"]["color"] == "rgb"
+    assert figures["method"]["changed"] == {"in_channels": 3, "depth": 4, "channels": 8}
+
+
+def test_the_figures_are_those_of_the_network_itself(photos: Path, weights: Path, tmp_path: Path) -> None:
+    evaluate(
+        "network=dncnn", f"weights={weights}", "benchmark=denoise", "benchmark.sigma=15",
+        f"benchmark.root={photos}", f"output={tmp_path}",
+    )  # fmt: skip
+    network = tiny_network()
+    for row in per_image(tmp_path):
+        clean = np.array(Image.open(photos / f"{row['name']}.png")) / 255
+        noisy = clean + np.random.RandomState(0).normal(0, 15 / 255, clean.shape)
+        with torch.no_grad():
+            restored = (
+                network(torch.from_numpy(noisy).permute(2, 0, 1)[None].float())[0].permute(1, 2, 0).numpy()
+            )
+        restored = np.round(restored.clip(0, 1).astype(np.float64) * 255) / 255
+        assert float(row["psnr"]) == pytest.approx(-10 * np.log10(((restored - clean) ** 2).mean()), abs=2e-3)
+
+
+def test_a_run_and_its_model_folder_score_alike(photos: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert export([str(run), "--no-onnx"]) == 0
+    common = ["benchmark=denoise", "benchmark.sigma=25", f"benchmark.root={photos}"]
+    assert evaluate(f"checkpoint={run}", *common, f"output={tmp_path}/a") == 0
+    assert evaluate(f"model={run}/model", *common, f"output={tmp_path}/b") == 0
+    assert evaluate(f"checkpoint={run}/checkpoints/best.ckpt", *common, f"output={tmp_path}/c") == 0
+    first = [row["psnr"] for row in per_image(tmp_path / "a")]
+    assert [row["psnr"] for row in per_image(tmp_path / "b")] == first
+    assert [row["psnr"] for row in per_image(tmp_path / "c")] == first
+
+
+def test_what_a_run_was_trained_against_is_a_benchmark(photos: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    assert (
+        evaluate(
+            f"checkpoint={run}", "benchmark=degraded", f"benchmark.root={photos}", f"output={tmp_path}/o"
+        )
+        == 0
+    )
+    assert summary(tmp_path / "o")["protocol"]["degradation"]["sigma"] == 25
+
+
+def test_a_network_with_a_noise_map_is_told_the_level(photos: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_file(FFDNet(in_channels=1, depth=4, channels=8).state_dict(), tmp_path / "ffdnet.safetensors")
+    common = [
+        "network=ffdnet", f"weights={tmp_path}/ffdnet.safetensors", "benchmark=denoise",
+        f"benchmark.root={photos}", "benchmark.color=gray", "benchmark.sigma=25",
+    ]  # fmt: skip
+    assert evaluate(*common, f"output={tmp_path}/a") == 0
+    assert evaluate(*common, "benchmark.told_sigma=75", f"output={tmp_path}/b") == 0
+    assert summary(tmp_path / "a")["psnr"] != summary(tmp_path / "b")["psnr"]
+    assert summary(tmp_path / "a")["input"] == summary(tmp_path / "b")["input"]
+
+
+def test_several_methods_share_a_table_and_can_be_compared(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = evaluate(
+        "network=dncnn", f"weights={weights}", "classical=median,gaussian", "benchmark=denoise",
+        "benchmark.sigma=25", f"benchmark.root={photos}", "metrics=psnr_b,niqe", f"output={tmp_path}",
+    )  # fmt: skip
+    assert code == 0
+    figures = summary(tmp_path)
+    assert set(figures["methods"]) == {"dncnn", "median", "gaussian"}
+    assert figures["psnr"] == figures["methods"]["dncnn"]["psnr"]
+    assert figures["psnr_b"] is not None
+    assert figures["not_computed"]["niqe"]
+    printed = capsys.readouterr().out
+    assert "niqe: not computed" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert evaluate(f"compare={tmp_path}/median,{tmp_path}/gaussian", f"output={tmp_path}") == 0
+    pair = json.loads((tmp_path / "comparison.json").read_text())["pairs"][0]
+    difference = figures["methods"]["median"]["psnr"] - figures["methods"]["gaussian"]["psnr"]
+    assert pair["psnr"]["difference"] == pytest.approx(difference, abs=1e-6)
+    assert pair["psnr"]["verdict"] == "cannot tell"
+    assert "3 photos are too few" in capsys.readouterr().out
+
+
+def test_options_report_their_effect(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [
+        "network=dncnn", f"weights={weights}", "benchmark=denoise", "benchmark.sigma=25",
+        f"benchmark.root={photos}",
+    ]  # fmt: skip
+    assert evaluate(*common, "self_ensemble=true", f"output={tmp_path}/a") == 0
+    assert evaluate(*common, f"output={tmp_path}/b") == 0
+    effect = summary(tmp_path / "a")["effect"]
+    gained = summary(tmp_path / "a")["psnr"] - summary(tmp_path / "b")["psnr"]
+    assert effect["options"] == ["self-ensemble x8"]
+    assert effect["difference"]["psnr"]["mean"] == pytest.approx(gained, abs=1e-5)
+    assert "self-ensemble x8: " in capsys.readouterr().out
+
+
+def test_severities_become_a_curve(photos: Path, tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    code = evaluate(
+        f"checkpoint={run}", "classical=gaussian", "benchmark=denoise", "benchmark.sigma=25",
+        "severities=15,25", f"benchmark.root={photos}", f"output={tmp_path}/o",
+    )  # fmt: skip
+    assert code == 0
+    with (tmp_path / "o" / "severity.csv").open(newline="") as file:
+        rows = {(row["method"], row["severity"]): row for row in csv.DictReader(file)}
+    assert set(rows) == {(name, level) for name in ("input", "dncnn", "gaussian") for level in ("15", "25")}
+    assert rows["dncnn", "25"]["inside_trained_range"] == "true"
+    assert rows["dncnn", "15"]["inside_trained_range"] == "false"
+    assert float(rows["input", "15"]["mean"]) > float(rows["input", "25"]["mean"]) + 3
+    at_25 = summary(tmp_path / "o" / "sigma=25")["methods"]["gaussian"]
+    assert float(rows["gaussian", "25"]["mean"]) == pytest.approx(at_25["psnr"], abs=1e-4)
+    page = (tmp_path / "o" / "severity.html").read_text()
+    assert "plotly" in page
+    assert 'src="http' not in page
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["network=dncnn", "benchmark=denoise", "benchmark.sigma=25"], "weights=FILE"),
+        (["classical=median", "benchmark=denoise"], "benchmark.sigma=…"),
+        (["classical=median"], "benchmark=denoise"),
+        (["classical=medain", "benchmark=denoise", "benchmark.sigma=25"], "median, gaussian"),
+        (["benchmark=denoise", "benchmark.sigma=25"], "classical=NAME"),
+        (["benchmark=denois", "benchmark.sigma=25"], "benchmark=denoise"),
+        (["classical=median", "benchmark=denoise", "benchmark.sigm=25"], "benchmark.sigma"),
+        (["classical=median", "benchmark=denoise", "benchmark.sigma=25", "metrics=pnsr"], "psnr, ssim"),
+        (["compare=one"], "two result folders"),
+    ],
+)
+def test_mistakes_are_named(
+    words: list[str], message: str, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = [] if "benchmark=" not in " ".join(words) else [f"benchmark.root={photos}"]
+    assert evaluate(*words, *root) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_grey_network_on_colour_photos_says_what_to_set(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(tiny_network(in_channels=1).state_dict(), tmp_path / "grey.pth")
+    words = [
+        "network=dncnn", f"weights={tmp_path}/grey.pth", "benchmark=denoise", "benchmark.sigma=25",
+        f"benchmark.root={photos}", f"output={tmp_path}/o",
+    ]  # fmt: skip
+    assert evaluate(*words) == 2
+    assert "benchmark.color=gray" in capsys.readouterr().err
+    assert evaluate(*words, "benchmark.color=gray") == 0
+    assert evaluate(*words, "per_channel=true") == 0
+
+
+BICUBIC = {2: (33.682, 33.649), 3: (30.405, 30.386), 4: (28.431, 28.419)}
+VDSR = {2: 37.592, 3: 33.737, 4: 31.356}
+
+
+@pytest.mark.parametrize("scale", BICUBIC)
+def test_bicubic_on_set5_is_the_published_figure(scale: int, development_data: Path, tmp_path: Path) -> None:
+    for rounded, figure in zip((False, True), BICUBIC[scale], strict=True):
+        code = evaluate(
+            "classical=bicubic", "benchmark=super_resolution", f"benchmark.scale={scale}", "processes=1",
+            f"benchmark.root={development_data}/testsets/Set5", "benchmark.color=y",
+            f"benchmark.y_rounded={rounded}", f"output={tmp_path}/{rounded}",
+        )  # fmt: skip
+        assert code == 0
+        assert summary(tmp_path / str(rounded))["psnr"] == pytest.approx(figure, abs=0.002)
+
+
+@pytest.mark.parametrize("scale", VDSR)
+def test_vdsr_on_set5_is_the_published_figure(scale: int, development_data: Path, tmp_path: Path) -> None:
+    code = evaluate(
+        "network=vdsr", f"weights={development_data}/weights/vdsr.safetensors", "benchmark=super_resolution",
+        f"benchmark.scale={scale}", f"benchmark.root={development_data}/testsets/Set5", "benchmark.color=y",
+        f"output={tmp_path}",
+    )  # fmt: skip
+    assert code == 0
+    assert summary(tmp_path)["psnr"] == pytest.approx(VDSR[scale], abs=0.002)
+
+
+def dncnn_on_bsd68(data_dir: Path, output: Path, *words: str) -> dict:
+    code = evaluate(
+        "network=dncnn", f"weights={data_dir}/weights/dncnn_gray_sigma25.pth", "benchmark=bsd68_sigma25",
+        f"data_dir={data_dir}", f"output={output}", *words,
+    )  # fmt: skip
+    assert code == 0
+    return summary(output)
+
+
+def test_dncnn_on_the_first_photos_of_bsd68(development_data: Path, tmp_path: Path) -> None:
+    """The figures that a plain loop over `F.conv2d` with the same weights and noise gives."""
+    figures = dncnn_on_bsd68(development_data, tmp_path, "benchmark.limit=3")
+    assert figures["psnr"] == pytest.approx(28.8065, abs=0.002)
+
+
+@pytest.mark.slow
+def test_dncnn_on_bsd68_is_the_published_figure(development_data: Path, tmp_path: Path) -> None:
+    figures = dncnn_on_bsd68(development_data, tmp_path)
+    assert figures["images"] == 68
+    assert figures["psnr"] == pytest.approx(29.233, abs=0.002)
