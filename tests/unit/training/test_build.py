@@ -1,0 +1,64 @@
+"""What cannot work is refused before training, with the setting that mends it."""
+
+import pytest
+
+from restora.apps import train
+from restora.cli import main
+from restora.config import ConfigError, compose
+from restora.training.build import check_before_training
+
+
+@pytest.mark.parametrize(
+    ("overrides", "mend"),
+    [
+        (["network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"], "network.scale=2"),
+        (["degradation=bicubic_x2"], "network.scale=2"),
+        (["network=fdncnn_small", "network.in_channels=3", "degradation=greyscale"], "noise level or a mask"),
+        (["data.channels=gray"], "network.in_channels=1"),
+        (
+            ["family=gan", "discriminator@family.discriminator=patch_small", "trainer.gradient_clip_val=1"],
+            "gradient_clip",
+        ),
+        (["family=gan", "trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=1"),
+        (["family=unet", "family.scale_weights=[1,1]"], "side outputs"),
+        (["data=div2k"], "restora prepare data=div2k"),
+        (["data=folder"], "data.source.root"),
+        (["data=folder", "data.source.root=/nowhere/at/all"], "does not exist"),
+        (["family.ema_decay=2"], "family.ema_decay"),
+        (["data.patch_size=0"], "patch_size"),
+        (["network.depth=1"], "depth"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_conflicts_name_the_mend(overrides: list[str], mend: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
+    with pytest.raises(ValueError, match=".") as caught:
+        check_before_training(compose("train", overrides))
+    assert mend in str(caught.value)
+
+
+def test_the_defaults_have_no_conflict(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
+    check_before_training(compose("train", []))
+
+
+def test_the_command_says_it_in_one_message_and_starts_nothing(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"]) == 2
+    message = capsys.readouterr().err
+    assert "set network.scale=2" in message
+    assert "Traceback" not in message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_job_of_a_sweep_is_checked_before_the_first_starts(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", "family.ema_decay=0.9,3"]) == 2
+    assert "family.ema_decay=3" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_several_values_without_m_are_explained(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="add -m"):
+        train.main(["seed=1,2"])
