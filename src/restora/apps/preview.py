@@ -1,148 +1,221 @@
-"""`restora preview`: a contact sheet of what a degradation does, before anything is trained on it.
+"""`restora preview`: what a degradation does, before a network is trained on it.
 
-Rows are photos; columns are the clean photo and several draws of the degradation, each with its PSNR. The
-numbers are drawn as in training, so the sheet shows what a network would see.
+Enters: photos and a degradation. Leaves: one PNG, rows for photos, columns for the clean photo and several
+draws, or for several values of one parameter with the same random numbers.
 """
 
+import re
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import torch
     from omegaconf import DictConfig
-    from PIL import Image, ImageDraw, ImageFont
-    from torch import Tensor
 
+    from restora.apps.contact_sheet import Cell, Row
     from restora.degradations.base import Degradation
 
 HELP = """usage: restora preview degradation=NAME [PHOTO ...] [KEY=VALUE ...]
 
-  restora preview degradation=motion_blur                 on the sample photos
-  restora preview degradation=jpeg photo.jpg other.png    on your own
-  restora preview degradation=gaussian_noise degradation.sigma=50 draws=5 crop=null output=noise.png
+  restora preview degradation=old_photo photo.jpg             the photo and four draws of the degradation
+  restora preview degradation=jpeg a.png b.png output=j.png   several photos, another file
+  restora preview degradation=jpeg vary=quality over=[5,10,20,40,80]
+                                                              one column per value of a parameter
+  restora preview degradation=gaussian_noise degradation.sigma=50 seed=3 draws=2 size=384
 
-writes one picture (output=preview.png) with a row per photo; restora preview degradation=x lists the names
+Without a photo the sample photos are shown. reduce=false shows them pixel for pixel instead of made small.
 """
-
-_GAP, _TITLE, _CAPTION = 8, 26, 20
-_LONGEST = 900
-"""Whole photos (crop=null) are reduced to this for the sheet."""
-_INK, _PAPER, _FAINT = (25, 25, 28), (250, 250, 248), (110, 110, 116)
+_ABSENT = object()
+_STRUCTURE = ("_target_", "stages", "weights")
+_LONGEST = 240
+_OVERRIDE = re.compile(r"^[~+]{0,2}[A-Za-z_][\w./@]*=")
 
 
 def main(argv: list[str]) -> int:
-    """Raises ValueError for an unknown degradation, a photo that cannot be read, or one that is too small."""
+    """Raises ValueError for photos that cannot be read and settings that make no sense."""
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
+        print("degradations:", ", ".join(_names()))
         return 0 if argv else 2
-    from restora.config import build, compose
+    from restora.apps.contact_sheet import contact_sheet
+    from restora.config import compose
 
-    files = [Path(word) for word in argv if "=" not in word]
-    config = compose("preview", [word for word in argv if "=" in word])
-    degradation: Degradation = build(config.degradation)
-    if config.draws < 1:
-        raise ValueError(f"draws is at least 1, got {config.draws}")
-    rows = [(name, _draws(photo, degradation, config)) for name, photo in _photos(files, config)]
-    sheet = contact_sheet(_title(argv, config), rows)
+    words = [word for word in argv if _is_photo(word)]
+    config = compose("preview", [word for word in argv if not _is_photo(word)], hydra_node=True)
+    photos = [Path(photo) for photo in [*config.photos, *words]] or _sample_photos()
+    columns = _columns(config)
+    headings = ["clean", *(column.heading for column in columns)]
+    rows = _with_conditions([_row(path, columns, config) for path in photos], headings)
     output = Path(config.output)
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
     output.parent.mkdir(parents=True, exist_ok=True)
-    sheet.save(output)
-    print(f"{output}: {len(rows)} photos, {config.draws} draws each")
+    name = config.hydra.runtime.choices.degradation
+    contact_sheet(title=name, subtitle=_settings(config.degradation), columns=headings, rows=rows).save(
+        output
+    )
+    print(output)
     return 0
 
 
-def _title(argv: list[str], config: "DictConfig") -> str:
-    words = [word for word in argv if word.startswith("degradation")]
-    return " ".join(words) or f"degradation={config.degradation._target_.rpartition('.')[2]}"
+def _is_photo(word: str) -> bool:
+    return _OVERRIDE.match(word) is None or Path(word).is_file()
 
 
-def _photos(files: list[Path], config: "DictConfig") -> list[tuple[str, "Tensor"]]:
-    """(name, (1,3,H,W) float in [0,1]) of each photo, its centre if `crop` is set."""
+def _names() -> list[str]:
+    from restora.config import config_root
+
+    return sorted(path.stem for path in (config_root() / "conf" / "degradation").glob("*.yaml"))
+
+
+def _sample_photos() -> list[Path]:
+    from restora.data.sources import SamplePhotos
+
+    return [photo.clean for photo in SamplePhotos().photos("test")]
+
+
+@dataclass(frozen=True)
+class Column:
+    heading: str
+    degradation: "Degradation"
+    seed: int
+
+
+def _columns(config: "DictConfig") -> list[Column]:
+    """Every column beside the clean photo."""
+    from omegaconf import OmegaConf
+
+    from restora.config import build
+
+    if config.vary is None:
+        if config.draws < 1:
+            raise ValueError(f"draws is the number of columns, at least 1; got {config.draws}")
+        degradation = build(config.degradation)
+        seeds = range(config.seed, config.seed + config.draws)
+        return [Column(f"seed {seed}", degradation, seed) for seed in seeds]
+    if not config.over:
+        raise ValueError(f"vary={config.vary} needs values, such as over=[5,10,20]")
+    if OmegaConf.select(config.degradation, config.vary, default=_ABSENT) is _ABSENT:
+        keys = ", ".join(key for key in config.degradation if key != "_target_")
+        raise ValueError(f"this degradation has no parameter {config.vary!r}; it has {keys}")
+    columns = []
+    for value in config.over:
+        node = config.degradation.copy()
+        OmegaConf.update(node, config.vary, value)
+        columns.append(Column(f"{config.vary.rpartition('.')[2]} {_plain(value)}", build(node), config.seed))
+    return columns
+
+
+def _row(path: Path, columns: list[Column], config: "DictConfig") -> "tuple[Row, Cell | None]":
+    """The cells of a photo, and the first draw's condition where it tells one pixel from another."""
+    import torch
+
+    from restora.apps.contact_sheet import Cell, Row
+    from restora.degradations.keyed import KeyedGenerator, image_key, sample_key
+
+    clean = _clean(path, config)
+    cells = [Cell(_pixels(clean), f"{clean.shape[-1]} x {clean.shape[-2]} pixels")]
+    told: Cell | None = None
+    for column in columns:
+        keys = torch.tensor([sample_key(image_key(path.name), column.seed)])
+        image, condition = column.degradation(clean, KeyedGenerator(keys))
+        cells.append(Cell(_enlarged(_pixels(image), config.size), _caption(image, clean)))
+        if told is None and condition is not None:
+            told = _condition_cell(condition, config.size)
+    return Row(path.name, cells), told
+
+
+def _condition_cell(condition: "torch.Tensor", size: int) -> "Cell | None":
+    from restora.apps.contact_sheet import Cell
+
+    for number in range(condition.shape[1]):
+        channel = condition[:, number : number + 1]
+        if channel.amax() > channel.amin():
+            return Cell(_enlarged(_pixels(channel / channel.amax()), size), "mask or map, of the first draw")
+    return None
+
+
+def _clean(path: Path, config: "DictConfig") -> "torch.Tensor":
+    """A square of config.size from the photo, (1,3,size,size), reduced to it first unless config.reduce is
+    off.
+    """
     import torch
 
     from restora.data.photos import read_photo
-    from restora.data.sources import SamplePhotos
+    from restora.degradations.resizing import resize
 
-    files = files or [Path(name) for name in config.photos]
-    if not files:
-        files = [photo.clean for split in ("test", "val") for photo in SamplePhotos().photos(split)]
-    photos = []
-    for path in files:
-        pixels = torch.tensor(read_photo(path)).permute(2, 0, 1)[None]  # (1,3,H,W)
-        photos.append((path.stem, _centre(pixels, config.crop).float() / 255))
-    return photos
-
-
-def _centre(pixels: "Tensor", crop: int | None) -> "Tensor":
+    pixels = torch.from_numpy(read_photo(path).copy()).permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[-2:]
-    rows, columns = (height, width) if crop is None else (min(crop, height), min(crop, width))
-    top, left = (height - rows) // 2, (width - columns) // 2
-    return pixels[..., top : top + rows, left : left + columns]
+    size = int(config.size)
+    if min(height, width) < size:
+        raise ValueError(
+            f"{path} has {width}x{height} pixels, fewer than a cell: set size={min(height, width)}"
+        )
+    if config.reduce:
+        ratio = size / min(height, width)
+        height, width = round(height * ratio), round(width * ratio)
+        pixels = resize(pixels, height, width).clamp_(0, 1)
+    top, left = (height - size) // 2, (width - size) // 2
+    return pixels[..., top : top + size, left : left + size].mul(255).round_().div_(255)
 
 
-def _draws(
-    photo: "Tensor", degradation: "Degradation", config: "DictConfig"
-) -> list[tuple[str, "Image.Image"]]:
-    """The clean photo and its draws, each with a caption."""
-    import torch
-
-    from restora.degradations.keyed import KeyedGenerator, sample_key
-    from restora.metrics.image import psnr
-
-    scale = degradation.scale
-    height, width = (side // scale * scale for side in photo.shape[-2:])
-    photo = photo[..., :height, :width]
-    cells = [("clean", _picture(photo, 1))]
-    keys = torch.tensor([sample_key(config.seed, draw) for draw in range(config.draws)])
-    image = degradation(photo.expand(config.draws, -1, -1, -1).contiguous(), KeyedGenerator(keys)).image
-    for draw in range(config.draws):
-        one = image[draw : draw + 1]
-        caption = f"{width // scale}×{height // scale}"
-        if one.shape == photo.shape:
-            caption = f"{float(psnr(one.clamp(0, 1), photo)):.1f} dB"
-        cells.append((f"{draw + 1}: {caption}", _picture(one, scale)))
-    return cells
+def _pixels(image: "torch.Tensor") -> Any:
+    """(1,C,H,W) -> uint8 (H,W,3)."""
+    image = image.clamp(0, 1).mul(255).round().byte().expand(-1, 3, -1, -1)
+    return image[0].permute(1, 2, 0).contiguous().numpy()
 
 
-def _picture(photo: "Tensor", scale: int) -> "Image.Image":
-    """(1,C,H,W) -> a picture as large as the clean one: smaller photos are shown by their pixels."""
-    from PIL import Image
-
-    pixels = photo[0].clamp(0, 1).mul(255).round().byte().permute(1, 2, 0).numpy()
-    picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
-    if scale > 1:
-        picture = picture.resize((picture.width * scale, picture.height * scale), Image.Resampling.NEAREST)
-    picture.thumbnail((_LONGEST, _LONGEST))
-    return picture
+def _enlarged(pixels: Any, size: int) -> Any:
+    """Every pixel of a reduced photo as a square, so that the cell is full."""
+    times = size // pixels.shape[0]
+    return pixels.repeat(times, 0).repeat(times, 1)
 
 
-def contact_sheet(title: str, rows: list[tuple[str, list[tuple[str, "Image.Image"]]]]) -> "Image.Image":
-    """One picture of all rows; a row is (name, cells), a cell (caption, picture)."""
-    from PIL import Image, ImageDraw, ImageFont
-
-    width = max(sum(cell.width + _GAP for _, cell in cells) for _, cells in rows) + _GAP
-    heights = [max(cell.height for _, cell in cells) + _CAPTION + _GAP for _, cells in rows]
-    sheet = Image.new("RGB", (max(width, 320), sum(heights) + _TITLE + _GAP), _PAPER)
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
-    draw.text((_GAP, 6), title, fill=_INK, font=ImageFont.load_default(15))
-    top = _TITLE + _GAP
-    for (name, cells), height in zip(rows, heights, strict=True):
-        left = _GAP
-        for index, (caption, cell) in enumerate(cells):
-            sheet.paste(cell, (left, top))
-            text = f"{name} · {caption}" if index == 0 else caption
-            _caption(draw, (left, top + cell.height + 2), text, cell.width, font)
-            left += cell.width + _GAP
-        top += height
-    return sheet
+def _caption(degraded: "torch.Tensor", clean: "torch.Tensor") -> str:
+    if degraded.shape[-2:] != clean.shape[-2:]:
+        return f"{degraded.shape[-1]} x {degraded.shape[-2]} pixels"
+    error = (degraded - clean).square().mean()
+    return "unchanged" if error == 0 else f"{float(-10 * error.log10()):.1f} dB PSNR"
 
 
-def _caption(
-    draw: "ImageDraw.ImageDraw",
-    at: tuple[int, int],
-    text: str,
-    width: int,
-    font: "ImageFont.FreeTypeFont | ImageFont.ImageFont",
-) -> None:
-    while len(text) > 4 and draw.textlength(text, font=font) > width:
-        text = text[:-2] + "…"
-    draw.text(at, text, fill=_FAINT, font=font)
+def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]) -> "list[Row]":
+    """The rows, with a last column for what a network is told if any photo has something to show there."""
+    import numpy as np
+
+    from restora.apps.contact_sheet import Cell, Row
+
+    if all(told is None for _, told in parts):
+        return [row for row, _ in parts]
+    headings.append("condition")
+    nothing = Cell(np.full_like(parts[0][0].cells[0].pixels, 255), "nothing to tell")
+    return [Row(row.label, [*row.cells, told or nothing]) for row, told in parts]
+
+
+def _settings(node: "DictConfig") -> str:
+    """The parameters of a degradation in words: of a composition, those of its stages, or their names if
+    many.
+    """
+    stages = {**(node.get("stages") or {}), **{key: node[key] for key in node if _is_stage(node[key])}}
+    own = [
+        f"{key} {_plain(node[key])}"
+        for key in node
+        if key not in (*_STRUCTURE, *stages) and node[key] is not None
+    ]
+    inside = [f"{name} ({_settings(stage)})" for name, stage in stages.items()]
+    words = " · ".join([", ".join(own)] * bool(own) + inside)
+    return words if len(words) <= _LONGEST else " · ".join([", ".join(own)] * bool(own) + list(stages))
+
+
+def _is_stage(value: Any) -> bool:
+    from omegaconf import DictConfig
+
+    return isinstance(value, DictConfig) and "_target_" in value
+
+
+def _plain(value: Any) -> str:
+    from omegaconf import ListConfig
+
+    if isinstance(value, ListConfig):
+        return " to ".join(f"{item:g}" if isinstance(item, float) else str(item) for item in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -7,15 +7,19 @@ from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import Range, as_range
 
+_BLACK = 0.1
+
 
 class Fading(Degradation):
     """Every dye keeps a share of its density, and the paper takes on a `stain`.
 
     The density of a print is -log10 of what it reflects (Beer and Lambert), so a dye of which the share f is
-    lost turns x into x^(1-f): whites stay, shadows lift. Cyan dye (which the red channel shows) goes first,
-    magenta and yellow after it, which gives old prints their reddish cast. `fade` is the share that cyan
-    loses, within [0, 1); the other two lose between a third and the whole of it. `stain` is what the
-    yellowed paper takes from blue, and half of it from green. Numbers or ranges drawn uniformly per sample.
+    lost turns a reflection p into p^(1-f): whites stay, shadows lift. Black reflects `_BLACK` of white on
+    the scale of the photo (paper reaches a density of 2.2), and the scan of the fresh print had that as its
+    zero. Cyan dye, which the red channel shows, goes first; magenta and yellow lose between a third and the
+    whole of what it loses, hence the reddish cast of old prints. `fade` is the share that cyan loses, within
+    [0, 1); `stain` is what the yellowed paper takes from blue, and half of it from green. Numbers or ranges
+    drawn uniformly per sample.
     """
 
     def __init__(self, *, fade: Range, stain: Range = (0.0, 0.2)) -> None:
@@ -34,4 +38,5 @@ class Fading(Degradation):
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         exponent, paper = (params[name][..., None, None] for name in ("exponent", "paper"))
-        return clean.clamp(0, 1).pow(exponent).mul_(paper)
+        reflected = clean.clamp(0, 1).mul_(1 - _BLACK).add_(_BLACK)
+        return reflected.pow_(exponent).sub_(_BLACK).div_(1 - _BLACK).mul_(paper)

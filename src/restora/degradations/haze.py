@@ -15,9 +15,9 @@ class Haze(Degradation):
     """`y = x t + A (1 - t)`, `t = exp(-density d)` (Koschmieder's law; He, Sun and Tang, CVPR 2009, eq. 1).
 
     A photo has no depth of its own, so one is drawn: d runs from 0 to 1 and grows from the lower border to
-    the upper one, as over open ground, with smooth random hills of as much weight. `density` is the optical
-    depth at d = 1, and `airlight` the grey A of the haze (each channel within 2% of it); numbers or ranges
-    drawn uniformly per sample.
+    the upper one, as over open ground, with smooth random hills of a third of that weight. `density` is the
+    optical depth at d = 1, and `airlight` the grey A of the haze (each channel within 2% of it); numbers or
+    ranges drawn uniformly per sample.
     """
 
     def __init__(self, *, density: Range, airlight: Range = (0.75, 1.0)) -> None:
@@ -36,6 +36,6 @@ class Haze(Degradation):
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         height, width = clean.shape[-2:]
         ground = torch.linspace(1, 0, height, device=clean.device).view(1, 1, -1, 1)
-        depth = (resize(params["hills"], height, width) + ground).mul_(0.5).clamp_(0, 1)
+        depth = resize(params["hills"], height, width).mul_(0.25).add_(ground, alpha=0.75).clamp_(0, 1)
         seen = torch.exp(depth.mul_(-per_sample(params["density"])))
         return torch.lerp(params["airlight"][..., None, None], clean, seen)
