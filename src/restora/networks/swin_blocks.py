@@ -28,13 +28,18 @@ Connection = Literal["1conv", "3conv"]
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside windows with relative position bias: (B*n,N,C) -> same."""
+    """Multi-head attention inside windows with relative position bias: (B*n,N,C) -> same.
 
-    def __init__(self, *, channels: int, heads: int, window: int) -> None:
+    `projection` makes queries, keys and values, (...,C) -> (...,3C); a linear layer by default.
+    """
+
+    def __init__(
+        self, *, channels: int, heads: int, window: int, projection: nn.Module | None = None
+    ) -> None:
         super().__init__()
         self.heads = heads
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, heads))
-        self.qkv = Linear(channels, 3 * channels)
+        self.qkv = projection or Linear(channels, 3 * channels)
         self.proj = Linear(channels, channels)
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 

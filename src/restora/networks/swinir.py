@@ -38,7 +38,7 @@ from restora.networks.swin_blocks import (
     initialise_linear,
     residual_convolution,
 )
-from restora.networks.windows import relative_position_index, shifted_window_mask
+from restora.networks.windows import growing_drops, relative_position_index, shifted_window_mask
 
 Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 
@@ -92,7 +92,7 @@ class SwinIR(Network):
 
         self.conv_first = conv3x3(in_channels, channels)
         self.patch_embed = PatchEmbed(channels=channels)
-        drops = torch.linspace(0, drop_path, sum(depths), device="cpu").tolist()
+        drops = growing_drops(drop_path, sum(depths))
         self.layers = nn.ModuleList()
         for depth, count in zip(depths, heads, strict=True):
             blocks = [

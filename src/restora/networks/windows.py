@@ -155,3 +155,8 @@ def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
         return x
     kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= probability
     return x * (kept / (1 - probability)).to(x.dtype)
+
+
+def growing_drops(last: float, count: int) -> list[float]:
+    """The stochastic depth of `count` blocks: none at the first, `last` at the last, linear between."""
+    return [last * position / max(count - 1, 1) for position in range(count)]

@@ -1,0 +1,307 @@
+"""Uformer: a five-level U-Net of window attention, each feed-forward with a depthwise convolution inside.
+
+Z. Wang, X. Cun, J. Bao, W. Zhou, J. Liu, H. Li, "Uformer: A General U-Shaped Transformer for Image
+Restoration", CVPR 2022. Parameter names are those of the authors' checkpoints
+(`encoderlayer_0.blocks.0.attn.qkv.to_q.weight`, `dowsample_0.conv.0.weight`, ...).
+
+Notable: any height and width, where the authors' code takes squares only and fills a photo up with black;
+one matrix product makes queries, keys and values. Published checkpoints also hold the tables' indices in
+every block, which are dropped on loading and written by `published_state_dict`.
+
+Legend: B samples, C channels, H height, W width, w window side, n windows in a photo, N = w*w, h heads.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import conv3x3, count_children
+from restora.networks.channels_last import (
+    LayerNorm,
+    Linear,
+    convolve,
+    linear,
+    to_channels_first,
+    to_channels_last,
+)
+from restora.networks.swin_blocks import WindowAttention, initialise_linear
+from restora.networks.windows import (
+    drop_path,
+    from_windows,
+    growing_drops,
+    relative_position_index,
+    shift,
+    shifted_window_mask,
+    to_windows,
+)
+
+
+class _Projection(nn.Module):
+    """Queries apart from keys and values, because the checkpoints keep them so; applied as one matrix."""
+
+    def __init__(self, *, channels: int) -> None:
+        super().__init__()
+        self.to_q = nn.Linear(channels, channels)
+        self.to_kv = nn.Linear(channels, 2 * channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = torch.cat((self.to_q.weight, self.to_kv.weight))
+        return linear(x, weight, torch.cat((self.to_q.bias, self.to_kv.bias)))
+
+
+class LocallyEnhancedFeedForward(nn.Module):
+    """LeFF (section 3.2): linear, GELU, depthwise 3x3, GELU, linear: (B,H,W,C) -> same."""
+
+    def __init__(self, *, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.linear1 = nn.Sequential(Linear(channels, hidden), nn.GELU())
+        self.dwconv = nn.Sequential(conv3x3(hidden, hidden, groups=hidden), nn.GELU())
+        self.linear2 = nn.Sequential(Linear(hidden, channels))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.linear2(convolve(self.dwconv, self.linear1(x_BHWC)))
+
+
+class LeWinBlock(nn.Module):
+    """Window attention and LeFF, each normalised before and added to its input: (B,H,W,C) -> same.
+
+    With `modulated`, a learned value for each position and channel is added to every window before attention
+    (the multi-scale restoration modulator of section 3.3).
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        heads: int,
+        window: int,
+        shift_by: int,
+        mlp_ratio: float,
+        drop: float,
+        modulated: int | None,
+    ) -> None:
+        super().__init__()
+        self.window, self.shift_by, self.drop = window, shift_by, drop
+        self.modulator = nn.Embedding(modulated**2, channels) if modulated else None
+        self.norm1 = LayerNorm(channels)
+        projection = _Projection(channels=channels)
+        self.attn = WindowAttention(channels=channels, heads=heads, window=window, projection=projection)
+        self.norm2 = LayerNorm(channels)
+        self.mlp = LocallyEnhancedFeedForward(channels=channels, hidden=int(channels * mlp_ratio))
+
+    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
+        height, width = x_BHWC.shape[1:3]
+        windows = to_windows(shift(self.norm1(x_BHWC), self.shift_by), self.window)  # (B*n,N,C)
+        if self.modulator is not None:
+            windows = windows + self.modulator.weight.to(windows.dtype)
+        windows = self.attn(windows, index, mask if self.shift_by else None)
+        attended = shift(from_windows(windows, self.window, height, width), -self.shift_by)
+        x_BHWC = x_BHWC + drop_path(attended, self.drop, self.training)
+        return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop, self.training)
+
+
+class Stage(nn.Module):
+    """The blocks of one level, every second one shifted by half a window: (B,H,W,C) -> same."""
+
+    relative_positions: Tensor
+
+    def __init__(
+        self,
+        *,
+        channels: int,
+        heads: int,
+        window: int,
+        shifted: bool,
+        mlp_ratio: float,
+        drops: Sequence[float],
+        modulated: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.window = window
+        self.shift_by = window // 2 if shifted and len(drops) > 1 else 0
+        self.register_buffer("relative_positions", relative_position_index(window), persistent=False)
+        self.blocks = nn.ModuleList(
+            LeWinBlock(
+                channels=channels,
+                heads=heads,
+                window=window,
+                shift_by=position % 2 * self.shift_by,
+                mlp_ratio=mlp_ratio,
+                drop=drop,
+                modulated=modulated,
+            )
+            for position, drop in enumerate(drops)
+        )
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        mask = None
+        if self.shift_by:
+            height, width = x_BHWC.shape[1:3]
+            mask = shifted_window_mask(height, width, size=self.window, by=self.shift_by, like=x_BHWC)
+        for block in self.blocks:
+            x_BHWC = block(x_BHWC, self.relative_positions, mask)
+        return x_BHWC
+
+
+class Downsample(nn.Module):
+    """(B,H,W,C) -> (B,H/2,W/2,C') by a 4x4 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Sequential(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return convolve(self.conv, x_BHWC)
+
+
+class Upsample(nn.Module):
+    """(B,H,W,C) -> (B,2H,2W,C') by a 2x2 transposed convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.deconv = nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return convolve(self.deconv, x_BHWC)
+
+
+class _Convolution(nn.Module):
+    """The first or the last convolution, under its published name."""
+
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.proj = nn.Sequential(*layers)
+
+
+class Uformer(Network):
+    """The whole network; the output is added to the input.
+
+    `depths` and `heads` go down the encoder, through the bottleneck and up the decoder: nine numbers.
+    `modulator` adds learned values to the decoder's windows. `drop_path` is the stochastic depth of the
+    bottleneck in training, growing from none at the first block. `image_size` is the patch that the weights
+    were trained with: a level that is no larger than a window there has a window of its own size and no
+    shift, also when larger photos are restored (in the authors' evaluation 128, whence no shift in the
+    bottleneck).
+    """
+
+    family: ClassVar[str] = "transformer"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "derain")
+    computed_names: ClassVar[tuple[str, ...]] = ("relative_position_index",)
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        channels: int = 32,
+        depths: Sequence[int] = (1, 2, 8, 8, 2, 8, 8, 2, 1),
+        heads: Sequence[int] = (1, 2, 4, 8, 16, 16, 8, 4, 2),
+        window: int = 8,
+        mlp_ratio: float = 4.0,
+        modulator: bool = True,
+        drop_path: float = 0.1,
+        image_size: int = 128,
+    ) -> None:
+        super().__init__()
+        _check(channels, depths, heads, window, image_size)
+        self.in_channels = self.out_channels = in_channels
+        c = channels
+        growing = growing_drops(drop_path, sum(depths[:4]))
+        drops = [*growing, *[drop_path] * depths[4], *reversed(growing)]
+
+        def stage(position: int, width: int) -> Stage:
+            side = image_size >> min(position, 8 - position)
+            before = sum(depths[:position])
+            return Stage(
+                channels=width,
+                heads=heads[position],
+                window=min(window, side),
+                shifted=side > window,
+                mlp_ratio=mlp_ratio,
+                drops=drops[before : before + depths[position]],
+                modulated=window if modulator and position > 4 else None,
+            )
+
+        self.input_proj = _Convolution(conv3x3(in_channels, c), nn.LeakyReLU(inplace=True))
+        for level in range(4):
+            self.add_module(f"encoderlayer_{level}", stage(level, c << level))
+            self.add_module(f"dowsample_{level}", Downsample(c << level, c << level + 1))
+        self.conv = stage(4, 16 * c)
+        for level in range(4):
+            width = 16 * c >> level
+            self.add_module(f"upsample_{level}", Upsample(16 * c if level == 0 else 2 * width, width // 2))
+            self.add_module(f"decoderlayer_{level}", stage(5 + level, width))
+        self.output_proj = _Convolution(conv3x3(2 * c, in_channels))
+        self.size_multiple = math.lcm(*(min(window, image_size >> level) << level for level in range(5)))
+        self.apply(initialise_linear)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        y = to_channels_last(self.input_proj.proj(x))  # (B,H,W,C)
+        skips = []
+        for level in range(4):
+            y = self.get_submodule(f"encoderlayer_{level}")(y)
+            skips.append(y)
+            y = self.get_submodule(f"dowsample_{level}")(y)
+        y = self.conv(y)  # (B,H/16,W/16,16C)
+        for level in range(4):
+            y = self.get_submodule(f"upsample_{level}")(y)
+            y = self.get_submodule(f"decoderlayer_{level}")(torch.cat((y, skips.pop()), dim=-1))
+        return x + self.output_proj.proj(to_channels_first(y))
+
+    def published_state_dict(self) -> dict[str, Tensor]:
+        state = super().published_state_dict()
+        for name, module in self.named_modules():
+            if isinstance(module, Stage):
+                for position in range(len(module.blocks)):
+                    index = f"{name}.blocks.{position}.attn.relative_position_index"
+                    state[index] = module.relative_positions
+        return state
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+
+        `image_size` is not in the weights, unless it was so small that the bottleneck's window is smaller
+        than the others.
+        """
+        stages = [*(f"encoderlayer_{i}" for i in range(4)), "conv", *(f"decoderlayer_{i}" for i in range(4))]
+        tables = [f"{stage}.blocks.0.attn.relative_position_bias_table" for stage in stages]
+        if not all(table in state for table in tables) or "conv.blocks.0.attn.qkv.to_q.weight" not in state:
+            return None
+        channels, in_channels = state["input_proj.proj.0.weight"].shape[:2]
+        windows = [(math.isqrt(state[table].shape[0]) + 1) // 2 for table in tables]
+        hidden = state["encoderlayer_0.blocks.0.mlp.linear1.0.weight"].shape[0]
+        told = {
+            "in_channels": in_channels,
+            "channels": channels,
+            "depths": [count_children(state, f"{stage}.blocks") for stage in stages],
+            "heads": [state[table].shape[1] for table in tables],
+            "window": windows[0],
+            "mlp_ratio": hidden / channels,
+            "modulator": "decoderlayer_0.blocks.0.modulator.weight" in state,
+        }
+        return told | ({"image_size": 16 * windows[4]} if windows[4] < windows[0] else {})
+
+
+def _check(channels: int, depths: Sequence[int], heads: Sequence[int], window: int, image_size: int) -> None:
+    if len(depths) != 9 or len(heads) != 9:
+        raise ValueError(
+            f"Uformer has nine stages: network.depths and network.heads need nine numbers each, "
+            f"got {len(depths)} and {len(heads)}"
+        )
+    widths = [channels << level for level in range(5)] + [16 * channels >> level for level in range(4)]
+    for position, (width, count) in enumerate(zip(widths, heads, strict=True)):
+        if width % count:
+            raise ValueError(
+                f"stage {position + 1} of Uformer has {width} channels, {count} heads do not divide: "
+                "change network.channels or network.heads"
+            )
+    if image_size % 16 or image_size // 8 < window:
+        raise ValueError(
+            f"network.image_size is a multiple of 16 and at least eight windows, got {image_size} "
+            f"with windows of {window}"
+        )
