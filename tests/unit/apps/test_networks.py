@@ -1,0 +1,70 @@
+"""`restora networks`: the table, its filters, and what it says to a misspelt name."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from restora.apps.networks import configurations, main, measure, quantity
+
+
+def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
+    assert main([*arguments, "--time", "none", "--json"]) == 0
+    entries: list[dict[str, object]] = json.loads(capsys.readouterr().out)
+    return entries
+
+
+def test_names_and_patterns_choose(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [entry["name"] for entry in listed(capsys, "dncnn*", "espcn")]
+    assert {"dncnn", "dncnn_small", "espcn"} <= set(names)
+    assert all(str(name).startswith(("dncnn", "espcn")) for name in names)
+
+
+def test_counts_are_those_of_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
+    (entry,) = listed(capsys, "vdsr")
+    assert entry["parameters"] == 664_704
+    # every weight meets every pixel of the enlarged photo
+    assert entry["macs"] == 664_704 * (256 * 2) ** 2
+    assert (entry["family"], entry["scale"]) == ("residual_cnn", 2)
+
+
+def test_family_and_task_filter(capsys: pytest.CaptureFixture[str]) -> None:
+    entries = listed(capsys, "*_small", "--family", "residual_cnn", "--task", "super_resolution")
+    assert {"edsr_small", "vdsr_small"} <= {entry["name"] for entry in entries}
+    assert all(entry["family"] == "residual_cnn" for entry in entries)
+    assert all("super_resolution" in entry["tasks"] for entry in entries)
+    assert "ffdnet_small" not in {entry["name"] for entry in entries}
+
+
+def test_a_misspelt_name_gets_near_ones() -> None:
+    with pytest.raises(ValueError, match="no network 'dncn', did you mean dncnn"):
+        main(["dncn"])
+
+
+def test_times_are_measured() -> None:
+    fast, slow = (measure(configurations()[name]) for name in ("espcn_small", "ffdnet_color"))
+    assert 0 < fast < slow
+
+
+def test_the_table_fits_a_terminal_of_80_columns() -> None:
+    chosen = ["dncnn_small", "patch_mlp_one_layer", "msrresnet_small", "vdsr_small"]
+    command = [sys.executable, "-m", "restora", "networks", *chosen]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
+    )
+    lines = done.stdout.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    for name in chosen:
+        row = next(line for line in lines if line.startswith(name))
+        assert row.split()[1] == "residual_cnn"
+    assert "CPU ms" in lines[0] + lines[1]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(None, "-"), (950, "950"), (12_809, "12.8K"), (999_600, "1.00M"), (664_704, "665K"), (3.29e12, "3.29T")],
+)
+def test_quantities_have_three_digits(number: float | None, text: str) -> None:
+    assert quantity(number) == text
