@@ -1,0 +1,72 @@
+"""JPEG is libjpeg's, bit for bit."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+from photos import generator, photo, photos
+from PIL import Image
+from torch import Tensor
+
+from restora.degradations.jpeg import Jpeg, Subsampling, jpeg
+
+
+def by_libjpeg(x: Tensor, quality: int, subsampling: Subsampling) -> Tensor:
+    """(1,C,H,W) through Pillow's libjpeg."""
+    pixels = (x[0].permute(1, 2, 0) * 255).round().byte().numpy()
+    buffer = io.BytesIO()
+    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
+    image.save(buffer, "JPEG", quality=quality, subsampling={"4:2:0": 2, "4:4:4": 0}[subsampling])
+    decoded = np.asarray(Image.open(buffer)).reshape(pixels.shape)
+    return torch.from_numpy(decoded.copy()).permute(2, 0, 1)[None]
+
+
+def pictures() -> dict[str, Tensor]:
+    noise = torch.randint(0, 256, (1, 3, 40, 56), generator=torch.Generator().manual_seed(0)) / 255
+    return {
+        "photo": photo(),
+        "odd": photo("coffee.png", 67, 45),
+        "tiny": photo("chelsea.png", 9, 3),
+        "grey": photo("camera.png", 51, 70)[:, :1].contiguous(),
+        "noise": noise,
+        "black and white": (noise > 0.5).float(),
+    }
+
+
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+@pytest.mark.parametrize("name", list(pictures()))
+def test_equals_libjpeg(name: str, subsampling: Subsampling) -> None:
+    x = pictures()[name]
+    for quality in (1, 10, 40, 50, 80, 95, 100):
+        ours = (jpeg(x, torch.tensor([quality]), subsampling=subsampling) * 255).round().byte()
+        difference = ours.int() - by_libjpeg(x, quality, subsampling).int()
+        # another libjpeg than the one with these integer transforms would differ here and there by one
+        assert difference.abs().max() == 0, f"quality {quality}: off by {int(difference.abs().max())}"
+
+
+def test_quality_is_per_sample() -> None:
+    x = photos(3)
+    together = jpeg(x, torch.tensor([10, 40, 90]))
+    for b, quality in enumerate((10, 40, 90)):
+        assert torch.equal(together[b : b + 1], jpeg(x[b : b + 1], torch.tensor([quality])))
+    errors = (together - x).square().flatten(1).mean(1)
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_input_outside_the_range_is_clipped() -> None:
+    x = photos(1)
+    wild = x.clone()
+    wild[..., :10, :] = 1.7
+    tame = x.clone()
+    tame[..., :10, :] = 1.0
+    assert torch.equal(jpeg(wild, torch.tensor([50])), jpeg(tame, torch.tensor([50])))
+
+
+def test_mistakes_are_explained() -> None:
+    with pytest.raises(ValueError, match="quality"):
+        Jpeg(quality=0)
+    with pytest.raises(ValueError, match="4:2:0"):
+        Jpeg(quality=50, subsampling="4:1:1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="channels"):
+        Jpeg(quality=50)(torch.zeros(1, 2, 16, 16), generator(1))
