@@ -198,8 +198,8 @@ def _settings(node: "DictConfig") -> str:
     """
     stages = {**(node.get("stages") or {}), **{key: node[key] for key in node if _is_stage(node[key])}}
     own = [
-        f"{key} {_plain(node[key])}"
-        for key in map(str, node)
+        f"{key!s} {_plain(node[key])}"
+        for key in node
         if key not in (*_STRUCTURE, *stages) and node[key] is not None
     ]
     inside = [f"{name} ({_settings(stage)})" for name, stage in stages.items()]

@@ -195,9 +195,9 @@ def _halved(chroma: Tensor) -> Tensor:
 
 
 def _doubled(chroma: Tensor) -> Tensor:
-    """Triangle filter: each new sample is 3/4 of the nearer and 1/4 of the farther one, in both
-    directions.
-    """
+    """Triangle filter: each new sample is 3/4 of the nearer and 1/4 of the farther one, down and across."""
+    if chroma.shape[-1] <= 2:  # libjpeg repeats samples where there are so few
+        return chroma.repeat_interleave(2, 2).repeat_interleave(2, 3)
     batch, planes, height, width = chroma.shape
     rows = F.pad(chroma, (0, 0, 1, 1), mode="replicate")
     near = chroma * 3

@@ -1,7 +1,7 @@
 """Text printed over a photo: captions, dates, watermarks."""
 
 from collections.abc import Sequence
-from functools import cached_property
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -59,30 +59,14 @@ class TextOverlay(Degradation):
         self.count, self.tilt = count, float(tilt)
         self.height = as_range("height", height, least=1e-3, most=1)
         self.opacity = as_range("opacity", opacity, least=0, most=1)
-        self.texts = _sentences() if texts is None else [str(text) for text in texts]
+        self.texts = _sentences() if texts is None else tuple(str(text) for text in texts)
         if not self.texts:
             raise ValueError("texts is empty: give at least one line, or leave it out")
-
-    @cached_property
-    def _atlas(self) -> tuple[Tensor, Tensor]:
-        """Every line's coverage, (lines,1,h,w) on the CPU, and the share of w that each fills, (lines,)."""
-        from PIL import Image, ImageDraw, ImageFont
-
-        font = ImageFont.load_default(_ATLAS_HEIGHT * 0.75)
-        boxes = [font.getbbox(text) for text in self.texts]
-        width = max(int(box[2]) for box in boxes) + 4
-        strips = []
-        for text in self.texts:
-            strip = Image.new("L", (width, _ATLAS_HEIGHT))
-            ImageDraw.Draw(strip).text((2, _ATLAS_HEIGHT // 2), text, 255, font=font, anchor="lm")
-            strips.append(torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.uint8))
-        atlas = torch.stack(strips).view(len(strips), 1, _ATLAS_HEIGHT, width).float().div_(255)
-        return atlas, torch.tensor([(box[2] + 4) / width for box in boxes])
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         """The layer itself is drawn here, once for photo and mask: cover (B,1,H,W) and colour (B,C,H,W)."""
         batch, channels, height, width = shape
-        atlas, filled = (t.to(generator.device, non_blocking=True) for t in self._atlas)
+        atlas, filled = _atlas(self.texts, generator.device)
         y = torch.arange(height, device=generator.device).add(0.5).view(1, -1, 1)
         x = torch.arange(width, device=generator.device).add(0.5).view(1, 1, -1)
         cover = torch.zeros(batch, 1, height, width, device=generator.device)
@@ -120,6 +104,23 @@ def _ink(generator: KeyedGenerator, channels: int) -> Tensor:
     return ink[..., None, None]
 
 
-def _sentences() -> list[str]:
-    titled = [f"{title} {place}" for title, place in zip(_TITLES * 8, _PLACES * 7, strict=True)]
-    return [*titled, *_DATES]
+def _sentences() -> tuple[str, ...]:
+    titled = (f"{title} {place}" for title, place in zip(_TITLES * 8, _PLACES * 7, strict=True))
+    return (*titled, *_DATES)
+
+
+@lru_cache(maxsize=8)
+def _atlas(texts: tuple[str, ...], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Every line's coverage, (lines,1,h,w), and the share of w that each fills, (lines,)."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    font = ImageFont.load_default(_ATLAS_HEIGHT * 0.75)
+    lengths = [font.getbbox(text)[2] + 4 for text in texts]
+    width = int(max(lengths))
+    strips = []
+    for text in texts:
+        strip = Image.new("L", (width, _ATLAS_HEIGHT))
+        ImageDraw.Draw(strip).text((2, _ATLAS_HEIGHT // 2), text, 255, font=font, anchor="lm")
+        strips.append(torch.frombuffer(bytearray(strip.tobytes()), dtype=torch.uint8))
+    atlas = torch.stack(strips).view(len(strips), 1, _ATLAS_HEIGHT, width).float().div_(255)
+    return atlas.to(device), torch.tensor([length / width for length in lengths]).to(device)
