@@ -1,0 +1,101 @@
+"""Stored results compared: seeds found in subfolders, verdicts that know which way is better, limits said."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from restora.evaluation.comparison import compare, read_methods
+from restora.evaluation.results import Result
+from restora.evaluation.statistics import paired_difference
+from restora.evaluation.tables import results_table, verdict
+
+PHOTOS = np.random.default_rng(0).normal(29, 3, 24)
+
+
+def result(name: str, shift: float, seed: int = 0, **benchmark) -> Result:
+    noise = np.random.default_rng(seed).normal(0, 0.02, 24)
+    rows = [
+        {
+            "name": f"photo{index:02d}",
+            "psnr": round(float(value), 6),
+            "ssim": round(float(value) / 40, 6),
+            "lpips": round(1 - float(value) / 40, 6),
+            "input_psnr": 20.0,
+            "input_ssim": 0.4,
+            "input_lpips": 0.6,
+            "seconds": 0.1,
+            "height": 64.0,
+            "width": 64.0,
+        }
+        for index, value in enumerate(PHOTOS + shift + noise)
+    ]
+    return Result(name=name, benchmark={"task": "denoise", "sigma": 25} | benchmark, rows=rows)
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> dict[str, str]:
+    for seed in range(3):
+        result("wide", 0.3, seed).write(tmp_path / "wide" / f"seed{seed}")
+        result("narrow", 0.0, seed + 10).write(tmp_path / "narrow" / f"seed{seed}")
+    result("other", 0.0, sigma=50).write(tmp_path / "other")
+    return {path.name: str(path) for path in tmp_path.iterdir()}
+
+
+def run(folders: list[str], output: Path | None) -> str:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    compare(folders, output, console)
+    return console.export_text()
+
+
+def test_seeds_are_the_result_folders_below(folders: dict[str, str], tmp_path: Path) -> None:
+    printed = run([folders["wide"], folders["narrow"]], tmp_path / "out")
+    stored = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    pair = stored["pairs"][0]
+    assert pair["psnr"]["seeds"] == [3, 3]
+    assert pair["psnr"]["difference"] == pytest.approx(0.3, abs=0.02)
+    assert pair["psnr"]["p_seeds"] == 0.25  # the least that three pairs can give
+    assert pair["psnr"]["verdict"] == "wide"
+    assert [line["rank"] for line in stored["leaderboard"]] == [1, 2]
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_lower_is_better_for_distances(folders: dict[str, str], tmp_path: Path) -> None:
+    run([folders["narrow"], folders["wide"]], tmp_path / "out")
+    pair = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]
+    assert pair["lpips"]["difference"] > 0
+    assert pair["lpips"]["verdict"] == pair["psnr"]["verdict"] == "wide"
+
+
+def test_verdicts_are_given_only_when_the_data_decide() -> None:
+    same = paired_difference([result("a", 0, 1).scores()], [result("b", 0, 2).scores()])
+    apart = paired_difference([result("a", 1, 1).scores()], [result("b", 0, 2).scores()])
+    assert verdict(same, True, "a", "b") == "cannot tell"
+    assert verdict(apart, True, "a", "b") == "a"
+    assert verdict(apart, False, "a", "b") == "b"
+
+
+def test_different_benchmarks_are_not_compared(folders: dict[str, str]) -> None:
+    with pytest.raises(ValueError, match="sigma is 25 for wide and 50 for other"):
+        run([folders["wide"], folders["other"]], None)
+
+
+def test_equal_names_are_replaced_by_the_folders(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        result("dncnn", 0).write(tmp_path / name)
+    assert list(read_methods([str(tmp_path / "first"), str(tmp_path / "second")])) == ["first", "second"]
+    with pytest.raises(ValueError, match="twice"):
+        read_methods([str(tmp_path / "first")] * 2)
+
+
+def test_the_table_puts_the_best_first_and_marks_what_is_shared() -> None:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    results = [result("behind", -1.0, 1), result("good", 0.0, 2), result("also good", 0.0, 3)]
+    console.print(results_table(results, "BSD68"))
+    printed = console.export_text()
+    assert printed.index("input") < printed.index("good") < printed.index("behind")
+    assert "1=" in printed
+    assert "│  3 │" in printed
+    assert max(map(len, printed.splitlines())) <= 80
