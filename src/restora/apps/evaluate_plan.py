@@ -9,6 +9,7 @@ from typing import Any
 
 from restora.artifact.restorer import Precision
 from restora.evaluation.benchmarks.base import Benchmark
+from restora.evaluation.benchmarks.degraded import Degraded
 from restora.evaluation.building import build
 from restora.evaluation.classical import METHODS
 from restora.evaluation.loading import (
@@ -113,9 +114,8 @@ def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | Non
         )
     if file is None:
         raise ValueError("network= needs its weights: set weights=FILE (or use checkpoint= or model=)")
-    chosen = {
-        word.lstrip("+").partition("=")[0][len("network.") :] for word in overrides if "network." in word
-    }
+    words = [word.lstrip("+").partition("=")[0] for word in overrides]
+    chosen = {word.removeprefix("network.") for word in words if word.startswith("network.")}
     scale = settings["benchmark"].get("scale")
     return from_weights(network, file, name=_choice(overrides, "network"), chosen=chosen, scale=scale)
 
@@ -123,18 +123,18 @@ def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | Non
 def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
     values = dict(node)
     if "degradation" in values:
-        degradation = values["degradation"]
-        if degradation is None:
-            degradation = None if loaded is None else loaded.degradation
+        degradation = values["degradation"] or (None if loaded is None else loaded.degradation)
         if degradation is None:
             raise ValueError(
                 "which degradation? Set degradation@benchmark.degradation=NAME (any of conf/degradation), or "
                 "test a run or model folder, which knows what it was trained against"
             )
-        values |= {"degradation": degradation}
+        values["degradation"] = degradation
     benchmark = build(values, "benchmark")
     assert isinstance(benchmark, Benchmark)
-    return replace(benchmark, told=values["degradation"]) if "degradation" in values else benchmark  # type: ignore[call-arg]
+    if isinstance(benchmark, Degraded):
+        benchmark = replace(benchmark, configuration=values["degradation"])
+    return benchmark
 
 
 def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Benchmark) -> Entry:

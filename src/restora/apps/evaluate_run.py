@@ -104,7 +104,8 @@ def _score(plan: Plan, benchmark: Benchmark, output: Path, console: Console, at:
     results = []
     with Progress(*columns, console=console) as progress:
         for entry in plan.entries:
-            images = output / _folder(entry.method.name) / "images" if plan.images else None
+            folder = output if len(plan.entries) == 1 else output / _folder(entry.method.name)
+            images = folder / "images" if plan.images else None
             result = _with_bar(
                 progress, entry.method, benchmark, plan, images, f"{entry.method.name} {at}".strip()
             )

@@ -7,13 +7,13 @@ Legend: C channels, H height, W width, s scale.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from restora.artifact.restorer import Precision, Restorer
+from restora.artifact.restorer import Precision, Restorer, pick_device
 from restora.evaluation.benchmarks.base import Intake, Observation
 from restora.evaluation.classical import METHODS, Known
 from restora.networks.base import Network
@@ -35,8 +35,9 @@ class Method(ABC):
         """The answer, float32 (1,C',H,W) on the CPU, not rounded."""
 
     @property
-    def on_cpu(self) -> bool:
-        return True
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,6 @@ class Options:
     per_channel: bool = False
     precision: Precision = "float32"
     device: str = "auto"
-
-    @property
-    def plain(self) -> "Options":
-        """The same without what `effects` names."""
-        return replace(self, self_ensemble=False, local_converter=None, tile=0)
 
     @property
     def effects(self) -> list[str]:
@@ -116,8 +112,8 @@ class NetworkMethod(Method):
         return self._restorer
 
     @property
-    def on_cpu(self) -> bool:
-        return self.restorer.device.type == "cpu"
+    def device(self) -> torch.device:
+        return pick_device(self.options.device)
 
     def restore(self, observation: Observation) -> Tensor:
         if not self.options.self_ensemble:

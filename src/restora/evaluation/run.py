@@ -69,7 +69,7 @@ def evaluate(
         benchmark=benchmark.describe(),
         rows=ordered,
         not_computed=reasons,
-        machine=machine(),
+        machine=machine(method.device),
     )
 
 
@@ -118,12 +118,12 @@ def score(work: Work, index: int) -> Row:
     return row
 
 
-def machine() -> dict[str, Any]:
+def machine(device: torch.device) -> dict[str, Any]:
     """Where and with what the figures were made."""
     from restora import __version__
 
     return {
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "restora": __version__,

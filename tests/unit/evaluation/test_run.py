@@ -1,5 +1,6 @@
 """Scoring: the same figures on one process and on two, options and their effect, files that are read back."""
 
+import copy
 import csv
 import json
 import math
@@ -18,6 +19,8 @@ from restora.evaluation.run import evaluate
 from restora.metrics.image import psnr, ssim
 from restora.networks.base import Network
 from restora.networks.dncnn import DnCNN
+from restora.networks.local_converter import convert
+from restora.networks.nafnet import NAFNet
 from restora.networks.vdsr import VDSR
 
 
@@ -138,6 +141,24 @@ def test_a_grey_network_restores_channels_apart(network: Network, photo_folder: 
     with torch.no_grad():
         green = network(observation.degraded[:, 1:2]).clamp(0, 1)
     torch.testing.assert_close(restored[:, 1:2], green, rtol=0, atol=1e-5)
+
+
+def test_the_local_converter_is_the_networks_own(photo_folder: Path) -> None:
+    torch.manual_seed(0)
+    network = NAFNet(width=4, encoder_blocks=[1], middle_blocks=1, decoder_blocks=[1]).eval()
+    for block in network.modules():  # the blocks start as identities
+        for name in ("beta", "gamma"):
+            if isinstance(getattr(block, name, None), torch.nn.Parameter):
+                getattr(block, name).data.fill_(1.0)
+    benchmark = Denoise(root=str(photo_folder), color="rgb", sigma=25)
+    plain = NetworkMethod("nafnet", network)
+    converted = NetworkMethod("nafnet", network, Options(local_converter=(32, 32)))
+    observation = benchmark.observe(0, plain.intake)
+    expected = convert(copy.deepcopy(network), train_size=(32, 32)).eval()
+    with torch.no_grad():
+        answer = expected(observation.degraded).clamp(0, 1)
+    torch.testing.assert_close(converted.restore(observation), answer, rtol=0, atol=1e-5)
+    assert (plain.restore(observation) - answer).abs().max() > 1e-3
 
 
 def test_luminance_networks_answer_as_published_whatever_they_were_built_for(photo_folder: Path) -> None:

@@ -19,12 +19,12 @@ class Degraded(Benchmark):
     task: ClassVar[str] = "restore"
 
     degradation: Degradation
-    told: dict[str, Any] | None = None
-    """The configuration of the degradation, to be written beside the figures."""
+    configuration: dict[str, Any] | None = None
+    """What the degradation was built from, to be written beside the figures."""
 
     def describe(self) -> dict[str, Any]:
         values = super().describe()
-        values["degradation"] = values.pop("told") or type(self.degradation).__name__
+        values["degradation"] = values.pop("configuration") or type(self.degradation).__name__
         return values
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:

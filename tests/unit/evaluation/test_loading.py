@@ -1,0 +1,126 @@
+"""Networks from files, objects from configuration: corrected by the weights, refused where they are
+strangers'."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from run_folders import write_checkpoint, write_run
+
+from restora.degradations.gaussian_noise import GaussianNoise
+from restora.evaluation.building import build
+from restora.evaluation.loading import from_checkpoint, from_weights, trained_range
+from restora.networks.dncnn import DnCNN
+from restora.networks.edsr import EDSR
+from restora.networks.nafnet import NAFNet
+from restora.networks.vdsr import VDSR
+
+DNCNN = {"_target_": "restora.networks.dncnn.DnCNN", "in_channels": 1, "depth": 17, "channels": 64}
+
+
+@pytest.fixture
+def colour_weights(tmp_path: Path) -> str:
+    torch.manual_seed(0)
+    path = tmp_path / "colour.pth"
+    torch.save(DnCNN(in_channels=3, depth=5, channels=8, batch_norm=False).state_dict(), path)
+    return str(path)
+
+
+def test_weights_correct_the_configuration(colour_weights: str) -> None:
+    loaded = from_weights(DNCNN, colour_weights, name="dncnn")
+    assert loaded.network.in_channels == 3
+    assert loaded.changed["depth"] == 5
+    assert not loaded.network.training
+
+
+def test_what_the_user_chose_is_not_corrected(colour_weights: str) -> None:
+    with pytest.raises(ValueError, match="network.in_channels=3"):
+        from_weights(DNCNN, colour_weights, name="dncnn", chosen={"in_channels"})
+
+
+def test_the_benchmarks_scale_is_taken_where_weights_do_not_tell(tmp_path: Path) -> None:
+    torch.save(VDSR(scale=2, depth=3, channels=4).state_dict(), tmp_path / "vdsr.pth")
+    node = {"_target_": "restora.networks.vdsr.VDSR", "scale": 2, "depth": 3, "channels": 4}
+    path = str(tmp_path / "vdsr.pth")
+    assert from_weights(node, path, name="vdsr", scale=4).network.scale == 4
+    assert from_weights(node, path, name="vdsr", scale=4, chosen={"scale"}).network.scale == 2
+
+
+def test_weights_of_another_scale_keep_theirs(tmp_path: Path) -> None:
+    torch.save(EDSR(scale=2, channels=8, blocks=1).state_dict(), tmp_path / "edsr.pth")
+    node = {"_target_": "restora.networks.edsr.EDSR", "scale": 4, "channels": 8, "blocks": 1}
+    assert from_weights(node, str(tmp_path / "edsr.pth"), name="edsr", scale=4).network.scale == 2
+
+
+def test_a_run_brings_its_name_its_converter_and_its_training(tmp_path: Path) -> None:
+    loaded = from_checkpoint(str(write_run(tmp_path / "run")))
+    assert loaded.name == "dncnn"
+    assert loaded.local_converter is None
+    assert trained_range(loaded.degradation, "sigma") == (25.0, 25.0)
+    arguments = {"width": 4, "encoder_blocks": [1], "middle_blocks": 1, "decoder_blocks": [1]}
+    network = NAFNet(**arguments)
+    checkpoint = write_checkpoint(
+        tmp_path / "nafnet.ckpt",
+        network,
+        network={"class": "restora.networks.nafnet.NAFNet", "arguments": arguments},
+        evaluation={"local_converter": [64, 64]},
+        name="nafnet",
+    )
+    assert from_checkpoint(str(checkpoint)).local_converter == (64, 64)
+
+
+@pytest.mark.parametrize(
+    ("degradation", "severity", "expected"),
+    [
+        (
+            {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": [0, 55]},
+            "sigma",
+            (0, 55),
+        ),
+        ({"_target_": "restora.degradations.jpeg.Jpeg", "quality": 40}, "quality", (40, 40)),
+        ({"_target_": "restora.degradations.jpeg.Jpeg", "quality": 40}, "sigma", None),
+        (None, "sigma", None),
+        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 5}, "scale", None),
+        (
+            {
+                "_target_": "restora.degradations.composition.Chain",
+                "stages": {
+                    "blur": {"_target_": "restora.degradations.gaussian_blur.GaussianBlur", "sigma": [1, 2]},
+                    "noise": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 7},
+                },
+            },
+            "sigma",
+            (7, 7),
+        ),
+    ],
+)
+def test_the_trained_range_is_read_off_the_degradation(degradation, severity, expected) -> None:
+    assert trained_range(degradation, severity) == expected
+
+
+def test_nodes_are_built_inside_out() -> None:
+    chain = build(
+        {
+            "_target_": "restora.degradations.composition.Chain",
+            "stages": {
+                "noise": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": [0, 5]}
+            },
+        },
+        "degradation",
+    )
+    assert isinstance(chain.stages["noise"], GaussianNoise)
+    assert tuple(chain.stages["noise"].sigma) == (0, 5)
+
+
+@pytest.mark.parametrize(
+    ("node", "message"),
+    [
+        ({"_target_": "os.system", "command": "true"}, r"degradation: os.system is refused"),
+        ({"_target_": "restora.degradations.nothing.Nothing"}, "has no restora.degradations.nothing.Nothing"),
+        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sgima": 1}, "sgima"),
+        ({"stages": [{"_target_": "subprocess.run"}]}, r"degradation.stages: subprocess.run is refused"),
+    ],
+)
+def test_strangers_nodes_run_nothing(node: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build(node, "degradation")
