@@ -7,6 +7,7 @@ move with the loss from device to device but are neither trained nor saved with 
 Legend: B samples, C channels, H height, W width.
 """
 
+import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -135,7 +136,7 @@ class Backbone(nn.Module):
         return features
 
     def _save_to_state_dict(self, *args: Any) -> None:
-        """Nothing: half a gigabyte of somebody else's numbers does not belong into every checkpoint."""
+        """Nothing: eighty megabytes of somebody else's numbers do not belong into every checkpoint."""
 
     def _load_from_state_dict(self, *args: Any) -> None:
         """Nothing either."""
@@ -160,5 +161,8 @@ def _load(path: Path) -> dict[str, Tensor]:
         from safetensors.torch import load_file
 
         return load_file(path)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ValueError(f"{path} is damaged, or more than a file of tensors: {error}") from error
     return {re.sub(r"^module\.", "", name): value for name, value in state.items()}

@@ -2,9 +2,10 @@
 above a minimum.
 
 - VGG-style: SRGAN (Ledig et al., CVPR 2017) as ESRGAN has it (Wang et al., ECCV Workshops 2018); one logit
-per photo. - PatchGAN: pix2pix (Isola et al., CVPR 2017); one logit per overlapping patch. - U-Net with
-spectral norm: Real-ESRGAN (Wang et al., ICCV Workshops 2021); one logit per pixel. - DCGAN: Radford, Metz,
-Chintala, ICLR 2016; one logit per 64 x 64 patch.
+  per photo.
+- PatchGAN: pix2pix (Isola et al., CVPR 2017); one logit per overlapping patch.
+- U-Net with spectral norm: Real-ESRGAN (Wang et al., ICCV Workshops 2021); one logit per pixel.
+- DCGAN: Radford, Metz, Chintala, ICLR 2016; one logit per 64 x 64 patch.
 
 Parameter names: BasicSR's (`conv0_0`, `linear1`; `conv0` ... `conv9`), pix2pix's authors' (`model.0`), and of
 PyTorch's DCGAN example (`main.0`). Checkpoints with the older names of spectral norm load too.

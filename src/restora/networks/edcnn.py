@@ -5,10 +5,12 @@ with tanh: the layers of U-Net (O. Ronneberger et al., MICCAI 2015), with or wit
 layer of a decoder block enlarges, in one of five ways:
 
 - bilinear: interpolation, then a 3x3 convolution (Odena et al., "Deconvolution and Checkerboard Artifacts",
-Distill 2016); - transposed: a transposed 2x2 convolution with stride 2; - pixel_shuffle: a 3x3 convolution to
-four times the channels, spread over 2 x 2 positions (Shi et al., CVPR 2016); - unpooling: a 3x3 convolution,
-its output put where the encoder's maximum was (Zeiler and Fergus, ECCV 2014); - reshape: the channels as they
-are spread over 2 x 2 positions, then a 3x3 convolution.
+  Distill 2016);
+- transposed: a transposed 2x2 convolution with stride 2;
+- pixel_shuffle: a 3x3 convolution to four times the channels, spread over 2 x 2 positions (Shi et al., CVPR
+  2016);
+- unpooling: a 3x3 convolution, its output put where the encoder's maximum was (Zeiler and Fergus, ECCV 2014);
+- reshape: the channels as they are spread over 2 x 2 positions, then a 3x3 convolution.
 
 The network works on the range [-1, 1] inside, so its output lies within (0, 1).
 

@@ -11,9 +11,10 @@ Legend: B samples, H height, W width, C channels, k window.
 """
 
 import copy
-from typing import Any, ClassVar, TypeVar
+from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
@@ -31,8 +32,6 @@ class GlobalStatistic(nn.Module):
     """
 
     window: tuple[int, int] | None = None
-    axes: ClassVar[tuple[int, int]] = (1, 2)
-    """Which axes of the input are height and width."""
 
     def extra_repr(self) -> str:
         return f"window={self.window}"
@@ -54,19 +53,21 @@ def local_mean(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:
     """Mean over the window around each position: (B,H,W,C) -> (B,H,W,C).
 
     A window that would leave the picture is moved inside, as in the authors' code. Sums are differences of
-    running sums in float32, one axis after the other, so the cost does not depend on the window.
+    running sums in float32, one axis after the other, so the cost does not depend on the window. Both axes
+    are summed as the second: over the first, whose steps are a row apart, torch needs ten times as long.
     """
-    y = _sliding_mean(x_BHWC.float(), window[0], dim=1)
-    return _sliding_mean(y, window[1], dim=2).to(x_BHWC.dtype)
+    y = _sliding_mean(x_BHWC.float(), window[1])
+    return _sliding_mean(y.transpose(1, 2), window[0]).transpose(1, 2).to(x_BHWC.dtype).contiguous()
 
 
-def _sliding_mean(x: Tensor, window: int, dim: int) -> Tensor:
-    size = x.shape[dim]
+def _sliding_mean(x: Tensor, window: int) -> Tensor:
+    """The mean over `window` places along the second of the two axes: (B,H,W,C) -> same, contiguous."""
+    size = x.shape[2]
     k = min(window, size)
-    running = torch.cat((torch.zeros_like(x.narrow(dim, 0, 1)), x.cumsum(dim)), dim)  # size + 1
-    inside = (running.narrow(dim, k, size + 1 - k) - running.narrow(dim, 0, size + 1 - k)) / k  # size + 1 - k
+    running = F.pad(x.contiguous().cumsum(2), (0, 0, 1, 0))  # size + 1, from zero
+    inside = (running[:, :, k:] - running[:, :, : size + 1 - k]) / k  # size + 1 - k
     start = (torch.arange(size, device=x.device) - (k - 1) // 2).clamp(0, size - k)
-    return inside.index_select(dim, start)  # size
+    return inside.index_select(2, start)  # size
 
 
 def convert(network: N, *, train_size: tuple[int, int]) -> N:
@@ -100,9 +101,9 @@ def _statistic_shapes(network: Network, train_size: tuple[int, int]) -> dict[str
     shapes: dict[str, tuple[int, int]] = {}
 
     def record(name: str) -> Any:
-        def hook(module: GlobalStatistic, inputs: tuple[Tensor, ...]) -> None:
-            rows, columns = module.axes
-            shapes[name] = (inputs[0].shape[rows], inputs[0].shape[columns])
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            height, width = inputs[0].shape[1:3]
+            shapes[name] = (height, width)
 
         return hook
 

@@ -164,6 +164,9 @@ def test_what_is_not_a_vgg_is_named(vgg19_file: Path, tmp_path: Path) -> None:
         VGGLoss(layers={"conv6_1": 1.0}, weights=vgg19_file)
     with pytest.raises(ValueError, match=r"have no 'features\.14\.weight'"):
         VGGLoss(layers={"conv5_4": 1.0}, weights=vgg19_file)
+    (tmp_path / "damaged.pth").write_bytes(b"<html>not found</html>")
+    with pytest.raises(ValueError, match=r"damaged\.pth is damaged, or more than a file of tensors"):
+        VGGLoss(layers={"conv1_1": 1.0}, weights=tmp_path / "damaged.pth")
     with pytest.raises(ValueError, match='"l1" or "mse"'):
         VGGLoss(layers={"conv1_1": 1.0}, criterion="l2", weights=vgg19_file)  # type: ignore[arg-type]
 
