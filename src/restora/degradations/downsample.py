@@ -26,15 +26,12 @@ class Downsample(Degradation):
         self.scale = 1 if restore_size else scale
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        if shape[-2] % self.factor or shape[-1] % self.factor:
-            raise ValueError(
-                f"{shape[-2]}x{shape[-1]} is not a multiple of {self.factor}: crop the photos first"
-            )
         return {}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         height, width = clean.shape[-2:]
-        small = resize(clean, height // self.factor, width // self.factor, kernel=self.kernel)
+        # a size that is no multiple can only come where the size is restored: rounded up, as MATLAB does
+        small = resize(clean, -(-height // self.factor), -(-width // self.factor), kernel=self.kernel)
         if self.round_8bit:
             small = small.mul_(255).round_().clamp_(0, 255).div_(255)
         return resize(small, height, width) if self.restore_size else small

@@ -171,7 +171,8 @@ def _shot_noise(x: Tensor, params: Params) -> Tensor:
     """Poisson noise of the 8-bit photo; the grey kind is that of its luma, of which one channel will be
     used.
     """
-    pixels = torch.where(per_sample(params["grey"]), rgb_to_grayscale(x), x).mul_(255).round_().clamp_(0, 255)
+    luma = x if x.shape[1] == 1 else rgb_to_grayscale(x)
+    pixels = torch.where(per_sample(params["grey"]), luma, x).mul_(255).round_().clamp_(0, 255)
     photons = per_sample(_power_of_two(_distinct(pixels)))
     rate = pixels.mul_(photons / 255)
     return poisson_from(rate, params["normal"]).sub_(rate).mul_(per_sample(params["strength"]) / photons)

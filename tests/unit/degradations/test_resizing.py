@@ -116,8 +116,7 @@ def test_downsample_rounds_and_refuses() -> None:
     assert 0 < (exact - stored).abs().max() < 0.55 / 255 + (exact - exact.clamp(0, 1)).abs().max()
     with pytest.raises(ValueError, match="multiple"):
         Downsample(scale=5)(clean, generator(2))
-    with pytest.raises(ValueError, match="multiple"):
-        Downsample(scale=7, restore_size=True)(clean, generator(2))
+    assert Downsample(scale=7, restore_size=True)(clean, generator(2)).image.shape == clean.shape
 
 
 @pytest.mark.parametrize("mode", ["area", "bilinear", "bicubic"])

@@ -1,0 +1,108 @@
+"""What is lost, and the mask that says so: 1 = known."""
+
+import math
+
+import pytest
+import torch
+from photos import generator, grey_card, photos
+
+from restora.degradations.brush_strokes import BrushStrokes, covered_by_segments
+from restora.degradations.masking import Masking
+from restora.degradations.random_rectangles import RandomRectangles
+from restora.degradations.scratches import Scratches
+from restora.degradations.text_overlay import TextOverlay
+
+MASKINGS: dict[str, Masking] = {
+    "rectangles": RandomRectangles(count=3, area=(0.02, 0.1), fill=0.5),
+    "brush": BrushStrokes(fill=0.5),
+}
+
+
+@pytest.mark.parametrize("name", list(MASKINGS))
+def test_known_pixels_are_untouched_and_lost_ones_filled(name: str) -> None:
+    clean = photos(8)
+    image, mask = MASKINGS[name](clean, generator(8))
+    assert mask is not None
+    assert mask.shape == (8, 1, 48, 60)
+    assert mask.unique().tolist() == [0, 1]
+    known = mask.expand_as(clean) == 1
+    assert torch.equal(image[known], clean[known])
+    assert (image[~known] == 0.5).all()
+    assert len({float(m.mean()) for m in mask}) > 4
+
+
+def test_random_erasing_is_one_rectangle_of_its_area_and_aspect() -> None:
+    erasing = RandomRectangles(count=1, area=(0.02, 0.4), aspect=(0.3, 3.3))
+    _, mask = erasing(grey_card(0.5, batch=200, size=64), generator(200))
+    assert mask is not None
+    shares, aspects = [], []
+    for lost in mask[:, 0] == 0:
+        rows, columns = lost.any(1), lost.any(0)
+        assert lost.sum() == rows.sum() * columns.sum()  # a full rectangle
+        shares.append(lost.float().mean().item())
+        aspects.append((rows.sum() / columns.sum()).item())
+    assert sum(shares) / 200 == pytest.approx(0.21, abs=0.03)
+    assert 0.015 < min(shares) < 0.05
+    assert 0.36 < max(shares) < 0.42
+    assert math.log(min(aspects)) == pytest.approx(-math.log(max(aspects)), abs=0.35)
+    # every pixel is lost now and then, also those at the borders
+    assert (mask.mean(0) < 1).all()
+
+
+def test_strokes_are_all_points_within_their_radius() -> None:
+    starts = torch.tensor([[[10.0, 12.0], [30.0, 5.0]]])
+    ends = torch.tensor([[[22.0, 40.0], [30.0, 5.0]]])
+    covered = covered_by_segments(starts, ends, torch.tensor([[4.0, 6.0]]), (40, 50))[0]
+    for y in range(40):
+        for x in range(50):
+            near = False
+            for (ay, ax), (by, bx), radius in (((10, 12), (22, 40), 4.0), ((30, 5), (30, 5), 6.0)):
+                py, px, dy, dx = y + 0.5 - ay, x + 0.5 - ax, by - ay, bx - ax
+                t = min(1, max(0, (py * dy + px * dx) / max(dy * dy + dx * dx, 1e-6)))
+                near |= math.hypot(py - t * dy, px - t * dx) <= radius
+            assert bool(covered[y, x]) == near
+
+
+def test_brush_widths_scale_with_the_photo() -> None:
+    brush = BrushStrokes(strokes=3, width=0.1)
+    small = brush(grey_card(0.5, batch=16, size=32), generator(16)).condition
+    large = brush(grey_card(0.5, batch=16, size=128), generator(16)).condition
+    assert small is not None
+    assert large is not None
+    assert torch.allclose(small.mean((1, 2, 3)), large.mean((1, 2, 3)), atol=0.04)
+
+
+@pytest.mark.parametrize("overlay", [Scratches(), TextOverlay()], ids=["scratches", "text"])
+def test_overlays_leave_the_known_pixels(overlay: Scratches | TextOverlay) -> None:
+    clean = photos(6, 80, 90)
+    image, mask = overlay(clean, generator(6))
+    assert mask is not None
+    known = (mask == 1).expand_as(clean)
+    assert (image - clean)[known].abs().max() < 1 / 255
+    assert (image - clean)[~known].abs().mean() > 0.05
+    assert 0.5 < mask.mean() < 0.995
+    assert image.min() >= 0
+    assert image.max() <= 1
+
+
+def test_scratches_run_down_the_photo() -> None:
+    _, mask = Scratches(count=1, dust=0, tilt=5, width=1.0)(grey_card(0.5, batch=40, size=96), generator(40))
+    assert mask is not None
+    lost = mask[:, 0] == 0
+    drawn = lost.flatten(1).any(1)
+    tall, wide = lost.any(2).sum(1)[drawn].float(), lost.any(1).sum(1)[drawn].float()
+    assert 8 < drawn.sum() < 40  # up to one scratch
+    assert (tall > wide).float().mean() > 0.85
+
+
+def test_text_is_legible_and_its_own_lines_are_used() -> None:
+    lines = ["H"]
+    overlay = TextOverlay(count=1, height=0.5, tilt=0, opacity=1.0, texts=lines)
+    image, mask = overlay(grey_card(0.5, batch=12, size=64), generator(12))
+    assert mask is not None
+    lost = (mask[:, 0] == 0).flatten(1).sum(1)
+    assert (lost > 20).sum() >= 10
+    assert (lost < 64 * 32).all()
+    assert not torch.equal(image[0], image[1])
+    with pytest.raises(ValueError, match="texts"):
+        TextOverlay(texts=[])
