@@ -29,7 +29,9 @@ def test_exposure_counts_in_stops_of_linear_light() -> None:
     for value, stops in ((0.5, -1.0), (0.3, 1.0), (0.02, 0.5)):
         image = Exposure(stops=stops)(grey_card(value, size=8), generator(1)).image
         assert light(image.mean().item()) == pytest.approx(light(value) * 2**stops, rel=1e-3)
-    assert torch.equal(Exposure(stops=3)(grey_card(0.9, size=4), generator(1)).image, grey_card(1.0, size=4))
+    clipped = Exposure(stops=3)(grey_card(0.9, size=4), generator(1)).image
+    assert clipped.max() <= 1
+    assert clipped.min() > 1 - 1e-6  # the curve's constants, rounded, miss white by the last bit
     assert torch.allclose(Exposure(stops=0)(photos(1), generator(1)).image, photos(1), atol=1e-5)
     assert Exposure(stops=-2)(photos(1)[:, :1], generator(1)).image.shape[1] == 1
 

@@ -50,7 +50,7 @@ def test_size_grid_and_variety(scale: int) -> None:
 
 
 def test_nothing_to_do_leaves_the_photo_to_the_codec() -> None:
-    """Without blur, resize, noise, ringing and loss of quality, all that is left is chroma of half the size."""
+    """Without blur, resize, noise, ringing and loss of quality, all that is left is halved chroma."""
     nothing = {
         "blur_probability": 0.0,
         "resize": [0, 0, 1],
