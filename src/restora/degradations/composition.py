@@ -94,7 +94,7 @@ class OneOf(Degradation):
         if not self.undamaged:
             return None
         batch, _, height, width = clean.shape
-        out = clean.new_tensor(0).expand(
+        out = clean.new_zeros(()).expand(
             batch, self.condition_channels, height // self.scale, width // self.scale
         )
         for index, (name, stage) in enumerate(self.stages.items()):

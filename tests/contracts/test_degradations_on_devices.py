@@ -1,0 +1,184 @@
+"""Every degradation runs on a device without the host waiting for it, in as many calls for six photos as for
+two, and gives there what it gives on a CPU.
+
+The first two are tested without a device: torch's `meta` tensors have shapes and no values, take the path
+that a device takes, and refuse to be read. What reaches torch is watched call by call.
+"""
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from restora.config import build, config_root
+from restora.degradations.base import Degradation
+from restora.degradations.composition import Maybe, OneOf
+from restora.degradations.gaussian_noise import GaussianNoise
+from restora.degradations.identity import Identity
+from restora.degradations.keyed import KeyedGenerator, sample_key
+
+FILES = sorted((config_root() / "conf" / "degradation").glob("*.yaml"))
+SIZE = 32
+META = torch.device("meta")
+READ_BY_THE_HOST = (
+    "_local_scalar_dense",
+    "is_nonzero",
+    "nonzero",
+    "nonzero_numpy",
+    "masked_select",
+    "unique_dim",
+    "_unique",
+    "_unique2",
+    "unique_consecutive",
+    "equal",
+    "bincount",
+    "histc",
+)
+
+
+class Watch(TorchDispatchMode):
+    """Counts what reaches torch, and refuses what makes the host wait for the device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        assert name not in READ_BY_THE_HOST, f"{name} waits for the device"
+        if name in ("index", "index_put", "index_put_"):
+            dtypes = {i.dtype for i in args[1] if i is not None}
+            assert not dtypes & {torch.bool, torch.uint8}, "an index of booleans waits for the device"
+        if name == "repeat_interleave":
+            assert not isinstance(args[-1], Tensor), "repeats on a device are waited for"
+        out = func(*args, **(kwargs or {}))
+        entering = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor) and t.device != META]
+        leaving = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.device == META]
+        assert not (entering and leaving), f"{name} copies from the host, which waits for the device"
+        self.calls[name] += 1
+        return out
+
+
+class NothingFromTheHost(TorchFunctionMode):
+    """Refuses numbers of Python made into tensors, which `Watch` does not get to see on `meta`."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert func not in (torch.tensor, torch.as_tensor, torch.from_numpy, Tensor.new_tensor), (
+            f"{func.__name__} copies from the host, which waits for the device: use constant() or new_full()"
+        )
+        return func(*args, **(kwargs or {}))
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[Watch]:
+    with NothingFromTheHost(), Watch() as watch:
+        yield watch
+
+
+def calls_of(degradation: Degradation, batch: int) -> Counter[str]:
+    clean = torch.empty(batch, 3, SIZE, SIZE, device=META)
+    degradation(clean, KeyedGenerator(torch.empty(batch, dtype=torch.int64, device=META)))  # fills caches
+    with watched() as watch:
+        image, _ = degradation(clean, KeyedGenerator(torch.empty(batch, dtype=torch.int64, device=META)))
+    assert image.shape == (batch, 3, SIZE // degradation.scale, SIZE // degradation.scale)
+    return watch.calls
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_the_host_never_waits_and_no_photo_is_treated_alone(path: Path) -> None:
+    degradation: Degradation = build(OmegaConf.load(path))
+    assert calls_of(degradation, 2) == calls_of(degradation, 6)
+
+
+def test_a_mixture_with_a_condition_does_not_wait() -> None:
+    stages = {"noise": GaussianNoise(sigma=(0, 50)), "same": Identity()}
+    for mixture in (OneOf(stages=stages), Maybe(stage=GaussianNoise(sigma=9), probability=0.5)):
+        assert mixture.condition_channels == 1
+        assert calls_of(mixture, 2) == calls_of(mixture, 6)
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda x: x.mean().item(),
+        lambda x: x.tolist(),
+        lambda x: x.cpu(),
+        lambda x: bool((x > 0).any()),
+        lambda x: (x > 0).nonzero(),
+        lambda x: x[x > 0],
+        lambda x: torch.where(x > 0),
+        lambda x: x.masked_select(x > 0),
+        lambda x: x.unique(),
+        lambda x: x * torch.tensor([1.0, 2.0]).to(x.device)[:, None],
+        lambda x: x.new_tensor([1.0, 2.0]),
+        lambda x: x.repeat_interleave(torch.zeros(2, dtype=torch.int64, device=x.device), 0),
+    ],
+)
+def test_the_watch_sees_a_host_that_waits(mistake: Callable[[Tensor], Any]) -> None:
+    x = torch.empty(2, 3, device=META)
+    with pytest.raises((AssertionError, RuntimeError, NotImplementedError)), watched():
+        mistake(x)
+
+
+def test_the_watch_counts_photos_that_are_treated_alone() -> None:
+    def by_photo(batch: int) -> int:
+        x = torch.empty(batch, 3, device=META)
+        with watched() as watch:
+            torch.stack([(photo * 2.0).clamp(0, 1) for photo in x])
+        return sum(watch.calls.values())
+
+    assert by_photo(2) < by_photo(6)
+
+
+def devices() -> list[Any]:
+    present = {
+        "cuda": (torch.cuda.is_available(), "no CUDA device"),
+        "mps": (torch.backends.mps.is_available(), "no MPS device"),
+    }
+    return [
+        pytest.param(name, marks=pytest.mark.skipif(not there, reason=why))
+        for name, (there, why) in present.items()
+    ]
+
+
+@contextlib.contextmanager
+def refusing_to_wait(device: str) -> Iterator[None]:
+    if device != "cuda":
+        yield
+        return
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_a_device_gives_what_the_cpu_gives(path: Path, device: str) -> None:
+    """Up to the last bits of transcendental functions, which a rounding may turn into a step of a few
+    pixels.
+    """
+    degradation: Degradation = build(OmegaConf.load(path))
+    keys = torch.tensor([sample_key(7, i) for i in range(4)])
+    clean = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    expected, condition = degradation(clean, KeyedGenerator(keys))
+    there, keys_there = clean.to(device), keys.to(device)
+    degradation(there, KeyedGenerator(keys_there))  # fills caches
+    with refusing_to_wait(device):
+        image, told = degradation(there, KeyedGenerator(keys_there))
+    error = (image.cpu() - expected).abs()
+    assert error.mean() < 2e-4
+    assert (error > 1e-3).float().mean() < 0.01
+    assert (condition is None) == (told is None)
+    if condition is not None and told is not None:
+        assert (told.cpu() - condition).abs().mean() < 1e-4
