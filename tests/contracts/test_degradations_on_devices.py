@@ -27,7 +27,7 @@ from restora.degradations.identity import Identity
 from restora.degradations.keyed import KeyedGenerator, sample_key
 
 FILES = sorted((config_root() / "conf" / "degradation").glob("*.yaml"))
-SIZE = 32
+SIZE = 36
 META = torch.device("meta")
 READ_BY_THE_HOST = (
     "_local_scalar_dense",

@@ -1,0 +1,86 @@
+"""Milliseconds of every degradation in conf/degradation on one batch, slowest last.
+
+    python benchmarks/degradations.py [--batch 32] [--size 256] [--only jpeg,rain] [--device cuda]
+                                      [--rounds 5] [--threads N]
+
+A batch is random crops of the sample photos, float32 on the device; measured are the parameters, the degraded
+photos and the condition (a training step's call). Prints the median over rounds, the least and the most. A
+size that is no multiple of a degradation's scale is cut to one.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import torch
+from omegaconf import OmegaConf
+from timing import Timing, interleaved, machine, table
+
+from restora.config import build, config_root
+from restora.data.photos import read_photo
+from restora.data.sources import SamplePhotos
+from restora.degradations.base import Degradation
+from restora.degradations.keyed import KeyedGenerator, sample_key
+
+
+def main() -> None:
+    options = _options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+    clean = _crops(options.batch, options.size).to(device)
+    keys = torch.tensor([sample_key(0, index) for index in range(options.batch)]).to(device)
+    print(f"{options.batch}x3x{options.size}x{options.size} on {machine(device)}; {options.rounds} rounds\n")
+    timings: dict[str, Timing] = {}
+    for name, degradation in _degradations(options.only).items():
+        call = _call(degradation, clean, keys)
+        timings |= interleaved({name: call}, rounds=options.rounds, device=device)
+    ranked = sorted(timings.items(), key=lambda item: item[1].milliseconds)
+    rows = [[name, f"{t.milliseconds:.1f}", t.spread] for name, t in ranked]
+    print(table(["degradation", "ms", "least-most"], rows))
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--only", default="", help="names, with commas between them (default: all)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=0, help="0: what torch chooses")
+    return parser.parse_args()
+
+
+def _degradations(only: str) -> dict[str, Degradation]:
+    files = {path.stem: path for path in sorted((config_root() / "conf" / "degradation").glob("*.yaml"))}
+    wanted = [name.strip() for name in only.split(",")] if only else list(files)
+    unknown = [name for name in wanted if name not in files]
+    if unknown:
+        raise SystemExit(f"no degradation {', '.join(unknown)}; there are {', '.join(files)}")
+    return {name: build(OmegaConf.load(files[name])) for name in wanted}
+
+
+def _call(degradation: Degradation, clean: torch.Tensor, keys: torch.Tensor) -> Callable[[], object]:
+    height, width = (n // degradation.scale * degradation.scale for n in clean.shape[-2:])
+    clean = clean[..., :height, :width].contiguous()
+    return lambda: degradation(clean, KeyedGenerator(keys))
+
+
+def _crops(batch: int, size: int) -> torch.Tensor:
+    """(B,3,size,size) in [0,1], from the sample photos in turn; a photo that is too small is mirrored."""
+    photos = [read_photo(photo.clean) for photo in SamplePhotos().photos("train")]
+    random = torch.Generator().manual_seed(0)
+    crops = []
+    for index in range(batch):
+        x = torch.from_numpy(photos[index % len(photos)].copy()).permute(2, 0, 1)[None].float() / 255
+        while min(x.shape[-2:]) < size:
+            x = torch.cat((x, x.flip(-1)), -1)
+            x = torch.cat((x, x.flip(-2)), -2)
+        top, left = (int(torch.randint(n - size + 1, (), generator=random)) for n in x.shape[-2:])
+        crops.append(x[..., top : top + size, left : left + size])
+    return torch.cat(crops)
+
+
+if __name__ == "__main__":
+    main()
