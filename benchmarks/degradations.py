@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 from omegaconf import OmegaConf
-from timing import Timing, interleaved, machine, table
+from timing import Row, Times, interleaved, machine, milliseconds, parser, print_table, save_rows
 
 from restora.config import build, config_root
 from restora.data.photos import read_photo
@@ -26,30 +26,34 @@ def main() -> None:
     options = _options()
     if options.threads:
         torch.set_num_threads(options.threads)
-    device = torch.device(options.device)
-    clean = _crops(options.batch, options.size).to(device)
-    keys = torch.tensor([sample_key(0, index) for index in range(options.batch)]).to(device)
-    print(f"{options.batch}x3x{options.size}x{options.size} on {machine(device)}; {options.rounds} rounds\n")
-    timings: dict[str, Timing] = {}
+    clean = crops(options.batch, options.size).to(options.device)
+    keys = torch.tensor([sample_key(0, index) for index in range(options.batch)]).to(options.device)
+    times: dict[str, Times] = {}
     for name, degradation in _degradations(options.only).items():
-        call = _call(degradation, clean, keys)
-        timings |= interleaved({name: call}, rounds=options.rounds, device=device)
-    ranked = sorted(timings.items(), key=lambda item: item[1].milliseconds)
-    rows = [[name, f"{t.milliseconds:.1f}", t.spread] for name, t in ranked]
-    print(table(["degradation", "ms", "least-most"], rows))
+        call = {name: _call(degradation, clean, keys)}
+        times |= interleaved(call, rounds=2 if options.quick else options.rounds, device=options.device)
+    ranked = sorted(times.items(), key=lambda item: item[1].median())
+    rows = [
+        [name, milliseconds(t.median()), f"{milliseconds(min(t.wall))}-{milliseconds(max(t.wall))}"]
+        for name, t in ranked
+    ]
+    title = f"{options.batch}x3x{options.size}x{options.size}, {machine(options.device)}"
+    print_table(title, ["degradation", "ms", "least-most"], rows)
+    slowest, taken = ranked[-1]
+    what = f"{len(ranked)} degradations, {options.batch}x3x{options.size}x{options.size}"
+    measured = f"{milliseconds(taken.median())} ms for the slowest, {slowest}"
+    save_rows([Row(what, measured)], options.rows)
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--batch", type=int, default=32)
-    parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--only", default="", help="names, with commas between them (default: all)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=0, help="0: what torch chooses")
-    return parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--batch", type=int, default=32)
+    made.add_argument("--size", type=int, default=256)
+    made.add_argument("--only", default="", help="names, with commas between them (default: all)")
+    made.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--threads", type=int, default=0, help="0: what torch chooses")
+    return made.parse_args()
 
 
 def _degradations(only: str) -> dict[str, Degradation]:
@@ -67,7 +71,7 @@ def _call(degradation: Degradation, clean: torch.Tensor, keys: torch.Tensor) -> 
     return lambda: degradation(clean, KeyedGenerator(keys))
 
 
-def _crops(batch: int, size: int) -> torch.Tensor:
+def crops(batch: int, size: int) -> torch.Tensor:
     """(B,3,size,size) in [0,1], from the sample photos in turn; a photo that is too small is mirrored."""
     photos = [read_photo(photo.clean) for photo in SamplePhotos().photos("train")]
     random = torch.Generator().manual_seed(0)

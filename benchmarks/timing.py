@@ -1,104 +1,168 @@
-"""What the benchmarks share: times of several callables taken in turns, and tables.
+"""Timing that survives a shared machine, and the rows that `make bench` gathers.
 
-Every round calls each once, so that a busy machine disturbs all alike; compare by the ratios within a round.
+What is compared runs in turns, one call of each per round, so that a disturbance hits all of it. Wall-clock
+and processor time are both taken: the second is what the work itself needed, over all threads of this
+process. Of both the median counts, with the quartiles beside it; a ratio is the median of the ratios within a
+round.
 """
 
+import argparse
+import json
 import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import torch
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+Clock = Literal["wall", "processor"]
+WIDTH = 100
+
+
+@dataclass
+class Times:
+    """Seconds of every round."""
+
+    wall: list[float] = field(default_factory=list)
+    processor: list[float] = field(default_factory=list)
+
+    def median(self, clock: Clock = "wall") -> float:
+        return statistics.median(getattr(self, clock))
+
+    def spread(self, clock: Clock = "wall") -> str:
+        """The quartiles in milliseconds, `81-95`."""
+        seconds = sorted(getattr(self, clock))
+        if len(seconds) < 2:
+            return ""
+        low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        return f"{milliseconds(low)}-{milliseconds(high)}"
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Seconds of one callable, a number per round: on the clock, and of the processor in all threads."""
+class Row:
+    """One line of the table of targets. `met` is None where nothing could be measured; `measured` then says
+    why."""
 
-    wall: Sequence[float]
-    processor: Sequence[float]
-
-    @property
-    def milliseconds(self) -> float:
-        """Median on the clock."""
-        return 1e3 * statistics.median(self.wall)
-
-    @property
-    def processor_milliseconds(self) -> float:
-        return 1e3 * statistics.median(self.processor)
-
-    @property
-    def spread(self) -> str:
-        """Least and most milliseconds on the clock."""
-        return f"{1e3 * min(self.wall):.1f}-{1e3 * max(self.wall):.1f}"
-
-    def times_faster_than(self, other: "Timing", *, processor: bool = False) -> float:
-        """The median over rounds of the other's seconds to these."""
-        own, theirs = (t.processor if processor else t.wall for t in (self, other))
-        return statistics.median(b / a for a, b in zip(own, theirs, strict=True))
+    what: str
+    measured: str
+    target: str = ""
+    met: bool | None = None
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], object]],
+    ways: Mapping[str, Callable[[], object]],
     *,
     rounds: int,
-    device: torch.device | str = "cpu",
+    device: str = "cpu",
+    repeats: int = 1,
     warm_up: int = 1,
-) -> dict[str, Timing]:
-    """The timing of every callable by name. First calls, which choose kernels and fill caches, are not
-    counted; each call is waited for on the device.
-    """
-    device = torch.device(device)
-    for _ in range(warm_up):
-        for call in calls.values():
-            call()
-    wall: dict[str, list[float]] = {name: [] for name in calls}
-    processor: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            _wait(device)
-            started, busy = time.perf_counter(), time.process_time()
-            call()
-            _wait(device)
-            wall[name].append(time.perf_counter() - started)
-            processor[name].append(time.process_time() - busy)
-    return {name: Timing(wall[name], processor[name]) for name in calls}
+) -> dict[str, Times]:
+    """Calls each way once per round (`repeats` times, of which the mean counts), after `warm_up` unmeasured
+    rounds."""
+    times = {name: Times() for name in ways}
+    for number in range(warm_up + rounds):
+        for name, way in ways.items():
+            synchronise(device)
+            wall, processor = time.perf_counter(), time.process_time()
+            for _ in range(repeats):
+                way()
+            synchronise(device)
+            if number >= warm_up:
+                times[name].wall.append((time.perf_counter() - wall) / repeats)
+                times[name].processor.append((time.process_time() - processor) / repeats)
+    return times
 
 
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
+def synchronise(device: str) -> None:
+    """Waits for what a GPU still has to do."""
+    if device.startswith("cuda"):
         torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
-def machine(device: torch.device | str = "cpu") -> str:
-    """The device in words, with the threads that torch uses."""
-    device = torch.device(device)
-    if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
-    name = platform.processor() or platform.machine()
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        models = [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")]
-        name = models[0].partition(":")[2].strip() if models else name
-    threads = torch.get_num_threads()
-    where = "" if device.type == "cpu" else f"{device.type} beside "
-    return f"{where}{name}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"
+def ratio(slow: Times, fast: Times, clock: Clock = "wall") -> float:
+    """How many times faster the second is: the median over rounds of the ratio within the round."""
+    pairs = zip(getattr(slow, clock), getattr(fast, clock), strict=True)
+    return statistics.median(a / b for a, b in pairs)
 
 
-def table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; every column but the first is set to the right."""
-    widths = [max(len(row[i]) for row in [headings, *rows]) for i in range(len(headings))]
-    rule = ["-" * widths[0], *("-" * (width - 1) + ":" for width in widths[1:])]
-    lines = [headings, rule, *rows]
-    return "\n".join(
-        "| "
-        + " | ".join(
-            f"{c:<{w}}" if i == 0 else f"{c:>{w}}" for i, (c, w) in enumerate(zip(row, widths, strict=True))
+def ratio_of_medians(slow: Times, fast: Times, clock: Clock = "wall") -> float:
+    return slow.median(clock) / fast.median(clock)
+
+
+def milliseconds(seconds: float) -> str:
+    """Three digits or so: `0.482`, `48.2`, `4,820`."""
+    number = 1e3 * seconds
+    digits = 0 if number >= 100 else 1 if number >= 10 else 2 if number >= 1 else 3
+    return f"{number:,.{digits}f}"
+
+
+def comparison(title: str, times: Mapping[str, Times], *, reference: str, against: str = "restora") -> None:
+    """Prints a table of all ways: medians, quartiles, and how many times faster than `reference` each is."""
+    rows = []
+    for name, taken in times.items():
+        cells = [name]
+        for clock in ("wall", "processor"):
+            faster = f"{ratio(times[reference], taken, clock):.2f}"
+            cells += [milliseconds(taken.median(clock)), taken.spread(clock), faster]
+        rows.append(cells)
+    header = ["", "wall ms", "quartiles", "×", "processor ms", "quartiles", "×"]
+    print_table(title, header, rows)
+    ours, theirs = times.get(against), times[reference]
+    if ours is not None:
+        console().print(
+            f"  {against} against {reference}: {ratio(theirs, ours):.2f} (median of rounds), "
+            f"{ratio_of_medians(theirs, ours):.2f} (ratio of medians)"
         )
-        + " |"
-        for row in lines
+
+
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table of at most 100 columns; the first column is text, the others are figures."""
+    table = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left", title_style="bold", pad_edge=False)
+    for number, name in enumerate(header):
+        table.add_column(name, justify="left" if number == 0 else "right")
+    for cells in rows:
+        table.add_row(*cells)
+    console().print(table)
+
+
+def console() -> Console:
+    return Console(width=WIDTH, highlight=False, soft_wrap=True)
+
+
+def parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser with the options that every benchmark has."""
+    made = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    made.add_argument("--rows", type=Path, help="also write the rows of the table of targets to this file")
+    made.add_argument("--quick", action="store_true", help="fewer rounds: a first impression, not a figure")
+    return made
+
+
+def save_rows(rows: Sequence[Row], path: Path | None) -> None:
+    """Hands the rows of the table of targets to `make bench`."""
+    if path is not None:
+        path.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+
+
+def not_measured(what: Sequence[tuple[str, str]], why: str) -> list[Row]:
+    """A row for each (what, target) that says why there is no figure."""
+    return [Row(name, f"not measured: {why}", target) for name, target in what]
+
+
+def machine(device: str = "cpu") -> str:
+    """The device in words, with the threads that torch uses, for the head of a table."""
+    if device.startswith("cuda"):
+        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = models[0] if models else platform.processor() or platform.machine()
+    threads = torch.get_num_threads()
+    return f"{name}, {device}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"

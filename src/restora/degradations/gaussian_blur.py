@@ -6,7 +6,7 @@ from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
-from restora.degradations.filtering import filter_separably, pad_mirrored
+from restora.degradations.filtering import filter_separably, pad_mirrored, visible
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import Range, as_range
 
@@ -28,5 +28,5 @@ class GaussianBlur(Degradation):
         return {"sigma": generator.uniform((), *self.sigma)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        taps = get_gaussian_kernel1d(2 * self.radius + 1, params["sigma"][:, None])
+        taps = visible(get_gaussian_kernel1d(2 * self.radius + 1, params["sigma"][:, None]))
         return filter_separably(pad_mirrored(clean, self.radius), taps)

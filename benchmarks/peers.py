@@ -1,0 +1,50 @@
+"""Other people's implementations, imported where they are installed; where not, the mend in one line.
+
+`make bench` and `make test` put them beside the environment (benchmarks/peers.txt, tests/peers.txt), so that
+they do not meet what users run.
+"""
+
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+FOLDERS = {"peers": "tests/peers.txt", "peers-bench": "benchmarks/peers.txt"}
+INSTALL = "python -m pip install --no-deps --no-build-isolation --target {folder} --requirement {needs}"
+_operators: list[torch.library.Library] = []
+
+
+class PeerMissingError(ImportError):
+    """A peer is not installed, or does not import; the message says how to get it."""
+
+
+def peer(module: str, name: str, folder: str = "peers") -> Any:
+    """The attribute `name` of a peer's module; `folder` is where it is installed. Raises
+    `PeerMissingError`."""
+    places = [Path(sys.prefix) / each for each in FOLDERS]
+    sys.path.extend(str(place) for place in places if place.is_dir() and str(place) not in sys.path)
+    _declare_operators()
+    try:
+        if module.startswith("basicsr"):  # it asks for a module of torchvision by its old name
+            old = "torchvision.transforms.functional_tensor"
+            sys.modules.setdefault(old, import_module("torchvision.transforms._functional_tensor"))
+        return getattr(import_module(module), name)
+    except ImportError as error:
+        package = module.partition(".")[0]
+        mend = INSTALL.format(folder=Path(sys.prefix) / folder, needs=FOLDERS[folder])
+        raise PeerMissingError(f"{package} is not installed ({error}): {mend}") from error
+
+
+def _declare_operators() -> None:
+    """A CPU-only torch lacks two operators that torchvision asks for at import."""
+    if _operators:
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    _operators.append(library)
+    for name in ("nms", "qnms"):
+        try:
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        except RuntimeError:  # a torchvision with its compiled operators brings them
+            return
