@@ -1,0 +1,223 @@
+"""A restoration network out of CvT's parts: convolutional token embedding and convolutional projections.
+
+H. Wu, B. Xiao, N. Codella, M. Liu, X. Dai, L. Yuan, L. Zhang, "CvT: Introducing Convolutions to Vision
+Transformers", ICCV 2021. The paper classifies; no paper defines CvT for restoration, and no published weights
+exist. This design is ours.
+
+From the paper: tokens are made by overlapping strided convolutions followed by layer norm, at 1/4, 1/8 and
+1/16 of the size, with CvT-13's widths, depths and heads (section 3.1, table 2); queries, keys and values
+are made by a depthwise 3x3 convolution and a linear layer, keys and values at half the resolution (section
+3.2); no position is encoded anywhere, so any size will do (section 3.4).
+
+Added: the first embedding is two convolutions of stride 2 instead of one of stride 4, so that features at
+full and half size exist; a decoder mirrors the encoder, with pixel shuffle, a skip from each resolution and
+blocks of the same kind; the output is added to the input. Left out: the class token, and batch norm inside
+the projections, which would tie a photo's result to its batch.
+
+Attention is over the whole photo: H*W pixels make H*W/16 queries and H*W/64 keys in the first stage, 4,096 by
+1,024 at 256x256. Large photos are for tiles.
+
+Legend: B samples, C channels, H height, W width, h heads, N query positions.
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import conv3x3
+from restora.networks.channels_last import (
+    LayerNorm,
+    Linear,
+    convolve,
+    to_channels_first,
+    to_channels_last,
+)
+from restora.networks.swin_blocks import Mlp, initialise_linear
+from restora.networks.windows import drop_path, growing_drops
+
+
+class ConvolutionalProjection(nn.Module):
+    """(B,H,W,C) -> (B,h,H*W/stride^2,C/h): depthwise 3x3, then a linear layer, split into heads."""
+
+    def __init__(self, *, channels: int, heads: int, stride: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.depthwise = nn.Conv2d(channels, channels, 3, stride=stride, padding=1, groups=channels)
+        self.linear = Linear(channels, channels)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        tokens = self.linear(convolve(self.depthwise, x_BHWC)).flatten(1, 2)  # (B,N,C)
+        return tokens.view(*tokens.shape[:2], self.heads, -1).transpose(1, 2)
+
+
+class ConvolutionalAttention(nn.Module):
+    """Attention over all positions with keys and values at half the resolution: (B,H,W,C) -> same."""
+
+    def __init__(self, *, channels: int, heads: int) -> None:
+        super().__init__()
+        self.to_q = ConvolutionalProjection(channels=channels, heads=heads, stride=1)
+        self.to_k = ConvolutionalProjection(channels=channels, heads=heads, stride=2)
+        self.to_v = ConvolutionalProjection(channels=channels, heads=heads, stride=2)
+        self.proj = Linear(channels, channels)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        y = F.scaled_dot_product_attention(self.to_q(x_BHWC), self.to_k(x_BHWC), self.to_v(x_BHWC))
+        return self.proj(y.transpose(1, 2).reshape(x_BHWC.shape))  # (B,h,N,C/h) -> (B,H,W,C)
+
+
+class TransformerBlock(nn.Module):
+    """Attention then MLP, each normalised before and added to its input: (B,H,W,C) -> same."""
+
+    def __init__(self, *, channels: int, heads: int, mlp_ratio: float, drop: float) -> None:
+        super().__init__()
+        self.drop = drop
+        self.norm1 = LayerNorm(channels)
+        self.attn = ConvolutionalAttention(channels=channels, heads=heads)
+        self.norm2 = LayerNorm(channels)
+        self.mlp = Mlp(channels=channels, hidden=int(channels * mlp_ratio))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        x_BHWC = x_BHWC + drop_path(self.attn(self.norm1(x_BHWC)), self.drop, self.training)
+        return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop, self.training)
+
+
+class TokenEmbedding(nn.Module):
+    """(B,H,W,C) -> (B,H/2,W/2,C'): an overlapping convolution of stride 2 and layer norm."""
+
+    def __init__(self, *, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, channels, 3, stride=2, padding=1)
+        self.norm = LayerNorm(channels)
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return self.norm(convolve(self.conv, x_BHWC))
+
+
+class Upsample(nn.Module):
+    """(B,H,W,C) and a skip (B,2H,2W,S) -> (B,2H,2W,S): linear layer, pixel shuffle, and a linear layer over
+    both."""
+
+    def __init__(self, *, channels: int, skip_channels: int) -> None:
+        super().__init__()
+        self.expand = Linear(channels, 4 * skip_channels)
+        self.fuse = Linear(2 * skip_channels, skip_channels)
+
+    def forward(self, x_BHWC: Tensor, skip_BHWC: Tensor) -> Tensor:
+        finer = F.pixel_shuffle(to_channels_first(self.expand(x_BHWC)), 2)
+        return self.fuse(torch.cat((to_channels_last(finer), skip_BHWC), dim=-1))
+
+
+class ConvolutionalBlock(nn.Module):
+    """x + conv(gelu(conv(x))) on (B,H,W,C), for the two resolutions that have too many positions to attend
+    to."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(conv3x3(channels, channels), nn.GELU(), conv3x3(channels, channels))
+
+    def forward(self, x_BHWC: Tensor) -> Tensor:
+        return x_BHWC + convolve(self.body, x_BHWC)
+
+
+class CvTRestorer(Network):
+    """The whole network.
+
+    `stem_channels` are the widths at full and half size, `channels`, `depths` and `heads` those of the three
+    stages of tokens, `decoder_depths` the blocks of the decoder at 1/8 and 1/4. `condition_channels` are
+    stacked onto the photo: a mask, a noise level. `drop_path` is the stochastic depth of the encoder's last
+    block in training, growing linearly from none at the first.
+    """
+
+    family: ClassVar[str] = "transformer"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
+    size_multiple = 16
+
+    def __init__(
+        self,
+        *,
+        in_channels: int = 3,
+        condition_channels: int = 0,
+        stem_channels: Sequence[int] = (32, 64),
+        channels: Sequence[int] = (64, 192, 384),
+        depths: Sequence[int] = (1, 2, 10),
+        decoder_depths: Sequence[int] = (2, 1),
+        heads: Sequence[int] = (1, 3, 6),
+        mlp_ratio: float = 4.0,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        _check(stem_channels, channels, depths, decoder_depths, heads)
+        self.in_channels = self.out_channels = in_channels
+        self.condition_channels = condition_channels
+        full, half = stem_channels
+
+        def stage(level: int, drops: Sequence[float]) -> nn.Sequential:
+            blocks = (
+                TransformerBlock(channels=channels[level], heads=heads[level], mlp_ratio=mlp_ratio, drop=drop)
+                for drop in drops
+            )
+            return nn.Sequential(*blocks)
+
+        self.first = conv3x3(in_channels + condition_channels, full)
+        self.encoder_full = ConvolutionalBlock(full)
+        self.embed_half = TokenEmbedding(in_channels=full, channels=half)
+        self.encoder_half = ConvolutionalBlock(half)
+        self.embeds, self.stages = nn.ModuleList(), nn.ModuleList()
+        drops = growing_drops(drop_path, sum(depths))
+        for level, depth in enumerate(depths):
+            wider = half if level == 0 else channels[level - 1]
+            self.embeds.append(TokenEmbedding(in_channels=wider, channels=channels[level]))
+            self.stages.append(stage(level, drops[:depth]))
+            drops = drops[depth:]
+        self.ups = nn.ModuleList(
+            Upsample(channels=channels[level], skip_channels=channels[level - 1]) for level in (2, 1)
+        )
+        self.decoder_stages = nn.ModuleList(
+            stage(level, [0.0] * depth) for level, depth in zip((1, 0), decoder_depths, strict=True)
+        )
+        self.up_half = Upsample(channels=channels[0], skip_channels=half)
+        self.decoder_half = ConvolutionalBlock(half)
+        self.up_full = Upsample(channels=half, skip_channels=full)
+        self.decoder_full = ConvolutionalBlock(full)
+        self.last = conv3x3(full, in_channels)
+        self.apply(initialise_linear)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        stacked = x if condition is None else torch.cat((x, condition), dim=1)
+        full = self.encoder_full(to_channels_last(self.first(stacked)))  # (B,H,W,F)
+        half = self.encoder_half(self.embed_half(full))  # (B,H/2,W/2,F')
+        y, tokens = half, []
+        for embed, stage in zip(self.embeds, self.stages, strict=True):
+            y = stage(embed(y))  # (B,H/4,W/4,C), (B,H/8,W/8,C'), (B,H/16,W/16,C'')
+            tokens.append(y)
+        for up, stage, skip in zip(self.ups, self.decoder_stages, (tokens[1], tokens[0]), strict=True):
+            y = stage(up(y, skip))
+        y = self.decoder_half(self.up_half(y, half))
+        y = self.decoder_full(self.up_full(y, full))
+        return x + self.last(to_channels_first(y))
+
+
+def _check(
+    stem_channels: Sequence[int],
+    channels: Sequence[int],
+    depths: Sequence[int],
+    decoder_depths: Sequence[int],
+    heads: Sequence[int],
+) -> None:
+    given = {
+        "stem_channels": (stem_channels, 2),
+        "channels": (channels, 3),
+        "depths": (depths, 3),
+        "decoder_depths": (decoder_depths, 2),
+        "heads": (heads, 3),
+    }
+    for name, (values, count) in given.items():
+        if len(values) != count:
+            raise ValueError(f"network.{name} needs {count} numbers, got {list(values)}")
+    for width, count in zip(channels, heads, strict=True):
+        if width % count:
+            raise ValueError(f"network.heads has {count}, which does not divide {width} of network.channels")
