@@ -36,6 +36,12 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
     assert set(missing_keys(config)) <= {"run_dir"}
 
 
+def test_every_network_has_an_experiment() -> None:
+    used = {compose("train", [f"experiments={experiment}"]).network._target_ for experiment in EXPERIMENTS}
+    made = {OmegaConf.load(path)._target_ for path in (ROOT / "conf" / "network").glob("*.yaml")}
+    assert made <= used, "add experiments/<task>/<network>.yaml"
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_composes(preset: str) -> None:
     assert compose("train", [preset]).trainer._target_ == "lightning.pytorch.Trainer"

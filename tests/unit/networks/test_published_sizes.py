@@ -9,13 +9,25 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from restora.apps.networks import configurations, count, markdown
-from restora.networks.cost import count_parameters
+from restora.networks.base import Network
+from restora.networks.cost import count_macs, count_parameters
 
 DOCS = (Path(__file__).resolve().parents[3] / "docs" / "networks.md").read_text(encoding="utf-8")
 FULL = [name for name in configurations() if not name.endswith("_small")]
 PUBLISHED = re.findall(
     r"^\| `(\w+)` \| (?:`(.*?)`)? \| ([\d,]+) \| ([\d,.]+[KM]?) \| .+ \|$", DOCS, re.MULTILINE
 )
+PUBLISHED_MACS = re.findall(
+    r"^\| `(\w+)` \| (?:`(.*?)`)? \| (\d+)×(\d+) \| ([\d.]+)G \| ([\d.]+)G \| .+ \|$", DOCS, re.MULTILINE
+)
+
+
+def from_docs(name: str, arguments: str) -> Network:
+    config = OmegaConf.merge(
+        OmegaConf.load(configurations()[name]), OmegaConf.from_dotlist(arguments.split())
+    )
+    with torch.device("meta"):
+        return instantiate(config, _convert_="all")
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -29,19 +41,28 @@ def test_the_docs_list_nothing_that_is_gone() -> None:
     assert sorted(listed) == sorted(FULL)
 
 
-def test_the_table_of_published_counts_is_read() -> None:
-    assert len(PUBLISHED) >= 20
+def test_the_tables_of_published_counts_are_read() -> None:
+    assert len(PUBLISHED) >= 30
+    assert len(PUBLISHED_MACS) >= 12
 
 
 @pytest.mark.parametrize(("name", "arguments", "ours", "published"), PUBLISHED)
 def test_published_parameter_counts(name: str, arguments: str, ours: str, published: str) -> None:
-    config = OmegaConf.load(configurations()[name])
-    config = OmegaConf.merge(config, OmegaConf.from_dotlist(arguments.split()))
-    with torch.device("meta"):
-        parameters = count_parameters(instantiate(config, _convert_="all"))
+    parameters = count_parameters(from_docs(name, arguments))
     assert f"{parameters:,}" == ours
     digits, unit = re.fullmatch(r"([\d,.]+)([KM]?)", published).groups()
     decimals = len(digits.partition(".")[2])
     size = {"K": 1e3, "M": 1e6, "": 1}[unit]
     # 0.6 of the last digit: some counts hold the 24 frozen numbers of the mean colours
     assert abs(parameters - float(digits.replace(",", "")) * size) <= 0.6 * size / 10**decimals
+
+
+@pytest.mark.parametrize(("name", "arguments", "height", "width", "ours", "published"), PUBLISHED_MACS)
+def test_published_multiply_accumulates(
+    name: str, arguments: str, height: str, width: str, ours: str, published: str
+) -> None:
+    macs = count_macs(from_docs(name, arguments), height=int(height), width=int(width))
+    assert macs is not None
+    decimals = len(ours.partition(".")[2])
+    assert f"{macs / 1e9:.{decimals}f}" == ours
+    assert ours == published
