@@ -49,7 +49,8 @@ def _check_leakage(plan: Plan, console: Console) -> dict[str, object] | None:
     if not files:
         raise ValueError(f"training_photos={plan.training_photos}: there are no photos")
     name = plan.benchmark.describe()["testset"]
-    report = find_leaks(fingerprints_of_files(files), {name: plan.benchmark.photos})
+    tested = {name: fingerprints_of_files(plan.benchmark.photos)}
+    report = find_leaks(fingerprints_of_files(files), tested)
     for line in report.lines():
         console.print(line, markup=False)
     return report.as_dict()

@@ -142,7 +142,17 @@ def _photos(model: ModelDescription) -> str:
     options = [
         f"{name} {value}" for name, value in source.items() if name != "_target_" and value is not None
     ]
-    return f"Photos: `{kind}`{' with ' + ', '.join(options) if options else ''}.\n\n"
+    text = f"Photos: `{kind}`{' with ' + ', '.join(options) if options else ''}.\n\n"
+    return text + _leakage(model.data.get("leakage")) + "\n\n"
+
+
+def _leakage(found: Any) -> str:
+    """What the search for test photos among the training photos gave."""
+    words = found.get("words") if isinstance(found, dict) else None
+    if not words:
+        return "Whether test photos are among the training photos was not checked."
+    listed = "\n".join(f"- {line}" for line in words)
+    return f"Near-duplicates by perceptual hash, looked for before training:\n\n{listed}"
 
 
 def _limits(model: ModelDescription) -> str:

@@ -60,14 +60,17 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
 
 
 def _training_data(source: Source) -> dict[str, Any]:
-    """Which photos the run learnt from, as its configuration says; folders by their last name only."""
+    """Which photos the run learnt from, as its configuration says, and which near-duplicates of them were
+    found; folders by their last name only."""
     data = (source.record.get("config") or {}).get("data") or {}
     origin = data.get("source") or {}
     told = {
         name: Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
         for name, value in origin.items()
     }
-    return {"source": told, "channels": data.get("channels")} if told else {}
+    if not told:
+        return {}
+    return {"source": told, "channels": data.get("channels"), "leakage": source.record.get("leakage")}
 
 
 def export_model(

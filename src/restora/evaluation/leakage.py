@@ -9,6 +9,7 @@ lacks a few per cent of the picture.
 Legend: n photos, H height, W width, C channels.
 """
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ NEAR_BITS = 14
 NEAR_CORRELATION = 0.96
 """Of thumbnails. Copies through JPEG of quality 10, half size or greyscale stay above 0.98."""
 _ENOUGH = 256  # pixels a side that a thumbnail is averaged from
+_AT_ONCE = 1 << 22  # pairs whose hashes are compared in one step
 
 
 @dataclass(frozen=True)
@@ -54,20 +56,24 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What was compared, and what was found by test set."""
+    """What was compared, and what was found by test set. `training_photos` were compared, of
+    `training_total`."""
 
     training_photos: int
     testsets: dict[str, int]
     leaks: dict[str, list[Leak]] = field(default_factory=dict)
+    training_total: int | None = None
 
     def lines(self) -> list[str]:
         """The report in words, one line per test set that is touched, or one line that none is."""
         if not self.testsets:
             return ["no test set was at hand to compare the training photos with"]
         compared = ", ".join(f"{name} ({count})" for name, count in self.testsets.items())
+        total = self.training_total or self.training_photos
+        partly = f"only {self.training_photos} of {total} training photos were compared, for lack of time"
+        lines = [partly] if total > self.training_photos else []
         if not self.leaks:
-            return [f"no near-duplicate of the {self.training_photos} training photos in {compared}"]
-        lines = []
+            return [*lines, f"no near-duplicate of the {self.training_photos} training photos in {compared}"]
         for name, leaks in self.leaks.items():
             touched = len({leak.test for leak in leaks})
             shown = ", ".join(f"{leak.training} is {leak.test}" for leak in leaks[:3])
@@ -77,10 +83,12 @@ class LeakReport:
         return lines
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain values, for run.json and the model card."""
+        """Plain values, for run.json and the model card; `words` are the lines."""
         return {
             "training_photos": self.training_photos,
+            "training_total": self.training_total or self.training_photos,
             "testsets": self.testsets,
+            "words": self.lines(),
             "leaks": {
                 name: [{"training": leak.training, "test": leak.test} for leak in leaks]
                 for name, leaks in self.leaks.items()
@@ -89,33 +97,34 @@ class LeakReport:
 
 
 def find_leaks(
-    training: Iterable[tuple[str, Pixels]] | Fingerprints, testsets: Mapping[str, Sequence[Path]]
+    training: Fingerprints, testsets: Mapping[str, Fingerprints], *, training_total: int | None = None
 ) -> LeakReport:
-    """Compares training photos (name, uint8 (H,W,C)) with the photo files of named test sets."""
-    known = training if isinstance(training, Fingerprints) else fingerprints(training)
-    counts, leaks = {}, {}
-    for name, files in testsets.items():
-        tested = fingerprints_of_files(files)
-        counts[name] = len(tested)
-        found = near_duplicates(known, tested)
-        if found:
-            leaks[name] = found
-    return LeakReport(len(known), counts, leaks)
+    """Compares training photos with those of named test sets; `training_total` is how many there are, where
+    not all were looked at."""
+    found = {name: near_duplicates(training, tested) for name, tested in testsets.items()}
+    return LeakReport(
+        training_photos=len(training),
+        testsets={name: len(tested) for name, tested in testsets.items()},
+        leaks={name: leaks for name, leaks in found.items() if leaks},
+        training_total=training_total,
+    )
 
 
-def known_testsets(data_dir: str | Path) -> dict[str, list[Path]]:
-    """The photo files of the test sets at hand: the subfolders of `data_dir`/testsets."""
-    root = Path(data_dir).expanduser() / "testsets"
+def known_testsets(folder: str | Path) -> dict[str, list[Path]]:
+    """The photo files of the test sets at hand, by name: the sub-folders of `folder`."""
+    root = Path(folder).expanduser()
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
     return {folder.name: list_photos(folder) for folder in folders}
 
 
-def fingerprints(photos: Iterable[tuple[str, Pixels]]) -> Fingerprints:
-    """Thumbnails of photos, uint8 (H,W,C) each."""
+def fingerprints(photos: Iterable[tuple[str, Pixels]], *, deadline: float = float("inf")) -> Fingerprints:
+    """Thumbnails of photos, uint8 (H,W,C) each; those up to `deadline`, in seconds of `time.monotonic`."""
     names, thumbnails = [], []
     for name, pixels in photos:
         names.append(name)
         thumbnails.append(thumbnail(pixels))
+        if time.monotonic() > deadline:
+            break
     return Fingerprints(names, np.array(thumbnails, np.float32).reshape(-1, THUMBNAIL, THUMBNAIL))
 
 
@@ -140,13 +149,12 @@ def near_duplicates(training: Fingerprints, test: Fingerprints) -> list[Leak]:
     hashes = hash_bits(training.thumbnails)
     best: dict[tuple[int, int], Leak] = {}
     for turned in symmetries(test.thumbnails):
-        bits = _distances(hash_bits(turned), hashes)  # (tests, trainings)
-        for row, column in np.argwhere(bits <= NEAR_BITS):
+        for row, column, bits in _near_pairs(hash_bits(turned), hashes):
             correlation = float((turned[row] * training.thumbnails[column]).sum())
             known = best.get((row, column))
             if correlation >= NEAR_CORRELATION and (known is None or correlation > known.correlation):
                 names = training.names[column], test.names[row]
-                best[row, column] = Leak(*names, int(bits[row, column]), round(correlation, 4))
+                best[row, column] = Leak(*names, bits, round(correlation, 4))
     return sorted(best.values(), key=lambda leak: (leak.test, -leak.correlation))
 
 
@@ -163,8 +171,8 @@ def thumbnail(pixels: Pixels) -> NDArray[np.float32]:
     return np.asarray(centred / norm if norm > 1 else np.zeros_like(centred), np.float32)
 
 
-def hash_bits(thumbnails: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The perceptual hash: which of the 8x8 lowest DCT coefficients lie above their median, (n,8) bytes.
+def hash_bits(thumbnails: NDArray[np.float32]) -> NDArray[np.uint64]:
+    """The perceptual hash: which of the 8x8 lowest DCT coefficients lie above their median, (n,).
 
     Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1; the
     mean is left out.
@@ -173,7 +181,7 @@ def hash_bits(thumbnails: NDArray[np.float32]) -> NDArray[np.uint8]:
 
     low = dctn(thumbnails, axes=(1, 2), norm="ortho")[:, :HASH_SIDE, :HASH_SIDE].reshape(len(thumbnails), -1)
     median = np.median(low[:, 1:], axis=1, keepdims=True)
-    return np.packbits(low > median, axis=1)
+    return np.packbits(low > median, axis=1).view(np.uint64)[:, 0]
 
 
 def symmetries(thumbnails: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -182,7 +190,10 @@ def symmetries(thumbnails: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     return turned + [flipped[:, :, ::-1] for flipped in turned]
 
 
-def _distances(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Hamming distances of all pairs, (n,m)."""
-    counts = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1).sum(axis=1)
-    return np.asarray(counts[one[:, None] ^ other[None]].sum(axis=-1), np.int64)
+def _near_pairs(one: NDArray[np.uint64], other: NDArray[np.uint64]) -> Iterable[tuple[int, int, int]]:
+    """(place in one, place in other, Hamming distance) of all pairs up to `NEAR_BITS` apart."""
+    rows = max(1, _AT_ONCE // len(other))
+    for start in range(0, len(one), rows):
+        bits = np.bitwise_count(one[start : start + rows, None] ^ other[None])
+        for row, column in np.argwhere(bits <= NEAR_BITS):
+            yield start + int(row), int(column), int(bits[row, column])

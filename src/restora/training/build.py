@@ -14,6 +14,7 @@ from restora.data.module import PhotoData
 from restora.degradations.base import Degradation
 from restora.families.base import Family
 from restora.networks.base import Network
+from restora.training.leakage import named_folders
 
 
 @dataclass
@@ -49,6 +50,8 @@ def check_before_training(config: DictConfig) -> None:
     with torch.device("meta"):
         build(config.family, network=network, **_execution(config))
     data.source.check()
+    if config.leakage.check:
+        named_folders(list(config.leakage.folders))
 
 
 def build_on_meta(config: DictConfig) -> Network:

@@ -78,6 +78,7 @@ class RunRecord(Callback):
             },
             "machine": _machine(),
             "config": config,
+            "leakage": None,
             "parameters": None,
             "macs_256": None,
             "cost": {"fit_seconds": 0.0, "steps": 0, "samples": 0, "step_ms": None},

@@ -22,6 +22,7 @@ from rich.console import Console
 from restora.training.allocator import keep_freed_memory
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.launch import relaunching_as_worker
+from restora.training.leakage import check_leakage
 from restora.training.metrics_csv import MetricsCsv
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
@@ -46,6 +47,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
     status, error = "failed", None
     try:
         parts = build_parts(config)
+        _look_for_leaks(config, parts, record)
         trainer = _trainer(config, info, record, parts)
         with relaunching_as_worker(info.folder):
             trainer.fit(
@@ -86,6 +88,24 @@ def _quieten(config: DictConfig) -> None:
         warnings.filterwarnings("ignore", message=text)
     if config.threads:
         torch.set_num_threads(config.threads)
+
+
+def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:
+    """Says and records which of the photos that judge are among the training photos."""
+    if rank_zero_only.rank != 0 or not config.leakage.check:
+        return
+    options = config.leakage
+    report = check_leakage(
+        parts.data,
+        testsets=options.testsets,
+        folders=list(options.folders),
+        max_seconds=options.max_seconds,
+    )
+    record.data["leakage"] = report.as_dict()
+    record.write()
+    style = "yellow" if report.leaks else None
+    for line in report.lines():
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True, style=style)
 
 
 def _trainer(config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts) -> Trainer:

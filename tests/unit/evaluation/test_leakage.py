@@ -2,6 +2,7 @@
 copies."""
 
 import io
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,6 +47,10 @@ def photos() -> dict[str, np.ndarray]:
     return {name: photo if photo.ndim == 3 else photo[..., None] for name, photo in found.items()}
 
 
+def of_testsets(folder: Path) -> dict[str, Fingerprints]:
+    return {name: fingerprints_of_files(files) for name, files in known_testsets(folder).items()}
+
+
 @pytest.mark.parametrize("alteration", ALTERATIONS)
 def test_altered_copies_are_found_and_nothing_else(alteration: str, photos: dict[str, np.ndarray]) -> None:
     altered = {}
@@ -62,8 +67,8 @@ def test_the_report_counts_and_names(photos: dict[str, np.ndarray], tmp_path: Pa
         folder.mkdir(parents=True, exist_ok=True)
         Image.fromarray(photos[name]).save(folder / f"{name}.png")
     (tmp_path / "testsets" / "Cats" / "broken.png").write_bytes(b"no photo")
-    training = [(name, photos[name]) for name in ("astronaut", "chelsea")]
-    report = find_leaks(training, known_testsets(tmp_path))
+    training = fingerprints((name, photos[name]) for name in ("astronaut", "chelsea"))
+    report = find_leaks(training, of_testsets(tmp_path / "testsets"))
     assert report.testsets == {"Cats": 2}
     assert report.lines() == ["1 of 2 photos of Cats are among the training photos: chelsea is chelsea.png"]
     assert report.as_dict()["leaks"] == {"Cats": [{"training": "chelsea", "test": "chelsea.png"}]}
@@ -72,29 +77,51 @@ def test_the_report_counts_and_names(photos: dict[str, np.ndarray], tmp_path: Pa
 def test_a_clean_report_says_what_was_compared(photos: dict[str, np.ndarray], tmp_path: Path) -> None:
     (tmp_path / "testsets" / "Set1").mkdir(parents=True)
     Image.fromarray(photos["coffee"]).save(tmp_path / "testsets" / "Set1" / "a.png")
-    report = find_leaks([("astronaut", photos["astronaut"])], known_testsets(tmp_path))
+    training = fingerprints([("astronaut", photos["astronaut"])])
+    report = find_leaks(training, of_testsets(tmp_path / "testsets"))
     assert report.lines() == ["no near-duplicate of the 1 training photos in Set1 (1)"]
 
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
-    assert known_testsets(tmp_path) == {}
-    assert "no test set was at hand" in find_leaks([], {}).lines()[0]
+    assert known_testsets(tmp_path / "testsets") == {}
+    assert "no test set was at hand" in find_leaks(fingerprints([]), {}).lines()[0]
     assert near_duplicates(Fingerprints([], np.zeros((0, 32, 32), np.float32)), fingerprints([])) == []
 
 
 def test_bsd68_is_all_of_it_in_bsds500s_validation_photos(development_data: Path) -> None:
     """And none of it in the photos that are trained on; the woman of Set5 is one of those."""
-    testsets = known_testsets(development_data)
+    testsets = of_testsets(development_data / "testsets")
     bsds = development_data / "bsds500"
     validation = fingerprints_of_files(list_photos(bsds / "val"))
     training = fingerprints_of_files(list_photos(bsds / "train") + list_photos(bsds / "test"))
-    assert (
-        len({leak.test for leak in near_duplicates(validation, fingerprints_of_files(testsets["BSD68"]))})
-        == 68
-    )
+    assert len({leak.test for leak in near_duplicates(validation, testsets["BSD68"])}) == 68
     report = find_leaks(training, {name: testsets[name] for name in ("BSD68", "Set5")})
     assert report.testsets == {"BSD68": 68, "Set5": 5}
     assert [(leak.training, leak.test) for leak in report.leaks.pop("Set5")] == [
         ("302003.jpg", "woman_GT.png")
     ]
     assert report.leaks == {}
+
+
+def test_many_photos_are_compared_in_a_moment(photos: dict[str, np.ndarray]) -> None:
+    """100,000 training photos against a test set: the hashes are compared in blocks, 8 bytes a photo."""
+    random = np.random.default_rng(0)
+    known = fingerprints(photos.items())
+    noise = random.standard_normal((20_000, 32, 32)).astype(np.float32)
+    noise /= np.linalg.norm(noise, axis=(1, 2), keepdims=True)
+    crowd = np.concatenate([noise, noise[:, ::-1], noise[:, :, ::-1], -noise, -noise[:, ::-1]])
+    names = [str(number) for number in range(len(crowd))]
+    training = Fingerprints([*names, *known.names], np.concatenate([crowd, known.thumbnails]))
+    started = time.perf_counter()
+    leaks = near_duplicates(training, known)
+    assert time.perf_counter() - started < 20
+    assert sorted((leak.training, leak.test) for leak in leaks) == sorted((name, name) for name in photos)
+
+
+def test_photos_past_the_deadline_are_left_out_and_the_report_says_so(photos: dict[str, np.ndarray]) -> None:
+    training = fingerprints(photos.items(), deadline=time.monotonic() - 1)
+    report = find_leaks(training, {"All": fingerprints(photos.items())}, training_total=len(photos))
+    assert report.training_photos == 1
+    assert report.lines()[0] == "only 1 of 6 training photos were compared, for lack of time"
+    assert report.as_dict()["training_total"] == 6
+    assert list(report.leaks) == ["All"]

@@ -1,0 +1,82 @@
+"""Near-duplicates between the photos that a run learns from and those that judge it, before its first step.
+
+Enters: the run's data and folders of test photos. Leaves: a `LeakReport`, which `run.json` and the model
+card keep. The run's own validation and held-out photos are test sets like the others.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from restora.data.module import PhotoData
+from restora.data.photos import list_photos
+from restora.data.progress import Advance, progress
+from restora.data.sources import Split
+from restora.data.store import PhotoStore
+from restora.evaluation.leakage import (
+    Fingerprints,
+    LeakReport,
+    Pixels,
+    find_leaks,
+    fingerprints,
+    fingerprints_of_files,
+    known_testsets,
+)
+
+_JUDGES: dict[Split, str] = {"val": "this run's validation set", "test": "this run's held-out set"}
+
+
+def check_leakage(
+    data: PhotoData, *, testsets: str | Path, folders: Sequence[str | Path] = (), max_seconds: float = 60.0
+) -> LeakReport:
+    """Compares the packed training photos with validation and held-out photos, with each sub-folder of
+    `testsets`, and with further `folders`.
+
+    Training photos that are not reached within `max_seconds` are left out, which the report says. Raises
+    ValueError for a folder that is not there or holds no photos.
+    """
+    deadline = time.monotonic() + max_seconds
+    tested = {name: store for split, name in _JUDGES.items() if (store := data.store(split)) is not None}
+    files = known_testsets(testsets) | named_folders(folders)
+    learnt = data.store("train")
+    assert learnt is not None  # the source was checked
+    total = len(_distinct(learnt))
+    photos = total + sum(map(len, tested.values())) + sum(map(len, files.values()))
+    with progress("looking for near-duplicates", photos) as done:
+        known: dict[str, Fingerprints] = {}
+        for name, store in tested.items():
+            known[name] = fingerprints(_told(_pixels(store), done))
+        for name, paths in files.items():
+            known[name] = fingerprints_of_files(paths)
+            done(len(paths))
+        training = fingerprints(_told(_pixels(learnt), done), deadline=deadline)
+    return find_leaks(training, known, training_total=total)
+
+
+def named_folders(folders: Sequence[str | Path]) -> dict[str, list[Path]]:
+    """The photos of folders that the user named, by name. Raises ValueError for one without photos."""
+    found = {}
+    for folder in folders:
+        path = Path(folder).expanduser()
+        photos = list_photos(path) if path.is_dir() else []
+        if not photos:
+            state = "holds no photos" if path.is_dir() else "does not exist"
+            raise ValueError(f"leakage.folders: {path.absolute()} {state}: name folders of test photos")
+        found[path.name if path.name not in found else str(path)] = photos
+    return found
+
+
+def _distinct(store: PhotoStore) -> dict[int, int]:
+    """Offset of a photo -> its number, once where several degraded photos share a clean one."""
+    return {entry.clean.offset: number for number, entry in reversed(list(enumerate(store.entries)))}
+
+
+def _pixels(store: PhotoStore) -> Iterator[tuple[str, Pixels]]:
+    for number in sorted(_distinct(store).values()):
+        yield store.entries[number].name, store.clean(number)
+
+
+def _told(photos: Iterable[tuple[str, Pixels]], done: Advance) -> Iterator[tuple[str, Pixels]]:
+    for photo in photos:
+        yield photo
+        done(1)
