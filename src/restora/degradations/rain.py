@@ -52,4 +52,4 @@ class Rain(KernelBlur):
         # one bright drop alone becomes a streak of the full brightness
         length = per_sample(params["fall"]["length"]).clamp(min=1)
         streaks = streaks.mul_(length).clamp_(0, 1).mul_(per_sample(params["brightness"]))
-        return 1 - (1 - clean) * (1 - streaks)
+        return (1 - clean).mul_(streaks).add_(clean)

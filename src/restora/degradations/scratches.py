@@ -11,9 +11,9 @@ from restora.degradations.parameters import Range, as_range
 
 
 class Scratches(Degradation):
-    """Up to `count` long thin scratches and `dust` specks, light or dark, with soft edges.
+    """Long thin scratches and `dust` specks, light or dark, with soft edges.
 
-    A scratch runs along the photo's height, tilted by up to `tilt` degrees and bent like a sine of random
+    The number of scratches is 0 to `count` with equal chance. A scratch runs along the photo's height, tilted by up to `tilt` degrees and bent like a sine of random
     period, over a random part of it; it fades in and out along its way. `width` is that of scratches in
     pixels; specks are discs of up to three times it. `opacity` is that of the middle of a scratch. After the
     line artefacts of old film (Kokaram, "Motion picture restoration", 1998). The condition is the mask of
@@ -49,7 +49,7 @@ class Scratches(Degradation):
         drawn = generator.fork("scratches")
         present = generator.fork("number").uniform((1,)) * (self.count + 1)
         for index in range(self.count):
-            own = self._scratch(drawn, y / height, x, height) * (index < present.view(-1, 1, 1))
+            own = self._scratch(drawn, y / height, x, height) * (index + 1 <= present.view(-1, 1, 1))
             light = torch.where(own > cover, _light(drawn), light)
             cover = torch.maximum(cover, own)
         drawn = generator.fork("dust")

@@ -211,3 +211,51 @@ def test_unsharp_mask_equals_its_definition() -> None:
     expected = soft * np.clip(double + 0.5 * residual, 0, 1) + (1 - soft) * double
     assert np.abs(unsharp_mask(x).numpy() - expected).max() < 1e-4
     assert unsharp_mask(photo(height=7, width=1)).shape == (1, 3, 7, 1)
+
+
+def response(kernel: Tensor) -> Tensor:
+    """The transfer function along x of a symmetric kernel, at frequencies 0 to pi."""
+    offsets = torch.arange(kernel.shape[-1], dtype=torch.float64) - kernel.shape[-1] // 2
+    frequency = torch.linspace(0, math.pi, 65, dtype=torch.float64)
+    return torch.cos(frequency[:, None] * offsets) @ kernel.double().sum(0)
+
+
+def test_profiles_show_in_the_spectrum() -> None:
+    """A Gaussian's spectrum is a Gaussian, flat tops ring through zero, heavy tails pass fine detail."""
+
+    def of(profile: str, beta: float) -> Tensor:
+        blur = AnisotropicBlur(sigma=2.0, profile=profile, beta=beta, isotropic=True, size=31)  # type: ignore[arg-type]
+        return response(kernels(blur)[0])
+
+    gaussian, flat, heavy = of("gaussian", 1), of("generalised", 4), of("generalised", 0.5)
+    frequency = torch.linspace(0, math.pi, 65, dtype=torch.float64)
+    assert torch.allclose(gaussian, torch.exp(-2 * frequency.square()), atol=2e-3)
+    assert flat.min() < -0.04
+    assert gaussian.min() > -1e-3
+    fine = frequency > 1.6
+    assert heavy[fine].mean() > 3 * gaussian[fine].mean()
+    plateau = of("plateau", 2)
+    assert plateau.argmin() > 0
+    assert plateau[0] == pytest.approx(1)
+    assert plateau.min() < gaussian.min()
+
+
+def test_motion_spectrum_is_a_sinc() -> None:
+    """Nine pixels of motion: the transfer function is that of a box, zero where whole waves fit in."""
+    along = response(kernels(MotionBlur(length=9, angle=0))[0])
+    frequency = torch.linspace(0, math.pi, 65, dtype=torch.float64)[1:]
+    box = torch.sin(4.5 * frequency) / (9 * torch.sin(frequency / 2))
+    assert torch.allclose(along[1:], box, atol=1e-4)
+    across = response(kernels(MotionBlur(length=9, angle=90))[0])
+    assert torch.allclose(across, torch.ones(65, dtype=torch.float64), atol=1e-5)
+
+
+def test_shake_blurs_without_moving_brightness() -> None:
+    flat = torch.full((4, 3, 40, 40), 0.6)
+    assert torch.allclose(CameraShake(extent=(8, 24))(flat, generator(4)).image, flat, atol=1e-5)
+    still = CameraShake(extent=0.0)(photos(2), generator(2)).image
+    assert torch.allclose(still, photos(2), atol=1e-5)
+    few, many = (
+        kernels(CameraShake(extent=20.0, impulse=i), 64).square().sum((1, 2)).mean() for i in (0.0, 6.0)
+    )
+    assert many != pytest.approx(few.item(), rel=0.02)  # kicks change how the light is spread

@@ -56,7 +56,10 @@ def test_sepia_mixes_with_its_strength() -> None:
     full, half = (Sepia(strength=s)(clean, generator(1)).image for s in (1.0, 0.5))
     assert torch.allclose(half, (full + clean) / 2, atol=1e-6)
     tone = Sepia()(grey_card(0.5, size=4), generator(1)).image[0, :, 0, 0]
-    assert tone[0] > tone[1] > tone[2]
+    assert torch.allclose(tone, 0.5 * torch.tensor([1.351, 1.203, 0.937]), atol=1e-3)
+    # it is made of light alone: colours of one luma have one tone
+    toned = Sepia()(torch.rand(1, 3, 8, 8) * 0.7, generator(1)).image
+    assert torch.allclose(toned[:, 0] / toned[:, 2], torch.tensor(1.351 / 0.937), atol=0.02)
 
 
 def test_haze_follows_koschmieder() -> None:
@@ -82,6 +85,20 @@ def test_moire_has_its_period_and_depth() -> None:
         y, x = (min(v, 128 - v) for v in (int(place) // 128, int(place) % 128))
         assert (y * y + x * x) ** 0.5 == pytest.approx(128 / 8, abs=1.5)
     assert (image[:, 0] - image[:, 1]).abs().mean() > 0.01  # coloured fringes
+    # two gratings, each of which takes half its depth on average
+    assert image.mean() == pytest.approx((1 - 0.15) ** 2, rel=0.02)
+    assert torch.equal(Moire(period=8, amplitude=0)(photos(1), generator(1)).image, photos(1))
+
+
+def test_bending_spreads_the_period_of_moire() -> None:
+    def sharpness(bend: float) -> float:
+        image = Moire(period=8, amplitude=0.3, bend=bend)(
+            grey_card(1.0, batch=8, size=128), generator(8)
+        ).image
+        power = torch.fft.fft2(image - image.mean((2, 3), keepdim=True)).abs().square()
+        return float(power.amax((2, 3)).sum() / power.sum())
+
+    assert sharpness(6.0) < 0.6 * sharpness(0.0)
 
 
 def test_rain_only_brightens_along_its_direction() -> None:
@@ -94,3 +111,24 @@ def test_rain_only_brightens_along_its_direction() -> None:
     across = (layer[:, :, 1:] - layer[:, :, :-1]).abs().mean()
     assert across > 4 * down
     assert 0.05 < (layer > 0.02).float().mean() < 0.4
+
+
+def test_rain_adds_the_light_of_its_drops() -> None:
+    """Sparse drops of mean brightness 1/2, each drawn out over its length, hardly meet: the means add up."""
+    clean = grey_card(0.0, batch=4)
+    image = Rain(density=0.001, length=15, angle=(70, 110), brightness=0.6)(clean, generator(4)).image
+    assert image.mean() == pytest.approx(0.001 * 0.5 * 15 * 0.6, rel=0.1)
+    assert image.max() <= 0.6 + 1e-5
+    assert torch.equal(image[:, 0], image[:, 2])
+    assert torch.equal(Rain(density=0, length=15)(photos(2), generator(2)).image, photos(2))
+
+
+def test_haze_grows_with_its_density_and_leaves_the_near() -> None:
+    clean = photos(3, 64, 64)
+    assert torch.allclose(Haze(density=0)(clean, generator(3)).image, clean, atol=1e-6)
+    thin, thick = (Haze(density=d, airlight=0.9)(clean, generator(3)).image for d in (0.5, 3.0))
+    contrast = [x.flatten(1).std(1) for x in (clean, thin, thick)]
+    assert (contrast[0] > contrast[1]).all()
+    assert (contrast[1] > contrast[2]).all()
+    far = Haze(density=30, airlight=0.9)(clean, generator(3)).image[:, :, :4]
+    assert (far - 0.9).abs().max() < 0.05

@@ -66,6 +66,16 @@ def test_strokes_are_all_points_within_their_radius() -> None:
             assert bool(covered[y, x]) == near
 
 
+def test_brush_strokes_are_longer_than_wide_and_joined() -> None:
+    brush = BrushStrokes(strokes=1, vertices=1, width=0.06, length=0.5)
+    _, mask = brush(grey_card(0.5, batch=64, size=96), generator(64))
+    assert mask is not None
+    area = (mask == 0).sum((1, 2, 3)).float()
+    # a stroke of 48 by 5.8 pixels with round ends, unless the photo's border cuts it
+    assert area.max() == pytest.approx(48 * 5.76 + math.pi * 2.88**2, rel=0.05)
+    assert area.median() > 100
+
+
 def test_brush_widths_scale_with_the_photo() -> None:
     brush = BrushStrokes(strokes=3, width=0.1)
     small = brush(grey_card(0.5, batch=16, size=32), generator(16)).condition
@@ -96,6 +106,35 @@ def test_scratches_run_down_the_photo() -> None:
     tall, wide = lost.any(2).sum(1)[drawn].float(), lost.any(1).sum(1)[drawn].float()
     assert 8 < drawn.sum() < 40  # up to one scratch
     assert (tall > wide).float().mean() > 0.85
+
+
+def test_scratches_are_of_paper_or_dirt_and_as_many_as_drawn() -> None:
+    clean = grey_card(0.5, batch=120, size=64)
+    alone = Scratches(count=3, dust=0, tilt=0, width=1.0, opacity=1.0)
+    params = alone.sample(tuple(clean.shape), generator(120))
+    image = alone.apply(clean, params)
+    lost = params["cover"] > 0.5
+    light = (image[:, :1] > 0.5)[lost].float().mean()
+    assert light == pytest.approx(2 / 3, abs=0.12)
+    untouched = (params["cover"].flatten(1).amax(1) == 0).float().mean()
+    assert untouched == pytest.approx(1 / 4, abs=0.12)  # none, one, two or three with equal chance
+    wide = (params["cover"] > 0).sum(3)
+    assert wide.float().mean() < 6
+
+
+def test_text_is_as_opaque_and_as_high_as_asked() -> None:
+    overlay = TextOverlay(count=1, height=0.25, tilt=0, opacity=0.7, texts=["HHH"])
+    params = overlay.sample((16, 3, 96, 96), generator(16))
+    cover = params["cover"]
+    whole = cover.amax((1, 2, 3)) > 0.5
+    assert whole.sum() > 10
+    assert cover.max() == pytest.approx(0.7, abs=0.01)
+    # a line is 24 pixels high, its capitals about half of that
+    high = (cover > 0.35).any(3).sum((1, 2)).float()
+    assert 9 < high.max() < 24
+    inks = params["colour"][:, :, 0, 0]
+    assert inks.min() >= 0
+    assert inks.max() <= 1
 
 
 def test_text_is_legible_and_its_own_lines_are_used() -> None:

@@ -164,5 +164,13 @@ def test_low_light_loses_its_stops() -> None:
     full = ((0.6 + 0.055) / 1.055) ** 2.4
     assert light == pytest.approx(full / 8, rel=0.02)
     noisy = LowLight(stops=3, electrons=500, read_noise=10)(clean, generator(1)).image
-    assert noisy.std() > 10 * dark.std()
     assert torch.allclose(noisy * 255, (noisy * 255).round(), atol=1e-4)
+
+
+def test_low_light_has_the_noise_of_its_electrons() -> None:
+    """In linear light the variance is light / electrons + (read noise / electrons)^2."""
+    stored = LowLight(stops=1, electrons=2000, read_noise=20)(grey_card(0.7), generator(1)).image.double()
+    light = ((stored + 0.055) / 1.055).pow(2.4)
+    expected = ((0.7 + 0.055) / 1.055) ** 2.4 / 2
+    assert light.mean() == pytest.approx(expected, rel=0.01)
+    assert light.var() == pytest.approx(expected / 2000 + (20 / 2000) ** 2, rel=0.05)
