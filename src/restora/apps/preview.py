@@ -43,13 +43,13 @@ def main(argv: list[str]) -> int:
 
     words = [word for word in argv if _is_photo(word)]
     config = compose("preview", [word for word in argv if not _is_photo(word)], hydra_node=True)
-    photos = [Path(photo) for photo in [*config.photos, *words]] or _sample_photos()
+    photos = [_file(photo) for photo in [*config.photos, *words]] or _sample_photos()
+    output = _output(config)
     columns = _columns(config)
+    for column in columns:
+        column.check(config.size)
     headings = ["clean", *(column.heading for column in columns)]
     rows = _with_conditions([_row(path, columns, config) for path in photos], headings)
-    output = Path(config.output)
-    if output.suffix.lower() != ".png":
-        raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
     output.parent.mkdir(parents=True, exist_ok=True)
     name = config.hydra.runtime.choices.degradation
     contact_sheet(title=name, subtitle=_settings(config.degradation), columns=headings, rows=rows).save(
@@ -61,6 +61,25 @@ def main(argv: list[str]) -> int:
 
 def _is_photo(word: str) -> bool:
     return _OVERRIDE.match(word) is None or Path(word).is_file()
+
+
+def _file(photo: str) -> Path:
+    path = Path(photo)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: name its photos, such as {path / '*.png'}")
+    return path
+
+
+def _output(config: "DictConfig") -> Path:
+    """Where the sheet goes, after the numbers that shape it were looked at."""
+    for name in ("size", "seed", "draws"):
+        if not isinstance(config[name], int) or config[name] < (name != "seed"):
+            least = "" if name == "seed" else " of at least 1"
+            raise ValueError(f"{name} is a whole number{least}, got {config[name]}")
+    output = Path(config.output)
+    if output.suffix.lower() != ".png":
+        raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
+    return output
 
 
 def _names() -> list[str]:
@@ -81,21 +100,28 @@ class Column:
     degradation: "Degradation"
     seed: int
 
+    def check(self, size: int) -> None:
+        """Raises ValueError if the degradation cannot take photos of `size`."""
+        scale = self.degradation.scale
+        if size % scale:
+            raise ValueError(
+                f"size={size} is no multiple of {scale}, by which the degradation reduces: "
+                f"set size={max(1, size // scale) * scale}"
+            )
+
 
 def _columns(config: "DictConfig") -> list[Column]:
     """Every column beside the clean photo."""
-    from omegaconf import OmegaConf
+    from omegaconf import ListConfig, OmegaConf
 
     from restora.config import build
 
     if config.vary is None:
-        if config.draws < 1:
-            raise ValueError(f"draws is the number of columns, at least 1; got {config.draws}")
         degradation = build(config.degradation)
         seeds = range(config.seed, config.seed + config.draws)
         return [Column(f"seed {seed}", degradation, seed) for seed in seeds]
-    if not config.over:
-        raise ValueError(f"vary={config.vary} needs values, such as over=[5,10,20]")
+    if not isinstance(config.over, ListConfig) or not config.over:
+        raise ValueError(f"vary={config.vary} needs values, such as over=[5,10,20]; got over={config.over}")
     if OmegaConf.select(config.degradation, config.vary, default=_ABSENT) is _ABSENT:
         keys = ", ".join(key for key in config.degradation if key != "_target_")
         raise ValueError(f"this degradation has no parameter {config.vary!r}; it has {keys}")

@@ -7,7 +7,7 @@ from torch import Tensor
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.jpeg import jpeg
 from restora.degradations.keyed import KeyedGenerator
-from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.parameters import Range, as_range, as_whole_range, per_sample
 
 
 class CorrelatedNoise(Degradation):
@@ -20,7 +20,7 @@ class CorrelatedNoise(Degradation):
 
     def __init__(self, *, sigma: Range, quality: Range) -> None:
         self.sigma = as_range("sigma", sigma, least=0)
-        self.quality = tuple(int(q) for q in as_range("quality", quality, least=1, most=100))
+        self.quality = as_whole_range("quality", quality, least=1, most=100)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {

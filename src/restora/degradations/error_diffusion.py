@@ -15,7 +15,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.keyed import KeyedGenerator
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_whole_range
 
 Diffusion = Literal["floyd_steinberg", "jarvis_judice_ninke", "atkinson"]
 # (rows down, columns right) -> share of the error
@@ -41,7 +41,7 @@ class ErrorDiffusion(Degradation):
     """
 
     def __init__(self, *, levels: Range = 2, diffusion: Diffusion = "floyd_steinberg") -> None:
-        self.levels = tuple(int(n) for n in as_range("levels", levels, least=2, most=256))
+        self.levels = as_whole_range("levels", levels, least=2, most=256)
         if diffusion not in _WEIGHTS:
             raise ValueError(f"diffusion is one of {', '.join(get_args(Diffusion))}, got {diffusion!r}")
         self.weights = _WEIGHTS[diffusion]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.keyed import KeyedGenerator
-from restora.degradations.parameters import Range, as_range, constant
+from restora.degradations.parameters import Range, as_whole_range, constant
 
 Subsampling = Literal["4:2:0", "4:4:4"]
 Matrix: TypeAlias = tuple[tuple[float, ...], ...]
@@ -119,7 +119,7 @@ class Jpeg(Degradation):
     """
 
     def __init__(self, *, quality: Range, subsampling: Subsampling = "4:2:0") -> None:
-        self.quality = tuple(int(q) for q in as_range("quality", quality, least=1, most=100))
+        self.quality = as_whole_range("quality", quality, least=1, most=100)
         if subsampling not in get_args(Subsampling):
             raise ValueError(f"subsampling is one of {get_args(Subsampling)}, got {subsampling!r}")
         self.subsampling = subsampling

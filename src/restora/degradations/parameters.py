@@ -17,13 +17,26 @@ Range: TypeAlias = float | Sequence[float]
 def as_range(
     name: str, value: Range, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
-    """`value` as (low, high), checked against the interval in which it has a meaning."""
-    bounds = (value, value) if isinstance(value, int | float) else tuple(value)
-    if len(bounds) != 2 or not least <= bounds[0] <= bounds[1] <= most:
+    """`value` as (low, high), checked against the interval in which it has a meaning. Raises ValueError."""
+    bounds = (value,) * 2 if isinstance(value, int | float) else value
+    if (
+        not isinstance(bounds, Sequence)
+        or len(bounds) != 2
+        or not all(isinstance(bound, int | float) for bound in bounds)
+        or not least <= bounds[0] <= bounds[1] <= most
+    ):
         raise ValueError(
             f"{name} is a number or a range [low, high] within [{least:g}, {most:g}], got {value}"
         )
     return float(bounds[0]), float(bounds[1])
+
+
+def as_whole_range(name: str, value: Range, *, least: int, most: int) -> tuple[int, int]:
+    """`as_range` of whole numbers."""
+    low, high = as_range(name, value, least=least, most=most)
+    if low % 1 or high % 1:
+        raise ValueError(f"{name} is a whole number or a range of whole numbers, got {value}")
+    return int(low), int(high)
 
 
 def per_sample(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.keyed import KeyedGenerator
-from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.parameters import Range, as_whole_range, per_sample
 
 
 class Quantisation(Degradation):
@@ -15,7 +15,7 @@ class Quantisation(Degradation):
     """
 
     def __init__(self, *, levels: Range) -> None:
-        self.levels = tuple(int(n) for n in as_range("levels", levels, least=2, most=65536))
+        self.levels = as_whole_range("levels", levels, least=2, most=65536)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {"levels": generator.integers(self.levels[0], self.levels[1] + 1)}

@@ -13,11 +13,11 @@ from restora.degradations.parameters import Range, as_range
 class Scratches(Degradation):
     """Long thin scratches and `dust` specks, light or dark, with soft edges.
 
-    The number of scratches is 0 to `count` with equal chance. A scratch runs along the photo's height, tilted by up to `tilt` degrees and bent like a sine of random
-    period, over a random part of it; it fades in and out along its way. `width` is that of scratches in
-    pixels; specks are discs of up to three times it. `opacity` is that of the middle of a scratch. After the
-    line artefacts of old film (Kokaram, "Motion picture restoration", 1998). The condition is the mask of
-    what was not touched: 1 = known.
+    The number of scratches is 0 to `count` with equal chance. A scratch runs along the photo's height, tilted
+    by up to `tilt` degrees and bent like a sine of random period, over a random part of it; it fades in and
+    out along its way. `width` is that of scratches in pixels; specks are discs of up to three times it.
+    `opacity` is that of the middle of a scratch. After the line artefacts of old film (Kokaram, "Motion
+    picture restoration", 1998). The condition is the mask of what was not touched: 1 = known.
     """
 
     undamaged = (1.0,)

@@ -20,7 +20,7 @@ from restora.degradations.composition import choose
 from restora.degradations.filtering import KernelBlur
 from restora.degradations.jpeg import jpeg
 from restora.degradations.keyed import KeyedGenerator
-from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.parameters import Range, as_range, as_whole_range, per_sample
 from restora.degradations.poisson import poisson_from
 from restora.degradations.selection import where_drawn
 from restora.degradations.sharpening import unsharp_mask
@@ -60,7 +60,7 @@ class Order:
         self.gaussian_probability, self.grey_probability = gaussian_probability, grey_probability
         self.sigma = as_range("sigma", sigma, least=0)
         self.poisson_strength = as_range("poisson_strength", poisson_strength, least=0)
-        self.quality = tuple(int(q) for q in as_range("quality", quality, least=1, most=100))
+        self.quality = as_whole_range("quality", quality, least=1, most=100)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         direction = choose(self.resize, generator.fork("direction"))

@@ -1,0 +1,89 @@
+"""`restora preview`: one PNG of any photo, and mistakes that name their mend."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from skimage import data
+
+from restora.apps.preview import main
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with photos of many kinds, which is the current one."""
+    monkeypatch.chdir(tmp_path)
+    pixels = data.astronaut()[:96, 150:280]
+    colour = Image.fromarray(pixels)
+    colour.save("colour.png")
+    colour.convert("L").save("grey.png")
+    colour.convert("P").save("palette.png")
+    colour.convert("CMYK").save("print.jpg")
+    alpha = colour.convert("RGBA")
+    alpha.putalpha(128)
+    alpha.save("alpha.png")
+    Image.fromarray(pixels[..., 0].astype(np.uint16) * 257).save("sixteen.png")
+    colour.resize((9, 7)).save("tiny.png")
+    (tmp_path / "folder").mkdir()
+    return tmp_path
+
+
+def sheet(*arguments: str) -> np.ndarray:
+    assert main([*arguments, "output=sheet.png"]) == 0
+    with Image.open("sheet.png") as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@pytest.mark.parametrize(
+    "photo", ["colour.png", "grey.png", "palette.png", "print.jpg", "alpha.png", "sixteen.png"]
+)
+def test_photos_of_every_kind_are_shown(photo: str) -> None:
+    drawn = sheet("degradation=old_photo", photo, "draws=1", "size=48")
+    assert drawn.std() > 10
+    assert not np.array_equal(drawn, sheet("degradation=sepia", photo, "draws=1", "size=48"))
+
+
+def test_sheets_are_replayed_from_their_seed() -> None:
+    arguments = ("degradation=rain", "colour.png", "draws=2", "size=48")
+    assert np.array_equal(sheet(*arguments), sheet(*arguments))
+    assert not np.array_equal(sheet(*arguments), sheet(*arguments, "seed=5"))
+
+
+def test_one_column_per_value_of_a_parameter() -> None:
+    values = sheet("degradation=gaussian_noise", "grey.png", "vary=sigma", "over=[0,40,[0,80]]", "size=48")
+    two = sheet("degradation=gaussian_noise", "grey.png", "vary=sigma", "over=[0,40]", "size=48")
+    assert values.shape[1] > two.shape[1]
+    inner = sheet("degradation=old_photo", "grey.png", "vary=stages.grain.strength", "over=[0,90]", "size=48")
+    assert inner.std() > 10
+
+
+def test_a_tiny_photo_is_shown_at_its_size() -> None:
+    assert sheet("degradation=jpeg", "tiny.png", "size=7", "draws=1").size
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["degradation=motionblur"], r"Did you mean degradation=motion_blur"),
+        (["degradation=jpeg", "missing.png"], "missing.png: does not exist"),
+        (["degradation=jpeg", "folder"], r"folder is a folder: name its photos"),
+        (["degradation=jpeg", "tiny.png"], r"tiny.png has 9x7 pixels.*set size=7"),
+        (["degradation=bicubic_x4", "colour.png", "size=50"], r"no multiple of 4.*set size=48"),
+        (["degradation=jpeg", "size=0"], "size is a whole number of at least 1, got 0"),
+        (["degradation=jpeg", "size=big"], "size is a whole number of at least 1, got big"),
+        (["degradation=jpeg", "draws=0"], "draws is a whole number of at least 1, got 0"),
+        (["degradation=jpeg", "seed=x"], "seed is a whole number, got x"),
+        (["degradation=jpeg", "vary=quality"], r"needs values, such as over=\[5,10,20\]"),
+        (["degradation=jpeg", "vary=quality", "over=5"], r"needs values"),
+        (["degradation=jpeg", "vary=qualty", "over=[5]"], "no parameter 'qualty'; it has quality"),
+        (["degradation=jpeg", "degradation.quality=ab"], r"within \[1, 100\], got ab"),
+        (["degradation=jpeg", "degradation.quality=10.5"], "whole number.*got 10.5"),
+        (["degradation=gaussian_noise", "degradation.sigma=null"], "sigma is a number or a range"),
+        (["degradation=jpeg", "colour.png", "output=sheet.jpg"], "write output=sheet.png"),
+    ],
+)
+def test_mistakes_name_thing_and_mend(arguments: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        main(arguments)
+    assert not Path("sheet.jpg").exists()
