@@ -14,11 +14,12 @@ Legend: B photos, C channels, K condition channels, H height, W width, h w of a 
 import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from restora.artifact.model_folder import ModelDescription, load_model_folder
 from restora.artifact.tiles import Tile, batches, grid
@@ -67,6 +68,33 @@ def prepare_network(network: Network, local_converter: tuple[int, int] | None) -
     return (network if fold is None else fold()).requires_grad_(False)
 
 
+def guard_precision(network: Network) -> None:
+    """Lets the convolutions of a network lose less under autocast, at the same speed.
+
+    Those that read the photo run in float32: bfloat16 holds 8 bits, so the photo itself would be rounded.
+    The others add their biases in float32: autocast rounds these too, an error that is the same at every
+    pixel and adds up over the layers.
+    """
+    given = network.in_channels + network.condition_channels
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
+            reads_photo = module.groups == 1 and module.in_channels <= given
+            convolve = _convolve_exactly if reads_photo else _convolve
+            module.forward = partial(convolve, module)  # type: ignore[method-assign]
+
+
+def _convolve_exactly(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,C',H',W') in the dtype of the weights."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer._conv_forward(x.to(layer.weight.dtype), layer.weight, layer.bias)
+
+
+def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,C',H',W') in autocast's dtype, the bias added in its own."""
+    product = layer._conv_forward(x, layer.weight, None)
+    return product if layer.bias is None else product.add_(layer.bias.view(-1, 1, 1))
+
+
 def default_overlap(tile: int) -> int:
     """The overlap for tiles of this size: 64 pixels, less for tiles too small for that."""
     return min(OVERLAP, tile // 2) if tile else OVERLAP
@@ -101,6 +129,8 @@ class Restorer:
         self.sigma = sigma
         self.description = description
         prepared = prepare_network(network, local_converter)
+        if precision != "float32":
+            guard_precision(prepared)
         moved = prepared.to(device=self.device, dtype=torch.float32)
         self.network: Network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._at_once = 1 if self.device.type == "cpu" else TILES_AT_ONCE_ON_GPU

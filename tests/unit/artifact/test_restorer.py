@@ -9,6 +9,7 @@ from torch import Tensor
 
 from restora.artifact.restorer import Restorer
 from restora.artifact.tiles import fade, grid, spans
+from restora.networks.base import Network
 from restora.networks.dncnn import FDnCNN
 
 
@@ -113,6 +114,39 @@ def test_condition_map_is_cut_like_the_photo():
     whole = Restorer.from_network(network, device="cpu", tile=0)(x, levels)
     tiled = Restorer.from_network(network, device="cpu", tile=64, overlap=24)(x, levels)
     assert (whole - tiled).abs().max() <= 1 / 255
+
+
+class TwoConvolutions(Network):
+    """A 1x1 convolution that reads the photo, and one behind it."""
+
+    in_channels = out_channels = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read = torch.nn.Conv2d(1, 4, 1, bias=False)
+        self.write = torch.nn.Conv2d(4, 1, 1)
+
+    def restore(self, x, condition):
+        return self.write(self.read(x))
+
+
+def test_low_precision_rounds_neither_the_photo_nor_the_biases():
+    """A product and a bias that nearly cancel: what is left is less than bfloat16 rounds off the bias."""
+    network = TwoConvolutions()
+    with torch.no_grad():
+        network.read.weight.copy_(torch.tensor([1.0, 0, 0, 0]).view(4, 1, 1, 1))
+        network.write.weight.copy_(torch.tensor([-1.0, 0, 0, 0]).view(1, 4, 1, 1))
+        network.write.bias.fill_(1 / 3)
+    x = torch.full((1, 1, 8, 8), 0.33203125)  # a bfloat16 number
+    exact = 1 / 3 - 0.33203125
+    assert abs(torch.tensor(1 / 3).bfloat16().item() - 1 / 3) > exact / 3
+    for precision in ("float32", "bfloat16"):
+        restored = Restorer.from_network(network, device="cpu", precision=precision)(x)
+        torch.testing.assert_close(restored, torch.full_like(x, exact), rtol=5e-3, atol=0)
+    reader = Restorer.from_network(network, device="cpu", precision="bfloat16").network.read
+    photo = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(reader(photo)[:, :1], photo, rtol=0, atol=1e-7)
 
 
 def test_low_precision_stays_close():
