@@ -1,9 +1,8 @@
 """Classical filters on the very photos that the runs were judged by.
 
-Enters: a group of denoising runs whose `images/` hold the exact degraded photos (`<photo>_degraded.npy`,
-float32, neither clipped nor rounded). Leaves: one row per filter, scored as the runs are (outputs clamped and
-rounded to 8 bits), cached in `baselines.json` beside the runs, with a fingerprint of the inputs so that other
-photos or another noise are never mistaken for these.
+Enters: a group of denoising runs, whose exact inputs `report_inputs.py` finds. Leaves: one row per filter,
+scored as the runs are (outputs clamped and rounded to 8 bits), cached in `baselines.json` beside the runs,
+with a fingerprint of the inputs so that other photos or another noise are never mistaken for these.
 """
 
 import hashlib
@@ -16,15 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image
 
+from restora.apps.report_inputs import Floats, HeldOut, held_out_photos
 from restora.apps.report_runs import Group, PhotoScore, Run, finite, lookup
 
 FILE = "baselines.json"
-Floats = NDArray[np.float32]
 Step = Callable[[str, int, int], None]
-"""Called with (filter, photos done, photos in all)."""
+"""Called with (filter, pieces of work done, pieces in all)."""
 
 
 @dataclass(frozen=True)
@@ -36,15 +33,6 @@ class Baseline:
     ssim: float
     seconds: float | None
     images: list[PhotoScore]
-
-
-@dataclass(frozen=True)
-class HeldOut:
-    """One held-out photo, degraded as the networks saw it and clean, float32 (H,W,C) on the [0,1] scale."""
-
-    name: str
-    degraded: Floats
-    clean: Floats
 
 
 def noise_level(run: Run) -> float | None:
@@ -98,63 +86,40 @@ def _row(row: Any) -> Baseline | None:
     return Baseline(name, psnr, ssim, finite(lookup(row, "seconds")), images)
 
 
-def held_out_photos(group: Group) -> list[HeldOut]:
-    """The exact inputs from the first run that kept them all. ValueError where no run did."""
-    for run in group.scored:
-        photos = []
-        for name in group.photo_names:
-            stem = run.folder / "images" / _stem(name)
-            exact, clean = Path(f"{stem}_degraded.npy"), Path(f"{stem}_clean.png")
-            if not (exact.is_file() and clean.is_file()):
-                break
-            with Image.open(clean) as image:
-                original = np.atleast_3d(np.asarray(image, dtype=np.float32) / np.float32(255)).astype(
-                    np.float32
-                )
-            photos.append(HeldOut(name, np.load(exact, allow_pickle=False).astype(np.float32), original))
-        else:
-            return photos
-    raise ValueError(
-        "no run kept the exact degraded photos (images/*_degraded.npy) of all its held-out photos"
-    )
-
-
 def compute(
     group: Group, root: Path, filters: Mapping[str, Callable[[Any, float], Any]], step: Step
 ) -> list[Baseline]:
     """Run every filter on every held-out photo, or take the cached rows where the inputs are the same.
 
-    Raises ValueError where the group is not one of plain Gaussian noise, or keeps no exact inputs.
+    Raises ValueError where the group is not one of plain Gaussian noise, or its inputs are not to be had.
     """
     sigma = noise_level(group.scored[0]) if group.scored else None
     if sigma is None:
         raise ValueError("the classical filters are denoisers for Gaussian noise of one level")
     photos = held_out_photos(group)
-    marks = {photo.name: _fingerprint(photo) for photo in photos}
+    marks = {name: _fingerprint(load()) for name, load in photos.items()}
     path = home(group, root) / FILE
     known = _read(path)
     if lookup(known, "photos") == marks and set(filters) == {row.name for row in stored(group, root)}:
         return stored(group, root)
-    rows = []
-    for name, restore in filters.items():
-        images, seconds = [], []
-        for index, photo in enumerate(photos):
-            step(name, index, len(photos))
+    images: dict[str, list[PhotoScore]] = {name: [] for name in filters}
+    seconds: dict[str, list[float]] = {name: [] for name in filters}
+    for index, load in enumerate(photos.values()):
+        photo = load()
+        for place, (name, restore) in enumerate(filters.items()):
+            step(name, index * len(filters) + place, len(photos) * len(filters))
             started = time.perf_counter()
             restored = restore(photo.degraded, sigma)
-            seconds.append(time.perf_counter() - started)
-            images.append(PhotoScore(photo.name, *_score(restored, photo.clean)))
-        rows.append(
-            Baseline(
-                name,
-                _mean([image.psnr for image in images]),
-                _mean([image.ssim for image in images]),
-                _mean(seconds),
-                images,
-            )
-        )
+            seconds[name].append(time.perf_counter() - started)
+            images[name].append(PhotoScore(photo.name, *_score(restored, photo.clean)))
+    rows = [_summed_up(name, images[name], seconds[name]) for name in filters]
     _write(path, rows, marks, group.scored[0].config.get("degradation"))
     return sorted(rows, key=lambda row: -row.psnr)
+
+
+def _summed_up(name: str, images: list[PhotoScore], seconds: Sequence[float]) -> Baseline:
+    psnr, ssim = _mean([image.psnr for image in images]), _mean([image.ssim for image in images])
+    return Baseline(name, psnr, ssim, _mean(seconds), images)
 
 
 def _score(restored: Any, clean: Floats) -> tuple[float, float]:

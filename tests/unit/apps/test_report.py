@@ -16,8 +16,10 @@ from run_folders import photo, record, write_run
 
 from restora.apps.report import main
 from restora.apps.report_baselines import compute, stored
+from restora.apps.report_inputs import held_out_photos
 from restora.apps.report_photos import embedded_photos
 from restora.apps.report_runs import group_runs, read_runs
+from restora.cli import main as cli
 from restora.evaluation.classical import BASELINES
 from restora.metrics.image import psnr
 
@@ -108,6 +110,36 @@ def test_filters_need_gaussian_noise_and_exact_inputs(sweep):
         run.config["degradation"]["_target_"] = "restora.degradations.gaussian_blur.GaussianBlur"
     with pytest.raises(ValueError, match="Gaussian noise of one level"):
         compute(group, sweep, BASELINES, silent)
+
+
+def test_inputs_that_were_not_kept_are_made_anew(tmp_path):
+    """A run that kept none or one of its two held-out photos: the photos and the noise are the run's own."""
+    words = ["train", "debug=fast", "network=dncnn_color", "network.depth=3", "network.channels=4"]
+    words += [f"data_dir={tmp_path}/data", "leakage.check=false"]
+    assert cli([*words, f"hydra.run.dir={tmp_path}/runs/a"]) == 0
+    whole = held_out_photos(one_group(tmp_path / "runs"))
+    kept = {name: load() for name, load in whole.items()}
+    assert sorted(kept) == ["chelsea", "coffee"]
+    for name in ("coffee", "chelsea"):
+        (tmp_path / "runs" / "a" / "images" / f"{name}_degraded.npy").unlink()
+        made = {each: load() for each, load in held_out_photos(one_group(tmp_path / "runs")).items()}
+        for each in kept:
+            np.testing.assert_allclose(made[each].degraded, kept[each].degraded, atol=1e-6)
+            np.testing.assert_array_equal(made[each].clean, kept[each].clean)
+    (row,) = compute(one_group(tmp_path / "runs"), tmp_path / "runs", {"same": lambda x, _: x}, silent)
+    assert sorted(image.name for image in row.images) == ["chelsea", "coffee"]
+    assert 20.2 < row.psnr < 21.5  # noise of sigma 25, clipped
+
+
+def test_other_photos_of_the_same_name_are_not_taken_for_the_runs(tmp_path):
+    words = ["train", "debug=fast", "network=dncnn_color", "network.depth=3", "network.channels=4"]
+    words += [f"data_dir={tmp_path}/data", "leakage.check=false"]
+    assert cli([*words, f"hydra.run.dir={tmp_path}/runs/a"]) == 0
+    images = tmp_path / "runs" / "a" / "images"
+    (images / "coffee_degraded.npy").unlink()
+    np.save(images / "chelsea_degraded.npy", np.load(images / "chelsea_degraded.npy") + 0.01)
+    with pytest.raises(ValueError, match="chelsea comes out otherwise"):
+        held_out_photos(one_group(tmp_path / "runs"))
 
 
 def test_the_command_prints_the_leaderboard_and_writes_the_page(sweep, capsys, monkeypatch):
