@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora.apps.report_baselines import Baseline, compute, stored
-from restora.apps.report_leaderboard import leaderboard, terminal_table, verdict
+from restora.apps.report_leaderboard import leaderboard, legend, terminal_table, verdict
 from restora.apps.report_runs import Group, group_runs, read_runs
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ def _print_groups(
     for group in groups[:GROUPS_IN_TERMINAL]:
         rows = leaderboard(group, baselines[id(group)])
         console.print(terminal_table(group.title, rows))
-        for sentence in verdict(rows):
+        for sentence in filter(None, [legend(rows), *verdict(rows)]):
             console.print(sentence, markup=False)
         for run in group.runs:
             if run.status == "failed":

@@ -15,7 +15,17 @@ from typing import Any
 
 from restora import __version__
 from restora.apps.report_baselines import Baseline
-from restora.apps.report_leaderboard import ABSENT, Row, count, decimals, duration, leaderboard, verdict
+from restora.apps.report_leaderboard import (
+    ABSENT,
+    Row,
+    count,
+    decimals,
+    duration,
+    leaderboard,
+    legend,
+    rank_label,
+    verdict,
+)
 from restora.apps.report_photos import embedded_photos
 from restora.apps.report_runs import Group, Problem, Run, differences, lookup
 
@@ -93,6 +103,7 @@ def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool)
         f"<h2>{html.escape(group.title)}</h2>",
         f'<div class="verdict">{sentences}</div>' if sentences else "",
         _table(rows),
+        f'<p class="legend">{html.escape(legend(rows))}</p>' if legend(rows) else "",
         _failures(group.runs),
     ]
     if any(run.curve for run in group.runs):
@@ -119,8 +130,10 @@ def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool)
 
 _COLUMNS = (
     ("", "text", ""),
+    ("rank", "number", "1 + the number of methods that are better beyond doubt over the held-out photos"),
     ("family", "text", "training recipe"),
     ("PSNR", "number", "mean over the held-out photos, outputs rounded to 8 bits, dB"),
+    ("95 %", "number", "interval of that mean over photos, by bootstrap"),
     ("gain", "number", "dB over the degraded photos"),
     ("SSIM", "number", "mean over the held-out photos"),
     ("parameters", "number", "numbers that training changes"),
@@ -138,7 +151,7 @@ def _table(rows: Sequence[Row]) -> str:
     span = [row.psnr for row in rows if row.psnr is not None]
     low, high = (min(span), max(span)) if span else (0.0, 1.0)
     colours = iter(COLOURS * (1 + len(rows) // len(COLOURS)))
-    body = "\n".join(_table_row(row, low, high, next(colours) if row.kind == "run" else "") for row in rows)
+    body = "\n".join(_table_row(row, low, high, next(colours) if row.run is not None else "") for row in rows)
     return (
         '<div class="scroll"><table class="leaderboard sortable"><thead><tr>'
         f"{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
@@ -153,13 +166,15 @@ def _table_row(row: Row, low: float, high: float, colour: str) -> str:
     share = 0.0 if row.psnr is None or high <= low else 100 * (row.psnr - low) / (high - low)
     cells = [
         f'<th scope="row" data-value="{html.escape(row.label)}">{dot}{html.escape(row.label)}{status}</th>',
+        _cell(None if row.rank is None else float(row.rank.rank), rank_label(row)),
         f'<td data-value="{html.escape(row.family)}">{html.escape(row.family)}</td>',
         f'<td class="number bar" style="--share:{share:.1f}%" {_value(row.psnr)}>'
         f"{decimals(row.psnr, 2)}</td>",
+        _interval(row),
         _cell(row.gain, decimals(row.gain, 2, sign=True) if row.kind != "input" else ""),
         _cell(row.ssim, decimals(row.ssim, 4)),
     ]
-    trained = row.kind == "run"
+    trained = row.kind in ("run", "seed")
     cells += [
         _cell(row.parameters, count(row.parameters) if trained else ""),
         _cell(row.macs, count(row.macs) if trained else ""),
@@ -171,6 +186,13 @@ def _table_row(row: Row, low: float, high: float, colour: str) -> str:
 
 def _cell(value: float | None, shown: str) -> str:
     return f'<td class="number" {_value(value)}>{shown}</td>'
+
+
+def _interval(row: Row) -> str:
+    interval = row.interval
+    if interval is None:
+        return _cell(None, "")
+    return _cell(interval.high - interval.low, f"{interval.low:.2f}–{interval.high:.2f}")
 
 
 def _value(value: float | None) -> str:

@@ -269,7 +269,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     for run in runs:
         own = str(run.config.get("run_dir") or run.folder)
         settings.append(
-            {name: _as_text(value).replace(own, "RUN") for name, value in flat(run.config).items()}
+            {name: as_text(value).replace(own, "RUN") for name, value in flat(run.config).items()}
         )
     names = sorted({name for one in settings for name in one})
     found = {}
@@ -280,7 +280,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     return found
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from restora.evaluation.results import Result, read_seeds, same_benchmark
 from restora.evaluation.statistics import Difference, Ranked, leaderboard, paired_difference
-from restora.evaluation.tables import difference_table, photos, verdict
+from restora.evaluation.tables import SHARED, difference_table, photos, verdict
 from restora.metrics.registry import METRICS
 
 
@@ -31,7 +31,7 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
     lines = leaderboard(scores)
     console.print(_leaderboard_table(lines, methods))
     if any(line.shared for line in lines):
-        console.print("= shared rank: the data cannot tell these apart", markup=False)
+        console.print(SHARED, markup=False)
     stored: dict[str, Any] = {"leaderboard": [_plain(line) for line in lines], "pairs": []}
     names = list(methods)
     for place, first in enumerate(names):
@@ -99,6 +99,7 @@ def _plain(line: Ranked) -> dict[str, Any]:
     return {
         "rank": line.rank,
         "shared": line.shared,
+        "tied_with": list(line.tied_with),
         "name": line.name,
         "psnr": line.score.mean,
         "interval": interval,

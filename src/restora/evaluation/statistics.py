@@ -8,6 +8,7 @@ exact copy) cannot be averaged and are refused.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import combinations
 from typing import TypeAlias
 
@@ -116,17 +117,22 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Ranked:
     """One line of a leaderboard.
 
-    `rank` is 1 plus the number of methods that are better beyond doubt; `shared` says that the data cannot
-    tell this method apart from at least one other of the same rank.
+    `rank` is 1 plus the number of methods that are better beyond doubt; `tied_with` are those that the data
+    cannot tell this one apart from, whatever their rank.
     """
 
     name: str
     score: Interval
     rank: int
-    shared: bool
+    tied_with: tuple[str, ...] = ()
+
+    @property
+    def shared(self) -> bool:
+        return bool(self.tied_with)
 
     @property
     def label(self) -> str:
+        """The rank, with = where another method may well have the same."""
         return f"{self.rank}{'=' if self.shared else ''}"
 
 
@@ -137,20 +143,22 @@ def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> li
     over all pairs, is below 0.05. Means are over the photos that all methods have.
     """
     names = common_photos([run for runs in methods.values() for run in runs])
-    order = sorted(methods, key=lambda name: -_table(methods[name], names).mean())
+    tables = {name: _table(runs, names) for name, runs in methods.items()}
+    order = sorted(methods, key=lambda name: -tables[name].mean())
     pairs = list(combinations(order, 2))
-    compared = [paired_difference(methods[a], methods[b], seed=seed) for a, b in pairs]
-    adjusted = holm([item.p_photos for item in compared])
+    p_values = [signed_rank(tables[a].mean(axis=0) - tables[b].mean(axis=0)) for a, b in pairs]
     beaten_by: dict[str, set[str]] = {name: set() for name in order}
-    for (better, worse), item, p in zip(pairs, compared, adjusted, strict=True):
-        if item.interval.low > 0 and p < 1 - LEVEL:
+    for (better, worse), p in zip(pairs, holm(p_values), strict=True):
+        if p >= 1 - LEVEL:
+            continue
+        if paired_difference(methods[better], methods[worse], seed=seed).interval.low > 0:
             beaten_by[worse].add(better)
     ranks = {name: 1 + len(beaten_by[name]) for name in order}
     lines = []
     for name in order:
-        peers = [other for other in order if other != name and ranks[other] == ranks[name]]
-        tied = any(name not in beaten_by[peer] and peer not in beaten_by[name] for peer in peers)
-        scores = _table(methods[name], names).mean(axis=0)
+        beaten = {other for other in order if name in beaten_by[other]}
+        tied = tuple(other for other in order if other not in {name} | beaten | beaten_by[name])
+        scores = tables[name].mean(axis=0)
         lines.append(Ranked(name, bootstrap_mean(scores.tolist(), seed=seed), ranks[name], tied))
     return sorted(lines, key=lambda line: (line.rank, -line.score.mean))
 
@@ -167,20 +175,22 @@ def _check_finite(table: Table) -> None:
         raise ValueError("scores that are not finite cannot be averaged: is a restored photo its original?")
 
 
-def _resampled_means(table: Table, random: np.random.Generator) -> Table:
-    """Means of `RESAMPLES` draws of photos, and of seeds, with replacement."""
-    seeds, photos = table.shape
-    means = np.empty(RESAMPLES)
-    chunk = max(1, 1_000_000 // photos)
-    for start in range(0, RESAMPLES, chunk):
-        count = min(chunk, RESAMPLES - start)
-        drawn = random.integers(0, photos, (count, photos))
-        if seeds == 1:
-            means[start : start + count] = table[0][drawn].mean(axis=1)
-            continue
-        weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=count) / seeds
-        means[start : start + count] = np.take_along_axis(weights @ table, drawn, axis=1).mean(axis=1)
-    return means
+@lru_cache(maxsize=1)
+def _drawn(photos: int, seed: int) -> Table:
+    """`RESAMPLES` draws of so many photos with replacement, each as the weight of every photo,
+    (draws,photos)."""
+    return _weights(photos, np.random.default_rng(seed))
+
+
+def _weights(count: int, random: np.random.Generator) -> Table:
+    return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+
+
+def _resampled_means(table: Table, photos_drawn: Table, random: np.random.Generator) -> Table:
+    """The mean of a table (seeds,photos) in every draw of photos, and of seeds where there are several."""
+    if len(table) == 1:
+        return photos_drawn @ table[0]
+    return np.asarray(np.einsum("rs,sr->r", _weights(len(table), random), table @ photos_drawn.T))
 
 
 def _interval(table: Table, seed: int) -> Interval:
@@ -190,7 +200,7 @@ def _interval(table: Table, seed: int) -> Interval:
     mean = float(table.mean())
     if np.ptp(table) == 0:
         return Interval(mean, mean, mean)
-    draws = np.sort(_resampled_means(table, np.random.default_rng(seed)))
+    draws = np.sort(_resampled_means(table, _drawn(table.shape[1], seed), _for_seeds(seed)))
     level = np.isclose(draws, mean, rtol=0, atol=1e-9 * np.ptp(table))  # few photos: many draws repeat
     below = np.mean((draws < mean) & ~level) + np.mean(level) / 2
     bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
@@ -206,16 +216,14 @@ def _interval(table: Table, seed: int) -> Interval:
 
 def _unpaired_interval(a: Table, b: Table, seed: int) -> Interval:
     """Percentile interval of the difference of means: photos drawn together, each side's seeds apart."""
-    random = np.random.default_rng(seed)
-    photos = a.shape[1]
-    drawn = random.integers(0, photos, (RESAMPLES, photos))
-    sides = []
-    for table in (a, b):
-        seeds = table.shape[0]
-        weights = random.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-        sides.append(np.take_along_axis(weights @ table, drawn, axis=1).mean(axis=1))
+    drawn, random = _drawn(a.shape[1], seed), _for_seeds(seed)
+    sides = [_resampled_means(table, drawn, random) for table in (a, b)]
     low, high = np.quantile(sides[0] - sides[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(a.mean() - b.mean()), float(low), float(high))
+
+
+def _for_seeds(seed: int) -> np.random.Generator:
+    return np.random.default_rng((seed, 1))
 
 
 def _p_over_seeds(a: Table, b: Table) -> float | None:

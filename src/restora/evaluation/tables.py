@@ -10,6 +10,10 @@ from restora.evaluation.severity import UNITS, Point
 from restora.evaluation.statistics import Difference, Ranked, leaderboard
 from restora.metrics.registry import METRICS
 
+SHARED = (
+    "= the data cannot tell this method from at least one other (paired bootstrap interval and Wilcoxon's "
+    "test with Holm's correction)"
+)
 _TITLES = {"psnr": "PSNR dB", "psnr_b": "PSNR-B", "ms_ssim": "MS-SSIM"}
 _DECIMALS = {"psnr": 2, "psnr_b": 2, "niqe": 2, "brisque": 1}
 
@@ -61,6 +65,7 @@ def leaderboard_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
         {
             "rank": line.rank,
             "shared": line.shared,
+            "tied_with": list(line.tied_with),
             "name": line.name,
             "psnr": line.score.mean,
             "interval": [line.score.low, line.score.high],
@@ -83,11 +88,7 @@ def notes(results: Sequence[Result]) -> list[str]:
     reasons = {metric: reason for result in results for metric, reason in result.not_computed.items()}
     lines += [f"{metric}: not computed: {reason}" for metric, reason in reasons.items()]
     if any(line.shared for line in ranking(results)):
-        count = len(results[0].rows)
-        lines.append(
-            f"= shared rank: these {count} photos cannot tell the methods apart (paired bootstrap interval, "
-            "Wilcoxon's test with Holm's correction)"
-        )
+        lines.append(SHARED)
     return lines
 
 

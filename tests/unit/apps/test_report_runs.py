@@ -3,10 +3,11 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 from run_folders import record, write_run
 
-from restora.apps.report_leaderboard import count, duration, leaderboard, verdict
+from restora.apps.report_leaderboard import count, duration, leaderboard, legend, rank_label, verdict
 from restora.apps.report_runs import differences, group_runs, read_runs
 
 
@@ -143,23 +144,94 @@ def test_differences_are_the_settings_that_are_not_equal_everywhere(tmp_path):
     assert differences(runs) == {"family.lr": ["", "0.333333"], "network.depth": ["9", "17"]}
 
 
-def test_verdict_compares_with_the_best_classical_filter_and_gives_every_familys_gain(tmp_path):
+def filtered(name, psnr, photos=2):
     from restora.apps.report_baselines import Baseline
+    from restora.apps.report_runs import PhotoScore
 
+    names = ("astronaut", "coffee") if photos == 2 else [f"photo{i}" for i in range(photos)]
+    return Baseline(name, psnr, 0.8, 0.1, [PhotoScore(each, psnr, 0.8) for each in names])
+
+
+def judged(psnr, photos, spread=0.05, seed=0):
+    """The held-out scores of a run: photos of 25 to 33 dB around the mean, with the run's own scatter."""
+    random = np.random.default_rng(seed)
+    scores = np.linspace(-4, 4, photos) + psnr + random.normal(0, spread, photos)
+    images = [
+        {"name": f"photo{i}", "psnr": float(v), "ssim": 0.8, "input_psnr": 20.2, "input_ssim": 0.4}
+        for i, v in enumerate(scores)
+    ]
+    mean = float(scores.mean())
+    return {"images": images, "psnr": mean, "ssim": 0.8, "input_psnr": 20.2, "input_ssim": 0.4}
+
+
+def board(tmp_path, filters=()):
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    return leaderboard(group, filters)
+
+
+def test_two_photos_rank_nothing_and_the_sentences_say_so(tmp_path):
     put(tmp_path / "a", psnr=29.0, name="nafnet", family="nafnet")
     put(tmp_path / "b", psnr=28.5, name="dncnn")
-    put(tmp_path / "c", psnr=27.5, name="dncnn", seed=2)
-    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
-    filters = [Baseline("nl_means", 28.0, 0.8, 0.1, []), Baseline("median", 25.0, 0.7, 0.1, [])]
-    assert verdict(leaderboard(group, filters)) == [
-        "Best: nafnet, 29.00 dB, +8.80 dB over the degraded photos.",
-        "It is 1.00 dB ahead of the best classical filter (nl means, 28.00 dB).",
+    put(tmp_path / "c", psnr=27.5, name="unet")
+    filters = [filtered("nl_means", 28.0), filtered("median", 25.0)]
+    rows = board(tmp_path, filters)
+    assert [row.label for row in rows] == ["nafnet", "dncnn", "nl means", "unet", "median", "degraded input"]
+    assert [rank_label(row) for row in rows if row.kind == "run"] == ["1=", "1=", "1="]
+    assert "cannot tell" in legend(rows)
+    assert verdict(rows) == [
+        "Highest mean: nafnet, 29.00 dB, +8.80 dB over the degraded photos.",
+        "The 2 held-out photos cannot tell it apart from dncnn, unet. At least 6 photos are needed for that.",
+        "It is 1.00 dB ahead of the best classical filter (nl means, 28.00 dB); the photos are too few or "
+        "too different to be sure.",
         "Gain in dB over the degraded photos, best run of each family: nafnet +8.80, residual cnn +8.30.",
     ]
-    better = [Baseline("nl_means", 29.5, 0.8, 0.1, [])]
-    assert "0.50 dB behind the best classical filter" in verdict(leaderboard(group, better))[1]
-    order = [row.label for row in leaderboard(group, filters)]
-    assert order == ["nafnet", "dncnn (b)", "nl means", "dncnn (c)", "median", "degraded input"]
+    behind = verdict(board(tmp_path, [filtered("nl_means", 29.5)]))
+    assert "0.50 dB behind the best classical filter" in behind[2]
+
+
+def test_many_photos_rank_what_they_decide_and_no_more(tmp_path):
+    put(tmp_path / "a", name="nafnet", test=judged(29.5, 30, seed=1))
+    put(tmp_path / "b", name="dncnn", test=judged(29.0, 30, seed=2))
+    put(tmp_path / "c", name="unet", test=judged(29.0, 30, seed=3))
+    rows = board(tmp_path, [filtered("nl_means", 20.0, photos=30)])
+    ranks = {row.label: rank_label(row) for row in rows if row.kind == "run"}
+    assert ranks == {"nafnet": "1", "dncnn": "2=", "unet": "2="}
+    assert verdict(rows)[0].startswith("Best: nafnet, 29.")
+    assert verdict(rows)[1].endswith("best classical filter (nl means, 20.00 dB).")
+    interval = rows[0].interval
+    assert interval.low < rows[0].psnr < interval.high
+
+
+def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
+    for seed in (1, 2, 3):
+        config = configured(seed=seed, data__seed=seed)
+        put(
+            tmp_path / f"dncnn{seed}", seed=seed, config=config, test=judged(29.0 + seed, 8),
+            sweep={"id": "x", "job": seed, "overrides": [f"seed={seed}"]},
+        )  # fmt: skip
+    put(tmp_path / "again", seed=3, config=configured(seed=3, data__seed=3), test=judged(32.0, 8))
+    put(tmp_path / "deep", config=configured(network__depth=9), test=judged(25.0, 8), name="deep")
+    put(tmp_path / "failed", config=configured(seed=4), test=None, status="failed", seed=4, name="late")
+    rows = board(tmp_path)
+    runs = [(row.kind, row.label, row.run is None) for row in rows if row.kind != "input"]
+    assert ("run", "dncnn (3 seeds)", True) in runs
+    assert [kind for kind, _, _ in runs].count("seed") == 3
+    method = next(row for row in rows if row.label == "dncnn (3 seeds)")
+    assert method.psnr == pytest.approx(31.0, abs=0.1)
+    assert len(method.scores) == 3
+    seeds = [row.label for row in rows if row.kind == "seed"]
+    assert seeds[1:] == ["dncnn seed=2", "dncnn seed=1"]
+    assert len([row for row in rows if row.label in ("dncnn", "dncnn seed=3")]) == 2  # a seed once, apart
+    assert rank_label(next(row for row in rows if row.label == "deep")) == "3"
+    assert all(rank_label(row) == "" for row in rows if row.kind == "seed" or row.psnr is None)
+
+
+def test_runs_of_other_photos_are_not_ranked(tmp_path):
+    put(tmp_path / "a", name="nafnet", psnr=29.0)
+    put(tmp_path / "b", name="dncnn", test=judged(28.0, 8))
+    rows = board(tmp_path)
+    assert all(rank_label(row) == "" for row in rows)
+    assert verdict(rows)[1] == "The runs were judged by different photos and are not ranked."
 
 
 def test_numbers_are_written_as_people_write_them():

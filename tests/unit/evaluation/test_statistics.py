@@ -126,6 +126,22 @@ def test_leaderboard_ranks_only_what_the_data_decide() -> None:
     )
 
 
+def test_a_lower_rank_says_so_where_it_is_not_beyond_doubt() -> None:
+    """The best is better than the last, and neither can be told from the erratic one between them."""
+    random = np.random.default_rng(7)
+    photos = random.normal(29, 3, 40)
+    methods = {
+        "best": [scores(photos + 0.2 + random.normal(0, 0.05, 40))],
+        "erratic": [scores(photos + 0.1 + random.normal(0, 2.0, 40))],
+        "last": [scores(photos + random.normal(0, 0.05, 40))],
+    }
+    lines = {line.name: line for line in leaderboard(methods)}
+    assert (lines["best"].rank, lines["last"].rank) == (1, 2)
+    assert lines["last"].label == "2="
+    assert lines["last"].tied_with == ("erratic",)
+    assert set(lines["erratic"].tied_with) == {"best", "last"}
+
+
 def test_two_photos_rank_nothing() -> None:
     methods = {"a": [scores([30, 31])], "b": [scores([20, 21])]}
     assert {line.label for line in leaderboard(methods)} == {"1="}
