@@ -14,8 +14,8 @@ class CorrelatedNoise(Degradation):
     """`y = x + JPEG(1/2 + n) - 1/2`, `n ~ N(0, (sigma/255)^2)`: white noise on a grey card, saved as JPEG.
 
     `sigma` is on the 8-bit scale, `quality` is libjpeg's; each is a number or a range per sample. What
-    remains of the noise is weaker than sigma and has the blocks and blotches of the codec (4:2:0). Not
-    clipped.
+    remains of the noise is weaker than sigma and has the blocks and blotches of the codec (4:2:0). A
+    construction of this project, no camera's model. Not clipped.
     """
 
     def __init__(self, *, sigma: Range, quality: Range) -> None:

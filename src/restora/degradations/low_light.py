@@ -16,7 +16,8 @@ class LowLight(Degradation):
 
     A white pixel at full exposure frees `electrons` electrons; `read_noise` is in electrons rms (the noise
     model of Wei et al., "A physics-based noise formation model for extreme low-light raw denoising", CVPR
-    2020, without row noise). kornia has no such operation. Numbers or ranges drawn uniformly per sample.
+    2020, without row noise). kornia darkens by gamma curves and gradients, without a sensor. Numbers or
+    ranges drawn uniformly per sample.
     """
 
     def __init__(

@@ -15,10 +15,12 @@ class Moire(Degradation):
 
     The screen's columns of red, green and blue stripes, each a third of a pitch aside, beat with the
     sensor's columns in fringes whose phase differs by 120 degrees from channel to channel; its rows beat in
-    grey fringes. Perspective and lens bend both (a quadratic phase). A fringe is `1 - a/2 (1 - cos phase)`:
-    the gaps of the grid take light and add none. `period` is that of the fringes in pixels, `amplitude` the
-    depth of the darkest fringe, `bend` the change of phase that the bending adds from the centre to a
-    corner, in turns. Numbers or ranges drawn per sample.
+    grey fringes. Perspective and lens bend both (a quadratic phase). Moire is the difference frequency of
+    two gratings (Amidror, "The theory of the moire phenomenon", 2000).
+
+    A fringe is `1 - a/2 (1 - cos phase)`: the gaps of the grid take light and add none. `period` is that of
+    the fringes in pixels, `amplitude` the depth a of the darkest fringe, `bend` the change of phase that the
+    bending adds from the centre to a corner, in turns. Numbers or ranges drawn per sample.
     """
 
     def __init__(self, *, period: Range, amplitude: Range, bend: Range = (0.0, 4.0)) -> None:

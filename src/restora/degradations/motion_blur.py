@@ -16,8 +16,10 @@ class MotionBlur(KernelBlur):
     horizontal).
 
     The point-spread function is the segment itself, of which each pixel receives the length that lies within
-    its square: exact and anti-aliased at any angle. kornia's motion blur rotates a horizontal bar inside a
-    fixed box, which loses taps at 45 degrees (nearest) or smears them (bilinear), and darkens the borders.
+    its square: exact and anti-aliased at any angle (the motion blur of Lee, "Review of image-blur models in
+    a photographic system using the principles of optics", Optical Engineering 1990). kornia's motion blur
+    has one whole length for a batch and turns a bar of pixels: at 45 degrees its 9 pixels are 7 taps or,
+    bilinear, a band of 23.
     """
 
     def __init__(self, *, length: Range, angle: Range = (0.0, 180.0)) -> None:

@@ -11,7 +11,8 @@ from restora.degradations.poisson import poisson
 class PoissonNoise(Degradation):
     """`y = Poisson(x N) / N` per pixel and channel, N = `photons` counted where the photo is white.
 
-    The variance is x / N. One number or a range per sample, drawn uniformly. Not clipped: y may exceed 1.
+    The variance is x / N (Hasinoff, "Photon, Poisson noise", in Computer Vision: A Reference Guide, 2014).
+    One number or a range per sample, drawn uniformly. Not clipped: y may exceed 1.
     """
 
     def __init__(self, *, photons: Range) -> None:

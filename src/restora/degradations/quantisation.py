@@ -9,7 +9,8 @@ from restora.degradations.parameters import Range, as_whole_range, per_sample
 
 class Quantisation(Degradation):
     """Every channel is clipped to [0,1] and rounded to `levels` equally spaced values, a whole number or a
-    range.
+    range per sample: the uniform quantiser (Gray and Neuhoff, "Quantization", IEEE Trans. Information Theory
+    1998).
 
     256 levels store a photo in 8 bits: the end of a chain whose noise left the interval.
     """

@@ -15,9 +15,11 @@ class Rain(KernelBlur):
 
     Drops fall on a share `density` of the pixels, with random brightness, and motion over `length` pixels at
     `angle` degrees (90 is straight down) smears them (the model of Garg and Nayar, IJCV 2007, and of the
-    synthetic rain sets since Fu et al., CVPR 2017). `brightness` is that of the brightest streak. kornia's
-    rain draws whole-pixel lines of one grey in a Python loop over drops. Numbers or ranges drawn uniformly
-    per sample.
+    synthetic rain sets since Fu et al., CVPR 2017). `brightness` is that of the brightest streak. Numbers or
+    ranges drawn uniformly per sample.
+
+    kornia's RandomRain (0.9) paints lines of one opaque grey, 200/255, with whole pixels as edges, from
+    torch's own generator; on a white wall its rain is dark.
     """
 
     def __init__(

@@ -12,7 +12,8 @@ class SaltAndPepper(Degradation):
     """A share `density` of the pixels becomes white (a share `salt` of those) or black.
 
     `per_channel` draws for each channel apart, as a damaged sensor does; otherwise whole pixels are lost.
-    Both shares are a number or a range per sample.
+    MATLAB's imnoise 'salt & pepper' is `salt` 0.5 per channel. Both shares are a number or a range per
+    sample.
     """
 
     def __init__(self, *, density: Range, salt: Range = 0.5, per_channel: bool = False) -> None:

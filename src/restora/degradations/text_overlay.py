@@ -39,8 +39,9 @@ class TextOverlay(Degradation):
 
     `height` is that of a line as a share of the photo's shorter side, `tilt` its largest slope in degrees.
     `texts` replaces the built-in lines. Glyphs come from Pillow's own scalable font and are drawn once; a
-    sample picks lines and maps them over the photo bilinearly. The condition is the mask of what no letter
-    touched: 1 = known.
+    sample picks lines and maps them over the photo bilinearly. Taking text off a photo is a task of
+    inpainting since Bertalmio et al. ("Image inpainting", SIGGRAPH 2000). The condition is the mask of what
+    no letter touched: 1 = known.
     """
 
     undamaged = (1.0,)
