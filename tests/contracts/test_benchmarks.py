@@ -1,6 +1,7 @@
 """Every file in conf/benchmark composes, builds, and feeds a method; ready ones carry what their names
 say."""
 
+import shutil
 from functools import cache
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from PIL import Image
 from skimage import data
 
 from restora.config import compose
+from restora.data.div2k import _photo_archive
 from restora.evaluation.benchmarks.base import Benchmark, Intake
 from restora.evaluation.building import build
 from restora.evaluation.testsets import TestSet
@@ -35,6 +37,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @cache
 def made(name: str, folder: Path) -> Benchmark:
+    return build_with_root(name, folder)
+
+
+def build_with_root(name: str, folder: Path) -> Benchmark:
     needed = NEEDED.get(name, [])
     needed = [f"benchmark.degraded_root='{folder}'"] if name == "paired" else needed
     config = compose("evaluate", [f"benchmark={name}", f"benchmark.root='{folder}'", *needed])
@@ -72,8 +78,37 @@ def test_test_sets_are_named_and_say_where_they_are(name: str) -> None:
     config = compose("evaluate", overrides)
     testset = build(OmegaConf.to_container(config.benchmark.testset, resolve=True), "testset")
     assert isinstance(testset, TestSet)
-    if name != "folder":
-        assert testset.root == f"here/testsets/{testset.name}"
-        assert testset.images
-        assert testset.source
-        assert "github.com" in testset.source or "https://" in testset.source
+    if name == "folder":
+        return
+    prepared = name == "div2k_valid"
+    assert testset.root == f"here/{'DIV2K' if prepared else 'testsets'}/{testset.name}"
+    assert testset.images
+    assert testset.source
+    assert ("restora prepare data=div2k" if prepared else "https://") in testset.source
+
+
+def test_div2ks_validation_photos_are_where_prepare_puts_them() -> None:
+    prepared = compose("prepare", ["data=div2k", "data_dir=here"]).data.source.root
+    tested = compose("evaluate", ["benchmark=div2k_valid_x2", "data_dir=here"]).benchmark.root
+    assert tested == f"{prepared}/{_photo_archive('valid', verify=True).folder}"
+
+
+@pytest.mark.parametrize("name", [name for name in BENCHMARKS if name.endswith("_blind")])
+def test_blind_benchmarks_draw_a_level_for_each_photo(name: str, folder: Path, tmp_path: Path) -> None:
+    for index in range(8):
+        shutil.copy(folder / "a.png", tmp_path / f"{index}.png")
+    benchmark = build_with_root(name, tmp_path)
+    levels = [benchmark.observe(index, Intake()).sigma for index in range(8)]
+    assert len(set(levels)) == 8
+    assert all(0 <= level <= 55 for level in levels)
+    assert levels == [benchmark.observe(index, Intake()).facts["sigma"] for index in range(8)]
+
+
+@pytest.mark.parametrize("testset", [name for name in TESTSETS if name != "folder"])
+@pytest.mark.parametrize("masks", ["inpaint_brush", "inpaint_rectangles", "text_overlay"])
+def test_every_test_set_takes_masks(testset: str, masks: str, folder: Path) -> None:
+    words = ["benchmark=inpaint", f"benchmark/testset={testset}", f"benchmark.root='{folder}'"]
+    config = compose("evaluate", [*words, f"degradation@benchmark.degradation={masks}"])
+    benchmark = build(OmegaConf.to_container(config.benchmark, resolve=True), "benchmark")
+    lost = benchmark.observe(0, Intake()).facts["lost"]
+    assert 0.001 < lost < 0.9

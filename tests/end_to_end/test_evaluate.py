@@ -143,7 +143,7 @@ def test_several_methods_share_a_table_and_can_be_compared(
     difference = figures["methods"]["median"]["psnr"] - figures["methods"]["gaussian"]["psnr"]
     assert pair["psnr"]["difference"] == pytest.approx(difference, abs=1e-6)
     assert pair["psnr"]["verdict"] == "cannot tell"
-    assert "3 photos are too few" in capsys.readouterr().out
+    assert "3 photos cannot tell any two methods apart" in capsys.readouterr().out
 
 
 def test_options_report_their_effect(

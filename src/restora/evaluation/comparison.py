@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from restora.evaluation.results import Result, read_seeds, same_benchmark
-from restora.evaluation.statistics import Difference, Ranked, leaderboard, paired_difference
-from restora.evaluation.tables import SHARED, difference_table, photos, verdict
+from restora.evaluation.statistics import Difference, Ranked, common_photos, leaderboard, paired_difference
+from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, verdict
 from restora.metrics.registry import METRICS
 
 
@@ -32,6 +32,8 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
     console.print(_leaderboard_table(lines, methods))
     if any(line.shared for line in lines):
         console.print(SHARED, markup=False)
+    if too_few := few_photos(len(common_photos([run for runs in scores.values() for run in runs]))):
+        console.print(too_few, markup=False)
     stored: dict[str, Any] = {"leaderboard": [_plain(line) for line in lines], "pairs": []}
     names = list(methods)
     for place, first in enumerate(names):
@@ -39,7 +41,6 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
             differences = differences_of(methods[first], methods[second])
             if len(names) == 2:
                 console.print(difference_table(first, second, differences))
-                _say_limits(differences, console)
             stored["pairs"].append(
                 {"first": first, "second": second}
                 | {m: _as_json(m, d, first, second) for m, d in differences.items()}
@@ -84,14 +85,6 @@ def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[R
         seeds = str(len(methods[line.name]))
         table.add_row(line.label, line.name, f"{line.score.mean:.3f}", interval, seeds)
     return table
-
-
-def _say_limits(differences: Mapping[str, Difference], console: Console) -> None:
-    item = next(iter(differences.values()))
-    if item.smallest_p >= 0.05:
-        least = f"p = {item.smallest_p:.3f}"
-        text = f"{item.photos} photos are too few: Wilcoxon's test cannot give less than {least}"
-        console.print(text, markup=False)
 
 
 def _plain(line: Ranked) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def paired_difference(first: Sequence[Scores], second: Sequence[Scores], *, seed
         photos=len(names),
         seeds=(len(first), len(second)),
         wins=int((over_photos > 0).sum()),
-        smallest_p=min(1.0, 2.0 ** (1 - len(names))),
+        smallest_p=smallest_p(len(names)),
     )
 
 
@@ -100,6 +100,11 @@ def signed_rank(differences: Table) -> float:
     if not differences.any():
         return 1.0
     return float(wilcoxon(differences).pvalue)
+
+
+def smallest_p(photos: int) -> float:
+    """The least p that Wilcoxon's test, two-sided, can give for so many photos."""
+    return min(1.0, 2.0 ** (1 - photos))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -7,7 +7,7 @@ from rich.table import Table
 
 from restora.evaluation.results import Result
 from restora.evaluation.severity import UNITS, Point
-from restora.evaluation.statistics import Difference, Ranked, leaderboard
+from restora.evaluation.statistics import Difference, Ranked, leaderboard, smallest_p
 from restora.metrics.registry import METRICS
 
 SHARED = (
@@ -47,6 +47,14 @@ def results_table(results: Sequence[Result], title: str) -> Table:
 def photos(count: int) -> str:
     """The count in words."""
     return "1 photo" if count == 1 else f"{count} photos"
+
+
+def few_photos(count: int) -> str | None:
+    """Says that so many photos cannot tell any two methods apart, where that is so."""
+    least = smallest_p(count)
+    if least < 0.05:
+        return None
+    return f"{photos(count)} cannot tell any two methods apart: Wilcoxon's test gives p = {least:.3f} at best"
 
 
 def ranking(results: Sequence[Result]) -> list[Ranked]:
@@ -89,6 +97,8 @@ def notes(results: Sequence[Result]) -> list[str]:
     lines += [f"{metric}: not computed: {reason}" for metric, reason in reasons.items()]
     if any(line.shared for line in ranking(results)):
         lines.append(SHARED)
+        if too_few := few_photos(len(results[0].rows)):
+            lines.append(too_few)
     return lines
 
 

@@ -49,6 +49,6 @@ def _how_to_get(testset: TestSet | None) -> str:
         return "Set benchmark.root to a folder of photos."
     count = "" if testset.images is None else f" ({testset.images} photos)"
     return (
-        f"{testset.name}{count} is {testset.source} Unpack it there, or set benchmark.root=FOLDER to where "
-        "it is, or data_dir (RESTORA_DATA) to the folder that holds testsets/."
+        f"{testset.name}{count} is {testset.source} It belongs into that folder; or set "
+        "benchmark.root=FOLDER to where it is, or data_dir (RESTORA_DATA) to the folder that holds testsets/."
     )
