@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -182,6 +183,9 @@ def test_severities_become_a_curve(photos: Path, tmp_path: Path) -> None:
     assert 'src="http' not in page
 
 
+DENOISE_25 = ["classical=median", "benchmark=denoise", "benchmark.sigma=25"]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -194,14 +198,76 @@ def test_severities_become_a_curve(photos: Path, tmp_path: Path) -> None:
         (["classical=median", "benchmark=denoise", "benchmark.sigm=25"], "benchmark.sigma"),
         (["classical=median", "benchmark=denoise", "benchmark.sigma=25", "metrics=pnsr"], "psnr, ssim"),
         (["compare=one"], "two result folders"),
+        ([*DENOISE_25, "severities=low"], "severities is a list of numbers"),
+        ([*DENOISE_25, "severities=15,-1"], "within [0, inf], got -1"),
+        (["classical=telea", "benchmark=inpaint", "severities=1"], "has no severity to vary"),
+        ([*DENOISE_25, "benchmark.limit=0"], "benchmark.limit is a number of photos >= 1"),
+        ([*DENOISE_25, "benchmark.color=grey"], "gray, rgb, y"),
+        ([*DENOISE_25, f"output={__file__}"], "is a file; name a folder"),
+        ([*DENOISE_25, "training_photos=/nowhere"], "training_photos=/nowhere"),
+        (["network=vdsr", "weights=/nowhere.pth", *DENOISE_25[1:]], "there is no weights file"),
     ],
 )
 def test_mistakes_are_named(
-    words: list[str], message: str, photos: Path, capsys: pytest.CaptureFixture[str]
+    words: list[str],
+    message: str,
+    photos: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    """Before the first photo, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
     root = [] if "benchmark=" not in " ".join(words) else [f"benchmark.root={photos}"]
     assert evaluate(*words, *root) == 2
     assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_no_photo_is_named_before_the_first_one(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "zz.png").write_text("no photo")
+    assert evaluate(*DENOISE_25, f"benchmark.root={folder}", f"output={tmp_path}/o") == 2
+    assert "zz.png: is not a photo" in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
+def test_photos_that_cannot_be_decoded_leave_nothing_half_written(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    whole = (folder / "photo2.png").read_bytes()
+    (folder / "photo2.png").write_bytes(whole[: len(whole) // 2])
+    words = [*DENOISE_25, f"benchmark.root={folder}", f"output={tmp_path}/o", "images=true", "processes=1"]
+    assert evaluate(*words) == 2
+    assert "photo2.png" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "o").rglob("*") if path.is_file()] == []
+    (folder / "photo2.png").write_bytes(whole)
+    assert evaluate(*words) == 0
+    assert sorted(path.name for path in (tmp_path / "o").iterdir()) == [
+        "images", "per_image.csv", "summary.json"
+    ]  # fmt: skip
+    assert len(list((tmp_path / "o" / "images").iterdir())) == 3
+
+
+def test_results_of_other_photos_are_compared_on_what_they_share(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [*DENOISE_25[1:], f"benchmark.root={photos}"]
+    assert evaluate("classical=median", *common, f"output={tmp_path}/a") == 0
+    assert evaluate("classical=gaussian", *common, "benchmark.limit=2", f"output={tmp_path}/b") == 0
+    capsys.readouterr()
+    assert evaluate(f"compare={tmp_path}/a,{tmp_path}/b") == 0
+    printed = capsys.readouterr().out
+    assert "only what all results have is compared: 2 photos" in printed
+    table = (tmp_path / "b" / "per_image.csv").read_text()
+    (tmp_path / "b" / "per_image.csv").write_text(table.replace("photo", "other"))
+    assert evaluate(f"compare={tmp_path}/a,{tmp_path}/b") == 2
+    assert "share no photo" in capsys.readouterr().err
 
 
 def test_a_grey_network_on_colour_photos_says_what_to_set(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from restora.artifact.restorer import Precision
+from restora.artifact.restorer import Precision, pick_device
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
 from restora.evaluation.building import build
@@ -20,6 +20,7 @@ from restora.evaluation.loading import (
     trained_range,
 )
 from restora.evaluation.methods import ClassicalMethod, Method, NetworkMethod, Options
+from restora.evaluation.severity import at_severity
 from restora.metrics.registry import unavailable
 
 _PRECISIONS: dict[str, Precision] = {
@@ -69,6 +70,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         )
     loaded = _load(settings, overrides)
     benchmark = _benchmark(settings["benchmark"], loaded)
+    benchmark.check()
     entries = [] if loaded is None else [_network_entry(loaded, settings, benchmark)]
     entries += [
         Entry(method, {"classical": method.name}) for method in _classical(settings["classical"], benchmark)
@@ -84,11 +86,11 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         entries=entries,
         benchmark=benchmark,
         benchmark_name=name,
-        severities=[float(value) for value in _listed(settings["severities"])],
+        severities=_severities(settings["severities"], benchmark),
         metrics=_metrics(settings["metrics"]),
         processes=_processes(settings["processes"]),
         images=bool(settings["images"]),
-        output=Path(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
+        output=_output(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
         notes=_notes(loaded),
         training_photos=settings["training_photos"],
     )
@@ -140,6 +142,7 @@ def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
 def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Benchmark) -> Entry:
     converter = settings["local_converter"]
     auto = converter == "auto"
+    pick_device(str(settings["device"]))  # refuses one that is not there
     options = Options(
         self_ensemble=bool(settings["self_ensemble"]),
         local_converter=loaded.local_converter if auto else _patch(converter),
@@ -212,6 +215,26 @@ def _metrics(value: Any) -> list[str]:
     for name in names:
         unavailable(name)  # refuses an unknown one
     return names
+
+
+def _severities(value: Any, benchmark: Benchmark) -> list[float]:
+    """The severities of a curve; each must be one that the benchmark takes."""
+    listed = _listed(value)
+    wrong = [item for item in listed if isinstance(item, bool) or not isinstance(item, int | float)]
+    if wrong:
+        raise ValueError(f"severities is a list of numbers such as 15,25,50, got {wrong[0]!r}")
+    for item in listed:
+        at_severity(benchmark, item)
+    return [float(item) for item in listed]
+
+
+def _output(path: str | Path) -> Path:
+    """The folder for the figures. Raises ValueError where there can be none."""
+    folder = Path(path).expanduser()
+    for part in (folder, *folder.parents):
+        if part.exists() and not part.is_dir():
+            raise ValueError(f"output={path}: {part} is a file; name a folder")
+    return folder
 
 
 def _processes(value: Any) -> int | None:

@@ -13,7 +13,7 @@ from restora.data.photos import list_photos
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.leakage import find_leaks, fingerprints_of_files
 from restora.evaluation.methods import Method, NetworkMethod
-from restora.evaluation.results import SUMMARY, Result, Row
+from restora.evaluation.results import SUMMARY, Result, Row, write_whole
 from restora.evaluation.run import evaluate
 from restora.evaluation.severity import at_severity, curve, write_plot, write_table
 from restora.evaluation.statistics import paired_difference
@@ -68,8 +68,7 @@ def write_results(results: list[Result], output: Path) -> None:
         "methods": {result.name: result.summary() for result in results},
         "leaderboard": leaderboard_lines(results),
     }
-    text = json.dumps(summary, indent=2, allow_nan=False)
-    (output / SUMMARY).write_text(text + "\n", encoding="utf-8")
+    write_whole(output / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
 
 
 def _run_severities(plan: Plan, console: Console) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from restora.evaluation.results import Result, read_seeds, same_benchmark
+from restora.evaluation.results import Result, read_seeds, same_benchmark, write_whole
 from restora.evaluation.statistics import Difference, Ranked, common_photos, leaderboard, paired_difference
 from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, verdict
 from restora.metrics.registry import METRICS
@@ -29,10 +29,14 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
         raise ValueError(f"the results were not made on the same benchmark: {differs}")
     scores = {name: [result.scores() for result in seeds] for name, seeds in methods.items()}
     lines = leaderboard(scores)
-    console.print(_leaderboard_table(lines, methods))
+    runs = [run for seeds in scores.values() for run in seeds]
+    shared = common_photos(runs)
+    console.print(_leaderboard_table(lines, methods, len(shared)))
+    if len(shared) < max(map(len, runs)):
+        console.print(f"only what all results have is compared: {photos(len(shared))}", markup=False)
     if any(line.shared for line in lines):
         console.print(SHARED, markup=False)
-    if too_few := few_photos(len(common_photos([run for runs in scores.values() for run in runs]))):
+    if too_few := few_photos(len(shared)):
         console.print(too_few, markup=False)
     stored: dict[str, Any] = {"leaderboard": [_plain(line) for line in lines], "pairs": []}
     names = list(methods)
@@ -47,8 +51,7 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
             )
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(stored, indent=2, allow_nan=False)
-        (output / "comparison.json").write_text(text + "\n", encoding="utf-8")
+        write_whole(output / "comparison.json", json.dumps(stored, indent=2, allow_nan=False) + "\n")
         console.print(f"figures: {output / 'comparison.json'}", markup=False)
 
 
@@ -75,8 +78,7 @@ def differences_of(first: Sequence[Result], second: Sequence[Result]) -> dict[st
     return found
 
 
-def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]]) -> Table:
-    count = len(next(iter(methods.values()))[0].rows)
+def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]], count: int) -> Table:
     table = Table(title=f"{photos(count)}, PSNR in dB", title_justify="left")
     for heading in ("rank", "method", "PSNR dB", "95 %", "seeds"):
         table.add_column(heading, justify="left" if heading == "method" else "right", overflow="fold")

@@ -5,6 +5,7 @@ line per photo. Both are read back by `read_result`, for comparisons made later.
 """
 
 import csv
+import io
 import json
 import math
 from collections.abc import Iterable, Mapping
@@ -76,15 +77,22 @@ class Result:
         }
 
     def write(self, folder: Path) -> None:
-        """Writes both files into `folder`."""
+        """Writes both files into `folder`, each whole or not at all."""
         folder.mkdir(parents=True, exist_ok=True)
         columns = list({column: None for row in self.rows for column in row})
-        with (folder / PER_IMAGE).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns)
-            writer.writeheader()
-            writer.writerows({key: _text(value) for key, value in row.items()} for row in self.rows)
-        text = json.dumps(self.summary(), indent=2, allow_nan=False)
-        (folder / SUMMARY).write_text(text + "\n", encoding="utf-8")
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, columns)
+        writer.writeheader()
+        writer.writerows({key: _text(value) for key, value in row.items()} for row in self.rows)
+        write_whole(folder / PER_IMAGE, table.getvalue())
+        write_whole(folder / SUMMARY, json.dumps(self.summary(), indent=2, allow_nan=False) + "\n")
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes a text file beside its place and then puts it there."""
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_text(text, encoding="utf-8", newline="")
+    draft.replace(path)
 
 
 def read_result(folder: str | Path) -> Result:

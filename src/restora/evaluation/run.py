@@ -7,6 +7,7 @@ it falls to.
 import math
 import os
 import platform
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -53,13 +54,14 @@ def evaluate(
     """The figures of one method. Raises ValueError when benchmark and method do not fit."""
     reasons = {name: reason for name in metrics if (reason := unavailable(name)) is not None}
     usable = tuple(name for name in metrics if name not in reasons)
-    work = Work(method, benchmark, usable, images)
     count = len(benchmark.photos)
     benchmark.planes(method.intake)
     rows: dict[int, Row] = {}
-    for index, row in score_all(work, range(count), processes):
-        rows[index] = row
-        on_photo(row)
+    with _whole(images) as draft:
+        work = Work(method, benchmark, usable, draft)
+        for index, row in score_all(work, range(count), processes):
+            rows[index] = row
+            on_photo(row)
     ordered = [rows[index] for index in range(count)]
     for name in usable:
         if all(row.get(name) is None for row in ordered):
@@ -71,6 +73,23 @@ def evaluate(
         not_computed=reasons,
         machine=machine(method.device),
     )
+
+
+@contextmanager
+def _whole(folder: Path | None) -> Iterator[Path | None]:
+    """A draft that takes the folder's place when all is done, and goes when something fails."""
+    if folder is None:
+        yield None
+        return
+    draft = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        yield draft
+        shutil.rmtree(folder, ignore_errors=True)
+        if draft.is_dir():
+            draft.rename(folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
 
 
 def score_all(work: Work, indices: Sequence[int], processes: int) -> Iterator[tuple[int, Row]]:

@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restora.data.photos import read_photo
+from restora.data.errors import PhotoError
+from restora.data.photos import photo_size, read_photo
 from restora.evaluation.protocol import Color, Protocol, luminance_plane
 from restora.evaluation.testsets import TestSet, find_photos, photo_names
 
@@ -86,6 +87,8 @@ class Benchmark(ABC):
                 "bsd68, bsd100, urban100, kodak24, mcmaster, cbsd68, live1, classic5, set12, div2k_valid"
             )
         self.protocol  # noqa: B018 - a wrong color or border fails here and not at the first photo
+        if self.limit is not None and self.limit < 1:
+            raise ValueError(f"benchmark.limit is a number of photos >= 1 or null for all, got {self.limit}")
 
     @property
     def protocol(self) -> Protocol:
@@ -107,6 +110,11 @@ class Benchmark(ABC):
     @cached_property
     def names(self) -> list[str]:
         return photo_names(self.photos)
+
+    def check(self) -> None:
+        """Raises ValueError for photos that are not there or whose headers cannot be read."""
+        for path in self.photos:
+            check_photo(path, "benchmark.root")
 
     @property
     def title(self) -> str:
@@ -161,6 +169,14 @@ class Benchmark(ABC):
         protocol = self.protocol
         rounded = protocol.round_output and observation.eight_bit
         return protocol.planes(output, rounded=rounded), protocol.planes(observation.clean, rounded=False)
+
+
+def check_photo(path: Path, setting: str) -> None:
+    """Raises ValueError for a file that is no photo; `setting` says where it came from."""
+    try:
+        photo_size(path)
+    except PhotoError as error:
+        raise ValueError(f"{error}: mend it or take it out of the folder ({setting})") from error
 
 
 def at_random(seed: int, place: int, low: float, high: float) -> float:

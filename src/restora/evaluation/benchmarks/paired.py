@@ -10,7 +10,7 @@ from torch import Tensor
 
 from restora.data.photos import read_photo
 from restora.degradations.resizing import resize
-from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation
+from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, check_photo
 from restora.evaluation.protocol import luminance_plane
 from restora.evaluation.testsets import find_photos, photo_names
 
@@ -39,6 +39,11 @@ class Paired(Benchmark):
             f"{self.root} holds {len(clean)} photos, {self.degraded_root} {len(degraded)}, and {missing} is "
             "not among the latter: give the two photos of a pair the same name"
         )
+
+    def check(self) -> None:
+        super().check()
+        for path in self.partners:
+            check_photo(path, "benchmark.degraded_root")
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:
         planes = self.planes(intake)
