@@ -20,10 +20,12 @@ from restora.data.photos import read_photo
 from restora.data.sources import SamplePhotos
 from restora.degradations.base import Degradation
 from restora.degradations.keyed import KeyedGenerator, sample_key
+from restora.training.allocator import keep_freed_memory
 
 
 def main() -> None:
     options = _options()
+    keep_freed_memory()  # as the training command does
     if options.threads:
         torch.set_num_threads(options.threads)
     clean = crops(options.batch, options.size).to(options.device)

@@ -38,6 +38,7 @@ from torch import Tensor
 
 from restora.config import build, config_root
 from restora.degradations.keyed import KeyedGenerator, sample_key
+from restora.training.allocator import keep_freed_memory
 
 OURS, GIVEN, DRAWN = "restora", "BasicSR, kernels given", "BasicSR, kernels drawn"
 TARGET = "5 times"
@@ -136,6 +137,7 @@ def _mode() -> str:
 
 def main() -> None:
     options = _options()
+    keep_freed_memory()  # as the training command does
     if options.threads:
         torch.set_num_threads(options.threads)
     clean = crops(options.batch, options.size).to(options.device)

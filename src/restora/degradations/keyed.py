@@ -23,7 +23,9 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK = 0xFFFFFFFFFFFFFFFF
 _CHUNK = 1 << 17
-"""Words drawn at once on a CPU: 1 MB, so that the passes over them meet the cache and not fresh pages."""
+"""Words drawn at once by a thread of a CPU: 1 MB, so that the passes over them meet its cache and not fresh
+pages.
+"""
 
 
 def _signed(value: int) -> int:
@@ -141,8 +143,9 @@ class KeyedGenerator:
         them.
         """
         keys = self.next_keys()
-        width = count if self.device.type != "cpu" else max(1, _CHUNK // max(1, self.batch))
-        for start in range(0, count, max(1, width)):
+        at_once = _CHUNK * torch.get_num_threads() if self.device.type == "cpu" else count * self.batch
+        width = max(1, at_once // max(1, self.batch))
+        for start in range(0, count, width):
             stop = min(count, start + width)
             words = _states(keys, start, stop)
             scratch = torch.empty_like(words)

@@ -10,7 +10,7 @@ from restora.degradations.keyed import KeyedGenerator
 _SMALL = 4.0
 _TERMS = 20
 _CHUNK = 1 << 16
-"""Numbers made at once on a CPU: the passes over them then meet the cache."""
+"""Numbers made at once by a thread of a CPU: the passes over them then meet its cache."""
 
 
 def poisson(rate: Tensor, generator: KeyedGenerator) -> Tensor:
@@ -31,12 +31,13 @@ def poisson_from(rate: Tensor, normal: Tensor) -> Tensor:
     out = torch.empty_like(rate, memory_format=torch.contiguous_format)
     if rate.device.type != "cpu":
         return torch.where(rate < _SMALL, _by_inversion(rate, normal), _by_expansion(rate, normal), out=out)
-    parts = zip(*(t.reshape(-1).split(_CHUNK) for t in (out, rate, normal)), strict=True)
+    chunk = _CHUNK * torch.get_num_threads()
+    parts = zip(*(t.reshape(-1).split(chunk) for t in (out, rate, normal)), strict=True)
     for o, r, w in parts:
         o.copy_(_by_expansion(r, w))
     # the small rates of a photo are its few dark pixels: picked out where that costs no wait for a device
     small = (rate.reshape(-1) < _SMALL).nonzero()[:, 0]
-    for index in small.split(_CHUNK):
+    for index in small.split(chunk):
         out.view(-1)[index] = _by_inversion(rate.reshape(-1)[index], normal.reshape(-1)[index])
     return out
 
