@@ -42,6 +42,14 @@ def test_every_network_has_an_experiment() -> None:
     assert made <= used, "add experiments/<task>/<network>.yaml"
 
 
+@pytest.mark.parametrize("experiment", [name for name in EXPERIMENTS if "/" in name])
+def test_its_folder_lists_it(experiment: str) -> None:
+    task, _, name = experiment.partition("/")
+    text = (ROOT / "experiments" / task / "README.md").read_text(encoding="utf-8")
+    assert f"`{name}`" in text, f"add a line on {name} to experiments/{task}/README.md"
+    assert len(text.splitlines()) <= 40
+
+
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_composes(preset: str) -> None:
     assert compose("train", [preset]).trainer._target_ == "lightning.pytorch.Trainer"
