@@ -4,31 +4,45 @@
 
 Same weights (spandrel reads ours), same photos, same loss (L1) and optimiser (AdamW, fused), float32, calls
 in turns; the largest difference of the outputs is printed. Widths are the papers', blocks fewer where a step
-would take seconds: the title of each table says so. The step is run as the training command runs it
-(channels_last, freed memory kept: for both), inference through `Restorer` as a user runs it; spandrel's
-network runs in torch's default memory format. Needs spandrel: `make bench` installs it.
+would take seconds: the title of each table says so. Each side runs in a process of its own, as its users run
+it: restora's step in channels_last with freed memory kept, as `restora train` does, and inference through
+`Restorer`; spandrel's network in torch's default memory format and under the C library's default allocator. A
+third row shows it with freed memory kept too. Needs spandrel: `make bench` installs it.
 """
 
-import gc
 import importlib
-import math
+import multiprocessing
+import time
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peers import PeerMissingError, peer
-from timing import Row, comparison, console, interleaved, machine, not_measured, parser, ratio, save_rows
+from timing import (
+    Row,
+    Times,
+    comparison,
+    console,
+    machine,
+    not_measured,
+    parser,
+    ratio,
+    save_rows,
+    synchronise,
+)
 from torch import Tensor, nn
 
+from restora.allocator import keep_freed_memory
 from restora.artifact.restorer import Restorer
 from restora.networks.base import Network
-from restora.training.allocator import keep_freed_memory
 
 LARGEST_DIFFERENCE = 1e-4
-THEIRS, OURS = "spandrel", "restora"
+THEIRS, KEPT, OURS = "spandrel", "spandrel, memory kept", "restora"
 
 
 @dataclass(frozen=True)
@@ -101,23 +115,20 @@ CASES = {
 
 def main() -> None:
     options = _options()
-    keep_freed_memory()
     rows: list[Row] = []
     for name in options.only:
         case = CASES[name]
-        try:
-            ours, theirs = networks(case)
-        except PeerMissingError as error:
-            console().print(f"{case.title}: {error}")
-            rows += not_measured(_targets(name, options.threads), "spandrel is not installed")
-            continue
         console().print(f"\n[bold]{case.title}")
-        for threads in options.threads:
-            torch.set_num_threads(threads)
-            console().print(machine(options.device))
-            rows += measure(name, ours, theirs, threads, options)
-        del ours, theirs
-        gc.collect()
+        try:
+            with ExitStack() as stack:
+                sides = {
+                    side: stack.enter_context(Side(name, side, options.device))
+                    for side in (THEIRS, KEPT, OURS)
+                }
+                rows += measure(name, sides, options)
+        except PeerMissingError as error:
+            console().print(str(error))
+            rows += not_measured(_targets(name, options.threads), "spandrel is not installed")
     save_rows(rows, options.rows)
 
 
@@ -171,68 +182,132 @@ def _randomise(network: nn.Module) -> None:
             nn.init.uniform_(module.running_var, 0.8, 1.2)
 
 
-def measure(name: str, ours: Network, theirs: nn.Module, threads: int, options: Namespace) -> list[Row]:
-    """Prints the tables of one network at one number of threads; the rows that have a target."""
+class Side:
+    """A process that holds one side's network and makes its calls when it is told to."""
+
+    def __init__(self, name: str, side: str, device: str) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=_serve, args=(theirs, name, side, device), daemon=True)
+        self.process.start()
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.join()
+
+    def prepare(self, part: str, threads: int) -> Tensor | None:
+        """Sets up a step or an inference; the latter's output."""
+        return self._ask((part, threads))
+
+    def call(self) -> tuple[float, float]:
+        """One call: wall-clock and processor seconds."""
+        seconds: tuple[float, float] = self._ask(None)
+        return seconds
+
+    def _ask(self, what: object) -> Any:
+        self.connection.send(what)
+        answer = self.connection.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _serve(connection: Connection, name: str, side: str, device: str) -> None:
+    if side != THEIRS:
+        keep_freed_memory()
+    call: Callable[[], object] = int
+    while True:
+        order = connection.recv()
+        try:
+            if order is None:
+                synchronise(device)
+                wall, processor = time.perf_counter(), time.process_time()
+                call()
+                synchronise(device)
+                connection.send((time.perf_counter() - wall, time.process_time() - processor))
+            else:
+                part, threads = order
+                torch.set_num_threads(threads)
+                ours, theirs = networks(CASES[name])
+                make = _step if part == "training step" else _inference
+                call = make(CASES[name], ours, None if side == OURS else theirs, device)
+                first = call()
+                connection.send(first.cpu().numpy() if isinstance(first, Tensor) else None)
+        except Exception as error:
+            connection.send(error)
+
+
+def measure(name: str, sides: dict[str, Side], options: Namespace) -> list[Row]:
+    """Prints the tables of one network; the rows that have a target."""
     case, rows = CASES[name], []
-    for part, ways, target in (
-        ("training step", lambda: _steps(case, ours, theirs, options.device), case.step_target),
-        ("inference", lambda: _inference(case, ours, theirs, options.device), case.inference_target),
-    ):
-        if part.split()[-1] not in options.parts:
-            continue
-        times = interleaved(ways(), rounds=options.rounds, device=options.device)
-        size = f"{case.batch}x{case.patch}²" if part == "training step" else f"{case.side}²"
-        comparison(f"{part}, {size}, {threads} thread(s)", times, reference=THEIRS, against=OURS)
-        if target is not None:
-            faster = ratio(times[THEIRS], times[OURS])
-            rows.append(
-                Row(_what(name, part, threads), f"{faster:.2f} x", f">= {target} x", faster >= target)
-            )
+    for threads in options.threads:
+        for part, target in (("training step", case.step_target), ("inference", case.inference_target)):
+            if part.split()[-1] not in options.parts:
+                continue
+            outputs = {side: process.prepare(part, threads) for side, process in sides.items()}
+            times = {side: Times() for side in sides}
+            for _ in range(options.rounds):
+                for side, process in sides.items():
+                    wall, processor = process.call()
+                    times[side].wall.append(wall)
+                    times[side].processor.append(processor)
+            size = f"{case.batch}x{case.patch}²" if part == "training step" else f"{case.side}²"
+            title = f"{part}, {size}, {machine(options.device, threads)}"
+            comparison(title, times, reference=THEIRS, against=OURS)
+            if part == "inference":
+                _check_equal(case, outputs)
+            if target is not None:
+                faster = ratio(times[THEIRS], times[OURS])
+                text = f"{faster:.2f} x ({ratio(times[THEIRS], times[OURS], 'processor'):.2f} processor)"
+                rows.append(Row(_what(name, part, threads), text, f">= {target} x", faster >= target))
     return rows
+
+
+def _check_equal(case: Case, outputs: dict[str, Any]) -> None:
+    difference = float(abs(outputs[OURS] - outputs[THEIRS]).max())
+    console().print(f"  largest difference of the outputs: {difference:.1e}")
+    if not difference <= LARGEST_DIFFERENCE:
+        raise SystemExit(f"{case.title}: outputs differ by {difference:.1e}, so times cannot be compared")
 
 
 def _photos(batch: int, side: int, device: str) -> Tensor:
     return torch.rand(batch, 3, side, side, generator=torch.Generator().manual_seed(side)).to(device)
 
 
-def _steps(case: Case, ours: Network, theirs: nn.Module, device: str) -> dict[str, Callable[[], None]]:
+def _step(case: Case, ours: Network, theirs: nn.Module | None, device: str) -> Callable[[], object]:
+    """A training step of spandrel's network, or of ours where there is none."""
+    layout = torch.channels_last if theirs is None else torch.contiguous_format
+    network: nn.Module = (theirs or ours).to(device=device, memory_format=layout)  # type: ignore[call-overload]
     x = _photos(case.batch, case.patch, device)
     clean = _photos(case.batch, case.patch * ours.scale, device)
-    ours = ours.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return {
-        THEIRS: _step(theirs.to(device), lambda net: net(x.clone()), clean),  # spandrel's RCAN writes to it
-        OURS: _step(ours, lambda net: net(x.contiguous(memory_format=torch.channels_last)), clean),
-    }
-
-
-def _step(network: nn.Module, run: Callable[[nn.Module], Tensor], clean: Tensor) -> Callable[[], None]:
     network.train().requires_grad_(True)
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
 
     def step() -> None:
         optimiser.zero_grad()
-        F.l1_loss(run(network), clean).backward()
+        restored = network(x.clone(memory_format=layout))  # spandrel's RCAN writes to its input
+        F.l1_loss(restored, clean).backward()
         optimiser.step()
 
     return step
 
 
-def _inference(case: Case, ours: Network, theirs: nn.Module, device: str) -> dict[str, Callable[[], Tensor]]:
-    theirs.load_state_dict(ours.published_state_dict(), strict=False)  # training steps moved them apart
-    restorer = Restorer(network=ours, device=device)
+def _inference(case: Case, ours: Network, theirs: nn.Module | None, device: str) -> Callable[[], Tensor]:
     x = _photos(1, case.side, device)
-    theirs.to(device).eval()
+    if theirs is None:
+        restorer = Restorer(network=ours, device=device)
+        return lambda: restorer(x)
+    network = theirs.to(device).eval()
 
     @torch.no_grad()
     def reference() -> Tensor:
-        restored: Tensor = theirs(x.clone())
+        restored: Tensor = network(x.clone())
         return restored.clamp(0, 1)
 
-    difference = float((reference() - restorer(x)).abs().max())
-    console().print(f"  largest difference of the outputs: {difference:.1e}")
-    if not math.isfinite(difference) or difference > LARGEST_DIFFERENCE:
-        raise SystemExit(f"{case.title}: outputs differ by {difference:.1e}, so times cannot be compared")
-    return {THEIRS: reference, OURS: lambda: restorer(x)}
+    return reference
 
 
 if __name__ == "__main__":

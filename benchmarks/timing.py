@@ -156,13 +156,14 @@ def not_measured(what: Sequence[tuple[str, str]], why: str) -> list[Row]:
     return [Row(name, f"not measured: {why}", target) for name, target in what]
 
 
-def machine(device: str = "cpu") -> str:
-    """The device in words, with the threads that torch uses, for the head of a table."""
+def machine(device: str = "cpu", threads: int | None = None) -> str:
+    """The device in words, with the threads that torch uses (or another process, if given), for the head of a
+    table."""
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.is_file() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     name = models[0] if models else platform.processor() or platform.machine()
-    threads = torch.get_num_threads()
+    threads = threads or torch.get_num_threads()
     return f"{name}, {device}, {threads} thread{'s' * (threads > 1)}, torch {torch.__version__}"

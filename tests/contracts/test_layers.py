@@ -9,6 +9,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 
 ALLOWED = {
     "types": set(),
+    "allocator": set(),
     "config": set(),
     "cli": set(),
     "degradations": {"types"},
@@ -18,10 +19,20 @@ ALLOWED = {
     "data": {"types", "degradations"},
     "families": {"types", "networks", "losses", "metrics"},
     "evaluation": {"types", "networks", "degradations", "metrics", "data", "artifact"},
-    "artifact": {"types", "networks", "degradations"},
-    "training": {"types", "config", "data", "degradations", "families", "networks", "evaluation"},
+    "artifact": {"types", "allocator", "networks", "degradations"},
+    "training": {
+        "types",
+        "allocator",
+        "config",
+        "data",
+        "degradations",
+        "families",
+        "networks",
+        "evaluation",
+    },
     "apps": {
         "types",
+        "allocator",
         "config",
         "data",
         "degradations",

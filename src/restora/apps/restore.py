@@ -111,8 +111,10 @@ def _failed(jobs: list[Job], failures: list[Failure]) -> int:
 def _load(options: argparse.Namespace) -> "Restorer":
     from PIL import Image
 
+    from restora.allocator import keep_freed_memory
     from restora.artifact.restorer import TILE, Restorer
 
+    keep_freed_memory()
     Image.MAX_IMAGE_PIXELS = None  # Pillow's guard against hostile uploads: these are the user's own photos
     restorer = Restorer.load(
         options.model,

@@ -21,6 +21,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from restora.allocator import freed_memory_kept
 from restora.artifact.model_folder import ModelDescription, load_model_folder
 from restora.artifact.tiles import Tile, batches, grid
 from restora.networks.base import Network
@@ -195,6 +196,11 @@ class Restorer:
         dtype."""
         self._check(x)
         condition = self._condition(x, condition)
+        with freed_memory_kept() if self.device.type == "cpu" else nullcontext():
+            return self._restore(x, condition, progress)
+
+    def _restore(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
+        """Tile by tile; arguments are checked."""
         count, _, height, width = x.shape
         scale, multiple = self.network.scale, self.network.size_multiple
         tiles = grid(height, width, tile=self.tile, overlap=self.overlap, multiple=multiple)

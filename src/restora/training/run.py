@@ -19,7 +19,7 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
 
-from restora.training.allocator import keep_freed_memory
+from restora.allocator import keep_freed_memory
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.launch import relaunching_as_worker
 from restora.training.leakage import check_leakage

@@ -9,7 +9,7 @@ import pytest
 MEASURE = """
 import resource, sys
 import torch
-from restora.training.allocator import keep_freed_memory
+from restora.allocator import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()
@@ -32,3 +32,29 @@ def test_kept_memory_is_not_faulted_in_again() -> None:
     }
     # the heap may still grow by a tensor where something small lies in the way
     assert faults["given back"] > 5 * faults["kept"], faults
+
+
+SCOPED = """
+import resource, sys
+import torch
+from restora.allocator import freed_memory_kept
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+torch.ones(1)
+before = resident()
+with freed_memory_kept():
+    with freed_memory_kept():
+        torch.ones(50_000_000)  # 200 MB
+    inside = resident()
+print(inside - before, resident() - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
+def test_memory_is_given_back_at_the_end_of_the_outermost_block() -> None:
+    answer = subprocess.run([sys.executable, "-c", SCOPED], capture_output=True, check=True, text=True).stdout
+    inside, after = map(int, answer.split())
+    assert inside > 150e6 > 50e6 > after, answer
