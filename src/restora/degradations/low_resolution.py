@@ -28,7 +28,9 @@ class LowResolution(Degradation):
         return {"factor": generator.uniform((), *self.log_factor).exp()}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        rows, columns = (self._there_and_back(n, params["factor"]) for n in clean.shape[-2:])
+        height, width = clean.shape[-2:]
+        rows = self._there_and_back(height, params["factor"])
+        columns = rows if height == width else self._there_and_back(width, params["factor"])
         return apply_matrices(clean, rows, columns)
 
     def _there_and_back(self, n: int, factor: Tensor) -> Tensor:
