@@ -16,12 +16,12 @@ import torch
 from omegaconf import OmegaConf
 from timing import Row, Times, interleaved, machine, milliseconds, parser, print_table, save_rows
 
+from restora.allocator import keep_freed_memory
 from restora.config import build, config_root
 from restora.data.photos import read_photo
 from restora.data.sources import SamplePhotos
 from restora.degradations.base import Degradation
 from restora.degradations.keyed import KeyedGenerator, sample_key
-from restora.training.allocator import keep_freed_memory
 
 
 def main() -> None:

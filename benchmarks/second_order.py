@@ -36,9 +36,9 @@ from timing import (
 )
 from torch import Tensor
 
+from restora.allocator import keep_freed_memory
 from restora.config import build, config_root
 from restora.degradations.keyed import KeyedGenerator, sample_key
-from restora.training.allocator import keep_freed_memory
 
 OURS, GIVEN, DRAWN = "restora", "BasicSR, kernels given", "BasicSR, kernels drawn"
 TARGET = "5 times"
