@@ -147,6 +147,36 @@ def test_several_methods_share_a_table_and_can_be_compared(
     assert "3 photos cannot tell any two methods apart" in capsys.readouterr().out
 
 
+CLASSICAL = {
+    "denoise benchmark.sigma=25": {
+        "median", "gaussian", "bilateral", "wiener", "total_variation", "wavelet", "nl_means", "bm3d"
+    },
+    "jpeg benchmark.quality=10": {"median", "gaussian", "bilateral", "wiener", "total_variation", "nl_means"},
+    "deblur": {"inverse_filter", "wiener_deconvolution", "richardson_lucy", "unsupervised_wiener"},
+    "super_resolution benchmark.scale=2": {"bicubic", "lanczos"},
+    "inpaint": {"biharmonic", "navier_stokes", "telea"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("task", CLASSICAL)
+def test_every_classical_method_stands_in_one_table_with_a_network(
+    task: str, photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("bm3d")
+    words = [
+        "network=dncnn", f"weights={weights}", "classical=all", *f"benchmark={task}".split(),
+        f"benchmark.root={photos}", "benchmark.limit=1", "processes=1", f"output={tmp_path}",
+    ]  # fmt: skip
+    assert evaluate(*words) == 0
+    methods = summary(tmp_path)["methods"]
+    assert {"dncnn", *CLASSICAL[task]} <= set(methods)
+    printed = capsys.readouterr().out
+    for name, figures in methods.items():
+        assert f" {name} " in printed
+        assert 5 < figures["psnr"] < 60
+        assert figures["input"] == methods["dncnn"]["input"]
+
+
 def test_options_report_their_effect(
     photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
