@@ -49,6 +49,34 @@ def test_degradation_keeps_its_contract(path: Path, photos: torch.Tensor) -> Non
     torch.testing.assert_close(torch.cat(halves), image, atol=2e-5, rtol=0)
 
 
+UNCLIPPED = {  # noise as the field defines it, and filters that overshoot
+    "any_noise",
+    "correlated_noise",
+    "film_grain",
+    "gaussian_noise",
+    "gaussian_noise_range",
+    "low_resolution",
+    "pixel_shift",
+    "poisson_gaussian_noise",
+    "poisson_noise",
+    "sinc_blur",
+    "speckle_noise",
+    "varying_gaussian_noise",
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_photos_stay_within_black_and_white_unless_it_is_said(path: Path) -> None:
+    """On photos of black and white pixels, the hardest to keep in range."""
+    extremes = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0)).round()
+    degradation: Degradation = build(OmegaConf.load(path))
+    image = degradation(extremes, generator(0, 4)).image
+    outside = bool(image.min() < -1e-5 or image.max() > 1 + 1e-5)
+    assert outside == (path.stem in UNCLIPPED)
+    if outside and path.stem != "any_noise":
+        assert "ot clipped" in (type(degradation).__doc__ or ""), "its docstring does not say so"
+
+
 @pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
 def test_schedule_stays_between_nothing_and_the_base_rate(path: Path) -> None:
     schedule = build(OmegaConf.load(path))

@@ -17,7 +17,7 @@ class LowResolution(Degradation):
 
     Reduction and enlargement of one side are one matrix, so samples of different factors go in one batch.
     The factor is drawn log-uniformly; the reduction is anti-aliased. It is the input of VDSR (Kim et al.,
-    CVPR 2016), which takes all factors with one network.
+    CVPR 2016), which takes all factors with one network. Not clipped.
     """
 
     def __init__(self, *, factor: Range) -> None:

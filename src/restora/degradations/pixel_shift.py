@@ -16,7 +16,7 @@ class PixelShift(KernelBlur):
     interpolation.
 
     A number or a range, drawn uniformly per sample. Keys' cubic kernel, as the bicubic resizing has it;
-    mirrored borders.
+    mirrored borders. Not clipped.
     """
 
     def __init__(self, *, shift: Range) -> None:

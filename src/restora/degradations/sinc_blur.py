@@ -17,7 +17,7 @@ class SincBlur(KernelBlur):
 
     `k(r) = cutoff J1(cutoff r) / (2 pi r)`, J1 the Bessel function (Wang et al., "Real-ESRGAN", ICCVW 2021,
     eq. 5). `cutoff` is a number or a range drawn uniformly per sample; the side of the window is drawn as an
-    odd number.
+    odd number. Not clipped: ringing overshoots.
     """
 
     def __init__(self, *, cutoff: Range = (math.pi / 3, math.pi), size: Range = 21) -> None:
