@@ -8,7 +8,7 @@ from restora.degradations.parameters import Range, as_range, per_sample
 
 
 class GaussianNoise(Degradation):
-    """`y = x + n`, `n ~ N(0, (sigma/255)^2)` per pixel and channel.
+    """`y = x + n`, `n ~ N(0, (sigma/255)^2)` per pixel and channel. Not clipped.
 
     `sigma` is on the 8-bit scale: one number, or a range (low, high) drawn uniformly per sample. The
     condition is the noise-level map of FFDNet (Zhang, Zuo and Zhang, TIP 2018): sigma/255 at every pixel.
