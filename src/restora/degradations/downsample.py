@@ -12,7 +12,8 @@ class Downsample(Degradation):
     imresize of uint8).
 
     `restore_size` enlarges it again by bicubic interpolation to the first size, for networks that work on
-    the enlarged photo (SRCNN, VDSR); the degradation's own scale is then 1.
+    the enlarged photo (SRCNN, VDSR); the degradation's own scale is then 1. `round_8bit` clips to [0,1]; what
+    is enlarged after it, and what is not rounded, is not clipped.
     """
 
     def __init__(
