@@ -11,6 +11,7 @@ COMMANDS = {
     "preview": ("restora.apps.preview:main", "show what a degradation does to a photo"),
     "networks": ("restora.apps.networks:main", "list the networks with their sizes"),
     "train": ("restora.apps.train:main", "train one network, or sweep many with -m"),
+    "bench": ("restora.apps.bench:main", "what an experiment will cost on this machine"),
     "evaluate": ("restora.apps.evaluate:main", "score weights, a run or a baseline by a published protocol"),
     "report": ("restora.apps.report:main", "compare runs: leaderboard and one self-contained page"),
     "export": ("restora.apps.export:main", "turn the best checkpoint of a run into a model folder"),

@@ -15,6 +15,7 @@ def test_the_surface_is_what_others_script_against() -> None:
         "preview",
         "networks",
         "train",
+        "bench",
         "evaluate",
         "report",
         "export",

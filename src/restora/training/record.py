@@ -76,7 +76,7 @@ class RunRecord(Callback):
                 "torch": torch.__version__,
                 "restora": __version__,
             },
-            "machine": _machine(),
+            "machine": machine(),
             "config": config,
             "leakage": None,
             "parameters": None,
@@ -216,7 +216,8 @@ def _git() -> dict[str, Any]:
     return {"commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
 
 
-def _machine() -> dict[str, Any]:
+def machine() -> dict[str, Any]:
+    """Names of the processor and the GPU, the number of cores, and the host."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -38,7 +38,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
     A run that is told to stop (SIGTERM, Ctrl-C) is recorded as stopped and leaves with code 143; `resume=RUN`
     goes on.
     """
-    _quieten(config)
+    quieten(config)
     keep_freed_memory()
     seed_everything(config.seed, workers=True, verbose=False)
     record = RunRecord(info)
@@ -73,7 +73,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
     return float(record.data["metrics"]["best"]["val/psnr"])
 
 
-def _quieten(config: DictConfig) -> None:
+def quieten(config: DictConfig) -> None:
     """Lightning's advice about things that are meant as they are."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)

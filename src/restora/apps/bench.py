@@ -1,0 +1,257 @@
+"""`restora bench`: what an experiment will cost on this machine, by training a few of its steps.
+
+The same path as `train`, stage by stage of its patches, without records and checkpoints. Ends with a table:
+seconds per step, the shares of data, degradation, network and optimiser, memory, and hours to the end of the
+recipe with its validations.
+"""
+
+import json
+import statistics
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.table import Table
+
+    from restora.training.measuring import Progress, StageCost, Validation
+
+HELP = """usage: restora bench [GROUP=OPTION ...] [KEY=VALUE ...] [steps=20] [warm_up=3] [output=FILE]
+
+  restora bench experiments=denoise/dncnn                what that run will cost on this machine
+  restora bench experiments=denoise/nafnet trainer=gpu   on a GPU
+  restora bench … steps=50 warm_up=10                    training batches that count, and that come before
+  restora bench … val_photos=0                           leave validation out
+  restora bench … output=cost.json                       the same in a file
+
+All other arguments are those of `restora train`.
+"""
+DEFAULTS = {"steps": 20, "warm_up": 3, "val_photos": 2}
+LEAST = {"steps": 2, "warm_up": 1, "val_photos": 0}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How long a run is: optimiser steps, batches for each and batches between validations; or `seconds`,
+    where time ends it."""
+
+    steps: int
+    batches_per_step: int
+    batches_per_validation: int | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What was measured, in plain values. `hours` to the end of the recipe, validation included, and how many
+    optimiser steps that is."""
+
+    experiment: str
+    machine: str
+    stages: "list[StageCost]"
+    validation: "Validation | None"
+    steps: int
+    hours: float
+    validation_hours: float
+
+
+def main(argv: list[str]) -> int:
+    """Raises `ConfigError` (a `ValueError`) for what cannot be measured."""
+    if any(word in ("-h", "--help") for word in argv):
+        print(HELP)
+        return 0
+    numbers, output, overrides = _own(argv)
+    from restora.config import compose
+    from restora.training.build import check_before_training
+    from restora.training.measuring import Measurement
+
+    config = compose("train", overrides)
+    check_before_training(config)
+    recipe = recipe_of(config)
+    names = [word.partition("=")[2] for word in overrides if word.startswith("experiments=")]
+    experiment = names[-1] if names else "adhoc"
+    with _progress(experiment) as show:
+        measurement = Measurement(config, warm_up=numbers["warm_up"], steps=numbers["steps"], progress=show)
+        stages = measurement.stages()
+        validation = measurement.validation(numbers["val_photos"])
+    cost = total(
+        experiment=experiment,
+        machine=_machine(config),
+        stages=stages,
+        validation=validation,
+        recipe=recipe,
+    )
+    _show(cost)
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(json.dumps(asdict(cost), indent=2) + "\n")
+        print(output)
+    return 0
+
+
+def _own(argv: list[str]) -> tuple[dict[str, int], Path | None, list[str]]:
+    """This command's numbers, the file, and the words for the configuration."""
+    numbers, output, rest = dict(DEFAULTS), None, []
+    for word in argv:
+        key, _, value = word.partition("=")
+        if word.startswith("-"):
+            raise ValueError(f"bench takes GROUP=OPTION and KEY=VALUE, got {word} (restora bench --help)")
+        if key == "output":
+            output = Path(value)
+        elif key not in DEFAULTS:
+            rest.append(word)
+        elif not value.isdecimal() or int(value) < LEAST[key]:
+            raise ValueError(f"{key} is a number of {LEAST[key]} or more, got {value!r}")
+        else:
+            numbers[key] = int(value)
+    return numbers, output, rest
+
+
+def recipe_of(config: "DictConfig") -> Recipe:
+    """The length of a run from its configuration. Raises ValueError where nothing ends it."""
+    from omegaconf import OmegaConf
+
+    trainer = OmegaConf.to_container(config.trainer, resolve=True)
+    assert isinstance(trainer, dict)
+    per_epoch, per_step = int(config.data.steps_per_epoch), int(trainer["accumulate_grad_batches"])
+    steps = int(trainer["max_steps"])
+    if steps <= 0 and trainer["max_epochs"]:
+        steps = trainer["max_epochs"] * per_epoch // per_step
+    seconds = _seconds(trainer["max_time"])
+    if steps <= 0 and seconds is None:
+        raise ValueError(
+            "nothing ends this run: set trainer.max_steps, trainer.max_epochs or trainer.max_time"
+        )
+    interval = trainer["val_check_interval"]
+    if isinstance(interval, float):  # Lightning: a share of the epoch
+        interval = max(int(interval * per_epoch), 1)
+    return Recipe(steps, per_step, interval, seconds)
+
+
+def _seconds(max_time: Any) -> float | None:
+    """Lightning's `max_time`: DD:HH:MM:SS, the keywords of a timedelta, or None."""
+    from datetime import timedelta
+
+    if max_time is None:
+        return None
+    if isinstance(max_time, str):
+        days, hours, minutes, seconds = map(int, max_time.split(":"))
+        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
+    return timedelta(**max_time).total_seconds()
+
+
+def total(
+    *,
+    experiment: str,
+    machine: str,
+    stages: "list[StageCost]",
+    validation: "Validation | None",
+    recipe: Recipe,
+) -> Cost:
+    """The hours of the whole recipe: of its steps, or of the time that ends it and the steps that fit."""
+    batches = recipe.steps * recipe.batches_per_step if recipe.steps > 0 else sys.maxsize
+    validating = 0.0
+    if validation is not None and recipe.batches_per_validation is not None:
+        validating = validation.photos * validation.seconds_per_photo / recipe.batches_per_validation
+    ends = [*(stage.start_step for stage in stages[1:]), batches]
+    done, spent = 0, 0.0
+    for stage, end in zip(stages, ends, strict=True):
+        each = statistics.fmean(stage.seconds) + validating
+        count = max(min(end, batches) - stage.start_step, 0)
+        if recipe.seconds is not None:
+            count = min(count, int((recipe.seconds - spent) / each))
+        done, spent = done + count, spent + count * each
+    return Cost(
+        experiment=experiment,
+        machine=machine,
+        stages=stages,
+        validation=validation,
+        steps=done // recipe.batches_per_step,
+        hours=spent / 3600,
+        validation_hours=done * validating / 3600,
+    )
+
+
+def _machine(config: "DictConfig") -> str:
+    """What was measured on, in words."""
+    import torch
+
+    from restora.training.record import machine
+
+    found = machine()
+    if config.trainer.accelerator != "cpu" and found["gpu"]:
+        return f"{found['gpu']}, {config.trainer.precision}"
+    return f"{found['cpu']}, {torch.get_num_threads()} of {found['cores']} cores, {config.trainer.precision}"
+
+
+def _show(cost: Cost) -> None:
+    from rich.console import Console
+
+    console = Console(width=80, highlight=False)
+    console.print(f"[bold]{cost.experiment}[/bold] on {cost.machine}", soft_wrap=True)
+    console.print(table(cost))
+    if cost.validation is not None:
+        console.print(
+            f"validation   {cost.validation.seconds_per_photo:.3g} s a photo, {cost.validation.photos} of them each time: "
+            f"{_duration(cost.validation_hours)} of the whole",
+            soft_wrap=True,
+        )
+    console.print(f"the recipe   {cost.steps:,} steps: {_duration(cost.hours)}", soft_wrap=True)
+
+
+def table(cost: Cost) -> "Table":
+    """One column per stage."""
+    from rich import box
+    from rich.table import Table
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    made.add_column("from batch")
+    for stage in cost.stages:
+        made.add_column(f"{stage.start_step:,}", justify="right", no_wrap=True)
+    quartiles = [statistics.quantiles(stage.seconds, n=4, method="inclusive") for stage in cost.stages]
+    lines: list[tuple[str, list[str]]] = [
+        ("patches", [f"{stage.batch_size}x{stage.patch_size}²" for stage in cost.stages]),
+        ("seconds per batch", [f"{middle:.3g}" for _, middle, _ in quartiles]),
+        ("  quartiles", [f"{low:.3g}-{high:.3g}" for low, _, high in quartiles]),
+        ("samples per second", [f"{stage.samples_per_second:.3g}" for stage in cost.stages]),
+        *(
+            (f"  {part}", [f"{stage.shares[part]:.1%}" for stage in cost.stages])
+            for part in cost.stages[0].shares
+        ),
+        ("memory, GiB", [f"{stage.memory / 2**30:.2f}" for stage in cost.stages]),
+    ]
+    for name, cells in lines:
+        made.add_row(name, *cells)
+    return made
+
+
+def _duration(hours: float) -> str:
+    if hours < 1 / 60:
+        return f"{3600 * hours:.0f} s"
+    if hours < 1:
+        return f"{60 * hours:.0f} min"
+    return f"{hours:.1f} h" if hours < 100 else f"{hours / 24:.0f} days"
+
+
+@contextmanager
+def _progress(experiment: str) -> "Iterator[Progress]":
+    """A bar on a terminal, a line per stage elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True, highlight=False)
+    if not console.is_terminal:
+
+        def line(done: int, total: int) -> None:
+            if done == 1:
+                console.print(f"{experiment}: measuring {total} batches", soft_wrap=True)
+
+        yield line
+        return
+    with Bar(console=console, transient=True) as bar:
+        task = bar.add_task(experiment)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,0 +1,238 @@
+"""What a step of a run costs on this machine, by training a few steps the way `train` does.
+
+Enters: a composed configuration. Leaves: one `StageCost` for each stage of its patches, and what validating a
+photo takes. The trainer, the data module and the family are those of a run; left out are its records, its
+checkpoints and W&B. On a GPU the steps run twice: freely, for their time, and with a synchronisation at each
+border, for the shares.
+"""
+
+import copy
+import resource
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from restora.allocator import keep_freed_memory
+from restora.config import ConfigError
+from restora.training.build import Parts, build_parts, build_trainer
+from restora.training.callbacks import StepSeed
+from restora.training.run import quieten
+
+PARTS = ("data", "degradation", "network", "optimiser")
+Progress = Callable[[int, int], None]
+"""Called with (batches done, batches in all)."""
+
+
+def _silent(_done: int, _total: int) -> None:
+    """Shows nothing."""
+
+
+@dataclass(frozen=True)
+class StageCost:
+    """One stage of a recipe. `seconds` are those of single batches, `shares` of the time by `PARTS`, `memory`
+    the bytes in use at the most: on the GPU, or of this process."""
+
+    start_step: int
+    patch_size: int
+    batch_size: int
+    seconds: list[float]
+    shares: dict[str, float]
+    memory: int
+    samples_per_second: float
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Photos of one validation, and seconds for each; the first, with its start-up costs, is not counted
+    where there are more."""
+
+    photos: int
+    seconds_per_photo: float
+
+
+class StepMeter(Callback):
+    """Times the parts of every batch after the first `warm_up`.
+
+    `data` is from the end of a batch to the start of the next without the degradation; `optimiser` from the
+    end of the backward pass to that of the update, and the weights' average; `network` what is left.
+    """
+
+    def __init__(self, *, warm_up: int, total: int, divided: bool, progress: Progress) -> None:
+        self.warm_up, self.total, self.progress = warm_up, total, progress
+        self.divided = divided
+        """Whether parts are told apart, which on a GPU makes the steps slower."""
+        self.seconds: list[float] = []
+        self.parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
+        self.batches = 0
+        self._batch: dict[str, float] = {}
+        self._end = self._updating = 0.0
+
+    def watch(self, parts: Parts) -> None:
+        """Puts a clock around the degradation and the average of the weights."""
+        for owner, name, part in (
+            (parts.data, "on_after_batch_transfer", "degradation"),
+            (parts.family, "update_ema", "optimiser"),
+        ):
+            setattr(owner, name, self._clocked(getattr(owner, name), part))
+
+    def _clocked(self, function: Callable[..., Any], part: str) -> Callable[..., Any]:
+        def clocked(*arguments: Any, **options: Any) -> Any:
+            started = self._now()
+            answer = function(*arguments, **options)
+            self._add(part, self._now() - started)
+            return answer
+
+        return clocked
+
+    def _now(self) -> float:
+        if self.divided and torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return time.perf_counter()
+
+    def _add(self, part: str, seconds: float) -> None:
+        self._batch[part] = self._batch.get(part, 0.0) + seconds
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._end = self._now()
+        for optimizer in trainer.optimizers:
+            optimizer.register_step_post_hook(lambda *_: self._add("optimiser", self._now() - self._updating))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
+    ) -> None:
+        self._add("data", self._now() - self._end - self._batch.get("degradation", 0.0))
+
+    def on_before_optimizer_step(self, trainer: Trainer, module: LightningModule, optimizer: Any) -> None:
+        self._updating = self._now()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        now = self._now()
+        self.batches += 1
+        if self.batches > self.warm_up:
+            self._add("network", now - self._end - sum(self._batch.values()))
+            self.seconds.append(now - self._end)
+            for part, seconds in self._batch.items():
+                self.parts[part] += seconds
+        self._batch = {}
+        self.progress(self.batches, self.total)
+        self._end = self._now()
+
+    def shares(self) -> dict[str, float]:
+        """The parts of the time, which sum to 1."""
+        total = sum(self.parts.values())
+        return {part: seconds / total for part, seconds in self.parts.items()}
+
+
+@dataclass
+class Measurement:
+    """How a configuration is measured: batches of each stage that are not counted, and that are."""
+
+    config: DictConfig
+    warm_up: int = 3
+    steps: int = 20
+    progress: Progress = _silent
+
+    def __post_init__(self) -> None:
+        trainer = self.config.trainer
+        if trainer.devices != 1 or trainer.num_nodes != 1:
+            raise ConfigError(
+                f"bench measures one process, got trainer.devices={trainer.devices} and "
+                f"trainer.num_nodes={trainer.num_nodes}: set trainer.devices=1 trainer.num_nodes=1 "
+                "trainer.strategy=auto, and data.batch_size to the share of one device"
+            )
+        if self.config.resume is not None:
+            raise ConfigError("bench starts anew: leave resume out")
+        keep_freed_memory()
+        quieten(self.config)
+
+    def stages(self) -> list[StageCost]:
+        """The cost of each stage of the recipe, in order."""
+        given = OmegaConf.to_container(self.config.data, resolve=False)
+        assert isinstance(given, dict)
+        whole = {"start_step": 0, "patch_size": given["patch_size"], "batch_size": given["batch_size"]}
+        return [self._stage(**{str(k): int(v) for k, v in s.items()}) for s in given["stages"] or [whole]]
+
+    def validation(self, limit: int) -> Validation | None:
+        """What validation takes, by at most `limit` photos; None where the recipe has none."""
+        if limit == 0 or self.config.trainer.limit_val_batches == 0:
+            return None
+        with self._trainer(self.config, [], limit_val_batches=limit) as (trainer, parts):
+            trainer.validate(parts.family, parts.data, verbose=False)
+            seconds = [float(row["seconds"]) for row in parts.family.scores]
+            photos = len(parts.data.val_dataloader())
+        listed = self.config.trainer.limit_val_batches
+        photos = min(photos, listed) if isinstance(listed, int) else photos
+        return Validation(photos, statistics.fmean(seconds))
+
+    def _stage(self, start_step: int, patch_size: int, batch_size: int) -> StageCost:
+        config = copy.deepcopy(self.config)
+        OmegaConf.update(config, "data.stages", None)
+        config.data.patch_size, config.data.batch_size = patch_size, batch_size
+        on_gpu = torch.cuda.is_available() and config.trainer.accelerator in ("gpu", "cuda", "auto")
+        if on_gpu:
+            torch.cuda.reset_peak_memory_stats()
+        free = self._fit(config, divided=not on_gpu)
+        divided = self._fit(config, divided=True) if on_gpu else free
+        memory = torch.cuda.max_memory_allocated() if on_gpu else _resident_bytes()
+        return StageCost(
+            start_step=start_step,
+            patch_size=patch_size,
+            batch_size=batch_size,
+            seconds=free.seconds,
+            shares=divided.shares(),
+            memory=memory,
+            samples_per_second=batch_size * len(free.seconds) / sum(free.seconds),
+        )
+
+    def _fit(self, config: DictConfig, *, divided: bool) -> StepMeter:
+        total = self.warm_up + self.steps
+        meter = StepMeter(warm_up=self.warm_up, total=total, divided=divided, progress=self.progress)
+        callbacks = [StepSeed(seed=config.seed), meter]
+        accumulated = config.trainer.accumulate_grad_batches
+        steps = -(-total // accumulated)
+        with self._trainer(config, callbacks, max_steps=steps, max_time=None, limit_val_batches=0) as (
+            trainer,
+            parts,
+        ):
+            meter.watch(parts)
+            trainer.fit(parts.family, parts.data)
+        return meter
+
+    def _trainer(self, config: DictConfig, callbacks: list[Callback], **changes: Any) -> "_Trial":
+        return _Trial(config, callbacks, changes)
+
+
+class _Trial:
+    """A trainer that leaves nothing behind, and the parts of a run, for the time of a `with` block."""
+
+    def __init__(self, config: DictConfig, callbacks: list[Callback], changes: dict[str, Any]) -> None:
+        self.config, self.callbacks = copy.deepcopy(config), callbacks
+        OmegaConf.set_struct(self.config, False)
+        quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "log_every_n_steps": 1_000_000}
+        for key, value in (quiet | changes).items():
+            OmegaConf.update(self.config.trainer, key, value, force_add=True)
+        self.folder = tempfile.TemporaryDirectory(prefix="restora-bench-")
+        self.config.run_dir = self.folder.name
+
+    def __enter__(self) -> tuple[Trainer, Parts]:
+        parts = build_parts(self.config)
+        return build_trainer(self.config, parts.family, self.callbacks, [], jobs=1), parts
+
+    def __exit__(self, *_: object) -> None:
+        self.folder.cleanup()
+
+
+def _resident_bytes() -> int:
+    """The most memory that this process has had, in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

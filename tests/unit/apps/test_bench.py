@@ -1,0 +1,120 @@
+"""What a run will cost: measured on the path that trains, and summed up over its recipe."""
+
+import json
+
+import pytest
+
+from restora.apps.bench import Recipe, recipe_of, total
+from restora.cli import main
+from restora.config import compose
+from restora.training.measuring import PARTS, StageCost, Validation
+
+TINY = [
+    "network=dncnn_small",
+    "network.channels=4",
+    "network.in_channels=3",
+    "data.patch_size=32",
+    "data.batch_size=2",
+    "data.val_crop=48",
+    "steps=3",
+    "warm_up=1",
+]
+
+
+def stage(start: int, seconds: float) -> StageCost:
+    return StageCost(start, 64, 4, [seconds] * 4, dict.fromkeys(PARTS, 0.25), 2**30, 4 / seconds)
+
+
+def summed(stages: list[StageCost], recipe: Recipe, validation: Validation | None = None):
+    return total(experiment="e", machine="m", stages=stages, validation=validation, recipe=recipe)
+
+
+def test_every_stage_counts_until_the_next_begins() -> None:
+    cost = summed([stage(0, 1.0), stage(1000, 2.0)], Recipe(3000, 1, None, None))
+    assert cost.hours == pytest.approx((1000 * 1 + 2000 * 2) / 3600)
+    assert cost.steps == 3000
+
+
+def test_steps_of_several_batches_take_as_long_as_those() -> None:
+    cost = summed([stage(0, 1.0)], Recipe(100, 4, None, None))
+    assert (cost.steps, cost.hours) == (100, pytest.approx(400 / 3600))
+
+
+def test_time_that_ends_a_run_is_its_cost_and_steps_are_what_fits() -> None:
+    cost = summed([stage(0, 0.5), stage(20, 1.0)], Recipe(-1, 1, None, 40.0))
+    assert cost.steps == 20 + 30
+    assert cost.hours == pytest.approx(40 / 3600)
+
+
+def test_validations_are_part_of_the_hours() -> None:
+    cost = summed([stage(0, 1.0)], Recipe(1000, 1, 100, None), Validation(5, 2.0))
+    assert cost.hours == pytest.approx((1000 + 10 * 5 * 2.0) / 3600)
+    assert cost.validation_hours == pytest.approx(100 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], Recipe(20000, 1, 500, None)),
+        (["trainer=quick"], Recipe(-1, 1, 200, 75.0)),
+        (["trainer.max_steps=-1", "trainer.max_time='00:01:00:30'"], Recipe(-1, 1, 500, 3630.0)),
+        (["trainer.max_steps=-1", "trainer.max_epochs=3"], Recipe(1500, 1, 500, None)),
+        (
+            ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.5"],
+            Recipe(20000, 2, 250, None),
+        ),
+    ],
+    ids=str,
+)
+def test_the_recipe_is_read_from_the_trainer(overrides: list[str], expected: Recipe) -> None:
+    assert recipe_of(compose("train", overrides)) == expected
+
+
+@pytest.mark.parametrize("family", ["residual_cnn", "gan"])
+def test_a_few_steps_are_measured_and_told(family, tmp_path, shared_data_dir, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
+    monkeypatch.chdir(tmp_path)
+    extra = ["family=gan", "discriminator@family.discriminator=patch_small"] if family == "gan" else []
+    assert main(["bench", *TINY, *extra, "output=cost.json"]) == 0
+    cost = json.loads((tmp_path / "cost.json").read_text())
+    (measured,) = cost["stages"]
+    assert len(measured["seconds"]) == 3
+    assert set(measured["shares"]) == set(PARTS)
+    assert sum(measured["shares"].values()) == pytest.approx(1)
+    assert min(measured["shares"].values()) > 0
+    assert measured["shares"]["network"] > measured["shares"]["data"]
+    assert cost["validation"]["photos"] == 1
+    assert cost["hours"] > 20000 * min(measured["seconds"]) / 3600
+    printed = capsys.readouterr().out
+    assert "20,000 steps" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cost.json"]
+
+
+def test_every_stage_of_the_patches_is_measured(tmp_path, shared_data_dir, monkeypatch, capsys) -> None:
+    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
+    stages = (
+        "data.stages=[{start_step:0,patch_size:16,batch_size:2},{start_step:10,patch_size:24,batch_size:1}]"
+    )
+    output = tmp_path / "cost.json"
+    assert main(["bench", *TINY, stages, "val_photos=0", f"output={output}"]) == 0
+    cost = json.loads(output.read_text())
+    assert [(s["patch_size"], s["batch_size"]) for s in cost["stages"]] == [(16, 2), (24, 1)]
+    assert cost["validation"] is None
+
+
+@pytest.mark.parametrize(
+    ("words", "mend"),
+    [
+        (["steps=1"], "steps is a number of 2 or more"),
+        (["warm_up=x"], "warm_up is a number of 1 or more"),
+        (["-m"], "bench --help"),
+        (["trainer.devices=2"], "trainer.devices=1"),
+        (["trainer.max_steps=-1"], "trainer.max_time"),
+        (["network.channel=3"], "network.channels"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_measured_is_said_with_the_mend(words: list[str], mend: str, capsys) -> None:
+    assert main(["bench", *words]) == 2
+    assert mend in capsys.readouterr().err
