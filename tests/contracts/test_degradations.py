@@ -17,11 +17,11 @@ SIZE = 48
 
 @pytest.fixture(scope="module")
 def photos() -> torch.Tensor:
-    """(4,3,48,48): a smooth ramp under a checkerboard, so that every frequency and colour is there."""
+    """(8,3,48,48): a smooth ramp under a checkerboard, so that every frequency and colour is there."""
     rows = torch.linspace(0, 1, SIZE)
     ramp = torch.stack([rows[:, None] * rows, rows[:, None].expand(SIZE, SIZE), 1 - rows.expand(SIZE, SIZE)])
     board = ((torch.arange(SIZE)[:, None] // 4 + torch.arange(SIZE) // 4) % 2).float()
-    return torch.stack([(ramp * (0.5 + 0.1 * i) + 0.2 * board).clamp(0, 1) for i in range(4)])
+    return torch.stack([(ramp * (0.5 + 0.05 * i) + 0.2 * board).clamp(0, 1) for i in range(8)])
 
 
 def generator(first: int, count: int) -> KeyedGenerator:
@@ -32,20 +32,20 @@ def generator(first: int, count: int) -> KeyedGenerator:
 def test_degradation_keeps_its_contract(path: Path, photos: torch.Tensor) -> None:
     degradation: Degradation = build(OmegaConf.load(path))
     before = photos.clone()
-    image, condition = degradation(photos, generator(0, 4))
+    image, condition = degradation(photos, generator(0, 8))
     side = SIZE // degradation.scale
-    assert image.shape == (4, 3, side, side)
+    assert image.shape == (8, 3, side, side)
     assert image.dtype == torch.float32
     assert torch.isfinite(image).all()
     assert torch.equal(photos, before), "the clean photos were changed in place"
     assert (condition is None) == (degradation.condition_channels == 0)
     if condition is not None:
-        assert condition.shape == (4, degradation.condition_channels, side, side)
+        assert condition.shape == (8, degradation.condition_channels, side, side)
 
-    again, _ = degradation(photos, generator(0, 4))
+    again, _ = degradation(photos, generator(0, 8))
     assert torch.equal(image, again), "the same keys gave another photo"
 
-    halves = [degradation(photos[i : i + 2], generator(i, 2)).image for i in (0, 2)]
+    halves = [degradation(photos[i : i + 4], generator(i, 4)).image for i in (0, 4)]
     torch.testing.assert_close(torch.cat(halves), image, atol=2e-5, rtol=0)
 
 
