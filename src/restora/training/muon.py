@@ -1,0 +1,142 @@
+"""Muon: steps of equal size in all directions of a weight matrix, for recipes that have minutes.
+
+K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse, J. Bernstein, "Muon: An optimizer for hidden
+layers in neural networks", 2024 (kellerjordan.github.io/posts/muon): the momentum of a matrix is replaced by
+its nearest semi-orthogonal matrix, found by five Newton-Schulz iterations. A convolution's kernel is the
+matrix of its output channels by everything else. What is not a matrix (biases, norms, depthwise kernels) is
+stepped by Adam (Kingma and Ba, ICLR 2015).
+
+torch.optim.Muon takes matrices only. Those of one shape are iterated together here, in one batched product.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+"""Jordan's: singular values come near 1 quickly and stay between 0.7 and 1.2."""
+_ITERATIONS = 5
+
+
+class Muon(Optimizer):
+    """Muon on matrices, Adam on the rest.
+
+    `lr` is the length of a matrix's step: its singular values change by about `lr`, times the root of
+    rows/columns where there are more rows. `rest_lr` and `betas` are Adam's, for the rest. Both rates are
+    scaled by one schedule. `weight_decay` times the rate is what a step takes off all weights (decoupled, as
+    in AdamW). A matrix has at least `smallest` rows and columns. Raises ValueError for rates below 0.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        *,
+        lr: float = 0.005,
+        momentum: float = 0.95,
+        rest_lr: float = 2.0e-3,
+        betas: tuple[float, float] = (0.9, 0.95),
+        weight_decay: float = 0.0,
+        eps: float = 1e-8,
+        smallest: int = 4,
+    ) -> None:
+        for name, value in (("lr", lr), ("rest_lr", rest_lr)):
+            if value < 0:
+                raise ValueError(f"optimizer.{name} is not below 0, got {value}")
+        if not 0 <= momentum < 1:
+            raise ValueError(f"optimizer.momentum is in [0, 1), got {momentum}")
+        given = list(params)
+        matrices = [p for p in given if _is_matrix(p, smallest)]
+        rest = [p for p in given if not _is_matrix(p, smallest)]
+        groups: list[dict[str, Any]] = []
+        if matrices:
+            groups.append({"params": matrices, "lr": lr, "kind": "matrix"})
+        if rest:
+            groups.append({"params": rest, "lr": rest_lr, "kind": "rest"})
+        defaults = {"momentum": momentum, "betas": tuple(betas), "weight_decay": weight_decay, "eps": eps}
+        super().__init__(groups, defaults)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        for group in self.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            if params:
+                if group["weight_decay"]:
+                    torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
+                (self._step_matrices if group["kind"] == "matrix" else self._step_rest)(params, group)
+        return loss
+
+    def _step_matrices(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [_grad(p) for p in params]
+        averages = [self._zeros(p, "momentum") for p in params]
+        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        directions = torch._foreach_lerp(gradients, averages, group["momentum"])  # Nesterov's
+        by_shape: dict[tuple[int, ...], list[int]] = {}
+        for index, p in enumerate(params):
+            by_shape.setdefault((*_matrix_shape(p), p.device.index or 0), []).append(index)
+        for (rows, columns, _), members in by_shape.items():
+            stack = torch.stack([directions[i].reshape(rows, columns) for i in members])  # (n,rows,columns)
+            steps = orthogonalise(stack)
+            size = -group["lr"] * max(1.0, rows / columns) ** 0.5
+            for step, index in zip(steps.unbind(), members, strict=True):
+                params[index].add_(step.view(params[index].shape), alpha=size)
+
+    def _step_rest(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        gradients = [_grad(p) for p in params]
+        first = [self._zeros(p, "exp_avg") for p in params]
+        second = [self._zeros(p, "exp_avg_sq") for p in params]
+        counts = [self._count(p) for p in params]
+        beta1, beta2 = group["betas"]
+        torch._foreach_lerp_(first, gradients, 1 - beta1)
+        torch._foreach_mul_(second, beta2)
+        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
+        roots = torch._foreach_sqrt(second)
+        torch._foreach_div_(roots, [(1 - beta2**count) ** 0.5 for count in counts])
+        torch._foreach_add_(roots, group["eps"])
+        torch._foreach_addcdiv_(params, first, roots, [-group["lr"] / (1 - beta1**count) for count in counts])
+
+    def _zeros(self, p: Tensor, name: str) -> Tensor:
+        state = self.state[p]
+        if name not in state:
+            state[name] = torch.zeros_like(p)
+        value: Tensor = state[name]
+        return value
+
+    def _count(self, p: Tensor) -> int:
+        state = self.state[p]
+        state["steps"] = int(state.get("steps", 0)) + 1
+        return int(state["steps"])
+
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """(n,rows,columns) -> same: U V' of each U S V', nearly; in float32, or bfloat16 on a GPU."""
+    x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
+    tall = x.shape[1] > x.shape[2]
+    if tall:
+        x = x.mT
+    x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
+    a, b, c = _COEFFICIENTS
+    for _ in range(_ITERATIONS):
+        gram = x @ x.mT
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.mT if tall else x).to(matrices.dtype)
+
+
+def _matrix_shape(p: Tensor) -> tuple[int, int]:
+    return p.shape[0], p.numel() // p.shape[0]
+
+
+def _is_matrix(p: Tensor, smallest: int) -> bool:
+    """Depthwise kernels, with one input channel each, are not."""
+    return p.ndim >= 2 and p.shape[1] > 1 and min(_matrix_shape(p)) >= smallest
+
+
+def _grad(p: Tensor) -> Tensor:
+    assert p.grad is not None
+    return p.grad
