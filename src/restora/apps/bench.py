@@ -195,11 +195,8 @@ def _show(cost: Cost) -> None:
     console.print(f"[bold]{cost.experiment}[/bold] on {cost.machine}", soft_wrap=True)
     console.print(table(cost))
     if cost.validation is not None:
-        console.print(
-            f"validation   {cost.validation.seconds_per_photo:.3g} s a photo, {cost.validation.photos} of them each time: "
-            f"{_duration(cost.validation_hours)} of the whole",
-            soft_wrap=True,
-        )
+        each = f"{cost.validation.photos} x {cost.validation.seconds_per_photo:.3g} s each time"
+        console.print(f"validation   {each}, {_duration(cost.validation_hours)} in all", soft_wrap=True)
     console.print(f"the recipe   {cost.steps:,} steps: {_duration(cost.hours)}", soft_wrap=True)
 
 
