@@ -11,21 +11,18 @@ third row shows it with freed memory kept too. Needs spandrel: `make bench` inst
 """
 
 import importlib
-import multiprocessing
-import time
 from argparse import Namespace
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from peers import PeerMissingError, peer
+from sides import Prepared, Side, in_turns
 from timing import (
     Row,
-    Times,
     comparison,
     console,
     machine,
@@ -33,11 +30,9 @@ from timing import (
     parser,
     ratio,
     save_rows,
-    synchronise,
 )
 from torch import Tensor, nn
 
-from restora.allocator import keep_freed_memory
 from restora.artifact.restorer import Restorer
 from restora.networks.base import Network
 
@@ -122,7 +117,9 @@ def main() -> None:
         try:
             with ExitStack() as stack:
                 sides = {
-                    side: stack.enter_context(Side(name, side, options.device))
+                    side: stack.enter_context(
+                        Side(prepare, name, side, options.device, kept=side != THEIRS, device=options.device)
+                    )
                     for side in (THEIRS, KEPT, OURS)
                 }
                 rows += measure(name, sides, options)
@@ -182,62 +179,14 @@ def _randomise(network: nn.Module) -> None:
             nn.init.uniform_(module.running_var, 0.8, 1.2)
 
 
-class Side:
-    """A process that holds one side's network and makes its calls when it is told to."""
-
-    def __init__(self, name: str, side: str, device: str) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=_serve, args=(theirs, name, side, device), daemon=True)
-        self.process.start()
-
-    def __enter__(self) -> "Side":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.process.kill()
-        self.process.join()
-
-    def prepare(self, part: str, threads: int) -> Tensor | None:
-        """Sets up a step or an inference; the latter's output."""
-        return self._ask((part, threads))
-
-    def call(self) -> tuple[float, float]:
-        """One call: wall-clock and processor seconds."""
-        seconds: tuple[float, float] = self._ask(None)
-        return seconds
-
-    def _ask(self, what: object) -> Any:
-        self.connection.send(what)
-        answer = self.connection.recv()
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-def _serve(connection: Connection, name: str, side: str, device: str) -> None:
-    if side != THEIRS:
-        keep_freed_memory()
-    call: Callable[[], object] = int
-    while True:
-        order = connection.recv()
-        try:
-            if order is None:
-                synchronise(device)
-                wall, processor = time.perf_counter(), time.process_time()
-                call()
-                synchronise(device)
-                connection.send((time.perf_counter() - wall, time.process_time() - processor))
-            else:
-                part, threads = order
-                torch.set_num_threads(threads)
-                ours, theirs = networks(CASES[name])
-                make = _step if part == "training step" else _inference
-                call = make(CASES[name], ours, None if side == OURS else theirs, device)
-                first = call()
-                connection.send(first.cpu().numpy() if isinstance(first, Tensor) else None)
-        except Exception as error:
-            connection.send(error)
+def prepare(name: str, side: str, device: str, part: str, threads: int) -> Prepared:
+    """A training step or an inference of one side; the latter's output is sent back."""
+    torch.set_num_threads(threads)
+    ours, theirs = networks(CASES[name])
+    make = _step if part == "training step" else _inference
+    call = make(CASES[name], ours, None if side == OURS else theirs, device)
+    first = call()
+    return call, first.cpu().numpy() if isinstance(first, Tensor) else None
 
 
 def measure(name: str, sides: dict[str, Side], options: Namespace) -> list[Row]:
@@ -248,12 +197,7 @@ def measure(name: str, sides: dict[str, Side], options: Namespace) -> list[Row]:
             if part.split()[-1] not in options.parts:
                 continue
             outputs = {side: process.prepare(part, threads) for side, process in sides.items()}
-            times = {side: Times() for side in sides}
-            for _ in range(options.rounds):
-                for side, process in sides.items():
-                    wall, processor = process.call()
-                    times[side].wall.append(wall)
-                    times[side].processor.append(processor)
+            times = in_turns(sides, options.rounds)
             size = f"{case.batch}x{case.patch}²" if part == "training step" else f"{case.side}²"
             title = f"{part}, {size}, {machine(options.device, threads)}"
             comparison(title, times, reference=THEIRS, against=OURS)

@@ -60,7 +60,7 @@ def parser() -> argparse.ArgumentParser:
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="side of a tile; less needs less memory, 0 is the whole photo (512)",
+        help="side of a tile; less needs less memory, 0 is the whole photo (1088)",
     )
     made.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (64)")
     made.add_argument(

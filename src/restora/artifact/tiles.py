@@ -29,11 +29,12 @@ class Span:
 
 
 def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
-    """Cover [0, length) with spans of at most `tile` pixels; neighbours share at least `overlap`.
+    """Cover [0, length) with the fewest spans of at most `tile` pixels, all of one size; neighbours share at
+    least `overlap`.
 
     `tile` is rounded up to `multiple`. Raises ValueError when it leaves no room beside the overlap.
     """
-    tile = math.ceil(tile / multiple) * multiple
+    tile = _rounded_up(tile, multiple)
     if length <= tile:
         return [Span(0, length, None, None)]
     stride = (tile - overlap) // multiple * multiple
@@ -42,11 +43,17 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
             f"a tile of {tile} pixels is too small for an overlap of {overlap} (the network works in "
             f"multiples of {multiple}): take a tile of {2 * overlap + multiple} or more, or a smaller overlap"
         )
-    last = math.ceil((length - tile) / multiple) * multiple
-    starts = [*range(0, last, stride), last]
-    stops = [min(start + tile, length) for start in starts]
+    count = math.ceil((length - tile) / stride) + 1
+    stride = min(stride, _rounded_up(math.ceil((length - overlap) / count), multiple))
+    size = _rounded_up(max(stride + overlap, length - (count - 1) * stride), multiple)
+    starts = [*range(0, (count - 1) * stride, stride), _rounded_up(length - size, multiple)]
+    stops = [min(start + size, length) for start in starts]
     centres = [(start + stop) / 2 for start, stop in zip(starts[1:], stops, strict=False)]
     return [Span(*bounds) for bounds in zip(starts, stops, [None, *centres], [*centres, None], strict=True)]
+
+
+def _rounded_up(length: int, multiple: int) -> int:
+    return math.ceil(length / multiple) * multiple
 
 
 def _rise(first: int, last: int, centre: float, width: float, scale: int) -> Tensor:

@@ -45,6 +45,17 @@ def test_neighbours_share_at_least_the_overlap():
         assert all(first.stop - second.start >= 24 for first, second in pairwise(made))
 
 
+@pytest.mark.parametrize("multiple", [1, 8, 13])
+def test_tiles_are_as_few_and_as_small_as_can_be(multiple):
+    for length in range(65, 400, 7):
+        made = spans(length, 64, 24, multiple)
+        sides = [span.stop - span.start for span in made]
+        assert max(sides) - min(sides) < multiple
+        assert sum(sides) < length + (len(made) - 1) * 24 + 2 * multiple * len(made)
+        tile = -(-64 // multiple) * multiple
+        assert tile + (len(made) - 2) * ((tile - 24) // multiple * multiple) < length
+
+
 @pytest.mark.parametrize(
     "network", [tiny_network(), strided(), strided(scale=2)], ids=["dncnn", "strided", "x2"]
 )
