@@ -13,7 +13,7 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test lint clean
+.PHONY: help setup run test bench lint clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -41,6 +41,14 @@ $(VENV)/.peers: tests/peers.txt $(VENV)/.ready
 
 test: setup $(VENV)/.peers ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+$(VENV)/.peers-bench: benchmarks/peers.txt $(VENV)/.ready
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --upgrade --target $(VENV)/peers-bench --requirement benchmarks/peers.txt
+	@touch $@
+
+bench: setup ## every figure about speed, beside other people's code, as one table (BENCH=--quick: a first impression)
+	@$(MAKE) --no-print-directory --keep-going $(VENV)/.peers $(VENV)/.peers-bench || echo "Not all peers could be installed: their rows will say so"
+	$(BIN)/python benchmarks $(BENCH)
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

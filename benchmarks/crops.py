@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from timing import Row, machine, parser, print_table, save_rows
 from torch.utils.data import default_collate
 
 from restora.data.crops import CropBatches
@@ -43,7 +44,7 @@ def main() -> None:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        photos = list_photos(options.folder) if options.folder else _mosaics(folder / "photos")
+        photos = list_photos(options.folder) if options.folder else mosaics(folder / "photos")
         ways = {
             "decode PNG, OpenCV": _decoding(photos, options, lambda path: cv2.imread(str(path))),
             "decode PNG, Pillow": _decoding(photos, options, _pillow),
@@ -56,24 +57,44 @@ def main() -> None:
         }
         rates = _measure(ways, options)
     store = rates["packed store"]
-    print(f"crops of {options.patch}x{options.patch} per second, batches of {options.batch}, one process")
-    for way, rate in rates.items():
-        print(f"{way:26} {rate:9.1f}   store is x{store / rate:.0f}")
+    title = f"crops of {options.patch}x{options.patch} per second, batches of {options.batch}, {machine()}"
+    rows = []
+    for way, taken in rates.items():
+        low, _, high = statistics.quantiles(taken, n=4, method="inclusive")
+        cells = [
+            f"{statistics.median(taken):,.1f}",
+            f"{low:,.1f}-{high:,.1f}",
+            f"{_faster(store, taken):,.0f}",
+        ]
+        rows.append([way, *cells])
+    print_table(title, ["", "crops/s", "quartiles", "store is x"], rows)
+    made = [
+        Row(f"crops: store against {way}", f"{_faster(store, rates[way]):,.0f} x", f">= {target} x", met)
+        for way, target in (("decode PNG, OpenCV", 600), ("sub-images of 480", 80))
+        for met in [_faster(store, rates[way]) >= target]
+    ]
+    save_rows(made, options.rows)
+
+
+def _faster(store: list[float], other: list[float]) -> float:
+    """The median over rounds of the ratio within a round."""
+    return statistics.median(a / b for a, b in zip(store, other, strict=True))
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--patch", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--seconds", type=float, default=2.0)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--folder", type=Path)
-    return parser.parse_args()
+    made = parser(__doc__)
+    made.add_argument("--patch", type=int, default=256)
+    made.add_argument("--batch", type=int, default=16)
+    made.add_argument("--seconds", type=float, default=2.0)
+    made.add_argument("--rounds", type=int, default=5)
+    made.add_argument("--folder", type=Path)
+    options = made.parse_args()
+    if options.quick:
+        options.rounds, options.seconds = 3, 1.0
+    return options
 
 
-def _mosaics(folder: Path) -> list[Path]:
+def mosaics(folder: Path) -> list[Path]:
     """PNG files of DIV2K's size, made of natural photos side by side."""
     folder.mkdir()
     source = SamplePhotos()
@@ -161,8 +182,8 @@ def _stored(
         number += 1
 
 
-def _measure(ways: dict[str, Iterator[torch.Tensor]], options: argparse.Namespace) -> dict[str, float]:
-    """Crops per second: the median over rounds, each of which gives every way the same time."""
+def _measure(ways: dict[str, Iterator[torch.Tensor]], options: argparse.Namespace) -> dict[str, list[float]]:
+    """Crops per second in every round, each of which gives every way the same time."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for batches in ways.values():
         next(batches)
@@ -172,7 +193,7 @@ def _measure(ways: dict[str, Iterator[torch.Tensor]], options: argparse.Namespac
             while time.perf_counter() - started < options.seconds:
                 crops += next(batches).shape[0]
             rates[name].append(crops / (time.perf_counter() - started))
-    return {name: statistics.median(values) for name, values in rates.items()}
+    return rates
 
 
 if __name__ == "__main__":
