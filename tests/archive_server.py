@@ -5,6 +5,7 @@ goes well.
 """
 
 import io
+import tarfile
 import threading
 import time
 import zipfile
@@ -122,4 +123,15 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
         for name, body in members.items():
             archive.writestr(name, body)
+    return buffer.getvalue()
+
+
+def tarred(members: Mapping[str, bytes]) -> bytes:
+    """A tar file that holds `members` as they are."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, body in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(body)
+            archive.addfile(info, io.BytesIO(body))
     return buffer.getvalue()

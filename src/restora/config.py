@@ -150,12 +150,17 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
 def _no_such_option(wanted: str) -> str:
     """`wanted` is a path such as network/dncn or experiments/denoise/dncn."""
     group, _, wrong = wanted.partition("/")
-    roots = [root / group for root in (config_root() / "conf", config_root()) if (root / group).is_dir()]
-    choices = sorted(
-        str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml")
-    )
+    choices = options(group)
     if not choices:
         return f"there is no configuration {wanted!r}"
     near = difflib.get_close_matches(wrong, choices, n=3)
     hint = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
     return f"there is no {group}={wrong}.{hint}\nThere are: {', '.join(choices)}"
+
+
+def options(group: str) -> list[str]:
+    """The names of a config group, such as `network` or `benchmark/testset`."""
+    roots = [root / group for root in (config_root() / "conf", config_root()) if (root / group).is_dir()]
+    return sorted(
+        str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml")
+    )

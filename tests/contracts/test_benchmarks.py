@@ -15,7 +15,7 @@ from restora.config import compose
 from restora.data.div2k import _photo_archive
 from restora.evaluation.benchmarks.base import Benchmark, Intake
 from restora.evaluation.building import build
-from restora.evaluation.testsets import TestSet
+from restora.evaluation.testsets import TestSet, archive_name
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
 BENCHMARKS = sorted(path.stem for path in CONF.glob("*.yaml"))
@@ -83,8 +83,23 @@ def test_test_sets_are_named_and_say_where_they_are(name: str) -> None:
     prepared = name == "div2k_valid"
     assert testset.root == f"here/{'DIV2K' if prepared else 'testsets'}/{testset.name}"
     assert testset.images
-    assert testset.source
-    assert ("restora prepare data=div2k" if prepared else "https://") in testset.source
+    if prepared:
+        assert "restora prepare data=div2k" in str(testset.source)
+    else:
+        assert testset.name.lower() == name, "`restora prepare testsets=` knows the name of the file"
+        assert str(testset.archive).startswith("https://")
+        assert testset.folder
+        assert testset.source is None, "archive and folder say it"
+
+
+def test_every_archive_has_a_file_name_of_its_own() -> None:
+    archives = set()
+    for name in TESTSETS:
+        node = OmegaConf.load(CONF / "testset" / f"{name}.yaml")
+        if "archive" in node:
+            archives.add((node.archive, archive_name(archive=node.archive, folder=node.folder)))
+    assert {name for _, name in archives} == {"DnCNN-master.zip", "FFDNet-master.zip", "benchmark.tar"}
+    assert len(archives) == 3
 
 
 def test_div2ks_validation_photos_are_where_prepare_puts_them() -> None:

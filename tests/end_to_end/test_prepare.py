@@ -1,4 +1,5 @@
-"""`restora prepare` against a web server of our own: DIV2K in small, with broken connections and archives."""
+"""`restora prepare` against a web server of our own: DIV2K and test sets in small, with broken
+connections and archives."""
 
 import io
 import subprocess
@@ -8,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from archive_server import ArchiveServer, Plan, zipped
+from archive_server import ArchiveServer, Plan, tarred, zipped
 from PIL import Image
 
 from restora.cli import main
+from restora.config import options
 from restora.data.photos import read_photo
 from restora.data.store import PhotoStore
 
@@ -179,7 +181,13 @@ def test_a_folder_with_a_broken_photo(tmp_path: Path, caplog: pytest.LogCaptureF
         (["data=div2k", "bicubic"], "say which of bicubic_x2"),
         (["data=div2k_lr", "data.source.scale=5"], "set data.source.scale to 2 or 3 or 4 or 8"),
         (["data=div2k", "data.source.ulr=x"], "Did you mean data.source.url"),
-        (["keep_archives=true"], "You must specify 'data'"),
+        (["keep_archives=true"], "Set data=NAME, such as div2k, or testsets=NAME"),
+        (["set12", "testsets=bsd68"], "only DIV2K has tracks (data=div2k); testsets=a,b has commas"),
+        (["testsets=bsd6"], "there is no test set bsd6. Did you mean bsd68"),
+        (["testset=bsd68"], "Did you mean testsets"),
+        (["testsets=div2k_valid"], "DIV2K_valid_HR is fetched by `restora prepare data=div2k`"),
+        (["testsets=set5,bsd68", "archive=http://127.0.0.1:9/x.tar"], "ask for set5 and bsd68 apart"),
+        (["testsets=set5", "archive=nowhere"], "nowhere is not a URL: check archive"),
     ],
 )
 def test_mistakes_are_explained(
@@ -193,3 +201,57 @@ def test_training_on_data_that_are_not_there(tmp_path: Path, capsys: pytest.Capt
     assert main(["train", "data=div2k", f"data_dir={tmp_path}", f"output_dir={tmp_path}/out"]) == 2
     assert "run `restora prepare data=div2k`" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_test_sets_from_the_web_to_evaluate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What the evaluation asks for is what the command brings; the archive is fetched once for both sets."""
+    evaluate = [
+        "evaluate",
+        "classical=bicubic",
+        "benchmark=set5_x2",
+        f"data_dir={tmp_path}",
+        f"output={tmp_path}/out",
+    ]
+    assert main(evaluate) == 2
+    assert "`restora prepare testsets=set5`" in capsys.readouterr().err
+    members = {f"benchmark/Set5/HR/{number}.png": png(number, 32) for number in range(5)}
+    members |= {f"benchmark/Set14/HR/{number}.png": png(number, 32) for number in range(14)}
+    members |= {f"benchmark/Set5/LR_bicubic/X2/{number}x2.png": png(number, 16) for number in range(5)}
+    prepare = ["prepare", "testsets=Set5,set14", f"data_dir={tmp_path}"]
+    with ArchiveServer({"benchmark.tar": tarred(members)}) as server:
+        server.plans = [Plan(cut=20_000)]
+        prepare.append(f"archive={server.url}/benchmark.tar")
+        assert main(prepare) == 0
+        assert [request.range for request in server.requests] == [None, "bytes=20000-"]
+        assert len(list((tmp_path / "testsets" / "Set14").iterdir())) == 14
+        caplog.set_level("INFO")
+        assert main(prepare) == 0
+        assert len(server.requests) == 2, "what was there was fetched again"
+    assert f"Set5 is already there: 5 photos in {tmp_path}/testsets/Set5" in caplog.messages
+    assert main(evaluate) == 0
+
+
+def test_all_test_sets(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Sets that are there are left alone; the one that comes with DIV2K is named."""
+    counts = {"BSD68": 68, "Set12": 12, "Classic5": 5, "LIVE1": 29, "CBSD68": 68, "Kodak24": 24}
+    counts |= {"McMaster": 18, "Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100}
+    photo = png(1, 8)
+    for name, count in counts.items():
+        (tmp_path / "testsets" / name).mkdir(parents=True)
+        for number in range(count):
+            (tmp_path / "testsets" / name / f"{number}.png").write_bytes(photo)
+    caplog.set_level("INFO")
+    assert main(["prepare", "testsets=all", f"data_dir={tmp_path}"]) == 0
+    there = [message.partition(" is already there")[0] for message in caplog.messages if "already" in message]
+    assert sorted(there) == sorted(counts)
+    assert "DIV2K_valid_HR is fetched by `restora prepare data=div2k`" in caplog.messages
+
+
+def test_the_help_names_every_test_set(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["prepare", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "restora prepare testsets=bsd68,set12" in said
+    assert "restora prepare testsets=all" in said
+    assert {name for name in options("benchmark/testset") if name not in said.split()} == {"folder"}

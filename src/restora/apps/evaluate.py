@@ -29,7 +29,8 @@ summary.json and per_image.csv are written to output=DIR.
 benchmarks  denoise (benchmark.sigma), super_resolution (benchmark.scale),
             jpeg (benchmark.quality), deblur, inpaint, degraded, paired: with
             benchmark.root=FOLDER or benchmark/testset=NAME, and
-            benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4, live1_q10
+            benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4, live1_q10;
+            restora prepare testsets=NAME,... downloads their photos
 options     self_ensemble, local_converter, tile, per_channel, precision=bf16,
             processes, metrics=psnr,ssim,ms_ssim, images=true,
             training_photos=FOLDER (near-duplicates of the test photos);

@@ -1,5 +1,7 @@
-"""`restora prepare`: a data set downloaded, verified and packed, so that training starts at once."""
+"""`restora prepare`: a data set downloaded, verified and packed, so that training starts at once; and test
+sets."""
 
+import difflib
 import logging
 from typing import TYPE_CHECKING
 
@@ -8,17 +10,26 @@ if TYPE_CHECKING:
 
     from restora.data.module import PhotoData
 
-HELP = """usage: restora prepare data=NAME [TRACK ...] [KEY=VALUE ...]
+HELP = """usage: restora prepare [data=NAME [TRACK ...]] [testsets=NAME,...] [KEY=VALUE ...]
 
   restora prepare data=div2k                          the photos of DIV2K (4.0 GB)
   restora prepare data=div2k bicubic_x4 mild          and low-resolution tracks of it
   restora prepare data=div2k_lr data.source.scale=2   pairs of the bicubic track, packed to train on
   restora prepare data=folder data.source.root=PATH   your own photos
   restora prepare data=paired_folder data.source.root=PATH   your own pairs
+  restora prepare testsets=bsd68,set12                test sets, for restora evaluate
+  restora prepare testsets=all                        every test set that can be downloaded
 
 A download that was broken off goes on where it stopped. data_dir=PATH (or RESTORA_DATA) is where all is kept.
 tracks: bicubic_x2 bicubic_x3 bicubic_x4 bicubic_x8 unknown_x2 unknown_x3 unknown_x4 mild difficult wild
+test sets, an archive a line (archive=URL is another address of it):
+  bsd68 classic5 live1 set12
+  cbsd68 kodak24 mcmaster
+  bsd100 set14 set5 urban100
+  div2k_valid comes with data=div2k
 """
+_TESTSETS = "benchmark/testset"
+log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
@@ -26,19 +37,62 @@ def main(argv: list[str]) -> int:
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
         return 0 if argv else 2
-    from restora.config import compose
+    from restora.config import ConfigError, compose
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     tracks = [word for word in argv if "=" not in word]
-    overrides = [word for word in argv if "=" in word]
+    overrides = [_as_list(word) for word in argv if "=" in word]
     if tracks:
         overrides.append(f"tracks=[{','.join(tracks)}]")
     config = compose("prepare", overrides)
-    data = _made(config.data)
-    data.source.obtain(tracks=list(config.tracks), keep_archives=config.keep_archives)
-    data.prepare_data()
-    _show(data)
+    if "data" not in config and not config.testsets:
+        raise ConfigError("prepare what? Set data=NAME, such as div2k, or testsets=NAME,…, such as bsd68")
+    if "data" not in config and config.tracks:
+        raise ConfigError(f"{' '.join(tracks)}: only DIV2K has tracks (data=div2k); testsets=a,b has commas")
+    if config.testsets:
+        _prepare_testsets(config, overrides)
+    if "data" in config:
+        data = _made(config.data)
+        data.source.obtain(tracks=list(config.tracks), keep_archives=config.keep_archives)
+        data.prepare_data()
+        _show(data)
     return 0
+
+
+def _as_list(word: str) -> str:
+    """`testsets=a,b` as Hydra's grammar has lists."""
+    key, _, value = word.partition("=")
+    return f"{key}=[{value}]" if key == "testsets" and not value.startswith("[") else word
+
+
+def _prepare_testsets(config: "DictConfig", overrides: list[str]) -> None:
+    from restora.config import build, compose
+    from restora.evaluation.testsets import obtain_testsets
+
+    names = _known_testsets([str(name) for name in config.testsets])
+    nodes = compose("prepare", [*overrides, *(f"+{_TESTSETS}@nodes.{name}={name}" for name in names)]).nodes
+    testsets = [build(nodes[name]) for name in names]
+    if "all" in config.testsets:
+        for testset in testsets:
+            if testset.archive is None:
+                log.info("%s is %s", testset.name, testset.source)
+        testsets = [testset for testset in testsets if testset.archive is not None]
+    obtain_testsets(testsets, url=config.archive, keep_archives=config.keep_archives)
+
+
+def _known_testsets(wanted: list[str]) -> list[str]:
+    """The names in lower case, each once, or all. Raises `ConfigError` with near matches for others."""
+    from restora.config import ConfigError, options
+
+    known = [name for name in options(_TESTSETS) if name != "folder"]
+    if "all" in wanted:
+        return known
+    for name in wanted:
+        if name.lower() not in known:
+            near = difflib.get_close_matches(name.lower(), known, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else ""
+            raise ConfigError(f"there is no test set {name}.{hint}\nThere are: {', '.join(known)}, all")
+    return list(dict.fromkeys(name.lower() for name in wanted))
 
 
 def _made(node: "DictConfig") -> "PhotoData":

@@ -12,7 +12,8 @@ reported: the first `val_photos` of them are `val`, the rest `test`.
 from collections.abc import Sequence
 from pathlib import Path
 
-from restora.data.download import Archive, obtain
+from restora.data.archives import Archive
+from restora.data.download import obtain
 from restora.data.errors import DataError
 from restora.data.locking import sole_process
 from restora.data.packing import PhotoFile
@@ -132,7 +133,8 @@ class Div2k(Source):
             archives += [_track_archive(half, track, scale, verify=self.verify) for half in _HALVES]
         with sole_process(self.root / ".download.lock", doing=f"downloading into {self.root}"):
             for archive in archives:
-                obtain(archive, url=self.url, root=self.root, keep=keep_archives)
+                url = f"{self.url.rstrip('/')}/{archive.name}"
+                obtain(archive, url=url, root=self.root, keep=keep_archives)
         self.check()
 
 

@@ -1,32 +1,29 @@
-"""Large archives from the web onto the disk: resumed, verified, unpacked whole or not at all.
+"""Large archives from the web onto the disk: resumed, verified, and their photos unpacked.
 
 Enters: a URL and what is known of the file. Leaves: the file, or a folder of photos. A download that breaks
 off goes on where it stopped, also in a later command: the bytes so far lie in `NAME.part`, and
 `NAME.part.version` holds the server's mark of the version that they belong to (sent as If-Range, so a file
 that has changed on the server starts over). What is known of the file (size, SHA-256) is checked before it
-gets its name; unpacking checks the CRC of every photo. A damaged file is removed and fetched once more, then
-given up.
+gets its name. A file that is damaged, or not what it should be when it is unpacked, is removed and fetched
+once more, then given up.
 """
 
 import hashlib
 import http.client
 import logging
 import os
-import shutil
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from rich.filesize import decimal
 
+from restora.data.archives import Archive, CorruptArchive, check_disk, unpack
 from restora.data.errors import DataError
 from restora.data.packing import sync_folder
-from restora.data.photos import is_photo
 from restora.data.progress import progress
 
 log = logging.getLogger(__name__)
@@ -37,22 +34,6 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 class Interrupted(Exception):
     """A connection that broke off or was not to be had; more may come of another try."""
-
-
-class CorruptArchive(DataError):
-    """A file that is not what it should be."""
-
-
-@dataclass(frozen=True)
-class Archive:
-    """One zip file of photos: the `folder` (below the data set's) that they are put into, and the size in
-    bytes and SHA-256 of the file, where they are known.
-    """
-
-    name: str
-    folder: str
-    size: int | None = None
-    sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -71,7 +52,8 @@ def obtain(
 ) -> Path:
     """The folder `root/archive.folder` with the archive's photos, downloaded unless it is there.
 
-    `url` is that of the folder on the server. Raises `DataError`. `keep` leaves the zip file in `root`.
+    The downloaded file is `root/archive.name`: one that is there already is taken, and `keep` leaves it
+    there. Raises `DataError`.
     """
     folder, target = root / archive.folder, root / archive.name
     if folder.is_dir():
@@ -80,7 +62,7 @@ def obtain(
     for last in (False, True):
         try:
             if not target.exists():
-                fetch(archive, url=f"{url.rstrip('/')}/{archive.name}", target=target, patience=patience)
+                fetch(archive, url=url, target=target, patience=patience)
             unpack(archive, target, folder)
             break
         except CorruptArchive as error:
@@ -109,7 +91,7 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
     while True:
         before = _length(part)
         try:
-            _transfer(url, part, archive.size, patience.timeout)
+            _transfer(url, part, archive, patience.timeout)
             break
         except Interrupted as cut:
             failures = 1 if _length(part) > before else failures + 1
@@ -131,23 +113,23 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
     sync_folder(target.parent)
 
 
-def _transfer(url: str, part: Path, known_size: int | None, timeout: float) -> None:
+def _transfer(url: str, part: Path, archive: Archive, timeout: float) -> None:
     """One connection: appends to `part` what the server gives. Raises `Interrupted` if it is not all."""
-    response = _open(url, part, timeout)
+    response = _open(url, part, archive.url_key, timeout)
     if response is None:
         return
     with response:
         start, total = _start_and_total(response, part)
-        if known_size is not None and total is not None and total != known_size:
+        if archive.size is not None and total is not None and total != archive.size:
             raise DataError(
-                f"{url} has {total} bytes, the known file has {known_size}: it is another file (check "
-                "data.source.url); data.source.verify=false takes it as it is"
+                f"{url} has {total} bytes, the known file has {archive.size}: it is another file (check "
+                f"{archive.url_key}); data.source.verify=false takes it as it is"
             )
-        _check_disk(part.parent, (total or 0) - start)
+        check_disk(part.parent, (total or 0) - start)
         part.touch()
         os.truncate(part, start)
         _version_file(part).write_text(_version(response))
-        label = f"downloading {Path(url).name}"
+        label = f"downloading {archive.name}"
         with part.open("ab") as handle, progress(label, total or 0, done=start, in_bytes=True) as advance:
             for chunk in _chunks(response):
                 handle.write(chunk)
@@ -156,9 +138,9 @@ def _transfer(url: str, part: Path, known_size: int | None, timeout: float) -> N
         raise Interrupted(f"the connection ended after {decimal(_length(part))} of {decimal(total)}")
 
 
-def _open(url: str, part: Path, timeout: float) -> http.client.HTTPResponse | None:
+def _open(url: str, part: Path, url_key: str, timeout: float) -> http.client.HTTPResponse | None:
     """Asks for what `part` does not have yet; None if that is nothing. Raises `Interrupted`, or `DataError`
-    for a final refusal.
+    for a final refusal, which names the key that sets the URL.
     """
     headers = {"User-Agent": "restora", "Accept-Encoding": "identity"}
     done, version = _length(part), _version_file(part)
@@ -175,9 +157,9 @@ def _open(url: str, part: Path, timeout: float) -> http.client.HTTPResponse | No
             raise Interrupted("the server has fewer bytes than are here: starting over") from error
         if error.code in _PASSING:
             raise Interrupted(f"the server says {error.code} {error.reason}") from error
-        raise DataError(f"{url}: {error.code} {error.reason}: check data.source.url") from error
+        raise DataError(f"{url}: {error.code} {error.reason}: check {url_key}") from error
     except ValueError as error:
-        raise DataError(f"{url} is not a URL: check data.source.url") from error
+        raise DataError(f"{url} is not a URL: check {url_key}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise Interrupted(f"no connection ({reason})") from error
@@ -241,58 +223,4 @@ def _verify(path: Path, archive: Archive) -> None:
     if digest.hexdigest() != archive.sha256:
         raise CorruptArchive(
             f"{archive.name} is damaged: its SHA-256 is {digest.hexdigest()}, expected {archive.sha256}"
-        )
-
-
-# --- the archive ----------------------------------------------------------------------------------------
-
-
-def unpack(archive: Archive, path: Path, folder: Path) -> None:
-    """Puts the photos of a zip file into `folder`, which appears when it is whole.
-
-    Only photos are taken, and only by the last part of their names: whatever paths an archive holds, nothing
-    is written anywhere else. Raises `CorruptArchive`.
-    """
-    draft = folder.with_name(f".{folder.name}.draft")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    try:
-        with zipfile.ZipFile(path) as opened:
-            members = _photos(opened, archive)
-            _check_disk(draft, sum(member.file_size for member in members))
-            with progress(f"unpacking {archive.name}", len(members)) as advance:
-                for member in members:
-                    target = draft / PurePosixPath(member.filename).name
-                    with opened.open(member) as source, target.open("xb") as out:
-                        shutil.copyfileobj(source, out, _CHUNK)
-                    advance(1)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        shutil.rmtree(draft)
-        raise CorruptArchive(f"{archive.name} is damaged: {error}") from error
-    os.sync()
-    draft.rename(folder)
-    sync_folder(folder.parent)
-
-
-def _photos(opened: zipfile.ZipFile, archive: Archive) -> list[zipfile.ZipInfo]:
-    """The photos of an archive, each under a name of its own."""
-    members = {}
-    for member in opened.infolist():
-        name = PurePosixPath(member.filename)
-        if member.is_dir() or not is_photo(name.name) or "__MACOSX" in name.parts:
-            continue
-        if name.name in members:
-            raise CorruptArchive(f"{archive.name} holds two photos {name.name}")
-        members[name.name] = member
-    if not members:
-        raise CorruptArchive(f"{archive.name} holds no photos")
-    return list(members.values())
-
-
-def _check_disk(folder: Path, needed: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise DataError(
-            f"{decimal(needed)} are needed in {folder}, {decimal(free)} are left: make room, or set "
-            "data_dir (RESTORA_DATA) to another disk"
         )

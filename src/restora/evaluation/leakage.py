@@ -111,9 +111,10 @@ def find_leaks(
 
 
 def known_testsets(folder: str | Path) -> dict[str, list[Path]]:
-    """The photo files of the test sets at hand, by name: the sub-folders of `folder`."""
+    """The photo files of the test sets at hand, by name: the sub-folders of `folder`, less hidden ones."""
     root = Path(folder).expanduser()
-    folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
+    found = root.iterdir() if root.is_dir() else ()
+    folders = sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
     return {folder.name: list_photos(folder) for folder in folders}
 
 

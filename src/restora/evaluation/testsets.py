@@ -1,22 +1,41 @@
 """The photos that a benchmark scores, in a fixed order, and where to get the field's sets of them."""
 
+import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from restora.data.archives import Archive
+from restora.data.download import obtain
+from restora.data.errors import DataError
+from restora.data.locking import sole_process
 from restora.data.photos import list_photos
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """A named set of test photos: its usual folder, how many there are, and where they come from."""
+    """A named set of test photos: its usual folder, how many there are, and where they come from: the address
+    of an `archive` and the `folder` in it, or what `source` says.
+    """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     name: str
     root: str | None = None
     images: int | None = None
+    archive: str | None = None
+    folder: str | None = None
     source: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.archive is not None and None in (self.root, self.images, self.folder):
+            raise ValueError(
+                f"{self.name}: archive={self.archive} needs root (where the photos go), images (how many "
+                "there are) and folder (where they are in the archive) besides"
+            )
 
 
 def find_photos(root: str, testset: TestSet | None = None) -> list[Path]:
@@ -44,11 +63,74 @@ def photo_names(photos: list[Path]) -> list[str]:
     return [path.stem if stems[path.stem] == 1 else path.name for path in photos]
 
 
+def obtain_testsets(
+    testsets: Sequence[TestSet], *, url: str | None = None, keep_archives: bool = False
+) -> None:
+    """Downloads the archives of those sets that are not there, each archive once, and unpacks them.
+
+    `url` is another address of the one archive that holds them. Raises `DataError`, before anything is
+    downloaded where a folder holds another number of photos.
+    """
+    missing = [testset for testset in testsets if not _is_there(testset)]
+    archives: dict[str | None, list[TestSet]] = {}
+    for testset in missing:
+        archives.setdefault(testset.archive, []).append(testset)
+    if url is not None and len(archives) > 1:
+        groups = " and ".join(",".join(each.name.lower() for each in group) for group in archives.values())
+        raise DataError(f"archive={url} is one archive, these are in {len(archives)}: ask for {groups} apart")
+    for address, group in archives.items():
+        _obtain_group(group, url=url or str(address), keep=keep_archives)
+
+
+def _is_there(testset: TestSet) -> bool:
+    """Raises `DataError` for a set that cannot be downloaded, or a folder that is not the set."""
+    if testset.root is None or testset.archive is None:
+        raise DataError(f"{testset.name} is {testset.source or 'not a set that can be downloaded'}")
+    folder = Path(testset.root).expanduser()
+    if not folder.is_dir():
+        return False
+    found = len(list_photos(folder))
+    if found != testset.images:
+        raise DataError(
+            f"{folder} holds {found} photos, {testset.name} has {testset.images}: move the folder away, and "
+            "the same command fetches the set"
+        )
+    log.info("%s is already there: %d photos in %s", testset.name, found, folder)
+    return True
+
+
+def _obtain_group(group: Sequence[TestSet], *, url: str, keep: bool) -> None:
+    """The sets of one archive.
+
+    No checksum of these archives is published (GitHub makes its zip files anew), so none is compared: a set
+    counts as fetched when its number of photos is right and every one of them decodes.
+    """
+    places = [Path(str(testset.root)).expanduser() for testset in group]
+    name = archive_name(archive=str(group[0].archive), folder=str(group[0].folder))
+    with sole_process(places[0].parent / ".download.lock", doing=f"downloading into {places[0].parent}"):
+        for testset, place in zip(group, places, strict=True):
+            archive = Archive(
+                name, place.name, inside=testset.folder, photos=testset.images, url_key="archive"
+            )
+            obtain(archive, url=url, root=place.parent, keep=True)
+            log.info("%s: %d photos in %s", testset.name, testset.images, place)
+        if not keep:
+            (places[0].parent / name).unlink(missing_ok=True)
+
+
+def archive_name(*, archive: str, folder: str) -> str:
+    """The file that an archive is kept in, named by its top folder: GitHub calls them all master.zip."""
+    return PurePosixPath(folder).parts[0] + PurePosixPath(archive).suffix
+
+
 def _how_to_get(testset: TestSet | None) -> str:
-    if testset is None or testset.source is None:
+    if testset is None or (testset.archive is None and testset.source is None):
         return "Set benchmark.root to a folder of photos."
     count = "" if testset.images is None else f" ({testset.images} photos)"
+    get = testset.source
+    if testset.archive is not None:
+        get = f"fetched by `restora prepare testsets={testset.name.lower()}` into {testset.root}"
     return (
-        f"{testset.name}{count} is {testset.source} It belongs into that folder; or set "
-        "benchmark.root=FOLDER to where it is, or data_dir (RESTORA_DATA) to the folder that holds testsets/."
+        f"{testset.name}{count} is {get}; or set benchmark.root=FOLDER to where it is, or data_dir "
+        "(RESTORA_DATA; the same for both commands) to the folder that holds testsets/."
     )

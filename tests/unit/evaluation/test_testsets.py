@@ -1,13 +1,40 @@
-"""Finding test photos, and saying how to get them where they are missing."""
+"""Finding test photos, saying how to get them where they are missing, and getting them."""
 
+import io
 from pathlib import Path
 
 import pytest
+from archive_server import ArchiveServer, Plan, zipped
 from PIL import Image
 
-from restora.evaluation.testsets import TestSet, find_photos, photo_names
+from restora.data.archives import CorruptArchive
+from restora.data.errors import DataError
+from restora.evaluation.testsets import TestSet, find_photos, obtain_testsets, photo_names
 
-SET5 = TestSet(name="Set5", root="somewhere", images=5, source="at https://example.org/set5.zip.")
+
+@pytest.fixture
+def server():
+    photos = {f"top-master/sets/{name}/{n}.png": png(n) for name, c in (("A", 3), ("b", 2)) for n in range(c)}
+    with ArchiveServer({"master.zip": zipped({"top-master/": b"", **photos})}) as server:
+        yield server
+
+
+def png(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("L", (8, 8), shade).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def a_set(
+    data_dir: Path, name: str, images: int, url: str = "http://127.0.0.1:9", folder: str = "A"
+) -> TestSet:
+    return TestSet(
+        name=name,
+        root=str(data_dir / "testsets" / name),
+        images=images,
+        archive=f"{url}/master.zip",
+        folder=f"top-master/sets/{folder}",
+    )
 
 
 def photo(path: Path) -> Path:
@@ -36,11 +63,64 @@ def test_several_subfolders_must_be_chosen_from(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("exists", [False, True])
-def test_a_missing_set_says_where_to_get_it(exists: bool, tmp_path: Path) -> None:
-    root = tmp_path if exists else tmp_path / "Set5"
-    with pytest.raises(ValueError, match=r"https://example.org/set5.zip.*benchmark.root"):
-        find_photos(str(root), SET5)
+def test_a_missing_set_says_how_to_get_it(exists: bool, tmp_path: Path) -> None:
+    root = tmp_path if exists else tmp_path / "Set12"
+    with pytest.raises(ValueError, match=r"12 photos.*`restora prepare testsets=set12`.*benchmark\.root"):
+        find_photos(str(root), a_set(tmp_path, "Set12", 12))
+    with pytest.raises(ValueError, match=r"Own is at home; or set benchmark\.root"):
+        find_photos(str(root), TestSet(name="Own", source="at home"))
 
 
 def test_names_keep_the_suffix_only_where_they_must() -> None:
     assert photo_names([Path("x/a.png"), Path("x/b.png"), Path("x/b.jpg")]) == ["a", "b.png", "b.jpg"]
+
+
+def test_sets_of_one_archive_are_fetched_together(server: ArchiveServer, tmp_path: Path) -> None:
+    sets = [a_set(tmp_path, "A", 3, server.url), a_set(tmp_path, "B", 2, server.url, "b")]
+    server.plans = [Plan(cut=200)]
+    obtain_testsets(sets)
+    assert [request.range for request in server.requests] == [None, "bytes=200-"]
+    assert [path.name for path in find_photos(str(sets[0].root), sets[0])] == ["0.png", "1.png", "2.png"]
+    assert (tmp_path / "testsets" / "B" / "1.png").read_bytes() == png(1)
+    obtain_testsets(sets)
+    assert len(server.requests) == 2
+    assert sorted(path.name for path in (tmp_path / "testsets").iterdir()) == [".download.lock", "A", "B"]
+
+
+def test_an_archive_that_is_kept_is_not_fetched_again(server: ArchiveServer, tmp_path: Path) -> None:
+    obtain_testsets([a_set(tmp_path, "A", 3, server.url)], keep_archives=True)
+    assert (tmp_path / "testsets" / "top-master.zip").read_bytes() == server.files["master.zip"]
+    obtain_testsets([a_set(tmp_path, "B", 2, server.url, "b")])
+    assert len(server.requests) == 1
+
+
+def test_a_set_of_another_number_of_photos_is_not_taken(server: ArchiveServer, tmp_path: Path) -> None:
+    with pytest.raises(
+        CorruptArchive, match=r"holds 3 photos in top-master/sets/A, expected 4.*fetched twice"
+    ):
+        obtain_testsets([a_set(tmp_path, "A", 4, server.url)])
+    assert [path.name for path in (tmp_path / "testsets").iterdir()] == [".download.lock"]
+
+
+def test_a_torn_archive_is_fetched_once_more(server: ArchiveServer, tmp_path: Path) -> None:
+    whole = server.files["master.zip"]
+    server.files["master.zip"] = whole[: len(whole) // 2]
+    with pytest.raises(CorruptArchive, match=r"top-master.zip is damaged"):
+        obtain_testsets([a_set(tmp_path, "A", 3, server.url)])
+    assert len(server.requests) == 2
+    server.files["master.zip"] = whole
+    obtain_testsets([a_set(tmp_path, "A", 3, server.url)])
+    assert len(list((tmp_path / "testsets" / "A").iterdir())) == 3
+
+
+def test_a_folder_that_is_not_the_set_is_left_alone(server: ArchiveServer, tmp_path: Path) -> None:
+    mine = photo(tmp_path / "testsets" / "A" / "mine.png")
+    with pytest.raises(DataError, match="holds 1 photos, A has 3: move the folder away"):
+        obtain_testsets([a_set(tmp_path, "B", 2, server.url, "b"), a_set(tmp_path, "A", 3, server.url)])
+    assert server.requests == []
+    assert mine.exists()
+
+
+def test_an_archive_needs_to_be_described() -> None:
+    with pytest.raises(ValueError, match=r"needs root .* images .* and folder"):
+        TestSet(name="A", archive="https://example.org/a.zip", folder="a")

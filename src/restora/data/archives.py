@@ -1,0 +1,167 @@
+"""Photos out of zip and tar files: whole folders or nothing, and nothing anywhere else.
+
+Enters: an archive on the disk and what is known of it. Leaves: a folder of photos, which appears when all of
+them are in it. Archives are not trusted: of a member only the last part of its name is used, and links and
+devices are passed over. The CRCs of a zip file are checked on the way; a tar file has none of what it holds.
+"""
+
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from rich.filesize import decimal
+
+from restora.data.errors import DataError, PhotoError
+from restora.data.packing import sync_folder
+from restora.data.photos import is_photo, list_photos, read_photo
+from restora.data.progress import progress
+
+_CHUNK = 1 << 20
+_DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    EOFError,
+    NotImplementedError,  # a compression that zipfile does not know
+    RuntimeError,  # an encrypted zip file
+)
+
+
+class CorruptArchive(DataError):
+    """A file that is not what it should be."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One zip or tar file (`name` ends in .tar) of photos, and what is known of it.
+
+    `folder` (below the data set's) is where the photos are put; `size` in bytes and `sha256` are those of the
+    file. `inside` is the one folder of the archive to take, all of them without it. `photos` is how many
+    there are to be, each of which must decode. `url_key` is the key that a user sets the address with.
+    """
+
+    name: str
+    folder: str
+    size: int | None = None
+    sha256: str | None = None
+    inside: str | None = None
+    photos: int | None = None
+    url_key: str = "data.source.url"
+
+
+@dataclass(frozen=True)
+class _Member:
+    path: PurePosixPath
+    size: int
+    open: Callable[[], IO[bytes]]
+
+
+def unpack(archive: Archive, path: Path, folder: Path) -> None:
+    """Puts the photos of a zip or tar file into `folder`, which appears when it is whole.
+
+    Raises `CorruptArchive`, `DataError` for a full disk.
+    """
+    draft = folder.with_name(f".{folder.name}.draft")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    try:
+        with _members(archive, path) as members:
+            photos = _photos(members, archive)
+            check_disk(draft, sum(photo.size for photo in photos))
+            with progress(f"unpacking {archive.name}", len(photos)) as advance:
+                for photo in photos:
+                    with photo.open() as source, (draft / photo.path.name).open("xb") as out:
+                        shutil.copyfileobj(source, out, _CHUNK)
+                    advance(1)
+        _check_photos(draft, archive)
+    except _DAMAGE as error:
+        shutil.rmtree(draft)
+        raise CorruptArchive(f"{archive.name} is damaged: {error}") from error
+    except BaseException:
+        shutil.rmtree(draft)
+        raise
+    os.sync()
+    draft.rename(folder)
+    sync_folder(folder.parent)
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Raises `DataError` if there is no room for `needed` bytes."""
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise DataError(
+            f"{decimal(needed)} are needed in {folder}, {decimal(free)} are left: make room, or set "
+            "data_dir (RESTORA_DATA) to another disk"
+        )
+
+
+@contextmanager
+def _members(archive: Archive, path: Path) -> Iterator[list[_Member]]:
+    """The plain files of an open archive: no folders, links or devices."""
+    if archive.name.endswith(".tar"):
+        with tarfile.open(path, "r:") as tar:
+            yield [
+                _Member(PurePosixPath(info.name), info.size, partial(_open_in_tar, tar, info))
+                for info in tar
+                if info.isreg()
+            ]
+        return
+    with zipfile.ZipFile(path) as opened:
+        yield [
+            _Member(PurePosixPath(info.filename), info.file_size, partial(opened.open, info))
+            for info in opened.infolist()
+            if not info.is_dir() and stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
+        ]
+
+
+def _open_in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
+    source = tar.extractfile(info)
+    assert source is not None, "a plain file has contents"
+    return source
+
+
+def _photos(members: list[_Member], archive: Archive) -> list[_Member]:
+    """The photos of the wanted folder, or of all, each under a name of its own."""
+    photos = [
+        member for member in members if is_photo(member.path.name) and "__MACOSX" not in member.path.parts
+    ]
+    wanted = {}
+    for photo in photos:
+        if archive.inside is not None and photo.path.parent != PurePosixPath(archive.inside):
+            continue
+        if photo.path.name in wanted:
+            raise CorruptArchive(f"{archive.name} holds two photos {photo.path.name}")
+        wanted[photo.path.name] = photo
+    if not wanted:
+        folders = sorted({str(photo.path.parent) for photo in photos})
+        there_are = f"; it has some in {', '.join(folders[:8])}" if folders else ""
+        where = "" if archive.inside is None else f" in {archive.inside}"
+        raise CorruptArchive(f"{archive.name} holds no photos{where}{there_are}")
+    if archive.photos not in (None, len(wanted)):
+        where = archive.inside or "it"
+        raise CorruptArchive(
+            f"{archive.name} holds {len(wanted)} photos in {where}, expected {archive.photos}"
+        )
+    return list(wanted.values())
+
+
+def _check_photos(folder: Path, archive: Archive) -> None:
+    """Raises `CorruptArchive` for a photo that does not decode, where the archive says how many there are."""
+    if archive.photos is None:
+        return
+    with progress(f"checking {archive.folder}", archive.photos) as advance:
+        for photo in list_photos(folder):
+            try:
+                read_photo(photo)
+            except PhotoError as error:
+                raise CorruptArchive(f"{archive.name} is damaged: {photo.name} {error.reason}") from error
+            advance(1)
