@@ -82,6 +82,13 @@ def test_a_clean_report_says_what_was_compared(photos: dict[str, np.ndarray], tm
     assert report.lines() == ["no near-duplicate of the 1 training photos in Set1 (1)"]
 
 
+def test_a_half_unpacked_set_is_no_test_set(tmp_path: Path) -> None:
+    for name in ("Set1", ".Set2.draft"):
+        (tmp_path / name).mkdir()
+        Image.new("L", (8, 8)).save(tmp_path / name / "a.png")
+    assert list(known_testsets(tmp_path)) == ["Set1"]
+
+
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     assert known_testsets(tmp_path / "testsets") == {}
     assert "no test set was at hand" in find_leaks(fingerprints([]), {}).lines()[0]
