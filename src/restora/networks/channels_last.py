@@ -7,6 +7,7 @@ them.
 Legend: B samples, H height, W width, C channels.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -28,24 +29,70 @@ _SMALL = 20480
 """Numbers in a batch of one up to which torch's convolutions do without oneDNN."""
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` by the fastest kernel at hand: (...,C), (C',C), (C',) -> (...,C').
+def _is_intel() -> bool:
+    """Whether MKL runs its own kernels here: on other CPUs its products have half the speed of oneDNN's."""
+    try:
+        return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return False
 
-    On CPUs other than Intel's, torch's matrix product (MKL) runs at half the speed of its convolutions
-    (oneDNN), so the rows become the pixels of one 1x1 convolution. The dilation means nothing to a 1x1
-    kernel; without it torch leaves oneDNN when it has a single thread. Small inputs would go to a slow path
-    of torch's own. Forward and backward: 1.7 times as fast on an AMD EPYC (benchmarks/NOTES.md).
+
+_FAST_PRODUCTS = _is_intel()
+"""A constant for torch.compile, which cannot follow the reading of a file."""
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """`F.linear` by the fastest kernels at hand: (...,C), (C',C), (C',) -> (...,C').
+
+    On a CPU the rows become the pixels of one 1x1 convolution by oneDNN, which is up to 1.5 times as fast as
+    a matrix product by MKL on an Intel, and twice on others. Its gradient of the weights is the slowest part:
+    on an Intel the backward pass is by matrix products (1.3 to 1.9 times as fast; benchmarks/NOTES.md). Small
+    inputs would go to a slow path of torch's own convolutions.
     """
     if (
         x.device.type != "cpu"
         or x.dtype != torch.float32
         or torch.compiler.is_exporting()
         or x.numel() <= _SMALL
+        or autocast_enabled(x)
     ):
         return F.linear(x, weight, bias)
-    pixels = x.reshape(1, 1, -1, x.shape[-1]).permute(0, 3, 1, 2)  # (1,C,1,N) in the channels_last format
+    rows = x.reshape(-1, x.shape[-1])
+    if _FAST_PRODUCTS and torch.is_grad_enabled():
+        y: Tensor = _LinearByProducts.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
+    else:
+        y = _linear_by_convolution(rows, weight, bias)
+    return y.view(*x.shape[:-1], weight.shape[0])
+
+
+def _linear_by_convolution(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(N,C) -> (N,C'). The dilation means nothing to a 1x1 kernel; without it torch leaves oneDNN when it has
+    a single thread."""
+    pixels = rows[None, None].permute(0, 3, 1, 2)  # (1,C,1,N) in the channels_last format
     y = F.conv2d(pixels, weight[:, :, None, None], bias, dilation=2)
-    return y.permute(0, 2, 3, 1).reshape(*x.shape[:-1], weight.shape[0])
+    return y.permute(0, 2, 3, 1).reshape(-1, weight.shape[0])
+
+
+class _LinearByProducts(torch.autograd.Function):
+    """Forward by convolution, backward by matrix products."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return _linear_by_convolution(rows, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        rows, weight = ctx.saved_tensors
+        for_rows, for_weight, for_bias = ctx.needs_input_grad
+        grad_bias = None
+        if for_bias:  # as a product: twice as fast as the sum
+            grad_bias = (grad.new_ones(1, grad.shape[0]) @ grad)[0]
+        return (
+            grad @ weight if for_rows else None,
+            grad.t() @ rows if for_weight else None,
+            grad_bias,
+        )
 
 
 def pointwise(conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
