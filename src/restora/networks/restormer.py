@@ -26,6 +26,7 @@ from restora.networks.channels_last import (
     bias_free_layer_norm,
     convolve,
     layer_norm,
+    linear,
     pointwise,
     to_channels_first,
     to_channels_last,
@@ -94,8 +95,16 @@ class TransposedAttention(nn.Module):
         return (cosine * self.temperature).softmax(dim=-1)
 
 
+_ALIGNED = 16
+"""Channels that a vector register of float32 holds, and of which a tensor core wants a multiple."""
+
+
 class GatedFeedForward(nn.Module):
-    """Gated-Dconv feed-forward (section 3.2): (B,H,W,C) -> same by gelu(x1) * x2 of 2E hidden channels."""
+    """Gated-Dconv feed-forward (section 3.2): (B,H,W,C) -> same by gelu(x1) * x2 of 2E hidden channels.
+
+    The paper's E are 127, 255, 510 and 1,021. Weights are filled up with zeros to a multiple of 16 for the
+    time of a pass: the depthwise convolution is twice as fast, the numbers are the same.
+    """
 
     def __init__(self, *, channels: int, expansion: float, bias: bool) -> None:
         super().__init__()
@@ -105,8 +114,29 @@ class GatedFeedForward(nn.Module):
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x1, x2 = convolve(self.dwconv, pointwise(self.project_in, x_BHWC)).chunk(2, dim=-1)  # (B,H,W,E) each
-        return pointwise(self.project_out, F.gelu(x1) * x2)
+        missing = -self.project_out.in_channels % _ALIGNED
+        if not missing or x_BHWC.device.type == "meta" or torch.compiler.is_exporting():
+            hidden = convolve(self.dwconv, pointwise(self.project_in, x_BHWC))
+            x1, x2 = hidden.chunk(2, dim=-1)  # (B,H,W,E) each
+            return pointwise(self.project_out, F.gelu(x1) * x2)
+        weight, bias = _filled(self.project_in, missing)
+        hidden = linear(x_BHWC, weight.flatten(1), bias)  # (B,H,W,2E')
+        weight, bias = _filled(self.dwconv, missing)
+        hidden = F.conv2d(to_channels_first(hidden), weight, bias, padding=1, groups=hidden.shape[-1])
+        x1, x2 = to_channels_last(hidden).chunk(2, dim=-1)  # (B,H,W,E') each, the last are zeros
+        return linear(
+            F.gelu(x1) * x2, F.pad(self.project_out.weight.flatten(1), (0, missing)), self.project_out.bias
+        )
+
+
+def _filled(conv: nn.Conv2d, missing: int) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias with `missing` zero outputs after each half of the outputs."""
+
+    def fill(values: Tensor) -> Tensor:
+        halves = values.view(2, -1, *values.shape[1:])
+        return F.pad(halves, (0, 0) * (halves.ndim - 2) + (0, missing)).flatten(0, 1)
+
+    return fill(conv.weight), None if conv.bias is None else fill(conv.bias)
 
 
 class TransformerBlock(nn.Module):
