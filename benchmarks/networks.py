@@ -3,11 +3,12 @@
     python benchmarks/networks.py [--threads 1,2] [--only dncnn,nafnet] [--rounds 7] [--device cpu] [--quick]
 
 Same weights (spandrel reads ours), same photos, same loss (L1) and optimiser (AdamW, fused), float32, calls
-in turns; the largest difference of the outputs is printed. Widths are the papers', blocks fewer where a step
-would take seconds: the title of each table says so. Each side runs in a process of its own, as its users run
-it: restora's step in channels_last with freed memory kept, as `restora train` does, and inference through
-`Restorer`; spandrel's network in torch's default memory format and under the C library's default allocator. A
-third row shows it with freed memory kept too. Needs spandrel: `make bench` installs it.
+in turns; the largest difference of the outputs is printed. Widths and patches are the papers', blocks and
+batches smaller where a step would take seconds: the title of each table says so. Each side runs in a process
+of its own, as its users run it: restora's step in channels_last with freed memory kept, as `restora train`
+does, and inference through `Restorer`; spandrel's network in torch's default memory format and under the C
+library's default allocator. A third row shows it with freed memory kept too. Needs spandrel: `make bench`
+installs it.
 """
 
 import importlib
@@ -59,6 +60,8 @@ CASES = {
         "NAFNet of width 32, 14 of 36 blocks",
         "nafnet:NAFNet",
         {"encoder_blocks": (1, 1, 1, 4), "middle_blocks": 1, "decoder_blocks": (1, 1, 1, 1)},
+        patch=256,
+        batch=1,
         step_target=1.6,
         inference_target=1.8,
     ),
@@ -66,7 +69,8 @@ CASES = {
         "Restormer of width 48, 8 of 44 blocks",
         "restormer:Restormer",
         {"blocks": (1, 1, 1, 1), "refinement_blocks": 1},
-        batch=2,
+        patch=128,
+        batch=1,
         step_target=1.7,
         inference_target=1.8,
     ),
@@ -74,6 +78,8 @@ CASES = {
         "DnCNN, colour, 17 layers",
         "dncnn:DnCNN",
         {"in_channels": 3, "depth": 17},
+        patch=48,
+        batch=32,
         step_target=1.4,
         inference_target=2.2,
     ),
