@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from restora.artifact.onnx_model import OnnxModel, write_onnx
+from restora.families.checkpointing import checkpoint_blocks
 from restora.networks.base import Network
 from restora.networks.cost import count_parameters
 from restora.networks.weights import load_weights
@@ -179,6 +180,44 @@ def test_channels_last_gives_the_same(small: str) -> None:
     x, condition = inputs(network, 21, 18)
     with torch.no_grad():
         same(network(x.contiguous(memory_format=torch.channels_last), condition), lively(small)(x, condition))
+
+
+PLAIN = {
+    f"{name}_small"
+    for name in (
+        *(
+            "carn",
+            "carn_m",
+            "dcgan_unet",
+            "dncnn",
+            "espcn",
+            "fdncnn",
+            "ffdnet",
+            "fsrcnn",
+            "imdn",
+            "patch_mlp",
+        ),
+        *("patch_mlp_one_layer", "rednet", "rednet_plain", "srcnn"),
+    )
+}
+
+
+def test_recomputed_blocks_have_the_same_gradients(small: str) -> None:
+    """Where there are repeated blocks; a plain stack says that it has none."""
+    network, recomputed = build(small).eval(), build(small).eval()
+    for each in (network, recomputed):
+        each.load_state_dict(lively(small).state_dict())
+    if small in PLAIN:
+        with pytest.raises(ValueError, match="no repeated blocks"):
+            checkpoint_blocks(recomputed)
+        return
+    assert checkpoint_blocks(recomputed) > 0
+    x, condition = inputs(network, 17, 24)
+    for each in (network, recomputed):
+        each(x, condition).square().mean().backward()
+    expected = dict(network.named_parameters())
+    for name, parameter in recomputed.named_parameters():
+        torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-6, rtol=1e-4)
 
 
 def compiled(network: Network, backend: str) -> Callable[..., Tensor]:

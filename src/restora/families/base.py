@@ -22,7 +22,8 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from restora.families.compiling import compile_in_place
+from restora.families.checkpointing import checkpoint_blocks
+from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
 from restora.metrics.image import psnr, ssim
 from restora.networks.base import Network
@@ -40,7 +41,8 @@ class Family(LightningModule):
 
     `optimizer` makes an optimiser from parameters. `schedule` maps the share of the training that is done, in
     [0,1], to a factor on the learning rate. `ema_decay` null trains and evaluates the raw weights.
-    `channels_last` and `compile_network` change how the same numbers are computed.
+    `channels_last`, `compile_network` (true, or a mode of torch.compile) and `activation_checkpointing` (see
+    checkpointing.py) change how the same numbers are computed.
     """
 
     name: ClassVar[str]
@@ -58,15 +60,19 @@ class Family(LightningModule):
         schedule: Schedule,
         ema_decay: float | None = 0.999,
         channels_last: bool = True,
-        compile_network: bool = False,
+        compile_network: bool | str = False,
+        activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        check_mode(compile_network)
         if ema_decay is not None and not 0 <= ema_decay < 1:
             raise ValueError(f"family.ema_decay is in [0, 1) or null for no average, got {ema_decay}")
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = arranged(network, self.memory_format)
         self.ema_decay = ema_decay
         self.ema = None if ema_decay is None else averaged_copy(self.network)
+        if activation_checkpointing:
+            checkpoint_blocks(self.network)
         self.loss = loss
         self.make_optimizer = optimizer
         self.schedule = schedule
@@ -77,7 +83,7 @@ class Family(LightningModule):
 
     def configure_model(self) -> None:
         if self.compile_network and self.network._compiled_call_impl is None:
-            compile_in_place(self.network, self.device)
+            compile_in_place(self.network, self.device, self.compile_network)
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
         return self._with_initial_rates(self.make_optimizer(self.network.parameters()))

@@ -10,9 +10,21 @@ from torch import nn
 log = logging.getLogger(__name__)
 
 
-def compile_in_place(network: nn.Module, device: torch.device) -> bool:
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+def check_mode(mode: bool | str) -> None:
+    """Raises ValueError for what torch.compile does not know."""
+    if isinstance(mode, str) and mode not in MODES:
+        raise ValueError(
+            f"compile is true, false or a mode of torch.compile ({', '.join(MODES)}), got {mode}"
+        )
+
+
+def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str = True) -> bool:
     """Compiles `network.forward` without renaming its parameters; false, with one warning, where no compiler
-    is found.
+    is found. `mode` "reduce-overhead" replays CUDA graphs, for networks whose kernels are shorter than their
+    launches.
 
     Training patches keep one shape per stage, so shapes are static: inductor's dynamic shapes crashed when
     several layouts met in one process (torch 2.13).
@@ -21,7 +33,7 @@ def compile_in_place(network: nn.Module, device: torch.device) -> bool:
     if missing:
         log.warning("torch.compile is switched off: %s. Training goes on uncompiled.", missing)
         return False
-    network.compile(dynamic=False)
+    network.compile(dynamic=False, mode=mode if isinstance(mode, str) else None)
     return True
 
 

@@ -99,7 +99,11 @@ def _is_gan(config: DictConfig) -> bool:
 
 
 def _execution(config: DictConfig) -> dict[str, Any]:
-    return {"channels_last": config.channels_last, "compile_network": config.compile}
+    return {
+        "channels_last": config.channels_last,
+        "compile_network": config.compile,
+        "activation_checkpointing": config.activation_checkpointing,
+    }
 
 
 def build_callbacks(config: DictConfig) -> list[Callback]:

