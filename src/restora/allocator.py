@@ -2,7 +2,7 @@
 
 glibc gives every tensor above 32 MB, and the top of its heap, back to the kernel as soon as it is free, and
 the kernel hands the next one out page by page, zeroed: 1.1 million page faults in eight training steps of a
-small Restormer, and a third of their time; 1.3 to 1.8 times the time of a network on a tile of 512x512
+small Restormer, and a third of their time; on a tile of 512x512 a network takes up to three times as long
 (benchmarks/NOTES.md). Kept memory is not faulted in again, and the largest amount in use stays the same.
 Elsewhere than on glibc nothing changes.
 """

@@ -46,7 +46,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
     On a CPU the rows become the pixels of one 1x1 convolution by oneDNN, which is up to 1.5 times as fast as
     a matrix product by MKL on an Intel, and twice on others. Its gradient of the weights is the slowest part:
-    on an Intel the backward pass is by matrix products (1.3 to 1.9 times as fast; benchmarks/NOTES.md). Small
+    on an Intel the backward pass is by matrix products (benchmarks/NOTES.md). Small
     inputs would go to a slow path of torch's own convolutions.
     """
     if (
