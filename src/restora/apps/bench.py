@@ -118,9 +118,8 @@ def recipe_of(config: "DictConfig") -> Recipe:
     trainer = OmegaConf.to_container(config.trainer, resolve=True)
     assert isinstance(trainer, dict)
     per_epoch, per_step = int(config.data.steps_per_epoch), int(trainer["accumulate_grad_batches"])
-    steps = int(trainer["max_steps"])
-    if steps <= 0 and trainer["max_epochs"]:
-        steps = trainer["max_epochs"] * per_epoch // per_step
+    ends = [int(trainer["max_steps"]), (trainer["max_epochs"] or 0) * -(-per_epoch // per_step)]
+    steps = min((end for end in ends if end > 0), default=-1)
     seconds = _seconds(trainer["max_time"])
     if steps <= 0 and seconds is None:
         raise ValueError(

@@ -111,11 +111,12 @@ def find_leaks(
 
 
 def known_testsets(folder: str | Path) -> dict[str, list[Path]]:
-    """The photo files of the test sets at hand, by name: the sub-folders of `folder`, less hidden ones."""
+    """The photo files of the test sets at hand, by name: the sub-folders of `folder` that hold photos, less
+    hidden ones."""
     root = Path(folder).expanduser()
     found = root.iterdir() if root.is_dir() else ()
     folders = sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
-    return {folder.name: list_photos(folder) for folder in folders}
+    return {folder.name: photos for folder in folders if (photos := list_photos(folder))}
 
 
 def fingerprints(photos: Iterable[tuple[str, Pixels]], *, deadline: float = float("inf")) -> Fingerprints:

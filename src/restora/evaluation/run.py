@@ -77,7 +77,7 @@ def evaluate(
 
 @contextmanager
 def _whole(folder: Path | None) -> Iterator[Path | None]:
-    """A draft that takes the folder's place when all is done, and goes when something fails."""
+    """A draft whose files go into the folder when all is done, and nowhere when something fails."""
     if folder is None:
         yield None
         return
@@ -85,9 +85,10 @@ def _whole(folder: Path | None) -> Iterator[Path | None]:
     shutil.rmtree(draft, ignore_errors=True)
     try:
         yield draft
-        shutil.rmtree(folder, ignore_errors=True)
         if draft.is_dir():
-            draft.rename(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in draft.iterdir():
+                file.replace(folder / file.name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
 

@@ -51,8 +51,8 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Validation:
-    """Photos of one validation, and seconds for each; the first, with its start-up costs, is not counted
-    where there are more."""
+    """Photos of one validation, and seconds for each, loading and scores included; the first, with its
+    start-up costs, is not counted where there are more."""
 
     photos: int
     seconds_per_photo: float
@@ -133,6 +133,22 @@ class StepMeter(Callback):
         return {part: seconds / total for part, seconds in self.parts.items()}
 
 
+class PhotoMeter(Callback):
+    """Times every photo of a validation, from the end of the one before."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+        self._end = 0.0
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._end = time.perf_counter()
+
+    def on_validation_batch_end(self, *_: Any) -> None:
+        now = time.perf_counter()
+        self.seconds.append(now - self._end)
+        self._end = now
+
+
 @dataclass
 class Measurement:
     """How a configuration is measured: batches of each stage that are not counted, and that are."""
@@ -166,13 +182,14 @@ class Measurement:
         """What validation takes, by at most `limit` photos; None where the recipe has none."""
         if limit == 0 or self.config.trainer.limit_val_batches == 0:
             return None
-        with self._trainer(self.config, [], limit_val_batches=limit) as (trainer, parts):
+        meter = PhotoMeter()
+        with self._trainer(self.config, [meter], limit_val_batches=limit) as (trainer, parts):
             trainer.validate(parts.family, parts.data, verbose=False)
-            seconds = [float(row["seconds"]) for row in parts.family.scores]
             photos = len(parts.data.val_dataloader())
         listed = self.config.trainer.limit_val_batches
-        photos = min(photos, listed) if isinstance(listed, int) else photos
-        return Validation(photos, statistics.fmean(seconds))
+        if listed is not None:  # Lightning: a number, or a share
+            photos = min(photos, listed) if isinstance(listed, int) else int(photos * listed)
+        return Validation(photos, statistics.fmean(meter.seconds[1:] or meter.seconds))
 
     def _stage(self, start_step: int, patch_size: int, batch_size: int) -> StageCost:
         config = copy.deepcopy(self.config)

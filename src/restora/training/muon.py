@@ -27,7 +27,8 @@ class Muon(Optimizer):
     `lr` is the length of a matrix's step: its singular values change by about `lr`, times the root of
     rows/columns where there are more rows. `rest_lr` and `betas` are Adam's, for the rest. Both rates are
     scaled by one schedule. `weight_decay` times the rate is what a step takes off all weights (decoupled, as
-    in AdamW). A matrix has at least `smallest` rows and columns. Raises ValueError for rates below 0.
+    in AdamW). A matrix has at least `smallest` rows and columns. Raises ValueError for rates below 0 and
+    a momentum outside [0, 1).
     """
 
     def __init__(
@@ -44,9 +45,9 @@ class Muon(Optimizer):
     ) -> None:
         for name, value in (("lr", lr), ("rest_lr", rest_lr)):
             if value < 0:
-                raise ValueError(f"optimizer.{name} is not below 0, got {value}")
+                raise ValueError(f"family.optimizer.{name} is a number of 0 or more, got {value}")
         if not 0 <= momentum < 1:
-            raise ValueError(f"optimizer.momentum is in [0, 1), got {momentum}")
+            raise ValueError(f"family.optimizer.momentum is in [0, 1), got {momentum}")
         given = list(params)
         matrices = [p for p in given if _is_matrix(p, smallest)]
         rest = [p for p in given if not _is_matrix(p, smallest)]

@@ -59,6 +59,8 @@ def test_validations_are_part_of_the_hours() -> None:
         (["trainer=quick"], Recipe(-1, 1, 200, 75.0)),
         (["trainer.max_steps=-1", "trainer.max_time='00:01:00:30'"], Recipe(-1, 1, 500, 3630.0)),
         (["trainer.max_steps=-1", "trainer.max_epochs=3"], Recipe(1500, 1, 500, None)),
+        (["trainer.max_steps=2000", "trainer.max_epochs=3"], Recipe(1500, 1, 500, None)),
+        (["trainer.max_epochs=3", "trainer.accumulate_grad_batches=3"], Recipe(501, 3, 500, None)),
         (
             ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.5"],
             Recipe(20000, 2, 250, None),

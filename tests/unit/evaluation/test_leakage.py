@@ -86,6 +86,7 @@ def test_a_half_unpacked_set_is_no_test_set(tmp_path: Path) -> None:
     for name in ("Set1", ".Set2.draft"):
         (tmp_path / name).mkdir()
         Image.new("L", (8, 8)).save(tmp_path / name / "a.png")
+    (tmp_path / "Empty").mkdir()
     assert list(known_testsets(tmp_path)) == ["Set1"]
 
 

@@ -92,7 +92,14 @@ def test_parameters_without_gradient_are_left_alone() -> None:
     assert torch.equal(module[3].weight, frozen)
 
 
-@pytest.mark.parametrize(("arguments", "told"), [({"lr": -1.0}, "lr"), ({"momentum": 1.0}, "momentum")])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"lr": -1.0}, r"family\.optimizer\.lr is a number of 0 or more"),
+        ({"rest_lr": -1.0}, r"family\.optimizer\.rest_lr"),
+        ({"momentum": 1.0}, r"family\.optimizer\.momentum"),
+    ],
+)
 def test_impossible_rates_are_refused(arguments: dict[str, float], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Muon(network().parameters(), **arguments)
