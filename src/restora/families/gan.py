@@ -68,7 +68,7 @@ class GanFamily(Family):
     def configure_optimizers(self) -> list[Optimizer]:
         generator = self.make_optimizer(self.network.parameters())
         discriminator = self.make_discriminator_optimizer(self.discriminator.parameters())
-        return [self._with_initial_rates(generator), self._with_initial_rates(discriminator)]
+        return [self._ready(generator), self._ready(discriminator)]
 
     def training_step(self, batch: Batch, batch_index: int) -> None:
         generator, discriminator = cast(list[Optimizer], self.optimizers())

@@ -116,6 +116,19 @@ def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> Non
     assert 0 < float(largest) <= 1e-4 * 1.001
 
 
+@pytest.mark.parametrize("told", [{}, {"fused": False}, {"foreach": True}], ids=str)
+def test_adam_is_fused_unless_told_otherwise_and_is_clipped_under_autocast(fit: Callable, told: dict) -> None:
+    def adam(parameters):
+        return torch.optim.AdamW(parameters, lr=1e-3, **told)
+
+    family = ResidualCNN(**recipe(optimizer=adam))
+    trainer = fit(family, steps=2, precision="bf16-mixed", gradient_clip_val=0.1)
+    (group,) = trainer.optimizers[0].param_groups
+    assert bool(group["fused"]) == (not told)
+    norms = [p.grad.square().sum() for p in family.network.parameters()]
+    assert float(torch.stack(norms).sum().sqrt()) <= 0.1 * 1.001
+
+
 def test_nafnet_trains_on_psnr_and_is_judged_locally(fit: Callable) -> None:
     family = NAFNetFamily(**recipe(network=nafnet(), loss=PSNRLoss()), local_converter=(16, 16))
     x = torch.rand(1, 3, 40, 40)
