@@ -27,17 +27,21 @@ _JUDGES: dict[Split, str] = {"val": "this run's validation set", "test": "this r
 
 
 def check_leakage(
-    data: PhotoData, *, testsets: str | Path, folders: Sequence[str | Path] = (), max_seconds: float = 60.0
+    data: PhotoData,
+    *,
+    testsets: str | Path | None,
+    folders: Sequence[str | Path] = (),
+    max_seconds: float = 60.0,
 ) -> LeakReport:
     """Compares the packed training photos with validation and held-out photos, with each sub-folder of
-    `testsets`, and with further `folders`.
+    `testsets` (null: none), and with further `folders`.
 
     Training photos that are not reached within `max_seconds` are left out, which the report says. Raises
     ValueError for a folder that is not there or holds no photos.
     """
     deadline = time.monotonic() + max_seconds
     tested = {name: store for split, name in _JUDGES.items() if (store := data.store(split)) is not None}
-    files = known_testsets(testsets) | named_folders(folders)
+    files = ({} if testsets is None else known_testsets(testsets)) | named_folders(folders)
     learnt = data.store("train")
     assert learnt is not None  # the source was checked
     total = len(_distinct(learnt))
