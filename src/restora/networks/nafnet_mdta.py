@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from restora.networks.channels_last import convolve, pointwise
 from restora.networks.local_converter import GlobalStatistic
 from restora.networks.nafnet import NAFNet, nafnet_arguments
-from restora.networks.restormer import TransposedAttention
+from restora.networks.restormer_blocks import TransposedAttention
 
 
 class GatedTransposedAttention(TransposedAttention, GlobalStatistic):
