@@ -167,12 +167,10 @@ class CvTRestorer(Network):
         self.embed_half = TokenEmbedding(in_channels=full, channels=half)
         self.encoder_half = ConvolutionalBlock(half)
         self.embeds, self.stages = nn.ModuleList(), nn.ModuleList()
-        drops = growing_drops(drop_path, sum(depths))
-        for level, depth in enumerate(depths):
+        for level, drops in enumerate(growing_drops(drop_path, depths)):
             wider = half if level == 0 else channels[level - 1]
             self.embeds.append(TokenEmbedding(in_channels=wider, channels=channels[level]))
-            self.stages.append(stage(level, drops[:depth]))
-            drops = drops[depth:]
+            self.stages.append(stage(level, drops))
         self.ups = nn.ModuleList(
             Upsample(channels=channels[level], skip_channels=channels[level - 1]) for level in (2, 1)
         )

@@ -17,30 +17,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, get_args
 
-import torch
 from torch import Tensor, nn
 
-from restora.networks.base import Network
-from restora.networks.blocks import (
-    DIV2K_MEAN,
-    PixelShuffleUpsampler,
-    conv3x3,
-    count_children,
-    upsampler_scale,
-)
-from restora.networks.channels_last import LayerNorm, to_channels_first, to_channels_last
-from restora.networks.hat_blocks import (
-    Connection,
-    HybridBlock,
-    OverlappingAttention,
-    Positions,
-    ResidualGroup,
-)
-from restora.networks.swin_blocks import PatchEmbed, initialise_linear
-from restora.networks.windows import growing_drops, relative_position_index, shifted_window_mask
+from restora.networks.blocks import PixelShuffleUpsampler, conv3x3, count_children, upsampler_scale
+from restora.networks.channels_last import LayerNorm
+from restora.networks.hat_blocks import Connection, ResidualGroup
+from restora.networks.swin_blocks import SwinNetwork, check_groups, initialise_linear
+from restora.networks.windows import growing_drops, relative_position_index
 
 
-class HAT(Network):
+class HAT(SwinNetwork):
     """The whole network, with the classical super-resolution head (scale 1 restores at the same size).
 
     `compress` and `squeeze` divide the channels inside the channel-attention branch, which counts
@@ -49,16 +35,12 @@ class HAT(Network):
     first.
     """
 
-    family: ClassVar[str] = "transformer"
-    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
     computed_names: ClassVar[tuple[str, ...]] = (
         "relative_position_index_SA",
         "relative_position_index_OCA",
         "attn_mask",
     )
-    inside: Tensor
     around: Tensor
-    mean: Tensor
 
     def __init__(
         self,
@@ -79,40 +61,27 @@ class HAT(Network):
         value_range: float = 1.0,
         drop_path: float = 0.1,
     ) -> None:
-        super().__init__()
         side = window + int(window * overlap_ratio)
         _check(channels, depths, heads, window, side, compress, squeeze, connection)
-        self.in_channels = self.out_channels = in_channels
-        self.scale, self.size_multiple = scale, window
-        self.window, self.value_range = window, value_range
-        mean = DIV2K_MEAN if in_channels == 3 else (0.0,) * in_channels
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("inside", relative_position_index(window), persistent=False)
+        super().__init__(
+            in_channels=in_channels, channels=channels, window=window, scale=scale, value_range=value_range
+        )
         self.register_buffer("around", relative_position_index(window, looked_at=side), persistent=False)
-
-        self.conv_first = conv3x3(in_channels, channels)
-        self.patch_embed = PatchEmbed(channels=channels)
-        drops = growing_drops(drop_path, sum(depths))
-        self.layers = nn.ModuleList()
-        for depth, count in zip(depths, heads, strict=True):
-            blocks = [
-                HybridBlock(
-                    channels=channels,
-                    heads=count,
-                    window=window,
-                    shift_by=position % 2 * (window // 2),
-                    compress=compress,
-                    squeeze=squeeze,
-                    conv_scale=conv_scale,
-                    mlp_ratio=mlp_ratio,
-                    drop=drops.pop(0),
-                )
-                for position in range(depth)
-            ]
-            overlapping = OverlappingAttention(
-                channels=channels, heads=count, window=window, side=side, mlp_ratio=mlp_ratio
+        self.layers = nn.ModuleList(
+            ResidualGroup(
+                channels=channels,
+                heads=count,
+                window=window,
+                side=side,
+                compress=compress,
+                squeeze=squeeze,
+                conv_scale=conv_scale,
+                mlp_ratio=mlp_ratio,
+                drops=drops,
+                connection=connection,
             )
-            self.layers.append(ResidualGroup(blocks, overlapping, channels=channels, connection=connection))
+            for count, drops in zip(heads, growing_drops(drop_path, depths), strict=True)
+        )
         self.norm = LayerNorm(channels)
         self.conv_after_body = conv3x3(channels, channels) if connection == "1conv" else nn.Identity()
         self.conv_before_upsample = nn.Sequential(
@@ -122,24 +91,17 @@ class HAT(Network):
         self.conv_last = conv3x3(head_channels, in_channels)
         self.apply(initialise_linear)
 
-    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
-        x = (x - self.mean) * self.value_range
-        shallow = self.conv_first(x)
-        y = self.conv_after_body(to_channels_first(self._features(to_channels_last(shallow)))) + shallow
-        y = self.conv_last(self.upsample(self.conv_before_upsample(y)))  # (B,C',sH,sW)
-        return y / self.value_range + self.mean
+    def head(self, y: Tensor, x: Tensor) -> Tensor:  # noqa: ARG002
+        return self.conv_last(self.upsample(self.conv_before_upsample(y)))
 
-    def _features(self, x_BHWC: Tensor) -> Tensor:
-        height, width = x_BHWC.shape[1:3]
-        mask = shifted_window_mask(height, width, size=self.window, by=self.window // 2, like=x_BHWC)
-        positions = Positions(self.inside, self.around, mask)
-        x_BHWC = self.patch_embed.norm(x_BHWC)
-        for layer in self.layers:
-            x_BHWC = layer(x_BHWC, positions)
-        return self.norm(x_BHWC)
+    def tables(self, mask: Tensor) -> tuple[Tensor, ...]:
+        return *super().tables(mask), self.around
 
     def published_state_dict(self) -> dict[str, Tensor]:
-        rows = {"relative_position_index_SA": self.inside, "relative_position_index_OCA": self.around}
+        rows = {
+            "relative_position_index_SA": self.relative_positions,
+            "relative_position_index_OCA": self.around,
+        }
         return super().published_state_dict() | rows
 
     @classmethod
@@ -181,12 +143,7 @@ def _check(
     squeeze: int,
     connection: str,
 ) -> None:
-    if len(depths) != len(heads):
-        raise ValueError(
-            f"network.depths has {len(depths)} groups, network.heads {len(heads)}: give one each"
-        )
-    if bad := [count for count in heads if channels % count]:
-        raise ValueError(f"network.heads has {bad[0]}, which does not divide network.channels={channels}")
+    check_groups(channels, depths, heads)
     if (side - window) % 2:
         raise ValueError(
             f"network.overlap_ratio lengthens a window's side of {window} to {side}: "

@@ -7,7 +7,7 @@ in a photo, N = w*w, M = o*o, h heads.
 """
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -21,23 +21,10 @@ from restora.networks.windows import (
     from_windows,
     overlapping_windows,
     relative_position_bias,
-    shift,
     to_windows,
 )
 
 Connection = Literal["1conv", "identity"]
-
-
-class Positions(NamedTuple):
-    """What all blocks share in a forward pass: table rows of both kinds of attention, and the shifted
-    windows' mask."""
-
-    inside: Tensor
-    """int64 (N,N)"""
-    around: Tensor
-    """int64 (N,M)"""
-    mask: Tensor
-    """(n,N,N)"""
 
 
 class ChannelAttention(nn.Module):
@@ -95,19 +82,16 @@ class HybridBlock(nn.Module):
         drop: float,
     ) -> None:
         super().__init__()
-        self.window, self.shift_by, self.conv_scale, self.drop = window, shift_by, conv_scale, drop
+        self.conv_scale, self.drop = conv_scale, drop
         self.norm1 = LayerNorm(channels)
-        self.attn = WindowAttention(channels=channels, heads=heads, window=window)
+        self.attn = WindowAttention(channels=channels, heads=heads, window=window, shift_by=shift_by)
         self.conv_block = ChannelAttentionBlock(channels=channels, compress=compress, squeeze=squeeze)
         self.norm2 = LayerNorm(channels)
         self.mlp = Mlp(channels=channels, hidden=int(channels * mlp_ratio))
 
-    def forward(self, x_BHWC: Tensor, positions: Positions) -> Tensor:
-        height, width = x_BHWC.shape[1:3]
+    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor) -> Tensor:
         normalised = self.norm1(x_BHWC)
-        windows = to_windows(shift(normalised, self.shift_by), self.window)  # (B*n,N,C)
-        windows = self.attn(windows, positions.inside, positions.mask if self.shift_by else None)
-        attended = shift(from_windows(windows, self.window, height, width), -self.shift_by)
+        attended = self.attn(normalised, index, mask)
         x_BHWC = x_BHWC + drop_path(attended, self.drop, self.training)
         x_BHWC = torch.add(x_BHWC, self.conv_block(normalised), alpha=self.conv_scale)
         return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop, self.training)
@@ -115,7 +99,7 @@ class HybridBlock(nn.Module):
 
 class OverlappingAttention(nn.Module):
     """Overlapping cross-attention block (OCAB, section 3.3): a window's queries look at the larger window
-    around it; then the MLP: (B,H,W,C) -> same.
+    around it; then the MLP: (B,H,W,C) -> same. `index` (N,M) are the rows of its table.
     """
 
     def __init__(self, *, channels: int, heads: int, window: int, side: int, mlp_ratio: float) -> None:
@@ -129,12 +113,12 @@ class OverlappingAttention(nn.Module):
         self.mlp = Mlp(channels=channels, hidden=int(channels * mlp_ratio))
         nn.init.trunc_normal_(self.relative_position_bias_table, std=0.02)
 
-    def forward(self, x_BHWC: Tensor, positions: Positions) -> Tensor:
+    def forward(self, x_BHWC: Tensor, index: Tensor) -> Tensor:
         height, width, channels = x_BHWC.shape[1:]
         q_BHWC, kv_BHWC = self.qkv(self.norm1(x_BHWC)).split((channels, 2 * channels), dim=-1)
         q = to_windows(q_BHWC, self.window)  # (B*n,N,C)
         k, v = overlapping_windows(kv_BHWC, self.window, self.side).chunk(2, dim=-1)  # (B*n,M,C) each
-        bias = relative_position_bias(self.relative_position_bias_table, positions.around)  # (h,N,M)
+        bias = relative_position_bias(self.relative_position_bias_table, index)  # (h,N,M)
         windows = self.proj(attend(q, k, v, heads=self.heads, bias=bias))
         x_BHWC = x_BHWC + from_windows(windows, self.window, height, width)
         return x_BHWC + self.mlp(self.norm2(x_BHWC))
@@ -153,14 +137,43 @@ class ResidualGroup(nn.Module):
     """Residual hybrid attention group (RHAG): blocks, overlapping attention, convolution, the input added."""
 
     def __init__(
-        self, blocks: Sequence[nn.Module], overlapping: nn.Module, *, channels: int, connection: Connection
+        self,
+        *,
+        channels: int,
+        heads: int,
+        window: int,
+        side: int,
+        compress: int,
+        squeeze: int,
+        conv_scale: float,
+        mlp_ratio: float,
+        drops: Sequence[float],
+        connection: Connection,
     ) -> None:
         super().__init__()
+        blocks = [
+            HybridBlock(
+                channels=channels,
+                heads=heads,
+                window=window,
+                shift_by=position % 2 * (window // 2),
+                compress=compress,
+                squeeze=squeeze,
+                conv_scale=conv_scale,
+                mlp_ratio=mlp_ratio,
+                drop=drop,
+            )
+            for position, drop in enumerate(drops)
+        ]
+        overlapping = OverlappingAttention(
+            channels=channels, heads=heads, window=window, side=side, mlp_ratio=mlp_ratio
+        )
         self.residual_group = _Group(blocks, overlapping)
         self.conv = conv3x3(channels, channels) if connection == "1conv" else nn.Identity()
 
-    def forward(self, x_BHWC: Tensor, positions: Positions) -> Tensor:
+    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor, around: Tensor) -> Tensor:
+        """`index` (N,N) and `mask` (n,N,N) for the blocks, `around` (N,M) for the overlapping attention."""
         y = x_BHWC
         for block in self.residual_group.blocks:
-            y = block(y, positions)
-        return x_BHWC + convolve(self.conv, self.residual_group.overlap_attn(y, positions))
+            y = block(y, index, mask)
+        return x_BHWC + convolve(self.conv, self.residual_group.overlap_attn(y, around))

@@ -17,33 +17,26 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, get_args
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.networks.base import Network
-from restora.networks.blocks import (
-    DIV2K_MEAN,
-    PixelShuffleUpsampler,
-    conv3x3,
-    count_children,
-    upsampler_scale,
-)
-from restora.networks.channels_last import LayerNorm, to_channels_first, to_channels_last
+from restora.networks.blocks import PixelShuffleUpsampler, conv3x3, count_children, upsampler_scale
+from restora.networks.channels_last import LayerNorm
 from restora.networks.swin_blocks import (
     Connection,
-    PatchEmbed,
     ResidualGroup,
     SwinBlock,
+    SwinNetwork,
+    check_groups,
     initialise_linear,
     residual_convolution,
 )
-from restora.networks.windows import growing_drops, relative_position_index, shifted_window_mask
+from restora.networks.windows import growing_drops, shifted_window_mask
 
 Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 
 
-class SwinIR(Network):
+class SwinIR(SwinNetwork):
     """The whole network; `upsampler` chooses what follows the features.
 
     "none" adds a residual to the input (denoising, JPEG), "pixelshuffle" is the classical super-resolution
@@ -53,11 +46,7 @@ class SwinIR(Network):
     first. `image_size` matters to `published_state_dict` alone: the mask is stored for this side.
     """
 
-    family: ClassVar[str] = "transformer"
-    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
     computed_names: ClassVar[tuple[str, ...]] = ("relative_position_index", "attn_mask")
-    relative_positions: Tensor
-    mean: Tensor
 
     def __init__(
         self,
@@ -76,37 +65,22 @@ class SwinIR(Network):
         drop_path: float = 0.1,
         image_size: int = 64,
     ) -> None:
-        super().__init__()
         _check(channels, depths, heads, window, scale, upsampler, connection, image_size)
-        self.in_channels = self.out_channels = in_channels
-        self.scale, self.size_multiple = scale, window
-        self.window, self.image_size, self.upsampler, self.value_range = (
-            window,
-            image_size,
-            upsampler,
-            value_range,
+        super().__init__(
+            in_channels=in_channels, channels=channels, window=window, scale=scale, value_range=value_range
         )
-        mean = DIV2K_MEAN if in_channels == 3 else (0.0,) * in_channels
-        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("relative_positions", relative_position_index(window), persistent=False)
-
-        self.conv_first = conv3x3(in_channels, channels)
-        self.patch_embed = PatchEmbed(channels=channels)
-        drops = growing_drops(drop_path, sum(depths))
-        self.layers = nn.ModuleList()
-        for depth, count in zip(depths, heads, strict=True):
-            blocks = [
-                SwinBlock(
-                    channels=channels,
-                    heads=count,
-                    window=window,
-                    shift_by=position % 2 * (window // 2),
-                    mlp_ratio=mlp_ratio,
-                    drop=drops.pop(0),
-                )
-                for position in range(depth)
-            ]
-            self.layers.append(ResidualGroup(blocks, channels=channels, connection=connection))
+        self.image_size, self.upsampler = image_size, upsampler
+        self.layers = nn.ModuleList(
+            ResidualGroup(
+                channels=channels,
+                heads=count,
+                window=window,
+                mlp_ratio=mlp_ratio,
+                drops=drops,
+                connection=connection,
+            )
+            for count, drops in zip(heads, growing_drops(drop_path, depths), strict=True)
+        )
         self.norm = LayerNorm(channels)
         self.conv_after_body = residual_convolution(channels, connection)
         self._make_head(channels, head_channels)
@@ -131,24 +105,9 @@ class SwinIR(Network):
                     self.add_module(f"conv_up{step + 1}", conv3x3(head_channels, head_channels))
                 self.conv_hr = conv3x3(head_channels, head_channels)
 
-    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
-        x = (x - self.mean) * self.value_range
-        shallow = self.conv_first(x)
-        deep = self._features(to_channels_last(shallow))
-        y = self.conv_after_body(to_channels_first(deep)) + shallow  # (B,C,H,W)
-        y = x + self.conv_last(y) if self.upsampler == "none" else self._upsample(y)
-        return y / self.value_range + self.mean
-
-    def _features(self, x_BHWC: Tensor) -> Tensor:
-        height, width = x_BHWC.shape[1:3]
-        mask = shifted_window_mask(height, width, size=self.window, by=self.window // 2, like=x_BHWC)
-        x_BHWC = self.patch_embed.norm(x_BHWC)
-        for layer in self.layers:
-            x_BHWC = layer(x_BHWC, self.relative_positions, mask)
-        return self.norm(x_BHWC)
-
-    def _upsample(self, y: Tensor) -> Tensor:
-        """(B,C,H,W) -> (B,C',sH,sW)."""
+    def head(self, y: Tensor, x: Tensor) -> Tensor:
+        if self.upsampler == "none":
+            return x + self.conv_last(y)
         if self.upsampler == "pixelshuffledirect":
             return self.upsample(y)
         y = self.conv_before_upsample(y)
@@ -166,7 +125,7 @@ class SwinIR(Network):
         for name, module in self.named_modules():
             if isinstance(module, SwinBlock):
                 state[f"{name}.attn.relative_position_index"] = self.relative_positions
-                if module.shift_by:
+                if module.attn.shift_by:
                     state[f"{name}.attn_mask"] = mask
         return state
 
@@ -227,12 +186,7 @@ def _check(
     connection: str,
     image_size: int,
 ) -> None:
-    if len(depths) != len(heads):
-        raise ValueError(
-            f"network.depths has {len(depths)} groups, network.heads {len(heads)}: give one each"
-        )
-    if bad := [count for count in heads if channels % count]:
-        raise ValueError(f"network.heads has {bad[0]}, which does not divide network.channels={channels}")
+    check_groups(channels, depths, heads)
     if upsampler not in get_args(Upsampler):
         raise ValueError(f"network.upsampler is one of {', '.join(get_args(Upsampler))}, got {upsampler}")
     if connection not in get_args(Connection):

@@ -8,7 +8,7 @@ Notable: any height and width, where the authors' code takes squares only and fi
 one matrix product makes queries, keys and values. Published checkpoints also hold the tables' indices in
 every block, which are dropped on loading and written by `published_state_dict`.
 
-Legend: B samples, C channels, H height, W width, w window side, n windows in a photo, N = w*w, h heads.
+Legend: B samples, C channels, H height, W width.
 """
 
 import math
@@ -20,153 +20,10 @@ from torch import Tensor, nn
 
 from restora.networks.base import Network
 from restora.networks.blocks import conv3x3, count_children
-from restora.networks.channels_last import (
-    LayerNorm,
-    Linear,
-    convolve,
-    linear,
-    to_channels_first,
-    to_channels_last,
-)
-from restora.networks.swin_blocks import WindowAttention, initialise_linear
-from restora.networks.windows import (
-    drop_path,
-    from_windows,
-    growing_drops,
-    relative_position_index,
-    shift,
-    shifted_window_mask,
-    to_windows,
-)
-
-
-class _Projection(nn.Module):
-    """Queries apart from keys and values, because the checkpoints keep them so; applied as one matrix."""
-
-    def __init__(self, *, channels: int) -> None:
-        super().__init__()
-        self.to_q = nn.Linear(channels, channels)
-        self.to_kv = nn.Linear(channels, 2 * channels)
-
-    def forward(self, x: Tensor) -> Tensor:
-        weight = torch.cat((self.to_q.weight, self.to_kv.weight))
-        return linear(x, weight, torch.cat((self.to_q.bias, self.to_kv.bias)))
-
-
-class LocallyEnhancedFeedForward(nn.Module):
-    """LeFF (section 3.2): linear, GELU, depthwise 3x3, GELU, linear: (B,H,W,C) -> same."""
-
-    def __init__(self, *, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.linear1 = nn.Sequential(Linear(channels, hidden), nn.GELU())
-        self.dwconv = nn.Sequential(conv3x3(hidden, hidden, groups=hidden), nn.GELU())
-        self.linear2 = nn.Sequential(Linear(hidden, channels))
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return self.linear2(convolve(self.dwconv, self.linear1(x_BHWC)))
-
-
-class LeWinBlock(nn.Module):
-    """Window attention and LeFF, each normalised before and added to its input: (B,H,W,C) -> same.
-
-    With `modulated`, a learned value for each position and channel is added to every window before attention
-    (the multi-scale restoration modulator of section 3.3).
-    """
-
-    def __init__(
-        self,
-        *,
-        channels: int,
-        heads: int,
-        window: int,
-        shift_by: int,
-        mlp_ratio: float,
-        drop: float,
-        modulated: int | None,
-    ) -> None:
-        super().__init__()
-        self.window, self.shift_by, self.drop = window, shift_by, drop
-        self.modulator = nn.Embedding(modulated**2, channels) if modulated else None
-        self.norm1 = LayerNorm(channels)
-        projection = _Projection(channels=channels)
-        self.attn = WindowAttention(channels=channels, heads=heads, window=window, projection=projection)
-        self.norm2 = LayerNorm(channels)
-        self.mlp = LocallyEnhancedFeedForward(channels=channels, hidden=int(channels * mlp_ratio))
-
-    def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor | None) -> Tensor:
-        height, width = x_BHWC.shape[1:3]
-        windows = to_windows(shift(self.norm1(x_BHWC), self.shift_by), self.window)  # (B*n,N,C)
-        if self.modulator is not None:
-            windows = windows + self.modulator.weight.to(windows.dtype)
-        windows = self.attn(windows, index, mask if self.shift_by else None)
-        attended = shift(from_windows(windows, self.window, height, width), -self.shift_by)
-        x_BHWC = x_BHWC + drop_path(attended, self.drop, self.training)
-        return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop, self.training)
-
-
-class Stage(nn.Module):
-    """The blocks of one level, every second one shifted by half a window: (B,H,W,C) -> same."""
-
-    relative_positions: Tensor
-
-    def __init__(
-        self,
-        *,
-        channels: int,
-        heads: int,
-        window: int,
-        shifted: bool,
-        mlp_ratio: float,
-        drops: Sequence[float],
-        modulated: int | None = None,
-    ) -> None:
-        super().__init__()
-        self.window = window
-        self.shift_by = window // 2 if shifted and len(drops) > 1 else 0
-        self.register_buffer("relative_positions", relative_position_index(window), persistent=False)
-        self.blocks = nn.ModuleList(
-            LeWinBlock(
-                channels=channels,
-                heads=heads,
-                window=window,
-                shift_by=position % 2 * self.shift_by,
-                mlp_ratio=mlp_ratio,
-                drop=drop,
-                modulated=modulated,
-            )
-            for position, drop in enumerate(drops)
-        )
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        mask = None
-        if self.shift_by:
-            height, width = x_BHWC.shape[1:3]
-            mask = shifted_window_mask(height, width, size=self.window, by=self.shift_by, like=x_BHWC)
-        for block in self.blocks:
-            x_BHWC = block(x_BHWC, self.relative_positions, mask)
-        return x_BHWC
-
-
-class Downsample(nn.Module):
-    """(B,H,W,C) -> (B,H/2,W/2,C') by a 4x4 convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.conv = nn.Sequential(nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1))
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return convolve(self.conv, x_BHWC)
-
-
-class Upsample(nn.Module):
-    """(B,H,W,C) -> (B,2H,2W,C') by a 2x2 transposed convolution."""
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.deconv = nn.Sequential(nn.ConvTranspose2d(in_channels, out_channels, 2, stride=2))
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return convolve(self.deconv, x_BHWC)
+from restora.networks.channels_last import to_channels_first, to_channels_last
+from restora.networks.swin_blocks import initialise_linear
+from restora.networks.uformer_blocks import Downsample, Stage, Upsample
+from restora.networks.windows import growing_drops
 
 
 class _Convolution(nn.Module):
@@ -209,19 +66,18 @@ class Uformer(Network):
         _check(channels, depths, heads, window, image_size)
         self.in_channels = self.out_channels = in_channels
         c = channels
-        growing = growing_drops(drop_path, sum(depths[:4]))
-        drops = [*growing, *[drop_path] * depths[4], *reversed(growing)]
+        falling = [drops[::-1] for drops in reversed(growing_drops(drop_path, depths[:4:-1]))]
+        drops = [*growing_drops(drop_path, depths[:4]), [drop_path] * depths[4], *falling]
 
         def stage(position: int, width: int) -> Stage:
             side = image_size >> min(position, 8 - position)
-            before = sum(depths[:position])
             return Stage(
                 channels=width,
                 heads=heads[position],
                 window=min(window, side),
                 shifted=side > window,
                 mlp_ratio=mlp_ratio,
-                drops=drops[before : before + depths[position]],
+                drops=drops[position],
                 modulated=window if modulator and position > 4 else None,
             )
 

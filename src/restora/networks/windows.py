@@ -10,6 +10,8 @@ Legend: B samples, H height, W width, C channels, w window side, n windows in a 
 window, M positions that are looked at (N, or more where windows overlap), h heads, d channels of a head.
 """
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -173,6 +175,8 @@ def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
     return x * (kept / (1 - probability)).to(x.dtype)
 
 
-def growing_drops(last: float, count: int) -> list[float]:
-    """The stochastic depth of `count` blocks: none at the first, `last` at the last, linear between."""
-    return [last * position / max(count - 1, 1) for position in range(count)]
+def growing_drops(last: float, depths: Sequence[int]) -> list[list[float]]:
+    """The stochastic depth of each stage's blocks: none at the first, `last` at the last, linear between."""
+    growing = [last * position / max(sum(depths) - 1, 1) for position in range(sum(depths))]
+    ends = list(accumulate(depths))
+    return [growing[end - depth : end] for depth, end in zip(depths, ends, strict=True)]

@@ -119,6 +119,14 @@ def test_stochastic_depth_mirrors_in_the_decoder() -> None:
     assert drops == pytest.approx([0, 0.1, 0.2, 0.3, 0.4, 0.4, 0.4, 0.4, 0.3, 0.2, 0.1, 0])
 
 
+def test_a_decoder_may_be_deeper_than_the_encoder() -> None:
+    depths = [1, 1, 1, 1, 1, 2, 3, 2, 2]
+    state = Uformer(**{**TINY, "depths": depths}).published_state_dict()
+    told = Uformer.infer_arguments(state)
+    assert told is not None
+    assert told["depths"] == depths
+
+
 def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
     network = Uformer(**TINY)
     published = network.published_state_dict()
