@@ -1,7 +1,7 @@
 """A `Photo` as the bytes of a file: JPEG, PNG, TIFF, WebP, BMP or PPM, with its metadata.
 
-PNG and TIFF are put together here around zlib's and OpenCV's output, because Pillow writes neither with
-16-bit colour.
+PNG, TIFF and deep PPM are put together here, PNG and TIFF around zlib's and OpenCV's output, because Pillow
+writes none of them with 16-bit colour.
 
 Legend: H height, W width, C channels with alpha (1 to 4).
 """
@@ -13,7 +13,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
 from restora.apps.photo_files import (
@@ -22,20 +21,18 @@ from restora.apps.photo_files import (
     EXIF_IFD,
     EXIF_WIDTH,
     GPS_IFD,
-    PNG_SIGNATURE,
     TIFF_STRUCTURE,
     Metadata,
     Photo,
-    Pixels,
     png_chunks,
 )
+from restora.data.decoding import ORIENTATION, PNG_SIGNATURE, Pixels, rounded_to_8_bits, upright
 
 LOSSY_QUALITY = 95
 NO_ALPHA = ("JPEG", "PPM")
-DEEP = ("PNG", "TIFF")
+DEEP = ("PNG", "TIFF", "PPM")
 NO_EXIF = ("BMP", "PPM")
 ICC_SPACES = {1: b"GRAY", 3: b"RGB "}
-ORIENTATION = 0x0112
 
 
 def encode(photo: Photo, format_name: str) -> bytes:
@@ -49,15 +46,17 @@ def encode(photo: Photo, format_name: str) -> bytes:
     if alpha is not None and format_name in NO_ALPHA:
         raise ValueError(f"has transparency, which {format_name} cannot hold: write a PNG, TIFF or WebP")
     if pixels.dtype == np.uint16 and format_name not in DEEP:
-        pixels, alpha = _rounded(pixels), None if alpha is None else _rounded(alpha)
+        pixels, alpha = rounded_to_8_bits(pixels), None if alpha is None else rounded_to_8_bits(alpha)
     values = pixels if alpha is None else np.concatenate([pixels, alpha[..., None]], axis=-1)
     if format_name == "PNG":
         return _png(values, metadata)
     if format_name == "TIFF":
         return _tiff(values, metadata)
+    if format_name in NO_EXIF and metadata.exif is not None:
+        values = upright(values, _parsed(metadata.exif).get(ORIENTATION, 1))
+    if format_name == "PPM" and values.dtype == np.uint16:
+        return _ppm_16_bit(values)
     image = Image.fromarray(values.squeeze(-1) if values.shape[2] == 1 else values)
-    if format_name in NO_EXIF:
-        image = _upright(image, metadata)
     out = io.BytesIO()
     try:
         image.save(out, format=format_name, **_options(format_name, metadata))
@@ -65,11 +64,6 @@ def encode(photo: Photo, format_name: str) -> bytes:
         height, width = pixels.shape[:2]
         raise ValueError(f"cannot be written as {format_name} ({width}x{height} pixels): {error}") from error
     return out.getvalue()
-
-
-def _rounded(values: Pixels) -> NDArray[np.uint8]:
-    """16 bits to 8, to the nearest."""
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
 def _fitting(photo: Photo) -> Metadata:
@@ -104,20 +98,6 @@ def _parsed(exif: bytes) -> Image.Exif:
     parsed = Image.Exif()
     parsed.load(EXIF_HEADER + exif)
     return parsed
-
-
-def _upright(image: Image.Image, metadata: Metadata) -> Image.Image:
-    """The pixels turned as the EXIF orientation says, for formats that cannot carry the tag."""
-    turn = {
-        2: Image.Transpose.FLIP_LEFT_RIGHT,
-        3: Image.Transpose.ROTATE_180,
-        4: Image.Transpose.FLIP_TOP_BOTTOM,
-        5: Image.Transpose.TRANSPOSE,
-        6: Image.Transpose.ROTATE_270,
-        7: Image.Transpose.TRANSVERSE,
-        8: Image.Transpose.ROTATE_90,
-    }.get(_parsed(metadata.exif).get(ORIENTATION, 1) if metadata.exif else 1)
-    return image if turn is None else image.transpose(turn)
 
 
 def _options(format_name: str, metadata: Metadata) -> dict[str, Any]:
@@ -195,6 +175,12 @@ def _png_chunks_from(metadata: Metadata) -> list[tuple[bytes, bytes]]:
     if metadata.xmp is not None:
         chunks.append((b"iTXt", b"XML:com.adobe.xmp\x00\x00\x00\x00\x00" + metadata.xmp))
     return chunks
+
+
+def _ppm_16_bit(values: Pixels) -> bytes:
+    height, width, channels = values.shape
+    kind = "P5" if channels == 1 else "P6"
+    return f"{kind}\n{width} {height}\n65535\n".encode() + values.astype(">u2").tobytes()
 
 
 def _tiff(values: Pixels, metadata: Metadata) -> bytes:

@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.apps.photo_files import Photo, Pixels
+from restora.apps.photo_files import Photo
 from restora.artifact.restorer import Progress, Restorer
+from restora.data.decoding import Pixels
 
 LUMA = (0.299, 0.587, 0.114)
 """BT.601, full range."""

@@ -7,6 +7,10 @@ class DataError(ValueError):
     """A data set that is missing or not as it should be; the message says what to set or to run."""
 
 
+class DecodingError(DataError):
+    """What is wrong with a photo file, to be put behind its name."""
+
+
 class PhotoError(DataError):
     """A file that cannot serve as a photo: `path` and the `reason`."""
 

@@ -8,28 +8,32 @@ RGB or grey profile is left alone: the numbers stay those of the file, as in eve
 Legend: H height, W width, C channels (1 or 3).
 """
 
-import io
 import os
 import struct
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-from restora.data.errors import PhotoError
+from restora.data.decoding import (
+    ORIENTATION,
+    PNG_SIGNATURE,
+    QUARTER_TURNED,
+    decode,
+    decoding_errors,
+    rounded_to_8_bits,
+    upright,
+)
+from restora.data.errors import DecodingError, PhotoError
 
 Channels = Literal["rgb", "gray"]
 Pixels = NDArray[np.uint8]
 
 PHOTO_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".tif", ".tiff", ".webp", ".bmp", ".ppm", ".pgm"))
-_ORIENTATION = 0x0112
-_QUARTER_TURNED = (5, 6, 7, 8)
-_TIFF_BITS, _TIFF_SAMPLE_FORMAT, _TIFF_FLOAT = 258, 339, 3
 _LUMA = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np.float32)
 """MATLAB's rgb2gray (the first row of the inverse of the NTSC matrix), full range: what the grey training and
 test sets of denoising were made with. It is not the Y of YCbCr, which runs from 16 to 235.
@@ -59,120 +63,57 @@ def photo_size(path: Path) -> tuple[int, int]:
     """(H, W) of the upright photo, from the header alone. Raises `PhotoError`."""
     with _errors_of(path), Image.open(path) as image:
         width, height = image.size
-        turned = _orientation(image) in _QUARTER_TURNED
+        turned = _orientation(image, pixels_last=_pixels_last(path)) in QUARTER_TURNED
     return (width, height) if turned else (height, width)
 
 
 def read_photo(path: Path, channels: Channels = "rgb") -> Pixels:
     """The photo as uint8 (H,W,C). Raises `PhotoError` that names the file and what is wrong with it."""
     with _errors_of(path):
-        data = path.read_bytes()
-        with Image.open(io.BytesIO(data)) as image:
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with previews behind it
-                raise PhotoError(path, f"holds {frames} pages or frames: split it first")
-            deep = _is_16_bit(image, path)
-            orientation = _orientation(image)
-            image.load()
-            if deep:
-                pixels = _upright(_decode_16_bit(data, path), orientation)
-            else:
-                pixels = _decode_8_bit(ImageOps.exif_transpose(image))
-    return _to_channels(pixels, channels)
+        held = decode(path.read_bytes())
+    pixels = rounded_to_8_bits(held.pixels)
+    if held.alpha is not None:
+        pixels = _over_white(pixels, rounded_to_8_bits(held.alpha)[..., None])
+    return _to_channels(upright(pixels, _orientation(held.image)), channels)
 
 
-def _orientation(image: Image.Image) -> int:
-    """How decoded pixels are still to be turned; Pillow and OpenCV turn TIFF files upright themselves."""
-    return 1 if image.format == "TIFF" else int(image.getexif().get(_ORIENTATION, 1))
+def _orientation(image: Image.Image, *, pixels_last: bool = False) -> int:
+    """How decoded pixels are still to be turned; Pillow and OpenCV turn TIFF files upright themselves.
+
+    With `pixels_last` a PNG is asked without decoding it, which Pillow does for what may stand behind the
+    pixels.
+    """
+    if image.format == "TIFF":
+        return 1
+    exif = Image.Image.getexif(image) if pixels_last else image.getexif()
+    return int(exif.get(ORIENTATION, 1))
+
+
+def _pixels_last(path: Path) -> bool:
+    """Whether this is a PNG file in which nothing follows the pixels."""
+    with path.open("rb") as file:
+        if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
+            return False
+        kinds = []
+        while len(start := file.read(8)) == 8:
+            length, kind = struct.unpack(">I4s", start)
+            kinds.append(kind)
+            file.seek(length + 4, os.SEEK_CUR)  # its body and checksum
+    return b"IDAT" in kinds and set(kinds[kinds.index(b"IDAT") :]) <= {b"IDAT", b"IEND"}
 
 
 @contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
-    """What decoders raise on broken files, as `PhotoError`."""
+    """What is wrong with a file, as `PhotoError`."""
+    if not path.exists():
+        raise PhotoError(path, "does not exist")
+    if path.stat().st_size == 0:
+        raise PhotoError(path, "is empty")
     try:
-        yield
-    except PhotoError:
-        raise
-    except FileNotFoundError as error:
-        raise PhotoError(path, "does not exist") from error
-    except UnidentifiedImageError as error:
-        empty = path.stat().st_size == 0
-        raise PhotoError(path, "is empty" if empty else "is not a photo in a known format") from error
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise PhotoError(path, f"cannot be decoded: {error}") from error
-    except Image.DecompressionBombError as error:
-        raise PhotoError(path, f"is too large: {error}") from error
-
-
-def _is_16_bit(image: Any, path: Path) -> bool:
-    """Whether a channel has 16 bits; asked before loading, which forgets how the pixels are stored."""
-    too_deep = "has more than 16 bits per channel: convert it to 8 or 16 bits"
-    if image.format == "TIFF":
-        bits = max(image.tag_v2.get(_TIFF_BITS, (1,)))
-        if bits > 16 or _TIFF_FLOAT in image.tag_v2.get(_TIFF_SAMPLE_FORMAT, (1,)):
-            raise PhotoError(path, too_deep)
-        return bits > 8
-    if image.format == "PPM":
-        return image.mode == "I"  # 16-bit grey; Pillow scales 16-bit colour to 8 bits, rounding as it should
-    if image.mode in ("I", "F"):
-        raise PhotoError(path, too_deep)
-    raw_mode = image.tile[0][3] if image.tile else ""
-    return image.mode.startswith("I;16") or (isinstance(raw_mode, str) and raw_mode.endswith(";16B"))
-
-
-def _decode_16_bit(data: bytes, path: Path) -> Pixels:
-    """Pillow has no 16-bit colour, so OpenCV decodes; the values are rounded to 8 bits."""
-    import cv2
-
-    try:
-        decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise PhotoError(path, f"cannot be decoded: {error}") from error
-    if decoded is None or decoded.dtype != np.uint16:
-        raise PhotoError(path, "is a 16-bit photo of a kind that cannot be read: convert it to grey or RGB")
-    values = np.atleast_3d(((decoded.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))
-    if values.shape[2] >= 3:  # BGR or BGRA
-        values = values[..., [2, 1, 0, 3][: values.shape[2]]]
-    if values.shape[2] in (2, 4):
-        values = _over_white(values[..., :-1], values[..., -1:])
-    return values
-
-
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    """EXIF orientation 1 to 8 applied to (H,W,C)."""
-    if orientation in _QUARTER_TURNED:
-        pixels = pixels.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
-
-
-def _decode_8_bit(image: Image.Image) -> Pixels:
-    """Any mode of 8 bits or fewer as (H,W,1) or (H,W,3)."""
-    if image.mode in ("CMYK", "LAB"):
-        image = _to_srgb(image)
-    grey = image.mode in ("1", "L", "LA", "La")
-    if image.mode.endswith(("A", "a")) or "transparency" in image.info:
-        values = np.asarray(image.convert("LA" if grey else "RGBA"))
-        return _over_white(values[..., :-1], values[..., -1:])
-    return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB")))
-
-
-def _to_srgb(image: Image.Image) -> Image.Image:
-    """CMYK or Lab as sRGB: by the file's profile, or by Pillow's own formula where it has none."""
-    profile = image.info.get("icc_profile")
-    try:
-        if image.mode == "LAB":
-            source = ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB"))
-        elif profile:
-            source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        else:
-            return image.convert("RGB")
-        converted = ImageCms.profileToProfile(image, source, ImageCms.createProfile("sRGB"), outputMode="RGB")
-    except (ImageCms.PyCMSError, OSError):
-        return image.convert("RGB")
-    assert converted is not None
-    return converted
+        with decoding_errors():
+            yield
+    except DecodingError as error:
+        raise PhotoError(path, str(error)) from error
 
 
 def _over_white(colour: Pixels, alpha: Pixels) -> Pixels:

@@ -81,7 +81,7 @@ def test_lossless_formats_return_the_same_pixels(name, tmp_path):
 @pytest.mark.parametrize(
     ("suffix", "channels", "with_alpha"),
     [
-        *((suffix, channels, False) for suffix in (".png", ".tif") for channels in (1, 3)),
+        *((suffix, channels, False) for suffix in (".png", ".tif", ".ppm") for channels in (1, 3)),
         *((".png", 1, True), (".png", 3, True), (".tif", 3, True)),
     ],
 )
@@ -168,10 +168,13 @@ def test_orientation_of_sixteen_bit_tiff_is_shown_as_before(tmp_path):
         assert image.getexif().get(ORIENTATION, 1) == 1
 
 
-def test_formats_without_exif_are_written_upright():
-    made = Photo(photo(), None, Metadata(exif=exif(6).tobytes().removeprefix(b"Exif\x00\x00")))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_formats_without_exif_are_written_upright(orientation):
+    made = Photo(photo(), None, Metadata(exif=exif(orientation).tobytes().removeprefix(b"Exif\x00\x00")))
+    with Image.open(io.BytesIO(encode(made, "PNG"))) as image:
+        shown = np.asarray(ImageOps.exif_transpose(image))
     with Image.open(io.BytesIO(encode(made, "BMP"))) as image:
-        np.testing.assert_array_equal(np.asarray(image), np.rot90(photo(), -1))
+        np.testing.assert_array_equal(np.asarray(image), shown)
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])

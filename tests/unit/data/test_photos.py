@@ -1,6 +1,8 @@
 """Every odd kind of photo file comes out as a viewer would show it; every broken one is named."""
 
 import io
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -143,6 +145,14 @@ def test_16_bit_grey_is_rounded(tmp_path: Path, deep: NDArray[np.uint16], name: 
     np.testing.assert_array_equal(read_photo(path, "gray")[..., 0], rounded(deep[..., 0]))
 
 
+def test_a_grey_file_of_ten_bits_is_as_bright_as_one_of_sixteen(tmp_path: Path) -> None:
+    levels = np.array([0, 1, 300, 512, 1023])
+    (tmp_path / "a.pgm").write_bytes(b"P5\n5 1\n1023\n" + levels.astype(">u2").tobytes())
+    np.testing.assert_array_equal(
+        read_photo(tmp_path / "a.pgm", "gray").ravel(), np.round(levels / 1023 * 255)
+    )
+
+
 def test_16_bit_alpha(tmp_path: Path, deep: NDArray[np.uint16]) -> None:
     alpha = np.where(np.arange(HEIGHT)[:, None] < 6, 0, 65535).repeat(WIDTH, axis=1).astype(np.uint16)
     path = tmp_path / "a.png"
@@ -204,14 +214,33 @@ def test_16_bit_files_are_turned_too(
     np.testing.assert_array_equal(read_photo(path), rounded(deep))
 
 
+def test_the_size_of_a_png_is_read_without_its_pixels(
+    tmp_path: Path, photo: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.png", photo)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    end = path.read_bytes().index(b"IEND") - 4
+    body = exif.tobytes().removeprefix(b"Exif\0\0")
+    behind = path.read_bytes()[:end] + png_chunk(b"eXIf", body) + path.read_bytes()[end:]
+    (tmp_path / "behind.png").write_bytes(behind)
+    assert (
+        photo_size(tmp_path / "behind.png")
+        == (WIDTH, HEIGHT)
+        == read_photo(tmp_path / "behind.png").shape[:2]
+    )
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", None)
+    assert photo_size(path) == (HEIGHT, WIDTH)
+
+
 def with_png_chunk(png: bytes, kind: bytes, body: bytes) -> bytes:
     """The file with one chunk more, before the pixels."""
-    import struct
-    import zlib
-
-    chunk = struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
     at = png.index(b"IDAT") - 4
-    return png[:at] + chunk + png[at:]
+    return png[:at] + png_chunk(kind, body) + png[at:]
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def test_cmyk(tmp_path: Path) -> None:
