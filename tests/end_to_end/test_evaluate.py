@@ -110,6 +110,34 @@ def test_what_a_run_was_trained_against_is_a_benchmark(photos: Path, tmp_path: P
     assert summary(tmp_path / "o")["protocol"]["degradation"]["sigma"] == 25
 
 
+@pytest.mark.parametrize(
+    ("learnt", "judged"),
+    [
+        (["network=dncnn_small", "degradation=gaussian_noise"], []),
+        (
+            ["network=edsr_small", "network.scale=2", "degradation=bicubic_x2"],
+            ["benchmark.border=2"],
+        ),
+    ],
+    ids=["unclipped noise", "reduced"],
+)  # fmt: skip
+def test_a_run_and_its_evaluation_give_one_figure(
+    photos: Path, tmp_path: Path, learnt: list[str], judged: list[str]
+) -> None:
+    for split in ("train", "val", "test"):
+        shutil.copytree(photos, tmp_path / "photos" / split)
+    assert main(["train", "data=folder", f"data.source.root={tmp_path}/photos", f"data_dir={tmp_path}/data",
+                 "data.patch_size=16", "data.steps_per_epoch=2", "trainer=cpu", "trainer.max_steps=2",
+                 "leakage.check=false", "logger.mode=disabled", "threads=1", f"hydra.run.dir={tmp_path}/run", *learnt]) == 0  # fmt: skip
+    assert evaluate(f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", "benchmark=degraded",
+                    f"benchmark.root={tmp_path}/photos/test", f"output={tmp_path}/o", *judged) == 0  # fmt: skip
+    images = json.loads((tmp_path / "run" / "run.json").read_text())["test"]["images"]
+    for own, row in zip(images, per_image(tmp_path / "o"), strict=True):
+        assert own["name"] == row["name"]
+        for metric in ("psnr", "ssim", "input_psnr", "input_ssim"):
+            assert own[metric] == pytest.approx(float(row[metric]), abs=2e-3), metric
+
+
 def test_a_network_with_a_noise_map_is_told_the_level(photos: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file(FFDNet(in_channels=1, depth=4, channels=8).state_dict(), tmp_path / "ffdnet.safetensors")

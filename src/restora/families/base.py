@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, TypeVar
 
 import torch
-import torch.nn.functional as F
 from lightning.pytorch import LightningModule
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
@@ -27,6 +26,7 @@ from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
 from restora.metrics.image import psnr, ssim
 from restora.networks.base import Network
+from restora.networks.luminance import BicubicEnlargement
 from restora.types import Batch
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -196,15 +196,15 @@ class Family(LightningModule):
         return self._judge(batch)
 
     def _judge(self, batch: Batch) -> dict[str, Tensor]:
-        """Restores photos and scores them: outputs rounded to 8 bits, a border of `scale` pixels left out if
-        scale > 1."""
+        """Restores photos and scores them: outputs and inputs clamped and rounded to 8 bits, a border of
+        `scale` pixels left out if scale > 1. The network is given the degraded photos as they are."""
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         restored = to_8_bit(self._judged(degraded, batch.condition).float())
         if restored.is_cuda:
             torch.cuda.synchronize(restored.device)
         seconds = (time.perf_counter() - started) / len(batch.clean)
-        reference = enlarge(batch.degraded, batch.clean.shape[-2:])
+        reference = to_8_bit(enlarge(batch.degraded, batch.clean.shape[-2:]))
         border = self.network.scale if self.network.scale > 1 else 0
         scores = _scores(restored, reference, batch.clean, border)
         for index, name in enumerate(batch.names):
@@ -242,11 +242,12 @@ def to_8_bit(x: Tensor) -> Tensor:
 
 
 def enlarge(degraded: Tensor, size: torch.Size) -> Tensor:
-    """The degraded photos at the size of the clean ones, (B,C,H,W): by bicubic interpolation where they are
-    smaller."""
+    """The degraded photos at the size of the clean ones, (B,C,H,W): by MATLAB's bicubic interpolation where
+    they are smaller."""
     if degraded.shape[-2:] == size:
         return degraded
-    return F.interpolate(degraded, size=tuple(size), mode="bicubic", align_corners=False).clamp(0, 1)
+    enlargement = BicubicEnlargement(scale=size[-1] // degraded.shape[-1], round_8bit=False)
+    return enlargement(degraded).clamp(0, 1)
 
 
 def _scores(restored: Tensor, degraded: Tensor, clean: Tensor, border: int) -> dict[str, Tensor]:

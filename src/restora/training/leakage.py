@@ -41,7 +41,8 @@ def check_leakage(
     """
     deadline = time.monotonic() + max_seconds
     tested = {name: store for split, name in _JUDGES.items() if (store := data.store(split)) is not None}
-    files = ({} if testsets is None else known_testsets(testsets)) | named_folders(folders)
+    known_files = {} if testsets is None else known_testsets(testsets)
+    files = known_files | named_folders(folders, taken=known_files)
     learnt = data.store("train")
     assert learnt is not None  # the source was checked
     total = len(_distinct(learnt))
@@ -57,16 +58,21 @@ def check_leakage(
     return find_leaks(training, known, training_total=total)
 
 
-def named_folders(folders: Sequence[str | Path]) -> dict[str, list[Path]]:
-    """The photos of folders that the user named, by name. Raises ValueError for one without photos."""
-    found = {}
+def named_folders(folders: Sequence[str | Path], *, taken: Iterable[str] = ()) -> dict[str, list[Path]]:
+    """The photos of folders that the user named, by name, or by path where the name is `taken` or another's.
+
+    Raises ValueError for a folder without photos.
+    """
+    found: dict[str, list[Path]] = {}
+    names = {*taken}
     for folder in folders:
-        path = Path(folder).expanduser()
+        path = Path(folder).expanduser().absolute()
         photos = list_photos(path) if path.is_dir() else []
         if not photos:
             state = "holds no photos" if path.is_dir() else "does not exist"
-            raise ValueError(f"leakage.folders: {path.absolute()} {state}: name folders of test photos")
-        found[path.name if path.name not in found else str(path)] = photos
+            raise ValueError(f"leakage.folders: {path} {state}: name folders of test photos")
+        found[str(path) if path.name in names else path.name] = photos
+        names.add(path.name)
     return found
 
 

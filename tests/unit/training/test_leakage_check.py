@@ -58,6 +58,16 @@ def test_held_out_photos_and_named_folders_are_compared(photos: PhotoData, tmp_p
     }
 
 
+def test_folders_of_one_name_are_kept_apart(photos: PhotoData, tmp_path: Path) -> None:
+    save(data.astronaut(), tmp_path / "sets" / "Set5" / "a.png")
+    folders = [tmp_path / "mine" / "Set5", tmp_path / "others" / "more", tmp_path / "mine" / "more"]
+    for folder in folders:
+        save(data.camera(), folder / "camera.png")
+    report = check_leakage(photos, testsets=tmp_path / "sets", folders=folders)
+    assert set(report.testsets) > {"Set5", str(folders[0]), "more", str(folders[2])}
+    assert list(report.leaks) == ["this run's held-out set", "Set5"]
+
+
 def test_out_of_time_the_report_says_how_many_were_compared(photos: PhotoData, tmp_path: Path) -> None:
     report = check_leakage(photos, testsets=tmp_path / "none", max_seconds=0)
     assert (report.training_photos, report.training_total) == (1, 2)
