@@ -2,7 +2,8 @@
 
 Enters: an archive on the disk and what is known of it. Leaves: a folder of photos, which appears when all of
 them are in it. Archives are not trusted: of a member only the last part of its name is used, and links and
-devices are passed over. The CRCs of a zip file are checked on the way; a tar file has none of what it holds.
+devices are passed over. Which of the two a file is, its bytes say, not its name. The CRCs of a zip file are
+checked on the way; a tar file has none of what it holds.
 """
 
 import os
@@ -42,7 +43,7 @@ class CorruptArchive(DataError):
 
 @dataclass(frozen=True)
 class Archive:
-    """One zip or tar file (`name` ends in .tar) of photos, and what is known of it.
+    """One zip or tar file (plain or compressed) of photos, and what is known of it.
 
     `folder` (below the data set's) is where the photos are put; `size` in bytes and `sha256` are those of the
     file. `inside` is the one folder of the archive to take, all of them without it. `photos` is how many
@@ -107,14 +108,19 @@ def check_disk(folder: Path, needed: int) -> None:
 @contextmanager
 def _members(archive: Archive, path: Path) -> Iterator[list[_Member]]:
     """The plain files of an open archive: no folders, links or devices."""
-    if archive.name.endswith(".tar"):
-        with tarfile.open(path, "r:") as tar:
+    if tarfile.is_tarfile(path):
+        with tarfile.open(path) as tar:
             yield [
                 _Member(PurePosixPath(info.name), info.size, partial(_open_in_tar, tar, info))
                 for info in tar
                 if info.isreg()
             ]
         return
+    if not zipfile.is_zipfile(path):
+        raise CorruptArchive(
+            f"{archive.name} is damaged: it is neither a whole zip file nor a tar file (a web page, perhaps: "
+            f"check {archive.url_key})"
+        )
     with zipfile.ZipFile(path) as opened:
         yield [
             _Member(PurePosixPath(info.filename), info.file_size, partial(opened.open, info))

@@ -4,8 +4,8 @@ Enters: a URL and what is known of the file. Leaves: the file, or a folder of ph
 off goes on where it stopped, also in a later command: the bytes so far lie in `NAME.part`, and
 `NAME.part.version` holds the server's mark of the version that they belong to (sent as If-Range, so a file
 that has changed on the server starts over). What is known of the file (size, SHA-256) is checked before it
-gets its name. A file that is damaged, or not what it should be when it is unpacked, is removed and fetched
-once more, then given up.
+gets its name. A downloaded file that is damaged, or not what it should be when it is unpacked, is removed and
+fetched once more, then given up.
 """
 
 import hashlib
@@ -48,17 +48,24 @@ class Patience:
 
 
 def obtain(
-    archive: Archive, *, url: str, root: Path, keep: bool = False, patience: Patience | None = None
+    archive: Archive,
+    *,
+    url: str,
+    root: Path,
+    keep: bool = False,
+    placed: bool | None = None,
+    patience: Patience | None = None,
 ) -> Path:
     """The folder `root/archive.folder` with the archive's photos, downloaded unless it is there.
 
-    The downloaded file is `root/archive.name`: one that is there already is taken, and `keep` leaves it
-    there. Raises `DataError`.
+    The downloaded file is `root/archive.name`, removed afterwards unless `keep`. One that is there already is
+    taken, and left alone whatever becomes of it, because the user may have `placed` it. Raises `DataError`.
     """
     folder, target = root / archive.folder, root / archive.name
     if folder.is_dir():
         return folder
     root.mkdir(parents=True, exist_ok=True)
+    placed = target.exists() if placed is None else placed
     for last in (False, True):
         try:
             if not target.exists():
@@ -66,13 +73,17 @@ def obtain(
             unpack(archive, target, folder)
             break
         except CorruptArchive as error:
+            if placed:
+                raise CorruptArchive(
+                    f"{error}. {target} was there already: move it away, and the same command fetches it"
+                ) from error
             target.unlink(missing_ok=True)
             if last:
                 raise CorruptArchive(
                     f"{error}. It was fetched twice and is removed: the same command fetches it anew"
                 ) from error
             log.warning("%s: fetching it once more", error)
-    if not keep:
+    if not (keep or placed):
         target.unlink()
     return folder
 

@@ -107,15 +107,17 @@ def _obtain_group(group: Sequence[TestSet], *, url: str, keep: bool) -> None:
     """
     places = [Path(str(testset.root)).expanduser() for testset in group]
     name = archive_name(archive=str(group[0].archive), folder=str(group[0].folder))
-    with sole_process(places[0].parent / ".download.lock", doing=f"downloading into {places[0].parent}"):
+    file = places[0].parent / name
+    with sole_process(file.with_name(".download.lock"), doing=f"downloading into {file.parent}"):
+        placed = file.exists()
         for testset, place in zip(group, places, strict=True):
             archive = Archive(
                 name, place.name, inside=testset.folder, photos=testset.images, url_key="archive"
             )
-            obtain(archive, url=url, root=place.parent, keep=True)
+            obtain(archive, url=url, root=place.parent, keep=True, placed=placed)
             log.info("%s: %d photos in %s", testset.name, testset.images, place)
-        if not keep:
-            (places[0].parent / name).unlink(missing_ok=True)
+        if not (keep or placed):
+            file.unlink(missing_ok=True)
 
 
 def archive_name(*, archive: str, folder: str) -> str:

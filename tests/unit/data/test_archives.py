@@ -1,5 +1,6 @@
 """Photos out of zip and tar files that are whole, torn, of another kind or up to no good."""
 
+import gzip
 import io
 import random
 import tarfile
@@ -69,6 +70,30 @@ def test_members_that_climb_out_write_nowhere(name: str, tmp_path: Path) -> None
     assert contents(root / "x") == inside
     assert contents(root / "y") == inside | {f"{number}.png": png(number) for number in (2, 3, 4)}
     assert sorted(path.name for path in root.iterdir()) == ["x", "y"]
+
+
+def compressed(members: Mapping[str, bytes]) -> bytes:
+    return gzip.compress(tarred(members))
+
+
+@pytest.mark.parametrize("pack", [zipped, tarred, compressed])
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar", "photos"])
+def test_the_kind_is_told_by_the_bytes(
+    name: str, pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path
+) -> None:
+    """Also of a tar file that ends in a zip file, whose directory is where that of a zip file would be."""
+    (tmp_path / name).write_bytes(pack({"a/1.png": png(1), "b.zip": zipped({"a/2.png": png(2)})}))
+    unpack(Archive(name, "x", inside="a"), tmp_path / name, tmp_path / "x")
+    assert contents(tmp_path / "x") == {"1.png": png(1)}
+
+
+@both
+@pytest.mark.parametrize("body", [b"<!DOCTYPE html><p>Moved", b"", b"PK"])
+def test_what_is_no_archive_is_said_to_be_none(name: str, body: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(body)
+    with pytest.raises(CorruptArchive, match=f"{name} is damaged: it is neither .* check data.source.url"):
+        unpack(Archive(name, "x"), tmp_path / name, tmp_path / "x")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 def test_links_and_devices_of_a_tar_file_are_passed_over(tmp_path: Path) -> None:

@@ -94,6 +94,31 @@ def test_an_archive_that_is_kept_is_not_fetched_again(server: ArchiveServer, tmp
     assert len(server.requests) == 1
 
 
+@pytest.mark.parametrize("whole", [True, False])
+def test_an_archive_that_the_user_placed_is_used_and_left(
+    server: ArchiveServer, tmp_path: Path, whole: bool
+) -> None:
+    mine = tmp_path / "testsets" / "top-master.zip"
+    mine.parent.mkdir()
+    body = server.files["master.zip"][: None if whole else 300]
+    mine.write_bytes(body)
+    sets = [a_set(tmp_path, "A", 3, server.url), a_set(tmp_path, "B", 2, server.url, "b")]
+    if whole:
+        obtain_testsets(sets)
+        assert len(find_photos(str(sets[1].root))) == 2
+    else:
+        with pytest.raises(CorruptArchive, match=r"top-master.zip was there already: move it away"):
+            obtain_testsets(sets)
+    assert mine.read_bytes() == body
+    assert server.requests == []
+
+
+def test_a_downloaded_archive_without_the_second_set_goes(server: ArchiveServer, tmp_path: Path) -> None:
+    with pytest.raises(CorruptArchive, match="holds 2 photos .* expected 3.*It was fetched twice"):
+        obtain_testsets([a_set(tmp_path, "A", 3, server.url), a_set(tmp_path, "B", 3, server.url, "b")])
+    assert not (tmp_path / "testsets" / "top-master.zip").exists()
+
+
 def test_a_set_of_another_number_of_photos_is_not_taken(server: ArchiveServer, tmp_path: Path) -> None:
     with pytest.raises(
         CorruptArchive, match=r"holds 3 photos in top-master/sets/A, expected 4.*fetched twice"
