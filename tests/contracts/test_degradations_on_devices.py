@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from restora.config import build, config_root
+from restora.degradations import error_diffusion
 from restora.degradations.base import Degradation
 from restora.degradations.composition import Maybe, OneOf
 from restora.degradations.gaussian_noise import GaussianNoise
@@ -51,6 +52,8 @@ class Watch(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.calls: Counter[str] = Counter()
+        self.dtypes: set[torch.dtype] = set()
+        """Of the tensors on the device."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = func.overloadpacket.__name__
@@ -65,6 +68,7 @@ class Watch(TorchDispatchMode):
         leaving = [t for t in tree_leaves(out) if isinstance(t, Tensor) and t.device == META]
         assert not (entering and leaving), f"{name} copies from the host, which waits for the device"
         self.calls[name] += 1
+        self.dtypes |= {t.dtype for t in leaving}
         return out
 
 
@@ -84,19 +88,31 @@ def watched() -> Iterator[Watch]:
         yield watch
 
 
-def calls_of(degradation: Degradation, batch: int) -> Counter[str]:
+def watched_calls(degradation: Degradation, batch: int) -> Watch:
     clean = torch.empty(batch, 3, SIZE, SIZE, device=META)
     degradation(clean, KeyedGenerator(torch.empty(batch, dtype=torch.int64, device=META)))  # fills caches
     with watched() as watch:
         image, _ = degradation(clean, KeyedGenerator(torch.empty(batch, dtype=torch.int64, device=META)))
     assert image.shape == (batch, 3, SIZE // degradation.scale, SIZE // degradation.scale)
-    return watch.calls
+    return watch
+
+
+def calls_of(degradation: Degradation, batch: int) -> Counter[str]:
+    return watched_calls(degradation, batch).calls
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_host_never_waits_and_no_photo_is_treated_alone(path: Path) -> None:
     degradation: Degradation = build(OmegaConf.load(path))
     assert calls_of(degradation, 2) == calls_of(degradation, 6)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_no_device_needs_float64(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apple's MPS has none."""
+    monkeypatch.setattr(error_diffusion, "widest", lambda device: torch.float32)
+    degradation: Degradation = build(OmegaConf.load(path))
+    assert torch.float64 not in watched_calls(degradation, 2).dtypes
 
 
 def test_a_mixture_with_a_condition_does_not_wait() -> None:

@@ -126,11 +126,14 @@ def test_a_run_and_its_evaluation_give_one_figure(
 ) -> None:
     for split in ("train", "val", "test"):
         shutil.copytree(photos, tmp_path / "photos" / split)
-    assert main(["train", "data=folder", f"data.source.root={tmp_path}/photos", f"data_dir={tmp_path}/data",
-                 "data.patch_size=16", "data.steps_per_epoch=2", "trainer=cpu", "trainer.max_steps=2",
-                 "leakage.check=false", "logger.mode=disabled", "threads=1", f"hydra.run.dir={tmp_path}/run", *learnt]) == 0  # fmt: skip
-    assert evaluate(f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", "benchmark=degraded",
-                    f"benchmark.root={tmp_path}/photos/test", f"output={tmp_path}/o", *judged) == 0  # fmt: skip
+    train = [
+        "train", "data=folder", f"data.source.root={tmp_path}/photos", f"data_dir={tmp_path}/data",
+        "data.patch_size=16", "data.steps_per_epoch=2", "trainer=cpu", "trainer.max_steps=2",
+        "leakage.check=false", "logger.mode=disabled", "threads=1", f"hydra.run.dir={tmp_path}/run",
+    ]  # fmt: skip
+    assert main([*train, *learnt]) == 0
+    judge = [f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", "benchmark=degraded", *judged]
+    assert evaluate(*judge, f"benchmark.root={tmp_path}/photos/test", f"output={tmp_path}/o") == 0
     images = json.loads((tmp_path / "run" / "run.json").read_text())["test"]["images"]
     for own, row in zip(images, per_image(tmp_path / "o"), strict=True):
         assert own["name"] == row["name"]

@@ -3,9 +3,10 @@ bit for bit.
 
 Entropy coding loses nothing, so a JPEG photo is: colour conversion, chroma reduction, "islow" integer DCT,
 quantisation, and all of it back with triangle-filtered ("fancy") chroma. Every step is an integer linear
-combination followed by a rounding shift. Until the second pass of the forward transform all sums are below
-2^24, where float32 is exact; from there to the end of the inverse transform they are kept in float64. So the
-result does not depend on the device, the batch or the order of summation.
+combination followed by a rounding shift. Up to the second pass of the forward transform all sums are below
+2^24, where float32 is exact; later ones are taken apart into two that are (`_shifted`). So the result does
+not depend on the device, the batch or the order of summation, and no device needs float64 (MPS has none; it
+has not been run there).
 
 Sources: ITU-T T.81, Annex K (tables); Loeffler, Ligtenberg and Moschytz, ICASSP 1989 (the DCT whose
 constants libjpeg rounds to 13 bits); the Independent JPEG Group's library, version 6b, for the order of
@@ -14,6 +15,7 @@ roundings and the edges.
 Legend: B samples, C channels, H height, W width, N planes.
 """
 
+from collections.abc import Callable
 from typing import Literal, TypeAlias, get_args
 
 import torch
@@ -213,17 +215,16 @@ def _doubled(chroma: Tensor) -> Tensor:
 def _coded(planes: Tensor, table: Tensor) -> Tensor:
     """Transform, quantise, transform back: (B,P,H,W) integers -> the same, filled up to whole 8x8 blocks.
 
-    A rounding shift is a division by a power of two, taken into the matrix, and the floor of 1/2 more, taken
-    into the bias of the product. The centring by 128 is in the first bias and the last.
+    In the first product the shift is in the matrix, and the half that rounds it and the centring by 128 are
+    in the bias.
     """
     height, width = planes.shape[-2:]
     planes = F.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
-    shape = planes.shape
-    device, wide = planes.device, torch.float64
+    shape, device = planes.shape, planes.device
 
     x = planes.view(-1, 8)
     x = torch.addmm(constant(_CENTRED, device), x, constant(_FORWARD_ROWS, device)).floor_()
-    x = _down_columns(constant(_FORWARD_COLUMNS, device, wide), x.double(), shape[-1]).float()
+    x = _down_columns(constant(_DCT, device), x.view(-1, 8, shape[-1]), bits=_FRACTION + _EXTRA)
 
     # coefficients carry a factor of 8; (B, block rows, 8, block columns, 8) meets the table (B,1,8,1,8)
     x = x.view(shape[0], -1, 8, shape[-1] // 8, 8)
@@ -231,16 +232,34 @@ def _coded(planes: Tensor, table: Tensor) -> Tensor:
     # halves go away from zero: made larger by 2^-17, less than what parts any other quotient from a half
     x = x.div_(table * (8 * (1 - 2.0**-17))).round_().mul_(table)
 
-    x = _down_columns(constant(_INVERSE_COLUMNS, device, wide), x.double(), shape[-1]).view(-1, 8)
-    x = torch.addmm(constant(128.5, device, wide), x, constant(_INVERSE_ROWS, device, wide)).floor_()
-    return x.float().clamp_(0, 255).view(shape)
+    x = _down_columns(constant(_INVERSE, device), x.view(-1, 8, shape[-1]), bits=_FRACTION - _EXTRA)
+    x = _along_rows(x.view(-1, 8), constant(_DCT, device), bits=_FRACTION + _EXTRA + 3)
+    return x.add_(128).clamp_(0, 255).view(shape)
 
 
-def _down_columns(matrix: Tensor, x: Tensor, width: int) -> Tensor:
-    """The product with each block's columns, rounded: (8,8) times (...,8,width) -> (N,8,width)."""
-    blocks = x.view(-1, 8, width)
-    half = constant(0.5, x.device, x.dtype).expand(1, 1, 1)
-    return torch.baddbmm(half, matrix.expand(blocks.shape[0], 8, 8), blocks).floor_()
+def _down_columns(matrix: Tensor, blocks: Tensor, *, bits: int) -> Tensor:
+    """(8,8) times (N,8,W) of integers, divided by 2^bits and rounded."""
+    matrices = matrix.expand(blocks.shape[0], 8, 8)
+    return _shifted(blocks, lambda t, y, s: torch.baddbmm(t, matrices, y, beta=s, alpha=s), bits)
+
+
+def _along_rows(rows: Tensor, matrix: Tensor, *, bits: int) -> Tensor:
+    """(N,8) of integers times (8,8), divided by 2^bits and rounded."""
+    return _shifted(rows, lambda t, y, s: torch.addmm(t, y, matrix, beta=s, alpha=s), bits)
+
+
+def _shifted(x: Tensor, scaled_sum: Callable[[Tensor, Tensor, float], Tensor], bits: int) -> Tensor:
+    """floor(M x / 2^bits + 1/2) of integers x, exactly, though M x is too large for float32; overwrites x.
+
+    With x = 256 h + l it is floor((M h + floor((M l + 2^(bits - 1)) / 256)) / 2^(bits - 8)), whose sums stay
+    below 2^24: the absolute values in a row or column of M add up to 2^16 at most, l is below 2^8, and so is
+    |h|, because |x| is at most 4,096 going forward, 1,152 at the start of the way back and 36,864 after its
+    columns. `scaled_sum(t, y, s)` is s (t + M y); s is a power of two, which rounds nothing.
+    """
+    high = x.mul(2.0**-8).floor_()
+    half = constant(2.0 ** (bits - 1), x.device).expand((1,) * x.ndim)
+    carried = scaled_sum(half, x.sub_(high, alpha=256), 2.0**-8).floor_()
+    return scaled_sum(carried, high, 2.0 ** (8 - bits)).floor_()
 
 
 def _scaled(matrix: Matrix, bits: int, *, transposed: bool) -> Matrix:
@@ -251,7 +270,5 @@ def _scaled(matrix: Matrix, bits: int, *, transposed: bool) -> Matrix:
 
 _DCT = _dct_matrix()
 _FORWARD_ROWS = _scaled(_DCT, _FRACTION - _EXTRA, transposed=True)
-_FORWARD_COLUMNS = _scaled(_DCT, _FRACTION + _EXTRA, transposed=False)
-_INVERSE_COLUMNS = _scaled(_DCT, _FRACTION - _EXTRA, transposed=True)
-_INVERSE_ROWS = _scaled(_DCT, _FRACTION + _EXTRA + 3, transposed=False)
+_INVERSE = _scaled(_DCT, 0, transposed=True)
 _CENTRED = tuple(0.5 - 128 * sum(column) for column in zip(*_FORWARD_ROWS, strict=True))

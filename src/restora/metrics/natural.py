@@ -71,7 +71,7 @@ def _pristine() -> tuple[Array, Array]:
 
 def _luma(photo: Tensor) -> Array:
     """(C,H,W) in [0,1] -> Y of BT.601 rounded to 8 bits, (H,W) on the 8-bit scale."""
-    values = photo.double().clamp(0, 1).cpu().numpy()
+    values = photo.cpu().double().clamp(0, 1).numpy()
     if values.shape[0] == 1:
         return np.asarray(np.round(values[0] * 255))
     return np.asarray(np.round(np.tensordot(_LUMA, values, axes=1) + 16))

@@ -7,6 +7,7 @@ import torch
 from photos import generator, photo, photos
 from torch import Tensor
 
+from restora.degradations import error_diffusion
 from restora.degradations.error_diffusion import Diffusion, ErrorDiffusion
 
 MATRICES = {
@@ -51,6 +52,21 @@ def test_grey_is_kept_on_average() -> None:
         image = ErrorDiffusion()(flat, generator(1)).image
         assert image.unique().tolist() == [0, 1]
         assert image.mean() == pytest.approx(value, abs=0.01)
+
+
+@pytest.mark.parametrize("diffusion", list(MATRICES))
+def test_without_float64_few_pixels_fall_to_another_level(
+    diffusion: Diffusion, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The path of MPS, which has none."""
+    x = photos(6, 120, 150)
+    dithering = ErrorDiffusion(levels=(2, 8), diffusion=diffusion)
+    expected = dithering(x, generator(6)).image
+    assert error_diffusion.widest(torch.device("mps")) == torch.float32
+    monkeypatch.setattr(error_diffusion, "widest", lambda device: torch.float32)
+    image = dithering(x, generator(6)).image
+    assert ((image - expected).abs() > 1 / 255).float().mean() < 0.03
+    assert torch.allclose(image.mean((2, 3)), expected.mean((2, 3)), atol=1e-4)
 
 
 def test_levels_are_per_sample() -> None:
