@@ -13,6 +13,7 @@ Legend: B samples, C channels, H height, W width, s scale.
 import math
 import time
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -41,7 +42,7 @@ class Family(LightningModule):
 
     `optimizer` makes an optimiser from parameters. `schedule` maps the share of the training that is done, in
     [0,1], to a factor on the learning rate. `ema_decay` null trains and evaluates the raw weights.
-    `channels_last`, `compile_network` (true, or a mode of torch.compile) and `activation_checkpointing` (see
+    `channels_last`, `compile_network` (see compiling.py) and `activation_checkpointing` (see
     checkpointing.py) change how the same numbers are computed.
     """
 
@@ -77,13 +78,16 @@ class Family(LightningModule):
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_network = compile_network
+        self._compiled: bool | None = None
+        """Null before a trainer has asked."""
         self.rows: list[Row] = []
         self.scores: list[Row] = []
         """Per-image scores of the last validation or test, sorted by name, the same on every process."""
 
     def configure_model(self) -> None:
-        if self.compile_network and self.network._compiled_call_impl is None:
-            compile_in_place(self.network, self.device, self.compile_network)
+        if self.compile_network and self._compiled is None:
+            device = self.trainer.strategy.root_device  # where the network will be put
+            self._compiled = compile_in_place(self.network, device, self.compile_network)
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
         return self._ready(self.make_optimizer(self.network.parameters()))
@@ -200,7 +204,8 @@ class Family(LightningModule):
         `scale` pixels left out if scale > 1. The network is given the degraded photos as they are."""
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
-        restored = to_8_bit(self._judged(degraded, batch.condition).float())
+        with self._as_it_is():
+            restored = to_8_bit(self._judged(degraded, batch.condition).float())
         if restored.is_cuda:
             torch.cuda.synchronize(restored.device)
         seconds = (time.perf_counter() - started) / len(batch.clean)
@@ -211,6 +216,11 @@ class Family(LightningModule):
             row = {key: value[index] for key, value in scores.items()}
             self.rows.append({"name": name, "seconds": seconds, **row})
         return {"restored": restored, **scores}
+
+    def _as_it_is(self) -> AbstractContextManager[Any]:
+        """Uncompiled, because photos have any size and a network would be compiled again for each; the
+        average never is compiled."""
+        return torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
 
     def on_validation_epoch_end(self) -> None:
         self._log_scores("val")

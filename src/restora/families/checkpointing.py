@@ -17,10 +17,9 @@ def checkpoint_blocks(network: nn.Module) -> int:
     """Makes the outermost repeated blocks of a network recompute; their number. Numbers and names stay the
     same.
 
-    A block is a module of a class of our own that stands in a `Sequential` or `ModuleList`. Raises
-    ValueError for a network that has none (a plain stack of convolutions).
+    Raises ValueError for a network that has none (a plain stack of convolutions).
     """
-    blocks = _blocks(network)
+    blocks = blocks_of(network)
     if not blocks:
         raise ValueError(
             f"activation_checkpointing=true: {type(network).__name__} has no repeated blocks to recompute; "
@@ -31,7 +30,8 @@ def checkpoint_blocks(network: nn.Module) -> int:
     return len(blocks)
 
 
-def _blocks(module: nn.Module) -> list[nn.Module]:
+def blocks_of(module: nn.Module) -> list[nn.Module]:
+    """Modules of classes of our own that stand in a `Sequential` or `ModuleList`, the outermost ones."""
     found = []
     for child in module.children():
         listed = isinstance(module, nn.Sequential | nn.ModuleList)
@@ -42,7 +42,7 @@ def _blocks(module: nn.Module) -> list[nn.Module]:
         ):
             found.append(child)
         else:
-            found += _blocks(child)
+            found += blocks_of(child)
     return found
 
 

@@ -1,16 +1,22 @@
-"""torch.compile where it can run, and one clear line where it cannot."""
+"""torch.compile by region where it can run, and one clear line where it cannot.
 
-import importlib.util
+Each block of a network is compiled for itself, so that blocks of one kind share what is compiled: NAFNet's 36
+need five graphs. What lies between them stays as it is.
+"""
+
 import logging
-import shutil
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from restora.families.checkpointing import blocks_of
 
 log = logging.getLogger(__name__)
 
 
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+_MOST_GRAPHS = 128
+"""Of one class of blocks: its sizes in a network, times the patch sizes of progressive learning."""
 
 
 def check_mode(mode: bool | str) -> None:
@@ -22,23 +28,46 @@ def check_mode(mode: bool | str) -> None:
 
 
 def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str = True) -> bool:
-    """Compiles `network.forward` without renaming its parameters; false, with one warning, where no compiler
-    is found. `mode` "reduce-overhead" replays CUDA graphs, for networks whose kernels are shorter than their
-    launches.
+    """Compiles a network without renaming its parameters; false, with one warning, where that cannot be done.
 
-    Training patches keep one shape per stage, so shapes are static: inductor's dynamic shapes crashed when
-    several layouts met in one process (torch 2.13).
+    With `mode` true the blocks are compiled; a mode of torch.compile takes the whole network as one graph, as
+    "reduce-overhead" needs to replay one CUDA graph (for networks whose kernels are shorter than their
+    launches). Training patches keep one shape per stage, so shapes are static: inductor's dynamic shapes
+    crashed when several layouts met in one process (torch 2.13).
     """
-    missing = _missing_compiler(device)
-    if missing:
-        log.warning("torch.compile is switched off: %s. Training goes on uncompiled.", missing)
+    reason = _why_not(device)
+    if reason:
+        log.warning("torch.compile does not work here (%s): training goes on uncompiled", reason)
         return False
-    network.compile(dynamic=False, mode=mode if isinstance(mode, str) else None)
+    for module in [network] if isinstance(mode, str) else regions(network):
+        module.compile(
+            dynamic=False, mode=mode if isinstance(mode, str) else None, recompile_limit=_MOST_GRAPHS
+        )
     return True
 
 
-def _missing_compiler(device: torch.device) -> str | None:
-    if device.type == "cuda":
-        return None if importlib.util.find_spec("triton") else "the triton package is not installed"
-    found = any(shutil.which(name) for name in ("g++", "clang++", "c++"))
-    return None if found else "no C++ compiler (g++ or clang++) is on the PATH"
+def regions(network: nn.Module) -> list[nn.Module]:
+    """The blocks, where most of the weights are in them; otherwise the network itself."""
+    blocks = blocks_of(network)
+    within = sum(p.numel() for block in blocks for p in block.parameters())
+    return blocks if 2 * within >= sum(p.numel() for p in network.parameters()) else [network]
+
+
+def _why_not(device: torch.device) -> str | None:
+    """What keeps torch.compile from working on the device, found by compiling something small.
+
+    A compiler may be missing, be named wrongly by CXX, or lack Python's headers. The first step of the
+    network gets shorter by about as much as this takes.
+    """
+    try:
+        torch.compile(_small, dynamic=False)(torch.ones(8, device=device))
+    except Exception as error:  # torch wraps whatever a compiler says
+        cause: BaseException = error
+        while (before := cause.__cause__ or cause.__context__) is not None:
+            cause = before
+        return next(iter(str(cause).splitlines()), type(cause).__name__)
+    return None
+
+
+def _small(x: Tensor) -> Tensor:
+    return x.sin() + 1

@@ -1,0 +1,130 @@
+"""Compiled training is the same training, compiled once for blocks of a kind, and never for a photo."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from conftest import ReadyBatches
+from lightning.pytorch import Trainer
+from torch import nn
+from torch._dynamo.utils import counters
+from torch.utils.data import DataLoader
+
+from restora.config import build, compose
+from restora.families.base import Family
+from restora.families.compiling import compile_in_place, regions
+from restora.networks.dncnn import DnCNN
+from restora.networks.nafnet import NAFBlock, NAFNet
+from restora.training.schedules import Constant
+
+SIDES = (24, 32, 40)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_compiled() -> Iterator[None]:
+    torch._dynamo.reset()
+    counters.clear()
+    yield
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def traced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch.compile without its code generation, which takes half a minute."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+class ManySizes(ReadyBatches):
+    """Validation photos of three sizes."""
+
+    def val_dataloader(self) -> DataLoader:
+        photos = []
+        for side in SIDES:
+            clean = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(side))
+            photos.append({"clean": clean, "degraded": clean / 2, "condition": None, "names": [f"{side}"]})
+        return DataLoader(photos, batch_size=None)
+
+
+def nafnet() -> NAFNet:
+    torch.manual_seed(0)
+    network = NAFNet(width=8, encoder_blocks=[2], middle_blocks=2, decoder_blocks=[2])
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    return network
+
+
+def plain() -> DnCNN:
+    torch.manual_seed(0)
+    return DnCNN(in_channels=3, depth=3, channels=8, batch_norm=True, bias=True)
+
+
+def trained(make: Callable[[], Any], tmp_path: Any, **recipe: Any) -> Family:
+    options: dict[str, Any] = {"ema_decay": None, "loss": nn.L1Loss(), "schedule": Constant(), **recipe}
+    family = Family(network=make(), optimizer=partial(torch.optim.SGD, lr=0.1), **options)
+    Trainer(
+        accelerator="cpu",
+        max_steps=4,
+        val_check_interval=2,
+        check_val_every_n_epoch=None,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=tmp_path,
+    ).fit(family, ManySizes())
+    return family
+
+
+def assert_same(one: Family, other: Family) -> None:
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(other.state_dict()[name], value, atol=1e-5, rtol=1e-4)
+    assert [row["name"] for row in other.scores] == [str(side) for side in SIDES]
+    for a, b in zip(one.scores, other.scores, strict=True):
+        assert a["psnr"] == pytest.approx(b["psnr"], abs=1e-3)
+
+
+@pytest.mark.usefixtures("traced")
+@pytest.mark.parametrize(
+    "recipe",
+    [{}, {"ema_decay": 0.9}, {"activation_checkpointing": True}],
+    ids=["weights judged", "average judged", "recomputed"],
+)
+def test_blocks_share_what_is_compiled_and_photos_of_other_sizes_add_nothing(recipe: dict, tmp_path) -> None:
+    family = trained(nafnet, tmp_path, compile_network=True, **recipe)
+    # NAFNet's blocks at two levels, its one Upsample, and the trial whether anything compiles
+    assert counters["stats"]["unique_graphs"] == 4
+    assert not counters["graph_break"]
+    assert_same(trained(nafnet, tmp_path, **recipe), family)
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_cuda_graphs_leave_average_and_validation_alone(ema_decay: float | None, tmp_path) -> None:
+    """The mode of torch.compile; its graphs need a GPU, everything else runs here."""
+    recipe = {"ema_decay": ema_decay}
+    family = trained(plain, tmp_path, compile_network="reduce-overhead", **recipe)
+    assert counters["stats"]["unique_graphs"] == 2  # the whole network, and the trial
+    assert_same(trained(plain, tmp_path, **recipe), family)
+
+
+@pytest.mark.usefixtures("traced")
+def test_names_of_weights_stay() -> None:
+    network = nafnet()
+    names = list(network.state_dict())
+    assert compile_in_place(network, torch.device("cpu"))
+    assert list(network.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [("nafnet", False), ("restormer", False), ("swinir_denoise", False), ("dncnn", True), ("edcnn", True)],
+)
+def test_regions_are_blocks_where_they_hold_the_weights(name: str, whole: bool) -> None:
+    with torch.device("meta"):
+        network = build(compose("train", [f"network={name}"]).network)
+    found = regions(network)
+    assert (found == [network]) == whole
+    if name == "nafnet":
+        assert sum(isinstance(region, NAFBlock) for region in found) == 36
