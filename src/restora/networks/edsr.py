@@ -9,7 +9,8 @@ is multiplied in and divided out inside.
 Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
 """
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -25,15 +26,46 @@ from restora.networks.blocks import (
 )
 
 
-class EDSR(Network):
-    """restored = tail(body(head(x - mean)) + head(x - mean)) + mean.
+class ResidualTrunk(Network):
+    """restored = tail(body(head(x - mean)) + head(x - mean)) + mean: what EDSR and RCAN share.
 
-    Baseline: 16 blocks, 64 channels, residual scale 1. Full: 32, 256 and 0.1. Scale 1 keeps the size (the
-    authors' network for deblurring and JPEG).
+    `parts` are the body's before its last convolution; made one by one, after the head, if they are a
+    generator. Scale 1 keeps the size (EDSR's authors' network for deblurring and JPEG).
     """
 
     family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "deblur", "jpeg")
+
+    def __init__(
+        self, *, parts: Iterable[nn.Module], scale: int, in_channels: int, channels: int, rgb_range: float
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.in_channels = self.out_channels = in_channels
+        self.rgb_range = rgb_range
+        self.sub_mean = MeanShift(in_channels, sign=-1, value_range=rgb_range)
+        self.add_mean = MeanShift(in_channels, sign=1, value_range=rgb_range)
+        self.head = nn.Sequential(conv3x3(in_channels, channels))
+        self.body = nn.Sequential(*parts, conv3x3(channels, channels))
+        self.tail = nn.Sequential(
+            PixelShuffleUpsampler(channels, scale=scale), conv3x3(channels, in_channels)
+        )
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        shallow = self.head(self.sub_mean(x * self.rgb_range))  # (B,F,H,W)
+        y: Tensor = self.add_mean(self.tail(self.body(shallow) + shallow).to(x.dtype))  # (B,C,sH,sW)
+        return y / self.rgb_range
+
+    @classmethod
+    @abstractmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> Mapping[str, float] | None:
+        """The constructor's arguments that a state dict of this architecture tells; None for another
+        one's.
+        """
+
+
+class EDSR(ResidualTrunk):
+    """Baseline: 16 blocks, 64 channels, residual scale 1. Full: 32, 256 and 0.1."""
 
     def __init__(
         self,
@@ -45,25 +77,10 @@ class EDSR(Network):
         residual_scale: float = 1.0,
         rgb_range: float = 255.0,
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.in_channels = self.out_channels = in_channels
-        self.rgb_range = rgb_range
-        self.sub_mean = MeanShift(in_channels, sign=-1, value_range=rgb_range)
-        self.add_mean = MeanShift(in_channels, sign=1, value_range=rgb_range)
-        self.head = nn.Sequential(conv3x3(in_channels, channels))
-        self.body = nn.Sequential(
-            *(ResidualBlock(channels, residual_scale=residual_scale) for _ in range(blocks)),
-            conv3x3(channels, channels),
+        parts = (ResidualBlock(channels, residual_scale=residual_scale) for _ in range(blocks))
+        super().__init__(
+            parts=parts, scale=scale, in_channels=in_channels, channels=channels, rgb_range=rgb_range
         )
-        self.tail = nn.Sequential(
-            PixelShuffleUpsampler(channels, scale=scale), conv3x3(channels, in_channels)
-        )
-
-    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
-        shallow = self.head(self.sub_mean(x * self.rgb_range))  # (B,F,H,W)
-        y: Tensor = self.add_mean(self.tail(self.body(shallow) + shallow).to(x.dtype))  # (B,C,sH,sW)
-        return y / self.rgb_range
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """BasicSR's names for the same network become the authors'; those files leave the mean colours

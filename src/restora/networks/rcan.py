@@ -9,19 +9,11 @@ Legend: B samples, C channels of the photo, F features, H height, W width, s sca
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
 
 from torch import Tensor, nn
 
-from restora.networks.base import Network
-from restora.networks.blocks import (
-    ChannelAttention,
-    MeanShift,
-    PixelShuffleUpsampler,
-    conv3x3,
-    count_children,
-    upsampler_scale,
-)
+from restora.networks.blocks import ChannelAttention, conv3x3, count_children, upsampler_scale
+from restora.networks.edsr import ResidualTrunk
 
 
 class _AttentionBlock(nn.Module):
@@ -54,13 +46,8 @@ class _ResidualGroup(nn.Module):
         return x + self.body(x)
 
 
-class RCAN(Network):
-    """restored = tail(residual in residual(head(x - mean))) + mean. The paper's size: 10 groups of 20
-    blocks.
-    """
-
-    family: ClassVar[str] = "residual_cnn"
-    tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "deblur", "jpeg")
+class RCAN(ResidualTrunk):
+    """EDSR's trunk of residual groups. The paper's size: 10 groups of 20 blocks."""
 
     def __init__(
         self,
@@ -73,25 +60,10 @@ class RCAN(Network):
         reduction: int = 16,
         rgb_range: float = 255.0,
     ) -> None:
-        super().__init__()
-        self.scale = scale
-        self.in_channels = self.out_channels = in_channels
-        self.rgb_range = rgb_range
-        self.sub_mean = MeanShift(in_channels, sign=-1, value_range=rgb_range)
-        self.add_mean = MeanShift(in_channels, sign=1, value_range=rgb_range)
-        self.head = nn.Sequential(conv3x3(in_channels, channels))
-        self.body = nn.Sequential(
-            *(_ResidualGroup(channels, blocks=blocks, reduction=reduction) for _ in range(groups)),
-            conv3x3(channels, channels),
+        parts = (_ResidualGroup(channels, blocks=blocks, reduction=reduction) for _ in range(groups))
+        super().__init__(
+            parts=parts, scale=scale, in_channels=in_channels, channels=channels, rgb_range=rgb_range
         )
-        self.tail = nn.Sequential(
-            PixelShuffleUpsampler(channels, scale=scale), conv3x3(channels, in_channels)
-        )
-
-    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
-        shallow = self.head(self.sub_mean(x * self.rgb_range))  # (B,F,H,W)
-        y: Tensor = self.add_mean(self.tail(self.body(shallow) + shallow).to(x.dtype))  # (B,C,sH,sW)
-        return y / self.rgb_range
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
