@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from authors_code import check_gradients, check_told, randomise, recognised_by_spandrel
 
 from restora.networks.cost import count_parameters
 from restora.networks.hat import HAT
@@ -25,38 +25,20 @@ VARIANTS: dict[str, dict[str, Any]] = {
 }
 
 
-def randomise(network: nn.Module) -> None:
-    """Make every parameter matter: norms start at one and zero, biases at zero, and the convolutional branch
-    counts a hundredth.
-    """
-    generator = torch.Generator().manual_seed(1)
+def randomised(network: HAT) -> HAT:
+    """With a convolutional branch that counts more than a hundredth."""
+    randomise(network)
     for name, parameter in network.named_parameters():
-        if parameter.ndim == 1:
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-        elif parameter.ndim == 2:
-            scale = 1.0 if name.endswith("table") else parameter.shape[1] ** -0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
-        elif "cab.2" in name:
+        if parameter.ndim == 4 and "cab.2" in name:
             parameter.data *= 100
-
-
-def spandrels(network: HAT) -> nn.Module:
-    """The network that spandrel recognises in the published form of the weights."""
-    import spandrel
-
-    descriptor = spandrel.MAIN_REGISTRY.load(network.published_state_dict())
-    assert descriptor.architecture.id == "HAT"
-    model = descriptor.model
-    assert isinstance(model, nn.Module)
-    return model.eval()
+    return network
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [(24, 16), (19, 27), (5, 40)])
 def test_the_numbers_are_those_of_the_authors_code(variant: str, size: tuple[int, int]) -> None:
-    network = HAT(**(TINY | VARIANTS[variant])).eval()
-    randomise(network)
-    reference = spandrels(network)
+    network = randomised(HAT(**(TINY | VARIANTS[variant]))).eval()
+    reference = recognised_by_spandrel(network, "HAT")
     x = torch.rand(2, network.in_channels, *size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = reference(x)
@@ -65,16 +47,9 @@ def test_the_numbers_are_those_of_the_authors_code(variant: str, size: tuple[int
 
 
 def test_the_gradients_are_those_of_the_authors_code() -> None:
-    network = HAT(**TINY, **VARIANTS["scale 2"])
-    randomise(network)
-    reference = spandrels(network).double()
-    network.double()
-    x = torch.rand(2, 3, 8, 12, dtype=torch.double)
-    network(x).square().mean().backward()
-    reference(x).square().mean().backward()
-    expected = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    for name, parameter in network.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], msg=lambda m, n=name: n + m)
+    network = randomised(HAT(**TINY, **VARIANTS["scale 2"]))
+    reference = recognised_by_spandrel(network, "HAT")
+    check_gradients(network, reference, torch.rand(2, 3, 8, 12))
 
 
 @pytest.mark.parametrize(
@@ -127,13 +102,5 @@ def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_checkpoint_tells_what_it_was_made_with(variant: str) -> None:
-    arguments = TINY | VARIANTS[variant]
-    network = HAT(**arguments)
-    told = HAT.infer_arguments(network.published_state_dict())
-    assert told is not None
-    for name in told:
-        value = arguments.get(name, told[name])
-        assert told[name] == (list(value) if isinstance(value, tuple) else value)
-    again = HAT(**told).state_dict()
-    assert {n: v.shape for n, v in again.items()} == {n: v.shape for n, v in network.state_dict().items()}
+    check_told(HAT, TINY | VARIANTS[variant])
     assert HAT.infer_arguments({"conv_first.weight": torch.zeros(8, 3, 3, 3)}) is None

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from authors_code import check_gradients, randomise, recognised_by_spandrel
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -36,34 +37,12 @@ def tiny(**arguments: Any) -> SwinIR:
     return SwinIR(**{"channels": 12, "depths": (2, 1), "heads": (2, 3), "drop_path": 0.0, **arguments})
 
 
-def randomise(network: nn.Module) -> None:
-    """Make every parameter matter: norms start at one and zero, biases at zero, linear layers near it."""
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in network.named_parameters():
-        if parameter.ndim == 1:
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-        elif parameter.ndim == 2:
-            scale = 1.0 if name.endswith("table") else parameter.shape[1] ** -0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
-
-
-def spandrels(network: SwinIR) -> nn.Module:
-    """The network that spandrel recognises in the published form of the weights."""
-    import spandrel
-
-    descriptor = spandrel.MAIN_REGISTRY.load(network.published_state_dict())
-    assert descriptor.architecture.id == "SwinIR"
-    model = descriptor.model
-    assert isinstance(model, nn.Module)
-    return model.eval()
-
-
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", [(24, 16), (19, 27), (5, 40)])
 def test_the_numbers_are_those_of_the_authors_code(head: str, size: tuple[int, int]) -> None:
     network = tiny(**HEADS[head]).eval()
     randomise(network)
-    reference = spandrels(network)
+    reference = recognised_by_spandrel(network, "SwinIR")
     x = torch.rand(2, network.in_channels, *size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         expected = reference(x)
@@ -74,14 +53,8 @@ def test_the_numbers_are_those_of_the_authors_code(head: str, size: tuple[int, i
 def test_the_gradients_are_those_of_the_authors_code() -> None:
     network = tiny(**HEADS["lightweight"])
     randomise(network)
-    reference = spandrels(network).double()
-    network.double()
-    x = torch.rand(2, 1, 16, 24, dtype=torch.double)
-    network(x).square().mean().backward()
-    reference(x).square().mean().backward()
-    expected = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    for name, parameter in network.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], msg=lambda m, n=name: n + m)
+    reference = recognised_by_spandrel(network, "SwinIR")
+    check_gradients(network, reference, torch.rand(2, 1, 16, 24))
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from authors_code import check_gradients, check_told, randomise
 from torch import nn
 
 from restora.networks.cost import count_parameters
@@ -21,17 +22,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bottleneck not shifted": {"image_size": 64, "mlp_ratio": 2.0},
     "bottleneck of smaller windows": {"image_size": 32, "modulator": False},
 }
-
-
-def randomise(network: nn.Module) -> None:
-    """Make every parameter matter: norms start at one and zero, biases at zero, linear layers near it."""
-    generator = torch.Generator().manual_seed(1)
-    for name, parameter in network.named_parameters():
-        if parameter.ndim == 1:
-            parameter.data += 0.3 * torch.randn(parameter.shape, generator=generator)
-        elif parameter.ndim == 2:
-            scale = 1.0 if name.endswith("table") else parameter.shape[1] ** -0.5
-            parameter.data = scale * torch.randn(parameter.shape, generator=generator)
 
 
 def spandrels(network: Uformer, image_size: int) -> nn.Module:
@@ -71,14 +61,8 @@ def test_the_numbers_are_those_of_the_authors_code(variant: str, size: int) -> N
 def test_the_gradients_are_those_of_the_authors_code() -> None:
     network = Uformer(**TINY, image_size=128)
     randomise(network)
-    reference = spandrels(network, 128).double()
-    network.double()
-    x = torch.rand(1, 3, 64, 64, dtype=torch.double)
-    network(x).square().mean().backward()
-    reference(x).square().mean().backward()
-    expected = {name: parameter.grad for name, parameter in reference.named_parameters()}
-    for name, parameter in network.named_parameters():
-        torch.testing.assert_close(parameter.grad, expected[name], msg=lambda m, n=name: n + m)
+    reference = spandrels(network, 128)
+    check_gradients(network, reference, torch.rand(1, 3, 64, 64))
 
 
 def test_a_photo_need_not_be_square() -> None:
@@ -151,13 +135,5 @@ def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_checkpoint_tells_what_it_was_made_with(variant: str) -> None:
-    arguments = TINY | VARIANTS[variant]
-    network = Uformer(**arguments)
-    told = Uformer.infer_arguments(network.published_state_dict())
-    assert told is not None
-    for name in told:
-        value = arguments.get(name, told[name])
-        assert told[name] == (list(value) if isinstance(value, tuple) else value)
-    again = Uformer(**told).state_dict()
-    assert {n: v.shape for n, v in again.items()} == {n: v.shape for n, v in network.state_dict().items()}
+    check_told(Uformer, TINY | VARIANTS[variant])
     assert Uformer.infer_arguments({"input_proj.proj.0.weight": torch.zeros(8, 3, 3, 3)}) is None
