@@ -1,44 +1,19 @@
 """`restora restore`: a photo or a tree of photos through a model folder.
 
 Names, tree, format, bit depth, EXIF, colour profile and transparency are kept. One photo that cannot be
-restored is named and the rest goes on; the exit code is 0 only if every photo was restored. Reading and
-writing files runs beside the network, so that an accelerator does not wait for PNG compression.
+restored is named and the rest goes on; the exit code is 0 only if every photo was restored.
 """
 
 import argparse
-import os
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from restora.apps.photo_files import Photo
+    from restora.apps.restore_plan import Failure, Job
     from restora.artifact.restorer import Restorer
-
-T = TypeVar("T")
-
-FILES_IN_FLIGHT = 3
-"""Photos being written while the next is restored; bounds the memory that waiting files take."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One photo: where it is, where it goes, and what it is called in messages."""
-
-    source: Path
-    target: Path
-    name: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    name: str
-    reason: str
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,11 +57,15 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """0 if every photo was restored, 1 if some could not be; ValueError for arguments that make no sense."""
+    from restora.apps.restore_plan import plan, settle_existing
+
     options = parser().parse_args(argv)
     source, output = Path(options.input), Path(options.output)
     jobs, failures, others = plan(source, output)
-    jobs = _settle_existing(jobs, overwrite=options.overwrite, skip=options.skip_existing)
+    jobs = settle_existing(jobs, overwrite=options.overwrite, skip=options.skip_existing)
     if jobs:
+        from restora.apps.restore_run import Masks, run
+
         restorer = _load(options)
         started = time.perf_counter()
         masks = None if options.mask is None else Masks(Path(options.mask))
@@ -103,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def _failed(jobs: list[Job], failures: list[Failure]) -> int:
+def _failed(jobs: "list[Job]", failures: "list[Failure]") -> int:
     names = {failure.name for failure in failures}
     return sum(job.name in names for job in jobs)
 
@@ -144,159 +123,3 @@ def _check_told(restorer: "Restorer", options: argparse.Namespace) -> None:
         raise ValueError(
             "this model is told the noise level and was trained on more than one: give --sigma LEVEL"
         )
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The masks of the photos: one file for all of them, or a folder of the same tree."""
-
-    path: Path
-
-    def read(self, job: Job) -> "Photo":
-        """Raises ValueError where the photo has no mask."""
-        from restora.apps.photo_files import FORMATS, read_photo
-
-        if self.path.is_file():
-            return read_photo(self.path)
-        wanted = self.path / job.name
-        for candidate in (wanted, *(wanted.with_suffix(suffix) for suffix in FORMATS)):
-            if candidate.is_file():
-                return read_photo(candidate)
-        raise ValueError(f"has no mask {wanted.with_suffix('.png')}")
-
-
-def plan(source: Path, output: Path) -> tuple[list[Job], list[Failure], int]:
-    """The photos to restore, those in formats that cannot be written, and the number of other files.
-
-    Raises ValueError when there are no photos, or when an output would overwrite an input.
-    """
-    from restora.apps.photo_files import FORMATS, OTHER_PHOTO_SUFFIXES
-
-    if source.is_dir():
-        if output.exists() and not output.is_dir():
-            raise ValueError(f"{source} is a folder, but {output} is a file: name a folder to write to")
-        found = [(path, output / path.relative_to(source)) for path in _walk(source, output)]
-    elif source.exists():
-        as_file = output.suffix.lower() in FORMATS and not output.is_dir()
-        found = [(source, output if as_file else output / source.name)]
-    else:
-        raise ValueError(f"there is no photo or folder {source}")
-    jobs, failures, others = [], [], 0
-    for path, target in found:
-        name = str(path.relative_to(source)) if source.is_dir() else path.name
-        suffix = path.suffix.lower()
-        if suffix in FORMATS:
-            jobs.append(Job(path, target, name))
-        elif suffix in OTHER_PHOTO_SUFFIXES or not source.is_dir():
-            known = ", ".join(sorted(FORMATS))
-            failures.append(
-                Failure(name, f"{suffix or 'no suffix'} is not a format that can be written ({known})")
-            )
-        else:
-            others += 1
-    if not jobs and not failures:
-        raise ValueError(f"there are no photos in {source}")
-    inputs = {job.source.resolve() for job in jobs}
-    clash = next((job for job in jobs if job.target.resolve() in inputs), None)
-    if clash is not None:
-        raise ValueError(
-            f"{clash.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
-        )
-    return jobs, failures, others
-
-
-def _walk(folder: Path, output: Path) -> Iterator[Path]:
-    """The files below `folder` in order, without hidden ones and without those of `output`."""
-    avoided = output.resolve()
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (Path(parent) / name).resolve() != avoided
-        )
-        yield from (Path(parent) / name for name in sorted(files) if not name.startswith("."))
-
-
-def _settle_existing(jobs: list[Job], *, overwrite: bool, skip: bool) -> list[Job]:
-    """The jobs to do when some outputs exist. Raises ValueError when the user has not said what to do with
-    them."""
-    existing = [job for job in jobs if job.target.exists()]
-    if not existing or overwrite:
-        return jobs
-    if skip:
-        return [job for job in jobs if not job.target.exists()]
-    raise ValueError(
-        f"{existing[0].target} exists{f' (and {len(existing) - 1} more)' if len(existing) > 1 else ''}: "
-        "add --overwrite to replace, or --skip-existing to restore only what is missing"
-    )
-
-
-def run(jobs: Sequence[Job], restorer: "Restorer", masks: Masks | None = None) -> list[Failure]:
-    """Restore all jobs, showing the progress; returns those that failed, in order."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from restora.apps.photo_files import read_photo
-    from restora.apps.photo_pixels import restore_photo
-
-    console = Console(stderr=True, highlight=False)
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("photos"),
-        TimeRemainingColumn(),
-        console=console,
-    )
-    failures: dict[str, Failure] = {}
-    writing: deque[tuple[Job, Future[None]]] = deque()
-
-    def settle(limit: int) -> None:
-        while len(writing) > limit:
-            job, future = writing.popleft()
-            _guarded(job, future.result, failures)
-
-    with bar, ThreadPoolExecutor(FILES_IN_FLIGHT + 1) as pool:
-        task = bar.add_task("", total=len(jobs))
-        reading = pool.submit(read_photo, jobs[0].source)
-        for index, job in enumerate(jobs):
-            bar.update(task, description=job.name)
-            current = reading
-            if index + 1 < len(jobs):
-                reading = pool.submit(read_photo, jobs[index + 1].source)
-
-            def restore(job: Job = job, current: "Future[Photo]" = current, index: int = index) -> "Photo":
-                def show(done: int, total: int) -> None:
-                    bar.update(task, completed=index + done / total)
-
-                lost = None if masks is None else masks.read(job)
-                return restore_photo(current.result(), restorer, lost=lost, progress=show)
-
-            restored = _guarded(job, restore, failures)
-            if restored is not None:
-                writing.append((job, pool.submit(_write, restored, job.target)))
-            settle(FILES_IN_FLIGHT - 1)
-            bar.update(task, completed=index + 1)
-            if not console.is_terminal:
-                console.print(f"{index + 1}/{len(jobs)} {job.name}", markup=False)
-        settle(0)
-    return [failures[job.name] for job in jobs if job.name in failures]
-
-
-def _guarded(job: Job, work: Callable[[], T], failures: dict[str, Failure]) -> T | None:
-    """The result of `work`, or None and a failure noted: whatever is wrong with one photo, the others go
-    on."""
-    try:
-        return work()
-    except (
-        Exception
-    ) as error:  # decoders fail in every way on broken files: struct.error, IndexError, MemoryError, …
-        failures[job.name] = Failure(job.name, str(error) or type(error).__name__)
-        return None
-
-
-def _write(photo: "Photo", target: Path) -> None:
-    from restora.apps.photo_encoding import encode
-    from restora.apps.photo_files import FORMATS, write_file
-
-    write_file(target, encode(photo, FORMATS[target.suffix.lower()]))
