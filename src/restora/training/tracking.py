@@ -12,7 +12,7 @@ import netrc
 import os
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlparse
 
 import wandb
@@ -46,8 +46,8 @@ def start_wandb(
 
     Raises `ValueError` for an unknown mode.
     """
-    if mode not in ("offline", "online", "disabled"):
-        raise ValueError(f"logger.mode is offline, online or disabled, got {mode!r}")
+    if mode not in get_args(Mode):
+        raise ValueError(f"logger.mode is {', '.join(get_args(Mode))}; got {mode!r}")
     if mode == "disabled" or rank_zero_only.rank != 0:
         return None
     if mode == "online" and (obstacle := _obstacle()):
@@ -58,32 +58,39 @@ def start_wandb(
     folder = info.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")  # artifact staging, else in the home folder
-    arguments: dict[str, Any] = {
-        "project": project,
-        "entity": entity,
-        "group": group or (info.sweep["id"] if info.sweep else None),
-        "job_type": "sweep" if info.sweep else "train",
-        "name": f"{info.experiment}/{info.config['name']}",
-        "tags": tags or [info.config["task"], info.network_name],
-        "config": info.config,
-        "dir": str(folder),
-        "id": run_id,
-        "resume": "allow" if run_id else None,
-    }
+    run = _init(
+        mode,
+        project=project,
+        entity=entity,
+        group=group or (info.sweep["id"] if info.sweep else None),
+        job_type="sweep" if info.sweep else "train",
+        name=f"{info.experiment}/{info.config['name']}",
+        tags=tags or [info.config["task"], info.network_name],
+        config=info.config,
+        dir=str(folder),
+        id=run_id,
+        resume="allow" if run_id else None,
+    )
+    if run is None:
+        return None
+    run.define_metric("val/psnr", summary="max")
+    run.define_metric("val/ssim", summary="max")
+    run.define_metric("train/loss", summary="min")
+    return WandbLogger(experiment=run, log_model=False)
+
+
+def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
+    """`wandb.init`, offline where online mode fails; None where not even that can be written."""
     settings = wandb.Settings(init_timeout=_INIT_SECONDS, console="off", silent=True)
     try:
-        run = wandb.init(mode=mode, settings=settings, **arguments)
+        return wandb.init(mode=mode, settings=settings, **arguments)
     except Exception as error:  # wandb raises its own, requests' and OS errors here
         if mode == "offline":
             log.warning("W&B cannot write its run (%s): this run is logged to metrics.csv only", error)
             return None
         log.warning("W&B: online mode failed (%s); this run is kept offline", _first_line(error))
         wandb.teardown()
-        run = wandb.init(mode="offline", settings=settings, **arguments)
-    run.define_metric("val/psnr", summary="max")
-    run.define_metric("val/ssim", summary="max")
-    run.define_metric("train/loss", summary="min")
-    return WandbLogger(experiment=run, log_model=False)
+        return _init("offline", **arguments)
 
 
 def _obstacle() -> str | None:
