@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+TESTS = Path(__file__).resolve().parents[1]  # where slow_training.py is
 STEPS = 22
 COMMON = [
     "network=dncnn_small",
@@ -31,7 +32,8 @@ COMMON = [
 
 
 def start(folder: Path, data: Path, *overrides: str) -> "subprocess.Popen[str]":
-    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     words = [sys.executable, "-m", "restora", "train", *overrides, f"hydra.run.dir={folder}"]
     return subprocess.Popen(
         words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -78,7 +80,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     how: signal.Signals, uninterrupted: Path, data: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    slow = "+callbacks.slow._target_=restora.training.callbacks.Pause"
+    slow = "+callbacks.slow._target_=slow_training.Pause"
     process = start(folder, data, *COMMON, slow, "+callbacks.slow.seconds=0.15")
     wait_for_step(process, folder, 6)
     process.send_signal(how)

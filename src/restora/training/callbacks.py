@@ -38,9 +38,8 @@ class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` fresh: every `every_n_steps` batches or `every_minutes`, after validation, and when
     stopped.
 
-    It is written to a temporary file and renamed, so a kill in the middle leaves the one before. A batch that
-    is followed by validation is saved after it, as Lightning would skip that validation when it goes on from
-    before it.
+    A batch that is followed by validation is saved after it, as Lightning would skip that validation when it
+    goes on from before it.
     """
 
     def __init__(
@@ -59,9 +58,8 @@ class LastCheckpoint(Checkpoint):
         batch_index: int,
     ) -> None:
         due = (batch_index + 1) % self.every_n_steps == 0
-        if (
-            trainer.world_size == 1
-        ):  # clocks differ between processes, and saving is something they do together
+        # clocks differ between processes, and saving is something they do together
+        if trainer.world_size == 1:
             due = due or time.monotonic() - self.saved_at > self.every_seconds
         if due and not _validates_now(trainer):
             self._save(trainer)
@@ -80,11 +78,16 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         if trainer.fast_dev_run:
             return
-        temporary = self.path.with_suffix(".ckpt.tmp")
-        trainer.save_checkpoint(temporary, weights_only=False)
-        if trainer.is_global_zero:
-            temporary.replace(self.path)
+        _save_checkpoint(trainer, self.path)
         self.saved_at = time.monotonic()
+
+
+def _save_checkpoint(trainer: Trainer, path: Path) -> None:
+    """Writes to a temporary file and renames it, so that a kill in the middle leaves the one before."""
+    temporary = path.with_suffix(".ckpt.tmp")
+    trainer.save_checkpoint(temporary, weights_only=False)
+    if trainer.is_global_zero:
+        temporary.replace(path)
 
 
 def _validates_now(trainer: Trainer) -> bool:
@@ -185,24 +188,4 @@ class BestCheckpoint(Checkpoint):
         score = float(trainer.callback_metrics[self.monitor])
         if self.best is None or score > self.best:
             self.best = score
-            temporary = self.path.with_suffix(".ckpt.tmp")
-            trainer.save_checkpoint(temporary, weights_only=False)
-            if trainer.is_global_zero:
-                temporary.replace(self.path)
-
-
-class Pause(Callback):
-    """Waits after every step: for watching a run, or stopping it at a known place."""
-
-    def __init__(self, *, seconds: float) -> None:
-        self.seconds = seconds
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_index: int,
-    ) -> None:
-        time.sleep(self.seconds)
+            _save_checkpoint(trainer, self.path)
