@@ -1,7 +1,8 @@
 """`restora preview`: what a degradation does, before a network is trained on it.
 
 Enters: photos and a degradation. Leaves: one PNG, rows for photos, columns for the clean photo and several
-draws, or for several values of one parameter with the same random numbers.
+draws (one for all where they are the same), or for several values of one parameter with the same random
+numbers.
 """
 
 import re
@@ -28,7 +29,7 @@ Without a photo the sample photos are shown. reduce=false shows them pixel for p
 """
 _ABSENT = object()
 _STRUCTURE = ("_target_", "stages", "weights")
-_LONGEST = 240
+_LONGEST = 400
 _OVERRIDE = re.compile(r"^[~+]{0,2}[A-Za-z_][\w./@]*=")
 
 
@@ -49,10 +50,11 @@ def main(argv: list[str]) -> int:
     for column in columns:
         column.check(config.size)
     headings = ["clean", *(column.heading for column in columns)]
-    rows = _with_conditions([_row(path, columns, config) for path in photos], headings)
+    parts = _without_repeats([_row(path, columns, config) for path in photos], headings)
+    rows = _with_conditions(parts, headings)
     output.parent.mkdir(parents=True, exist_ok=True)
     name = config.hydra.runtime.choices.degradation
-    contact_sheet(title=name, subtitle=_settings(config.degradation), columns=headings, rows=rows).save(
+    contact_sheet(title=name, subtitle=_subtitle(config.degradation), columns=headings, rows=rows).save(
         output
     )
     print(output)
@@ -205,6 +207,20 @@ def _caption(degraded: "torch.Tensor", clean: "torch.Tensor") -> str:
     return "unchanged" if error == 0 else f"{float(-10 * error.log10()):.1f} dB PSNR"
 
 
+def _without_repeats(
+    parts: "list[tuple[Row, Cell | None]]", headings: list[str]
+) -> "list[tuple[Row, Cell | None]]":
+    """The rows, with one column for all draws where every one of them is the same."""
+    from restora.apps.contact_sheet import Row
+
+    drawn = [cell for row, _ in parts for cell in row.cells[2:]]
+    first = [row.cells[1] for row, _ in parts for _ in row.cells[2:]]
+    if not drawn or any((a.pixels != b.pixels).any() for a, b in zip(drawn, first, strict=True)):
+        return parts
+    headings[1:] = [f"{headings[1]} to {headings[-1].rpartition(' ')[2]}, alike"]
+    return [(Row(row.label, row.cells[:2]), told) for row, told in parts]
+
+
 def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]) -> "list[Row]":
     """The rows, with a last column for what a network is told if any photo has something to show there."""
     import numpy as np
@@ -218,19 +234,26 @@ def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]
     return [Row(row.label, [*row.cells, told or nothing]) for row, told in parts]
 
 
-def _settings(node: "DictConfig") -> str:
-    """The parameters of a degradation in words: of a composition, those of its stages, or their names if
-    many.
-    """
+def _subtitle(node: "DictConfig") -> str:
+    """The parameters of a degradation in words, those of a composition's stages as deep as there is room."""
+    words = ""
+    for depth in range(3, -1, -1):
+        words = _settings(node, depth)
+        if len(words) <= _LONGEST:
+            break
+    return words
+
+
+def _settings(node: "DictConfig", depth: int) -> str:
+    """The parameters of a degradation, of its stages `depth` deep, and the names of deeper ones."""
     stages = {**(node.get("stages") or {}), **{key: node[key] for key in node if _is_stage(node[key])}}
     own = [
         f"{key!s} {_plain(node[key])}"
         for key in node
         if key not in (*_STRUCTURE, *stages) and node[key] is not None
     ]
-    inside = [f"{name} ({_settings(stage)})" for name, stage in stages.items()]
-    words = " · ".join([", ".join(own)] * bool(own) + inside)
-    return words if len(words) <= _LONGEST else " · ".join([", ".join(own)] * bool(own) + list(stages))
+    inside = [f"{name} ({_settings(stage, depth - 1)})" if depth else name for name, stage in stages.items()]
+    return " · ".join([", ".join(own)] * bool(own) + inside)
 
 
 def _is_stage(value: Any) -> bool:

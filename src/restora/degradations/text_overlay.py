@@ -11,24 +11,16 @@ from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import Range, as_range, per_sample
 
-_TITLES = (
-    "Summer holiday",
-    "Garden party",
-    "Old harbour",
-    "Winter market",
-    "The bridge",
-    "Letter from",
-    "Sold out",
-)
+_TITLES = ("Holiday", "Garden party", "Harbour", "Market day", "The bridge", "A concert", "Sold out")
 _PLACES = (
-    "Paris",
-    "Lisbon",
-    "Athens",
-    "Vienna",
+    "in Paris",
+    "in Lisbon",
+    "in Athens",
+    "in Vienna",
     "by the river",
-    "at the station",
+    "at noon",
     "on the hill",
-    "before the storm",
+    "before rain",
 )
 _DATES = ("1968", "12.08.1976", "MAY 1981", "7/14/99", "2004:06:21 17:45", "No. 35", "(c) archive", "SAMPLE")
 _ATLAS_HEIGHT = 32
@@ -37,11 +29,11 @@ _ATLAS_HEIGHT = 32
 class TextOverlay(Degradation):
     """`count` lines of text in random places, sizes, tilts and colours, blended with `opacity`.
 
-    `height` is that of a line as a share of the photo's shorter side, `tilt` its largest slope in degrees.
-    `texts` replaces the built-in lines. Glyphs come from Pillow's own scalable font and are drawn once; a
-    sample picks lines and maps them over the photo bilinearly. Taking text off a photo is a task of
-    inpainting since Bertalmio et al. ("Image inpainting", SIGGRAPH 2000). The condition is the mask of what
-    no letter touched: 1 = known.
+    `height` is that of a line as a share of the photo's shorter side, `tilt` its largest slope in degrees. A
+    line lies within the photo unless it is longer than that. `texts` replaces the built-in lines. Glyphs come
+    from Pillow's own scalable font and are drawn once; a sample picks lines and maps them over the photo
+    bilinearly. Taking text off a photo is a task of inpainting since Bertalmio et al. ("Image inpainting",
+    SIGGRAPH 2000). The condition is the mask of what no letter touched: 1 = known.
     """
 
     undamaged = (1.0,)
@@ -77,11 +69,10 @@ class TextOverlay(Degradation):
             tall = generator.uniform((), *self.height).view(-1, 1, 1) * min(height, width)
             long = tall * (atlas.shape[-1] / _ATLAS_HEIGHT)
             angle = torch.deg2rad(generator.uniform((), -self.tilt, self.tilt)).view(-1, 1, 1)
-            # the middle of the written part lies within the photo
-            middle = generator.uniform((2,), 0.05, 0.95)
-            down = y - middle[:, 0].view(-1, 1, 1) * height
-            right = x - middle[:, 1].view(-1, 1, 1) * width
-            u = (right * angle.cos() - down * angle.sin()) / long + filled[line].view(-1, 1, 1) / 2
+            written = long * filled[line].view(-1, 1, 1)
+            down = y - _middle(generator, height, written * angle.sin().abs() + tall * angle.cos())
+            right = x - _middle(generator, width, written * angle.cos() + tall * angle.sin().abs())
+            u = (right * angle.cos() - down * angle.sin() + written / 2) / long
             v = (right * angle.sin() + down * angle.cos()) / tall + 0.5
             grid = torch.stack((u, v), -1).mul_(2).sub_(1)
             own = F.grid_sample(atlas[line], grid, align_corners=False)
@@ -96,6 +87,14 @@ class TextOverlay(Degradation):
 
     def condition(self, clean: Tensor, params: Params) -> Tensor:
         return (params["cover"] < 1 / 255).to(clean.dtype)
+
+
+def _middle(generator: KeyedGenerator, side: int, extent: Tensor) -> Tensor:
+    """Where the middle of a line goes along a side of the photo, in pixels: `extent` (B,1,1) lies within it,
+    or as much on both ends as there is room for.
+    """
+    room = (side - extent).clamp(min=0)
+    return side / 2 + room * generator.uniform((1, 1), -0.5, 0.5)
 
 
 def _ink(generator: KeyedGenerator, channels: int) -> Tensor:

@@ -58,6 +58,18 @@ def test_one_column_per_value_of_a_parameter() -> None:
     assert inner.std() > 10
 
 
+def test_draws_that_are_all_the_same_are_shown_once() -> None:
+    same = sheet(
+        "degradation=sepia", "degradation.strength=1", "colour.png", "grey.png", "draws=3", "size=48"
+    )
+    once = sheet(
+        "degradation=sepia", "degradation.strength=1", "colour.png", "grey.png", "draws=1", "size=48"
+    )
+    assert same.shape == once.shape
+    assert not np.array_equal(same, once)  # its heading says which seeds
+    assert sheet("degradation=sepia", "colour.png", "draws=3", "size=48").shape[1] > once.shape[1]
+
+
 def test_a_tiny_photo_is_shown_at_its_size() -> None:
     assert sheet("degradation=jpeg", "tiny.png", "size=7", "draws=1").size
 

@@ -1,5 +1,7 @@
 """Colour and light: curves, matrices and their limits."""
 
+import math
+
 import pytest
 import torch
 from photos import generator, grey_card, photos
@@ -103,7 +105,7 @@ def test_bending_spreads_the_period_of_moire() -> None:
 
 def test_rain_only_brightens_along_its_direction() -> None:
     clean = photos(3, 96, 96) * 0.5
-    image = Rain(density=0.01, length=21, angle=90)(clean, generator(3)).image
+    image = Rain(density=0.01, length=21, angle=90, width=0.5)(clean, generator(3)).image
     assert (image >= clean - 1e-6).all()
     assert image.max() <= 1
     layer = 1 - (1 - image[:, 0]) / (1 - clean[:, 0])
@@ -114,13 +116,33 @@ def test_rain_only_brightens_along_its_direction() -> None:
 
 
 def test_rain_adds_the_light_of_its_drops() -> None:
-    """Sparse drops of mean brightness 1/2, each drawn out over its length, hardly meet: the means add up."""
+    """Sparse drops of mean brightness 1/2, each drawn out over its length and width, hardly meet: the means
+    add up.
+    """
     clean = grey_card(0.0, batch=4)
-    image = Rain(density=0.001, length=15, angle=(70, 110), brightness=0.6)(clean, generator(4)).image
-    assert image.mean() == pytest.approx(0.001 * 0.5 * 15 * 0.6, rel=0.1)
+    rain = Rain(density=0.001, length=15, angle=(70, 110), width=0.5, brightness=0.6)
+    image = rain(clean, generator(4)).image
+    assert image.mean() == pytest.approx(0.001 * 0.5 * 15 * 0.5 * math.sqrt(2 * math.pi) * 0.6, rel=0.1)
     assert image.max() <= 0.6 + 1e-5
     assert torch.equal(image[:, 0], image[:, 2])
     assert torch.equal(Rain(density=0, length=15)(photos(2), generator(2)).image, photos(2))
+
+
+def test_a_streak_is_a_segment_out_of_focus() -> None:
+    """As long, as wide and as steep as asked: its spread along and across the direction of its fall."""
+    rain = Rain(density=0.001, length=(10, 24), angle=(60, 120), width=(0.5, 2.0))
+    params = rain.sample((50, 3, 64, 64), generator(50))
+    kernels = rain.kernels(params)
+    assert torch.allclose(kernels.amax((1, 2)), torch.ones(50))
+    offsets = torch.arange(-rain.radius, rain.radius + 1.0)
+    y, x = torch.meshgrid(offsets, offsets, indexing="ij")
+    angle = torch.deg2rad(params["angle"]).view(-1, 1, 1)
+    for position, expected in (
+        (x * angle.cos() - y * angle.sin(), params["length"] ** 2 / 12 + params["width"] ** 2),
+        (x * angle.sin() + y * angle.cos(), params["width"] ** 2),
+    ):
+        spread = (kernels * position.square()).sum((1, 2)) / kernels.sum((1, 2))
+        assert torch.allclose(spread, expected, rtol=0.06)
 
 
 def test_haze_grows_with_its_density_and_leaves_the_near() -> None:

@@ -137,6 +137,17 @@ def test_text_is_as_opaque_and_as_high_as_asked() -> None:
     assert inks.max() <= 1
 
 
+def test_no_line_is_cut_off_that_fits() -> None:
+    overlay = TextOverlay(count=1, height=0.2, tilt=20, opacity=1.0, texts=["HHH"])
+    cover = overlay.sample((64, 3, 70, 90), generator(64))["cover"]
+    areas = cover.sum((1, 2, 3))
+    assert areas.min() > 0.9 * areas.max()
+    rows, columns = (torch.where(cover.amax(axes) > 0)[-1] for axes in ((1, 3), (1, 2)))
+    assert min(rows.min(), columns.min()) < 8  # and yet everywhere
+    assert rows.max() > 62
+    assert columns.max() > 82
+
+
 def test_text_is_legible_and_its_own_lines_are_used() -> None:
     lines = ["H"]
     overlay = TextOverlay(count=1, height=0.5, tilt=0, opacity=1.0, texts=lines)
