@@ -55,7 +55,7 @@ _KNOWN = {
     "valid_LR_x8": (8428103, "3432f23da7c6887acc5e2cde9669427a7710b3b256c58912dddc19e3eda5bc69"),
 }
 """Bytes and SHA-256 of `DIV2K_<key>.zip`, as TensorFlow Datasets records them for the same URLs
-(tensorflow_datasets/url_checksums/div2k.txt, commit 333639b).
+(tensorflow_datasets/url_checksums/div2k.txt, commit 333639b); not tried on the archives themselves.
 """
 
 

@@ -1,4 +1,10 @@
-"""The photos that a benchmark scores, in a fixed order, and where to get the field's sets of them."""
+"""The photos that a benchmark scores, in a fixed order, and where to get the field's sets of them.
+
+The addresses and folders in conf/benchmark/testset are those that public repositories give, and have not
+been tried: benchmark.tar and its folders from EDSR-PyTorch's README and torchSR's data sets; BSD68, Set12,
+classic5 and LIVE1 from the listing of cszn/DnCNN and the links of KAIR and SwinIR to it; CBSD68, Kodak24 and
+McMaster from cszn/FFDNet's demos and its listing. Numbers of photos are the literature's.
+"""
 
 import logging
 from collections import Counter
@@ -102,8 +108,8 @@ def _is_there(testset: TestSet) -> bool:
 def _obtain_group(group: Sequence[TestSet], *, url: str, keep: bool) -> None:
     """The sets of one archive.
 
-    No checksum of these archives is published (GitHub makes its zip files anew), so none is compared: a set
-    counts as fetched when its number of photos is right and every one of them decodes.
+    No checksum is compared (GitHub makes its zip files anew): a set counts as fetched when its number of
+    photos is right and every one of them decodes.
     """
     places = [Path(str(testset.root)).expanduser() for testset in group]
     name = archive_name(archive=str(group[0].archive), folder=str(group[0].folder))
