@@ -1,4 +1,4 @@
-"""The batch that travels from the data module to a family, and the value range it travels in.
+"""The batch that travels from the data module to a family.
 
 Legend: B samples, C channels, H height, W width, s the scale of a super-resolution task (1 otherwise),
 K condition channels.
@@ -7,9 +7,6 @@ K condition channels.
 from dataclasses import dataclass
 
 from torch import Tensor
-
-RANGE_MIN = 0.0
-RANGE_MAX = 1.0
 
 
 @dataclass(frozen=True)

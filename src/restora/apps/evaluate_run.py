@@ -72,7 +72,6 @@ def write_results(results: list[Result], output: Path) -> None:
 
 
 def _run_severities(plan: Plan, console: Console) -> None:
-    assert plan.benchmark.severity is not None or plan.severities
     benchmarks = {value: at_severity(plan.benchmark, value) for value in plan.severities}
     results: dict[str, dict[float, Result]] = {entry.method.name: {} for entry in plan.entries}
     severity = plan.benchmark.severity

@@ -37,7 +37,9 @@ def main(argv: list[str]) -> int:
     """Raises ValueError for photos that cannot be read and settings that make no sense."""
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
-        print("degradations:", ", ".join(_names()))
+        from restora.config import options
+
+        print("degradations:", ", ".join(options("degradation")))
         return 0 if argv else 2
     from restora.apps.contact_sheet import contact_sheet
     from restora.config import compose
@@ -82,12 +84,6 @@ def _output(config: "DictConfig") -> Path:
     if output.suffix.lower() != ".png":
         raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
     return output
-
-
-def _names() -> list[str]:
-    from restora.config import config_root
-
-    return sorted(path.stem for path in (config_root() / "conf" / "degradation").glob("*.yaml"))
 
 
 def _sample_photos() -> list[Path]:

@@ -14,8 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restora.artifact.model_folder import build_network, load_weights
+from restora.artifact.model_folder import build_network
 from restora.networks.base import Network
+from restora.networks.weights import load_state
 
 FORMAT = 1
 
@@ -142,5 +143,5 @@ def checkpoint_network(checkpoint: dict[str, Any], where: str) -> Network:
     """The network of a checkpoint with its weights, in evaluation mode on the CPU."""
     node = checkpoint["restora"]["network"]
     network = build_network(node["class"], node["arguments"])
-    load_weights(network, checkpoint_weights(checkpoint), where)
+    load_state(network, checkpoint_weights(checkpoint), where)
     return network.eval()

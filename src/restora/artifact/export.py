@@ -22,6 +22,7 @@ from restora.artifact.checkpoint import Source, checkpoint_network, read_checkpo
 from restora.artifact.model_folder import DESCRIPTION, ONNX, ModelDescription, save_weights, write_description
 from restora.artifact.restorer import Restorer, prepare_network
 from restora.networks.base import Network
+from restora.networks.local_converter import convert
 
 Say = Callable[[str], None]
 
@@ -120,7 +121,7 @@ def _write(
     """Fill `draft` and measure it against the checkpoint's network; raises ParityError."""
     save_weights(network, draft)
     write_description(draft, description)
-    reference = prepare_reference(network, description)
+    reference = _reference(network, description)
     loaded = Restorer.load(draft, device="cpu").network
     figures: dict[str, Any] = {"tolerance": parity.TOLERANCE, "photos": parity.described(samples)}
     figures["checkpoint_max_difference"] = parity.largest_difference(reference, loaded, samples)
@@ -133,13 +134,11 @@ def _write(
     return description
 
 
-def prepare_reference(network: Network, description: ModelDescription) -> Network:
+def _reference(network: Network, description: ModelDescription) -> Network:
     """The checkpoint's network as validation ran it: with the local converter if the run used it, nothing
     folded."""
     if description.local_converter is None:
         return network
-    from restora.networks.local_converter import convert
-
     return convert(network, train_size=description.local_converter)
 
 
@@ -158,7 +157,7 @@ def _write_onnx(
     def run_graph(x: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
         return torch.from_numpy(graph(x.numpy(), None if condition is None else condition.numpy()))
 
-    difference = parity.largest_difference(prepare_reference(network, description), run_graph, samples)
+    difference = parity.largest_difference(_reference(network, description), run_graph, samples)
     _judge("ONNX graph", difference, say)
     return difference
 

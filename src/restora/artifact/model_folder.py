@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor
 
 from restora.networks.base import Network
+from restora.networks.weights import load_state
 
 FORMAT = 1
 WEIGHTS, DESCRIPTION, ONNX, CARD = "weights.safetensors", "model.json", "model.onnx", "README.md"
@@ -166,27 +166,6 @@ def build_network(class_name: str, arguments: Mapping[str, Any]) -> Network:
         raise ValueError(f"{class_name} does not take the arguments {dict(arguments)}: {error}") from error
 
 
-def load_weights(network: Network, weights: Mapping[str, Tensor], where: str) -> None:
-    """Copy `weights` into `network`; every name and shape must agree. `where` names their origin in the
-    message."""
-    own = network.state_dict()
-    problems = [f"missing {name}" for name in own if name not in weights]
-    problems += [
-        f"unexpected {name}"
-        for name in weights
-        if name not in own and name.rpartition(".")[2] not in network.computed_names
-    ]
-    problems += [
-        f"{name} is {tuple(weights[name].shape)}, the network has {tuple(own[name].shape)}"
-        for name in own
-        if name in weights and weights[name].shape != own[name].shape
-    ]
-    if problems:
-        shown = "; ".join(problems[:5]) + (f"; and {len(problems) - 5} more" if len(problems) > 5 else "")
-        raise ValueError(f"the weights of {where} do not fit {type(network).__name__}: {shown}")
-    network.load_state_dict(dict(weights))
-
-
 def save_weights(network: Network, folder: Path) -> None:
     """Write `folder`/weights.safetensors, as the tools that know the architecture expect it."""
     state = {
@@ -213,5 +192,5 @@ def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:
         weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): export the model again") from error
-    load_weights(network, weights, str(path))
+    load_state(network, weights, str(path))
     return description, network.eval()

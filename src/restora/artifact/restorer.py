@@ -25,6 +25,7 @@ from restora.allocator import freed_memory_kept
 from restora.artifact.model_folder import ModelDescription, load_model_folder
 from restora.artifact.tiles import Tile, batches, grid
 from restora.networks.base import Network
+from restora.networks.local_converter import convert
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Progress = Callable[[int, int], None]
@@ -62,8 +63,6 @@ def prepare_network(network: Network, local_converter: tuple[int, int] | None) -
     if local_converter is None:
         network = copy.deepcopy(network)
     else:
-        from restora.networks.local_converter import convert
-
         network = convert(network, train_size=local_converter)
     network.eval()
     fold = getattr(network, "fold_batch_norm", None)
@@ -103,7 +102,8 @@ def default_overlap(tile: int) -> int:
 
 
 class Restorer:
-    """Restores photos with one network; `restorer(x)` is all there is to using it.
+    """Restores photos with one network, which is copied and left as it is; `restorer(x)` is all there is to
+    using it.
 
     `sigma` is the noise level (8-bit scale) that a network with a noise-level map is told when the call gives
     no condition. `tile` is in input pixels, 0 restores the photo in one piece; `overlap` is what neighbouring
@@ -161,29 +161,6 @@ class Restorer:
             local_converter=description.local_converter,
             sigma=description.sigma if sigma is None else sigma,
             description=description,
-        )
-
-    @classmethod
-    def from_network(
-        cls,
-        network: Network,
-        *,
-        device: str = "auto",
-        precision: Precision = "float32",
-        tile: int = TILE,
-        overlap: int | None = None,
-        local_converter: tuple[int, int] | None = None,
-        sigma: float | None = None,
-    ) -> "Restorer":
-        """The restorer of a network in memory; the network itself is copied and left as it is."""
-        return cls(
-            network=network,
-            device=device,
-            precision=precision,
-            tile=tile,
-            overlap=overlap,
-            local_converter=local_converter,
-            sigma=sigma,
         )
 
     @property

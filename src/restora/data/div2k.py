@@ -149,12 +149,13 @@ def _check_track(track: str, scale: int) -> None:
 def _parse_track(word: str) -> tuple[str, int]:
     """`bicubic_x2` -> ("bicubic", 2); a track of one scale may go without it."""
     track, _, scale = word.partition("_x")
-    number = int(scale) if scale.isdigit() else max(TRACK_SCALES.get(track, (4,))[-1:])
-    if not scale and len(TRACK_SCALES.get(track, (4,))) > 1:
-        words = ", ".join(f"{track}_x{each}" for each in TRACK_SCALES[track])
-        raise ValueError(f"{word}: say which of {words}")
-    _check_track(track, number)
-    return track, number
+    scales = TRACK_SCALES.get(track, (4,))
+    if not scale and len(scales) == 1:
+        scale = str(scales[0])
+    if not scale.isdigit():
+        raise ValueError(f"{word}: say which of {', '.join(f'{track}_x{each}' for each in scales)}")
+    _check_track(track, int(scale))
+    return track, int(scale)
 
 
 def _photo_archive(half: str, *, verify: bool) -> Archive:

@@ -91,9 +91,8 @@ def _fingerprint(files: Sequence[PhotoFile], channels: Channels, scale: int) -> 
 
 def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: int, processes: int) -> None:
     prefix = f".{folder.name}.draft-"
-    for remains in folder.parent.glob(
-        f"{glob.escape(prefix)}*"
-    ):  # the lock is ours: whoever wrote these is dead
+    # the lock is ours: whoever wrote these is dead
+    for remains in folder.parent.glob(f"{glob.escape(prefix)}*"):
         log.info("clearing the remains of an interrupted packing of %s", folder.name)
         shutil.rmtree(remains)
     draft = folder.with_name(f"{prefix}{os.getpid()}")

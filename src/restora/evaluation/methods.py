@@ -101,8 +101,8 @@ class NetworkMethod(Method):
     def restorer(self) -> Restorer:
         if self._restorer is None:
             options = self.options
-            self._restorer = Restorer.from_network(
-                self.network,
+            self._restorer = Restorer(
+                network=self.network,
                 device=options.device,
                 precision=options.precision,
                 tile=options.tile,

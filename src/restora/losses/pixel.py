@@ -6,13 +6,11 @@ is at equality. Arithmetic is float32 whatever autocast says.
 Legend: B samples, C channels, H height, W width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class CharbonnierLoss(nn.Module):

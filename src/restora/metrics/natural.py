@@ -9,6 +9,7 @@ Legend: n blocks.
 
 from functools import lru_cache
 from importlib.util import find_spec
+from math import gamma
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def _features(block: Array) -> list[float]:
     values = [shape, (left + right) / 2]
     for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
         shape, left, right = _fit(block * np.roll(block, shift, axis=(0, 1)))
-        mean = (right - left) * _gamma(2 / shape) / _gamma(1 / shape)  # eq. 8
+        mean = (right - left) * gamma(2 / shape) / gamma(1 / shape)  # eq. 8
         values += [shape, mean, left, right]
     return values
 
@@ -144,29 +145,20 @@ def _fit(values: Array) -> tuple[float, float, float]:
     below, above = values[values < 0], values[values > 0]
     shapes, generalised = _moment_table()
     if not len(below) or not len(above):
-        return (
-            float(shapes[0]),
-            float("nan"),
-            float("nan"),
-        )  # what the authors' search for the shape gives then
+        # what the authors' search for the shape gives then
+        return float(shapes[0]), float("nan"), float("nan")
     left, right = np.sqrt(np.mean(below**2)), np.sqrt(np.mean(above**2))
     ratio = left / right
     moments = np.mean(np.abs(values)) ** 2 / np.mean(values**2)
     wanted = moments * (ratio**3 + 1) * (ratio + 1) / (ratio**2 + 1) ** 2
     shape = float(shapes[np.argmin((generalised - wanted) ** 2)])
-    scale = float(np.sqrt(_gamma(1 / shape) / _gamma(3 / shape)))
+    scale = float(np.sqrt(gamma(1 / shape) / gamma(3 / shape)))
     return shape, float(left) * scale, float(right) * scale
 
 
 @lru_cache(maxsize=1)
 def _moment_table() -> tuple[Array, Array]:
-    from scipy.special import gamma
+    from scipy.special import gamma as gammas
 
     shapes = np.arange(0.2, 10.001, 0.001)
-    return shapes, gamma(2 / shapes) ** 2 / (gamma(1 / shapes) * gamma(3 / shapes))
-
-
-def _gamma(x: float) -> float:
-    from math import gamma
-
-    return gamma(x)
+    return shapes, gammas(2 / shapes) ** 2 / (gammas(1 / shapes) * gammas(3 / shapes))

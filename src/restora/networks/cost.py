@@ -10,9 +10,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from restora.networks.base import Network
 
 
-def count_parameters(network: nn.Module, *, trainable_only: bool = True) -> int:
-    """Numbers that training changes (all of them, frozen ones too, with `trainable_only=False`)."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable_only)
+def count_parameters(network: nn.Module) -> int:
+    """Numbers that training changes."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
 
 
 def count_macs(network: Network, *, height: int = 256, width: int = 256) -> int | None:

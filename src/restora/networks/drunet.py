@@ -8,7 +8,6 @@ sigma).
 Legend: B samples, H height, W width, C channels, K condition channels.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.networks.blocks import conv3x3, count_children
 
 
 class ResidualBlock(nn.Module):
@@ -23,7 +23,11 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.res = nn.Sequential(_conv(channels, channels), nn.ReLU(inplace=True), _conv(channels, channels))
+        self.res = nn.Sequential(
+            conv3x3(channels, channels, bias=False),
+            nn.ReLU(inplace=True),
+            conv3x3(channels, channels, bias=False),
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         residual: Tensor = self.res(x)
@@ -68,11 +72,11 @@ class DRUNet(Network):
                 nn.ConvTranspose2d(wider, width, 2, stride=2, bias=False), *residual_blocks(width)
             )
 
-        self.m_head = _conv(in_channels + condition_channels, c1)
+        self.m_head = conv3x3(in_channels + condition_channels, c1, bias=False)
         self.m_down1, self.m_down2, self.m_down3 = down(c1, c2), down(c2, c3), down(c3, c4)
         self.m_body = nn.Sequential(*residual_blocks(c4))
         self.m_up3, self.m_up2, self.m_up1 = up(c4, c3), up(c3, c2), up(c2, c1)
-        self.m_tail = _conv(c1, in_channels)
+        self.m_tail = conv3x3(c1, in_channels, bias=False)
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         x1 = self.m_head(x if condition is None else torch.cat((x, condition), dim=1))  # (B,C1,H,W)
@@ -92,16 +96,11 @@ class DRUNet(Network):
         """
         if "m_head.weight" not in state or "m_down1.0.res.0.weight" not in state:
             return None
-        blocks = {m[1] for name in state if (m := re.match(r"m_body\.(\d+)\.res\.", name))}
         widths = [state[f"m_down{level}.0.res.0.weight"].shape[0] for level in (1, 2, 3)]
         photo = state["m_tail.weight"].shape[0]
         return {
             "in_channels": photo,
             "condition_channels": state["m_head.weight"].shape[1] - photo,
             "channels": [*widths, state["m_body.0.res.0.weight"].shape[0]],
-            "blocks": len(blocks),
+            "blocks": count_children(state, "m_body"),
         }
-
-
-def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)

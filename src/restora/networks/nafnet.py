@@ -11,7 +11,6 @@ benchmarks/NOTES.md.
 Legend: B samples, H height, W width, C channels.
 """
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
@@ -19,28 +18,16 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.networks.blocks import count_children
 from restora.networks.channels_last import (
+    LayerNorm,
     convolve,
-    layer_norm,
     linear,
     pointwise,
     to_channels_first,
     to_channels_last,
 )
 from restora.networks.local_converter import GlobalMean
-
-
-class ChannelNorm(nn.Module):
-    """Layer norm over the channels of (B,H,W,C)."""
-
-    def __init__(self, *, channels: int, eps: float = 1e-6) -> None:
-        super().__init__()
-        self.eps = eps
-        self.weight = nn.Parameter(torch.ones(channels))
-        self.bias = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x_BHWC: Tensor) -> Tensor:
-        return layer_norm(x_BHWC, self.weight, self.bias, self.eps)
 
 
 class SimplifiedChannelAttention(nn.Sequential):
@@ -75,8 +62,8 @@ class NAFBlock(nn.Module):
         self.sca = attention
         self.conv4 = nn.Conv2d(channels, hidden, 1)
         self.conv5 = nn.Conv2d(hidden // 2, channels, 1)
-        self.norm1 = ChannelNorm(channels=channels)
-        self.norm2 = ChannelNorm(channels=channels)
+        self.norm1 = LayerNorm(channels, eps=1e-6)
+        self.norm2 = LayerNorm(channels, eps=1e-6)
         # zero, so that a new block passes its input through
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
@@ -193,20 +180,16 @@ def nafnet_arguments(state: Mapping[str, Tensor]) -> dict[str, int | list[int]] 
     """What a state dict made of NAFNet's blocks tells of the constructor's arguments; None for another's."""
     if "intro.weight" not in state or "middle_blks.0.conv1.weight" not in state:
         return None
-
-    def count(pattern: str) -> int:
-        return len({m[1] for name in state if (m := re.match(pattern + r"\.(\d+)\.", name))})
-
     width, in_channels = state["intro.weight"].shape[:2]
     block = "middle_blks.0."
     channels = state[block + "conv3.weight"].shape[0]
-    levels = count("encoders")
+    levels = range(count_children(state, "encoders"))
     return {
         "in_channels": in_channels,
         "width": width,
-        "encoder_blocks": [count(rf"encoders\.{level}") for level in range(levels)],
-        "middle_blocks": count("middle_blks"),
-        "decoder_blocks": [count(rf"decoders\.{level}") for level in range(levels)],
+        "encoder_blocks": [count_children(state, f"encoders.{level}") for level in levels],
+        "middle_blocks": count_children(state, "middle_blks"),
+        "decoder_blocks": [count_children(state, f"decoders.{level}") for level in levels],
         "depthwise_expansion": state[block + "conv1.weight"].shape[0] // channels,
         "ffn_expansion": state[block + "conv4.weight"].shape[0] // channels,
     }

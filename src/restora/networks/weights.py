@@ -45,10 +45,20 @@ def load_weights(network: Network, path: str | Path) -> None:
     path = Path(path)
     published = unwrap(network, read_tensors(path))
     state = _adapted(network, published)
+    try:
+        load_state(network, state, str(path))
+    except WeightsError as error:
+        raise WeightsError(f"{error}\n{_suggestion(type(network), published)}") from None
+
+
+def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> None:
+    """Copy `state` into `network`; every name and shape must agree, or WeightsError names those that do not,
+    and `where` they came from.
+    """
     problems = _problems(network, state)
     if problems:
-        raise WeightsError(_misfit(network, published, problems, path))
-    network.load_state_dict(state, strict=False)  # what is missing or unexpected now is harmless
+        raise WeightsError("\n".join(_listed(network, problems, where)))
+    network.load_state_dict(dict(state), strict=False)  # what is missing or unexpected now is harmless
 
 
 def network_from_weights(
@@ -185,15 +195,11 @@ def _problems(network: Network, state: Mapping[str, Tensor]) -> dict[str, list[s
     return {kind: names for kind, names in found.items() if names}
 
 
-def _misfit(
-    network: Network, published: Mapping[str, Tensor], problems: dict[str, list[str]], path: Path
-) -> str:
-    lines = [f"the weights in {path} do not fit {type(network).__name__}:"]
+def _listed(network: Network, problems: dict[str, list[str]], where: str) -> Iterator[str]:
+    yield f"the weights in {where} do not fit {type(network).__name__}:"
     for kind, names in problems.items():
         more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-        lines.append(f"  {len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}")
-    lines.append(_suggestion(type(network), published))
-    return "\n".join(lines)
+        yield f"  {len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}"
 
 
 def _suggestion(cls: type[Network], state: Mapping[str, Tensor]) -> str:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora.config import ConfigError, build, missing_keys
 from restora.data.module import PhotoData
+from restora.data.photos import channel_count
 from restora.degradations.base import Degradation
 from restora.families.base import Family
 from restora.networks.base import Network
@@ -75,7 +76,7 @@ def check_together(config: DictConfig, network: Network, data: PhotoData) -> Non
             f"the network needs a condition of {wanted} channel(s), the degradation gives {given or 'none'}: "
             "choose a degradation with a noise level or a mask, or set network.condition_channels"
         )
-    channels = 1 if data.channels == "gray" else 3
+    channels = channel_count(data.channels)
     if network.in_channels != channels:
         raise ConfigError(
             f"the network takes {network.in_channels} channel(s), the photos have {channels}: set "

@@ -102,9 +102,6 @@ class RunRecord(Callback):
         temporary.write_text(json.dumps(self.data, indent=2, default=str) + "\n")
         temporary.replace(self.path)
 
-    # --- the run's course
-    # -------------------------------------------------------------------------------------------
-
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
         network = module.network

@@ -37,7 +37,7 @@ def made(pixels, alpha=None):
 
 
 def restorer(network, **options):
-    return Restorer.from_network(network, device="cpu", **options)
+    return Restorer(network=network, device="cpu", **options)
 
 
 def test_grey_network_restores_each_channel_of_a_colour_photo():

@@ -62,8 +62,8 @@ def test_tiles_are_as_few_and_as_small_as_can_be(multiple):
 @pytest.mark.parametrize("size", [(180, 211), (96, 330), (97, 97)])
 def test_tiles_leave_no_seams(network, size):
     x = real(*size)
-    whole = Restorer.from_network(network, device="cpu", tile=0)(x)
-    tiled = Restorer.from_network(network, device="cpu", tile=96, overlap=32)(x)
+    whole = Restorer(network=network, device="cpu", tile=0)(x)
+    tiled = Restorer(network=network, device="cpu", tile=96, overlap=32)(x)
     assert len(grid(*size, tile=96, overlap=32)) > 1
     assert (whole - tiled).abs().max() <= 1 / 255
 
@@ -73,15 +73,15 @@ def test_tiles_that_share_nothing_would_show():
     fail."""
     x = real(180, 211)
     network = tiny_network()
-    whole = Restorer.from_network(network, device="cpu", tile=0)(x)
-    torn = Restorer.from_network(network, device="cpu", tile=96, overlap=0)(x)
+    whole = Restorer(network=network, device="cpu", tile=0)(x)
+    torn = Restorer(network=network, device="cpu", tile=96, overlap=0)(x)
     assert (whole - torn).abs().max() > 1 / 255
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (5, 3), (64, 64), (33, 70)])
 @pytest.mark.parametrize("scale", [1, 3])
 def test_any_size(size, scale):
-    restored = Restorer.from_network(strided(scale), device="cpu", tile=32)(real(*size))
+    restored = Restorer(network=strided(scale), device="cpu", tile=32)(real(*size))
     assert restored.shape == (1, 3, size[0] * scale, size[1] * scale)
     assert restored.min() >= 0
     assert restored.max() <= 1
@@ -91,7 +91,7 @@ def test_computes_what_the_network_computes_and_leaves_it_alone():
     network = tiny_network().train()
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = real(40, 50)
-    restored = Restorer.from_network(network, device="cpu")(x)
+    restored = Restorer(network=network, device="cpu")(x)
     assert network.training
     assert all(torch.equal(before[name], value) for name, value in network.state_dict().items())
     with torch.no_grad():
@@ -101,7 +101,7 @@ def test_computes_what_the_network_computes_and_leaves_it_alone():
 
 def test_photos_are_restored_one_by_one():
     x = torch.cat([real(70, 90), real(70, 90).flip(-1)])
-    restorer = Restorer.from_network(tiny_network(), device="cpu", tile=48, overlap=16)
+    restorer = Restorer(network=tiny_network(), device="cpu", tile=48, overlap=16)
     together = restorer(x)
     torch.testing.assert_close(together[1:], restorer(x[1:]), atol=1e-6, rtol=0)
 
@@ -110,20 +110,20 @@ def test_noise_level_is_told_by_number_or_map():
     torch.manual_seed(0)
     network = FDnCNN(in_channels=3, depth=4, channels=8).eval()
     x = real(40, 50)
-    by_number = Restorer.from_network(network, device="cpu", sigma=25)(x)
-    by_map = Restorer.from_network(network, device="cpu")(x, torch.full((1, 1, 40, 50), 25 / 255))
+    by_number = Restorer(network=network, device="cpu", sigma=25)(x)
+    by_map = Restorer(network=network, device="cpu")(x, torch.full((1, 1, 40, 50), 25 / 255))
     torch.testing.assert_close(by_number, by_map)
-    assert not torch.equal(by_number, Restorer.from_network(network, device="cpu", sigma=50)(x))
+    assert not torch.equal(by_number, Restorer(network=network, device="cpu", sigma=50)(x))
     with pytest.raises(ValueError, match="noise level"):
-        Restorer.from_network(network, device="cpu")(x)
+        Restorer(network=network, device="cpu")(x)
 
 
 def test_condition_map_is_cut_like_the_photo():
     torch.manual_seed(0)
     network = FDnCNN(in_channels=3, depth=4, channels=8).eval()
     x, levels = real(120, 150), torch.linspace(0, 1, 150).expand(1, 1, 120, 150)
-    whole = Restorer.from_network(network, device="cpu", tile=0)(x, levels)
-    tiled = Restorer.from_network(network, device="cpu", tile=64, overlap=24)(x, levels)
+    whole = Restorer(network=network, device="cpu", tile=0)(x, levels)
+    tiled = Restorer(network=network, device="cpu", tile=64, overlap=24)(x, levels)
     assert (whole - tiled).abs().max() <= 1 / 255
 
 
@@ -152,9 +152,9 @@ def test_low_precision_rounds_neither_the_photo_nor_the_biases():
     exact = 1 / 3 - 0.33203125
     assert abs(torch.tensor(1 / 3).bfloat16().item() - 1 / 3) > exact / 3
     for precision in ("float32", "bfloat16"):
-        restored = Restorer.from_network(network, device="cpu", precision=precision)(x)
+        restored = Restorer(network=network, device="cpu", precision=precision)(x)
         torch.testing.assert_close(restored, torch.full_like(x, exact), rtol=5e-3, atol=0)
-    reader = Restorer.from_network(network, device="cpu", precision="bfloat16").network.read
+    reader = Restorer(network=network, device="cpu", precision="bfloat16").network.read
     photo = torch.rand(1, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     with torch.autocast("cpu", torch.bfloat16):
         torch.testing.assert_close(reader(photo)[:, :1], photo, rtol=0, atol=1e-7)
@@ -162,15 +162,15 @@ def test_low_precision_rounds_neither_the_photo_nor_the_biases():
 
 def test_low_precision_stays_close():
     x = real(60, 60)
-    full = Restorer.from_network(tiny_network(), device="cpu")(x)
-    low = Restorer.from_network(tiny_network(), device="cpu", precision="bfloat16")(x)
+    full = Restorer(network=tiny_network(), device="cpu")(x)
+    low = Restorer(network=tiny_network(), device="cpu", precision="bfloat16")(x)
     assert low.dtype == torch.float32
     assert 0 < (full - low).abs().max() < 0.02
 
 
 def test_progress_counts_every_tile():
     seen: list[tuple[int, int]] = []
-    restorer = Restorer.from_network(tiny_network(), device="cpu", tile=48, overlap=16)
+    restorer = Restorer(network=tiny_network(), device="cpu", tile=48, overlap=16)
     restorer(real(100, 100), progress=lambda done, total: seen.append((done, total)))
     tiles = len(grid(100, 100, tile=48, overlap=16))
     assert seen == [(count + 1, tiles) for count in range(tiles)]
@@ -180,7 +180,7 @@ def test_not_a_number_is_an_error_rather_than_a_black_photo():
     network = tiny_network()
     next(network.parameters()).data.fill_(float("nan"))
     with pytest.raises(ValueError, match="not finite"):
-        Restorer.from_network(network, device="cpu")(real(20, 20))
+        Restorer(network=network, device="cpu")(real(20, 20))
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_not_a_number_is_an_error_rather_than_a_black_photo():
 )
 def test_wrong_input_is_named(x, message):
     with pytest.raises(ValueError, match=message):
-        Restorer.from_network(tiny_network(), device="cpu")(x)
+        Restorer(network=tiny_network(), device="cpu")(x)
 
 
 @pytest.mark.parametrize(
@@ -207,9 +207,9 @@ def test_wrong_input_is_named(x, message):
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        Restorer.from_network(tiny_network(), **options)
+        Restorer(network=tiny_network(), **options)
 
 
 def test_a_tile_without_room_beside_the_overlap_is_refused():
     with pytest.raises(ValueError, match="too small for an overlap"):
-        Restorer.from_network(tiny_network(), device="cpu", tile=32, overlap=30)(real(64, 64))
+        Restorer(network=tiny_network(), device="cpu", tile=32, overlap=30)(real(64, 64))
