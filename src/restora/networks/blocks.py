@@ -65,6 +65,15 @@ def he_initialise(module: nn.Module, *, scale: float = 1.0) -> None:
                 nn.init.zeros_(part.bias)
 
 
+def initialise_as_dcgan(module: nn.Module) -> None:
+    """Weights from N(0, 0.02), gains of batch norms from N(1, 0.02) (Radford et al., ICLR 2016)."""
+    for part in module.modules():
+        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(part.weight, std=0.02)
+        elif isinstance(part, nn.BatchNorm2d):
+            nn.init.normal_(part.weight, mean=1.0, std=0.02)
+
+
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
     """A context in which arithmetic keeps the dtype of its operands, for what bf16 is too coarse for."""
     return torch.autocast(x.device.type, enabled=False) if autocast_enabled(x) else nullcontext()

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.networks.blocks import initialise_as_dcgan
 
 
 class DCGANUNet(Network):
@@ -51,11 +52,7 @@ class DCGANUNet(Network):
             )
             below = 2 * width  # with its skip
         self.output = nn.ConvTranspose2d(below, out_channels, 4, stride=2, padding=1)
-        for part in self.modules():
-            if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.normal_(part.weight, std=0.02)
-            elif isinstance(part, nn.BatchNorm2d):
-                nn.init.normal_(part.weight, mean=1.0, std=0.02)
+        initialise_as_dcgan(self)
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         levels = []

@@ -22,6 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from restora.networks.blocks import initialise_as_dcgan
+
 PatchNorm = Literal["batch", "instance", "none"]
 
 
@@ -177,7 +179,7 @@ class DCGANDiscriminator(Discriminator):
             layers.append(nn.LeakyReLU(0.2))
         layers.append(nn.Conv2d(widths[-1], 1, 4, bias=False))
         self.main = nn.Sequential(*layers)
-        _initialise_as_dcgan(self)
+        initialise_as_dcgan(self)
 
     def _features(self, x: Tensor) -> list[Tensor]:
         return _activations(self.main, x)
@@ -191,15 +193,6 @@ def _activations(layers: nn.Sequential, x: Tensor) -> list[Tensor]:
         if isinstance(layer, nn.LeakyReLU):
             outputs.append(x)
     return [*outputs, x]
-
-
-def _initialise_as_dcgan(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), gains of batch norms from N(1, 0.02) (section 4 of the paper)."""
-    for part in module.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
-            nn.init.normal_(part.weight, std=0.02)
-        elif isinstance(part, nn.BatchNorm2d):
-            nn.init.normal_(part.weight, mean=1.0, std=0.02)
 
 
 def _rename_old_spectral_norm(

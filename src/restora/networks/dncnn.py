@@ -20,7 +20,7 @@ from restora.networks.blocks import batch_norm_folded, conv3x3, convolution_name
 _EPS = 1e-4  # the authors'; the published running variances were taken with it
 
 
-class _PlainStack(Network):
+class PlainStack(Network):
     """conv-relu, (depth - 2) x conv-(norm)-relu, conv, numbered as one sequence `model`."""
 
     family: ClassVar[str] = "residual_cnn"
@@ -44,7 +44,7 @@ class _PlainStack(Network):
         he_initialise(self)
 
 
-class DnCNN(_PlainStack):
+class DnCNN(PlainStack):
     """restored = x - model(x). Any degradation that keeps the size: noise, JPEG, an enlarged low-resolution
     photo.
 
@@ -103,7 +103,7 @@ class DnCNN(_PlainStack):
         return _infer(state, condition_channels=0)
 
 
-class FDnCNN(_PlainStack):
+class FDnCNN(PlainStack):
     """restored = model(x, noise-level map): no residual learning, no batch norm (KAIR's flexible DnCNN, depth
     20).
 

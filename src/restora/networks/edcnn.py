@@ -19,7 +19,7 @@ Legend: B samples, H height, W width, C channels of a level.
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,6 @@ from restora.networks.base import Network
 from restora.networks.blocks import conv3x3, he_initialise
 
 Upsampling = Literal["bilinear", "transposed", "pixel_shuffle", "unpooling", "reshape"]
-_WAYS = ("bilinear", "transposed", "pixel_shuffle", "unpooling", "reshape")
 
 
 class Enlarge(nn.Module):
@@ -95,8 +94,9 @@ class EDCNN(Network):
         skips: bool = True,
     ) -> None:
         super().__init__()
-        if upsampling not in _WAYS:
-            raise ValueError(f"network.upsampling is one of {', '.join(_WAYS)}; got {upsampling!r}")
+        if upsampling not in get_args(Upsampling):
+            known = ", ".join(get_args(Upsampling))
+            raise ValueError(f"network.upsampling is one of {known}; got {upsampling!r}")
         if upsampling == "reshape" and any(coarse % 4 for coarse in channels[1:]):
             raise ValueError(
                 f"network.upsampling=reshape needs multiples of 4 in network.channels, got {[*channels]}"

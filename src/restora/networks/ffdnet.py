@@ -13,33 +13,33 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, convolution_names, he_initialise
+from restora.networks.blocks import convolution_names
+from restora.networks.dncnn import PlainStack
 
 
-class FFDNet(Network):
+class FFDNet(PlainStack):
     """restored = shuffle(model(unshuffle(x), noise level)). Grey: depth 15, 64 channels; colour: 12 and 96.
 
     `condition` is (B,1,H,W), sigma/255 at every pixel. It may vary over the photo; a 2x2 block gets its mean.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("denoise",)
     padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "replicate"
     size_multiple = 2
     condition_channels = 1
 
     def __init__(self, *, in_channels: int = 1, depth: int = 15, channels: int = 64) -> None:
-        super().__init__()
+        super().__init__(
+            inputs=4 * in_channels + 1,
+            outputs=4 * in_channels,
+            depth=depth,
+            channels=channels,
+            batch_norm=False,
+            bias=True,
+        )
         self.in_channels = self.out_channels = in_channels
-        layers: list[nn.Module] = [conv3x3(4 * in_channels + 1, channels), nn.ReLU(inplace=True)]
-        for _ in range(depth - 2):
-            layers += [conv3x3(channels, channels), nn.ReLU(inplace=True)]
-        layers.append(conv3x3(channels, 4 * in_channels))
-        self.model = nn.Sequential(*layers)
-        he_initialise(self)
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         assert condition is not None

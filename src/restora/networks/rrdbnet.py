@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, he_initialise, upsampling_steps
+from restora.networks.blocks import conv3x3, count_children, he_initialise, upsampling_steps
 
 _RESIDUAL_SCALE = 0.2
 
@@ -157,7 +157,7 @@ class RRDBNet(Network):
             "in_channels": folded // unshuffle**2,
             "out_channels": out_channels,
             "channels": channels,
-            "blocks": _count(state, r"body\.(\d+)\."),
+            "blocks": count_children(state, "body"),
             "growth": state["body.0.rdb1.conv1.weight"].shape[0],
             "unshuffle": unshuffle,
         }

@@ -50,6 +50,8 @@ class VDSR(LuminanceNetwork):
         round_8bit: bool = True,
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=round_8bit)
+        if depth < 2:
+            raise ValueError(f"network.depth counts the first and the last convolution too, got {depth}")
         self.input = conv3x3(self.channels, channels, bias=False)
         self.residual_layer = nn.Sequential(*(_ConvReLU(channels) for _ in range(depth - 2)))
         self.output = conv3x3(channels, self.channels, bias=False)

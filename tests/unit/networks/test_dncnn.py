@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 
 from restora.networks.dncnn import DnCNN, FDnCNN
+from restora.networks.ffdnet import FFDNet
+from restora.networks.vdsr import VDSR
 
 
 def randomised(network: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
@@ -93,3 +95,9 @@ def test_published_weights_give_the_published_noise_reduction(development_data: 
         restored = (restored.clip(0, 1) * 255).round() / 255
         scores.append(-10 * np.log10(np.mean((restored - clean) ** 2)))
     assert np.mean(scores) == pytest.approx(29.29, abs=0.01)
+
+
+@pytest.mark.parametrize(("cls", "depth"), [(DnCNN, 2), (FDnCNN, 2), (FFDNet, 2), (VDSR, 1)])
+def test_a_depth_without_both_ends_is_refused(cls: type[torch.nn.Module], depth: int) -> None:
+    with pytest.raises(ValueError, match=rf"network\.depth counts the first.*got {depth}"):
+        cls(depth=depth)
