@@ -10,6 +10,7 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 ALLOWED = {
     "types": set(),
     "allocator": set(),
+    "files": set(),
     "config": set(),
     "cli": set(),
     "degradations": {"types"},
@@ -18,11 +19,12 @@ ALLOWED = {
     "metrics": {"types"},
     "data": {"types", "degradations"},
     "families": {"types", "networks", "losses", "metrics"},
-    "evaluation": {"types", "networks", "degradations", "metrics", "data", "artifact"},
+    "evaluation": {"types", "files", "networks", "degradations", "metrics", "data", "artifact"},
     "artifact": {"types", "allocator", "networks", "degradations"},
     "training": {
         "types",
         "allocator",
+        "files",
         "config",
         "data",
         "degradations",
@@ -33,6 +35,7 @@ ALLOWED = {
     "apps": {
         "types",
         "allocator",
+        "files",
         "config",
         "data",
         "degradations",

@@ -13,11 +13,12 @@ from restora.data.photos import list_photos
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.leakage import find_leaks, fingerprints_of_files
 from restora.evaluation.methods import Method, NetworkMethod
-from restora.evaluation.results import SUMMARY, Result, Row, write_whole
+from restora.evaluation.results import SUMMARY, Result, Row
 from restora.evaluation.run import evaluate
 from restora.evaluation.severity import at_severity, curve, write_plot, write_table
 from restora.evaluation.statistics import paired_difference
 from restora.evaluation.tables import leaderboard_lines, notes, results_table, severity_table
+from restora.files import write_whole
 
 
 def run(plan: Plan, console: Console) -> None:

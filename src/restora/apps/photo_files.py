@@ -8,7 +8,6 @@ upright and takes their orientation tag away.
 Legend: H height, W width, C channels (1 or 3).
 """
 
-import os
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -141,14 +140,3 @@ def _webp_chunks(data: bytes) -> set[bytes]:
         (length,) = struct.unpack_from("<I", data, at + 4)
         at += 8 + length + length % 2
     return kinds
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write all of `data` to `path` or leave `path` as it was; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        draft.write_bytes(data)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)

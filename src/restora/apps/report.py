@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from restora.apps.report_baselines import Baseline, compute, stored
 from restora.apps.report_leaderboard import leaderboard, legend, terminal_table, verdict
 from restora.apps.report_runs import Group, group_runs, read_runs
+from restora.files import write_whole
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -58,12 +59,7 @@ def main(argv: Sequence[str]) -> int:
             f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow", soft_wrap=True
         )
     output = root / "report.html" if options.output is None else Path(options.output)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    draft = output.with_name(f".{output.name}.part")
-    draft.write_text(
-        page(root, [(group, baselines[id(group)]) for group in groups], problems), encoding="utf-8"
-    )
-    draft.replace(output)
+    write_whole(output, page(root, [(group, baselines[id(group)]) for group in groups], problems))
     console.print(f"page: {output}", markup=False, soft_wrap=True)
     return 0
 

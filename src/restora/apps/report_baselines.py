@@ -18,6 +18,7 @@ import numpy as np
 
 from restora.apps.report_inputs import Floats, HeldOut, held_out_photos
 from restora.apps.report_runs import Group, PhotoScore, Run, finite, lookup
+from restora.files import write_whole
 
 FILE = "baselines.json"
 Step = Callable[[str, int, int], None]
@@ -156,9 +157,7 @@ def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], degra
             for row in rows
         ],
     }
-    draft = path.with_suffix(".json.part")
-    draft.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, json.dumps(content, indent=2) + "\n")
 
 
 def _stem(name: str) -> str:

@@ -14,10 +14,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from restora.apps.photo_encoding import encode
-from restora.apps.photo_files import FORMATS, Photo, read_photo, write_file
+from restora.apps.photo_files import FORMATS, Photo, read_photo
 from restora.apps.photo_pixels import restore_photo
 from restora.apps.restore_plan import Failure, Job
 from restora.artifact.restorer import Restorer
+from restora.files import write_whole
 
 T = TypeVar("T")
 
@@ -108,4 +109,4 @@ def _guarded(job: Job, work: Callable[[], T], failures: dict[str, Failure]) -> T
 
 
 def _write(photo: "Photo", target: Path) -> None:
-    write_file(target, encode(photo, FORMATS[target.suffix.lower()]))
+    write_whole(target, encode(photo, FORMATS[target.suffix.lower()]))

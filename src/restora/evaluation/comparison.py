@@ -9,9 +9,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from restora.evaluation.results import Result, read_seeds, same_benchmark, write_whole
+from restora.evaluation.results import Result, read_seeds, same_benchmark
 from restora.evaluation.statistics import Difference, Ranked, common_photos, leaderboard, paired_difference
 from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, verdict
+from restora.files import write_whole
 from restora.metrics.registry import METRICS
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from restora.evaluation.statistics import bootstrap_mean
+from restora.files import write_whole
 from restora.metrics.registry import METRICS
 
 FORMAT = 1
@@ -86,13 +87,6 @@ class Result:
         writer.writerows({key: _text(value) for key, value in row.items()} for row in self.rows)
         write_whole(folder / PER_IMAGE, table.getvalue())
         write_whole(folder / SUMMARY, json.dumps(self.summary(), indent=2, allow_nan=False) + "\n")
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Writes a text file beside its place and then puts it there."""
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_text(text, encoding="utf-8", newline="")
-    draft.replace(path)
 
 
 def read_result(folder: str | Path) -> Result:

@@ -1,6 +1,7 @@
 """The run's numbers as one wide CSV file that spreadsheets and pandas open as it is."""
 
 import csv
+import io
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -10,6 +11,8 @@ from typing import Any
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
+
+from restora.files import write_whole
 
 _FIXED = ("step", "epoch", "seconds")
 
@@ -71,10 +74,8 @@ class MetricsCsv(Logger):
             return list(csv.DictReader(file))
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns, restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        temporary.replace(self.path)
+        table = io.StringIO(newline="")
+        writer = csv.DictWriter(table, self.columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_whole(self.path, table.getvalue())

@@ -19,6 +19,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
 from restora.families.base import Family
+from restora.files import write_whole
 from restora.networks.cost import count_macs, count_parameters
 
 FORMAT = 1
@@ -97,10 +98,7 @@ class RunRecord(Callback):
         return opening
 
     def write(self) -> None:
-        self.info.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.path.with_suffix(".json.tmp")
-        temporary.write_text(json.dumps(self.data, indent=2, default=str) + "\n")
-        temporary.replace(self.path)
+        write_whole(self.path, json.dumps(self.data, indent=2, default=str) + "\n")
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)

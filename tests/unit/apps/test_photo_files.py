@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from run_folders import photo
 
 from restora.apps.photo_encoding import encode
-from restora.apps.photo_files import FORMATS, Metadata, Photo, read_photo, write_file
+from restora.apps.photo_files import FORMATS, Metadata, Photo, read_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
@@ -322,17 +322,3 @@ def test_sixteen_bits_are_rounded_where_the_format_has_eight():
     data = encode(Photo(deep(), None, Metadata()), "BMP")
     with Image.open(io.BytesIO(data)) as image:
         np.testing.assert_array_equal(np.asarray(image), np.round(deep() / 257).astype(np.uint8))
-
-
-def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "a.png"
-    path.write_bytes(b"old")
-
-    def fail(self, target):
-        raise OSError("no space left")
-
-    monkeypatch.setattr("pathlib.Path.replace", fail)
-    with pytest.raises(OSError, match="no space"):
-        write_file(path, b"new")
-    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
-    assert path.read_bytes() == b"old"
