@@ -45,8 +45,11 @@ def test_degradation_keeps_its_contract(path: Path, photos: torch.Tensor) -> Non
     again, _ = degradation(photos, generator(0, 8))
     assert torch.equal(image, again), "the same keys gave another photo"
 
-    halves = [degradation(photos[i : i + 4], generator(i, 4)).image for i in (0, 4)]
-    torch.testing.assert_close(torch.cat(halves), image, atol=2e-5, rtol=0)
+    for parts in ((0, 4), (0, 1, 2, 5)):
+        bounds = zip(parts, (*parts[1:], 8), strict=True)
+        split = [degradation(photos[a:b], generator(a, b - a)).image for a, b in bounds]
+        # the last bit: equal in all files but rain's, on a CPU with AVX-512
+        torch.testing.assert_close(torch.cat(split), image, atol=2e-7, rtol=0)
 
 
 UNCLIPPED = {  # noise as the field defines it, and filters that overshoot

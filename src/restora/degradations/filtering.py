@@ -31,10 +31,9 @@ def filter_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
 
     Small kernels take one grouped convolution, large ones a product of spectra.
     """
-    padded = pad_mirrored(x, kernels.shape[-1] // 2)
+    padded, alone = _in_company(pad_mirrored(x, kernels.shape[-1] // 2))
     if kernels.shape[-1] > _DIRECT_UP_TO:
-        return _by_spectrum(padded, kernels)
-    padded, alone = _in_company(padded)
+        return _by_spectrum(padded, kernels)[:, :alone]
     return filter2d(padded, kernels, padding="valid", behaviour="conv")[:, :alone]
 
 
@@ -45,8 +44,10 @@ def filter_separably(padded: Tensor, taps: Tensor) -> Tensor:
 
 
 def _in_company(x: Tensor) -> tuple[Tensor, int]:
-    """A lone plane twice, and how many channels to keep: oneDNN convolves one group by another algorithm,
-    which differs in the last bit, so that a grey photo alone would not be the same as in a batch.
+    """A lone plane twice, and how many channels to keep: oneDNN convolves one group by another algorithm, and
+    MKL transforms one plane by another, which differ in the last bit, so that a grey photo alone would not be
+    the same as in a batch. (By spectrum it may still differ in it, where a product of complex numbers is the
+    last of its row.)
     """
     channels = x.shape[1]
     return (x.expand(-1, 2, -1, -1) if x.shape[0] * channels == 1 else x), channels

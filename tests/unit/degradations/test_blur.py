@@ -73,8 +73,9 @@ def test_spectrum_and_direct_filtering_agree(monkeypatch: pytest.MonkeyPatch) ->
     assert torch.allclose(filter_per_sample(x, k), direct, atol=2e-6)
     # a lone grey photo is filtered as in company
     grey, kernel = x[:1, :1], k[:1]
-    monkeypatch.setattr(filtering, "_DIRECT_UP_TO", 99)
-    assert torch.equal(filter_per_sample(grey, kernel), filter_per_sample(x[:1], kernel)[:, :1])
+    for largest in (1, 99):
+        monkeypatch.setattr(filtering, "_DIRECT_UP_TO", largest)
+        assert torch.equal(filter_per_sample(grey, kernel), filter_per_sample(x[:1], kernel)[:, :1])
 
 
 def test_a_photo_smaller_than_the_kernel_is_still_blurred() -> None:

@@ -69,6 +69,16 @@ def test_without_float64_few_pixels_fall_to_another_level(
     assert torch.allclose(image.mean((2, 3)), expected.mean((2, 3)), atol=1e-4)
 
 
+@pytest.mark.parametrize("diffusion", list(MATRICES))
+def test_the_error_is_blue(diffusion: Diffusion) -> None:
+    """Pushed to high frequencies, where rounding with white noise would leave as much at all of them."""
+    flat = torch.full((4, 1, 128, 128), 0.4)
+    error = ErrorDiffusion(diffusion=diffusion)(flat, generator(4)).image - flat
+    power = torch.fft.fft2(error - error.mean((2, 3), keepdim=True)).abs().square().mean((0, 1))
+    radius = torch.hypot(torch.fft.fftfreq(128)[:, None], torch.fft.fftfreq(128)[None])
+    assert power[(radius > 0) & (radius < 0.1)].mean() < 0.05 * power[radius > 0.25].mean()
+
+
 def test_levels_are_per_sample() -> None:
     x = photos(8, 24, 24)
     dithering = ErrorDiffusion(levels=(2, 6))

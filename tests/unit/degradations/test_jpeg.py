@@ -8,6 +8,7 @@ import pytest
 import torch
 from photos import generator, photo, photos
 from PIL import Image
+from scipy.fft import dctn
 from torch import Tensor
 
 from restora.degradations.jpeg import Jpeg, Subsampling, jpeg
@@ -59,6 +60,14 @@ def test_quality_is_per_sample() -> None:
         assert torch.equal(together[b : b + 1], jpeg(x[b : b + 1], torch.tensor([quality])))
     errors = (together - x).square().flatten(1).mean(1)
     assert errors[0] > errors[1] > errors[2]
+
+
+def test_high_frequencies_are_lost_first() -> None:
+    """Of white noise: every coefficient of the coarse table that is rounded to nothing takes its power."""
+    noise = 0.5 + 0.06 * torch.randn(4, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    blocks = jpeg(noise, torch.full((4,), 20)).sub(0.5).unfold(2, 8, 8).unfold(3, 8, 8)
+    power = torch.from_numpy(dctn(blocks.numpy(), axes=(-2, -1), norm="ortho")).square().mean((0, 1, 2, 3))
+    assert power[:2, :2].mean() > 3 * power[:4, 4:].mean() > 3 * power[6:, 6:].mean()
 
 
 def test_input_outside_the_range_is_clipped() -> None:

@@ -7,6 +7,7 @@ from scipy.stats import poisson as exact_poisson
 from torch import Tensor
 
 from restora.degradations import poisson as module
+from restora.degradations.base import Degradation
 from restora.degradations.correlated_noise import CorrelatedNoise
 from restora.degradations.film_grain import FilmGrain
 from restora.degradations.gaussian_noise import GaussianNoise
@@ -42,6 +43,31 @@ def test_gaussian_noise_has_its_sigma_and_a_flat_spectrum() -> None:
     quarters = [power[:64, :64], power[:64, 64:], power[64:128, :64], power[64:128, 64:]]
     for quarter in quarters:
         assert quarter.mean() == pytest.approx(power.mean().item(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("noise", "deviation"),
+    [
+        (PoissonNoise(photons=80), (0.4 / 80) ** 0.5),
+        (PoissonGaussianNoise(electrons=200, read_noise=6), (0.4 / 200 + (6 / 200) ** 2) ** 0.5),
+        (SpeckleNoise(strength=0.2), 0.4 * 0.2),
+        (SaltAndPepper(density=0.1, per_channel=True), (0.05 * 0.6**2 + 0.05 * 0.4**2) ** 0.5),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Degradation) else "",
+)
+def test_noise_of_every_kind_is_white_and_differs_between_channels_and_photos(
+    noise: Degradation, deviation: float
+) -> None:
+    field = noise(grey_card(0.4, batch=2), generator(2)).image - 0.4
+    assert field.std() == pytest.approx(deviation, rel=0.02)
+    field = field - field.mean()
+    for down, right in ((0, 1), (1, 0), (1, 1), (0, 8)):
+        assert abs(correlation(field, down, right)) < 0.01
+    power = torch.fft.rfft2(field).abs().square().mean((0, 1))[1:, 1:]
+    assert power[:32].mean() == pytest.approx(power[96:128].mean().item(), rel=0.08)
+    planes = field.flatten(2).flatten(0, 1)
+    mutual = planes @ planes.T / (planes.square().sum(1).mean())
+    assert (mutual - torch.eye(6)).abs().max() < 0.03
 
 
 def test_gaussian_noise_is_not_clipped_and_draws_sigma_per_sample() -> None:
