@@ -74,7 +74,7 @@ def _made_anew(run: Run, names: list[str]) -> Photos:
     data = _data_of(run)
     data.setup("test")
     dataset: Any = data.test_dataloader().dataset
-    places = {dataset.store.entries[photo].name: place for place, photo in enumerate(dataset.photos)}
+    places = {dataset.store.entries[photo].name: place for place, (photo,) in enumerate(dataset.batches)}
     missing = [name for name in names if name not in places]
     if missing:
         raise ValueError(f"{data.source.name} has no photo {missing[0]} any more")

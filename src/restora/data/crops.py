@@ -99,10 +99,11 @@ class CropBatches(Dataset[PhotoBatch]):
 
 
 class WholePhotos(Dataset[PhotoBatch]):
-    """Photo number i of a store as a batch of one: whole, or its centre where `crop` says so.
+    """Photos of a store, whole, or their centres where `crop` says so.
 
-    Sides are cut to multiples of `scale`. The key is that of the photo's name. Photos that are not `counted`
-    come without names.
+    Sides are cut to multiples of `scale`. Photos of equal size come in one batch, in the order of the first
+    of each, as long as it has no more than `pixels` clean pixels; a larger photo comes alone. Keys are those
+    of the photos' names. Photos that are not `counted` come without names.
     """
 
     def __init__(
@@ -114,30 +115,50 @@ class WholePhotos(Dataset[PhotoBatch]):
         scale: int,
         crop: int | None,
         counted: bool,
+        pixels: int = 0,
     ) -> None:
-        self.store, self.photos = store, list(photos)
-        self.paired, self.scale, self.crop, self.counted = paired, scale, crop, counted
+        self.store, self.paired, self.scale, self.crop, self.counted = store, paired, scale, crop, counted
+        self.batches = self._of_equal_size(photos, pixels)
+
+    def _of_equal_size(self, photos: Sequence[int], pixels: int) -> list[list[int]]:
+        batches: list[list[int]] = []
+        unfilled: dict[tuple[int, int], list[int]] = {}
+        for photo in photos:
+            rows, columns = self._part(photo)
+            size = height, width = rows.stop - rows.start, columns.stop - columns.start
+            if size not in unfilled or (len(unfilled[size]) + 1) * height * width > pixels:
+                unfilled[size] = []
+                batches.append(unfilled[size])
+            unfilled[size].append(photo)
+        return batches
+
+    def _part(self, photo: int) -> tuple[slice, slice]:
+        """Rows and columns of the clean photo that are judged."""
+        sides, scale = usable_size(self.store.entries[photo], self.scale), self.scale
+        wanted = max(self.crop or max(sides), scale)
+        kept = [min(side, wanted) // scale * scale for side in sides]
+        starts = [(side - part) // 2 // scale * scale for side, part in zip(sides, kept, strict=True)]
+        rows, columns = (slice(start, start + part) for start, part in zip(starts, kept, strict=True))
+        return rows, columns
 
     def __len__(self) -> int:
-        return len(self.photos)
+        return len(self.batches)
 
     def __getitem__(self, index: int) -> PhotoBatch:
-        if index >= len(self.photos):
+        if index >= len(self.batches):
             raise IndexError(index)
-        photo, scale = self.photos[index], self.scale
-        entry = self.store.entries[photo]
-        height, width = usable_size(entry, scale)
-        wanted = max(self.crop or max(height, width), scale)
-        h, w = (min(side, wanted) // scale * scale for side in (height, width))
-        top, left = ((side - kept) // 2 // scale * scale for side, kept in ((height, h), (width, w)))
+        photos = self.batches[index]
+        names = [self.store.entries[photo].name for photo in photos]
+        parts = [self._part(photo) for photo in photos]
         made: PhotoBatch = {
-            "clean": _whole(self.store.clean(photo)[top : top + h, left : left + w]),
-            "key": torch.tensor([image_key(entry.name)]),
-            "names": [entry.name] if self.counted else [],
+            "clean": _stack([self.store.clean(p)[part] for p, part in zip(photos, parts, strict=True)]),
+            "key": torch.tensor([image_key(name) for name in names]),
+            "names": names if self.counted else [],
         }
         if self.paired:
-            top, left, h, w = top // scale, left // scale, h // scale, w // scale
-            made["degraded"] = _whole(self.store.degraded(photo)[top : top + h, left : left + w])
+            small = [[slice(s.start // self.scale, s.stop // self.scale) for s in part] for part in parts]
+            degraded = [self.store.degraded(p)[*part] for p, part in zip(photos, small, strict=True)]
+            made["degraded"] = _stack(degraded)
         return made
 
 
@@ -172,9 +193,9 @@ def _block(batch: int, height: int, width: int, channels: int) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage).view(batch, height, width, channels)
 
 
-def _whole(pixels: Pixels) -> Tensor:
-    """(h,w,C) -> (1,C,h,w), copied out of the mapped file."""
-    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]
+def _stack(photos: Sequence[Pixels]) -> Tensor:
+    """(h,w,C) each -> (B,C,h,w), copied out of the mapped file."""
+    return torch.from_numpy(np.stack(photos)).permute(0, 3, 1, 2)
 
 
 class SeededTransform:

@@ -50,7 +50,7 @@ class TrainingLoader(DataLoader[PhotoBatch]):
 
 
 def judging_loader(photos: WholePhotos, *, pin_memory: bool) -> DataLoader[PhotoBatch]:
-    """Whole photos one by one, read in this process: a copy out of the mapped file takes no time."""
+    """Whole photos, read in this process: a copy out of the mapped file takes no time."""
     return DataLoader(photos, batch_size=None, collate_fn=_as_it_is, pin_memory=pin_memory)
 
 

@@ -3,7 +3,8 @@
 Enters: a source of photos and a degradation. Leaves: `Batch`es. What surprises: `batch_size` is the batch of
 all processes together, so that the same configuration trains the same on any number of devices; validation
 and test photos are dealt out to the processes without repeating any, and a process that would get none is
-given one whose `names` are empty, so that it takes part and counts nothing.
+given one whose `names` are empty, so that it takes part and counts nothing. Validation photos of equal size
+come together as long as they have no more pixels than a training batch.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -219,12 +220,18 @@ class PhotoData(LightningDataModule):
         return TrainingLoader(batches, sampler, workers=self.workers, pin_memory=self._pin_memory)
 
     def val_dataloader(self) -> DataLoader[PhotoBatch]:
-        return self._judging_loader("val", self.val_crop)
+        return self._judging_loader("val", self.val_crop, pixels=self._training_pixels)
 
     def test_dataloader(self) -> DataLoader[PhotoBatch]:
-        return self._judging_loader("test", self.test_crop)
+        """One by one: what a photo takes is a figure of the report."""
+        return self._judging_loader("test", self.test_crop, pixels=0)
 
-    def _judging_loader(self, split: Split, crop: int | None) -> DataLoader[PhotoBatch]:
+    @property
+    def _training_pixels(self) -> int:
+        """Clean pixels of the largest training batch of a process, for which there is memory and more."""
+        return max(stage.batch_size * stage.patch_size**2 for stage in self.stages) // self._world_size
+
+    def _judging_loader(self, split: Split, crop: int | None, *, pixels: int) -> DataLoader[PhotoBatch]:
         store, photos = self._usable(split)
         own = photos[self._rank :: self._world_size]
         whole = WholePhotos(
@@ -234,6 +241,7 @@ class PhotoData(LightningDataModule):
             scale=self.scale,
             crop=crop,
             counted=bool(own),
+            pixels=pixels,
         )
         return judging_loader(whole, pin_memory=self._pin_memory)
 

@@ -266,6 +266,30 @@ def test_centres(
     assert tuple(made[:2, 0, 0].tolist()) == corner
 
 
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (0, [[0], [1], [2], [0], [2], [0]]),
+        (2 * 70 * 90, [[0, 0], [1], [2], [2], [0]]),
+        (10**9, [[0, 0, 0], [1], [2, 2]]),
+    ],
+)
+def test_photos_of_equal_size_come_together(
+    pairs: PhotoStore, pixels: int, expected: list[list[int]]
+) -> None:
+    given = [0, 1, 2, 0, 2, 0]
+    together = WholePhotos(
+        store=pairs, photos=given, paired=True, scale=SCALE, crop=None, counted=True, pixels=pixels
+    )
+    assert together.batches == expected
+    alone = list(whole(pairs, scale=SCALE, paired=True))
+    for photos, made in zip(expected, together, strict=True):
+        assert made["names"] == [f"photo{photo}" for photo in photos]
+        for place, photo in enumerate(photos):
+            for key in ("clean", "degraded", "key"):
+                assert torch.equal(made[key][place], alone[photo][key][0])
+
+
 def test_whole_pairs_stay_aligned(pairs: PhotoStore) -> None:
     for crop in (None, 40):
         for made in whole(pairs, crop=crop, scale=SCALE, paired=True):

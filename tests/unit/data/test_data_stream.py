@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,7 +157,7 @@ from restora.data.sources import Folder
 class Whole(Toy):
     def on_fit_end(self):
         gathered = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(gathered, [self.seen, self.judged])
+        torch.distributed.all_gather_object(gathered, [self.seen, self.judged, self.judged_at_once])
         if self.trainer.is_global_zero:
             weights = self.layer.weight.detach().flatten().tolist()
             Path(sys.argv[2], "seen.json").write_text(json.dumps({"ranks": gathered, "weights": weights}))
@@ -164,7 +165,7 @@ class Whole(Toy):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     folder, out = Path(sys.argv[1]), Path(sys.argv[2])
-    data = photo_data(Folder(root=folder), out / "packed")
+    data = photo_data(Folder(root=folder), out / "packed", batch_size=16, val_crop=32)
     trainer(out, devices=2, strategy="ddp_fork", limit_val_batches=1.0).fit(Whole(), data)
 """
 
@@ -172,12 +173,16 @@ if __name__ == "__main__":
 def test_two_processes_see_what_one_sees(
     folder: Path, tmp_path: Path, start_python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     process = start_python(TWO_PROCESSES, folder, tmp_path)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
     two = json.loads((tmp_path / "seen.json").read_text())
-    one = fitted(tmp_path, photo_data(Folder(root=folder), tmp_path / "packed"), limit_val_batches=1.0)
+
+    def data() -> PhotoData:
+        return photo_data(Folder(root=folder), tmp_path / "packed", batch_size=16, val_crop=32)
+
+    one = fitted(tmp_path, data(), limit_val_batches=1.0)
     first, second = two["ranks"]
     for (_, names, total), (_, names_0, total_0), (_, names_1, total_1) in zip(
         one.seen, first[0], second[0], strict=True
@@ -187,4 +192,9 @@ def test_two_processes_see_what_one_sees(
     assert set(first[1]) == {"0000", "0002"}
     assert set(second[1]) == {"0001"}
     assert first[1] | second[1] == one.judged
+    assert (set(first[2]), set(second[2]), set(one.judged_at_once)) == ({2}, {1}, {3})
+    monkeypatch.setattr(PhotoData, "_training_pixels", 0)
+    alone = fitted(tmp_path, data(), limit_val_batches=1.0)
+    assert set(alone.judged_at_once) == {1}
+    assert alone.judged == one.judged
     torch.testing.assert_close(torch.tensor(two["weights"]), one.layer.weight.detach().flatten())

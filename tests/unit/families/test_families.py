@@ -105,6 +105,26 @@ def test_scores_are_per_photo_rounded_and_sorted(fit: Callable) -> None:
     assert float(trainer.callback_metrics["val/psnr"]) == pytest.approx(mean, rel=1e-6)
 
 
+def test_scores_do_not_depend_on_the_batch_a_photo_comes_in() -> None:
+    family = NAFNetFamily(**recipe(network=nafnet(), loss=PSNRLoss()), local_converter=(16, 16))
+    clean = torch.rand(3, 3, 40, 40)
+    batch = Batch(clean, clean + 0.1 * torch.randn_like(clean), None, ["a", "b", "c"])
+    alone = [
+        Batch(batch.clean[i][None], batch.degraded[i][None], None, [name]) for i, name in enumerate("abc")
+    ]
+    rows = []
+    for batches in ([batch], alone):
+        family.on_validation_epoch_start()
+        with torch.no_grad():
+            for index, each in enumerate(batches):
+                family.validation_step(each, index)
+        rows.append(family.rows)
+    assert [row["name"] for row in rows[0]] == [row["name"] for row in rows[1]] == list("abc")
+    for together, single in zip(*rows, strict=True):
+        for key in ("psnr", "ssim", "input_psnr", "input_ssim"):
+            assert float(together[key]) == pytest.approx(float(single[key]), abs=1e-5)
+
+
 def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> None:
     family = ResidualCNN(**recipe(initialisation="orthogonal", adjustable_clip=1e-4))
     weight = family.network.model[0].weight.flatten(1)  # (8, 27)
