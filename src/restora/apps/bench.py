@@ -25,13 +25,13 @@ HELP = """usage: restora bench [GROUP=OPTION ...] [KEY=VALUE ...] [steps=20] [wa
   restora bench experiments=denoise/dncnn                what that run will cost on this machine
   restora bench experiments=denoise/nafnet trainer=gpu   on a GPU
   restora bench … steps=50 warm_up=10                    training batches that count, and that come before
-  restora bench … val_photos=0                           leave validation out
+  restora bench … val_batches=0                          leave validation out
   restora bench … output=cost.json                       the same in a file
 
 All other arguments are those of `restora train`.
 """
-DEFAULTS = {"steps": 20, "warm_up": 3, "val_photos": 2}
-LEAST = {"steps": 2, "warm_up": 1, "val_photos": 0}
+DEFAULTS = {"steps": 20, "warm_up": 3, "val_batches": 2}
+LEAST = {"steps": 2, "warm_up": 1, "val_batches": 0}
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,12 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured, in plain values. `hours` to the end of the recipe, validation included, and how many
-    optimiser steps that is."""
+    """What was measured, in plain values, on one of `processes`. `hours` to the end of the recipe, validation
+    included, and how many optimiser steps that is."""
 
     experiment: str
     machine: str
+    processes: int
     stages: "list[StageCost]"
     validation: "Validation | None"
     steps: int
@@ -77,10 +78,11 @@ def main(argv: list[str]) -> int:
     with _progress(experiment) as show:
         measurement = Measurement(config, warm_up=numbers["warm_up"], steps=numbers["steps"], progress=show)
         stages = measurement.stages()
-        validation = measurement.validation(numbers["val_photos"])
+        validation = measurement.validation(numbers["val_batches"])
     cost = total(
         experiment=experiment,
         machine=_machine(config),
+        processes=measurement.processes,
         stages=stages,
         validation=validation,
         recipe=recipe,
@@ -147,6 +149,7 @@ def total(
     *,
     experiment: str,
     machine: str,
+    processes: int,
     stages: "list[StageCost]",
     validation: "Validation | None",
     recipe: Recipe,
@@ -161,12 +164,14 @@ def total(
     for stage, end in zip(stages, ends, strict=True):
         each = statistics.fmean(stage.seconds) + validating
         count = max(min(end, batches) - stage.start_step, 0)
-        if recipe.seconds is not None:
-            count = min(count, int((recipe.seconds - spent) / each))
+        if recipe.seconds is not None and spent + count * each >= recipe.seconds:  # its time ends in here
+            done, spent = done + int((recipe.seconds - spent) / each), recipe.seconds
+            break
         done, spent = done + count, spent + count * each
     return Cost(
         experiment=experiment,
         machine=machine,
+        processes=processes,
         stages=stages,
         validation=validation,
         steps=done // recipe.batches_per_step,
@@ -196,7 +201,14 @@ def _show(cost: Cost) -> None:
     if cost.validation is not None:
         each = f"{cost.validation.photos} x {cost.validation.seconds_per_photo:.3g} s each time"
         console.print(f"validation   {each}, {_duration(cost.validation_hours)} in all", soft_wrap=True)
-    console.print(f"the recipe   {cost.steps:,} steps: {_duration(cost.hours)}", soft_wrap=True)
+    least = "at least " if cost.processes > 1 else ""
+    console.print(f"the recipe   {cost.steps:,} steps: {least}{_duration(cost.hours)}", soft_wrap=True)
+    if cost.processes > 1:
+        console.print(
+            f"measured     one of {cost.processes} processes, with its share of each batch; all figures are "
+            "its own, and what processes wait for one another comes on top",
+            soft_wrap=True,
+        )
 
 
 def table(cost: Cost) -> "Table":
@@ -218,7 +230,10 @@ def table(cost: Cost) -> "Table":
             (f"  {part}", [f"{stage.shares[part]:.1%}" for stage in cost.stages])
             for part in cost.stages[0].shares
         ),
-        ("memory, GiB", [f"{stage.memory / 2**30:.2f}" for stage in cost.stages]),
+        (
+            f"{cost.stages[0].memory_of}'s peak, GiB",
+            [f"{stage.memory / 2**30:.2f}" for stage in cost.stages],
+        ),
     ]
     for name, cells in lines:
         made.add_row(name, *cells)

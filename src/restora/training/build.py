@@ -115,10 +115,13 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
 def build_trainer(
     config: DictConfig, family: Family, callbacks: list[Callback], loggers: list[Logger], jobs: int
 ) -> Trainer:
-    """Lightning's Trainer. A GAN's `max_steps` counts batches here, and optimiser steps there."""
+    """Lightning's Trainer. A GAN's `max_steps` counts batches here, and optimiser steps there. Raises
+    `ConfigError` for a GPU that is not there: where a run starts, as it may be sent to another machine."""
     options = OmegaConf.to_container(config.trainer, resolve=True)
     assert isinstance(options, dict)
     target = options.pop("_target_")
+    if options["accelerator"] == "gpu" and not torch.accelerator.is_available():
+        raise ConfigError("trainer.accelerator=gpu, but this machine has no GPU: set trainer=cpu")
     if options.get("max_steps", -1) > 0:
         options["max_steps"] *= family.optimizer_steps_per_batch
     if options.get("strategy") == "ddp" and family.leaves_parameters_unused:

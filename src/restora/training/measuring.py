@@ -2,13 +2,13 @@
 
 Enters: a composed configuration. Leaves: one `StageCost` for each stage of its patches, and what validating a
 photo takes. The trainer, the data module and the family are those of a run; left out are its records, its
-checkpoints and W&B. On a GPU the steps run twice: freely, for their time, and with a synchronisation at each
-border, for the shares.
+checkpoints and W&B. Of several processes one is measured, with its share of a batch, and without the exchange
+between them. On a GPU the steps run twice: freely, for their time, and with a synchronisation at each border,
+for the shares.
 """
 
 import copy
 import resource
-import statistics
 import sys
 import tempfile
 import time
@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from restora.allocator import keep_freed_memory
 from restora.config import ConfigError
@@ -37,8 +37,9 @@ def _silent(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage of a recipe. `seconds` are those of single batches, `shares` of the time by `PARTS`, `memory`
-    the bytes in use at the most: on the GPU, or of this process."""
+    """One stage of a recipe, on one process. `seconds` are those of single batches, `shares` of the time by
+    `PARTS`, `memory` the bytes in use at the most: on the GPU (`memory_of` "GPU"), or of this process since
+    its start, earlier stages included ("process")."""
 
     start_step: int
     patch_size: int
@@ -46,13 +47,14 @@ class StageCost:
     seconds: list[float]
     shares: dict[str, float]
     memory: int
+    memory_of: str
     samples_per_second: float
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Photos of one validation, and seconds for each, loading and scores included; the first, with its
-    start-up costs, is not counted where there are more."""
+    """Photos of one validation of one process, and seconds for each, loading and scores included; the first
+    batch, with its start-up costs, is not counted where there are more."""
 
     photos: int
     seconds_per_photo: float
@@ -134,19 +136,26 @@ class StepMeter(Callback):
 
 
 class PhotoMeter(Callback):
-    """Times every photo of a validation, from the end of the one before."""
+    """Times every batch of a validation, from the end of the one before."""
 
     def __init__(self) -> None:
-        self.seconds: list[float] = []
+        self.batches: list[tuple[int, float]] = []
+        """Photos and seconds."""
         self._end = 0.0
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._end = time.perf_counter()
 
-    def on_validation_batch_end(self, *_: Any) -> None:
+    def on_validation_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
+    ) -> None:
         now = time.perf_counter()
-        self.seconds.append(now - self._end)
+        self.batches.append((len(batch.clean), now - self._end))
         self._end = now
+
+    def seconds_per_photo(self) -> float:
+        photos, seconds = zip(*(self.batches[1:] or self.batches), strict=True)
+        return float(sum(seconds) / sum(photos))
 
 
 @dataclass
@@ -159,15 +168,11 @@ class Measurement:
     progress: Progress = _silent
 
     def __post_init__(self) -> None:
-        trainer = self.config.trainer
-        if trainer.devices != 1 or trainer.num_nodes != 1:
-            raise ConfigError(
-                f"bench measures one process, got trainer.devices={trainer.devices} and "
-                f"trainer.num_nodes={trainer.num_nodes}: set trainer.devices=1 trainer.num_nodes=1 "
-                "trainer.strategy=auto, and data.batch_size to the share of one device"
-            )
         if self.config.resume is not None:
             raise ConfigError("bench starts anew: leave resume out")
+        self.processes = processes_of(self.config)
+        self.config = copy.deepcopy(self.config)
+        self.config.trainer.update(devices=1, num_nodes=1, strategy="auto")
         keep_freed_memory()
         quieten(self.config)
 
@@ -179,20 +184,26 @@ class Measurement:
         return [self._stage(**{str(k): int(v) for k, v in s.items()}) for s in given["stages"] or [whole]]
 
     def validation(self, limit: int) -> Validation | None:
-        """What validation takes, by at most `limit` photos; None where the recipe has none."""
+        """What validation takes, by at most `limit` batches; None where the recipe has none."""
         if limit == 0 or self.config.trainer.limit_val_batches == 0:
             return None
         meter = PhotoMeter()
         with self._trainer(self.config, [meter], limit_val_batches=limit) as (trainer, parts):
             trainer.validate(parts.family, parts.data, verbose=False)
-            photos = len(parts.data.val_dataloader())
+            dataset: Any = parts.data.val_dataloader().dataset
         listed = self.config.trainer.limit_val_batches
-        if listed is not None:  # Lightning: a number, or a share
-            photos = min(photos, listed) if isinstance(listed, int) else int(photos * listed)
-        return Validation(photos, statistics.fmean(meter.seconds[1:] or meter.seconds))
+        if isinstance(listed, float):  # Lightning: a number, or a share
+            listed = int(listed * len(dataset))
+        photos = sum(map(len, dataset.batches[:listed]))
+        return Validation(-(-photos // self.processes), meter.seconds_per_photo())
 
     def _stage(self, start_step: int, patch_size: int, batch_size: int) -> StageCost:
-        config = copy.deepcopy(self.config)
+        if batch_size % self.processes:
+            raise ConfigError(
+                f"data.batch_size={batch_size} is shared by {self.processes} processes: set a multiple of "
+                f"{self.processes}"
+            )
+        config, batch_size = copy.deepcopy(self.config), batch_size // self.processes
         OmegaConf.update(config, "data.stages", None)
         config.data.patch_size, config.data.batch_size = patch_size, batch_size
         on_gpu = torch.cuda.is_available() and config.trainer.accelerator in ("gpu", "cuda", "auto")
@@ -208,6 +219,7 @@ class Measurement:
             seconds=free.seconds,
             shares=divided.shares(),
             memory=memory,
+            memory_of="GPU" if on_gpu else "process",
             samples_per_second=batch_size * len(free.seconds) / sum(free.seconds),
         )
 
@@ -227,6 +239,18 @@ class Measurement:
 
     def _trainer(self, config: DictConfig, callbacks: list[Callback], **changes: Any) -> "_Trial":
         return _Trial(config, callbacks, changes)
+
+
+def processes_of(config: DictConfig) -> int:
+    """How many processes a run has by its configuration, on machines like this one."""
+    devices = config.trainer.devices
+    if devices in ("auto", -1, "-1"):
+        on_cpu = config.trainer.accelerator == "cpu"
+        devices = 1 if on_cpu else max(torch.cuda.device_count(), 1)
+    elif isinstance(devices, str) and "," in devices:
+        devices = devices.strip(",").split(",")
+    count = len(devices) if isinstance(devices, list | ListConfig) else int(devices)
+    return count * int(config.trainer.num_nodes)
 
 
 class _Trial:

@@ -7,7 +7,7 @@ import pytest
 from restora.apps.bench import Recipe, recipe_of, total
 from restora.cli import main
 from restora.config import compose
-from restora.training.measuring import PARTS, StageCost, Validation
+from restora.training.measuring import PARTS, StageCost, Validation, processes_of
 
 TINY = [
     "network=dncnn_small",
@@ -22,11 +22,14 @@ TINY = [
 
 
 def stage(start: int, seconds: float) -> StageCost:
-    return StageCost(start, 64, 4, [seconds] * 4, dict.fromkeys(PARTS, 0.25), 2**30, 4 / seconds)
+    shares = dict.fromkeys(PARTS, 0.25)
+    return StageCost(start, 64, 4, [seconds] * 4, shares, 2**30, "process", 4 / seconds)
 
 
 def summed(stages: list[StageCost], recipe: Recipe, validation: Validation | None = None):
-    return total(experiment="e", machine="m", stages=stages, validation=validation, recipe=recipe)
+    return total(
+        experiment="e", machine="m", processes=1, stages=stages, validation=validation, recipe=recipe
+    )
 
 
 def test_every_stage_counts_until_the_next_begins() -> None:
@@ -44,6 +47,12 @@ def test_time_that_ends_a_run_is_its_cost_and_steps_are_what_fits() -> None:
     cost = summed([stage(0, 0.5), stage(20, 1.0)], Recipe(-1, 1, None, 40.0))
     assert cost.steps == 20 + 30
     assert cost.hours == pytest.approx(40 / 3600)
+
+
+def test_time_that_ends_in_a_stage_leaves_none_for_the_next() -> None:
+    cost = summed([stage(0, 1.0), stage(1000, 0.1)], Recipe(5000, 1, None, 10.5))
+    assert cost.steps == 10
+    assert cost.hours == pytest.approx(10.5 / 3600)
 
 
 def test_validations_are_part_of_the_hours() -> None:
@@ -99,10 +108,42 @@ def test_every_stage_of_the_patches_is_measured(tmp_path, shared_data_dir, monke
         "data.stages=[{start_step:0,patch_size:16,batch_size:2},{start_step:10,patch_size:24,batch_size:1}]"
     )
     output = tmp_path / "cost.json"
-    assert main(["bench", *TINY, stages, "val_photos=0", f"output={output}"]) == 0
+    assert main(["bench", *TINY, stages, "val_batches=0", f"output={output}"]) == 0
     cost = json.loads(output.read_text())
     assert [(s["patch_size"], s["batch_size"]) for s in cost["stages"]] == [(16, 2), (24, 1)]
     assert cost["validation"] is None
+
+
+def test_of_several_processes_one_is_measured_and_told(
+    shared_data_dir, monkeypatch, capsys, tmp_path
+) -> None:
+    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
+    output = tmp_path / "cost.json"
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+    assert main(["bench", *TINY, *two, "compile=false", f"output={output}"]) == 0
+    cost = json.loads(output.read_text())
+    (measured,) = cost["stages"]
+    assert (cost["processes"], measured["batch_size"]) == (2, 1)
+    assert measured["samples_per_second"] == pytest.approx(3 / sum(measured["seconds"]))
+    printed = capsys.readouterr().out
+    assert "one of 2 processes" in printed
+    assert "at least" in printed
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], 1),
+        (["trainer.devices=4", "trainer.num_nodes=2"], 8),
+        (["trainer.devices=[0,1,3]"], 3),
+        (["trainer.devices='0,1'"], 2),
+        (["trainer=ddp", "trainer.accelerator=cpu"], 1),
+        (["trainer=multi_node", "trainer.devices=8"], 16),
+    ],
+    ids=str,
+)
+def test_processes_are_read_from_the_trainer(overrides: list[str], expected: int) -> None:
+    assert processes_of(compose("train", overrides)) == expected
 
 
 @pytest.mark.parametrize(
@@ -111,7 +152,7 @@ def test_every_stage_of_the_patches_is_measured(tmp_path, shared_data_dir, monke
         (["steps=1"], "steps is a number of 2 or more"),
         (["warm_up=x"], "warm_up is a number of 1 or more"),
         (["-m"], "bench --help"),
-        (["trainer.devices=2"], "trainer.devices=1"),
+        (["trainer.devices=2", "data.batch_size=3"], "set a multiple of 2"),
         (["trainer.max_steps=-1"], "trainer.max_time"),
         (["network.channel=3"], "network.channels"),
     ],

@@ -1,6 +1,7 @@
 """What cannot work is refused before training, with the setting that mends it."""
 
 import pytest
+import torch
 
 from restora.apps import train
 from restora.cli import main
@@ -62,3 +63,21 @@ def test_several_values_without_m_are_explained(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="add -m"):
         train.main(["seed=1,2"])
+
+
+@pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize("command", ["train", "bench"])
+def test_a_gpu_that_is_not_there_is_said_with_the_mend(
+    command: str, tmp_path, shared_data_dir, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
+    monkeypatch.chdir(tmp_path)
+    words = [command, "network=dncnn_small", "network.in_channels=3", "trainer=gpu", "compile=false"]
+    words += ["logger.mode=disabled"] if command == "train" else ["steps=2"]
+    try:
+        code: object = main(words)
+    except SystemExit as stop:
+        code = stop.code
+    assert code
+    said = capsys.readouterr().err
+    assert "this machine has no GPU: set trainer=cpu" in said
