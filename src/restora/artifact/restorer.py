@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from restora.allocator import freed_memory_kept
+from restora.artifact.centred import centre_features
 from restora.artifact.model_folder import ModelDescription, load_model_folder
 from restora.artifact.tiles import Tile, batches, grid
 from restora.networks.base import Network
@@ -69,13 +70,15 @@ def prepare_network(network: Network, local_converter: tuple[int, int] | None) -
     return (network if fold is None else fold()).requires_grad_(False)
 
 
-def guard_precision(network: Network) -> None:
-    """Lets the convolutions of a network lose less under autocast, at the same speed.
+def guard_precision(network: Network, dtype: torch.dtype) -> None:
+    """Lets the convolutions of a network lose less under autocast to `dtype`, at the same speed.
 
-    Those that read the photo run in float32: bfloat16 holds 8 bits, so the photo itself would be rounded.
-    The others add their biases in float32: autocast rounds these too, an error that is the same at every
-    pixel and adds up over the layers.
+    Plain stacks keep their features centred (`artifact/centred.py`). Elsewhere the convolutions that read the
+    photo run in float32: bfloat16 holds 8 bits, so the photo itself would be rounded. The others add their
+    biases in float32: autocast rounds these too, an error that is the same at every pixel and adds up over
+    the layers.
     """
+    centre_features(network, dtype)
     given = network.in_channels + network.condition_channels
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
@@ -132,7 +135,7 @@ class Restorer:
         self.description = description
         prepared = prepare_network(network, local_converter)
         if precision != "float32":
-            guard_precision(prepared)
+            guard_precision(prepared, getattr(torch, precision))
         moved = prepared.to(device=self.device, dtype=torch.float32)
         self.network: Network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         small = self.device.type != "cpu" and tile > 0

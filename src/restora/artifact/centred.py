@@ -1,0 +1,171 @@
+"""Plain stacks of convolutions in 16 bits whose features are kept as distances from their usual values.
+
+bfloat16 has 8 bits: a feature of 1.6 is rounded by up to 0.004 however little it differs from pixel to pixel,
+and on a smooth photo a channel of a denoiser is a large constant with small differences, so what is lost is
+what counts. Stored as z = feature - c, with c a constant of the channel near the mean of its positive values,
+the rounding is of the differences. The next convolution of (z + c) is that of z plus a constant, which joins
+its bias in float32; ReLU is max(z, -c). The same products at the same speed: DnCNN on BSD68 at noise level 25
+loses a tenth of what it loses without (benchmarks/NOTES.md).
+"""
+
+from collections.abc import Iterator, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from restora.networks.base import Network
+from restora.networks.blocks import without_autocast
+
+_CALIBRATION = 96  # pixels each way of the grey noise whose features are the usual values
+_TRIES = 49
+
+
+class CentredStack(nn.Module):
+    """(B,C,H,W) float -> (B,C',H,W) float32: convolutions with ReLU between, in `dtype`.
+
+    The first convolution runs in float32, since it reads the photo. `usual` has a (C,) for the features of
+    every convolution but the last; it decides how much is lost, never what is computed.
+    """
+
+    def __init__(
+        self, *, convolutions: Sequence[nn.Conv2d], usual: Sequence[Tensor], dtype: torch.dtype
+    ) -> None:
+        super().__init__()
+        self.dtype = dtype
+        layers: list[_Layer] = []
+        floor: Tensor | None = None
+        for convolution, near in zip(convolutions, [*usual, None], strict=True):
+            layer = _Layer(convolution, frame=floor)
+            if floor is not None:
+                layer.bias = layer.bias - (layer.weight * floor).sum(dim=(1, 2, 3))
+            if near is not None:
+                layer.bias, centre = _in_two(layer.bias, near, dtype, exact=floor is None)
+                floor = -centre.view(1, -1, 1, 1)
+            layers.append(layer)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with without_autocast(x):
+            first, *inner, last = self.layers
+            y = first(x, torch.float32)
+            for layer in inner:
+                y = layer(y, self.dtype)
+            return last(y, self.dtype, bias_apart=True)
+
+
+class _Layer(nn.Module):
+    """A convolution, after ReLU where `frame` (1,C,1,1) says what stands for zero in its input."""
+
+    weight: Tensor
+    bias: Tensor
+    frame: Tensor | None
+
+    def __init__(self, convolution: nn.Conv2d, *, frame: Tensor | None) -> None:
+        super().__init__()
+        assert not isinstance(convolution.padding, str)
+        self.padding, self.dilation = convolution.padding, convolution.dilation
+        bias = convolution.bias
+        self.register_buffer("weight", convolution.weight.detach().clone())
+        self.register_buffer(
+            "bias", self.weight.new_zeros(len(self.weight)) if bias is None else bias.detach().clone()
+        )
+        self.register_buffer("frame", frame)
+
+    def forward(self, y: Tensor, dtype: torch.dtype, *, bias_apart: bool = False) -> Tensor:
+        """(B,C,H,W) -> (B,C',H,W) in `dtype`; in float32 with the bias added apart, which need not be exact
+        in `dtype`."""
+        padding = self.padding
+        if self.frame is not None:
+            y, padding = self._rectified(y, self.frame.to(dtype)), (0, 0)
+        bias = None if bias_apart else self.bias.to(dtype)
+        y = F.conv2d(y.to(dtype), self.weight.to(dtype), bias, padding=padding, dilation=self.dilation)
+        return y.float().add_(self.bias.view(-1, 1, 1)) if bias_apart else y
+
+    def _rectified(self, y: Tensor, frame: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C,H+2p,W+2q): the larger of y and `frame`, framed instead of padded with zeros."""
+        (b, c, h, w), (p, q) = y.shape, self.padding
+        z = torch.empty(
+            (b, c, h + 2 * p, w + 2 * q),
+            dtype=frame.dtype,
+            device=y.device,
+            memory_format=torch.channels_last,
+        )
+        for side in (z[:, :, :p], z[:, :, p + h :], z[..., :q], z[..., q + w :]):
+            side.copy_(frame.expand_as(side))
+        torch.maximum(y.to(frame.dtype), frame, out=z[:, :, p : p + h, q : q + w])
+        return z
+
+
+def centre_features(network: Network, dtype: torch.dtype) -> None:
+    """Replaces the plain stacks of `network`, which is in evaluation mode, in place."""
+    stacks = dict(_plain_stacks(network))
+    if not stacks:
+        return
+    usual = _usual_features(network, [layer for layers in stacks.values() for layer in layers])
+    for name, layers in stacks.items():
+        parent, _, child = name.rpartition(".")
+        stack = CentredStack(convolutions=layers, usual=[usual[layer] for layer in layers[:-1]], dtype=dtype)
+        setattr(network.get_submodule(parent), child, stack)
+
+
+def _plain_stacks(network: Network) -> Iterator[tuple[str, list[nn.Conv2d]]]:
+    """Names and convolutions of sequences conv, ReLU, conv, ReLU, ..., conv of three convolutions or more."""
+    for name, module in network.named_modules():
+        if not isinstance(module, nn.Sequential) or len(module) < 5 or len(module) % 2 == 0:
+            continue
+        layers = [layer for layer in list(module)[::2] if isinstance(layer, nn.Conv2d) and _plain(layer)]
+        rectifiers = [layer for layer in list(module)[1::2] if isinstance(layer, nn.ReLU)]
+        if len(layers) + len(rectifiers) == len(module):
+            yield name, layers
+
+
+def _plain(layer: nn.Conv2d) -> bool:
+    return (
+        type(layer).forward is nn.Conv2d.forward
+        and layer.stride == (1, 1)
+        and layer.groups == 1
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+    )
+
+
+@torch.no_grad()
+def _usual_features(network: Network, layers: Sequence[nn.Conv2d]) -> dict[nn.Conv2d, Tensor]:
+    """The mean of each channel's positive values, (C,) per convolution, on grey with noise of level 25: what
+    a smooth photo is to a denoiser."""
+    found: dict[nn.Conv2d, Tensor] = {}
+
+    def keep(layer: nn.Conv2d, _: object, y: Tensor) -> None:
+        on = y > 0
+        found[layer] = (y * on).sum(dim=(0, 2, 3)) / on.sum(dim=(0, 2, 3)).clamp_(min=1)
+
+    handles = [layer.register_forward_hook(keep) for layer in layers]
+    generator = torch.Generator().manual_seed(0)
+    shape = (1, network.in_channels, _CALIBRATION, _CALIBRATION)
+    weight = layers[0].weight
+    photo = (0.5 + torch.randn(shape, generator=generator) * (25 / 255)).to(weight)
+    told = weight.new_full((1, network.condition_channels, *shape[2:]), 25 / 255)
+    try:
+        network(photo, told if network.condition_channels else None)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return found
+
+
+def _in_two(total: Tensor, near: Tensor, dtype: torch.dtype, *, exact: bool) -> tuple[Tensor, Tensor]:
+    """(C,) float32 -> bias and centre, whose sum is `total`, the centre near `near` and both exact in `dtype`
+    (the bias in float32 if `exact`).
+
+    Of the `_TRIES` numbers of `dtype` next to the nearest bias, the one that leaves a centre of the fewest
+    bits: rounded centres would be an error that is the same at every pixel and adds up over the layers.
+    """
+    if exact:
+        centre = near.to(dtype).float()
+        return total - centre, centre
+    steps = torch.arange(_TRIES, device=total.device) - _TRIES // 2
+    bias = ((total - near) * (1 + steps[:, None] * torch.finfo(dtype).eps)).to(dtype).float()
+    centre = (total - bias).to(dtype).float()
+    best = (total - bias - centre).abs().argmin(dim=0, keepdim=True)
+    return bias.gather(0, best)[0], centre.gather(0, best)[0]
