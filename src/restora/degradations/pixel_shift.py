@@ -15,8 +15,8 @@ class PixelShift(KernelBlur):
     """The photo moved right and down by `shift` pixels, drawn for the two directions apart; cubic
     interpolation.
 
-    A number or a range, drawn uniformly per sample. Keys' cubic kernel, as the bicubic resizing has it;
-    mirrored borders. Not clipped.
+    A number or a range, drawn uniformly per sample. Keys' cubic kernel (1981), as the bicubic resizing has
+    it; mirrored borders. Not clipped.
     """
 
     def __init__(self, *, shift: Range) -> None:
