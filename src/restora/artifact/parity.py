@@ -51,7 +51,9 @@ def photo_files(folder_or_file: Path) -> list[Path]:
         return [folder_or_file]
     found = sorted(path for path in folder_or_file.glob("*") if path.suffix.lower() in SUFFIXES)
     if not found:
-        raise ValueError(f"there are no photos in {folder_or_file}")
+        raise ValueError(
+            f"there are no photos in {folder_or_file}: name one, or a folder of {' '.join(SUFFIXES)}"
+        )
     return found
 
 

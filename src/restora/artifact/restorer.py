@@ -243,7 +243,8 @@ class Restorer:
             )
         if x.shape[1] != self.network.in_channels:
             raise ValueError(
-                f"the model takes {self.network.in_channels} channels, the photo has {x.shape[1]}"
+                f"the model takes {self.network.in_channels} channels, the photo has {x.shape[1]}: "
+                "convert it first, as `restora restore` does"
             )
 
     def _condition(self, x: Tensor, condition: Tensor | None) -> Tensor | None:

@@ -68,7 +68,10 @@ class NAFNetMDTA(NAFNet):
         heads: int = 8,
     ) -> None:
         if width * depthwise_expansion // 2 % heads:
-            raise ValueError(f"{heads} heads do not divide the channels of network.width={width}")
+            raise ValueError(
+                f"network.heads={heads} does not divide the {width * depthwise_expansion // 2} channels of "
+                "the first level's attention: change network.heads or network.width"
+            )
         self.heads = heads  # before the base class asks for the attentions
         super().__init__(
             in_channels=in_channels,

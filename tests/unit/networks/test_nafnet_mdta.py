@@ -117,5 +117,5 @@ def test_a_checkpoint_tells_what_it_was_made_with(network: NAFNetMDTA) -> None:
 
 
 def test_heads_must_divide_the_width() -> None:
-    with pytest.raises(ValueError, match="8 heads do not divide"):
+    with pytest.raises(ValueError, match="network.heads=8 does not divide"):
         NAFNetMDTA(width=12)
