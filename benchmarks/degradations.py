@@ -26,10 +26,7 @@ from restora.degradations.keyed import KeyedGenerator, sample_key
 
 def main() -> None:
     options = _options()
-    keep_freed_memory()  # as the training command does
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    clean = crops(options.batch, options.size).to(options.device)
+    clean = photos_as_in_training(options)
     keys = torch.tensor([sample_key(0, index) for index in range(options.batch)]).to(options.device)
     times: dict[str, Times] = {}
     for name, degradation in _degradations(options.only).items():
@@ -51,6 +48,14 @@ def main() -> None:
     what = f"{len(ranked)} degradations, {options.batch}x3x{options.size}x{options.size}"
     measured = f"{milliseconds(taken.median())} ms for the slowest, {slowest}"
     save_rows([Row(what, measured)], options.rows)
+
+
+def photos_as_in_training(options: argparse.Namespace) -> torch.Tensor:
+    """Clean crops (B,3,H,W) on the device, with the threads asked for and freed memory kept."""
+    keep_freed_memory()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return crops(options.batch, options.size).to(options.device)
 
 
 def _options() -> argparse.Namespace:

@@ -39,11 +39,13 @@ from restora.networks.base import Network
 
 LARGEST_DIFFERENCE = 1e-4
 THEIRS, KEPT, OURS = "spandrel", "spandrel, memory kept", "restora"
+PARTS = {"step": "training step", "inference": "inference"}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One network: its size, what it is run on, and how many times faster than spandrel it shall be."""
+    """One network: its size, what it is run on, and how many times faster than spandrel step and inference
+    shall be."""
 
     title: str
     network: str
@@ -51,62 +53,50 @@ class Case:
     patch: int = 64
     batch: int = 4
     side: int = 512
-    step_target: float | None = None
-    inference_target: float | None = None
+    targets: tuple[float | None, float | None] = (None, None)
+
+    def parts(self, chosen: list[str]) -> list[tuple[str, float | None]]:
+        """(part, target) of those chosen."""
+        named = zip(PARTS.items(), self.targets, strict=True)
+        return [(part, target) for (word, part), target in named if word in chosen]
 
 
+_NAFNET = {"encoder_blocks": (1, 1, 1, 4), "middle_blocks": 1, "decoder_blocks": (1, 1, 1, 1)}
+_RESTORMER = {"blocks": (1, 1, 1, 1), "refinement_blocks": 1}
+_DNCNN = {"in_channels": 3, "depth": 17}
+_SWINIR = {"channels": 60, "depths": (6, 6), "heads": (6, 6), "scale": 2, "upsampler": "pixelshuffledirect"}
+_RCAN = {"groups": 2, "blocks": 5}
 CASES = {
     "nafnet": Case(
         "NAFNet of width 32, 14 of 36 blocks",
         "nafnet:NAFNet",
-        {"encoder_blocks": (1, 1, 1, 4), "middle_blocks": 1, "decoder_blocks": (1, 1, 1, 1)},
+        _NAFNET,
         patch=256,
         batch=1,
-        step_target=1.6,
-        inference_target=1.8,
+        targets=(1.6, 1.8),
     ),
     "restormer": Case(
         "Restormer of width 48, 8 of 44 blocks",
         "restormer:Restormer",
-        {"blocks": (1, 1, 1, 1), "refinement_blocks": 1},
+        _RESTORMER,
         patch=128,
         batch=1,
-        step_target=1.7,
-        inference_target=1.8,
+        targets=(1.7, 1.8),
     ),
-    "dncnn": Case(
-        "DnCNN, colour, 17 layers",
-        "dncnn:DnCNN",
-        {"in_channels": 3, "depth": 17},
-        patch=48,
-        batch=32,
-        step_target=1.4,
-        inference_target=2.2,
-    ),
+    "dncnn": Case("DnCNN, colour, 17 layers", "dncnn:DnCNN", _DNCNN, patch=48, batch=32, targets=(1.4, 2.2)),
     "swinir": Case(
-        "SwinIR, lightweight x2, 12 of 24 blocks",
-        "swinir:SwinIR",
-        {
-            "channels": 60,
-            "depths": (6, 6),
-            "heads": (6, 6),
-            "scale": 2,
-            "upsampler": "pixelshuffledirect",
-        },
-        batch=2,
-        step_target=1.1,
-        inference_target=1.3,
+        "SwinIR, lightweight x2, 12 of 24 blocks", "swinir:SwinIR", _SWINIR, batch=2, targets=(1.1, 1.3)
     ),
     "rcan": Case(
-        "RCAN x4, 2 x 5 of 10 x 20 blocks",
-        "rcan:RCAN",
-        {"groups": 2, "blocks": 5},
-        patch=48,
-        side=128,
-        step_target=1.2,
+        "RCAN x4, 2 x 5 of 10 x 20 blocks", "rcan:RCAN", _RCAN, patch=48, side=128, targets=(1.2, None)
     ),
     "rrdbnet": Case(
-        "RRDBNet x4, 2 of 23 blocks", "rrdbnet:RRDBNet", {"blocks": 2}, patch=32, side=128, step_target=1.2
+        "RRDBNet x4, 2 of 23 blocks",
+        "rrdbnet:RRDBNet",
+        {"blocks": 2},
+        patch=32,
+        side=128,
+        targets=(1.2, None),
     ),
     "uformer": Case(
         "Uformer of width 32, 9 of 40 blocks", "uformer:Uformer", {"depths": (1,) * 9}, patch=128, batch=1
@@ -131,7 +121,7 @@ def main() -> None:
                 rows += measure(name, sides, options)
         except PeerMissingError as error:
             console().print(str(error))
-            rows += not_measured(_targets(name, options.threads), "spandrel is not installed")
+            rows += not_measured(_targets(name, options), "spandrel is not installed")
     save_rows(rows, options.rows)
 
 
@@ -139,22 +129,23 @@ def _options() -> Namespace:
     made = parser(__doc__)
     made.add_argument("--threads", default="1,2", help="numbers of CPU threads, each measured")
     made.add_argument("--only", default=",".join(CASES), help=f"of {', '.join(CASES)}")
-    made.add_argument("--parts", default="step,inference", help="step, inference or both")
+    made.add_argument("--parts", default="step,inference", help=f"of {', '.join(PARTS)}")
     made.add_argument("--rounds", type=int, default=7)
     made.add_argument("--device", default="cpu")
     options = made.parse_args()
-    options.only = options.only.split(",")
-    if unknown := set(options.only) - set(CASES):
-        made.error(f"--only is of {', '.join(CASES)}, got {', '.join(sorted(unknown))}")
+    for word, known in (("only", CASES), ("parts", PARTS)):
+        given = getattr(options, word).split(",")
+        setattr(options, word, given)
+        if unknown := set(given) - set(known):
+            made.error(f"--{word} is of {', '.join(known)}, got {', '.join(sorted(unknown))}")
     options.threads = [int(number) for number in options.threads.split(",")]
     options.rounds = 3 if options.quick else options.rounds
     return options
 
 
-def _targets(name: str, threads: list[int]) -> list[tuple[str, str]]:
-    case = CASES[name]
-    parts = (("training step", case.step_target), ("inference", case.inference_target))
-    return [(_what(name, part, n), f">= {t} x") for n in threads for part, t in parts if t is not None]
+def _targets(name: str, options: Namespace) -> list[tuple[str, str]]:
+    parts = [(part, target) for part, target in CASES[name].parts(options.parts) if target is not None]
+    return [(_what(name, part, n), f">= {t} x") for n in options.threads for part, t in parts]
 
 
 def _what(name: str, part: str, threads: int) -> str:
@@ -199,9 +190,7 @@ def measure(name: str, sides: dict[str, Side], options: Namespace) -> list[Row]:
     """Prints the tables of one network; the rows that have a target."""
     case, rows = CASES[name], []
     for threads in options.threads:
-        for part, target in (("training step", case.step_target), ("inference", case.inference_target)):
-            if part.split()[-1] not in options.parts:
-                continue
+        for part, target in case.parts(options.parts):
             outputs = {side: process.prepare(part, threads) for side, process in sides.items()}
             times = in_turns(sides, options.rounds)
             size = f"{case.batch}x{case.patch}²" if part == "training step" else f"{case.side}²"

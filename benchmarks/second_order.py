@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from degradations import crops
+from degradations import photos_as_in_training
 from omegaconf import OmegaConf
 from peers import PeerMissingError, peer
 from timing import (
@@ -36,7 +36,6 @@ from timing import (
 )
 from torch import Tensor
 
-from restora.allocator import keep_freed_memory
 from restora.config import build, config_root
 from restora.degradations.keyed import KeyedGenerator, sample_key
 
@@ -137,10 +136,7 @@ def _mode() -> str:
 
 def main() -> None:
     options = _options()
-    keep_freed_memory()  # as the training command does
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    clean = crops(options.batch, options.size).to(options.device)
+    clean = photos_as_in_training(options)
     calls: dict[str, Callable[[], object]] = {OURS: _ours(clean, options.scale)}
     title = f"{options.batch}x3x{options.size}x{options.size} to 1/{options.scale}"
     what = f"Real-ESRGAN's degradation, {title}"

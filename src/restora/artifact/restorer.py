@@ -200,7 +200,7 @@ class Restorer:
             done += len(batch)
             if progress is not None:
                 progress(done, len(jobs))
-        if not bool(out.isfinite().all()):
+        if not all(end.isfinite() for end in out.aminmax()):  # which, unlike a mask, takes no memory
             raise ValueError(
                 f"{type(self.network).__name__} gave numbers that are not finite in {self.precision}: "
                 "use precision float32, or check that the photo itself is finite"

@@ -2,9 +2,10 @@
 
 K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse, J. Bernstein, "Muon: An optimizer for hidden
 layers in neural networks", 2024 (kellerjordan.github.io/posts/muon): the momentum of a matrix is replaced by
-its nearest semi-orthogonal matrix, found by five Newton-Schulz iterations. A convolution's kernel is the
-matrix of its output channels by everything else. What is not a matrix (biases, norms, depthwise kernels) is
-stepped by Adam (Kingma and Ba, ICLR 2015).
+its nearest semi-orthogonal matrix, found by five Newton-Schulz iterations. A kernel is the matrix of its
+first axis by everything else: of a convolution's output channels, of a transposed convolution's input
+channels. What is not a matrix (biases, norms, depthwise kernels) is stepped by Adam (Kingma and Ba, ICLR
+2015).
 
 torch.optim.Muon takes matrices only. Those of one shape are iterated together here, in one batched product.
 """

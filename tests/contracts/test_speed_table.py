@@ -1,0 +1,78 @@
+"""What cannot be measured where `make bench` runs has a row that says so."""
+
+import json
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+GPU_TARGETS = {
+    **{
+        f"GPU: {part}, {name}": ">= 2 x spandrel"
+        for name in ("nafnet", "restormer", "dncnn", "swinir", "rcan", "rrdbnet")
+        for part in ("training step", "inference")
+    },
+    "GPU: step of dncnn_color": "<= 2 x the limit",
+    "GPU: step of unet": "<= 2 x the limit",
+    "GPU: step of NAFNet-32, 32x256²": "<= 20 ms",
+    "GPU: share of degradation, second order": "<= 5%",
+    "GPU: share of degradation, noise": "<= 1%",
+    "GPU: share of waiting for data": "<= 2%",
+    "GPU: from nothing to 29.23 dB, DnCNN": "<= 10 min",
+    "GPU: NAFNet past 29.23 dB in the same time": "<= 10 min",
+}
+
+
+def rows(script: str, tmp_path: Path, *arguments: str, python: str = sys.executable) -> dict[str, dict]:
+    """The rows of one benchmark by what they measure; `python` has our packages on its path."""
+    file = tmp_path / "rows.json"
+    words = [python, str(BENCHMARKS / script), *arguments, "--rows", str(file)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if "peers" not in p)}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return {row["what"]: row for row in json.loads(file.read_text())}
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_without_a_gpu_every_row_of_it_says_so(tmp_path: Path) -> None:
+    made = rows("training_gpu.py", tmp_path)
+    made |= {what: row for what, row in rows("to_bm3d.py", tmp_path).items() if what.startswith("GPU")}
+    assert {what: row["target"] for what, row in made.items()} == GPU_TARGETS
+    assert {row["measured"] for row in made.values()} == {"not measured: no CUDA device"}
+    assert all(row["met"] is None for row in made.values())
+
+
+def test_without_photos_the_minutes_say_so(tmp_path: Path) -> None:
+    measured = [row["measured"] for row in rows("to_bm3d.py", tmp_path).values()]
+    assert sum("needs photos" in text for text in measured) >= 2
+
+
+@pytest.mark.parametrize(
+    ("script", "arguments", "peer"),
+    [
+        ("networks.py", ["--only", "rcan", "--threads", "1"], "spandrel is not installed"),
+        ("second_order.py", ["--batch", "1", "--size", "32"], "basicsr is not installed"),
+    ],
+)
+def test_a_missing_peer_is_said(script: str, arguments: list[str], peer: str, tmp_path: Path) -> None:
+    """In an environment that has no folder of peers."""
+    venv.create(tmp_path / "bare", symlinks=True)
+    made = rows(script, tmp_path, *arguments, python=str(tmp_path / "bare" / "bin" / "python"))
+    assert made
+    for row in made.values():
+        assert row["measured"].startswith("not measured: ")
+        assert peer in row["measured"]
+        assert row["target"]
+        assert row["met"] is None
+
+
+def test_parts_that_do_not_exist_are_refused_with_the_list() -> None:
+    words = [sys.executable, str(BENCHMARKS / "networks.py"), "--parts", "step,backward"]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2
+    assert "--parts is of step, inference, got backward" in done.stderr
