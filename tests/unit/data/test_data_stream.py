@@ -34,6 +34,21 @@ def test_workers_and_accumulation_change_no_input(folder: Path, tmp_path: Path) 
     assert accumulated.seen == plain.seen
 
 
+def test_gradients_of_two_batches_are_those_of_one_of_twice_the_size(folder: Path, tmp_path: Path) -> None:
+    ends = []
+    for batch_size, accumulated in ((4, 1), (2, 2)):
+        data = photo_data(
+            Folder(root=folder),
+            tmp_path / "packed",
+            batch_size=batch_size,
+            steps_per_epoch=STEPS * accumulated,
+        )
+        toy = fitted(tmp_path, data, max_steps=6, accumulate_grad_batches=accumulated)
+        assert len(toy.seen) == 6 * accumulated
+        ends.append(toy.layer.weight.detach())
+    torch.testing.assert_close(ends[1], ends[0], atol=1e-6, rtol=1e-5)
+
+
 def test_the_length_of_an_epoch_changes_no_input(folder: Path, tmp_path: Path) -> None:
     plain = fitted(tmp_path, photo_data(Folder(root=folder), tmp_path / "packed"))
     other = fitted(tmp_path, photo_data(Folder(root=folder), tmp_path / "packed", steps_per_epoch=100))

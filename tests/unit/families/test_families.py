@@ -149,6 +149,52 @@ def test_adam_is_fused_unless_told_otherwise_and_is_clipped_under_autocast(fit: 
     assert float(torch.stack(norms).sum().sqrt()) <= 0.1 * 1.001
 
 
+class Listening(nn.Module):
+    """A loss that remembers the types it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard: set[torch.dtype] = set()
+
+    def forward(self, restored: torch.Tensor, clean: torch.Tensor) -> torch.Tensor:
+        loss = (restored - clean).abs().mean()
+        self.heard |= {restored.dtype, clean.dtype, loss.dtype}
+        return loss
+
+
+@pytest.mark.parametrize(
+    "kind", [Family, ResidualCNN, UNetFamily, NAFNetFamily, TransformerFamily, GanFamily]
+)
+def test_in_bfloat16_losses_and_weights_are_float32_and_nothing_is_scaled(
+    kind: type[Family], fit: Callable
+) -> None:
+    loss = Listening()
+    family = gan(loss=loss) if kind is GanFamily else kind(**recipe(loss=loss))
+    seen: set[torch.dtype] = set()
+    last = [module for module in family.network.modules() if isinstance(module, nn.Conv2d)][-1]
+    last.register_forward_hook(lambda *call: seen.add(call[-1].dtype))
+    trainer = fit(family, steps=2, precision="bf16-mixed")
+    assert seen == {torch.bfloat16}
+    assert loss.heard == {torch.float32}
+    assert trainer.precision_plugin.scaler is None
+    assert {p.dtype for p in family.parameters()} == {torch.float32}
+    assert all(math.isfinite(float(p.sum())) for p in family.parameters())
+
+
+def test_deterministic_training_asks_torch_for_it(fit: Callable) -> None:
+    asked = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            asked.append(torch.are_deterministic_algorithms_enabled())
+
+    try:
+        fit(Family(**recipe()), steps=1, deterministic=True, callbacks=[Watch()])
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert asked == [True]
+
+
 def test_nafnet_trains_on_psnr_and_is_judged_locally(fit: Callable) -> None:
     family = NAFNetFamily(**recipe(network=nafnet(), loss=PSNRLoss()), local_converter=(16, 16))
     x = torch.rand(1, 3, 40, 40)
