@@ -6,7 +6,7 @@ small Restormer, and a third of their time; on a tile of 512x512 a network takes
 (benchmarks/NOTES.md). Kept memory is not faulted in again, and the largest amount in use stays the same.
 
 Besides, memory is taken in pages of 2 MB where the kernel has them for who asks: a training step is 1.02 to
-1.06 times as fast. Elsewhere than on glibc nothing changes.
+1.08 times as fast. Elsewhere than on glibc nothing changes.
 """
 
 import ctypes

@@ -31,7 +31,7 @@ from restora.networks.swin_blocks import (
     initialise_linear,
     residual_convolution,
 )
-from restora.networks.windows import growing_drops, shifted_window_mask
+from restora.networks.windows import PUBLISHED_MASKED, growing_drops, shifted_window_mask
 
 Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 
@@ -121,6 +121,7 @@ class SwinIR(SwinNetwork):
     def published_state_dict(self) -> dict[str, Tensor]:
         side, window = self.image_size, self.window
         mask = shifted_window_mask(side, side, size=window, by=window // 2, like=self.mean)
+        mask = mask.clamp(min=PUBLISHED_MASKED)
         state = super().published_state_dict()
         for name, module in self.named_modules():
             if isinstance(module, SwinBlock):

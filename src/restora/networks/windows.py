@@ -22,6 +22,8 @@ from torch.autograd.function import once_differentiable
 MASKED = -1000.0
 """What is added to the logit of two positions that do not see each other. Swin's own -100 leaves exp(-100), a
 subnormal number, by which CPUs multiply slowly: a training step of SwinIR took 1.3 times as long."""
+PUBLISHED_MASKED = -100.0
+"""The same in published checkpoints."""
 
 
 def to_windows(x_BHWC: Tensor, size: int) -> Tensor:

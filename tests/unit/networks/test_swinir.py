@@ -63,6 +63,8 @@ def test_what_published_checkpoints_hold_besides_is_ignored(head: str) -> None:
     published = network.published_state_dict()
     extra = {name.rpartition(".")[2] for name in published.keys() - network.state_dict().keys()}
     assert extra == {"relative_position_index", "attn_mask"}
+    masks = [value for name, value in published.items() if name.endswith("attn_mask")]
+    assert all(set(mask.unique().tolist()) == {0.0, -100.0} for mask in masks)
     other = tiny(**HEADS[head])
     other.load_state_dict(published, strict=True)
     for name, value in other.state_dict().items():
