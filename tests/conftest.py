@@ -1,5 +1,6 @@
 """What all tests share: few threads, the development data, and the peers that networks are compared with."""
 
+import logging
 import os
 import sys
 
@@ -7,6 +8,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,14 @@ for _signature in (
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # the workers share the cores
+
+
+@pytest.fixture(autouse=True)
+def root_logger() -> Iterator[None]:
+    """A command that a test runs leaves a handler behind, whose stream is closed with the test."""
+    before = logging.root.handlers[:]
+    yield
+    logging.root.handlers[:] = [handler for handler in logging.root.handlers if handler in before]
 
 
 @pytest.fixture(scope="session")
