@@ -25,6 +25,7 @@ from restora.allocator import freed_memory_kept
 from restora.artifact.centred import centre_features
 from restora.artifact.model_folder import ModelDescription, load_model_folder
 from restora.artifact.tiles import Tile, batches, grid
+from restora.artifact.winograd import use_winograd
 from restora.networks.base import Network
 from restora.networks.local_converter import convert
 
@@ -136,6 +137,8 @@ class Restorer:
         prepared = prepare_network(network, local_converter)
         if precision != "float32":
             guard_precision(prepared, getattr(torch, precision))
+        elif self.device.type == "cpu":
+            use_winograd(prepared)
         moved = prepared.to(device=self.device, dtype=torch.float32)
         self.network: Network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         small = self.device.type != "cpu" and tile > 0

@@ -37,8 +37,9 @@ def _is_intel() -> bool:
         return False
 
 
-_FAST_PRODUCTS = _is_intel()
-"""A constant for torch.compile, which cannot follow the reading of a file."""
+FAST_PRODUCTS = _is_intel()
+"""Whether matrix products run at the speed of convolutions. A constant for torch.compile, which cannot follow
+the reading of a file."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -58,7 +59,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     ):
         return F.linear(x, weight, bias)
     rows = x.reshape(-1, x.shape[-1])
-    if _FAST_PRODUCTS and torch.is_grad_enabled():
+    if FAST_PRODUCTS and torch.is_grad_enabled():
         y: Tensor = _LinearByProducts.apply(rows, weight, bias)  # type: ignore[no-untyped-call]
     else:
         y = _linear_by_convolution(rows, weight, bias)

@@ -1,0 +1,118 @@
+"""Convolutions with fewer multiplications give what direct ones give, where they are taken and where not."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from restora.artifact import winograd
+from restora.networks.dncnn import DnCNN
+from restora.networks.edsr import EDSR
+
+
+@pytest.fixture
+def intel(monkeypatch):
+    """As on a CPU that is worth it, which the one of the test need not be."""
+    monkeypatch.setattr(winograd, "FAST_PRODUCTS", True)
+
+
+def seeded(*shape: int) -> torch.Tensor:
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+    return x.contiguous(memory_format=torch.channels_last)
+
+
+def taken(monkeypatch, network: nn.Module, x: torch.Tensor) -> int:
+    """How many of the convolutions of a call were computed by `convolve`."""
+    calls = []
+    original = winograd.convolve
+    monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(0) or original(*given))
+    with torch.no_grad():
+        network(x)
+    return len(calls)
+
+
+@pytest.mark.parametrize("bias", [True, False], ids=["bias", "no bias"])
+@pytest.mark.parametrize(
+    ("shape", "outputs"),
+    [
+        ((1, 64, 36, 40), 64),
+        ((2, 5, 13, 7), 3),
+        ((1, 96, 32, 700), 64),  # two pieces
+        ((1, 64, 33, 1033), 80),  # the last piece narrower
+        ((1, 300, 8, 97), 260),
+        ((1, 2, 1, 1), 2),
+    ],
+)
+def test_equals_the_direct_convolution(shape, outputs, bias):
+    layer = nn.Conv2d(shape[1], outputs, 3, padding=1, bias=bias).requires_grad_(False)
+    x = seeded(*shape)
+    exact = nn.functional.conv2d(
+        x.double(), layer.weight.double(), layer.bias.double() if bias else None, padding=1
+    )
+    y = winograd.convolve(x, layer.weight, layer.bias)
+    assert y.is_contiguous(memory_format=torch.channels_last)
+    rounding = (layer(x) - exact).abs().max().clamp_min(1e-7)
+    assert (y - exact).abs().max() < 6 * rounding
+
+
+def test_the_matrices_multiply_polynomials_exactly():
+    """On integers, where float64 has no rounding: row by row of a correlation with three taps."""
+    signal, taps = torch.arange(1.0, 9.0) ** 2, torch.tensor([3.0, -5.0, 2.0])
+    correlation = signal.unfold(0, 3, 1) @ taps
+    product = winograd._OUTPUT @ ((winograd._KERNEL @ taps) * (winograd._INPUT @ signal))
+    torch.testing.assert_close(product, correlation, rtol=0, atol=1e-4)
+
+
+def test_a_network_gives_the_same_and_takes_it_for_its_wide_layers_alone(intel, monkeypatch):
+    torch.manual_seed(0)
+    network = DnCNN(in_channels=3, depth=5, batch_norm=False).eval().requires_grad_(False)
+    fast = copy.deepcopy(network)
+    winograd.use_winograd(fast)
+    x = seeded(1, 3, 40, 136)
+    torch.testing.assert_close(fast(x), network(x), rtol=0, atol=2e-5)
+    assert taken(monkeypatch, copy.deepcopy(fast), x) == 3  # of 5: the first and the last are narrow
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 40, 64), (1, 3, 20, 136)], ids=["narrow", "low"])
+def test_photos_that_do_not_pay_are_convolved_as_ever(intel, shape):
+    network = DnCNN(in_channels=3, depth=4, batch_norm=False).eval().requires_grad_(False)
+    fast = copy.deepcopy(network)
+    winograd.use_winograd(fast)
+    x = seeded(*shape)
+    assert torch.equal(fast(x), network(x))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(64, 64, 3, padding=1, stride=2),
+        nn.Conv2d(64, 64, 3, padding=1, groups=2),
+        nn.Conv2d(64, 64, 3, padding=1, padding_mode="reflect"),
+        nn.Conv2d(64, 64, 3, padding=2, dilation=2),
+        nn.Conv2d(64, 64, 5, padding=2),
+        nn.Conv2d(64, 64, 3),
+        nn.Conv2d(64, 64, 3, padding="same"),
+        nn.Conv2d(64, 64, 3, padding=1).double(),
+        nn.Conv2d(16, 64, 3, padding=1),
+    ],
+    ids=["strided", "grouped", "reflected", "dilated", "5x5", "unpadded", "same", "float64", "few channels"],
+)
+def test_other_convolutions_are_left_alone(intel, monkeypatch, layer):
+    network = nn.Sequential(layer)
+    winograd.use_winograd(network)
+    x = seeded(1, layer.in_channels, 40, 136).to(layer.weight.dtype)
+    assert taken(monkeypatch, network, x) == 0
+
+
+def test_a_plain_memory_format_is_convolved_as_ever(intel, monkeypatch):
+    network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
+    winograd.use_winograd(network)
+    assert taken(monkeypatch, network, seeded(1, 64, 40, 136).contiguous()) == 0
+
+
+def test_other_cpus_keep_their_convolutions(monkeypatch):
+    monkeypatch.setattr(winograd, "FAST_PRODUCTS", False)
+    network = EDSR(in_channels=3, channels=64, blocks=1, scale=2)
+    winograd.use_winograd(network)
+    assert taken(monkeypatch, network, seeded(1, 3, 40, 136)) == 0
