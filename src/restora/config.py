@@ -61,13 +61,13 @@ def compose(config_name: str, overrides: Iterable[str] = (), *, hydra_node: bool
     with initialize_config_dir(config_dir=directory, version_base="1.3"):
         try:
             return hydra_compose(config_name, overrides, return_hydra_config=hydra_node)
-        except (HydraException, OmegaConfBaseException) as error:
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
             message = _innermost(error)
         try:
             known = _dotted_keys(
                 hydra_compose(config_name, [o for o in overrides if _is_choice(o, directory)])
             )
-        except (HydraException, OmegaConfBaseException):
+        except (HydraException, OmegaConfBaseException, ValueError):
             known = []
     raise ConfigError(_explained(message, overrides, known))
 
@@ -134,6 +134,11 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
     option = re.search(r"Could not find '([^']+)'", message)
     if option:
         return _no_such_option(option.group(1))
+    if message.startswith("Config group override must be"):  # without the name of the group
+        for override in overrides:
+            group, _, value = override.lstrip("+").partition("=")
+            if value in ("null", "") and (choices := options(group)):
+                return f"{override}: {group} cannot be left out; choose one of {', '.join(choices)}"
     message = message.partition("\nConfig search path")[0].strip()
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
         print(HELP)
         return 0
     argv = _continued(argv)
-    overrides = [word for word in argv if "=" in word and not word.startswith("-")]
+    overrides = [word for word in argv if word.startswith("~") or ("=" in word and not word.startswith("-"))]
     multirun = any(flag in argv for flag in ("-m", "--multirun"))
     if not any(
         flag in argv for flag in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--config-dir", "-cd")

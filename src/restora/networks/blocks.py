@@ -193,9 +193,13 @@ def batch_norm_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d
     """The convolution that gives norm(convolution(x)) in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
+
+    def exact(values: Tensor) -> Tensor:
+        return values.cpu().double()  # not every device has float64
+
     with torch.no_grad():
-        gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-        bias = 0.0 if convolution.bias is None else convolution.bias.double()
+        gain = exact(norm.weight) / torch.sqrt(exact(norm.running_var) + norm.eps)
+        bias = 0.0 if convolution.bias is None else exact(convolution.bias)
         folded = nn.Conv2d(
             convolution.in_channels,
             convolution.out_channels,
@@ -203,9 +207,9 @@ def batch_norm_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d
             padding=convolution.padding,  # type: ignore[arg-type]
             device=convolution.weight.device,
         )
-        folded.weight.copy_(convolution.weight.double() * gain[:, None, None, None])
+        folded.weight.copy_(exact(convolution.weight) * gain[:, None, None, None])
         assert folded.bias is not None
-        folded.bias.copy_((bias - norm.running_mean.double()) * gain + norm.bias.double())
+        folded.bias.copy_((bias - exact(norm.running_mean)) * gain + exact(norm.bias))
     return folded
 
 

@@ -17,6 +17,19 @@ from restora.families.base import Family
 from restora.networks.base import Network
 from restora.training.leakage import named_folders
 
+_CHOOSE = "choose one of those that `restora train --help` names"
+_SECTIONS = {
+    "data": _CHOOSE,
+    "degradation": _CHOOSE,
+    "network": _CHOOSE,
+    "family": _CHOOSE,
+    "trainer": _CHOOSE,
+    "callbacks": "switch off the one you mean, callbacks.NAME=null",
+    "logger": "W&B is off with logger.mode=disabled",
+    "leakage": "the comparison is off with leakage.check=false",
+}
+"""What every run has, and how to do without what somebody may not want."""
+
 
 @dataclass
 class Parts:
@@ -40,6 +53,9 @@ def build_parts(config: DictConfig) -> Parts:
 def check_before_training(config: DictConfig) -> None:
     """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot
     work."""
+    for name, mend in _SECTIONS.items():
+        if not isinstance(config.get(name), DictConfig):
+            raise ConfigError(f"{name} cannot be left out: {mend}")
     missing = sorted(set(missing_keys(config)) - {"run_dir"})  # that one is known only when a run starts
     if missing:
         raise ConfigError(

@@ -28,6 +28,11 @@ from restora.training.build import check_before_training
         (["family.ema_decay=2"], "family.ema_decay"),
         (["data.patch_size=0"], "patch_size"),
         (["network.depth=1"], "depth"),
+        (["leakage=null"], "leakage.check=false"),
+        (["~logger"], "logger.mode=disabled"),
+        (["~callbacks"], "callbacks.NAME=null"),
+        (["logger=null"], "logger cannot be left out; choose one of wandb"),
+        (["family=null"], "family cannot be left out; choose one of gan"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
