@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="side of a tile; less needs less memory, 0 is the whole photo (1088)",
     )
-    made.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (64)")
+    made.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (48)")
     made.add_argument(
         "--sigma", type=float, metavar="LEVEL", help="noise level, 0 to 255, for models that are told it"
     )

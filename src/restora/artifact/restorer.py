@@ -34,10 +34,10 @@ Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all)."""
 
 TILE = 1088
-"""What neighbours share is computed twice: 9% of a photo of 12 megapixels with this tile, 27% with half of
+"""What neighbours share is computed twice: 7% of a photo of 12 megapixels with this tile, 17% with half of
 it. Two of a network's features of 64 channels are 600 MB in float32."""
-OVERLAP = 64
-"""Neighbours fade over the middle 32 of these pixels and discard 16 on each side: beyond the receptive field
+OVERLAP = 48
+"""Neighbours fade over the middle 16 of these pixels and discard 16 on each side: beyond the receptive field
 of DnCNN (radius 17 to 20), and far enough out for deeper networks, whose effective field is a small part of
 the nominal one."""
 
@@ -101,7 +101,7 @@ def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
 
 
 def default_overlap(tile: int) -> int:
-    """The overlap for tiles of this size: 64 pixels, less for tiles too small for that."""
+    """The overlap for tiles of this size: 48 pixels, less for tiles too small for that."""
     return min(OVERLAP, tile // 2) if tile else OVERLAP
 
 

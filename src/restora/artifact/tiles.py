@@ -1,8 +1,8 @@
 """Cutting a photo into overlapping tiles and the weights that sum them up again without seams.
 
 Along each axis the tiles start at multiples of `multiple` (so that strides, windows and pixel shuffles fall
-where they fall in the whole photo) and neighbours share at least `overlap` pixels. In the middle half of what
-two neighbours share, one fades into the other along a raised cosine; the outer quarters, where a tile sees
+where they fall in the whole photo) and neighbours share at least `overlap` pixels. In the middle third of
+what two neighbours share, one fades into the other along a raised cosine; the outer thirds, where a tile sees
 its own artificial border, have weight 0. The weights of all tiles sum to 1 at every pixel by construction, so
 nothing is divided by.
 
@@ -68,9 +68,9 @@ def fade(span: Span, overlap: int, scale: int = 1) -> Tensor:
     """Weights float32 ((stop-start)*s,) of one span; over all spans of one axis they sum to 1."""
     weight = torch.ones((span.stop - span.start) * scale, dtype=torch.float64)
     if span.fade_in is not None:
-        weight *= _rise(span.start, span.stop, span.fade_in, overlap / 2, scale)
+        weight *= _rise(span.start, span.stop, span.fade_in, overlap / 3, scale)
     if span.fade_out is not None:
-        weight *= 1 - _rise(span.start, span.stop, span.fade_out, overlap / 2, scale)
+        weight *= 1 - _rise(span.start, span.stop, span.fade_out, overlap / 3, scale)
     return weight.float()
 
 
