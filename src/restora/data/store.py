@@ -14,7 +14,9 @@ import numpy as np
 
 from restora.data.photos import Pixels
 
-FORMAT = 1
+FORMAT = 2
+"""Part of the folder's name, so that photos are packed again where it changes. Stores of format 1 have PGM
+files of 10 bits in the wrong brightness."""
 INDEX, PIXELS = "index.json", "photos.bin"
 
 
