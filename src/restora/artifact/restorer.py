@@ -4,9 +4,10 @@ Enters: float (B,C,H,W) on the [0,1] scale, B photos of one size (usually 1). Le
 in [0,1] on the device of the input. Only tiles travel to the network's device and back, so a photo kept on
 the CPU may be larger than the accelerator's memory.
 
-Two things are not the raw network: batch normalisation is folded into the convolutions before it, and a
-network that was evaluated with the test-time local converter is converted. The first changes nothing but
-rounding; the second is what the model's figures were measured with.
+Three things are not the raw network: batch normalisation is folded into the convolutions before it, wide
+convolutions are computed by fewer multiplications where that is faster, and a network that was evaluated with
+the test-time local converter is converted. The first two change nothing but rounding; the third is what the
+model's figures were measured with.
 
 Legend: B photos, C channels, K condition channels, H height, W width, h w of a tile, s scale.
 """

@@ -70,7 +70,8 @@ def test_a_network_gives_the_same_and_takes_it_for_its_wide_layers_alone(intel, 
     fast = copy.deepcopy(network)
     winograd.use_winograd(fast)
     x = seeded(1, 3, 40, 136)
-    torch.testing.assert_close(fast(x), network(x), rtol=0, atol=2e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), network(x), rtol=0, atol=2e-5)
     assert taken(monkeypatch, copy.deepcopy(fast), x) == 3  # of 5: the first and the last are narrow
 
 
@@ -80,7 +81,8 @@ def test_photos_that_do_not_pay_are_convolved_as_ever(intel, shape):
     fast = copy.deepcopy(network)
     winograd.use_winograd(fast)
     x = seeded(*shape)
-    assert torch.equal(fast(x), network(x))
+    with torch.no_grad():
+        assert torch.equal(fast(x), network(x))
 
 
 @pytest.mark.parametrize(
@@ -116,3 +118,12 @@ def test_other_cpus_keep_their_convolutions(monkeypatch):
     network = EDSR(in_channels=3, channels=64, blocks=1, scale=2)
     winograd.use_winograd(network)
     assert taken(monkeypatch, network, seeded(1, 3, 40, 136)) == 0
+
+
+def test_what_wants_gradients_has_them(intel):
+    network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1))
+    winograd.use_winograd(network)
+    x = seeded(1, 64, 40, 136).requires_grad_()
+    network(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.abs().sum() > 0
