@@ -219,10 +219,11 @@ def _photos(batch: int, side: int, device: str) -> Tensor:
 def _step(case: Case, ours: Network, theirs: nn.Module | None, device: str) -> Callable[[], object]:
     """A training step of spandrel's network, or of ours where there is none."""
     layout = torch.channels_last if theirs is None else torch.contiguous_format
-    network: nn.Module = (theirs or ours).to(device=device, memory_format=layout)  # type: ignore[call-overload]
+    network: nn.Module = ours if theirs is None else theirs.requires_grad_(True)
+    network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]
     x = _photos(case.batch, case.patch, device)
     clean = _photos(case.batch, case.patch * ours.scale, device)
-    network.train().requires_grad_(True)
+    network.train()
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
 
     def step() -> None:

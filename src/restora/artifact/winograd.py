@@ -3,8 +3,8 @@
 Six rows of the result are a combination of eight products, each of one combination of eight rows of the
 input with one of the three rows of the kernel: Winograd's F(6,3) along the height. Along the width the three
 taps stay three matrix products. F(6x6,3x3), which would need 1.8 multiplications, is no faster by torch's
-operations: what the products save, the second pair of transformations takes (benchmarks/NOTES.md). A strip of
-six rows and some hundred columns is computed at a time, so that all of it but the photo stays in the cache.
+operations: what the products save, the second pair of transformations takes (benchmarks/NOTES.md). Six rows
+are computed at a time, in memory that is used again for the next six.
 
 S. Winograd, "Arithmetic Complexity of Computations", SIAM 1980; A. Lavin, S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", CVPR 2016. The rounding is 1.7 times that of the direct convolution.
@@ -12,9 +12,12 @@ Convolutional Neural Networks", CVPR 2016. The rounding is 1.7 times that of the
 Legend: B photos, C channels, C' of the result, H height, W width.
 """
 
+from collections import Counter
 from functools import partial
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.channels_last import FAST_PRODUCTS
@@ -24,8 +27,6 @@ _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 _BIASED = 1
 """The place of the point 1, all of whose powers are 1: what is added there is added to all six rows."""
 _ROWS_OUT, _ROWS_IN = 6, 8
-_STRIP = 1 << 21
-"""Bytes of a strip's combinations and products: what a core keeps in its second cache."""
 _FEWEST_CHANNELS = 48 * 48
 """C C' from which the transformations cost less than they save: they grow with C + C'."""
 _SMALLEST = 64 * 64 * 128
@@ -40,9 +41,26 @@ def use_winograd(network: nn.Module) -> None:
     products run at the speed of convolutions."""
     if not FAST_PRODUCTS:
         return
+    relus = _relus(network)
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and _fits(module):
-            module.forward = partial(_convolve_if_large, module)  # type: ignore[method-assign]
+            relu = relus.get(module)
+            module.forward = partial(_convolve_if_large, module, relu is not None)  # type: ignore[method-assign]
+            if relu is not None:
+                relu.forward = nn.Identity().forward  # type: ignore[method-assign]
+
+
+def _relus(network: nn.Module) -> dict[nn.Module, nn.ReLU]:
+    """The ReLU behind a convolution of a sequence, unless it is in other places too: rows just computed can
+    have it before they leave the cache."""
+    places = Counter(child for module in network.modules() for child in module._modules.values())
+    return {
+        module: following
+        for sequence in network.modules()
+        if isinstance(sequence, nn.Sequential)
+        for module, following in pairwise(sequence)
+        if type(following) is nn.ReLU and places[module] == places[following] == 1
+    }
 
 
 def _fits(layer: nn.Conv2d) -> bool:
@@ -56,8 +74,8 @@ def _fits(layer: nn.Conv2d) -> bool:
     )
 
 
-def _convolve_if_large(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,C',H,W)."""
+def _convolve_if_large(layer: nn.Conv2d, relu: bool, x: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,C',H,W), with `relu` that of the convolution."""
     _, _, height, width = x.shape
     pays = (
         not torch.is_grad_enabled()
@@ -68,68 +86,41 @@ def _convolve_if_large(layer: nn.Conv2d, x: Tensor) -> Tensor:
         and x.is_contiguous(memory_format=torch.channels_last)
     )
     if not pays:
-        return layer._conv_forward(x, layer.weight, layer.bias)
-    return convolve(x, layer.weight, layer.bias)
+        y = layer._conv_forward(x, layer.weight, layer.bias)
+        return F.relu(y, inplace=True) if relu else y
+    return convolve(x, layer.weight, layer.bias, relu=relu)
 
 
 @torch.no_grad()
-def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
     """(B,C,H,W) in channels_last, (C',C,3,3), (C',) -> (B,C',H,W) in channels_last, zeros outside the photo.
     float32, no gradients.
     """
     x_BHWC = x.permute(0, 2, 3, 1)
-    count, height, width, _ = x_BHWC.shape
+    count, height, width, channels = x_BHWC.shape
     taps = weight.permute(2, 3, 1, 0)  # (row, column, C, C')
-    kernels = (_KERNEL @ taps.reshape(3, -1)).view(_ROWS_IN, *taps.shape[1:])
+    left, middle, right = (_KERNEL @ taps.reshape(3, -1)).view(_ROWS_IN, *taps.shape[1:]).unbind(1)
+    combined = x.new_empty((_ROWS_IN, width + 2, channels))
+    combined[:, 0] = combined[:, -1] = 0
+    products = x.new_empty((_ROWS_IN, width, len(weight)))
     y_BHWC = x.new_empty((count, height, width, len(weight)))
-    strip = _Strip(kernels, bias, width)
     for photo, restored in zip(x_BHWC, y_BHWC, strict=True):
         for top in range(0, height, _ROWS_OUT):
-            for left in range(0, width, strip.columns):
-                strip.convolve(photo, restored, top, left)
+            first, last = max(top - 1, 0), min(top - 1 + _ROWS_IN, height)
+            torch.mm(
+                _INPUT[:, first - top + 1 : last - top + 1],
+                photo[first:last].flatten(1),
+                out=combined[:, 1:-1].flatten(1),
+            )
+            torch.bmm(combined[:, :-2], left, out=products)
+            products.baddbmm_(combined[:, 1:-1], middle).baddbmm_(combined[:, 2:], right)
+            if bias is not None:
+                products[_BIASED] += bias
+            rows = restored[top : top + _ROWS_OUT]
+            torch.mm(_OUTPUT[: len(rows)], products.flatten(1), out=rows.flatten(1))
+            if relu:
+                rows.relu_()
     return y_BHWC.permute(0, 3, 1, 2)
-
-
-class _Strip:
-    """Six rows of the result at a time, `columns` wide, in memory that is used again and again."""
-
-    def __init__(self, kernels: Tensor, bias: Tensor | None, width: int) -> None:
-        rows, _, inputs, outputs = kernels.shape
-        pieces = -(-width * rows * (inputs + outputs) * kernels.element_size() // _STRIP)
-        self.columns = -(-width // pieces)
-        self.kernels = kernels.unbind(1)  # three of (8,C,C')
-        self.bias = bias
-        self.combined = kernels.new_empty((rows, self.columns + 2, inputs))
-        self.products = kernels.new_empty((rows, self.columns, outputs))
-
-    def convolve(self, photo: Tensor, restored: Tensor, top: int, left: int) -> None:
-        """(H,W,C) -> the rows and columns of (H,W,C') that begin at `top` and `left`."""
-        height, width, _ = photo.shape
-        bottom, right = min(top + _ROWS_OUT, height), min(left + self.columns, width)
-        first, last = max(top - 1, 0), min(top - 1 + _ROWS_IN, height)
-        before, after = max(left - 1, 0), min(right + 1, width)
-        columns = right - left
-        combined = self.combined[:, : columns + 2]
-        if left == 0:
-            combined[:, 0] = 0
-        if right == width:
-            combined[:, -1] = 0
-        torch.mm(
-            _INPUT[:, first - top + 1 : last - top + 1],
-            photo[first:last, before:after].flatten(1),
-            out=combined[:, before - left + 1 : after - left + 1].flatten(1),
-        )
-        products = self.products[:, :columns]
-        if columns < self.columns:
-            products = torch.empty_like(products, memory_format=torch.contiguous_format)
-        torch.bmm(combined[:, :-2], self.kernels[0], out=products)
-        products.baddbmm_(combined[:, 1:-1], self.kernels[1])
-        products.baddbmm_(combined[:, 2:], self.kernels[2])
-        if self.bias is not None:
-            products[_BIASED] += self.bias
-        torch.mm(
-            _OUTPUT[: bottom - top], products.flatten(1), out=restored[top:bottom, left:right].flatten(1)
-        )
 
 
 def _matrices() -> tuple[Tensor, Tensor, Tensor]:

@@ -11,8 +11,8 @@ from restora.networks.base import Network
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Numbers that training changes."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+    """Numbers in its parameters, trained or not."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_macs(network: Network, *, height: int = 256, width: int = 256) -> int | None:

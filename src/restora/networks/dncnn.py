@@ -35,8 +35,11 @@ class PlainStack(Network):
             )
         layers: list[nn.Module] = [conv3x3(inputs, channels), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
-            layers.append(conv3x3(channels, channels, bias=bias))
+            inner = conv3x3(channels, channels, bias=bias)
+            layers.append(inner)
             if batch_norm:
+                if inner.bias is not None:
+                    inner.bias.requires_grad_(False)
                 layers.append(nn.BatchNorm2d(channels, eps=_EPS))
             layers.append(nn.ReLU(inplace=True))
         layers.append(conv3x3(channels, outputs))
@@ -50,7 +53,7 @@ class DnCNN(PlainStack):
 
     The paper's variants: S (one noise level) has depth 17; B (blind, 0 to 55) and 3 (noise, JPEG and x2 to x4
     at once) have 20; the colour ones 3 channels. `bias` is that of the convolutions before a batch norm,
-    which cancels it: KAIR has it, the paper's own count (556K) does not.
+    which cancels it, so it is not trained: KAIR has it, the paper's own count (556K) does not.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg", "super_resolution", "deblur")

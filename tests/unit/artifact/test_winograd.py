@@ -26,7 +26,12 @@ def taken(monkeypatch, network: nn.Module, x: torch.Tensor) -> int:
     """How many of the convolutions of a call were computed by `convolve`."""
     calls = []
     original = winograd.convolve
-    monkeypatch.setattr(winograd, "convolve", lambda *given: calls.append(0) or original(*given))
+
+    def noted(*given, **named):
+        calls.append(0)
+        return original(*given, **named)
+
+    monkeypatch.setattr(winograd, "convolve", noted)
     with torch.no_grad():
         network(x)
     return len(calls)
@@ -38,8 +43,8 @@ def taken(monkeypatch, network: nn.Module, x: torch.Tensor) -> int:
     [
         ((1, 64, 36, 40), 64),
         ((2, 5, 13, 7), 3),
-        ((1, 96, 32, 700), 64),  # two pieces
-        ((1, 64, 33, 1033), 80),  # the last piece narrower
+        ((1, 96, 32, 700), 64),
+        ((3, 64, 33, 103), 80),  # the last strip of three rows
         ((1, 300, 8, 97), 260),
         ((1, 2, 1, 1), 2),
     ],
@@ -73,6 +78,30 @@ def test_a_network_gives_the_same_and_takes_it_for_its_wide_layers_alone(intel, 
     with torch.no_grad():
         torch.testing.assert_close(fast(x), network(x), rtol=0, atol=2e-5)
     assert taken(monkeypatch, copy.deepcopy(fast), x) == 3  # of 5: the first and the last are narrow
+
+
+def test_a_relu_behind_a_convolution_is_done_with_it(intel):
+    network = nn.Sequential(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()).requires_grad_(False)
+    fast = copy.deepcopy(network)
+    winograd.use_winograd(fast)
+    assert fast[1](torch.tensor(-1.0)) == -1  # it has nothing left to do
+    for x in (seeded(2, 64, 40, 136), seeded(1, 64, 20, 20)):  # the second by the direct convolution
+        with torch.no_grad():
+            torch.testing.assert_close(fast(x), network(x), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("shared", ["relu", "convolution"])
+def test_a_module_in_two_places_keeps_to_itself(intel, shared):
+    convolution, relu = nn.Conv2d(64, 64, 3, padding=1), nn.ReLU()
+    more = [relu] if shared == "relu" else [nn.Identity(), convolution]
+    network = nn.Sequential(convolution, relu, *more, nn.Conv2d(64, 64, 3, padding=1), nn.Tanh())
+    network.requires_grad_(False)
+    fast = copy.deepcopy(network)
+    winograd.use_winograd(fast)
+    x = seeded(1, 64, 40, 136)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), network(x), rtol=0, atol=2e-5)
+    assert fast[1](torch.tensor(-1.0)) == 0
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 40, 64), (1, 3, 20, 136)], ids=["narrow", "low"])
