@@ -31,7 +31,7 @@ from restora.types import Batch
 def recipe(**changes: Any) -> dict[str, Any]:
     torch.manual_seed(0)
     options = {
-        "network": DnCNN(in_channels=3, depth=3, channels=8, batch_norm=True, bias=True),
+        "network": DnCNN(in_channels=3, depth=3, channels=8, batch_norm=True, bias=False),
         "loss": nn.MSELoss(),
         "optimizer": partial(torch.optim.SGD, lr=0.1),
         "schedule": Constant(),

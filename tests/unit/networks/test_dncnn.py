@@ -34,6 +34,14 @@ def test_folding_batch_norm_keeps_the_output(bias: bool) -> None:
         torch.testing.assert_close(folded(x), network(x), atol=1e-5, rtol=0)
 
 
+def test_a_bias_that_batch_norm_cancels_is_not_trained() -> None:
+    network = DnCNN(depth=4, channels=8, batch_norm=True, bias=True)
+    still = [name for name, parameter in network.named_parameters() if not parameter.requires_grad]
+    assert still == ["model.2.bias", "model.5.bias"]
+    plain = DnCNN(depth=4, channels=8, batch_norm=False, bias=True)
+    assert all(parameter.requires_grad for parameter in plain.parameters())
+
+
 def test_folding_a_network_without_batch_norm_copies_it() -> None:
     network = DnCNN(depth=4, channels=8, batch_norm=False)
     folded = network.fold_batch_norm()
