@@ -4,8 +4,8 @@
 
 Same weights (spandrel reads ours), same photos, same loss (L1) and optimiser (AdamW, fused), float32, calls
 in turns; the largest difference of the outputs is printed. Widths and patches are the papers', blocks and
-batches smaller where a step would take seconds: the title of each table says so. Each side runs in a process
-of its own, as its users run it: restora's step in channels_last with freed memory kept, as `restora train`
+batches smaller where a step would take seconds: the title of each table says so. Each row is of a process of
+its own, as its users run it: restora's step in channels_last with freed memory kept, as `restora train`
 does, and inference through `Restorer`; spandrel's network in torch's default memory format and under the C
 library's default allocator. A third row shows it with freed memory kept too. Needs spandrel: `make bench`
 installs it.
@@ -111,14 +111,7 @@ def main() -> None:
         case = CASES[name]
         console().print(f"\n[bold]{case.title}")
         try:
-            with ExitStack() as stack:
-                sides = {
-                    side: stack.enter_context(
-                        Side(prepare, name, side, options.device, kept=side != THEIRS, device=options.device)
-                    )
-                    for side in (THEIRS, KEPT, OURS)
-                }
-                rows += measure(name, sides, options)
+            rows += measure(name, options)
         except PeerMissingError as error:
             console().print(str(error))
             rows += not_measured(_targets(name, options), "spandrel is not installed")
@@ -186,13 +179,21 @@ def prepare(name: str, side: str, device: str, part: str, threads: int) -> Prepa
     return call, first.cpu().numpy() if isinstance(first, Tensor) else None
 
 
-def measure(name: str, sides: dict[str, Side], options: Namespace) -> list[Row]:
-    """Prints the tables of one network; the rows that have a target."""
+def measure(name: str, options: Namespace) -> list[Row]:
+    """Prints the tables of one network; the rows that have a target. Each table has processes of its own: in
+    one that has trained before, fresh memory costs an inference less than its users pay."""
     case, rows = CASES[name], []
     for threads in options.threads:
         for part, target in case.parts(options.parts):
-            outputs = {side: process.prepare(part, threads) for side, process in sides.items()}
-            times = in_turns(sides, options.rounds)
+            with ExitStack() as stack:
+                sides = {
+                    side: stack.enter_context(
+                        Side(prepare, name, side, options.device, kept=side != THEIRS, device=options.device)
+                    )
+                    for side in (THEIRS, KEPT, OURS)
+                }
+                outputs = {side: process.prepare(part, threads) for side, process in sides.items()}
+                times = in_turns(sides, options.rounds)
             size = f"{case.batch}x{case.patch}²" if part == "training step" else f"{case.side}²"
             title = f"{part}, {size}, {machine(options.device, threads)}"
             comparison(title, times, reference=THEIRS, against=OURS)

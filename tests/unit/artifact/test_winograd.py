@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 from torch import nn
 
 from restora.artifact import winograd
@@ -78,6 +80,22 @@ def test_a_network_gives_the_same_and_takes_it_for_its_wide_layers_alone(intel, 
     with torch.no_grad():
         torch.testing.assert_close(fast(x), network(x), rtol=0, atol=2e-5)
     assert taken(monkeypatch, copy.deepcopy(fast), x) == 3  # of 5: the first and the last are narrow
+
+
+@pytest.mark.parametrize("name", ["drunet", "ffdnet_color", "imdn", "mwcnn", "rednet", "unet"])
+def test_networks_of_full_size_give_the_same(intel, monkeypatch, repository, name):
+    """However they use their sequences."""
+    torch.manual_seed(0)
+    network = instantiate(OmegaConf.load(repository / "conf" / "network" / f"{name}.yaml")).eval()
+    network.requires_grad_(False).to(memory_format=torch.channels_last)
+    fast = copy.deepcopy(network)
+    winograd.use_winograd(fast)
+    x = seeded(1, network.in_channels, 64, 272)
+    condition = torch.full((1, 1, 64, 272), 0.1) if network.condition_channels else None
+    with torch.no_grad():
+        y = network(x, condition)
+        assert (fast(x, condition) - y).abs().max() < 1e-4 * y.abs().max()
+    assert taken(monkeypatch, lambda x: fast(x, condition), x) > 0
 
 
 def test_a_relu_behind_a_convolution_is_done_with_it(intel):
