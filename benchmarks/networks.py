@@ -4,7 +4,8 @@
 
 Same weights (spandrel reads ours), same photos, same loss (L1) and optimiser (AdamW, fused), float32, calls
 in turns; the largest difference of the outputs is printed. Widths and patches are the papers', blocks and
-batches smaller where a step would take seconds: the title of each table says so. Each row is of a process of
+batches smaller where a step would take many seconds: the title of each table says so. DnCNN has the paper's
+batch of 128 patches of 40x40, and a small one besides. Each row is of a process of
 its own, as its users run it: restora's step in channels_last with freed memory kept, as `restora train`
 does, and inference through `Restorer`; spandrel's network in torch's default memory format and under the C
 library's default allocator. A third row shows it with freed memory kept too. Needs spandrel: `make bench`
@@ -44,21 +45,22 @@ PARTS = {"step": "training step", "inference": "inference"}
 
 @dataclass(frozen=True)
 class Case:
-    """One network: its size, what it is run on, and how many times faster than spandrel step and inference
-    shall be."""
+    """One network: its size, what it is run on (`side` None: no inference), and how many times faster than
+    spandrel step and inference shall be."""
 
     title: str
     network: str
     arguments: dict[str, Any] = field(default_factory=dict)
     patch: int = 64
     batch: int = 4
-    side: int = 512
+    side: int | None = 512
     targets: tuple[float | None, float | None] = (None, None)
 
     def parts(self, chosen: list[str]) -> list[tuple[str, float | None]]:
         """(part, target) of those chosen."""
         named = zip(PARTS.items(), self.targets, strict=True)
-        return [(part, target) for (word, part), target in named if word in chosen]
+        known = PARTS if self.side else {"step"}
+        return [(part, target) for (word, part), target in named if word in chosen and word in known]
 
 
 _NAFNET = {"encoder_blocks": (1, 1, 1, 4), "middle_blocks": 1, "decoder_blocks": (1, 1, 1, 1)}
@@ -83,7 +85,23 @@ CASES = {
         batch=1,
         targets=(1.7, 1.8),
     ),
-    "dncnn": Case("DnCNN, colour, 17 layers", "dncnn:DnCNN", _DNCNN, patch=48, batch=32, targets=(1.4, 2.2)),
+    "dncnn": Case(
+        "DnCNN, colour, 17 layers, the paper's batch",
+        "dncnn:DnCNN",
+        _DNCNN,
+        patch=40,
+        batch=128,
+        targets=(1.4, 2.2),
+    ),
+    "dncnn_small": Case(
+        "DnCNN, colour, 17 layers, a small batch",
+        "dncnn:DnCNN",
+        _DNCNN,
+        patch=48,
+        batch=32,
+        side=None,
+        targets=(1.4, None),
+    ),
     "swinir": Case(
         "SwinIR, lightweight x2, 12 of 24 blocks", "swinir:SwinIR", _SWINIR, batch=2, targets=(1.1, 1.3)
     ),
@@ -142,7 +160,9 @@ def _targets(name: str, options: Namespace) -> list[tuple[str, str]]:
 
 
 def _what(name: str, part: str, threads: int) -> str:
-    return f"{part}, {name}, {threads} thread{'s' if threads > 1 else ''}"
+    case = CASES[name]
+    batch = f" of {case.batch}x{case.patch}²" if part == "training step" else ""
+    return f"{part}{batch}, {name.removesuffix('_small')}, {threads} thread{'s' if threads > 1 else ''}"
 
 
 def networks(case: Case) -> tuple[Network, nn.Module]:
@@ -237,6 +257,7 @@ def _step(case: Case, ours: Network, theirs: nn.Module | None, device: str) -> C
 
 
 def _inference(case: Case, ours: Network, theirs: nn.Module | None, device: str) -> Callable[[], Tensor]:
+    assert case.side is not None
     x = _photos(1, case.side, device)
     if theirs is None:
         restorer = Restorer(network=ours, device=device)

@@ -6,13 +6,15 @@
 A batch of clean crops, --size pixels, becomes one of size / scale. Measured of restora: everything, the
 random parameters included. Of BasicSR: unsharp mask, blur, resize, noise, JPEG, blur, resize, noise, JPEG,
 resize and ringing with the published settings; the blur kernels are given (its loader's workers draw them)
-and, in the second row, drawn too. Every round has its own seed: BasicSR draws one resize per batch, so its
-times differ from round to round. Needs BasicSR (benchmarks/peers.txt).
+and, in another row, drawn too. Every round has its own seed: BasicSR draws one resize per batch, so its
+times differ from round to round. Each row has a process of its own, restora's with freed memory kept, as
+`restora train` does; so has one of BasicSR's. Needs BasicSR (benchmarks/peers.txt).
 """
 
 import argparse
 import random
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -23,11 +25,11 @@ import torch.nn.functional as F
 from degradations import photos_as_in_training
 from omegaconf import OmegaConf
 from peers import PeerMissingError, peer
+from sides import Prepared, Side, in_turns
 from timing import (
     Row,
     comparison,
     console,
-    interleaved,
     machine,
     not_measured,
     parser,
@@ -39,7 +41,9 @@ from torch import Tensor
 from restora.config import build, config_root
 from restora.degradations.keyed import KeyedGenerator, sample_key
 
-OURS, GIVEN, DRAWN = "restora", "BasicSR, kernels given", "BasicSR, kernels drawn"
+OURS = "restora"
+GIVEN, KEPT, DRAWN = (f"BasicSR, kernels {how}" for how in ("given", "given, memory kept", "drawn"))
+WARM_UP = 2
 TARGET = "5 times"
 KINDS = ["iso", "aniso", "generalized_iso", "generalized_aniso", "plateau_iso", "plateau_aniso"]
 CHANCES = [0.45, 0.25, 0.12, 0.03, 0.12, 0.03]
@@ -136,20 +140,22 @@ def _mode() -> str:
 
 def main() -> None:
     options = _options()
-    clean = photos_as_in_training(options)
-    calls: dict[str, Callable[[], object]] = {OURS: _ours(clean, options.scale)}
     title = f"{options.batch}x3x{options.size}x{options.size} to 1/{options.scale}"
     what = f"Real-ESRGAN's degradation, {title}"
-    try:
-        calls |= _theirs(clean, BasicSRRecipe(options.scale, options.device))
-    except PeerMissingError as missing:
-        console().print(f"not measured: {missing}")
-        save_rows(not_measured([(what, TARGET)], str(missing)), options.rows)
-        return
-    times = interleaved(
-        calls, rounds=5 if options.quick else options.rounds, device=options.device, warm_up=2
-    )
-    comparison(f"{title}, {machine(options.device)}", times, reference=GIVEN, against=OURS)
+    with ExitStack() as stack:
+        sides = {}
+        try:
+            for name in (OURS, GIVEN, KEPT, DRAWN):
+                side = Side(prepare, name, options, kept=name in (OURS, KEPT), device=options.device)
+                sides[name] = stack.enter_context(side)
+                sides[name].prepare()
+        except PeerMissingError as missing:
+            console().print(f"not measured: {missing}")
+            save_rows(not_measured([(what, TARGET)], str(missing)), options.rows)
+            return
+        in_turns(sides, WARM_UP)
+        times = in_turns(sides, 5 if options.quick else options.rounds)
+    comparison(f"{title}, {machine(options.device, options.threads)}", times, reference=GIVEN, against=OURS)
     totals = {name: sum(t.wall) for name, t in times.items()}
     console().print(f"  all rounds together: {totals[GIVEN] / totals[OURS]:.2f}")
     faster = ratio(times[GIVEN], times[OURS])
@@ -167,6 +173,16 @@ def _options() -> argparse.Namespace:
     return made.parse_args()
 
 
+def prepare(side: str, options: argparse.Namespace) -> Prepared:
+    """One batch of one side, each call with the next seed. Raises `PeerMissingError`."""
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    clean = photos_as_in_training(options)
+    if side == OURS:
+        return _ours(clean, options.scale), None
+    return _theirs(clean, BasicSRRecipe(options.scale, options.device), drawn=side == DRAWN), None
+
+
 def _ours(clean: Tensor, scale: int) -> Callable[[], Tensor]:
     path = config_root() / "conf" / "degradation" / f"real_esrgan_x{scale}.yaml"
     degradation = build(OmegaConf.load(path))
@@ -177,23 +193,20 @@ def _ours(clean: Tensor, scale: int) -> Callable[[], Tensor]:
     return lambda: degradation(clean, KeyedGenerator(next(keys))).image
 
 
-def _theirs(clean: Tensor, recipe: BasicSRRecipe) -> dict[str, Callable[[], Tensor]]:
-    seeds = {GIVEN: count(), DRAWN: count()}
+def _theirs(clean: Tensor, recipe: BasicSRRecipe, *, drawn: bool) -> Callable[[], Tensor]:
+    steps = count()
     given = [recipe.kernels(clean.shape[0]) for _ in range(8)]
 
-    def call(kind: str) -> Tensor:
-        step = next(seeds[kind])
+    def call() -> Tensor:
+        step = next(steps)
         random.seed(step)
         torch.manual_seed(step)
         np.random.seed(step)  # noqa: NPY002, theirs
-        kernels = given[step % len(given)] if kind == GIVEN else recipe.kernels(clean.shape[0])
+        kernels = recipe.kernels(clean.shape[0]) if drawn else given[step % len(given)]
         random.seed(step)  # the same resizes with given and with drawn kernels
         return recipe.degrade(clean, kernels)
 
-    return {
-        GIVEN: lambda: call(GIVEN),
-        DRAWN: lambda: call(DRAWN),
-    }
+    return call
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from restora.allocator import keep_freed_memory
 
 Prepared = tuple[Callable[[], object], Any]
 """What is timed, and what is sent back once (small, or a numpy array)."""
+_PAUSE = 0.1
 
 
 class Side:
@@ -63,10 +64,13 @@ class Side:
 
 
 def in_turns(sides: dict[str, Side], rounds: int) -> dict[str, Times]:
-    """`rounds` calls of each."""
+    """`rounds` calls of each, the next when the threads of the last have stopped waiting for work: OpenMP's
+    spin some milliseconds on the cores that the next one needs.
+    """
     times = {name: Times() for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
+            time.sleep(_PAUSE)
             side.call(times[name])
     return times
 

@@ -15,6 +15,7 @@ import hashlib
 import math
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,8 @@ _CHUNK = 1 << 17
 """Words drawn at once by a thread of a CPU: 1 MB, so that the passes over them meet its cache and not fresh
 pages.
 """
+_FEW = 1 << 12
+"""Words up to which numpy is faster on a CPU, whose calls cost a fifth of torch's: a batch's parameters."""
 
 
 def _signed(value: int) -> int:
@@ -59,8 +62,20 @@ def _shift_right(bits: Tensor, by: int, out: Tensor | None = None) -> Tensor:
     return torch.bitwise_right_shift(bits, by, out=out).bitwise_and_((1 << (64 - by)) - 1)
 
 
+def _few(state: Tensor) -> bool:
+    return state.device.type == "cpu" and state.numel() <= _FEW
+
+
 def _splitmix(state: Tensor, scratch: Tensor | None = None) -> Tensor:
     """SplitMix64's output function, in place on a tensor this module owns; `scratch` is one like it."""
+    if _few(state):
+        words = state.numpy().view(np.uint64)
+        words ^= words >> 30
+        words *= _MIX_1
+        words ^= words >> 27
+        words *= _MIX_2
+        words ^= words >> 31
+        return state
     state.bitwise_xor_(_shift_right(state, 30, scratch)).mul_(_signed(_MIX_1))
     state.bitwise_xor_(_shift_right(state, 27, scratch)).mul_(_signed(_MIX_2))
     return state.bitwise_xor_(_shift_right(state, 31, scratch))
@@ -104,17 +119,26 @@ class KeyedGenerator:
 
     def bits(self, size: Sequence[int] = ()) -> Tensor:
         """Random int64 (B,*size), all 64 bits uniform."""
+        if not size:
+            return _splitmix(self.next_keys().add_(_signed(_GOLDEN)))
         return _splitmix(_states(self.next_keys(), 0, math.prod(size))).view(self.batch, *size)
 
     def uniform(self, size: Sequence[int] = (), low: float = 0.0, high: float = 1.0) -> Tensor:
         """Uniform float32 (B,*size) in [low, high), on a grid of 2^-24; two per 64-bit word."""
         count = math.prod(size)
         half = (count + 1) // 2
+        scale = (high - low) * 2.0**-24
+        if count <= 2 and _few(self.keys):
+            few = self.bits().numpy().view(np.uint64)[:, None]
+            drawn = np.concatenate((few >> 40, few & 0xFFFFFF), 1)[:, :count].astype(np.float32)
+            drawn *= np.float32(scale)
+            drawn += np.float32(low)
+            return torch.from_numpy(drawn).view(self.batch, *size)
         out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
         for start, stop, words, scratch in self._chunks(half):
             out[:, start:stop] = _shift_right(words, 40, scratch)
             out[:, half + start : half + stop] = words.bitwise_and_(0xFFFFFF)
-        out.mul_((high - low) * 2.0**-24)
+        out.mul_(scale)
         return (out.add_(low) if low else out)[:, :count].reshape(self.batch, *size)
 
     def integers(self, low: int, high: int, size: Sequence[int] = ()) -> Tensor:
@@ -130,26 +154,52 @@ class KeyedGenerator:
         half = (count + 1) // 2
         out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
         for start, stop, words, scratch in self._chunks(half):
-            # the radius from a number in (0, 1], the high word; the angle from the low word
-            radius = _shift_right(words, 32, scratch).to(torch.float32).add_(1.0).mul_(2.0**-32)
-            radius.log_().mul_(-2.0).sqrt_()
-            angle = words.bitwise_and_(0xFFFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
-            torch.mul(radius, angle.cos(), out=out[:, start:stop])
-            torch.mul(radius, angle.sin_(), out=out[:, half + start : half + stop])
+            _box_muller(words, scratch, out[:, start:stop], out[:, half + start : half + stop])
         return out[:, :count].reshape(self.batch, *size)
 
-    def _chunks(self, count: int) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-        """Words number start to stop of a new stream, int64 (B,stop-start), and a scratch tensor like
-        them.
+    def normal_corner(self, size: Sequence[int], field: Sequence[int]) -> Tensor:
+        """The upper left corner, (B,*size), of standard normal noise (B,C,*field), where C is size[0]: its
+        numbers do not depend on how much of it is asked for. A word makes two, one below the other.
+        """
+        channels, height, width = size
+        pairs = (height + 1) // 2
+        lines = torch.arange(channels, device=self.device)[:, None] * ((field[0] + 1) // 2)
+        lines = (lines + torch.arange(pairs, device=self.device)).view(-1, 1)
+        positions = (lines * field[1] + torch.arange(1, width + 1, device=self.device)).view(-1)
+        out = torch.empty(self.batch, len(lines), 2, width, dtype=torch.float32, device=self.device)
+        for start, stop, words, scratch in self._chunks(len(positions), positions, multiple=width):
+            rows = out[:, start // width : stop // width]
+            shape = (self.batch, -1, width)
+            _box_muller(words.view(shape), scratch.view(shape), rows[:, :, 0], rows[:, :, 1])
+        return out.view(self.batch, channels, 2 * pairs, width)[:, :, :height]
+
+    def _chunks(
+        self, count: int, positions: Tensor | None = None, *, multiple: int = 1
+    ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
+        """Words number start to stop of a new stream, or those at `positions`, int64 (B,stop-start), and a
+        scratch tensor like them.
         """
         keys = self.next_keys()
         at_once = _CHUNK * torch.get_num_threads() if self.device.type == "cpu" else count * self.batch
-        width = max(1, at_once // max(1, self.batch))
+        width = max(1, at_once // max(1, self.batch * multiple)) * multiple
         for start in range(0, count, width):
             stop = min(count, start + width)
-            words = _states(keys, start, stop)
+            if positions is None:
+                words = _states(keys, start, stop)
+            else:
+                words = keys[:, None] + positions[start:stop] * _signed(_GOLDEN)
             scratch = torch.empty_like(words)
             yield start, stop, _splitmix(words, scratch), scratch
+
+
+def _box_muller(words: Tensor, scratch: Tensor, first: Tensor, second: Tensor) -> None:
+    """Two normals of each word, into `first` and `second`; overwrites `words` and `scratch`."""
+    # the radius from a number in (0, 1], the high word; the angle from the low word
+    radius = _shift_right(words, 32, scratch).to(torch.float32).add_(1.0).mul_(2.0**-32)
+    radius.log_().mul_(-2.0).sqrt_()
+    angle = words.bitwise_and_(0xFFFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+    torch.mul(radius, angle.cos(), out=first)
+    torch.mul(radius, angle.sin_(), out=second)
 
 
 def _states(keys: Tensor, start: int, stop: int) -> Tensor:

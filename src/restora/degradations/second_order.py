@@ -17,14 +17,16 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.composition import choose
-from restora.degradations.filtering import KernelBlur
+from restora.degradations.filtering import KernelBlur, filter_per_sample
 from restora.degradations.jpeg import jpeg
 from restora.degradations.keyed import KeyedGenerator
 from restora.degradations.parameters import Range, as_range, as_whole_range, per_sample
 from restora.degradations.poisson import poisson_from
-from restora.degradations.selection import where_drawn
+from restora.degradations.selection import rows_of, where_drawn
 from restora.degradations.sharpening import unsharp_mask
 from restora.degradations.varying_resizing import apply_matrices, interpolation_matrices
+
+_BLOCK = 16
 
 
 class Order:
@@ -79,9 +81,6 @@ class Order:
             "key": generator.next_keys(),
         }
 
-    def blurred(self, x: Tensor, params: Params) -> Tensor:
-        return where_drawn(params["blurred"], x, self.blur.apply, params["blur"], x)
-
 
 class SecondOrder(Degradation):
     """Two rounds and a last resize to 1/s with a `ringing` filter, before or after the second JPEG with
@@ -120,47 +119,96 @@ class SecondOrder(Degradation):
         first, second = params["first"], params["second"]
         height, width = clean.shape[-2:]
         small = (height // self.scale, width // self.scale)
-        full = [torch.full_like(first["factor"], n) for n in (height, width)]
-        whole = [torch.full_like(first["factor"], n) for n in small]
+        full, whole = (_sizes(first["factor"], n) for n in ((height, width), small))
+        middle, reduced = _scaled(full, first["factor"]), _scaled(whole, second["factor"])
 
-        x = self.first.blurred(unsharp_mask(clean) if self.sharpen else clean, first)
-        room = [int(n * self.first.resize_range[1]) for n in (height, width)]
-        x, sizes = _resized(x, full, [n * first["factor"] for n in full], room, first["mode"])
-        x = _jpeg(noisy(x, first), first)
-
-        x = self.second.blurred(x, second)
-        room = [int(n * self.second.resize_range[1]) for n in small]
-        x, sizes = _resized(x, sizes, [n * second["factor"] for n in whole], room, second["mode"])
-        x = noisy(x, second)
+        x = unsharp_mask(clean) if self.sharpen else clean
+        x = _blurred(x, first["blurred"], self.first.blur.kernels(first["blur"]))
+        x = self._enlarged_apart(
+            x,
+            {
+                "first": {name: value for name, value in first.items() if name != "blur"},
+                "blurred": second["blurred"],
+                "kernels": self.second.blur.kernels(second["blur"]),
+                "mode": second["mode"],
+                "sizes": {"full": full, "middle": middle, "reduced": reduced},
+            },
+        )
+        x = noisy(x, second, x.shape[-2:])
         jpeg_last = params["jpeg_last"]
         x = where_drawn(~jpeg_last, x, _jpeg, second, x)
-        x, _ = _resized(x, sizes, whole, list(small), params["mode"])
-        x = where_drawn(params["rings"], x, self.ringing.apply, params["ringing"], x).clamp_(0, 1)
+        x = _resized(x, reduced, whole, small, params["mode"])
+        x = _blurred(x, params["rings"], self.ringing.kernels(params["ringing"])).clamp_(0, 1)
         x = where_drawn(jpeg_last, x, _jpeg, second, x)
         return x.mul_(255).round_().div_(255)
+
+    def _enlarged_apart(self, x: Tensor, params: Params) -> Tensor:
+        """`_between_blur_and_noise` with no more canvas than a sample needs: where none becomes larger than
+        the photo, half of it. On a CPU, which knows how many do without waiting; the numbers are the same.
+        """
+        if x.device.type != "cpu":
+            return self._between_blur_and_noise(x, params, self.first.resize_range[1])
+        out: Tensor | None = None
+        enlarged = params["first"]["factor"] > 1
+        for chosen, largest in ((~enlarged, 1.0), (enlarged, self.first.resize_range[1])):
+            rows = chosen.nonzero()[:, 0]
+            if len(rows):
+                part = self._between_blur_and_noise(x[rows], rows_of(params, rows), largest)
+                out = part.new_empty(len(x), *part.shape[1:]) if out is None else out
+                out[rows] = part
+        assert out is not None, "an empty batch"
+        return out
+
+    def _between_blur_and_noise(self, x: Tensor, params: Params, largest: float) -> Tensor:
+        """From the first blur to the second noise, for factors of the first resize up to `largest`."""
+        first, sizes = params["first"], params["sizes"]
+        photo = x.shape[-2:]
+        field = [int(n * self.first.resize_range[1]) for n in photo]
+        room = [min(most, self._room(n, largest)) for n, most in zip(photo, field, strict=True)]
+        x = _resized(x, sizes["full"], sizes["middle"], room, first["mode"])
+        x = _jpeg(noisy(x, first, field), first)
+        x = _blurred(x, params["blurred"], params["kernels"])
+        room = [int(n // self.scale * self.second.resize_range[1]) for n in photo]
+        return _resized(x, sizes["middle"], sizes["reduced"], room, params["mode"])
+
+    def _room(self, n: int, largest: float) -> int:
+        """A canvas for up to `largest` n pixels, with so much repeated edge that the second blur does not
+        reach its end, in whole blocks of a JPEG with halved chroma.
+        """
+        return -(-(int(n * largest) + self.second.blur.radius + 1) // _BLOCK) * _BLOCK
+
+
+def _sizes(like: Tensor, size: tuple[int, int]) -> Tensor:
+    """Height and width of every sample, (B,2)."""
+    return torch.stack([torch.full_like(like, n) for n in size], 1)
+
+
+def _scaled(sizes: Tensor, factor: Tensor) -> Tensor:
+    return (sizes * factor[:, None]).floor_().clamp_(min=1)
+
+
+def _blurred(x: Tensor, drawn: Tensor, kernels: Tensor) -> Tensor:
+    return where_drawn(drawn, x, lambda x, own: filter_per_sample(x, own["kernels"]), {"kernels": kernels}, x)
 
 
 def _jpeg(x: Tensor, params: Params) -> Tensor:
     return jpeg(x, params["quality"])
 
 
-def _resized(
-    x: Tensor, sizes: list[Tensor], targets: list[Tensor], room: list[int], mode: Tensor
-) -> tuple[Tensor, list[Tensor]]:
-    """Samples whose height and width are `sizes`, (B,) each, to `targets` rounded down, on a canvas of
-    `room`.
-    """
-    targets = [target.floor().clamp_(min=1) for target in targets]
+def _resized(x: Tensor, sizes: Tensor, targets: Tensor, room: Sequence[int], mode: Tensor) -> Tensor:
+    """Samples whose heights and widths are `sizes`, (B,2), to `targets`, on a canvas of `room`."""
     height, width = x.shape[-2:]
-    rows = interpolation_matrices(room[0], height, targets[0], sizes[0], mode)
-    square = height == width and room[0] == room[1]
-    columns = rows if square else interpolation_matrices(room[1], width, targets[1], sizes[1], mode)
-    return apply_matrices(x, rows, columns), targets
+    rows = interpolation_matrices(room[0], height, targets[:, 0], sizes[:, 0], mode)
+    if height == width and room[0] == room[1]:
+        return apply_matrices(x, rows, rows)
+    return apply_matrices(x, rows, interpolation_matrices(room[1], width, targets[:, 1], sizes[:, 1], mode))
 
 
-def noisy(x: Tensor, params: Params) -> Tensor:
-    """Gaussian or Poisson noise, coloured or grey, clipped to [0,1]. One normal draw serves both kinds."""
-    normal = KeyedGenerator(params["key"]).normal(x.shape[1:])
+def noisy(x: Tensor, params: Params, field: Sequence[int]) -> Tensor:
+    """Gaussian or Poisson noise, coloured or grey, clipped to [0,1]. One normal draw serves both kinds: the
+    corner that x needs of a `field` of height and width.
+    """
+    normal = KeyedGenerator(params["key"]).normal_corner(x.shape[1:], field)
     gaussian = normal * per_sample(params["sigma"])
     noise = where_drawn(~params["gaussian"], x, _shot_noise, {**params, "normal": normal}, gaussian)
     noise = torch.where(per_sample(params["grey"]), noise[:, :1], noise)

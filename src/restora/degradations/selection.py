@@ -29,12 +29,13 @@ def where_drawn(
     if len(rows) == len(drawn):
         return change(x, params)
     out = otherwise.clone()
-    out[rows] = change(x[rows], _rows_of(params, rows))
+    out[rows] = change(x[rows], rows_of(params, rows))
     return out
 
 
-def _rows_of(params: Params, rows: Tensor) -> Params:
+def rows_of(params: Params, rows: Tensor) -> Params:
+    """The params of samples number `rows` alone."""
     return {
-        name: _rows_of(value, rows) if isinstance(value, Mapping) else value[rows]
+        name: rows_of(value, rows) if isinstance(value, Mapping) else value[rows]
         for name, value in params.items()
     }

@@ -27,15 +27,15 @@ def interpolation_matrices(m: int, n: int, target: Tensor, source: Tensor, mode:
     column = torch.arange(n, device=target.device).view(1, 1, -1)
     # the products are whole numbers below 2^24, so the divisions round to the right side
     start, stop = (row * source / target).floor(), ((row + 1) * source / target).ceil()
-    area = ((column >= start) & (column < stop)) / (stop - start)
-    first = 0.5 - (row + 0.5) * (source / target)  # distance of column 0 from where row i samples
-    taps = _profiles(first + column, mode)
-    taps *= column < source
-    # the at most two taps beyond either border go to the pixel on it
-    taps[..., :1] += _profiles(first - 1, mode) + _profiles(first - 2, mode)
-    right = first + source
-    taps += (_profiles(right, mode) + _profiles(right + 1, mode)) * (column == source - 1)
-    return torch.where(mode == AREA, area, taps)
+    matrices = ((column >= start) & (column < stop)) * ((mode == AREA) / (stop - start))
+
+    place = (row + 0.5) * (source / target) - 0.5  # where row i samples
+    taps = place.floor() + torch.arange(-1, 3, device=target.device)
+    weights = _profiles(taps - place, mode) * (mode != AREA)
+    taps = torch.minimum(taps.clamp_(min=0), source - 1).long()
+    for tap in range(4):  # apart, because two beyond the border meet on it, in an order that a GPU chooses
+        matrices.scatter_add_(-1, taps[..., tap : tap + 1], weights[..., tap : tap + 1])
+    return matrices
 
 
 def _profiles(distance: Tensor, mode: Tensor) -> Tensor:

@@ -41,6 +41,29 @@ def test_a_batch_draws_what_its_parts_draw(draw: str, size: tuple[int, ...]) -> 
     assert torch.equal(together, torch.cat(apart))
 
 
+def test_few_words_and_many_are_the_same() -> None:
+    """On a CPU few are made by numpy and many by torch."""
+    for draw in ("bits", "uniform"):
+        few, many = (getattr(KeyedGenerator(keys(3)), draw)((count,)) for count in (2, 20_000))
+        half = 10_000 if draw == "uniform" else 1
+        assert torch.equal(few, many[:, [0, half]])
+
+
+def test_a_corner_is_that_of_the_field() -> None:
+    field = KeyedGenerator(keys(3)).normal_corner((2, 31, 90), (31, 90))
+    assert field.shape == (3, 2, 31, 90)
+    for height, width in ((1, 1), (7, 90), (30, 41), (31, 89)):
+        corner = KeyedGenerator(keys(3)).normal_corner((2, height, width), (31, 90))
+        assert torch.equal(corner, field[:, :, :height, :width])
+    noise = KeyedGenerator(keys(4)).normal_corner((3, 400, 300), (500, 400)).double()
+    count = noise.numel()
+    assert abs(noise.mean()) < 4 / math.sqrt(count)
+    assert abs(noise.var() - 1) < 4 * math.sqrt(2 / count)
+    below, beside, channel = (noise - noise.roll(1, axis) for axis in (2, 3, 1))
+    for difference in (below, beside, channel):  # of uncorrelated numbers
+        assert abs(difference.var() - 2) < 4 * math.sqrt(12 / count)
+
+
 def test_draws_are_replayed_and_streams_differ() -> None:
     first, second = KeyedGenerator(keys(2)), KeyedGenerator(keys(2))
     a, b = first.uniform((100,)), first.uniform((100,))

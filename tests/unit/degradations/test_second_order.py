@@ -5,6 +5,7 @@ import torch
 from photos import generator, grey_card, photo, photos
 
 from restora.degradations.anisotropic_blur import AnisotropicBlur
+from restora.degradations.base import Params
 from restora.degradations.second_order import Order, SecondOrder, _distinct, _power_of_two, noisy
 from restora.degradations.sinc_blur import SincBlur
 
@@ -70,6 +71,28 @@ def test_nothing_to_do_leaves_the_photo_to_the_codec() -> None:
     assert (quiet(grey, generator(1)).image - grey).abs().max() < 4.5 / 255
 
 
+@pytest.mark.parametrize("size", [(48, 64), (50, 74), (96, 96)])
+@pytest.mark.parametrize("scale", [1, 2])
+def test_less_canvas_changes_nothing(
+    scale: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Samples that are not enlarged are computed apart on a CPU, on as much canvas as they need."""
+    degradation, clean = second_order(scale, resize=[0.4, 0, 0.6]), photos(8, *size)
+    factor = degradation.sample((8, 3, *size), generator(8))["first"]["factor"]
+    assert 0 < (factor > 1).sum() < 8
+    apart = degradation(clean, generator(8)).image
+
+    def on_the_whole_canvas(x: torch.Tensor, params: Params) -> torch.Tensor:
+        return degradation._between_blur_and_noise(x, params, degradation.first.resize_range[1])
+
+    monkeypatch.setattr(degradation, "_enlarged_apart", on_the_whole_canvas)
+    together = degradation(clean, generator(8)).image
+    assert together.isfinite().all()
+    # a last bit of a matrix product may turn a rounding to 8 bits
+    assert (apart != together).float().mean() < 1e-3
+    assert (apart - together).abs().max() < 6 / 255
+
+
 def noise_params(gaussian: bool, grey: bool, strength: float = 1.0) -> dict[str, torch.Tensor]:
     return {
         "key": generator(1).next_keys(),
@@ -84,7 +107,7 @@ def noise_params(gaussian: bool, grey: bool, strength: float = 1.0) -> dict[str,
 @pytest.mark.parametrize("gaussian", [False, True])
 def test_noise_kinds(gaussian: bool, grey: bool) -> None:
     x = grey_card(0.5)
-    noise = noisy(x, noise_params(gaussian, grey)) - x
+    noise = noisy(x, noise_params(gaussian, grey), x.shape[-2:]) - x
     assert torch.equal(noise[:, 0], noise[:, 1]) == grey
     # a flat photo has one value, so its Poisson noise is that of a single photon at white
     expected = 20 / 255 if gaussian else None
@@ -96,7 +119,7 @@ def test_poisson_strength_and_photons() -> None:
     """A photo with all 256 values has 256 photons at white: variance strength^2 x / 256."""
     x = grey_card(0.5)
     x[:, :, 0] = torch.arange(256).view(1, 1, 256) / 255
-    noise = (noisy(x, noise_params(False, False, 2.0)) - x)[:, :, 1:]
+    noise = (noisy(x, noise_params(False, False, 2.0), x.shape[-2:]) - x)[:, :, 1:]
     assert abs(noise.mean()) < 2e-3
     assert noise.var() == pytest.approx(4 * 0.5 / 256, rel=0.03)
 
