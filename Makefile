@@ -46,7 +46,7 @@ $(VENV)/.peers-bench: benchmarks/peers.txt $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --upgrade --target $(VENV)/peers-bench --requirement benchmarks/peers.txt
 	@touch $@
 
-bench: setup ## every figure about speed, beside other people's code, as one table (half an hour; BENCH=--quick: a third)
+bench: setup ## every figure about speed, beside other people's code, as one table (an hour; BENCH=--quick: a third)
 	@$(MAKE) --no-print-directory --keep-going $(VENV)/.peers $(VENV)/.peers-bench || echo "Not all peers could be installed: their rows will say so"
 	$(BIN)/python benchmarks $(BENCH)
 
