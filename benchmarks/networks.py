@@ -5,11 +5,10 @@
 Same weights (spandrel reads ours), same photos, same loss (L1) and optimiser (AdamW, fused), float32, calls
 in turns; the largest difference of the outputs is printed. Widths and patches are the papers', blocks and
 batches smaller where a step would take many seconds: the title of each table says so. DnCNN has the paper's
-batch of 128 patches of 40x40, and a small one besides. Each row is of a process of
-its own, as its users run it: restora's step in channels_last with freed memory kept, as `restora train`
-does, and inference through `Restorer`; spandrel's network in torch's default memory format and under the C
-library's default allocator. A third row shows it with freed memory kept too. Needs spandrel: `make bench`
-installs it.
+batch of 128 patches of 40x40, and a small one besides. Each row has a process of its own, as its users run
+it: restora's step in channels_last with freed memory kept, as `restora train` does, and inference through
+`Restorer`; spandrel's network in torch's default memory format and under the C library's default allocator. A
+third row shows it with freed memory kept too. Needs spandrel: `make bench` installs it.
 """
 
 import importlib
