@@ -28,9 +28,9 @@ from torch.utils.data import default_collate
 from restora.data.crops import CropBatches
 from restora.data.module import to_float
 from restora.data.packing import PhotoFile, pack
-from restora.data.photos import list_photos, read_photo
 from restora.data.schedule import CropSchedule, Stage
 from restora.data.sources import SPLITS, SamplePhotos
+from restora.photos.reading import list_photos, read_photo
 
 HEIGHT, WIDTH, PHOTOS = 1356, 2040, 8
 SUB_IMAGE, SUB_STEP = 480, 240

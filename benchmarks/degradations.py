@@ -18,10 +18,10 @@ from timing import Row, Times, interleaved, machine, milliseconds, parser, print
 
 from restora.allocator import keep_freed_memory
 from restora.config import build, config_root
-from restora.data.photos import read_photo
 from restora.data.sources import SamplePhotos
 from restora.degradations.base import Degradation
-from restora.degradations.keyed import KeyedGenerator, sample_key
+from restora.keyed import KeyedGenerator, sample_key
+from restora.photos.reading import read_photo
 
 
 def main() -> None:
@@ -75,7 +75,7 @@ def _degradations(only: str) -> dict[str, Degradation]:
     unknown = [name for name in wanted if name not in files]
     if unknown:
         raise SystemExit(f"no degradation {', '.join(unknown)}; there are {', '.join(files)}")
-    return {name: build(OmegaConf.load(files[name])) for name in wanted}
+    return {name: build(OmegaConf.load(files[name]), "degradation") for name in wanted}
 
 
 def _call(degradation: Degradation, clean: torch.Tensor, keys: torch.Tensor) -> Callable[[], object]:

@@ -39,7 +39,7 @@ from timing import (
 from torch import Tensor
 
 from restora.config import build, config_root
-from restora.degradations.keyed import KeyedGenerator, sample_key
+from restora.keyed import KeyedGenerator, sample_key
 
 OURS = "restora"
 GIVEN, KEPT, DRAWN = (f"BasicSR, kernels {how}" for how in ("given", "given, memory kept", "drawn"))
@@ -185,7 +185,7 @@ def prepare(side: str, options: argparse.Namespace) -> Prepared:
 
 def _ours(clean: Tensor, scale: int) -> Callable[[], Tensor]:
     path = config_root() / "conf" / "degradation" / f"real_esrgan_x{scale}.yaml"
-    degradation = build(OmegaConf.load(path))
+    degradation = build(OmegaConf.load(path), "degradation")
     keys: Iterator[Tensor] = (
         torch.tensor([sample_key(0, step, index) for index in range(clean.shape[0])]).to(clean.device)
         for step in count()

@@ -96,7 +96,7 @@ def _options() -> argparse.Namespace:
 def prepare(name: str, height: int, width: int, tile: int, result: Path) -> Prepared:
     """Restoring one photo. The result is saved; the bytes of the photo and of it are sent back."""
     torch.manual_seed(0)
-    network: Network = build(compose("train", [f"network={name}"]).network)
+    network: Network = build(compose("train", [f"network={name}"]).network, "network")
     restorer = Restorer(network=network, device="cpu", tile=tile)
     photo = torch.rand(1, network.in_channels, height, width)
     restored = restorer(photo)

@@ -191,7 +191,7 @@ def inference(network: nn.Module, x: Tensor, *, amp: bool = False) -> Callable[[
 def near_the_limit(name: str, options: Namespace) -> Row:
     """The step of a network of conf/network over the time that its layers need at the least."""
     batch, side = (1, 32) if options.tiny else (32, 128)
-    network: Network = build(compose("train", [f"network={name}"]).network)
+    network: Network = build(compose("train", [f"network={name}"]).network, "network")
     x = torch.empty(batch, network.in_channels, side, side)
     layers = list(costs(network, x))
     network = fast(network, options)
@@ -239,7 +239,7 @@ def peaks(options: Namespace) -> tuple[float, float]:
 def nafnet_step(options: Namespace) -> Row:
     """The paper's NAFNet of width 32, which fits a 32x256x256 batch into one GPU."""
     batch, side = (1, 32) if options.tiny else (32, 256)
-    network = fast(build(compose("train", ["network=nafnet"]).network), options)
+    network = fast(build(compose("train", ["network=nafnet"]).network, "network"), options)
     step = training_step(network, _photos(batch, side, options), _photos(batch, side, options), amp=True)
     taken = _timed({"restora": step}, options)["restora"]
     shown = f"{milliseconds(taken.median())} ms ({taken.spread()})"

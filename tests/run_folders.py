@@ -58,11 +58,11 @@ def write_checkpoint(path: Path, network: nn.Module, /, **entries: Any) -> Path:
     state |= {f"network.{name}": value.clone() + 0.01 for name, value in network.state_dict().items()}
     ours = {
         "format": 1,
-        "network": {"class": "restora.networks.dncnn.DnCNN", "arguments": ARGUMENTS},
+        "network": {"name": "dncnn", "arguments": ARGUMENTS},
         "family": "residual_cnn",
         "task": "denoise",
         "name": "dncnn",
-        "degradation": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 25},
+        "degradation": {"_target_": "gaussian_noise", "sigma": 25},
         "evaluation": {"local_converter": None},
         "step": 10,
         "metrics": {"val/psnr": 27.1},
@@ -103,8 +103,11 @@ def record(name: str = "dncnn", psnr: float = 28.0, **entries: Any) -> dict[str,
         "machine": {"cpu": "a CPU", "cores": 2, "gpu": None},
         "config": {
             "seed": 1,
-            "data": {"source": {"_target_": "restora.data.sources.SamplePhotos"}, "channels": "rgb"},
-            "degradation": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 25},
+            "data": {"source": {"_target_": "sample_photos"}, "channels": "rgb"},
+            "degradation": {
+                "_target_": "gaussian_noise",
+                "sigma": 25,
+            },
             "network": {"depth": 4, "channels": 8},
             "trainer": {"max_steps": 100},
         },

@@ -16,11 +16,12 @@ from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
-from hydra.errors import HydraException, InstantiationException
+from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from restora import registry
 
 
 class ConfigError(ValueError):
@@ -104,16 +105,16 @@ def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def build(node: Any, **extra: Any) -> Any:
-    """Hydra's instantiate, lists and dicts plain, with the constructor's own message where it refuses its
-    arguments."""
+def build(node: Any, kind: str, *, where: str = "", **extra: Any) -> Any:
+    """What a node of the user's configuration stands for (`registry.build`), lists and mappings plain.
+
+    Raises `ConfigError` with the constructor's own message where it refuses its arguments.
+    """
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     try:
-        return instantiate(node, _convert_="all", **extra)
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, ValueError | TypeError):
-            raise ConfigError(str(cause)) from error
-        raise
+        return registry.build(plain, kind, where=where, foreign=True, **extra)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def missing_keys(config: DictConfig, prefix: str = "") -> list[str]:

@@ -14,8 +14,8 @@ from skimage import data
 from restora.config import compose
 from restora.data.div2k import _photo_archive
 from restora.evaluation.benchmarks.base import Benchmark, Intake
-from restora.evaluation.building import build
 from restora.evaluation.testsets import TestSet, archive_name
+from restora.registry import build
 
 CONF = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
 BENCHMARKS = sorted(path.stem for path in CONF.glob("*.yaml"))

@@ -4,19 +4,19 @@ import inspect
 from pathlib import Path
 
 import pytest
-from hydra.utils import instantiate
 
+from restora.config import build as build_node
 from restora.config import compose, config_root
-from restora.data.errors import DataError
 from restora.data.module import PhotoData
 from restora.degradations.identity import Identity
+from restora.photos.errors import DataError
 
 NAMES = sorted(path.stem for path in (config_root() / "conf" / "data").glob("*.yaml"))
 
 
 def build(name: str, tmp_path: Path, *overrides: str) -> PhotoData:
     config = compose("prepare", [f"data={name}", f"data_dir={tmp_path}", "seed=7", *overrides])
-    data = instantiate(config.data, degradation=Identity(), _convert_="all")
+    data = build_node(config.data, "data", degradation=Identity())
     assert isinstance(data, PhotoData)
     return data
 

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 
 from restora.config import build, config_root
 from restora.degradations.base import Degradation
-from restora.degradations.keyed import KeyedGenerator, sample_key
+from restora.keyed import KeyedGenerator, sample_key
 
 FILES = sorted((config_root() / "conf" / "degradation").glob("*.yaml"))
 SCHEDULES = sorted((config_root() / "conf" / "schedule").glob("*.yaml"))
@@ -30,7 +30,7 @@ def generator(first: int, count: int) -> KeyedGenerator:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_degradation_keeps_its_contract(path: Path, photos: torch.Tensor) -> None:
-    degradation: Degradation = build(OmegaConf.load(path))
+    degradation: Degradation = build(OmegaConf.load(path), "degradation")
     before = photos.clone()
     image, condition = degradation(photos, generator(0, 8))
     side = SIZE // degradation.scale
@@ -75,7 +75,7 @@ def test_photos_stay_within_black_and_white_unless_it_is_said(path: Path) -> Non
     extremes = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     extremes[0] = extremes[0].round()
     extremes[1:3] = extremes[1:3, :, ::8, ::8].round().repeat_interleave(8, 2).repeat_interleave(8, 3)
-    degradation: Degradation = build(OmegaConf.load(path))
+    degradation: Degradation = build(OmegaConf.load(path), "degradation")
     image = degradation(extremes, generator(0, 4)).image
     outside = bool(image.min() < -1e-5 or image.max() > 1 + 1e-5)
     assert outside == (path.stem in UNCLIPPED)
@@ -86,7 +86,7 @@ def test_photos_stay_within_black_and_white_unless_it_is_said(path: Path) -> Non
 
 @pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
 def test_schedule_stays_between_nothing_and_the_base_rate(path: Path) -> None:
-    schedule = build(OmegaConf.load(path))
+    schedule = build(OmegaConf.load(path), "schedule")
     factors = [schedule(step / 50) for step in range(51)]
     assert all(0 <= factor <= 1 for factor in factors)
     assert factors == sorted(factors, reverse=True)

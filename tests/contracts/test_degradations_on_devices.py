@@ -20,12 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from restora.config import build, config_root
-from restora.degradations import error_diffusion
 from restora.degradations.base import Degradation
-from restora.degradations.composition import Maybe, OneOf
-from restora.degradations.gaussian_noise import GaussianNoise
+from restora.degradations.compose.composition import Maybe, OneOf
+from restora.degradations.compression import error_diffusion
 from restora.degradations.identity import Identity
-from restora.degradations.keyed import KeyedGenerator, sample_key
+from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.keyed import KeyedGenerator, sample_key
 
 FILES = sorted((config_root() / "conf" / "degradation").glob("*.yaml"))
 SIZE = 36
@@ -103,7 +103,7 @@ def calls_of(degradation: Degradation, batch: int) -> Counter[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_host_never_waits_and_no_photo_is_treated_alone(path: Path) -> None:
-    degradation: Degradation = build(OmegaConf.load(path))
+    degradation: Degradation = build(OmegaConf.load(path), "degradation")
     assert calls_of(degradation, 2) == calls_of(degradation, 6)
 
 
@@ -111,7 +111,7 @@ def test_the_host_never_waits_and_no_photo_is_treated_alone(path: Path) -> None:
 def test_no_device_needs_float64(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Apple's MPS has none."""
     monkeypatch.setattr(error_diffusion, "widest", lambda device: torch.float32)
-    degradation: Degradation = build(OmegaConf.load(path))
+    degradation: Degradation = build(OmegaConf.load(path), "degradation")
     assert torch.float64 not in watched_calls(degradation, 2).dtypes
 
 
@@ -184,7 +184,7 @@ def test_a_device_gives_what_the_cpu_gives(path: Path, device: str) -> None:
     """Up to the last bits of transcendental functions, which a rounding may turn into a step of a few
     pixels.
     """
-    degradation: Degradation = build(OmegaConf.load(path))
+    degradation: Degradation = build(OmegaConf.load(path), "degradation")
     keys = torch.tensor([sample_key(7, i) for i in range(4)])
     clean = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     expected, condition = degradation(clean, KeyedGenerator(keys))

@@ -25,13 +25,12 @@ PRESETS = [
 def test_full_size_parts_fit_together(experiment: str) -> None:
     """Built on the meta device, so that 60 million parameters cost nothing; the data set need not be
     there."""
-    from hydra.utils import instantiate
-
+    from restora.config import build as build_node
     from restora.training.build import build_on_meta, check_together
 
     config = compose("train", [f"experiments={experiment}"])
     network = build_on_meta(config.network)
-    data = instantiate(config.data, degradation=instantiate(config.degradation), _convert_="all")
+    data = build_node(config.data, "data", degradation=build_node(config.degradation, "degradation"))
     check_together(config, network, data)
     assert set(missing_keys(config)) <= {"run_dir"}
 

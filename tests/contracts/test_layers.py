@@ -7,43 +7,35 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 
+GROUND = {"types", "registry", "files", "allocator", "keyed", "image"}
+"""What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
-    "types": set(),
-    "allocator": set(),
-    "files": set(),
-    "config": set(),
+    **{name: set() for name in ("types", "registry", "files", "allocator", "keyed", "image")},
+    "config": {"registry"},
     "cli": set(),
-    "degradations": {"types"},
-    "networks": {"types"},
-    "losses": {"types"},
-    "metrics": {"types"},
-    "data": {"types", "degradations"},
-    "families": {"types", "networks", "losses", "metrics"},
-    "evaluation": {"types", "files", "networks", "degradations", "metrics", "data", "artifact"},
-    "artifact": {"types", "allocator", "networks", "degradations"},
-    "training": {
-        "types",
-        "allocator",
-        "files",
+    "photos": set(),
+    "degradations": GROUND,
+    "networks": GROUND,
+    "losses": GROUND,
+    "metrics": GROUND,
+    "data": GROUND | {"photos", "degradations"},
+    "families": GROUND | {"networks", "losses", "metrics"},
+    "artifact": GROUND | {"photos", "networks", "degradations"},
+    "evaluation": GROUND | {"photos", "networks", "degradations", "metrics", "data", "artifact"},
+    "training": GROUND | {"config", "data", "photos", "degradations", "families", "networks", "evaluation"},
+    "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
+    "apps": GROUND
+    | {
         "config",
         "data",
-        "degradations",
-        "families",
-        "networks",
-        "evaluation",
-    },
-    "apps": {
-        "types",
-        "allocator",
-        "files",
-        "config",
-        "data",
+        "photos",
         "degradations",
         "networks",
         "evaluation",
         "artifact",
         "metrics",
         "training",
+        "reporting",
     },
 }
 HEAVY = {

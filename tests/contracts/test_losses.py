@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from restora.config import build as build_node
 from restora.losses.adversarial import AdversarialLoss
 from restora.losses.backbones import ARCHITECTURES
 
@@ -21,7 +21,7 @@ def files(group: str) -> list[Path]:
 
 @pytest.mark.parametrize("path", files("loss"), ids=lambda path: path.stem)
 def test_pixel_losses(path: Path) -> None:
-    loss = instantiate(OmegaConf.load(path))
+    loss = build_node(OmegaConf.load(path), "loss")
     clean = torch.rand(2, 3, 16, 16)
     restored = (clean + 0.1 * torch.randn_like(clean)).requires_grad_()
     value = loss(restored, clean)
@@ -33,7 +33,7 @@ def test_pixel_losses(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files("adversarial"), ids=lambda path: path.stem)
 def test_adversarial_losses(path: Path) -> None:
-    loss = instantiate(OmegaConf.load(path))
+    loss = build_node(OmegaConf.load(path), "adversarial")
     assert isinstance(loss, AdversarialLoss)
     real, fake = torch.randn(4, 1), torch.rand(4, 1, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss.generator(real, fake), fake)
@@ -56,5 +56,5 @@ def test_perceptual_losses(path: Path, tmp_path: Path) -> None:
             state[f"features.{step.index}.bias"] = torch.zeros(width)
             channels = width
     torch.save(state, tmp_path / "weights.pth")
-    loss = instantiate(config, weights=str(tmp_path / "weights.pth"))
+    loss = build_node(config, "loss", weights=str(tmp_path / "weights.pth"))
     assert loss(*torch.rand(2, 1, 3, 32, 32)) == 0

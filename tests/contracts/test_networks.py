@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from restora import registry
 from restora.artifact.onnx_model import OnnxModel, write_onnx
+from restora.config import build as build_node
 from restora.families.checkpointing import checkpoint_blocks
 from restora.networks.base import Network
 from restora.networks.cost import count_parameters
@@ -39,7 +40,7 @@ def node(name: str) -> dict[str, Any]:
 
 def build(name: str, seed: int = 0) -> Network:
     torch.manual_seed(seed)
-    return instantiate(node(name), _convert_="all")
+    return build_node(node(name), "network")
 
 
 @cache
@@ -77,7 +78,7 @@ def small(request: pytest.FixtureRequest) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_the_configuration_spells_out_a_plain_constructor(name: str) -> None:
     values = node(name)
-    cls = get_class(values.pop("_target_"))
+    cls = registry.find("network", values.pop("_target_"))
     parameters = inspect.signature(cls).parameters
     assert issubclass(cls, Network)
     assert cls.family in FAMILIES
@@ -91,7 +92,7 @@ def test_the_configuration_spells_out_a_plain_constructor(name: str) -> None:
 def test_a_full_size_network_has_a_small_twin_and_builds_without_memory(name: str) -> None:
     assert node(name)["_target_"] in {node(other)["_target_"] for other in SMALL}
     with torch.device("meta"):
-        network = instantiate(node(name), _convert_="all")
+        network = build_node(node(name), "network")
     assert count_parameters(network) > 1000
 
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from restora.cli import main
 from restora.config import options
-from restora.data.photos import read_photo
 from restora.data.store import PhotoStore
+from restora.photos.reading import read_photo
 
 TRAIN, VALID = range(1, 4), range(801, 806)
 SIDE = 64

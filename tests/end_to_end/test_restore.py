@@ -161,8 +161,8 @@ def test_noise_level_comes_from_the_user_or_the_training(level, photos, tmp_path
     checkpoint = write_checkpoint(
         tmp_path / "fdncnn.ckpt",
         network,
-        network={"class": "restora.networks.dncnn.FDnCNN", "arguments": ARGUMENTS},
-        degradation={"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": level},
+        network={"name": "fdncnn", "arguments": ARGUMENTS},
+        degradation={"_target_": "gaussian_noise", "sigma": level},
     )
     model = tmp_path / "fdncnn"
     assert export([str(checkpoint), str(model), "--no-onnx"]) == 0
@@ -185,11 +185,15 @@ def test_noise_level_comes_from_the_user_or_the_training(level, photos, tmp_path
 def filler(tmp_path):
     """A model that is told a mask, from its checkpoint's degradation alone."""
     torch.manual_seed(0)
-    degradation = {"_target_": "restora.degradations.brush_strokes.BrushStrokes", "strokes": 4, "fill": 0.25}
+    degradation = {
+        "_target_": "brush_strokes",
+        "strokes": 4,
+        "fill": 0.25,
+    }
     checkpoint = write_checkpoint(
         tmp_path / "filler.ckpt",
         FDnCNN(**ARGUMENTS),
-        network={"class": "restora.networks.dncnn.FDnCNN", "arguments": ARGUMENTS},
+        network={"name": "fdncnn", "arguments": ARGUMENTS},
         task="inpaint",
         degradation=degradation,
     )

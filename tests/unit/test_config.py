@@ -34,4 +34,4 @@ def test_debug_turns_any_experiment_into_a_few_cpu_steps() -> None:
     assert config.trainer.accelerator == "cpu"
     assert config.trainer.max_steps == 3
     assert config.data.stages is None
-    assert config.data.source._target_.endswith("SamplePhotos")
+    assert config.data.source._target_ == "sample_photos"

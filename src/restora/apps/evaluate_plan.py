@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from restora.artifact.restorer import Precision, pick_device
+from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
-from restora.evaluation.building import build
 from restora.evaluation.classical import METHODS
 from restora.evaluation.loading import (
     Loaded,

@@ -9,7 +9,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from restora.apps.evaluate_plan import Entry, Plan
-from restora.data.photos import list_photos
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.leakage import find_leaks, fingerprints_of_files
 from restora.evaluation.methods import Method, NetworkMethod
@@ -19,6 +18,7 @@ from restora.evaluation.severity import at_severity, curve, write_plot, write_ta
 from restora.evaluation.statistics import paired_difference
 from restora.evaluation.tables import leaderboard_lines, notes, results_table, severity_table
 from restora.files import write_whole
+from restora.photos.reading import list_photos
 
 
 def run(plan: Plan, console: Console) -> None:

@@ -60,10 +60,11 @@ def configurations() -> dict[str, Path]:
 
 def build(path: Path) -> "Network":
     """The network of one configuration file."""
-    from hydra.utils import instantiate
     from omegaconf import OmegaConf
 
-    network: Network = instantiate(OmegaConf.load(path), _convert_="all")
+    from restora.config import build as build_node
+
+    network: Network = build_node(OmegaConf.load(path), "network")
     return network
 
 
@@ -168,12 +169,13 @@ def _suited(found: dict[str, Path], family: str | None, task: str | None) -> dic
     """Those of the family and for the task, where one is asked for."""
     if family is None and task is None:
         return found
-    from hydra.utils import get_class
     from omegaconf import OmegaConf
+
+    from restora import registry
 
     suited = {}
     for name, path in found.items():
-        cls: type[Network] = get_class(str(OmegaConf.select(OmegaConf.load(path), "_target_")))
+        cls: type[Network] = registry.find("network", str(OmegaConf.select(OmegaConf.load(path), "_target_")))
         if family in (None, cls.family) and (task is None or task in cls.tasks):
             suited[name] = path
     return suited

@@ -71,7 +71,7 @@ def _prepare_testsets(config: "DictConfig", overrides: list[str]) -> None:
 
     names = _known_testsets([str(name) for name in config.testsets])
     nodes = compose("prepare", [*overrides, *(f"+{_TESTSETS}@nodes.{name}={name}" for name in names)]).nodes
-    testsets = [build(nodes[name]) for name in names]
+    testsets = [build(nodes[name], "testset") for name in names]
     if "all" in config.testsets:
         for testset in testsets:
             if testset.archive is None:
@@ -100,7 +100,7 @@ def _made(node: "DictConfig") -> "PhotoData":
     from restora.config import build
     from restora.degradations.identity import Identity
 
-    data: PhotoData = build(node, degradation=Identity())
+    data: PhotoData = build(node, "data", degradation=Identity())
     return data
 
 

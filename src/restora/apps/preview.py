@@ -115,7 +115,7 @@ def _columns(config: "DictConfig") -> list[Column]:
     from restora.config import build
 
     if config.vary is None:
-        degradation = build(config.degradation)
+        degradation = build(config.degradation, "degradation")
         seeds = range(config.seed, config.seed + config.draws)
         return [Column(f"seed {seed}", degradation, seed) for seed in seeds]
     if not isinstance(config.over, ListConfig) or not config.over:
@@ -127,7 +127,11 @@ def _columns(config: "DictConfig") -> list[Column]:
     for value in config.over:
         node = config.degradation.copy()
         OmegaConf.update(node, config.vary, value)
-        columns.append(Column(f"{config.vary.rpartition('.')[2]} {_plain(value)}", build(node), config.seed))
+        columns.append(
+            Column(
+                f"{config.vary.rpartition('.')[2]} {_plain(value)}", build(node, "degradation"), config.seed
+            )
+        )
     return columns
 
 
@@ -136,7 +140,7 @@ def _row(path: Path, columns: list[Column], config: "DictConfig") -> "tuple[Row,
     import torch
 
     from restora.apps.contact_sheet import Cell, Row
-    from restora.degradations.keyed import KeyedGenerator, image_key, sample_key
+    from restora.keyed import KeyedGenerator, image_key, sample_key
 
     clean = _clean(path, config)
     cells = [Cell(_pixels(clean), f"{clean.shape[-1]} x {clean.shape[-2]} pixels")]
@@ -166,8 +170,8 @@ def _clean(path: Path, config: "DictConfig") -> "torch.Tensor":
     """
     import torch
 
-    from restora.data.photos import read_photo
-    from restora.degradations.resizing import resize
+    from restora.image import resize
+    from restora.photos.reading import read_photo
 
     pixels = torch.from_numpy(read_photo(path).copy()).permute(2, 0, 1)[None].float() / 255
     height, width = pixels.shape[-2:]

@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restora.apps.report_baselines import Baseline, compute, stored
-from restora.apps.report_leaderboard import leaderboard, legend, terminal_table, verdict
-from restora.apps.report_runs import Group, group_runs, read_runs
 from restora.files import write_whole
+from restora.reporting.baselines import Baseline, compute, stored
+from restora.reporting.leaderboard import leaderboard, legend, terminal_table, verdict
+from restora.reporting.runs import Group, group_runs, read_runs
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
     """0 when the page was written; ValueError where there are no runs to report on."""
     from rich.console import Console
 
-    from restora.apps.report_page import page
+    from restora.reporting.page import page
 
     options = parser().parse_args(argv)
     root = Path(options.outputs)

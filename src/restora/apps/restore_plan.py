@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from restora.apps.photo_files import FORMATS, OTHER_PHOTO_SUFFIXES
+from restora.photos.files import FORMATS, OTHER_PHOTO_SUFFIXES
 
 
 @dataclass(frozen=True)

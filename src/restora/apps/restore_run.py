@@ -13,12 +13,12 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from restora.apps.photo_encoding import encode
-from restora.apps.photo_files import FORMATS, Photo, read_photo
-from restora.apps.photo_pixels import restore_photo
 from restora.apps.restore_plan import Failure, Job
+from restora.artifact.photo_pixels import restore_photo
 from restora.artifact.restorer import Restorer
 from restora.files import write_whole
+from restora.photos.encoding import encode
+from restora.photos.files import FORMATS, Photo, read_photo
 
 T = TypeVar("T")
 

@@ -96,6 +96,7 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 
 def job(config: DictConfig) -> float:
     """One job of Hydra's, also in the process of a launcher."""
+    from restora.registry import stored
     from restora.training.record import RunInfo
     from restora.training.run import train
 
@@ -115,7 +116,7 @@ def job(config: DictConfig) -> float:
     choices = hydra_config.runtime.choices
     info = RunInfo(
         folder=folder,
-        config={str(key): value for key, value in plain.items()},
+        config=stored(plain),
         experiment=choices["experiments"],
         network_name=choices["network"],
         sweep=sweep,

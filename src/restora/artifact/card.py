@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription
+from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription, network_class, network_node
 
 TASKS = {
     "denoise": "removes noise",
@@ -33,7 +33,7 @@ def write_card(folder: Path, description: ModelDescription) -> None:
 
 
 def _head(model: ModelDescription) -> str:
-    architecture = model.network["class"].rpartition(".")[2]
+    architecture = network_class(network_node(model.network)[0]).__name__
     enlarges = f", {model.scale} times as wide and high" if model.scale > 1 else ""
     takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (model.in_channels, model.out_channels))
     told = {

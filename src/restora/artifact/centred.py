@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import without_autocast
+from restora.networks.layers.blocks import without_autocast
 
 _SAMPLE = 96  # pixels each way of the grey noise whose features are the usual values
 _TRIES = 49

@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restora.artifact.model_folder import build_network
+from restora.artifact.model_folder import build_network, network_node
 from restora.networks.base import Network
 from restora.networks.weights import load_state
 
-FORMAT = 1
+READABLE = (1, 2)
 
 
 @dataclass(frozen=True)
@@ -119,9 +119,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(
             f"{path} was not written by `restora train`: it has no 'restora' entry that names the network"
         )
-    if ours.get("format") != FORMAT:
+    if ours.get("format") not in READABLE:
         raise ValueError(
-            f"{path} has format {ours.get('format')!r}, this version of restora reads format {FORMAT}"
+            f"{path} has format {ours.get('format')!r}, this version of restora reads {READABLE}"
         )
     return checkpoint
 
@@ -141,7 +141,6 @@ def checkpoint_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 def checkpoint_network(checkpoint: dict[str, Any], where: str) -> Network:
     """The network of a checkpoint with its weights, in evaluation mode on the CPU."""
-    node = checkpoint["restora"]["network"]
-    network = build_network(node["class"], node["arguments"])
+    network = build_network(*network_node(checkpoint["restora"]["network"]))
     load_state(network, checkpoint_weights(checkpoint), where)
     return network.eval()

@@ -19,10 +19,17 @@ import torch
 from restora.artifact import onnx_model, parity
 from restora.artifact.card import write_card
 from restora.artifact.checkpoint import Source, checkpoint_network, read_checkpoint
-from restora.artifact.model_folder import DESCRIPTION, ONNX, ModelDescription, save_weights, write_description
+from restora.artifact.model_folder import (
+    DESCRIPTION,
+    ONNX,
+    ModelDescription,
+    network_node,
+    save_weights,
+    write_description,
+)
 from restora.artifact.restorer import Restorer, prepare_network
 from restora.networks.base import Network
-from restora.networks.local_converter import convert
+from restora.networks.layers.local_converter import convert
 
 Say = Callable[[str], None]
 
@@ -42,7 +49,7 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
         name=str(ours.get("name") or source.record.get("name") or source.checkpoint.stem),
         task=str(ours["task"]),
         family=str(ours["family"]),
-        network={"class": ours["network"]["class"], "arguments": dict(ours["network"]["arguments"])},
+        network=dict(zip(("name", "arguments"), network_node(ours["network"]), strict=True)),
         scale=network.scale,
         in_channels=network.in_channels,
         out_channels=network.out_channels,

@@ -6,7 +6,6 @@ checkpoints; `model.json` says which class they belong to and what the model was
 from plain JSON values: opening a stranger's folder runs none of the stranger's code.
 """
 
-import importlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -16,22 +15,22 @@ from typing import Any, Literal
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
+from restora import registry
 from restora.networks.base import Network
 from restora.networks.weights import load_state
 
-FORMAT = 1
+FORMAT = 2
+READABLE = (1, 2)
 WEIGHTS, DESCRIPTION, ONNX, CARD = "weights.safetensors", "model.json", "model.onnx", "README.md"
-NETWORKS_PACKAGE = "restora.networks."
-DEGRADATIONS_PACKAGE = "restora.degradations."
 
 
 @dataclass(frozen=True)
 class ModelDescription:
     """The content of model.json; plain JSON values only.
 
-    `network` is {"class": dotted name, "arguments": {…}}; `evaluation` {"local_converter": [height, width] or
-    null}; `degradation` the configuration that the model was trained against and `data` that of its photos;
-    `parity` the measured differences of the export.
+    `network` is {"name": registered name, "arguments": {…}}; `evaluation` {"local_converter": [height,
+    width] or null}; `degradation` the configuration that the model was trained against and `data` that of
+    its photos; `parity` the measured differences of the export.
     """
 
     name: str
@@ -61,7 +60,11 @@ class ModelDescription:
     def sigma(self) -> float | None:
         """The one noise level, on the 8-bit scale, that the model was trained at; None for a range or no
         noise."""
-        noises = [node for node in nodes(self.degradation) if _class_of(node).endswith(".GaussianNoise")]
+        noises = [
+            node
+            for node in nodes(self.degradation)
+            if registry.part_of(node, "degradation") is registry.find("degradation", "gaussian_noise")
+        ]
         levels = [node.get("sigma") for node in noises]
         level = levels[0] if len(levels) == 1 else None
         return float(level) if isinstance(level, int | float) else None
@@ -102,14 +105,7 @@ def _class_of(node: Mapping[str, Any]) -> str:
 
 def _undamaged(class_name: str) -> tuple[float, ...]:
     """What the condition of a degradation of this package reads at undamaged pixels; () where it has none."""
-    module, _, name = class_name.rpartition(".")
-    if not module.startswith(DEGRADATIONS_PACKAGE):
-        return ()
-    try:
-        found = getattr(importlib.import_module(module), name, None)
-    except ImportError:
-        return ()
-    marks = getattr(found, "undamaged", ())
+    marks = getattr(registry.part_of({"_target_": class_name}, "degradation"), "undamaged", ())
     return marks if isinstance(marks, tuple) else ()
 
 
@@ -128,9 +124,9 @@ def read_description(folder: Path) -> ModelDescription:
         raise ValueError(
             f"{path} must hold a JSON object, it holds a {type(values).__name__}: export the model again"
         )
-    if values.get("format") != FORMAT:
+    if values.get("format") not in READABLE:
         raise ValueError(
-            f"{path} has format {values.get('format')!r}, this version of restora reads format {FORMAT}: "
+            f"{path} has format {values.get('format')!r}, this version of restora reads {READABLE}: "
             "use the version of restora that wrote it, or export the model again"
         )
     known = {item.name: item for item in fields(ModelDescription)}
@@ -146,24 +142,31 @@ def write_description(folder: Path, description: ModelDescription) -> None:
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
 
 
-def build_network(class_name: str, arguments: Mapping[str, Any]) -> Network:
-    """The network `class_name`(**arguments) with fresh weights. Only subclasses of Network in this package
-    are built."""
-    module_name, _, attribute = class_name.rpartition(".")
-    if not class_name.startswith(NETWORKS_PACKAGE):
-        raise ValueError(
-            f"network class {class_name!r} is refused: only classes in {NETWORKS_PACKAGE}* are loaded"
-        )
-    try:
-        found = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"this version of restora has no network {class_name!r}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Network)):
-        raise ValueError(f"{class_name!r} is not a network (a subclass of restora.networks.base.Network)")
+def network_node(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Name and arguments of a stored network; the first edition wrote a dotted class path instead of a
+    name."""
+    name = node.get("name", node.get("class"))
+    arguments = node.get("arguments")
+    if not isinstance(name, str) or not isinstance(arguments, Mapping):
+        raise ValueError(f"a stored network is {{name, arguments}}, got {dict(node)}")
+    return name, dict(arguments)
+
+
+def build_network(name: str, arguments: Mapping[str, Any]) -> Network:
+    """The registered network `name`, made with `arguments` and fresh weights."""
+    found = network_class(name)
     try:
         return found(**arguments)
     except TypeError as error:
-        raise ValueError(f"{class_name} does not take the arguments {dict(arguments)}: {error}") from error
+        raise ValueError(f"{name} does not take the arguments {dict(arguments)}: {error}") from error
+
+
+def network_class(name: str) -> type[Network]:
+    """The class of a stored network name. Raises ValueError for what is not a registered network."""
+    found = registry.find("network", name)
+    if not issubclass(found, Network):
+        raise ValueError(f"{name!r} is not a network (a subclass of restora.networks.base.Network)")
+    return found
 
 
 def save_weights(network: Network, folder: Path) -> None:
@@ -184,7 +187,7 @@ def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:
     if not folder.is_dir():
         raise ValueError(f"there is no model folder {folder} (make one with `restora export`)")
     description = read_description(folder)
-    network = build_network(description.network["class"], description.network["arguments"])
+    network = build_network(*network_node(description.network))
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(f"{folder} has no {WEIGHTS}: export the model again")

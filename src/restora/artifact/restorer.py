@@ -28,7 +28,7 @@ from restora.artifact.model_folder import ModelDescription, load_model_folder
 from restora.artifact.tiles import Tile, batches, grid
 from restora.artifact.winograd import use_winograd
 from restora.networks.base import Network
-from restora.networks.local_converter import convert
+from restora.networks.layers.local_converter import convert
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Progress = Callable[[int, int], None]

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.networks.channels_last import FAST_PRODUCTS
+from restora.networks.layers.channels_last import FAST_PRODUCTS
 
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 """Where the polynomials are evaluated, besides infinity."""

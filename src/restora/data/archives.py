@@ -21,10 +21,10 @@ from typing import IO
 
 from rich.filesize import decimal
 
-from restora.data.errors import DataError, PhotoError
 from restora.data.packing import sync_folder
-from restora.data.photos import is_photo, list_photos, read_photo
 from restora.data.progress import progress
+from restora.photos.errors import DataError, PhotoError
+from restora.photos.reading import is_photo, list_photos, read_photo
 
 _CHUNK = 1 << 20
 _DAMAGE = (

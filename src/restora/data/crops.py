@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from restora.data.photos import Pixels
 from restora.data.schedule import CropSchedule
 from restora.data.store import Entry, PhotoStore
-from restora.degradations.keyed import image_key, sample_key
+from restora.keyed import image_key, sample_key
+from restora.photos.reading import Pixels
 
 Geometry = Literal["d4", "hflip", "none"]
 _PLACE_STREAM = 0x71ACE

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from restora.data.archives import Archive
 from restora.data.download import obtain
-from restora.data.errors import DataError
 from restora.data.locking import sole_process
 from restora.data.packing import PhotoFile
 from restora.data.pairs import pair_up
-from restora.data.photos import list_photos
 from restora.data.sources import Source, Split, named
+from restora.photos.errors import DataError
+from restora.photos.reading import list_photos
+from restora.registry import register
 
 URL = "https://data.vision.ee.ethz.ch/cvl/DIV2K"
 TRACK_SCALES = {
@@ -59,6 +60,7 @@ _KNOWN = {
 """
 
 
+@register("source", "div2k")
 class Div2k(Source):
     """The photos alone (`track` null), to be degraded on the device, or the pairs of one track.
 

@@ -22,9 +22,9 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from restora.data.archives import Archive, CorruptArchive, check_disk, unpack
-from restora.data.errors import DataError
 from restora.data.packing import sync_folder
 from restora.data.progress import progress
+from restora.photos.errors import DataError
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 20

@@ -20,16 +20,17 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
-from restora.data.errors import DataError
 from restora.data.loaders import TrainingLoader, judging_loader
 from restora.data.packing import pack
-from restora.data.photos import Channels
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sources import SPLITS, Source, Split
 from restora.data.store import LeftOut, PhotoStore
 from restora.degradations.base import Degradation
 from restora.degradations.identity import Identity
-from restora.degradations.keyed import KeyedGenerator
+from restora.keyed import KeyedGenerator
+from restora.photos.errors import DataError
+from restora.photos.reading import Channels
+from restora.registry import register
 from restora.types import Batch
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ _SPLITS_OF: dict[str, tuple[Split, ...]] = {
 }
 
 
+@register("data", "photos")
 class PhotoData(LightningDataModule):
     """Training crops and validation and test photos of one source.
 

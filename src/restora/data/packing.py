@@ -22,11 +22,11 @@ from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
 
-from restora.data.errors import DataError, PhotoError
 from restora.data.locking import sole_process
-from restora.data.photos import Channels, channel_count, photo_size, read_photo
 from restora.data.progress import Advance, progress
 from restora.data.store import FORMAT, INDEX, PIXELS, Entry, LeftOut, PhotoStore, Plane
+from restora.photos.errors import DataError, PhotoError
+from restora.photos.reading import Channels, channel_count, photo_size, read_photo
 
 log = logging.getLogger(__name__)
 _ALIGNMENT = 4096

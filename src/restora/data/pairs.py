@@ -4,9 +4,9 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from restora.data.errors import DataError
 from restora.data.packing import PhotoFile
-from restora.data.photos import photo_size
+from restora.photos.errors import DataError
+from restora.photos.reading import photo_size
 
 _SCALES = (1, 2, 3, 4, 8)
 _TRACK_SUFFIX = re.compile(r"x\d+[a-z]?\d*$")

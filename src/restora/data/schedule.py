@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-from restora.degradations.keyed import sample_key
+from restora.keyed import sample_key
 
 _ORDER_STREAM = 0x0D3
 _MASK = (1 << 64) - 1

@@ -11,11 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-from restora.data.errors import DataError
 from restora.data.packing import PhotoFile
 from restora.data.pairs import infer_scale, pair_up
-from restora.data.photos import PHOTO_SUFFIXES, list_photos
-from restora.degradations.keyed import image_key
+from restora.keyed import image_key
+from restora.photos.errors import DataError
+from restora.photos.reading import PHOTO_SUFFIXES, list_photos
+from restora.registry import register
 
 Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -49,6 +50,7 @@ class Source(ABC):
         self.check()
 
 
+@register("source", "sample_photos")
 class SamplePhotos(Source):
     """The natural colour photos that scikit-image ships: nothing to download, enough to see that it works."""
 
@@ -72,6 +74,7 @@ class SamplePhotos(Source):
         return [PhotoFile(Path(name).stem, folder / name) for name in files[split]]
 
 
+@register("source", "folder")
 class Folder(Source):
     """Any folder of photos, with sub-folders, in any mix of formats.
 
@@ -121,6 +124,7 @@ class Folder(Source):
         return self.root
 
 
+@register("source", "paired_folder")
 class PairedFolder(Folder):
     """Degraded photos with their clean partners: sub-folders `clean` and `degraded`, matched by name.
 

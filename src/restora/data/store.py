@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from restora.data.photos import Pixels
+from restora.photos.reading import Pixels
 
 FORMAT = 2
 """Part of the folder's name, so that photos are packed again where it changes. Stores of format 1 have PGM

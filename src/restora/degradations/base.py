@@ -9,14 +9,13 @@ Legend: B samples, C channels, H height, W width, s scale, K condition channels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-import torch
 from torch import Tensor
 
-from restora.degradations.keyed import KeyedGenerator
+from restora.image import full_precision
+from restora.keyed import KeyedGenerator
 
 Shape: TypeAlias = tuple[int, int, int, int]
 Params: TypeAlias = Mapping[str, Any]
@@ -75,23 +74,3 @@ class Degradation(ABC):
         with full_precision(clean.device):
             params = self.sample((batch, channels, height, width), generator)
             return Degraded(self.apply(clean, params), self.condition(clean, params))
-
-
-@contextmanager
-def full_precision(device: torch.device) -> Iterator[None]:
-    """Float32 stays float32 inside: no autocast, no TF32 or bf16 products (1e-3 off, so another photo than
-    the CPU's).
-    """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        if torch.amp.is_autocast_available(device.type):
-            with torch.autocast(device.type, enabled=False):
-                yield
-        else:
-            yield
-    finally:
-        for backend, precision in zip(backends, before, strict=True):
-            backend.fp32_precision = precision

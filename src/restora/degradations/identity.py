@@ -3,9 +3,11 @@
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
-from restora.degradations.keyed import KeyedGenerator
+from restora.keyed import KeyedGenerator
+from restora.registry import register
 
 
+@register("degradation", "identity")
 class Identity(Degradation):
     """Gives the clean photos back."""
 

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from restora.data.errors import PhotoError
-from restora.data.photos import list_photos, read_photo
+from restora.photos.errors import PhotoError
+from restora.photos.reading import list_photos, read_photo
 
 Pixels = NDArray[np.uint8]
 THUMBNAIL = 32

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
-from restora.artifact.model_folder import build_network, load_model_folder
+from restora.artifact.model_folder import load_model_folder, network_class
 from restora.networks.base import Network
 from restora.networks.weights import network_from_weights
+from restora.registry import find, part_of
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ def from_weights(
     arguments = {str(key): value for key, value in node.items() if key != "_target_"}
     if scale is not None and "scale" not in chosen and arguments.get("scale", 1) != 1:
         arguments["scale"] = scale
-    cls = type(build_network(target, arguments))  # refuses, in words, what is not a network of ours
+    cls = network_class(target)
     network, changed = network_from_weights(cls, arguments, path, chosen=chosen)
     return Loaded(name, network.eval(), str(path), changed)
 
@@ -78,23 +79,23 @@ def trained_range(degradation: Any, severity: str) -> tuple[float, float] | None
     `severity` is sigma (noise), quality (JPEG) or width (Gaussian blur); the first stage that has one counts.
     """
     classes = {
-        "sigma": ("GaussianNoise", "sigma"),
-        "quality": ("Jpeg", "quality"),
-        "width": ("GaussianBlur", "sigma"),
+        "sigma": ("gaussian_noise", "sigma"),
+        "quality": ("jpeg", "quality"),
+        "width": ("gaussian_blur", "sigma"),
     }
     if severity not in classes:
         return None
     return _find_range(degradation, *classes[severity])
 
 
-def _find_range(node: Any, class_name: str, argument: str) -> tuple[float, float] | None:
+def _find_range(node: Any, name: str, argument: str) -> tuple[float, float] | None:
     if isinstance(node, Mapping):
         value = node.get(argument)
-        if str(node.get("_target_", "")).endswith(f".{class_name}") and value is not None:
+        if value is not None and part_of(node, "degradation") is find("degradation", name):
             low, high = (value, value) if isinstance(value, int | float) else value
             return float(low), float(high)
         node = list(node.values())
     if isinstance(node, list | tuple):
-        found = (_find_range(part, class_name, argument) for part in node)
+        found = (_find_range(part, name, argument) for part in node)
         return next((item for item in found if item is not None), None)
     return None

@@ -17,7 +17,7 @@ from restora.artifact.restorer import Precision, Restorer, pick_device
 from restora.evaluation.benchmarks.base import Intake, Observation
 from restora.evaluation.classical import METHODS, Known
 from restora.networks.base import Network
-from restora.networks.luminance import LuminanceNetwork
+from restora.networks.layers.luminance import LuminanceNetwork
 
 
 class Method(ABC):

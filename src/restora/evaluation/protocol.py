@@ -10,16 +10,12 @@ Legend: B photos, C channels, H height, W width.
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-import torch
 from torch import Tensor
+
+from restora.image import luminance, round_to_8_bits
 
 Color = Literal["gray", "rgb", "y"]
 """gray: MATLAB's rgb2gray (0 to 255); rgb: as stored; y: the luminance Y of ITU-R BT.601 (16 to 235)."""
-
-# rows are Y, Cb and Cr of ITU-R BT.601 for R, G and B in [0,1]: MATLAB's rgb2ycbcr, whose offsets are 16,
-# 128, 128
-_YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
-_OFFSET = (16.0, 128.0, 128.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,32 +56,3 @@ class Protocol:
         if min(height, width) <= 2 * self.border:
             raise ValueError(f"a border of {self.border} pixels leaves nothing of {height}x{width}")
         return photo[..., self.border : height - self.border, self.border : width - self.border]
-
-
-def round_to_8_bits(photo: Tensor) -> Tensor:
-    """Rounds photos in [0,1] to the 256 levels of an 8-bit file."""
-    return photo.mul(255).round_().div_(255)
-
-
-def luminance(rgb: Tensor) -> Tensor:
-    """Y of BT.601, not rounded: (B,3,H,W) in [0,1] -> (B,1,H,W) in [16/255, 235/255]."""
-    return rgb_to_ycbcr(rgb)[:, :1]
-
-
-def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
-    """(B,3,H,W) in [0,1] -> Y, Cb and Cr of BT.601 (B,3,H,W) on the [0,1] scale, not rounded."""
-    matrix = rgb.new_tensor(_YCBCR) / 255
-    offset = rgb.new_tensor(_OFFSET).view(3, 1, 1) / 255
-    return torch.einsum("ij,bjhw->bihw", matrix, rgb) + offset
-
-
-def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
-    """The inverse of `rgb_to_ycbcr`, not clamped."""
-    matrix = torch.tensor(_YCBCR, dtype=torch.float64).inverse().to(ycbcr) * 255
-    offset = ycbcr.new_tensor(_OFFSET).view(3, 1, 1) / 255
-    return torch.einsum("ij,bjhw->bihw", matrix, ycbcr - offset)
-
-
-def luminance_plane(rgb: Tensor) -> Tensor:
-    """Y of BT.601 rounded to 8 bits, as MATLAB's rgb2ycbcr of an 8-bit photo: (B,3,H,W) -> (B,1,H,W)."""
-    return round_to_8_bits(luminance(rgb))

@@ -14,13 +14,15 @@ from pathlib import Path, PurePosixPath
 
 from restora.data.archives import Archive
 from restora.data.download import obtain
-from restora.data.errors import DataError
 from restora.data.locking import sole_process
-from restora.data.photos import list_photos
+from restora.photos.errors import DataError
+from restora.photos.reading import list_photos
+from restora.registry import register
 
 log = logging.getLogger(__name__)
 
 
+@register("testset", "testset")
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
     """A named set of test photos: its usual folder, how many there are, and where they come from: the address

@@ -27,7 +27,7 @@ from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
 from restora.metrics.image import psnr, ssim
 from restora.networks.base import Network
-from restora.networks.luminance import BicubicEnlargement
+from restora.networks.layers.luminance import BicubicEnlargement
 from restora.types import Batch
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]

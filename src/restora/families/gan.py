@@ -15,9 +15,11 @@ from torch.optim import Optimizer
 from restora.families.base import Family, MakeOptimizer, arranged, enlarge
 from restora.losses.adversarial import AdversarialLoss
 from restora.losses.perceptual import feature_matching
+from restora.registry import register
 from restora.types import Batch
 
 
+@register("family", "gan")
 class GanFamily(Family):
     """Recipe of SRGAN (Ledig et al., CVPR 2017) and its kin (ESRGAN, pix2pix), by its weights and losses.
 

@@ -9,9 +9,11 @@ from typing import Any
 
 from restora.families.base import Family
 from restora.networks.base import Network
-from restora.networks.local_converter import convert
+from restora.networks.layers.local_converter import convert
+from restora.registry import register
 
 
+@register("family", "nafnet")
 class NAFNetFamily(Family):
     """Recipe of NAFNet (Chen et al., "Simple Baselines for Image Restoration", ECCV 2022).
 

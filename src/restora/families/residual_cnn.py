@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from restora.families.base import Family, enlarge
+from restora.registry import register
 from restora.types import Batch
 
 Initialisation = Literal["he", "orthogonal", "network"]
 
 
+@register("family", "residual_cnn")
 class ResidualCNN(Family):
     """Recipe of residual learning (Zhang et al., "Beyond a Gaussian Denoiser", TIP 2017, eq. 1).
 

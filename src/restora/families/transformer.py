@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restora.families.base import Family
+from restora.registry import register
 from restora.types import Batch
 
 
+@register("family", "transformer")
 class TransformerFamily(Family):
     """Recipe of Restormer (Zamir et al., CVPR 2022, section 4 and table of progressive learning).
 

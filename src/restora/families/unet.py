@@ -11,9 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.families.base import Family
+from restora.registry import register
 from restora.types import Batch
 
 
+@register("family", "unet")
 class UNetFamily(Family):
     """Recipe with deep supervision (Lee et al., "Deeply-Supervised Nets", AISTATS 2015; at U-Net scales: Zhou
     et al. 2018).

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restora.registry import register
+
 
 class AdversarialLoss(ABC):
     """The two halves of a GAN's game, scalars each."""
@@ -33,6 +35,7 @@ class AdversarialLoss(ABC):
         return real.new_zeros(())
 
 
+@register("adversarial", "vanilla")
 class VanillaLoss(AdversarialLoss):
     """Cross-entropy, non-saturating for the generator (Goodfellow et al., NeurIPS 2014, section 3)."""
 
@@ -43,6 +46,7 @@ class VanillaLoss(AdversarialLoss):
         return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
+@register("adversarial", "least_squares")
 class LeastSquaresLoss(AdversarialLoss):
     """Squared distance to 1 (clean) and 0 (restored), halved (Mao et al., ICCV 2017, equation 9)."""
 
@@ -53,6 +57,7 @@ class LeastSquaresLoss(AdversarialLoss):
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
 
+@register("adversarial", "hinge")
 class HingeLoss(AdversarialLoss):
     """Logits within a margin of 1 count (Lim and Ye, "Geometric GAN", 2017; Miyato et al., ICLR 2018)."""
 
@@ -63,6 +68,7 @@ class HingeLoss(AdversarialLoss):
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
+@register("adversarial", "wasserstein")
 class WassersteinLoss(AdversarialLoss):
     """Difference of mean logits with gradient penalty (Gulrajani et al., NeurIPS 2017, equation 3).
 
@@ -103,6 +109,7 @@ _COSTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@register("adversarial", "relativistic")
 class RelativisticAverageLoss(AdversarialLoss):
     """Clean photos should look cleaner than restored ones do on average, and the other way round.
 

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.losses.backbones import Backbone
+from restora.registry import register
 
 
+@register("loss", "vgg")
 class VGGLoss(nn.Module):
     """Mean absolute or squared difference of VGG-19 features, summed over layers with their weights.
 
@@ -54,6 +56,7 @@ _LPIPS_NETS = {
 }
 
 
+@register("loss", "lpips")
 class LPIPSLoss(nn.Module):
     """Learned perceptual distance: squared differences of unit-length features, weighed per channel.
 

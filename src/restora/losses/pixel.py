@@ -12,7 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restora.registry import register
 
+
+@register("loss", "charbonnier")
 class CharbonnierLoss(nn.Module):
     """Mean of sqrt(d^2 + eps^2): the absolute error, smooth within `eps` of zero.
 
@@ -29,6 +32,7 @@ class CharbonnierLoss(nn.Module):
         return (difference.square() + self.eps**2).sqrt().mean()
 
 
+@register("loss", "psnr")
 class PSNRLoss(nn.Module):
     """The negative PSNR of each photo in dB, averaged: 10 log10(MSE + floor). NAFNet's loss (HINet, CVPRW
     2021).
@@ -45,6 +49,7 @@ class PSNRLoss(nn.Module):
         return 10 * (error + self.floor).log10().mean()
 
 
+@register("loss", "ssim")
 class SSIMLoss(nn.Module):
     """1 - SSIM, the mean over the windows that lie inside the photo, each channel by itself.
 
@@ -86,6 +91,7 @@ class SSIMLoss(nn.Module):
         return F.conv2d(F.conv2d(x, self.window.view(1, 1, -1, 1)), self.window.view(1, 1, 1, -1))
 
 
+@register("loss", "weighted_sum")
 class WeightedSum(nn.Module):
     """The sum of weight * loss over several losses, for instance L1 and 1 - SSIM (Zhao et al., TCI 2017)."""
 
@@ -101,3 +107,7 @@ class WeightedSum(nn.Module):
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         parts = [w * loss(restored, clean) for w, loss in zip(self.weights, self.losses, strict=True)]
         return torch.stack(parts).sum()
+
+
+register("loss", "l1")(nn.L1Loss)
+register("loss", "mse")(nn.MSELoss)

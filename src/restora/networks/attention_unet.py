@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from restora.networks.blocks import PointwiseConv
+from restora.networks.layers.blocks import PointwiseConv
 from restora.networks.unet import UNet
+from restora.registry import register
 
 
 class AttentionGate(nn.Module):
@@ -31,6 +32,7 @@ class AttentionGate(nn.Module):
         return skip * torch.sigmoid(attention)
 
 
+@register("network", "attention_unet")
 class AttentionUNet(UNet):
     """U-Net with an attention gate on every skip; arguments as `UNet`."""
 

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import (
+from restora.networks.layers.blocks import (
     MeanShift,
     conv1x1,
     conv3x3,
@@ -26,6 +26,7 @@ from restora.networks.blocks import (
     upsampler_scale,
     upsampling_steps,
 )
+from restora.registry import register
 
 
 class _Residual(nn.Module):
@@ -101,6 +102,7 @@ class _Upsampler(nn.Module):
         return self.body(x)
 
 
+@register("network", "carn")
 class CARN(Network):
     """restored = exit(upsample(cascade of three cascading blocks(entry(x - mean)))) + mean."""
 

@@ -12,8 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from restora.networks.blocks import conv1x1
+from restora.networks.layers.blocks import conv1x1
 from restora.networks.unet import DoubleConv, Norm, UNet
+from restora.registry import register
 
 
 class CBAM(nn.Module):
@@ -32,6 +33,7 @@ class CBAM(nn.Module):
         return x * torch.sigmoid(self.spatial(where))
 
 
+@register("network", "cbam_unet")
 class CBAMUNet(UNet):
     """U-Net whose stages end with a CBAM; arguments as `UNet`, and the channel attention's reduction."""
 

@@ -28,16 +28,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3
-from restora.networks.channels_last import (
+from restora.networks.layers.blocks import conv3x3
+from restora.networks.layers.channels_last import (
     LayerNorm,
     Linear,
     convolve,
     to_channels_first,
     to_channels_last,
 )
-from restora.networks.swin_blocks import Mlp, initialise_linear
-from restora.networks.windows import drop_path, growing_drops
+from restora.networks.layers.swin_blocks import Mlp, initialise_linear
+from restora.networks.layers.windows import drop_path, growing_drops
+from restora.registry import register
 
 
 class ConvolutionalProjection(nn.Module):
@@ -123,6 +124,7 @@ class ConvolutionalBlock(nn.Module):
         return x_BHWC + convolve(self.body, x_BHWC)
 
 
+@register("network", "cvt")
 class CvTRestorer(Network):
     """The whole network.
 

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import initialise_as_dcgan
+from restora.networks.layers.blocks import initialise_as_dcgan
+from restora.registry import register
 
 
+@register("network", "dcgan_unet")
 class DCGANUNet(Network):
     """The whole network; `channels` are those of its levels, at half the photo's size and below."""
 

@@ -22,7 +22,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from restora.networks.blocks import initialise_as_dcgan
+from restora.networks.layers.blocks import initialise_as_dcgan
+from restora.registry import register
 
 PatchNorm = Literal["batch", "instance", "none"]
 
@@ -49,6 +50,7 @@ class Discriminator(nn.Module, ABC):
     def _features(self, x: Tensor) -> list[Tensor]: ...
 
 
+@register("discriminator", "vgg")
 class VGGDiscriminator(Discriminator):
     """Five levels of a 3x3 and a strided 4x4 convolution, then two linear layers: logits (B,1).
 
@@ -87,6 +89,7 @@ class VGGDiscriminator(Discriminator):
         return [*features, self.linear2(F.leaky_relu(self.linear1(grid), 0.2))]
 
 
+@register("discriminator", "patch")
 class PatchDiscriminator(Discriminator):
     """`levels` strided 4x4 convolutions and two more: logits (B,1,H/2^levels - 2,W/2^levels - 2).
 
@@ -119,6 +122,7 @@ class PatchDiscriminator(Discriminator):
         return _activations(self.model, x)
 
 
+@register("discriminator", "unet_sn")
 class UNetDiscriminator(Discriminator):
     """Three strided convolutions down, three enlargements up with added skips: logits (B,1,H,W).
 
@@ -161,6 +165,7 @@ class UNetDiscriminator(Discriminator):
         return [*features, self.conv9(layer(8, layer(7, y)))]
 
 
+@register("discriminator", "dcgan")
 class DCGANDiscriminator(Discriminator):
     """`levels` strided 4x4 convolutions and one over what is left: (B,1,H/2^levels - 3,W/2^levels - 3).
 

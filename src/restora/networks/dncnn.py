@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import batch_norm_folded, conv3x3, convolution_names, he_initialise
+from restora.networks.layers.blocks import batch_norm_folded, conv3x3, convolution_names, he_initialise
+from restora.registry import register
 
 _EPS = 1e-4  # the authors'; the published running variances were taken with it
 
@@ -47,6 +48,7 @@ class PlainStack(Network):
         he_initialise(self)
 
 
+@register("network", "dncnn")
 class DnCNN(PlainStack):
     """restored = x - model(x). Any degradation that keeps the size: noise, JPEG, an enlarged low-resolution
     photo.
@@ -106,6 +108,7 @@ class DnCNN(PlainStack):
         return _infer(state, condition_channels=0)
 
 
+@register("network", "fdncnn")
 class FDnCNN(PlainStack):
     """restored = model(x, noise-level map): no residual learning, no batch norm (KAIR's flexible DnCNN, depth
     20).

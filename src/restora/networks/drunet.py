@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, count_children
+from restora.networks.layers.blocks import conv3x3, count_children
+from restora.registry import register
 
 
 class ResidualBlock(nn.Module):
@@ -34,6 +35,7 @@ class ResidualBlock(nn.Module):
         return x + residual
 
 
+@register("network", "drunet")
 class DRUNet(Network):
     """The whole network: three scales down by strided convolutions, three up by transposed ones, skips added.
 

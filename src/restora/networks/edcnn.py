@@ -26,7 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, he_initialise
+from restora.networks.layers.blocks import conv3x3, he_initialise
+from restora.registry import register
 
 Upsampling = Literal["bilinear", "transposed", "pixel_shuffle", "unpooling", "reshape"]
 
@@ -78,6 +79,7 @@ def unpool(x: Tensor, places: Tensor) -> Tensor:
     return squares.view(b, c, h, w, 2, 2).transpose(3, 4).reshape(b, c, 2 * h, 2 * w)
 
 
+@register("network", "edcnn")
 class EDCNN(Network):
     """The whole network; `channels` are those of its levels, from the photo's size down."""
 

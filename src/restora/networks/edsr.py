@@ -16,7 +16,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import (
+from restora.networks.layers.blocks import (
     MeanShift,
     PixelShuffleUpsampler,
     ResidualBlock,
@@ -24,6 +24,7 @@ from restora.networks.blocks import (
     count_children,
     upsampler_scale,
 )
+from restora.registry import register
 
 
 class ResidualTrunk(Network):
@@ -64,6 +65,7 @@ class ResidualTrunk(Network):
         """
 
 
+@register("network", "edsr")
 class EDSR(ResidualTrunk):
     """Baseline: 16 blocks, 64 channels, residual scale 1. Full: 32, 256 and 0.1."""
 

@@ -12,9 +12,11 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from restora.networks.luminance import LuminanceNetwork
+from restora.networks.layers.luminance import LuminanceNetwork
+from restora.registry import register
 
 
+@register("network", "espcn")
 class ESPCN(LuminanceNetwork):
     """5x5 to 64, tanh, 3x3 to 32, tanh, 3x3 to s^2, shuffle (section 3.1: (5,64)-(3,32)-3)."""
 

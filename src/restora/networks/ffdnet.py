@@ -15,10 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.networks.blocks import convolution_names
 from restora.networks.dncnn import PlainStack
+from restora.networks.layers.blocks import convolution_names
+from restora.registry import register
 
 
+@register("network", "ffdnet")
 class FFDNet(PlainStack):
     """restored = shuffle(model(unshuffle(x), noise level)). Grey: depth 15, 64 channels; colour: 12 and 96.
 

@@ -12,10 +12,12 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from restora.networks.blocks import convolution_names, he_initialise
-from restora.networks.luminance import LuminanceNetwork
+from restora.networks.layers.blocks import convolution_names, he_initialise
+from restora.networks.layers.luminance import LuminanceNetwork
+from restora.registry import register
 
 
+@register("network", "fsrcnn")
 class FSRCNN(LuminanceNetwork):
     """Feature extraction, shrinking, `mappings` 3x3 convolutions, expanding, 9x9 deconvolution (section
     3.2).

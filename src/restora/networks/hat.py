@@ -19,13 +19,15 @@ from typing import Any, ClassVar, get_args
 
 from torch import Tensor, nn
 
-from restora.networks.blocks import PixelShuffleUpsampler, conv3x3, count_children, upsampler_scale
-from restora.networks.channels_last import LayerNorm
-from restora.networks.hat_blocks import Connection, ResidualGroup
-from restora.networks.swin_blocks import SwinNetwork, check_groups, initialise_linear
-from restora.networks.windows import growing_drops, relative_position_index
+from restora.networks.layers.blocks import PixelShuffleUpsampler, conv3x3, count_children, upsampler_scale
+from restora.networks.layers.channels_last import LayerNorm
+from restora.networks.layers.hat_blocks import Connection, ResidualGroup
+from restora.networks.layers.swin_blocks import SwinNetwork, check_groups, initialise_linear
+from restora.networks.layers.windows import growing_drops, relative_position_index
+from restora.registry import register
 
 
+@register("network", "hat")
 class HAT(SwinNetwork):
     """The whole network, with the classical super-resolution head (scale 1 restores at the same size).
 

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import ChannelAttention, conv1x1, conv3x3
+from restora.networks.layers.blocks import ChannelAttention, conv1x1, conv3x3
+from restora.registry import register
 
 _SLOPE = 0.05
 
@@ -48,6 +49,7 @@ class _MultiDistillation(nn.Module):
         return x + self.c5(self.cca(torch.cat(kept, dim=1)))
 
 
+@register("network", "imdn")
 class IMDN(Network):
     """restored = shuffle(conv(LR_conv(fusion of all blocks) + fea_conv(x))). The paper's: 6 blocks, 64
     channels.

@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, he_initialise
-from restora.networks.channels_last import convolve, to_channels_first, to_channels_last
+from restora.networks.layers.blocks import conv3x3, he_initialise
+from restora.networks.layers.channels_last import convolve, to_channels_first, to_channels_last
+from restora.registry import register
 
 
 def haar(x_BHWC: Tensor) -> Tensor:
@@ -62,6 +63,7 @@ class Block(nn.Module):
         return y
 
 
+@register("network", "mwcnn")
 class MWCNN(Network):
     """The whole network: three levels of wavelets, `blocks` convolutions on each, residual output."""
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import count_children
-from restora.networks.channels_last import (
+from restora.networks.layers.blocks import count_children
+from restora.networks.layers.channels_last import (
     LayerNorm,
     convolve,
     linear,
@@ -27,7 +27,8 @@ from restora.networks.channels_last import (
     to_channels_first,
     to_channels_last,
 )
-from restora.networks.local_converter import GlobalMean
+from restora.networks.layers.local_converter import GlobalMean
+from restora.registry import register
 
 
 class SimplifiedChannelAttention(nn.Sequential):
@@ -98,6 +99,7 @@ class Upsample(nn.Sequential):
         return (skip_BHWC.view(b, h, 2, w, 2, c // 2) + y).view(b, 2 * h, 2 * w, c // 2)
 
 
+@register("network", "nafnet")
 class NAFNet(Network):
     """The whole network, which predicts what is to be added to its input.
 

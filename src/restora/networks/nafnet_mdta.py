@@ -16,10 +16,11 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from restora.networks.channels_last import convolve, pointwise
-from restora.networks.local_converter import GlobalStatistic
+from restora.networks.layers.channels_last import convolve, pointwise
+from restora.networks.layers.local_converter import GlobalStatistic
+from restora.networks.layers.restormer_blocks import TransposedAttention
 from restora.networks.nafnet import NAFNet, nafnet_arguments
-from restora.networks.restormer_blocks import TransposedAttention
+from restora.registry import register
 
 
 class GatedTransposedAttention(TransposedAttention, GlobalStatistic):
@@ -52,6 +53,7 @@ def _cover(size: int, window: int) -> list[slice]:
     return [slice(start, start + window) for start in starts]
 
 
+@register("network", "nafnet_mdta")
 class NAFNetMDTA(NAFNet):
     """The whole network; by default of width 32 with the block counts of NAFNet's deblurring."""
 

@@ -22,9 +22,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import count_children
+from restora.networks.layers.blocks import count_children
+from restora.registry import register
 
 
+@register("network", "patch_mlp")
 class PatchMLP(Network):
     """Linear and tanh over patches (section 2), Gaussian weighting of overlapping outputs (section 3.2).
 

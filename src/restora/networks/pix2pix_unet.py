@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.registry import register
 
 Norm = Literal["batch", "instance"]
 
@@ -73,6 +74,7 @@ class Outermost(nn.Module):
         return y
 
 
+@register("network", "pix2pix_unet")
 class Pix2PixUNet(Network):
     """The whole network. `downs` = 8 is the paper's for 256 x 256; widths double up to eight times
     `channels`.

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from restora.networks.blocks import ChannelAttention, conv3x3, count_children, upsampler_scale
 from restora.networks.edsr import ResidualTrunk
+from restora.networks.layers.blocks import ChannelAttention, conv3x3, count_children, upsampler_scale
+from restora.registry import register
 
 
 class _AttentionBlock(nn.Module):
@@ -46,6 +47,7 @@ class _ResidualGroup(nn.Module):
         return x + self.body(x)
 
 
+@register("network", "rcan")
 class RCAN(ResidualTrunk):
     """EDSR's trunk of residual groups. The paper's size: 10 groups of 20 blocks."""
 

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv1x1, conv3x3, count_children, upsampler_scale, upsampling_steps
+from restora.networks.layers.blocks import conv1x1, conv3x3, count_children, upsampler_scale, upsampling_steps
+from restora.registry import register
 
 
 class _DenseLayer(nn.Module):
@@ -44,6 +45,7 @@ class _ResidualDenseBlock(nn.Module):
         return x + self.LFF(self.convs(x))
 
 
+@register("network", "rdn")
 class RDN(Network):
     """The paper's size: 16 blocks of 8 layers, growth 64 (setting B of the code; A is 20, 6 and 32)."""
 

@@ -15,9 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import count_children, he_initialise
+from restora.networks.layers.blocks import count_children, he_initialise
+from restora.registry import register
 
 
+@register("network", "rednet")
 class REDNet(Network):
     """L convolutions, L transposed ones; every second encoder output is added to its mirror image, the photo
     at the end.

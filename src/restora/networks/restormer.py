@@ -17,11 +17,19 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import count_children
-from restora.networks.channels_last import pointwise, to_channels_first, to_channels_last
-from restora.networks.restormer_blocks import Downsample, NormType, PatchEmbed, TransformerBlock, Upsample
+from restora.networks.layers.blocks import count_children
+from restora.networks.layers.channels_last import pointwise, to_channels_first, to_channels_last
+from restora.networks.layers.restormer_blocks import (
+    Downsample,
+    NormType,
+    PatchEmbed,
+    TransformerBlock,
+    Upsample,
+)
+from restora.registry import register
 
 
+@register("network", "restormer")
 class Restormer(Network):
     """The whole network: residual output, except in the dual-pixel task (two input photos, one output photo).
 

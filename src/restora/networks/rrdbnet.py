@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, count_children, he_initialise, upsampling_steps
+from restora.networks.layers.blocks import conv3x3, count_children, he_initialise, upsampling_steps
+from restora.registry import register
 
 _RESIDUAL_SCALE = 0.2
 
@@ -56,6 +57,7 @@ class RRDB(nn.Module):
         return torch.add(x, self.rdb3(self.rdb2(self.rdb1(x))), alpha=_RESIDUAL_SCALE)
 
 
+@register("network", "rrdbnet")
 class RRDBNet(Network):
     """The whole network. It enlarges by scale * unshuffle after its input has been folded by `unshuffle`.
 

@@ -13,10 +13,12 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.networks.blocks import he_initialise
-from restora.networks.luminance import LuminanceNetwork
+from restora.networks.layers.blocks import he_initialise
+from restora.networks.layers.luminance import LuminanceNetwork
+from restora.registry import register
 
 
+@register("network", "srcnn")
 class SRCNN(LuminanceNetwork):
     """Patch extraction, non-linear mapping, reconstruction (section 3.1). Borders are filled with
     zeros; the paper cuts them off.

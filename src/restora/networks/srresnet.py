@@ -18,7 +18,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, count_children, he_initialise, upsampling_steps
+from restora.networks.layers.blocks import conv3x3, count_children, he_initialise, upsampling_steps
+from restora.registry import register
 
 _TASKS = ("super_resolution", "denoise", "deblur", "jpeg", "inpaint", "colourise")
 
@@ -35,6 +36,7 @@ class _PlainResidual(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x), inplace=True))
 
 
+@register("network", "msrresnet")
 class MSRResNet(Network):
     """restored = bilinear enlargement of x + what the trunk adds. KAIR's MSRResNet1 (BasicSR's MSRResNet).
 
@@ -113,6 +115,7 @@ class _NormedResidual(nn.Module):
         return x + self.norm2(self.conv2(y))
 
 
+@register("network", "srresnet")
 class SRResNet(Network):
     """SRGAN's generator (figure 4): k9n64, 16 blocks inside a long skip, a pixel shuffle per factor of two,
     k9.

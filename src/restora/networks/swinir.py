@@ -20,9 +20,9 @@ from typing import Any, ClassVar, Literal, get_args
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.networks.blocks import PixelShuffleUpsampler, conv3x3, count_children, upsampler_scale
-from restora.networks.channels_last import LayerNorm
-from restora.networks.swin_blocks import (
+from restora.networks.layers.blocks import PixelShuffleUpsampler, conv3x3, count_children, upsampler_scale
+from restora.networks.layers.channels_last import LayerNorm
+from restora.networks.layers.swin_blocks import (
     Connection,
     ResidualGroup,
     SwinBlock,
@@ -31,11 +31,13 @@ from restora.networks.swin_blocks import (
     initialise_linear,
     residual_convolution,
 )
-from restora.networks.windows import PUBLISHED_MASKED, growing_drops, shifted_window_mask
+from restora.networks.layers.windows import PUBLISHED_MASKED, growing_drops, shifted_window_mask
+from restora.registry import register
 
 Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect", "nearest+conv"]
 
 
+@register("network", "swinir")
 class SwinIR(SwinNetwork):
     """The whole network; `upsampler` chooses what follows the features.
 

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import conv3x3, count_children
-from restora.networks.channels_last import to_channels_first, to_channels_last
-from restora.networks.swin_blocks import initialise_linear
-from restora.networks.uformer_blocks import Downsample, Stage, Upsample
-from restora.networks.windows import growing_drops
+from restora.networks.layers.blocks import conv3x3, count_children
+from restora.networks.layers.channels_last import to_channels_first, to_channels_last
+from restora.networks.layers.swin_blocks import initialise_linear
+from restora.networks.layers.uformer_blocks import Downsample, Stage, Upsample
+from restora.networks.layers.windows import growing_drops
+from restora.registry import register
 
 
 class _Convolution(nn.Module):
@@ -34,6 +35,7 @@ class _Convolution(nn.Module):
         self.proj = nn.Sequential(*layers)
 
 
+@register("network", "uformer")
 class Uformer(Network):
     """The whole network; the output is added to the input.
 

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.blocks import PointwiseConv, activation, conv3x3, he_initialise
+from restora.networks.layers.blocks import PointwiseConv, activation, conv3x3, he_initialise
+from restora.registry import register
 
 Norm = Literal["none", "batch"]
 
@@ -44,6 +45,7 @@ class PlainSkip(nn.Module):
         return skip
 
 
+@register("network", "unet")
 class UNet(Network):
     """Encoder and decoder of L = len(channels) levels.
 

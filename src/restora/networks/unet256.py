@@ -22,6 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.registry import register
 
 _SLOPE = 0.3
 
@@ -50,6 +51,7 @@ class Up(nn.Module):
         return F.leaky_relu(self.conv(x)[..., :-1, :-1], _SLOPE)
 
 
+@register("network", "unet256")
 class UNet256(Network):
     """The whole network; `normed_stages` counts the stages with batch norm from the innermost outwards."""
 

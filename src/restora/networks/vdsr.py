@@ -15,8 +15,9 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.networks.blocks import conv3x3, count_children, he_initialise
-from restora.networks.luminance import LuminanceNetwork
+from restora.networks.layers.blocks import conv3x3, count_children, he_initialise
+from restora.networks.layers.luminance import LuminanceNetwork
+from restora.registry import register
 
 
 class _ConvReLU(nn.Module):
@@ -28,6 +29,7 @@ class _ConvReLU(nn.Module):
         return F.relu(self.conv(x), inplace=True)
 
 
+@register("network", "vdsr")
 class VDSR(LuminanceNetwork):
     """restored = enlarged + output(residual_layer(input(enlarged))).
 

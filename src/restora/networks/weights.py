@@ -13,10 +13,8 @@ network's).
 """
 
 import argparse
-import importlib
 import inspect
 import pickle
-import pkgutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restora import registry
 from restora.networks.base import Network
 
 _SHOWN = 4
@@ -233,12 +232,5 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def network_classes() -> list[type[Network]]:
-    """Every network of this package, by importing all of its modules."""
-    import restora.networks
-
-    found: dict[str, type[Network]] = {}
-    for module in pkgutil.iter_modules(restora.networks.__path__, "restora.networks."):
-        for name, value in vars(importlib.import_module(module.name)).items():
-            if inspect.isclass(value) and issubclass(value, Network) and not inspect.isabstract(value):
-                found.setdefault(name, value)
-    return [found[name] for name in sorted(found)]
+    """Every network that is registered, by name."""
+    return list(registry.classes("network").values())

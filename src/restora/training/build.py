@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora.config import ConfigError, build, missing_keys
 from restora.data.module import PhotoData
-from restora.data.photos import channel_count
 from restora.degradations.base import Degradation
 from restora.families.base import Family
 from restora.networks.base import Network
+from restora.photos.reading import channel_count
 from restora.training.leakage import named_folders
 
 _CHOOSE = "choose one of those that `restora train --help` names"
@@ -42,11 +42,11 @@ class Parts:
 
 def build_parts(config: DictConfig) -> Parts:
     """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`."""
-    degradation: Degradation = build(config.degradation)
-    data: PhotoData = build(config.data, degradation=degradation)
-    network: Network = build(config.network)
+    degradation: Degradation = build(config.degradation, "degradation")
+    data: PhotoData = build(config.data, "data", degradation=degradation)
+    network: Network = build(config.network, "network")
     check_together(config, network, data)
-    family: Family = build(config.family, network=network, **_execution(config))
+    family: Family = build(config.family, "family", network=network, **_execution(config))
     return Parts(network, family, data)
 
 
@@ -61,11 +61,11 @@ def check_before_training(config: DictConfig) -> None:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
         )
-    data: PhotoData = build(config.data, degradation=build(config.degradation))
+    data: PhotoData = build(config.data, "data", degradation=build(config.degradation, "degradation"))
     network = build_on_meta(config.network)
     check_together(config, network, data)
     with torch.device("meta"):
-        build(config.family, network=network, **_execution(config))
+        build(config.family, "family", network=network, **_execution(config))
     data.source.check()
     if config.leakage.check:
         named_folders(list(config.leakage.folders))
@@ -74,7 +74,7 @@ def check_before_training(config: DictConfig) -> None:
 def build_on_meta(config: DictConfig) -> Network:
     """The network without memory for its weights."""
     with torch.device("meta"):
-        network: Network = build(config)
+        network: Network = build(config, "network")
     return network
 
 
@@ -125,7 +125,11 @@ def _execution(config: DictConfig) -> dict[str, Any]:
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
     """Those that the configuration lists; null entries are left out."""
-    return [build(node) for node in config.callbacks.values() if node is not None]
+    return [
+        build(node, "callback", where=f"callbacks.{name}")
+        for name, node in config.callbacks.items()
+        if node is not None
+    ]
 
 
 def build_trainer(
@@ -133,17 +137,16 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's Trainer. A GAN's `max_steps` counts batches here, and optimiser steps there. Raises
     `ConfigError` for a GPU that is not there: where a run starts, as it may be sent to another machine."""
-    options = OmegaConf.to_container(config.trainer, resolve=True)
+    options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     assert isinstance(options, dict)
-    target = options.pop("_target_")
     if options["accelerator"] == "gpu" and not torch.accelerator.is_available():
         raise ConfigError("trainer.accelerator=gpu, but this machine has no GPU: set trainer=cpu")
     if options.get("max_steps", -1) > 0:
         options["max_steps"] *= family.optimizer_steps_per_batch
     if options.get("strategy") == "ddp" and family.leaves_parameters_unused:
         options["strategy"] = "ddp_find_unused_parameters_true"
-    trainer: Trainer = build(
-        {"_target_": target, **options},
+    trainer = Trainer(
+        **options,
         callbacks=callbacks,
         logger=loggers,
         default_root_dir=config.run_dir,

@@ -11,12 +11,14 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 from torch import Tensor
 
-from restora.degradations.keyed import sample_key
+from restora.keyed import sample_key
+from restora.registry import register
 from restora.types import Batch
 
 _STEP_STREAM = 0x57E9
 
 
+@register("callback", "step_seed")
 class StepSeed(Callback):
     """Seeds torch's global generator at every training step from (seed, step, process).
 
@@ -34,6 +36,7 @@ class StepSeed(Callback):
         torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, trainer.global_rank))
 
 
+@register("callback", "last_checkpoint")
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` fresh: every `every_n_steps` batches or `every_minutes`, after validation, and when
     stopped.
@@ -97,6 +100,7 @@ def _validates_now(trainer: Trainer) -> bool:
     return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
 
 
+@register("callback", "stop_on_non_finite_loss")
 class StopOnNonFiniteLoss(Callback):
     """Ends a run whose loss is no longer a number, checking every `every_n_steps` batches, and says what to
     try."""
@@ -122,6 +126,7 @@ class StopOnNonFiniteLoss(Callback):
             )
 
 
+@register("callback", "save_test_images")
 class SaveTestImages(Callback):
     """Writes what the report shows: each held-out photo degraded, restored and clean as 8-bit PNG.
 
@@ -161,6 +166,7 @@ def to_image(photo: Tensor) -> Image.Image:
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
+@register("callback", "best_checkpoint")
 class BestCheckpoint(Checkpoint):
     """Keeps `best.ckpt`, the weights with the highest `monitor`; also when judged once more after the last
     step.

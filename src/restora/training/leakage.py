@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from restora.data.module import PhotoData
-from restora.data.photos import list_photos
 from restora.data.progress import Advance, progress
 from restora.data.sources import Split
 from restora.data.store import PhotoStore
@@ -22,6 +21,7 @@ from restora.evaluation.leakage import (
     fingerprints_of_files,
     known_testsets,
 )
+from restora.photos.reading import list_photos
 
 _JUDGES: dict[Split, str] = {"val": "this run's validation set", "test": "this run's held-out set"}
 

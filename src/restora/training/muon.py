@@ -17,11 +17,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from restora.registry import register
+
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Jordan's: singular values come near 1 quickly and stay between 0.7 and 1.2."""
 _ITERATIONS = 5
 
 
+@register("optimizer", "muon")
 class Muon(Optimizer):
     """Muon on matrices, Adam on the rest.
 

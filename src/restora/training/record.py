@@ -22,7 +22,7 @@ from restora.families.base import Family
 from restora.files import write_whole
 from restora.networks.cost import count_macs, count_parameters
 
-FORMAT = 1
+FORMAT = 2
 _STEP_TIMES_KEPT = 2000
 
 
@@ -158,7 +158,7 @@ class RunRecord(Callback):
         network = dict(config["network"])
         checkpoint["restora"] = {
             "format": FORMAT,
-            "network": {"class": network.pop("_target_"), "arguments": network},
+            "network": {"name": network.pop("_target_"), "arguments": network},
             "family": module.name,
             "task": config["task"],
             "name": config["name"],

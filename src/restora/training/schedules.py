@@ -7,7 +7,10 @@ A schedule in shares serves a run of any length, counted in steps or in minutes,
 import math
 from collections.abc import Sequence
 
+from restora.registry import register
 
+
+@register("schedule", "constant")
 class Constant:
     """The base rate throughout."""
 
@@ -15,6 +18,7 @@ class Constant:
         return 1.0
 
 
+@register("schedule", "cosine")
 class Cosine:
     """Half a cosine from 1 down to `final` (Loshchilov and Hutter, "SGDR", ICLR 2017, one cycle).
 
@@ -37,6 +41,7 @@ class Cosine:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * share))
 
 
+@register("schedule", "multi_step")
 class MultiStep:
     """The base rate times `gamma` for every milestone (a share of the training) that is passed."""
 
@@ -51,6 +56,7 @@ class MultiStep:
         return self.gamma ** sum(progress >= milestone for milestone in self.milestones)
 
 
+@register("schedule", "exponential")
 class Exponential:
     """From 1 down to `final` by equal factors (DnCNN: 1e-1 to 1e-4 over 50 epochs)."""
 

@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from run_folders import photo
 
-from restora.apps.photo_encoding import encode
-from restora.apps.photo_files import FORMATS, Metadata, Photo, read_photo
+from restora.photos.encoding import encode
+from restora.photos.files import FORMATS, Metadata, Photo, read_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'

@@ -9,11 +9,11 @@ import torch
 from run_folders import photo, tiny_network
 from torch import Tensor, nn
 
-from restora.apps.photo_files import Metadata, Photo
-from restora.apps.photo_pixels import restore_photo
 from restora.artifact.model_folder import ModelDescription
+from restora.artifact.photo_pixels import restore_photo
 from restora.artifact.restorer import Restorer
 from restora.networks.base import Network
+from restora.photos.files import Metadata, Photo
 
 
 class Colourer(Network):

@@ -15,13 +15,13 @@ from PIL import Image
 from run_folders import photo, record, write_run
 
 from restora.apps.report import main
-from restora.apps.report_baselines import compute, stored
-from restora.apps.report_inputs import held_out_photos
-from restora.apps.report_photos import embedded_photos
-from restora.apps.report_runs import group_runs, read_runs
 from restora.cli import main as cli
 from restora.evaluation.classical import BASELINES
 from restora.metrics.image import psnr
+from restora.reporting.baselines import compute, stored
+from restora.reporting.inputs import held_out_photos
+from restora.reporting.photos import embedded_photos
+from restora.reporting.runs import group_runs, read_runs
 
 HOSTILE = "</script><script>alert(1)</script>"
 
@@ -107,7 +107,7 @@ def test_filters_need_gaussian_noise_and_exact_inputs(sweep):
     with pytest.raises(ValueError, match="no run kept the exact degraded photos"):
         compute(group, sweep, BASELINES, silent)
     for run in group.runs:
-        run.config["degradation"]["_target_"] = "restora.degradations.gaussian_blur.GaussianBlur"
+        run.config["degradation"]["_target_"] = "gaussian_blur"
     with pytest.raises(ValueError, match="Gaussian noise of one level"):
         compute(group, sweep, BASELINES, silent)
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from run_folders import record, write_run
 
-from restora.apps.report_leaderboard import count, duration, leaderboard, legend, rank_label, verdict
-from restora.apps.report_runs import differences, group_runs, read_runs
+from restora.reporting.leaderboard import count, duration, leaderboard, legend, rank_label, verdict
+from restora.reporting.runs import differences, group_runs, read_runs
 
 
 def put(folder, **entries):
@@ -145,8 +145,8 @@ def test_differences_are_the_settings_that_are_not_equal_everywhere(tmp_path):
 
 
 def filtered(name, psnr, photos=2):
-    from restora.apps.report_baselines import Baseline
-    from restora.apps.report_runs import PhotoScore
+    from restora.reporting.baselines import Baseline
+    from restora.reporting.runs import PhotoScore
 
     names = ("astronaut", "coffee") if photos == 2 else [f"photo{i}" for i in range(photos)]
     return Baseline(name, psnr, 0.8, 0.1, [PhotoScore(each, psnr, 0.8) for each in names])

@@ -119,7 +119,7 @@ def test_card_has_the_scores_and_runs(model, tmp_path, monkeypatch):
     """The Python example of the card is executed as it stands."""
     text = (model / "README.md").read_text()
     assert "| restored | 28.00 | 0.8000 |" in text
-    assert "Photos: `SamplePhotos`." in text
+    assert "Photos: `sample_photos`." in text
     code = text.split("```python\n")[1].split("```")[0]
     from PIL import Image
 
@@ -190,12 +190,12 @@ def test_without_the_onnx_packages_the_rest_is_exported(run, tmp_path, monkeypat
     ("changes", "message"),
     [
         ({"format": 99}, "format 99"),
-        ({"network": {"class": "os.system", "arguments": {}}}, "refused"),
-        ({"network": {"class": "restora.networks.dncnn.Nothing", "arguments": {}}}, "no network"),
-        ({"network": {"class": "restora.networks.blocks.conv3x3", "arguments": {}}}, "not a network"),
-        ({"network": {"class": "restora.networks.dncnn.DnCNN", "arguments": {"deepness": 3}}}, "deepness"),
+        ({"network": {"name": "os.system", "arguments": {}}}, "refused"),
+        ({"network": {"name": "nothing_at_all", "arguments": {}}}, "no network"),
+        ({"network": {"name": "restora.networks.layers.blocks.conv3x3", "arguments": {}}}, "refused"),
+        ({"network": {"name": "dncnn", "arguments": {"deepness": 3}}}, "deepness"),
         (
-            {"network": {"class": "restora.networks.dncnn.DnCNN", "arguments": {"depth": 9}}},
+            {"network": {"name": "dncnn", "arguments": {"depth": 9}}},
             "(?s)do not fit DnCNN.*missing: model",
         ),
     ],
@@ -240,14 +240,14 @@ def test_weights_that_do_not_fit_are_named():
 @pytest.mark.parametrize(
     ("degradation", "sigma"),
     [
-        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 25}, 25),
-        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": [0, 55]}, None),
-        ({"_target_": "restora.degradations.gaussian_blur.GaussianBlur", "sigma": 2}, None),
+        ({"_target_": "gaussian_noise", "sigma": 25}, 25),
+        ({"_target_": "gaussian_noise", "sigma": [0, 55]}, None),
+        ({"_target_": "gaussian_blur", "sigma": 2}, None),
         (
             {
                 "steps": [
-                    {"_target_": "a.GaussianBlur", "sigma": 2},
-                    {"_target_": "a.GaussianNoise", "sigma": 15},
+                    {"_target_": "gaussian_blur", "sigma": 2},
+                    {"_target_": "gaussian_noise", "sigma": 15},
                 ]
             },
             15,
@@ -277,8 +277,11 @@ def test_noise_level_is_read_from_the_degradation(degradation, sigma):
 def test_what_a_network_is_told_follows_from_its_degradation(name, channels, told, chained):
     node = {"_target_": f"restora.degradations.{name}"}
     if chained:
-        blur = {"_target_": "restora.degradations.gaussian_blur.GaussianBlur", "sigma": 2}
-        node = {"_target_": "restora.degradations.composition.Chain", "stages": {"blur": blur, "own": node}}
+        blur = {"_target_": "gaussian_blur", "sigma": 2}
+        node = {
+            "_target_": "chain",
+            "stages": {"blur": blur, "own": node},
+        }
     common = {"network": {}, "scale": 1, "in_channels": 3, "out_channels": 3, "size_multiple": 1}
     described = ModelDescription(
         name="a", task="b", family="c", condition_channels=channels, degradation=node, **common
@@ -303,8 +306,8 @@ def test_checkpoints_of_others_are_named(tmp_path):
     torch.save({"state_dict": {}}, tmp_path / "other.ckpt")
     with pytest.raises(ValueError, match="not written by `restora train`"):
         read_checkpoint(tmp_path / "other.ckpt")
-    write_checkpoint(tmp_path / "future.ckpt", tiny_network(), format=2)
-    with pytest.raises(ValueError, match="format 2"):
+    write_checkpoint(tmp_path / "future.ckpt", tiny_network(), format=3)
+    with pytest.raises(ValueError, match="format 3"):
         read_checkpoint(tmp_path / "future.ckpt")
 
 
@@ -338,7 +341,7 @@ def test_best_run_is_the_finished_one_with_the_highest_held_out_psnr(tmp_path):
 
 
 def test_only_networks_of_the_package_are_built():
-    network = build_network("restora.networks.dncnn.DnCNN", {"depth": 4, "channels": 8})
+    network = build_network("dncnn", {"depth": 4, "channels": 8})
     assert isinstance(network, Network)
     for name in ("subprocess.Popen", "restora.networks", "restora.networks.base.Network"):
         with pytest.raises(ValueError, match=r"refused|no network|not a network|does not take"):

@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import nn
 
 from restora.artifact import winograd
+from restora.config import build as build_node
 from restora.networks.dncnn import DnCNN
 from restora.networks.edsr import EDSR
 
@@ -86,7 +86,7 @@ def test_a_network_gives_the_same_and_takes_it_for_its_wide_layers_alone(intel, 
 def test_networks_of_full_size_give_the_same(intel, monkeypatch, repository, name):
     """However they use their sequences."""
     torch.manual_seed(0)
-    network = instantiate(OmegaConf.load(repository / "conf" / "network" / f"{name}.yaml")).eval()
+    network = build_node(OmegaConf.load(repository / "conf" / "network" / f"{name}.yaml"), "network").eval()
     network.requires_grad_(False).to(memory_format=torch.channels_last)
     fast = copy.deepcopy(network)
     winograd.use_winograd(fast)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from restora.data.module import PhotoData
 from restora.data.sources import Source
-from restora.degradations.gaussian_noise import GaussianNoise
+from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.types import Batch
 
 STEPS = 5

@@ -16,7 +16,7 @@ from restora.data.loaders import TrainingLoader
 from restora.data.packing import PhotoFile, pack
 from restora.data.schedule import CropSchedule, ResumableSampler, Stage
 from restora.data.store import PhotoStore
-from restora.degradations.keyed import image_key
+from restora.keyed import image_key
 
 SIZES = [(70, 90), (64, 100), (128, 64)]
 SCALE = 2

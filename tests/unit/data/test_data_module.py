@@ -10,13 +10,13 @@ import torch
 from data_toys import fitted, photo_data
 from PIL import Image
 
-from restora.data.errors import DataError
 from restora.data.packing import PhotoFile
 from restora.data.sources import Folder, PairedFolder, SamplePhotos
 from restora.degradations.base import Degradation
-from restora.degradations.downsample import Downsample
-from restora.degradations.gaussian_noise import GaussianNoise
 from restora.degradations.identity import Identity
+from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.degradations.sampling.downsample import Downsample
+from restora.photos.errors import DataError
 
 MakePhotos = Callable[..., list[PhotoFile]]
 

@@ -9,7 +9,7 @@ from archive_server import ArchiveServer, Plan, zipped
 
 from restora.data.archives import Archive, CorruptArchive
 from restora.data.download import Patience, fetch, obtain
-from restora.data.errors import DataError
+from restora.photos.errors import DataError
 
 NAME = "photos.zip"
 IMPATIENT = Patience(timeout=0.5, attempts=3, pause=0.01)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restora.data.errors import DataError
 from restora.data.locking import sole_process
 from restora.data.packing import PhotoFile, pack
-from restora.data.photos import read_photo
 from restora.data.store import INDEX, PIXELS, PhotoStore
+from restora.photos.errors import DataError
+from restora.photos.reading import read_photo
 
 MakePhotos = Callable[..., list[PhotoFile]]
 Start = Callable[..., "subprocess.Popen[str]"]

@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
-from restora.data.errors import PhotoError
-from restora.data.photos import list_photos, photo_size, read_photo
+from restora.photos.errors import PhotoError
+from restora.photos.reading import list_photos, photo_size, read_photo
 
 HEIGHT, WIDTH = 12, 17
 

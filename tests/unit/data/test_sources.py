@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from restora.data.div2k import Div2k
-from restora.data.errors import DataError
 from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source
+from restora.photos.errors import DataError
 
 
 def put(folder: Path, *names: str, size: tuple[int, int] = (8, 8)) -> None:

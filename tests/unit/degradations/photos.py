@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from restora.degradations.keyed import KeyedGenerator, sample_key
+from restora.keyed import KeyedGenerator, sample_key
 
 
 def photo(

@@ -9,16 +9,16 @@ from photos import generator, photo, photos
 from scipy import ndimage
 from torch import Tensor
 
-from restora.degradations import filtering
-from restora.degradations.anisotropic_blur import AnisotropicBlur
-from restora.degradations.camera_shake import CameraShake
-from restora.degradations.defocus_blur import DefocusBlur
-from restora.degradations.filtering import KernelBlur, filter_per_sample
-from restora.degradations.gaussian_blur import GaussianBlur
-from restora.degradations.mixed_blur import MixedBlur
-from restora.degradations.motion_blur import MotionBlur
-from restora.degradations.sharpening import unsharp_mask
-from restora.degradations.sinc_blur import SincBlur
+from restora.degradations.blur import filtering
+from restora.degradations.blur.anisotropic_blur import AnisotropicBlur
+from restora.degradations.blur.camera_shake import CameraShake
+from restora.degradations.blur.defocus_blur import DefocusBlur
+from restora.degradations.blur.filtering import KernelBlur, filter_per_sample
+from restora.degradations.blur.gaussian_blur import GaussianBlur
+from restora.degradations.blur.mixed_blur import MixedBlur
+from restora.degradations.blur.motion_blur import MotionBlur
+from restora.degradations.blur.sharpening import unsharp_mask
+from restora.degradations.blur.sinc_blur import SincBlur
 
 BLURS: dict[str, KernelBlur] = {
     "motion": MotionBlur(length=(0.5, 23)),

@@ -6,13 +6,13 @@ import pytest
 import torch
 from photos import generator, grey_card, photos
 
-from restora.degradations.exposure import Exposure
-from restora.degradations.fading import Fading
-from restora.degradations.greyscale import Greyscale
-from restora.degradations.haze import Haze
-from restora.degradations.moire import Moire
-from restora.degradations.rain import Rain
-from restora.degradations.sepia import Sepia
+from restora.degradations.colour.exposure import Exposure
+from restora.degradations.colour.fading import Fading
+from restora.degradations.colour.greyscale import Greyscale
+from restora.degradations.colour.sepia import Sepia
+from restora.degradations.sampling.moire import Moire
+from restora.degradations.weather.haze import Haze
+from restora.degradations.weather.rain import Rain
 
 
 def test_greyscale_is_the_luma_of_bt601() -> None:

@@ -6,17 +6,17 @@ from photos import generator, photos
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
-from restora.degradations.composition import Chain, Maybe, OneOf
-from restora.degradations.downsample import Downsample
-from restora.degradations.gaussian_blur import GaussianBlur
-from restora.degradations.gaussian_noise import GaussianNoise
+from restora.degradations.blur.gaussian_blur import GaussianBlur
+from restora.degradations.compose.composition import Chain, Maybe, OneOf
+from restora.degradations.compose.shuffled import Shuffled
+from restora.degradations.compression.jpeg import Jpeg
 from restora.degradations.identity import Identity
-from restora.degradations.jpeg import Jpeg
-from restora.degradations.keyed import KeyedGenerator
+from restora.degradations.missing.random_rectangles import RandomRectangles
+from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.degradations.noise.poisson_noise import PoissonNoise
 from restora.degradations.parameters import as_range
-from restora.degradations.poisson_noise import PoissonNoise
-from restora.degradations.random_rectangles import RandomRectangles
-from restora.degradations.shuffled import Shuffled
+from restora.degradations.sampling.downsample import Downsample
+from restora.keyed import KeyedGenerator
 
 
 class Affine(Degradation):

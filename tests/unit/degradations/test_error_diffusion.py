@@ -7,8 +7,8 @@ import torch
 from photos import generator, photo, photos
 from torch import Tensor
 
-from restora.degradations import error_diffusion
-from restora.degradations.error_diffusion import Diffusion, ErrorDiffusion
+from restora.degradations.compression import error_diffusion
+from restora.degradations.compression.error_diffusion import Diffusion, ErrorDiffusion
 
 MATRICES = {
     "floyd_steinberg": ([[0, 0, 7], [3, 5, 1]], 16),

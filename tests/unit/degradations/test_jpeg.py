@@ -11,7 +11,7 @@ from PIL import Image
 from scipy.fft import dctn
 from torch import Tensor
 
-from restora.degradations.jpeg import Jpeg, Subsampling, jpeg
+from restora.degradations.compression.jpeg import Jpeg, Subsampling, jpeg
 
 
 def by_libjpeg(x: Tensor, quality: int, subsampling: Subsampling) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from restora.degradations.keyed import KeyedGenerator, image_key, sample_key
+from restora.keyed import KeyedGenerator, image_key, sample_key
 
 MASK = (1 << 64) - 1
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 from photos import generator, grey_card, photos
 
-from restora.degradations.brush_strokes import BrushStrokes, covered_by_segments
-from restora.degradations.masking import Masking
-from restora.degradations.random_rectangles import RandomRectangles
-from restora.degradations.scratches import Scratches
-from restora.degradations.text_overlay import TextOverlay
+from restora.degradations.missing.brush_strokes import BrushStrokes, covered_by_segments
+from restora.degradations.missing.masking import Masking
+from restora.degradations.missing.random_rectangles import RandomRectangles
+from restora.degradations.missing.scratches import Scratches
+from restora.degradations.missing.text_overlay import TextOverlay
 
 MASKINGS: dict[str, Masking] = {
     "rectangles": RandomRectangles(count=3, area=(0.02, 0.1), fill=0.5),

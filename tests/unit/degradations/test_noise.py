@@ -6,19 +6,19 @@ from photos import generator, grey_card, photos
 from scipy.stats import poisson as exact_poisson
 from torch import Tensor
 
-from restora.degradations import poisson as module
 from restora.degradations.base import Degradation
-from restora.degradations.correlated_noise import CorrelatedNoise
-from restora.degradations.film_grain import FilmGrain
-from restora.degradations.gaussian_noise import GaussianNoise
-from restora.degradations.low_light import LowLight
-from restora.degradations.poisson import poisson, poisson_from
-from restora.degradations.poisson_gaussian_noise import PoissonGaussianNoise
-from restora.degradations.poisson_noise import PoissonNoise
-from restora.degradations.quantisation import Quantisation
-from restora.degradations.salt_and_pepper import SaltAndPepper
-from restora.degradations.speckle_noise import SpeckleNoise
-from restora.degradations.varying_gaussian_noise import VaryingGaussianNoise
+from restora.degradations.colour.low_light import LowLight
+from restora.degradations.compression.quantisation import Quantisation
+from restora.degradations.noise import poisson as module
+from restora.degradations.noise.correlated_noise import CorrelatedNoise
+from restora.degradations.noise.film_grain import FilmGrain
+from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.degradations.noise.poisson import poisson, poisson_from
+from restora.degradations.noise.poisson_gaussian_noise import PoissonGaussianNoise
+from restora.degradations.noise.poisson_noise import PoissonNoise
+from restora.degradations.noise.salt_and_pepper import SaltAndPepper
+from restora.degradations.noise.speckle_noise import SpeckleNoise
+from restora.degradations.noise.varying_gaussian_noise import VaryingGaussianNoise
 
 
 def correlation(noise: Tensor, down: int, right: int) -> float:

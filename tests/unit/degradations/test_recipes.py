@@ -7,16 +7,16 @@ from photos import generator, grey_card, photos
 
 from restora.config import build, config_root
 from restora.degradations.base import Degradation
-from restora.degradations.composition import Chain
-from restora.degradations.downsample import Downsample
-from restora.degradations.jpeg import jpeg
-from restora.degradations.motion_blur import MotionBlur
-from restora.degradations.pixel_shift import PixelShift
+from restora.degradations.blur.motion_blur import MotionBlur
+from restora.degradations.blur.pixel_shift import PixelShift
+from restora.degradations.compose.composition import Chain
+from restora.degradations.compression.jpeg import jpeg
+from restora.degradations.sampling.downsample import Downsample
 
 
 def recipe(name: str, *changes: str) -> Degradation:
     node = OmegaConf.load(config_root() / "conf" / "degradation" / f"{name}.yaml")
-    return build(OmegaConf.merge(node, OmegaConf.from_dotlist(list(changes))))
+    return build(OmegaConf.merge(node, OmegaConf.from_dotlist(list(changes))), "degradation")
 
 
 def stage(degradation: Degradation, name: str) -> Degradation:

@@ -11,11 +11,11 @@ from photos import generator, photo, photos
 from PIL import Image
 from torch import Tensor
 
-from restora.degradations.downsample import Downsample
-from restora.degradations.low_resolution import LowResolution
-from restora.degradations.pixel_shift import PixelShift
-from restora.degradations.resizing import Kernel, resize
-from restora.degradations.varying_resizing import apply_matrices, interpolation_matrices
+from restora.degradations.blur.pixel_shift import PixelShift
+from restora.degradations.sampling.downsample import Downsample
+from restora.degradations.sampling.low_resolution import LowResolution
+from restora.degradations.sampling.varying_resizing import apply_matrices, interpolation_matrices
+from restora.image import Kernel, resize
 
 
 def keys_cubic(t: float) -> float:

@@ -4,10 +4,10 @@ import pytest
 import torch
 from photos import generator, grey_card, photo, photos
 
-from restora.degradations.anisotropic_blur import AnisotropicBlur
 from restora.degradations.base import Params
-from restora.degradations.second_order import Order, SecondOrder, _distinct, _power_of_two, noisy
-from restora.degradations.sinc_blur import SincBlur
+from restora.degradations.blur.anisotropic_blur import AnisotropicBlur
+from restora.degradations.blur.sinc_blur import SincBlur
+from restora.degradations.compose.second_order import Order, SecondOrder, _distinct, _power_of_two, noisy
 
 
 def order(**changes: object) -> Order:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from restora.degradations.brush_strokes import BrushStrokes
-from restora.degradations.gaussian_noise import GaussianNoise
+from restora.degradations.missing.brush_strokes import BrushStrokes
+from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.evaluation.benchmarks.base import Benchmark, Intake
 from restora.evaluation.benchmarks.deblur import Deblur
 from restora.evaluation.benchmarks.degraded import Degraded, Inpaint
@@ -17,7 +17,7 @@ from restora.evaluation.benchmarks.denoise import Denoise
 from restora.evaluation.benchmarks.jpeg import Jpeg
 from restora.evaluation.benchmarks.paired import Paired
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
-from restora.evaluation.protocol import luminance
+from restora.image import luminance
 from restora.metrics.image import psnr
 
 

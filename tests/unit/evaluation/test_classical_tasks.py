@@ -8,8 +8,7 @@ import torch
 from PIL import Image
 from skimage import data
 
-from restora.degradations.brush_strokes import BrushStrokes
-from restora.degradations.resizing import resize
+from restora.degradations.missing.brush_strokes import BrushStrokes
 from restora.evaluation.benchmarks.base import Benchmark, Intake
 from restora.evaluation.benchmarks.deblur import Deblur
 from restora.evaluation.benchmarks.degraded import Inpaint
@@ -19,6 +18,7 @@ from restora.evaluation.classical import METHODS, Known, deblur, estimated_sigma
 from restora.evaluation.classical.enlarge import bicubic
 from restora.evaluation.methods import ClassicalMethod
 from restora.evaluation.run import Work, score
+from restora.image import resize
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 from skimage import data
 
-from restora.data.photos import list_photos
 from restora.evaluation.leakage import (
     Fingerprints,
     find_leaks,
@@ -20,6 +19,7 @@ from restora.evaluation.leakage import (
     known_testsets,
     near_duplicates,
 )
+from restora.photos.reading import list_photos
 
 
 def jpeg(image: Image.Image) -> Image.Image:

@@ -7,15 +7,15 @@ import pytest
 import torch
 from run_folders import write_checkpoint, write_run
 
-from restora.degradations.gaussian_noise import GaussianNoise
-from restora.evaluation.building import build
+from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.evaluation.loading import from_checkpoint, from_weights, trained_range
 from restora.networks.dncnn import DnCNN
 from restora.networks.edsr import EDSR
 from restora.networks.nafnet import NAFNet
 from restora.networks.vdsr import VDSR
+from restora.registry import build
 
-DNCNN = {"_target_": "restora.networks.dncnn.DnCNN", "in_channels": 1, "depth": 17, "channels": 64}
+DNCNN = {"_target_": "dncnn", "in_channels": 1, "depth": 17, "channels": 64}
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_what_the_user_chose_is_not_corrected(colour_weights: str) -> None:
 
 def test_the_benchmarks_scale_is_taken_where_weights_do_not_tell(tmp_path: Path) -> None:
     torch.save(VDSR(scale=2, depth=3, channels=4).state_dict(), tmp_path / "vdsr.pth")
-    node = {"_target_": "restora.networks.vdsr.VDSR", "scale": 2, "depth": 3, "channels": 4}
+    node = {"_target_": "vdsr", "scale": 2, "depth": 3, "channels": 4}
     path = str(tmp_path / "vdsr.pth")
     assert from_weights(node, path, name="vdsr", scale=4).network.scale == 4
     assert from_weights(node, path, name="vdsr", scale=4, chosen={"scale"}).network.scale == 2
@@ -48,7 +48,7 @@ def test_the_benchmarks_scale_is_taken_where_weights_do_not_tell(tmp_path: Path)
 
 def test_weights_of_another_scale_keep_theirs(tmp_path: Path) -> None:
     torch.save(EDSR(scale=2, channels=8, blocks=1).state_dict(), tmp_path / "edsr.pth")
-    node = {"_target_": "restora.networks.edsr.EDSR", "scale": 4, "channels": 8, "blocks": 1}
+    node = {"_target_": "edsr", "scale": 4, "channels": 8, "blocks": 1}
     assert from_weights(node, str(tmp_path / "edsr.pth"), name="edsr", scale=4).network.scale == 2
 
 
@@ -62,7 +62,7 @@ def test_a_run_brings_its_name_its_converter_and_its_training(tmp_path: Path) ->
     checkpoint = write_checkpoint(
         tmp_path / "nafnet.ckpt",
         network,
-        network={"class": "restora.networks.nafnet.NAFNet", "arguments": arguments},
+        network={"name": "nafnet", "arguments": arguments},
         evaluation={"local_converter": [64, 64]},
         name="nafnet",
     )
@@ -73,20 +73,26 @@ def test_a_run_brings_its_name_its_converter_and_its_training(tmp_path: Path) ->
     ("degradation", "severity", "expected"),
     [
         (
-            {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": [0, 55]},
+            {"_target_": "gaussian_noise", "sigma": [0, 55]},
             "sigma",
             (0, 55),
         ),
-        ({"_target_": "restora.degradations.jpeg.Jpeg", "quality": 40}, "quality", (40, 40)),
-        ({"_target_": "restora.degradations.jpeg.Jpeg", "quality": 40}, "sigma", None),
+        ({"_target_": "jpeg", "quality": 40}, "quality", (40, 40)),
+        ({"_target_": "jpeg", "quality": 40}, "sigma", None),
         (None, "sigma", None),
-        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 5}, "scale", None),
+        ({"_target_": "gaussian_noise", "sigma": 5}, "scale", None),
         (
             {
-                "_target_": "restora.degradations.composition.Chain",
+                "_target_": "chain",
                 "stages": {
-                    "blur": {"_target_": "restora.degradations.gaussian_blur.GaussianBlur", "sigma": [1, 2]},
-                    "noise": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": 7},
+                    "blur": {
+                        "_target_": "gaussian_blur",
+                        "sigma": [1, 2],
+                    },
+                    "noise": {
+                        "_target_": "gaussian_noise",
+                        "sigma": 7,
+                    },
                 },
             },
             "sigma",
@@ -101,9 +107,12 @@ def test_the_trained_range_is_read_off_the_degradation(degradation, severity, ex
 def test_nodes_are_built_inside_out() -> None:
     chain = build(
         {
-            "_target_": "restora.degradations.composition.Chain",
+            "_target_": "chain",
             "stages": {
-                "noise": {"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sigma": [0, 5]}
+                "noise": {
+                    "_target_": "gaussian_noise",
+                    "sigma": [0, 5],
+                }
             },
         },
         "degradation",
@@ -115,10 +124,16 @@ def test_nodes_are_built_inside_out() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ({"_target_": "os.system", "command": "true"}, r"degradation: os.system is refused"),
-        ({"_target_": "restora.degradations.nothing.Nothing"}, "has no restora.degradations.nothing.Nothing"),
-        ({"_target_": "restora.degradations.gaussian_noise.GaussianNoise", "sgima": 1}, "sgima"),
-        ({"stages": [{"_target_": "subprocess.run"}]}, r"degradation.stages: subprocess.run is refused"),
+        (
+            {"_target_": "os.system", "command": "true"},
+            r"degradation: the degradation 'os.system' is refused",
+        ),
+        (
+            {"_target_": "restora.degradations.nothing.Nothing"},
+            "restora.degradations.nothing.Nothing' is refused",
+        ),
+        ({"_target_": "gaussian_noise", "sgima": 1}, "sgima"),
+        ({"stages": [{"_target_": "subprocess.run"}]}, r"'subprocess.run' is refused"),
     ],
 )
 def test_strangers_nodes_run_nothing(node: dict, message: str) -> None:

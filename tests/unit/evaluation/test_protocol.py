@@ -4,14 +4,8 @@ arithmetic."""
 import pytest
 import torch
 
-from restora.evaluation.protocol import (
-    Protocol,
-    luminance,
-    luminance_plane,
-    rgb_to_ycbcr,
-    round_to_8_bits,
-    ycbcr_to_rgb,
-)
+from restora.evaluation.protocol import Protocol
+from restora.image import luminance, luminance_plane, rgb_to_ycbcr, round_to_8_bits, ycbcr_to_rgb
 
 PRIMARIES = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0]]).view(5, 3, 1, 1)
 

@@ -19,7 +19,7 @@ from restora.evaluation.run import evaluate
 from restora.metrics.image import psnr, ssim
 from restora.networks.base import Network
 from restora.networks.dncnn import DnCNN
-from restora.networks.local_converter import convert
+from restora.networks.layers.local_converter import convert
 from restora.networks.nafnet import NAFNet
 from restora.networks.vdsr import VDSR
 

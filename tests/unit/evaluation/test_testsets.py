@@ -8,8 +8,8 @@ from archive_server import ArchiveServer, Plan, zipped
 from PIL import Image
 
 from restora.data.archives import CorruptArchive
-from restora.data.errors import DataError
 from restora.evaluation.testsets import TestSet, find_photos, obtain_testsets, photo_names
+from restora.photos.errors import DataError
 
 
 @pytest.fixture

@@ -123,7 +123,7 @@ def test_names_of_weights_stay() -> None:
 )
 def test_regions_are_blocks_where_they_hold_the_weights(name: str, whole: bool) -> None:
     with torch.device("meta"):
-        network = build(compose("train", [f"network={name}"]).network)
+        network = build(compose("train", [f"network={name}"]).network, "network")
     found = regions(network)
     assert (found == [network]) == whole
     if name == "nafnet":

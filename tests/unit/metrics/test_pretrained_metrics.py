@@ -82,7 +82,7 @@ def test_niqe_rises_with_every_distortion(pristine: Path) -> None:
 
 
 def test_niqe_half_size_is_matlabs_imresize(pristine: Path) -> None:
-    from restora.degradations.resizing import resize
+    from restora.image import resize
 
     plane = torch.rand(1, 1, 40, 52, generator=torch.Generator().manual_seed(0)).double()
     expected = resize(plane.float(), 20, 26)[0, 0].numpy()

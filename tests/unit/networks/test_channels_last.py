@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from restora.networks.channels_last import (
+from restora.networks.layers.channels_last import (
     LayerNorm,
     Linear,
     bias_free_layer_norm,

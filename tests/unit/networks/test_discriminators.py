@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from restora.config import build as build_node
 from restora.losses.adversarial import WassersteinLoss
 from restora.networks.cost import count_parameters
 from restora.networks.discriminators import (
@@ -78,7 +78,7 @@ def test_a_logit_of_patchgan_sees_70_pixels() -> None:
 
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_features_end_with_the_logits_and_teach_every_parameter(path: Path) -> None:
-    discriminator = instantiate(OmegaConf.load(path))
+    discriminator = build_node(OmegaConf.load(path), "discriminator")
     x = torch.rand(2, 3, 64, 64)
     discriminator.eval()  # batch statistics and power iterations stand still
     features = discriminator.features(x)
@@ -97,13 +97,13 @@ def test_features_end_with_the_logits_and_teach_every_parameter(path: Path) -> N
 def test_the_photo_may_be_shown_beside_its_degraded_version(path: Path) -> None:
     config = OmegaConf.load(path)
     with torch.device("meta"):
-        discriminator = instantiate(config, in_channels=6)
+        discriminator = build_node(config, "discriminator", in_channels=6)
         assert discriminator(torch.rand(2, 6, 128, 128)).shape[0] == 2
 
 
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_too_small_photos_are_named(path: Path) -> None:
-    discriminator = instantiate(OmegaConf.load(path))
+    discriminator = build_node(OmegaConf.load(path), "discriminator")
     least = discriminator.minimum_size
     assert discriminator(torch.rand(2, 3, least, least)).isfinite().all()
     with pytest.raises(ValueError, match=f"from {least}x{least} on, got {least}x{least - 1}"):
@@ -113,7 +113,7 @@ def test_too_small_photos_are_named(path: Path) -> None:
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
 def test_it_learns_to_tell_two_batches_apart(path: Path) -> None:
     torch.manual_seed(1)
-    discriminator = instantiate(OmegaConf.load(path)).train()
+    discriminator = build_node(OmegaConf.load(path), "discriminator").train()
     optimiser = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
     rough = torch.rand(4, 3, 48, 48)
     smooth = F.avg_pool2d(rough, 7, 1, 3, count_include_pad=False)

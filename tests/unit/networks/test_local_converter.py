@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.networks.local_converter import GlobalMean, convert, local_mean
+from restora.networks.layers.local_converter import GlobalMean, convert, local_mean
 from restora.networks.nafnet import NAFNet
 
 

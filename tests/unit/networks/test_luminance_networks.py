@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from skimage.color import rgb2ycbcr, ycbcr2rgb
 
-from restora.degradations.resizing import resize
+from restora.image import resize
 from restora.networks.espcn import ESPCN
 from restora.networks.fsrcnn import FSRCNN
-from restora.networks.luminance import BicubicEnlargement, LuminanceNetwork, luma
+from restora.networks.layers.luminance import BicubicEnlargement, LuminanceNetwork, luma
 from restora.networks.srcnn import SRCNN
 from restora.networks.vdsr import VDSR
 from restora.networks.weights import load_weights

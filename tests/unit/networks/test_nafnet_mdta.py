@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.cost import count_parameters
-from restora.networks.local_converter import convert
+from restora.networks.layers.local_converter import convert
 from restora.networks.nafnet import NAFNet
 from restora.networks.nafnet_mdta import GatedTransposedAttention, NAFNetMDTA
 

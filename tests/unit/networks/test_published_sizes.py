@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from restora.apps.networks import configurations, count, markdown
+from restora.config import build as build_node
 from restora.networks.base import Network
 from restora.networks.cost import count_macs, count_parameters
 
@@ -27,7 +27,7 @@ def from_docs(name: str, arguments: str) -> Network:
         OmegaConf.load(configurations()[name]), OmegaConf.from_dotlist(arguments.split())
     )
     with torch.device("meta"):
-        return instantiate(config, _convert_="all")
+        return build_node(config, "network")
 
 
 @pytest.mark.parametrize("name", FULL)

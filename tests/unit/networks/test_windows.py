@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from restora.networks.windows import (
+from restora.networks.layers.windows import (
     MASKED,
     attend,
     drop_path,

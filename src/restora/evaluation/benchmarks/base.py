@@ -19,10 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restora.data.errors import PhotoError
-from restora.data.photos import photo_size, read_photo
-from restora.evaluation.protocol import Color, Protocol, luminance_plane
+from restora.evaluation.protocol import Color, Protocol
 from restora.evaluation.testsets import TestSet, find_photos, photo_names
+from restora.image import luminance_plane
+from restora.photos.errors import PhotoError
+from restora.photos.reading import photo_size, read_photo
 
 Planes = Literal["gray", "rgb", "y"]
 """What a method is given: grey, colour, or the luminance of a colour photo."""

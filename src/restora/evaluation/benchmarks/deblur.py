@@ -8,14 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restora.degradations.filtering import filter_per_sample, normalised, pixel_grid
-from restora.degradations.motion_blur import MotionBlur
+from restora.degradations.blur.filtering import filter_per_sample, normalised, pixel_grid
+from restora.degradations.blur.motion_blur import MotionBlur
 from restora.degradations.parameters import as_range
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
+from restora.registry import register
 
 Blur = Literal["gaussian", "motion", "disc"]
 
 
+@register("benchmark", "deblur")
 @dataclass(frozen=True, kw_only=True)
 class Deblur(Benchmark):
     """`y = k * x + n` with mirrored borders; classical methods are told the kernel k.

@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from restora.degradations.base import Degradation
-from restora.degradations.keyed import KeyedGenerator, image_key
-from restora.degradations.resizing import resize
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation
+from restora.image import resize
+from restora.keyed import KeyedGenerator, image_key
+from restora.registry import register
 
 
+@register("benchmark", "degraded")
 @dataclass(frozen=True, kw_only=True)
 class Degraded(Benchmark):
     """Photos degraded as in training, each keyed by its name: the same for every method and machine."""
@@ -44,6 +46,7 @@ class Degraded(Benchmark):
         )
 
 
+@register("benchmark", "inpaint")
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Degraded):
     """Lost pixels are to be filled in; the known ones are put back into the answer before it is scored."""

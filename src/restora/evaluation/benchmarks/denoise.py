@@ -10,9 +10,11 @@ from torch import Tensor
 
 from restora.degradations.parameters import as_range
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
-from restora.evaluation.protocol import round_to_8_bits
+from restora.image import round_to_8_bits
+from restora.registry import register
 
 
+@register("benchmark", "denoise")
 @dataclass(frozen=True, kw_only=True)
 class Denoise(Benchmark):
     """`y = x + n`, `n ~ N(0, (sigma/255)^2)` per pixel and channel; its map goes to networks that take one.

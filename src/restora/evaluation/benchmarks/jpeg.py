@@ -12,10 +12,12 @@ from torch import Tensor
 
 from restora.degradations.parameters import as_range
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
+from restora.registry import register
 
 Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
 
 
+@register("benchmark", "jpeg")
 @dataclass(frozen=True, kw_only=True)
 class Jpeg(Benchmark):
     """Baseline JPEG at `quality` (1 to 100), or at one quality per photo drawn from a range [low, high].

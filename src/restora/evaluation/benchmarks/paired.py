@@ -8,13 +8,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from restora.data.photos import read_photo
-from restora.degradations.resizing import resize
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, check_photo
-from restora.evaluation.protocol import luminance_plane
 from restora.evaluation.testsets import find_photos, photo_names
+from restora.image import luminance_plane, resize
+from restora.photos.reading import read_photo
+from restora.registry import register
 
 
+@register("benchmark", "paired")
 @dataclass(frozen=True, kw_only=True)
 class Paired(Benchmark):
     """`degraded_root` against `root`, photo by photo: paired by name, or by order where the counts agree."""

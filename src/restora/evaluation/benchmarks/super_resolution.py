@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from restora.degradations.resizing import resize
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, Planes
-from restora.evaluation.protocol import luminance, rgb_to_ycbcr, round_to_8_bits, ycbcr_to_rgb
+from restora.image import luminance, resize, rgb_to_ycbcr, round_to_8_bits, ycbcr_to_rgb
+from restora.registry import register
 
 
+@register("benchmark", "super_resolution")
 @dataclass(frozen=True, kw_only=True)
 class SuperResolution(Benchmark):
     """The photo, cut to a multiple of `scale`, is reduced by MATLAB's bicubic and rounded to 8 bits.

@@ -6,8 +6,8 @@ Enters: a small photo, float (h,w,C) on the [0,1] scale, and the scale s. Leaves
 import numpy as np
 import torch
 
-from restora.degradations.resizing import Kernel, resize
 from restora.evaluation.classical.denoise import Photo
+from restora.image import Kernel, resize
 
 
 def bicubic(small: Photo, scale: int) -> Photo:

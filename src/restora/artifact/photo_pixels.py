@@ -1,0 +1,81 @@
+"""One photo through one restorer: which channels the network sees, and what becomes of depth and alpha.
+
+| network | grey photo | colour photo |
+|---|---|---|
+| 1 -> 1 | as it is | each of R, G, B by itself |
+| 3 -> 3 | repeated to three channels, the mean of the three outputs | as it is |
+| 1 -> 3 (colourises) | coloured | reduced to luminance (BT.601), then coloured |
+
+A network of three channels that was trained to colourise sees the luminance three times and gives colour.
+
+Legend: H height, W width, C channels, s scale.
+"""
+
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restora.artifact.restorer import Progress, Restorer
+from restora.photos.decoding import Pixels
+from restora.photos.files import Photo
+
+LUMA = (0.299, 0.587, 0.114)
+"""BT.601, full range."""
+
+
+def restore_photo(
+    photo: Photo, restorer: Restorer, *, lost: Photo | None = None, progress: Progress | None = None
+) -> Photo:
+    """The restored photo: same depth and metadata, H*s by W*s; alpha is kept, enlarged with the photo.
+
+    `lost` is a picture of the same size, white where the photo is lost, for models that are told a mask.
+    """
+    x = torch.from_numpy(photo.pixels.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
+    known = None if lost is None else _known(lost, photo)
+    if known is not None and restorer.description is not None and restorer.description.fill is not None:
+        x = x.where(known > 0, restorer.description.fill)
+    y = _restore_planes(x, known, restorer, progress)
+    pixels = _quantised(y[0].permute(1, 2, 0), photo)
+    alpha = photo.alpha
+    if alpha is not None and restorer.scale > 1:
+        plane = torch.from_numpy(alpha.astype(np.float32)).div_(photo.white)[None, None]
+        larger = F.interpolate(plane, scale_factor=restorer.scale, mode="bicubic", align_corners=False)
+        alpha = _quantised(larger[0, 0], photo)
+    return Photo(pixels, alpha, photo.metadata)
+
+
+def _known(lost: Photo, photo: Photo) -> Tensor:
+    """float32 (1,1,H,W): 1 where the mask is darker than middle grey, 0 elsewhere."""
+    if lost.pixels.shape[:2] != photo.pixels.shape[:2]:
+        sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (lost, photo)]
+        raise ValueError(f"its mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal")
+    grey = torch.from_numpy(lost.pixels.astype(np.float32)).mean(dim=2)
+    return (grey < lost.white / 2).float()[None, None]
+
+
+def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
+    """(1,C,H,W) and (1,1,H,W) or None -> (1,C',H*s,W*s) by the table above."""
+    takes, gives = restorer.network.in_channels, restorer.network.out_channels
+    colourises = restorer.description is not None and restorer.description.task == "colourise"
+    channels = x.shape[1]
+    if (takes, gives) not in ((1, 1), (3, 3), (1, 3)):
+        raise ValueError(f"a model of {takes} to {gives} channels cannot be applied to grey or RGB photos")
+    if colourises or gives > takes:
+        luma = x if channels == 1 else (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        return restorer(luma.expand(-1, takes, -1, -1), known, progress=progress)
+    if takes == 1:
+        planes = x.transpose(0, 1)  # (C,1,H,W)
+        told = None if known is None else known.expand(channels, -1, -1, -1)
+        return restorer(planes, told, progress=progress).transpose(0, 1)
+    if channels == 1:
+        return restorer(x.expand(-1, 3, -1, -1), known, progress=progress).mean(1, keepdim=True)
+    return restorer(x, known, progress=progress)
+
+
+def _quantised(values: Tensor, photo: Photo) -> Pixels:
+    """[0,1] to the photo's own integers, to the nearest."""
+    levels = values.mul(photo.white).round().clamp_(0, photo.white).numpy()
+    return cast(Pixels, np.ascontiguousarray(levels.astype(photo.pixels.dtype)))

@@ -1,0 +1,30 @@
+"""Greyscale: the input of colourisation."""
+
+from kornia.color import rgb_to_grayscale
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.keyed import KeyedGenerator
+from restora.registry import register
+
+
+@register("degradation", "greyscale")
+class Greyscale(Degradation):
+    """Luma of BT.601 (0.299 R + 0.587 G + 0.114 B), repeated in three channels or, with `channels=1`,
+    alone.
+    """
+
+    def __init__(self, *, channels: int = 3) -> None:
+        if channels not in (1, 3):
+            raise ValueError(f"channels of a greyscale photo are 1 or 3, got {channels}")
+        self.channels = channels
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        if shape[1] != 3:
+            raise ValueError(
+                f"greyscale needs colour photos (3 channels), got {shape[1]}: set data to colour"
+            )
+        return {}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        return rgb_to_grayscale(clean).repeat(1, self.channels, 1, 1)

@@ -1,0 +1,178 @@
+"""Degradations made of degradations: one after another, one of several, one or none.
+
+Stages have names, as in `degradation.stages.noise.sigma=10`. The name also keys a stage's random numbers, so
+adding or removing one stage leaves the numbers of the others as they were.
+
+Legend: B samples, C channels, H height, W width, s scale, K condition channels.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.compose.selection import where_drawn
+from restora.degradations.identity import Identity
+from restora.degradations.parameters import per_sample
+from restora.keyed import KeyedGenerator
+from restora.registry import register
+
+Stage = TypeVar("Stage", bound=Degradation)
+Value = TypeVar("Value")
+
+
+@register("degradation", "chain")
+class Chain(Degradation):
+    """Stages one after another; scales multiply.
+
+    The conditions of the stages are concatenated in their order. One that was given before a later reduction
+    is averaged over the pixels that became one, so a mask then reads the known share.
+    """
+
+    def __init__(self, *, stages: Mapping[str, Degradation]) -> None:
+        self.stages = named(stages, Degradation)
+        for stage in self.stages.values():
+            self.scale *= stage.scale
+        self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        batch, channels, height, width = shape
+        params: dict[str, Params] = {}
+        for name, stage in self.stages.items():
+            params[name] = stage.sample((batch, channels, height, width), generator.fork(name))
+            height, width = height // stage.scale, width // stage.scale
+        return params
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        x = clean
+        for name, stage in self.stages.items():
+            x = stage.apply(x, params[name])
+        return x
+
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:
+        maps: list[Tensor] = []
+        for name, stage in self.stages.items():
+            # a stage's condition depends on the size of its input alone, so a view of the right size will do
+            own = stage.condition(clean, params[name])
+            if own is not None:
+                maps.append(own)
+            clean = clean[..., : clean.shape[-2] // stage.scale, : clean.shape[-1] // stage.scale]
+        size = clean.shape[-2:]
+        reduced = [m if m.shape[-2:] == size else F.avg_pool2d(m, m.shape[-2] // size[0]) for m in maps]
+        return torch.cat(reduced, 1) if reduced else None
+
+
+@register("degradation", "one_of")
+class OneOf(Degradation):
+    """Each sample goes through one stage, drawn with the given relative `weights` (equal by default).
+
+    Stages must agree in scale. There is a condition if all stages give one of
+    the same meaning; `Identity` goes with any.
+    """
+
+    def __init__(
+        self, *, stages: Mapping[str, Degradation], weights: Mapping[str, float] | None = None
+    ) -> None:
+        self.stages = named(stages, Degradation)
+        self.weights = probabilities(self.stages, weights)
+        self.scale = _agreed("scale", self.stages, {s.scale for s in self.stages.values()})
+        meanings = {s.undamaged for s in self.stages.values() if not isinstance(s, Identity)}
+        self.undamaged = next(iter(meanings)) if len(meanings) == 1 else ()
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        stages = {name: stage.sample(shape, generator.fork(name)) for name, stage in self.stages.items()}
+        return {"choice": choose(self.weights, generator), "stages": stages}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        batch, channels, height, width = clean.shape
+        out = clean.new_empty(batch, channels, height // self.scale, width // self.scale)
+        for index, (name, stage) in enumerate(self.stages.items()):
+            out = where_drawn(params["choice"] == index, clean, stage.apply, params["stages"][name], out)
+        return out
+
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:
+        if not self.undamaged:
+            return None
+        batch, _, height, width = clean.shape
+        out = clean.new_zeros(()).expand(
+            batch, self.condition_channels, height // self.scale, width // self.scale
+        )
+        for index, (name, stage) in enumerate(self.stages.items()):
+            own = stage.condition(clean, params["stages"][name])
+            own = _undamaged_like(out, self.undamaged) if own is None else own
+            out = torch.where(per_sample(params["choice"] == index), own, out)
+        return out
+
+
+@register("degradation", "maybe")
+class Maybe(Degradation):
+    """Each sample goes through the stage with the given `probability`, and is left as it is otherwise."""
+
+    def __init__(self, *, stage: Degradation, probability: float) -> None:
+        if not 0 <= probability <= 1:
+            raise ValueError(f"probability is within [0, 1], got {probability}")
+        if stage.scale != 1:
+            raise ValueError(f"a stage that may be left out must keep the size, got scale {stage.scale}")
+        self.stage, self.probability = stage, float(probability)
+        self.undamaged = stage.undamaged
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        applied = generator.fork("maybe").uniform() < self.probability
+        return {"applied": applied, "stage": self.stage.sample(shape, generator.fork("stage"))}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        return where_drawn(params["applied"], clean, self.stage.apply, params["stage"], clean)
+
+    def condition(self, clean: Tensor, params: Params) -> Tensor | None:
+        own = self.stage.condition(clean, params["stage"])
+        if own is None:
+            return None
+        return torch.where(per_sample(params["applied"]), own, _undamaged_like(own, self.undamaged))
+
+
+def _undamaged_like(condition: Tensor, undamaged: tuple[float, ...]) -> Tensor:
+    out = torch.empty_like(condition)
+    for channel, value in enumerate(undamaged):
+        out[:, channel] = value
+    return out
+
+
+def choose(weights: Sequence[float], generator: KeyedGenerator) -> Tensor:
+    """An index per sample, int64 (B,), drawn with these probabilities."""
+    draw = generator.fork("choice").uniform()
+    choice = torch.zeros_like(draw, dtype=torch.int64)
+    reached = 0.0
+    for weight in weights[:-1]:
+        reached += weight
+        choice += draw >= reached
+    return choice
+
+
+def named(stages: Mapping[str, Stage], kind: type[Stage]) -> dict[str, Stage]:
+    """The stages of a composition by name, each checked to be of the kind that it can take."""
+    checked = {str(name): stage for name, stage in stages.items()}
+    for name, stage in checked.items():
+        if not isinstance(stage, kind):
+            raise ValueError(f"stage {name!r} is no {kind.__name__} but {type(stage).__name__}")
+    if not checked:
+        raise ValueError("a composition needs at least one stage")
+    return checked
+
+
+def probabilities(stages: Iterable[str], weights: Mapping[str, float] | None) -> list[float]:
+    """Relative weights, one per stage, scaled to sum to one; equal ones if there are none."""
+    names = list(stages)
+    weights = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
+    if set(weights) != set(names) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
+        raise ValueError(f"weights are numbers >= 0, one for each of {', '.join(names)}; got {weights}")
+    total = sum(weights.values())
+    return [weights[name] / total for name in names]
+
+
+def _agreed(what: str, stages: Iterable[str], values: set[Value]) -> Value:
+    if len(values) != 1:
+        raise ValueError(f"the stages {', '.join(stages)} must agree in {what}, got {values}")
+    return next(iter(values))

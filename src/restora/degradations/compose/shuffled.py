@@ -1,0 +1,37 @@
+"""Stages in an order drawn per sample."""
+
+from torch import Tensor
+
+from restora.degradations.base import Params, Shape
+from restora.degradations.compose.composition import Chain
+from restora.degradations.compose.selection import where_drawn
+from restora.keyed import KeyedGenerator
+from restora.registry import register
+
+
+@register("degradation", "shuffled")
+class Shuffled(Chain):
+    """A chain whose stages follow one another in a random order per sample (BSRGAN: Zhang et al., ICCV 2021,
+    sec. 3).
+
+    At every place each of the N stages is computed and the one that the sample's order has there selected:
+    on a device N squared evaluations and no wait for it, on a CPU those that are needed. The stages must
+    keep the size; a reduction goes before or after.
+    """
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        if self.scale != 1:
+            raise ValueError(
+                f"shuffled stages must keep the size, got scale {self.scale}: reduce in a chain around them"
+            )
+        order = generator.fork("order").uniform((len(self.stages),)).argsort(dim=1, stable=True)
+        return {"order": order, **super().sample(shape, generator)}
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        x = clean
+        for place in range(len(self.stages)):
+            here, changed = params["order"][:, place], x
+            for index, (name, stage) in enumerate(self.stages.items()):
+                changed = where_drawn(here == index, x, stage.apply, params[name], changed)
+            x = changed
+        return x

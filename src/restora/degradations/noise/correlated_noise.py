@@ -1,0 +1,38 @@
+"""Noise that went through JPEG: correlated from pixel to pixel and from channel to channel, as in photos
+from a camera.
+"""
+
+from torch import Tensor
+
+from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.compression.jpeg import jpeg
+from restora.degradations.parameters import Range, as_range, as_whole_range, per_sample
+from restora.keyed import KeyedGenerator
+from restora.registry import register
+
+
+@register("degradation", "correlated_noise")
+class CorrelatedNoise(Degradation):
+    """`y = x + JPEG(1/2 + n) - 1/2`, `n ~ N(0, (sigma/255)^2)`: white noise on a grey card, saved as JPEG.
+
+    `sigma` is on the 8-bit scale, `quality` is libjpeg's; each is a number or a range per sample. What
+    remains of the noise is weaker than sigma and has the blocks and blotches of the codec (4:2:0). A
+    construction of this project, no camera's model. Not clipped.
+    """
+
+    def __init__(self, *, sigma: Range, quality: Range) -> None:
+        self.sigma = as_range("sigma", sigma, least=0)
+        self.quality = as_whole_range("quality", quality, least=1, most=100)
+
+    def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        return {
+            "sigma": generator.uniform((), *self.sigma) / 255,
+            "quality": generator.integers(self.quality[0], self.quality[1] + 1),
+            "key": generator.next_keys(),
+        }
+
+    def apply(self, clean: Tensor, params: Params) -> Tensor:
+        noise = KeyedGenerator(params["key"]).normal(clean.shape[1:]).mul_(per_sample(params["sigma"]))
+        # 128/255 is the grey that the codec stores without an error of its own
+        grey = 128 / 255
+        return jpeg(noise.add_(grey), params["quality"]).sub_(grey).add_(clean)

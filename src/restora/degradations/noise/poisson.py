@@ -1,0 +1,65 @@
+"""Keyed Poisson numbers: torch's own sampler takes no keys, and a rejection loop is no function of
+position.
+"""
+
+import torch
+from torch import Tensor
+
+from restora.keyed import KeyedGenerator
+
+_SMALL = 4.0
+_TERMS = 20
+_CHUNK = 1 << 16
+"""Numbers made at once by a thread of a CPU: the passes over them then meet its cache."""
+
+
+def poisson(rate: Tensor, generator: KeyedGenerator) -> Tensor:
+    """Poisson counts, float32, for rates >= 0 of shape (B,...); a count depends on key, position and rate
+    alone.
+    """
+    return poisson_from(rate, generator.normal(rate.shape[1:]))
+
+
+def poisson_from(rate: Tensor, normal: Tensor) -> Tensor:
+    """Poisson counts as an increasing function of a standard normal number for each; both of one shape.
+
+    From a rate of 4 on, this is the asymptotic inverse of Giles ("Algorithm 955: approximation of the
+    inverse Poisson cumulative distribution function", ACM TOMS 2016, with both correction terms): the total
+    variation from the exact distribution is 7e-4 at a rate of 4 and 1e-4 at 10, the mean is right to 2e-4.
+    Below, the distribution function is inverted term by term, exact to float32.
+    """
+    out = torch.empty_like(rate, memory_format=torch.contiguous_format)
+    if rate.device.type != "cpu":
+        return torch.where(rate < _SMALL, _by_inversion(rate, normal), _by_expansion(rate, normal), out=out)
+    chunk = _CHUNK * torch.get_num_threads()
+    parts = zip(*(t.reshape(-1).split(chunk) for t in (out, rate, normal)), strict=True)
+    for o, r, w in parts:
+        o.copy_(_by_expansion(r, w))
+    # the small rates of a photo are its few dark pixels: picked out where that costs no wait for a device
+    small = (rate.reshape(-1) < _SMALL).nonzero()[:, 0]
+    for index in small.split(chunk):
+        out.view(-1)[index] = _by_inversion(rate.reshape(-1)[index], normal.reshape(-1)[index])
+    return out
+
+
+def _by_inversion(rate: Tensor, w: Tensor) -> Tensor:
+    """Counts the values whose distribution function Phi(w) exceeds; 20 terms leave 1e-8 at a rate of 4."""
+    rate = rate.clamp(max=_SMALL)
+    left = torch.special.ndtr(w)
+    term = torch.exp(-rate)
+    count = torch.zeros_like(rate)
+    for k in range(1, _TERMS + 1):
+        left.sub_(term)
+        count.add_(left >= 0)
+        term.mul_(rate).mul_(1 / k)
+    return count
+
+
+def _by_expansion(rate: Tensor, w: Tensor) -> Tensor:
+    """floor(r + sqrt(r) w + (2 + w^2)/6 - (w^3/72 + w/36)/sqrt(r) + (w^4/270 + 7w^2/810 - 8/405)/r)."""
+    rate = rate.clamp(min=_SMALL)
+    root = rate.sqrt()
+    square = w.square()
+    last = square.mul(1 / 270).add_(7 / 810).mul_(square).sub_(8 / 405).div_(rate)
+    slope = root - square.mul(1 / 72).add_(1 / 36).div_(root)
+    return slope.mul_(w).add_(rate).add_(square, alpha=1 / 6).add_(1 / 3).add_(last).floor_().clamp_(min=0)

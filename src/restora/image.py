@@ -1,0 +1,150 @@
+"""The rules on pixels that everybody shares: rounding to 8 bits, luminance, and MATLAB's resize.
+
+Rounding is what saving a photo does; luminance is Y of ITU-R BT.601 as MATLAB's rgb2ycbcr. Resizing is two
+matrix products: bicubic, bilinear, area and nearest, at any scale.
+
+`bicubic` with anti-aliasing is MATLAB's `imresize`, by which super-resolution is judged: Keys' cubic (a =
+-1/2), widened by the reduction, pixel centres at half integers, borders mirrored with the edge pixel
+repeated, weights that sum to one. A matrix is made once per size in float64 on the host, so that every
+device multiplies by the same numbers.
+
+Legend: B samples, C channels, H height, W width, n input size, m output size.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+Kernel = Literal["bicubic", "bilinear", "area", "nearest"]
+KERNELS: tuple[str, ...] = get_args(Kernel)
+# rows are Y, Cb and Cr of ITU-R BT.601 for R, G and B in [0,1]: MATLAB's rgb2ycbcr, whose offsets are 16,
+# 128, 128
+_YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
+_OFFSET = (16.0, 128.0, 128.0)
+_SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}
+
+
+def round_to_8_bits(photo: Tensor) -> Tensor:
+    """Rounds photos in [0,1] to the 256 levels of an 8-bit file."""
+    return photo.mul(255).round_().div_(255)
+
+
+def to_8_bit(photo: Tensor) -> Tensor:
+    """Photos on the [0,1] scale as saving them leaves them: clamped, then rounded to 8 bits."""
+    return round_to_8_bits(photo.clamp(0, 1))
+
+
+def to_bytes(photo: Tensor) -> Tensor:
+    """Photos on the [0,1] scale -> uint8 of the same shape, clamped and rounded."""
+    return photo.float().clamp(0, 1).mul(255).round_().byte()
+
+
+def luminance(rgb: Tensor) -> Tensor:
+    """Y of BT.601, not rounded: (B,3,H,W) in [0,1] -> (B,1,H,W) in [16/255, 235/255]."""
+    return rgb_to_ycbcr(rgb)[:, :1]
+
+
+def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
+    """(B,3,H,W) in [0,1] -> Y, Cb and Cr of BT.601 (B,3,H,W) on the [0,1] scale, not rounded."""
+    matrix = rgb.new_tensor(_YCBCR) / 255
+    offset = rgb.new_tensor(_OFFSET).view(3, 1, 1) / 255
+    return torch.einsum("ij,bjhw->bihw", matrix, rgb) + offset
+
+
+def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
+    """The inverse of `rgb_to_ycbcr`, not clamped."""
+    matrix = torch.tensor(_YCBCR, dtype=torch.float64).inverse().to(ycbcr) * 255
+    offset = ycbcr.new_tensor(_OFFSET).view(3, 1, 1) / 255
+    return torch.einsum("ij,bjhw->bihw", matrix, ycbcr - offset)
+
+
+def luminance_plane(rgb: Tensor) -> Tensor:
+    """Y of BT.601 rounded to 8 bits, as MATLAB's rgb2ycbcr of an 8-bit photo: (B,3,H,W) -> (B,1,H,W)."""
+    return round_to_8_bits(luminance(rgb))
+
+
+def resize(
+    x: Tensor, height: int, width: int, *, kernel: Kernel = "bicubic", antialias: bool = True
+) -> Tensor:
+    """(B,C,H,W) -> (B,C,height,width), float32. `antialias` widens bicubic and bilinear kernels when
+    reducing.
+    """
+    with full_precision(x.device):
+        rows = matrix(x.shape[-2], height, kernel, antialias, x.device)
+        columns = matrix(x.shape[-1], width, kernel, antialias, x.device)
+        # the product that shrinks the data more comes first
+        if height * x.shape[-1] <= width * x.shape[-2]:
+            return (rows @ x) @ columns.T
+        return rows @ (x @ columns.T)
+
+
+@lru_cache(maxsize=128)
+def matrix(n: int, m: int, kernel: Kernel, antialias: bool, device: torch.device) -> Tensor:
+    """(m,n) float32: output i is the sum over j of entry (i, j) times input j."""
+    if kernel not in KERNELS:
+        raise ValueError(f"kernel is one of {', '.join(KERNELS)}, got {kernel!r}")
+    step = n / m
+    if kernel == "nearest":
+        centre = ((torch.arange(m, dtype=torch.float64) + 0.5) * step).floor_().long().clamp_(max=n - 1)
+        return torch.nn.functional.one_hot(centre, n).float().to(device)
+    if kernel == "area":
+        return _overlap(n, m, step).float().to(device)
+    widen = max(step, 1.0) if antialias else 1.0
+    reach = int(_SUPPORT[kernel] * widen) + 1
+    taps = torch.arange(-reach, n + reach)
+    position = (torch.arange(m, dtype=torch.float64)[:, None] + 0.5) * step - 0.5
+    weights = profile(kernel, (taps - position) / widen)
+    folded = torch.zeros(m, n, dtype=torch.float64).index_add_(1, mirrored(taps, n), weights)
+    return (folded / folded.sum(1, keepdim=True)).float().to(device)
+
+
+def profile(kernel: Kernel, distance: Tensor, a: float = -0.5) -> Tensor:
+    """The bilinear or bicubic kernel at a distance in pixels of the coarser grid; `a` is the cubic's slope
+    at 1.
+
+    -1/2 is MATLAB's and Pillow's, -3/4 OpenCV's and torch's.
+    """
+    t = distance.abs()
+    if kernel == "bilinear":
+        return (1 - t).clamp_(min=0)
+    # Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 4, 7 and 8
+    near = ((a + 2) * t - (a + 3)) * t * t + 1
+    far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
+    return torch.where(t <= 1, near, far) * (t < 2)
+
+
+def mirrored(index: Tensor, size: int) -> Tensor:
+    """Indices outside [0, size) reflected about the edges, the edge pixel repeated."""
+    folded = index.remainder(2 * size)
+    return torch.minimum(folded, 2 * size - 1 - folded)
+
+
+def _overlap(n: int, m: int, step: float) -> Tensor:
+    """The share of output interval [i step, (i+1) step) that lies in input pixel j."""
+    start = torch.arange(m, dtype=torch.float64)[:, None] * step
+    pixel = torch.arange(n, dtype=torch.float64)
+    return (torch.minimum(start + step, pixel + 1) - torch.maximum(start, pixel)).clamp_(min=0) / step
+
+
+@contextmanager
+def full_precision(device: torch.device) -> Iterator[None]:
+    """Float32 stays float32 inside: no autocast, no TF32 or bf16 products (1e-3 off, so another photo than
+    the CPU's).
+    """
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        if torch.amp.is_autocast_available(device.type):
+            with torch.autocast(device.type, enabled=False):
+                yield
+        else:
+            yield
+    finally:
+        for backend, precision in zip(backends, before, strict=True):
+            backend.fp32_precision = precision

@@ -1,0 +1,279 @@
+"""Stable names of the parts that runs are made of, and building parts from their descriptions.
+
+A class registers itself under a kind and a name (`@register("network", "dncnn")`); what is stored in run
+records, checkpoints and model folders is that name. A description is a mapping whose `_target_` is the name
+and whose other keys are constructor arguments, built inside out. Parts come from this package, from entry
+points of installed packages (group `restora.networks` and so on: `mynet = "mylab.nets:MyNet"`) and from
+modules that the user names (`plugins=[mylab]`).
+
+Note: a description read from a file can only name parts that are registered. Dotted paths, which import
+whatever they name, are followed only for the user's own configuration (`foreign=True`).
+"""
+
+import difflib
+import functools
+import importlib
+import pkgutil
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+PACKAGES: dict[str, tuple[str, ...]] = {
+    "network": ("restora.networks",),
+    "discriminator": ("restora.networks.discriminators",),
+    "degradation": ("restora.degradations",),
+    "loss": ("restora.losses",),
+    "adversarial": ("restora.losses.adversarial",),
+    "objective": ("restora.objectives",),
+    "schedule": ("restora.training.schedules",),
+    "optimizer": ("restora.training.optimizers",),
+    "family": ("restora.families",),
+    "data": ("restora.data.module",),
+    "source": ("restora.data.sources", "restora.data.div2k"),
+    "benchmark": ("restora.evaluation.benchmarks",),
+    "testset": ("restora.evaluation.testsets",),
+    "callback": ("restora.training.callbacks",),
+}
+"""Where the parts of each kind are defined."""
+
+KIND_OF_KEY = {
+    **{kind: kind for kind in PACKAGES},
+    "perceptual": "loss",
+    "losses": "loss",
+    "discriminator_optimizer": "optimizer",
+    "callbacks": "callback",
+    "degraded_by": "degradation",
+}
+"""The kind of part under a key of a description; elements of a list or mapping are of the kind above them."""
+
+_CLOSED = ("network", "degradation", "loss", "optimizer", "schedule")
+"""Kinds whose own arguments hold parts of that kind only, whatever the keys are called."""
+
+_parts: dict[str, dict[str, type[Any]]] = {kind: {} for kind in PACKAGES}
+_named: dict[type[Any], tuple[str, str]] = {}
+
+
+class UnknownPart(ValueError):
+    """A description names a part that nobody registered; the message lists the near names."""
+
+
+def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
+    """Class decorator: the class is `name` among the parts of `kind`. A name is given once."""
+    if kind not in PACKAGES:
+        raise ValueError(f"there is no kind {kind!r}: kinds are {', '.join(PACKAGES)}")
+    if not name or "." in name:
+        raise ValueError(f"the name of a {kind} has no dots, got {name!r}")
+
+    def decorate(cls: type[T]) -> type[T]:
+        other = _parts[kind].get(name)
+        if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(
+                f"{cls.__module__}.{cls.__qualname__} cannot be the {kind} {name!r}: "
+                f"{other.__module__}.{other.__qualname__} has that name"
+            )
+        _parts[kind][name] = cls
+        _named[cls] = (kind, name)
+        return cls
+
+    return decorate
+
+
+@functools.cache
+def _import_own(kind: str) -> None:
+    """Imports the modules of this package that define parts of the kind."""
+    for package in PACKAGES[kind]:
+        module = importlib.import_module(package)
+        if hasattr(module, "__path__"):
+            for found in pkgutil.walk_packages(module.__path__, f"{package}."):
+                importlib.import_module(found.name)
+
+
+@functools.cache
+def _installed(kind: str) -> dict[str, Any]:
+    """Entry points of installed packages, by name; imported when one is asked for."""
+    return {point.name: point for point in entry_points(group=f"restora.{_plural(kind)}")}
+
+
+def _plural(kind: str) -> str:
+    if kind.endswith(("s", "x")):
+        return f"{kind}es"
+    return (
+        kind
+        if kind in ("data", "adversarial")
+        else kind.removesuffix("y") + ("ies" if kind.endswith("y") else "s")
+    )
+
+
+def use_plugins(modules: Iterable[str]) -> None:
+    """Imports modules that the user named, so that they register their parts.
+
+    A module of the working directory is found too. Raises ValueError for one that cannot be imported.
+    """
+    for name in modules:
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)
+        try:
+            importlib.import_module(name)
+        except Exception as error:
+            raise ValueError(
+                f"plugins: the module {name!r} cannot be imported ({type(error).__name__}: {error}); "
+                "it is looked for among installed packages and in the working directory"
+            ) from error
+
+
+def find(kind: str, name: str) -> type[Any]:
+    """The class of a stored name. Also takes the dotted class names that were stored before there were
+    names. Raises UnknownPart."""
+    if name in _parts[kind]:
+        return _parts[kind][name]
+    _import_own(kind)
+    if name in _parts[kind]:
+        return _parts[kind][name]
+    if name in _installed(kind):
+        loaded = _installed(kind)[name].load()
+        register(kind, name)(loaded)
+        return _parts[kind][name]
+    old = _of_dotted(kind, name)
+    if old is not None:
+        return old
+    if "." in name:
+        raise UnknownPart(f"the {kind} {name!r} is refused: only registered parts are built from a file")
+    near = difflib.get_close_matches(name, names(kind), n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(names(kind))}."
+    raise UnknownPart(
+        f"there is no {kind} {name!r}{hint} Parts of your own: plugins=[MODULE] (or --plugin MODULE)"
+    )
+
+
+def _of_dotted(kind: str, path: str) -> type[Any] | None:
+    """The part that a first-edition file means by `restora.<package>.<module>.<Class>`: class names have
+    stayed, and are unique within a kind. Foreign classes that were usual then are in `_OLD_FOREIGN`."""
+    if path in _OLD_FOREIGN:
+        return find(kind, _OLD_FOREIGN[path])
+    package = PACKAGES[kind][0].split(".")[1]
+    if not path.startswith(f"restora.{package}."):
+        return None
+    name = path.rpartition(".")[2]
+    return next((cls for cls in _parts[kind].values() if cls.__name__ == name), None)
+
+
+_OLD_FOREIGN = {
+    "torch.nn.L1Loss": "l1",
+    "torch.nn.MSELoss": "mse",
+    "torch.optim.Adam": "adam",
+    "torch.optim.AdamW": "adamw",
+    "torch.optim.SGD": "sgd",
+    "torch.optim.RMSprop": "rmsprop",
+}
+
+
+def name_of(cls: type[Any]) -> str:
+    """The name under which a class is registered. Raises UnknownPart."""
+    if cls not in _named:
+        raise UnknownPart(
+            f"{cls.__module__}.{cls.__qualname__} has no name: register it with "
+            f'@restora.registry.register(KIND, "NAME")'
+        )
+    return _named[cls][1]
+
+
+def names(kind: str) -> list[str]:
+    """All names of a kind: this package's, installed packages' and plugins'."""
+    _import_own(kind)
+    return sorted({*_parts[kind], *_installed(kind)})
+
+
+def classes(kind: str) -> dict[str, type[Any]]:
+    """Name -> class of all parts of a kind."""
+    return {name: find(kind, name) for name in names(kind)}
+
+
+def kind_below(kind: str | None, key: str) -> str | None:
+    """The kind of parts under `key` of a description of `kind`."""
+    if kind in _CLOSED:
+        return kind
+    return KIND_OF_KEY.get(key, kind)
+
+
+def part_of(node: Mapping[str, Any], kind: str | None) -> type[Any] | None:
+    """The class that a description names; None where nobody registered it or it names none."""
+    target = node.get("_target_")
+    if not isinstance(target, str) or kind is None:
+        return None
+    try:
+        return find(kind, target)
+    except UnknownPart:
+        return None
+
+
+def stored(node: Any, kind: str | None = None) -> Any:
+    """A description as it is written to files: plain values, every `_target_` the stable name of its part.
+
+    What has no name (a foreign class of the user's configuration) keeps its path.
+    """
+    if isinstance(node, Mapping):
+        plain = {str(key): stored(value, kind_below(kind, str(key))) for key, value in node.items()}
+        found = part_of(node, kind)
+        if found is not None:
+            plain["_target_"] = name_of(found)
+        return plain
+    if isinstance(node, list | tuple):
+        return [stored(value, kind) for value in node]
+    return node
+
+
+def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False, **extra: Any) -> Any:
+    """The object that a description stands for, its parts built first; plain values are themselves.
+
+    `where` is the key of the description in messages, `extra` are further arguments of the outermost object.
+    `_partial_: true` gives a function that waits for the remaining arguments. Raises ValueError that names
+    the key for a part that is not there or that refuses its arguments.
+    """
+    where = where or kind or ""
+    if isinstance(node, list | tuple):
+        return [build(value, kind, where=f"{where}[{i}]", foreign=foreign) for i, value in enumerate(node)]
+    if not isinstance(node, Mapping):
+        return node
+    values = {
+        str(key): build(value, kind_below(kind, str(key)), where=f"{where}.{key}", foreign=foreign)
+        for key, value in node.items()
+        if key not in ("_target_", "_partial_")
+    }
+    if "_target_" not in node:
+        return values | extra
+    cls = _class_of(str(node["_target_"]), kind, where, foreign)
+    values |= extra
+    if node.get("_partial_"):
+        return functools.partial(cls, **values)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise ValueError(
+            f"{where}: {node['_target_']} cannot be made of {_listed(values)}: {error}"
+        ) from error
+
+
+def _class_of(target: str, kind: str | None, where: str, foreign: bool) -> Callable[..., Any]:
+    if kind is not None:
+        try:
+            return find(kind, target)
+        except UnknownPart as error:
+            if not foreign or "." not in target:
+                raise UnknownPart(f"{where}: {error}") from None
+    if not foreign:
+        raise UnknownPart(f"{where}: {target} is refused: only registered parts are built from a file")
+    module, _, name = target.rpartition(".")
+    try:
+        made: Callable[..., Any] = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UnknownPart(f"{where}: {target} cannot be found: {error}") from error
+    return made
+
+
+def _listed(values: Mapping[str, Any]) -> str:
+    return ", ".join(values) or "nothing"

@@ -1,0 +1,165 @@
+"""Classical filters on the very photos that the runs were judged by.
+
+Enters: a group of denoising runs, whose exact inputs `report_inputs.py` finds. Leaves: one row per filter,
+scored as the runs are (outputs clamped and rounded to 8 bits), cached in `baselines.json` beside the runs,
+with a fingerprint of the inputs so that other photos or another noise are never mistaken for these.
+"""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from restora.files import write_whole
+from restora.registry import find, part_of
+from restora.reporting.inputs import Floats, HeldOut, held_out_photos
+from restora.reporting.runs import Group, PhotoScore, Run, finite, lookup
+
+FILE = "baselines.json"
+Step = Callable[[str, int, int], None]
+"""Called with (filter, pieces of work done, pieces in all)."""
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A classical filter over the held-out photos. `seconds` is the mean per photo."""
+
+    name: str
+    psnr: float
+    ssim: float
+    seconds: float | None
+    images: list[PhotoScore]
+
+
+def noise_level(run: Run) -> float | None:
+    """Sigma (8-bit scale) of a run against Gaussian noise of one level; None for every other degradation."""
+    node = run.config.get("degradation")
+    is_noise = part_of(node or {}, "degradation") is find("degradation", "gaussian_noise")
+    return finite(lookup(node, "sigma")) if is_noise else None
+
+
+def home(group: Group, root: Path) -> Path:
+    """The folder that holds all runs of the group, where `baselines.json` lives."""
+    common = Path(os.path.commonpath([run.folder.resolve() for run in group.scored]))
+    return common if common.is_relative_to(root.resolve()) else root
+
+
+def stored(group: Group, root: Path) -> list[Baseline]:
+    """The cached rows for this group's photos, best first; empty where there are none or they are of
+    others."""
+    if not group.scored:
+        return []
+    names = {_stem(name) for name in group.photo_names}
+    for folder in dict.fromkeys((home(group, root), *(run.folder.parent for run in group.scored), root)):
+        content = _read(folder / FILE)
+        wanted = lookup(content, "degradation")
+        if wanted is not None and wanted != group.scored[0].config.get("degradation"):
+            continue
+        listed = lookup(content, "rows")
+        rows = [row for row in map(_row, listed if isinstance(listed, list) else []) if row is not None]
+        if rows and all({_stem(image.name) for image in row.images} == names for row in rows):
+            return sorted(rows, key=lambda row: -row.psnr)
+    return []
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _row(row: Any) -> Baseline | None:
+    name, psnr, ssim = lookup(row, "name"), finite(lookup(row, "psnr")), finite(lookup(row, "ssim"))
+    listed = lookup(row, "images")
+    if not isinstance(name, str) or psnr is None or ssim is None or not isinstance(listed, list):
+        return None
+    images = [
+        PhotoScore(image["name"], finite(image.get("psnr")), finite(image.get("ssim")))
+        for image in listed
+        if isinstance(lookup(image, "name"), str)
+    ]
+    return Baseline(name, psnr, ssim, finite(lookup(row, "seconds")), images)
+
+
+def compute(
+    group: Group, root: Path, filters: Mapping[str, Callable[[Any, float], Any]], step: Step
+) -> list[Baseline]:
+    """Run every filter on every held-out photo, or take the cached rows where the inputs are the same.
+
+    Raises ValueError where the group is not one of plain Gaussian noise, or its inputs are not to be had.
+    """
+    sigma = noise_level(group.scored[0]) if group.scored else None
+    if sigma is None:
+        raise ValueError("the classical filters are denoisers for Gaussian noise of one level")
+    photos = held_out_photos(group)
+    marks = {name: _fingerprint(load()) for name, load in photos.items()}
+    path = home(group, root) / FILE
+    known = _read(path)
+    if lookup(known, "photos") == marks and set(filters) == {row.name for row in stored(group, root)}:
+        return stored(group, root)
+    images: dict[str, list[PhotoScore]] = {name: [] for name in filters}
+    seconds: dict[str, list[float]] = {name: [] for name in filters}
+    for index, load in enumerate(photos.values()):
+        photo = load()
+        for place, (name, restore) in enumerate(filters.items()):
+            step(name, index * len(filters) + place, len(photos) * len(filters))
+            started = time.perf_counter()
+            restored = restore(photo.degraded, sigma)
+            seconds[name].append(time.perf_counter() - started)
+            images[name].append(PhotoScore(photo.name, *_score(restored, photo.clean)))
+    rows = [_summed_up(name, images[name], seconds[name]) for name in filters]
+    _write(path, rows, marks, group.scored[0].config.get("degradation"))
+    return sorted(rows, key=lambda row: -row.psnr)
+
+
+def _summed_up(name: str, images: list[PhotoScore], seconds: Sequence[float]) -> Baseline:
+    psnr, ssim = _mean([image.psnr for image in images]), _mean([image.ssim for image in images])
+    return Baseline(name, psnr, ssim, _mean(seconds), images)
+
+
+def _score(restored: Any, clean: Floats) -> tuple[float, float]:
+    """PSNR (dB) and SSIM of one photo, its output clamped and rounded to 8 bits."""
+    import torch
+
+    from restora.metrics.image import psnr, ssim
+
+    rounded = np.round(np.clip(np.asarray(restored, dtype=np.float64), 0, 1) * 255) / 255
+    pair = [
+        torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)[None])).float() for x in (rounded, clean)
+    ]
+    return float(psnr(*pair)), float(ssim(*pair))
+
+
+def _mean(values: Sequence[float | None]) -> float:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known)
+
+
+def _fingerprint(photo: HeldOut) -> str:
+    digest = hashlib.blake2b(np.ascontiguousarray(photo.degraded).tobytes(), digest_size=16)
+    digest.update(np.ascontiguousarray(photo.clean).tobytes())
+    return digest.hexdigest()
+
+
+def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], degradation: Any) -> None:
+    content = {
+        "format": 1,
+        "degradation": degradation,
+        "photos": dict(marks),
+        "rows": [
+            asdict(row) | {"images": [{"name": i.name, "psnr": i.psnr, "ssim": i.ssim} for i in row.images]}
+            for row in rows
+        ],
+    }
+    write_whole(path, json.dumps(content, indent=2) + "\n")
+
+
+def _stem(name: str) -> str:
+    return Path(name).stem

@@ -1,0 +1,106 @@
+"""The held-out photos of a group of runs, degraded exactly as their networks saw them.
+
+A run keeps the exact inputs of its first photos (`images/<photo>_degraded.npy`, float32, neither clipped nor
+rounded). Where that is not all of them, the inputs are made anew from the photos and the degradation of the
+run's configuration, whose noise is a function of each photo's name, and held against those that were kept.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from restora.reporting.runs import Group, Run
+from restora.types import Batch
+
+if TYPE_CHECKING:
+    from restora.data.module import PhotoData
+
+Floats: TypeAlias = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """One held-out photo, degraded as the networks saw it and clean, float32 (H,W,C) on the [0,1] scale."""
+
+    name: str
+    degraded: Floats
+    clean: Floats
+
+
+Photos: TypeAlias = dict[str, Callable[[], HeldOut]]
+"""Photo name -> what reads it: photos may be too many and too large to be held at once."""
+
+
+def held_out_photos(group: Group) -> Photos:
+    """The inputs of all held-out photos. Raises ValueError where they are neither kept nor to be made."""
+    for run in group.scored:
+        if all(_is_kept(run, name) for name in group.photo_names):
+            return {name: partial(_kept, run, name) for name in group.photo_names}
+    reasons = []
+    for run in group.scored:
+        try:
+            return _made_anew(run, group.photo_names)
+        except (ValueError, OSError) as error:
+            reasons.append(str(error))
+    why = f", and they cannot be made anew: {reasons[0]}" if reasons else ""
+    raise ValueError(
+        f"no run kept the exact degraded photos (images/*_degraded.npy) of all its held-out photos{why}"
+    )
+
+
+def _is_kept(run: Run, name: str) -> bool:
+    return all(path.is_file() for path in _files(run, name))
+
+
+def _files(run: Run, name: str) -> tuple[Path, Path]:
+    stem = run.folder / "images" / Path(name).stem
+    return Path(f"{stem}_degraded.npy"), Path(f"{stem}_clean.png")
+
+
+def _kept(run: Run, name: str) -> HeldOut:
+    exact, clean = _files(run, name)
+    with Image.open(clean) as image:
+        original = np.atleast_3d(np.asarray(image, dtype=np.float32) / np.float32(255))
+    return HeldOut(name, np.load(exact, allow_pickle=False).astype(np.float32), original.astype(np.float32))
+
+
+def _made_anew(run: Run, names: list[str]) -> Photos:
+    data = _data_of(run)
+    data.setup("test")
+    dataset: Any = data.test_dataloader().dataset
+    places = {dataset.store.entries[photo].name: place for place, (photo,) in enumerate(dataset.batches)}
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise ValueError(f"{data.source.name} has no photo {missing[0]} any more")
+
+    def make(name: str) -> HeldOut:
+        batch: Batch = data.on_after_batch_transfer(dataset[places[name]], 0)
+        degraded, clean = (photo[0].permute(1, 2, 0).numpy() for photo in (batch.degraded, batch.clean))
+        return HeldOut(name, degraded, clean)
+
+    for name in [name for name in names if _is_kept(run, name)][:2]:
+        one, other = make(name), _kept(run, name)
+        if one.degraded.shape != other.degraded.shape or np.abs(one.degraded - other.degraded).max() > 1e-3:
+            raise ValueError(f"{name} comes out otherwise than in {run.folder}")
+    return {name: partial(make, name) for name in names}
+
+
+def _data_of(run: Run) -> "PhotoData":
+    """The data module of a run's configuration. Raises ValueError where its photos are not there."""
+    from restora.data.module import PhotoData
+    from restora.registry import build
+
+    node = run.config.get("data")
+    if not isinstance(node, dict) or "_target_" not in node:
+        raise ValueError("its run.json does not say which photos they were")
+    made = build(node | {"transforms": None, "degradation": run.config.get("degradation")}, "data")
+    if not isinstance(made, PhotoData):
+        raise ValueError(f"its data are a {type(made).__name__}")
+    made.source.check()
+    return made

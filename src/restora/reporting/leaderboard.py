@@ -1,0 +1,274 @@
+"""The leaderboard of a group of runs: rows, what they say in words, and the table in the terminal.
+
+Runs that differ in nothing but their seed are the seeds of one method. Methods are ranked by
+`evaluation/statistics.py` over the held-out photos, so a rank is no more than these can decide.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+from restora.evaluation.statistics import Interval, Ranked, Scores, paired_difference
+from restora.evaluation.statistics import leaderboard as ranked
+from restora.reporting.baselines import Baseline
+from restora.reporting.runs import Group, PhotoScore, Run
+from restora.reporting.seeds import seeds_of_methods
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+Kind = Literal["run", "seed", "classical", "input"]
+"""A method (one run, or the mean of its seeds), a seed of it, a classical filter, the degraded photos."""
+ABSENT = "–"
+FEWEST = 6
+"""Photos below which Wilcoxon's test cannot give p < 0.05."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the leaderboard. `gain` is in dB over the degraded photos, `photo_seconds` the mean per
+    photo, `scores` PSNR by photo, one mapping per seed."""
+
+    kind: Kind
+    label: str
+    family: str
+    psnr: float | None
+    ssim: float | None
+    gain: float | None
+    parameters: float | None = None
+    macs: float | None = None
+    fit_seconds: float | None = None
+    photo_seconds: float | None = None
+    run: Run | None = None
+    scores: tuple[Scores, ...] = ()
+    rank: Ranked | None = None
+
+    @property
+    def interval(self) -> Interval | None:
+        """The 95 % interval of the mean PSNR over photos; None for a single photo."""
+        several = self.rank is not None and bool(self.scores) and len(self.scores[0]) > 1
+        return self.rank.score if self.rank is not None and several else None
+
+
+def leaderboard(group: Group, baselines: Sequence[Baseline]) -> list[Row]:
+    """Methods by rank with their seeds, classical filters and the degraded photos among them by PSNR;
+    runs without a score come last."""
+    before = group.input_psnr
+    seeds = seeds_of_methods(group)
+    methods = {label: _method_row(label, runs) for label, runs in seeds.items()}
+    ranks = _ranks({label: row.scores for label, row in methods.items() if row.scores})
+    blocks: list[list[Row]] = []
+    for label, row in methods.items():
+        own = [_run_row(run) for run in seeds[label]] if len(seeds[label]) > 1 else []
+        seed_rows = [replace(one, kind="seed") for one in own]
+        blocks.append([replace(row, rank=ranks.get(label)), *seed_rows])
+    for baseline in baselines:
+        blocks.append([_classical_row(baseline, before)])
+    if before is not None:
+        blocks.append([Row("input", "degraded input", "", before, group.input_ssim, 0.0)])
+    blocks.sort(key=lambda block: (block[0].psnr is None, -(block[0].psnr or 0.0)))
+    return [row for block in blocks for row in block]
+
+
+def _ranks(methods: Mapping[str, Sequence[Scores]]) -> dict[str, Ranked]:
+    """Rank by method; none where the methods were not judged by the same photos."""
+    if not methods:
+        return {}
+    try:
+        return {line.name: line for line in ranked(methods)}
+    except ValueError:
+        return {}
+
+
+def _method_row(label: str, runs: Sequence[Run]) -> Row:
+    """The only run of a method, or the means over its seeds."""
+    rows = [_run_row(run) for run in runs]
+    if len(rows) == 1:
+        return replace(rows[0], label=label)
+    return Row(
+        "run",
+        f"{label} ({len(rows)} seeds)",
+        rows[0].family,
+        _mean([row.psnr for row in rows]),
+        _mean([row.ssim for row in rows]),
+        _mean([row.gain for row in rows]),
+        parameters=rows[0].parameters,
+        macs=rows[0].macs,
+        fit_seconds=_mean([row.fit_seconds for row in rows]),
+        photo_seconds=_mean([row.photo_seconds for row in rows]),
+        scores=tuple(scores for row in rows for scores in row.scores),
+    )
+
+
+def _run_row(run: Run) -> Row:
+    scores = by_photo(run.photos)
+    return Row(
+        "run",
+        run.label,
+        run.text("family").replace("_", " "),
+        run.psnr,
+        run.ssim,
+        run.gain,
+        parameters=run.number("parameters"),
+        macs=run.number("macs_256"),
+        fit_seconds=run.number("cost", "fit_seconds"),
+        photo_seconds=run.seconds_per_photo,
+        run=run,
+        scores=(scores,) if scores and run.psnr is not None else (),
+    )
+
+
+def _classical_row(baseline: Baseline, before: float | None) -> Row:
+    return Row(
+        "classical",
+        baseline.name.replace("_", " "),
+        "classical filter",
+        baseline.psnr,
+        baseline.ssim,
+        None if before is None else baseline.psnr - before,
+        photo_seconds=baseline.seconds,
+        scores=(by_photo(baseline.images),),
+    )
+
+
+def by_photo(photos: Sequence[PhotoScore]) -> dict[str, float]:
+    """PSNR by name of the photo, of those that have one."""
+    return {photo.name: photo.psnr for photo in photos if photo.psnr is not None}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def verdict(rows: Sequence[Row]) -> list[str]:
+    """What the leaderboard says, in sentences; empty where no run was scored."""
+    runs = [row for row in rows if row.kind == "run" and row.psnr is not None]
+    if not runs:
+        return []
+    sentences = _first(runs)
+    classical = next((row for row in rows if row.kind == "classical"), None)
+    if classical is not None:
+        sentences.append(_against(runs[0], classical))
+    families: dict[str, float] = {}
+    for row in runs:
+        if row.gain is not None and row.family not in families:
+            families[row.family] = row.gain
+    if len(families) > 1:
+        gains = ", ".join(f"{family} {gain:+.2f}" for family, gain in families.items())
+        sentences.append(f"Gain in dB over the degraded photos, best run of each family: {gains}.")
+    return sentences
+
+
+def _first(runs: Sequence[Row]) -> list[str]:
+    """Which method leads, and which others the photos cannot tell from it."""
+    best = runs[0]
+    over = f", {best.gain:+.2f} dB over the degraded photos" if best.gain is not None else ""
+    scored = f"{best.label}, {best.psnr:.2f} dB{over}."
+    if len(runs) == 1:
+        return [scored]
+    if best.rank is None:
+        return [f"Highest mean: {scored}", "The runs were judged by different photos and are not ranked."]
+    if not best.rank.shared:
+        return [f"Best: {scored}"]
+    count = len(best.scores[0])
+    photos = f"{count} held-out photo{'s' if count > 1 else ''}"
+    tied = list(best.rank.tied_with)
+    others = "the others" if len(tied) > 3 and len(tied) == len(runs) - 1 else _listed(tied)
+    few = f" At least {FEWEST} photos are needed for that." if count < FEWEST else ""
+    return [f"Highest mean: {scored}", f"The {photos} cannot tell it apart from {others}.{few}"]
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return ", ".join(names[:4]) + more
+
+
+def _against(best: Row, classical: Row) -> str:
+    """How far the leading method is from the best classical filter, and whether that is certain."""
+    assert best.psnr is not None
+    assert classical.psnr is not None
+    lead = best.psnr - classical.psnr
+    where = "ahead of" if lead > 0 else "behind"
+    what = (
+        f"{abs(lead):.2f} dB {where} the best classical filter ({classical.label}, {classical.psnr:.2f} dB)"
+    )
+    try:
+        difference = paired_difference(best.scores, classical.scores)
+    except ValueError:
+        return f"It is {what}."
+    doubt = "" if difference.decided else "; the photos are too few or too different to be sure"
+    return f"It is {what}{doubt}."
+
+
+def terminal_table(title: str, rows: Sequence[Row]) -> "Table":
+    """The leaderboard at 80 columns."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(
+        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=False
+    )
+    table.add_column("#", justify="right", style="dim")
+    table.add_column("name", overflow="fold", max_width=24)
+    for name in ("PSNR", "gain", "SSIM", "params", "training", "s/photo"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        status = row.run.status if row.run is not None else "finished"
+        label = row.label if status == "finished" else f"{row.label} ({status})"
+        trained = row.kind in ("run", "seed")
+        table.add_row(
+            rank_label(row),
+            escape(f"  {label}" if row.kind == "seed" else label),
+            decimals(row.psnr, 2),
+            decimals(row.gain, 2, sign=True) if row.kind != "input" else "",
+            decimals(row.ssim, 4),
+            count(row.parameters) if trained else "",
+            duration(row.fit_seconds) if trained else "",
+            decimals(row.photo_seconds, 3) if row.kind != "input" else "",
+            style="bold" if leads(row) else None if row.kind == "run" else "dim",
+        )
+    return table
+
+
+def rank_label(row: Row) -> str:
+    """1, 2, …; with = where the photos cannot tell the method apart from every other."""
+    return "" if row.rank is None else row.rank.label
+
+
+def leads(row: Row) -> bool:
+    """Whether no other method is better beyond doubt."""
+    return row.rank is not None and row.rank.rank == 1
+
+
+def legend(rows: Sequence[Row]) -> str:
+    """What the = of a rank means; empty where there is none."""
+    if not any(row.rank is not None and row.rank.shared for row in rows):
+        return ""
+    return "= the held-out photos cannot tell this method from at least one other"
+
+
+def decimals(value: float | None, places: int, *, sign: bool = False) -> str:
+    return ABSENT if value is None else f"{value:{'+' if sign else ''}.{places}f}"
+
+
+def count(value: float | None) -> str:
+    """1234567 -> 1.23 M."""
+    if value is None:
+        return ABSENT
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value:.0f}"
+
+
+def duration(seconds: float | None) -> str:
+    """75 -> 1 min 15 s."""
+    if seconds is None:
+        return ABSENT
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"

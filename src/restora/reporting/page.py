@@ -1,0 +1,273 @@
+"""The report as one HTML file: styles, scripts, plotly and photos inside, no outside request.
+
+Python writes the text and the tables, so the page says what it has to say without scripts; `page.js`
+draws the curves, sorts the tables and compares the photos from one block of JSON.
+"""
+
+import html
+import json
+import string
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from restora import __version__
+from restora.reporting.baselines import Baseline
+from restora.reporting.leaderboard import (
+    ABSENT,
+    Row,
+    count,
+    decimals,
+    duration,
+    leaderboard,
+    legend,
+    rank_label,
+    verdict,
+)
+from restora.reporting.photos import embedded_photos
+from restora.reporting.runs import Group, Problem, Run, differences, lookup
+
+COLOURS = (
+    "#2f7ed8", "#e6862b", "#2ca58d", "#c8509b", "#8d6bd6",
+    "#c9a400", "#d1495b", "#45a5c4", "#7a9a3a", "#8c8c8c",
+)  # fmt: skip
+
+
+def page(root: Path, groups: Sequence[tuple[Group, Sequence[Baseline]]], problems: Sequence[Problem]) -> str:
+    """The whole page for the groups below `root`, each with its classical baselines."""
+    from plotly.offline import get_plotlyjs
+
+    sections, data = [], []
+    for index, (group, baselines) in enumerate(groups):
+        rows = leaderboard(group, baselines)
+        photos = embedded_photos(group)
+        data.append(_group_data(rows, photos))
+        sections.append(_section(index, group, rows, has_photos=bool(photos)))
+    files = resources.files("restora.reporting")
+    template = string.Template((files / "page.html").read_text(encoding="utf-8"))
+    runs = sum(len(group.runs) for group, _ in groups)
+    return template.substitute(
+        title=html.escape(f"restora: {root.resolve().name}"),
+        folder=html.escape(str(root)),
+        runs=f"{runs} run{'s' if runs != 1 else ''}",
+        made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        version=__version__,
+        style=(files / "page.css").read_text(encoding="utf-8"),
+        navigation=_navigation([group for group, _ in groups]),
+        sections="\n".join(sections) + _problems(problems),
+        data=json.dumps(data).replace("<", "\\u003c"),
+        plotly=get_plotlyjs(),
+        script=(files / "page.js").read_text(encoding="utf-8"),
+    )
+
+
+def _navigation(groups: Sequence[Group]) -> str:
+    if len(groups) < 2:
+        return ""
+    links = "".join(f'<a href="#group{i}">{html.escape(group.title)}</a>' for i, group in enumerate(groups))
+    return f'<nav aria-label="comparisons">{links}</nav>'
+
+
+def _group_data(rows: Sequence[Row], photos: list[dict[str, Any]]) -> dict[str, Any]:
+    """What the scripts draw."""
+    points, lines, colour = [], [], 0
+    for row in rows:
+        if row.run is None:
+            if row.kind == "classical":
+                lines.append({"label": row.label, "psnr": row.psnr})
+            continue
+        points.append(
+            {
+                "label": row.label,
+                "colour": COLOURS[colour % len(COLOURS)],
+                "psnr": row.psnr,
+                "parameters": row.parameters,
+                "macs": row.macs,
+                "fit": row.fit_seconds,
+                "photo": row.photo_seconds,
+                "step": [point[0] for point in row.run.curve],
+                "seconds": [point[1] for point in row.run.curve],
+                "val": [round(point[2], 4) for point in row.run.curve],
+            }
+        )
+        colour += 1
+    return {"runs": points, "lines": lines[:1], "photos": photos}
+
+
+def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool) -> str:
+    sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in verdict(rows))
+    parts = [
+        f'<section class="group" id="group{index}" data-group="{index}">',
+        f"<h2>{html.escape(group.title)}</h2>",
+        f'<div class="verdict">{sentences}</div>' if sentences else "",
+        _table(rows),
+        f'<p class="legend">{html.escape(legend(rows))}</p>' if legend(rows) else "",
+        _failures(group.runs),
+    ]
+    if any(run.curve for run in group.runs):
+        parts.append(
+            '<div class="panels"><figure><header><h3>Validation PSNR during training</h3>'
+            '<div class="choice" data-plot="curves">'
+            '<button data-x="seconds" aria-pressed="true">time</button>'
+            '<button data-x="step" aria-pressed="false">steps</button></div></header>'
+            '<div class="plot curves"></div></figure>'
+        )
+        parts.append(
+            "<figure><header><h3>Held-out PSNR against cost</h3>"
+            '<div class="choice" data-plot="cost"><button data-x="parameters" aria-pressed="true">parameters'
+            '</button><button data-x="macs" aria-pressed="false">MACs</button>'
+            '<button data-x="fit" aria-pressed="false">training time</button>'
+            '<button data-x="photo" aria-pressed="false">time per photo</button></div></header>'
+            '<div class="plot cost"></div></figure></div>'
+        )
+    if has_photos:
+        parts.append('<div class="photos"><h3>Held-out photos</h3></div>')
+    parts += [_differences(group.runs), _origins(group.runs), "</section>"]
+    return "\n".join(part for part in parts if part)
+
+
+_COLUMNS = (
+    ("", "text", ""),
+    ("rank", "number", "1 + the number of methods that are better beyond doubt over the held-out photos"),
+    ("family", "text", "training recipe"),
+    ("PSNR", "number", "mean over the held-out photos, outputs rounded to 8 bits, dB"),
+    ("95 %", "number", "interval of that mean over photos, by bootstrap"),
+    ("gain", "number", "dB over the degraded photos"),
+    ("SSIM", "number", "mean over the held-out photos"),
+    ("parameters", "number", "numbers that training changes"),
+    ("MACs", "number", "multiply-accumulates for one photo of 256×256 pixels"),
+    ("training", "number", "wall-clock time of fit"),
+    ("time/photo", "number", "mean over the held-out photos, on the machine that ran it"),
+)
+
+
+def _table(rows: Sequence[Row]) -> str:
+    head = "".join(
+        f'<th scope="col" class="{kind}" title="{html.escape(hint)}" tabindex="0">{name or "name"}</th>'
+        for name, kind, hint in _COLUMNS
+    )
+    span = [row.psnr for row in rows if row.psnr is not None]
+    low, high = (min(span), max(span)) if span else (0.0, 1.0)
+    colours = iter(COLOURS * (1 + len(rows) // len(COLOURS)))
+    body = "\n".join(_table_row(row, low, high, next(colours) if row.run is not None else "") for row in rows)
+    return (
+        '<div class="scroll"><table class="leaderboard sortable"><thead><tr>'
+        f"{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def _table_row(row: Row, low: float, high: float, colour: str) -> str:
+    status = (
+        "" if row.run is None or row.run.status == "finished" else f" <em>{html.escape(row.run.status)}</em>"
+    )
+    dot = f'<i class="dot" style="background:{colour}"></i>' if colour else '<i class="dot none"></i>'
+    share = 0.0 if row.psnr is None or high <= low else 100 * (row.psnr - low) / (high - low)
+    cells = [
+        f'<th scope="row" data-value="{html.escape(row.label)}">{dot}{html.escape(row.label)}{status}</th>',
+        _cell(None if row.rank is None else float(row.rank.rank), rank_label(row)),
+        f'<td data-value="{html.escape(row.family)}">{html.escape(row.family)}</td>',
+        f'<td class="number bar" style="--share:{share:.1f}%" {_value(row.psnr)}>'
+        f"{decimals(row.psnr, 2)}</td>",
+        _interval(row),
+        _cell(row.gain, decimals(row.gain, 2, sign=True) if row.kind != "input" else ""),
+        _cell(row.ssim, decimals(row.ssim, 4)),
+    ]
+    trained = row.kind in ("run", "seed")
+    cells += [
+        _cell(row.parameters, count(row.parameters) if trained else ""),
+        _cell(row.macs, count(row.macs) if trained else ""),
+        _cell(row.fit_seconds, duration(row.fit_seconds) if trained else ""),
+        _cell(row.photo_seconds, _short_time(row.photo_seconds) if row.kind != "input" else ""),
+    ]
+    return f'<tr class="{row.kind}">{"".join(cells)}</tr>'
+
+
+def _cell(value: float | None, shown: str) -> str:
+    return f'<td class="number" {_value(value)}>{shown}</td>'
+
+
+def _interval(row: Row) -> str:
+    interval = row.interval
+    if interval is None:
+        return _cell(None, "")
+    return _cell(interval.high - interval.low, f"{interval.low:.2f}–{interval.high:.2f}")
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else f'data-value="{value!r}"'
+
+
+def _short_time(seconds: float | None) -> str:
+    if seconds is None:
+        return ABSENT
+    return f"{seconds * 1000:.0f} ms" if seconds < 0.9995 else f"{seconds:.1f} s"
+
+
+def _failures(runs: Sequence[Run]) -> str:
+    """Runs that did not finish, with what they say about it."""
+    ended = [run for run in runs if run.status != "finished"]
+    if not ended:
+        return ""
+    items = "".join(
+        f"<li><b>{html.escape(run.label)}</b> {html.escape(run.status)}"
+        + (f": <code>{html.escape(run.text('error'))}</code>" if run.text("error") else "")
+        + f" <small>{html.escape(str(run.folder))}</small></li>"
+        for run in ended
+    )
+    return f'<div class="failures"><h3>Not finished</h3><ul>{items}</ul></div>'
+
+
+def _differences(runs: Sequence[Run]) -> str:
+    """Settings that differ between the runs, one row per setting."""
+    if len(runs) < 2:
+        return ""
+    found = differences(runs)
+    if not found:
+        return ""
+    head = "".join(f'<th scope="col">{html.escape(run.label)}</th>' for run in runs)
+    body = "\n".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{html.escape(value) or ABSENT}</td>" for value in values)
+        + "</tr>"
+        for name, values in found.items()
+    )
+    is_open = " open" if len(found) <= 6 else ""
+    return (
+        f"<details{is_open}><summary>Settings that differ ({len(found)})</summary>"
+        '<div class="scroll"><table class="settings"><thead><tr><th scope="col">setting</th>'
+        f"{head}</tr></thead><tbody>\n{body}\n</tbody></table></div></details>"
+    )
+
+
+def _origins(runs: Sequence[Run]) -> str:
+    """Where each run lies and how to repeat it."""
+    items = []
+    for run in runs:
+        commit = run.text("git", "commit")[:10]
+        dirty = " with changes" if lookup(run.record, "git", "dirty") else ""
+        facts = [
+            run.text("started"),
+            run.text("machine", "gpu") or run.text("machine", "cpu"),
+            f"seed {run.number('seed'):.0f}" if run.number("seed") is not None else "",
+            f"commit {commit}{dirty}" if commit else "",
+            f"torch {run.text('versions', 'torch')}" if run.text("versions", "torch") else "",
+        ]
+        items.append(
+            f"<dt>{html.escape(run.label)}</dt><dd><code>{html.escape(run.text('command'))}</code><br>"
+            f"{html.escape(str(run.folder))}<br>"
+            f"<small>{html.escape(' · '.join(fact for fact in facts if fact))}</small></dd>"
+        )
+    title = "Where the runs are and how to repeat them"
+    return f"<details><summary>{title}</summary><dl>{''.join(items)}</dl></details>"
+
+
+def _problems(problems: Sequence[Problem]) -> str:
+    if not problems:
+        return ""
+    items = "".join(
+        f"<li><b>{html.escape(str(problem.folder))}</b>: {html.escape(problem.reason)}</li>"
+        for problem in problems
+    )
+    return f'<section class="failures"><h2>Left out</h2><ul>{items}</ul></section>'

@@ -1,0 +1,289 @@
+"""What a report knows of the runs below a folder, read from their files alone.
+
+Enters: run folders in any state: finished, running, killed, half-written. Leaves: `Run`s in which everything
+that is missing or of the wrong kind is None, and `Group`s of runs that may be compared, because they restored
+the same held-out photos of the same degradation. A run record that cannot be read at all becomes a `Problem`.
+"""
+
+import csv
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restora.registry import part_of
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A run folder that could not be read, and why."""
+
+    folder: Path
+    reason: str
+
+
+@dataclass(frozen=True)
+class PhotoScore:
+    """One held-out photo: dB and SSIM of the restored and of the degraded photo; seconds to restore it."""
+
+    name: str
+    psnr: float | None
+    ssim: float | None
+    input_psnr: float | None = None
+    input_ssim: float | None = None
+    seconds: float | None = None
+
+
+@dataclass
+class Run:
+    """One run. `label` is unique in its group."""
+
+    folder: Path
+    record: dict[str, Any]
+    label: str = ""
+    photos: list[PhotoScore] = field(default_factory=list)
+    curve: list[tuple[float, float, float]] = field(default_factory=list)
+    """(step, seconds, validation PSNR)"""
+
+    def number(self, *path: str) -> float | None:
+        """The finite number at `path` in run.json, None for anything else."""
+        return finite(lookup(self.record, *path))
+
+    def text(self, *path: str) -> str:
+        """The text at `path` in run.json, empty for anything else."""
+        value = lookup(self.record, *path)
+        return value if isinstance(value, str) else ""
+
+    @property
+    def psnr(self) -> float | None:
+        return self.number("test", "psnr")
+
+    @property
+    def ssim(self) -> float | None:
+        return self.number("test", "ssim")
+
+    @property
+    def gain(self) -> float | None:
+        """dB over the degraded photos."""
+        before = self.number("test", "input_psnr")
+        return None if self.psnr is None or before is None else self.psnr - before
+
+    @property
+    def seconds_per_photo(self) -> float | None:
+        known = [photo.seconds for photo in self.photos if photo.seconds is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def status(self) -> str:
+        return self.text("status") or "unknown"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        value = self.record.get("config")
+        return value if isinstance(value, dict) else {}
+
+
+@dataclass
+class Group:
+    """Runs that may be compared, best first, those without held-out scores last."""
+
+    title: str
+    runs: list[Run]
+
+    @property
+    def scored(self) -> list[Run]:
+        return [run for run in self.runs if run.psnr is not None]
+
+    @property
+    def input_psnr(self) -> float | None:
+        return next((run.number("test", "input_psnr") for run in self.scored), None)
+
+    @property
+    def input_ssim(self) -> float | None:
+        return next((run.number("test", "input_ssim") for run in self.scored), None)
+
+    @property
+    def photo_names(self) -> list[str]:
+        return [photo.name for photo in self.scored[0].photos] if self.scored else []
+
+
+def lookup(value: Any, *path: str) -> Any:
+    """value[path[0]][path[1]]…, None where there is no such entry."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def finite(value: Any) -> float | None:
+    """The value as a float if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
+    """All runs at or below `root`, in the order of their folders, and the folders that could not be read."""
+    runs: list[Run] = []
+    problems: list[Problem] = []
+    for folder in _run_folders(root):
+        try:
+            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
+            problems.append(Problem(folder, f"run.json cannot be read: {error}"))
+            continue
+        if not isinstance(record, dict) or record.get("format") not in (1, 2):
+            found = record.get("format") if isinstance(record, dict) else type(record).__name__
+            problems.append(Problem(folder, f"run.json is of format {found!r}, expected 1 or 2"))
+            continue
+        runs.append(Run(folder, record, photos=_photo_scores(record), curve=_curve(folder / "metrics.csv")))
+    return runs, problems
+
+
+def _run_folders(root: Path) -> Iterator[Path]:
+    """Folders with a run.json; a run's own subfolders are not looked into."""
+    for parent, folders, files in os.walk(root):
+        if "run.json" in files:
+            folders.clear()
+            yield Path(parent)
+        folders.sort()
+
+
+def _photo_scores(record: dict[str, Any]) -> list[PhotoScore]:
+    images = lookup(record, "test", "images")
+    scores = []
+    for image in images if isinstance(images, list) else []:
+        if isinstance(image, dict) and isinstance(image.get("name"), str):
+            names = ("psnr", "ssim", "input_psnr", "input_ssim", "seconds")
+            scores.append(PhotoScore(image["name"], *(finite(image.get(name)) for name in names)))
+    return scores
+
+
+def _curve(path: Path) -> list[tuple[float, float, float]]:
+    """The rows of metrics.csv that hold a validation PSNR; a last row cut off by a crash is left out."""
+    points = []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                try:
+                    point = (float(row["step"]), float(row["seconds"]), float(row["val/psnr"]))
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if all(map(math.isfinite, point)):
+                    points.append(point)
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return points
+    return points
+
+
+def _label(runs: Sequence[Run], root: Path) -> None:
+    """Name every run: by its name alone where that is unique, else with what a sweep changed, else by
+    folder."""
+    for run in runs:
+        run.label = run.text("name") or run.folder.name
+    for refine in (_with_overrides, lambda run: f"{run.label} ({_below(run.folder, root)})"):
+        counts: dict[str, int] = {}
+        for run in runs:
+            counts[run.label] = counts.get(run.label, 0) + 1
+        for run in runs:
+            if counts[run.label] > 1:
+                run.label = refine(run)
+
+
+def _with_overrides(run: Run) -> str:
+    overrides = lookup(run.record, "sweep", "overrides")
+    listed = overrides if isinstance(overrides, list) else []
+    words = [word for word in listed if isinstance(word, str) and not word.startswith("experiments=")]
+    return f"{run.label} {' '.join(words)}" if words else run.label
+
+
+def _below(folder: Path, root: Path) -> str:
+    return str(folder.relative_to(root)) if folder != root else folder.name
+
+
+def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
+    """Runs by what they restored, labelled; the group with the newest run first."""
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(_what_it_restores(run), []).append(run)
+    for members in groups.values():
+        _label(members, root)
+    made = [Group(_title(members), sorted(members, key=_rank)) for members in groups.values()]
+    return sorted(made, key=lambda group: max(run.text("started") for run in group.runs), reverse=True)
+
+
+def _rank(run: Run) -> tuple[bool, float]:
+    return run.psnr is None, -(run.psnr or 0.0)
+
+
+def _what_it_restores(run: Run) -> str:
+    """Equal for runs that may be compared: task, degradation, photos and channels."""
+    data = run.config.get("data")
+    parts = [
+        run.text("task"),
+        run.config.get("degradation"),
+        lookup(data, "source"),
+        lookup(data, "channels"),
+    ]
+    return json.dumps(parts, sort_keys=True, default=str)
+
+
+def _title(runs: Sequence[Run]) -> str:
+    first = runs[0]
+    parts = [first.text("task").replace("_", " ") or "unknown task"]
+    degradation = first.config.get("degradation")
+    if isinstance(degradation, dict):
+        parts.append(_in_words(degradation))
+    photos = max(len(run.photos) for run in runs)
+    if photos:
+        parts.append(f"{photos} held-out photo{'s' if photos > 1 else ''}")
+    return " · ".join(part for part in parts if part)
+
+
+def _in_words(node: dict[str, Any]) -> str:
+    """A degradation's configuration in a few words: `GaussianNoise sigma 25`."""
+    found = part_of(node, "degradation")
+    name = str(node.get("_target_", "")).rpartition(".")[2] if found is None else found.__name__
+    plain = [f"{key} {value}" for key, value in node.items() if isinstance(value, int | float | str | list)]
+    words = " ".join([name, *(word for word in plain if not word.startswith("_"))])
+    return words if len(words) <= 60 else name
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {"network.depth": 17, …}; lists are values."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    settings: dict[str, Any] = {}
+    for key, value in config.items():
+        settings |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return settings
+
+
+def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
+    """Settings that are not the same in all runs: name -> value per run as text, "" where a run has none.
+
+    Paths into the run's own folder count as equal.
+    """
+    settings = []
+    for run in runs:
+        own = str(run.config.get("run_dir") or run.folder)
+        settings.append(
+            {name: as_text(value).replace(own, "RUN") for name, value in flat(run.config).items()}
+        )
+    names = sorted({name for one in settings for name in one})
+    found = {}
+    for name in names:
+        across = [one.get(name, "") for one in settings]
+        if len(set(across)) > 1 and name not in ("name", "output_dir"):
+            found[name] = across
+    return found
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json.dumps(value, default=str)

@@ -1,0 +1,42 @@
+"""Which runs of a group are the seeds of one method: those that differ in nothing but their seed."""
+
+import json
+import re
+from collections import Counter
+
+from restora.reporting.runs import Group, Run, as_text, flat
+
+
+def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
+    """Label -> the seeds of a method, in the order of the group.
+
+    A run without a score stands alone, and so does one that repeats a seed.
+    """
+    alike: dict[str, list[Run]] = {}
+    times: Counter[str] = Counter()
+    for run in group.runs:
+        settings = _without_seed(run)
+        repeated = f"{settings} {run.number('seed')}"
+        key = f"{settings} {times[repeated]}" if run.psnr is not None else str(run.folder)
+        times[repeated] += 1
+        alike.setdefault(key, []).append(run)
+    labels = [runs[0].label if len(runs) == 1 else _common_label(runs[0]) for runs in alike.values()]
+    taken = zip(labels, alike.values(), strict=True)
+    return {label if labels.count(label) == 1 else runs[0].label: runs for label, runs in taken}
+
+
+def _without_seed(run: Run) -> str:
+    """What a run was, but for its seed and the places that it wrote to."""
+    own = str(run.config.get("run_dir") or run.folder)
+    settings = {
+        name: as_text(value).replace(own, "RUN")
+        for name, value in flat(run.config).items()
+        if name.rpartition(".")[2] != "seed" and name not in ("output_dir", "resume")
+    }
+    return json.dumps([run.text("name"), run.text("network"), settings], sort_keys=True)
+
+
+def _common_label(run: Run) -> str:
+    """A run's label without its seed and its folder."""
+    bare = re.sub(r" \([^()]*\)$", "", run.label)
+    return " ".join(word for word in bare.split(" ") if not word.startswith("seed="))
