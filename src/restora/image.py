@@ -82,6 +82,14 @@ def resize(
         return rows @ (x @ columns.T)
 
 
+def enlarge(degraded: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
+    """Degraded photos at the size of the clean ones, (B,C,H,W): by MATLAB's bicubic interpolation, clamped,
+    where they are smaller, and untouched where they are not."""
+    if tuple(degraded.shape[-2:]) == tuple(size):
+        return degraded
+    return resize(degraded.float(), size[0], size[1]).clamp(0, 1)
+
+
 @lru_cache(maxsize=128)
 def matrix(n: int, m: int, kernel: Kernel, antialias: bool, device: torch.device) -> Tensor:
     """(m,n) float32: output i is the sum over j of entry (i, j) times input j."""

@@ -27,7 +27,6 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "discriminator": ("restora.networks.discriminators",),
     "degradation": ("restora.degradations",),
     "loss": ("restora.losses",),
-    "adversarial": ("restora.losses.adversarial",),
     "objective": ("restora.objectives",),
     "schedule": ("restora.training.schedules",),
     "optimizer": ("restora.training.optimizers",),
@@ -42,13 +41,15 @@ PACKAGES: dict[str, tuple[str, ...]] = {
 
 KIND_OF_KEY = {
     **{kind: kind for kind in PACKAGES},
+    "adversarial": "loss",
     "perceptual": "loss",
     "losses": "loss",
     "discriminator_optimizer": "optimizer",
     "callbacks": "callback",
     "degraded_by": "degradation",
 }
-"""The kind of part under a key of a description; elements of a list or mapping are of the kind above them."""
+"""The kind of part that a key of a part holds. Elements of a list or a plain mapping are of the kind above
+them."""
 
 _CLOSED = ("network", "degradation", "loss", "optimizer", "schedule")
 """Kinds whose own arguments hold parts of that kind only, whatever the keys are called."""
@@ -99,13 +100,7 @@ def _installed(kind: str) -> dict[str, Any]:
 
 
 def _plural(kind: str) -> str:
-    if kind.endswith(("s", "x")):
-        return f"{kind}es"
-    return (
-        kind
-        if kind in ("data", "adversarial")
-        else kind.removesuffix("y") + ("ies" if kind.endswith("y") else "s")
-    )
+    return {"data": "data", "family": "families", "loss": "losses"}.get(kind, f"{kind}s")
 
 
 def use_plugins(modules: Iterable[str]) -> None:
@@ -193,9 +188,10 @@ def classes(kind: str) -> dict[str, type[Any]]:
     return {name: find(kind, name) for name in names(kind)}
 
 
-def kind_below(kind: str | None, key: str) -> str | None:
-    """The kind of parts under `key` of a description of `kind`."""
-    if kind in _CLOSED:
+def kind_below(kind: str | None, key: str, *, within_part: bool) -> str | None:
+    """The kind of parts under `key` of a description of `kind`; `within_part` where that names a part
+    itself."""
+    if kind in _CLOSED or (kind is not None and not within_part):
         return kind
     return KIND_OF_KEY.get(key, kind)
 
@@ -217,7 +213,11 @@ def stored(node: Any, kind: str | None = None) -> Any:
     What has no name (a foreign class of the user's configuration) keeps its path.
     """
     if isinstance(node, Mapping):
-        plain = {str(key): stored(value, kind_below(kind, str(key))) for key, value in node.items()}
+        within = "_target_" in node
+        plain = {
+            str(key): stored(value, kind_below(kind, str(key), within_part=within))
+            for key, value in node.items()
+        }
         found = part_of(node, kind)
         if found is not None:
             plain["_target_"] = name_of(found)
@@ -239,12 +239,18 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
         return [build(value, kind, where=f"{where}[{i}]", foreign=foreign) for i, value in enumerate(node)]
     if not isinstance(node, Mapping):
         return node
+    within = "_target_" in node
     values = {
-        str(key): build(value, kind_below(kind, str(key)), where=f"{where}.{key}", foreign=foreign)
+        str(key): build(
+            value,
+            kind_below(kind, str(key), within_part=within),
+            where=f"{where}.{key}",
+            foreign=foreign,
+        )
         for key, value in node.items()
         if key not in ("_target_", "_partial_")
     }
-    if "_target_" not in node:
+    if not within:
         return values | extra
     cls = _class_of(str(node["_target_"]), kind, where, foreign)
     values |= extra

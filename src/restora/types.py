@@ -1,9 +1,10 @@
 """The batch that travels from the data module to a family.
 
-Legend: B samples, C channels, H height, W width, s the scale of a super-resolution task (1 otherwise),
-K condition channels.
+Legend: B samples, C channels (of T frames folded into one axis: T·C), H height, W width, s the scale of a
+super-resolution task (1 otherwise), K condition channels.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -13,12 +14,28 @@ from torch import Tensor
 class Batch:
     """One batch on the device, degraded and ready for a network.
 
-    `clean` is float32 (B,C,H,W) in [0,1]. `degraded` is float32 (B,C,H/s,W/s) on the [0,1] scale; a
-    degradation that the field does not clip (Gaussian noise) may leave the interval. `condition` is float32
-    (B,K,H/s,W/s): a noise-level map in the units of `degraded`, or a mask that is 1 where the pixel is known.
+    `clean` is float32 (B,C,H,W) in [0,1], None where nobody has it. `degraded` is float32 (B,C,H/s,W/s) on
+    the [0,1] scale; a degradation that the field does not clip (Gaussian noise) may leave the interval.
+    `condition` is float32 (B,K,H/s,W/s): a noise-level map in the units of `degraded`, or a mask that is 1
+    where the pixel is known. `target` is what to learn from where that is not `clean`. `keys` are the
+    samples' random-number keys, int64 (B,), and `redegrade` draws another degraded version of the same
+    photos, like `degraded`, from the keys that it is given; both None where the data module has none.
     """
 
-    clean: Tensor
+    clean: Tensor | None
     degraded: Tensor
     condition: Tensor | None
     names: list[str]
+    target: Tensor | None = None
+    keys: Tensor | None = None
+    redegrade: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def supervision(self) -> Tensor:
+        """What restored photos are compared with in training: (B,C,H,W). Raises ValueError without one."""
+        wanted = self.clean if self.target is None else self.target
+        if wanted is None:
+            raise ValueError(
+                "these photos have neither a clean version nor a target: choose an objective that needs none"
+            )
+        return wanted

@@ -19,10 +19,22 @@ ALLOWED = {
     "losses": GROUND,
     "metrics": GROUND,
     "data": GROUND | {"photos", "degradations"},
-    "families": GROUND | {"networks", "losses", "metrics"},
+    "objectives": GROUND | {"networks", "losses"},
+    "families": GROUND | {"networks", "losses", "metrics", "objectives"},
     "artifact": GROUND | {"photos", "networks", "degradations"},
     "evaluation": GROUND | {"photos", "networks", "degradations", "metrics", "data", "artifact"},
-    "training": GROUND | {"config", "data", "photos", "degradations", "families", "networks", "evaluation"},
+    "training": GROUND
+    | {
+        "config",
+        "data",
+        "photos",
+        "degradations",
+        "families",
+        "networks",
+        "evaluation",
+        "objectives",
+        "artifact",
+    },
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
     "apps": GROUND
     | {

@@ -33,7 +33,7 @@ def test_pixel_losses(path: Path) -> None:
 
 @pytest.mark.parametrize("path", files("adversarial"), ids=lambda path: path.stem)
 def test_adversarial_losses(path: Path) -> None:
-    loss = build_node(OmegaConf.load(path), "adversarial")
+    loss = build_node(OmegaConf.load(path), "loss")
     assert isinstance(loss, AdversarialLoss)
     real, fake = torch.randn(4, 1), torch.rand(4, 1, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss.generator(real, fake), fake)

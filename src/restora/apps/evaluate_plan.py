@@ -8,17 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from restora.artifact.restorer import Precision, pick_device
+from restora.artifact.sources import Loaded, from_checkpoint, from_model_folder, from_weights
 from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
 from restora.evaluation.classical import METHODS
-from restora.evaluation.loading import (
-    Loaded,
-    from_checkpoint,
-    from_model_folder,
-    from_weights,
-    trained_range,
-)
+from restora.evaluation.loading import trained_range
 from restora.evaluation.methods import ClassicalMethod, Method, NetworkMethod, Options
 from restora.evaluation.severity import at_severity
 from restora.metrics.registry import unavailable

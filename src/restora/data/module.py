@@ -127,6 +127,11 @@ class PhotoData(LightningDataModule):
         return 0 if self.source.paired else self.degradation.condition_channels
 
     @property
+    def undamaged(self) -> tuple[float, ...]:
+        """What each channel of the condition reads at undamaged pixels: 0 of a noise map, 1 of a mask."""
+        return () if self.source.paired else self.degradation.undamaged
+
+    @property
     def has_test(self) -> bool:
         """Whether the source holds photos back for the end."""
         return bool(self.source.photos("test"))
@@ -276,9 +281,20 @@ class PhotoData(LightningDataModule):
         """uint8 -> float32 in [0,1] -> degraded, on the device that the batch has reached."""
         clean = to_float(batch["clean"])
         if self.source.paired:
-            return Batch(clean, to_float(batch["degraded"]), None, batch["names"])
+            return Batch(clean, to_float(batch["degraded"]), None, batch["names"], keys=batch["key"])
         degraded = self.degradation(clean, KeyedGenerator(batch["key"]))
-        return Batch(clean, degraded.image, degraded.condition, batch["names"])
+
+        def redegrade(keys: Tensor) -> Tensor:
+            return self.degradation(clean, KeyedGenerator(keys)).image
+
+        return Batch(
+            clean,
+            degraded.image,
+            degraded.condition,
+            batch["names"],
+            keys=batch["key"],
+            redegrade=redegrade,
+        )
 
 
 def to_float(photos: Tensor) -> Tensor:

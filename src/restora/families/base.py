@@ -2,7 +2,8 @@
 image.
 
 Enters: `Batch`es from the data module. Leaves: logged losses, and per-image scores of validation and test
-photos whose mean is the same on any number of processes. What surprises: the learning rate is a function of
+photos whose mean is the same on any number of processes. What is learnt from a batch is the objectives'
+affair (`objectives/`); a family adds them up. Note: the learning rate is a function of
 the share of the training that is done (of `max_steps`, or of `max_time`), so one schedule serves a run of
 400,000 steps and one of 80 seconds; and every random number that torch draws in a training step is seeded by
 that step (`training/callbacks.py`), so nothing about random state needs to be restored when a run goes on.
@@ -12,9 +13,9 @@ Legend: B samples, C channels, H height, W width, s scale.
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -25,9 +26,11 @@ from torch.optim import Optimizer
 from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
+from restora.image import enlarge
 from restora.metrics.image import psnr, ssim
 from restora.networks.base import Network
-from restora.networks.layers.luminance import BicubicEnlargement
+from restora.objectives.base import Objective, Opponent, Setting, Step
+from restora.objectives.supervised import Loss, Supervised
 from restora.types import Batch
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -40,25 +43,26 @@ class Family(LightningModule):
     """The training recipe that the families start from; a subclass overrides what is really different in its
     family.
 
-    `optimizer` makes an optimiser from parameters. `schedule` maps the share of the training that is done, in
+    `objective` are the terms of what is learnt, by name; null is `loss` of restored and clean photos. One
+    with parameters of its own (an `Opponent`) makes a training step of two named half-steps, whose gradients
+    `gradient_clip` limits in norm (otherwise the trainer clips). `optimizer` makes an optimiser from
+    parameters. `schedule` maps the share of the training that is done, in
     [0,1], to a factor on the learning rate. `ema_decay` null trains and evaluates the raw weights.
     `channels_last`, `compile_network` (see compiling.py) and `activation_checkpointing` (see
     checkpointing.py) change how the same numbers are computed.
     """
 
     name: ClassVar[str]
-    optimizer_steps_per_batch: ClassVar[int] = 1
-    """How many optimisers step on one batch (Lightning's `global_step` counts them all)."""
-    leaves_parameters_unused: ClassVar[bool] = False
-    """Whether a backward pass leaves parameters without gradient, which DDP must be told."""
 
     def __init__(
         self,
         *,
         network: Network,
-        loss: Callable[[Tensor, Tensor], Tensor],
         optimizer: MakeOptimizer,
         schedule: Schedule,
+        objective: Mapping[str, Objective] | None = None,
+        loss: Loss | None = None,
+        gradient_clip: float | None = None,
         ema_decay: float | None = 0.999,
         channels_last: bool = True,
         compile_network: bool | str = False,
@@ -74,7 +78,21 @@ class Family(LightningModule):
         self.ema = None if ema_decay is None else averaged_copy(self.network)
         if activation_checkpointing:
             checkpoint_blocks(self.network)
-        self.loss = loss
+        self.objectives = nn.ModuleDict(self._objectives(objective, loss))
+        self.opponents = {
+            name: arranged(part, self.memory_format)
+            for name, part in self.objectives.items()
+            if isinstance(part, Opponent)
+        }
+        for part in self._parts:
+            part.join(dict(self.objectives.items()))  # type: ignore[arg-type]
+        self.automatic_optimization = not self.opponents
+        if gradient_clip is not None and not self.opponents:
+            raise ValueError(
+                f"family.gradient_clip={gradient_clip} is of objectives with parameters of their own: set "
+                f"family.gradient_clip=null and trainer.gradient_clip_val={gradient_clip}"
+            )
+        self.gradient_clip = gradient_clip
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_network = compile_network
@@ -84,13 +102,42 @@ class Family(LightningModule):
         self.scores: list[Row] = []
         """Per-image scores of the last validation or test, sorted by name, the same on every process."""
 
+    @staticmethod
+    def _objectives(objective: Mapping[str, Objective] | None, loss: Loss | None) -> dict[str, Objective]:
+        if objective:
+            return dict(objective)
+        if loss is None:
+            raise ValueError("nothing is learnt: give objective= or loss=")
+        return {"supervised": Supervised(loss=loss)}
+
+    @property
+    def _parts(self) -> list[Objective]:
+        return cast(list[Objective], list(self.objectives.values()))
+
+    @property
+    def optimizer_steps_per_batch(self) -> int:
+        """How many optimisers step on one batch (Lightning's `global_step` counts them all)."""
+        return 1 + len(self.opponents)
+
+    @property
+    def leaves_parameters_unused(self) -> bool:
+        """Whether a backward pass leaves parameters without gradient, which DDP must be told."""
+        return bool(self.opponents)
+
+    def check(self, setting: Setting) -> None:
+        """Raises ValueError for objectives that cannot be combined with the network or the data."""
+        for part in self._parts:
+            part.check(setting)
+
     def configure_model(self) -> None:
         if self.compile_network and self._compiled is None:
             device = self.trainer.strategy.root_device  # where the network will be put
             self._compiled = compile_in_place(self.network, device, self.compile_network)
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
-        return self._ready(self.make_optimizer(self.network.parameters()))
+        own = self._ready(self.make_optimizer(self.network.parameters()))
+        others = [self._ready(opponent.make_optimizer()) for opponent in self.opponents.values()]
+        return [own, *others] if others else own
 
     @staticmethod
     def _ready(optimizer: Optimizer) -> Optimizer:
@@ -112,13 +159,72 @@ class Family(LightningModule):
         return self.network(x.contiguous(memory_format=self.memory_format), condition)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
-        loss = self.training_loss(batch)
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch.names))
+        step = self.make_step(batch)
+        if self.automatic_optimization:
+            return self.loss_of(step)
+        optimizers = cast(list[Optimizer], self.optimizers())
+        _ = step.restored  # one forward pass for all half-steps
+        self.toggle_optimizer(optimizers[0])
+        self.network_step(optimizers[0], step)
+        self.untoggle_optimizer(optimizers[0])
+        self.update_ema()
+        for (name, opponent), optimizer in zip(self.opponents.items(), optimizers[1:], strict=True):
+            self.toggle_optimizer(optimizer)
+            self.opponent_step(name, opponent, optimizer, step)
+            self.untoggle_optimizer(optimizer)
+        return None
+
+    def make_step(self, batch: Batch) -> Step:
+        """The batch as objectives see it."""
+        size = len(batch.names)
+        return Step(
+            network=self.network,
+            batch=batch,
+            progress=self.training_progress(),
+            number=self.steps_done(),
+            record=lambda name, value: self.log(name, value, batch_size=size),
+            scales=max(part.scales for part in self._parts),
+            memory_format=self.memory_format,
+        )
+
+    def loss_of(self, step: Step) -> Tensor:
+        """The sum of the objectives' terms, a scalar in float32; logged, and each term by its name."""
+        terms: dict[str, Tensor] = {}
+        for name, part in self.objectives.items():
+            for own, term in part(step).items():
+                terms[f"{name}/{own}" if own else name] = term
+        if not terms:
+            raise ValueError(
+                f"no objective takes part at step {step.number}: lower the start_step or raise the weight of "
+                f"one of objective={list(self.objectives)}"
+            )
+        values = list(terms.values())
+        loss = values[0] if len(values) == 1 else torch.stack(values).sum()
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(step.batch.names))
+        if len(self.objectives) > 1:
+            for name, term in terms.items():
+                step.record(f"objective/{name}", term.detach())
         return loss
 
-    def training_loss(self, batch: Batch) -> Tensor:
-        """A scalar in float32: the loss of the restored photos (B,C,H,W) against the clean ones."""
-        return self.loss(self(batch.degraded, batch.condition).float(), batch.clean)
+    def network_step(self, optimizer: Optimizer, step: Step) -> None:
+        """First half-step: the network against the sum of the objectives."""
+        self._half_step(optimizer, self.loss_of(step), self.network)
+
+    def opponent_step(self, name: str, opponent: Opponent, optimizer: Optimizer, step: Step) -> None:
+        """Further half-step: an objective's own parameters, with the restored photos of before detached."""
+        loss, diagnostics = opponent.own_loss(step)
+        norm = self._half_step(optimizer, loss, opponent.own_module())
+        for what, value in (diagnostics | {"gradient_norm": norm}).items():
+            step.record(f"{name}/{what}", value)
+
+    def _half_step(self, optimizer: Optimizer, loss: Tensor, network: nn.Module) -> Tensor:
+        """One step of one of several optimisers; the norm of the gradient before clipping."""
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        limit = float("inf") if self.gradient_clip is None else self.gradient_clip
+        norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+        optimizer.step()
+        return norm
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         factor = self.schedule(self.training_progress())
@@ -202,6 +308,7 @@ class Family(LightningModule):
     def _judge(self, batch: Batch) -> dict[str, Tensor]:
         """Restores photos and scores them: outputs and inputs clamped and rounded to 8 bits, a border of
         `scale` pixels left out if scale > 1. The network is given the degraded photos as they are."""
+        assert batch.clean is not None
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         with self._as_it_is():
@@ -249,15 +356,6 @@ def arranged(module: M, memory_format: torch.memory_format) -> M:
 def to_8_bit(x: Tensor) -> Tensor:
     """Clamped to [0,1] and rounded to the 255 steps that a saved photo has."""
     return x.clamp(0, 1).mul(255).round().div(255)
-
-
-def enlarge(degraded: Tensor, size: torch.Size) -> Tensor:
-    """The degraded photos at the size of the clean ones, (B,C,H,W): by MATLAB's bicubic interpolation where
-    they are smaller."""
-    if degraded.shape[-2:] == size:
-        return degraded
-    enlargement = BicubicEnlargement(scale=size[-1] // degraded.shape[-1], round_8bit=False)
-    return enlargement(degraded).clamp(0, 1)
 
 
 def _scores(restored: Tensor, degraded: Tensor, clean: Tensor, border: int) -> dict[str, Tensor]:

@@ -1,7 +1,8 @@
 """Residual CNNs (DnCNN, VDSR, SRResNet, EDSR and kin): the network predicts what is wrong with the photo.
 
-What differs from the base recipe: the loss is taken on the residual, weights start orthogonal or by He's
-rule, and gradients can be clipped adjustably as VDSR needs for its high learning rates.
+What differs from the base recipe: weights start orthogonal or by He's rule, the residual's size is logged,
+and gradients can be clipped adjustably as VDSR needs for its high learning rates. Losses see photos, as in
+every family: for a loss of the difference the residual gives the same number.
 """
 
 from typing import Any, Literal
@@ -9,9 +10,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from restora.families.base import Family, enlarge
+from restora.families.base import Family
+from restora.image import enlarge
+from restora.objectives.base import Step
 from restora.registry import register
-from restora.types import Batch
 
 Initialisation = Literal["he", "orthogonal", "network"]
 
@@ -41,13 +43,14 @@ class ResidualCNN(Family):
         super().__init__(**recipe)
         self.adjustable_clip = adjustable_clip
 
-    def training_loss(self, batch: Batch) -> Tensor:
-        """The loss of the predicted residual, restored - degraded, against the true one, clean - degraded."""
-        restored = self(batch.degraded, batch.condition).float()
-        start = enlarge(batch.degraded, batch.clean.shape[-2:])
-        predicted, true = restored - start, batch.clean - start
-        self.log("train/residual_std", predicted.detach().std(), batch_size=len(batch.names))
-        return self.loss(predicted, true)
+    def loss_of(self, step: Step) -> Tensor:
+        """The sum of the objectives; logs the standard deviation of the predicted residual."""
+        loss = super().loss_of(step)
+        restored = step.restored.detach()
+        if restored.shape[1] == step.degraded.shape[1]:
+            start = enlarge(step.degraded, restored.shape[-2:])
+            step.record("train/residual_std", (restored - start).std())
+        return loss
 
     def configure_gradient_clipping(
         self,

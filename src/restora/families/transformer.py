@@ -34,7 +34,7 @@ class TransformerFamily(Family):
             return
         step = self.batches_done()
         stage = [stage for stage in self.stages if stage["start_step"] <= step][-1]
-        patch_size = batch.clean.shape[-1]
+        patch_size = batch.degraded.shape[-1] * self.network.scale
         if patch_size != stage["patch_size"]:
             raise ValueError(
                 f"step {step} should train on patches of {stage['patch_size']}, got {patch_size}: "

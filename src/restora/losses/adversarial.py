@@ -35,7 +35,7 @@ class AdversarialLoss(ABC):
         return real.new_zeros(())
 
 
-@register("adversarial", "vanilla")
+@register("loss", "vanilla")
 class VanillaLoss(AdversarialLoss):
     """Cross-entropy, non-saturating for the generator (Goodfellow et al., NeurIPS 2014, section 3)."""
 
@@ -46,7 +46,7 @@ class VanillaLoss(AdversarialLoss):
         return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
-@register("adversarial", "least_squares")
+@register("loss", "least_squares")
 class LeastSquaresLoss(AdversarialLoss):
     """Squared distance to 1 (clean) and 0 (restored), halved (Mao et al., ICCV 2017, equation 9)."""
 
@@ -57,7 +57,7 @@ class LeastSquaresLoss(AdversarialLoss):
         return 0.5 * ((real - 1).square().mean() + fake.square().mean())
 
 
-@register("adversarial", "hinge")
+@register("loss", "hinge")
 class HingeLoss(AdversarialLoss):
     """Logits within a margin of 1 count (Lim and Ye, "Geometric GAN", 2017; Miyato et al., ICLR 2018)."""
 
@@ -68,7 +68,7 @@ class HingeLoss(AdversarialLoss):
         return F.relu(1 - real).mean() + F.relu(1 + fake).mean()
 
 
-@register("adversarial", "wasserstein")
+@register("loss", "wasserstein")
 class WassersteinLoss(AdversarialLoss):
     """Difference of mean logits with gradient penalty (Gulrajani et al., NeurIPS 2017, equation 3).
 
@@ -109,7 +109,7 @@ _COSTS: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@register("adversarial", "relativistic")
+@register("loss", "relativistic")
 class RelativisticAverageLoss(AdversarialLoss):
     """Clean photos should look cleaner than restored ones do on average, and the other way round.
 

@@ -31,6 +31,7 @@ PatchNorm = Literal["batch", "instance", "none"]
 class Discriminator(nn.Module, ABC):
     """(B,C,H,W) on the [0,1] scale -> logits, large where the photo is taken for a clean one."""
 
+    in_channels: int
     minimum_size: int
     """The least H and W it accepts."""
 
@@ -62,6 +63,7 @@ class VGGDiscriminator(Discriminator):
 
     def __init__(self, *, in_channels: int = 3, channels: int = 64, hidden: int = 100, grid: int = 4) -> None:
         super().__init__()
+        self.in_channels = in_channels
         widths = [channels * 2 ** min(level, 3) for level in range(5)]  # F, 2F, 4F, 8F, 8F
         before = in_channels
         for level, width in enumerate(widths):
@@ -101,6 +103,7 @@ class PatchDiscriminator(Discriminator):
         self, *, in_channels: int = 3, channels: int = 64, levels: int = 3, norm: PatchNorm = "batch"
     ) -> None:
         super().__init__()
+        self.in_channels = in_channels
         if norm not in ("batch", "instance", "none"):
             raise ValueError(f'discriminator.norm is "batch", "instance" or "none", got "{norm}"')
         self.minimum_size = 3 * 2**levels
@@ -134,6 +137,7 @@ class UNetDiscriminator(Discriminator):
 
     def __init__(self, *, in_channels: int = 3, channels: int = 64, skip: bool = True) -> None:
         super().__init__()
+        self.in_channels = in_channels
         f = channels
         self.skip = skip
         self.conv0 = nn.Conv2d(in_channels, f, 3, padding=1)
@@ -174,6 +178,7 @@ class DCGANDiscriminator(Discriminator):
 
     def __init__(self, *, in_channels: int = 3, channels: int = 64, levels: int = 4) -> None:
         super().__init__()
+        self.in_channels = in_channels
         self.minimum_size = 4 * 2**levels
         widths = [in_channels, *(channels * 2**level for level in range(levels))]
         layers: list[nn.Module] = []

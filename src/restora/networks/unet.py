@@ -93,6 +93,11 @@ class UNet(Network):
                 for head in (self.head, *self.side_heads):
                     head.weight.mul_(0.1)  # the first output is nearly the input
 
+    @property
+    def side_outputs(self) -> int:
+        """How many sizes `restore_scales` gives besides the full one."""
+        return len(self.side_heads)
+
     def make_stage(self, in_channels: int, out_channels: int) -> nn.Module:
         """What one level computes: (B,in_channels,H,W) -> (B,out_channels,H,W)."""
         return DoubleConv(in_channels, out_channels, norm=self.norm)

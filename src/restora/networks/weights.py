@@ -43,7 +43,7 @@ def load_weights(network: Network, path: str | Path) -> None:
     """
     path = Path(path)
     published = unwrap(network, read_tensors(path))
-    state = _adapted(network, published)
+    state = fitted(network, published)
     try:
         load_state(network, state, str(path))
     except WeightsError as error:
@@ -54,7 +54,7 @@ def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> Non
     """Copy `state` into `network`; every name and shape must agree, or WeightsError names those that do not,
     and `where` they came from.
     """
-    problems = _problems(network, state)
+    problems = misfits(network, state)
     if problems:
         raise WeightsError("\n".join(_listed(network, problems, where)))
     network.load_state_dict(dict(state), strict=False)  # what is missing or unexpected now is harmless
@@ -147,15 +147,16 @@ def unwrap(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
     """The tensors under the prefix whose names fit `network` best, under their published names without it."""
     own = network.state_dict().keys()
     best: tuple[tuple[int, bool, int], dict[str, Tensor]] = ((-1, False, 0), {})
-    for prefix in _prefixes(tensors):
+    for prefix in prefixes(tensors):
         state = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
         # most names of ours; then averaged weights; then the shortest prefix
-        rank = (len(own & _adapted(network, state).keys()), "ema" in prefix.lower(), -len(prefix))
+        rank = (len(own & fitted(network, state).keys()), "ema" in prefix.lower(), -len(prefix))
         best = max(best, (rank, state), key=lambda pair: pair[0])
     return best[1]
 
 
-def _prefixes(names: Iterable[str]) -> list[str]:
+def prefixes(names: Iterable[str]) -> list[str]:
+    """Every wrapping that the names may have, "" among them."""
     found = {""}
     for name in names:
         parts = name.split(".")[:-1][:_DEEPEST_WRAPPER]
@@ -163,7 +164,8 @@ def _prefixes(names: Iterable[str]) -> list[str]:
     return sorted(found)
 
 
-def _adapted(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def fitted(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Published weights under the names of the network (`adapt_weights`)."""
     adapt = getattr(network, "adapt_weights", None)
     return dict(adapt(state) if adapt else state)
 
@@ -178,7 +180,7 @@ def _ignored(names: Iterable[str], network: Network) -> set[str]:
     return {name for name in names if name.rpartition(".")[2] in last}
 
 
-def _problems(network: Network, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
+def misfits(network: Network, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
     """What is missing, unexpected and of another shape, in words; no entry where nothing is."""
     own = network.state_dict()
     ignored = _ignored([*own, *state], network)
@@ -204,15 +206,15 @@ def _listed(network: Network, problems: dict[str, list[str]], where: str) -> Ite
 def _suggestion(cls: type[Network], state: Mapping[str, Tensor]) -> str:
     told = _inferred(cls, state)
     if told:
-        return f"they would fit {_overrides(told)}"
+        return f"they would fit {as_overrides(told)}"
     others = {other.__name__: found for other in network_classes() if (found := _inferred(other, state))}
     if not others:
         return "no network of restora recognises them"
-    listed = "; or of ".join(f"{name} with {_overrides(found)}" for name, found in others.items())
+    listed = "; or of ".join(f"{name} with {as_overrides(found)}" for name, found in others.items())
     return f"they look like weights of {listed}"
 
 
-def _overrides(arguments: Mapping[str, Any]) -> str:
+def as_overrides(arguments: Mapping[str, Any]) -> str:
     """Arguments as Hydra overrides, as one types them after `restora evaluate`."""
 
     def text(value: Any) -> str:

@@ -9,11 +9,14 @@ from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from restora import registry
+from restora.artifact.sources import open_source
 from restora.config import ConfigError, build, missing_keys
 from restora.data.module import PhotoData
 from restora.degradations.base import Degradation
 from restora.families.base import Family
 from restora.networks.base import Network
+from restora.objectives.base import Objective, Setting
 from restora.photos.reading import channel_count
 from restora.training.leakage import named_folders
 
@@ -45,8 +48,9 @@ def build_parts(config: DictConfig) -> Parts:
     degradation: Degradation = build(config.degradation, "degradation")
     data: PhotoData = build(config.data, "data", degradation=degradation)
     network: Network = build(config.network, "network")
-    check_together(config, network, data)
-    family: Family = build(config.family, "family", network=network, **_execution(config))
+    check_together(network, data)
+    family: Family = build_family(config, network, build_objectives(config))
+    family.check(_setting(network, data))
     return Parts(network, family, data)
 
 
@@ -63,12 +67,55 @@ def check_before_training(config: DictConfig) -> None:
         )
     data: PhotoData = build(config.data, "data", degradation=build(config.degradation, "degradation"))
     network = build_on_meta(config.network)
-    check_together(config, network, data)
+    check_together(network, data)
+    teachers = _with_teachers(config)
     with torch.device("meta"):
-        build(config.family, "family", network=network, **_execution(config))
+        family = build_family(config, network, build_objectives(config, teachers))
+    family.check(_setting(network, data))
+    check_optimisation(config, family)
     data.source.check()
     if config.leakage.check:
         named_folders(list(config.leakage.folders))
+
+
+def build_objectives(config: DictConfig, nodes: dict[str, Any] | None = None) -> dict[str, Objective]:
+    """What is learnt, by name, in the order of the configuration. `nodes` are the objectives' descriptions
+    with their teachers loaded; null loads them."""
+    parts: dict[str, Objective] = {}
+    for name, node in (_with_teachers(config) if nodes is None else nodes).items():
+        extra = {"teacher": node.pop("teacher")} if "teacher" in node else {}
+        parts[name] = build(node, "objective", where=f"objective.{name}", **extra)
+    return parts
+
+
+def _with_teachers(config: DictConfig) -> dict[str, Any]:
+    """The objectives' descriptions; a `teacher` is the network that its source names."""
+    objective = config.get("objective")
+    if not isinstance(objective, DictConfig) or not objective:
+        raise ConfigError("objective cannot be left out: set objective=supervised, or a list of several")
+    nodes: Any = OmegaConf.to_container(objective, resolve=True)
+    for name, node in nodes.items():
+        if not isinstance(node, dict) or "_target_" not in node:
+            near = ", ".join(registry.names("objective"))
+            raise ConfigError(
+                f"objective.{name} is no objective: choose objective=NAME, one or more of {near}"
+            )
+        if "teacher" in node:
+            node["teacher"] = open_source(str(node["teacher"])).network
+    return dict(nodes)
+
+
+def build_family(config: DictConfig, network: Network, objectives: dict[str, Objective]) -> Family:
+    """The recipe of the family, around the network and the objectives."""
+    node: Any = OmegaConf.to_container(config.family, resolve=True)
+    node.pop("loss", None)  # the objectives have taken it
+    family: Family = build(node, "family", network=network, objective=objectives, **_execution(config))
+    return family
+
+
+def _setting(network: Network, data: PhotoData) -> Setting:
+    patch = min(stage.patch_size for stage in data.stages)
+    return Setting(network=network, patch_size=patch, undamaged=data.undamaged)
 
 
 def build_on_meta(config: DictConfig) -> Network:
@@ -78,8 +125,8 @@ def build_on_meta(config: DictConfig) -> Network:
     return network
 
 
-def check_together(config: DictConfig, network: Network, data: PhotoData) -> None:
-    """What fits neither part alone: scale, condition, channels, and options that exclude each other."""
+def check_together(network: Network, data: PhotoData) -> None:
+    """What fits neither part alone: scale, condition and channels."""
     scale = data.scale
     if network.scale != scale:
         raise ConfigError(
@@ -99,20 +146,24 @@ def check_together(config: DictConfig, network: Network, data: PhotoData) -> Non
             f"network.in_channels={channels}, "
             f"or data.channels={'gray' if network.in_channels == 1 else 'rgb'}"
         )
+
+
+def check_optimisation(config: DictConfig, family: Family) -> None:
+    """What cannot be combined with objectives that have parameters of their own."""
+    if not family.opponents:
+        return
+    several = " and ".join(family.opponents)
     clip = config.trainer.get("gradient_clip_val")
-    if clip is not None and _is_gan(config):
+    if clip is not None:
         raise ConfigError(
-            f"trainer.gradient_clip_val={clip} cannot clip two optimisers: set "
-            f"trainer.gradient_clip_val=null and family.gradient_clip={clip}"
+            f"trainer.gradient_clip_val={clip} cannot clip the optimisers of the network and of {several}: "
+            f"set trainer.gradient_clip_val=null and family.gradient_clip={clip}"
         )
-    if _is_gan(config) and config.trainer.get("accumulate_grad_batches", 1) != 1:
+    if config.trainer.get("accumulate_grad_batches", 1) != 1:
         raise ConfigError(
-            "a GAN takes its two half-steps on each batch: set trainer.accumulate_grad_batches=1"
+            f"objective {several} takes a half-step of its own on each batch: set "
+            "trainer.accumulate_grad_batches=1"
         )
-
-
-def _is_gan(config: DictConfig) -> bool:
-    return "discriminator" in config.family
 
 
 def _execution(config: DictConfig) -> dict[str, Any]:

@@ -7,8 +7,9 @@ import pytest
 import torch
 from run_folders import write_checkpoint, write_run
 
+from restora.artifact.sources import from_checkpoint, from_weights
 from restora.degradations.noise.gaussian_noise import GaussianNoise
-from restora.evaluation.loading import from_checkpoint, from_weights, trained_range
+from restora.evaluation.loading import trained_range
 from restora.networks.dncnn import DnCNN
 from restora.networks.edsr import EDSR
 from restora.networks.nafnet import NAFNet

@@ -1,0 +1,116 @@
+"""The source of a model: whatever people have that holds a trained network, turned into the network.
+
+A model folder, a run folder (its best checkpoint), a checkpoint of `restora train`, or a weights file of one
+of our architectures, recognised from the names and shapes in it. Nothing that a file contains is executed,
+and a file alone never causes an import: networks of one's own have to be registered first (plugins).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
+from restora.artifact.model_folder import DESCRIPTION, load_model_folder, network_class
+from restora.networks.base import Network
+from restora.networks.recognition import recognise
+from restora.networks.weights import network_from_weights
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with its weights and what is known of it.
+
+    `changed` are the constructor arguments that the weights corrected or told, `said` what to tell the user
+    of how the file was read; `local_converter`, `degradation` and `task` are of its training, None where
+    unknown.
+    """
+
+    name: str
+    network: Network
+    source: str
+    changed: dict[str, Any] = field(default_factory=dict)
+    local_converter: tuple[int, int] | None = None
+    degradation: dict[str, Any] | None = None
+    task: str | None = None
+    said: str = ""
+
+
+def open_source(source: str | Path) -> Loaded:
+    """The network of a model folder, a run folder, a checkpoint or a weights file, in evaluation mode.
+
+    Raises ValueError for what is none of them, or holds a network that this installation does not know.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return from_model_folder(str(path)) if (path / DESCRIPTION).is_file() else from_checkpoint(str(path))
+    if not path.exists():
+        raise ValueError(
+            f"there is no {source}: a model is a model folder, a run folder, a checkpoint (.ckpt) or a "
+            "weights file (.pth, .safetensors)"
+        )
+    if path.suffix == ".ckpt":
+        try:
+            return from_checkpoint(str(path))
+        except ValueError as error:  # a checkpoint of other code is a weights file
+            if "was not written by" not in str(error):
+                raise
+    return from_weights_alone(str(path))
+
+
+def from_weights(
+    node: Mapping[str, Any], path: str, *, name: str, chosen: Collection[str] = (), scale: int | None = None
+) -> Loaded:
+    """The network of a configuration node with the weights in a file.
+
+    What the weights tell of the arguments corrects those that the user did not choose. A network that
+    enlarges takes the scale of the benchmark where neither speaks.
+    """
+    target = str(node["_target_"])
+    arguments = {str(key): value for key, value in node.items() if key != "_target_"}
+    if scale is not None and "scale" not in chosen and arguments.get("scale", 1) != 1:
+        arguments["scale"] = scale
+    cls = network_class(target)  # refuses, in words, what is not a network of ours
+    network, changed = network_from_weights(cls, arguments, path, chosen=chosen)
+    return Loaded(name, network.eval(), str(path), changed)
+
+
+def from_weights_alone(path: str) -> Loaded:
+    """The network that the names and shapes in a weights file tell."""
+    found = recognise(path)
+    return Loaded(
+        name=found.name,
+        network=found.network.eval(),
+        source=str(path),
+        changed=dict(found.arguments),
+        said=found.said,
+    )
+
+
+def from_checkpoint(path: str) -> Loaded:
+    """The network of a run folder (its best checkpoint) or of a checkpoint file; averaged weights if any."""
+    source = locate(path)
+    checkpoint = read_checkpoint(source.checkpoint)
+    ours = checkpoint["restora"]
+    size = (ours.get("evaluation") or {}).get("local_converter")
+    return Loaded(
+        name=str(ours.get("name") or source.checkpoint.stem),
+        network=checkpoint_network(checkpoint, str(source.checkpoint)),
+        source=str(source.checkpoint),
+        local_converter=None if size is None else (int(size[0]), int(size[1])),
+        degradation=ours.get("degradation") or None,
+        task=ours.get("task"),
+    )
+
+
+def from_model_folder(path: str) -> Loaded:
+    """The network of a model folder that `restora export` wrote."""
+    description, network = load_model_folder(Path(path))
+    return Loaded(
+        name=description.name,
+        network=network,
+        source=str(path),
+        local_converter=description.local_converter,
+        degradation=description.degradation or None,
+        task=description.task,
+    )

@@ -1,0 +1,135 @@
+"""A discriminator to be convinced, and its features to be matched.
+
+The network's half-step follows the game's loss through the discriminator; the discriminator's own half-step
+follows it with the restored photos detached. Both half-steps look at the restored photos of one forward pass.
+
+Legend: B samples, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from restora.image import enlarge
+from restora.losses.adversarial import AdversarialLoss, WassersteinLoss
+from restora.losses.perceptual import feature_matching
+from restora.networks.discriminators import Discriminator
+from restora.objectives.base import Objective, Opponent, Setting, Step, Terms
+from restora.registry import register
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+@register("objective", "adversarial")
+class Adversarial(Opponent):
+    """One of the GAN losses between the network and a discriminator (SRGAN, Ledig et al., CVPR 2017).
+
+    `conditional` shows the degraded photo to the discriminator beside the other (pix2pix, Isola et al., CVPR
+    2017). Before `start_step` the discriminator learns alone. The condition of a network is not shown to it.
+    """
+
+    def __init__(
+        self,
+        *,
+        discriminator: Discriminator,
+        loss: AdversarialLoss,
+        optimizer: MakeOptimizer,
+        conditional: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.discriminator, self.game, self._make_optimizer = discriminator, loss, optimizer
+        self.conditional = conditional
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        network = setting.network
+        channels = network.out_channels + (network.in_channels if self.conditional else 0)
+        takes = self.discriminator.in_channels
+        if takes != channels:
+            shown = "the restored beside the degraded photo" if self.conditional else "the restored photo"
+            raise ValueError(
+                f"the discriminator takes {takes} channels and is shown {shown}, {channels}: set "
+                f"objective.adversarial.discriminator.in_channels={channels}"
+            )
+        least = self.discriminator.minimum_size
+        if setting.patch_size < least:
+            raise ValueError(
+                f"{type(self.discriminator).__name__} takes photos from {least}x{least} on, the patches are "
+                f"{setting.patch_size}: set data.patch_size={least} or take another discriminator"
+            )
+        if isinstance(self.game, WassersteinLoss) and self.game.penalty_weight > 0:
+            normed = [type(m).__name__ for m in self.discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
+            if normed:
+                raise ValueError(
+                    "the gradient penalty of adversarial=wasserstein has no meaning with a discriminator "
+                    "whose batch norm ties photos together: set "
+                    "objective.adversarial.discriminator.norm=instance (or none), or another loss"
+                )
+
+    def make_optimizer(self) -> Optimizer:
+        return self._make_optimizer(self.discriminator.parameters())
+
+    def own_module(self) -> nn.Module:
+        return self.discriminator
+
+    def terms(self, step: Step) -> Terms:
+        real, fake = self.features(step)
+        return {"": self.game.generator(real[-1].float(), fake[-1].float())}
+
+    def features(self, step: Step) -> tuple[list[Tensor], list[Tensor]]:
+        """The discriminator's activations for clean and for restored photos, logits last; computed once."""
+        if "discriminator" not in step.shared:
+            fake = self.discriminator.features(self._shown(step.restored, step))
+            with torch.no_grad():
+                real = self.discriminator.features(self._shown(step.supervision, step))
+            step.shared["discriminator"] = real, fake
+        found: tuple[list[Tensor], list[Tensor]] = step.shared["discriminator"]
+        return found
+
+    def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
+        clean = self._shown(step.supervision, step)
+        shown = self._shown(step.restored.detach(), step)
+        real, fake = self.discriminator(clean).float(), self.discriminator(shown).float()
+        loss = self.game.discriminator(real, fake) + self.game.penalty(self.discriminator, clean, shown)
+        right = 0.5 * ((real > fake.mean()).float().mean() + (fake < real.mean()).float().mean())
+        return loss, {
+            "loss": loss.detach(),
+            "real": real.detach().mean(),
+            "fake": fake.detach().mean(),
+            "accuracy": right,  # each side told from the other's mean; 0.5 is guessing, 1.0 has won
+        }
+
+    def _shown(self, photos: Tensor, step: Step) -> Tensor:
+        """What the discriminator sees: (B,C,H,W), with the degraded photo behind it if conditional."""
+        if not self.conditional:
+            return photos
+        return torch.cat([photos, enlarge(step.degraded, photos.shape[-2:])], dim=1)
+
+
+@register("objective", "feature_matching")
+class FeatureMatching(Objective):
+    """The discriminator's own features of restored and clean photos compared, level by level.
+
+    Wang et al., "High-Resolution Image Synthesis", CVPR 2018, equation 4. It needs no weights from elsewhere,
+    and an adversarial objective beside it.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._adversarial: list[Adversarial] = []  # a list, so that its weights are not registered twice
+
+    def join(self, others: Mapping[str, Objective]) -> None:
+        self._adversarial = [other for other in others.values() if isinstance(other, Adversarial)]
+        if not self._adversarial:
+            raise ValueError(
+                "objective=feature_matching compares the features of a discriminator: add adversarial, "
+                "objective=[supervised,adversarial,feature_matching]"
+            )
+
+    def terms(self, step: Step) -> Terms:
+        real, fake = self._adversarial[0].features(step)
+        return {"": feature_matching(fake[:-1], real[:-1])}  # the last entry is the logits

@@ -1,0 +1,60 @@
+"""Learning from a trained network: what the teacher makes of the degraded photo is what is aimed at.
+
+Legend: B samples, C channels, H height, W width.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from restora.networks.base import Network
+from restora.objectives.base import Objective, Setting, Step, Terms
+from restora.registry import register
+
+
+@register("objective", "distil")
+class Distil(Objective):
+    """`loss(restored, teacher's answer)`, without clean photos of its own (Hinton, Vinyals, Dean,
+    "Distilling the Knowledge in a Neural Network", 2015, on outputs).
+
+    `teacher` is in evaluation mode, is never stepped, and is no part of a checkpoint. Its answer is clamped
+    to [0,1], as it would be saved.
+    """
+
+    needs_clean = False
+
+    def __init__(self, *, teacher: Network, loss: Callable[[Tensor, Tensor], Tensor], **options: Any) -> None:
+        super().__init__(**options)
+        self.loss = loss
+        self._teacher = [teacher.eval().requires_grad_(False)]  # a list: no part of the state dict
+
+    @property
+    def teacher(self) -> Network:
+        """The trained network."""
+        return self._teacher[0]
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        student, teacher = setting.network, self.teacher
+        for what in ("scale", "in_channels", "out_channels"):
+            have, wanted = getattr(teacher, what), getattr(student, what)
+            if have != wanted:
+                raise ValueError(
+                    f"the teacher has {what}={have}, the network that learns {what}={wanted}: take another "
+                    f"teacher (objective.distil.teacher=…) or set network.{what}={have}"
+                )
+        if teacher.condition_channels not in (0, len(setting.undamaged)):
+            raise ValueError(
+                f"the teacher needs a condition of {teacher.condition_channels} channel(s), the degradation "
+                f"gives {len(setting.undamaged) or 'none'}: choose a degradation with that condition"
+            )
+
+    def terms(self, step: Step) -> Terms:
+        if next(self.teacher.parameters()).device != step.degraded.device:
+            self.teacher.to(step.degraded.device)
+        with torch.no_grad():
+            degraded = step.degraded.contiguous(memory_format=step.memory_format)
+            aim = self.teacher(degraded, step.condition).float().clamp(0, 1)
+        return {"": self.loss(step.restored, aim)}

@@ -1,0 +1,133 @@
+"""Learning from pairs: restored photos are compared with clean ones, whole, at several sizes, or by a mask.
+
+Losses see photos, float32 (B,C,H,W) on the [0,1] scale, for every network: also one that predicts a
+residual.
+
+Legend: B samples, C channels, H height, W width, K condition channels.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from restora.objectives.base import Objective, Setting, Step, Terms
+from restora.registry import register
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@register("objective", "supervised")
+class Supervised(Objective):
+    """`loss(restored, clean)`, or against the target where the data give one."""
+
+    def __init__(self, *, loss: Loss, **options: Any) -> None:
+        super().__init__(**options)
+        self.loss = loss
+
+    def terms(self, step: Step) -> Terms:
+        return {"": self.loss(step.restored, step.supervision)}
+
+
+@register("objective", "perceptual")
+class Perceptual(Supervised):
+    """A loss on features of a pretrained network, beside a supervised one: the same comparison under a name
+    and a weight of its own (Johnson, Alahi, Fei-Fei, ECCV 2016)."""
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if setting.network.out_channels not in (1, 3):
+            raise ValueError(
+                "objective=perceptual compares photos of 1 or 3 channels, the network gives "
+                f"{setting.network.out_channels}: leave perceptual out of objective=[…]"
+            )
+
+
+@register("objective", "multi_scale")
+class MultiScale(Objective):
+    """Deep supervision: side outputs of a decoder are compared with the clean photo reduced to their size.
+
+    Lee et al., "Deeply-Supervised Nets", AISTATS 2015; at U-Net scales Zhou et al., "UNet++", 2018.
+    `scale_weights` are the weights of the losses at full, half, quarter ... size. `hole_weight` as of
+    `Masked`, null for no mask.
+    """
+
+    def __init__(
+        self, *, loss: Loss, scale_weights: Sequence[float], hole_weight: float | None = None, **options: Any
+    ) -> None:
+        super().__init__(**options)
+        if not scale_weights or min(scale_weights) < 0:
+            raise ValueError(
+                f"objective.multi_scale.scale_weights are one or more numbers >= 0, got {list(scale_weights)}"
+            )
+        self.loss, self.scale_weights, self.hole_weight = loss, tuple(scale_weights), hole_weight
+
+    @property
+    def scales(self) -> int:
+        return len(self.scale_weights)
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        name = type(setting.network).__name__
+        if self.scales > 1 and not hasattr(setting.network, "restore_scales"):
+            raise ValueError(f"{name} has no side outputs: set objective=supervised, or choose network=unet")
+        given = 1 + int(getattr(setting.network, "side_outputs", 0))
+        if self.scales > given:
+            raise ValueError(
+                f"{name} gives {given} sizes, objective.multi_scale.scale_weights names {self.scales}: set "
+                f"network.side_outputs={self.scales - 1} or shorten objective.multi_scale.scale_weights"
+            )
+        if self.hole_weight is not None:
+            _check_mask(setting, "objective.multi_scale.hole_weight=null")
+
+    def terms(self, step: Step) -> Terms:
+        terms: Terms = {}
+        clean, mask = step.supervision, step.condition
+        for level, (weight, output) in enumerate(zip(self.scale_weights, step.outputs, strict=False)):
+            size = output.shape[-2:]  # (H/2^level, W/2^level)
+            wanted = F.interpolate(clean, size=size, mode="area") if level else clean
+            known = None if mask is None else F.interpolate(mask, size=size, mode="area") if level else mask
+            part = masked_loss(self.loss, output, wanted, known, self.hole_weight)
+            step.record(f"train/loss_scale_{2**level}", part.detach())
+            terms[f"scale_{2**level}"] = weight * part
+        return terms
+
+
+@register("objective", "masked")
+class Masked(Objective):
+    """The loss of known pixels plus `hole_weight` times that of missing ones (Liu et al., "Image Inpainting
+    for Irregular Holes", ECCV 2018, use 6). The condition is the mask: 1 where a pixel is known."""
+
+    def __init__(self, *, loss: Loss, hole_weight: float = 6.0, **options: Any) -> None:
+        super().__init__(**options)
+        if hole_weight < 0:
+            raise ValueError(f"objective.masked.hole_weight is 0 or more, got {hole_weight}")
+        self.loss, self.hole_weight = loss, hole_weight
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        _check_mask(setting, "objective=supervised")
+
+    def terms(self, step: Step) -> Terms:
+        return {"": masked_loss(self.loss, step.restored, step.supervision, step.condition, self.hole_weight)}
+
+
+def _check_mask(setting: Setting, otherwise: str) -> None:
+    if setting.undamaged[:1] != (1.0,):
+        raise ValueError(
+            "a loss by mask needs a degradation whose condition is a mask of known pixels, such as "
+            f"degradation=inpaint_brush: choose one, or set {otherwise}"
+        )
+
+
+def masked_loss(
+    loss: Loss, restored: Tensor, clean: Tensor, mask: Tensor | None, hole_weight: float | None
+) -> Tensor:
+    """`loss` of known pixels plus `hole_weight` times that of missing ones; plain without a weight."""
+    if hole_weight is None or mask is None:
+        return loss(restored, clean)
+    known = mask[:, :1]  # (B,1,H,W): 1 where the pixel is known
+    return loss(restored * known, clean * known) + hole_weight * loss(
+        restored * (1 - known), clean * (1 - known)
+    )
