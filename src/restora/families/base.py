@@ -129,6 +129,17 @@ class Family(LightningModule):
         for part in self._parts:
             part.check(setting)
 
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Names of the first edition, in which a GAN's discriminator was the family's own."""
+        old = {"discriminator.": "objectives.adversarial.", "perceptual.": "objectives.perceptual.loss."}
+        old |= {"loss.": f"objectives.{next(iter(self.objectives))}.loss."}
+        state = checkpoint["state_dict"]
+        for name in list(state):
+            for prefix, now in old.items():
+                if name.startswith(prefix):
+                    tail = name if prefix == "discriminator." else name.removeprefix(prefix)
+                    state[now + tail] = state.pop(name)
+
     def configure_model(self) -> None:
         if self.compile_network and self._compiled is None:
             device = self.trainer.strategy.root_device  # where the network will be put

@@ -149,8 +149,8 @@ def _find(name: str, architecture: Architecture, weights: str | Path | None) -> 
         where = "torchvision's cache has none" if weights is None else "there is no such file"
         raise ValueError(
             f"the weights of {name} were not found at {path} ({where}). Download {architecture.url} to "
-            "that place or name another file as `weights`. To train without them set family.perceptual=null, "
-            "family.perceptual_weight=0 and family.matching_weight: the discriminator's own features"
+            "that place or name another file as `weights`. To train without them take "
+            "feature_matching, the discriminator's own features, in place of perceptual in objective=[…]"
         )
     return path
 

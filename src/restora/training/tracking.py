@@ -147,7 +147,7 @@ class WandbPhotos(Callback):
         batch_index: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if _run(trainer) is None or trainer.sanity_checking:
+        if _run(trainer) is None or trainer.sanity_checking or batch.clean is None:
             return
         for index, name in enumerate(batch.names[: self.photos - len(self.rows)]):
             kinds = (batch.degraded[index], outputs["restored"][index], batch.clean[index])

@@ -85,7 +85,11 @@ def test_the_recipe_is_read_from_the_trainer(overrides: list[str], expected: Rec
 def test_a_few_steps_are_measured_and_told(family, tmp_path, shared_data_dir, monkeypatch, capsys) -> None:
     monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
     monkeypatch.chdir(tmp_path)
-    extra = ["family=gan", "discriminator@family.discriminator=patch_small"] if family == "gan" else []
+    extra = (
+        ["family=gan", "discriminator@objective.adversarial.discriminator=patch_small"]
+        if family == "gan"
+        else []
+    )
     assert main(["bench", *TINY, *extra, "output=cost.json"]) == 0
     cost = json.loads((tmp_path / "cost.json").read_text())
     (measured,) = cost["stages"]

@@ -24,6 +24,9 @@ from restora.networks.discriminators import PatchDiscriminator
 from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.networks.srresnet import SRResNet
+from restora.objectives.adversarial import Adversarial, FeatureMatching
+from restora.objectives.base import Objective
+from restora.objectives.supervised import Supervised
 from restora.training.schedules import Constant, Cosine
 from restora.types import Batch
 
@@ -169,7 +172,7 @@ def test_in_bfloat16_losses_and_weights_are_float32_and_nothing_is_scaled(
     kind: type[Family], fit: Callable
 ) -> None:
     loss = Listening()
-    family = gan(loss=loss) if kind is GanFamily else kind(**recipe(loss=loss))
+    family = gan(Supervised(loss=loss)) if kind is GanFamily else kind(**recipe(loss=loss))
     seen: set[torch.dtype] = set()
     last = [module for module in family.network.modules() if isinstance(module, nn.Conv2d)][-1]
     last.register_forward_hook(lambda *call: seen.add(call[-1].dtype))
@@ -199,21 +202,12 @@ def test_nafnet_trains_on_psnr_and_is_judged_locally(fit: Callable) -> None:
     family = NAFNetFamily(**recipe(network=nafnet(), loss=PSNRLoss()), local_converter=(16, 16))
     x = torch.rand(1, 3, 40, 40)
     restored, clean = family.network(x), torch.rand(1, 3, 40, 40)
-    assert float(family.loss(restored, clean)) == pytest.approx(-float(psnr(restored, clean)[0]), abs=1e-3)
+    loss = family.objectives["supervised"].loss(restored, clean)
+    assert float(loss) == pytest.approx(-float(psnr(restored, clean)[0]), abs=1e-3)
     local = family.evaluation_network()
     with torch.no_grad():
         assert (local(x) - family.ema(x)).abs().max() > 1e-4  # other statistics than the whole photo's
     fit(family, steps=1)
-
-
-def test_unet_weighs_holes_and_scales() -> None:
-    known = torch.tensor([[[[1.0, 0.0]]]])
-    restored, clean = torch.tensor([[[[1.0, 3.0]]]]), torch.zeros(1, 1, 1, 2)
-    family = UNetFamily(**recipe(loss=nn.L1Loss(), hole_weight=6.0))
-    loss = family._masked_loss(restored, clean, known)
-    assert float(loss) == pytest.approx((1 * 1 + 6 * 3) / 2)
-    with pytest.raises(ValueError, match="side outputs"):
-        UNetFamily(**recipe(scale_weights=[1.0, 0.5]))
 
 
 def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) -> None:
@@ -231,7 +225,9 @@ def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) 
     [
         (lambda: Family(**recipe(ema_decay=1.5)), "family.ema_decay"),
         (lambda: ResidualCNN(**recipe(initialisation="xavier")), "family.initialisation"),
-        (lambda: UNetFamily(**recipe(scale_weights=[])), "family.scale_weights"),
+        (lambda: GanFamily(**recipe()), "needs an adversarial objective"),
+        (lambda: Family(**recipe(gradient_clip=1.0)), "trainer.gradient_clip_val=1.0"),
+        (lambda: Family(**recipe(loss=None)), "nothing is learnt"),
         (lambda: Family(**recipe(compile_network="fastest")), "compile is true, false or a mode"),
         (lambda: Family(**recipe(activation_checkpointing=True)), "DnCNN has no repeated blocks"),
     ],
@@ -269,27 +265,35 @@ def test_recomputed_blocks_train_the_same_network_in_less_memory(fit: Callable) 
         torch.testing.assert_close(ends[1][name], value)
 
 
-def gan(**changes: Any) -> GanFamily:
+def gan(first: Objective | None = None, **changes: Any) -> GanFamily:
     torch.manual_seed(0)
-    options = recipe(
-        network=SRResNet(scale=1, in_channels=3, channels=8, blocks=1, batch_norm=False),
-        loss=nn.L1Loss(),
-        optimizer=partial(torch.optim.Adam, lr=1e-2),
-        discriminator=PatchDiscriminator(in_channels=3, channels=8, levels=1, norm="none"),
-        adversarial=VanillaLoss(),
-        discriminator_optimizer=partial(torch.optim.Adam, lr=1e-2),
-        adversarial_weight=0.1,
-        matching_weight=0.1,
+    options = {
+        "discriminator": PatchDiscriminator(in_channels=3, channels=8, levels=1, norm="none"),
+        "loss": VanillaLoss(),
+        "optimizer": partial(torch.optim.Adam, lr=1e-2),
+        "weight": 0.1,
+    }
+    start = changes.get("start_step", 0)
+    return GanFamily(
+        **recipe(
+            network=SRResNet(scale=1, in_channels=3, channels=8, blocks=1, batch_norm=False),
+            loss=None,
+            optimizer=partial(torch.optim.Adam, lr=1e-2),
+            objective={
+                "supervised": first or Supervised(loss=nn.L1Loss()),
+                "feature_matching": FeatureMatching(weight=0.1, start_step=start),
+                "adversarial": Adversarial(**(options | changes)),
+            },
+        )
     )
-    return GanFamily(**(options | changes))
 
 
-def test_gan_half_steps_change_their_own_network_only(fit: Callable) -> None:
+def test_half_steps_change_their_own_network_only(fit: Callable) -> None:
     family = gan()
     seen: dict[str, tuple[bool, bool]] = {}
 
     def snapshot() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        networks = (family.network, family.discriminator)
+        networks = (family.network, family.opponents["adversarial"].own_module())
         first, second = ([p.detach().clone() for p in network.parameters()] for network in networks)
         return first, second
 
@@ -302,28 +306,28 @@ def test_gan_half_steps_change_their_own_network_only(fit: Callable) -> None:
 
         return run
 
-    family.generator_step = watched(family.generator_step, "generator")
-    family.discriminator_step = watched(family.discriminator_step, "discriminator")
+    family.network_step = watched(family.network_step, "network")
+    family.opponent_step = watched(family.opponent_step, "opponent")
     trainer = fit(family, steps=2)
-    assert seen == {"generator": (True, False), "discriminator": (False, True)}
+    assert seen == {"network": (True, False), "opponent": (False, True)}
     assert trainer.global_step == 4
     assert family.steps_done() == 2
     logged = {"loss", "real", "fake", "accuracy", "gradient_norm"}
-    assert {f"discriminator/{name}" for name in logged} <= set(trainer.callback_metrics)
-    assert {"generator/pixel", "generator/matching", "generator/adversarial"} <= set(trainer.callback_metrics)
+    assert {f"adversarial/{name}" for name in logged} <= set(trainer.callback_metrics)
+    terms = {"objective/supervised", "objective/feature_matching", "objective/adversarial"}
+    assert terms <= set(trainer.callback_metrics)
+    total = sum(float(trainer.callback_metrics[name]) for name in terms)
+    assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(total, rel=1e-6)
 
 
-def test_gan_follows_the_pixel_term_alone_while_warming_up(fit: Callable) -> None:
-    trainer = fit(gan(warmup_steps=2), steps=2)
-    assert "generator/adversarial" not in trainer.callback_metrics
-    assert "discriminator/loss" in trainer.callback_metrics
+def test_a_term_joins_at_its_step_while_the_discriminator_already_learns(fit: Callable) -> None:
+    trainer = fit(gan(start_step=2), steps=2)
+    assert "objective/adversarial" not in trainer.callback_metrics
+    assert "objective/feature_matching" not in trainer.callback_metrics
+    assert "adversarial/loss" in trainer.callback_metrics
+    assert "objective/adversarial" in fit(gan(start_step=1), steps=2).callback_metrics
 
 
 def test_conditional_discriminator_sees_the_degraded_photo_too(fit: Callable) -> None:
     shown = PatchDiscriminator(in_channels=6, channels=8, levels=1, norm="none")
-    fit(gan(discriminator=shown, conditional=True, adversarial=WassersteinLoss()), steps=1)
-
-
-def test_gan_says_that_a_perceptual_term_needs_a_network() -> None:
-    with pytest.raises(ValueError, match="family.perceptual"):
-        gan(perceptual_weight=1.0)
+    fit(gan(discriminator=shown, conditional=True, loss=WassersteinLoss()), steps=1)

@@ -17,11 +17,15 @@ from restora.training.build import check_before_training
         (["network=fdncnn_small", "network.in_channels=3", "degradation=greyscale"], "noise level or a mask"),
         (["data.channels=gray"], "network.in_channels=1"),
         (
-            ["family=gan", "discriminator@family.discriminator=patch_small", "trainer.gradient_clip_val=1"],
+            [
+                "family=gan",
+                "discriminator@objective.adversarial.discriminator=patch_small",
+                "trainer.gradient_clip_val=1",
+            ],
             "gradient_clip",
         ),
         (["family=gan", "trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=1"),
-        (["family=unet", "family.scale_weights=[1,1]"], "side outputs"),
+        (["family=unet", "objective=multi_scale"], "side outputs"),
         (["data=div2k"], "restora prepare data=div2k"),
         (["data=folder"], "data.source.root"),
         (["data=folder", "data.source.root=/nowhere/at/all"], "does not exist"),
