@@ -139,8 +139,7 @@ def test_missing_weights_are_an_error_that_says_where_to_get_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    message = r"vgg19 were not found at .*checkpoints/vgg19-dcbb9e9d\.pth .*download\.pytorch\.org.*"
-        r"feature_matching"
+    message = r"not found at .*checkpoints/vgg19-dcbb9e9d\.pth .*download\.pytorch\.org.*feature_matching"
     with pytest.raises(ValueError, match=message):
         VGGLoss(layers={"conv5_4": 1.0})
     with pytest.raises(ValueError, match=r"nowhere\.pth \(there is no such file\)"):
