@@ -7,7 +7,6 @@ round.
 """
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -20,6 +19,8 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+
+from restora.files import write_json
 
 Clock = Literal["wall", "processor"]
 WIDTH = 100
@@ -148,7 +149,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def save_rows(rows: Sequence[Row], path: Path | None) -> None:
     """Hands the rows of the table of targets to `make bench`."""
     if path is not None:
-        path.write_text(json.dumps([asdict(row) for row in rows], indent=1))
+        write_json(path, [asdict(row) for row in rows])
 
 
 def not_measured(what: Sequence[tuple[str, str]], why: str) -> list[Row]:

@@ -1,7 +1,17 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and JSON that every program reads.
 
+Note: JSON has no NaN and no infinity. They are written as null, and the entry `not_finite` of the file says
+which numbers they were; `read_json` gives them back. Files of before, in which they stand bare, are read too.
+"""
+
+import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
+
+NOT_FINITE = "not_finite"
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
@@ -13,3 +23,59 @@ def write_whole(path: Path, content: str | bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write `content` as strict JSON, whole or not at all. Raises `TypeError` for what JSON cannot hold."""
+    write_whole(path, json_text(content) + "\n")
+
+
+def json_text(content: Any, *, indent: int | None = 2, sort_keys: bool = False) -> str:
+    """`content` as strict JSON: plain values, lists and mappings; paths as text.
+
+    In a mapping, `not_finite` says which nulls were numbers that JSON does not have. Raises `TypeError` that
+    names the place of anything else.
+    """
+    lost: dict[str, str] = {}
+    strict = _strict(content, "", lost)
+    if lost and isinstance(strict, dict):
+        strict[NOT_FINITE] = lost
+    return json.dumps(strict, indent=indent, sort_keys=sort_keys, allow_nan=False)
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote, by any version. Raises `OSError`, or `ValueError` for what is not JSON."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    lost = content.pop(NOT_FINITE, None) if isinstance(content, dict) else None
+    return _restored(content, "", lost) if isinstance(lost, dict) else content
+
+
+def _strict(value: Any, where: str, lost: dict[str, str]) -> Any:
+    """`value` in JSON's own types; the numbers that JSON does not have are noted by their place."""
+    if isinstance(value, float) and not math.isfinite(value):
+        lost[where] = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+        return None
+    if value is None or isinstance(value, str | bool | int | float):
+        return value
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {str(key): _strict(item, _below(where, key), lost) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item, _below(where, index), lost) for index, item in enumerate(value)]
+    place = f" at {where}" if where else ""
+    raise TypeError(f"a {type(value).__name__}{place} is not a value of JSON: {value!r}")
+
+
+def _restored(value: Any, where: str, lost: Mapping[str, Any]) -> Any:
+    if value is None and where in lost:
+        return float(str(lost[where]))
+    if isinstance(value, dict):
+        return {key: _restored(item, _below(where, key), lost) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_restored(item, _below(where, index), lost) for index, item in enumerate(value)]
+    return value
+
+
+def _below(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)

@@ -1,8 +1,12 @@
-"""Files are written whole or not at all."""
+"""Files are written whole or not at all, and JSON is strict."""
+
+import json
+import math
+import re
 
 import pytest
 
-from restora.files import write_whole
+from restora.files import json_text, read_json, write_json, write_whole
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path):
@@ -24,3 +28,62 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         write_whole(path, b"new")
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"old"
+
+
+def refused(constant: str):
+    raise AssertionError(f"{constant} is not JSON")
+
+
+def test_numbers_that_json_does_not_have_become_null_with_a_word_and_come_back(tmp_path):
+    path = tmp_path / "a.json"
+    content = {
+        "psnr": {"val/psnr": math.nan, "ssim": 0.5},
+        "rows": [1, math.inf, [-math.inf, None]],
+        "folder": tmp_path,
+        "pair": (1, "x"),
+        3: True,
+    }
+    write_json(path, content)
+    stored = json.loads(path.read_text(), parse_constant=refused)
+    assert stored["psnr"] == {"val/psnr": None, "ssim": 0.5}
+    assert stored["rows"] == [1, None, [None, None]]
+    assert stored["not_finite"] == {
+        "psnr.val/psnr": "NaN",
+        "rows.1": "Infinity",
+        "rows.2.0": "-Infinity",
+    }
+    back = read_json(path)
+    assert math.isnan(back["psnr"]["val/psnr"])
+    assert back["rows"] == [1, math.inf, [-math.inf, None]]
+    assert (back["folder"], back["pair"], back["3"]) == (str(tmp_path), [1, "x"], True)
+    assert "not_finite" not in back
+    write_json(path, back)  # what was read is written again as it was
+    assert json.loads(path.read_text())["not_finite"] == stored["not_finite"]
+
+
+def test_finite_content_has_no_word_about_numbers():
+    assert json.loads(json_text({"a": [1.5, None]})) == {"a": [1.5, None]}
+    assert json.loads(json_text([math.nan, 1]), parse_constant=refused) == [None, 1]
+
+
+def test_bare_numbers_of_older_files_are_read(tmp_path):
+    (tmp_path / "a.json").write_text('{"a": NaN, "b": [Infinity, -Infinity], "c": null}')
+    content = read_json(tmp_path / "a.json")
+    assert math.isnan(content["a"])
+    assert content["b"] == [math.inf, -math.inf]
+    assert content["c"] is None
+
+
+@pytest.mark.parametrize("value", [{1, 2}, b"x", object(), range(3)], ids=lambda value: type(value).__name__)
+def test_what_json_cannot_hold_is_refused_with_its_place(value, tmp_path):
+    with pytest.raises(TypeError, match=r"at config\.rows\.1 is not a value of JSON"):
+        write_json(tmp_path / "a.json", {"config": {"rows": [0, value]}})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_only_the_one_writer_makes_json(repository):
+    """Every other module goes through it, so that none writes NaN."""
+    for folder in ("src", "benchmarks"):
+        for path in (repository / folder).rglob("*.py"):
+            if path != repository / "src" / "restora" / "files.py":
+                assert not re.search(r"\bjson\.dumps?\b|\bfrom json\b|\.to_json\(", path.read_text()), path

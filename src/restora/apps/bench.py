@@ -5,7 +5,6 @@ seconds per step, the shares of data, degradation, network and optimiser, memory
 recipe with its validations.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Iterator
@@ -13,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from restora.files import write_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -89,8 +90,7 @@ def main(argv: list[str]) -> int:
     )
     _show(cost)
     if output is not None:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        output.write_text(json.dumps(asdict(cost), indent=2) + "\n")
+        write_json(output, asdict(cost))
         print(output)
     return 0
 

@@ -1,6 +1,5 @@
 """Running the plan of `restora evaluate`: progress while it goes, then the files and the table."""
 
-import json
 import os
 import re
 from pathlib import Path
@@ -17,7 +16,7 @@ from restora.evaluation.run import evaluate
 from restora.evaluation.severity import at_severity, curve, write_plot, write_table
 from restora.evaluation.statistics import paired_difference
 from restora.evaluation.tables import leaderboard_lines, notes, results_table, severity_table
-from restora.files import write_whole
+from restora.files import write_json
 from restora.photos.reading import list_photos
 
 
@@ -69,7 +68,7 @@ def write_results(results: list[Result], output: Path) -> None:
         "methods": {result.name: result.summary() for result in results},
         "leaderboard": leaderboard_lines(results),
     }
-    write_whole(output / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    write_json(output / SUMMARY, summary)
 
 
 def _run_severities(plan: Plan, console: Console) -> None:

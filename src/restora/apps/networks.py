@@ -8,13 +8,14 @@ of 256x256.
 import argparse
 import difflib
 import fnmatch
-import json
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
+
+from restora.files import json_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -113,7 +114,7 @@ def main(argv: list[str]) -> int:
     found = _chosen(configurations(), arguments.names, arguments.small)
     entries = list(_entries(_suited(found, arguments.family, arguments.task), timing=arguments.time))
     if arguments.json:
-        print(json.dumps([asdict(entry) for entry in entries], indent=2))
+        print(json_text([asdict(entry) for entry in entries]))
         return 0
     if arguments.markdown:
         print(markdown(entries))

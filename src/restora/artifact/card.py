@@ -1,10 +1,10 @@
 """README.md of a model folder: what the model is, what it scored, how it is used, and what it is not for."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription, network_class, network_node
+from restora.files import json_text
 
 TASKS = {
     "denoise": "removes noise",
@@ -124,7 +124,7 @@ Image.fromarray(pixels).save("restored.png")
 
 
 def _training(model: ModelDescription) -> str:
-    degradation = json.dumps(model.degradation, indent=2) if model.degradation else "not recorded"
+    degradation = json_text(model.degradation) if model.degradation else "not recorded"
     return (
         "## What it was trained against\n\n"
         "The degradation that it learnt to undo; `restora preview` shows what it does to a photo.\n\n"

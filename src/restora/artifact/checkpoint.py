@@ -5,7 +5,6 @@ A checkpoint is a Lightning file whose `state_dict` holds `network.*` (the weigh
 they belong to. Files are read with torch's weights-only reader: nothing that a file contains is executed.
 """
 
-import json
 import pickle
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from restora.artifact.model_folder import build_network, network_node
+from restora.files import read_json
 from restora.networks.base import Network
 from restora.networks.weights import load_state
 
@@ -34,10 +34,10 @@ def read_record(run: Path) -> dict[str, Any]:
     """`run`/run.json. Raises ValueError when it is missing, half-written or not an object."""
     path = run / "run.json"
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = read_json(path)
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run folder: it has no run.json") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path} must hold a JSON object, it holds a {type(record).__name__}")

@@ -6,7 +6,6 @@ checkpoints; `model.json` says which class they belong to and what the model was
 from plain JSON values: opening a stranger's folder runs none of the stranger's code.
 """
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from restora import registry
+from restora.files import read_json, write_json
 from restora.networks.base import Network
 from restora.networks.weights import load_state
 
@@ -117,8 +117,8 @@ def read_description(folder: Path) -> ModelDescription:
             f"{folder} is not a model folder: it has no {DESCRIPTION} (make one with `restora export`)"
         )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        values = read_json(path)
+    except ValueError as error:
         raise ValueError(f"{path} is not valid JSON ({error}): export the model again") from error
     if not isinstance(values, dict):
         raise ValueError(
@@ -137,9 +137,8 @@ def read_description(folder: Path) -> ModelDescription:
 
 
 def write_description(folder: Path, description: ModelDescription) -> None:
-    """Write `folder`/model.json; values that JSON does not have are refused rather than turned into text."""
-    text = json.dumps({"format": description.format} | asdict(description), indent=2, allow_nan=False)
-    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    """Write `folder`/model.json; values that are not plain are refused rather than turned into text."""
+    write_json(folder / DESCRIPTION, {"format": description.format} | asdict(description))
 
 
 def network_node(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

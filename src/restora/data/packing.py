@@ -9,7 +9,6 @@ system releases when its holder dies lets one process build and the others wait.
 
 import glob
 import hashlib
-import json
 import logging
 import multiprocessing
 import os
@@ -25,6 +24,7 @@ from pathlib import Path
 from restora.data.locking import sole_process
 from restora.data.progress import Advance, progress
 from restora.data.store import FORMAT, INDEX, PIXELS, Entry, LeftOut, PhotoStore, Plane
+from restora.files import json_text
 from restora.photos.errors import DataError, PhotoError
 from restora.photos.reading import Channels, channel_count, photo_size, read_photo
 
@@ -125,7 +125,7 @@ def _fill(
         "left_out": [asdict(LeftOut(str(path), reason)) for path, reason in sorted(left_out.items())],
     }
     with (draft / INDEX).open("w") as handle:
-        json.dump(index, handle)
+        handle.write(json_text(index, indent=None))
         handle.flush()
         os.fsync(handle.fileno())
 

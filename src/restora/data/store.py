@@ -5,13 +5,13 @@ A store is a folder with `photos.bin` (the pixels of all photos, (H,W,C) one aft
 module reads it. What surprises: a store is pickled to a worker process as its path, never as its pixels.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from restora.files import read_json
 from restora.photos.reading import Pixels
 
 FORMAT = 2
@@ -52,7 +52,7 @@ class PhotoStore:
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder
-        index = json.loads((folder / INDEX).read_text())
+        index = read_json(folder / INDEX)
         assert index["format"] == FORMAT, f"{folder} has format {index['format']}"
         self.channels = int(index["channels"])
         self.entries = [_entry(row) for row in index["photos"]]

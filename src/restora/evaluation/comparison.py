@@ -1,7 +1,6 @@
 """Comparing results that `restora evaluate` wrote earlier, photo by photo, and seed by seed where there
 are several."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from rich.table import Table
 from restora.evaluation.results import Result, read_seeds, same_benchmark
 from restora.evaluation.statistics import Difference, Ranked, common_photos, leaderboard, paired_difference
 from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, verdict
-from restora.files import write_whole
+from restora.files import write_json
 from restora.metrics.registry import METRICS
 
 
@@ -51,8 +50,7 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
                 | {m: _as_json(m, d, first, second) for m, d in differences.items()}
             )
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        write_whole(output / "comparison.json", json.dumps(stored, indent=2, allow_nan=False) + "\n")
+        write_json(output / "comparison.json", stored)
         console.print(f"figures: {output / 'comparison.json'}", markup=False)
 
 

@@ -6,7 +6,6 @@ line per photo. Both are read back by `read_result`, for comparisons made later.
 
 import csv
 import io
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from restora.evaluation.statistics import bootstrap_mean
-from restora.files import write_whole
+from restora.files import read_json, write_json, write_whole
 from restora.metrics.registry import METRICS
 
 FORMAT = 1
@@ -86,7 +85,7 @@ class Result:
         writer.writeheader()
         writer.writerows({key: _text(value) for key, value in row.items()} for row in self.rows)
         write_whole(folder / PER_IMAGE, table.getvalue())
-        write_whole(folder / SUMMARY, json.dumps(self.summary(), indent=2, allow_nan=False) + "\n")
+        write_json(folder / SUMMARY, self.summary())
 
 
 def read_result(folder: str | Path) -> Result:
@@ -96,7 +95,7 @@ def read_result(folder: str | Path) -> Result:
         if not (folder / name).is_file():
             raise ValueError(f"{folder} has no {name}: name a folder that `restora evaluate output=…` wrote")
     try:
-        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        summary = read_json(folder / SUMMARY)
         with (folder / PER_IMAGE).open(newline="", encoding="utf-8") as file:
             rows = [{key: _number(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
     except (ValueError, UnicodeDecodeError) as error:

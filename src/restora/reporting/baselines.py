@@ -6,7 +6,6 @@ with a fingerprint of the inputs so that other photos or another noise are never
 """
 
 import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from restora.files import write_whole
+from restora.files import read_json, write_json
 from restora.registry import find, part_of
 from restora.reporting.inputs import Floats, HeldOut, held_out_photos
 from restora.reporting.runs import Group, PhotoScore, Run, finite, lookup
@@ -70,7 +69,7 @@ def stored(group: Group, root: Path) -> list[Baseline]:
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError):
         return None
 
@@ -158,7 +157,7 @@ def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], degra
             for row in rows
         ],
     }
-    write_whole(path, json.dumps(content, indent=2) + "\n")
+    write_json(path, content)
 
 
 def _stem(name: str) -> str:

@@ -5,7 +5,6 @@ draws the curves, sorts the tables and compares the photos from one block of JSO
 """
 
 import html
-import json
 import string
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from restora import __version__
+from restora.files import json_text
 from restora.reporting.baselines import Baseline
 from restora.reporting.leaderboard import (
     ABSENT,
@@ -57,7 +57,7 @@ def page(root: Path, groups: Sequence[tuple[Group, Sequence[Baseline]]], problem
         style=(files / "page.css").read_text(encoding="utf-8"),
         navigation=_navigation([group for group, _ in groups]),
         sections="\n".join(sections) + _problems(problems),
-        data=json.dumps(data).replace("<", "\\u003c"),
+        data=json_text(data, indent=None).replace("<", "\\u003c"),
         plotly=get_plotlyjs(),
         script=(files / "page.js").read_text(encoding="utf-8"),
     )

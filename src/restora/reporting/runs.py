@@ -6,7 +6,6 @@ the same held-out photos of the same degradation. A run record that cannot be re
 """
 
 import csv
-import json
 import math
 import os
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from restora.files import json_text, read_json
 from restora.registry import part_of
 
 
@@ -132,7 +132,7 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
     problems: list[Problem] = []
     for folder in _run_folders(root):
         try:
-            record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            record = read_json(folder / "run.json")
         except (OSError, ValueError) as error:  # JSON and Unicode errors are ValueErrors
             problems.append(Problem(folder, f"run.json cannot be read: {error}"))
             continue
@@ -229,7 +229,7 @@ def _what_it_restores(run: Run) -> str:
         lookup(data, "source"),
         lookup(data, "channels"),
     ]
-    return json.dumps(parts, sort_keys=True, default=str)
+    return json_text(parts, sort_keys=True)
 
 
 def _title(runs: Sequence[Run]) -> str:
@@ -286,4 +286,4 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
 def as_text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
-    return value if isinstance(value, str) else json.dumps(value, default=str)
+    return value if isinstance(value, str) else json_text(value, indent=None)

@@ -1,9 +1,9 @@
 """Which runs of a group are the seeds of one method: those that differ in nothing but their seed."""
 
-import json
 import re
 from collections import Counter
 
+from restora.files import json_text
 from restora.reporting.runs import Group, Run, as_text, flat
 
 
@@ -33,7 +33,7 @@ def _without_seed(run: Run) -> str:
         for name, value in flat(run.config).items()
         if name.rpartition(".")[2] != "seed" and name not in ("output_dir", "resume")
     }
-    return json.dumps([run.text("name"), run.text("network"), settings], sort_keys=True)
+    return json_text([run.text("name"), run.text("network"), settings], sort_keys=True)
 
 
 def _common_label(run: Run) -> str:

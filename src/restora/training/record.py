@@ -1,7 +1,6 @@
 """run.json: what a run was, what it cost and what came out; readable without this package, W&B or a
 checkpoint."""
 
-import json
 import os
 import platform
 import shlex
@@ -19,7 +18,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
 from restora.families.base import Family
-from restora.files import write_whole
+from restora.files import read_json, write_json
 from restora.networks.cost import count_macs, count_parameters
 
 FORMAT = 2
@@ -90,7 +89,7 @@ class RunRecord(Callback):
             "wandb": None,
         }
         if self.path.exists():  # a run that goes on keeps its history
-            earlier = json.loads(self.path.read_text())
+            earlier = read_json(self.path)
             for key in ("started", "metrics", "cost", "wandb"):
                 opening[key] = earlier.get(key) or opening[key]
             self.fit_seconds_before = opening["cost"]["fit_seconds"]
@@ -98,7 +97,7 @@ class RunRecord(Callback):
         return opening
 
     def write(self) -> None:
-        write_whole(self.path, json.dumps(self.data, indent=2, default=str) + "\n")
+        write_json(self.path, self.data)
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)

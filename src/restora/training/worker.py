@@ -4,19 +4,19 @@ Whatever else is on the command line (Lightning adds Hydra overrides) is about f
 looks after.
 """
 
-import json
 import sys
 from pathlib import Path
 
 from omegaconf import OmegaConf
 
+from restora.files import read_json
 from restora.training.record import RunInfo
 from restora.training.run import train
 
 
 def main(folder: Path) -> None:
     """Joins the run whose first process wrote `run.json` before it launched this one."""
-    plain = json.loads((folder / "run.json").read_text())["config"]
+    plain = read_json(folder / "run.json")["config"]
     train(OmegaConf.create(plain), RunInfo(folder=folder, config=plain))
 
 
