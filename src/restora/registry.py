@@ -20,6 +20,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
+from restora.arguments import check_arguments
+
 T = TypeVar("T")
 
 PACKAGES: dict[str, tuple[str, ...]] = {
@@ -232,7 +234,8 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
 
     `where` is the key of the description in messages, `extra` are further arguments of the outermost object.
     `_partial_: true` gives a function that waits for the remaining arguments. Raises ValueError that names
-    the key for a part that is not there or that refuses its arguments.
+    the key for a part that is not there or that refuses its arguments: keys are held against the
+    constructor's signature, values of the user's own configuration (`foreign`) also against its annotations.
     """
     where = where or kind or ""
     if isinstance(node, list | tuple):
@@ -254,14 +257,15 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
         return values | extra
     cls = _class_of(str(node["_target_"]), kind, where, foreign)
     values |= extra
-    if node.get("_partial_"):
+    partial = bool(node.get("_partial_"))
+    name = str(node["_target_"])
+    check_arguments(cls, values, where=where, name=name, partial=partial, types=foreign)
+    if partial:
         return functools.partial(cls, **values)
     try:
         return cls(**values)
     except TypeError as error:
-        raise ValueError(
-            f"{where}: {node['_target_']} cannot be made of {_listed(values)}: {error}"
-        ) from error
+        raise ValueError(f"{where}: {name} cannot be made of {_listed(values)}: {error}") from error
 
 
 def _class_of(target: str, kind: str | None, where: str, foreign: bool) -> Callable[..., Any]:

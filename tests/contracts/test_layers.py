@@ -7,11 +7,12 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 
-GROUND = {"types", "registry", "files", "allocator", "keyed", "image"}
+GROUND = {"types", "registry", "arguments", "files", "allocator", "keyed", "image"}
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
-    **{name: set() for name in ("types", "registry", "files", "allocator", "keyed", "image")},
-    "config": {"registry"},
+    **{name: set() for name in ("types", "arguments", "files", "allocator", "keyed", "image")},
+    "registry": {"arguments"},
+    "config": {"registry", "arguments"},
     "cli": set(),
     "photos": set(),
     "degradations": GROUND,

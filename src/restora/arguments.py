@@ -1,0 +1,226 @@
+"""Arguments held against the signature that takes them, before it is called.
+
+What a user sets reaches constructors as plain values and built parts. A key that a constructor does not have
+and a value of another type than it is annotated with are refused here, by key, value and what is wanted,
+instead of in the middle of a training step.
+
+Note: keyword arguments that a constructor passes on (`**options`) are those of its parents.
+"""
+
+import collections.abc as abc
+import difflib
+import inspect
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+_WORDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Path: "a path",
+    type(None): "null",
+}
+_PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "names", Path: "paths"}
+_LONGEST = 60
+
+
+class WrongArgument(ValueError):
+    """A key that nothing takes, or a value that does not fit; `key` is its whole path."""
+
+    def __init__(self, message: str, *, key: str, value: Any = None, part: bool = False) -> None:
+        super().__init__(message)
+        self.key, self.value = key, value
+        self.part = part
+        """Whether an object is wanted where there is a plain value."""
+
+
+def check_arguments(
+    make: Callable[..., Any],
+    values: Mapping[str, Any],
+    *,
+    where: str,
+    name: str,
+    partial: bool = False,
+    types: bool = True,
+) -> None:
+    """Raises WrongArgument for the first of `values` that `make`, called `name`, does not take.
+
+    `where` is the key above the values. `partial`: others come later. `types`: also hold the values against
+    the annotations.
+    """
+    parameters, hints, is_open = _taken(make)
+    for key, value in values.items():
+        if key not in parameters:
+            if not is_open:
+                raise WrongArgument(
+                    _unknown(f"{where}.{key}", key, value, name, parameters), key=f"{where}.{key}"
+                )
+        elif types and not fits(value, hints.get(key, Any)):
+            raise WrongArgument(
+                f"{where}.{key}={shown(value)}: wanted {wanted(hints[key])}",
+                key=f"{where}.{key}",
+                value=value,
+                part=_is_part(hints[key]),
+            )
+    missing = [
+        key
+        for key, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and key not in values
+    ]
+    if missing and not partial:
+        listed = ", ".join(f"{where}.{key} ({wanted(hints.get(key, Any))})" for key in missing)
+        raise WrongArgument(f"{name} needs a value for {listed}", key=f"{where}.{missing[0]}")
+
+
+def _unknown(whole: str, key: str, value: Any, name: str, parameters: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, parameters, n=1)
+    hint = f"did you mean {near[0]}? " if near else ""
+    known = ", ".join(parameters) or "nothing"
+    return f"{whole}={shown(value)} does not belong to {name}: {hint}{name} takes {known}"
+
+
+def _taken(
+    make: Callable[..., Any],
+) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
+    """The parameters that can be named, their annotations, and whether there may be others."""
+    if not isinstance(make, type):
+        return _of_function(make)
+    found: dict[str, inspect.Parameter] = {}
+    hints: dict[str, Any] = {}
+    for cls in make.__mro__:
+        init = cls.__dict__.get("__init__")
+        if init is None:
+            continue
+        if cls is object:
+            return found, hints, False
+        own, annotated, is_open = _of_function(init)
+        own.pop("self", None)
+        found, hints = own | found, annotated | hints
+        if not is_open:
+            return found, hints, False
+    return found, hints, False
+
+
+def _of_function(
+    function: Callable[..., Any],
+) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
+    try:
+        parameters = dict(inspect.signature(function).parameters)
+    except (TypeError, ValueError):  # written in C
+        return {}, {}, True
+    is_open = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    named = {
+        key: p
+        for key, p in parameters.items()
+        if p.kind in (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    }
+    try:
+        hints = typing.get_type_hints(inspect.unwrap(function))
+    except (NameError, TypeError, AttributeError):  # annotations that are imported for type checkers alone
+        hints = {}
+    return named, hints, is_open
+
+
+def fits(value: Any, hint: Any) -> bool:
+    """Whether a plain value or a built part is of the annotated type. A whole number is also a number."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(fits(value, part) for part in inner)
+    if origin is typing.Literal:
+        return any(type(value) is type(one) and value == one for one in inner)
+    if origin is typing.Annotated:
+        return fits(value, inner[0])
+    if origin is abc.Callable or hint is abc.Callable:
+        return callable(value)
+    if origin is tuple:
+        return _fits_tuple(value, inner)
+    if isinstance(origin, type) and issubclass(origin, abc.Mapping):
+        return isinstance(value, Mapping) and all(
+            fits(k, inner[0]) and fits(v, inner[1]) for k, v in value.items()
+        )
+    if isinstance(origin, type) and issubclass(origin, abc.Iterable):
+        return isinstance(value, list | tuple) and all(fits(item, inner[0]) for item in value)
+    return _fits_class(value, hint)
+
+
+def _fits_tuple(value: Any, inner: tuple[Any, ...]) -> bool:
+    if not isinstance(value, list | tuple):
+        return False
+    if len(inner) == 2 and inner[1] is Ellipsis:
+        return all(fits(item, inner[0]) for item in value)
+    return len(value) == len(inner) and all(map(fits, value, inner))
+
+
+def _fits_class(value: Any, hint: Any) -> bool:
+    if hint is None or hint is type(None):
+        return value is None
+    if hint in (int, float):
+        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+    if hint is Path:
+        return isinstance(value, str | Path)
+    if not isinstance(hint, type) or hint in (Any, object):  # also a type variable, or text not resolved
+        return True
+    if getattr(hint, "_is_protocol", False):
+        return not _is_plain(value)
+    return isinstance(value, hint)
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str | list | dict)
+
+
+def _is_part(hint: Any) -> bool:
+    """Whether an object of a class of its own, or a function, is wanted."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_is_part(part) for part in inner)
+    if origin is abc.Callable:
+        return True
+    return isinstance(hint, type) and hint not in _WORDS and not issubclass(hint, abc.Iterable)
+
+
+def wanted(hint: Any) -> str:
+    """An annotation in words."""
+    origin, inner = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " or ".join(dict.fromkeys(wanted(part) for part in inner))
+    if origin is typing.Literal:
+        return " or ".join(map(shown, inner)) if len(inner) < 3 else f"one of {', '.join(map(shown, inner))}"
+    if origin is typing.Annotated:
+        return wanted(inner[0])
+    if origin is tuple and Ellipsis not in inner:
+        return f"[{', '.join(map(wanted, inner))}]"
+    if isinstance(origin, type) and issubclass(origin, abc.Mapping):
+        return f"a mapping from names to {_plural(inner[1])}"
+    if origin is not abc.Callable and isinstance(origin, type) and issubclass(origin, abc.Iterable):
+        return f"a list of {_plural(inner[0])}"
+    if origin is abc.Callable or hint is abc.Callable:
+        return "a part with its _target_"
+    if hint in _WORDS:
+        return _WORDS[hint]
+    return f"a part ({hint.__name__})" if isinstance(hint, type) else "a value"
+
+
+def _plural(hint: Any) -> str:
+    if hint in _PLURALS:
+        return _PLURALS[hint]
+    if typing.get_origin(hint) is typing.Literal:
+        return " or ".join(map(shown, typing.get_args(hint)))
+    return f"{hint.__name__}s" if isinstance(hint, type) else "values"
+
+
+def shown(value: Any) -> str:
+    """A value as it is typed on the command line, shortened."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{key}: {shown(item)}" for key, item in value.items()) + "}"
+    elif isinstance(value, list | tuple):
+        text = f"[{', '.join(map(shown, value))}]"
+    else:
+        text = str(value)
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
