@@ -1,7 +1,8 @@
-"""What all tests share: few threads, the development data, and the peers that networks are compared with."""
+"""What all tests share: one seed, few threads, the development data, and the peers of our networks."""
 
 import logging
 import os
+import random
 import sys
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -11,6 +12,7 @@ os.environ.setdefault("WANDB_SILENT", "true")
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -34,6 +36,14 @@ for _signature in (
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # the workers share the cores
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Every test draws the same numbers, alone or after others."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002 -- libraries under test draw from it
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import ReadyBatches
 from lightning.pytorch import Trainer
+from ready_batches import ReadyBatches
 from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader

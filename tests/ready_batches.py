@@ -1,8 +1,8 @@
 """A data module of ready batches, so that families are tested without photos."""
 
-from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
-import pytest
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch.utils.data import DataLoader, Dataset
@@ -46,24 +46,20 @@ class ReadyBatches(LightningDataModule):
         return Batch(**batch)
 
 
-@pytest.fixture
-def fit(tmp_path) -> Callable[..., Trainer]:
-    """Runs a family for a few steps on ready batches."""
-
-    def run(family: Family, *, steps: int = 3, scale: int = 1, callbacks=(), **options) -> Trainer:
-        trainer = Trainer(
-            accelerator="cpu",
-            max_steps=steps * family.optimizer_steps_per_batch,
-            logger=False,
-            callbacks=list(callbacks),
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-            default_root_dir=tmp_path,
-            **options,
-        )
-        trainer.fit(family, ReadyBatches(scale=scale))
-        return trainer
-
-    return run
+def fit_on_ready_batches(
+    family: Family, folder: Path, *, steps: int = 3, scale: int = 1, **options: Any
+) -> Trainer:
+    """Trains for a few steps on a CPU; `options` are the trainer's and win over what stands here."""
+    quiet = {
+        "accelerator": "cpu",
+        "max_steps": steps * family.optimizer_steps_per_batch,
+        "logger": False,
+        "enable_checkpointing": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "num_sanity_val_steps": 0,
+        "default_root_dir": folder,
+    }
+    trainer = Trainer(**(quiet | options))
+    trainer.fit(family, ReadyBatches(scale=scale))
+    return trainer

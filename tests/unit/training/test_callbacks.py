@@ -1,0 +1,219 @@
+"""What watches a run: when it saves, when it stops, what it writes, and what it seeds."""
+
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+from omegaconf import OmegaConf
+from PIL import Image
+from ready_batches import ReadyBatches
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from restora.config import compose
+from restora.families.base import Family
+from restora.networks.dncnn import DnCNN
+from restora.training.callbacks import LastCheckpoint, SaveTestImages, StepSeed, StopOnNonFiniteLoss
+from restora.training.record import RunInfo
+from restora.training.run import train
+from restora.training.schedules import Constant
+from restora.types import Batch
+
+UNVALIDATED = {"val_check_interval": 1000, "check_val_every_n_epoch": None}
+
+
+def family(kind: type[Family] = Family, loss: nn.Module | None = None) -> Family:
+    return kind(
+        network=DnCNN(in_channels=3, depth=3, channels=4, batch_norm=False, bias=True),
+        loss=loss or nn.MSELoss(),
+        optimizer=partial(torch.optim.SGD, lr=0.01),
+        schedule=Constant(),
+    )
+
+
+class Drawing(Family):
+    """Draws from torch's global generator in each step, as dropout does, and remembers what came."""
+
+    def training_step(self, batch: Batch, batch_index: int) -> Tensor:
+        self.drawn.append(float(torch.rand(())))
+        torch.rand(self.more)
+        return super().training_step(batch, batch_index)
+
+
+def draws(fit: Callable[..., Trainer], *, seed: int, more: int = 0, steps: int = 6) -> list[float]:
+    drawing = family(Drawing)
+    drawing.drawn, drawing.more = [], more
+    fit(drawing, steps=steps, callbacks=[StepSeed(seed=seed)], **UNVALIDATED)
+    return drawing.drawn
+
+
+def test_what_a_step_draws_depends_on_its_number_and_the_seed_alone(fit: Callable[..., Trainer]) -> None:
+    """Six steps are an epoch of four and half of another."""
+    first = draws(fit, seed=3)
+    assert len(set(first)) == 6
+    assert draws(fit, seed=3, more=5) == first
+    assert not set(draws(fit, seed=4)) & set(first)
+
+
+def test_processes_draw_different_numbers() -> None:
+    drawn = []
+    for rank in (0, 1):
+        trainer = SimpleNamespace(current_epoch=2, num_training_batches=10, global_rank=rank)
+        StepSeed(seed=0).on_train_batch_start(trainer, None, None, 3)  # type: ignore[arg-type]
+        drawn.append(float(torch.rand(())))
+    assert drawn[0] != drawn[1]
+
+
+class Clock:
+    """Stands for the module `time`: it is `step` seconds later each time a batch begins."""
+
+    def __init__(self, step: float) -> None:
+        self.now, self.step = 0.0, step
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SavedAfter(Callback):
+    """Notes after which batches a file was there, and removes it."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self.path, self.clock, self.steps = path, clock, list[int]()
+
+    def on_train_batch_start(self, trainer: Trainer, module: Any, batch: Any, batch_index: int) -> None:
+        if self.path.exists():
+            self.steps.append(trainer.global_step)
+            self.path.unlink()
+        self.clock.now += self.clock.step
+
+
+@pytest.mark.parametrize(
+    ("every", "saved"),
+    [
+        ({"every_minutes": 1, "every_n_steps": 1000}, [3, 6, 9]),
+        ({"every_minutes": 2, "every_n_steps": 1000}, [5, 10]),
+        ({"every_minutes": 1000, "every_n_steps": 2}, [2, 4, 6, 8, 10]),
+    ],
+    ids=str,
+)
+def test_the_last_checkpoint_is_written_by_the_clock_and_by_the_step(
+    every: dict[str, Any], saved: list[int], fit: Callable[..., Trainer], tmp_path: Path, monkeypatch
+) -> None:
+    """A batch takes 30 seconds here; whatever is more than `every_minutes` old is written anew."""
+    clock = Clock(30)
+    monkeypatch.setattr("restora.training.callbacks.time", clock)
+    last = LastCheckpoint(directory=tmp_path / "checkpoints", **every)
+    watch = SavedAfter(last.path, clock)
+    fit(family(), steps=11, callbacks=[last, watch], enable_checkpointing=True, **UNVALIDATED)
+    assert watch.steps == saved
+    assert last.path.exists(), "the end of a training is kept too"
+
+
+class BreaksAt(nn.Module):
+    """A loss that is `value` from its call number `step` on."""
+
+    def __init__(self, step: int, value: float) -> None:
+        super().__init__()
+        self.step, self.value, self.calls = step, value, 0
+
+    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
+        self.calls += 1
+        return (restored - clean).square().mean() * (self.value if self.calls >= self.step else 1.0)
+
+
+@pytest.mark.parametrize(("step", "value"), [(3, float("nan")), (4, float("inf"))])
+def test_a_loss_that_is_no_number_ends_the_run_with_what_to_try(
+    step: int, value: float, fit: Callable[..., Trainer]
+) -> None:
+    loss = BreaksAt(step, value)
+    with pytest.raises(ValueError, match=rf"train/loss is {value} at step 4\..*family\.optimizer\.lr"):
+        fit(family(loss=loss), steps=8, callbacks=[StopOnNonFiniteLoss(every_n_steps=2)], **UNVALIDATED)
+    assert loss.calls == 4, "checked every two steps"
+
+
+def test_a_large_loss_is_a_number(fit: Callable[..., Trainer]) -> None:
+    loss = BreaksAt(4, 1e6)  # broken by one step, which is the last
+    trainer = fit(family(loss=loss), steps=4, callbacks=[StopOnNonFiniteLoss(every_n_steps=1)], **UNVALIDATED)
+    assert trainer.global_step == 4
+
+
+class OneByOne(ReadyBatches):
+    """Four photos, one in a batch, as held-out photos come."""
+
+    def test_dataloader(self) -> DataLoader:
+        photos = torch.rand(4, 2, 1, 3, 12, 16)
+        batches = [
+            {"clean": clean, "degraded": degraded, "condition": None, "names": [f"{number}.png"]}
+            for number, (clean, degraded) in enumerate(photos)
+        ]
+        return DataLoader(batches, batch_size=None)
+
+
+def test_only_so_many_held_out_photos_are_saved(tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    trainer = Trainer(
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[SaveTestImages(directory=folder, limit=3)],
+    )
+    model = family()
+    trainer.test(model, OneByOne(), verbose=False)
+    assert len(model.scores) == 4
+    kinds = ("clean.png", "degraded.npy", "degraded.png", "restored.png")
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"{i}_{kind}" for i in range(3) for kind in kinds
+    ]
+    assert Image.open(folder / "2_restored.png").size == (16, 12)
+    exact = np.load(folder / "2_degraded.npy")
+    assert exact.dtype == np.float32
+    rounded = np.round(exact * 255)
+    np.testing.assert_array_equal(np.asarray(Image.open(folder / "2_degraded.png")), rounded)
+
+
+class AtTheStart(Callback):
+    """What a run has written and said when its first step begins."""
+
+    def __init__(self, folder: Path, said: Callable[[], str]) -> None:
+        self.folder, self.said = folder, said
+        self.validated = 0
+
+    def on_validation_end(self, trainer: Trainer, module: Any) -> None:
+        self.validated += trainer.sanity_checking
+
+    def on_train_start(self, trainer: Trainer, module: Any) -> None:
+        self.record = json.loads((self.folder / "run.json").read_text())
+        self.files = [path.name for path in self.folder.rglob("*") if path.suffix in (".ckpt", ".png")]
+        self.text = self.said()
+        self.csv = self.folder / "metrics.csv"
+        self.rows = self.csv.read_text() if self.csv.exists() else ""
+
+
+def test_validating_before_the_first_step_leaves_no_trace(
+    tmp_path: Path, shared_data_dir: Path, monkeypatch, capfd
+) -> None:
+    """Lightning's sanity check validates a network that has not learnt: nothing of it is a result."""
+    from restora.training import run
+
+    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
+    watch = AtTheStart(tmp_path, lambda: capfd.readouterr().err)
+    build_callbacks = run.build_callbacks
+    monkeypatch.setattr(run, "build_callbacks", lambda *words: [*build_callbacks(*words), watch])
+    config = compose("train", ["network=dncnn_small", "network.in_channels=3", "debug=fast", "name=test"])
+    OmegaConf.set_struct(config, False)
+    config.run_dir, config.trainer.num_sanity_val_steps = str(tmp_path), 2
+    train(config, RunInfo(folder=tmp_path, config=OmegaConf.to_container(config, resolve=True)))  # type: ignore[arg-type]
+    assert watch.validated == 1, "there was no sanity check"
+    assert watch.record["metrics"] == {"best": None, "last": None}
+    assert watch.files == []
+    assert "val/" not in watch.rows
+    assert " dB" not in watch.text
+    best = json.loads((tmp_path / "run.json").read_text())["metrics"]["best"]
+    assert best["step"] == 3
