@@ -17,6 +17,7 @@ HELP = """usage: restora prepare [data=NAME [TRACK ...]] [testsets=NAME,...] [KE
   restora prepare data=div2k_lr data.source.scale=2   pairs of the bicubic track, packed to train on
   restora prepare data=folder data.source.root=PATH   your own photos
   restora prepare data=paired_folder data.source.root=PATH   your own pairs
+  restora prepare --verify data=div2k                 every packed pixel compared with its checksum
   restora prepare testsets=bsd68,set12                test sets, for restora evaluate
   restora prepare testsets=all                        every test set that can be downloaded
 
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
     from restora.config import ConfigError, compose
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    verify, argv = "--verify" in argv, [word for word in argv if word != "--verify"]
     tracks = [word for word in argv if "=" not in word]
     overrides = [_as_list(word) for word in argv if "=" in word]
     if tracks:
@@ -55,8 +57,30 @@ def main(argv: list[str]) -> int:
         data = _made(config.data)
         data.source.obtain(tracks=list(config.tracks), keep_archives=config.keep_archives)
         data.prepare_data()
+        if verify:
+            _verify(data)
         _show(data)
     return 0
+
+
+def _verify(data: "PhotoData") -> None:
+    """Packs again what is not, to the last pixel, what was packed."""
+    import shutil
+
+    from restora.data.sources import SPLITS
+    from restora.data.store import DamagedStore
+
+    for split in SPLITS:
+        store = data.store(split)
+        if store is None:
+            continue
+        try:
+            store.verify(whole=True)
+            log.info("%s: %d photos are as they were packed", store.folder.name, len(store))
+        except DamagedStore as damage:
+            log.warning("%s: the photos are packed again", damage)
+            shutil.rmtree(store.folder)
+            data.store(split)
 
 
 def _as_list(word: str) -> str:

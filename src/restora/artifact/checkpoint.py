@@ -7,7 +7,7 @@ they belong to. Files are read with torch's weights-only reader: nothing that a 
 
 import pickle
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor
 from restora.artifact.model_folder import build_network, network_node
 from restora.files import read_json
 from restora.networks.base import Network
-from restora.networks.weights import load_state
 
 READABLE = (1, 2)
 
@@ -37,7 +36,7 @@ def read_record(run: Path) -> dict[str, Any]:
         record = read_json(path)
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run folder: it has no run.json") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(record, dict):
         raise ValueError(f"{path} must hold a JSON object, it holds a {type(record).__name__}")
@@ -57,14 +56,24 @@ def locate(run_or_checkpoint: str | Path) -> Source:
         raise ValueError(f"there is no run folder or checkpoint {path}")
     record = read_record(path)
     listed = record.get("checkpoints") or {}
+    if not isinstance(listed, dict):
+        raise ValueError(f"{path / 'run.json'}: checkpoints must be a JSON object, it is {listed!r:.40}")
     for name in ("best", "last"):
         candidates = [listed.get(name), f"checkpoints/{name}.ckpt"]
         for candidate in candidates:
-            if candidate and (path / candidate).is_file():
+            if candidate and (path / inside(path, candidate)).is_file():
                 return Source(path / candidate, path, record)
     raise ValueError(
         f"run {path} (status: {record.get('status', 'unknown')}) has no checkpoint: train it first"
     )
+
+
+def inside(folder: Path, recorded: Any) -> str:
+    """A relative path that a file of `folder` names. Raises ValueError for one that leads out of it."""
+    path = PurePath(str(recorded))
+    if path.is_absolute() or ".." in path.parts or "\0" in str(recorded):
+        raise ValueError(f"{folder / 'run.json'} names {recorded!r}, which is outside the folder: refused")
+    return str(path)
 
 
 def score(record: dict[str, Any]) -> float | None:
@@ -111,11 +120,16 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """The checkpoint as a dictionary, checked to be one of ours. Raises ValueError otherwise."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:
+        raise ValueError(
+            f"{path} cannot be read as a checkpoint: it is damaged, or holds Python objects, which are never "
+            "loaded from a file"
+        ) from error
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"{path} cannot be read as a checkpoint: {first}") from error
     ours = checkpoint.get("restora") if isinstance(checkpoint, dict) else None
-    if not isinstance(ours, dict) or "state_dict" not in checkpoint:
+    if not isinstance(ours, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise ValueError(
             f"{path} was not written by `restora train`: it has no 'restora' entry that names the network"
         )
@@ -140,7 +154,7 @@ def checkpoint_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def checkpoint_network(checkpoint: dict[str, Any], where: str) -> Network:
-    """The network of a checkpoint with its weights, in evaluation mode on the CPU."""
-    network = build_network(*network_node(checkpoint["restora"]["network"]))
-    load_state(network, checkpoint_weights(checkpoint), where)
-    return network.eval()
+    """The network of a checkpoint with its weights, in evaluation mode on the CPU. Raises ValueError."""
+    return build_network(
+        *network_node(checkpoint["restora"].get("network")), checkpoint_weights(checkpoint), where
+    ).eval()

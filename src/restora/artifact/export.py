@@ -4,6 +4,7 @@ Everything is written to a temporary folder beside the destination, read back fr
 read it, compared with the checkpoint on real photos, and only then renamed into place.
 """
 
+import glob
 import os
 import platform
 import shutil
@@ -23,6 +24,7 @@ from restora.artifact.model_folder import (
     DESCRIPTION,
     ONNX,
     ModelDescription,
+    file_digests,
     network_node,
     save_weights,
     write_description,
@@ -32,6 +34,7 @@ from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
 
 Say = Callable[[str], None]
+_ASIDE = "model that is being replaced"
 
 
 class ParityError(RuntimeError):
@@ -106,7 +109,8 @@ def export_model(
         photos or parity.degraded_photos_of(source.run) or parity.sample_photos(), network
     )
     output.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    _clear_remains(output)
+    draft = Path(tempfile.mkdtemp(prefix=_drafts_of(output) + f"{os.getpid()}-", dir=output.parent))
     try:
         description = _write(draft, description, network, samples, with_onnx, say)
         write_card(draft, description)
@@ -136,7 +140,7 @@ def _write(
     figures["onnx_max_difference"] = (
         _write_onnx(draft, description, network, samples, say) if with_onnx else None
     )
-    description = replace(description, parity=figures)
+    description = replace(description, parity=figures, sha256=file_digests(draft))
     write_description(draft, description)
     return description
 
@@ -182,17 +186,34 @@ def _is_empty_folder(path: Path) -> bool:
     return path.is_dir() and not any(path.iterdir())
 
 
+def _drafts_of(output: Path) -> str:
+    """How the names of this machine's drafts of a model folder begin; the process follows."""
+    return f".{output.name}.{platform.node()}-"
+
+
+def _clear_remains(output: Path) -> None:
+    """Removes what killed exports left beside `output`, and puts back the folder that one had moved aside."""
+    prefix = _drafts_of(output)
+    for remains in output.parent.glob(f"{glob.escape(prefix)}*"):
+        process = remains.name.removeprefix(prefix).partition("-")[0]
+        if not process.isdigit() or Path("/proc", process).exists():
+            continue
+        if (remains / _ASIDE).is_dir() and not output.exists():
+            (remains / _ASIDE).rename(output)
+        shutil.rmtree(remains, ignore_errors=True)
+
+
 def _put_in_place(draft: Path, output: Path) -> None:
     """Rename `draft` to `output`; a folder that stands there is moved aside first and removed afterwards."""
     if not output.exists():
         draft.rename(output)
         return
-    aside = Path(tempfile.mkdtemp(prefix=f".{output.name}-old-", dir=output.parent))
-    output.rename(aside / "model")
+    aside = Path(tempfile.mkdtemp(prefix=_drafts_of(output) + f"{os.getpid()}-", dir=output.parent))
+    output.rename(aside / _ASIDE)
     try:
         draft.rename(output)
     except OSError:
-        (aside / "model").rename(output)
+        (aside / _ASIDE).rename(output)
         raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)

@@ -2,10 +2,13 @@
 
 `weights.safetensors` are the network's parameters and buffers under the names of the architecture's published
 checkpoints; `model.json` says which class they belong to and what the model was trained for; `model.onnx` and
-`README.md` are for other programs and for people. Only classes of this package's networks are ever built,
-from plain JSON values: opening a stranger's folder runs none of the stranger's code.
+`README.md` are for other programs and for people. Only registered networks are ever built, from plain JSON
+values and within sane sizes: opening a stranger's folder runs none of the stranger's code. The SHA-256 of the
+other files stands in model.json, so that a damaged folder is recognised.
 """
 
+import hashlib
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -13,11 +16,13 @@ from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from restora import registry
+from restora.artifact.bounded import build_bounded, on_meta
 from restora.files import read_json, write_json
 from restora.networks.base import Network
-from restora.networks.weights import load_state
+from restora.networks.weights import WeightsError, load_state
 
 FORMAT = 2
 READABLE = (1, 2)
@@ -30,7 +35,7 @@ class ModelDescription:
 
     `network` is {"name": registered name, "arguments": {…}}; `evaluation` {"local_converter": [height,
     width] or null}; `degradation` the configuration that the model was trained against and `data` that of
-    its photos; `parity` the measured differences of the export.
+    its photos; `parity` the measured differences of the export; `sha256` of the files beside it, by name.
     """
 
     name: str
@@ -48,6 +53,7 @@ class ModelDescription:
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    sha256: dict[str, str] = field(default_factory=dict)
     format: int = FORMAT
 
     @property
@@ -118,7 +124,7 @@ def read_description(folder: Path) -> ModelDescription:
         )
     try:
         values = read_json(path)
-    except ValueError as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not valid JSON ({error}): export the model again") from error
     if not isinstance(values, dict):
         raise ValueError(
@@ -133,7 +139,23 @@ def read_description(folder: Path) -> ModelDescription:
     required = [name for name in list(known)[: list(known).index("evaluation")] if name not in values]
     if required:
         raise ValueError(f"{path} lacks {', '.join(required)}: export the model again")
+    for name, kind in _KINDS.items():
+        if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
+            raise ValueError(
+                f"{path}: {name} must be {_WORDS[kind]}, it is {str(values[name])[:40]!r}: "
+                "export the model again"
+            )
     return ModelDescription(**{name: values[name] for name in known if name in values})
+
+
+_KINDS: dict[str, Any] = {
+    **dict.fromkeys(("name", "task", "family"), str),
+    **dict.fromkeys(("scale", "in_channels", "out_channels", "condition_channels", "size_multiple"), int),
+    **dict.fromkeys(
+        ("network", "evaluation", "degradation", "data", "metrics", "parity", "versions", "sha256"), dict
+    ),
+}
+_WORDS: dict[Any, str] = {str: "a text", int: "a whole number", dict: "a JSON object"}
 
 
 def write_description(folder: Path, description: ModelDescription) -> None:
@@ -141,23 +163,35 @@ def write_description(folder: Path, description: ModelDescription) -> None:
     write_json(folder / DESCRIPTION, {"format": description.format} | asdict(description))
 
 
-def network_node(node: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+def network_node(node: Any) -> tuple[str, dict[str, Any]]:
     """Name and arguments of a stored network; the first edition wrote a dotted class path instead of a
     name."""
-    name = node.get("name", node.get("class"))
-    arguments = node.get("arguments")
-    if not isinstance(name, str) or not isinstance(arguments, Mapping):
-        raise ValueError(f"a stored network is {{name, arguments}}, got {dict(node)}")
-    return name, dict(arguments)
+    if isinstance(node, Mapping):
+        name, arguments = node.get("name", node.get("class")), node.get("arguments")
+        if isinstance(name, str) and isinstance(arguments, Mapping):
+            return name, {str(key): value for key, value in arguments.items()}
+    raise ValueError(f"a stored network is {{name, arguments}}, got {str(node)[:80]}")
 
 
-def build_network(name: str, arguments: Mapping[str, Any]) -> Network:
-    """The registered network `name`, made with `arguments` and fresh weights."""
+def build_network(
+    name: str, arguments: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, where: str = ""
+) -> Network:
+    """The registered network `name`, made with `arguments` and fresh weights.
+
+    With `weights` (read from `where`) it has these, and takes no memory before their shapes have been found
+    to fit. Raises ValueError for absurd sizes and for what does not fit.
+    """
     found = network_class(name)
-    try:
-        return found(**arguments)
-    except TypeError as error:
-        raise ValueError(f"{name} does not take the arguments {dict(arguments)}: {error}") from error
+    if weights is None:
+        return build_bounded(found, arguments)
+    imagined = on_meta(found, arguments)
+    shapes = {name: value.shape for name, value in weights.items()}
+    if any(shapes.get(name) != value.shape for name, value in imagined.state_dict().items()):
+        with warnings.catch_warnings(action="ignore"):  # copying to meta tensors does nothing
+            load_state(imagined, weights, where)  # says what does not fit
+    network = build_bounded(found, arguments)
+    load_state(network, weights, where)
+    return network
 
 
 def network_class(name: str) -> type[Network]:
@@ -177,6 +211,26 @@ def save_weights(network: Network, folder: Path) -> None:
     (folder / WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
 
 
+def file_digests(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files of a model folder that model.json vouches for."""
+    return {name: _sha256(folder / name) for name in (WEIGHTS, ONNX) if (folder / name).is_file()}
+
+
+def check_digest(folder: Path, name: str, description: ModelDescription) -> None:
+    """Raises ValueError if a file is not the one that was exported; folders of before have no digests."""
+    expected = description.sha256.get(name)
+    if expected is not None and (found := _sha256(folder / name)) != expected:
+        raise ValueError(
+            f"{folder / name} is damaged or was changed: its SHA-256 is {found[:16]}…, {DESCRIPTION} says "
+            f"{str(expected)[:16]}…: export the model again, or copy the folder again"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:
     """The description and the network with its weights, in evaluation mode on the CPU.
 
@@ -186,13 +240,18 @@ def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:
     if not folder.is_dir():
         raise ValueError(f"there is no model folder {folder} (make one with `restora export`)")
     description = read_description(folder)
-    network = build_network(*network_node(description.network))
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(f"{folder} has no {WEIGHTS}: export the model again")
+    check_digest(folder, WEIGHTS, description)
     try:
         weights = load_file(path)
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): export the model again") from error
-    load_state(network, weights, str(path))
+    try:
+        network = build_network(*network_node(description.network), weights, str(path))
+    except WeightsError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{folder / DESCRIPTION}: {error}") from error
     return description, network.eval()

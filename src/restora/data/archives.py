@@ -1,11 +1,13 @@
 """Photos out of zip and tar files: whole folders or nothing, and nothing anywhere else.
 
 Enters: an archive on the disk and what is known of it. Leaves: a folder of photos, which appears when all of
-them are in it. Archives are not trusted: of a member only the last part of its name is used, and links and
-devices are passed over. Which of the two a file is, its bytes say, not its name. The CRCs of a zip file are
-checked on the way; a tar file has none of what it holds.
+them are in it. Archives are not trusted: of a member only the last part of its name is used, links and
+devices are passed over, and one that unpacks to far more than photos do is refused. Which of the two a file
+is, its bytes say, not its name. The CRCs of a zip file are checked on the way; a tar file has none of what it
+holds.
 """
 
+import errno
 import os
 import shutil
 import stat
@@ -35,6 +37,10 @@ _DAMAGE = (
     NotImplementedError,  # a compression that zipfile does not know
     RuntimeError,  # an encrypted zip file
 )
+
+
+_SWELLS, _SMALL = 100, 1 << 28
+"""Photos are packed already: an archive that grows a hundredfold, beyond 256 MB, is none of photos."""
 
 
 class CorruptArchive(DataError):
@@ -77,6 +83,7 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
     try:
         with _members(archive, path) as members:
             photos = _photos(members, archive)
+            _check_swelling(archive, path, photos)
             check_disk(draft, sum(photo.size for photo in photos))
             with progress(f"unpacking {archive.name}", len(photos)) as advance:
                 for photo in photos:
@@ -87,12 +94,27 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
     except _DAMAGE as error:
         shutil.rmtree(draft)
         raise CorruptArchive(f"{archive.name} is damaged: {error}") from error
+    except OSError as error:
+        shutil.rmtree(draft)
+        if error.errno == errno.EINVAL:  # a header that claims a size no file has
+            raise CorruptArchive(f"{archive.name} is damaged: a size in it is impossible") from error
+        raise
     except BaseException:
         shutil.rmtree(draft)
         raise
     os.sync()
     draft.rename(folder)
     sync_folder(folder.parent)
+
+
+def _check_swelling(archive: Archive, path: Path, photos: list[_Member]) -> None:
+    """Raises `CorruptArchive` for what unpacks to far more than its own size (a decompression bomb)."""
+    packed, unpacked = path.stat().st_size, sum(photo.size for photo in photos)
+    if unpacked > max(_SWELLS * packed, _SMALL):
+        raise CorruptArchive(
+            f"{archive.name} has {decimal(packed)} and would unpack to {decimal(unpacked)}: refused, "
+            "photos do not shrink so far"
+        )
 
 
 def check_disk(folder: Path, needed: int) -> None:

@@ -7,6 +7,7 @@ that could be taken for a store, and the next process to build it clears the rem
 system releases when its holder dies lets one process build and the others wait.
 """
 
+import functools
 import glob
 import hashlib
 import logging
@@ -17,13 +18,25 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, astuple, dataclass
+from contextlib import suppress
+from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from restora.data.locking import sole_process
 from restora.data.progress import Advance, progress
-from restora.data.store import FORMAT, INDEX, PIXELS, Entry, LeftOut, PhotoStore, Plane
+from restora.data.store import (
+    FORMAT,
+    INDEX,
+    PIXELS,
+    DamagedStore,
+    Entry,
+    LeftOut,
+    PhotoStore,
+    Plane,
+    index_digest,
+)
 from restora.files import json_text
 from restora.photos.errors import DataError, PhotoError
 from restora.photos.reading import Channels, channel_count, photo_size, read_photo
@@ -63,12 +76,25 @@ def pack(
     Files that cannot be used are left out and named in `PhotoStore.left_out`; `DataError` if none is left.
     """
     folder = store_dir / f"{name}-{_fingerprint(files, channels, scale)}"
-    if not (folder / INDEX).exists():
-        lock = folder.with_name(f".{folder.name}.lock")
-        with sole_process(lock, doing=f"packing {folder.name}"):
-            if not (folder / INDEX).exists():
-                _build(files, folder, channels, scale, processes or _cores())
+    if folder.exists():
+        with suppress(DamagedStore):
+            return _opened(folder)
+    with sole_process(folder.with_name(f".{folder.name}.lock"), doing=f"packing {folder.name}"):
+        if folder.exists():
+            try:
+                return _opened(folder)
+            except DamagedStore as damage:  # another process may have packed it again in the meantime
+                log.warning("%s: the photos are packed again", damage)
+                shutil.rmtree(folder)
+        _build(files, folder, channels, scale, processes or _cores())
     return PhotoStore(folder=folder)
+
+
+def _opened(folder: Path) -> PhotoStore:
+    """The store that stands, some of its pixels compared with their checksums."""
+    store = PhotoStore(folder=folder)
+    store.verify()
+    return store
 
 
 def _cores() -> int:
@@ -118,12 +144,13 @@ def _fill(
     if not entries:
         path, reason = next(iter(left_out.items()))
         raise DataError(f"none of {len(files)} photos can be used; the first is {path}: {reason}")
-    index = {
+    index: dict[str, Any] = {
         "format": FORMAT,
         "channels": channel_count(channels),
-        "photos": [_row(entry) for entry in entries],
+        "photos": [_row(entry) for entry in _with_checksums(entries, draft / PIXELS, channels)],
         "left_out": [asdict(LeftOut(str(path), reason)) for path, reason in sorted(left_out.items())],
     }
+    index["sha256"] = index_digest(index)
     with (draft / INDEX).open("w") as handle:
         handle.write(json_text(index, indent=None))
         handle.flush()
@@ -255,6 +282,26 @@ def _fits(clean: Plane, degraded: Plane, scale: int) -> bool:
     """Whether the sizes are those of a pair; a remainder may have been cut off or rounded up."""
     sides = ((clean.height, degraded.height), (clean.width, degraded.width))
     return all(small in (large // scale, -(-large // scale)) for large, small in sides)
+
+
+def _with_checksums(entries: list[Entry], pixels: Path, channels: Channels) -> list[Entry]:
+    """The entries with the SHA-256 of their pixels, read back from the file."""
+
+    @functools.cache
+    def checked(plane: Plane) -> Plane:
+        with pixels.open("rb") as handle:
+            handle.seek(plane.offset)
+            size = plane.height * plane.width * channel_count(channels)
+            return replace(plane, sha256=hashlib.sha256(handle.read(size)).hexdigest())
+
+    return [
+        replace(
+            entry,
+            clean=checked(entry.clean),
+            degraded=None if entry.degraded is None else checked(entry.degraded),
+        )
+        for entry in entries
+    ]
 
 
 def _row(entry: Entry) -> dict[str, object]:

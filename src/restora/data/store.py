@@ -1,10 +1,15 @@
 """The packed store: photos decoded once to uint8 rows in one file, memory-mapped; a crop is a slice.
 
 A store is a folder with `photos.bin` (the pixels of all photos, (H,W,C) one after another) and `index.json`
-(where each photo lies, its name, and the files that were left out and why). `packing.py` writes it; this
-module reads it. What surprises: a store is pickled to a worker process as its path, never as its pixels.
+(where each photo lies, its name, the SHA-256 of its pixels, and the files that were left out and why).
+`packing.py` writes it; this module reads it. The index carries its own SHA-256, so that a damaged store is
+recognised and packed again. Note: a store is pickled to a worker process as its path, never as its pixels.
 """
 
+import hashlib
+import json
+import random
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,19 +19,26 @@ import numpy as np
 from restora.files import read_json
 from restora.photos.reading import Pixels
 
-FORMAT = 2
+FORMAT = 3
 """Part of the folder's name, so that photos are packed again where it changes. Stores of format 1 have PGM
-files of 10 bits in the wrong brightness."""
+files of 10 bits in the wrong brightness, those of format 2 no checksums."""
 INDEX, PIXELS = "index.json", "photos.bin"
+_SAMPLED_BYTES = 64 << 20
+"""What is read at the start of a run to see whether the pixels are those that were packed: 0.1 s."""
+
+
+class DamagedStore(ValueError):
+    """A packed store that is not what was packed; the message names the file."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Where one picture lies in the file: byte offset, height, width."""
+    """Where one picture lies in the file: byte offset, height, width; and the SHA-256 of its pixels."""
 
     offset: int
     height: int
     width: int
+    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,16 +60,54 @@ class LeftOut:
 
 
 class PhotoStore:
-    """Reads a packed store. Pixels are views of the mapped file: read-only, no copy until they are used."""
+    """Reads a packed store. Pixels are views of the mapped file: read-only, no copy until they are used.
+
+    Raises `DamagedStore` for an index that is not whole, or pixels that are missing.
+    """
 
     def __init__(self, *, folder: Path) -> None:
         self.folder = folder
-        index = read_json(folder / INDEX)
-        assert index["format"] == FORMAT, f"{folder} has format {index['format']}"
+        index = _read_index(folder / INDEX)
         self.channels = int(index["channels"])
         self.entries = [_entry(row) for row in index["photos"]]
         self.left_out = [LeftOut(**row) for row in index["left_out"]]
+        self.digest = str(index["sha256"])
+        """Of everything that the store holds."""
+        end = max((plane.offset + self._bytes(plane) for plane in self._planes()), default=0)
+        size = (folder / PIXELS).stat().st_size if (folder / PIXELS).is_file() else -1
+        if size < end:
+            found = "is missing" if size < 0 else f"has {size} bytes, expected {end}"
+            raise DamagedStore(f"{folder / PIXELS} {found}")
         self._pixels: Pixels | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same photos under the same names, wherever they were read from."""
+        digest = hashlib.sha256(f"{self.channels}".encode())
+        for entry in self.entries:
+            planes = [entry.clean.sha256, entry.degraded.sha256 if entry.degraded else ""]
+            digest.update("\t".join(["\n" + entry.name, *planes]).encode())
+        return digest.hexdigest()[:32]
+
+    def verify(self, *, whole: bool = False) -> None:
+        """Compares pixels with their checksums: of all photos, or of a random few that take 0.1 s. Raises
+        `DamagedStore`."""
+        planes = list(dict.fromkeys(self._planes()))
+        random.Random().shuffle(planes)  # another sample at each start; no other random number moves
+        left = sum(map(self._bytes, planes)) if whole else _SAMPLED_BYTES
+        for plane in planes:
+            if left <= 0:
+                return
+            left -= self._bytes(plane)
+            if hashlib.sha256(self._view(plane)).hexdigest() != plane.sha256:
+                names = [e.name for e in self.entries if plane in (e.clean, e.degraded)]
+                raise DamagedStore(f"{self.folder / PIXELS}: the pixels of {names[0]} are not those packed")
+
+    def _planes(self) -> Iterable[Plane]:
+        return (plane for e in self.entries for plane in (e.clean, e.degraded) if plane is not None)
+
+    def _bytes(self, plane: Plane) -> int:
+        return plane.height * plane.width * self.channels
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -75,12 +125,29 @@ class PhotoStore:
     def _view(self, plane: Plane) -> Pixels:
         if self._pixels is None:
             self._pixels = np.memmap(self.folder / PIXELS, dtype=np.uint8, mode="r").view(np.ndarray)
-        size = plane.height * plane.width * self.channels
-        rows = self._pixels[plane.offset : plane.offset + size]
+        rows = self._pixels[plane.offset : plane.offset + self._bytes(plane)]
         return rows.reshape(plane.height, plane.width, self.channels)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
+
+
+def index_digest(index: dict[str, Any]) -> str:
+    """SHA-256 of what an index says, its own checksum left out."""
+    rest = {key: value for key, value in index.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _read_index(path: Path) -> dict[str, Any]:
+    try:
+        index = read_json(path)
+    except (OSError, ValueError) as error:
+        raise DamagedStore(f"{path} cannot be read: {error}") from error
+    if not isinstance(index, dict) or index.get("format") != FORMAT:
+        raise DamagedStore(f"{path} is no index of format {FORMAT}")
+    if index.get("sha256") != index_digest(index):
+        raise DamagedStore(f"{path} was changed or is damaged: its SHA-256 is another one")
+    return index
 
 
 def _entry(row: dict[str, Any]) -> Entry:

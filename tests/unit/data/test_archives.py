@@ -210,3 +210,24 @@ def test_an_interrupted_unpacking_leaves_no_folder(tmp_path: Path) -> None:
         for member in archive.infolist():
             assert (tmp_path / "a" / Path(member.filename).name).read_bytes() == archive.read(member)
     assert len(list((tmp_path / "a").iterdir())) == 20
+
+
+def test_a_decompression_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "_SMALL", 1 << 20)
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as bomb:
+        bomb.writestr("a.bmp", bytes(64 << 20))
+    assert path.stat().st_size < 1 << 18
+    with pytest.raises(CorruptArchive, match="would unpack to"):
+        unpack(Archive("bomb.zip", "photos"), path, tmp_path / "photos")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["bomb.zip"]
+
+
+def test_a_tar_header_that_claims_an_impossible_size_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "claims.tar"
+    info = tarfile.TarInfo("a.png")
+    info.size = 1 << 50
+    path.write_bytes(info.tobuf(tarfile.GNU_FORMAT) + bytes(1024))
+    with pytest.raises(CorruptArchive):
+        unpack(Archive("claims.tar", "photos"), path, tmp_path / "photos")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["claims.tar"]
