@@ -70,7 +70,7 @@ def test_one_broken_photo_is_named_and_the_rest_goes_on(model, photos, tmp_path,
     assert files(tmp_path / "out") == NAMES
     errors = capsys.readouterr().err
     assert "album/broken.jpg: cannot be decoded" in errors
-    assert "moving.gif: .gif is not a format that can be written" in errors
+    assert "moving.gif: GIF is not a format that can be written" in errors
 
 
 def test_exit_code_and_messages_of_the_command(model, photos, tmp_path):

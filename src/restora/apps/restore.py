@@ -61,8 +61,9 @@ def main(argv: Sequence[str]) -> int:
 
     options = parser().parse_args(argv)
     source, output = Path(options.input), Path(options.output)
-    jobs, failures, others = plan(source, output)
-    jobs = settle_existing(jobs, overwrite=options.overwrite, skip=options.skip_existing)
+    planned = plan(source, output)
+    failures, others = planned.failures, planned.others
+    jobs = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
     if jobs:
         from restora.apps.restore_run import Masks, run
 

@@ -1,11 +1,15 @@
 """What `restora restore` has to do: the photos to restore, where each goes, and which cannot be done."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from restora.photos.files import FORMATS, OTHER_PHOTO_SUFFIXES
+from restora.photos.kinds import FORMAT_SUFFIXES, FORMATS, READABLE, kind, suffix_of, why_not
+from restora.photos.listing import look_through
+
+_LONGEST_NAME = 255
+"""Bytes of a file's name, where the file system does not say."""
 
 
 @dataclass(frozen=True)
@@ -23,54 +27,109 @@ class Failure:
     reason: str
 
 
-def plan(source: Path, output: Path) -> tuple[list[Job], list[Failure], int]:
-    """The photos to restore, those in formats that cannot be written, and the number of other files.
+@dataclass(frozen=True)
+class Naming:
+    """How an output's name is made of its input's: the ending of another format, and a suffix before it."""
 
-    Raises ValueError when there are no photos, or when an output would overwrite an input.
-    """
-    if source.is_dir():
-        if output.exists() and not output.is_dir():
-            raise ValueError(f"{source} is a folder, but {output} is a file: name a folder to write to")
-        found = [(path, output / path.relative_to(source)) for path in _walk(source, output)]
-    elif source.exists():
-        as_file = output.suffix.lower() in FORMATS and not output.is_dir()
-        found = [(source, output if as_file else output / source.name)]
-    else:
-        raise ValueError(f"there is no photo or folder {source}")
-    jobs, failures, others = [], [], 0
-    for path, target in found:
-        name = str(path.relative_to(source)) if source.is_dir() else path.name
-        suffix = path.suffix.lower()
-        if suffix in FORMATS:
-            jobs.append(Job(path, target, name))
-        elif suffix in OTHER_PHOTO_SUFFIXES or not source.is_dir():
-            known = ", ".join(sorted(FORMATS))
-            failures.append(
-                Failure(name, f"{suffix or 'no suffix'} is not a format that can be written ({known})")
-            )
-        else:
-            others += 1
-    if not jobs and not failures:
+    format: str | None = None
+    """A key of `FORMAT_SUFFIXES`, or None for the input's own."""
+    suffix: str = ""
+
+    def __post_init__(self) -> None:
+        if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
+            raise ValueError(f"--suffix is part of a file's name, got {self.suffix!r}: leave the slash out")
+
+    def name(self, given: str) -> str:
+        stem, ending = os.path.splitext(given)
+        if self.format is not None and FORMATS.get(ending.lower()) != FORMATS[FORMAT_SUFFIXES[self.format]]:
+            ending = FORMAT_SUFFIXES[self.format]
+        return f"{stem}{self.suffix}{ending}"
+
+
+@dataclass
+class Plan:
+    """The photos to restore, what is left out with its reasons, further names of photos that are listed, and
+    files that are not pictures."""
+
+    jobs: list[Job] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+    links: int = 0
+    others: int = 0
+
+
+def plan(source: Path, output: Path, naming: Naming | None = None) -> Plan:
+    """Raises ValueError when there are no photos, when an output cannot be written, or when it would
+    overwrite an input."""
+    naming = naming or Naming()
+    made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
+    if not made.jobs and not made.failures:
         raise ValueError(f"there are no photos in {source}")
-    inputs = {job.source.resolve() for job in jobs}
-    clash = next((job for job in jobs if job.target.resolve() in inputs), None)
-    if clash is not None:
-        raise ValueError(
-            f"{clash.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
-        )
-    return jobs, failures, others
+    inputs = {job.source.resolve() for job in made.jobs}
+    for job in made.jobs:
+        if job.target.resolve() in inputs:
+            raise ValueError(
+                f"{job.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
+            )
+    targets = Counter(job.target for job in made.jobs)
+    for job in made.jobs:
+        if targets[job.target] > 1:
+            raise ValueError(f"several photos would become {job.target}, {job.name} one of them: rename one")
+    return made
 
 
-def _walk(folder: Path, output: Path) -> Iterator[Path]:
-    """The files below `folder` in order, without hidden ones and without those of `output`."""
-    avoided = output.resolve()
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(
-            name
-            for name in folders
-            if not name.startswith(".") and (Path(parent) / name).resolve() != avoided
+def _of_folder(source: Path, output: Path, naming: Naming) -> Plan:
+    if output.exists() and not output.is_dir():
+        raise ValueError(f"{source} is a folder, but {output} is a file: name a folder to write to")
+    if not output.exists() and kind(output.name or "folder") != "other":
+        raise ValueError(f"{source} is a folder, but {output} is a photo's name: name a folder to write to")
+    inside = output.is_dir() and not output.samefile(source)
+    listing = look_through(source, avoid=output if inside else None)
+    made = Plan(links=listing.links, others=listing.others)
+    for path in listing.photos:
+        within = path.relative_to(source)
+        _add(made, path, output / within.with_name(naming.name(path.name)), str(within))
+    for path, reason in sorted(listing.left_out.items()):
+        made.failures.append(Failure(str(path.relative_to(source)), reason))
+    return made
+
+
+def _of_file(source: Path, output: Path, naming: Naming) -> Plan:
+    if not source.exists():
+        raise ValueError(f"there is no photo or folder {source}")
+    made = Plan()
+    target = output / naming.name(source.name)
+    if not output.is_dir() and kind(output.name or "folder") != "other":
+        if suffix_of(output) not in FORMATS:
+            raise ValueError(f"{output}: {suffix_of(output)} cannot be written: name it {_endings()}")
+        wanted = None if naming.format is None else FORMATS[FORMAT_SUFFIXES[naming.format]]
+        if wanted is not None and FORMATS[suffix_of(output)] != wanted:
+            raise ValueError(
+                f"--format {naming.format} and OUTPUT {output.name} differ: leave one of them out"
+            )
+        target = output
+    if kind(source) in ("video", "unreadable"):
+        made.failures.append(Failure(source.name, why_not(source)))
+    else:
+        _add(made, source, target, source.name)
+    return made
+
+
+def _add(made: Plan, source: Path, target: Path, name: str) -> None:
+    """A job, or why its output cannot be written."""
+    ending = suffix_of(target)
+    if ending not in FORMATS:
+        what = READABLE.get(ending, ending or "a name without suffix")
+        made.failures.append(Failure(name, f"{what} is not a format that can be written: add --format png"))
+    elif len(os.fsencode(target.name)) > _LONGEST_NAME:
+        made.failures.append(
+            Failure(name, "the output's name is longer than 255 bytes: give a shorter --suffix")
         )
-        yield from (Path(parent) / name for name in sorted(files) if not name.startswith("."))
+    else:
+        made.jobs.append(Job(source, target, name))
+
+
+def _endings() -> str:
+    return ", ".join(f"*{suffix}" for suffix in FORMAT_SUFFIXES.values())
 
 
 def settle_existing(jobs: list[Job], *, overwrite: bool, skip: bool) -> list[Job]:

@@ -26,7 +26,8 @@ from rich.filesize import decimal
 from restora.data.packing import sync_folder
 from restora.data.progress import progress
 from restora.photos.errors import DataError, PhotoError
-from restora.photos.reading import is_photo, list_photos, read_photo
+from restora.photos.kinds import kind
+from restora.photos.reading import list_photos, read_photo
 
 _CHUNK = 1 << 20
 _DAMAGE = (
@@ -160,7 +161,9 @@ def _open_in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 def _photos(members: list[_Member], archive: Archive) -> list[_Member]:
     """The photos of the wanted folder, or of all, each under a name of its own."""
     photos = [
-        member for member in members if is_photo(member.path.name) and "__MACOSX" not in member.path.parts
+        member
+        for member in members
+        if kind(member.path.name) == "photo" and "__MACOSX" not in member.path.parts
     ]
     wanted = {}
     for photo in photos:

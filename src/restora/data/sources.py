@@ -15,7 +15,8 @@ from restora.data.packing import PhotoFile
 from restora.data.pairs import infer_scale, pair_up
 from restora.keyed import image_key
 from restora.photos.errors import DataError
-from restora.photos.reading import PHOTO_SUFFIXES, list_photos
+from restora.photos.kinds import READABLE
+from restora.photos.listing import list_photos
 from restora.registry import register
 
 Split = Literal["train", "val", "test"]
@@ -98,7 +99,7 @@ class Folder(Source):
     def check(self) -> None:
         for split in ("train", "val"):
             if not self.photos(split):
-                kinds = " ".join(sorted(suffix.lstrip(".") for suffix in PHOTO_SUFFIXES))
+                kinds = " ".join(sorted(suffix.lstrip(".") for suffix in READABLE))
                 where = f"the sub-folder {split}/ of {self.root}" if self._has_splits() else str(self.root)
                 raise DataError(f"no photos for {split} in {where} ({kinds}): set data.source.root=FOLDER")
 

@@ -1,36 +1,31 @@
 """The pixels that a photo file holds, for training and for restoring alike.
 
 Enters: a file's bytes. Leaves: grey or RGB, 8 or 16 bits, alpha apart, as stored (an EXIF orientation is not
-applied). What surprises: Pillow decodes, but has no 16-bit colour, which OpenCV decodes; palettes become RGB,
-CMYK and Lab become sRGB, through the file's own profile where it has one; both libraries turn TIFF files
-upright themselves.
+applied). Note: Pillow decodes, but has no 16-bit colour: PNG's comes by OpenCV, that of TIFF and PPM by
+`tiff.py` and `deep_pnm.py`; palettes become RGB, CMYK and Lab become sRGB, through the file's own profile
+where it has one; TIFF, HEIC and raw files are turned upright. Of an animation and of several pages this is
+the first.
 
 Legend: H height, W width, C channels (1 or 3).
 """
 
 import io
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TypeVar
+import os
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms
 
+from restora.photos import deep_pnm, extra_formats, tiff
 from restora.photos.errors import DecodingError
+from restora.photos.header import QUARTER_TURNED, Header, decoding_errors, look, opened
 
-Depth = TypeVar("Depth", np.uint8, np.uint16)
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
+AnyPixels = TypeVar("AnyPixels", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-ORIENTATION = 0x0112
-"""The EXIF tag of how a photo lies in its file."""
-QUARTER_TURNED = (5, 6, 7, 8)
 _PNG_COLOUR_TYPE, _PNG_GREY_WITH_ALPHA = 25, 4
-_TIFF_BITS, _TIFF_SAMPLE_FORMAT, _TIFF_FLOAT = 258, 339, 3
 
 
 @dataclass(frozen=True)
@@ -39,41 +34,30 @@ class Decoded:
 
     pixels: Pixels
     alpha: Pixels | None
-    icc: bytes | None
+    header: Header
+    icc: bytes | None = None
     """The profile that holds for `pixels`."""
-    image: Image.Image
-    """As Pillow has loaded it, for what else it says about itself."""
+    info: dict[Any, Any] = field(default_factory=dict)
+    """What else Pillow found."""
 
 
-@contextmanager
-def decoding_errors() -> Iterator[None]:
-    """What decoders raise on broken files, as `DecodingError`."""
-    try:
-        yield
-    except DecodingError:
-        raise
-    except UnidentifiedImageError as error:
-        raise DecodingError("is not a photo in a known format") from error
-    except Image.DecompressionBombError as error:
-        raise DecodingError(f"is too large: {error}") from error
-    except (OSError, SyntaxError, ValueError, struct.error, zlib.error) as error:
-        raise DecodingError(f"cannot be decoded: {error}") from error
-
-
-def decode(data: bytes) -> Decoded:
-    """Raises `DecodingError` that says why the file cannot be read."""
+def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Decoded:
+    """Raises `DecodingError` that says why the file cannot be read. `limit`: see `header.look`."""
+    header = look(data, name, limit=limit)
     with decoding_errors():
-        image = Image.open(io.BytesIO(data))
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1 and image.format != "MPO":  # MPO: a phone's JPEG with previews behind it
-            raise DecodingError(f"holds {frames} pages or frames: split it into single photos first")
-        deep = _is_16_bit(image)  # before load, which forgets how the pixels are stored
-        image.load()
-        if deep:
-            pixels, alpha = _decode_16_bit(data, image)
-            return Decoded(pixels, alpha, image.info.get("icc_profile"), image)
-        converted, icc = _to_srgb(image)
-        return Decoded(*_decode_8_bit(converted), icc, image)
+        if header.format_name == "RAW":
+            return Decoded(extra_formats.decode_raw(data), None, header)
+        if header.page is not None and header.bits > 8:
+            return _decode_deep_tiff(data, header, header.page)
+        with opened(io.BytesIO(data)) as image:
+            if header.bits > 8:
+                if image.format == "PNG":
+                    image.load()  # finds what stands behind the pixels, and says what is broken
+                pixels, alpha = _decode_16_bit(data, image)
+                return Decoded(pixels, alpha, header, image.info.get("icc_profile"), image.info)
+            image.load()
+            converted, icc = _to_srgb(image)
+            return Decoded(*_decode_8_bit(converted), header, icc, image.info)
 
 
 def rounded_to_8_bits(values: Pixels) -> NDArray[np.uint8]:
@@ -83,39 +67,38 @@ def rounded_to_8_bits(values: Pixels) -> NDArray[np.uint8]:
     return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
 
 
-def upright(pixels: NDArray[Depth], orientation: int) -> NDArray[Depth]:
-    """EXIF orientation 1 to 8 applied to (H,W,C)."""
+def upright(pixels: AnyPixels, orientation: int) -> AnyPixels:
+    """EXIF orientation 1 to 8 applied to (H,W,C) or (H,W), as rows that follow each other."""
     if orientation in QUARTER_TURNED:
-        pixels = pixels.transpose(1, 0, 2)
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]
-    return pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels.copy(order="C")
 
 
-def _is_16_bit(image: Image.Image) -> bool:
-    """Whether a channel has 16 bits. Raises `DecodingError` for deeper or floating-point files."""
-    too_deep = "has more than 16 bits per channel: convert it to 8 or 16 bits first"
-    tiles = getattr(image, "tile", None)  # how the file stores the pixels: (codec, extents, offset, raw mode)
-    stored = tiles[0][3] if tiles else ""
-    if image.format == "TIFF":
-        tags = image.tag_v2  # type: ignore[attr-defined]
-        bits = max(tags.get(_TIFF_BITS, (1,)))
-        if bits > 16 or _TIFF_FLOAT in tags.get(_TIFF_SAMPLE_FORMAT, (1,)):
-            raise DecodingError(too_deep)
-        return bits > 8
-    if image.format == "PPM" and image.mode != "F":  # the largest value is the file's own choice
-        return image.mode == "I" or stored == ("RGB", 65535)
-    if image.mode in ("I", "F"):
-        raise DecodingError(too_deep)
-    return image.mode.startswith("I;16") or (isinstance(stored, str) and stored.endswith(";16B"))
+def _decode_deep_tiff(data: bytes, header: Header, page: tiff.Page) -> Decoded:
+    pixels, alpha = tiff.decode_deep(data, page)
+    profile = page.tags.get(34675)
+    return Decoded(
+        upright(pixels, page.orientation),
+        None if alpha is None else upright(alpha, page.orientation),
+        header,
+        profile if isinstance(profile, bytes) else None,
+    )
 
 
 def _decode_16_bit(data: bytes, image: Image.Image) -> tuple[Pixels, Pixels | None]:
-    """(H,W,C) uint16 and alpha."""
+    """(H,W,C) uint16 and alpha of a PNG, PPM or HEIC."""
+    if image.format == "PPM":
+        return deep_pnm.decode(data), None
+    if image.format == "HEIF":
+        values = extra_formats.deep_heif(data)
+        colours = 3 if values.shape[2] >= 3 else 1
+        return values[..., :colours], values[..., colours] if values.shape[2] in (2, 4) else None
     import cv2
 
-    if image.mode == "I":  # a PGM, which Pillow scales to 16 bits whatever its largest value
-        return np.asarray(image).astype(np.uint16)[..., None], None
     try:
         decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

@@ -1,69 +1,29 @@
 """Photos as people have them: read into pixels and metadata, written back in their own format with nothing
-lost.
+lost. A file or its bytes, which serves whoever has no file:
 
-`read_photo` gives pixels as `data/decoding.py` finds them, grey or RGB, 8 or 16 bits, alpha apart: an EXIF
-orientation is not applied, the tag is kept with the pixels. What surprises: Pillow itself turns TIFF files
-upright and takes their orientation tag away.
+    photo = open_photo(data, name)         # look(data, name) alone says how large it is, before it is decoded
+    data = photo.replaced(pixels).encode("JPEG")
+
+`pixels` are as `decoding.py` finds them, grey or RGB, 8 or 16 bits, alpha apart: an EXIF orientation is not
+applied, the tag is kept with the pixels.
 
 Legend: H height, W width, C channels (1 or 3).
 """
 
-import struct
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from restora.photos.decoding import PNG_SIGNATURE, Decoded, Pixels, decode, decoding_errors
+from restora.photos import exif
+from restora.photos.blocks import upright_xmp
+from restora.photos.decoding import Pixels, decode, upright
+from restora.photos.header import Header, check_file, decoding_errors, look
+from restora.photos.kinds import FORMATS
+from restora.photos.metadata import PNG_COLOUR, Metadata, metadata_of
 
-FORMATS = {
-    ".jpg": "JPEG",
-    ".jpeg": "JPEG",
-    ".png": "PNG",
-    ".tif": "TIFF",
-    ".tiff": "TIFF",
-    ".webp": "WEBP",
-    ".bmp": "BMP",
-    ".ppm": "PPM",
-    ".pgm": "PPM",
-}
-OTHER_PHOTO_SUFFIXES = frozenset(
-    (
-        *(".gif", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".exr", ".hdr"),
-        *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2"),
-    )
-)
-"""Photos too, but of formats that this module does not write."""
-
-PNG_KEPT = frozenset(
-    (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP", b"pHYs", b"tEXt", b"zTXt", b"iTXt", b"tIME")
-)
-"""Chunks copied as they are: those that hold for the new pixels (eXIf is written from `Metadata.exif`)."""
-EXIF_HEADER = b"Exif\x00\x00"
-EXIF_IFD, GPS_IFD = 0x8769, 0x8825
-EXIF_WIDTH, EXIF_HEIGHT = 0xA002, 0xA003
-TIFF_STRUCTURE = frozenset(
-    (
-        *(254, 255, 256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330),
-        *(338, 339, 347, 512, 513, 514, 515, 519, 520, 521, 529, 530, 531, 532, 700, 34675),
-    )
-)
-"""TIFF tags that describe the file's own layout, and the two (XMP, ICC) that travel apart."""
-
-
-@dataclass
-class Metadata:
-    """What travels with the pixels. `exif` is the TIFF structure without the `Exif` marker."""
-
-    exif: bytes | None = None
-    icc: bytes | None = None
-    xmp: bytes | None = None
-    dpi: tuple[float, float] | None = None
-    comment: bytes | None = None
-    png_chunks: list[tuple[bytes, bytes]] = field(default_factory=list)
-    lossless: bool = True
-    """False for a lossy WebP: it is written lossy again."""
+__all__ = ["FORMATS", "Header", "Metadata", "Photo", "look", "open_photo", "read_photo"]
 
 
 @dataclass
@@ -72,71 +32,62 @@ class Photo:
 
     pixels: Pixels
     alpha: Pixels | None
-    metadata: Metadata
+    metadata: Metadata = field(default_factory=Metadata)
+    format_name: str = ""
+    """What it was read from."""
+    frames: int = 1
+    """How many its file has; this is the first."""
 
     @property
     def white(self) -> int:
         """The number that stands for 1.0: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
+    def replaced(self, pixels: Pixels, alpha: Pixels | None = None) -> "Photo":
+        """This photo with other pixels, its metadata and depth kept."""
+        assert pixels.dtype == self.pixels.dtype
+        return replace(self, pixels=pixels, alpha=alpha)
+
+    def upright(self) -> "Photo":
+        """Turned as its EXIF block says, which then says so no more."""
+        turn = exif.orientation(self.metadata.exif)
+        if turn == 1:
+            return self
+        pixels = upright(self.pixels, turn)
+        alpha = None if self.alpha is None else upright(self.alpha, turn)
+        block, xmp = self.metadata.exif, self.metadata.xmp
+        assert block is not None
+        metadata = replace(
+            self.metadata, exif=exif.upright(block), xmp=None if xmp is None else upright_xmp(xmp)
+        )
+        return replace(self, pixels=pixels, alpha=alpha, metadata=metadata)
+
+    def without_metadata(self) -> "Photo":
+        """The picture alone: upright, with what its colours mean (profile, gamma) and nothing else."""
+        turned, held = self.upright(), self.metadata
+        colour = tuple(chunk for chunk in held.png_chunks if chunk[0] in PNG_COLOUR)
+        return replace(turned, metadata=Metadata(icc=held.icc, png_chunks=colour, lossless=held.lossless))
+
+    def encode(self, format_name: str, *, quality: int | None = None) -> bytes:
+        """The bytes of a file. Raises ValueError where the format cannot hold the photo."""
+        from restora.photos.encoding import encode
+
+        return encode(self, format_name, quality=quality)
+
+
+def open_photo(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Photo:
+    """The photo whose file is `data`; `name` tells camera raw files. Raises `DecodingError` that says why it
+    cannot be read, before decoding if it has more than `limit` pixels (without one: RESTORA_MAX_MEGAPIXELS).
+    """
+    held = decode(data, name, limit=limit)
+    with decoding_errors():
+        metadata = metadata_of(held, data)
+    return Photo(held.pixels, held.alpha, metadata, held.header.format_name, held.header.frames)
+
 
 def read_photo(path: Path) -> Photo:
-    """Raises ValueError that says why the file cannot be read; the message does not repeat the path."""
-    data = path.read_bytes()
+    """Raises `DecodingError` that says why the file cannot be read; the message does not repeat the path."""
+    check_file(path)
     with decoding_errors():
-        held = decode(data)
-        return Photo(held.pixels, held.alpha, _metadata(held, data))
-
-
-def _metadata(held: Decoded, data: bytes) -> Metadata:
-    """What a photo, whose file is `data`, says about itself."""
-    image, info = held.image, held.image.info
-    made = Metadata(icc=held.icc, xmp=info.get("xmp"), comment=info.get("comment"))
-    if isinstance(made.xmp, str):
-        made.xmp = made.xmp.encode()
-    if image.format == "TIFF":
-        made.exif = _exif_of_tiff(image)
-    elif isinstance(info.get("exif"), bytes):
-        made.exif = info["exif"].removeprefix(EXIF_HEADER)
-    if image.format == "PNG":
-        made.png_chunks = [(kind, body) for kind, body in png_chunks(data) if kind in PNG_KEPT]
-    if image.format == "WEBP":
-        made.lossless = b"VP8L" in _webp_chunks(data)
-    resolution = info.get("dpi")
-    if isinstance(resolution, tuple) and all(value > 1 for value in resolution):
-        made.dpi = (float(resolution[0]), float(resolution[1]))
-    return made
-
-
-def _exif_of_tiff(image: Image.Image) -> bytes | None:
-    """The descriptive tags of a TIFF file, with its EXIF and GPS directories, as an EXIF block."""
-    tags = image.getexif()
-    kept = Image.Exif()
-    for tag, value in tags.items():
-        if tag not in TIFF_STRUCTURE and tag not in (EXIF_IFD, GPS_IFD):
-            kept[tag] = value
-    for tag in (EXIF_IFD, GPS_IFD):
-        directory = tags.get_ifd(tag)
-        if directory:
-            kept.get_ifd(tag).update(directory)
-    return kept.tobytes().removeprefix(EXIF_HEADER) if len(kept) or kept.get_ifd(EXIF_IFD) else None
-
-
-def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """(type, body) of the chunks of a PNG file, in their order."""
-    chunks, at = [], len(PNG_SIGNATURE)
-    while at + 12 <= len(data):
-        (length,) = struct.unpack_from(">I", data, at)
-        chunks.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + length]))
-        at += 12 + length
-    return chunks
-
-
-def _webp_chunks(data: bytes) -> set[bytes]:
-    """The types of the chunks of a WebP file."""
-    kinds, at = set(), 12
-    while at + 8 <= len(data):
-        kinds.add(data[at : at + 4])
-        (length,) = struct.unpack_from("<I", data, at + 4)
-        at += 8 + length + length % 2
-    return kinds
+        data = path.read_bytes()
+    return open_photo(data, path)

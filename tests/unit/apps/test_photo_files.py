@@ -284,8 +284,6 @@ def broken_files(folder):
     Image.fromarray(photo()).save(folder / "whole.jpg")
     Image.fromarray(photo()).save(folder / "whole.png")
     cv2.imwrite(str(folder / "whole16.png"), deep())
-    frames = [Image.fromarray(photo()), Image.fromarray(photo()[::-1])]
-    frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
     Image.fromarray(photo()[..., 0].astype(np.float32)).save(folder / "float.tif")
     for name in ("whole.jpg", "whole.png", "whole16.png"):
         data = (folder / name).read_bytes()
@@ -296,9 +294,8 @@ def broken_files(folder):
         "cut_whole.jpg": "cannot be decoded",
         "cut_whole.png": "cannot be decoded",
         "cut_whole16.png": "cannot be decoded",
-        "empty.png": "not a photo",
+        "empty.png": "is empty",
         "text.jpg": "not a photo",
-        "pages.tif": "2 pages",
         "float.tif": "16 bits",
     }
 

@@ -1,0 +1,147 @@
+"""What a photo file is: one decision by the file's name, and one limit on pixels, for every command.
+
+A name says what a file is taken for; what it really holds is found when its bytes are looked at
+(`header.py`), so that a JPEG called `.png` is read, and a text called `.jpg` is named as what it is not.
+"""
+
+import os
+from typing import Literal
+
+from restora.photos.errors import DataError
+
+Kind = Literal["photo", "unreadable", "video", "other"]
+
+FORMATS = {
+    ".jpg": "JPEG",
+    ".jpeg": "JPEG",
+    ".jpe": "JPEG",
+    ".jfif": "JPEG",
+    ".png": "PNG",
+    ".apng": "PNG",
+    ".tif": "TIFF",
+    ".tiff": "TIFF",
+    ".webp": "WEBP",
+    ".avif": "AVIF",
+    ".bmp": "BMP",
+    ".dib": "BMP",
+    ".ppm": "PPM",
+    ".pgm": "PPM",
+    ".pnm": "PPM",
+}
+"""Endings of the formats that are read and written."""
+FORMAT_SUFFIXES = {
+    "jpg": ".jpg",
+    "png": ".png",
+    "tif": ".tif",
+    "webp": ".webp",
+    "avif": ".avif",
+    "bmp": ".bmp",
+    "ppm": ".ppm",
+}
+"""What a format is called on a command line, and the ending that its files get."""
+READ_ONLY = {
+    ".gif": "GIF",
+    ".jp2": "JPEG2000",
+    ".j2k": "JPEG2000",
+    ".jpx": "JPEG2000",
+    ".mpo": "MPO",
+    ".pbm": "PBM",
+    ".heic": "HEIC",
+    ".heif": "HEIF",
+    ".hif": "HEIF",
+    **dict.fromkeys((".dng", ".cr2", ".cr3", ".crw", ".nef", ".nrw", ".arw", ".sr2", ".raf", ".orf"), "RAW"),
+    **dict.fromkeys((".rw2", ".pef", ".srw", ".x3f", ".erf", ".mrw", ".kdc", ".dcr", ".mef", ".mos"), "RAW"),
+    **dict.fromkeys((".iiq", ".3fr"), "RAW"),
+}
+"""Endings of the formats that are read, HEIC and RAW by the packages of the extra `restora[photos]`, and not
+written."""
+READABLE = FORMATS | READ_ONLY
+UNREADABLE = frozenset(
+    (
+        *(
+            ".jxl",
+            ".exr",
+            ".hdr",
+            ".pfm",
+            ".psd",
+            ".psb",
+            ".xcf",
+            ".svg",
+            ".eps",
+            ".tga",
+            ".ico",
+            ".jxr",
+            ".wdp",
+        ),
+        *(".dds", ".fits", ".fit", ".qoi"),
+    )
+)
+"""Pictures, but of formats that are not read here."""
+VIDEOS = frozenset(
+    (
+        *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts"),
+        *(".3gp", ".ogv", ".vob", ".y4m"),
+    )
+)
+LIMIT_VARIABLE = "RESTORA_MAX_MEGAPIXELS"
+MEGAPIXELS = 500.0
+"""The limit where nobody sets another: a photo of so many takes 12 GB as the float32 input and output of a
+network. It stops files whose small header asks for all the memory there is."""
+
+
+def suffix_of(name: str | os.PathLike[str]) -> str:
+    """The ending in lower case, with its dot."""
+    return os.path.splitext(os.fspath(name))[1].lower()
+
+
+def kind(name: str | os.PathLike[str]) -> Kind:
+    """What a file of this name is taken for; hidden files are `other`."""
+    if os.path.basename(os.fspath(name)).startswith("."):
+        return "other"
+    suffix = suffix_of(name)
+    if suffix in READABLE:
+        return "photo"
+    return "video" if suffix in VIDEOS else "unreadable" if suffix in UNREADABLE else "other"
+
+
+def why_not(name: str | os.PathLike[str]) -> str:
+    """Why a file that is not a `photo` by its name is not read."""
+    suffix = suffix_of(name)
+    match kind(name):
+        case "video":
+            return (
+                f"is a video ({suffix}); photos are restored one by one: take its frames out first, such as "
+                "with ffmpeg -i VIDEO FOLDER/%06d.png"
+            )
+        case "unreadable":
+            return f"is a picture of a format that cannot be read ({suffix}): convert it to PNG or TIFF first"
+    return f"is not a photo by its name ({suffix or 'no suffix'})"
+
+
+def pixel_limit() -> int:
+    """The largest number of pixels of a photo that is read, by every command: RESTORA_MAX_MEGAPIXELS.
+
+    Raises `DataError` where the variable is not a positive number.
+    """
+    set_to = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        megapixels = float(set_to) if set_to else MEGAPIXELS
+    except ValueError:
+        megapixels = -1.0
+    if not 0 < megapixels < float("inf"):
+        raise DataError(f"{LIMIT_VARIABLE} is a number of megapixels above 0, got {set_to!r}")
+    return round(megapixels * 1e6)
+
+
+def check_size(width: int, height: int, limit: int | None = None) -> None:
+    """Raises `DecodingError` for a photo of more pixels than the limit, before anything is decoded."""
+    from restora.photos.errors import DecodingError
+
+    limit = pixel_limit() if limit is None else limit
+    if width < 1 or height < 1:
+        raise DecodingError(f"has no pixels: its header says {width}x{height}")
+    if width * height > limit:
+        raise DecodingError(
+            f"is too large: {width}x{height} are {width * height / 1e6:.1f} megapixels, the limit is "
+            f"{limit / 1e6:g} (set {LIMIT_VARIABLE} to raise it)"
+        )
