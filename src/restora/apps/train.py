@@ -9,6 +9,7 @@ import itertools
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -17,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from restora.config import ConfigError, compose, config_root, register_search_path
+from restora.files import read_json
 
 _JOBS = "RESTORA_JOBS"
 _COMBINATIONS_CHECKED = 256
@@ -97,6 +99,7 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 def job(config: DictConfig) -> float:
     """One job of Hydra's, also in the process of a launcher."""
     from restora.registry import stored
+    from restora.training.command import own_overrides, repeating
     from restora.training.record import RunInfo
     from restora.training.run import train
 
@@ -106,20 +109,34 @@ def job(config: DictConfig) -> float:
     config.run_dir = str(folder)
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
-    sweep = None
-    if hydra_config.mode == RunMode.MULTIRUN:
-        sweep = {
-            "id": hydra_config.sweep.dir,
-            "job": int(hydra_config.job.num),
-            "overrides": list(hydra_config.overrides.task),
-        }
     choices = hydra_config.runtime.choices
+    overrides = own_overrides(hydra_config.overrides.task)
     info = RunInfo(
         folder=folder,
         config=stored(plain),
         experiment=choices["experiments"],
         network_name=choices["network"],
-        sweep=sweep,
+        command=repeating(overrides, hydra_config.overrides.hydra, _config_dir(hydra_config)),
+        overrides=overrides,
+        cwd=hydra_config.runtime.cwd,
+        sweep=_place_in_sweep(hydra_config, folder, overrides),
         jobs=int(os.environ.get(_JOBS, "1")),
     )
     return train(config, info)
+
+
+def _config_dir(hydra_config: Any) -> str | None:
+    """The folder of --config-dir, as Hydra found it."""
+    sources = hydra_config.runtime.config_sources
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
+
+
+def _place_in_sweep(hydra_config: Any, folder: Path, overrides: list[str]) -> dict[str, Any] | None:
+    """Which job of which sweep this is; a run that goes on by itself keeps its place."""
+    if hydra_config.mode == RunMode.MULTIRUN:
+        return {"id": hydra_config.sweep.dir, "job": int(hydra_config.job.num), "overrides": overrides}
+    try:
+        earlier = read_json(folder / "run.json").get("sweep")
+    except (OSError, ValueError, AttributeError):
+        return None
+    return earlier if isinstance(earlier, dict) else None

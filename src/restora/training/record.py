@@ -3,10 +3,8 @@ checkpoint."""
 
 import os
 import platform
-import shlex
 import statistics
 import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +29,10 @@ class RunInfo:
 
     folder: Path
     config: dict[str, Any]
-    command: str = field(default_factory=lambda: shlex.join(["restora", *sys.argv[1:]]))
+    command: str = ""
+    """What repeats the run when it is typed in `cwd`; empty where no command started it."""
+    overrides: list[str] = field(default_factory=list)
+    cwd: str | None = None
     experiment: str = "adhoc"
     network_name: str = ""
     sweep: dict[str, Any] | None = None
@@ -67,6 +68,8 @@ class RunRecord(Callback):
             "status": "running",
             "error": None,
             "command": self.info.command,
+            "cwd": self.info.cwd,
+            "overrides": self.info.overrides,
             "started": _now(),
             "finished": None,
             "seed": config["seed"],
