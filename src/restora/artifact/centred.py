@@ -34,14 +34,19 @@ class CentredStack(nn.Module):
         super().__init__()
         self.dtype = dtype
         layers = [_Layer(convolutions[0], frame=None)]
+        # y holds the exact features of the sample, before ReLU, (B,C,H,W)
         y = convolutions[0](sample)
         for convolution in convolutions[1:]:
             before = layers[-1]
+            # (C,): the mean of what ReLU lets through, 0 where it lets nothing through
             usual = y.relu().sum(dim=(0, 2, 3)) / (y > 0).sum(dim=(0, 2, 3)).clamp(min=1)
+            # the convolution before stores z = feature - c: c leaves its bias
             before.bias, centre = _in_two(before.bias, usual, dtype, exact=len(layers) == 1)
             centre = centre.view(1, -1, 1, 1)
             layer = _Layer(convolution, frame=-centre)
+            # c comes back through the exact weights, so that rounding them touches the differences alone
             layer.bias = layer.bias + (layer.weight * centre).sum(dim=(1, 2, 3))
+            # (B,Ckl,N): what the weights are multiplied with, at each place of the sample
             seen = F.unfold(layer.rectified(y - centre, -centre), layer.weight.shape[2:], layer.dilation)
             layer.weight = _rounded(layer.weight, seen, dtype)
             layers.append(layer)
@@ -94,6 +99,7 @@ class _Layer(nn.Module):
             device=y.device,
             memory_format=torch.channels_last,
         )
+        # the frame first; y is then read and z written once
         for side in (z[:, :, :p], z[:, :, p + h :], z[..., :q], z[..., q + w :]):
             side.copy_(frame.expand_as(side))
         torch.maximum(y.to(frame.dtype), frame, out=z[:, :, p : p + h, q : q + w])
@@ -115,6 +121,7 @@ def _plain_stacks(network: Network) -> Iterator[tuple[str, list[nn.Conv2d]]]:
     for name, module in network.named_modules():
         if not isinstance(module, nn.Sequential) or len(module) < 5 or len(module) % 2 == 0:
             continue
+        # one that does not fit is missing in the sum below
         layers = [layer for layer in list(module)[::2] if isinstance(layer, nn.Conv2d) and _plain(layer)]
         rectifiers = [layer for layer in list(module)[1::2] if isinstance(layer, nn.ReLU)]
         if len(layers) + len(rectifiers) == len(module):
@@ -154,21 +161,27 @@ def _rounded(weight: Tensor, seen: Tensor, dtype: torch.dtype) -> Tensor:
     `seen` (E. Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
     Transformers", ICLR 2023, algorithm 1).
     """
+    # (C',Ckl); column i is rounded for all C' at once
     left = weight.flatten(1).clone()
     inputs = seen.transpose(0, 1).flatten(1)
+    # (Ckl,Ckl); the diagonal is raised because an input may be zero at every place
     moments = inputs @ inputs.T
     moments.diagonal().add_(0.01 * moments.diagonal().mean() + 1e-12)
+    # upper factor U of the inverse: after an error e in weight i, weight j > i changes by -e U_ij / U_ii
     factor = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True)
     for start in range(0, left.shape[1], _TOGETHER):
         block, own = left[:, start : start + _TOGETHER], factor[start : start + _TOGETHER]
+        # (C',_TOGETHER): e / U_ii of each column
         errors = torch.empty_like(block)
         for index in range(block.shape[1]):
             exact = block[:, index].clone()
             block[:, index] = exact.to(dtype)
             errors[:, index] = (exact - block[:, index]) / own[index, start + index]
+            # at once within the block, whose columns are rounded next
             block[:, index + 1 :].addr_(
                 errors[:, index], own[index, start + index + 1 : start + _TOGETHER], alpha=-1
             )
+        # and those behind the block for all its errors together
         left[:, start + _TOGETHER :] -= errors @ own[:, start + _TOGETHER :]
     return left.view_as(weight)
 
@@ -184,7 +197,9 @@ def _in_two(total: Tensor, near: Tensor, dtype: torch.dtype, *, exact: bool) -> 
         centre = near.to(dtype).float()
         return total - centre, centre
     steps = torch.arange(_TRIES, device=total.device) - _TRIES // 2
+    # (_TRIES,C): neighbours of the nearest bias, a step of `dtype` apart
     bias = ((total - near) * (1 + steps[:, None] * torch.finfo(dtype).eps)).to(dtype).float()
     centre = (total - bias).to(dtype).float()
+    # the centre rounds to itself where the two add up to the total
     best = (total - bias - centre).abs().argmin(dim=0, keepdim=True)
     return bias.gather(0, best)[0], centre.gather(0, best)[0]

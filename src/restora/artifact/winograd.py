@@ -96,26 +96,33 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = Fal
     """(B,C,H,W) in channels_last, (C',C,3,3), (C',) -> (B,C',H,W) in channels_last, zeros outside the photo.
     float32, no gradients.
     """
+    # in channels_last a row of a photo is one vector of W C numbers, so rows combine in one product
     x_BHWC = x.permute(0, 2, 3, 1)
     count, height, width, channels = x_BHWC.shape
     taps = weight.permute(2, 3, 1, 0)  # (row, column, C, C')
+    # the three rows of taps become eight, (8,C,C') for each of three columns
     left, middle, right = (_KERNEL @ taps.reshape(3, -1)).view(_ROWS_IN, *taps.shape[1:]).unbind(1)
     combined = x.new_empty((_ROWS_IN, width + 2, channels))
+    # a column of zeros on each side: a tap to the left or right is then a slice moved by one
     combined[:, 0] = combined[:, -1] = 0
     products = x.new_empty((_ROWS_IN, width, len(weight)))
     y_BHWC = x.new_empty((count, height, width, len(weight)))
     for photo, restored in zip(x_BHWC, y_BHWC, strict=True):
         for top in range(0, height, _ROWS_OUT):
+            # eight rows from one above the six; outside the photo are zeros, whose factors are left out
             first, last = max(top - 1, 0), min(top - 1 + _ROWS_IN, height)
+            # (8, up to 8) times (up to 8, W C)
             torch.mm(
                 _INPUT[:, first - top + 1 : last - top + 1],
                 photo[first:last].flatten(1),
                 out=combined[:, 1:-1].flatten(1),
             )
+            # eight products (W,C) (C,C') for each of the three columns of taps, added up
             torch.bmm(combined[:, :-2], left, out=products)
             products.baddbmm_(combined[:, 1:-1], middle).baddbmm_(combined[:, 2:], right)
             if bias is not None:
                 products[_BIASED] += bias
+            # (up to 6, 8) times (8, W C'), into the result itself; the last strip has fewer rows
             rows = restored[top : top + _ROWS_OUT]
             torch.mm(_OUTPUT[: len(rows)], products.flatten(1), out=rows.flatten(1))
             if relu:
@@ -131,11 +138,14 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
     """
     points = torch.tensor(_POINTS, dtype=torch.float64)
 
+    # values of a polynomial of so many coefficients at the points; at infinity, its last coefficient
     def powers(number: int) -> Tensor:
         at_infinity = torch.eye(number, dtype=torch.float64)[-1:]
         return torch.cat((points[:, None] ** torch.arange(number), at_infinity))
 
+    # a product is evaluated, multiplied, interpolated; transposed, the interpolation meets the input
     combine = torch.linalg.inv(powers(_ROWS_IN)).T
+    # factors of 1 at most round least; kernels are combined once and take the rest
     largest = combine.abs().amax(1, keepdim=True)
     matrices = combine / largest, powers(3) * largest, powers(_ROWS_OUT).T
     return tuple(matrix.float().contiguous() for matrix in matrices)  # type: ignore[return-value]

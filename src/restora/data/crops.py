@@ -85,15 +85,20 @@ class CropBatches(Dataset[PhotoBatch]):
         place it.
         """
         height, width = usable_size(self.store.entries[photo], self.scale)
+        # a corner lies on a pixel of the degraded partner: a multiple of the scale
         step = self.scale if degraded is not None else 1
         size = clean.shape[0]
+        # 30 bits times n places, shifted down by 30: from 0 to n - 1, equally often up to n / 2^30
         top = ((bits >> 3 & 0x3FFFFFFF) * ((height - size) // step + 1) >> 30) * step
         left = ((bits >> 33 & 0x3FFFFFFF) * ((width - size) // step + 1) >> 30) * step
+        # 1, 2 and 8 divide 8, so that the three bits left give each member its equal share
         member = (bits & 7) % _MEMBERS[self.geometry]
         turn(self.store.clean(photo)[top : top + size, left : left + size], member, clean)
         if degraded is not None:
+            # the same part of the partner, at 1/s of the size and of the place
             small, top, left = degraded.shape[0], top // step, left // step
             turn(self.store.degraded(photo)[top : top + small, left : left + small], member, degraded)
+        # after the turn, so that a transform sees the crop as the network will
         if self.transform is not None:
             self.transform(bits, clean, degraded)
 
@@ -137,6 +142,7 @@ class WholePhotos(Dataset[PhotoBatch]):
         sides, scale = usable_size(self.store.entries[photo], self.scale), self.scale
         wanted = max(self.crop or max(sides), scale)
         kept = [min(side, wanted) // scale * scale for side in sides]
+        # the centre, moved up and left to a multiple of the scale
         starts = [(side - part) // 2 // scale * scale for side, part in zip(sides, kept, strict=True)]
         rows, columns = (slice(start, start + part) for start, part in zip(starts, kept, strict=True))
         return rows, columns
@@ -178,8 +184,10 @@ def turn(source: Pixels, member: int, out: Pixels) -> None:
     straight from the mapped file, 450 through numpy's strides.
     """
     upright = out if member < 4 else np.empty_like(out)
+    # whole rows, last one first where the crop stands upside down
     np.copyto(upright, source[::-1] if member & 2 else source)
     if member & 1:
+        # 1 is the axis along which columns change places
         cv2.flip(upright, 1, dst=upright)
     if member & 4:
         cv2.transpose(upright, dst=out)

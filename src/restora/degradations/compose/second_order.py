@@ -67,6 +67,7 @@ class Order:
         self.quality = as_whole_range("quality", quality, least=1, most=100)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
+        # both factors are drawn, one is used: later numbers do not depend on the direction
         direction = choose(self.resize, generator.fork("direction"))
         up = generator.uniform((), 1.0, self.resize_range[1])
         down = generator.uniform((), self.resize_range[0], 1.0)
@@ -121,15 +122,18 @@ class SecondOrder(Degradation):
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         first, second = params["first"], params["second"]
         height, width = clean.shape[-2:]
+        # (B,2): full before the first resize, middle after it, reduced after the second, whole at the end
         small = (height // self.scale, width // self.scale)
         full, whole = (_sizes(first["factor"], n) for n in ((height, width), small))
         middle, reduced = _scaled(full, first["factor"]), _scaled(whole, second["factor"])
 
+        # first round, of which the blur is at the photo's size for all samples
         x = unsharp_mask(clean) if self.sharpen else clean
         x = _blurred(x, first["blurred"], self.first.blur.kernels(first["blur"]))
         x = self._enlarged_apart(
             x,
             {
+                # without the first blur's parameters, which are done with
                 "first": {name: value for name, value in first.items() if name != "blur"},
                 "blurred": second["blurred"],
                 "kernels": self.second.blur.kernels(second["blur"]),
@@ -137,9 +141,11 @@ class SecondOrder(Degradation):
                 "sizes": {"full": full, "middle": middle, "reduced": reduced},
             },
         )
+        # second round, on a canvas that holds the largest sample; x is (B,C,h,w) from here
         x = noisy(x, second, x.shape[-2:])
         jpeg_last = params["jpeg_last"]
         x = where_drawn(~jpeg_last, x, _jpeg, second, x)
+        # every sample to (H/s,W/s): what lay beyond its size is gone
         x = _resized(x, reduced, whole, small, params["mode"])
         x = _blurred(x, params["rings"], self.ringing.kernels(params["ringing"])).clamp_(0, 1)
         x = where_drawn(jpeg_last, x, _jpeg, second, x)
@@ -152,11 +158,13 @@ class SecondOrder(Degradation):
         if x.device.type != "cpu":
             return self._between_blur_and_noise(x, params, self.first.resize_range[1])
         out: Tensor | None = None
+        # (B,)
         enlarged = params["first"]["factor"] > 1
         for chosen, largest in ((~enlarged, 1.0), (enlarged, self.first.resize_range[1])):
             rows = chosen.nonzero()[:, 0]
             if len(rows):
                 part = self._between_blur_and_noise(x[rows], rows_of(params, rows), largest)
+                # both parts end on canvases of one size
                 out = part.new_empty(len(x), *part.shape[1:]) if out is None else out
                 out[rows] = part
         assert out is not None, "an empty batch"
@@ -166,11 +174,13 @@ class SecondOrder(Degradation):
         """From the first blur to the second noise, for factors of the first resize up to `largest`."""
         first, sizes = params["first"], params["sizes"]
         photo = x.shape[-2:]
+        # noise is drawn for the largest canvas, and a smaller one takes its corner: the same numbers
         field = [int(n * self.first.resize_range[1]) for n in photo]
         room = [min(most, self._room(n, largest)) for n, most in zip(photo, field, strict=True)]
         x = _resized(x, sizes["full"], sizes["middle"], room, first["mode"])
         x = _jpeg(noisy(x, first, field), first)
         x = _blurred(x, params["blurred"], params["kernels"])
+        # the second resize is relative to the final size
         room = [int(n // self.scale * self.second.resize_range[1]) for n in photo]
         return _resized(x, sizes["middle"], sizes["reduced"], room, params["mode"])
 
@@ -201,6 +211,7 @@ def _jpeg(x: Tensor, params: Params) -> Tensor:
 def _resized(x: Tensor, sizes: Tensor, targets: Tensor, room: Sequence[int], mode: Tensor) -> Tensor:
     """Samples whose heights and widths are `sizes`, (B,2), to `targets`, on a canvas of `room`."""
     height, width = x.shape[-2:]
+    # (B,room,H): the rows of a sample beyond its target repeat its last one
     rows = interpolation_matrices(room[0], height, targets[:, 0], sizes[:, 0], mode)
     if height == width and room[0] == room[1]:
         return apply_matrices(x, rows, rows)
@@ -213,7 +224,9 @@ def noisy(x: Tensor, params: Params, field: Sequence[int]) -> Tensor:
     """
     normal = KeyedGenerator(params["key"]).normal_corner(x.shape[1:], field)
     gaussian = normal * per_sample(params["sigma"])
+    # Poisson noise only where it was drawn; elsewhere the Gaussian stays
     noise = where_drawn(~params["gaussian"], x, _shot_noise, {**params, "normal": normal}, gaussian)
+    # (B,1,H,W) spreads over the channels
     noise = torch.where(per_sample(params["grey"]), noise[:, :1], noise)
     return noise.add_(x).clamp_(0, 1)
 
@@ -224,7 +237,9 @@ def _shot_noise(x: Tensor, params: Params) -> Tensor:
     """
     luma = x if x.shape[1] == 1 else rgb_to_grayscale(x)
     pixels = torch.where(per_sample(params["grey"]), luma, x).mul_(255).round_().clamp_(0, 255)
+    # as many photons at white as the photo has values, up to a power of two, as in the authors' code
     photons = per_sample(_power_of_two(_distinct(pixels)))
+    # expected photons of a pixel; what is more or less of them is the noise, back on [0,1]
     rate = pixels.mul_(photons / 255)
     return poisson_from(rate, params["normal"]).sub_(rate).mul_(per_sample(params["strength"]) / photons)
 
@@ -237,5 +252,6 @@ def _distinct(pixels: Tensor) -> Tensor:
 
 def _power_of_two(count: Tensor) -> Tensor:
     """The least power of two that is not below `count`, at most 256."""
+    # how many of 1, 2, 4 ... 128 are below the count is the exponent
     below = count[:, None] > 2 ** torch.arange(8, device=count.device)
     return torch.exp2(below.sum(1).float())

@@ -93,6 +93,7 @@ def _dct_matrix() -> Matrix:
             c["0.30"] - c["0.90"] - c["1.96"] + c["1.18"],
         ),
     }
+    # x7 is added to x0 in even coefficients and taken from it in odd ones, and so on inwards
     rows = {k: (*half, *half[::-1]) for k, half in even.items()}
     rows |= {k: (*half, *(-v for v in half[::-1])) for k, half in odd.items()}
     return tuple(rows[k] for k in range(8))
@@ -146,6 +147,7 @@ def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> T
     luma_table, chroma_table = _tables(quality)
     if x.shape[1] == 1:
         return _coded(pixels, luma_table)[..., :height, :width].div(255)
+    # each plane is coded in blocks of its own and cut back to the photo, chroma at half the size
     luma, chroma = _to_ycc(pixels)
     luma = _coded(luma, luma_table)[..., :height, :width]
     if subsampling == "4:2:0":
@@ -158,6 +160,7 @@ def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> T
 
 def _tables(quality: Tensor) -> tuple[Tensor, Tensor]:
     """libjpeg's scaling of the two example tables: (B,1,8,8) each, float32 integers in [1, 255]."""
+    # steps grow like 1 / quality below 50 and fall in a line above, to 1 each at 100
     percent = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality).view(-1, 1, 1, 1)
     luma, chroma = (constant(t, quality.device, torch.int64) for t in (_LUMA_TABLE, _CHROMA_TABLE))
     scaled = (((table * percent + 50) // 100).clamp_(1, 255).float() for table in (luma, chroma))
@@ -170,10 +173,13 @@ def _to_ycc(rgb: Tensor) -> tuple[Tensor, Tensor]:
     """
     red, green, blue = rgb.unbind(1)
     half = 1 << 15
+    # 0.299, 0.587 and 0.114 in 1/2^16; with the half, white gives 2^24 - 2^15: exact
     y = (red * 19595).add_(green, alpha=38470).add_(blue, alpha=7471).add_(half)
+    # one less than a half, or pure blue and red would round to 256
     offset = (128 << 16) + half - 1
     cb = (blue * 32768).add_(red, alpha=-11059).add_(green, alpha=-21709).add_(offset)
     cr = (red * 32768).add_(green, alpha=-27439).add_(blue, alpha=-5329).add_(offset)
+    # a product with a power of two and `floor_` are a shift that rounds down, for negative numbers too
     return y.mul_(2.0**-16).floor_()[:, None], torch.stack((cb, cr), 1).mul_(2.0**-16).floor_()
 
 
@@ -181,6 +187,7 @@ def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
     """(B,1,H,W) and (B,2,H,W) -> (B,3,H,W), integers in [0, 255]."""
     cb, cr = (chroma - 128).unbind(1)
     half = 1 << 15
+    # 1.402, 0.34414, 0.71414 and 1.772 in 1/2^16; luma is whole and joins after the shift
     red = (cr * 91881).add_(half)
     green = (cb * -22554).add_(cr, alpha=-46802).add_(half)
     blue = (cb * 116130).add_(half)
@@ -205,8 +212,10 @@ def _doubled(chroma: Tensor) -> Tensor:
     batch, planes, height, width = chroma.shape
     rows = F.pad(chroma, (0, 0, 1, 1), mode="replicate")
     near = chroma * 3
+    # (B,P,H,2,W): each row leans to the one above it, then to the one below
     tall = torch.stack((near + rows[..., :-2, :], near + rows[..., 2:, :]), 3)
     tall = tall.view(batch, planes, 2 * height, width)
+    # the same across; 8 and 7 round the sixteenths up and down in turn
     columns = F.pad(tall, (1, 1, 0, 0), mode="replicate")
     near = tall.mul_(3)
     left = (near + columns[..., :-2]).add_(8)
@@ -221,11 +230,14 @@ def _coded(planes: Tensor, table: Tensor) -> Tensor:
     in the bias.
     """
     height, width = planes.shape[-2:]
+    # whole blocks by repeating the last column and row
     planes = F.pad(planes, (0, -width % 8, 0, -height % 8), mode="replicate")
     shape, device = planes.shape, planes.device
 
     x = planes.view(-1, 8)
+    # rows of blocks, (B P H W / 8, 8) times (8,8): two bits after the point stay
     x = torch.addmm(constant(_CENTRED, device), x, constant(_FORWARD_ROWS, device)).floor_()
+    # columns of blocks, (8,8) times (B P H / 8, 8, W): those two bits go too
     x = _down_columns(constant(_DCT, device), x.view(-1, 8, shape[-1]), bits=_FRACTION + _EXTRA)
 
     # coefficients carry a factor of 8; (B, block rows, 8, block columns, 8) meets the table (B,1,8,1,8)
@@ -234,7 +246,9 @@ def _coded(planes: Tensor, table: Tensor) -> Tensor:
     # halves go away from zero: made larger by 2^-17, less than what parts any other quotient from a half
     x = x.div_(table * (8 * (1 - 2.0**-17))).round_().mul_(table)
 
+    # back in the same order, with two bits more in between
     x = _down_columns(constant(_INVERSE, device), x.view(-1, 8, shape[-1]), bits=_FRACTION - _EXTRA)
+    # 3 bits more for the factor of 8 that the coefficients carry
     x = _along_rows(x.view(-1, 8), constant(_DCT, device), bits=_FRACTION + _EXTRA + 3)
     return x.add_(128).clamp_(0, 255).view(shape)
 
@@ -258,8 +272,10 @@ def _shifted(x: Tensor, scaled_sum: Callable[[Tensor, Tensor, float], Tensor], b
     |h|, because |x| is at most 4,096 going forward, 1,152 at the start of the way back and 36,864 after its
     columns. `scaled_sum(t, y, s)` is s (t + M y); s is a power of two, which rounds nothing.
     """
+    # x = 256 h + l with 0 <= l < 256, for negative x too
     high = x.mul(2.0**-8).floor_()
     half = constant(2.0 ** (bits - 1), x.device).expand((1,) * x.ndim)
+    # the low part, with the half that rounds the whole, carries into the high one
     carried = scaled_sum(half, x.sub_(high, alpha=256), 2.0**-8).floor_()
     return scaled_sum(carried, high, 2.0 ** (8 - bits)).floor_()
 
