@@ -21,7 +21,39 @@ COMMANDS = {
 
 def usage() -> str:
     rows = "\n".join(f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items())
-    return f"usage: restora COMMAND [ARGUMENTS]\n\n{rows}\n\nrestora COMMAND --help says what each takes."
+    return (
+        f"usage: restora COMMAND [ARGUMENTS] [--plugin MODULE]\n\n{rows}\n\n"
+        "restora COMMAND --help says what each takes. --plugin MODULE (or plugins=[MODULE]) makes the parts\n"
+        "of your own that MODULE registers known to the command."
+    )
+
+
+_COMPOSED = ("train", "bench", "evaluate", "preview", "prepare")
+"""Commands whose arguments are a configuration, which has a key `plugins`."""
+
+
+def _with_plugins(name: str, arguments: Sequence[str]) -> list[str]:
+    """Imports the modules that the user names, and gives the arguments as the command takes them."""
+    rest: list[str] = []
+    plugins: list[str] = []
+    words = iter(arguments)
+    for word in words:
+        if word == "--plugin":
+            plugins.append(next(words, ""))
+        elif word.startswith("--plugin="):
+            plugins.append(word.partition("=")[2])
+        elif word.startswith("plugins="):
+            value = word.partition("=")[2].strip("[]")
+            plugins += [module.strip(" '\"") for module in value.split(",") if module.strip()]
+        else:
+            rest.append(word)
+    if not plugins:
+        return rest
+    from restora.registry import use_plugins
+
+    plugins = list(dict.fromkeys(plugins))
+    use_plugins(plugins)
+    return [*rest, f"plugins=[{','.join(plugins)}]"] if name in _COMPOSED else rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -47,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, _, function = COMMANDS[name][0].partition(":")
     run = getattr(importlib.import_module(module), function)
     try:
-        return int(run(rest))
+        return int(run(_with_plugins(name, rest)))
     except ValueError as error:
         if os.environ.get("RESTORA_TRACEBACK"):
             raise

@@ -13,6 +13,7 @@ whatever they name, are followed only for the user's own configuration (`foreign
 import difflib
 import functools
 import importlib
+import importlib.util
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -57,6 +58,7 @@ _CLOSED = ("network", "degradation", "loss", "optimizer", "schedule")
 """Kinds whose own arguments hold parts of that kind only, whatever the keys are called."""
 
 _parts: dict[str, dict[str, type[Any]]] = {kind: {} for kind in PACKAGES}
+_plugins: list[str] = []
 _named: dict[type[Any], tuple[str, str]] = {}
 
 
@@ -111,16 +113,34 @@ def use_plugins(modules: Iterable[str]) -> None:
     A module of the working directory is found too. Raises ValueError for one that cannot be imported.
     """
     for name in modules:
+        if not all(part.isidentifier() for part in name.split(".")):
+            raise ValueError(
+                f"plugins: {name!r} is not the name of a module, such as mylab or mylab.networks"
+            )
         here = str(Path.cwd())
         if here not in sys.path:
             sys.path.append(here)
         try:
             importlib.import_module(name)
+            _plugins.append(name)
         except Exception as error:
             raise ValueError(
                 f"plugins: the module {name!r} cannot be imported ({type(error).__name__}: {error}); "
                 "it is looked for among installed packages and in the working directory"
             ) from error
+
+
+def configuration_folders() -> list[Path]:
+    """The `conf` folders that come with plugins and with installed packages that have entry points; nothing
+    is imported to find them."""
+    packages = {point.value.partition(":")[0] for kind in PACKAGES for point in _installed(kind).values()}
+    found = []
+    for name in dict.fromkeys([*_plugins, *sorted(packages)]):
+        spec = importlib.util.find_spec(name.partition(".")[0])
+        for place in [] if spec is None else spec.submodule_search_locations or []:
+            if (folder := Path(place) / "conf").is_dir():
+                found.append(folder)
+    return found
 
 
 def find(kind: str, name: str) -> type[Any]:

@@ -66,6 +66,13 @@ def _continued(argv: list[str]) -> list[str]:
     if not saved.exists():
         raise ConfigError(f"resume={runs[-1]}: {saved} does not exist; name a run folder")
     earlier = [str(word) for word in OmegaConf.load(saved) if not str(word).startswith("resume=")]
+    plugins = [word for word in earlier if word.startswith("plugins=")]
+    if plugins and not any(word.startswith("plugins=") for word in argv):
+        raise ConfigError(
+            f"resume={runs[-1]}: the run was started with {plugins[-1]}, and a file alone never imports a "
+            f"module: add {plugins[-1]} if you trust it"
+        )
+    earlier = [word for word in earlier if not word.startswith("plugins=")]
     rest = [word for word in argv if not word.startswith("resume=")]
     return [*earlier, *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
 
@@ -98,11 +105,12 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 
 def job(config: DictConfig) -> float:
     """One job of Hydra's, also in the process of a launcher."""
-    from restora.registry import stored
+    from restora.registry import stored, use_plugins
     from restora.training.command import own_overrides, repeating
     from restora.training.record import RunInfo
     from restora.training.run import train
 
+    use_plugins(config.plugins)  # a launcher's process has not seen the command line
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     OmegaConf.set_struct(config, False)

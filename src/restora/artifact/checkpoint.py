@@ -156,5 +156,8 @@ def checkpoint_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 def checkpoint_network(checkpoint: dict[str, Any], where: str) -> Network:
     """The network of a checkpoint with its weights, in evaluation mode on the CPU. Raises ValueError."""
     return build_network(
-        *network_node(checkpoint["restora"].get("network")), checkpoint_weights(checkpoint), where
+        *network_node(checkpoint["restora"].get("network")),
+        checkpoint_weights(checkpoint),
+        where,
+        plugins=checkpoint["restora"].get("plugins") or (),
     ).eval()

@@ -62,6 +62,7 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
         degradation=dict(ours.get("degradation") or {}),
         data=_training_data(source),
         metrics=metrics,
+        plugins=[str(module) for module in ours.get("plugins") or []],
         versions={
             "python": platform.python_version(),
             "torch": torch.__version__,

@@ -9,7 +9,7 @@ other files stands in model.json, so that a damaged folder is recognised.
 
 import hashlib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,8 @@ class ModelDescription:
 
     `network` is {"name": registered name, "arguments": {…}}; `evaluation` {"local_converter": [height,
     width] or null}; `degradation` the configuration that the model was trained against and `data` that of
-    its photos; `parity` the measured differences of the export; `sha256` of the files beside it, by name.
+    its photos; `parity` the measured differences of the export; `sha256` of the files beside it, by name;
+    `plugins` the modules that its parts came from.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ModelDescription:
     parity: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
     format: int = FORMAT
 
     @property
@@ -174,14 +176,20 @@ def network_node(node: Any) -> tuple[str, dict[str, Any]]:
 
 
 def build_network(
-    name: str, arguments: Mapping[str, Any], weights: Mapping[str, Tensor] | None = None, where: str = ""
+    name: str,
+    arguments: Mapping[str, Any],
+    weights: Mapping[str, Tensor] | None = None,
+    where: str = "",
+    *,
+    plugins: Iterable[str] = (),
 ) -> Network:
     """The registered network `name`, made with `arguments` and fresh weights.
 
     With `weights` (read from `where`) it has these, and takes no memory before their shapes have been found
-    to fit. Raises ValueError for absurd sizes and for what does not fit.
+    to fit. `plugins` are the modules that it was trained with. Raises ValueError for absurd sizes, for what
+    does not fit, and for a network that is not registered.
     """
-    found = network_class(name)
+    found = network_class(name, plugins)
     if weights is None:
         return build_bounded(found, arguments)
     imagined = on_meta(found, arguments)
@@ -194,9 +202,19 @@ def build_network(
     return network
 
 
-def network_class(name: str) -> type[Network]:
-    """The class of a stored network name. Raises ValueError for what is not a registered network."""
-    found = registry.find("network", name)
+def network_class(name: str, plugins: Iterable[str] = ()) -> type[Network]:
+    """The class of a stored network name. Raises ValueError for what is not a registered network; `plugins`
+    are the modules that a file says it came from, for the message."""
+    try:
+        found = registry.find("network", name)
+    except registry.UnknownPart as error:
+        named = " ".join(f"--plugin {module}" for module in plugins)
+        if not named:
+            raise
+        raise ValueError(
+            f"the network {name!r} is of a plugin, and a file alone never imports one: add {named} if you "
+            "trust it"
+        ) from error
     if not issubclass(found, Network):
         raise ValueError(f"{name!r} is not a network (a subclass of restora.networks.base.Network)")
     return found
@@ -249,7 +267,9 @@ def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged ({error}): export the model again") from error
     try:
-        network = build_network(*network_node(description.network), weights, str(path))
+        network = build_network(
+            *network_node(description.network), weights, str(path), plugins=description.plugins
+        )
     except WeightsError:
         raise
     except ValueError as error:

@@ -7,19 +7,19 @@ and joins in.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 
 @contextmanager
-def relaunching_as_worker(folder: Path) -> Iterator[None]:
-    """Within it, Lightning's subprocess launcher starts `worker.py FOLDER`."""
+def relaunching_as_worker(folder: Path, plugins: Sequence[str] = ()) -> Iterator[None]:
+    """Within it, Lightning's subprocess launcher starts `worker.py FOLDER [PLUGIN ...]`."""
     import __main__
 
     script = Path(__file__).with_name("worker.py")
     arguments, spec = sys.argv, getattr(__main__, "__spec__", None)
-    sys.argv, __main__.__spec__ = [str(script), str(folder.resolve())], None
+    sys.argv, __main__.__spec__ = [str(script), str(folder.resolve()), *plugins], None
     try:
         yield
     finally:

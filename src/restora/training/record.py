@@ -165,6 +165,7 @@ class RunRecord(Callback):
             "task": config["task"],
             "name": config["name"],
             "degradation": config["degradation"],
+            "plugins": list(config.get("plugins") or []),
             "evaluation": {"local_converter": getattr(module, "local_converter", None)},
             "step": module.steps_done(),
             "metrics": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},

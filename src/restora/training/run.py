@@ -49,7 +49,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
         parts = build_parts(config)
         _look_for_leaks(config, parts, record)
         trainer = _trainer(config, info, record, parts)
-        with relaunching_as_worker(info.folder):
+        with relaunching_as_worker(info.folder, list(config.plugins)):
             trainer.fit(
                 parts.family, parts.data, ckpt_path=_checkpoint(config, info, trainer), weights_only=False
             )

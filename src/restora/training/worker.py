@@ -1,4 +1,5 @@
-"""A further process of a distributed run: `python worker.py RUN_FOLDER`, started by the first process.
+"""A further process of a distributed run: `python worker.py RUN_FOLDER [PLUGIN ...]`, started by the first
+process.
 
 Whatever else is on the command line (Lightning adds Hydra overrides) is about folders that the first process
 looks after.
@@ -10,6 +11,7 @@ from pathlib import Path
 from omegaconf import OmegaConf
 
 from restora.files import read_json
+from restora.registry import use_plugins
 from restora.training.record import RunInfo
 from restora.training.run import train
 
@@ -21,4 +23,5 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
+    use_plugins(word for word in sys.argv[2:] if "=" not in word)
     main(Path(sys.argv[1]))

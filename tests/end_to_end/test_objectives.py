@@ -1,0 +1,142 @@
+"""Any family with any objective: trains, goes on exactly from the middle of an epoch, trains alike on two
+processes, exports, and the exported model restores."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from restora.artifact.restorer import Restorer
+from restora.cli import main
+
+TESTS = Path(__file__).resolve().parents[1]
+STEPS, KEPT = 7, 5
+COMMON = [
+    "data.patch_size=32",
+    "data.batch_size=4",
+    "data.steps_per_epoch=3",  # the kept step is in the middle of an epoch
+    "data.val_crop=48",
+    "data.test_crop=48",
+    f"trainer.max_steps={STEPS}",
+    "trainer.val_check_interval=4",
+    "trainer.log_every_n_steps=1",
+    "callbacks.last.every_n_steps=1",
+    "logger.mode=disabled",
+    "leakage.check=false",
+    "threads=1",
+]
+SMALL_DISCRIMINATOR = [
+    "discriminator@objective.adversarial.discriminator=patch_small",
+    "objective.adversarial.discriminator.norm=none",
+]
+NAFNET = ["family=nafnet", "network=nafnet_small"]
+DNCNN = ["family=residual_cnn", "network=dncnn_small", "network.depth=4", "network.channels=8"]
+COMBINATIONS = {
+    "nafnet, supervised + adversarial": [
+        *NAFNET,
+        "objective=[supervised,adversarial]",
+        *SMALL_DISCRIMINATOR,
+    ],
+    "residual CNN, supervised + distil": [
+        *DNCNN,
+        "objective=[supervised,distil]",
+        "objective.distil.teacher=TEACHER",
+    ],
+    "U-Net, multi-scale + adversarial + feature matching": [
+        "family=unet",
+        "network=unet_small",
+        "network.side_outputs=1",
+        "objective=[multi_scale,feature_matching,adversarial]",
+        "objective.multi_scale.scale_weights=[1,0.5]",
+        "adversarial@objective.adversarial.loss=hinge",
+        *SMALL_DISCRIMINATOR,
+    ],
+    "transformer, masked": [
+        "family=transformer",
+        "network=restormer_small",
+        "degradation=inpaint_brush",
+        "objective=masked",
+    ],
+}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
+    """A run whose network has the architecture of the one that learns from it."""
+    folder = tmp_path_factory.mktemp("teacher") / "run"
+    words = ["train", *DNCNN, *COMMON, f"data_dir={data}", f"hydra.run.dir={folder}", "seed=7"]
+    assert main(words) == 0
+    return folder
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
+    assert checkpoint["restora"]["step"] == STEPS
+    return checkpoint["state_dict"]
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+def test_a_run_goes_on_exactly_and_exports(
+    name: str, data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(TESTS))
+    chosen = [word.replace("TEACHER", str(teacher)) for word in COMBINATIONS[name]]
+    folder, again = tmp_path / "run", tmp_path / "again"
+    keep = [
+        "+callbacks.keep._target_=keep_checkpoint.KeepAt",
+        f"+callbacks.keep.step={KEPT}",
+        f"+callbacks.keep.directory={folder}/checkpoints",
+    ]
+    words = [*chosen, *COMMON, f"data_dir={data}"]
+    assert main(["train", *words, *keep, f"hydra.run.dir={folder}"]) == 0
+    whole = weights(folder)
+
+    shutil.copytree(folder, again)
+    (folder / "checkpoints" / "kept.ckpt").replace(again / "checkpoints" / "last.ckpt")
+    assert main(["train", f"resume={again}", "callbacks.keep=null"]) == 0
+    resumed = weights(again)
+    assert whole.keys() == resumed.keys()
+    assert not [key for key in whole if not torch.equal(whole[key], resumed[key])]
+
+    record = json.loads((folder / "run.json").read_text())
+    assert list(record["config"]["objective"]) == [
+        part for part in chosen_objectives(chosen) if part in record["config"]["objective"]
+    ]
+    assert main(["export", str(folder), str(tmp_path / "model"), "--no-onnx"]) == 0
+    restorer = Restorer.load(tmp_path / "model")
+    photo = torch.rand(1, 3, 40, 56)
+    condition = None
+    if "degradation=inpaint_brush" in chosen and restorer.network.condition_channels:
+        condition = torch.ones(1, 1, 40, 56)
+    assert restorer(photo, condition).shape == (1, 3, 40, 56)
+
+
+def chosen_objectives(words: list[str]) -> list[str]:
+    (word,) = [word for word in words if word.startswith("objective=")]
+    return word.partition("=")[2].strip("[]").split(",")
+
+
+@pytest.mark.parametrize("name", list(COMBINATIONS)[:2])
+def test_two_processes_learn_what_one_learns(name: str, data: Path, teacher: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1"}
+    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
+    chosen = [word.replace("TEACHER", str(teacher)) for word in COMBINATIONS[name]]
+    for folder, more in (("one", []), ("two", [*two, "compile=false"])):
+        words = [*chosen, *COMMON, *more, f"hydra.run.dir={tmp_path}/{folder}"]
+        subprocess.run(
+            [sys.executable, "-m", "restora", "train", *words], env=environment, check=True, timeout=300
+        )
+    one, two_processes = weights(tmp_path / "one"), weights(tmp_path / "two")
+    assert one.keys() == two_processes.keys()
+    for key in one:
+        torch.testing.assert_close(one[key], two_processes[key], atol=2e-4, rtol=0)
