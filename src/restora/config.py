@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from restora import registry
+from restora.first_edition import renamed_key
 
 
 class ConfigError(ValueError):
@@ -145,6 +146,8 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
     message = message.partition("\nConfig search path")[0].strip()
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if (now := renamed_key(override.lstrip("+~").partition("=")[0])) is not None:
+            return f"{override}: the key is called {now} now"
         if key not in known and (key in message or key.split(".")[-1] in message):
             near = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
             near += [

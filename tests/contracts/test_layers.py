@@ -12,8 +12,9 @@ GROUND = {"types", "registry", "arguments", "files", "allocator", "keyed", "imag
 ALLOWED = {
     **{name: set() for name in ("types", "arguments", "files", "allocator", "keyed", "image")},
     "registry": {"arguments"},
-    "config": {"registry", "arguments"},
-    "cli": set(),
+    "config": {"registry", "arguments", "first_edition"},
+    "first_edition": set(),
+    "cli": {"registry"},
     "photos": set(),
     "degradations": GROUND,
     "networks": GROUND,
@@ -39,6 +40,7 @@ ALLOWED = {
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
     "apps": GROUND
     | {
+        "first_edition",
         "config",
         "data",
         "photos",

@@ -35,7 +35,13 @@ SMALL_DISCRIMINATOR = [
     "objective.adversarial.discriminator.norm=none",
 ]
 NAFNET = ["family=nafnet", "network=nafnet_small"]
-DNCNN = ["family=residual_cnn", "network=dncnn_small", "network.depth=4", "network.channels=8"]
+DNCNN = [
+    "family=residual_cnn",
+    "network=dncnn_small",
+    "network.depth=4",
+    "network.channels=8",
+    "network.batch_norm=false",
+]
 COMBINATIONS = {
     "nafnet, supervised + adversarial": [
         *NAFNET,

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora.config import ConfigError, compose, config_root, register_search_path
 from restora.files import read_json
+from restora.first_edition import renamed
 
 _JOBS = "RESTORA_JOBS"
 _COMBINATIONS_CHECKED = 256
@@ -74,7 +75,7 @@ def _continued(argv: list[str]) -> list[str]:
         )
     earlier = [word for word in earlier if not word.startswith("plugins=")]
     rest = [word for word in argv if not word.startswith("resume=")]
-    return [*earlier, *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+    return [*renamed(earlier), *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
 
 
 def _check(overrides: list[str], *, multirun: bool) -> int:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from restora import registry
 from restora.artifact import onnx_model, parity
 from restora.artifact.card import write_card
 from restora.artifact.checkpoint import Source, checkpoint_network, read_checkpoint
@@ -52,14 +53,14 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
         name=str(ours.get("name") or source.record.get("name") or source.checkpoint.stem),
         task=str(ours["task"]),
         family=str(ours["family"]),
-        network=dict(zip(("name", "arguments"), network_node(ours["network"]), strict=True)),
+        network={"name": registry.name_of(type(network)), "arguments": network_node(ours["network"])[1]},
         scale=network.scale,
         in_channels=network.in_channels,
         out_channels=network.out_channels,
         condition_channels=network.condition_channels,
         size_multiple=network.size_multiple,
         evaluation=dict(ours.get("evaluation") or {"local_converter": None}),
-        degradation=dict(ours.get("degradation") or {}),
+        degradation=registry.stored(ours.get("degradation") or {}, "degradation"),
         data=_training_data(source),
         metrics=metrics,
         plugins=[str(module) for module in ours.get("plugins") or []],
