@@ -7,10 +7,10 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 
-GROUND = {"types", "registry", "arguments", "files", "allocator", "keyed", "image"}
+GROUND = {"types", "registry", "arguments", "files", "words", "allocator", "keyed", "image"}
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
-    **{name: set() for name in ("types", "arguments", "files", "allocator", "keyed", "image")},
+    **{name: set() for name in ("types", "arguments", "files", "words", "allocator", "keyed", "image")},
     "registry": {"arguments"},
     "config": {"registry", "arguments", "first_edition"},
     "first_edition": set(),

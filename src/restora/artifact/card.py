@@ -5,6 +5,7 @@ from typing import Any
 
 from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription, network_class, network_node
 from restora.files import json_text
+from restora.words import worse_than_input
 
 TASKS = {
     "denoise": "removes noise",
@@ -77,6 +78,9 @@ def _scores(model: ModelDescription) -> str:
     figures = ", ".join(f"{name} {_number(value)}" for name, value in validation.items() if value is not None)
     if figures:
         lines += ["", f"Validation during training, at the exported step: {figures}."]
+    scores = held_out or {name.removeprefix("val/"): value for name, value in validation.items()}
+    if warning := worse_than_input(scores):
+        lines += ["", f"**The result is {warning}.** Photos are better left as they are."]
     return "\n".join(lines)
 
 

@@ -1,19 +1,27 @@
 """What a person sees while a network trains: which run of how many, how far, time left, loss and PSNR.
 
-On a terminal a bar that moves; elsewhere (a log file, CI) a line every ten seconds. The library rich draws.
+On a terminal a bar that moves; elsewhere (a log file, CI, a terminal that cannot move its cursor) a line
+every ten seconds. Both fit the terminal, or 80 columns: a long name is cut before a figure is. The
+library rich draws.
 """
 
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar, Timer
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
+from rich.table import Column
 
 from restora.families.base import Family
 
 _LINE_SECONDS = 10.0
+_NAME_CELLS = 14
+"""The loss is left out before the name has fewer cells than these."""
+_BAR_CELLS = 8
 
 
 class TrainingProgress(ProgressBar):
@@ -40,15 +48,15 @@ class TrainingProgress(ProgressBar):
         self.fit_started = time.monotonic()
         if not trainer.is_global_zero:
             self.disable()
-        if self.console.is_terminal:
+        if self.console.is_terminal and not self.console.is_dumb_terminal:
+            whole = Column(no_wrap=True)
             columns = (
-                TextColumn("{task.description}"),
+                TextColumn("{task.description}", markup=False, table_column=whole),
                 BarColumn(bar_width=None),
-                TextColumn("{task.percentage:3.0f}%"),
-                TextColumn("{task.fields[state]}"),
+                TextColumn("{task.fields[state]}", markup=False, table_column=whole),
             )
             self.bar = Progress(*columns, console=self.console, expand=True)
-            self.task = self.bar.add_task(self.label, total=1.0, state="")
+            self.task = self.bar.add_task(cut(self.label, self.console.width // 2), total=1.0, state="")
             self.bar.start()
 
     def on_train_batch_end(
@@ -76,19 +84,19 @@ class TrainingProgress(ProgressBar):
         share = module.training_progress() if trainer.world_size == 1 else _share_of_steps(trainer)
         if self.share_at_start is None:
             self.share_at_start = min(share, 0.999)
-        state = [f"step {module.steps_done()}"]
         loss = trainer.callback_metrics.get("train/loss")
-        if loss is not None:
-            state.append(f"loss {float(loss):.3g}")
-        if self.psnr is not None:
-            state.append(f"{self.psnr:.2f} dB")
-        state.append(self._time_left(trainer, share))
+        facts = {
+            "share": f"{share:4.0%}",
+            "step": f"step {module.steps_done()}",
+            "loss": "" if loss is None else f"loss {float(loss):.3g}",
+            "score": "" if self.psnr is None else f"{self.psnr:.2f} dB",
+            "left": self._time_left(trainer, share),
+        }
         if self.bar is not None and self.task is not None:
-            self.bar.update(self.task, completed=share, state=" · ".join(state))
+            name, state = fitted(self.label, facts, self.console.width - _BAR_CELLS - 2)
+            self.bar.update(self.task, description=name, completed=share, state=state)
         else:
-            self.console.print(
-                f"{self.label} · {share:4.0%} · {' · '.join(state)}", highlight=False, soft_wrap=True
-            )
+            self._say(" · ".join(fitted(self.label, facts, self.console.width - 3)))
 
     def _time_left(self, trainer: Trainer, share: float) -> str:
         for callback in trainer.callbacks:
@@ -105,17 +113,39 @@ class TrainingProgress(ProgressBar):
         best = "" if self.best is None else f" · best validation {self.best:.2f} dB"
         spent = _clock(time.monotonic() - self.fit_started)
         if trainer.is_global_zero:
-            self.console.print(
-                f"{self.label} · {module.steps_done()} steps in {spent}{best}", highlight=False
-            )
+            state = f" · {module.steps_done()} steps in {spent}{best}"
+            self._say(f"{cut(self.label, self.console.width - cell_len(state))}{state}")
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._close()
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self.bar is not None:
             self.bar.stop()
             self.bar = None
+
+
+def fitted(name: str, facts: dict[str, str], cells: int) -> tuple[str, str]:
+    """The name and the facts in one line of so many cells, cut to fit: first the end of a long name, then the
+    loss, then more of the name."""
+    state = _listed(facts.values())
+    if cells - cell_len(state) - 1 < min(_NAME_CELLS, cell_len(name)):
+        state = _listed(fact for key, fact in facts.items() if key != "loss")
+    return cut(name, cells - cell_len(state) - 1), state
+
+
+def _listed(facts: Iterable[str]) -> str:
+    return " · ".join(fact for fact in facts if fact)
+
+
+def cut(text: str, cells: int) -> str:
+    """At most so many cells of a terminal (a Chinese letter takes two), … where something is left out."""
+    if cell_len(text) <= cells:
+        return text
+    return f"{set_cell_size(text, cells - 1).rstrip()}…" if cells > 1 else ""
 
 
 def _share_of_steps(trainer: Trainer) -> float:

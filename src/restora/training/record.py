@@ -179,6 +179,16 @@ class RunRecord(Callback):
         }
         self.data["test"] = {"images": scores, **means}
 
+    def outcome(self) -> tuple[str, dict[str, Any]]:
+        """The photos that the run is reported by, in words, and their scores: held-out ones, or else those of
+        validation."""
+        if self.data["test"]:
+            return "held-out photos", self.data["test"]
+        best = self.data["metrics"]["best"] or {}
+        return "validation photos", {
+            key.removeprefix("val/"): value for key, value in best.items() if key.startswith("val/")
+        }
+
     def close(self, status: str, error: str | None = None) -> None:
         self.data.update(status=status, error=error, finished=_now())
         self.write()

@@ -27,6 +27,7 @@ from restora.training.metrics_csv import MetricsCsv
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
 from restora.training.tracking import WandbPhotos, finish_wandb, start_wandb
+from restora.words import worse_than_input
 
 log = logging.getLogger(__name__)
 TERMINATED = 143
@@ -84,6 +85,8 @@ def quieten(config: DictConfig) -> None:
         ".*sync_dist=True.*",  # scores are already summed over all processes
         ".*in eval mode at the start of training.*",  # the averaged copy
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
+        ".*`srun` command is available.*",  # a cluster's login node is not a job
+        ".*smaller than the logging interval.*",  # steps are counted over all epochs
     ):
         warnings.filterwarnings("ignore", message=text)
     if config.threads:
@@ -158,9 +161,12 @@ def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
 def _say_outcome(record: RunRecord) -> None:
     if rank_zero_only.rank != 0:
         return
-    test = record.data["test"]
-    held_out = f"held-out photos {test['input_psnr']:.2f} -> {test['psnr']:.2f} dB · " if test else ""
-    Console(stderr=True).print(f"{held_out}{_shortest(record.info.folder)}", highlight=False, soft_wrap=True)
+    console = Console(stderr=True)
+    photos, scores = record.outcome()
+    figures = f"{photos} {scores['input_psnr']:.2f} -> {scores['psnr']:.2f} dB · " if scores else ""
+    console.print(f"{figures}{_shortest(record.info.folder)}", markup=False, highlight=False, soft_wrap=True)
+    if warning := worse_than_input(scores):
+        console.print(f"the result is {warning}", markup=False, highlight=False, style="yellow")
 
 
 def _shortest(folder: Path) -> Path:

@@ -2,12 +2,14 @@
 
 import json
 import pickle
+from dataclasses import replace
 
 import pytest
 import torch
 from run_folders import Strided, record, tiny_network, write_checkpoint, write_run
 from safetensors.torch import load_file, save_file
 
+from restora.artifact.card import write_card
 from restora.artifact.checkpoint import (
     best_run,
     checkpoint_network,
@@ -113,6 +115,22 @@ def test_onnx_graph_pads_to_the_multiple_as_the_network_does(padding, tmp_path, 
         with torch.no_grad():
             expected = network(x)
         torch.testing.assert_close(torch.from_numpy(graph(x.numpy())), expected, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "metrics",
+    [
+        {"held_out": {"psnr": 18.0, "input_psnr": 20.2, "ssim": 0.5, "input_ssim": 0.4, "photos": 2}},
+        {"validation": {"val/psnr": 18.0, "val/input_psnr": 20.2}},
+    ],
+    ids=["held-out photos", "validation photos"],
+)
+def test_card_says_that_a_result_is_worse_than_its_input(metrics, model, tmp_path):
+    description, _ = load_model_folder(model)
+    write_card(tmp_path, replace(description, metrics=metrics))
+    card = (tmp_path / "README.md").read_text()
+    assert "**The result is worse than its input in PSNR (18.00 dB, the degraded photos 20.20 dB).**" in card
+    assert "worse than its input" not in (model / "README.md").read_text()
 
 
 def test_card_has_the_scores_and_runs(model, tmp_path, monkeypatch):

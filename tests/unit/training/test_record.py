@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from restora.training.record import RunInfo, RunRecord
+from restora.training.run import _say_outcome
 
 CONFIG = {"name": "dncnn", "task": "denoise", "seed": 1, "network": {"_target_": "dncnn"}, "degradation": {}}
 
@@ -50,3 +51,31 @@ def test_a_run_that_goes_on_keeps_its_history_with_such_numbers(bare: bool, tmp_
     second = RunRecord(RunInfo(folder=tmp_path, config=CONFIG))
     second.write()
     assert stored(tmp_path)["not_finite"] == {"metrics.best.val/psnr": "NaN"}
+
+
+@pytest.mark.parametrize("photos", ["held-out photos", "validation photos"])
+def test_a_result_worse_than_its_input_is_said_at_the_end(
+    photos: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = RunRecord(RunInfo(folder=tmp_path / "a [run]", config=CONFIG))
+    row = {"name": "a", "psnr": 15.0, "ssim": 0.6, "input_psnr": 20.0, "input_ssim": 0.5, "seconds": 0.1}
+    if photos == "held-out photos":
+        record.take_test([row])
+    else:
+        record.data["metrics"]["best"] = {f"val/{key}": value for key, value in row.items()} | {"step": 5}
+    _say_outcome(record)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(f"{photos} 20.00 -> 15.00 dB · ")
+    assert "a [run]" in said
+    assert said.endswith(
+        "the result is worse than its input in PSNR (15.00 dB, the degraded photos 20.00 dB)"
+    )
+
+
+def test_a_result_better_than_its_input_needs_no_more_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = RunRecord(RunInfo(folder=tmp_path, config=CONFIG))
+    record.data["metrics"]["best"] = {"val/psnr": 25.0, "val/input_psnr": 20.0}
+    _say_outcome(record)
+    assert "worse" not in capsys.readouterr().err

@@ -1,0 +1,50 @@
+"""What a score means, in the words that the terminal, the report and the model card share."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+_LOWER_IS_BETTER = ("lpips", "dists", "niqe", "brisque")
+_UNITS = {"psnr": (2, " dB"), "psnr_b": (2, " dB")}
+"""Decimals and unit; all other metrics have four decimals and none."""
+
+
+def figure(metric: str, value: float) -> str:
+    """28.314 -> 28.31 dB for PSNR, 0.81234 -> 0.8123 for SSIM."""
+    decimals, unit = _UNITS.get(metric, (4, ""))
+    return f"{value:.{decimals}f}{unit}"
+
+
+def worse_than_input(scores: Mapping[str, Any]) -> str:
+    """In which metrics restored photos are no better than they were before, in words; empty where in none.
+
+    `scores` holds means by the metric's name and those of the degraded photos by `input_` and the name. What
+    differs by less than is shown counts as equal.
+    """
+    notes = [_compared(name, value, scores[f"input_{name}"]) for name, value in _pairs(scores).items()]
+    for phrase in ("not a number", "worse than its input", "no better than its input"):
+        listed = [what for kind, what in notes if kind == phrase]
+        if listed:
+            return f"{phrase} in {' and in '.join(listed)}"
+    return ""
+
+
+def _pairs(scores: Mapping[str, Any]) -> dict[str, float]:
+    """The metrics that were measured before and after."""
+    return {
+        name: float(value)
+        for name, value in scores.items()
+        if isinstance(value, int | float) and isinstance(scores.get(f"input_{name}"), int | float)
+    }
+
+
+def _compared(metric: str, value: float, before: float) -> tuple[str, str]:
+    """A phrase for the metric, empty where it is better, and the figures."""
+    name = metric.upper()
+    if math.isnan(value):
+        return "not a number", name
+    shown, start = figure(metric, value), figure(metric, before)
+    if shown == start:
+        return "no better than its input", f"{name} ({shown})"
+    is_worse = value > before if metric in _LOWER_IS_BETTER else value < before
+    return ("worse than its input" if is_worse else ""), f"{name} ({shown}, the degraded photos {start})"

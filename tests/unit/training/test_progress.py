@@ -1,0 +1,120 @@
+"""Percent, step, figure and time left are seen at 80 columns, whatever a run is called."""
+
+import io
+import re
+import warnings
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from lightning.fabric.plugins.environments import SLURMEnvironment
+from omegaconf import OmegaConf
+from rich.cells import cell_len
+from rich.console import Console
+
+from restora.families.base import Family
+from restora.training import progress
+from restora.training.progress import TrainingProgress, cut, fitted
+from restora.training.run import quieten
+
+NAMES = [
+    "dncnn (dncnn_small)",
+    "lr=0.001 seed=2 depth=17 channels=64 patch=96 loss=charbonnier schedule=multi_step batch=128 [wide]",
+    "照片修复网络" * 12,
+    "a",
+]
+FACTS = {
+    "share": "  7%",
+    "step": "step 123456",
+    "loss": "loss 0.000123",
+    "score": "28.31 dB",
+    "left": "101:23:45 left",
+}
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def trained(
+    name: str, screen: io.StringIO, width: int, monkeypatch: pytest.MonkeyPatch, **options: Any
+) -> str:
+    """What a run of 100,000 steps shows after 7 % of it and a validation."""
+    console = Console(file=screen, width=width, legacy_windows=False)
+    monkeypatch.setattr(progress, "Console", lambda **_: console)
+    module: Any = Family.__new__(Family)
+    module.__dict__.update(training_progress=lambda: 0.07, steps_done=lambda: 123456)
+    trainer: Any = SimpleNamespace(
+        is_global_zero=True,
+        world_size=1,
+        sanity_checking=False,
+        state=SimpleNamespace(fn="fit"),
+        callbacks=[],
+        callback_metrics={"train/loss": 0.000123, "val/psnr": 28.314},
+    )
+    shown = TrainingProgress(label=name, job=12, jobs=120)
+    shown.on_train_start(trainer, module)
+    shown.share_at_start = 0.0
+    shown.fit_started -= 27_000
+    shown.on_validation_end(trainer, module)
+    shown.on_train_end(trainer, module)
+    return screen.getvalue()
+
+
+@pytest.mark.parametrize("name", NAMES, ids=["usual", "long", "wide letters", "short"])
+@pytest.mark.parametrize("width", [80, 60, 140])
+@pytest.mark.parametrize("kind", ["terminal", "pipe", "dumb terminal"])
+def test_all_figures_are_seen_in_one_line(
+    kind: str, width: int, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TERM", "dumb" if kind == "dumb terminal" else "xterm-256color")
+    screen = io.StringIO() if kind == "pipe" else Screen()
+    output = trained(name, screen, width, monkeypatch)
+    if kind == "terminal":
+        assert "\x1b[" in output  # it moves the cursor
+    else:
+        assert "\x1b[" not in output
+    width = 80 if kind == "dumb terminal" else width  # rich takes a dumb terminal for one of 80 columns
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", output)
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]|\r", "\n", plain)
+    lines = [line for line in plain.splitlines() if line.strip()]
+    assert all(cell_len(line) <= width for line in lines), lines
+    drawn = next(line for line in lines if "left" in line)
+    for fact in ("7%", "step 123456", "28.31 dB", "run 12 of 120" if width >= 80 else "run"):
+        assert fact in drawn
+    assert re.search(r"99:38:\d\d left", drawn)
+    assert re.search(r"123456 steps in 7:30:\d\d · best validation 28.31 dB", plain)
+
+
+def test_a_long_name_gives_way_before_a_figure() -> None:
+    name, state = fitted("a name of some length that goes on", FACTS, 77)
+    assert state == "  7% · step 123456 · loss 0.000123 · 28.31 dB · 101:23:45 left"
+    assert name == "a name of som…"
+    assert "loss" not in fitted("a name of some length that goes on", FACTS, 70)[1]
+    assert fitted("dncnn", FACTS, 80)[0] == "dncnn"
+
+
+def test_what_is_cut_says_so() -> None:
+    assert cut("abcdef", 6) == "abcdef"
+    assert cut("abcdefg", 6) == "abcde…"
+    assert cell_len(cut("照片修复网络", 6)) <= 6
+    assert cut("abc", 1) == ""
+
+
+def test_lightnings_hint_about_slurm_is_gone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the login node of a cluster, where srun is on the path."""
+    srun = tmp_path / "srun"
+    srun.write_text("#!/bin/sh\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    for name in ("SLURM_NTASKS", "SLURM_JOB_NAME", "SLURM_JOB_ID"):
+        monkeypatch.delenv(name, raising=False)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        SLURMEnvironment.detect()
+        assert "srun" in str(heard[0].message)
+        quieten(OmegaConf.create({"threads": None}))
+        SLURMEnvironment.detect()
+    assert len(heard) == 1
