@@ -22,9 +22,9 @@ COMMANDS = {
 def usage() -> str:
     rows = "\n".join(f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items())
     return (
-        f"usage: restora COMMAND [ARGUMENTS] [--plugin MODULE]\n\n{rows}\n\n"
+        f"usage: restora COMMAND [ARGUMENTS] [--plugin MODULE] [--config-dir DIR]\n\n{rows}\n\n"
         "restora COMMAND --help says what each takes. --plugin MODULE (or plugins=[MODULE]) makes the parts\n"
-        "of your own that MODULE registers known to the command."
+        "of your own that MODULE registers known to the command; --config-dir DIR adds configuration."
     )
 
 
@@ -33,12 +33,18 @@ _COMPOSED = ("train", "bench", "evaluate", "preview", "prepare")
 
 
 def _with_plugins(name: str, arguments: Sequence[str]) -> list[str]:
-    """Imports the modules that the user names, and gives the arguments as the command takes them."""
+    """Imports the modules and takes the folders of configuration that the user names; gives the arguments as
+    the command takes them."""
     rest: list[str] = []
     plugins: list[str] = []
+    folders: list[str] = []
     words = iter(arguments)
     for word in words:
-        if word == "--plugin":
+        if word in ("--config-dir", "-cd"):
+            folders.append(next(words, ""))
+        elif word.startswith("--config-dir="):
+            folders.append(word.partition("=")[2])
+        elif word == "--plugin":
             plugins.append(next(words, ""))
         elif word.startswith("--plugin="):
             plugins.append(word.partition("=")[2])
@@ -47,13 +53,14 @@ def _with_plugins(name: str, arguments: Sequence[str]) -> list[str]:
             plugins += [module.strip(" '\"") for module in value.split(",") if module.strip()]
         else:
             rest.append(word)
-    if not plugins:
+    if not plugins and not folders:
         return rest
-    from restora.registry import use_plugins
+    from restora.registry import use_configuration, use_plugins
 
+    use_configuration(folders)
     plugins = list(dict.fromkeys(plugins))
     use_plugins(plugins)
-    return [*rest, f"plugins=[{','.join(plugins)}]"] if name in _COMPOSED else rest
+    return [*rest, f"plugins=[{','.join(plugins)}]"] if plugins and name in _COMPOSED else rest
 
 
 def main(argv: Sequence[str] | None = None) -> int:

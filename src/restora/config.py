@@ -43,8 +43,8 @@ def config_root() -> Path:
 class _ExperimentsPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         search_path.append(provider="restora", path=f"file://{config_root()}")
-        for folder in registry.configuration_folders():
-            search_path.append(provider="plugin", path=f"file://{folder}")
+        for provider, folder in registry.configuration_folders():
+            search_path.append(provider=provider, path=f"file://{folder}")
 
 
 def register_search_path() -> None:

@@ -59,6 +59,7 @@ _CLOSED = ("network", "degradation", "loss", "optimizer", "schedule")
 
 _parts: dict[str, dict[str, type[Any]]] = {kind: {} for kind in PACKAGES}
 _plugins: list[str] = []
+_folders: list[Path] = []
 _named: dict[type[Any], tuple[str, str]] = {}
 
 
@@ -130,16 +131,25 @@ def use_plugins(modules: Iterable[str]) -> None:
             ) from error
 
 
-def configuration_folders() -> list[Path]:
-    """The `conf` folders that come with plugins and with installed packages that have entry points; nothing
-    is imported to find them."""
+def use_configuration(folders: Iterable[str]) -> None:
+    """Adds folders with configuration of the user's own. Raises ValueError for one that is not there."""
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise ValueError(f"--config-dir: there is no folder {folder!r}")
+        _folders.append(Path(folder).resolve())
+
+
+def configuration_folders() -> list[tuple[str, Path]]:
+    """Folders with configuration, each with who brings it: "command-line" for those that the user named,
+    "plugin" for the `conf` folders of plugins and of installed packages that have entry points; nothing is
+    imported to find them."""
     packages = {point.value.partition(":")[0] for kind in PACKAGES for point in _installed(kind).values()}
-    found = []
+    found = [("command-line", folder) for folder in _folders]
     for name in dict.fromkeys([*_plugins, *sorted(packages)]):
         spec = importlib.util.find_spec(name.partition(".")[0])
         for place in [] if spec is None else spec.submodule_search_locations or []:
             if (folder := Path(place) / "conf").is_dir():
-                found.append(folder)
+                found.append(("plugin", folder))
     return found
 
 

@@ -47,9 +47,7 @@ def main(argv: list[str]) -> int:
     argv = _continued(argv)
     overrides = [word for word in argv if word.startswith("~") or ("=" in word and not word.startswith("-"))]
     multirun = any(flag in argv for flag in ("-m", "--multirun"))
-    if not any(
-        flag in argv for flag in ("--cfg", "-c", "--info", "-i", "--hydra-help", "--config-dir", "-cd")
-    ):
+    if not any(flag in argv for flag in ("--cfg", "-c", "--info", "-i", "--hydra-help")):
         os.environ[_JOBS] = str(_check(overrides, multirun=multirun))
     register_search_path()
     sys.argv = ["restora train", *argv]
