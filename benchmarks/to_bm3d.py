@@ -142,7 +142,7 @@ def _restora(
         *("data.source.val_fraction=0.02", "data.source.test_fraction=0.0"),
         f"data_dir={data}",
         f"hydra.run.dir={run}",
-        f"trainer.max_time={{seconds: {seconds:g}}}",
+        f"trainer.max_time={seconds:g}s",
     ]
 
 

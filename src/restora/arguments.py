@@ -26,6 +26,8 @@ _WORDS: dict[Any, str] = {
 }
 _PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "names", Path: "paths"}
 _LONGEST = 60
+_MOST = 20
+"""Parameters that are listed where one is not known."""
 
 
 class WrongArgument(ValueError):
@@ -80,6 +82,8 @@ def _unknown(whole: str, key: str, value: Any, name: str, parameters: Mapping[st
     near = difflib.get_close_matches(key, parameters, n=1)
     hint = f"did you mean {near[0]}? " if near else ""
     known = ", ".join(parameters) or "nothing"
+    if len(parameters) > _MOST:
+        known = near[0] if near else "no such key"
     return f"{whole}={shown(value)} does not belong to {name}: {hint}{name} takes {known}"
 
 
@@ -187,7 +191,10 @@ def wanted(hint: Any) -> str:
     """An annotation in words."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        return " or ".join(dict.fromkeys(wanted(part) for part in inner))
+        plain = [part for part in inner if not _is_part(part) and not (part is int and float in inner)]
+        if all(part is type(None) for part in plain):
+            plain = list(inner)
+        return " or ".join(dict.fromkeys(map(wanted, plain)))
     if origin is typing.Literal:
         return " or ".join(map(shown, inner)) if len(inner) < 3 else f"one of {', '.join(map(shown, inner))}"
     if origin is typing.Annotated:

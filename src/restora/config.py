@@ -7,14 +7,17 @@ ordinary config group; a `conf/` or `experiments/` of the user's own is added by
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import hydra._internal.hydra as hydra_internal
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -22,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from restora import registry
+from restora.composing import Loader, Refused, choices, combinations, full_forms, group_options
 from restora.first_edition import renamed_key
 
 
@@ -41,39 +45,138 @@ def config_root() -> Path:
 
 
 class _ExperimentsPath(SearchPathPlugin):
+    folders: tuple[str, ...] = ()
+    """Of `--config-dir`, while a command composes by itself."""
+
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in self.folders:
+            search_path.prepend(provider="command-line", path=f"file://{folder}")
         search_path.append(provider="restora", path=f"file://{config_root()}")
         for provider, folder in registry.configuration_folders():
             search_path.append(provider=provider, path=f"file://{folder}")
 
 
 def register_search_path() -> None:
-    """Lets Hydra find the `experiments` group. Safe to call more than once."""
+    """Lets Hydra find the `experiments` group, and compose by our rules. Safe to call more than once."""
+    hydra_internal.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
     if _ExperimentsPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(_ExperimentsPath)
 
 
-def compose(config_name: str, overrides: Iterable[str] = (), *, hydra_node: bool = False) -> DictConfig:
-    """Composes `conf/<config_name>.yaml` with command-line overrides.
-
-    Raises `ConfigError` with the nearest existing names when a key, a group or an option does not exist.
-    """
+@contextmanager
+def _loader(config_dir: str | None = None) -> Iterator[Loader]:
+    """The loader of configurations, with a folder of the user's own in front."""
     register_search_path()
+    if config_dir is not None and not Path(config_dir).is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
+    _ExperimentsPath.folders = () if config_dir is None else (str(Path(config_dir).resolve()),)
     GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(config_dir=str(config_root() / "conf"), version_base="1.3"):
+            loader = GlobalHydra.instance().config_loader()
+            assert isinstance(loader, Loader)
+            yield loader
+    finally:
+        _ExperimentsPath.folders = ()
+
+
+def compose(
+    config_name: str,
+    overrides: Iterable[str] = (),
+    *,
+    config_dir: str | None = None,
+    hydra_node: bool = False,
+    extra: Iterable[str] = (),
+) -> DictConfig:
+    """Composes `conf/<config_name>.yaml` with command-line overrides, short forms written out.
+
+    `extra` are top-level keys that only the caller knows. Raises `ConfigError` with the nearest existing
+    names when a key, a group or an option does not exist, and for a key that nothing reads.
+    """
     overrides = list(overrides)
-    directory = str(config_root() / "conf")
-    with initialize_config_dir(config_dir=directory, version_base="1.3"):
+    with _loader(config_dir) as loader:
         try:
-            return hydra_compose(config_name, overrides, return_hydra_config=hydra_node)
+            written = full_forms(loader, config_name, overrides)
+            config = hydra_compose(config_name, written, return_hydra_config=True)
+        except Refused as error:
+            raise ConfigError(_renamed(overrides) or str(error)) from error
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             message = _innermost(error)
+        else:
+            _refuse_unused(config, _read_keys(loader, config_name) | {*extra}, overrides)
+            _refuse_plain_parts(config, loader)
+            if not hydra_node:
+                OmegaConf.set_struct(config, False)
+                del config["hydra"]
+                OmegaConf.set_struct(config, True)
+            return config
         try:
-            known = _dotted_keys(
-                hydra_compose(config_name, [o for o in overrides if _is_choice(o, directory)])
-            )
+            chosen = [o for o in overrides if _is_choice(o, loader)]
+            known = _dotted_keys(hydra_compose(config_name, full_forms(loader, config_name, chosen)))
+            known = [*dict.fromkeys([*known, *sorted(choices(loader, config_name, []))])]
         except (HydraException, OmegaConfBaseException, ValueError):
             known = []
-    raise ConfigError(_explained(message, overrides, known))
+        raise ConfigError(_explained(message, overrides, known))
+
+
+def jobs_of(overrides: Iterable[str], config_dir: str | None = None) -> list[list[str]]:
+    """The overrides of every job of a sweep; of one run without one."""
+    with _loader(config_dir) as loader:
+        try:
+            return combinations(loader, overrides)
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(_innermost(error)) from error
+
+
+def written_out(config_name: str, overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
+    """The overrides as Hydra takes them, short forms written out. Raises `ConfigError`."""
+    overrides = list(overrides)
+    with _loader(config_dir) as loader:
+        try:
+            return full_forms(loader, config_name, overrides)
+        except Refused as error:
+            raise ConfigError(_renamed(overrides) or str(error)) from error
+        except (HydraException, OmegaConfBaseException, ValueError) as error:
+            raise ConfigError(_explained(_innermost(error), overrides, [])) from error
+
+
+def _read_keys(loader: Loader, config_name: str) -> set[str]:
+    """The top-level keys of a configuration: those of its file, and the places of the groups it takes."""
+    primary = loader.repository.load_config(config_name)
+    assert primary is not None
+    places = choices(loader, config_name, [])
+    groups = {(place.partition("@")[2] or place).partition(".")[0] for place in places}
+    return {*map(str, primary.config), *groups, "hydra"} - {"defaults"}
+
+
+def _refuse_unused(config: DictConfig, known: set[str], overrides: list[str]) -> None:
+    """Raises `ConfigError` for a top-level key that nothing reads; an interpolation reads one too."""
+    unused = [key for key in map(str, config) if key not in known]
+    if not unused:
+        return
+    text = OmegaConf.to_yaml(config, resolve=False)
+    for key in unused:
+        if re.search(rf"\$\{{{re.escape(key)}[.}}\[]", text):
+            continue
+        typed = next((o for o in overrides if re.match(rf"\+*{re.escape(key)}[@.=]", o)), f"{key}=…")
+        near = difflib.get_close_matches(key, known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        if options(key) and typed.startswith("+"):
+            hint = f"; did you mean {typed.lstrip('+')}?"
+        raise ConfigError(f"{typed}: nothing reads the key {key!r}{hint}")
+
+
+def _refuse_plain_parts(config: DictConfig, loader: Loader) -> None:
+    """Raises `ConfigError` for text where the option of a group stands, such as `family.loss=l1`."""
+    for place in map(str, config.hydra.runtime.choices):
+        group, _, key = place.partition("@")
+        value = OmegaConf.select(config, key or group, throw_on_missing=False)
+        if place.startswith("hydra") or not isinstance(value, bool | int | float | str):
+            continue
+        known = group_options(loader.repository, group)
+        form = f"{place}={value if value in known else 'NAME'}"
+        listed = "" if value in known else f"; there are {', '.join(known)}"
+        raise ConfigError(f"{key or group}={value}: a part is wanted, not text: write {form}{listed}")
 
 
 def _innermost(error: BaseException) -> str:
@@ -87,13 +190,12 @@ def _innermost(error: BaseException) -> str:
     return "\n".join(lines)
 
 
-def _is_choice(override: str, directory: str) -> bool:
+def _is_choice(override: str, loader: Loader) -> bool:
     """Whether an override picks an option of a config group that exists (those decide which keys there
     are)."""
     group, _, option = override.lstrip("+~").partition("=")
     group = group.partition("@")[0]
-    roots = (Path(directory), Path(directory).parent)
-    return any((root / group / f"{option}.yaml").is_file() for root in roots)
+    return loader.repository.config_exists(f"{group}/{option}")
 
 
 def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
@@ -132,6 +234,14 @@ def missing_keys(config: DictConfig, prefix: str = "") -> list[str]:
     return found
 
 
+def _renamed(overrides: list[str]) -> str | None:
+    """What a key of the first edition is called now, where an override has one."""
+    for override in overrides:
+        if (now := renamed_key(override.lstrip("+~").partition("=")[0])) is not None:
+            return f"{override}: the key is called {now} now"
+    return None
+
+
 def _explained(message: str, overrides: list[str], known: list[str]) -> str:
     """Hydra's message without its search path, and the near matches for the key or option that it complains
     of."""
@@ -144,17 +254,20 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
             if value in ("null", "") and (choices := options(group)):
                 return f"{override}: {group} cannot be left out; choose one of {', '.join(choices)}"
     message = message.partition("\nConfig search path")[0].strip()
+    if renamed := _renamed(overrides):
+        return renamed
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        if (now := renamed_key(override.lstrip("+~").partition("=")[0])) is not None:
-            return f"{override}: the key is called {now} now"
         if key not in known and (key in message or key.split(".")[-1] in message):
             near = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+            near = list(dict.fromkeys(near))
             near += [
                 name for name in difflib.get_close_matches(key, known, n=3, cutoff=0.6) if name not in near
             ]
             hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
-            return f"there is no key {key!r} in the configuration.{hint} (+{override} adds a new key)"
+            above = key.rpartition(".")[0]
+            hint += f" (+{override} adds a new key)" if above in known else ""
+            return f"there is no key {key!r} in the configuration.{hint}"
     return message
 
 
@@ -169,9 +282,14 @@ def _no_such_option(wanted: str) -> str:
     return f"there is no {group}={wrong}.{hint}\nThere are: {', '.join(choices)}"
 
 
-def options(group: str) -> list[str]:
+def options(group: str, config_dir: str | None = None) -> list[str]:
     """The names of a config group, such as `network` or `benchmark/testset`."""
-    roots = [root / group for root in (config_root() / "conf", config_root()) if (root / group).is_dir()]
-    return sorted(
-        str(path.relative_to(root).with_suffix("")) for root in roots for path in root.rglob("*.yaml")
-    )
+    with _loader(config_dir) as loader:
+        return group_options(loader.repository, group)
+
+
+def all_options(config_dir: str | None = None) -> dict[str, list[str]]:
+    """The options of every group by its name."""
+    with _loader(config_dir) as loader:
+        groups = loader.repository.get_group_options("", ObjectType.GROUP)
+        return {group: group_options(loader.repository, group) for group in sorted(groups)}

@@ -7,12 +7,13 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 
-GROUND = {"types", "registry", "arguments", "files", "words", "allocator", "keyed", "image"}
+GROUND = {"types", "registry", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image"}
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
-    **{name: set() for name in ("types", "arguments", "files", "words", "allocator", "keyed", "image")},
+    **{name: set() for name in ("types", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image")},
     "registry": {"arguments"},
-    "config": {"registry", "arguments", "first_edition"},
+    "config": {"registry", "arguments", "composing", "first_edition"},
+    "composing": {"vocabulary"},
     "first_edition": set(),
     "cli": {"registry"},
     "photos": set(),
@@ -42,6 +43,7 @@ ALLOWED = {
     | {
         "first_edition",
         "config",
+        "composing",
         "data",
         "photos",
         "degradations",
@@ -55,8 +57,8 @@ ALLOWED = {
 }
 HEAVY = {
     "lightning": {"data", "families", "training"},
-    "hydra": {"config", "training", "apps"},
-    "omegaconf": {"config", "training", "apps"},
+    "hydra": {"config", "composing", "training", "apps"},
+    "omegaconf": {"config", "composing", "training", "apps"},
     "wandb": {"training"},
 }
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from restora import vocabulary
 from restora.files import write_json
 
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def recipe_of(config: "DictConfig") -> Recipe:
     per_epoch, per_step = int(config.data.steps_per_epoch), int(trainer["accumulate_grad_batches"])
     ends = [int(trainer["max_steps"]), (trainer["max_epochs"] or 0) * -(-per_epoch // per_step)]
     steps = min((end for end in ends if end > 0), default=-1)
-    seconds = _seconds(trainer["max_time"])
+    seconds = vocabulary.seconds(trainer["max_time"], "trainer.max_time")
     if steps <= 0 and seconds is None:
         raise ValueError(
             "nothing ends this run: set trainer.max_steps, trainer.max_epochs or trainer.max_time"
@@ -131,18 +132,6 @@ def recipe_of(config: "DictConfig") -> Recipe:
     if isinstance(interval, float):  # Lightning: a share of the epoch
         interval = max(int(interval * per_epoch), 1)
     return Recipe(steps, per_step, interval, seconds)
-
-
-def _seconds(max_time: Any) -> float | None:
-    """Lightning's `max_time`: DD:HH:MM:SS, the keywords of a timedelta, or None."""
-    from datetime import timedelta
-
-    if max_time is None:
-        return None
-    if isinstance(max_time, str):
-        days, hours, minutes, seconds = map(int, max_time.split(":"))
-        return timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds).total_seconds()
-    return timedelta(**max_time).total_seconds()
 
 
 def total(

@@ -31,8 +31,8 @@ benchmarks  denoise (benchmark.sigma), super_resolution (benchmark.scale),
             benchmark.root=FOLDER or benchmark/testset=NAME, and
             benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4, live1_q10;
             restora prepare testsets=NAME,... downloads their photos
-options     self_ensemble, local_converter, tile, per_channel, precision=bf16,
-            processes, metrics=psnr,ssim,ms_ssim, images=true,
+options     self_ensemble, local_converter, tile=1088, per_channel, precision=bf16,
+            threads=N, processes, metrics=psnr,ssim,ms_ssim, images=true,
             training_photos=FOLDER (near-duplicates of the test photos);
             --cfg job prints all of them with their values
 """

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from restora.artifact.restorer import Precision, pick_device
+from restora import vocabulary
+from restora.artifact.restorer import pick_device
 from restora.artifact.sources import Loaded, from_checkpoint, from_model_folder, from_weights
 from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
@@ -17,14 +18,6 @@ from restora.evaluation.loading import trained_range
 from restora.evaluation.methods import ClassicalMethod, Method, NetworkMethod, Options
 from restora.evaluation.severity import at_severity
 from restora.metrics.registry import unavailable
-
-_PRECISIONS: dict[str, Precision] = {
-    "float32": "float32",
-    "bf16": "bfloat16",
-    "bfloat16": "bfloat16",
-    "float16": "float16",
-    "fp16": "float16",
-}
 
 
 @dataclass(frozen=True)
@@ -63,6 +56,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
             "evaluate on what? Set benchmark=denoise, super_resolution, jpeg, deblur, inpaint, degraded or "
             "paired, or a ready one such as benchmark=bsd68_sigma25"
         )
+    vocabulary.use_threads(settings["threads"])
     loaded = _load(settings, overrides)
     benchmark = _benchmark(settings["benchmark"], loaded)
     benchmark.check()
@@ -141,10 +135,10 @@ def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Bench
     options = Options(
         self_ensemble=bool(settings["self_ensemble"]),
         local_converter=loaded.local_converter if auto else _patch(converter),
-        tile=int(settings["tile"]),
+        tile=vocabulary.tile(settings["tile"], default=0),
         overlap=settings["overlap"],
         per_channel=bool(settings["per_channel"]),
-        precision=_precision(settings["precision"]),
+        precision=vocabulary.precision(settings["precision"]),
         device=str(settings["device"]),
     )
     own = loaded.local_converter if auto else None
@@ -197,12 +191,6 @@ def _patch(value: Any) -> tuple[int, int] | None:
             f"local_converter is auto, null or [height, width] of the training patch, got {value!r}"
         )
     return sides[0], sides[1]
-
-
-def _precision(value: Any) -> Precision:
-    if str(value) not in _PRECISIONS:
-        raise ValueError(f"precision is one of {', '.join(_PRECISIONS)}, got {value!r}")
-    return _PRECISIONS[str(value)]
 
 
 def _metrics(value: Any) -> list[str]:

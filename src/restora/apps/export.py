@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from restora import vocabulary
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora export`."""
@@ -26,6 +28,7 @@ def parser() -> argparse.ArgumentParser:
         help="export the finished run below SWEEP_DIR with the highest held-out PSNR",
     )
     made.add_argument("--photos", metavar="PATH", help="photo or folder to check on (default: the run's own)")
+    made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     made.add_argument("--no-onnx", action="store_true", help="leave model.onnx out")
     return made
 
@@ -48,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
     from restora.artifact.export import ParityError, export_model
     from restora.artifact.parity import photo_files
 
+    vocabulary.use_threads(options.threads)
     console = Console(soft_wrap=True, highlight=False)
     if options.best is not None:
         run = best_run(options.best)

@@ -15,6 +15,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from restora import vocabulary
 from restora.files import json_text
 
 if TYPE_CHECKING:
@@ -111,6 +112,7 @@ def measure(path: Path, *, runs: int = 3, patience: float = 0.3) -> float:
 
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
+    vocabulary.use_threads(arguments.threads)
     found = _chosen(configurations(), arguments.names, arguments.small)
     entries = list(_entries(_suited(found, arguments.family, arguments.task), timing=arguments.time))
     if arguments.json:
@@ -144,6 +146,7 @@ def _parser() -> argparse.ArgumentParser:
         default="quick",
         help="which to time on this CPU: quick leaves out those of more than a second, all takes minutes",
     )
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads that are timed")
     parser.add_argument("--markdown", action="store_true", help="print the counts as the table of the docs")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     return parser

@@ -94,7 +94,8 @@ def _prepare_testsets(config: "DictConfig", overrides: list[str]) -> None:
     from restora.evaluation.testsets import obtain_testsets
 
     names = _known_testsets([str(name) for name in config.testsets])
-    nodes = compose("prepare", [*overrides, *(f"+{_TESTSETS}@nodes.{name}={name}" for name in names)]).nodes
+    added = [f"+{_TESTSETS}@nodes.{name}={name}" for name in names]
+    nodes = compose("prepare", [*overrides, *added], extra=["nodes"]).nodes
     testsets = [build(nodes[name], "testset") for name in names]
     if "all" in config.testsets:
         for testset in testsets:

@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restora import vocabulary
+
 if TYPE_CHECKING:
     from restora.apps.restore_plan import Failure, Job
     from restora.artifact.restorer import Restorer
@@ -30,7 +32,10 @@ def parser() -> argparse.ArgumentParser:
         "output", metavar="OUTPUT", help="where to write: a folder, or a file name for a single photo"
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    made.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    made.add_argument(
+        "--precision", default="float32", metavar="WORD", help="float32, bf16 or float16 (default: float32)"
+    )
+    made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     made.add_argument(
         "--tile",
         type=int,
@@ -95,12 +100,13 @@ def _load(options: argparse.Namespace) -> "Restorer":
     from restora.artifact.restorer import TILE, Restorer
 
     keep_freed_memory()
+    vocabulary.use_threads(options.threads)
     Image.MAX_IMAGE_PIXELS = None  # Pillow's guard against hostile uploads: these are the user's own photos
     restorer = Restorer.load(
         options.model,
         device=options.device,
         precision=options.precision,
-        tile=TILE if options.tile is None else options.tile,
+        tile=vocabulary.tile(options.tile, default=TILE),
         overlap=options.overlap,
         sigma=options.sigma,
     )

@@ -5,29 +5,41 @@ composed and its parts are held against each other. `resume=RUN_FOLDER` goes on 
 overrides.
 """
 
-import itertools
 import os
 import sys
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from restora.config import ConfigError, compose, config_root, register_search_path
+from restora.composing import sweeps_among
+from restora.config import (
+    ConfigError,
+    all_options,
+    compose,
+    config_root,
+    jobs_of,
+    register_search_path,
+    written_out,
+)
 from restora.files import read_json
 from restora.first_edition import renamed
 
 _JOBS = "RESTORA_JOBS"
 _COMBINATIONS_CHECKED = 256
+_LAUNCHERS_HERE = ("basic", "joblib")
+"""Those whose jobs run on this machine."""
 
 HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
 
   restora train experiments=denoise/dncnn              one run
-  restora train experiments=denoise/dncnn debug=fast   a few steps of it, to see that it works
+  restora train experiments=denoise/dncnn debug=fast   a few steps, to see that it works
+  restora train experiments=denoise/dncnn loss=l1      of another loss
   restora train -m network.depth=17,20 seed=1,2,3      a sweep
   restora train resume=outputs/<run>                   go on with a run that was stopped
 
@@ -35,22 +47,45 @@ HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
   --config-dir DIR   also look for configuration in DIR
   --hydra-help       what Hydra itself understands
 
-groups: data, degradation, network, family, trainer, callbacks, logger, debug, experiments
+A group chosen here wins over what an experiment says of it. Of data= an experiment
+keeps its patches, batches and crops, of trainer= what the trainer's file leaves open.
+
+trainer.max_time=90s, 5min, 1h30min or 2d; precision=float32, bf16 or float16;
+threads=N CPU threads. `restora experiments` says what each experiment costs.
+
+groups and their options:
 """
+_NOT_OF_TRAINING = ("benchmark", "hydra", "sweep")
+"""Groups of other commands, and of Hydra."""
+
+
+def help_text(width: int = 80) -> str:
+    """Every group with its options, below how to call the command."""
+    lines = [HELP.rstrip()]
+    for group, names in all_options().items():
+        if group not in _NOT_OF_TRAINING:
+            lead = f"  {group:<14} "
+            lines += textwrap.wrap(
+                "  ".join(names), width, initial_indent=lead, subsequent_indent=" " * len(lead)
+            )
+    return "\n".join(lines) + "\n"
 
 
 def main(argv: list[str]) -> int:
     """Checks, then hands over to Hydra. Raises `ConfigError` for what cannot be trained."""
     if any(flag in argv for flag in ("-h", "--help")):
-        print(HELP)
+        print(help_text())
         return 0
     argv = _continued(argv)
-    overrides = [word for word in argv if word.startswith("~") or ("=" in word and not word.startswith("-"))]
-    multirun = any(flag in argv for flag in ("-m", "--multirun"))
-    if not any(flag in argv for flag in ("--cfg", "-c", "--info", "-i", "--hydra-help")):
-        os.environ[_JOBS] = str(_check(overrides, multirun=multirun))
+    options = get_args_parser().parse_intermixed_args(argv)
+    flags = [word for word in argv if word not in options.overrides]
+    overrides = written_out("train", options.overrides, options.config_dir)
+    if options.cfg and not options.multirun:
+        compose("train", overrides, config_dir=options.config_dir)  # for its errors
+    elif not (options.cfg or options.info or options.hydra_help or options.shell_completion):
+        os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun, config_dir=options.config_dir))
     register_search_path()
-    sys.argv = ["restora train", *argv]
+    sys.argv = ["restora train", *flags, *overrides]
     hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="train")(job)()
     return 0
 
@@ -76,26 +111,19 @@ def _continued(argv: list[str]) -> list[str]:
     return [*renamed(earlier), *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
 
 
-def _check(overrides: list[str], *, multirun: bool) -> int:
+def _check(overrides: list[str], *, multirun: bool, config_dir: str | None) -> int:
     """Composes and checks every job; how many there are."""
     from restora.training.build import check_before_training
 
-    parsed = OverridesParser.create().parse_overrides(overrides)
-    if not multirun:
-        swept = [o.input_line for o in parsed if o.is_sweep_override()]
-        if swept:
-            raise ConfigError(f"{' '.join(map(str, swept))} names several values: add -m to sweep over them")
-    choices = [
-        [f"{o.key_or_group}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [o.input_line]
-        for o in parsed
-    ]
-    own = [[str(word) for word in options if not str(word).startswith("hydra")] for options in choices]
-    combinations = [list(words) for words in itertools.product(*[options for options in own if options])]
+    multirun = multirun or "hydra.mode=MULTIRUN" in overrides
+    if not multirun and (swept := sweeps_among(overrides)):
+        raise ConfigError(f"{' '.join(swept)} names several values: add -m to sweep over them")
+    launchers = [word.partition("=")[2] for word in overrides if word.startswith("hydra/launcher=")]
+    here = not launchers or launchers[-1] in _LAUNCHERS_HERE
+    combinations = jobs_of(overrides, config_dir)
     for words in combinations[:_COMBINATIONS_CHECKED]:
         try:
-            check_before_training(compose("train", words))
+            check_before_training(compose("train", words, config_dir=config_dir), here=here)
         except ValueError as error:
             where = f" (in the job {' '.join(words)})" if len(combinations) > 1 else ""
             raise ConfigError(f"{error}{where}") from error

@@ -17,11 +17,11 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
+from restora import vocabulary
 from restora.allocator import freed_memory_kept
 from restora.artifact.centred import centre_features
 from restora.artifact.model_folder import ModelDescription, load_model_folder
@@ -29,8 +29,8 @@ from restora.artifact.tiles import Tile, batches, grid
 from restora.artifact.winograd import use_winograd
 from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
+from restora.vocabulary import Precision
 
-Precision = Literal["float32", "bfloat16", "float16"]
 Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all)."""
 
@@ -120,24 +120,22 @@ class Restorer:
         *,
         network: Network,
         device: str = "auto",
-        precision: Precision = "float32",
+        precision: str = "float32",
         tile: int = TILE,
         overlap: int | None = None,
         local_converter: tuple[int, int] | None = None,
         sigma: float | None = None,
         description: ModelDescription | None = None,
     ) -> None:
-        if precision not in get_args(Precision):
-            raise ValueError(f"precision is one of {', '.join(get_args(Precision))}, got {precision!r}")
         self.device = pick_device(device)
-        self.precision: Precision = precision
+        self.precision: Precision = vocabulary.precision(precision)
         self.tile = tile
         self.overlap = default_overlap(tile) if overlap is None else overlap
         self.sigma = sigma
         self.description = description
         prepared = prepare_network(network, local_converter)
-        if precision != "float32":
-            guard_precision(prepared, getattr(torch, precision))
+        if self.precision != "float32":
+            guard_precision(prepared, getattr(torch, self.precision))
         elif self.device.type == "cpu":
             use_winograd(prepared)
         moved = prepared.to(device=self.device, dtype=torch.float32)
@@ -151,7 +149,7 @@ class Restorer:
         model_folder: str | Path,
         *,
         device: str = "auto",
-        precision: Precision = "float32",
+        precision: str = "float32",
         tile: int = TILE,
         overlap: int | None = None,
         sigma: float | None = None,

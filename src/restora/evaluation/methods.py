@@ -13,11 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from restora.artifact.restorer import Precision, Restorer, pick_device
+from restora.artifact.restorer import Restorer, pick_device
 from restora.evaluation.benchmarks.base import Intake, Observation
 from restora.evaluation.classical import METHODS, Known
 from restora.networks.base import Network
 from restora.networks.layers.luminance import LuminanceNetwork
+from restora.vocabulary import Precision
 
 
 class Method(ABC):

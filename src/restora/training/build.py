@@ -1,15 +1,19 @@
 """From a composed configuration to the objects of a run; the one place where the training command builds
 anything."""
 
+import copy
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from restora import registry
+from restora.arguments import shown
 from restora.artifact.sources import open_source
 from restora.config import ConfigError, build, missing_keys
 from restora.data.module import PhotoData
@@ -19,7 +23,9 @@ from restora.networks.base import Network
 from restora.objectives.base import Objective, Setting
 from restora.photos.reading import channel_count
 from restora.training.leakage import named_folders
+from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
 
+_GPUS = ("gpu", "cuda", "mps")
 _CHOOSE = "choose one of those that `restora train --help` names"
 _SECTIONS = {
     "data": _CHOOSE,
@@ -54,9 +60,9 @@ def build_parts(config: DictConfig) -> Parts:
     return Parts(network, family, data)
 
 
-def check_before_training(config: DictConfig) -> None:
+def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot
-    work."""
+    work; `here`: on this machine, not on one that a launcher finds."""
     for name, mend in _SECTIONS.items():
         if not isinstance(config.get(name), DictConfig):
             raise ConfigError(f"{name} cannot be left out: {mend}")
@@ -65,6 +71,7 @@ def check_before_training(config: DictConfig) -> None:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
         )
+    check_settings(config)
     data: PhotoData = build(config.data, "data", degradation=build(config.degradation, "degradation"))
     network = build_on_meta(config.network)
     check_together(network, data)
@@ -73,6 +80,7 @@ def check_before_training(config: DictConfig) -> None:
         family = build_family(config, network, build_objectives(config, teachers))
     family.check(_setting(network, data))
     check_optimisation(config, family)
+    check_trainer(config, family, here=here)
     data.source.check()
     if config.leakage.check:
         named_folders(list(config.leakage.folders))
@@ -148,6 +156,21 @@ def check_together(network: Network, data: PhotoData) -> None:
         )
 
 
+def check_trainer(config: DictConfig, family: Family, *, here: bool) -> None:
+    """Makes the trainer with its callbacks, and raises `ConfigError` for what it refuses; where the run is to
+    be `here`, also for a device that this machine has not."""
+    keep_lightning_quiet()
+    config = copy.deepcopy(config)
+    OmegaConf.set_struct(config, False)
+    config.run_dir = tempfile.gettempdir()
+    if not here:
+        config.trainer.update(accelerator="cpu", devices=1, num_nodes=1, strategy="auto")
+    try:
+        build_trainer(config, family, build_callbacks(config), [], jobs=1)
+    except (MisconfigurationException, RuntimeError, TypeError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
 def check_optimisation(config: DictConfig, family: Family) -> None:
     """What cannot be combined with objectives that have parameters of their own."""
     if not family.opponents:
@@ -176,6 +199,11 @@ def _execution(config: DictConfig) -> dict[str, Any]:
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
     """Those that the configuration lists; null entries are left out."""
+    for name, node in config.callbacks.items():
+        if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
+            raise ConfigError(
+                f"callbacks.{name}={shown(node)} is no callback: it needs a _target_, or null to leave it out"
+            )
     return [
         build(node, "callback", where=f"callbacks.{name}")
         for name, node in config.callbacks.items()
@@ -188,10 +216,9 @@ def build_trainer(
 ) -> Trainer:
     """Lightning's Trainer. A GAN's `max_steps` counts batches here, and optimiser steps there. Raises
     `ConfigError` for a GPU that is not there: where a run starts, as it may be sent to another machine."""
-    options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    assert isinstance(options, dict)
-    if options["accelerator"] == "gpu" and not torch.accelerator.is_available():
-        raise ConfigError("trainer.accelerator=gpu, but this machine has no GPU: set trainer=cpu")
+    options = trainer_options(config)
+    if options["accelerator"] in _GPUS and not torch.accelerator.is_available():
+        raise ConfigError(no_gpu(config))
     if options.get("max_steps", -1) > 0:
         options["max_steps"] *= family.optimizer_steps_per_batch
     if options.get("strategy") == "ddp" and family.leaves_parameters_unused:

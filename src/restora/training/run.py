@@ -24,9 +24,12 @@ from restora.training.build import Parts, build_callbacks, build_parts, build_tr
 from restora.training.launch import relaunching_as_worker
 from restora.training.leakage import check_leakage
 from restora.training.metrics_csv import MetricsCsv
+from restora.training.opening import opening_line
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
+from restora.training.settings import keep_lightning_quiet
 from restora.training.tracking import WandbPhotos, finish_wandb, start_wandb
+from restora.vocabulary import use_threads
 from restora.words import worse_than_input
 
 log = logging.getLogger(__name__)
@@ -44,6 +47,9 @@ def train(config: DictConfig, info: RunInfo) -> float:
     seed_everything(config.seed, workers=True, verbose=False)
     record = RunRecord(info)
     if rank_zero_only.rank == 0:
+        Console(stderr=True).print(
+            opening_line(config, info.network_name), markup=False, highlight=False, soft_wrap=True
+        )
         record.write()
     status, error = "failed", None
     try:
@@ -76,8 +82,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
 
 def quieten(config: DictConfig) -> None:
     """Lightning's advice about things that are meant as they are."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    keep_lightning_quiet()
     for text in (
         ".*does not have many workers.*",  # crops are slices of a memory map
         ".*dataloader is not resumable.*",  # the sampler skips what is done
@@ -89,8 +94,7 @@ def quieten(config: DictConfig) -> None:
         ".*smaller than the logging interval.*",  # steps are counted over all epochs
     ):
         warnings.filterwarnings("ignore", message=text)
-    if config.threads:
-        torch.set_num_threads(config.threads)
+    use_threads(config.threads)
 
 
 def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:
@@ -154,7 +158,8 @@ def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
     best = record.info.folder / "checkpoints" / "best.ckpt"
     if trainer.fast_dev_run or not parts.data.has_test:
         return
-    trainer.test(parts.family, parts.data, ckpt_path=best, verbose=False, weights_only=False)
+    chosen = best if best.exists() else None  # callbacks.best=null keeps none: the last weights
+    trainer.test(parts.family, parts.data, ckpt_path=chosen, verbose=False, weights_only=False)
     record.take_test(parts.family.scores)
 
 

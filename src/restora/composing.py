@@ -1,0 +1,335 @@
+"""How a command line becomes a configuration: what Hydra does, and two rules of ours.
+
+*Short forms.* `loss=charbonnier` stands for `loss@family.loss=charbonnier`: where one place of the composed
+defaults takes a group, its name alone is enough. The places are read from the composition, so that a group
+may move.
+
+*A group that is chosen on the command line wins.* What a recipe (a file of `experiments/`) says about the
+part that it had chosen itself is left out: `experiments=denoise/dncnn degradation=jpeg` has jpeg's own
+numbers. Two groups are about surroundings, and a recipe keeps what is its own of them: of `data` the patches,
+batches and crops (the option brings the `source`), of `trainer` what the option's file leaves open.
+"""
+
+import copy
+import itertools
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra._internal.defaults_list import create_defaults_list
+from hydra.core.default_element import GroupDefault, InputDefault
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
+
+from restora import vocabulary
+
+RECIPES = "experiments/"
+BASE = "base"
+"""The option of a group that the others are made of, and that nobody chooses."""
+_SURROUNDINGS = ("data", "trainer")
+_APART = ("experiments", "debug")
+"""Groups whose options are about the whole configuration."""
+_ALIASES = {"precision": "trainer.precision"}
+"""Words that other commands have in the same sense, and where a training configuration has them."""
+_DURATIONS = ("trainer.max_time",)
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's, with recipes that give way to what was chosen on the command line.
+
+    Note: a launcher's process unpickles it, so that a job is composed there by the same rules.
+    """
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed, repository = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
+        chosen = {
+            o.get_key_element(): o.value()
+            for o in parsed
+            if not o.is_sweep_override() and _chooses(o, repository) and not o.is_hydra_override()
+        }
+        return parsed, _GivingWay(repository, {k: v for k, v in chosen.items() if k not in _APART})
+
+
+def _chooses(override: Override, repository: IConfigRepository) -> bool:
+    """Whether an override picks an option of a group, rather than setting a key."""
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        return False
+    return "." not in override.key_or_group and repository.group_exists(override.key_or_group)
+
+
+class _GivingWay(CachingConfigRepository):
+    """Recipes without what they say about parts that were chosen on the command line."""
+
+    def __init__(self, repository: CachingConfigRepository, chosen: dict[str, Any]) -> None:
+        super().__init__(repository)
+        self.chosen = chosen
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        known = f"config_path={config_path}" in self.cache
+        found = super().load_config(config_path)
+        if known or found is None or not self.chosen or not config_path.startswith(RECIPES):
+            return found
+        found = copy.deepcopy(found)
+        self.cache[f"config_path={config_path}"] = found
+        for key, option in self.chosen.items():
+            for path in self._won(key, option):
+                _remove(found.config, path)
+        places = [_place(key) for key in self.chosen if _place(key) not in _SURROUNDINGS]
+        if found.defaults_list:
+            found.defaults_list = [
+                default
+                for default in found.defaults_list
+                if not any(_is_below(default, place) for place in places)
+            ]
+        return found
+
+    def _won(self, key: str, option: Any) -> Iterator[str]:
+        """The keys of a recipe that a chosen option replaces."""
+        place = _place(key)
+        if place == "data":
+            yield "data.source"
+        elif place == "trainer":
+            yield from self._said(f"{key}/{option}")
+        else:
+            yield place
+
+    def _said(self, path: str) -> Iterator[str]:
+        """The keys that the file of an option says, and those that it is based on but `base`."""
+        found = super().load_config(path)
+        if found is None:
+            return
+        group = path.rpartition("/")[0]
+        prefix = "" if (found.header or {}).get("package") == "_global_" else f"{group}."
+        for name in _leaves(found.config):
+            yield f"{prefix}{name}"
+        for default in found.defaults_list or []:
+            if not default.is_self() and (option := default.get_name() or BASE) != BASE:
+                yield from self._said(f"{group}/{option}")
+
+
+def _place(key: str) -> str:
+    """Where the option of `group@package` stands in the configuration."""
+    group, _, package = key.partition("@")
+    return package or group.replace("/", ".")
+
+
+def _is_below(default: InputDefault, place: str) -> bool:
+    """Whether a recipe overrides a choice inside the part at `place`."""
+    if not isinstance(default, GroupDefault) or not default.override:
+        return False
+    package = (default.package or "").removeprefix("_global_.")
+    return package.startswith(f"{place}.")
+
+
+def _remove(config: Any, path: str) -> None:
+    above, _, key = path.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    if isinstance(node, DictConfig) and key in node:
+        del node[key]
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[str]:
+    for key in map(str, config):
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and len(node):
+            yield from _leaves(node, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+# --- short forms --------------------------------------------------------------------------------------------
+
+
+class Refused(ValueError):
+    """An override that cannot be written out; the message is complete."""
+
+
+def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[str]) -> list[str]:
+    """The overrides with every short form written out.
+
+    Raises Refused for a group that no place of the composition takes, or more than one, and for what is no
+    duration.
+    """
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    if config_name == "train":
+        parsed = [_with_alias(o) for o in parsed]
+    pending = [o for o in parsed if _chooses(o, loader.repository) and not o.is_hydra_override()]
+    full: dict[int, str] = {}
+    accepted: list[str] = []
+    while pending:
+        # what everybody may choose is known from the defaults; only the rest needs a composition of its own
+        places = choices(loader, config_name, accepted)
+        ready = [(o, key) for o in pending if (key := _full_key(o, places))]
+        if not ready:
+            raise Refused(_no_place(loader, config_name, accepted, pending[0]))
+        for o, key in ready:
+            full[id(o)] = key
+            accepted.append(f"{key}={_first(o)}")
+        pending = [o for o in pending if id(o) not in full]
+    return [_written(o, full.get(id(o))) for o in parsed]
+
+
+def sweeps_among(overrides: Iterable[str]) -> list[str]:
+    """The overrides that name several values."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    return [str(o.input_line) for o in parsed if o.is_sweep_override()]
+
+
+def combinations(loader: ConfigLoaderImpl, overrides: Iterable[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep, whatever their form; of an interval, both ends."""
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(list(overrides))
+    values: dict[str, list[str]] = {}
+    for o in parsed:
+        if o.is_hydra_override():
+            continue
+        key = o.get_key_element()
+        if o.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in o.sweep_string_iterator()]
+        elif o.is_sweep_override():
+            interval: Any = o.value()
+            values[key] = [f"{key}={interval.start}", f"{key}={interval.end}"]
+        else:
+            values[key] = [str(o.input_line)]
+    return [list(job) for job in itertools.product(*values.values())]
+
+
+def choices(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) -> dict[str, Any]:
+    """What stands at each `group@package` of the composed defaults."""
+    if overrides:
+        return _composed_choices(loader, config_name, overrides)
+    known = (config_name, *(source.path for source in loader.get_sources()))
+    if known not in _choices_without_overrides:
+        _choices_without_overrides[known] = _composed_choices(loader, config_name, [])
+    return _choices_without_overrides[known]
+
+
+_choices_without_overrides: dict[tuple[str, ...], dict[str, Any]] = {}
+
+
+def _composed_choices(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) -> dict[str, Any]:
+    parsed, repository = loader._parse_overrides_and_create_caching_repo(config_name, overrides)
+    made = create_defaults_list(
+        repo=repository,
+        config_name=config_name,
+        overrides_list=parsed,
+        prepend_hydra=False,
+        skip_missing=True,
+    )
+    return {**_lists(repository), **made.overrides.known_choices}
+
+
+def _lists(repository: CachingConfigRepository) -> dict[str, Any]:
+    """The groups of which several options are taken at once (Hydra keeps no record of those)."""
+    found: dict[str, Any] = {}
+    for config in repository.cache.values():
+        for default in (config.defaults_list if config is not None else None) or []:
+            if isinstance(default, GroupDefault) and default.is_options() and not default.override:
+                group = str(default.group).removeprefix("/")
+                place = str(default.package or group).removeprefix("_global_.")
+                key = group if place == group.replace("/", ".") else f"{group}@{place}"
+                found[key] = list(default.value) if isinstance(default.value, Iterable) else default.value
+    return found
+
+
+def _full_key(override: Override, places: dict[str, Any]) -> str | None:
+    key: str = override.get_key_element()
+    if key in places:
+        return key
+    if override.package is not None:
+        return None
+    taking = _taking(override.key_or_group, places)
+    if len(taking) > 1:
+        forms = " or ".join(f"{place}={_first(override)}" for place in taking)
+        raise Refused(f"{override.input_line}: which one? Write {forms}")
+    return taking[0] if taking else None
+
+
+def _taking(group: str, places: Iterable[str]) -> list[str]:
+    return [place for place in places if place.partition("@")[0] == group]
+
+
+def _no_place(loader: ConfigLoaderImpl, config_name: str, accepted: list[str], override: Override) -> str:
+    """What would have to be chosen for this group to have a place."""
+    group, form = override.key_or_group, override.get_key_element()
+    now = choices(loader, config_name, accepted)
+    if places := _taking(group, now):
+        forms = " or ".join(f"{place}={_first(override)}" for place in places)
+        return f"{override.input_line}: nothing takes {form}; write {forms}"
+    others = [word for word in accepted if word.partition("=")[0] not in ("objective", "family")]
+    for other in ("objective", "family"):
+        found = []
+        for option in group_options(loader.repository, other):
+            choice = f"{other}=[{','.join([*now[other], option])}]" if _is_list(now, other) else ""
+            choice = choice or f"{other}={option}"
+            with suppress(HydraException):
+                if _taking(group, choices(loader, config_name, [*others, choice])):
+                    found.append(choice)
+        if found:
+            return f"{override.input_line}: nothing here takes {form}; {' or '.join(found)} does"
+    return f"{override.input_line}: nothing in this configuration takes {form}"
+
+
+def _is_list(places: dict[str, Any], group: str) -> bool:
+    return isinstance(places.get(group), list)
+
+
+def _first(override: Override) -> str:
+    """The option that an override chooses; of a sweep, the first."""
+    if override.is_sweep_override():
+        return str(next(iter(override.sweep_string_iterator())))
+    return str(override.get_value_element_as_str())
+
+
+def _with_alias(override: Override) -> Override:
+    if override.package is None and (key := _ALIASES.get(override.key_or_group)):
+        override.key_or_group = key
+    return override
+
+
+def _written(override: Override, key: str | None) -> str:
+    if override.key_or_group in _DURATIONS and override.value() is not None:
+        return f"{override.get_key_element()}={_durations(override)}"
+    if override.is_delete():
+        return str(override.input_line)
+    return f"{key or override.get_key_element()}={_value_of(override)}"
+
+
+def _value_of(override: Override) -> str:
+    """As it was typed, a sweep with all its values."""
+    return str(override.input_line).partition("=")[2]
+
+
+def _durations(override: Override) -> str:
+    """A duration as one word, so that it replaces a mapping instead of being merged into it."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return ",".join(_one_duration(one) for one in value.list)
+    return _value_of(override) if override.is_sweep_override() else _one_duration(value)
+
+
+def _one_duration(value: Any) -> str:
+    if value is None:
+        return "null"
+    plain = {str(k): v for k, v in value.items()} if isinstance(value, dict) else str(value)
+    try:
+        length = vocabulary.seconds(plain, "trainer.max_time")
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    assert length is not None
+    return vocabulary.duration(length)
+
+
+def group_options(repository: IConfigRepository, group: str) -> list[str]:
+    """The options of a group, those of its sub-groups as `sub/name`."""
+    found = [name for name in repository.get_group_options(group, ObjectType.CONFIG) if name != BASE]
+    for below in repository.get_group_options(group, ObjectType.GROUP):
+        found += [f"{below}/{name}" for name in group_options(repository, f"{group}/{below}")]
+    return sorted(found)

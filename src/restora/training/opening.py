@@ -1,0 +1,60 @@
+"""The first line of a run: what it degrades by, what learns, from what, and for how long."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from restora import vocabulary
+from restora.arguments import shown
+
+_SHOWN = 4
+"""Arguments of a part that are listed."""
+
+
+def opening_line(config: DictConfig, network_name: str = "") -> str:
+    """One line of words, from the configuration alone."""
+    plain: Any = OmegaConf.to_container(config, resolve=True)
+    network = network_name or _name(plain["network"])
+    source = _name(plain["data"]["source"])
+    degraded = "degraded already" if _name(plain["degradation"]) == "identity" else ""
+    degraded = degraded or f"degraded by {_part(plain['degradation'])}"
+    learnt = " + ".join(_objective(name, node) for name, node in plain["objective"].items())
+    return f"{plain['task']}: {source} {degraded}; {network} learns {learnt}; {_length(plain['trainer'])}"
+
+
+def _objective(name: str, node: Mapping[str, Any]) -> str:
+    loss = node.get("loss")
+    return f"{name} {_name(loss)}" if isinstance(loss, Mapping) else name
+
+
+def _part(node: Mapping[str, Any]) -> str:
+    """A part with its numbers; a composition with the names of its stages."""
+    stages = node.get("stages")
+    if isinstance(stages, Mapping) and stages:
+        return f"{_name(node)} of {', '.join(map(str, stages))}"
+    values = [
+        f"{key} {_span(value)}"
+        for key, value in node.items()
+        if key != "_target_" and value is not None and not isinstance(value, Mapping)
+    ]
+    more = ", …" if len(values) > _SHOWN else ""
+    return f"{_name(node)} ({', '.join(values[:_SHOWN])}{more})" if values else _name(node)
+
+
+def _span(value: Any) -> str:
+    if isinstance(value, list) and len(value) == 2:
+        return f"{shown(value[0])} to {shown(value[1])}"
+    return shown(value)
+
+
+def _name(node: Mapping[str, Any]) -> str:
+    return str(node["_target_"]).rpartition(".")[2]
+
+
+def _length(trainer: Mapping[str, Any]) -> str:
+    steps, length = int(trainer.get("max_steps") or -1), vocabulary.seconds(trainer.get("max_time"), "max_time")
+    parts = [f"{steps:,} steps"] if steps > 0 else []
+    parts += [f"{trainer['max_epochs']} epochs"] if (trainer.get("max_epochs") or -1) > 0 else []
+    parts += [vocabulary.duration(length)] if length is not None else []
+    return " or ".join(parts) or "no end"

@@ -1,0 +1,172 @@
+"""The settings of a run that belong to no part: their types, the trainer's options, and what it takes here.
+
+What a part takes is held against its constructor where it is built; what stands beside the parts, here.
+"""
+
+import inspect
+import logging
+import time
+from datetime import timedelta
+from typing import Any, get_type_hints
+
+import torch
+from lightning.pytorch import Trainer
+from omegaconf import DictConfig, OmegaConf
+
+from restora import vocabulary
+from restora.arguments import check_arguments, fits, shown, wanted
+from restora.config import ConfigError, build
+from restora.photos.reading import channel_count
+from restora.training.tracking import start_wandb
+
+_SETTINGS: dict[str, Any] = {
+    "task": str,
+    "seed": int,
+    "resume": str | None,
+    "threads": int | None,
+    "channels_last": bool,
+    "compile": bool | str,
+    "activation_checkpointing": bool,
+    "leakage.check": bool,
+    "leakage.testsets": str | None,
+    "leakage.folders": list[str],
+    "leakage.max_seconds": float,
+}
+_OURS = ("callbacks", "logger", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
+"""Arguments of the trainer that are not settings."""
+_LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+_PATIENCE = 4.0
+"""Seconds after which one pass is measured, and not a second, warm one."""
+
+
+def check_settings(config: DictConfig) -> None:
+    """Raises `ConfigError` with key, value and what is wanted."""
+    for key, hint in _SETTINGS.items():
+        value = OmegaConf.select(config, key)
+        value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
+        if not fits(value, hint):
+            raise ConfigError(f"{key}={shown(value)}: wanted {wanted(hint)}")
+    known = {key.partition(".")[2] for key in _SETTINGS if key.startswith("leakage.")}
+    if unknown := [key for key in map(str, config.leakage) if key not in known]:
+        raise ConfigError(f"leakage.{unknown[0]}: nothing reads it; there are {', '.join(sorted(known))}")
+    vocabulary.check_threads(config.threads)
+    logger: Any = OmegaConf.to_container(config.logger, resolve=True)
+    values = {key: value for key, value in logger.items() if key != "photos"}
+    check_arguments(start_wandb, values, where="logger", name="W&B", partial=True)
+    if not fits(logger.get("photos"), int):
+        raise ConfigError(f"logger.photos={shown(logger.get('photos'))}: wanted a whole number")
+    _check_length(trainer_options(config), int(config.data.steps_per_epoch))
+
+
+def trainer_options(config: DictConfig) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer, durations and precisions in its words. Raises `ConfigError`."""
+    options: Any = OmegaConf.to_container(config.trainer, resolve=True)
+    for key in _OURS:
+        if key in options:
+            raise ConfigError(f"trainer.{key} is not a setting: a run sets it itself")
+    length = vocabulary.seconds(options.get("max_time"), "trainer.max_time")
+    options["max_time"] = None if length is None else timedelta(seconds=length)
+    options["precision"] = _precision(options)
+    check_arguments(Trainer, options, where="trainer", name="the trainer")
+    return dict(options)
+
+
+def _precision(options: dict[str, Any]) -> Any:
+    """The trainer's precision in Lightning's words. Raises `ConfigError`."""
+    found = vocabulary.trainer_precision(options.get("precision"))
+    if not fits(found, get_type_hints(inspect.unwrap(Trainer.__init__))["precision"]):
+        raise ConfigError(f"trainer.{vocabulary.no_precision(found)}, bf16-true, 16-true, 64-true")
+    if found == "16-mixed" and options["accelerator"] == "cpu":
+        raise ConfigError("float16 is not trained in on a CPU: set precision=bf16 or precision=float32")
+    return found
+
+
+def keep_lightning_quiet() -> None:
+    """Without Lightning's lines about which devices there are and what to install."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _check_length(options: dict[str, Any], steps_per_epoch: int) -> None:
+    """What leaves a run without training, validation or test, or fails in its middle."""
+    for key in _LIMITS:
+        if options.get(key) in (0, 0.0):
+            raise ConfigError(
+                f"trainer.{key}={options[key]} leaves nothing to {key.split('_')[1]} on: a run is trained, "
+                "chosen by validation and reported on held-out photos; set 1 or more"
+            )
+    if options.get("overfit_batches"):
+        raise ConfigError(
+            f"trainer.overfit_batches={options['overfit_batches']} would validate on training crops: to see "
+            "a network fit few photos, set data=folder data.source.root=FOLDER with a few in it"
+        )
+    if options.get("reload_dataloaders_every_n_epochs"):
+        raise ConfigError(
+            "trainer.reload_dataloaders_every_n_epochs: crops are a function of the step already"
+        )
+    for key in ("max_steps", "max_epochs"):
+        if options.get(key) == 0:
+            raise ConfigError(f"trainer.{key}=0 trains nothing: set 1 or more")
+    interval = options.get("val_check_interval")
+    every = options.get("check_val_every_n_epoch")
+    if every is not None and type(interval) is int and interval > steps_per_epoch:
+        raise ConfigError(
+            f"trainer.val_check_interval={interval} is more than the {steps_per_epoch} batches of an epoch: "
+            "set trainer.check_val_every_n_epoch=null to count over epochs"
+        )
+
+
+def no_gpu(config: DictConfig) -> str:
+    """That there is no GPU, what the run would take here, and where to find what is made for a CPU."""
+    kind = config.trainer.accelerator
+    return (
+        f"trainer.accelerator={kind}, but this machine has no GPU: set trainer=cpu, with which "
+        f"{_cost(config)}. "
+        "For a CPU see experiments=quickstart/… (`restora experiments` lists all with their cost); "
+        "debug=fast tries this one for 3 steps"
+    )
+
+
+def _cost(config: DictConfig) -> str:
+    steps = int(config.trainer.max_steps)
+    each = step_seconds(config) * _mean_batch(config, steps)
+    how = "measured by patches through the network and back"
+    if steps <= 0:
+        return f"a step takes about {vocabulary.about(each)} here ({how})"
+    length = vocabulary.seconds(config.trainer.max_time, "trainer.max_time")
+    whole = steps * each if length is None else min(steps * each, length)
+    return f"{steps:,} steps at about {vocabulary.about(each)} here take {vocabulary.about(whole)} ({how})"
+
+
+def _mean_batch(config: DictConfig, steps: int) -> float:
+    """Pixels of the mean batch over those of `data.batch_size` patches, where the recipe has stages."""
+    if not config.data.stages:
+        return 1.0
+    stages = [dict(stage) for stage in config.data.stages]
+    ends = [stage["start_step"] for stage in stages[1:]] + [max(steps, stages[-1]["start_step"] + 1)]
+    pixels = sum(
+        (end - stage["start_step"]) * stage["batch_size"] * stage["patch_size"] ** 2
+        for stage, end in zip(stages, ends, strict=True)
+    )
+    return float(pixels / ends[-1] / (config.data.batch_size * config.data.patch_size**2))
+
+
+def step_seconds(config: DictConfig) -> float:
+    """Seconds of a training step on this CPU, about: the network's passes over one sample, times the batch.
+
+    Degradation, discriminator and optimiser are left out; `restora bench` measures all of it.
+    """
+    vocabulary.use_threads(config.threads)
+    network = build(config.network, "network").train()
+    side = int(config.data.patch_size) // network.scale
+    x = torch.rand(2, channel_count(config.data.channels), side, side)  # batch norm wants more than one value
+    planes = network.condition_channels
+    condition = torch.rand(2, planes, side, side) if planes else None
+    seconds: list[float] = []
+    while len(seconds) < 2 and sum(seconds) < _PATIENCE:
+        started = time.perf_counter()
+        restored = network(x, condition)
+        (restored[0] if isinstance(restored, tuple | list) else restored).mean().backward()
+        seconds.append(time.perf_counter() - started)
+    accumulated = int(config.trainer.accumulate_grad_batches)
+    return min(seconds) / len(x) * int(config.data.batch_size) * accumulated

@@ -1,0 +1,121 @@
+"""What a word of the command line means, the same in every command: precisions, durations, tiles, threads.
+
+Note: a duration is written as `90s`, `2min`, `1h30min` or `3d`. Lightning's `DD:HH:MM:SS`, `HH:MM:SS` and the
+keywords of a timedelta are read too, as configurations that were stored before have them.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Literal
+
+Precision = Literal["float32", "bfloat16", "float16"]
+
+_PRECISIONS: dict[Precision, tuple[str, ...]] = {
+    "float32": ("float32", "fp32", "32", "32-true"),
+    "bfloat16": ("bfloat16", "bf16", "bf16-mixed"),
+    "float16": ("float16", "fp16", "16", "16-mixed"),
+}
+"""Each with its other names; the last is Lightning's. Below float32, weights stay float32 and what gains from
+it is computed in the type."""
+_UNITS = {"d": "days", "h": "hours", "min": "minutes", "s": "seconds"}
+_DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)min)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def precision(value: Any) -> Precision:
+    """The precision that a word names. Raises ValueError."""
+    for name, words in _PRECISIONS.items():
+        if str(value) in words:
+            return name
+    raise ValueError(no_precision(value))
+
+
+def no_precision(value: Any) -> str:
+    """That a word names none, and those that do."""
+    return f"precision={value}: wanted one of {PRECISIONS}"
+
+
+PRECISIONS = ", ".join(f"{name} ({', '.join(words[1:])})" for name, words in _PRECISIONS.items())
+
+
+def trainer_precision(value: Any) -> Any:
+    """The same in the trainer's words; what only Lightning has (`bf16-true`, `64-true`) as it is."""
+    try:
+        return _PRECISIONS[precision(value)][-1]
+    except ValueError:
+        return value
+
+
+def seconds(value: Any, where: str) -> float | None:
+    """A duration in seconds, None for none. Raises ValueError that names the key `where`."""
+    found = _timedelta(value)
+    if found is not None and found.total_seconds() > 0:
+        return found.total_seconds()
+    if value is None:
+        return None
+    raise ValueError(f"{where}={value} is no duration: write it as 90s, 2min, 1h30min or 3d")
+
+
+def _timedelta(value: Any) -> timedelta | None:
+    if isinstance(value, timedelta):
+        return value
+    if isinstance(value, Mapping):
+        try:
+            return timedelta(**{str(key): number for key, number in value.items()})
+        except TypeError:
+            return None
+    if not isinstance(value, str):
+        return None
+    written = value.replace(" ", "")
+    if match := _DURATION.fullmatch(written):
+        units = zip(_UNITS.values(), match.groups(), strict=True)
+        return timedelta(**{unit: float(number) for unit, number in units if number})
+    parts = written.split(":")
+    if len(parts) in (3, 4) and all(part.isdecimal() for part in parts):
+        units = zip(("seconds", "minutes", "hours", "days"), reversed(parts), strict=False)
+        return timedelta(**{unit: int(number) for unit, number in units})
+    return None
+
+
+def duration(length: float) -> str:
+    """Seconds as they are written in a configuration: 5400 is 1h30min."""
+    words, left = "", round(length, 3)
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        count, left = divmod(left, size)
+        words += f"{count:.0f}{unit}" if count else ""
+    return words + f"{left:g}s" if left or not words else words
+
+
+def about(length: float) -> str:
+    """Seconds as a person would say them: 5 s, 12 min, 7.5 h, 26 days."""
+    for size, unit in ((48 * 3600, "days"), (90 * 60, "h"), (120, "min")):
+        if length >= size:
+            number = length / {"days": 86400, "h": 3600, "min": 60}[unit]
+            return f"{number:,.0f} {unit}" if number >= 10 else f"{number:.2g} {unit}"
+    return f"{length:.2g} s" if length < 10 else f"{length:.0f} s"
+
+
+def tile(value: Any, default: int) -> int:
+    """The side of a tile in pixels of the input, 0 for the photo in one piece; None is the `default`."""
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"tile is a number of pixels, or 0 for the photo in one piece; got {value}")
+    return value
+
+
+def use_threads(count: Any) -> None:
+    """Lets torch compute with `count` CPU threads; None is its own choice. Raises ValueError."""
+    check_threads(count)
+    if count is not None:
+        import torch
+
+        torch.set_num_threads(count)
+
+
+def check_threads(count: Any) -> None:
+    """Raises ValueError for what is no number of threads."""
+    if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+        raise ValueError(
+            f"threads={count}: wanted a whole number of 1 or more, or null for torch's own choice"
+        )
