@@ -45,12 +45,7 @@ def config_root() -> Path:
 
 
 class _ExperimentsPath(SearchPathPlugin):
-    folders: tuple[str, ...] = ()
-    """Of `--config-dir`, while a command composes by itself."""
-
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in self.folders:
-            search_path.prepend(provider="command-line", path=f"file://{folder}")
         search_path.append(provider="restora", path=f"file://{config_root()}")
         for provider, folder in registry.configuration_folders():
             search_path.append(provider=provider, path=f"file://{folder}")
@@ -64,27 +59,20 @@ def register_search_path() -> None:
 
 
 @contextmanager
-def _loader(config_dir: str | None = None) -> Iterator[Loader]:
-    """The loader of configurations, with a folder of the user's own in front."""
+def _loader() -> Iterator[Loader]:
+    """The loader of configurations."""
     register_search_path()
-    if config_dir is not None and not Path(config_dir).is_dir():
-        raise ConfigError(f"--config-dir {config_dir}: there is no such folder")
-    _ExperimentsPath.folders = () if config_dir is None else (str(Path(config_dir).resolve()),)
     GlobalHydra.instance().clear()
-    try:
-        with initialize_config_dir(config_dir=str(config_root() / "conf"), version_base="1.3"):
-            loader = GlobalHydra.instance().config_loader()
-            assert isinstance(loader, Loader)
-            yield loader
-    finally:
-        _ExperimentsPath.folders = ()
+    with initialize_config_dir(config_dir=str(config_root() / "conf"), version_base="1.3"):
+        loader = GlobalHydra.instance().config_loader()
+        assert isinstance(loader, Loader)
+        yield loader
 
 
 def compose(
     config_name: str,
     overrides: Iterable[str] = (),
     *,
-    config_dir: str | None = None,
     hydra_node: bool = False,
     extra: Iterable[str] = (),
 ) -> DictConfig:
@@ -94,7 +82,7 @@ def compose(
     names when a key, a group or an option does not exist, and for a key that nothing reads.
     """
     overrides = list(overrides)
-    with _loader(config_dir) as loader:
+    with _loader() as loader:
         try:
             written = full_forms(loader, config_name, overrides)
             config = hydra_compose(config_name, written, return_hydra_config=True)
@@ -119,19 +107,19 @@ def compose(
         raise ConfigError(_explained(message, overrides, known))
 
 
-def jobs_of(overrides: Iterable[str], config_dir: str | None = None) -> list[list[str]]:
+def jobs_of(overrides: Iterable[str]) -> list[list[str]]:
     """The overrides of every job of a sweep; of one run without one."""
-    with _loader(config_dir) as loader:
+    with _loader() as loader:
         try:
             return combinations(loader, overrides)
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(_innermost(error)) from error
 
 
-def written_out(config_name: str, overrides: Iterable[str], config_dir: str | None = None) -> list[str]:
+def written_out(config_name: str, overrides: Iterable[str]) -> list[str]:
     """The overrides as Hydra takes them, short forms written out. Raises `ConfigError`."""
     overrides = list(overrides)
-    with _loader(config_dir) as loader:
+    with _loader() as loader:
         try:
             return full_forms(loader, config_name, overrides)
         except Refused as error:
@@ -158,7 +146,9 @@ def _refuse_unused(config: DictConfig, known: set[str], overrides: list[str]) ->
     for key in unused:
         if re.search(rf"\$\{{{re.escape(key)}[.}}\[]", text):
             continue
-        typed = next((o for o in overrides if re.match(rf"\+*{re.escape(key)}[@.=]", o)), f"{key}=…")
+        typed = next(
+            (o for o in overrides if re.match(rf"\+*([\w/]+@)?{re.escape(key)}[@.=]", o)), f"{key}=…"
+        )
         near = difflib.get_close_matches(key, known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         if options(key) and typed.startswith("+"):
@@ -251,8 +241,11 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
     if message.startswith("Config group override must be"):  # without the name of the group
         for override in overrides:
             group, _, value = override.lstrip("+").partition("=")
-            if value in ("null", "") and (choices := options(group)):
-                return f"{override}: {group} cannot be left out; choose one of {', '.join(choices)}"
+            known_options = options(group.partition("@")[0])
+            if value in ("null", "") and known_options:
+                return f"{override}: {group} cannot be left out; choose one of {', '.join(known_options)}"
+            if known_options and value not in known_options:
+                return _no_such_option(f"{group}/{value}")
     message = message.partition("\nConfig search path")[0].strip()
     if renamed := _renamed(overrides):
         return renamed
@@ -282,14 +275,17 @@ def _no_such_option(wanted: str) -> str:
     return f"there is no {group}={wrong}.{hint}\nThere are: {', '.join(choices)}"
 
 
-def options(group: str, config_dir: str | None = None) -> list[str]:
+def options(group: str) -> list[str]:
     """The names of a config group, such as `network` or `benchmark/testset`."""
-    with _loader(config_dir) as loader:
+    with _loader() as loader:
         return group_options(loader.repository, group)
 
 
-def all_options(config_dir: str | None = None) -> dict[str, list[str]]:
+def all_options() -> dict[str, list[str]]:
     """The options of every group by its name."""
-    with _loader(config_dir) as loader:
-        groups = loader.repository.get_group_options("", ObjectType.GROUP)
+    with _loader() as loader:
+        groups = {"experiments"}  # the root of a checkout holds other folders too
+        for source in loader.get_sources():
+            if source.provider in ("main", "command-line", "plugin"):
+                groups.update(source.list("", ObjectType.GROUP))
         return {group: group_options(loader.repository, group) for group in sorted(groups)}

@@ -10,7 +10,10 @@ SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 GROUND = {"types", "registry", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image"}
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
-    **{name: set() for name in ("types", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image")},
+    **{
+        name: set()
+        for name in ("types", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image")
+    },
     "registry": {"arguments"},
     "config": {"registry", "arguments", "composing", "first_edition"},
     "composing": {"vocabulary"},

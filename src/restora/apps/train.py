@@ -37,21 +37,22 @@ _LAUNCHERS_HERE = ("basic", "joblib")
 
 HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
 
-  restora train experiments=denoise/dncnn              one run
-  restora train experiments=denoise/dncnn debug=fast   a few steps, to see that it works
-  restora train experiments=denoise/dncnn loss=l1      of another loss
-  restora train -m network.depth=17,20 seed=1,2,3      a sweep
-  restora train resume=outputs/<run>                   go on with a run that was stopped
+  restora train experiments=denoise/dncnn            one run
+  restora train experiments=denoise/dncnn debug=fast a few steps, to try it out
+  restora train experiments=denoise/dncnn loss=l1    with another loss
+  restora train -m network.depth=17,20 seed=1,2,3    a sweep
+  restora train resume=outputs/<run>                 go on with a stopped run
 
   --cfg job          print the composed configuration and stop
   --config-dir DIR   also look for configuration in DIR
   --hydra-help       what Hydra itself understands
 
-A group chosen here wins over what an experiment says of it. Of data= an experiment
-keeps its patches, batches and crops, of trainer= what the trainer's file leaves open.
+A group chosen here wins over what an experiment says about it. An experiment
+keeps its own patches, batches and crops beside data=NAME, and its own length
+beside trainer=NAME where that option leaves it open.
 
 trainer.max_time=90s, 5min, 1h30min or 2d; precision=float32, bf16 or float16;
-threads=N CPU threads. `restora experiments` says what each experiment costs.
+threads=N CPU threads. `restora experiments` lists what each experiment costs.
 
 groups and their options:
 """
@@ -79,11 +80,11 @@ def main(argv: list[str]) -> int:
     argv = _continued(argv)
     options = get_args_parser().parse_intermixed_args(argv)
     flags = [word for word in argv if word not in options.overrides]
-    overrides = written_out("train", options.overrides, options.config_dir)
+    overrides = written_out("train", options.overrides)
     if options.cfg and not options.multirun:
-        compose("train", overrides, config_dir=options.config_dir)  # for its errors
+        compose("train", overrides)  # for its errors
     elif not (options.cfg or options.info or options.hydra_help or options.shell_completion):
-        os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun, config_dir=options.config_dir))
+        os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun))
     register_search_path()
     sys.argv = ["restora train", *flags, *overrides]
     hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="train")(job)()
@@ -111,7 +112,7 @@ def _continued(argv: list[str]) -> list[str]:
     return [*renamed(earlier), *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
 
 
-def _check(overrides: list[str], *, multirun: bool, config_dir: str | None) -> int:
+def _check(overrides: list[str], *, multirun: bool) -> int:
     """Composes and checks every job; how many there are."""
     from restora.training.build import check_before_training
 
@@ -120,10 +121,10 @@ def _check(overrides: list[str], *, multirun: bool, config_dir: str | None) -> i
         raise ConfigError(f"{' '.join(swept)} names several values: add -m to sweep over them")
     launchers = [word.partition("=")[2] for word in overrides if word.startswith("hydra/launcher=")]
     here = not launchers or launchers[-1] in _LAUNCHERS_HERE
-    combinations = jobs_of(overrides, config_dir)
+    combinations = jobs_of(overrides)
     for words in combinations[:_COMBINATIONS_CHECKED]:
         try:
-            check_before_training(compose("train", words, config_dir=config_dir), here=here)
+            check_before_training(compose("train", words), here=here)
         except ValueError as error:
             where = f" (in the job {' '.join(words)})" if len(combinations) > 1 else ""
             raise ConfigError(f"{error}{where}") from error

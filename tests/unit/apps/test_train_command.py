@@ -57,7 +57,7 @@ def settings(info: RunInfo) -> dict[str, Any]:
     "words",
     [
         ["name='two words (and brackets) $HOME'"],
-        ['+note="it\'s; 100% `quoted` \\\\ done"'],
+        ['logger.project="it\'s; 100% `quoted` \\\\ done"'],
         ["+tags=[x,'y z',{a: 1}]", "++trainer.detect_anomaly=true", "~callbacks.non_finite"],
         ["schedule@family.schedule=constant", "network.channels=16"],
         ["experiments=denoise/dncnn", "trainer=cpu", "debug=fast"],

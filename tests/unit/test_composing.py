@@ -1,0 +1,228 @@
+"""Short forms, groups that win over a recipe, sweeps of every form, and keys that nothing reads."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from restora import registry
+from restora.apps.train import help_text
+from restora.composing import sweeps_among
+from restora.config import ConfigError, all_options, compose, jobs_of, written_out
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        (["loss=charbonnier"], "loss@family.loss=charbonnier"),
+        (["schedule=constant"], "schedule@family.schedule=constant"),
+        (
+            ["objective=[supervised,perceptual]", "perceptual=lpips"],
+            "perceptual@objective.perceptual.loss=lpips",
+        ),
+        (["family=gan", "adversarial=hinge"], "adversarial@objective.adversarial.loss=hinge"),
+        (
+            ["discriminator=patch", "family=gan"],
+            "discriminator@objective.adversarial.discriminator=patch",
+        ),
+        (
+            ["experiments=super_resolution/srgan", "discriminator=patch"],
+            "discriminator@objective.adversarial.discriminator=patch",
+        ),
+        (["objective=supervised"], "objective=supervised"),
+        (["loss=l1,mse"], "loss@family.loss=l1,mse"),
+        (["loss@family.loss=l1"], "loss@family.loss=l1"),
+        (["precision=bf16"], "trainer.precision=bf16"),
+    ],
+    ids=" ".join,
+)
+def test_the_name_of_a_group_is_enough(typed: list[str], meant: str) -> None:
+    assert meant in written_out("train", typed)
+
+
+def test_a_short_form_does_what_the_long_one_does() -> None:
+    short = compose("train", ["loss=charbonnier", "schedule=constant"])
+    assert short == compose("train", ["loss@family.loss=charbonnier", "schedule@family.schedule=constant"])
+    assert short.family.loss._target_ == "charbonnier"
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["discriminator=patch"], "objective=[supervised,adversarial] does"),
+        (["perceptual=vgg19"], "objective=[supervised,perceptual] does"),
+        (["loss@network.loss=l1"], "write loss@family.loss=l1"),
+        (["loss=banana"], "there is no loss=banana"),
+        (["schedule=cosin"], "Did you mean schedule=cosine"),
+        (["family.loss=l1"], "write loss@family.loss=l1"),
+        (["family.schedule=fast"], "write schedule@family.schedule=NAME; there are constant, cosine"),
+        (["network=5"], "network"),
+    ],
+    ids=" ".join,
+)
+def test_the_right_form_is_named(typed: list[str], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose("train", typed)
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "said"),
+    [
+        ("train", "+loss=charbonnier", "did you mean loss=charbonnier?"),
+        ("train", "+init=weights.pth", "nothing reads the key 'init'"),
+        ("train", "init=weights.pth", "there is no key 'init'"),
+        ("train", "+weights=/nowhere", "nothing reads the key 'weights'"),
+        ("train", "++weights=/nowhere", "nothing reads the key 'weights'"),
+        ("train", "+experiment=denoise/dncnn", "did you mean experiments?"),
+        ("train", "experiment=denoise/dncnn", "Did you mean experiments?"),
+        ("train", "+loss@mine=l1", "nothing reads the key 'mine'"),
+        ("evaluate", "+weight=a.pth", "did you mean weights?"),
+        ("prepare", "+testset=bsd68", "did you mean testsets?"),
+        ("preview", "+degradations=jpeg", "did you mean degradation?"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused(command: str, typed: str, said: str) -> None:
+    rest = ["degradation=jpeg"] if command == "preview" else []
+    with pytest.raises(ConfigError) as caught:
+        compose(command, [*rest, typed])
+    assert said in str(caught.value)
+    assert typed in str(caught.value) or "there is no key" in str(caught.value)
+
+
+def test_a_key_that_is_read_by_another_is_taken() -> None:
+    assert compose("train", ["+width=24", "network.channels=${width}"]).network.channels == 24
+
+
+def chosen(*words: str):
+    return compose("train", list(words))
+
+
+def test_a_degradation_chosen_on_the_command_line_wins_whole() -> None:
+    config = chosen("experiments=denoise/half_minute", "degradation=gaussian_noise_range")
+    assert config.degradation == compose("train", ["degradation=gaussian_noise_range"]).degradation
+    config = chosen("experiments=denoise/dncnn", "degradation=jpeg")
+    assert "sigma" not in config.degradation
+    assert config.trainer.max_steps == 80000
+
+
+def test_a_schedule_a_network_and_a_family_do_too() -> None:
+    config = chosen("experiments=denoise/dncnn", "schedule=cosine")
+    assert dict(config.family.schedule) == dict(chosen("schedule=cosine").family.schedule)
+    assert (
+        chosen("experiments=denoise/half_minute", "network=edsr_small").network
+        == chosen("network=edsr_small").network
+    )
+    config = chosen("experiments=denoise/dncnn", "family=transformer")
+    assert config.family == chosen("family=transformer").family
+    assert config.network == chosen("experiments=denoise/dncnn").network
+
+
+def test_what_is_set_beside_a_chosen_group_counts() -> None:
+    config = chosen("experiments=denoise/dncnn", "degradation=jpeg", "degradation.quality=33")
+    assert config.degradation.quality == 33
+
+
+def test_other_photos_are_cut_as_the_recipe_says() -> None:
+    config = chosen("experiments=denoise/dncnn", "data=sample")
+    assert config.data.source == {"_target_": "sample_photos"}
+    assert (config.data.patch_size, config.data.batch_size) == (50, 128)
+
+
+def test_another_machine_trains_as_long_as_the_recipe_says() -> None:
+    config = chosen("experiments=denoise/dncnn", "trainer=cpu")
+    assert (config.trainer.accelerator, config.trainer.precision) == ("cpu", "32-true")
+    assert (config.trainer.max_steps, config.trainer.val_check_interval) == (80000, 1600)
+
+
+def test_a_length_chosen_by_trainer_wins() -> None:
+    config = chosen("experiments=denoise/half_minute", "trainer=quick")
+    assert config.trainer.max_time == chosen("trainer=quick").trainer.max_time
+
+
+def test_debug_has_the_last_word() -> None:
+    config = chosen("experiments=denoise/dncnn", "debug=fast", "trainer=gpu")
+    assert (config.trainer.accelerator, config.trainer.max_steps) == ("cpu", 3)
+
+
+def test_recipes_of_the_users_own_give_way_too(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /degradation: jpeg\n\ndegradation:\n  quality: 33\n"
+    )
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    assert chosen("experiments=mine").degradation.quality == 33
+    config = chosen("experiments=mine", "degradation=gaussian_noise")
+    assert "quality" not in config.degradation
+
+
+@pytest.mark.parametrize(
+    ("word", "jobs"),
+    [
+        ("loss@family.loss=l1,mse", ["loss@family.loss=l1", "loss@family.loss=mse"]),
+        ("schedule@family.schedule=constant,cosine", 2),
+        (
+            "+trainer.detect_anomaly=true,false",
+            ["+trainer.detect_anomaly=True", "+trainer.detect_anomaly=False"],
+        ),
+        ("++seed=1,2", ["++seed=1", "++seed=2"]),
+        ("network=glob(dncnn_*)", 3),
+        ("seed=range(1,4)", 3),
+        ("seed=choice(1,2)", 2),
+        ("data.val_crop=null,64", 2),
+        ("objective=[supervised],[supervised,adversarial]", 2),
+        ("family.optimizer.lr=interval(0.1,0.2)", 2),
+    ],
+)
+def test_sweeps_take_every_form_of_override(word: str, jobs: list[str] | int) -> None:
+    found = [job[0] for job in jobs_of([word])]
+    assert (found if isinstance(jobs, list) else len(found)) == jobs
+    assert sweeps_among([word, "seed=3"]) == [word]
+    for job in found:
+        compose("train", [job])
+
+
+@pytest.mark.parametrize(
+    "typed", ["{minutes:2}", "2min", "00:02:00", "120s", "{seconds: 120}", "'00:00:02:00'", "1min60s"]
+)
+@pytest.mark.parametrize("base", [[], ["trainer=quick"], ["experiments=denoise/half_minute"]], ids=str)
+def test_a_time_limit_is_one_thing_in_every_form(typed: str, base: list[str]) -> None:
+    assert compose("train", [*base, f"trainer.max_time={typed}"]).trainer.max_time == "2min"
+
+
+def test_a_time_limit_replaces_one_that_a_recipe_has_as_a_dictionary(tmp_path: Path, monkeypatch) -> None:
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text("# @package _global_\ntrainer:\n  max_time: {seconds: 25}\n")
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    for typed in ("{minutes:2}", "2min"):
+        assert chosen("experiments=mine", f"trainer.max_time={typed}").trainer.max_time == "2min"
+
+
+def test_time_limits_are_swept() -> None:
+    assert written_out("train", ["trainer.max_time={minutes:1},90s"]) == ["trainer.max_time=1min,1min30s"]
+
+
+def test_what_is_no_time_is_said_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="trainer.max_time=2minutes is no duration: write it as 90s"):
+        compose("train", ["trainer.max_time=2minutes"])
+
+
+def test_help_lists_every_group_with_its_options() -> None:
+    text = help_text()
+    listed = text.split()
+    for group, names in all_options().items():
+        if group not in ("benchmark", "hydra", "sweep"):
+            assert f"\n  {group} " in text
+            assert set(names) <= set(listed), group
+    assert max(map(len, text.splitlines())) <= 80
+    assert "base" not in all_options()["trainer"]
+
+
+def test_options_of_the_users_own_are_listed(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "network").mkdir()
+    OmegaConf.save({"_target_": "dncnn"}, tmp_path / "network" / "mine.yaml")
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    assert "mine" in all_options()["network"]
+    assert " mine " in help_text()
