@@ -1,0 +1,60 @@
+"""What runs are chosen by: a metric that validation logs, and whether more or less of it is better.
+
+The best checkpoint, the run record, the leaderboard, `export --best` and sweeps all read the same two words,
+from `monitor:` of the configuration. Note: photos that a report shows never choose anything.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+Direction = Literal["max", "min"]
+_UNITS = {"psnr": "dB", "psnr_b": "dB"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Monitor:
+    """`metric` as validation logs it, such as val/psnr; `direction` max where more is better."""
+
+    metric: str = "val/psnr"
+    direction: Direction = "max"
+
+    def __post_init__(self) -> None:
+        if self.direction not in get_args(Direction):
+            raise ValueError(f"monitor.direction is max or min, got {self.direction!r}")
+        if not self.metric.startswith("val/") or self.metric == "val/":
+            raise ValueError(
+                f"monitor.metric is what validation logs, such as val/psnr or val/ssim, got {self.metric!r}"
+            )
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any]) -> "Monitor":
+        """The monitor of a run's configuration; validation's PSNR for runs from before there was a choice."""
+        node = config.get("monitor")
+        if not isinstance(node, Mapping):
+            return cls()
+        return cls(metric=str(node.get("metric")), direction=str(node.get("direction")))  # type: ignore[arg-type]
+
+    @property
+    def name(self) -> str:
+        """The metric without its stage: psnr."""
+        return self.metric.removeprefix("val/")
+
+    @property
+    def input_metric(self) -> str:
+        """What is logged of the degraded photos for the same metric: val/input_psnr."""
+        return f"val/input_{self.name}"
+
+    def better(self, value: float, than: float | None) -> bool:
+        """Whether a run or checkpoint of `value` is preferred; anything is to nothing, a number to NaN."""
+        if than is None:
+            return True
+        if math.isnan(value) or math.isnan(than):
+            return not math.isnan(value)
+        return value > than if self.direction == "max" else value < than
+
+    def in_words(self, value: float) -> str:
+        """The figure with its unit, if it has one: 28.31 dB, 0.8421."""
+        unit = _UNITS.get(self.name)
+        return f"{value:.2f} {unit}" if unit else f"{self.name} {value:.4f}"
