@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
+from restora.words import figure
+
 Direction = Literal["max", "min"]
-_UNITS = {"psnr": "dB", "psnr_b": "dB"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,5 +57,5 @@ class Monitor:
 
     def in_words(self, value: float) -> str:
         """The figure with its unit, if it has one: 28.31 dB, 0.8421."""
-        unit = _UNITS.get(self.name)
-        return f"{value:.2f} {unit}" if unit else f"{self.name} {value:.4f}"
+        text = figure(self.name, value)
+        return text if text.endswith("dB") else f"{self.name} {text}"

@@ -7,13 +7,25 @@ import pytest
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "restora"
 
-GROUND = {"types", "registry", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image"}
+GROUND = {
+    "types",
+    "registry",
+    "arguments",
+    "vocabulary",
+    "files",
+    "words",
+    "allocator",
+    "keyed",
+    "image",
+    "monitor",
+}
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
     **{
         name: set()
         for name in ("types", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image")
     },
+    "monitor": {"words"},
     "registry": {"arguments"},
     "config": {"registry", "arguments", "composing", "first_edition"},
     "composing": {"vocabulary"},

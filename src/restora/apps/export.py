@@ -25,7 +25,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--best",
         metavar="SWEEP_DIR",
-        help="export the finished run below SWEEP_DIR with the highest held-out PSNR",
+        help="export the finished run below SWEEP_DIR that validation prefers",
     )
     made.add_argument("--photos", metavar="PATH", help="photo or folder to check on (default: the run's own)")
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
@@ -47,16 +47,20 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from restora.artifact.checkpoint import best_run, locate, score
+    from restora.artifact.checkpoint import locate
     from restora.artifact.export import ParityError, export_model
     from restora.artifact.parity import photo_files
+    from restora.artifact.selection import best_run
 
     vocabulary.use_threads(options.threads)
     console = Console(soft_wrap=True, highlight=False)
     if options.best is not None:
-        run = best_run(options.best)
-        source = locate(run)
-        console.print(f"best run: {run} ({score(source.record):.2f} dB)", markup=False)
+        chosen = best_run(options.best)
+        source = locate(chosen.run)
+        figure = chosen.monitor.in_words(chosen.value)
+        console.print(f"best run by validation: {chosen.run} ({figure})", markup=False)
+        if chosen.warning:
+            console.print(f"its result is {chosen.warning}", markup=False, style="yellow")
     else:
         source = locate(source_name)
     home = source.run if source.run is not None else source.checkpoint.resolve().parent

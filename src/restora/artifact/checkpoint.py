@@ -76,44 +76,9 @@ def inside(folder: Path, recorded: Any) -> str:
     return str(path)
 
 
-def score(record: dict[str, Any]) -> float | None:
-    """PSNR in dB that runs are compared by: on the held-out photos, else the best validation figure."""
-    test = record.get("test") or {}
-    best = (record.get("metrics") or {}).get("best") or {}
-    value = test.get("psnr", best.get("val/psnr"))
-    return float(value) if isinstance(value, int | float) else None
-
-
 def find_runs(folder: str | Path) -> list[Path]:
     """All run folders at or below `folder`, sorted."""
     return sorted(path.parent for path in Path(folder).rglob("run.json"))
-
-
-def best_run(folder: str | Path) -> Path:
-    """The finished run at or below `folder` with the highest PSNR; runs on the held-out photos go before the
-    others.
-
-    Raises ValueError when there is none, or when the runs solve different tasks and so cannot be compared.
-    """
-    ranked: list[tuple[bool, float, Path]] = []
-    tasks: set[str] = set()
-    for run in find_runs(folder):
-        try:
-            record = read_record(run)
-        except ValueError:
-            continue  # half-written by a run that was killed: not finished, so not a candidate
-        value = score(record)
-        if record.get("status") == "finished" and value is not None:
-            tested = (record.get("test") or {}).get("psnr") is not None
-            ranked.append((tested, value, run))
-            tasks.add(str(record.get("task")))
-    if not ranked:
-        raise ValueError(f"{folder} holds no finished run with a PSNR to choose by")
-    if len(tasks) > 1:
-        raise ValueError(
-            f"{folder} holds runs of different tasks ({', '.join(sorted(tasks))}): name one run instead"
-        )
-    return max(ranked)[2]
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

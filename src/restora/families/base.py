@@ -319,14 +319,16 @@ class Family(LightningModule):
     def _judge(self, batch: Batch) -> dict[str, Tensor]:
         """Restores photos and scores them: outputs and inputs clamped and rounded to 8 bits, a border of
         `scale` pixels left out if scale > 1. The network is given the degraded photos as they are."""
-        assert batch.clean is not None
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         with self._as_it_is():
             restored = to_8_bit(self._judged(degraded, batch.condition).float())
         if restored.is_cuda:
             torch.cuda.synchronize(restored.device)
-        seconds = (time.perf_counter() - started) / len(batch.clean)
+        seconds = (time.perf_counter() - started) / len(batch.degraded)
+        if batch.clean is None:  # nothing to compare with
+            self.rows += [{"name": name, "seconds": seconds} for name in batch.names]
+            return {"restored": restored}
         reference = to_8_bit(enlarge(batch.degraded, batch.clean.shape[-2:]))
         border = self.network.scale if self.network.scale > 1 else 0
         scores = _scores(restored, reference, batch.clean, border)
@@ -353,8 +355,10 @@ class Family(LightningModule):
             torch.distributed.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
         self.rows, self.scores = [], sorted(rows, key=lambda row: str(row["name"]))
-        for metric in ("psnr", "ssim", "input_psnr", "input_ssim"):
-            mean = math.fsum(row[metric] for row in self.scores) / len(self.scores)
+        metrics = dict.fromkeys(key for row in self.scores for key in row if key not in ("name", "seconds"))
+        for metric in metrics:
+            values = [row[metric] for row in self.scores if row.get(metric) is not None]
+            mean = math.fsum(values) / len(values)
             # every process computed the same sum over all photos: nothing to reduce
             self.log(f"{stage}/{metric}", mean, batch_size=1, prog_bar=metric == "psnr", rank_zero_only=False)
 

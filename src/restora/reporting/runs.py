@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from restora.artifact.selection import problem
 from restora.files import json_text, read_json
 from restora.registry import part_of
 
@@ -221,15 +222,8 @@ def _rank(run: Run) -> tuple[bool, float]:
 
 
 def _what_it_restores(run: Run) -> str:
-    """Equal for runs that may be compared: task, degradation, photos and channels."""
-    data = run.config.get("data")
-    parts = [
-        run.text("task"),
-        run.config.get("degradation"),
-        lookup(data, "source"),
-        lookup(data, "channels"),
-    ]
-    return json_text(parts, sort_keys=True)
+    """Equal for runs that may be compared: task, degradation, photos, channels and protocol."""
+    return json_text(problem(run.record), sort_keys=True)
 
 
 def _title(runs: Sequence[Run]) -> str:

@@ -11,7 +11,9 @@ from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
 from torch import Tensor
 
+from restora.image import to_bytes
 from restora.keyed import sample_key
+from restora.monitor import Direction, Monitor
 from restora.registry import register
 from restora.types import Batch
 
@@ -155,6 +157,8 @@ class SaveTestImages(Callback):
             stem = Path(name).stem
             photos = {"degraded": batch.degraded, "restored": outputs["restored"], "clean": batch.clean}
             for kind, photo in photos.items():
+                if photo is None:  # nobody has the clean one
+                    continue
                 to_image(photo[index]).save(self.directory / f"{stem}_{kind}.png")
             exact = batch.degraded[index].permute(1, 2, 0).float().cpu().numpy()
             np.save(self.directory / f"{stem}_degraded.npy", exact)
@@ -162,21 +166,24 @@ class SaveTestImages(Callback):
 
 def to_image(photo: Tensor) -> Image.Image:
     """(C,H,W) float on the [0,1] scale -> an 8-bit picture, clamped and rounded; grey where C is 1."""
-    pixels = photo.detach().float().clamp(0, 1).mul(255).round().byte().cpu().permute(1, 2, 0).numpy()
+    pixels = to_bytes(photo.detach()).cpu().permute(1, 2, 0).numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 @register("callback", "best_checkpoint")
 class BestCheckpoint(Checkpoint):
-    """Keeps `best.ckpt`, the weights with the highest `monitor`; also when judged once more after the last
-    step.
+    """Keeps `best.ckpt`, the weights with the best `monitor`, the highest where `direction` is max and the
+    lowest where it is min; also when they are evaluated once more after the last step.
 
     Lightning's ModelCheckpoint saves inside `fit` only, and a run that ends by `max_time` ends between two
     validations.
     """
 
-    def __init__(self, *, directory: str | Path, monitor: str = "val/psnr") -> None:
-        self.path, self.monitor = Path(directory) / "best.ckpt", monitor
+    def __init__(
+        self, *, directory: str | Path, monitor: str = "val/psnr", direction: Direction = "max"
+    ) -> None:
+        self.path = Path(directory) / "best.ckpt"
+        self.monitor = Monitor(metric=monitor, direction=direction)
         self.best: float | None = None
 
     def state_dict(self) -> dict[str, Any]:
@@ -188,10 +195,18 @@ class BestCheckpoint(Checkpoint):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.fast_dev_run:
             return
-        if self.monitor not in trainer.callback_metrics:
-            known = ", ".join(sorted(trainer.callback_metrics))
-            raise ValueError(f"callbacks.best.monitor={self.monitor!r} is not logged; logged are: {known}")
-        score = float(trainer.callback_metrics[self.monitor])
-        if self.best is None or score > self.best:
+        score = monitored(trainer, self.monitor)
+        if self.monitor.better(score, self.best):
             self.best = score
             _save_checkpoint(trainer, self.path)
+
+
+def monitored(trainer: Trainer, monitor: Monitor) -> float:
+    """The monitored figure of the validation that has just ended. Raises ValueError where it has none."""
+    if monitor.metric not in trainer.callback_metrics:
+        logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
+        raise ValueError(
+            f"monitor.metric={monitor.metric} is not among what validation logs: set one of "
+            f"{', '.join(logged) or 'none, as these photos have no clean version and no metric needs none'}"
+        )
+    return float(trainer.callback_metrics[monitor.metric])

@@ -150,7 +150,7 @@ class PhotoMeter(Callback):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, *_: Any
     ) -> None:
         now = time.perf_counter()
-        self.batches.append((len(batch.clean), now - self._end))
+        self.batches.append((len(batch.degraded), now - self._end))
         self._end = now
 
     def seconds_per_photo(self) -> float:

@@ -1,4 +1,4 @@
-"""What a person sees while a network trains: which run of how many, how far, time left, loss and PSNR.
+"""What a person sees while a network trains: which run of how many, how far, time left, loss and figure.
 
 On a terminal a bar that moves; elsewhere (a log file, CI, a terminal that cannot move its cursor) a line
 every ten seconds. Both fit the terminal, or 80 columns: a long name is cut before a figure is. The
@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from restora.families.base import Family
+from restora.monitor import Monitor
 
 _LINE_SECONDS = 10.0
 _NAME_CELLS = 14
@@ -27,13 +28,14 @@ _BAR_CELLS = 8
 class TrainingProgress(ProgressBar):
     """A bar over the share of the training that is done, by steps or by time, whichever ends the run."""
 
-    def __init__(self, *, label: str, job: int = 1, jobs: int = 1) -> None:
+    def __init__(self, *, label: str, monitor: Monitor | None = None, job: int = 1, jobs: int = 1) -> None:
         super().__init__()
         self.label = f"run {job} of {jobs} · {label}" if jobs > 1 else label
         self.console = Console(stderr=True)
         self.bar: Progress | None = None
         self.task: TaskID | None = None
-        self.psnr: float | None = None
+        self.monitor = monitor or Monitor()
+        self.score: float | None = None
         self.best: float | None = None
         self.fit_started = self.drawn_at = time.monotonic()
         self.share_at_start: float | None = None
@@ -75,8 +77,12 @@ class TrainingProgress(ProgressBar):
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != "fit":
             return
-        self.psnr = float(trainer.callback_metrics["val/psnr"])
-        self.best = max(self.psnr, self.best if self.best is not None else self.psnr)
+        value = trainer.callback_metrics.get(self.monitor.metric)
+        if value is None:
+            return
+        self.score = float(value)
+        if self.monitor.better(self.score, self.best):
+            self.best = self.score
         self._draw(trainer, module)
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
@@ -89,7 +95,7 @@ class TrainingProgress(ProgressBar):
             "share": f"{share:4.0%}",
             "step": f"step {module.steps_done()}",
             "loss": "" if loss is None else f"loss {float(loss):.3g}",
-            "score": "" if self.psnr is None else f"{self.psnr:.2f} dB",
+            "score": "" if self.score is None else self.monitor.in_words(self.score),
             "left": self._time_left(trainer, share),
         }
         if self.bar is not None and self.task is not None:
@@ -110,7 +116,7 @@ class TrainingProgress(ProgressBar):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
         self._close()
-        best = "" if self.best is None else f" · best validation {self.best:.2f} dB"
+        best = "" if self.best is None else f" · best validation {self.monitor.in_words(self.best)}"
         spent = _clock(time.monotonic() - self.fit_started)
         if trainer.is_global_zero:
             state = f" · {module.steps_done()} steps in {spent}{best}"

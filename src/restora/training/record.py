@@ -6,7 +6,7 @@ import platform
 import statistics
 import subprocess
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from restora import __version__
 from restora.families.base import Family
 from restora.files import read_json, write_json
+from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 
 FORMAT = 2
@@ -48,6 +49,7 @@ class RunRecord(Callback):
 
     def __init__(self, info: RunInfo) -> None:
         self.info = info
+        self.monitor = Monitor.of(info.config)
         self.path = info.folder / "run.json"
         self.step_seconds: list[float] = []
         self.samples = 0
@@ -73,6 +75,7 @@ class RunRecord(Callback):
             "started": _now(),
             "finished": None,
             "seed": config["seed"],
+            "monitor": asdict(self.monitor),
             "git": _git(),
             "versions": {
                 "python": platform.python_version(),
@@ -137,7 +140,8 @@ class RunRecord(Callback):
         metrics["step"] = module.steps_done()
         self.data["metrics"]["last"] = metrics
         best = self.data["metrics"]["best"]
-        if best is None or metrics["val/psnr"] > best["val/psnr"]:
+        name = self.monitor.metric
+        if name in metrics and self.monitor.better(metrics[name], None if best is None else best.get(name)):
             self.data["metrics"]["best"] = metrics
         self._take_cost(module)
         if trainer.is_global_zero:
@@ -173,10 +177,9 @@ class RunRecord(Callback):
 
     def take_test(self, scores: list[dict[str, Any]]) -> None:
         """Per-image scores of the held-out photos."""
-        means = {
-            key: statistics.fmean(row[key] for row in scores)
-            for key in ("psnr", "ssim", "input_psnr", "input_ssim", "seconds")
-        }
+        keys = dict.fromkeys(key for row in scores for key in row if key != "name")
+        known = {key: [row[key] for row in scores if row.get(key) is not None] for key in keys}
+        means = {key: statistics.fmean(values) for key, values in known.items() if values}
         self.data["test"] = {"images": scores, **means}
 
     def outcome(self) -> tuple[str, dict[str, Any]]:

@@ -37,7 +37,7 @@ TERMINATED = 143
 
 
 def train(config: DictConfig, info: RunInfo) -> float:
-    """Trains, tests and records one run; the best validation PSNR in dB.
+    """Trains, tests and records one run; the monitored figure of its best checkpoint.
 
     A run that is told to stop (SIGTERM, Ctrl-C) is recorded as stopped and leaves with code 143; `resume=RUN`
     goes on.
@@ -77,7 +77,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
             finish_wandb(record, status)
         _forget_processes()
     _say_outcome(record)
-    return float(record.data["metrics"]["best"]["val/psnr"])
+    return float(record.data["metrics"]["best"][record.monitor.metric])
 
 
 def quieten(config: DictConfig) -> None:
@@ -126,7 +126,11 @@ def _trainer(config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts)
         record.data["wandb"] = {"mode": "offline" if run.offline else "online", "dir": run.dir, "id": run.id}
     label = config.name if config.name == info.network_name else f"{config.name} ({info.network_name})"
     job = info.sweep["job"] + 1 if info.sweep else 1
-    callbacks = [record, TrainingProgress(label=label, job=job, jobs=info.jobs), *build_callbacks(config)]
+    callbacks = [
+        record,
+        TrainingProgress(label=label, monitor=record.monitor, job=job, jobs=info.jobs),
+        *build_callbacks(config),
+    ]
     if wandb_logger is not None:
         callbacks.append(WandbPhotos(record, photos=photos))
     loggers: list[Logger] = [csv] if wandb_logger is None else [csv, wandb_logger]
@@ -168,7 +172,7 @@ def _say_outcome(record: RunRecord) -> None:
         return
     console = Console(stderr=True)
     photos, scores = record.outcome()
-    figures = f"{photos} {scores['input_psnr']:.2f} -> {scores['psnr']:.2f} dB · " if scores else ""
+    figures = f"{photos} {scores['input_psnr']:.2f} -> {scores['psnr']:.2f} dB · " if "psnr" in scores else ""
     console.print(f"{figures}{_shortest(record.info.folder)}", markup=False, highlight=False, soft_wrap=True)
     if warning := worse_than_input(scores):
         console.print(f"the result is {warning}", markup=False, highlight=False, style="yellow")

@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from restora.monitor import Monitor
 from restora.training.callbacks import to_image
 from restora.training.record import RunInfo, RunRecord
 from restora.types import Batch
@@ -73,8 +74,13 @@ def start_wandb(
     )
     if run is None:
         return None
-    run.define_metric("val/psnr", summary="max")
-    run.define_metric("val/ssim", summary="max")
+    monitor = Monitor.of(info.config)
+    for metric, direction in {
+        "val/psnr": "max",
+        "val/ssim": "max",
+        monitor.metric: monitor.direction,
+    }.items():
+        run.define_metric(metric, summary=direction)
     run.define_metric("train/loss", summary="min")
     return WandbLogger(experiment=run, log_model=False)
 
@@ -197,6 +203,10 @@ def finish_wandb(record: RunRecord, status: str) -> None:
         return
     if record.data["test"]:
         run.summary.update(
-            {f"test/{key}": record.data["test"][key] for key in ("psnr", "ssim", "input_psnr")}
+            {
+                f"test/{key}": value
+                for key, value in record.data["test"].items()
+                if key not in ("images", "seconds")
+            }
         )
     run.finish(exit_code=0 if status == "finished" else 1)

@@ -11,7 +11,6 @@ from safetensors.torch import load_file, save_file
 
 from restora.artifact.card import write_card
 from restora.artifact.checkpoint import (
-    best_run,
     checkpoint_network,
     checkpoint_weights,
     locate,
@@ -337,25 +336,6 @@ def test_locate_finds_the_best_checkpoint_of_a_run(run, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"status": "failed"}))
     with pytest.raises(ValueError, match=r"status: failed.*no checkpoint"):
         locate(tmp_path)
-
-
-def test_best_run_is_the_finished_one_with_the_highest_held_out_psnr(tmp_path):
-    def put(name, **entries):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "run.json").write_text(json.dumps(record(**entries)))
-
-    put("a/0", psnr=27.0)
-    put("a/1", psnr=29.0)
-    put("a/2", psnr=33.0, status="failed")
-    put("a/3", test=None, metrics={"best": {"val/psnr": 31.0}})
-    (tmp_path / "a" / "4").mkdir()
-    (tmp_path / "a" / "4" / "run.json").write_text('{"status": "fin')
-    assert best_run(tmp_path) == tmp_path / "a" / "1"
-    put("b/0", psnr=24.0, task="deblur")
-    with pytest.raises(ValueError, match="different tasks"):
-        best_run(tmp_path)
-    with pytest.raises(ValueError, match="no finished run"):
-        best_run(tmp_path / "a" / "2")
 
 
 def test_only_networks_of_the_package_are_built():

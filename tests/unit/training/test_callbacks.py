@@ -20,7 +20,13 @@ from torch.utils.data import DataLoader
 from restora.config import compose
 from restora.families.base import Family
 from restora.networks.dncnn import DnCNN
-from restora.training.callbacks import LastCheckpoint, SaveTestImages, StepSeed, StopOnNonFiniteLoss
+from restora.training.callbacks import (
+    BestCheckpoint,
+    LastCheckpoint,
+    SaveTestImages,
+    StepSeed,
+    StopOnNonFiniteLoss,
+)
 from restora.training.record import RunInfo
 from restora.training.run import train
 from restora.training.schedules import Constant
@@ -217,3 +223,49 @@ def test_validating_before_the_first_step_leaves_no_trace(
     assert " dB" not in watch.text
     best = json.loads((tmp_path / "run.json").read_text())["metrics"]["best"]
     assert best["step"] == 3
+
+
+class Validated:
+    """A trainer that has just validated and writes the figure as its checkpoint."""
+
+    sanity_checking = fast_dev_run = False
+    is_global_zero = True
+
+    def __init__(self, **logged: float) -> None:
+        self.callback_metrics = {f"val/{name}": value for name, value in logged.items()}
+
+    def save_checkpoint(self, path: Path, weights_only: bool) -> None:  # noqa: ARG002
+        Path(path).write_text(json.dumps(self.callback_metrics))
+
+
+@pytest.mark.parametrize(("direction", "kept"), [("max", 31.0), ("min", 29.0)])
+def test_the_best_checkpoint_is_the_one_that_the_monitor_prefers(
+    tmp_path: Path, direction: str, kept: float
+) -> None:
+    best = BestCheckpoint(directory=tmp_path, monitor="val/figure", direction=direction)
+    for figure in (float("nan"), 30.0, 31.0, 29.0, float("nan"), 30.5):
+        best.on_validation_end(Validated(figure=figure), None)  # type: ignore[arg-type]
+    assert json.loads((tmp_path / "best.ckpt").read_text()) == {"val/figure": kept}
+
+
+def test_a_monitor_that_validation_does_not_log_is_named(tmp_path: Path) -> None:
+    best = BestCheckpoint(directory=tmp_path, monitor="val/lpips")
+    with pytest.raises(
+        ValueError, match=r"monitor\.metric=val/lpips is not .*: set one of val/psnr, val/ssim"
+    ):
+        best.on_validation_end(Validated(psnr=1.0, ssim=1.0), None)  # type: ignore[arg-type]
+
+
+def test_photos_without_a_clean_version_are_restored_and_not_compared(tmp_path: Path) -> None:
+    module = family()
+    batch = Batch(None, torch.rand(1, 3, 16, 16), None, ["a.png"])
+    module.on_test_epoch_start()
+    with torch.no_grad():
+        answer = module.test_step(batch, 0)
+    SaveTestImages(directory=tmp_path).on_test_batch_end(None, module, answer, batch, 0)  # type: ignore[arg-type]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "a_degraded.npy",
+        "a_degraded.png",
+        "a_restored.png",
+    ]
+    assert "psnr" not in module.rows[0]

@@ -1,0 +1,36 @@
+"""The metric and the direction that runs are chosen by."""
+
+import math
+
+import pytest
+
+from restora.monitor import Monitor
+
+
+@pytest.mark.parametrize(("direction", "better"), [("max", 2.0), ("min", 1.0)])
+def test_direction_says_which_figure_is_preferred(direction: str, better: float) -> None:
+    monitor = Monitor(metric="val/niqe", direction=direction)
+    other = 3.0 - better
+    assert monitor.better(better, other)
+    assert not monitor.better(other, better)
+    assert not monitor.better(better, better)
+    assert monitor.better(other, None)
+    assert monitor.better(other, math.nan)
+    assert not monitor.better(math.nan, other)
+
+
+def test_runs_from_before_there_was_a_choice_are_chosen_by_psnr() -> None:
+    assert Monitor.of({}) == Monitor(metric="val/psnr", direction="max")
+    chosen = Monitor.of({"monitor": {"metric": "val/niqe", "direction": "min"}})
+    assert (chosen.name, chosen.input_metric, chosen.in_words(4.25)) == (
+        "niqe",
+        "val/input_niqe",
+        "niqe 4.2500",
+    )
+
+
+def test_what_is_not_measured_in_validation_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"monitor\.metric is what validation logs, such as val/psnr"):
+        Monitor(metric="test/psnr")
+    with pytest.raises(ValueError, match=r"monitor\.direction is max or min, got 'up'"):
+        Monitor(direction="up")
