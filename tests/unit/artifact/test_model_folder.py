@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from run_folders import Strided, record, tiny_network, write_checkpoint, write_run
+from run_folders import Strided, tiny_network, write_checkpoint, write_run
 from safetensors.torch import load_file, save_file
 
 from restora.artifact.card import write_card

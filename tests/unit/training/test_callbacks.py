@@ -234,7 +234,7 @@ class Validated:
     def __init__(self, **logged: float) -> None:
         self.callback_metrics = {f"val/{name}": value for name, value in logged.items()}
 
-    def save_checkpoint(self, path: Path, weights_only: bool) -> None:  # noqa: ARG002
+    def save_checkpoint(self, path: Path, weights_only: bool) -> None:
         Path(path).write_text(json.dumps(self.callback_metrics))
 
 
