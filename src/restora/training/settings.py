@@ -50,6 +50,9 @@ def check_settings(config: DictConfig) -> None:
     if unknown := [key for key in map(str, config.leakage) if key not in known]:
         raise ConfigError(f"leakage.{unknown[0]}: nothing reads it; there are {', '.join(sorted(known))}")
     vocabulary.check_threads(config.threads)
+    for key in _OURS:
+        if key in config.trainer:
+            raise ConfigError(f"trainer.{key} is not a setting: a run sets it itself")
     logger: Any = OmegaConf.to_container(config.logger, resolve=True)
     values = {key: value for key, value in logger.items() if key != "photos"}
     check_arguments(start_wandb, values, where="logger", name="W&B", partial=True)
@@ -61,9 +64,6 @@ def check_settings(config: DictConfig) -> None:
 def trainer_options(config: DictConfig) -> dict[str, Any]:
     """The arguments of Lightning's Trainer, durations and precisions in its words. Raises `ConfigError`."""
     options: Any = OmegaConf.to_container(config.trainer, resolve=True)
-    for key in _OURS:
-        if key in options:
-            raise ConfigError(f"trainer.{key} is not a setting: a run sets it itself")
     length = vocabulary.seconds(options.get("max_time"), "trainer.max_time")
     options["max_time"] = None if length is None else timedelta(seconds=length)
     options["precision"] = _precision(options)

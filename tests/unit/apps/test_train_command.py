@@ -9,12 +9,16 @@ import pytest
 import yaml
 
 import restora.training.run
-from restora.apps.train import main
+from restora import cli, registry
 from restora.training import tracking
 from restora.training.command import repeating
 from restora.training.record import RunInfo, RunRecord
 
 SMALL = ["network=dncnn_small", "network.depth=4", "logger.mode=disabled"]
+
+
+def main(words: list[str]) -> None:
+    assert cli.main(["train", *words]) == 0
 
 
 @pytest.fixture
@@ -30,6 +34,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[RunInfo]:
         return 0.0
 
     monkeypatch.setattr(restora.training.run, "train", train)
+    monkeypatch.setattr(registry, "_folders", [])
     return runs
 
 
@@ -58,7 +63,7 @@ def settings(info: RunInfo) -> dict[str, Any]:
     [
         ["name='two words (and brackets) $HOME'"],
         ['logger.project="it\'s; 100% `quoted` \\\\ done"'],
-        ["+tags=[x,'y z',{a: 1}]", "++trainer.detect_anomaly=true", "~callbacks.non_finite"],
+        ["logger.tags=[x,'y z']", "++trainer.detect_anomaly=true", "~callbacks.non_finite"],
         ["schedule@family.schedule=constant", "network.channels=16"],
         ["experiments=denoise/dncnn", "trainer=cpu", "debug=fast"],
         ["output_dir='~/my runs'", "+hydra.job.env_set.LEVEL=3"],
@@ -81,7 +86,7 @@ def test_a_job_of_a_sweep_has_its_own_command(started: list[RunInfo], tmp_path: 
         "network.channels=8,16",
         "name=a,'b c'",
         "schedule@family.schedule=constant",
-        "+tags=[x,y]",
+        "logger.tags=[x,y]",
         "~callbacks.non_finite",
     ]
     main(["-m", *SMALL, *swept, f"hydra.sweep.dir={tmp_path / 'sweep'}"])
