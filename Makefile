@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= onnx,classical,launchers,test,lint
+EXTRAS ?= onnx,classical,serve,launchers,test,lint
 ifndef OUT
 OUT := outputs/quickstart/$(shell date +%Y-%m-%d_%H-%M-%S)
 endif

@@ -16,6 +16,7 @@ COMMANDS = {
     "report": ("restora.apps.report:main", "compare runs: leaderboard and one self-contained page"),
     "export": ("restora.apps.export:main", "turn the best checkpoint of a run into a model folder"),
     "restore": ("restora.apps.restore:main", "restore a photo or a folder of photos with a model folder"),
+    "serve": ("restora.apps.serve:main", "a web page and an HTTP API that restore photos"),
 }
 
 

@@ -54,6 +54,7 @@ ALLOWED = {
         "artifact",
     },
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
+    "serving": GROUND | {"photos", "artifact"},
     "apps": GROUND
     | {
         "first_edition",
@@ -68,6 +69,7 @@ ALLOWED = {
         "metrics",
         "training",
         "reporting",
+        "serving",
     },
 }
 HEAVY = {

@@ -1,0 +1,112 @@
+"""`restora serve`: a web page and an HTTP API that restore photos with the models that are named.
+
+Needs the packages of `restora[serve]`. Answers on this machine only unless `--host` says otherwise.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `restora serve`."""
+    made = argparse.ArgumentParser(
+        prog="restora serve",
+        description="A web page that restores photos, and an HTTP API that does the same for programs "
+        "(its documentation is at /docs). Stops on Ctrl-C or SIGTERM when the photos it has are done.",
+    )
+    made.add_argument(
+        "sources",
+        metavar="SOURCE",
+        nargs="+",
+        help="a model folder, a run or a checkpoint; several are offered",
+    )
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
+    made.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
+    made.add_argument(
+        "--token", help="what clients must send as Authorization: Bearer TOKEN; also read from RESTORA_TOKEN"
+    )
+    made.add_argument(
+        "--cors",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="another site whose pages may use the API",
+    )
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    made.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    made.add_argument(
+        "--tile",
+        type=int,
+        default=544,
+        metavar="PIXELS",
+        help="a cancel acts between two tiles of this side (544)",
+    )
+    limits = made.add_argument_group("limits")
+    limits.add_argument(
+        "--queue", type=int, default=16, metavar="PHOTOS", help="that may wait; then 429 (16)"
+    )
+    limits.add_argument("--max-megabytes", type=float, default=100, metavar="MB", help="of one file (100)")
+    limits.add_argument(
+        "--max-megapixels", type=float, default=100, metavar="MP", help="of one photo or its result (100)"
+    )
+    limits.add_argument(
+        "--max-seconds", type=float, default=600, metavar="S", help="of computing for one photo (600)"
+    )
+    limits.add_argument(
+        "--keep", type=float, default=900, metavar="S", help="how long results can be fetched (900)"
+    )
+    limits.add_argument(
+        "--grace", type=float, default=60, metavar="S", help="for photos in hand when stopping (60)"
+    )
+    made.add_argument("--verbose", action="store_true", help="print every request")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 after a signal; ValueError for sources or addresses that cannot be used."""
+    options = parser().parse_args(argv)
+    try:
+        import fastapi  # noqa: F401
+        import python_multipart  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise ValueError(f"{error.name} is not installed: pip install 'restora[serve]'") from error
+
+    from PIL import Image
+
+    from restora.allocator import keep_freed_memory
+    from restora.serving.app import build_app
+    from restora.serving.guard import LOOPBACK
+    from restora.serving.limits import Limits
+    from restora.serving.models import load_models
+    from restora.serving.server import address, listen, run
+    from restora.serving.service import Service
+
+    limits = Limits(
+        megabytes=options.max_megabytes,
+        megapixels=options.max_megapixels,
+        seconds=options.max_seconds,
+        queue=options.queue,
+        keep_seconds=options.keep,
+    )
+    Image.MAX_IMAGE_PIXELS = None  # the limit on megapixels holds before anything is decoded
+    keep_freed_memory()
+    models = load_models(
+        options.sources, device=options.device, precision=options.precision, tile=options.tile
+    )
+    service = Service(models=models, limits=limits)
+    local = options.host in LOOPBACK
+    token = options.token or os.environ.get("RESTORA_TOKEN") or None
+    bound = listen(options.host, options.port)
+    app = build_app(service, token=token, local=local, origins=options.cors)
+    print(f"{len(models)} model{'s' * (len(models) > 1)}: {', '.join(models)}", flush=True)
+    print(f"page: {address(bound)}", flush=True)
+    if not local and token is None:
+        print(
+            "restora serve: everybody who reaches this address can use it: --token T asks for one",
+            file=sys.stderr,
+        )
+    run(app, service, bound, grace=options.grace, verbose=options.verbose)
+    return 0

@@ -1,0 +1,216 @@
+"""The routes under /v1: photos in, photos out."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from typing import IO, Annotated, Any
+from urllib.parse import quote
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from starlette.concurrency import run_in_threadpool
+
+from restora.serving.jobs import FINISHED, Job
+from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, preview, read
+from restora.serving.problems import MEDIA_TYPE, Problem
+from restora.serving.rendering import render
+from restora.serving.service import Service
+from restora.serving.uploads import FORM_SCHEMA, drain, job_of, photo_of, receive
+
+HEARTBEAT_SECONDS = 15
+PROBLEM = {
+    "description": "what is wrong and how to fix it",
+    "content": {MEDIA_TYPE: {"schema": {"type": "object"}}},
+}
+PHOTO = {
+    "description": "the photo",
+    "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+}
+FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}}
+FormatName = Annotated[
+    str | None, Query(description=f"{', '.join(WRITABLE)}, or preview: a PNG for browsers")
+]
+
+
+def router(service: Service) -> APIRouter:
+    """The routes, bound to one service."""
+    routes = APIRouter(prefix="/v1", responses={"4XX": PROBLEM})
+    previews = asyncio.Semaphore(2)
+
+    def shown(job: Job) -> dict[str, Any]:
+        position, ahead = service.queue.ahead(job)
+        return job.as_json(position, ahead)
+
+    def accepted(job: Job) -> JSONResponse:
+        return JSONResponse(shown(job), 202, headers={"Location": f"/v1/restorations/{job.id}"})
+
+    @routes.get("/models", summary="What the server restores with, and how fast")
+    async def models() -> dict[str, Any]:
+        limits = service.limits
+        return {
+            "ready": service.ready,
+            "models": [model.as_json() for model in service.models.values()],
+            "formats": sorted(WRITABLE),
+            "queue": {"length": len(service.queue), "size": limits.queue},
+            "limits": {
+                "megabytes": limits.megabytes,
+                "megapixels": limits.megapixels,
+                "seconds": limits.seconds,
+                "keep_seconds": limits.keep_seconds,
+            },
+        }
+
+    @routes.get(
+        "/models/{name:path}/example",
+        summary="A spoilt photo and what the model makes of it",
+        responses={200: PHOTO},
+        response_class=Response,
+    )
+    async def model_example(name: str, side: str = "after") -> Response:
+        model = service.models.get(name)
+        if model is None or model.example is None or side not in ("before", "after"):
+            raise Problem(404, "unknown", f"there is no example {side!r} of a model {name!r}")
+        return Response(model.example[side == "after"], media_type="image/png")
+
+    @routes.post(
+        "/restorations",
+        summary="Restore a photo",
+        status_code=202,
+        openapi_extra=FORM,
+        responses={
+            200: PHOTO,
+            202: {"description": "accepted; `links` say where it will be"},
+            429: PROBLEM,
+            503: PROBLEM,
+        },
+        response_class=Response,
+    )
+    async def create(
+        request: Request,
+        wait: Annotated[float, Query(ge=0, le=3600, description="seconds to wait for the photo itself")] = 0,
+        idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
+    ) -> Response:
+        """Without `wait` answers at once with 202 and an id. With `wait` answers with the photo, or with 202
+        when it is not done in time. The same Idempotency-Key again means the same restoration."""
+        job = service.store.of_key(idempotency_key)
+        if job is not None:
+            await drain(request, service.limits)
+        else:
+            try:
+                place = service.reserve()
+            except Problem:
+                await drain(request, service.limits)
+                raise
+            with place:
+                form = await receive(request, service.limits)
+                try:
+                    job = await job_of(form, service.models, service.limits)
+                finally:
+                    await form.close()
+                service.store.add(job, idempotency_key)
+                place.fill(job)
+        if not await service.store.finished(job, wait):
+            return accepted(job)
+        return await photo_response(job, None, None)
+
+    @routes.get("/restorations/{job_id}", summary="How far it is")
+    async def status(job_id: str) -> dict[str, Any]:
+        return shown(service.store.get(job_id))
+
+    @routes.get(
+        "/restorations/{job_id}/photo",
+        summary="The restored photo",
+        responses={200: PHOTO},
+        response_class=Response,
+    )
+    async def photo(
+        job_id: str, format: FormatName = None, strength: Annotated[float | None, Query(ge=0, le=1)] = None
+    ) -> Response:
+        """In the format that was asked for, or in another; `strength` mixes in the photo as given."""
+        return await photo_response(service.store.get(job_id), format, strength)
+
+    @routes.get(
+        "/restorations/{job_id}/events",
+        summary="Server-sent events until it is finished",
+        response_class=Response,
+    )
+    async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
+        """The data are what GET /v1/restorations/ID shows; Last-Event-ID goes on where it broke off."""
+        job = service.store.get(job_id)
+        seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else -1
+        return StreamingResponse(_events(service, job, seen, shown), media_type="text/event-stream")
+
+    @routes.delete("/restorations/{job_id}", summary="Cancel it, or forget its result", status_code=204)
+    async def cancel(job_id: str) -> Response:
+        service.cancel(service.store.get(job_id))
+        return Response(status_code=204)
+
+    @routes.post(
+        "/preview",
+        summary="A photo as a PNG that browsers show",
+        openapi_extra=FORM,
+        responses={200: PHOTO},
+        response_class=Response,
+    )
+    async def make_preview(request: Request) -> Response:
+        """Upright and 8 bits, for files that browsers cannot show. Nothing is kept."""
+        async with previews:
+            form = await receive(request, service.limits)
+            try:
+                file = photo_of(form, service.limits)
+                return Response(await run_in_threadpool(lambda: preview(read(file))), media_type="image/png")
+            finally:
+                await form.close()
+
+    async def photo_response(job: Job, format_name: str | None, strength: float | None) -> Response:
+        _check_done(job)
+        if format_name is not None and format_name != "preview" and format_name not in WRITABLE:
+            known = ", ".join(sorted(WRITABLE))
+            raise Problem(422, "bad-option", f"`format` is one of {known} or preview, got {format_name!r}")
+        wanted = None if format_name is None else WRITABLE.get(format_name, "preview")
+        file, written = await run_in_threadpool(render, job, format_name=wanted, strength=strength)
+        service.fetched.add(job.id)
+        return _file_response(file, written, f"{job.stem}{SUFFIXES[written]}", job.id)
+
+    return routes
+
+
+def _check_done(job: Job) -> None:
+    """Raises Problem where there is no result to be had."""
+    if job.problem is not None:
+        raise job.problem
+    if job.state == "cancelled":
+        raise Problem(410, "gone", "the restoration was cancelled")
+    if job.state not in FINISHED:
+        raise Problem(409, "not-done", f"the restoration is {job.state}: ask again in a while", 1)
+
+
+def _file_response(file: IO[bytes], written: str, name: str, job_id: str) -> StreamingResponse:
+    size = file.seek(0, 2)
+    file.seek(0)
+    plain = name.encode("ascii", "replace").decode().replace("?", "_")
+    headers = {
+        "Content-Length": str(size),
+        "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
+        "X-Restoration-Id": job_id,
+    }
+    return StreamingResponse(_pieces(file), media_type=MEDIA_TYPES[written], headers=headers)
+
+
+def _pieces(file: IO[bytes]) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(1 << 18):
+            yield piece
+
+
+async def _events(service: Service, job: Job, seen: int, shown: Any) -> AsyncIterator[str]:
+    """Server-sent events: the state now if it is newer than `seen`, then each change."""
+    while True:
+        if job.version > seen or job.state in FINISHED:
+            seen = job.version
+            name = job.state if job.state in FINISHED else "progress"
+            yield f"id: {seen}\nevent: {name}\ndata: {json.dumps(shown(job))}\n\n"
+        if job.state in FINISHED:
+            return
+        if not await service.store.news(job, seen, HEARTBEAT_SECONDS):
+            yield ": still here\n\n"

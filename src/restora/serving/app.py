@@ -1,0 +1,150 @@
+"""The ASGI application: the API, the page, health and metrics, with every error as problem+json."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
+
+from restora import __version__
+from restora.serving import metrics
+from restora.serving.api import router
+from restora.serving.guard import Guard, problem_response
+from restora.serving.problems import CODES, Problem
+from restora.serving.service import Service
+
+PAGE = Path(str(files("restora.serving"))) / "page"
+
+
+def build_app(
+    service: Service, *, token: str | None = None, local: bool = True, origins: Sequence[str] = ()
+) -> FastAPI:
+    """`local`: only names of this machine are answered; `origins`: other sites whose pages may ask."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        tidying = asyncio.create_task(service.tidy())
+        yield
+        tidying.cancel()
+
+    app = FastAPI(
+        title="restora serve",
+        version=__version__,
+        description="Restores photos. Errors are problem+json; `code` is one of: "
+        + "; ".join(f"`{code}` {what}" for code, what in CODES.items()),
+        lifespan=lifespan,
+        docs_url=None,  # these two load scripts from a CDN: /docs is a page of our own
+        redoc_url=None,
+    )
+    app.include_router(router(service))
+    _add_health(app, service)
+    _add_problems(app)
+
+    @app.get("/", include_in_schema=False)
+    async def index() -> Response:
+        return FileResponse(PAGE / "index.html")
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return FileResponse(PAGE / "docs.html")
+
+    app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    if origins:
+        allowed = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
+        shown = ["Location", "Retry-After", "X-Restoration-Id", "Content-Disposition"]
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=list(origins),
+            allow_methods=["GET", "POST", "DELETE"],
+            allow_headers=allowed,
+            expose_headers=shown,
+        )
+    app.add_middleware(Guard, token=token, local=local, origins=origins, metrics=service.metrics)
+    return app
+
+
+def _add_problems(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def own(_: Request, problem: Problem) -> JSONResponse:
+        return problem_response(problem)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        found = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors())
+        return problem_response(Problem(422, "bad-option", found))
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> JSONResponse:
+        code = "unknown" if error.status_code == 404 else "bad-request"
+        return problem_response(Problem(error.status_code, code, str(error.detail)))
+
+    @app.exception_handler(Exception)
+    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
+        return problem_response(Problem(500, "internal", f"{type(error).__name__}: see the server's log"))
+
+
+def _add_health(app: FastAPI, service: Service) -> None:
+    @app.get("/healthz", tags=["health"], summary="Whether the process works")
+    async def healthz() -> JSONResponse:
+        alive = service.worker.is_alive()
+        return JSONResponse({"status": "alive" if alive else "dead"}, 200 if alive else 503)
+
+    @app.get(
+        "/readyz",
+        tags=["health"],
+        summary="Whether it accepts photos",
+        responses={503: {"description": "warming up or stopping"}},
+    )
+    async def readyz() -> JSONResponse:
+        state = "ready" if service.ready else "stopping" if service.stopping else "warming up"
+        return JSONResponse({"status": state}, 200 if service.ready else 503)
+
+    @app.get("/metrics", tags=["health"], summary="Figures for Prometheus", response_class=PlainTextResponse)
+    async def figures() -> PlainTextResponse:
+        return PlainTextResponse(metrics.text(_families(service)), media_type="text/plain; version=0.0.4")
+
+
+def _families(service: Service) -> list[Any]:
+    worker, queue = service.worker, service.queue
+    answers: list[metrics.Sample] = [
+        ({"method": method, "route": route, "status": str(status)}, count)
+        for (method, route, status), count in sorted(service.metrics.answers.items())
+    ]
+    ended: list[metrics.Sample] = [({"state": state}, n) for state, n in worker.finished_by_state.items()]
+    paces: list[metrics.Sample] = [
+        ({"model": model.name}, model.pace) for model in service.models.values() if model.pace is not None
+    ]
+    kept = sum(job.result_bytes for job in list(service.store.jobs.values()))
+    return [
+        ("restora_http_requests_total", "counter", "Answers by method, route and status.", answers),
+        ("restora_restorations_total", "counter", "Photos by how they ended.", ended),
+        (
+            "restora_megapixels_total",
+            "counter",
+            "Megapixels of the photos restored.",
+            [({}, worker.megapixels)],
+        ),
+        (
+            "restora_busy_seconds_total",
+            "counter",
+            "Seconds spent on restored photos.",
+            [({}, worker.seconds)],
+        ),
+        ("restora_seconds_per_megapixel", "gauge", "Pace of each model, measured.", paces),
+        ("restora_queue_length", "gauge", "Photos that wait or arrive.", [({}, len(queue))]),
+        ("restora_queue_size", "gauge", "Photos that may wait.", [({}, queue.size)]),
+        ("restora_running", "gauge", "Whether a photo is computed.", [({}, int(queue.running is not None))]),
+        ("restora_ready", "gauge", "Whether photos are accepted.", [({}, int(service.ready))]),
+        ("restora_kept_bytes", "gauge", "Results on disk.", [({}, kept)]),
+        ("process_resident_memory_bytes", "gauge", "Memory held.", [({}, metrics.resident_bytes())]),
+        ("process_start_time_seconds", "gauge", "Start, Unix time.", [({}, service.metrics.started)]),
+    ]

@@ -1,0 +1,104 @@
+"""Who may ask, and what every answer carries: an ASGI layer around the application.
+
+Note: a server on this machine's own address can still be reached from a page that the user's browser has
+open, by a form that posts to it or by a host name that is made to point to it. So a foreign `Origin` is
+refused, and on a loopback address a foreign `Host` too.
+"""
+
+import hmac
+from collections.abc import Collection
+from typing import Any
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from restora.serving.metrics import Metrics
+from restora.serving.problems import MEDIA_TYPE, Problem
+
+LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob:",
+        "connect-src 'self'",
+        "manifest-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""What makes "no request to anybody else" a rule of the browser's."""
+SECURITY_HEADERS = {
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+def problem_response(problem: Problem) -> JSONResponse:
+    """The answer that a problem is."""
+    headers = problem.headers()
+    return JSONResponse(problem.body(), problem.status, headers=headers, media_type=MEDIA_TYPE)
+
+
+class Guard:
+    """Refuses strangers, adds the security headers and counts the answers."""
+
+    def __init__(
+        self, app: ASGIApp, *, token: str | None, local: bool, origins: Collection[str], metrics: Metrics
+    ) -> None:
+        self.app, self.token, self.local = app, token, local
+        self.origins, self.metrics = frozenset(origins), metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        path = str(scope["path"])
+
+        async def send_more(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+                headers.setdefault("Cache-Control", "no-store" if path.startswith("/v1/") else "no-cache")
+                self._count(scope, int(message["status"]))
+            await send(message)
+
+        problem = self._refusal(path, str(scope["method"]), Headers(scope=scope))
+        app = self.app if problem is None else problem_response(problem)
+        await app(scope, receive, send_more)
+
+    def _count(self, scope: Scope, status: int) -> None:
+        route: Any = scope.get("route")
+        template = str(getattr(route, "path", "")) or "other"
+        self.metrics.answers[str(scope["method"]), template, status] += 1
+
+    def _refusal(self, path: str, method: str, headers: Headers) -> Problem | None:
+        host = headers.get("host", "")
+        if self.local and _name(host) not in LOOPBACK:
+            detail = (
+                f"this server answers on this machine only, and was called {host!r}: start it with --host"
+            )
+            return Problem(403, "foreign-page", detail)
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host and origin not in self.origins:
+            detail = f"a page of {origin} asked: start the server with --cors {origin} to allow that"
+            return Problem(403, "foreign-page", detail)
+        guarded = path.startswith("/v1/") or path == "/metrics"
+        if self.token is None or not guarded or method == "OPTIONS":
+            return None
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
+            return None
+        return Problem(401, "token", "a token is needed: send the header Authorization: Bearer TOKEN")
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    return (urlsplit(f"//{host}").hostname or "").lower()

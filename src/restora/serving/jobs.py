@@ -1,0 +1,234 @@
+"""Restorations: what was asked for, how far each is, and what came of it.
+
+Written by the worker's thread and by the event loop. Every change counts up `version`, which is the id of
+server-sent events: a client that comes back says which version it has seen.
+
+Note: uploads and results lie in files without names, which the system frees when the process ends, however
+it ends.
+"""
+
+import asyncio
+import re
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePath
+from typing import IO, Any, Literal
+
+from restora.photos.files import Photo
+from restora.serving.limits import Limits
+from restora.serving.models import ServedModel
+from restora.serving.photo_bytes import Header, load_pixels, store_pixels
+from restora.serving.problems import Problem
+
+State = Literal["waiting", "running", "done", "failed", "cancelled"]
+FINISHED = ("done", "failed", "cancelled")
+
+
+def unnamed_file() -> IO[bytes]:
+    """A file for an upload or a result."""
+    return tempfile.TemporaryFile(prefix="restora-")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How the result is made; `format` None is the photo's own."""
+
+    strength: float = 1.0
+    sigma: float | None = None
+    format: str | None = None
+    keep_metadata: bool = True
+    mask_upright: bool = False
+    """the mask lies as the photo is looked at, not as its pixels are stored"""
+
+
+@dataclass(kw_only=True)
+class Job:
+    """One photo on its way. `client_name` is what the client calls it, for the name of the download only."""
+
+    model: ServedModel
+    options: Options
+    header: Header
+    upload: IO[bytes]
+    mask: IO[bytes] | None = None
+    client_name: str = "photo"
+    id: str = field(default_factory=lambda: secrets.token_urlsafe(12))
+    state: State = "waiting"
+    tiles_done: int = 0
+    tiles: int = 0
+    problem: Problem | None = None
+    created: float = field(default_factory=time.monotonic)
+    started: float | None = None
+    finished: float | None = None
+    result: IO[bytes] | None = None
+    result_photo: Photo | None = None
+    """The result without its pixels, which are in `result`: metadata, and the size as shape."""
+    result_bytes: int = 0
+    result_size: tuple[int, int] | None = None
+    version: int = 0
+    handed_back: Problem | None = None
+    """why it was stopped, where that was not the client's wish"""
+    reading: threading.Lock = field(default_factory=threading.Lock)
+    """held by whoever reads the files, whose position is shared"""
+    cancelled: threading.Event = field(default_factory=threading.Event)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def megapixels(self) -> float:
+        return self.header.megapixels
+
+    @property
+    def stem(self) -> str:
+        """A harmless file name without its ending."""
+        last = PurePath(self.client_name.replace("\\", "/")).name
+        clean = re.sub(r'[\x00-\x1f\x7f"*/:<>?|]', "_", last)
+        return PurePath(clean).stem[:100].strip(". ") or "photo"
+
+    def set_result(self, photo: Photo) -> None:
+        """Takes the pixels to disk."""
+        self.result = unnamed_file()
+        self.result_bytes = store_pixels(photo, self.result)
+        height, width = photo.pixels.shape[:2]
+        self.result_size = (width, height)
+        self.result_photo = Photo(photo.pixels[:0], None, photo.metadata)
+
+    def read_result(self) -> Photo:
+        """The restored photo, from disk."""
+        if self.result is None or self.result_photo is None:
+            raise Problem(410, "gone", "the result is no longer kept: send the photo again")
+        return load_pixels(self.result, self.result_photo.metadata)
+
+    def close(self) -> None:
+        """Gives back everything that is on disk."""
+        for file in (self.upload, self.mask, self.result):
+            if file is not None:
+                file.close()
+        self.mask = self.result = None
+
+    def seconds_left(self, ahead: float) -> float | None:
+        """Until this is done, when the photos before it take `ahead` seconds."""
+        if self.state in FINISHED:
+            return None
+        whole = self.model.seconds(self.megapixels)
+        if self.state == "waiting" or self.started is None:
+            return ahead + whole
+        ran = time.monotonic() - self.started
+        if self.tiles_done and self.tiles:
+            return ran / self.tiles_done * (self.tiles - self.tiles_done)
+        return max(whole - ran, 0)
+
+    def as_json(self, position: int | None, ahead: float) -> dict[str, Any]:
+        """As `GET /v1/restorations/{id}` shows it."""
+        left = self.seconds_left(ahead)
+        width, height = self.header.width, self.header.height
+        base = f"/v1/restorations/{self.id}"
+        return {
+            "id": self.id,
+            "state": self.state,
+            "model": self.model.name,
+            "photo": {
+                "name": self.client_name,
+                "width": width,
+                "height": height,
+                "format": self.header.format,
+            },
+            "position": position,
+            "progress": {"tiles_done": self.tiles_done, "tiles": self.tiles, "fraction": self._fraction()},
+            "seconds_left": None if left is None else round(left, 1),
+            "seconds": round(self.finished - self.started, 3) if self.finished and self.started else None,
+            "result": None
+            if self.result_size is None
+            else {"width": self.result_size[0], "height": self.result_size[1]},
+            "problem": None if self.problem is None else self.problem.body(),
+            "links": {"self": base, "events": f"{base}/events", "photo": f"{base}/photo"},
+        }
+
+    def _fraction(self) -> float:
+        if self.state == "done":
+            return 1.0
+        return round(self.tiles_done / self.tiles, 4) if self.tiles else 0.0
+
+
+class JobStore:
+    """All jobs that can be asked about. `changed` may be called from any thread."""
+
+    def __init__(self, *, limits: Limits) -> None:
+        self.limits = limits
+        self.jobs: dict[str, Job] = {}
+        self._by_key: dict[str, str] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The loop whose coroutines wait for changes."""
+        self._loop = loop
+
+    def add(self, job: Job, key: str | None = None) -> None:
+        self.jobs[job.id] = job
+        if key is not None:
+            self._by_key[key] = job.id
+
+    def get(self, job_id: str) -> Job:
+        """Raises Problem for an id that nobody has, or that was too long ago."""
+        found = self.jobs.get(job_id)
+        if found is None:
+            raise Problem(
+                404, "unknown", "there is no restoration of this id (any more): send the photo again"
+            )
+        return found
+
+    def of_key(self, key: str | None) -> Job | None:
+        """The job that an earlier request with this Idempotency-Key made."""
+        return None if key is None else self.jobs.get(self._by_key.get(key, ""))
+
+    def remove(self, job: Job) -> None:
+        """Forgets a finished job and everything of it."""
+        self.jobs.pop(job.id, None)
+        self._by_key = {key: held for key, held in self._by_key.items() if held != job.id}
+        job.close()
+
+    def changed(self, job: Job) -> None:
+        """Wakes those who wait for news of `job`."""
+        job.version += 1
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._wake, job)
+
+    def _wake(self, job: Job) -> None:
+        event, job.wake = job.wake, asyncio.Event()
+        event.set()
+
+    async def news(self, job: Job, seen: int, seconds: float) -> bool:
+        """Waits until `job` is newer than `seen`; False after `seconds` without news."""
+        event = job.wake
+        if job.version > seen:
+            return True
+        try:
+            await asyncio.wait_for(event.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def finished(self, job: Job, seconds: float) -> bool:
+        """Waits until `job` is finished; False after `seconds`."""
+        end = time.monotonic() + seconds
+        while job.state not in FINISHED:
+            left = end - time.monotonic()
+            if left <= 0 or not await self.news(job, job.version, left):
+                return job.state in FINISHED
+        return True
+
+    def expire(self, now: float) -> None:
+        """Removes what is kept too long, and the oldest of what is too much."""
+        over = [job for job in self.jobs.values() if job.state in FINISHED]
+        over.sort(key=lambda job: job.finished or 0)
+        total = sum(job.result_bytes for job in over)
+        for index, job in enumerate(over):
+            too_much = total > self.limits.kept_megabytes * 1e6 or len(over) - index > self.limits.kept_jobs
+            if too_much or now - (job.finished or now) > self.limits.keep_seconds:
+                total -= job.result_bytes
+                self.remove(job)
+
+    def unfinished(self) -> Iterator[Job]:
+        return (job for job in list(self.jobs.values()) if job.state not in FINISHED)

@@ -1,0 +1,30 @@
+"""What one request may cost."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds on one photo and on what waits; the megapixels are those of the larger of photo and result."""
+
+    megabytes: float = 100
+    megapixels: float = 100
+    seconds: float = 600
+    """of computing, for one photo"""
+    queue: int = 16
+    """photos that wait or are being sent, beside the one that is computed"""
+    upload_seconds: float = 120
+    keep_seconds: float = 900
+    """how long a result can be fetched"""
+    kept_megabytes: float = 4000
+    """results (uncompressed, on disk) beyond this go before their time, the oldest first"""
+    kept_jobs: int = 2000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if not value > 0:
+                raise ValueError(f"{name} must be more than 0, got {value}")
+
+    @property
+    def bytes(self) -> int:
+        return int(self.megabytes * 1e6)

@@ -1,0 +1,121 @@
+"""The models that the operator named, each with its restorer and with words for people.
+
+`load_source` is where a source (a model folder, a run, a checkpoint) becomes a restorer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
+from restora.artifact.export import describe
+from restora.artifact.model_folder import DESCRIPTION, ModelDescription
+from restora.artifact.restorer import Precision, Restorer
+
+WORDS = {
+    "denoise": ("Grainy", "Takes out grain and colour specks, as in photos taken in the dark."),
+    "deblur": ("Blurred", "Sharpens what shook or was out of focus."),
+    "jpeg": ("Blocky", "Takes out the blocks and halos of strong JPEG compression."),
+    "super_resolution": ("Small", "Enlarges the photo and fills in fine detail."),
+    "inpaint": ("Scratched or torn", "Fills in what you paint over: scratches, tears, stains, things."),
+    "colourise": ("Black and white", "Gives a black-and-white photo its colours."),
+    "colour": ("Faded", "Brings back the contrast and colours of faded photos."),
+    "derain": ("Rainy", "Takes out streaks of rain."),
+}
+"""Task -> what is wrong with a photo, in one word, and what the model does about it."""
+
+
+@dataclass
+class ServedModel:
+    """A restorer under the name that requests use. `pace` is measured, in seconds per megapixel of photo."""
+
+    name: str
+    restorer: Restorer
+    description: ModelDescription
+    pace: float | None = None
+    example: tuple[bytes, bytes] | None = None
+    """a PNG of a spoilt photo, and of what the model makes of it"""
+
+    @property
+    def needs(self) -> str:
+        """What the model is conditioned on: nothing, noise level, mask."""
+        return self.description.told
+
+    @property
+    def words(self) -> tuple[str, str]:
+        scale = self.restorer.scale
+        task = self.description.task
+        title, text = WORDS.get(task, (self.name, "Restores photos of the kind that it was trained on."))
+        return (title, f"{text} {scale} times as wide and as high.") if scale > 1 else (title, text)
+
+    def seconds(self, megapixels: float) -> float:
+        """How long a photo will take, by what was measured so far."""
+        return (self.pace or 0) * megapixels
+
+    def measured(self, megapixels: float, seconds: float) -> None:
+        """A photo took so long: the pace follows, faster the larger the photo was."""
+        now = seconds / megapixels
+        weight = 0.3 if megapixels >= 0.25 else 0.1
+        self.pace = now if self.pace is None else self.pace + weight * (now - self.pace)
+
+    def as_json(self) -> dict[str, Any]:
+        """As `GET /v1/models` lists it."""
+        title, text = self.words
+        held = self.description
+        return {
+            "name": self.name,
+            "task": held.task,
+            "title": title,
+            "description": text,
+            "scale": self.restorer.scale,
+            "channels": {"in": held.in_channels, "out": held.out_channels},
+            "needs": self.needs,
+            "sigma": self.restorer.sigma,
+            "example": None if self.example is None else f"/v1/models/{quote(self.name, safe='')}/example",
+            "seconds_per_megapixel": None if self.pace is None else round(self.pace, 4),
+        }
+
+
+def load_source(source: str, *, device: str, precision: Precision, tile: int) -> Restorer:
+    """The restorer of a model folder, of a run or of a checkpoint; its `description` is set.
+
+    Raises ValueError for what is none of these.
+    """
+    path = Path(source)
+    if path.is_dir() and (path / DESCRIPTION).is_file():
+        return Restorer.load(path, device=device, precision=precision, tile=tile)
+    if not path.exists():
+        raise ValueError(f"there is no model folder, run or checkpoint {source}")
+    found = locate(path)
+    checkpoint = read_checkpoint(found.checkpoint)
+    network = checkpoint_network(checkpoint, str(found.checkpoint))
+    description = describe(found, checkpoint, network)
+    return Restorer(
+        network=network,
+        device=device,
+        precision=precision,
+        tile=tile,
+        local_converter=description.local_converter,
+        sigma=description.sigma,
+        description=description,
+    )
+
+
+def load_models(
+    sources: Sequence[str], *, device: str, precision: Precision, tile: int
+) -> dict[str, ServedModel]:
+    """All sources by name, in their order; a name that comes twice gets a number. Raises ValueError."""
+    models: dict[str, ServedModel] = {}
+    for source in sources:
+        restorer = load_source(source, device=device, precision=precision, tile=tile)
+        assert restorer.description is not None
+        if restorer.description.told == "maps":
+            raise ValueError(f"{source} is conditioned on maps that no photo comes with: use it from Python")
+        base = restorer.description.name or Path(source).name
+        name, number = base, 2
+        while name in models:
+            name, number = f"{base}-{number}", number + 1
+        models[name] = ServedModel(name=name, restorer=restorer, description=restorer.description)
+    return models

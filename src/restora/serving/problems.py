@@ -1,0 +1,53 @@
+"""What the server answers when it cannot do what was asked: RFC 9457 problem details, with how to fix it."""
+
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass
+class Problem(Exception):
+    """An answer of 4xx or 503: `code` is for programs and stays, `detail` is for people.
+
+    `retry_after` is in whole seconds.
+    """
+
+    status: int
+    code: str
+    detail: str
+    retry_after: int | None = None
+
+    def __str__(self) -> str:
+        return self.detail
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object of the answer."""
+        title = HTTPStatus(self.status).phrase
+        held: dict[str, Any] = {"type": f"/docs#{self.code}", "title": title, "status": self.status}
+        held |= {"code": self.code, "detail": self.detail}
+        return held if self.retry_after is None else held | {"retry_after": self.retry_after}
+
+    def headers(self) -> dict[str, str]:
+        """Beside the content type: when to come again, how to sign in."""
+        held = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
+        return held | ({"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else {})
+
+
+CODES: dict[str, str] = {
+    "bad-upload": "400: the request is not a readable multipart form, or it ended before the photo did",
+    "token": "401: the server was started with a token: send Authorization: Bearer TOKEN",
+    "foreign-page": "403: another site's page, or another host name, asked: allow it with --cors or --host",
+    "unknown": "404: no such restoration (any more): results are kept for a while, and not over a restart",
+    "too-slow-upload": "408: the photo did not arrive in time",
+    "not-done": "409: the restoration is still waiting or running",
+    "gone": "410: the restoration was cancelled",
+    "too-large": "413: too many bytes or megapixels, or more time than one photo may take",
+    "not-a-photo": "415: not a form, or the file is of a kind that the server does not read",
+    "bad-photo": "422: the file is a photo of a known kind, but damaged or of a variant that cannot be read",
+    "bad-option": "422: a field of the form is missing or has no meaning for the model",
+    "full": "429: as many photos wait as the server accepts: come again after Retry-After seconds",
+    "not-ready": "503: the server is warming up or stopping: come again after Retry-After seconds",
+}
+"""Every code that the server answers with, for the documentation."""

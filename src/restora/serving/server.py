@@ -1,0 +1,81 @@
+"""uvicorn around the application: one socket, and a SIGTERM that first finishes what was begun."""
+
+import asyncio
+import contextlib
+import socket
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from restora.serving.service import Service
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises ValueError where the address is taken or not this machine's."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    made = socket.socket(family, socket.SOCK_STREAM)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        made.bind((host, port))
+    except (OSError, OverflowError) as error:
+        made.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(
+            f"cannot listen on {host}:{port} ({reason}): give another --port or --host"
+        ) from error
+    made.set_inheritable(True)
+    return made
+
+
+def address(bound: socket.socket) -> str:
+    """The URL to open."""
+    host, port = bound.getsockname()[:2]
+    if host in ("0.0.0.0", "::"):
+        host = socket.gethostname()
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """SIGTERM and SIGINT stop the service first; a second one stops at once."""
+
+    def __init__(self, config: uvicorn.Config, service: Service, *, grace: float) -> None:
+        super().__init__(config)
+        self._service, self._grace = service, grace
+        self._stopping: asyncio.Task[None] | None = None
+        self._running_loop: asyncio.AbstractEventLoop | None = None
+
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
+        self._running_loop = asyncio.get_running_loop()
+        await super().serve(sockets)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        """Called by uvicorn's signal handler; `super`'s would end the connections first."""
+        if self._service.stopping or self._running_loop is None:
+            self.should_exit = self.force_exit = True
+            return
+        self._service.stopping = True
+        self._running_loop.call_soon_threadsafe(self._begin_to_stop)
+
+    def _begin_to_stop(self) -> None:
+        self._stopping = asyncio.create_task(self._stop())
+
+    async def _stop(self) -> None:
+        await self._service.stop(self._grace)
+        self.should_exit = True
+
+
+def run(app: Any, service: Service, bound: socket.socket, *, grace: float, verbose: bool) -> None:
+    """Serves until a signal."""
+    config = uvicorn.Config(
+        app,
+        log_level="info" if verbose else "warning",
+        access_log=verbose,
+        timeout_graceful_shutdown=5,
+        timeout_keep_alive=20,
+        server_header=False,
+        h11_max_incomplete_event_size=64 << 10,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        Server(config, service, grace=grace).run(sockets=[bound])
+    service.worker.join(timeout=5)

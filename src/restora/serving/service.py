@@ -1,0 +1,82 @@
+"""Models, jobs, queue and worker as one thing that starts, is asked, and stops."""
+
+import asyncio
+import time
+
+from restora.serving.jobs import FINISHED, Job, JobStore
+from restora.serving.limits import Limits
+from restora.serving.metrics import Metrics
+from restora.serving.models import ServedModel
+from restora.serving.problems import Problem
+from restora.serving.worker import Place, Queue, Worker
+
+LINGER_SECONDS = 10
+"""After the last photo a stopping server stays this long for clients that ask now and then."""
+
+
+class Service:
+    """What the routes talk to. `start` once in a running loop, `stop` once."""
+
+    def __init__(self, *, models: dict[str, ServedModel], limits: Limits) -> None:
+        self.models, self.limits = models, limits
+        self.metrics = Metrics()
+        self.store = JobStore(limits=limits)
+        self.queue = Queue(size=limits.queue)
+        self.worker = Worker(models=models.values(), queue=self.queue, store=self.store, limits=limits)
+        self.stopping = False
+        self.fetched: set[str] = set()
+        """jobs whose result has been sent at least once"""
+
+    @property
+    def ready(self) -> bool:
+        return self.worker.ready.is_set() and self.worker.is_alive() and not self.stopping
+
+    async def start(self) -> None:
+        self.store.attach(asyncio.get_running_loop())
+        self.worker.start()
+
+    async def tidy(self) -> None:
+        """Forgets old results, for ever."""
+        while True:
+            await asyncio.sleep(1)
+            self.store.expire(time.monotonic())
+
+    def reserve(self) -> Place:
+        """A place in the queue. Raises Problem while warming up, when full, and when stopping."""
+        if self.stopping or not self.worker.ready.is_set():
+            what = "stopping" if self.stopping else "warming up"
+            raise Problem(503, "not-ready", f"the server is {what}: send the photo again soon", 5)
+        return self.queue.reserve()
+
+    def cancel(self, job: Job) -> None:
+        """Out of the queue, or stopped after the tile that is being computed; a finished one is forgotten."""
+        if job.state in FINISHED:
+            self.store.remove(job)
+            return
+        job.cancelled.set()
+        if self.queue.remove(job):
+            self.worker.end(job, "cancelled")
+
+    async def stop(self, grace: float) -> None:
+        """Accepts no more photos and finishes what it has, for at most `grace` seconds; hands the rest back
+        as a problem that says so. Then waits a little for results to be fetched."""
+        self.stopping = True
+        self.queue.close()
+        end = time.monotonic() + grace
+        while time.monotonic() < end and any(self.store.unfinished()):
+            await asyncio.sleep(0.05)
+        back = Problem(503, "not-ready", "the server stopped before this photo's turn: send it again", 5)
+        for job in self.queue.clear():
+            self.worker.end(job, "failed", back)
+        for job in self.store.unfinished():
+            job.handed_back = back
+            job.cancelled.set()
+        end = time.monotonic() + min(grace, LINGER_SECONDS)
+        while time.monotonic() < end and self._unfetched():
+            await asyncio.sleep(0.05)
+
+    def _unfetched(self) -> bool:
+        jobs = list(self.store.jobs.values())
+        return any(job.state not in FINISHED for job in jobs) or any(
+            job.state == "done" and job.id not in self.fetched for job in jobs
+        )

@@ -1,0 +1,266 @@
+"""A multipart form of limited size and duration becomes a job; on disk nothing bears a name from it."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncGenerator
+from typing import IO
+
+from fastapi import Request
+from python_multipart.exceptions import MultipartParseError
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
+
+from restora.serving.jobs import Job, Options, unnamed_file
+from restora.serving.limits import Limits
+from restora.serving.models import ServedModel
+from restora.serving.photo_bytes import WRITABLE, Header, look
+from restora.serving.problems import Problem
+from restora.serving.rendering import check_format
+
+FIELDS = frozenset(
+    ("photo", "mask", "model", "strength", "sigma", "format", "metadata", "mask_orientation", "name")
+)
+FORM_SCHEMA = {
+    "type": "object",
+    "required": ["photo"],
+    "properties": {
+        "photo": {"type": "string", "format": "binary", "description": "The file, at its full quality."},
+        "mask": {
+            "type": "string",
+            "format": "binary",
+            "description": "White where the photo is lost; for models that fill in.",
+        },
+        "model": {"type": "string", "description": "A name of GET /v1/models; without it the first one."},
+        "strength": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
+        "sigma": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 255,
+            "description": "Noise level (8-bit scale), for models that are conditioned on it.",
+        },
+        "format": {
+            "type": "string",
+            "enum": sorted(WRITABLE),
+            "description": "Of the result; without it the photo's own.",
+        },
+        "metadata": {"type": "string", "enum": ["keep", "strip"], "default": "keep"},
+        "mask_orientation": {
+            "type": "string",
+            "enum": ["stored", "upright"],
+            "default": "stored",
+            "description": "Whether the mask lies as the pixels are stored, or as EXIF turns them.",
+        },
+    },
+}
+
+
+async def drain(request: Request, limits: Limits) -> None:
+    """Receives and forgets what the client sends, so that it gets to reading the answer.
+
+    A client that asked first (Expect: 100-continue) has sent nothing and is not made to.
+    """
+    if request.headers.get("expect", "").lower() == "100-continue":
+        return
+    received = 0
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > 2 * limits.bytes:
+                    return
+    except (TimeoutError, ClientDisconnect):
+        return
+
+
+async def receive(request: Request, limits: Limits) -> FormData:
+    """The parsed form. Raises Problem for what is no form, too large, too slow or not whole."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        await drain(request, limits)
+        raise Problem(415, "not-a-photo", "send the photo as the field `photo` of a multipart/form-data form")
+    length = request.headers.get("content-length", "")
+    if length.isdigit() and int(length) > limits.bytes:
+        await drain(request, limits)
+        raise _too_many_bytes(limits)
+    parser = MultiPartParser(
+        request.headers, _limited(request, limits), max_files=2, max_fields=len(FIELDS), max_part_size=4096
+    )
+    try:
+        async with asyncio.timeout(limits.upload_seconds):
+            return await parser.parse()
+    except TimeoutError as error:
+        detail = f"the photo did not arrive within {limits.upload_seconds:.0f} s"
+        raise Problem(408, "too-slow-upload", detail) from error
+    except ClientDisconnect as error:
+        raise Problem(400, "bad-upload", "the connection ended before the photo did") from error
+    except (MultiPartException, MultipartParseError) as error:
+        await drain(request, limits)
+        raise Problem(400, "bad-upload", f"the form cannot be read: {error}") from error
+
+
+async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    received = 0
+    async for chunk in request.stream():
+        received += len(chunk)
+        if received > limits.bytes:
+            await drain(request, limits)
+            raise _too_many_bytes(limits)
+        yield chunk
+
+
+def _too_many_bytes(limits: Limits) -> Problem:
+    detail = (
+        f"the photo is larger than {limits.megabytes:g} MB: "
+        "send a smaller file, or start with a larger --max-megabytes"
+    )
+    return Problem(413, "too-large", detail)
+
+
+async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits) -> Job:
+    """The job that a form asks for, its photo looked at but not decoded. Raises Problem."""
+    for name, _ in form.multi_items():
+        if name not in FIELDS:
+            raise Problem(
+                422, "bad-option", f"there is no field {name!r}: fields are {', '.join(sorted(FIELDS))}"
+            )
+    photo, mask = _file(form, "photo"), _file(form, "mask")
+    if photo is None:
+        raise Problem(422, "bad-option", "the form has no file `photo`")
+    model = _model(form, models)
+    options = _options(form)
+    _check_conditions(model, options, has_mask=mask is not None)
+    header = await run_in_threadpool(look, photo.file)
+    _check_size(header, model, limits)
+    wanted = options.format or header.format
+    scale = model.restorer.scale
+    check_format(wanted, header.width * scale, header.height * scale, alpha=False)
+    if mask is not None:
+        size = await run_in_threadpool(look, mask.file)
+        if size.megapixels > limits.megapixels:
+            raise Problem(413, "too-large", f"the mask has more than {limits.megapixels:g} megapixels")
+    return Job(
+        model=model,
+        options=options,
+        header=header,
+        upload=await run_in_threadpool(_copied, photo.file),
+        mask=None if mask is None else await run_in_threadpool(_copied, mask.file),
+        client_name=_text(form, "name") or photo.filename or "photo",
+    )
+
+
+def photo_of(form: FormData, limits: Limits) -> IO[bytes]:
+    """The photo of a form, looked at. Raises Problem."""
+    photo = _file(form, "photo")
+    if photo is None:
+        raise Problem(422, "bad-option", "the form has no file `photo`")
+    if look(photo.file).megapixels > limits.megapixels:
+        raise Problem(413, "too-large", f"the photo has more than {limits.megapixels:g} megapixels")
+    return photo.file
+
+
+def _copied(file: IO[bytes]) -> IO[bytes]:
+    """The form's own file goes with the request."""
+    file.seek(0)
+    held = unnamed_file()
+    shutil.copyfileobj(file, held, 1 << 20)
+    return held
+
+
+def _file(form: FormData, name: str) -> UploadFile | None:
+    held = form.getlist(name)
+    if len(held) > 1:
+        raise Problem(
+            422, "bad-option", f"the form has {len(held)} fields `{name}`: send one photo per request"
+        )
+    if not held:
+        return None
+    if not isinstance(held[0], UploadFile):
+        raise Problem(422, "bad-option", f"`{name}` is a file, and was sent as text: in curl, {name}=@FILE")
+    if held[0].size == 0:
+        raise Problem(422, "bad-photo", f"the file `{name}` is empty")
+    return held[0]
+
+
+def _text(form: FormData, name: str) -> str | None:
+    held = form.get(name)
+    if isinstance(held, UploadFile):
+        raise Problem(422, "bad-option", f"`{name}` is a word or a number, and was sent as a file")
+    return held or None
+
+
+def _number(form: FormData, name: str, low: float, high: float) -> float | None:
+    text = _text(form, name)
+    if text is None:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not low <= value <= high:
+        raise Problem(422, "bad-option", f"`{name}` is a number from {low:g} to {high:g}, got {text!r}")
+    return value
+
+
+def _choice(form: FormData, name: str, choices: list[str]) -> str | None:
+    text = _text(form, name)
+    if text is not None and text not in choices:
+        raise Problem(422, "bad-option", f"`{name}` is one of {', '.join(choices)}, got {text!r}")
+    return text
+
+
+def _model(form: FormData, models: dict[str, ServedModel]) -> ServedModel:
+    name = _text(form, "model")
+    if name is None:
+        return next(iter(models.values()))
+    if name not in models:
+        raise Problem(422, "bad-option", f"there is no model {name!r}: models are {', '.join(models)}")
+    return models[name]
+
+
+def _options(form: FormData) -> Options:
+    strength = _number(form, "strength", 0, 1)
+    wanted = _choice(form, "format", sorted(WRITABLE))
+    return Options(
+        strength=1.0 if strength is None else strength,
+        sigma=_number(form, "sigma", 0, 255),
+        format=None if wanted is None else WRITABLE[wanted],
+        keep_metadata=_choice(form, "metadata", ["keep", "strip"]) != "strip",
+        mask_upright=_choice(form, "mask_orientation", ["stored", "upright"]) == "upright",
+    )
+
+
+def _check_conditions(model: ServedModel, options: Options, *, has_mask: bool) -> None:
+    if has_mask and model.needs != "mask":
+        raise Problem(422, "bad-option", f"the model {model.name} fills nothing in: leave `mask` out")
+    if not has_mask and model.needs == "mask":
+        detail = f"the model {model.name} fills in what is lost: send `mask`, a picture that is white there"
+        raise Problem(422, "bad-option", detail)
+    if options.sigma is not None and model.needs != "noise level":
+        raise Problem(422, "bad-option", f"the model {model.name} takes no noise level: leave `sigma` out")
+    if options.sigma is None and model.needs == "noise level" and model.restorer.sigma is None:
+        raise Problem(
+            422, "bad-option", f"the model {model.name} needs the noise level: send `sigma`, 0 to 255"
+        )
+
+
+def _check_size(header: Header, model: ServedModel, limits: Limits) -> None:
+    scale = model.restorer.scale
+    largest = header.megapixels * scale**2
+    if largest > limits.megapixels:
+        size = f"{header.width}x{header.height} pixels"
+        times = (
+            f", {scale} times enlarged {largest:.0f} megapixels,"
+            if scale > 1
+            else f" ({largest:.0f} megapixels)"
+        )
+        detail = f"the photo has {size}{times} and at most {limits.megapixels:g} megapixels are accepted"
+        raise Problem(
+            413, "too-large", f"{detail}: send a smaller one, or start with a larger --max-megapixels"
+        )
+    seconds = model.seconds(header.megapixels)
+    if header.megapixels > 1 and seconds > 2 * limits.seconds:
+        detail = (
+            f"the photo would take about {seconds:.0f} s, and at most {limits.seconds:.0f} s are accepted"
+        )
+        raise Problem(413, "too-large", f"{detail}: send a smaller one, or start with a larger --max-seconds")

@@ -1,0 +1,258 @@
+"""The queue of limited length and the one thread that computes.
+
+A place is taken before a photo is received, so that what cannot be queued is not stored either; `Full` says
+how long the photos ahead will take, by the measured seconds per megapixel.
+
+Note: a cancelled job stops between two tiles of its photo: the network's work on one tile is not interrupted.
+"""
+
+import copy
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable
+
+import torch
+
+from restora.artifact.photo_pixels import restore_photo
+from restora.artifact.restorer import Progress
+from restora.photos.files import Photo
+from restora.serving.examples import example
+from restora.serving.jobs import Job, JobStore, State
+from restora.serving.limits import Limits
+from restora.serving.models import ServedModel
+from restora.serving.photo_bytes import preview, read
+from restora.serving.problems import Problem
+from restora.serving.rendering import check_format, keep_known, read_mask
+
+logger = logging.getLogger(__name__)
+
+
+class Cancelled(Exception):
+    """Raised between tiles."""
+
+
+class Queue:
+    """Jobs that wait, and places taken by photos that are still being received: `size` in all."""
+
+    def __init__(self, *, size: int) -> None:
+        self.size = size
+        self.running: Job | None = None
+        self._waiting: deque[Job] = deque()
+        self._reserved = 0
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._waiting) + self._reserved
+
+    def reserve(self) -> "Place":
+        """A place for a photo that is about to be received. Raises Problem when there is none."""
+        with self._changed:
+            if self._closed:
+                raise Problem(503, "not-ready", "the server is stopping: send the photo again soon", 5)
+            if len(self) >= self.size:
+                raise Problem(429, "full", self._full(), self.retry_after())
+            self._reserved += 1
+        return Place(self)
+
+    def _full(self) -> str:
+        return f"{self.size} photos wait already: send it again in a while, or start with a larger --queue"
+
+    def retry_after(self) -> int:
+        """Whole seconds until a place is likely to be free: what is left of the running photo."""
+        running = self.running
+        left = None if running is None else running.seconds_left(0)
+        return max(1, min(int(-(-(left or 0) // 1)), 3600))
+
+    def settle(self, job: Job | None) -> None:
+        """Gives a place back, or fills it."""
+        with self._changed:
+            self._reserved -= 1
+            if job is not None:
+                if self._closed:
+                    raise Problem(503, "not-ready", "the server is stopping: send the photo again soon", 5)
+                self._waiting.append(job)
+                self._changed.notify()
+
+    def take(self) -> Job | None:
+        """Waits for a job, which is then `running`; None when the queue is closed and empty."""
+        with self._changed:
+            while not self._waiting and not self._closed:
+                self._changed.wait()
+            self.running = self._waiting.popleft() if self._waiting else None
+            return self.running
+
+    def done(self) -> None:
+        with self._changed:
+            self.running = None
+
+    def remove(self, job: Job) -> bool:
+        """Whether `job` was waiting; it is not any more."""
+        with self._changed:
+            if job not in self._waiting:
+                return False
+            self._waiting.remove(job)
+            return True
+
+    def ahead(self, job: Job) -> tuple[int | None, float]:
+        """How many photos go before `job` (None when it does not wait), and how long they take."""
+        with self._changed:
+            before: list[Job] = []
+            for other in self._waiting:
+                if other is job:
+                    break
+                before.append(other)
+            else:
+                return None, 0.0
+            running = self.running
+        current = [] if running is None else [running]
+        return len(before) + len(current), sum(held.seconds_left(0) or 0 for held in [*current, *before])
+
+    def close(self) -> None:
+        """Nothing is accepted any more; what waits is still handed out."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def clear(self) -> list[Job]:
+        """Takes out everything that waits."""
+        with self._changed:
+            held = list(self._waiting)
+            self._waiting.clear()
+            return held
+
+
+class Place:
+    """One place of a queue; leaving the `with` block without `fill` gives it back."""
+
+    def __init__(self, queue: Queue) -> None:
+        self._queue, self._held = queue, True
+
+    def fill(self, job: Job) -> None:
+        self._held = False
+        self._queue.settle(job)
+
+    def __enter__(self) -> "Place":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._held:
+            self._held = False
+            self._queue.settle(None)
+
+
+class Worker(threading.Thread):
+    """Warms the models up, then restores one photo after the other."""
+
+    def __init__(
+        self, *, models: Iterable[ServedModel], queue: Queue, store: JobStore, limits: Limits
+    ) -> None:
+        super().__init__(name="restora-worker", daemon=True)
+        self.models, self.queue, self.store, self.limits = list(models), queue, store, limits
+        self.ready = threading.Event()
+        self.finished_by_state: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0}
+        self.megapixels = 0.0
+        self.seconds = 0.0
+
+    def run(self) -> None:
+        for model in self.models:
+            self._warm_up(model)
+        self.ready.set()
+        while (job := self.queue.take()) is not None:
+            self._serve(job)
+
+    def _warm_up(self, model: ServedModel) -> None:
+        """The first run of a network is slower than the others; the second one is measured. What comes out
+        is the example that the page shows of the model."""
+        try:
+            photo, lost = example(model.description.task)
+            for _ in range(2):
+                started = time.perf_counter()
+                restored = _restore(photo, model, model.restorer.sigma or 25.0, lost, None)
+                seconds = time.perf_counter() - started
+            model.pace = seconds / (photo.pixels.shape[0] * photo.pixels.shape[1] / 1e6)
+            model.example = (preview(photo), preview(restored))
+        except Exception:  # a model that cannot do the example may still do other photos
+            logger.exception("the example of model %s failed", model.name)
+
+    def _serve(self, job: Job) -> None:
+        """One job from waiting to finished, whatever happens."""
+        job.state, job.started = "running", time.monotonic()
+        self.store.changed(job)
+        try:
+            job.set_result(self._restored(job))
+            self._finish(job, "done")
+        except Cancelled:
+            self._finish(job, "cancelled" if job.handed_back is None else "failed", job.handed_back)
+        except Problem as problem:
+            self._finish(job, "failed", problem)
+        except (MemoryError, torch.OutOfMemoryError):
+            detail = f"{job.megapixels:.0f} megapixels need more memory than there is: send a smaller photo"
+            self._finish(job, "failed", Problem(413, "too-large", detail))
+        except ValueError as error:
+            self._finish(job, "failed", Problem(422, "bad-photo", f"the photo {error}"))
+        except Exception:
+            logger.exception("restoration %s failed", job.id)
+            detail = "the photo could not be restored, and the server's log says why"
+            self._finish(job, "failed", Problem(500, "internal", detail))
+
+    def _finish(self, job: Job, state: State, problem: Problem | None = None) -> None:
+        job.finished = time.monotonic()
+        assert job.started is not None
+        if state == "done":
+            job.model.measured(job.megapixels, job.finished - job.started)
+            self.megapixels += job.megapixels
+            self.seconds += job.finished - job.started
+        self.end(job, state, problem)
+        self.queue.done()
+
+    def end(self, job: Job, state: State, problem: Problem | None = None) -> None:
+        """Marks a job as finished; what it no longer needs goes."""
+        job.finished = job.finished or time.monotonic()
+        job.problem = problem
+        self.finished_by_state[state] += 1
+        if state != "done":
+            job.close()
+        job.state = state
+        self.store.changed(job)
+
+    def _restored(self, job: Job) -> Photo:
+        if job.cancelled.is_set():
+            raise Cancelled
+        photo = read(job.upload)
+        scale = job.model.restorer.scale
+        height, width = photo.pixels.shape[:2]
+        wanted = job.options.format or job.header.format
+        check_format(wanted, width * scale, height * scale, alpha=photo.alpha is not None)
+        mask = None
+        if job.mask is not None:
+            mask = read_mask(job.mask, photo, mask_upright=job.options.mask_upright)
+
+        def tick(done: int, tiles: int) -> None:
+            job.tiles_done, job.tiles = done, tiles
+            self.store.changed(job)
+            self._check(job)
+
+        restored = _restore(photo, job.model, job.options.sigma, mask, tick)
+        return restored if mask is None else keep_known(restored, photo, mask)
+
+    def _check(self, job: Job) -> None:
+        """Between tiles: whether to go on."""
+        if job.cancelled.is_set():
+            raise Cancelled
+        assert job.started is not None
+        if job.tiles_done < job.tiles and time.monotonic() - job.started > self.limits.seconds:
+            detail = f"it took longer than the {self.limits.seconds:.0f} s a photo may take: send a smaller one"
+            raise Problem(413, "too-large", detail)
+
+
+def _restore(
+    photo: Photo, model: ServedModel, sigma: float | None, lost: Photo | None, tick: Progress | None
+) -> Photo:
+    restorer = model.restorer
+    if sigma is not None and model.needs == "noise level":
+        restorer = copy.copy(restorer)
+        restorer.sigma = sigma
+    return restore_photo(photo, restorer, lost=lost, progress=tick)
