@@ -15,7 +15,7 @@ from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, preview
 from restora.serving.problems import MEDIA_TYPE, Problem
 from restora.serving.rendering import render
 from restora.serving.service import Service
-from restora.serving.uploads import FORM_SCHEMA, drain, job_of, photo_of, receive
+from restora.serving.uploads import FORM_SCHEMA, Body, job_of, photo_of
 
 HEARTBEAT_SECONDS = 15
 PROBLEM = {
@@ -92,17 +92,18 @@ def router(service: Service) -> APIRouter:
     ) -> Response:
         """Without `wait` answers at once with 202 and an id. With `wait` answers with the photo, or with 202
         when it is not done in time. The same Idempotency-Key again means the same restoration."""
+        body = Body(request, service.limits)
         job = service.store.of_key(idempotency_key)
         if job is not None:
-            await drain(request, service.limits)
+            await body.drain()
         else:
             try:
                 place = service.reserve()
             except Problem:
-                await drain(request, service.limits)
+                await body.drain()
                 raise
             with place:
-                form = await receive(request, service.limits)
+                form = await body.form()
                 try:
                     job = await job_of(form, service.models, service.limits)
                 finally:
@@ -155,7 +156,7 @@ def router(service: Service) -> APIRouter:
     async def make_preview(request: Request) -> Response:
         """Upright and 8 bits, for files that browsers cannot show. Nothing is kept."""
         async with previews:
-            form = await receive(request, service.limits)
+            form = await Body(request, service.limits).form()
             try:
                 file = photo_of(form, service.limits)
                 return Response(await run_in_threadpool(lambda: preview(read(file))), media_type="image/png")

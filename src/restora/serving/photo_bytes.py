@@ -12,7 +12,8 @@ from restora.photos.encoding import encode
 from restora.photos.files import FORMATS, Metadata, Photo, _metadata
 from restora.serving.problems import Problem
 
-READABLE = ("JPEG", "MPO", "PNG", "TIFF", "WEBP", "BMP", "PPM")
+READABLE = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM")
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"RIFF")
 WRITABLE = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WEBP", "bmp": "BMP", "ppm": "PPM"}
 MEDIA_TYPES = {
     "JPEG": "image/jpeg",
@@ -41,13 +42,22 @@ class Header:
 def look(file: IO[bytes]) -> Header:
     """Raises Problem for what is no photo of a kind that the server reads."""
     file.seek(0)
+    Image.init()  # or Pillow does not know all of the names
     known = ", ".join(sorted(WRITABLE))
     try:
         image = Image.open(file, formats=READABLE)
+    except Image.DecompressionBombError as error:  # Pillow's own limit, where the server has not lifted it
+        raise Problem(413, "too-large", f"the photo has too many pixels: {error}") from error
     except UnidentifiedImageError as error:
+        file.seek(0)
+        if file.read(12).startswith(SIGNATURES):
+            raise Problem(422, "bad-photo", "the photo is damaged: its header cannot be read") from error
         raise Problem(415, "not-a-photo", f"this is not a photo that can be read ({known})") from error
     except Exception as error:  # decoders fail in every way on broken files
         raise Problem(422, "bad-photo", f"the photo is damaged: {error}") from error
+    frames = getattr(image, "n_frames", 1)
+    if frames > 1 and image.format != "MPO":  # a phone's JPEG with previews behind it
+        raise Problem(422, "bad-photo", f"the file holds {frames} pages or frames: send one photo of them")
     width, height = image.size
     if width < 1 or height < 1:
         raise Problem(422, "bad-photo", f"the photo has no pixels ({width}x{height})")

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from typing import IO
 
 from fastapi import Request
@@ -56,57 +57,75 @@ FORM_SCHEMA = {
 }
 
 
-async def drain(request: Request, limits: Limits) -> None:
-    """Receives and forgets what the client sends, so that it gets to reading the answer.
+class Body:
+    """What a request sends, received once, bounded in bytes and seconds."""
 
-    A client that asked first (Expect: 100-continue) has sent nothing and is not made to.
-    """
-    if request.headers.get("expect", "").lower() == "100-continue":
-        return
-    received = 0
-    try:
-        async with asyncio.timeout(limits.upload_seconds):
-            async for chunk in request.stream():
-                received += len(chunk)
-                if received > 2 * limits.bytes:
-                    return
-    except (TimeoutError, ClientDisconnect):
-        return
+    def __init__(self, request: Request, limits: Limits) -> None:
+        self.request, self.limits = request, limits
+        self.received = 0
+        self._ended = False
 
+    async def chunks(self) -> AsyncGenerator[bytes, None]:
+        """As they come. Raises ClientDisconnect."""
+        while not self._ended:
+            message = await self.request.receive()
+            if message["type"] == "http.disconnect":
+                self._ended = True
+                raise ClientDisconnect
+            self._ended = not message.get("more_body", False)
+            self.received += len(message.get("body", b""))
+            yield message.get("body", b"")
 
-async def receive(request: Request, limits: Limits) -> FormData:
-    """The parsed form. Raises Problem for what is no form, too large, too slow or not whole."""
-    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        await drain(request, limits)
-        raise Problem(415, "not-a-photo", "send the photo as the field `photo` of a multipart/form-data form")
-    length = request.headers.get("content-length", "")
-    if length.isdigit() and int(length) > limits.bytes:
-        await drain(request, limits)
-        raise _too_many_bytes(limits)
-    parser = MultiPartParser(
-        request.headers, _limited(request, limits), max_files=2, max_fields=len(FIELDS), max_part_size=4096
-    )
-    try:
-        async with asyncio.timeout(limits.upload_seconds):
-            return await parser.parse()
-    except TimeoutError as error:
-        detail = f"the photo did not arrive within {limits.upload_seconds:.0f} s"
-        raise Problem(408, "too-slow-upload", detail) from error
-    except ClientDisconnect as error:
-        raise Problem(400, "bad-upload", "the connection ended before the photo did") from error
-    except (MultiPartException, MultipartParseError) as error:
-        await drain(request, limits)
-        raise Problem(400, "bad-upload", f"the form cannot be read: {error}") from error
+    async def limited(self) -> AsyncGenerator[bytes, None]:
+        """The same. Raises Problem beyond the limit."""
+        async for chunk in self.chunks():
+            if self.received > self.limits.bytes:
+                raise _too_many_bytes(self.limits)
+            yield chunk
 
+    async def drain(self) -> None:
+        """Receives and forgets the rest, so that the client gets to reading the answer.
 
-async def _limited(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    received = 0
-    async for chunk in request.stream():
-        received += len(chunk)
-        if received > limits.bytes:
-            await drain(request, limits)
-            raise _too_many_bytes(limits)
-        yield chunk
+        A client that asked first (Expect: 100-continue) has sent nothing and is not made to.
+        """
+        if self.received == 0 and self.request.headers.get("expect", "").lower() == "100-continue":
+            return
+        with suppress(TimeoutError, ClientDisconnect):
+            async with asyncio.timeout(self.limits.upload_seconds):
+                async for _ in self.chunks():
+                    if self.received > 2 * self.limits.bytes:
+                        return
+
+    async def form(self) -> FormData:
+        """The parsed form. Raises Problem for what is no form, too large, too slow or not whole."""
+        try:
+            return await self._form()
+        except Problem:
+            await self.drain()
+            raise
+
+    async def _form(self) -> FormData:
+        headers = self.request.headers
+        if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
+            detail = "send the photo as the field `photo` of a multipart/form-data form"
+            raise Problem(415, "not-a-photo", detail)
+        length = headers.get("content-length", "")
+        if length.isdigit() and int(length) > self.limits.bytes:
+            raise _too_many_bytes(self.limits)
+        parser = MultiPartParser(
+            headers, self.limited(), max_files=2, max_fields=len(FIELDS), max_part_size=4096
+        )
+        try:
+            async with asyncio.timeout(self.limits.upload_seconds):
+                return await parser.parse()
+        except TimeoutError as error:
+            self._ended = True  # nothing more is waited for
+            detail = f"the photo did not arrive within {self.limits.upload_seconds:.0f} s"
+            raise Problem(408, "too-slow-upload", detail) from error
+        except ClientDisconnect as error:
+            raise Problem(400, "bad-upload", "the connection ended before the photo did") from error
+        except (MultiPartException, MultipartParseError) as error:
+            raise Problem(400, "bad-upload", f"the form cannot be read: {error}") from error
 
 
 def _too_many_bytes(limits: Limits) -> Problem:

@@ -244,7 +244,9 @@ class Worker(threading.Thread):
             raise Cancelled
         assert job.started is not None
         if job.tiles_done < job.tiles and time.monotonic() - job.started > self.limits.seconds:
-            detail = f"it took longer than the {self.limits.seconds:.0f} s a photo may take: send a smaller one"
+            detail = (
+                f"it took longer than the {self.limits.seconds:.0f} s a photo may take: send a smaller one"
+            )
             raise Problem(413, "too-large", detail)
 
 

@@ -58,7 +58,9 @@ def filler(folder: Path, *, level: float = 0.25) -> Path:
     last = [layer for layer in network.modules() if isinstance(layer, torch.nn.Conv2d)][-1]
     assert last.bias is not None
     last.bias.data.fill_(level)
-    return put(folder, network, "fdncnn", arguments, "inpaint", degradation={"_target_": "scratches", "fill": 0.5})
+    return put(
+        folder, network, "fdncnn", arguments, "inpaint", degradation={"_target_": "scratches", "fill": 0.5}
+    )
 
 
 def conditioned(folder: Path) -> Path:
