@@ -172,6 +172,8 @@ class Worker(threading.Thread):
                 started = time.perf_counter()
                 restored = _restore(photo, model, model.restorer.sigma or 25.0, lost, None)
                 seconds = time.perf_counter() - started
+            if lost is not None:
+                restored = keep_known(restored, photo, lost)
             model.pace = seconds / (photo.pixels.shape[0] * photo.pixels.shape[1] / 1e6)
             model.example = (preview(photo), preview(restored))
         except Exception:  # a model that cannot do the example may still do other photos

@@ -1,0 +1,87 @@
+// The HTTP API, with the token where the server asks for one. What goes wrong is thrown as a Problem.
+
+export class Problem extends Error {
+  constructor(status, body, retryAfter) {
+    // what only the operator can do is left out for the person at the page
+    super((body.detail || "the server cannot be reached").replace(/[,:] (or )?start (the server )?with .*$/, ""));
+    this.status = status;
+    this.code = body.code || "";
+    this.retryAfter = retryAfter;
+  }
+}
+
+const KEY = "restora-token";
+let token = sessionStorage.getItem(KEY) || "";
+if (location.hash.startsWith("#token=")) {
+  setToken(decodeURIComponent(location.hash.slice(7)));
+  history.replaceState(null, "", location.pathname);
+}
+let askForToken = async () => "";
+
+export function onTokenNeeded(ask) {
+  askForToken = ask;
+}
+
+function setToken(value) {
+  token = value;
+  sessionStorage.setItem(KEY, value);
+}
+
+async function call(path, options = {}) {
+  for (;;) {
+    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    let answer;
+    try {
+      answer = await fetch(path, { ...options, headers });
+    } catch (error) {
+      if (error.name === "AbortError") throw error;
+      throw new Problem(0, {}, 3);
+    }
+    if (answer.ok) return answer;
+    if (answer.status === 401) {
+      setToken(await askForToken());
+      continue;
+    }
+    const body = await answer.json().catch(() => ({ detail: `the server answered ${answer.status}` }));
+    throw new Problem(answer.status, body, Number(answer.headers.get("Retry-After")) || null);
+  }
+}
+
+export const models = async () => (await call("/v1/models")).json();
+
+export const image = async (path) => URL.createObjectURL(await (await call(path)).blob());
+
+export async function send(file, { name, model, sigma, mask, metadata }, signal) {
+  const form = new FormData();
+  form.append("model", model);
+  form.append("name", name);
+  form.append("metadata", metadata);
+  if (sigma !== null) form.append("sigma", sigma);
+  if (mask) {
+    form.append("mask_orientation", "upright");
+    form.append("mask", mask, "mask.png");
+  }
+  form.append("photo", file, "photo");
+  return (await call("/v1/restorations", { method: "POST", body: form, signal })).json();
+}
+
+export const status = async (id) => (await call(`/v1/restorations/${id}`)).json();
+
+export async function photo(id, { format = "", strength = 1 } = {}) {
+  const query = new URLSearchParams();
+  if (format) query.set("format", format);
+  if (strength < 1) query.set("strength", strength);
+  return (await call(`/v1/restorations/${id}/photo?${query}`)).blob();
+}
+
+export async function preview(file) {
+  const form = new FormData();
+  form.append("photo", file, "photo");
+  return (await call("/v1/preview", { method: "POST", body: form })).blob();
+}
+
+// Also called when the page goes: `keepalive` lets it arrive.
+export function forget(id) {
+  const headers = token ? { Authorization: `Bearer ${token}` } : {};
+  return fetch(`/v1/restorations/${id}`, { method: "DELETE", headers, keepalive: true }).catch(() => {});
+}

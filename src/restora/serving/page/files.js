@@ -1,0 +1,48 @@
+// Photos from what the user dropped, chose or pasted: [{file, path}], folders walked through.
+
+const ENDINGS = /\.(jpe?g|jpe|jfif|png|tiff?|webp|bmp|p[pgn]m|avif|heic|heif)$/i;
+const TYPES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/bmp": "bmp", "image/tiff": "tif" };
+
+export const isPhoto = (file) => ENDINGS.test(file.name) || file.type in TYPES;
+
+export function fromInput(input) {
+  const found = [...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
+  input.value = "";
+  return found;
+}
+
+export function fromClipboard(data) {
+  return [...data.files].map((file, index) => {
+    const plain = file.name && file.name !== "image.png" ? file.name : `pasted-${stamp(index)}.${TYPES[file.type] || "png"}`;
+    return { file, path: plain };
+  });
+}
+
+function stamp(index) {
+  const now = new Date().toTimeString().slice(0, 8).replaceAll(":", "");
+  return index ? `${now}-${index}` : now;
+}
+
+// The entries have to be taken before the first `await`: they are gone after the event.
+export async function fromDrop(data) {
+  const entries = [...data.items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  const loose = entries.length ? [] : [...data.files].map((file) => ({ file, path: file.name }));
+  const found = [];
+  for (const entry of entries) await walk(entry, found);
+  return loose.concat(found);
+}
+
+async function walk(entry, found) {
+  if (entry.name.startsWith(".")) return;
+  if (entry.isFile) {
+    const file = await new Promise((done, fail) => entry.file(done, fail)).catch(() => null);
+    if (file) found.push({ file, path: entry.fullPath.replace(/^\//, "") });
+    return;
+  }
+  const reader = entry.createReader();
+  for (;;) {
+    const some = await new Promise((done, fail) => reader.readEntries(done, fail)).catch(() => []);
+    if (!some.length) return; // a folder comes in portions of a hundred
+    for (const inner of some.sort((a, b) => a.name.localeCompare(b.name))) await walk(inner, found);
+  }
+}

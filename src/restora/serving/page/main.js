@@ -1,0 +1,474 @@
+// The page: models to choose from, photos to add, a list that fills, and the photo before and after.
+
+import * as api from "./api.js";
+import { fromClipboard, fromDrop, fromInput, isPhoto } from "./files.js";
+import { Mask } from "./mask.js";
+import { Queue } from "./queue.js";
+import { Stage } from "./stage.js";
+import { noiseWord, sentence, stateOf, timeLeft } from "./words.js";
+import { zip } from "./zip.js";
+
+const $ = (id) => document.getElementById(id);
+const UNFINISHED = ["queued", "sending", "waiting", "running"];
+const LOSSY = ["JPEG"];
+
+const queue = new Queue({ changed, metadata: () => ($("keep-metadata").checked ? "keep" : "strip") });
+const mask = new Mask($("mask"), { onChange: maskChanged });
+const stage = new Stage({ onPaint });
+let models = [];
+let current = null;
+let numbers = 0;
+
+// --- models ------------------------------------------------------------------------------------------------
+
+async function loadModels() {
+  for (;;) {
+    try {
+      const held = await api.models();
+      if (held.ready || held.models.every((model) => model.example)) return showModels(held.models);
+      say("The restorer is warming up.", { lasting: true });
+    } catch (problem) {
+      say(problem.status ? problem.message : "The server cannot be reached. This page tries again by itself.", { lasting: true });
+    }
+    await new Promise((done) => setTimeout(done, 1000));
+  }
+}
+
+async function showModels(found) {
+  models = found;
+  $("notice").hidden = true;
+  const twice = (model) => models.filter((other) => other.title === model.title).length > 1;
+  $("models").replaceChildren(...models.map((model, index) => {
+    const card = $("card").content.cloneNode(true).firstElementChild;
+    const radio = card.querySelector("input");
+    radio.value = model.name;
+    radio.checked = index === 0;
+    card.querySelector(".card-title").textContent = twice(model) ? `${model.title} (${model.name})` : model.title;
+    card.querySelector(".card-text").textContent = model.description;
+    if (model.example) showExample(card, model);
+    else card.querySelector(".example").hidden = true;
+    return card;
+  }));
+  modelChanged();
+  queue.pump();
+}
+
+async function showExample(card, model) {
+  const [before, after] = await Promise.all(["before", "after"].map((side) => api.image(`${model.example}?side=${side}`)));
+  card.querySelector(".example-before").src = before;
+  card.querySelector(".example-after").src = after;
+}
+
+function chosen() {
+  const name = document.querySelector("input[name=model]:checked")?.value;
+  return models.find((model) => model.name === name);
+}
+
+const asksForNoise = (model) => model?.needs === "noise level";
+const sigmaFor = (model) => (asksForNoise(model) ? Number($("sigma").value) : null);
+
+function modelChanged() {
+  $("noise").hidden = !asksForNoise(chosen());
+  $("sigma-word").textContent = noiseWord(Number($("sigma").value));
+  $("sigma").setAttribute("aria-valuetext", $("sigma-word").textContent);
+  renderTools();
+}
+
+// --- photos come in ----------------------------------------------------------------------------------------
+
+function add(found) {
+  const photos = found.filter(({ file }) => isPhoto(file));
+  const others = found.length - photos.length;
+  if (others) say(`${others === 1 ? "One file is" : `${others} files are`} no photo and ${others === 1 ? "was" : "were"} left out.`);
+  else $("notice").hidden = true;
+  const model = chosen();
+  if (!photos.length || !model) return;
+  document.body.classList.add("small");
+  $("photos").hidden = false;
+  for (const { file, path } of photos) {
+    const item = { id: ++numbers, file, path, name: path.split("/").at(-1), model, sigma: sigmaFor(model), strength: 1, progress: 0 };
+    item.state = model.needs === "mask" ? "paint" : "queued";
+    makeRow(item);
+    queue.add(item);
+  }
+  if (!current || current.state !== "paint") open(queue.items.at(-photos.length));
+  announce(photos.length === 1 ? `${photos[0].path} was added` : `${photos.length} photos were added`);
+}
+
+for (const [button, input] of [["pick-files", "files"], ["pick-folder", "folder"], ["pick-camera", "camera"]]) {
+  $(button).addEventListener("click", () => $(input).click());
+  $(input).addEventListener("change", () => add(fromInput($(input))));
+}
+document.addEventListener("paste", (event) => {
+  const found = fromClipboard(event.clipboardData);
+  if (found.length) event.preventDefault(), add(found);
+});
+let depth = 0;
+document.addEventListener("dragenter", () => $("drop").classList.toggle("over", ++depth > 0));
+document.addEventListener("dragleave", () => $("drop").classList.toggle("over", --depth > 0));
+document.addEventListener("dragover", (event) => event.preventDefault());
+document.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  depth = 0;
+  $("drop").classList.remove("over");
+  add(await fromDrop(event.dataTransfer));
+});
+
+// --- the list ----------------------------------------------------------------------------------------------
+
+function makeRow(item) {
+  const row = $("row").content.cloneNode(true).firstElementChild;
+  item.row = row;
+  row.querySelector(".name").textContent = item.path;
+  row.querySelector(".open").addEventListener("click", () => open(item, { scroll: true }));
+  row.querySelector(".row-save").addEventListener("click", () => saveOne(item));
+  row.querySelector(".row-cancel").addEventListener("click", () => (UNFINISHED.includes(item.state) ? queue.cancel(item) : remove(item)));
+  seen.observe(row);
+  row.item = item;
+  $("list").append(row);
+}
+
+// Thumbnails are made when their row comes into sight, one after the other.
+let thumbnails = Promise.resolve();
+const seen = new IntersectionObserver((entries) => {
+  for (const { isIntersecting, target } of entries) {
+    if (!isIntersecting) continue;
+    seen.unobserve(target);
+    thumbnails = thumbnails.then(() => thumbnail(target.item)).catch(() => {});
+  }
+});
+
+async function thumbnail(item) {
+  const side = 112;
+  const picture = await createImageBitmap(await showable(item));
+  const ratio = side / Math.min(picture.width, picture.height);
+  const sheet = new OffscreenCanvas(side, side);
+  const [width, height] = [picture.width * ratio, picture.height * ratio];
+  sheet.getContext("2d").drawImage(picture, (side - width) / 2, (side - height) / 2, width, height);
+  picture.close();
+  item.row.querySelector(".thumb img").src = URL.createObjectURL(await sheet.convertToBlob({ type: "image/jpeg", quality: 0.85 }));
+}
+
+function changed(item) {
+  const { row } = item;
+  row.className = `row ${item.state}${item === current ? " current" : ""}`;
+  row.querySelector(".state").textContent = stateOf(item);
+  const bar = row.querySelector("progress");
+  if (item.state === "sending") bar.removeAttribute("value");
+  else bar.value = item.progress;
+  bar.setAttribute("aria-label", `Progress of ${item.path}`);
+  const button = row.querySelector(".row-cancel");
+  const verb = UNFINISHED.includes(item.state) ? "Cancel" : "Remove";
+  button.querySelector(".wide").textContent = verb;
+  button.setAttribute("aria-label", `${verb} ${item.path}`);
+  const save = row.querySelector(".row-save");
+  save.hidden = item.state !== "done";
+  save.setAttribute("aria-label", `Download ${item.path}`);
+  if (["done", "failed"].includes(item.state) && item.told !== item.state) announce(`${item.path}: ${stateOf(item)}`);
+  item.told = item.state;
+  summary();
+  if (item === current) render();
+}
+
+function summary() {
+  const { items } = queue;
+  const done = items.filter((item) => item.state === "done").length;
+  const open = items.filter((item) => UNFINISHED.includes(item.state));
+  const failed = items.filter((item) => item.state === "failed").length;
+  const parts = [`${done} of ${items.length} done`];
+  if (failed) parts.push(`${failed} failed`);
+  const seconds = remaining(open);
+  if (open.length && seconds !== null) parts.push(timeLeft(seconds));
+  $("count").textContent = parts.join(", ");
+  document.title = open.length ? `${done} of ${items.length}: restora` : "restora: restore your photos";
+  $("total").value = items.length ? items.reduce((sum, item) => sum + (UNFINISHED.includes(item.state) ? item.progress : 1), 0) / items.length : 0;
+  $("save-all").disabled = !done || $("save-all").busy;
+  $("cancel-all").disabled = !open.length;
+}
+
+// Seconds for all photos that are not done, by what the done ones took for each byte.
+function remaining(open) {
+  const running = open.filter((item) => item.left != null && item.state === "running");
+  const rest = open.filter((item) => !running.includes(item));
+  const finished = queue.items.filter((item) => item.state === "done" && item.took);
+  if (rest.length && !finished.length && !rest.some((item) => item.left != null)) return null;
+  const pace = finished.reduce((sum, item) => sum + item.took, 0) / (finished.reduce((sum, item) => sum + item.file.size, 0) || 1);
+  return running.reduce((sum, item) => sum + item.left, 0) + rest.reduce((sum, item) => sum + (item.left ?? item.file.size * pace), 0);
+}
+
+function remove(item) {
+  const index = queue.items.indexOf(item);
+  queue.remove(item);
+  item.row.remove();
+  for (const url of [item.beforeUrl, item.afterUrl]) if (url) URL.revokeObjectURL(url);
+  if (item === current) open(queue.items[Math.min(index, queue.items.length - 1)] || null);
+  if (!queue.items.length) {
+    $("photos").hidden = true;
+    document.body.classList.remove("small");
+  }
+  summary();
+}
+
+$("cancel-all").addEventListener("click", () => queue.items.filter((item) => UNFINISHED.includes(item.state)).forEach((item) => queue.cancel(item)));
+$("remove-all").addEventListener("click", () => [...queue.items].forEach(remove));
+
+// --- one photo, large --------------------------------------------------------------------------------------
+
+async function open(item, { scroll = false } = {}) {
+  const last = current;
+  current = item;
+  for (const other of [last, item]) other?.row.classList.toggle("current", other === item);
+  $("viewer").hidden = !item;
+  if (!item) return;
+  $("viewer-title").textContent = item.path;
+  $("strength").value = item.strength * 100;
+  $("format").value = item.saveAs ?? "";
+  render();
+  if (scroll) $("viewer").scrollIntoView({ block: "start" });
+}
+
+// A file that the browser can decode: the photo's own, or a PNG that the server makes of it.
+async function showable(item) {
+  item.shown ??= decodable(item.file).then((fine) => (fine ? item.file : api.preview(item.file)));
+  return item.shown;
+}
+
+async function decodable(blob) {
+  try {
+    (await createImageBitmap(blob)).close();
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+async function measure(item) {
+  item.beforeUrl = URL.createObjectURL(await showable(item));
+  const probe = new Image();
+  probe.src = item.beforeUrl;
+  await probe.decode();
+  item.given = { width: probe.naturalWidth, height: probe.naturalHeight };
+}
+
+async function picturesOf(item) {
+  item.measured ??= measure(item);
+  await item.measured;
+  if (item.state === "done" && item.afterOf !== item.result) {
+    const result = item.result;
+    const blob = (await decodable(result)) ? result : await api.photo(item.job, { format: "preview" });
+    if (item.afterUrl) URL.revokeObjectURL(item.afterUrl);
+    item.afterUrl = URL.createObjectURL(blob);
+    item.afterOf = result;
+  }
+}
+
+async function render() {
+  const item = current;
+  renderTools();
+  try {
+    await picturesOf(item);
+  } catch (problem) {
+    if (item === current) wait(`This photo cannot be shown here: ${problem.message}`, { spin: false });
+    return;
+  }
+  if (item !== current) return;
+  const done = item.state === "done" && item.afterOf === item.result;
+  const scale = done ? Math.max(1, Math.round(Math.max(item.size.width, item.size.height) / Math.max(item.given.width, item.given.height))) : 1;
+  stage.show({ before: item.beforeUrl, after: done ? item.afterUrl : null, width: item.given.width * scale, height: item.given.height * scale });
+  stage.setStrength(item.strength);
+  renderMask(item);
+  const busy = UNFINISHED.includes(item.state);
+  wait(busy || item.state === "failed" ? stateOf(item) : "", { spin: busy });
+}
+
+function wait(text, { spin }) {
+  $("stage-wait").hidden = !text;
+  $("stage-text").textContent = text;
+  $("stage-wait").querySelector(".spinner").hidden = !spin;
+}
+
+function renderTools() {
+  const item = current;
+  if (!item) return;
+  const done = item.state === "done";
+  $("compare-tools").hidden = !done;
+  $("save-tools").hidden = !(done || ["failed", "cancelled"].includes(item.state));
+  for (const id of ["save", "format"]) (id === "format" ? $(id).parentElement : $(id)).hidden = !done;
+  $("mask-tools").hidden = item.state !== "paint";
+  $("strength-value").textContent = `${Math.round(item.strength * 100)}%`;
+  const model = chosen();
+  $("again").textContent = model && model !== item.model ? `Restore again as “${model.title.toLowerCase()}”` : "Restore again";
+  $("paint-again").hidden = item.model.needs !== "mask";
+}
+
+$("strength").addEventListener("input", () => {
+  current.strength = Number($("strength").value) / 100;
+  stage.setStrength(current.strength);
+  renderTools();
+});
+$("format").addEventListener("change", () => (current.saveAs = $("format").value));
+$("again").addEventListener("click", () => {
+  const item = current;
+  const model = chosen();
+  item.model = model;
+  item.sigma = sigmaFor(model);
+  if (model.needs === "mask") return paint(item);
+  item.mask = null;
+  queue.start(item);
+});
+$("paint-again").addEventListener("click", () => paint(current));
+
+// --- painting ----------------------------------------------------------------------------------------------
+
+function paint(item) {
+  Object.assign(item, { state: "paint", result: null });
+  changed(item);
+}
+
+function renderMask(item) {
+  const painting = item.state === "paint";
+  if (painting && (maskOf !== item || !stage.painting)) {
+    item.steps ??= [];
+    item.undone ??= [];
+    mask.open(item.given.width, item.given.height, item);
+    maskOf = item;
+    brushChanged();
+    maskChanged();
+  }
+  stage.setPainting(painting);
+}
+let maskOf = null;
+
+function onPaint(kind, x, y) {
+  if (kind === "key") {
+    const at = mask.key(x, y);
+    if (at) stage.ring(at[0] * stage.zoom + stage.x, at[1] * stage.zoom + stage.y);
+    return Boolean(at);
+  }
+  mask[kind](x, y);
+  return true;
+}
+
+function maskChanged() {
+  $("undo").disabled = !mask.steps.length;
+  $("redo").disabled = !mask.undone.length;
+  $("restore").disabled = mask.empty;
+}
+
+function brushChanged() {
+  mask.size = Number($("brush-size").value);
+  stage.brush = mask.brush;
+}
+
+function erase(on) {
+  mask.erasing = on;
+  $("brush").setAttribute("aria-pressed", String(!on));
+  $("eraser").setAttribute("aria-pressed", String(on));
+}
+
+$("brush").addEventListener("click", () => erase(false));
+$("eraser").addEventListener("click", () => erase(true));
+$("brush-size").addEventListener("input", brushChanged);
+for (const step of ["undo", "redo", "invert", "clear"]) $(step).addEventListener("click", () => mask[step]());
+$("pick-mask").addEventListener("click", () => $("mask-file").click());
+$("mask-file").addEventListener("change", async () => {
+  const [found] = fromInput($("mask-file"));
+  if (found) await mask.load(found.file).catch(() => say("This file is no picture that can be used as a mask."));
+});
+$("restore").addEventListener("click", async () => {
+  const item = current;
+  item.mask = await mask.toBlob();
+  if (LOSSY.includes(item.format) || /\.jpe?g$/i.test(item.name)) item.saveAs ??= "png"; // or the untouched pixels are compressed anew
+  $("format").value = item.saveAs ?? "";
+  queue.start(item);
+});
+document.addEventListener("keydown", (event) => {
+  if (!stage.painting || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
+  event.preventDefault();
+  if (event.shiftKey) mask.redo();
+  else mask.undo();
+});
+
+// --- results go out ----------------------------------------------------------------------------------------
+
+const ENDINGS = { png: ".png", jpeg: ".jpg", webp: ".webp", tiff: ".tif" };
+
+async function resultOf(item) {
+  const format = item.saveAs || "";
+  if (!format && item.strength === 1) return item.result;
+  return api.photo(item.job, { format, strength: item.strength });
+}
+
+const nameOf = (path, item) => (item.saveAs ? path.replace(/(\.[^./]*)?$/, ENDINGS[item.saveAs]) : path);
+
+function deliver(blob, name) {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(blob);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
+}
+
+async function saveOne(item) {
+  try {
+    deliver(await resultOf(item), nameOf(item.name, item));
+  } catch (problem) {
+    expired(item, problem);
+  }
+}
+
+// The server keeps results for a while only: what is asked for later is restored again.
+function expired(item, problem) {
+  if (problem.status !== 404 && problem.status !== 410) return say(sentence(problem.message));
+  say("The server no longer has this result: it is restored again, download it then.");
+  queue.start(item);
+}
+
+$("save").addEventListener("click", () => saveOne(current));
+$("save-all").addEventListener("click", async () => {
+  const button = $("save-all");
+  button.busy = button.disabled = true;
+  const entries = [];
+  for (const item of queue.items.filter((other) => other.state === "done")) {
+    try {
+      entries.push({ name: nameOf(item.path, item), blob: await resultOf(item) });
+    } catch (problem) {
+      expired(item, problem);
+    }
+  }
+  try {
+    if (entries.length) deliver(await zip(entries), "restored.zip");
+  } catch (error) {
+    say(sentence(error.message));
+  }
+  button.busy = false;
+  summary();
+});
+
+// --- messages ----------------------------------------------------------------------------------------------
+
+let quiet = 0;
+function say(text, { lasting = false } = {}) {
+  $("notice").textContent = text;
+  $("notice").hidden = false;
+  clearTimeout(quiet);
+  if (!lasting) quiet = setTimeout(() => ($("notice").hidden = true), 12000);
+}
+
+function announce(text) {
+  $("live").textContent = text;
+}
+
+api.onTokenNeeded(() => new Promise((done) => {
+  const dialog = $("token-dialog");
+  if (!dialog.open) dialog.showModal();
+  dialog.addEventListener("close", () => done($("token").value.trim()), { once: true });
+}));
+
+window.addEventListener("pagehide", () => queue.items.forEach((item) => item.job && api.forget(item.job)));
+window.addEventListener("beforeunload", (event) => {
+  if (queue.items.some((item) => UNFINISHED.includes(item.state))) event.preventDefault();
+});
+document.addEventListener("change", (event) => event.target.name === "model" && modelChanged());
+$("sigma").addEventListener("input", modelChanged);
+loadModels();
