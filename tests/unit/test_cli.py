@@ -20,6 +20,7 @@ def test_the_surface_is_what_others_script_against() -> None:
         "report",
         "export",
         "restore",
+        "serve",
     }
 
 
