@@ -268,3 +268,14 @@ def test_results_are_kept_for_a_while_only(served: Served) -> None:
     assert all(file is not None and file.closed for file in files)
     answer = served.client.get(f"/v1/restorations/{job_id}")
     assert (answer.status_code, answer.json()["code"]) == (404, "unknown")
+
+
+def test_a_tiny_photo_does_not_say_how_long_a_large_one_takes(served: Served) -> None:
+    model = served.service.models["denoise"]
+    model.pace = 2.0
+    for _ in range(50):
+        model.measured(1e-6, 0.01)
+    assert model.pace < 2.5
+    for _ in range(10):
+        model.measured(12, 60)
+    assert 4 < model.pace < 5

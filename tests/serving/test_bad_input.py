@@ -76,7 +76,7 @@ BAD = {
     "bmp, half": (image("RGB", (64, 64), "BMP")[:500], 422),
     "animated png": (animated("PNG"), 422),
     "animated webp": (animated("WEBP"), 422),
-    "animated gif": (animated("GIF"), 415),
+    "animated gif": (animated("GIF"), 422),
     "tiff of pages": (animated("TIFF"), 422),
     "too many bytes": (PNG + bytes(9_000_000), 413),
 }

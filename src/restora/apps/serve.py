@@ -74,8 +74,6 @@ def main(argv: Sequence[str]) -> int:
     except ImportError as error:
         raise ValueError(f"{error.name} is not installed: pip install 'restora[serve]'") from error
 
-    from PIL import Image
-
     from restora.allocator import keep_freed_memory
     from restora.serving.app import build_app
     from restora.serving.guard import LOOPBACK
@@ -91,7 +89,6 @@ def main(argv: Sequence[str]) -> int:
         queue=options.queue,
         keep_seconds=options.keep,
     )
-    Image.MAX_IMAGE_PIXELS = None  # the limit on megapixels holds before anything is decoded
     keep_freed_memory()
     models = load_models(
         options.sources, device=options.device, precision=options.precision, tile=options.tile

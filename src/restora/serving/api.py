@@ -112,7 +112,7 @@ def router(service: Service) -> APIRouter:
                 place.fill(job)
         if not await service.store.finished(job, wait):
             return accepted(job)
-        return await photo_response(job, None, None)
+        return await photo_response(job)
 
     @routes.get("/restorations/{job_id}", summary="How far it is")
     async def status(job_id: str) -> dict[str, Any]:
@@ -125,10 +125,13 @@ def router(service: Service) -> APIRouter:
         response_class=Response,
     )
     async def photo(
-        job_id: str, format: FormatName = None, strength: Annotated[float | None, Query(ge=0, le=1)] = None
+        job_id: str,
+        format: FormatName = None,
+        strength: Annotated[float | None, Query(ge=0, le=1)] = None,
+        quality: Annotated[int | None, Query(ge=1, le=100)] = None,
     ) -> Response:
         """In the format that was asked for, or in another; `strength` mixes in the photo as given."""
-        return await photo_response(service.store.get(job_id), format, strength)
+        return await photo_response(service.store.get(job_id), format, strength, quality)
 
     @routes.get(
         "/restorations/{job_id}/events",
@@ -163,13 +166,20 @@ def router(service: Service) -> APIRouter:
             finally:
                 await form.close()
 
-    async def photo_response(job: Job, format_name: str | None, strength: float | None) -> Response:
+    async def photo_response(
+        job: Job,
+        format_name: str | None = None,
+        strength: float | None = None,
+        quality: int | None = None,
+    ) -> Response:
         _check_done(job)
         if format_name is not None and format_name != "preview" and format_name not in WRITABLE:
             known = ", ".join(sorted(WRITABLE))
             raise Problem(422, "bad-option", f"`format` is one of {known} or preview, got {format_name!r}")
         wanted = None if format_name is None else WRITABLE.get(format_name, "preview")
-        file, written = await run_in_threadpool(render, job, format_name=wanted, strength=strength)
+        file, written = await run_in_threadpool(
+            render, job, format_name=wanted, strength=strength, quality=quality
+        )
         service.fetched.add(job.id)
         return _file_response(file, written, f"{job.stem}{SUFFIXES[written]}", job.id)
 

@@ -18,10 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import IO, Any, Literal
 
-from restora.photos.files import Photo
+from restora.photos.files import Header, Photo
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
-from restora.serving.photo_bytes import Header, load_pixels, store_pixels
+from restora.serving.photo_bytes import format_of_result, load_pixels, store_pixels
 from restora.serving.problems import Problem
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -40,6 +40,7 @@ class Options:
     strength: float = 1.0
     sigma: float | None = None
     format: str | None = None
+    quality: int | None = None
     keep_metadata: bool = True
     mask_upright: bool = False
     """the mask lies as the photo is looked at, not as its pixels are stored"""
@@ -87,19 +88,23 @@ class Job:
         clean = re.sub(r'[\x00-\x1f\x7f"*/:<>?|]', "_", last)
         return PurePath(clean).stem[:100].strip(". ") or "photo"
 
+    @property
+    def result_format(self) -> str:
+        return format_of_result(self.header, self.options.format)
+
     def set_result(self, photo: Photo) -> None:
         """Takes the pixels to disk."""
         self.result = unnamed_file()
         self.result_bytes = store_pixels(photo, self.result)
         height, width = photo.pixels.shape[:2]
         self.result_size = (width, height)
-        self.result_photo = Photo(photo.pixels[:0], None, photo.metadata)
+        self.result_photo = photo.replaced(photo.pixels[:0].copy())
 
     def read_result(self) -> Photo:
         """The restored photo, from disk."""
         if self.result is None or self.result_photo is None:
             raise Problem(410, "gone", "the result is no longer kept: send the photo again")
-        return load_pixels(self.result, self.result_photo.metadata)
+        return load_pixels(self.result, self.result_photo)
 
     def close(self) -> None:
         """Gives back everything that is on disk."""
@@ -133,7 +138,7 @@ class Job:
                 "name": self.client_name,
                 "width": width,
                 "height": height,
-                "format": self.header.format,
+                "format": self.header.format_name,
             },
             "position": position,
             "progress": {"tiles_done": self.tiles_done, "tiles": self.tiles, "fraction": self._fraction()},

@@ -1,147 +1,104 @@
-"""Photos as files without names: looked at, read, written, kept as pixels."""
+"""Photos as files without names: looked at, read, written, kept as pixels. What is wrong is a `Problem`."""
 
 import io
-from dataclasses import dataclass
-from typing import IO, Any, cast
+from typing import IO
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
-from restora.photos.decoding import ORIENTATION, Pixels, decode, decoding_errors, rounded_to_8_bits, upright
-from restora.photos.encoding import encode
-from restora.photos.files import FORMATS, Metadata, Photo, _metadata
+from restora.photos import exif
+from restora.photos.decoding import Pixels, rounded_to_8_bits, upright
+from restora.photos.encoding import refuse
+from restora.photos.errors import DecodingError
+from restora.photos.files import FORMATS, Header, Photo, open_photo
+from restora.photos.files import look as look_at
 from restora.serving.problems import Problem
 
-READABLE = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "PPM")
-SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"RIFF")
-WRITABLE = {"jpeg": "JPEG", "png": "PNG", "tiff": "TIFF", "webp": "WEBP", "bmp": "BMP", "ppm": "PPM"}
+WRITABLE = {name.lower(): name for name in FORMATS.values()}
+READABLE = frozenset((*FORMATS.values(), "GIF", "JPEG2000", "HEIF", "RAW"))
+"""Pillow opens more, some of it by other programs, which is nothing for files of strangers."""
 MEDIA_TYPES = {
-    "JPEG": "image/jpeg",
-    "PNG": "image/png",
-    "TIFF": "image/tiff",
-    "WEBP": "image/webp",
-    "BMP": "image/bmp",
+    **{name: f"image/{name.lower()}" for name in FORMATS.values()},
     "PPM": "image/x-portable-anymap",
 }
 SUFFIXES = {name: suffix for suffix, name in reversed(FORMATS.items())}
-
-
-@dataclass(frozen=True)
-class Header:
-    """What the first bytes of a photo say, without its pixels being decoded."""
-
-    format: str
-    width: int
-    height: int
-
-    @property
-    def megapixels(self) -> float:
-        return self.width * self.height / 1e6
+SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"RIFF")
+_ANY = 1 << 62
+"""Size is limited by `uploads.py`, which knows what the result will be."""
 
 
 def look(file: IO[bytes]) -> Header:
-    """Raises Problem for what is no photo of a kind that the server reads."""
+    """The header of one photo. Raises Problem for what is no photo of a kind that the server reads."""
     file.seek(0)
-    Image.init()  # or Pillow does not know all of the names
-    known = ", ".join(sorted(WRITABLE))
     try:
-        image = Image.open(file, formats=READABLE)
-    except Image.DecompressionBombError as error:  # Pillow's own limit, where the server has not lifted it
-        raise Problem(413, "too-large", f"the photo has too many pixels: {error}") from error
-    except UnidentifiedImageError as error:
-        file.seek(0)
-        if file.read(12).startswith(SIGNATURES):
-            raise Problem(422, "bad-photo", "the photo is damaged: its header cannot be read") from error
-        raise Problem(415, "not-a-photo", f"this is not a photo that can be read ({known})") from error
-    except Exception as error:  # decoders fail in every way on broken files
-        raise Problem(422, "bad-photo", f"the photo is damaged: {error}") from error
-    frames = getattr(image, "n_frames", 1)
-    if frames > 1 and image.format != "MPO":  # a phone's JPEG with previews behind it
-        raise Problem(422, "bad-photo", f"the file holds {frames} pages or frames: send one photo of them")
-    width, height = image.size
-    if width < 1 or height < 1:
-        raise Problem(422, "bad-photo", f"the photo has no pixels ({width}x{height})")
-    name = "JPEG" if image.format == "MPO" else str(image.format)
-    return Header(name, width, height)
+        header = look_at(file, limit=_ANY)  # type: ignore[arg-type]
+    except DecodingError as error:
+        raise _problem(file, str(error)) from error
+    if header.format_name not in READABLE:
+        raise _problem(file, f"is not a photo ({header.format_name})")
+    if header.frames > 1:
+        detail = f"the file holds {header.frames} pages or frames: send one photo of them"
+        raise Problem(422, "bad-photo", detail)
+    return header
+
+
+def _problem(file: IO[bytes], reason: str) -> Problem:
+    file.seek(0)
+    known = ", ".join(sorted(WRITABLE))
+    if reason.startswith("is not a photo") and not file.read(12).startswith(SIGNATURES):
+        return Problem(415, "not-a-photo", f"this is not a photo of a kind that can be read ({known})")
+    if reason.startswith("is not a photo"):
+        return Problem(422, "bad-photo", "the photo is damaged: its header cannot be read")
+    return Problem(422, "bad-photo", f"the photo {reason}")
 
 
 def read(file: IO[bytes]) -> Photo:
     """Raises Problem that says why the photo cannot be read."""
     file.seek(0)
-    data = file.read()
     try:
-        with decoding_errors():
-            held = decode(data)
-            return Photo(held.pixels, held.alpha, _metadata(held, data))
-    except (MemoryError, Problem):
-        raise
-    except Exception as error:  # decoders fail in every way on broken files: IndexError, struct.error, …
-        reason = str(error) or type(error).__name__
-        raise Problem(422, "bad-photo", f"the photo cannot be read: it {reason}") from error
+        return open_photo(file.read(), limit=_ANY)
+    except DecodingError as error:
+        raise Problem(422, "bad-photo", f"the photo {error}") from error
 
 
-def write(photo: Photo, format_name: str, *, keep_metadata: bool = True) -> bytes:
-    """The bytes of a file. Raises Problem where the format cannot hold the photo."""
-    if not keep_metadata:
-        photo = stripped(photo)
+def format_of_result(header: Header, wanted: str | None) -> str:
+    """What was asked for, else the photo's own format, or PNG for one that is not written."""
+    return wanted or (header.format_name if header.format_name in MEDIA_TYPES else "PNG")
+
+
+def check_format(photo: Photo, format_name: str, *, scale: int = 1) -> None:
+    """Raises Problem where the format cannot hold the photo, enlarged by `scale`."""
     try:
-        return encode(photo, format_name)
+        refuse(photo, format_name, scale=scale)
     except ValueError as error:
         raise Problem(422, "bad-option", f"the result {error}") from error
 
 
-def stripped(photo: Photo) -> Photo:
-    """Turned upright, with nothing but its colour profile and how it was compressed."""
-    turned = turned_upright(photo)
-    held = photo.metadata
-    chunks = [chunk for chunk in held.png_chunks if chunk[0] in (b"iCCP", b"sRGB", b"gAMA", b"cHRM", b"cICP")]
-    turned.metadata = Metadata(icc=held.icc, png_chunks=chunks, lossless=held.lossless)
-    return turned
-
-
-def turned_upright(photo: Photo) -> Photo:
-    """Pixels as they are looked at; the metadata is left as it was."""
-    turn = orientation(photo)
-    alpha = photo.alpha
-    if alpha is not None:
-        alpha = _turned(alpha[..., None], turn)[..., 0]
-    return Photo(_turned(photo.pixels, turn), alpha, photo.metadata)
-
-
-def _turned(pixels: Pixels, turn: int) -> Pixels:
-    return cast(Pixels, np.ascontiguousarray(upright(cast(Any, pixels), turn)))
+def write(photo: Photo, format_name: str, *, quality: int | None, keep_metadata: bool) -> bytes:
+    """The bytes of a file. Raises Problem where the format cannot hold the photo."""
+    try:
+        return (photo if keep_metadata else photo.without_metadata()).encode(format_name, quality=quality)
+    except ValueError as error:
+        raise Problem(422, "bad-option", f"the result {error}") from error
 
 
 def preview(photo: Photo) -> bytes:
     """A PNG that any browser shows: 8 bits, upright."""
-    plain = turned_upright(photo)
-    alpha = None if plain.alpha is None else rounded_to_8_bits(plain.alpha)
+    plain = photo.upright()
     eight: Pixels = rounded_to_8_bits(plain.pixels)
-    values = eight if alpha is None else np.concatenate([eight, alpha[..., None]], axis=-1)
+    if plain.alpha is not None:
+        eight = np.concatenate([eight, rounded_to_8_bits(plain.alpha)[..., None]], axis=-1)
     out = io.BytesIO()
-    image = Image.fromarray(values.squeeze(-1) if values.shape[2] == 1 else values)
+    image = Image.fromarray(eight.squeeze(-1) if eight.shape[2] == 1 else eight)
     image.save(out, format="PNG", compress_level=1, icc_profile=photo.metadata.icc)
     return out.getvalue()
 
 
-def orientation(photo: Photo) -> int:
-    """EXIF orientation, 1 to 8."""
-    if photo.metadata.exif is None:
-        return 1
-    held = Image.Exif()
-    try:
-        held.load(b"Exif\x00\x00" + photo.metadata.exif)
-        turn = int(held.get(ORIENTATION, 1))
-    except Exception:  # a damaged block says nothing
-        return 1
-    return turn if 1 <= turn <= 8 else 1
-
-
 def as_stored(mask: Photo, photo: Photo) -> Photo:
     """A mask that was painted on the upright photo, turned to lie as the photo's pixels are stored."""
-    turn = orientation(photo)
+    turn = exif.orientation(photo.metadata.exif)
     back = {6: 8, 8: 6}.get(turn, turn)
-    return Photo(_turned(mask.pixels, back), None, mask.metadata)
+    return mask.upright().replaced(upright(mask.upright().pixels, back))
 
 
 def store_pixels(photo: Photo, file: IO[bytes]) -> int:
@@ -154,11 +111,10 @@ def store_pixels(photo: Photo, file: IO[bytes]) -> int:
     return file.tell()
 
 
-def load_pixels(file: IO[bytes], metadata: Metadata) -> Photo:
-    """What `store_pixels` wrote."""
-    file.seek(0, io.SEEK_END)
-    end = file.tell()
+def load_pixels(file: IO[bytes], like: Photo) -> Photo:
+    """What `store_pixels` wrote, with the metadata of `like`."""
+    end = file.seek(0, io.SEEK_END)
     file.seek(0)
     pixels = np.load(file, allow_pickle=False)
     alpha = np.load(file, allow_pickle=False) if file.tell() < end else None
-    return Photo(pixels, alpha, metadata)
+    return like.replaced(pixels, alpha)

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.photos.decoding import Pixels
-from restora.photos.encoding import NO_ALPHA
 from restora.photos.files import Photo
 from restora.serving.jobs import Job, unnamed_file
 from restora.serving.photo_bytes import as_stored, preview, read, write
@@ -20,19 +19,6 @@ from restora.serving.problems import Problem
 
 _turns = threading.BoundedSemaphore(2)
 """Encoding takes several times a photo's memory: two at a time."""
-WEBP_LARGEST = 16383
-
-
-def check_format(format_name: str, width: int, height: int, *, alpha: bool) -> None:
-    """Raises Problem, before anything is computed, where the result would not fit its format."""
-    if format_name == "WEBP" and max(width, height) > WEBP_LARGEST:
-        detail = f"a WebP has at most {WEBP_LARGEST} pixels a side, the result {width}x{height}: ask for png"
-        raise Problem(422, "bad-option", detail)
-    if format_name == "JPEG" and max(width, height) > 65500:
-        raise Problem(422, "bad-option", f"a JPEG cannot have {width}x{height} pixels: ask for png")
-    if alpha and format_name in NO_ALPHA:
-        detail = f"the photo has transparency, which {format_name} cannot hold: ask for png, tiff or webp"
-        raise Problem(422, "bad-option", detail)
 
 
 def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
@@ -53,7 +39,7 @@ def keep_known(restored: Photo, photo: Photo, mask: Photo) -> Photo:
     if restored.pixels.shape != photo.pixels.shape:
         return restored
     lost = mask.pixels.astype(np.float32).mean(axis=2, keepdims=True) >= mask.white / 2
-    return Photo(cast(Pixels, np.where(lost, restored.pixels, photo.pixels)), photo.alpha, photo.metadata)
+    return photo.replaced(cast(Pixels, np.where(lost, restored.pixels, photo.pixels)), photo.alpha)
 
 
 def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
@@ -64,7 +50,7 @@ def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
         x = F.interpolate(x, size=(height, width), mode="bicubic", align_corners=False)
     mixed = x.lerp(_floats(restored), strength).mul_(restored.white).round_().clamp_(0, restored.white)
     levels = mixed[0].permute(1, 2, 0).numpy().astype(restored.pixels.dtype)
-    return Photo(cast(Pixels, np.ascontiguousarray(levels)), restored.alpha, restored.metadata)
+    return restored.replaced(cast(Pixels, np.ascontiguousarray(levels)), restored.alpha)
 
 
 def _floats(photo: Photo) -> Tensor:
@@ -72,10 +58,12 @@ def _floats(photo: Photo) -> Tensor:
     return torch.from_numpy(photo.pixels.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
 
 
-def render(job: Job, *, format_name: str | None, strength: float | None) -> tuple[IO[bytes], str]:
+def render(
+    job: Job, *, format_name: str | None, strength: float | None, quality: int | None
+) -> tuple[IO[bytes], str]:
     """The finished job as a file (without a name, at its start) and the name of its format; `preview` is
     a PNG for browsers. Raises Problem."""
-    wanted = format_name or job.options.format or job.header.format
+    wanted = format_name or job.result_format
     amount = job.options.strength if strength is None else strength
     with _turns:
         photo, given = _kept(job, with_given=amount < 1)
@@ -84,9 +72,8 @@ def render(job: Job, *, format_name: str | None, strength: float | None) -> tupl
         if wanted == "preview":
             data, wanted = preview(photo), "PNG"
         else:
-            height, width = photo.pixels.shape[:2]
-            check_format(wanted, width, height, alpha=photo.alpha is not None)
-            data = write(photo, wanted, keep_metadata=job.options.keep_metadata)
+            quality = quality or job.options.quality
+            data = write(photo, wanted, quality=quality, keep_metadata=job.options.keep_metadata)
         file = unnamed_file()
         file.write(data)
     file.seek(0)

@@ -13,15 +13,26 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
+from restora.photos.files import Header
 from restora.serving.jobs import Job, Options, unnamed_file
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
-from restora.serving.photo_bytes import WRITABLE, Header, look
+from restora.serving.photo_bytes import WRITABLE, look
 from restora.serving.problems import Problem
-from restora.serving.rendering import check_format
 
 FIELDS = frozenset(
-    ("photo", "mask", "model", "strength", "sigma", "format", "metadata", "mask_orientation", "name")
+    (
+        "photo",
+        "mask",
+        "model",
+        "strength",
+        "sigma",
+        "format",
+        "quality",
+        "metadata",
+        "mask_orientation",
+        "name",
+    )
 )
 FORM_SCHEMA = {
     "type": "object",
@@ -45,6 +56,12 @@ FORM_SCHEMA = {
             "type": "string",
             "enum": sorted(WRITABLE),
             "description": "Of the result; without it the photo's own.",
+        },
+        "quality": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": 100,
+            "description": "Of JPEG, AVIF and WebP (which it makes lossy).",
         },
         "metadata": {"type": "string", "enum": ["keep", "strip"], "default": "keep"},
         "mask_orientation": {
@@ -151,9 +168,6 @@ async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits)
     _check_conditions(model, options, has_mask=mask is not None)
     header = await run_in_threadpool(look, photo.file)
     _check_size(header, model, limits)
-    wanted = options.format or header.format
-    scale = model.restorer.scale
-    check_format(wanted, header.width * scale, header.height * scale, alpha=False)
     if mask is not None:
         size = await run_in_threadpool(look, mask.file)
         if size.megapixels > limits.megapixels:
@@ -239,11 +253,13 @@ def _model(form: FormData, models: dict[str, ServedModel]) -> ServedModel:
 
 def _options(form: FormData) -> Options:
     strength = _number(form, "strength", 0, 1)
+    quality = _number(form, "quality", 1, 100)
     wanted = _choice(form, "format", sorted(WRITABLE))
     return Options(
         strength=1.0 if strength is None else strength,
         sigma=_number(form, "sigma", 0, 255),
         format=None if wanted is None else WRITABLE[wanted],
+        quality=None if quality is None else round(quality),
         keep_metadata=_choice(form, "metadata", ["keep", "strip"]) != "strip",
         mask_upright=_choice(form, "mask_orientation", ["stored", "upright"]) == "upright",
     )

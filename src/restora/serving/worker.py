@@ -22,9 +22,9 @@ from restora.serving.examples import example
 from restora.serving.jobs import Job, JobStore, State
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
-from restora.serving.photo_bytes import preview, read
+from restora.serving.photo_bytes import check_format, preview, read
 from restora.serving.problems import Problem
-from restora.serving.rendering import check_format, keep_known, read_mask
+from restora.serving.rendering import keep_known, read_mask
 
 logger = logging.getLogger(__name__)
 
@@ -225,9 +225,7 @@ class Worker(threading.Thread):
             raise Cancelled
         photo = read(job.upload)
         scale = job.model.restorer.scale
-        height, width = photo.pixels.shape[:2]
-        wanted = job.options.format or job.header.format
-        check_format(wanted, width * scale, height * scale, alpha=photo.alpha is not None)
+        check_format(photo, job.result_format, scale=scale)
         mask = None
         if job.mask is not None:
             mask = read_mask(job.mask, photo, mask_upright=job.options.mask_upright)
