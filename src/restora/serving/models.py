@@ -55,7 +55,7 @@ class ServedModel:
         return (self.pace or 0) * megapixels
 
     def measured(self, megapixels: float, seconds: float) -> None:
-        """A photo took so long: the pace follows, the more the larger the photo was; a tiny one says nothing."""
+        """A photo took so long: the pace follows, by the size of the photo: a tiny one says nothing."""
         now = seconds / megapixels
         weight = 0.3 * min(megapixels / 0.25, 1)
         self.pace = now if self.pace is None else self.pace + weight * (now - self.pace)
