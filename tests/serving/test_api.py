@@ -3,6 +3,7 @@
 import io
 import json
 import time
+from collections.abc import Iterator
 
 import httpx
 import numpy as np
@@ -171,32 +172,37 @@ def test_the_noise_level_of_one_request_does_not_reach_the_next(served: Served) 
     assert served.post(png(noise()), wait=30, model="conditioned").status_code == 422
 
 
-def events(answer: httpx.Response) -> list[dict]:
-    """Parsed server-sent events."""
-    found = []
-    for block in answer.text.strip().split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
-        if fields:
-            found.append({**fields, "data": json.loads(fields["data"])})
-    return found
+def next_event(lines: Iterator[str]) -> dict:
+    """The next server-sent event of a stream."""
+    fields: dict = {}
+    for line in lines:
+        if line and not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif fields:
+            break
+    return {**fields, "data": json.loads(fields["data"])}
 
 
 def test_events_tell_each_step_and_go_on_where_they_broke_off(gated: Served) -> None:
     job = gated.post(png(noise(144, 32))).json()
     until(gated, job["id"], "running")
+    told = []
     with gated.client.stream("GET", job["links"]["events"]) as answer:
-        for done in (1, 2, 3):
-            GatedDnCNN.gate.release()
-            while gated.service.store.get(job["id"]).tiles_done < done:
-                time.sleep(0.01)
-            time.sleep(0.1)
-        answer.read()
-    told = events(answer)
-    assert [event["data"]["progress"]["tiles_done"] for event in told][-4:] == [1, 2, 3, 3]
+        lines = answer.iter_lines()
+        for done in (0, 1, 2, 3):
+            if done:
+                GatedDnCNN.gate.release()
+            while not told or told[-1]["data"]["progress"]["tiles_done"] < done:
+                told.append(next_event(lines))
+        while told[-1]["event"] != "done":
+            told.append(next_event(lines))
+    assert {event["data"]["progress"]["tiles_done"] for event in told} == {0, 1, 2, 3}
     assert (told[-1]["event"], told[-1]["data"]["state"]) == ("done", "done")
     assert [int(event["id"]) for event in told] == sorted({int(event["id"]) for event in told})
     later = gated.client.get(job["links"]["events"], headers={"Last-Event-ID": told[-2]["id"]})
-    assert [event["id"] for event in events(later)] == [told[-1]["id"]]
+    assert later.text.count("data:") == 1
+    assert next_event(iter(later.text.splitlines()))["id"] == told[-1]["id"]
 
 
 def test_a_running_photo_is_cancelled_between_two_tiles(gated: Served) -> None:

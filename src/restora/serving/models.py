@@ -12,7 +12,8 @@ from urllib.parse import quote
 from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
 from restora.artifact.export import describe
 from restora.artifact.model_folder import DESCRIPTION, ModelDescription
-from restora.artifact.restorer import Precision, Restorer
+from restora.artifact.restorer import Restorer
+from restora.vocabulary import Precision
 
 WORDS = {
     "denoise": ("Grainy", "Takes out grain and colour specks, as in photos taken in the dark."),
@@ -57,7 +58,7 @@ class ServedModel:
     def measured(self, megapixels: float, seconds: float) -> None:
         """A photo took so long: the pace follows, by the size of the photo: a tiny one says nothing."""
         now = seconds / megapixels
-        weight = 0.3 * min(megapixels / 0.25, 1)
+        weight = 0.3 * min(megapixels / 0.25, 1) ** 2
         self.pace = now if self.pace is None else self.pace + weight * (now - self.pace)
 
     def as_json(self) -> dict[str, Any]:
