@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from restora.config import compose, config_root, missing_keys
 
@@ -54,9 +54,25 @@ def test_every_preset_composes(preset: str) -> None:
     assert compose("train", [preset]).trainer._target_ == "lightning.pytorch.Trainer"
 
 
+KIND = {
+    *("in_channels", "out_channels", "scale", "unshuffle", "value_range", "rgb_range", "drop_path"),
+    *("upsampler", "upsampling", "connection", "skips", "modulator", "side_outputs", "condition_channels"),
+}
+"""What a network's arguments say besides its size."""
+
+
+def make_small(network: DictConfig) -> None:
+    """Gives a network the widths and depths of the small twin that is most like it."""
+    twins = [OmegaConf.load(path) for path in (ROOT / "conf" / "network").glob("*_small.yaml")]
+    twins = [twin for twin in twins if twin._target_ == network._target_]
+    twin = max(twins, key=lambda twin: sum(twin.get(key) == network.get(key) for key in KIND))
+    network.update({key: value for key, value in twin.items() if key not in KIND})
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_debug_fast_trains_it(experiment: str, tmp_path: Path, shared_data_dir: Path) -> None:
-    """Three real steps through the real training function, ending in a complete run folder."""
+    """Three real steps of its small twin through the real training function, ending in a complete run
+    folder."""
     from restora.training.record import RunInfo
     from restora.training.run import train
 
@@ -64,6 +80,7 @@ def test_debug_fast_trains_it(experiment: str, tmp_path: Path, shared_data_dir: 
     config = compose("train", [f"experiments={experiment}", "debug=fast", "name=test"])
     OmegaConf.set_struct(config, False)
     config.run_dir = str(tmp_path)
+    make_small(config.network)
     plain = OmegaConf.to_container(config, resolve=True)
     train(config, RunInfo(folder=tmp_path, config=plain, experiment=experiment, network_name="n"))
     record = json.loads((tmp_path / "run.json").read_text())
