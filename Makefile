@@ -13,10 +13,10 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test bench lint clean
+.PHONY: help setup run test test-quick bench lint clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
 
 setup: $(VENV)/.ready ## a virtual environment with the tested versions
 
@@ -41,6 +41,9 @@ $(VENV)/.peers: tests/peers.txt $(VENV)/.ready
 
 test: setup $(VENV)/.peers ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in under 90 seconds
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/contracts/test_layers.py
 
 $(VENV)/.peers-bench: benchmarks/peers.txt $(VENV)/.ready
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --upgrade --target $(VENV)/peers-bench --requirement benchmarks/peers.txt

@@ -26,6 +26,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
+@pytest.mark.slow
 def test_kept_memory_is_not_faulted_in_again() -> None:
     faults = {
         way: int(subprocess.run([sys.executable, "-c", MEASURE, way], capture_output=True, check=True).stdout)
@@ -55,6 +56,7 @@ print(inside - before, resident() - before)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
+@pytest.mark.slow
 def test_memory_is_given_back_at_the_end_of_the_outermost_block() -> None:
     answer = subprocess.run([sys.executable, "-c", SCOPED], capture_output=True, check=True, text=True).stdout
     inside, after = map(int, answer.split())
@@ -73,6 +75,7 @@ with open("/proc/self/smaps_rollup") as file:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
+@pytest.mark.slow
 def test_kept_memory_comes_in_huge_pages() -> None:
     setting = Path("/sys/kernel/mm/transparent_hugepage/enabled")
     shown = Path("/proc/self/smaps_rollup")

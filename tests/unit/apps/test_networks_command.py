@@ -48,6 +48,7 @@ def test_times_are_measured() -> None:
     assert 0 < fast < slow
 
 
+@pytest.mark.slow
 def test_the_table_fits_a_terminal_of_80_columns() -> None:
     chosen = ["dncnn_small", "patch_mlp_one_layer", "msrresnet_small", "vdsr_small"]
     command = [sys.executable, "-m", "restora", "networks", *chosen]

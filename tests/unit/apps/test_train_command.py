@@ -70,6 +70,7 @@ def settings(info: RunInfo) -> dict[str, Any]:
     ],
     ids=lambda words: words[0].partition("=")[0],
 )
+@pytest.mark.slow
 def test_it_repeats_a_single_run(words: list[str], started: list[RunInfo], tmp_path: Path) -> None:
     main([*SMALL, *words, f"hydra.run.dir={tmp_path / 'first'}"])
     first = started[0]
@@ -81,6 +82,7 @@ def test_it_repeats_a_single_run(words: list[str], started: list[RunInfo], tmp_p
     assert again.command == first.command
 
 
+@pytest.mark.slow
 def test_a_job_of_a_sweep_has_its_own_command(started: list[RunInfo], tmp_path: Path) -> None:
     swept = [
         "network.channels=8,16",
@@ -100,6 +102,7 @@ def test_a_job_of_a_sweep_has_its_own_command(started: list[RunInfo], tmp_path: 
         assert again.sweep is None
 
 
+@pytest.mark.slow
 def test_a_resumed_run_has_the_whole_command_and_keeps_its_place_in_the_sweep(
     started: list[RunInfo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -124,6 +127,7 @@ def test_a_resumed_run_has_the_whole_command_and_keeps_its_place_in_the_sweep(
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"sweep": 4}'])
+@pytest.mark.slow
 def test_a_run_record_that_is_damaged_has_no_place_in_a_sweep(
     content: str, started: list[RunInfo], tmp_path: Path
 ) -> None:

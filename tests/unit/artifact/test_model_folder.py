@@ -102,6 +102,7 @@ def test_onnx_graph_takes_any_batch_and_size(model):
 
 
 @pytest.mark.parametrize("padding", ["reflect", "constant"])
+@pytest.mark.slow
 def test_onnx_graph_pads_to_the_multiple_as_the_network_does(padding, tmp_path, monkeypatch):
     """At odd sizes and below the multiple: padding is inside the graph."""
     monkeypatch.setattr(Strided, "padding", padding)

@@ -83,6 +83,7 @@ def test_a_network_gives_the_same_and_takes_it_for_its_wide_layers_alone(intel, 
 
 
 @pytest.mark.parametrize("name", ["drunet", "ffdnet_color", "imdn", "mwcnn", "rednet", "unet"])
+@pytest.mark.slow
 def test_networks_of_full_size_give_the_same(intel, monkeypatch, repository, name):
     """However they use their sequences."""
     torch.manual_seed(0)

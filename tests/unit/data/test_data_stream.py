@@ -124,6 +124,7 @@ class SaveEverywhere(pl.Callback):
         (2, {"val_check_interval": 5, "check_val_every_n_epoch": None}),
     ],
 )
+@pytest.mark.slow
 def test_a_resumed_run_ends_with_the_same_weights(
     folder: Path, tmp_path: Path, workers: int, options: dict[str, Any]
 ) -> None:
@@ -185,6 +186,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(
     folder: Path, tmp_path: Path, start_python: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -134,6 +134,7 @@ def test_pairs_share_a_clean_photo_and_must_fit(tmp_path: Path, make_photos: Mak
 
 
 @pytest.mark.parametrize("processes", [1, 2])
+@pytest.mark.slow
 def test_killed_in_the_middle(
     tmp_path: Path, make_photos: MakePhotos, start_python: Start, processes: int
 ) -> None:

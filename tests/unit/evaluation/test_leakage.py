@@ -111,6 +111,7 @@ def test_bsd68_is_all_of_it_in_bsds500s_validation_photos(development_data: Path
     assert report.leaks == {}
 
 
+@pytest.mark.slow
 def test_many_photos_are_compared_in_a_moment(photos: dict[str, np.ndarray]) -> None:
     """100,000 training photos against a test set: the hashes are compared in blocks, 8 bytes a photo."""
     random = np.random.default_rng(0)

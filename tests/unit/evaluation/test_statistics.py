@@ -32,6 +32,7 @@ def test_interval_equals_scipys_bca(kind: str) -> None:
     assert ours.high == pytest.approx(theirs.high, abs=0.04 * spread)
 
 
+@pytest.mark.slow
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
     hits = 0

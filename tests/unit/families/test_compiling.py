@@ -92,6 +92,7 @@ def assert_same(one: Family, other: Family) -> None:
     [{}, {"ema_decay": 0.9}, {"activation_checkpointing": True}],
     ids=["weights judged", "average judged", "recomputed"],
 )
+@pytest.mark.slow
 def test_blocks_share_what_is_compiled_and_photos_of_other_sizes_add_nothing(recipe: dict, tmp_path) -> None:
     family = trained(nafnet, tmp_path, compile_network=True, **recipe)
     # NAFNet's blocks at two levels, its one Upsample, and the trial whether anything compiles
@@ -100,10 +101,10 @@ def test_blocks_share_what_is_compiled_and_photos_of_other_sizes_add_nothing(rec
     assert_same(trained(nafnet, tmp_path, **recipe), family)
 
 
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_cuda_graphs_leave_average_and_validation_alone(ema_decay: float | None, tmp_path) -> None:
+@pytest.mark.slow
+def test_cuda_graphs_leave_average_and_validation_alone(tmp_path) -> None:
     """The mode of torch.compile; its graphs need a GPU, everything else runs here."""
-    recipe = {"ema_decay": ema_decay}
+    recipe = {"ema_decay": 0.9}
     family = trained(plain, tmp_path, compile_network="reduce-overhead", **recipe)
     assert counters["stats"]["unique_graphs"] == 2  # the whole network, and the trial
     assert_same(trained(plain, tmp_path, **recipe), family)

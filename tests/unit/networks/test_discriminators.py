@@ -111,6 +111,7 @@ def test_too_small_photos_are_named(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_it_learns_to_tell_two_batches_apart(path: Path) -> None:
     torch.manual_seed(1)
     discriminator = build_node(OmegaConf.load(path), "discriminator").train()

@@ -87,6 +87,7 @@ def test_arguments_are_read_off_a_state_dict(cls: type[DnCNN], arguments: dict[s
     assert other.infer_arguments(state) is None
 
 
+@pytest.mark.slow
 def test_published_weights_give_the_published_noise_reduction(development_data: Path) -> None:
     """Sigma 25 on BSD68: the paper's 29.23 dB is the mean of 68 photos; the first four have 29.29 dB."""
     state = torch.load(development_data / "weights" / "dncnn_gray_sigma25.pth", weights_only=True)

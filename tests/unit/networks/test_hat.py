@@ -61,6 +61,7 @@ def test_the_gradients_are_those_of_the_authors_code() -> None:
     ],
     ids=["HAT", "HAT-S", "HAT-L"],
 )
+@pytest.mark.slow
 def test_the_size_is_the_papers(arguments: dict[str, Any], millions: float) -> None:
     with torch.device("meta"):
         network = HAT(**arguments)

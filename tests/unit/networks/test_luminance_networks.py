@@ -109,6 +109,7 @@ def test_vdsr_at_scale_one_adds_a_residual_to_the_photo_it_gets() -> None:
 
 
 @pytest.mark.parametrize(("scale", "expected"), BUTTERFLY)
+@pytest.mark.slow
 def test_vdsr_gives_the_figure_of_its_published_weights(
     development_data: Path, scale: int, expected: float
 ) -> None:

@@ -59,6 +59,7 @@ def test_the_gradients_are_those_of_the_authors_code() -> None:
     ("width", "blocks", "millions", "gmacs"),
     [(32, {}, 29.16, 16.2), (64, {}, 115.98, 63.6), (32, DEBLUR, 17.11, 16.1), (64, DEBLUR, 67.89, 63.5)],
 )
+@pytest.mark.slow
 def test_the_size_is_the_papers(width: int, blocks: dict[str, object], millions: float, gmacs: float) -> None:
     with torch.device("meta"):
         network = NAFNet(width=width, **blocks)  # type: ignore[arg-type]

@@ -31,6 +31,7 @@ def from_docs(name: str, arguments: str) -> Network:
 
 
 @pytest.mark.parametrize("name", FULL)
+@pytest.mark.slow
 def test_the_docs_have_the_counts_of_the_code(name: str) -> None:
     row = markdown([count(name, configurations()[name])]).splitlines()[-1]
     assert row in DOCS, "replace the table in docs/networks.md: restora networks --time none --markdown"

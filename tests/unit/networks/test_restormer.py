@@ -68,6 +68,7 @@ def test_the_gradients_are_those_of_the_authors_code(variant: dict[str, object])
 
 
 @pytest.mark.parametrize(("norm", "millions"), [("WithBias", 26.13), ("BiasFree", 26.11)])
+@pytest.mark.slow
 def test_the_size_is_the_papers(norm: str, millions: float) -> None:
     with torch.device("meta"):
         network = Restormer(norm=norm)  # type: ignore[arg-type]

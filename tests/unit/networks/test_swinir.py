@@ -76,6 +76,7 @@ def test_what_published_checkpoints_hold_besides_is_ignored(head: str) -> None:
 @pytest.mark.parametrize(
     ("size", "thousands"), [("classical x4", 11900), ("lightweight x2", 878), ("lightweight x4", 897)]
 )
+@pytest.mark.slow
 def test_the_size_is_the_papers(size: str, thousands: int) -> None:
     with torch.device("meta"):
         network = SwinIR(**PAPER[size])

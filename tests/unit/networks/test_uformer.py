@@ -91,6 +91,7 @@ def test_a_photo_need_not_be_square() -> None:
     ],
     ids=["B", "S", "T"],
 )
+@pytest.mark.slow
 def test_the_size_is_the_papers(arguments: dict[str, Any], millions: float) -> None:
     with torch.device("meta"):
         network = Uformer(**arguments)
