@@ -38,7 +38,7 @@ ALLOWED = {
     "metrics": GROUND,
     "data": GROUND | {"photos", "degradations"},
     "objectives": GROUND | {"networks", "losses"},
-    "families": GROUND | {"networks", "losses", "metrics", "objectives"},
+    "families": GROUND | {"networks", "losses", "objectives", "artifact", "evaluation"},
     "artifact": GROUND | {"photos", "networks", "degradations"},
     "evaluation": GROUND | {"photos", "networks", "degradations", "metrics", "data", "artifact"},
     "training": GROUND

@@ -20,6 +20,7 @@ WHAT  network=NAME [network.<argument>=...] weights=FILE
   restora evaluate network=dncnn weights=dncnn_25.pth benchmark=bsd68_sigma25
   restora evaluate checkpoint=outputs/<run> benchmark=denoise \\
       benchmark.sigma=25 benchmark.root=photos/
+  restora evaluate checkpoint=outputs/<run>     (its own held-out photos)
   restora evaluate classical=bm3d,nl_means benchmark=kodak24_sigma25 output=DIR
   restora evaluate model=model/ benchmark=bsd68_sigma25 severities=5,15,25,50
   restora evaluate compare=DIR_A,DIR_B

@@ -3,7 +3,7 @@
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,16 @@ from restora.artifact.sources import Loaded, from_checkpoint, from_model_folder,
 from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
+from restora.evaluation.benchmarks.held_out import HeldOut
 from restora.evaluation.classical import METHODS
 from restora.evaluation.loading import trained_range
 from restora.evaluation.methods import ClassicalMethod, Method, NetworkMethod, Options
+from restora.evaluation.protocol import Protocol
 from restora.evaluation.severity import at_severity
 from restora.metrics.registry import unavailable
+
+_USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": False}
+"""What null means in a benchmark, where the network under test does not say how it was scored."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +56,10 @@ class Plan:
 
 def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     """Builds all that a command needs; the mistakes of the user show here, as ValueError."""
-    if settings.get("benchmark") is None:
-        raise ValueError(
-            "evaluate on what? Set benchmark=denoise, super_resolution, jpeg, deblur, inpaint, degraded or "
-            "paired, or a ready one such as benchmark=bsd68_sigma25"
-        )
     vocabulary.use_threads(settings["threads"])
     loaded = _load(settings, overrides)
-    benchmark = _benchmark(settings["benchmark"], loaded)
+    node = settings.get("benchmark")
+    benchmark = _held_out(loaded) if node is None else _benchmark(node, loaded)
     benchmark.check()
     entries = [] if loaded is None else [_network_entry(loaded, settings, benchmark)]
     entries += [
@@ -69,7 +70,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
             "evaluate what? Set network=NAME weights=FILE, checkpoint=RUN_OR_CKPT, model=MODEL_FOLDER "
             "or classical=NAME"
         )
-    name = _choice(overrides, "benchmark")
+    name = _choice(overrides, "benchmark") if node is not None else "held_out"
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     return Plan(
         entries=entries,
@@ -107,8 +108,29 @@ def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | Non
         raise ValueError("network= needs its weights: set weights=FILE (or use checkpoint= or model=)")
     words = [word.lstrip("+").partition("=")[0] for word in overrides]
     chosen = {word.removeprefix("network.") for word in words if word.startswith("network.")}
-    scale = settings["benchmark"].get("scale")
+    scale = (settings.get("benchmark") or {}).get("scale")
     return from_weights(network, file, name=_choice(overrides, "network"), chosen=chosen, scale=scale)
+
+
+def _held_out(loaded: Loaded | None) -> Benchmark:
+    """The photos that a run was reported by, scored as they were then."""
+    config = None if loaded is None else loaded.config
+    if loaded is None or not isinstance(config, dict):
+        raise ValueError(
+            "evaluate on what? Set benchmark=denoise, super_resolution, jpeg, deblur, inpaint, degraded or "
+            "paired, or a ready one such as benchmark=bsd68_sigma25; a run (checkpoint=RUN) has held-out "
+            "photos of its own"
+        )
+    protocol = loaded.protocol or _protocol_of_then(config, loaded)
+    root = str((config["data"].get("source") or {}).get("root") or config.get("name"))
+    return HeldOut(root=root, configuration=config, **protocol)
+
+
+def _protocol_of_then(config: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
+    """For runs from before protocols were recorded."""
+    network = loaded.network
+    made = Protocol.of_run(config.get("protocol"), channels=network.in_channels, scale=network.scale)
+    return asdict(made)
 
 
 def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
@@ -121,6 +143,10 @@ def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
                 "test a run or model folder, which knows what it was trained against"
             )
         values["degradation"] = degradation
+    own = {} if loaded is None or loaded.protocol is None else loaded.protocol
+    for key, usual in _USUAL.items():
+        if key in values and values[key] is None:
+            values[key] = own.get(key, usual)
     benchmark = build(values, "benchmark")
     assert isinstance(benchmark, Benchmark)
     if isinstance(benchmark, Degraded):

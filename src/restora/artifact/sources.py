@@ -22,8 +22,8 @@ class Loaded:
     """A network with its weights and what is known of it.
 
     `changed` are the constructor arguments that the weights corrected or told, `said` what to tell the user
-    of how the file was read; `local_converter`, `degradation` and `task` are of its training, None where
-    unknown.
+    of how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of its training,
+    None where unknown.
     """
 
     name: str
@@ -32,7 +32,10 @@ class Loaded:
     changed: dict[str, Any] = field(default_factory=dict)
     local_converter: tuple[int, int] | None = None
     degradation: dict[str, Any] | None = None
+    protocol: dict[str, Any] | None = None
     task: str | None = None
+    config: dict[str, Any] | None = None
+    """The configuration of the run that a checkpoint came from."""
     said: str = ""
 
 
@@ -92,13 +95,16 @@ def from_checkpoint(path: str) -> Loaded:
     source = locate(path)
     checkpoint = read_checkpoint(source.checkpoint)
     ours = checkpoint["restora"]
-    size = (ours.get("evaluation") or {}).get("local_converter")
+    evaluation = ours.get("evaluation") or {}
+    size = evaluation.get("local_converter")
     return Loaded(
         name=str(ours.get("name") or source.checkpoint.stem),
         network=checkpoint_network(checkpoint, str(source.checkpoint)),
         source=str(source.checkpoint),
         local_converter=None if size is None else (int(size[0]), int(size[1])),
         degradation=ours.get("degradation") or None,
+        protocol=evaluation.get("protocol"),
+        config=source.record.get("config"),
         task=ours.get("task"),
     )
 
@@ -112,5 +118,6 @@ def from_model_folder(path: str) -> Loaded:
         source=str(path),
         local_converter=description.local_converter,
         degradation=description.degradation or None,
+        protocol=description.evaluation.get("protocol"),
         task=description.task,
     )

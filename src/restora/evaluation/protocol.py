@@ -7,8 +7,9 @@ that is written beside the figures.
 Legend: B photos, C channels, H height, W width.
 """
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 
@@ -34,9 +35,33 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.color not in get_args(Color):
-            raise ValueError(f"benchmark.color is one of {', '.join(get_args(Color))}, got {self.color!r}")
+            raise ValueError(f"color is one of {', '.join(get_args(Color))}, got {self.color!r}")
         if self.border < 0:
-            raise ValueError(f"benchmark.border is a number of pixels >= 0, got {self.border}")
+            raise ValueError(f"border is a number of pixels >= 0, got {self.border}")
+
+    @classmethod
+    def of_run(cls, node: Mapping[str, Any] | None, *, channels: int, scale: int) -> "Protocol":
+        """How a run is scored: by `protocol` of its configuration, where null follows from the data.
+
+        That is all channels as stored, without a border of `scale` pixels where a network enlarges.
+        Raises ValueError for what photos of so many channels do not have.
+        """
+        given = {key: value for key, value in dict(node or {}).items() if value is not None}
+        known = [item.name for item in fields(cls)]
+        for key in given:
+            if key not in known:
+                raise ValueError(f"protocol.{key}: nothing reads it; there are {', '.join(known)}")
+        usual = "gray" if channels == 1 else "rgb"
+        color = given.setdefault("color", usual)
+        given.setdefault("border", scale if scale > 1 else 0)
+        if color != usual and not (color == "y" and channels == 3):
+            mend = f"set protocol.color={usual}" + (" or y" if channels == 3 else "")
+            raise ValueError(f"protocol.color={color}, and the photos have {channels} channel(s): {mend}")
+        for key, kind in (("border", int), ("round_output", bool), ("y_rounded", bool)):
+            if key in given and type(given[key]) is not kind:
+                words = "a whole number" if kind is int else "true or false"
+                raise ValueError(f"protocol.{key}={given[key]}: wanted {words}")
+        return cls(**given)
 
     def planes(self, photo: Tensor, *, rounded: bool) -> Tensor:
         """What the metrics see of one photo, clamped to [0,1]: (B,C,H,W) -> (B,C',H-2*border,W-2*border).

@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from restora.evaluation.scorer import DECIMALS
 from restora.evaluation.statistics import bootstrap_mean
 from restora.files import read_json, write_json, write_whole
 from restora.metrics.registry import METRICS
 
 FORMAT = 1
 SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
-DECIMALS = 6
-"""Figures are rounded to so many, in memory as in the files: what is read back is what was written."""
 Row = dict[str, Any]
 """name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
 

@@ -4,7 +4,6 @@ Every photo is observed, restored and scored on its own, so that its figures do 
 it falls to.
 """
 
-import math
 import os
 import platform
 import shutil
@@ -23,8 +22,10 @@ from torch import Tensor
 
 from restora.evaluation.benchmarks.base import Benchmark, Observation
 from restora.evaluation.methods import Method, NetworkMethod
-from restora.evaluation.results import DECIMALS, Result, Row
-from restora.metrics.registry import METRICS, unavailable
+from restora.evaluation.results import Result, Row
+from restora.evaluation.scorer import DECIMALS, Scorer
+from restora.image import to_bytes
+from restora.metrics.registry import unavailable
 
 OnPhoto = Callable[[Row], None]
 """Called after each photo, in the order in which they finish."""
@@ -123,18 +124,23 @@ def score(work: Work, index: int) -> Row:
     output = work.method.restore(observation)
     seconds = time.perf_counter() - started
     _check_shape(output, observation)
-    restored, clean = work.benchmark.judge(output, observation)
-    given, _ = work.benchmark.judge(observation.baseline, observation)
-    row: Row = {"name": observation.name}
-    row |= {name: _metric(name, restored, clean) for name in work.metrics}
-    row |= {f"input_{name}": _metric(name, given, clean) for name in work.metrics}
+    protocol = work.benchmark.protocol
+    restored = work.benchmark.complete(output, observation)
+    (figures,) = Scorer(protocol=protocol, metrics=work.metrics).rows(
+        restored,
+        work.benchmark.complete(observation.baseline, observation),
+        observation.clean,
+        eight_bit=observation.eight_bit,
+    )
+    scored = protocol.planes(restored, rounded=True)
+    row: Row = {"name": observation.name} | figures
     row |= {
         "seconds": round(seconds, DECIMALS),
-        "height": clean.shape[-2],
-        "width": clean.shape[-1],
+        "height": scored.shape[-2],
+        "width": scored.shape[-1],
     } | observation.facts
     if work.images is not None:
-        _save(restored, work.images / f"{observation.name}.png")
+        _save(scored, work.images / f"{observation.name}.png")
     return row
 
 
@@ -205,18 +211,9 @@ def _check_shape(output: Tensor, observation: Observation) -> None:
         raise ValueError(f"the answer to {observation.name} is {got}, its clean photo {expected}")
 
 
-def _metric(name: str, restored: Tensor, clean: Tensor) -> float | None:
-    """The figure of one photo; None where the photo is too small for the metric."""
-    metric = METRICS[name]
-    if min(clean.shape[-2:]) < metric.smallest_side:
-        return None
-    value = metric.compute(restored, clean).item()
-    return None if math.isnan(value) else round(value, DECIMALS)
-
-
 def _save(photo: Tensor, path: Path) -> None:
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = photo[0].mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+    pixels = to_bytes(photo[0]).permute(1, 2, 0).numpy()
     Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(path)

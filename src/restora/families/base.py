@@ -23,11 +23,13 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from restora.artifact.restorer import Restorer
+from restora.evaluation.protocol import Protocol
+from restora.evaluation.scorer import Scorer
 from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
-from restora.image import enlarge
-from restora.metrics.image import psnr, ssim
+from restora.image import enlarge, to_8_bit
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Opponent, Setting, Step
 from restora.objectives.supervised import Loss, Supervised
@@ -49,7 +51,8 @@ class Family(LightningModule):
     parameters. `schedule` maps the share of the training that is done, in
     [0,1], to a factor on the learning rate. `ema_decay` null trains and evaluates the raw weights.
     `channels_last`, `compile_network` (see compiling.py) and `activation_checkpointing` (see
-    checkpointing.py) change how the same numbers are computed.
+    checkpointing.py) change how the same numbers are computed. `scorer` is how validation and held-out photos
+    are scored; null follows from the network (`Protocol.of_run`).
     """
 
     name: ClassVar[str]
@@ -67,6 +70,7 @@ class Family(LightningModule):
         channels_last: bool = True,
         compile_network: bool | str = False,
         activation_checkpointing: bool = False,
+        scorer: Scorer | None = None,
     ) -> None:
         super().__init__()
         check_mode(compile_network)
@@ -98,6 +102,9 @@ class Family(LightningModule):
         self.compile_network = compile_network
         self._compiled: bool | None = None
         """Null before a trainer has asked."""
+        self.scorer = scorer or Scorer(
+            protocol=Protocol.of_run(None, channels=network.in_channels, scale=network.scale)
+        )
         self.rows: list[Row] = []
         self.scores: list[Row] = []
         """Per-image scores of the last validation or test, sorted by name, the same on every process."""
@@ -301,41 +308,38 @@ class Family(LightningModule):
         return self.network if self.ema is None else self.ema
 
     def on_validation_epoch_start(self) -> None:
-        self._start_judging()
+        self.rows = []
+        self._restore = self.evaluation_network().__call__  # a method: no second entry in the state dict
 
     def on_test_epoch_start(self) -> None:
-        self._start_judging()
-
-    def _start_judging(self) -> None:
+        """The held-out photos are restored as the model folder will restore photos: in float32, batch norm
+        folded. So `restora evaluate` finds the same figures to the last digit."""
         self.rows = []
-        self._judged = self.evaluation_network().__call__  # a method: no second entry in the state dict
+        with self._as_it_is():
+            self._restore = Restorer(network=self.evaluation_network(), device=str(self.device), tile=0)
 
-    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        return self._judge(batch)
+    def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        return self._evaluate(batch)
 
-    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Tensor]:
-        return self._judge(batch)
+    def test_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
+        with torch.autocast(self.device.type, enabled=False):
+            return self._evaluate(batch)
 
-    def _judge(self, batch: Batch) -> dict[str, Tensor]:
-        """Restores photos and scores them: outputs and inputs clamped and rounded to 8 bits, a border of
-        `scale` pixels left out if scale > 1. The network is given the degraded photos as they are."""
+    def _evaluate(self, batch: Batch) -> dict[str, Any]:
+        """Restores photos and scores them. The network is given the degraded photos as they are."""
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         with self._as_it_is():
-            restored = to_8_bit(self._judged(degraded, batch.condition).float())
+            restored = self._restore(degraded, batch.condition).float()
         if restored.is_cuda:
             torch.cuda.synchronize(restored.device)
         seconds = (time.perf_counter() - started) / len(batch.degraded)
-        if batch.clean is None:  # nothing to compare with
-            self.rows += [{"name": name, "seconds": seconds} for name in batch.names]
-            return {"restored": restored}
-        reference = to_8_bit(enlarge(batch.degraded, batch.clean.shape[-2:]))
-        border = self.network.scale if self.network.scale > 1 else 0
-        scores = _scores(restored, reference, batch.clean, border)
-        for index, name in enumerate(batch.names):
-            row = {key: value[index] for key, value in scores.items()}
-            self.rows.append({"name": name, "seconds": seconds, **row})
-        return {"restored": restored, **scores}
+        given = enlarge(batch.degraded, restored.shape[-2:])
+        scores = self.scorer.rows(restored, given, batch.clean)
+        self.rows += [
+            {"name": name, "seconds": seconds, **row} for name, row in zip(batch.names, scores, strict=False)
+        ]
+        return {"restored": to_8_bit(restored), "scores": scores}
 
     def _as_it_is(self) -> AbstractContextManager[Any]:
         """Uncompiled, because photos have any size and a network would be compiled again for each; the
@@ -349,7 +353,7 @@ class Family(LightningModule):
         self._log_scores("test")
 
     def _log_scores(self, stage: str) -> None:
-        rows = [{k: float(v) if isinstance(v, Tensor) else v for k, v in row.items()} for row in self.rows]
+        rows = self.rows
         if self.trainer.world_size > 1:
             gathered: list[list[Row]] = [[] for _ in range(self.trainer.world_size)]
             torch.distributed.all_gather_object(gathered, rows)
@@ -358,6 +362,8 @@ class Family(LightningModule):
         metrics = dict.fromkeys(key for row in self.scores for key in row if key not in ("name", "seconds"))
         for metric in metrics:
             values = [row[metric] for row in self.scores if row.get(metric) is not None]
+            if not values:  # the photos are too small for it
+                continue
             mean = math.fsum(values) / len(values)
             # every process computed the same sum over all photos: nothing to reduce
             self.log(f"{stage}/{metric}", mean, batch_size=1, prog_bar=metric == "psnr", rank_zero_only=False)
@@ -366,20 +372,3 @@ class Family(LightningModule):
 def arranged(module: M, memory_format: torch.memory_format) -> M:
     """The module with its convolution weights in the given memory order."""
     return module.to(memory_format=memory_format)  # type: ignore[call-overload]
-
-
-def to_8_bit(x: Tensor) -> Tensor:
-    """Clamped to [0,1] and rounded to the 255 steps that a saved photo has."""
-    return x.clamp(0, 1).mul(255).round().div(255)
-
-
-def _scores(restored: Tensor, degraded: Tensor, clean: Tensor, border: int) -> dict[str, Tensor]:
-    if border:
-        inside = (..., slice(border, -border), slice(border, -border))
-        restored, degraded, clean = restored[inside], degraded[inside], clean[inside]
-    return {
-        "psnr": psnr(restored, clean),
-        "ssim": ssim(restored, clean),
-        "input_psnr": psnr(degraded, clean),
-        "input_ssim": ssim(degraded, clean),
-    }

@@ -20,6 +20,7 @@ class Metric:
     compute: Callable[[Tensor, Tensor], Tensor]
     higher_is_better: bool
     smallest_side: int = 1
+    needs_reference: bool = True
     missing: Callable[[], str | None] = lambda: None
 
 
@@ -28,10 +29,10 @@ METRICS: dict[str, Metric] = {
     "ssim": Metric(image.ssim, higher_is_better=True, smallest_side=image.WINDOW),
     "ms_ssim": Metric(image.ms_ssim, higher_is_better=True, smallest_side=161),
     "psnr_b": Metric(image.psnr_b, higher_is_better=True, smallest_side=9),
-    "lpips": Metric(perceptual.lpips, False, 64, perceptual.lpips_missing),
-    "dists": Metric(perceptual.dists, False, 64, perceptual.dists_missing),
-    "niqe": Metric(natural.niqe, False, 2 * natural.BLOCK, natural.niqe_missing),
-    "brisque": Metric(natural.brisque, False, 64, natural.brisque_missing),
+    "lpips": Metric(perceptual.lpips, False, 64, missing=perceptual.lpips_missing),
+    "dists": Metric(perceptual.dists, False, 64, missing=perceptual.dists_missing),
+    "niqe": Metric(natural.niqe, False, 2 * natural.BLOCK, False, natural.niqe_missing),
+    "brisque": Metric(natural.brisque, False, 64, False, natural.brisque_missing),
 }
 
 

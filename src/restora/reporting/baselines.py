@@ -60,6 +60,8 @@ def stored(group: Group, root: Path) -> list[Baseline]:
         wanted = lookup(content, "degradation")
         if wanted is not None and wanted != group.scored[0].config.get("degradation"):
             continue
+        if lookup(content, "protocol") != group.scored[0].config.get("protocol"):
+            continue
         listed = lookup(content, "rows")
         rows = [row for row in map(_row, listed if isinstance(listed, list) else []) if row is not None]
         if rows and all({_stem(image.name) for image in row.images} == names for row in rows):
@@ -112,9 +114,9 @@ def compute(
             started = time.perf_counter()
             restored = restore(photo.degraded, sigma)
             seconds[name].append(time.perf_counter() - started)
-            images[name].append(PhotoScore(photo.name, *_score(restored, photo.clean)))
+            images[name].append(PhotoScore(photo.name, *_score(restored, photo, group.scored[0])))
     rows = [_summed_up(name, images[name], seconds[name]) for name in filters]
-    _write(path, rows, marks, group.scored[0].config.get("degradation"))
+    _write(path, rows, marks, group.scored[0].config)
     return sorted(rows, key=lambda row: -row.psnr)
 
 
@@ -123,17 +125,20 @@ def _summed_up(name: str, images: list[PhotoScore], seconds: Sequence[float]) ->
     return Baseline(name, psnr, ssim, _mean(seconds), images)
 
 
-def _score(restored: Any, clean: Floats) -> tuple[float, float]:
-    """PSNR (dB) and SSIM of one photo, its output clamped and rounded to 8 bits."""
+def _score(restored: Any, photo: HeldOut, run: Run) -> tuple[float | None, float | None]:
+    """PSNR (dB) and SSIM of one photo by the protocol of the run."""
     import torch
 
-    from restora.metrics.image import psnr, ssim
+    from restora.evaluation.protocol import Protocol
+    from restora.evaluation.scorer import Scorer
 
-    rounded = np.round(np.clip(np.asarray(restored, dtype=np.float64), 0, 1) * 255) / 255
-    pair = [
-        torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)[None])).float() for x in (rounded, clean)
-    ]
-    return float(psnr(*pair)), float(ssim(*pair))
+    answer, degraded, clean = (
+        torch.from_numpy(np.ascontiguousarray(x.transpose(2, 0, 1)[None])).float()
+        for x in (restored, photo.degraded, photo.clean)
+    )
+    protocol = Protocol.of_run(run.config.get("protocol"), channels=clean.shape[1], scale=1)
+    (row,) = Scorer(protocol=protocol).rows(answer, degraded, clean)
+    return row["psnr"], row["ssim"]
 
 
 def _mean(values: Sequence[float | None]) -> float:
@@ -147,10 +152,11 @@ def _fingerprint(photo: HeldOut) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], degradation: Any) -> None:
+def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], config: Mapping[str, Any]) -> None:
     content = {
         "format": 1,
-        "degradation": degradation,
+        "degradation": config.get("degradation"),
+        "protocol": config.get("protocol"),
         "photos": dict(marks),
         "rows": [
             asdict(row) | {"images": [{"name": i.name, "psnr": i.psnr, "ssim": i.ssim} for i in row.images]}

@@ -9,17 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from restora.evaluation.benchmarks.held_out import photo_data
 from restora.reporting.runs import Group, Run
 from restora.types import Batch
-
-if TYPE_CHECKING:
-    from restora.data.module import PhotoData
 
 Floats: TypeAlias = NDArray[np.float32]
 
@@ -71,7 +69,7 @@ def _kept(run: Run, name: str) -> HeldOut:
 
 
 def _made_anew(run: Run, names: list[str]) -> Photos:
-    data = _data_of(run)
+    data = photo_data(run.config)
     data.setup("test")
     dataset: Any = data.test_dataloader().dataset
     places = {dataset.store.entries[photo].name: place for place, (photo,) in enumerate(dataset.batches)}
@@ -90,18 +88,3 @@ def _made_anew(run: Run, names: list[str]) -> Photos:
         if one.degraded.shape != other.degraded.shape or np.abs(one.degraded - other.degraded).max() > 1e-3:
             raise ValueError(f"{name} comes out otherwise than in {run.folder}")
     return {name: partial(make, name) for name in names}
-
-
-def _data_of(run: Run) -> "PhotoData":
-    """The data module of a run's configuration. Raises ValueError where its photos are not there."""
-    from restora.data.module import PhotoData
-    from restora.registry import build
-
-    node = run.config.get("data")
-    if not isinstance(node, dict) or "_target_" not in node:
-        raise ValueError("its run.json does not say which photos they were")
-    made = build(node | {"transforms": None, "degradation": run.config.get("degradation")}, "data")
-    if not isinstance(made, PhotoData):
-        raise ValueError(f"its data are a {type(made).__name__}")
-    made.source.check()
-    return made

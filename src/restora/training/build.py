@@ -18,7 +18,10 @@ from restora.artifact.sources import open_source
 from restora.config import ConfigError, build, missing_keys
 from restora.data.module import PhotoData
 from restora.degradations.base import Degradation
+from restora.evaluation.protocol import Protocol
+from restora.evaluation.scorer import Scorer, check_monitored
 from restora.families.base import Family
+from restora.monitor import Monitor
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Setting
 from restora.photos.reading import channel_count
@@ -117,8 +120,24 @@ def build_family(config: DictConfig, network: Network, objectives: dict[str, Obj
     """The recipe of the family, around the network and the objectives."""
     node: Any = OmegaConf.to_container(config.family, resolve=True)
     node.pop("loss", None)  # the objectives have taken it
-    family: Family = build(node, "family", network=network, objective=objectives, **_execution(config))
+    family: Family = build(
+        node,
+        "family",
+        network=network,
+        objective=objectives,
+        scorer=_scorer(config, network),
+        **_execution(config),
+    )
     return family
+
+
+def _scorer(config: DictConfig, network: Network) -> Scorer:
+    """The protocol and metrics of validation and test, what the run is chosen by among them."""
+    node: Any = OmegaConf.to_container(config, resolve=False)
+    monitor = Monitor.of(node)
+    check_monitored(monitor.name)
+    protocol = Protocol.of_run(node.get("protocol"), channels=network.in_channels, scale=network.scale)
+    return Scorer(protocol=protocol, metrics=tuple(dict.fromkeys(("psnr", "ssim", monitor.name))))
 
 
 def _setting(network: Network, data: PhotoData) -> Setting:

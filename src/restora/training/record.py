@@ -76,6 +76,7 @@ class RunRecord(Callback):
             "finished": None,
             "seed": config["seed"],
             "monitor": asdict(self.monitor),
+            "protocol": None,
             "git": _git(),
             "versions": {
                 "python": platform.python_version(),
@@ -109,6 +110,7 @@ class RunRecord(Callback):
         assert isinstance(module, Family)
         network = module.network
         self.data["family"] = module.name
+        self.data["protocol"] = asdict(module.scorer.protocol)
         self.data["parameters"] = count_parameters(network)
         self.data["macs_256"] = count_macs(network, height=256, width=256)
         self.started = time.monotonic()
@@ -170,7 +172,10 @@ class RunRecord(Callback):
             "name": config["name"],
             "degradation": config["degradation"],
             "plugins": list(config.get("plugins") or []),
-            "evaluation": {"local_converter": getattr(module, "local_converter", None)},
+            "evaluation": {
+                "local_converter": getattr(module, "local_converter", None),
+                "protocol": asdict(module.scorer.protocol),
+            },
             "step": module.steps_done(),
             "metrics": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
         }

@@ -157,7 +157,9 @@ class WandbPhotos(Callback):
             return
         for index, name in enumerate(batch.names[: self.photos - len(self.rows)]):
             kinds = (batch.degraded[index], outputs["restored"][index], batch.clean[index])
-            self.rows.append([name, *[self._small(photo) for photo in kinds], float(outputs["psnr"][index])])
+            self.rows.append(
+                [name, *[self._small(photo) for photo in kinds], outputs["scores"][index]["psnr"]]
+            )
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         run = _run(trainer)

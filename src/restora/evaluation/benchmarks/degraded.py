@@ -75,7 +75,7 @@ class Inpaint(Degraded):
             facts={"lost": lost},
         )
 
-    def judge(self, output: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
+    def complete(self, output: Tensor, observation: Observation) -> Tensor:
         if self.keep_known and observation.mask is not None:
             output = torch.where(observation.mask > 0, observation.degraded, output)
-        return super().judge(output, observation)
+        return output

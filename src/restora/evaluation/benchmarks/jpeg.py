@@ -12,6 +12,7 @@ from torch import Tensor
 
 from restora.degradations.parameters import as_range
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
+from restora.image import to_bytes
 from restora.registry import register
 
 Subsampling = Literal["4:2:0", "4:2:2", "4:4:4"]
@@ -56,7 +57,7 @@ class Jpeg(Benchmark):
 
 def libjpeg(photo: Tensor, quality: int, subsampling: Subsampling) -> Tensor:
     """A photo (1,C,H,W) in [0,1], C = 1 or 3, encoded and decoded."""
-    pixels = photo[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
+    pixels = to_bytes(photo[0]).permute(1, 2, 0).numpy()
     image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)

@@ -66,7 +66,7 @@ class SuperResolution(Benchmark):
             observation = replace(observation, degraded=luminance(given), chroma=chroma, eight_bit=not in_y)
         return observation
 
-    def judge(self, output: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
+    def complete(self, output: Tensor, observation: Observation) -> Tensor:
         if observation.chroma is not None and output.shape[1] == 1:
             output = ycbcr_to_rgb(torch.cat((output, observation.chroma), dim=1))
-        return super().judge(output, observation)
+        return output

@@ -1,0 +1,74 @@
+"""The one place where restored photos become figures: training's validation and test, `evaluate` and the
+report's classical filters all call it.
+
+Enters: restored photos, the degraded ones at their size, and the clean ones, float (B,C,H,W) on the [0,1]
+scale. Leaves: a row per photo, each metric of the restored photo under its name and of the degraded one under
+`input_` and its name, rounded to `DECIMALS` wherever they go, so that what is stored in two places is equal.
+
+Legend: B photos, C channels, H height, W width.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from restora.evaluation.protocol import Protocol
+from restora.metrics.registry import METRICS, Metric, unavailable
+
+DECIMALS = 6
+Figures = dict[str, float | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scorer:
+    """A protocol and the metrics that are computed by it."""
+
+    protocol: Protocol
+    metrics: tuple[str, ...] = ("psnr", "ssim")
+
+    def rows(
+        self, restored: Tensor, degraded: Tensor, clean: Tensor | None, *, eight_bit: bool = True
+    ) -> list[Figures]:
+        """The figures of each photo; without clean photos, of the metrics that need none.
+
+        `eight_bit` is False for what is not a photo that could be saved. A figure is None where the photo is
+        too small for the metric.
+        """
+        rounded = self.protocol.round_output and eight_bit
+        pair = {"": self.protocol.planes(restored, rounded=rounded)}
+        pair["input_"] = self.protocol.planes(degraded, rounded=rounded)
+        if clean is not None:
+            clean = self.protocol.planes(clean, rounded=False)
+        rows: list[Figures] = [{} for _ in restored]
+        for prefix, photos in pair.items():
+            for name in self.metrics if clean is not None else without_reference():
+                for row, value in zip(rows, _figures(METRICS[name], photos, clean), strict=True):
+                    row[prefix + name] = value
+        return rows
+
+
+def without_reference() -> tuple[str, ...]:
+    """The metrics that need no clean photo and can be computed here."""
+    return tuple(
+        name for name, metric in METRICS.items() if not metric.needs_reference and unavailable(name) is None
+    )
+
+
+def check_monitored(metric: str) -> None:
+    """Raises ValueError for what no validation here can measure."""
+    if metric not in METRICS:
+        raise ValueError(f"monitor.metric is val/ and one of {', '.join(METRICS)}, got val/{metric}")
+    if reason := unavailable(metric):
+        raise ValueError(f"monitor.metric=val/{metric} cannot be computed here: it {reason}")
+
+
+def _figures(metric: Metric, photos: Tensor, clean: Tensor | None) -> list[float | None]:
+    if min(photos.shape[-2:]) < metric.smallest_side:
+        return [None] * len(photos)
+    values: list[Any] = metric.compute(photos, photos if clean is None else clean).tolist()
+    return [
+        None if math.isnan(value) and not metric.needs_reference else round(value, DECIMALS)
+        for value in values
+    ]
