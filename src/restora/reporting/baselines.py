@@ -15,9 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from restora.artifact.selection import problem
 from restora.files import read_json, write_json
 from restora.registry import find, part_of
-from restora.reporting.inputs import Floats, HeldOut, held_out_photos
+from restora.reporting.inputs import HeldOut, held_out_photos
 from restora.reporting.runs import Group, PhotoScore, Run, finite, lookup
 
 FILE = "baselines.json"
@@ -60,7 +61,7 @@ def stored(group: Group, root: Path) -> list[Baseline]:
         wanted = lookup(content, "degradation")
         if wanted is not None and wanted != group.scored[0].config.get("degradation"):
             continue
-        if lookup(content, "protocol") != group.scored[0].config.get("protocol"):
+        if (lookup(content, "protocol") or {}) != problem(group.scored[0].record)["protocol"]:
             continue
         listed = lookup(content, "rows")
         rows = [row for row in map(_row, listed if isinstance(listed, list) else []) if row is not None]
@@ -116,7 +117,7 @@ def compute(
             seconds[name].append(time.perf_counter() - started)
             images[name].append(PhotoScore(photo.name, *_score(restored, photo, group.scored[0])))
     rows = [_summed_up(name, images[name], seconds[name]) for name in filters]
-    _write(path, rows, marks, group.scored[0].config)
+    _write(path, rows, marks, group.scored[0])
     return sorted(rows, key=lambda row: -row.psnr)
 
 
@@ -152,11 +153,11 @@ def _fingerprint(photo: HeldOut) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], config: Mapping[str, Any]) -> None:
+def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], run: Run) -> None:
     content = {
         "format": 1,
-        "degradation": config.get("degradation"),
-        "protocol": config.get("protocol"),
+        "degradation": run.config.get("degradation"),
+        "protocol": problem(run.record)["protocol"],
         "photos": dict(marks),
         "rows": [
             asdict(row) | {"images": [{"name": i.name, "psnr": i.psnr, "ssim": i.ssim} for i in row.images]}
