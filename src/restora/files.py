@@ -4,25 +4,52 @@ Note: JSON has no NaN and no infinity. They are written as null, and the entry `
 which numbers they were; `read_json` gives them back. Files of before, in which they stand bare, are read too.
 """
 
+import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 NOT_FINITE = "not_finite"
+_DRAFT = re.compile(r"\.[0-9a-f]{16}\.(\d+)\.part")
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8) to `path`, or leave `path` as it was; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # the name is short whatever the file's is, which may be as long as the file system allows
+    draft = path.with_name(
+        f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.{os.getpid()}.part"
+    )
     try:
-        draft.write_bytes(content.encode() if isinstance(content, str) else content)
+        with draft.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())  # before the rename: a crash leaves the old file or the new one
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def clear_drafts(folder: Path) -> None:
+    """Removes what `write_whole` left in `folder` when its process was killed."""
+    for draft in folder.glob(".*.part"):
+        found = _DRAFT.fullmatch(draft.name)
+        if found is not None and not _runs(int(found[1])):
+            draft.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_json(path: Path, content: Any) -> None:

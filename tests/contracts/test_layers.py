@@ -26,6 +26,7 @@ ALLOWED = {
         for name in ("types", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image")
     },
     "monitor": {"words"},
+    "path_values": set(),
     "registry": {"arguments"},
     "config": {"registry", "arguments", "composing", "first_edition"},
     "composing": {"vocabulary"},
@@ -58,6 +59,7 @@ ALLOWED = {
     "apps": GROUND
     | {
         "first_edition",
+        "path_values",
         "config",
         "composing",
         "data",

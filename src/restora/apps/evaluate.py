@@ -1,7 +1,6 @@
 """`restora evaluate`: weights, runs, model folders and classical methods by the field's protocols; and
 comparisons."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from restora.config import ConfigError, compose, missing_keys
+from restora.path_values import quoted, with_quoted_paths
 
 HELP = """usage: restora evaluate WHAT benchmark=NAME [KEY=VALUE ...]
 
@@ -39,16 +39,6 @@ options     self_ensemble, local_converter, tile=1088, per_channel, precision=bf
 """
 
 _LISTS = ("classical", "metrics", "compare", "severities")
-_PATHS = (
-    "weights",
-    "checkpoint",
-    "model",
-    "output",
-    "training_photos",
-    "data_dir",
-    "benchmark.root",
-    "benchmark.degraded_root",
-)
 
 
 def main(argv: list[str]) -> int:
@@ -96,15 +86,9 @@ def tidy(word: str) -> str:
     if not equals or not value or value == "null" or value[0] in "'\"[":
         return word
     if name in _LISTS:
-        parts = [_quoted(part) if name == "compare" else part for part in value.split(",")]
+        parts = [quoted(part) if name == "compare" else part for part in value.split(",")]
         return f"{key}=[{','.join(parts)}]"
-    return f"{key}={_quoted(value)}" if name in _PATHS else word
-
-
-def _quoted(value: str) -> str:
-    """In single quotes; those inside, and the backslashes before them or at the end, escaped."""
-    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
-    return f"'{escaped}'"
+    return with_quoted_paths([word])[0]
 
 
 def _strings(settings: dict[Any, Any]) -> dict[str, Any]:

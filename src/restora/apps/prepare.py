@@ -39,11 +39,12 @@ def main(argv: list[str]) -> int:
         print(HELP)
         return 0 if argv else 2
     from restora.config import ConfigError, compose
+    from restora.path_values import with_quoted_paths
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     verify, argv = "--verify" in argv, [word for word in argv if word != "--verify"]
     tracks = [word for word in argv if "=" not in word]
-    overrides = [_as_list(word) for word in argv if "=" in word]
+    overrides = [_as_list(word) for word in with_quoted_paths(argv) if "=" in word]
     if tracks:
         overrides.append(f"tracks=[{','.join(tracks)}]")
     config = compose("prepare", overrides)

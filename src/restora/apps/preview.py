@@ -43,9 +43,11 @@ def main(argv: list[str]) -> int:
         return 0 if argv else 2
     from restora.apps.contact_sheet import contact_sheet
     from restora.config import compose
+    from restora.path_values import with_quoted_paths
 
     words = [word for word in argv if _is_photo(word)]
-    config = compose("preview", [word for word in argv if not _is_photo(word)], hydra_node=True)
+    overrides = with_quoted_paths(word for word in argv if not _is_photo(word))
+    config = compose("preview", overrides, hydra_node=True)
     photos = [_file(photo) for photo in [*config.photos, *words]] or _sample_photos()
     output = _output(config)
     columns = _columns(config)

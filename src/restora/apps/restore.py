@@ -1,10 +1,11 @@
 """`restora restore`: a photo or a tree of photos through a model folder.
 
 Names, tree, format, bit depth, EXIF, colour profile and transparency are kept. One photo that cannot be
-restored is named and the rest goes on; the exit code is 0 only if every photo was restored.
+restored is named and the rest goes on; the exit code is 0 only if every photo was restored, and wholly.
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora import vocabulary
+from restora.photos.kinds import FORMAT_SUFFIXES, LIMIT_VARIABLE, MEGAPIXELS
 
 if TYPE_CHECKING:
     from restora.apps.restore_plan import Failure, Job
@@ -31,77 +33,168 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "output", metavar="OUTPUT", help="where to write: a folder, or a file name for a single photo"
     )
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    made.add_argument(
+    _add_work(made)
+    _add_files(made)
+    return made
+
+
+def _add_work(made: argparse.ArgumentParser) -> None:
+    """What is done to the pixels, and with what."""
+    group = made.add_argument_group("restoring")
+    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.add_argument(
         "--precision", default="float32", metavar="WORD", help="float32, bf16 or float16 (default: float32)"
     )
-    made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
-    made.add_argument(
+    group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
+    group.add_argument(
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="side of a tile; less needs less memory, 0 is the whole photo (1088)",
+        help="side of a tile; less needs less memory, 0 is the whole photo (1088). Networks that look at the "
+        "whole photo at once (Restormer's attention, NAFNet without its local converter) see a tile instead: "
+        "brightness may differ by a few levels from tile size to tile size",
     )
-    made.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (48)")
-    made.add_argument(
-        "--sigma", type=float, metavar="LEVEL", help="noise level, 0 to 255, for models that are told it"
+    group.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (48)")
+    group.add_argument(
+        "--sigma", type=float, metavar="LEVEL", help="noise level, 0 to 255, for models conditioned on it"
     )
-    made.add_argument(
+    group.add_argument(
         "--mask",
         metavar="PATH",
         help="for models that fill in: a picture that is white where the photo is lost, or a folder of them "
         "with the photos' names",
     )
-    existing = made.add_mutually_exclusive_group()
+    group.add_argument(
+        "--strength",
+        type=float,
+        default=1.0,
+        metavar="0..1",
+        help="how much of the result: 1 is all of it (default), 0 the photo as it was, 0.5 half of each",
+    )
+    group.add_argument(
+        "--self-ensemble",
+        action="store_true",
+        help="restore all eight turns and mirrorings and take the mean: a little better, eight times slower",
+    )
+
+
+def _add_files(made: argparse.ArgumentParser) -> None:
+    """What is read and written."""
+    group = made.add_argument_group("files")
+    group.add_argument(
+        "--format",
+        choices=sorted(FORMAT_SUFFIXES),
+        help="write this format, with its ending, instead of each photo's own",
+    )
+    group.add_argument(
+        "--quality",
+        type=int,
+        metavar="1..100",
+        help="of JPEG, AVIF and WebP, which it makes lossy (default: 95; WebP as it was, lossless or not)",
+    )
+    group.add_argument(
+        "--suffix", default="", metavar="TEXT", help="put behind each name: a.jpg -> aTEXT.jpg"
+    )
+    group.add_argument(
+        "--strip-metadata",
+        action="store_true",
+        help="write no EXIF, GPS, XMP, IPTC, text or comments; colours and the way up are kept",
+    )
+    group.add_argument(
+        "--compare",
+        action="store_true",
+        help="write a picture of before and after beside each photo: NAME.compare.jpg",
+    )
+    group.add_argument(
+        "--max-megapixels",
+        type=float,
+        metavar="N",
+        help=f"refuse larger photos ({MEGAPIXELS:g}; {LIMIT_VARIABLE} sets it for every command)",
+    )
+    existing = group.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace photos that OUTPUT has already")
     existing.add_argument(
-        "--skip-existing", action="store_true", help="leave them, and go on with the others"
+        "--skip-existing",
+        action="store_true",
+        help="leave them, and go on with the others, also after a crash: a file that is there is whole",
     )
-    return made
 
 
 def main(argv: Sequence[str]) -> int:
     """0 if every photo was restored, 1 if some could not be; ValueError for arguments that make no sense."""
-    from restora.apps.restore_plan import plan, settle_existing
+    from restora.apps.restore_plan import Naming, measure, plan, settle_existing
 
     options = parser().parse_args(argv)
-    source, output = Path(options.input), Path(options.output)
-    planned = plan(source, output)
-    failures, others = planned.failures, planned.others
-    jobs = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
+    _check_numbers(options)
+    if options.max_megapixels is not None:
+        os.environ[LIMIT_VARIABLE] = str(
+            options.max_megapixels
+        )  # also for the processes that this one starts
+    output = Path(options.output)
+    planned = plan(Path(options.input), output, Naming(options.format, options.suffix))
+    wanted = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
+    jobs, unreadable = measure(wanted)
+    failures = [*planned.failures, *unreadable]
     if jobs:
-        from restora.apps.restore_run import Masks, run
-
-        restorer = _load(options)
-        started = time.perf_counter()
-        masks = None if options.mask is None else Masks(Path(options.mask))
-        failures += run(jobs, restorer, masks)
-        seconds = time.perf_counter() - started
-        done = len(jobs) - _failed(jobs, failures)
-        print(f"restored {done} of {len(jobs)} photos in {seconds:.1f} s: {output}")
-    else:
+        failures += _restore(jobs, options, output)
+    elif not failures:
         print(f"nothing to restore: {output} has every photo already")
-    if others:
-        print(f"{others} files that are not photos were left out")
-    for failure in failures:
-        print(f"restora restore: {failure.name}: {failure.reason}", file=sys.stderr)
+    if planned.links:
+        print(f"{planned.links} links to photos that are listed already were passed over")
+    if planned.others:
+        print(f"{planned.others} files that are not photos were left out")
+    _name(failures)
     return 1 if failures else 0
 
 
-def _failed(jobs: "list[Job]", failures: "list[Failure]") -> int:
-    names = {failure.name for failure in failures}
-    return sum(job.name in names for job in jobs)
+def _restore(jobs: Sequence["Job"], options: argparse.Namespace, output: Path) -> "list[Failure]":
+    """Those that failed, in part or wholly."""
+    from restora.apps.restore_run import Masks, Settings, run
+    from restora.files import clear_drafts
+
+    restorer = _load(options)
+    for folder in {job.target.parent for job in jobs}:
+        clear_drafts(folder)
+    settings = Settings(
+        masks=None if options.mask is None else Masks(Path(options.mask)),
+        strength=options.strength,
+        self_ensemble=options.self_ensemble,
+        quality=options.quality,
+        strip_metadata=options.strip_metadata,
+        compare=options.compare,
+    )
+    started = time.perf_counter()
+    outcome = run(jobs, restorer, settings)
+    seconds = time.perf_counter() - started
+    print(f"restored {outcome.restored} of {len(jobs)} photos in {seconds:.1f} s: {output}")
+    for line in outcome.losses():
+        print(line)
+    return outcome.failures
+
+
+def _name(failures: "list[Failure]") -> None:
+    if len(failures) > 1:
+        print(f"restora restore: {len(failures)} were left out, or not restored wholly:", file=sys.stderr)
+    for failure in failures:
+        print(f"restora restore: {failure.name}: {failure.reason}", file=sys.stderr)
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    """Raises ValueError for numbers that are out of range, before anything is loaded."""
+    if not 0 <= options.strength <= 1:
+        raise ValueError(f"--strength is a number from 0 to 1, got {options.strength:g}")
+    if options.quality is not None and not 1 <= options.quality <= 100:
+        raise ValueError(f"--quality is a whole number from 1 to 100, got {options.quality}")
+    if options.max_megapixels is not None and not options.max_megapixels > 0:
+        raise ValueError(f"--max-megapixels is a number above 0, got {options.max_megapixels:g}")
 
 
 def _load(options: argparse.Namespace) -> "Restorer":
-    from PIL import Image
-
     from restora.allocator import keep_freed_memory
     from restora.artifact.restorer import TILE, Restorer
 
     keep_freed_memory()
     vocabulary.use_threads(options.threads)
-    Image.MAX_IMAGE_PIXELS = None  # Pillow's guard against hostile uploads: these are the user's own photos
     restorer = Restorer.load(
         options.model,
         device=options.device,

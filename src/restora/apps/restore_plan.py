@@ -2,11 +2,13 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from restora.photos.errors import PhotoError
 from restora.photos.kinds import FORMAT_SUFFIXES, FORMATS, READABLE, kind, suffix_of, why_not
 from restora.photos.listing import look_through
+from restora.photos.reading import photo_header
 
 _LONGEST_NAME = 255
 """Bytes of a file's name, where the file system does not say."""
@@ -19,6 +21,8 @@ class Job:
     source: Path
     target: Path
     name: str
+    megapixels: float = 0.0
+    """0 until `measure` has looked."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,17 @@ def _add(made: Plan, source: Path, target: Path, name: str) -> None:
 
 def _endings() -> str:
     return ", ".join(f"*{suffix}" for suffix in FORMAT_SUFFIXES.values())
+
+
+def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:
+    """The jobs with their photos' sizes, and those whose headers say that they cannot be read."""
+    measured, failures = [], []
+    for job in jobs:
+        try:
+            measured.append(replace(job, megapixels=photo_header(job.source).megapixels))
+        except PhotoError as error:
+            failures.append(Failure(job.name, error.reason))
+    return measured, failures
 
 
 def settle_existing(jobs: list[Job], *, overwrite: bool, skip: bool) -> list[Job]:

@@ -29,6 +29,7 @@ from restora.config import (
 )
 from restora.files import read_json
 from restora.first_edition import renamed
+from restora.path_values import quoted, with_quoted_paths
 
 _JOBS = "RESTORA_JOBS"
 _COMBINATIONS_CHECKED = 256
@@ -77,7 +78,8 @@ def main(argv: list[str]) -> int:
     if any(flag in argv for flag in ("-h", "--help")):
         print(help_text())
         return 0
-    argv = _continued(argv)
+    sweep = any(flag in argv for flag in ("-m", "--multirun"))
+    argv = with_quoted_paths(_continued(argv), sweep=sweep)
     options = get_args_parser().parse_intermixed_args(argv)
     flags = [word for word in argv if word not in options.overrides]
     overrides = written_out("train", options.overrides)
@@ -109,7 +111,7 @@ def _continued(argv: list[str]) -> list[str]:
         )
     earlier = [word for word in earlier if not word.startswith("plugins=")]
     rest = [word for word in argv if not word.startswith("resume=")]
-    return [*renamed(earlier), *rest, f"resume='{folder}'", f"hydra.run.dir='{folder}'"]
+    return [*renamed(earlier), *rest, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
 
 
 def _check(overrides: list[str], *, multirun: bool) -> int:

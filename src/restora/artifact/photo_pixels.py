@@ -27,24 +27,89 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def restore_photo(
-    photo: Photo, restorer: Restorer, *, lost: Photo | None = None, progress: Progress | None = None
+    photo: Photo,
+    restorer: Restorer,
+    *,
+    lost: Photo | None = None,
+    progress: Progress | None = None,
+    strength: float = 1.0,
+    self_ensemble: bool = False,
 ) -> Photo:
     """The restored photo: same depth and metadata, H*s by W*s; alpha is kept, enlarged with the photo.
 
-    `lost` is a picture of the same size, white where the photo is lost, for models that are told a mask.
+    `lost` is a picture of the same size, white where the photo is lost, for models conditioned on a mask.
+    `strength` blends from the photo as it is (0, enlarged if need be) to the restored one (1). With
+    `self_ensemble` the result is the mean over the photo's eight turns and mirrorings, for eight times the
+    work.
     """
-    x = torch.from_numpy(photo.pixels.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
-    known = None if lost is None else _known(lost, photo)
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength is a number from 0 to 1, got {strength:g}")
+    visible = _with_colours_spread(photo)
+    x = torch.from_numpy(visible.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
+    given, known = x, None if lost is None else _known(lost, photo)
     if known is not None and restorer.description is not None and restorer.description.fill is not None:
         x = x.where(known > 0, restorer.description.fill)
-    y = _restore_planes(x, known, restorer, progress)
+    if strength == 0:
+        y = _enlarged(given, restorer.scale)
+    elif self_ensemble:
+        y = _over_all_turns(x, known, restorer, progress)
+    else:
+        y = _restore_planes(x, known, restorer, progress)
+    if 0 < strength < 1:
+        y = y.mul_(strength).add_(_enlarged(given, restorer.scale), alpha=1 - strength)
     pixels = _quantised(y[0].permute(1, 2, 0), photo)
     alpha = photo.alpha
+    if alpha is not None and pixels.shape[:2] == alpha.shape:  # what nobody sees comes back as it was
+        np.copyto(pixels, photo.pixels, where=(alpha == 0)[..., None])
     if alpha is not None and restorer.scale > 1:
         plane = torch.from_numpy(alpha.astype(np.float32)).div_(photo.white)[None, None]
         larger = F.interpolate(plane, scale_factor=restorer.scale, mode="bicubic", align_corners=False)
         alpha = _quantised(larger[0, 0], photo)
-    return Photo(pixels, alpha, photo.metadata)
+    return photo.replaced(pixels, alpha)
+
+
+def _with_colours_spread(photo: Photo) -> Pixels:
+    """(H,W,C) in which the nearest visible colour stands where alpha is 0: a network sees some pixels beyond
+    the edge of a cut-out, and what is hidden there, often black, would come out as a dark rim."""
+    if photo.alpha is None:
+        return photo.pixels
+    hidden = photo.alpha == 0
+    if not hidden.any() or hidden.all():
+        return photo.pixels
+    from scipy.ndimage import distance_transform_edt
+
+    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    return photo.pixels[rows, columns]
+
+
+def _enlarged(x: Tensor, scale: int) -> Tensor:
+    """(1,C,H,W) -> (1,C,H*s,W*s) in [0,1]."""
+    if scale == 1:
+        return x.clone()
+    larger = F.interpolate(x, scale_factor=scale, mode="bicubic", align_corners=False)
+    return larger.clamp_(0, 1)
+
+
+def _over_all_turns(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
+    """The mean of the results for the eight turns and mirrorings of (1,C,H,W), each turned back."""
+    total: Tensor | None = None
+    for number in range(8):
+        turns, mirrored = number % 4, number >= 4
+
+        def turned(planes: Tensor, turns: int = turns, mirrored: bool = mirrored) -> Tensor:
+            planes = planes.flip(3) if mirrored else planes
+            return planes.rot90(turns, (2, 3)).contiguous()
+
+        def show(done: int, of: int, number: int = number) -> None:
+            if progress is not None:
+                progress(number * of + done, 8 * of)
+
+        y = _restore_planes(turned(x), None if known is None else turned(known), restorer, show)
+        back = y.rot90(-turns, (2, 3))
+        back = back.flip(3) if mirrored else back
+        total = back if total is None else total.add_(back)
+    assert total is not None
+    return total.div_(8)
 
 
 def _known(lost: Photo, photo: Photo) -> Tensor:

@@ -43,6 +43,10 @@ of DnCNN (radius 17 to 20), and far enough out for deeper networks, whose effect
 the nominal one."""
 
 
+_BRIGHTEST = 8.0
+"""Of a photo in [0,1] with noise that was not cut off; one in 0 to 255 that is nowhere brighter is black."""
+
+
 def pick_device(name: str) -> torch.device:
     """`auto` is the first of CUDA, Apple's MPS and the CPU; any other name is torch's own. ValueError if
     absent."""
@@ -242,6 +246,11 @@ class Restorer:
             raise ValueError(
                 f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
                 "use photo.float()/255 for 8-bit photos, and photo[None] for a single one"
+            )
+        if float(x.amax()) > _BRIGHTEST:
+            raise ValueError(
+                f"expected photos in [0,1], got values up to {float(x.amax()):g}: divide 8-bit photos by "
+                "255, 16-bit ones by 65535"
             )
         if x.shape[1] != self.network.in_channels:
             raise ValueError(

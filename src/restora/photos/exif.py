@@ -29,6 +29,7 @@ TIFF_STRUCTURE = frozenset(
 """TIFF tags that describe the file's own layout, and those that travel apart."""
 _FIRST_OF_RAW_FILES = 50000
 _SHORT, _LONG = 3, 4
+_DESCRIPTION = 270
 
 
 def parsed(exif: bytes) -> Image.Exif:
@@ -65,7 +66,9 @@ def of_tiff(data: bytes, page: Page) -> bytes | None:
     tags.load_from_fp(io.BytesIO(data), page.offset)
     kept = Image.Exif()
     for tag, value in tags.items():
-        if tag not in TIFF_STRUCTURE and tag not in (EXIF_IFD, GPS_IFD) and tag < _FIRST_OF_RAW_FILES:
+        of_layout = tag in TIFF_STRUCTURE or tag >= _FIRST_OF_RAW_FILES
+        of_layout |= tag == _DESCRIPTION and str(value).startswith('{"shape"')  # tifffile's, of its arrays
+        if not of_layout and tag not in (EXIF_IFD, GPS_IFD):
             kept[tag] = 1 if tag == ORIENTATION else value  # the pixels were turned
     for tag in (EXIF_IFD, GPS_IFD):
         directory = tags.get_ifd(tag)

@@ -1,0 +1,58 @@
+"""Paths on a command line of Hydra's: `KEY=PATH` with accents, brackets, commas, quotes or `#` in the path.
+
+Hydra's grammar reads those characters as lists, sweeps and comments. The values of keys that hold paths are
+quoted before it sees them, so that a path needs no quoting but the shell's.
+"""
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+_KEYS = frozenset(
+    (
+        *(
+            "data_dir",
+            "output_dir",
+            "output",
+            "store_dir",
+            "data.store_dir",
+            "weights",
+            "checkpoint",
+            "model",
+        ),
+        *("training_photos", "resume", "init", "hydra.run.dir", "hydra.sweep.dir"),
+    )
+)
+_LAST_PARTS = ("root", "degraded_root")
+"""Keys that end in these hold paths wherever they stand."""
+_PART_OF_THE_GRAMMAR = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(|\?\?\?$|null$")
+
+
+def quoted(value: str) -> str:
+    """In single quotes; those inside, and the backslashes before them or at the end, escaped."""
+    escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
+    return f"'{escaped}'"
+
+
+def with_quoted_paths(words: Iterable[str], *, sweep: bool = False) -> list[str]:
+    """The overrides with the values of path keys quoted; in a sweep, each of several paths."""
+    return [_with_quoted_path(word, sweep) for word in words]
+
+
+def is_path_key(key: str) -> bool:
+    """Whether a key, as it stands before `=`, holds a path."""
+    name = key.lstrip("+~").partition("@")[0]
+    return name in _KEYS or name.rpartition(".")[2] in _LAST_PARTS
+
+
+def _with_quoted_path(word: str, sweep: bool) -> str:
+    key, equals, value = word.partition("=")
+    if not equals or not value or key.startswith("-") or not is_path_key(key):
+        return word
+    there = Path(value).expanduser().exists()
+    written = _PART_OF_THE_GRAMMAR.match(value) or value[0] in "'\"["  # by somebody who knows the grammar
+    if written and not there:
+        return word
+    if sweep and "," in value and not there:
+        return f"{key}={','.join(quoted(part) for part in value.split(','))}"
+    return f"{key}={quoted(value)}"
