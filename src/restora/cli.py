@@ -87,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, _, function = COMMANDS[name][0].partition(":")
     run = getattr(importlib.import_module(module), function)
     try:
-        return int(run(_with_plugins(name, rest)))
+        code = int(run(_with_plugins(name, rest)))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except ValueError as error:
         if os.environ.get("RESTORA_TRACEBACK"):
             raise

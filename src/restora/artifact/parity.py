@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from restora.networks.base import Network
+from restora.photos.reading import list_photos, read_photo
 
 TOLERANCE = 1e-4
 """Largest absolute difference on the [0,1] scale that still counts as the same model: a fortieth of an 8-bit
@@ -21,7 +21,6 @@ step."""
 LARGEST_SIDE = 256
 PHOTOS_AT_MOST = 3
 ODD_SIZE = (97, 131)
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp")
 
 Compute = Callable[[Tensor, Tensor | None], Tensor]
 
@@ -49,11 +48,9 @@ def photo_files(folder_or_file: Path) -> list[Path]:
     """The photos of a folder, sorted, or the one file itself. Raises ValueError where there are none."""
     if folder_or_file.is_file():
         return [folder_or_file]
-    found = sorted(path for path in folder_or_file.glob("*") if path.suffix.lower() in SUFFIXES)
+    found = list_photos(folder_or_file)
     if not found:
-        raise ValueError(
-            f"there are no photos in {folder_or_file}: name one, or a folder of {' '.join(SUFFIXES)}"
-        )
+        raise ValueError(f"there are no photos in {folder_or_file}: name one, or a folder of them")
     return found
 
 
@@ -77,9 +74,8 @@ def read_samples(paths: Iterable[Path], network: Network) -> list[Sample]:
 
 
 def _read(path: Path, channels: int) -> Tensor:
-    with Image.open(path) as photo:
-        pixels = np.asarray(photo.convert("L" if channels == 1 else "RGB"), dtype=np.float32) / 255
-    planes = torch.from_numpy(np.atleast_3d(pixels)).permute(2, 0, 1)[None]
+    pixels = read_photo(path, "gray" if channels == 1 else "rgb").astype(np.float32) / 255
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     # a network of neither one nor three channels sees the photo's planes in turn
     return planes[:, [index % planes.shape[1] for index in range(channels)]].contiguous()
 

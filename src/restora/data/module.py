@@ -141,15 +141,15 @@ class PhotoData(LightningDataModule):
     def prepare_data(self) -> None:
         """Packs the photos of all splits, unless that is done, and names the files that cannot be used."""
         self.source.check()
+        if not self._named and (unread := self.source.left_out()):
+            _warn_of("", [LeftOut(str(path), reason) for path, reason in unread.items()])
         for split in SPLITS:
             store = self.store(split)
             if store is None or split in self._named:  # once, not again before a test
                 continue
             self._named.add(split)
             if gone := self.left_out(store, split):
-                listed = "\n".join(f"  {file.path}: {file.reason}" for file in gone[:20])
-                more = f"\n  and {len(gone) - 20} more" if len(gone) > 20 else ""
-                log.warning("%d files for %s are left out:\n%s%s", len(gone), split, listed, more)
+                _warn_of(f" for {split}", gone)
 
     def setup(self, stage: str) -> None:
         """Opens the packed stores. Raises `DataError` or ValueError for what these photos cannot give."""
@@ -300,3 +300,10 @@ class PhotoData(LightningDataModule):
 def to_float(photos: Tensor) -> Tensor:
     """uint8 -> float32 in [0,1], in the plain memory order that degradations may count on."""
     return photos.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def _warn_of(where: str, gone: Sequence[LeftOut]) -> None:
+    """Names files that cannot be used."""
+    listed = "\n".join(f"  {file.path}: {file.reason}" for file in gone[:20])
+    more = f"\n  and {len(gone) - 20} more" if len(gone) > 20 else ""
+    log.warning("%d files%s are left out:\n%s%s", len(gone), where, listed, more)

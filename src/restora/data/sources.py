@@ -16,7 +16,7 @@ from restora.data.pairs import infer_scale, pair_up
 from restora.keyed import image_key
 from restora.photos.errors import DataError
 from restora.photos.kinds import READABLE
-from restora.photos.listing import list_photos
+from restora.photos.listing import list_photos, look_through
 from restora.registry import register
 
 Split = Literal["train", "val", "test"]
@@ -43,6 +43,10 @@ class Source(ABC):
     @abstractmethod
     def photos(self, split: Split) -> list[PhotoFile]:
         """The files of one split, in a fixed order; none where a data set has no such split."""
+
+    def left_out(self) -> dict[Path, str]:
+        """Pictures and videos among the files that cannot be read at all, each with its reason."""
+        return {}
 
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:  # noqa: ARG002
         """Downloads what can be downloaded and is not there, then checks. `tracks` are parts of DIV2K."""
@@ -108,6 +112,9 @@ class Folder(Source):
             return self.photos_in(self.existing_root() / split)
         root = self.existing_root()
         return share_out(self.photos_in(root), root, split, self.val_fraction, self.test_fraction)
+
+    def left_out(self) -> dict[Path, str]:
+        return look_through(self.existing_root()).left_out
 
     def photos_in(self, folder: Path) -> list[PhotoFile]:
         """What one folder holds."""

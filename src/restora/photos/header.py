@@ -18,7 +18,7 @@ from PIL import Image, UnidentifiedImageError
 
 from restora.photos import deep_pnm, extra_formats, tiff
 from restora.photos.errors import DecodingError
-from restora.photos.kinds import check_size
+from restora.photos.kinds import check_size, kind, why_not
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112
@@ -80,6 +80,8 @@ def check_file(path: Path) -> None:
 def look(file: BinaryIO | bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Header:
     """The header of a photo. Raises `DecodingError` for what is not one, or has more pixels than `limit`
     (without one: RESTORA_MAX_MEGAPIXELS)."""
+    if kind(name) in ("unreadable", "video"):
+        raise DecodingError(why_not(name))
     with decoding_errors():
         header = _look(io.BytesIO(file) if isinstance(file, bytes) else file, os.fspath(name))
     check_size(header.width, header.height, limit)
@@ -180,8 +182,8 @@ def _pixels_last(file: BinaryIO) -> bool:
             return False
         kinds = []
         while len(start := file.read(8)) == 8:
-            length, kind = struct.unpack(">I4s", start)
-            kinds.append(kind)
+            length, chunk = struct.unpack(">I4s", start)
+            kinds.append(chunk)
             file.seek(length + 4, os.SEEK_CUR)  # its body and checksum
     finally:
         file.seek(at)

@@ -78,6 +78,8 @@ def first_page(file: BinaryIO) -> Page:
     """Reads the directories, no pixels. Raises what Pillow and `struct` raise on broken files."""
     file.seek(0)
     header = file.read(8)
+    if header[:4] == MAGIC[3]:
+        raise DecodingError("is a big-endian BigTIFF, which is not read: save it as a TIFF")
     if header[2:4] in (b"\x2b\x00", b"\x00\x2b"):
         header += file.read(8)
     tags = ImageFileDirectory_v2(header)

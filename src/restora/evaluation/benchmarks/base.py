@@ -8,6 +8,7 @@ over processes.
 Legend: C channels, H height, W width, h w of the degraded photo, K condition channels.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -23,8 +24,10 @@ from restora.evaluation.protocol import Color, Protocol
 from restora.evaluation.testsets import TestSet, find_photos, photo_names
 from restora.image import luminance_plane
 from restora.photos.errors import PhotoError
+from restora.photos.listing import look_through
 from restora.photos.reading import photo_size, read_photo
 
+log = logging.getLogger(__name__)
 Planes = Literal["gray", "rgb", "y"]
 """What a method is given: grey, colour, or the luminance of a colour photo."""
 
@@ -114,6 +117,9 @@ class Benchmark(ABC):
 
     def check(self) -> None:
         """Raises ValueError for photos that are not there or whose headers cannot be read."""
+        if Path(self.root).expanduser().is_dir():
+            for path, reason in look_through(Path(self.root).expanduser()).left_out.items():
+                log.warning("%s: %s; it is left out", path, reason)
         for path in self.photos:
             check_photo(path, "benchmark.root")
 
