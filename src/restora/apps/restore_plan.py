@@ -68,17 +68,32 @@ def plan(source: Path, output: Path, naming: Naming | None = None) -> Plan:
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
     if not made.jobs and not made.failures:
         raise ValueError(f"there are no photos in {source}")
+    made.jobs = _told_apart(made.jobs)
     inputs = {job.source.resolve() for job in made.jobs}
     for job in made.jobs:
         if job.target.resolve() in inputs:
             raise ValueError(
                 f"{job.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
             )
-    targets = Counter(job.target for job in made.jobs)
-    for job in made.jobs:
-        if targets[job.target] > 1:
-            raise ValueError(f"several photos would become {job.target}, {job.name} one of them: rename one")
     return made
+
+
+def _told_apart(jobs: list[Job]) -> list[Job]:
+    """Where several photos would become one file of another format, as a.jpg and a.png, those keep their own
+    endings within the name: a.jpg.png. Raises ValueError where that name is taken too."""
+    times = Counter(job.target for job in jobs)
+    apart = []
+    for job in jobs:
+        ending = job.target.suffix
+        if times[job.target] > 1 and job.source.suffix.lower() != ending:
+            stem = job.target.name.removesuffix(ending)
+            job = replace(job, target=job.target.with_name(f"{stem}{job.source.suffix}{ending}"))
+        apart.append(job)
+    times = Counter(job.target for job in apart)
+    for job in apart:
+        if times[job.target] > 1:
+            raise ValueError(f"several photos would become {job.target}, {job.name} one of them: rename one")
+    return apart
 
 
 def _of_folder(source: Path, output: Path, naming: Naming) -> Plan:

@@ -10,6 +10,7 @@ Legend: C channels, H height, W width, h w of the degraded photo, K condition ch
 
 import logging
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +29,7 @@ from restora.photos.listing import look_through
 from restora.photos.reading import photo_size, read_photo
 
 log = logging.getLogger(__name__)
+_LISTED = 10
 Planes = Literal["gray", "rgb", "y"]
 """What a method is given: grey, colour, or the luminance of a colour photo."""
 
@@ -120,8 +122,7 @@ class Benchmark(ABC):
         if Path(self.root).expanduser().is_dir():
             for path, reason in look_through(Path(self.root).expanduser()).left_out.items():
                 log.warning("%s: %s; it is left out", path, reason)
-        for path in self.photos:
-            check_photo(path, "benchmark.root")
+        check_photos(self.photos, "benchmark.root")
 
     @property
     def title(self) -> str:
@@ -176,12 +177,18 @@ class Benchmark(ABC):
         return output
 
 
-def check_photo(path: Path, setting: str) -> None:
-    """Raises ValueError for a file that is no photo; `setting` says where it came from."""
-    try:
-        photo_size(path)
-    except PhotoError as error:
-        raise ValueError(f"{error}: mend it or take it out of the folder ({setting})") from error
+def check_photos(paths: Sequence[Path], setting: str) -> None:
+    """Raises ValueError that names the files that are no photos."""
+    wrong = []
+    for path in paths:
+        try:
+            photo_size(path)
+        except PhotoError as error:
+            wrong.append(str(error))
+    if wrong:
+        listed = "\n  ".join(wrong[:_LISTED])
+        more = f"\n  and {len(wrong) - _LISTED} more" if len(wrong) > _LISTED else ""
+        raise ValueError(f"{listed}{more}: fix these files or take them out of the folder ({setting})")
 
 
 def at_random(seed: int, place: int, low: float, high: float) -> float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, check_photo
+from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, check_photos
 from restora.evaluation.testsets import find_photos, photo_names
 from restora.image import luminance_plane, resize
 from restora.photos.reading import read_photo
@@ -43,8 +43,7 @@ class Paired(Benchmark):
 
     def check(self) -> None:
         super().check()
-        for path in self.partners:
-            check_photo(path, "benchmark.degraded_root")
+        check_photos(self.partners, "benchmark.degraded_root")
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:
         planes = self.planes(intake)
