@@ -55,7 +55,7 @@ ALLOWED = {
         "artifact",
     },
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
-    "serving": GROUND | {"photos", "artifact"},
+    "serving": GROUND | {"photos", "networks", "artifact"},
     "apps": GROUND
     | {
         "first_edition",

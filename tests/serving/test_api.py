@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 from collections.abc import Iterator
 
@@ -9,7 +10,9 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
-from serving_fixtures import GatedDnCNN, Served
+from serving_fixtures import GatedDnCNN, Served, gated_models, running
+
+from restora.serving.limits import Limits
 
 RNG = np.random.default_rng(0)
 
@@ -285,3 +288,52 @@ def test_a_tiny_photo_does_not_say_how_long_a_large_one_takes(served: Served) ->
     for _ in range(10):
         model.measured(12, 60)
     assert 4 < model.pace < 5
+
+
+def test_one_photo_may_take_so_long_and_no_longer() -> None:
+    GatedDnCNN.gate = threading.Semaphore(1 << 20)
+    with running(gated_models(), Limits(seconds=0.3)) as held:
+        GatedDnCNN.gate = threading.Semaphore(0)
+        job = held.post(png(noise(480, 32))).json()
+        until(held, job["id"], "running")
+        time.sleep(0.4)
+        GatedDnCNN.gate.release()
+        failed = until(held, job["id"], "failed")
+        assert failed["progress"]["tiles_done"] == 1
+        answer = held.client.get(job["links"]["photo"])
+        assert (answer.status_code, answer.json()["code"]) == (413, "too-large")
+        GatedDnCNN.gate.release(1 << 20)
+        assert held.post(png(noise()), wait=30).status_code == 200
+        held.service.models["gated"].pace = 1.0  # from now on it is known before it is begun
+        foreseen = held.post(png(noise(1200, 1200)), wait=30)
+        assert (foreseen.status_code, "would take about" in foreseen.json()["detail"]) == (413, True)
+
+
+def test_other_sites_are_let_in_by_name_only() -> None:
+    GatedDnCNN.gate = threading.Semaphore(1 << 20)
+    friend = {"Origin": "https://friend.example"}
+    with running(gated_models(), Limits(), origins=["https://friend.example"], token="t") as held:
+        files = {"photo": ("a.png", png(noise()))}
+        ask = {
+            **friend,
+            "Access-Control-Request-Method": "POST",
+            "Access-Control-Request-Headers": "authorization",
+        }
+        allowed = held.client.options("/v1/restorations", headers=ask)
+        assert allowed.headers["access-control-allow-origin"] == "https://friend.example"
+        sent = held.client.post(
+            "/v1/restorations?wait=30", files=files, headers={**friend, "Authorization": "Bearer t"}
+        )
+        assert (sent.status_code, sent.headers["access-control-allow-origin"]) == (200, friend["Origin"])
+        other = held.client.post("/v1/restorations", files=files, headers={"Origin": "https://other.example"})
+        assert other.status_code == 403
+
+
+def test_disks_do_not_fill_with_results(served: Served) -> None:
+    store = served.service.store
+    store.expire(time.monotonic() + 1e6)
+    ids = [served.post(png(noise(100, 100)), wait=30).headers["x-restoration-id"] for _ in range(4)]
+    limits, store.limits = store.limits, Limits(kept_megabytes=0.07)
+    store.expire(time.monotonic())
+    store.limits = limits
+    assert [job_id in store.jobs for job_id in ids] == [False, False, True, True]

@@ -137,7 +137,7 @@ def test_what_cannot_be_served_is_one_line(
     port = served.url.rpartition(":")[2]
     model = str(model_folders["denoise"])
     for arguments, words in (
-        ([str(tmp_path / "none")], "there is no model folder"),
+        ([str(tmp_path / "none")], "a model is a model folder"),
         ([str(tmp_path)], "is not a run folder"),
         ([model, "--port", port], "give another --port"),
         ([model, "--port", "70000"], "give another --port"),

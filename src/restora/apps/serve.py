@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="a model folder, a run or a checkpoint; several are offered",
+        help="a model folder, a run, a checkpoint or a weights file; several are offered",
     )
     made.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
     made.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")

@@ -1,6 +1,6 @@
 """The models that the operator named, each with its restorer and with words for people.
 
-`load_source` is where a source (a model folder, a run, a checkpoint) becomes a restorer.
+`load_source` is where a source (whatever `artifact/sources.py` opens) becomes a restorer.
 """
 
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
-from restora.artifact.export import describe
-from restora.artifact.model_folder import DESCRIPTION, ModelDescription
+from restora.artifact.model_folder import ModelDescription
 from restora.artifact.restorer import Restorer
+from restora.artifact.sources import open_source
+from restora.networks.base import Network
 from restora.vocabulary import Precision
 
 WORDS = {
@@ -80,28 +80,41 @@ class ServedModel:
 
 
 def load_source(source: str, *, device: str, precision: Precision, tile: int) -> Restorer:
-    """The restorer of a model folder, of a run or of a checkpoint; its `description` is set.
+    """The restorer of a model folder, a run, a checkpoint or a weights file; its `description` is set.
 
     Raises ValueError for what is none of these.
     """
-    path = Path(source)
-    if path.is_dir() and (path / DESCRIPTION).is_file():
-        return Restorer.load(path, device=device, precision=precision, tile=tile)
-    if not path.exists():
-        raise ValueError(f"there is no model folder, run or checkpoint {source}")
-    found = locate(path)
-    checkpoint = read_checkpoint(found.checkpoint)
-    network = checkpoint_network(checkpoint, str(found.checkpoint))
-    description = describe(found, checkpoint, network)
+    loaded = open_source(source)
+    network = loaded.network
+    description = ModelDescription(
+        name=loaded.name,
+        task=loaded.task or _likely_task(network),
+        family=network.family,
+        network={},
+        scale=network.scale,
+        in_channels=network.in_channels,
+        out_channels=network.out_channels,
+        condition_channels=network.condition_channels,
+        size_multiple=network.size_multiple,
+        evaluation={"local_converter": loaded.local_converter},
+        degradation=loaded.degradation or {},
+    )
     return Restorer(
         network=network,
         device=device,
         precision=precision,
         tile=tile,
-        local_converter=description.local_converter,
+        local_converter=loaded.local_converter,
         sigma=description.sigma,
         description=description,
     )
+
+
+def _likely_task(network: Network) -> str:
+    """Weights alone do not say what they restore: what enlarges does that, others what their paper does."""
+    if network.scale > 1:
+        return "super_resolution"
+    return network.tasks[0] if network.tasks else "unknown"
 
 
 def load_models(
