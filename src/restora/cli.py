@@ -10,6 +10,7 @@ COMMANDS = {
     "prepare": ("restora.apps.prepare:main", "download, verify and pack a data set"),
     "preview": ("restora.apps.preview:main", "show what a degradation does to a photo"),
     "networks": ("restora.apps.networks:main", "list the networks with their sizes"),
+    "experiments": ("restora.apps.experiments:main", "list the experiments with their cost"),
     "train": ("restora.apps.train:main", "train one network, or sweep many with -m"),
     "bench": ("restora.apps.bench:main", "what an experiment will cost on this machine"),
     "evaluate": ("restora.apps.evaluate:main", "score weights, a run or a baseline by a published protocol"),
@@ -21,7 +22,7 @@ COMMANDS = {
 
 
 def usage() -> str:
-    rows = "\n".join(f"  {name:<9} {what}" for name, (_, what) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<11} {what}" for name, (_, what) in COMMANDS.items())
     return (
         f"usage: restora COMMAND [ARGUMENTS] [--plugin MODULE] [--config-dir DIR]\n\n{rows}\n\n"
         "restora COMMAND --help says what each takes. --plugin MODULE (or plugins=[MODULE]) makes the parts\n"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from restora.apps.experiments import cost_of, experiments, machine_of
 from restora.config import compose, config_root, missing_keys
 
 ROOT = config_root()
@@ -33,6 +34,11 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
     data = build_node(config.data, "data", degradation=build_node(config.degradation, "degradation"))
     check_together(config, network, data)
     assert set(missing_keys(config)) <= {"run_dir"}
+    if experiment != "adhoc":
+        said = {item.name: item for item in experiments()}[experiment]
+        assert (said.machine, said.cost) == (machine_of(config), cost_of(config)), (
+            "correct its opening comment"
+        )
 
 
 def test_every_network_has_an_experiment() -> None:

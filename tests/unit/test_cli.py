@@ -14,6 +14,7 @@ def test_the_surface_is_what_others_script_against() -> None:
         "prepare",
         "preview",
         "networks",
+        "experiments",
         "train",
         "bench",
         "evaluate",

@@ -205,7 +205,7 @@ def quantity(number: float | None) -> str:
     """1,234,567 as 1.23M: three significant digits and the unit."""
     if number is None:
         return "-"
-    for size, unit in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
+    for size, unit in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "K")):
         # 999,950 already rounds to 1.00 of the next unit
         if number >= size * 0.9995:
             return f"{number / size:#.3g}".rstrip(".") + unit

@@ -1,0 +1,143 @@
+"""`restora experiments`: every experiment by its task, with the machine it is meant for and what it costs.
+
+Read from the files alone, whose opening comment has a line `# machine: …` and one `# cost: …`, so that the
+list is there at once; `machine_of` and `cost_of` are what those lines say, from the configuration.
+"""
+
+import argparse
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+    from rich.console import Console
+
+_PASSES = 3
+"""A training step in forward passes: the backward pass takes two."""
+_OTHER = "other"
+_NONE = "adhoc"
+"""The choice of no experiment."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """One file of `experiments/`; `machine` and `cost` are empty where it does not say."""
+
+    name: str
+    task: str
+    machine: str
+    cost: str
+    about: str
+    """What its comment says first."""
+
+
+def main(argv: list[str]) -> int:
+    arguments = _parser().parse_args(argv)
+    found = [item for item in experiments() if arguments.task in (None, item.task)]
+    if not found:
+        tasks = ", ".join(sorted({item.task for item in experiments()}))
+        raise ValueError(f"there are no experiments for {arguments.task}: there are some for {tasks}")
+    if arguments.json:
+        print(json.dumps([asdict(item) for item in found], indent=2))
+        return 0
+    from rich.console import Console
+
+    _show(found, Console(highlight=False))
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="restora experiments",
+        description="List the experiments by task, with the machine each is meant for and what it costs.",
+    )
+    parser.add_argument("task", nargs="?", metavar="TASK", help="only those for a task, such as denoise")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    return parser
+
+
+def experiments() -> Iterator[Experiment]:
+    """Those that come with restora, of plugins and of --config-dir, in order of their names."""
+    from restora.config import config_root, options
+    from restora.registry import configuration_folders
+
+    folders = [config_root(), *(folder for _, folder in configuration_folders())]
+    for name in options("experiments"):
+        if name == _NONE:
+            continue
+        paths = [folder / "experiments" / f"{name}.yaml" for folder in folders]
+        path = next((path for path in paths if path.is_file()), None)
+        yield Experiment(name, _OTHER, "", "", "") if path is None else read(name, path)
+
+
+def read(name: str, path: Path) -> Experiment:
+    """What the file of an experiment says of itself."""
+    text = path.read_text(encoding="utf-8")
+    comment = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    said = {key: value for key, _, value in (line.partition(": ") for line in comment)}
+    words = [line for line in comment if not re.match(r"(@package|machine:|cost:)", line)]
+    task = re.search(r"^task: *([\w-]+)", text, re.MULTILINE)
+    return Experiment(
+        name=name,
+        task=task[1] if task else _OTHER,
+        machine=said.get("machine", ""),
+        cost=said.get("cost", ""),
+        about=re.split(r"(?<=[^A-Z])\. |\.$|: ", " ".join(words))[0],
+    )
+
+
+def machine_of(config: "DictConfig") -> str:
+    """The machine that a composed experiment is meant for."""
+    trainer = config.trainer
+    kind = "GPU" if trainer.accelerator == "gpu" else "CPU"
+    many = trainer.devices != 1 or trainer.num_nodes != 1
+    return f"{'several' if many else 'one'} {kind}{'s' if many else ''}"
+
+
+def cost_of(config: "DictConfig") -> str:
+    """The length of a composed experiment: its time, or its steps and their multiply-accumulates, forward and
+    backward, of the network alone."""
+    import torch
+
+    from restora import vocabulary
+    from restora.apps.networks import quantity
+    from restora.config import build
+    from restora.networks.cost import count_macs
+
+    length = vocabulary.seconds(config.trainer.max_time, "trainer.max_time")
+    if length is not None:
+        return vocabulary.duration(length)
+    steps = int(config.trainer.max_steps) * int(config.trainer.accumulate_grad_batches)
+    with torch.device("meta"):
+        network = build(config.network, "network")
+    whole = {"start_step": 0, "patch_size": config.data.patch_size, "batch_size": config.data.batch_size}
+    stages: list[Any] = list(config.data.stages or [whole])
+    ends = [*(stage["start_step"] for stage in stages[1:]), steps]
+    total = 0.0
+    for stage, end in zip(stages, ends, strict=True):
+        side = stage["patch_size"] // network.scale
+        macs = count_macs(network, height=side, width=side)
+        if macs is None:
+            return f"{steps:,} steps"
+        total += _PASSES * macs * stage["batch_size"] * (end - stage["start_step"])
+    return f"{steps:,} steps, {quantity(total)} MACs"
+
+
+def _show(found: list[Experiment], console: "Console") -> None:
+    from rich.table import Table
+
+    for task in sorted({item.task for item in found}, key=lambda task: (task == _OTHER, task)):
+        table = Table("", "", "", box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+        for item in (item for item in found if item.task == task):
+            table.add_row(f"  {item.name}", item.machine or "-", item.cost or "-")
+        console.print(f"[bold]{task.replace('_', '-')}[/bold]")
+        console.print(table)
+    console.print(
+        "\nMACs: multiply-accumulates of the network in the whole training, forward and\nbackward. "
+        "`restora bench experiments=NAME` measures what one takes here.",
+        markup=False,
+    )
