@@ -19,7 +19,8 @@ from restora.artifact.selection import problem
 from restora.files import read_json, write_json
 from restora.registry import find, part_of
 from restora.reporting.inputs import HeldOut, held_out_photos
-from restora.reporting.runs import Group, PhotoScore, Run, finite, lookup
+from restora.reporting.runs import Group, PhotoScore, Run
+from restora.reporting.values import finite, lookup
 
 FILE = "baselines.json"
 Step = Callable[[str, int, int], None]

@@ -27,7 +27,8 @@ from restora.reporting.leaderboard import (
     verdict,
 )
 from restora.reporting.photos import embedded_photos
-from restora.reporting.runs import Group, Problem, Run, differences, lookup
+from restora.reporting.runs import Group, Problem, Run, differences
+from restora.reporting.values import lookup
 
 COLOURS = (
     "#2f7ed8", "#e6862b", "#2ca58d", "#c8509b", "#8d6bd6",

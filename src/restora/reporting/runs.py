@@ -15,7 +15,9 @@ from typing import Any
 
 from restora.artifact.selection import problem
 from restora.files import json_text, read_json
-from restora.registry import part_of
+from restora.registry import name_of, part_of, stored
+from restora.reporting.naming import Name, names
+from restora.reporting.values import as_text, finite, flat, lookup
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Run:
 
     folder: Path
     record: dict[str, Any]
-    label: str = ""
+    name: Name = field(default_factory=Name)
     photos: list[PhotoScore] = field(default_factory=list)
     curve: list[tuple[float, float, float]] = field(default_factory=list)
     """(step, seconds, validation PSNR)"""
@@ -57,6 +59,10 @@ class Run:
         """The text at `path` in run.json, empty for anything else."""
         value = lookup(self.record, *path)
         return value if isinstance(value, str) else ""
+
+    @property
+    def label(self) -> str:
+        return self.name.label
 
     @property
     def psnr(self) -> float | None:
@@ -109,22 +115,6 @@ class Group:
     @property
     def photo_names(self) -> list[str]:
         return [photo.name for photo in self.scored[0].photos] if self.scored else []
-
-
-def lookup(value: Any, *path: str) -> Any:
-    """value[path[0]][path[1]]…, None where there is no such entry."""
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
-
-
-def finite(value: Any) -> float | None:
-    """The value as a float if it is a finite number, else None."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return float(value)
 
 
 def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
@@ -181,29 +171,8 @@ def _curve(path: Path) -> list[tuple[float, float, float]]:
     return points
 
 
-def _label(runs: Sequence[Run], root: Path) -> None:
-    """Name every run: by its name alone where that is unique, else with what a sweep changed, else by
-    folder."""
-    for run in runs:
-        run.label = run.text("name") or run.folder.name
-    for refine in (_with_overrides, lambda run: f"{run.label} ({_below(run.folder, root)})"):
-        counts: dict[str, int] = {}
-        for run in runs:
-            counts[run.label] = counts.get(run.label, 0) + 1
-        for run in runs:
-            if counts[run.label] > 1:
-                run.label = refine(run)
-
-
-def _with_overrides(run: Run) -> str:
-    overrides = lookup(run.record, "sweep", "overrides")
-    listed = overrides if isinstance(overrides, list) else []
-    words = [word for word in listed if isinstance(word, str) and not word.startswith("experiments=")]
-    return f"{run.label} {' '.join(words)}" if words else run.label
-
-
 def _below(folder: Path, root: Path) -> str:
-    return str(folder.relative_to(root)) if folder != root else folder.name
+    return folder.relative_to(root).as_posix() if folder != root else folder.name
 
 
 def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
@@ -212,7 +181,9 @@ def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
     for run in runs:
         groups.setdefault(_what_it_restores(run), []).append(run)
     for members in groups.values():
-        _label(members, root)
+        called = names([run.record for run in members], [_below(run.folder, root) for run in members])
+        for run, name in zip(members, called, strict=True):
+            run.name = name
     made = [Group(_title(members), sorted(members, key=_rank)) for members in groups.values()]
     return sorted(made, key=lambda group: max(run.text("started") for run in group.runs), reverse=True)
 
@@ -239,22 +210,13 @@ def _title(runs: Sequence[Run]) -> str:
 
 
 def _in_words(node: dict[str, Any]) -> str:
-    """A degradation's configuration in a few words: `GaussianNoise sigma 25`."""
+    """A degradation's configuration in a few words: `gaussian noise sigma 25`."""
     found = part_of(node, "degradation")
-    name = str(node.get("_target_", "")).rpartition(".")[2] if found is None else found.__name__
+    name = str(node.get("_target_", "")).rpartition(".")[2] if found is None else name_of(found)
+    name = name.replace("_", " ")
     plain = [f"{key} {value}" for key, value in node.items() if isinstance(value, int | float | str | list)]
     words = " ".join([name, *(word for word in plain if not word.startswith("_"))])
     return words if len(words) <= 60 else name
-
-
-def flat(config: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested settings as {"network.depth": 17, …}; lists are values."""
-    if not isinstance(config, dict):
-        return {prefix: config}
-    settings: dict[str, Any] = {}
-    for key, value in config.items():
-        settings |= flat(value, f"{prefix}.{key}" if prefix else str(key))
-    return settings
 
 
 def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
@@ -275,9 +237,3 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
         if len(set(across)) > 1 and name not in ("name", "output_dir"):
             found[name] = across
     return found
-
-
-def as_text(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    return value if isinstance(value, str) else json_text(value, indent=None)

@@ -1,10 +1,11 @@
 """Which runs of a group are the seeds of one method: those that differ in nothing but their seed."""
 
-import re
 from collections import Counter
 
+from restora import registry
 from restora.files import json_text
-from restora.reporting.runs import Group, Run, as_text, flat
+from restora.reporting.runs import Group, Run
+from restora.reporting.values import as_text, flat
 
 
 def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
@@ -20,7 +21,7 @@ def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
         key = f"{settings} {times[repeated]}" if run.psnr is not None else str(run.folder)
         times[repeated] += 1
         alike.setdefault(key, []).append(run)
-    labels = [runs[0].label if len(runs) == 1 else _common_label(runs[0]) for runs in alike.values()]
+    labels = [runs[0].label if len(runs) == 1 else runs[0].name.method for runs in alike.values()]
     taken = zip(labels, alike.values(), strict=True)
     return {label if labels.count(label) == 1 else runs[0].label: runs for label, runs in taken}
 
@@ -30,13 +31,7 @@ def _without_seed(run: Run) -> str:
     own = str(run.config.get("run_dir") or run.folder)
     settings = {
         name: as_text(value).replace(own, "RUN")
-        for name, value in flat(run.config).items()
+        for name, value in flat(registry.stored(run.config)).items()
         if name.rpartition(".")[2] != "seed" and name not in ("output_dir", "resume")
     }
     return json_text([run.text("name"), run.text("network"), settings], sort_keys=True)
-
-
-def _common_label(run: Run) -> str:
-    """A run's label without its seed and its folder."""
-    bare = re.sub(r" \([^()]*\)$", "", run.label)
-    return " ".join(word for word in bare.split(" ") if not word.startswith("seed="))

@@ -1,0 +1,38 @@
+"""Values of run records, of which nothing is certain: looked up, checked, written as text."""
+
+import math
+from typing import Any
+
+from restora.files import json_text
+
+
+def lookup(value: Any, *path: str) -> Any:
+    """value[path[0]][path[1]]…, None where there is no such entry."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def finite(value: Any) -> float | None:
+    """The value as a float if it is a finite number, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def flat(config: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested settings as {"network.depth": 17, …}; lists are values."""
+    if not isinstance(config, dict):
+        return {prefix: config}
+    settings: dict[str, Any] = {}
+    for key, value in config.items():
+        settings |= flat(value, f"{prefix}.{key}" if prefix else str(key))
+    return settings
+
+
+def as_text(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    return value if isinstance(value, str) else json_text(value, indent=None)
