@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from restora.files import write_whole
 from restora.reporting.baselines import Baseline, compute, stored
-from restora.reporting.leaderboard import leaderboard, legend, terminal_table, verdict
+from restora.reporting.leaderboard import leaderboard, legend, verdict
 from restora.reporting.runs import Group, group_runs, read_runs
+from restora.reporting.terminal import shown, terminal_table
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -90,7 +91,9 @@ def _print_groups(
 ) -> None:
     for group in groups[:GROUPS_IN_TERMINAL]:
         rows = leaderboard(group, baselines[id(group)])
-        console.print(terminal_table(group.title, rows))
+        console.print(terminal_table(group.title, rows, console.width))
+        if len(shown(rows)) < len(rows):
+            console.print(f"{len(rows) - len(shown(rows))} more rows on the page")
         for sentence in filter(None, [legend(rows), *verdict(rows)]):
             console.print(sentence, markup=False)
         for run in group.runs:

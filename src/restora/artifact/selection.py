@@ -15,6 +15,7 @@ from restora.files import json_text
 from restora.monitor import Monitor
 from restora.words import worse_than_input
 
+_CHANNELS = {"gray": 1, "rgb": 3}
 _USUAL_PROTOCOL = {"color": None, "border": None, "round_output": True, "y_rounded": False}
 
 
@@ -38,7 +39,7 @@ def problem(record: Mapping[str, Any]) -> dict[str, Any]:
         "task": record.get("task"),
         "degradation": registry.stored(config.get("degradation"), "degradation"),
         "data.source": registry.stored(data.get("source"), "source"),
-        "data.channels": data.get("channels"),
+        "data.channels": _CHANNELS.get(str(data.get("channels")), data.get("channels")),
         "data.test_crop": data.get("test_crop"),
         "protocol": {k: v for k, v in protocol.items() if _USUAL_PROTOCOL.get(k, ...) != v},
     }

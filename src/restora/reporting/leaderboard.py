@@ -6,16 +6,13 @@ Runs that differ in nothing but their seed are the seeds of one method. Methods 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from restora.evaluation.statistics import Interval, Ranked, Scores, paired_difference
 from restora.evaluation.statistics import leaderboard as ranked
 from restora.reporting.baselines import Baseline
 from restora.reporting.runs import Group, PhotoScore, Run
 from restora.reporting.seeds import seeds_of_methods
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 Kind = Literal["run", "seed", "classical", "input"]
 """A method (one run, or the mean of its seeds), a seed of it, a classical filter, the degraded photos."""
@@ -42,6 +39,11 @@ class Row:
     run: Run | None = None
     scores: tuple[Scores, ...] = ()
     rank: Ranked | None = None
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether the restored photos are worse than the degraded ones, as far as two decimals show."""
+        return self.gain is not None and round(self.gain, 2) < 0
 
     @property
     def interval(self) -> Interval | None:
@@ -146,7 +148,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     runs = [row for row in rows if row.kind == "run" and row.psnr is not None]
     if not runs:
         return []
-    sentences = _first(runs)
+    sentences = _first(runs) + _worse(runs)
     classical = next((row for row in rows if row.kind == "classical"), None)
     if classical is not None:
         sentences.append(_against(runs[0], classical))
@@ -163,8 +165,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 def _first(runs: Sequence[Row]) -> list[str]:
     """Which method leads, and which others the photos cannot tell from it."""
     best = runs[0]
-    over = f", {best.gain:+.2f} dB over the degraded photos" if best.gain is not None else ""
-    scored = f"{best.label}, {best.psnr:.2f} dB{over}."
+    scored = f"{best.label}, {decimals(best.psnr, 2)} dB{_against_input(best)}."
     if len(runs) == 1:
         return [scored]
     if best.rank is None:
@@ -177,6 +178,24 @@ def _first(runs: Sequence[Row]) -> list[str]:
     others = "the others" if len(tied) > 3 and len(tied) == len(runs) - 1 else _listed(tied)
     few = f" At least {FEWEST} photos are needed for that." if count < FEWEST else ""
     return [f"Highest mean: {scored}", f"The {photos} cannot tell it apart from {others}.{few}"]
+
+
+def _against_input(row: Row) -> str:
+    if row.gain is None:
+        return ""
+    if row.is_worse:
+        return f", {decimals(-row.gain, 2)} dB worse than the degraded photos"
+    return f", {decimals(row.gain, 2, sign=True)} dB over the degraded photos"
+
+
+def _worse(runs: Sequence[Row]) -> list[str]:
+    """Which methods make photos worse."""
+    worse = [row.label for row in runs if row.is_worse]
+    if not worse or len(runs) == 1:
+        return []
+    if len(worse) == len(runs):
+        return ["All runs are worse than their input: their photos are better left as they are."]
+    return [f"Worse than the input: {_listed(worse)}."]
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -199,37 +218,6 @@ def _against(best: Row, classical: Row) -> str:
         return f"It is {what}."
     doubt = "" if difference.decided else "; the photos are too few or too different to be sure"
     return f"It is {what}{doubt}."
-
-
-def terminal_table(title: str, rows: Sequence[Row]) -> "Table":
-    """The leaderboard at 80 columns."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(
-        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, expand=False
-    )
-    table.add_column("#", justify="right", style="dim")
-    table.add_column("name", overflow="fold", max_width=24)
-    for name in ("PSNR", "gain", "SSIM", "params", "training", "s/photo"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for row in rows:
-        status = row.run.status if row.run is not None else "finished"
-        label = row.label if status == "finished" else f"{row.label} ({status})"
-        trained = row.kind in ("run", "seed")
-        table.add_row(
-            rank_label(row),
-            escape(f"  {label}" if row.kind == "seed" else label),
-            decimals(row.psnr, 2),
-            decimals(row.gain, 2, sign=True) if row.kind != "input" else "",
-            decimals(row.ssim, 4),
-            count(row.parameters) if trained else "",
-            duration(row.fit_seconds) if trained else "",
-            decimals(row.photo_seconds, 3) if row.kind != "input" else "",
-            style="bold" if leads(row) else None if row.kind == "run" else "dim",
-        )
-    return table
 
 
 def rank_label(row: Row) -> str:

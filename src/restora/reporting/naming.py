@@ -9,6 +9,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from restora.reporting.values import as_text, lookup
@@ -154,16 +155,16 @@ def short_keys(keys: Iterable[str]) -> list[str]:
 
 def _short_values(values: Sequence[str]) -> list[str]:
     """As few digits, folders and letters as tell the values apart."""
-    for shorten in (_rounded, _without_common_folders, _ends):
+    for shorten in (*(partial(_rounded, digits) for digits in (5, 4, 3)), _without_common_folders, _ends):
         shorter = shorten(values)
         if len(set(shorter)) == len(set(values)):
             values = shorter
     return list(values)
 
 
-def _rounded(values: Sequence[str]) -> list[str]:
-    """Small fractions, such as learning rates, with three digits; not 0.9999, which is not 1."""
-    return [f"{float(v):.3g}" if re.fullmatch(r"-?(0?\.0\d+|\d\.\d+e-\d+)", v) else v for v in values]
+def _rounded(digits: int, values: Sequence[str]) -> list[str]:
+    """Small fractions, such as learning rates, with so many digits; not 0.9999, which is not 1."""
+    return [f"{float(v):.{digits}g}" if re.fullmatch(r"-?(0?\.0\d+|\d\.\d+e-\d+)", v) else v for v in values]
 
 
 def _without_common_folders(values: Sequence[str]) -> list[str]:

@@ -20,12 +20,16 @@ function sortBy(header) {
   for (const other of header.parentNode.children) other.removeAttribute("aria-sort");
   header.setAttribute("aria-sort", direction);
   const sign = direction === "ascending" ? 1 : -1;
-  const rows = [...table.tBodies[0].rows].map((row) => [row.cells[column].dataset.value, row]);
+  const rows = []; // of [value, method, ...its seeds]
+  for (const row of table.tBodies[0].rows) {
+    if (row.classList.contains("seed") && rows.length) rows.at(-1).push(row);
+    else rows.push([row.cells[column].dataset.value, row]);
+  }
   rows.sort(([a], [b]) => {
     if (!a || !b) return a ? -1 : b ? 1 : 0; // what is not known comes last, whatever the direction
     return sign * (numeric ? a - b : a.localeCompare(b));
   });
-  table.tBodies[0].append(...rows.map(([, row]) => row));
+  table.tBodies[0].append(...rows.flatMap(([, ...block]) => block));
 }
 
 for (const header of document.querySelectorAll(".sortable thead th")) {
@@ -65,13 +69,16 @@ function draw(place, traces, made) {
   Plotly.react(place, traces, made, { responsive: true, displaylogo: false, displayModeBar: false });
 }
 
+const NAMED_AT_MOST = 8; // names of more runs cover what is drawn: they are shown where one points
+
 function drawCurves(place, group, x) {
   const traces = group.runs.filter((run) => run.val.length).map((run) => ({
-    x: run[x], y: run.val, name: run.label, mode: run.val.length > 1 ? "lines+markers" : "markers",
-    line: { color: run.colour, width: 2 }, marker: { color: run.colour, size: 5 },
+    x: run[x], y: run.val, name: run.label, mode: run.val.length > 60 ? "lines" : run.val.length > 1 ? "lines+markers" : "markers",
+    line: { color: run.colour, width: group.runs.length > NAMED_AT_MOST ? 1.2 : 2 }, marker: { color: run.colour, size: 5 },
     hovertemplate: `%{y:.2f} dB at %{x}<extra>${escapeText(run.label)}</extra>`,
   }));
   const made = layout(AXES[x], false);
+  made.showlegend = traces.length > 1 && traces.length <= NAMED_AT_MOST;
   const values = traces.flatMap((trace) => trace.y);
   const top = Math.max(...values);
   const bottom = Math.max(Math.min(...values), top - 8); // the first validations lie far below and flatten the rest
@@ -87,8 +94,8 @@ function drawCost(place, group, x) {
     return;
   }
   const traces = known.map((run) => ({
-    x: [run[x]], y: [run.psnr], name: run.label, text: [run.label], mode: "markers+text", textposition: "top center",
-    marker: { color: run.colour, size: 12 }, cliponaxis: false, showlegend: false,
+    x: [run[x]], y: [run.psnr], name: run.label, text: [run.label], mode: known.length > NAMED_AT_MOST ? "markers" : "markers+text", textposition: "top center",
+    marker: { color: run.colour, size: known.length > NAMED_AT_MOST ? 9 : 12 }, cliponaxis: false, showlegend: false,
     hovertemplate: `%{y:.2f} dB, ${AXES[x]}: %{x:.3s}<extra>${escapeText(run.label)}</extra>`,
   }));
   const [low, high] = [Math.min(...known.map((run) => run[x])), Math.max(...known.map((run) => run[x]))];

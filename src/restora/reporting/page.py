@@ -36,6 +36,10 @@ COLOURS = (
 )  # fmt: skip
 
 
+SETTINGS_OPEN = 12
+"""Runs up to which the table of their settings is open from the start."""
+
+
 def page(root: Path, groups: Sequence[tuple[Group, Sequence[Baseline]]], problems: Sequence[Problem]) -> str:
     """The whole page for the groups below `root`, each with its classical baselines."""
     from plotly.offline import get_plotlyjs
@@ -160,13 +164,13 @@ def _table(rows: Sequence[Row]) -> str:
 
 
 def _table_row(row: Row, low: float, high: float, colour: str) -> str:
-    status = (
-        "" if row.run is None or row.run.status == "finished" else f" <em>{html.escape(row.run.status)}</em>"
-    )
+    status = "".join(f" <em>{html.escape(note)}</em>" for note in _notes(row))
+    name = row.run.name.seed or row.label if row.kind == "seed" and row.run else row.label
     dot = f'<i class="dot" style="background:{colour}"></i>' if colour else '<i class="dot none"></i>'
     share = 0.0 if row.psnr is None or high <= low else 100 * (row.psnr - low) / (high - low)
     cells = [
-        f'<th scope="row" data-value="{html.escape(row.label)}">{dot}{html.escape(row.label)}{status}</th>',
+        f'<th scope="row" data-value="{html.escape(row.label)}">'
+        f"<span>{dot}{html.escape(name)}{status}</span></th>",
         _cell(None if row.rank is None else float(row.rank.rank), rank_label(row)),
         f'<td data-value="{html.escape(row.family)}">{html.escape(row.family)}</td>',
         f'<td class="number bar" style="--share:{share:.1f}%" {_value(row.psnr)}>'
@@ -183,6 +187,12 @@ def _table_row(row: Row, low: float, high: float, colour: str) -> str:
         _cell(row.photo_seconds, _short_time(row.photo_seconds) if row.kind != "input" else ""),
     ]
     return f'<tr class="{row.kind}">{"".join(cells)}</tr>'
+
+
+def _notes(row: Row) -> list[str]:
+    """What is to be known of a row beside its figures."""
+    notes = [] if row.run is None or row.run.status == "finished" else [row.run.status]
+    return [*notes, "worse than its input"] if row.is_worse else notes
 
 
 def _cell(value: float | None, shown: str) -> str:
@@ -221,23 +231,33 @@ def _failures(runs: Sequence[Run]) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> str:
-    """Settings that differ between the runs, one row per setting."""
+    """Settings that differ between the runs, one row per run; settings that go together share a column."""
     if len(runs) < 2:
         return ""
-    found = differences(runs)
-    if not found:
+    together: dict[tuple[str, ...], list[str]] = {}
+    for name, values in differences(runs).items():
+        together.setdefault(tuple(values), []).append(name)
+    if not together:
         return ""
-    head = "".join(f'<th scope="col">{html.escape(run.label)}</th>' for run in runs)
-    body = "\n".join(
-        f'<tr><th scope="row">{html.escape(name)}</th>'
-        + "".join(f"<td>{html.escape(value) or ABSENT}</td>" for value in values)
-        + "</tr>"
-        for name, values in found.items()
+    columns = [
+        (sorted(names, key=lambda name: (name.count("."), name)), values)
+        for values, names in together.items()
+    ]
+    head = "".join(
+        f'<th scope="col" title="{html.escape(", ".join(names))}">{html.escape(names[0])}'
+        f"{f' +{len(names) - 1}' if len(names) > 1 else ''}</th>"
+        for names, _ in columns
     )
-    is_open = " open" if len(found) <= 6 else ""
+    body = "\n".join(
+        f'<tr><th scope="row">{html.escape(run.label)}</th>'
+        + "".join(f"<td>{html.escape(values[place]) or ABSENT}</td>" for _, values in columns)
+        + "</tr>"
+        for place, run in enumerate(runs)
+    )
+    is_open = " open" if len(columns) <= 6 and len(runs) <= SETTINGS_OPEN else ""
     return (
-        f"<details{is_open}><summary>Settings that differ ({len(found)})</summary>"
-        '<div class="scroll"><table class="settings"><thead><tr><th scope="col">setting</th>'
+        f"<details{is_open}><summary>Settings that differ ({len(columns)})</summary>"
+        '<div class="scroll"><table class="settings"><thead><tr><th scope="col">run</th>'
         f"{head}</tr></thead><tbody>\n{body}\n</tbody></table></div></details>"
     )
 

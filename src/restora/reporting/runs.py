@@ -15,7 +15,7 @@ from typing import Any
 
 from restora.artifact.selection import problem
 from restora.files import json_text, read_json
-from restora.registry import name_of, part_of, stored
+from restora.registry import stored
 from restora.reporting.naming import Name, names
 from restora.reporting.values import as_text, finite, flat, lookup
 
@@ -197,6 +197,12 @@ def _what_it_restores(run: Run) -> str:
     return json_text(problem(run.record), sort_keys=True)
 
 
+def named(node: Any, kind: str | None = None) -> Any:
+    """A description with the names of parts where the first edition wrote their classes; any other as it is,
+    without importing a part."""
+    return stored(node, kind) if '"restora.' in json_text(node) else node
+
+
 def _title(runs: Sequence[Run]) -> str:
     first = runs[0]
     parts = [first.text("task").replace("_", " ") or "unknown task"]
@@ -211,9 +217,8 @@ def _title(runs: Sequence[Run]) -> str:
 
 def _in_words(node: dict[str, Any]) -> str:
     """A degradation's configuration in a few words: `gaussian noise sigma 25`."""
-    found = part_of(node, "degradation")
-    name = str(node.get("_target_", "")).rpartition(".")[2] if found is None else name_of(found)
-    name = name.replace("_", " ")
+    node = named(node, "degradation")
+    name = str(node.get("_target_", "")).rpartition(".")[2].replace("_", " ")
     plain = [f"{key} {value}" for key, value in node.items() if isinstance(value, int | float | str | list)]
     words = " ".join([name, *(word for word in plain if not word.startswith("_"))])
     return words if len(words) <= 60 else name

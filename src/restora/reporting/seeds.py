@@ -2,9 +2,8 @@
 
 from collections import Counter
 
-from restora import registry
 from restora.files import json_text
-from restora.reporting.runs import Group, Run
+from restora.reporting.runs import Group, Run, named
 from restora.reporting.values import as_text, flat
 
 
@@ -31,7 +30,7 @@ def _without_seed(run: Run) -> str:
     own = str(run.config.get("run_dir") or run.folder)
     settings = {
         name: as_text(value).replace(own, "RUN")
-        for name, value in flat(registry.stored(run.config)).items()
+        for name, value in flat(named(run.config)).items()
         if name.rpartition(".")[2] != "seed" and name not in ("output_dir", "resume")
     }
     return json_text([run.text("name"), run.text("network"), settings], sort_keys=True)

@@ -147,7 +147,7 @@ def test_the_command_prints_the_leaderboard_and_writes_the_page(sweep, capsys, m
     assert main([str(sweep), "--baselines"]) == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()
-    table = [line for line in lines if re.match(r"\s*\d?\s+\S.*\d+\.\d\d", line)]
+    table = [line for line in lines if re.match(r"\s*(\d=?)?\s+\S.*\d+\.\d\d", line)]
     assert [line.split()[1] for line in table if line.lstrip()[0].isdigit()] == ["nafnet", "unet", "dncnn"]
     names = " ".join(table)
     assert all(name.replace("_", " ") in names for name in (*BASELINES, "degraded_input"))
@@ -265,19 +265,18 @@ document.body.replaceChildren(result);
 """
 
 
-def test_the_page_works_in_a_browser(sweep):
-    """In headless Chromium without a network: plots are drawn, the table sorts, the photo bench compares."""
+def in_browser(root, probe, width):
+    """What the probe finds in the page, in headless Chromium without a network."""
     browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium on this machine")
-    main([str(sweep), "--baselines"])
-    page = (sweep / "report.html").read_text().replace("</body>", PROBE + "</body>")
-    (sweep / "probe.html").write_text(page)
+    page = (root / "report.html").read_text().replace("</body>", probe + "</body>")
+    (root / "probe.html").write_text(page)
     flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
-    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr", "--window-size=1280,2000"]
-    profile = f"--user-data-dir={sweep / 'profile'}"
+    flags += ["--host-resolver-rules=MAP * ~NOTFOUND", "--enable-logging=stderr"]
+    flags += [f"--window-size={width},2000", f"--user-data-dir={root / 'profile'}"]
     done = subprocess.run(
-        [browser, *flags, profile, (sweep / "probe.html").as_uri()],
+        [browser, *flags, (root / "probe.html").as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
@@ -285,7 +284,14 @@ def test_the_page_works_in_a_browser(sweep):
     )
     found = re.search(r'<pre id="seen">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found is not None, done.stderr[-2000:]
-    seen = json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert "Uncaught" not in done.stderr
+    return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+
+
+def test_the_page_works_in_a_browser(sweep):
+    """Plots are drawn, the table sorts, the photo bench compares."""
+    main([str(sweep), "--baselines"])
+    seen = in_browser(sweep, PROBE, 1280)
     assert seen["plots"] == [True, True]
     assert seen["tiles"] == 5
     assert [name for name in seen["before"] if name in ("dncnn", "nafnet", "unet")] == [
@@ -299,4 +305,67 @@ def test_the_page_works_in_a_browser(sweep):
     assert seen["clip"] == "inset(0px 75% 0px 0px)"
     assert seen["doubled"]
     assert seen["pictures"]
-    assert "Uncaught" not in done.stderr
+
+
+NAMES_PROBE = """
+<script>
+const seen = {};
+const box = document.querySelector(".leaderboard").parentNode.getBoundingClientRect();
+const shown = (cell) => {
+  const place = cell.getBoundingClientRect();
+  return place.left >= box.left && place.right <= Math.min(box.right, window.innerWidth);
+};
+seen.psnr = [...document.querySelectorAll(".leaderboard td.bar")].map(shown);
+seen.names = [...document.querySelectorAll(".leaderboard tbody th")].map((cell) => cell.innerText.trim());
+document.querySelectorAll(".leaderboard thead th")[3].click(); // best first
+const order = () => [...document.querySelectorAll(".leaderboard tbody tr")].map((row) => row.className);
+document.querySelectorAll(".leaderboard thead th")[3].click(); // worst first
+seen.order = order();
+const result = document.createElement("pre");
+result.id = "seen";
+result.textContent = JSON.stringify(seen);
+document.body.replaceChildren(result);
+</script>
+"""
+
+
+def test_the_scores_of_a_sweep_over_many_keys_are_seen(tmp_path):
+    """At 1,400 pixels; and seeds stay with their method, however the table is sorted."""
+    generator = np.random.default_rng(0)
+    for job in range(16):
+        words = [
+            f"network.depth={9 + job // 2}",
+            f"family.optimizer.lr={(job // 2 + 1) / 3000:.8f}",
+            f"data.patch_size={32 + job // 2}",
+            f"schedule@family.schedule={'multi_step' if job // 2 % 2 else 'constant'}",
+            f"data.source.root=/home/somebody/photos/of/the/year/{2000 + job // 2}/raw",
+            f"seed={job % 2}",
+        ]
+        score = 28 - job // 2 + generator.normal(0, 0.1)
+        run = record(psnr=score, overrides=words, seed=job % 2)
+        run["config"] = run["config"] | {"seed": job % 2, "network": {"depth": 9 + job // 2}}
+        run["metrics"]["last"] = {"val/psnr": float("nan")}
+        (tmp_path / str(job)).mkdir()
+        (tmp_path / str(job) / "run.json").write_text(json.dumps(run))
+    main([str(tmp_path)])
+    seen = in_browser(tmp_path, NAMES_PROBE, 1400)
+    assert len(seen["psnr"]) == 25  # eight methods, sixteen seeds, the input
+    assert all(seen["psnr"])
+    assert "depth=9 lr=0.000333 patch_size=32 schedule=constant root=2000 (2 seeds)" in seen["names"]
+    assert seen["names"].count("seed=1") == 8
+    assert seen["order"] == ["input", *["run", "seed", "seed"] * 8]
+
+
+def test_the_page_says_what_is_worse_than_its_input_and_holds_strict_json(tmp_path):
+    for name, score in (("dncnn", 28.0), ("unet", 15.0)):
+        write_run(tmp_path / name, psnr=score, name=name, parameters=float("nan"))
+    main([str(tmp_path)])
+    page = (tmp_path / "report.html").read_text()
+    assert re.findall(r"(\w+) <em>worse than its input</em>", page) == ["unet"]
+    assert "<p>Worse than the input: unet.</p>" in page
+    block = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, re.DOTALL)
+
+    def refused(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    assert len(json.loads(block[1], parse_constant=refused)[0]["runs"]) == 2

@@ -1,14 +1,16 @@
 """What is read from run folders in any state, and which runs are compared with which."""
 
 import copy
+import io
 import json
 
 import numpy as np
 import pytest
 from run_folders import record, write_run
 
-from restora.reporting.leaderboard import count, duration, leaderboard, legend, rank_label, verdict
+from restora.reporting.leaderboard import Row, count, duration, leaderboard, legend, rank_label, verdict
 from restora.reporting.runs import differences, group_runs, read_runs
+from restora.reporting.terminal import ROWS, shown, terminal_table
 
 
 def put(folder, **entries):
@@ -250,3 +252,117 @@ def test_numbers_are_written_as_people_write_them():
         "60 s",
         "2 h 05 min",
     ]
+
+
+def test_runs_of_both_editions_are_one_comparison(tmp_path):
+    """The first edition wrote the classes of parts, later ones their names."""
+    old = configured(
+        degradation__sigma=25,
+        degradation___target_="restora.degradations.noise.GaussianNoise",
+        data__source___target_="restora.data.sources.SamplePhotos",
+        network___target_="restora.networks.dncnn.DnCNN",
+    )
+    new = configured(network___target_="dncnn", data__channels=3, seed=2)
+    put(tmp_path / "old", format=1, config=old, command="restora train seed=1", test=judged(29.0, 8))
+    put(tmp_path / "new", format=2, config=new, seed=2, overrides=["seed=2"], test=judged(29.1, 8))
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    assert group.title == "denoise · gaussian noise sigma 25 · 8 held-out photos"
+    assert sorted(run.label for run in group.runs) == ["seed=1", "seed=2"]
+
+
+def test_a_run_that_was_resumed_is_a_seed_like_the_others(tmp_path):
+    for seed in (1, 2, 3):
+        config = configured(seed=seed, resume=str(tmp_path / "2") if seed == 2 else None)
+        put(tmp_path / str(seed), seed=seed, config=config, overrides=[f"seed={seed}"], test=judged(29.0, 8))
+    assert board(tmp_path)[0].label == "dncnn (3 seeds)"
+
+
+def swept(folder, runs=12, worse=()):
+    """Runs of a sweep over five keys, each of its own score."""
+    for job in range(runs):
+        words = [
+            "experiments=denoise/dncnn",
+            f"family.optimizer.lr={(job + 1) / 3000:.8f}",
+            f"network.depth={9 + job % 2}",
+            f"data.patch_size={32 + job}",
+            f"schedule@family.schedule={'multi_step' if job % 3 else 'constant'}",
+            f"seed={job % 4}",
+        ]
+        score = 15.0 if job in worse else 29.0 - job / 10
+        test = judged(score, 8)
+        put(folder / str(job), overrides=words, test=test, status="failed" if job == 5 else "finished")
+    return folder
+
+
+def printed(rows, width):
+    from rich.console import Console
+
+    console = Console(width=width, file=io.StringIO())
+    console.print(terminal_table("a title", rows, width))
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_each_row_is_one_line_of_the_terminal_and_shows_the_score(width, tmp_path):
+    rows = board(swept(tmp_path))
+    lines = printed(rows, width)
+    assert max(map(len, lines)) <= width
+    body = [line for line in lines if "lr=" in line]
+    assert len(body) == 12
+    for row in rows:
+        if row.kind == "run":
+            (line,) = [line for line in body if row.label in line]
+            assert f"{row.psnr:.2f}" in line
+    assert ("s/photo" in lines[1]) == (width == 160)
+    short = printed(board(put(tmp_path / "one" / "a", name="dncnn").parent), 80)
+    assert "s/photo" in short[1]
+
+
+def test_seeds_stand_below_their_method_by_their_seed(tmp_path):
+    for seed in (1, 2):
+        config = configured(seed=seed)
+        put(tmp_path / f"{seed}", seed=seed, config=config, overrides=[f"seed={seed}"], test=judged(28, 8))
+    put(
+        tmp_path / "deep",
+        config=configured(network__depth=9),
+        overrides=["network.depth=9"],
+        test=judged(25, 8),
+    )
+    lines = [line.split()[:4] for line in printed(board(tmp_path), 80)]
+    assert any(line[:1] == ["seed=2"] for line in lines)
+    assert any(line[1:4] == ["depth=4", "(2", "seeds)"] for line in lines)
+
+
+def test_a_great_many_rows_are_left_to_the_page():
+    def row(kind, label):
+        return Row(kind, label, "", 28.0, 0.8, 7.8)
+
+    rows = [row(kind, str(number)) for number in range(60) for kind in ("run", "seed")]
+    found = shown([*rows, row("input", "degraded input")])
+    assert [row.label for row in found] == [*map(str, range(ROWS)), "degraded input"]
+    assert shown(rows[:ROWS]) == rows[:ROWS]
+
+
+@pytest.mark.parametrize(
+    ("worse", "sentence"),
+    [
+        ((), None),
+        ((3,), "Worse than the input: lr=0.00133 "),
+        ((0, 1, 2, 3), "All runs are worse than their input: their photos are better left as they are."),
+    ],
+)
+def test_runs_worse_than_their_input_are_named(worse, sentence, tmp_path):
+    rows = board(swept(tmp_path, runs=4, worse=worse))
+    said = [line for line in verdict(rows) if "orse than" in line]
+    if sentence is None:
+        assert said == []
+        return
+    assert any(line.startswith(sentence) for line in said)
+    if len(worse) == 4:
+        assert "dB worse than the degraded photos" in verdict(rows)[0]
+    assert [row.is_worse for row in rows if row.kind == "run"].count(True) == len(worse)
+
+
+def test_a_single_run_worse_than_its_input_says_so(tmp_path):
+    put(tmp_path / "a", psnr=15.0)
+    assert verdict(board(tmp_path)) == ["dncnn, 15.00 dB, 5.20 dB worse than the degraded photos."]
