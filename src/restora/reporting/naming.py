@@ -7,7 +7,7 @@ for one run only is looked up in the configuration of the others.
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -155,7 +155,8 @@ def short_keys(keys: Iterable[str]) -> list[str]:
 
 def _short_values(values: Sequence[str]) -> list[str]:
     """As few digits, folders and letters as tell the values apart."""
-    for shorten in (*(partial(_rounded, digits) for digits in (5, 4, 3)), _without_common_folders, _ends):
+    ways: list[Callable[[Sequence[str]], list[str]]] = [partial(_rounded, digits) for digits in (5, 4, 3)]
+    for shorten in (*ways, _without_common_folders, _ends):
         shorter = shorten(values)
         if len(set(shorter)) == len(set(values)):
             values = shorter
