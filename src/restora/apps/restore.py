@@ -140,9 +140,9 @@ def main(argv: Sequence[str]) -> int:
     elif not failures:
         print(f"nothing to restore: {output} has every photo already")
     if planned.links:
-        print(f"{planned.links} links to photos that are listed already were passed over")
+        print(f"{_counted(planned.links, 'link')} to photos that are listed already: each is restored once")
     if planned.others:
-        print(f"{planned.others} files that are not photos were left out")
+        print(f"not photos by their names: {_counted(planned.others, 'file')}")
     _name(failures)
     return 1 if failures else 0
 
@@ -170,6 +170,10 @@ def _restore(jobs: Sequence["Job"], options: argparse.Namespace, output: Path) -
     for line in outcome.losses():
         print(line)
     return outcome.failures
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _name(failures: "list[Failure]") -> None:

@@ -148,7 +148,7 @@ def _add(made: Plan, source: Path, target: Path, name: str) -> None:
 
 
 def _endings() -> str:
-    return ", ".join(f"*{suffix}" for suffix in FORMAT_SUFFIXES.values())
+    return ", ".join(f"*{suffix}" for suffix in dict.fromkeys(FORMAT_SUFFIXES.values()))
 
 
 def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:

@@ -13,7 +13,7 @@ from restora.photos.files import Photo
 LONGEST_SIDE = 1600
 """Of each of the two pictures."""
 SHORTEST_SIDE = 256
-_PAPER = 252
+_PAPER, _TITLE = 252, 32
 
 
 def before_and_after(before: Photo, after: Photo, name: str) -> bytes:
@@ -22,7 +22,8 @@ def before_and_after(before: Photo, after: Photo, name: str) -> bytes:
     factor = min(LONGEST_SIDE / max(size[:2]), 1) * max(SHORTEST_SIDE / max(size[:2]), 1)
     height, width = (max(round(side * factor), 1) for side in size[:2])
     cells = [Cell(_shown(photo, width, height), _caption(photo)) for photo in (before, after)]
-    sheet = contact_sheet(title="", subtitle="", columns=["before", "after"], rows=[Row(name, cells)])
+    title = name if len(name) <= _TITLE else f"…{name[1 - _TITLE :]}"
+    sheet = contact_sheet(title=title, subtitle="", columns=["before", "after"], rows=[Row("", cells)])
     out = io.BytesIO()
     sheet.save(out, "JPEG", quality=92, subsampling=0)
     return out.getvalue()

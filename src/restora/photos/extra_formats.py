@@ -66,11 +66,11 @@ def raw_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_raw(data: bytes) -> NDArray[np.uint16]:
-    """Developed with the camera's white balance: upright (H,W,3) uint16 sRGB."""
+    """Developed with the camera's white balance, no brighter than it is: upright (H,W,3) uint16 sRGB."""
     rawpy = _rawpy()
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:
-            return raw.postprocess(use_camera_wb=True, output_bps=16)
+            return raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16)
     except rawpy.LibRawError as error:
         raise DecodingError(f"cannot be decoded: {_reason(error)}") from error
 

@@ -31,8 +31,10 @@ FORMATS = {
 """Endings of the formats that are read and written."""
 FORMAT_SUFFIXES = {
     "jpg": ".jpg",
+    "jpeg": ".jpg",
     "png": ".png",
     "tif": ".tif",
+    "tiff": ".tif",
     "webp": ".webp",
     "avif": ".avif",
     "bmp": ".bmp",

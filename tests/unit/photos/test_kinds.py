@@ -2,6 +2,7 @@
 large it may be, is one decision."""
 
 import io
+import struct
 import sys
 
 import numpy as np
@@ -147,6 +148,48 @@ def test_heic_is_read_with_its_depth():
         assert photo.pixels.dtype == values.dtype
         assert np.abs(photo.pixels.astype(int) - values).max() <= error
         assert look(out.getvalue()).shown == (48, 64)
+
+
+def raw_file(values):
+    """A camera's raw file (DNG) without a preview: a mosaic (H,W) under a camera matrix of ones."""
+
+    def rational(*numbers):
+        return b"".join(struct.pack("<ii", number, 1) for number in numbers)
+
+    (height, width), strip = values.shape, values.astype("<u2").tobytes()
+    short, long = (lambda number: struct.pack("<H", number)), (lambda number: struct.pack("<I", number))
+    tags = [
+        *((254, 4, 1, long(0)), (256, 4, 1, long(width)), (257, 4, 1, long(height)), (258, 3, 1, short(16))),
+        *((259, 3, 1, short(1)), (262, 3, 1, short(32803)), (271, 2, 5, b"Test\0"), (272, 2, 5, b"Test\0")),
+        *((273, 4, 1, long(8)), (274, 3, 1, short(1)), (277, 3, 1, short(1)), (278, 4, 1, long(height))),
+        *((279, 4, 1, long(len(strip))), (284, 3, 1, short(1)), (33421, 3, 2, short(2) * 2)),
+        *((33422, 1, 4, bytes([0, 1, 1, 2])), (50706, 1, 4, bytes([1, 4, 0, 0])), (50708, 2, 5, b"Test\0")),
+        *((50717, 4, 1, long(65535)), (50721, 10, 9, rational(1, 0, 0, 0, 1, 0, 0, 0, 1))),
+        *((50728, 5, 3, rational(1, 1, 1)), (50778, 3, 1, short(21))),
+    ]
+    at = 8 + len(strip)
+    entries, lists, end = b"", b"", at + 2 + 12 * len(tags) + 4
+    for tag, form, count, body in tags:
+        if len(body) > 4:
+            body, lists = long(end + len(lists)), lists + body + bytes(len(body) % 2)
+        entries += struct.pack("<HHI", tag, form, count) + body.ljust(4, b"\0")
+    return b"II*\0" + long(at) + strip + short(len(tags)) + entries + bytes(4) + lists
+
+
+def test_raw_files_are_developed(tmp_path):
+    pytest.importorskip("rawpy", reason="pip install 'restora[photos]'")
+    values = np.full((64, 96), 10000, np.uint16)
+    values[:, 48:] = 40000
+    path = tmp_path / "a.dng"
+    path.write_bytes(raw_file(values))
+    photo = read_photo(path)
+    assert (photo.format_name, photo.pixels.shape, photo.pixels.dtype) == ("RAW", (64, 96, 3), np.uint16)
+    dark, bright = photo.pixels[20:40, 10:30], photo.pixels[20:40, 70:90]
+    assert dark.max() < bright.min() < 65535  # white is kept for what is white
+    assert np.ptp(dark.astype(int)) < 700  # grey
+    assert b"Test" in photo.metadata.exif
+    assert photo_size(path) == (64, 96)
+    assert read_for_training(path).shape == (64, 96, 3)
 
 
 def test_without_the_extra_the_message_names_it(tmp_path, monkeypatch):
