@@ -157,3 +157,33 @@ def test_only_common_photos_count() -> None:
 def test_infinite_scores_are_refused() -> None:
     with pytest.raises(ValueError, match="not finite"):
         paired_difference([scores([math.inf, 1])], [scores([1, 1])])
+
+
+@pytest.mark.parametrize("photos", [5, 24, 60])
+def test_the_cheap_answers_of_a_leaderboard_are_the_exact_ones(photos, monkeypatch):
+    """Many methods at once are ranked as pair by pair: with ties, equal scores and several seeds."""
+    from restora.evaluation import statistics
+
+    random = np.random.default_rng(photos)
+    photo = random.normal(28, 3, photos)
+    names = [f"photo{index}" for index in range(photos)]
+
+    def run(level):
+        return dict(zip(names, np.round(photo + level + random.normal(0, 0.1, photos), 2), strict=True))
+
+    methods = {f"m{i}": [run(0.05 * i) for _ in range(1 + i % 3)] for i in range(12)}
+    methods["copy"] = methods["m3"]
+    differences = [
+        np.array(list(a[0].values())) - np.array(list(b[0].values()))
+        for a in methods.values()
+        for b in methods.values()
+    ]
+    assert statistics.signed_ranks(differences) == [statistics.signed_rank(each) for each in differences]
+    asked = []
+    exact = statistics.paired_difference
+    monkeypatch.setattr(statistics, "paired_difference", lambda *a, **k: asked.append(1) or exact(*a, **k))
+    quick = leaderboard(methods)
+    few = len(asked)
+    monkeypatch.setattr(statistics, "_bounds", lambda *_: lambda *_: False)
+    assert leaderboard(methods) == quick
+    assert few < len(asked) - few or photos < 6
