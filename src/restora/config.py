@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from restora import registry
+from restora.arguments import WrongArgument
 from restora.composing import Loader, Refused, choices, combinations, full_forms, group_options
 from restora.first_edition import renamed_key
 
@@ -273,6 +274,22 @@ def _no_such_option(wanted: str) -> str:
     near = difflib.get_close_matches(wrong, choices, n=3)
     hint = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
     return f"there is no {group}={wrong}.{hint}\nThere are: {', '.join(choices)}"
+
+
+def set_by(error: BaseException, overrides: Iterable[str]) -> str:
+    """The file of an experiment that sets the argument which was refused, in words; empty where none does."""
+    cause = error if isinstance(error, WrongArgument) else error.__cause__
+    if not isinstance(cause, WrongArgument):
+        return ""
+    typed = {word.lstrip("+").partition("=")[0] for word in overrides}
+    names = [word.partition("=")[2] for word in overrides if word.startswith("experiments=")]
+    if cause.key in typed or not names:
+        return ""
+    with _loader() as loader:
+        found = loader.repository.load_config(f"experiments/{names[-1]}")
+    if found is None or OmegaConf.select(found.config, cause.key, throw_on_missing=False) is None:
+        return ""
+    return f"; experiments/{names[-1]}.yaml sets it"
 
 
 def options(group: str) -> list[str]:

@@ -25,6 +25,7 @@ from restora.config import (
     config_root,
     jobs_of,
     register_search_path,
+    set_by,
     written_out,
 )
 from restora.files import read_json
@@ -129,7 +130,7 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
             check_before_training(compose("train", words), here=here)
         except ValueError as error:
             where = f" (in the job {' '.join(words)})" if len(combinations) > 1 else ""
-            raise ConfigError(f"{error}{where}") from error
+            raise ConfigError(f"{error}{set_by(error, words)}{where}") from error
     return len(combinations)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from restora import registry
 from restora.cli import main
 from restora.config import compose
 from restora.training.build import check_before_training
@@ -63,6 +64,18 @@ def test_a_setting_that_cannot_work_is_found(override: str, said: str, tmp_path:
         check_before_training(compose("train", [*TINY, override]))
     assert said in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_key_that_an_experiment_has_left_over_is_named_with_its_file(tmp_path, monkeypatch, capsys) -> None:
+    own = tmp_path / "own" / "experiments"
+    own.mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - override /degradation: jpeg\n\ndegradation:\n  sigma: 25\n"
+    (own / "mine.yaml").write_text(text)
+    monkeypatch.setattr(registry, "_folders", [own.parent])
+    assert main(["train", "experiments=mine"]) == 2
+    said = capsys.readouterr().err
+    assert "degradation.sigma=25 does not belong to jpeg" in said
+    assert "experiments/mine.yaml sets it" in said
 
 
 def test_validation_once_an_epoch_needs_an_interval_within_one() -> None:
