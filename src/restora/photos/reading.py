@@ -8,8 +8,10 @@ RGB or grey profile is left alone: the numbers stay those of the file, as in eve
 Legend: H height, W width, C channels (1 or 3).
 """
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -23,6 +25,7 @@ from restora.photos.listing import list_photos
 
 __all__ = ["Channels", "Pixels", "channel_count", "list_photos", "photo_header", "photo_size", "read_photo"]
 
+log = logging.getLogger(__name__)
 Channels = Literal["rgb", "gray"]
 Pixels = NDArray[np.uint8]
 
@@ -52,10 +55,17 @@ def read_photo(path: Path, channels: Channels = "rgb") -> Pixels:
     """The photo as uint8 (H,W,C). Raises `PhotoError` that names the file and what is wrong with it."""
     with _errors_of(path):
         held = decode(path.read_bytes(), path)
+    if held.header.frames > 1:
+        _say_once(path, held.header.frames)
     pixels = rounded_to_8_bits(held.pixels)
     if held.alpha is not None:
         pixels = _over_white(pixels, rounded_to_8_bits(held.alpha)[..., None])
     return _to_channels(upright(pixels, held.header.orientation), channels)
+
+
+@lru_cache
+def _say_once(path: Path, frames: int) -> None:
+    log.warning("%s has %d frames or pages: the first is taken", path, frames)
 
 
 @contextmanager

@@ -114,7 +114,7 @@ def test_a_scan_of_182_megapixels_is_no_bomb(tmp_path):
 @pytest.mark.parametrize(
     ("name", "format_name"), [("a.gif", "GIF"), ("a.webp", "WEBP"), ("a.png", "PNG"), ("a.tif", "TIFF")]
 )
-def test_of_several_frames_the_first_is_read_and_the_number_known(name, format_name):
+def test_of_several_frames_the_first_is_read_and_the_number_known(name, format_name, tmp_path, caplog):
     frames = [colours(), colours()[::-1].copy(), colours()[:, ::-1].copy()]
     images = [Image.fromarray(frame) for frame in frames]
     options = {"lossless": True} if name == "a.webp" else {}
@@ -123,6 +123,10 @@ def test_of_several_frames_the_first_is_read_and_the_number_known(name, format_n
     photo = open_photo(data, name)
     assert photo.frames == 3
     assert np.abs(photo.pixels.astype(int) - frames[0]).mean() < (12 if name == "a.gif" else 1e-9)
+    (tmp_path / name).write_bytes(data)
+    for _ in range(2):
+        np.testing.assert_array_equal(read_for_training(tmp_path / name), photo.pixels)
+    assert caplog.text.count("has 3 frames or pages: the first is taken") == 1
 
 
 def test_previews_among_the_pages_are_no_pages():
