@@ -263,7 +263,10 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
             if f"{above}._target_" in known:
                 keys = [name.removeprefix(f"{above}.") for name in known if name.startswith(f"{above}.")]
                 keys = [name for name in keys if "." not in name and not name.startswith("_")]
-                return f"{override} does not belong to the {above} chosen, which has {', '.join(keys)}.{hint}"
+                return (
+                    f"{override} is no key of the {above} chosen, which has {', '.join(keys)}.{hint} "
+                    f"(+{override} gives its constructor an argument more)"
+                )
             hint += f" (+{override} adds a new key)" if above in known else ""
             return f"there is no key {key!r} in the configuration.{hint}"
     return message

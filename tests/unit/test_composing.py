@@ -56,7 +56,12 @@ def test_a_short_form_does_what_the_long_one_does() -> None:
         (["schedule=cosin"], "Did you mean schedule=cosine"),
         (["family.loss=l1"], "write loss@family.loss=l1"),
         (["family.schedule=fast"], "write schedule@family.schedule=NAME; there are constant, cosine"),
-        (["network=5"], "network"),
+        (["network=5"], "there is no network=5"),
+        (
+            ["network=edsr_small", "network.depth=5"],
+            "no key of the network chosen, which has scale, in_channels",
+        ),
+        (["family.optimizer.betas=[0,1]"], "(+family.optimizer.betas=[0,1] gives its constructor"),
     ],
     ids=" ".join,
 )
