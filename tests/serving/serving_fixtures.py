@@ -54,8 +54,10 @@ Start = Callable[..., Served]
 
 
 @contextmanager
-def running(models: dict[str, ServedModel], limits: Limits, **options: object) -> Iterator[Served]:
-    service = Service(models=models, limits=limits)
+def running(
+    models: dict[str, ServedModel], limits: Limits, *, batch: int = 1, **options: object
+) -> Iterator[Served]:
+    service = Service(models=models, limits=limits, batch=batch)
     bound = listen("127.0.0.1", 0)
     app = build_app(service, **options)  # type: ignore[arg-type]
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1))

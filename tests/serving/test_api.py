@@ -337,3 +337,29 @@ def test_disks_do_not_fill_with_results(served: Served) -> None:
     store.expire(time.monotonic())
     store.limits = limits
     assert [job_id in store.jobs for job_id in ids] == [False, False, True, True]
+
+
+def test_small_photos_of_one_size_are_computed_together() -> None:
+    GatedDnCNN.gate = threading.Semaphore(1 << 20)
+    with running(gated_models(), Limits(queue=16), batch=4) as held:
+        GatedDnCNN.gate = threading.Semaphore(0)
+        blocking = held.post(png(noise(20, 20))).json()
+        until(held, blocking["id"], "running")
+        photos = [noise() for _ in range(3)] + [noise(channels=4), noise(24, 40)]
+        jobs = [held.post(png(photo)).json() for photo in photos]
+        damaged = held.post(png(noise(24, 40))[:-60]).json()
+        cancelled = held.post(png(noise())).json()
+        GatedDnCNN.gate.release(1)
+        until(held, jobs[0]["id"], "running")
+        states = [held.client.get(job["links"]["self"]).json()["state"] for job in [*jobs, cancelled]]
+        assert states == ["running"] * 4 + ["waiting"] * 2
+        held.client.delete(cancelled["links"]["self"])
+        held.client.delete(jobs[1]["links"]["self"])
+        GatedDnCNN.gate.release(1 << 20)
+        for job, photo in zip(jobs, photos, strict=True):
+            if job is not jobs[1]:
+                until(held, job["id"], "done")
+                np.testing.assert_array_equal(pixels(held.client.get(job["links"]["photo"]).content), photo)
+        assert until(held, damaged["id"], "failed")["problem"]["code"] == "bad-photo"
+        assert until(held, jobs[1]["id"], "cancelled")
+        assert held.service.worker.finished_by_state == {"done": 5, "failed": 1, "cancelled": 2}

@@ -60,6 +60,12 @@ def parser() -> argparse.ArgumentParser:
     limits.add_argument(
         "--grace", type=float, default=60, metavar="S", help="for photos in hand when stopping (60)"
     )
+    made.add_argument(
+        "--batch",
+        type=int,
+        metavar="PHOTOS",
+        help="small photos of one size that are computed together (4, on a CPU 1)",
+    )
     made.add_argument("--verbose", action="store_true", help="print every request")
     return made
 
@@ -93,7 +99,9 @@ def main(argv: Sequence[str]) -> int:
     models = load_models(
         options.sources, device=options.device, precision=options.precision, tile=options.tile
     )
-    service = Service(models=models, limits=limits)
+    on_cpu = all(model.restorer.device.type == "cpu" for model in models.values())
+    batch = options.batch or (1 if on_cpu else 4)
+    service = Service(models=models, limits=limits, batch=batch)
     local = options.host in LOOPBACK
     token = options.token or os.environ.get("RESTORA_TOKEN") or None
     bound = listen(options.host, options.port)

@@ -11,6 +11,7 @@ A network of three channels that was trained to colourise sees the luminance thr
 Legend: H height, W width, C channels, s scale.
 """
 
+from collections.abc import Sequence
 from typing import cast
 
 import numpy as np
@@ -44,8 +45,7 @@ def restore_photo(
     """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is a number from 0 to 1, got {strength:g}")
-    visible = _with_colours_spread(photo)
-    x = torch.from_numpy(visible.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
+    x = _floats(photo)
     given, known = x, None if lost is None else _known(lost, photo)
     if known is not None and restorer.description is not None and restorer.description.fill is not None:
         x = x.where(known > 0, restorer.description.fill)
@@ -57,13 +57,33 @@ def restore_photo(
         y = _restore_planes(x, known, restorer, progress)
     if 0 < strength < 1:
         y = y.mul_(strength).add_(_enlarged(given, restorer.scale), alpha=1 - strength)
-    pixels = _quantised(y[0].permute(1, 2, 0), photo)
+    return _finished(y[0], photo, restorer.scale)
+
+
+def restore_photos(
+    photos: Sequence[Photo], restorer: Restorer, *, progress: Progress | None = None
+) -> list[Photo]:
+    """Several photos of one size and number of channels, each as `restore_photo` gives it: small ones keep an
+    accelerator busy only together."""
+    y = _restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
+    return [_finished(one, photo, restorer.scale) for one, photo in zip(y, photos, strict=True)]
+
+
+def _floats(photo: Photo) -> Tensor:
+    """(1,C,H,W) in [0,1], as the network sees it."""
+    visible = _with_colours_spread(photo)
+    return torch.from_numpy(visible.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
+
+
+def _finished(y: Tensor, photo: Photo, scale: int) -> Photo:
+    """(C',H*s,W*s) as a photo of the depth and with the alpha and metadata of the one it was made of."""
+    pixels = _quantised(y.permute(1, 2, 0), photo)
     alpha = photo.alpha
     if alpha is not None and pixels.shape[:2] == alpha.shape:  # what nobody sees comes back as it was
         np.copyto(pixels, photo.pixels, where=(alpha == 0)[..., None])
-    if alpha is not None and restorer.scale > 1:
+    if alpha is not None and scale > 1:
         plane = torch.from_numpy(alpha.astype(np.float32)).div_(photo.white)[None, None]
-        larger = F.interpolate(plane, scale_factor=restorer.scale, mode="bicubic", align_corners=False)
+        larger = F.interpolate(plane, scale_factor=scale, mode="bicubic", align_corners=False)
         alpha = _quantised(larger[0, 0], photo)
     return photo.replaced(pixels, alpha)
 
@@ -122,7 +142,7 @@ def _known(lost: Photo, photo: Photo) -> Tensor:
 
 
 def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
-    """(1,C,H,W) and (1,1,H,W) or None -> (1,C',H*s,W*s) by the table above."""
+    """(B,C,H,W), and for B = 1 also (1,1,H,W) -> (B,C',H*s,W*s) by the table above."""
     takes, gives = restorer.network.in_channels, restorer.network.out_channels
     colourises = restorer.description is not None and restorer.description.task == "colourise"
     channels = x.shape[1]
@@ -132,9 +152,9 @@ def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progres
         luma = x if channels == 1 else (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
         return restorer(luma.expand(-1, takes, -1, -1), known, progress=progress)
     if takes == 1:
-        planes = x.transpose(0, 1)  # (C,1,H,W)
+        planes = x.flatten(0, 1)[:, None]  # (B*C,1,H,W)
         told = None if known is None else known.expand(channels, -1, -1, -1)
-        return restorer(planes, told, progress=progress).transpose(0, 1)
+        return restorer(planes, told, progress=progress)[:, 0].unflatten(0, (-1, channels))
     if channels == 1:
         return restorer(x.expand(-1, 3, -1, -1), known, progress=progress).mean(1, keepdim=True)
     return restorer(x, known, progress=progress)

@@ -47,7 +47,7 @@ def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
     height, width = restored.pixels.shape[:2]
     x = _floats(photo)
     if x.shape[-2:] != (height, width):
-        x = F.interpolate(x, size=(height, width), mode="bicubic", align_corners=False)
+        x = F.interpolate(x, size=(height, width), mode="bicubic", align_corners=False).clamp_(0, 1)
     mixed = x.lerp(_floats(restored), strength).mul_(restored.white).round_().clamp_(0, restored.white)
     levels = mixed[0].permute(1, 2, 0).numpy().astype(restored.pixels.dtype)
     return restored.replaced(cast(Pixels, np.ascontiguousarray(levels)), restored.alpha)

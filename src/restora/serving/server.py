@@ -12,12 +12,13 @@ from restora.serving.service import Service
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises ValueError where the address is taken or not this machine's."""
+    """A listening socket. Raises ValueError where the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
+        made.listen(256)  # who comes while uvicorn starts waits, and is not refused
     except (OSError, OverflowError) as error:
         made.close()
         reason = getattr(error, "strerror", None) or error

@@ -17,12 +17,14 @@ LINGER_SECONDS = 10
 class Service:
     """What the routes talk to. `start` once in a running loop, `stop` once."""
 
-    def __init__(self, *, models: dict[str, ServedModel], limits: Limits) -> None:
+    def __init__(self, *, models: dict[str, ServedModel], limits: Limits, batch: int = 1) -> None:
         self.models, self.limits = models, limits
         self.metrics = Metrics()
         self.store = JobStore(limits=limits)
         self.queue = Queue(size=limits.queue)
-        self.worker = Worker(models=models.values(), queue=self.queue, store=self.store, limits=limits)
+        self.worker = Worker(
+            models=models.values(), queue=self.queue, store=self.store, limits=limits, batch=batch
+        )
         self.stopping = False
         self.fetched: set[str] = set()
         """jobs whose result has been sent at least once"""

@@ -15,8 +15,8 @@ from collections.abc import Iterable
 
 import torch
 
-from restora.artifact.photo_pixels import restore_photo
-from restora.artifact.restorer import Progress
+from restora.artifact.photo_pixels import restore_photo, restore_photos
+from restora.artifact.restorer import Progress, Restorer
 from restora.photos.files import Photo
 from restora.serving.examples import example
 from restora.serving.jobs import Job, JobStore, State
@@ -84,6 +84,14 @@ class Queue:
             self.running = self._waiting.popleft() if self._waiting else None
             return self.running
 
+    def take_like(self, job: Job, most: int) -> list[Job]:
+        """Up to `most` more that can be computed together with `job`, wherever they wait."""
+        with self._changed:
+            found = [other for other in self._waiting if goes_with(job, other)][: max(most, 0)]
+            for other in found:
+                self._waiting.remove(other)
+            return found
+
     def done(self) -> None:
         with self._changed:
             self.running = None
@@ -124,6 +132,20 @@ class Queue:
             return held
 
 
+def goes_with(job: Job, other: Job) -> bool:
+    """Whether two photos can be one batch: small, of one size, for one model with one setting, no mask."""
+    tile = job.model.restorer.tile
+    size = (job.header.width, job.header.height)
+    return (
+        other.model is job.model
+        and job.mask is None
+        and other.mask is None
+        and other.options.sigma == job.options.sigma
+        and (other.header.width, other.header.height) == size
+        and max(size) <= tile
+    )
+
+
 class Place:
     """One place of a queue; leaving the `with` block without `fill` gives it back."""
 
@@ -147,9 +169,10 @@ class Worker(threading.Thread):
     """Warms the models up, then restores one photo after the other."""
 
     def __init__(
-        self, *, models: Iterable[ServedModel], queue: Queue, store: JobStore, limits: Limits
+        self, *, models: Iterable[ServedModel], queue: Queue, store: JobStore, limits: Limits, batch: int
     ) -> None:
         super().__init__(name="restora-worker", daemon=True)
+        self.batch = batch
         self.models, self.queue, self.store, self.limits = list(models), queue, store, limits
         self.ready = threading.Event()
         self.finished_by_state: dict[str, int] = {"done": 0, "failed": 0, "cancelled": 0}
@@ -161,7 +184,11 @@ class Worker(threading.Thread):
             self._warm_up(model)
         self.ready.set()
         while (job := self.queue.take()) is not None:
-            self._serve(job)
+            more = self.queue.take_like(job, self.batch - 1)
+            if more:
+                self._serve_together([job, *more])
+            else:
+                self._serve(job)
 
     def _warm_up(self, model: ServedModel) -> None:
         """The first run of a network is slower than the others; the second one is measured. What comes out
@@ -179,13 +206,43 @@ class Worker(threading.Thread):
         except Exception:  # a model that cannot do the example may still do other photos
             logger.exception("the example of model %s failed", model.name)
 
-    def _serve(self, job: Job) -> None:
-        """One job from waiting to finished, whatever happens."""
-        job.state, job.started = "running", time.monotonic()
-        self.store.changed(job)
+    def _serve_together(self, jobs: list[Job]) -> None:
+        """Small photos as one batch. What is different after all, or fails, is served by itself."""
+        for job in jobs:
+            job.state, job.started = "running", time.monotonic()
+            self.store.changed(job)
+        first = jobs[0]
+
+        def tick(done: int, tiles: int) -> None:
+            if all(job.cancelled.is_set() for job in jobs):
+                raise Cancelled
+            for job in jobs:
+                job.tiles_done, job.tiles = done, tiles
+                self.store.changed(job)
+
+        restored: list[Photo] = []
         try:
-            job.set_result(self._restored(job))
-            self._finish(job, "done")
+            photos = [read(job.upload) for job in jobs]
+            if len({(photo.pixels.shape, photo.pixels.dtype) for photo in photos}) == 1:
+                restored = restore_photos(photos, _restorer(first.model, first.options.sigma), progress=tick)
+        except Exception as error:  # served one by one, each gets its own answer
+            logger.info("a batch of %d is served one by one: %s", len(jobs), error)
+        share = (time.monotonic() - (first.started or 0)) / len(jobs)
+        for index, job in enumerate(jobs):
+            self._serve(job, restored[index] if restored else None, share if restored else None)
+
+    def _serve(self, job: Job, restored: Photo | None = None, seconds: float | None = None) -> None:
+        """One job from waiting to finished, whatever happens; a batch has `restored` it in `seconds`."""
+        if seconds is None:
+            job.state, job.started = "running", time.monotonic()
+            self.store.changed(job)
+        try:
+            if restored is not None and job.cancelled.is_set():
+                raise Cancelled
+            if restored is not None:
+                check_format(restored, job.result_format)
+            job.set_result(self._restored(job) if restored is None else restored)
+            self._finish(job, "done", seconds=seconds)
         except Cancelled:
             self._finish(job, "cancelled" if job.handed_back is None else "failed", job.handed_back)
         except Problem as problem:
@@ -200,13 +257,16 @@ class Worker(threading.Thread):
             detail = "the photo could not be restored, and the server's log says why"
             self._finish(job, "failed", Problem(500, "internal", detail))
 
-    def _finish(self, job: Job, state: State, problem: Problem | None = None) -> None:
+    def _finish(
+        self, job: Job, state: State, problem: Problem | None = None, *, seconds: float | None = None
+    ) -> None:
         job.finished = time.monotonic()
         assert job.started is not None
         if state == "done":
-            job.model.measured(job.megapixels, job.finished - job.started)
+            took = job.finished - job.started if seconds is None else seconds
+            job.model.measured(job.megapixels, took)
             self.megapixels += job.megapixels
-            self.seconds += job.finished - job.started
+            self.seconds += took
         self.end(job, state, problem)
         self.queue.done()
 
@@ -253,8 +313,13 @@ class Worker(threading.Thread):
 def _restore(
     photo: Photo, model: ServedModel, sigma: float | None, lost: Photo | None, tick: Progress | None
 ) -> Photo:
-    restorer = model.restorer
-    if sigma is not None and model.needs == "noise level":
-        restorer = copy.copy(restorer)
-        restorer.sigma = sigma
-    return restore_photo(photo, restorer, lost=lost, progress=tick)
+    return restore_photo(photo, _restorer(model, sigma), lost=lost, progress=tick)
+
+
+def _restorer(model: ServedModel, sigma: float | None) -> Restorer:
+    """The model's, with the noise level of one request."""
+    if sigma is None or model.needs != "noise level":
+        return model.restorer
+    restorer = copy.copy(model.restorer)
+    restorer.sigma = sigma
+    return restorer
