@@ -9,8 +9,9 @@ other files stands in model.json, so that a damaged folder is recognised.
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +21,7 @@ from torch import Tensor
 
 from restora import registry
 from restora.artifact.bounded import build_bounded, on_meta
+from restora.degradations.base import Degradation
 from restora.files import read_json, write_json
 from restora.networks.base import Network
 from restora.networks.weights import WeightsError, load_state
@@ -68,14 +70,9 @@ class ModelDescription:
     def sigma(self) -> float | None:
         """The one noise level, on the 8-bit scale, that the model was trained at; None for a range or no
         noise."""
-        noises = [
-            node
-            for node in nodes(self.degradation)
-            if registry.part_of(node, "degradation") is registry.find("degradation", "gaussian_noise")
-        ]
-        levels = [node.get("sigma") for node in noises]
-        level = levels[0] if len(levels) == 1 else None
-        return float(level) if isinstance(level, int | float) else None
+        made = self._degradation
+        found = None if made is None else made.severities.get("sigma")
+        return found.low if found is not None and found.low == found.high else None
 
     @property
     def told(self) -> Literal["nothing", "noise level", "mask", "maps"]:
@@ -83,7 +80,7 @@ class ModelDescription:
         maps."""
         if self.condition_channels == 0:
             return "nothing"
-        marks = [mark for node in nodes(self.degradation) for mark in _undamaged(_class_of(node))]
+        marks = () if self._degradation is None else self._degradation.undamaged
         if self.condition_channels > 1 or len(set(marks)) > 1:
             return "maps"
         return "mask" if marks and marks[0] == 1 else "noise level"
@@ -91,30 +88,16 @@ class ModelDescription:
     @property
     def fill(self) -> float | None:
         """What lost pixels were replaced by in training, None where they kept some content."""
-        fills = [node["fill"] for node in nodes(self.degradation) if "fill" in node]
-        return float(fills[0]) if fills else None
+        return None if self._degradation is None else self._degradation.fill
 
-
-def nodes(config: Any) -> Iterator[Mapping[str, Any]]:
-    """Every degradation in a degradation's configuration, the stages of chains included."""
-    if isinstance(config, Mapping):
-        if "_target_" in config:
-            yield config
-        for value in config.values():
-            yield from nodes(value)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            yield from nodes(value)
-
-
-def _class_of(node: Mapping[str, Any]) -> str:
-    return str(node["_target_"])
-
-
-def _undamaged(class_name: str) -> tuple[float, ...]:
-    """What the condition of a degradation of this package reads at undamaged pixels; () where it has none."""
-    marks = getattr(registry.part_of({"_target_": class_name}, "degradation"), "undamaged", ())
-    return marks if isinstance(marks, tuple) else ()
+    @cached_property
+    def _degradation(self) -> Degradation | None:
+        """What the model was trained against; None where it is of no part that is known here."""
+        try:
+            made = registry.build(self.degradation, "degradation")
+        except ValueError:
+            return None
+        return made if isinstance(made, Degradation) else None
 
 
 def read_description(folder: Path) -> ModelDescription:

@@ -29,6 +29,14 @@ class Degraded(NamedTuple):
     condition: Tensor | None
 
 
+class Severity(NamedTuple):
+    """How bad photos get: the number's name (sigma, quality, width, scale) and the range it is drawn from."""
+
+    name: str
+    low: float
+    high: float
+
+
 class Degradation(ABC):
     """Turns clean photos, float32 (B,C,H,W) in [0,1], into degraded ones on the same device."""
 
@@ -38,6 +46,25 @@ class Degradation(ABC):
     """One number per condition channel: what the condition reads where a photo was left as it was (0 of a
     noise-level map, 1 of a mask). Compositions fill it in for the samples that a stage did not touch.
     """
+
+    fill: float | None = None
+    """What lost pixels are replaced by; None where none are lost or they keep some content."""
+
+    @property
+    def parts(self) -> tuple["Degradation", ...]:
+        """The degradations that this one is made of; none but for compositions."""
+        return ()
+
+    @property
+    def severity(self) -> Severity | None:
+        """The one number that says how bad the photos are; None where there is none or more to say."""
+        return None
+
+    @property
+    def severities(self) -> dict[str, Severity]:
+        """The numbers that say how bad the photos are, by name, those of all parts included."""
+        own = self.severity
+        return {} if own is None else {own.name: own}
 
     @property
     def condition_channels(self) -> int:

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from restora.artifact.selection import problem
+from restora.degradations.base import Degradation
 from restora.files import read_json, write_json
-from restora.registry import find, part_of
+from restora.registry import build
 from restora.reporting.inputs import HeldOut, held_out_photos
 from restora.reporting.runs import Group, PhotoScore, Run
 from restora.reporting.values import finite, lookup
@@ -40,9 +41,12 @@ class Baseline:
 
 def noise_level(run: Run) -> float | None:
     """Sigma (8-bit scale) of a run against Gaussian noise of one level; None for every other degradation."""
-    node = run.config.get("degradation")
-    is_noise = part_of(node or {}, "degradation") is find("degradation", "gaussian_noise")
-    return finite(lookup(node, "sigma")) if is_noise else None
+    try:
+        made = build(run.config.get("degradation"), "degradation")
+    except ValueError:
+        return None
+    found = made.severity if isinstance(made, Degradation) else None
+    return found.low if found is not None and found.name == "sigma" and found.low == found.high else None
 
 
 def home(group: Group, root: Path) -> Path:

@@ -5,7 +5,7 @@ import math
 from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import Degradation, Params, Severity, Shape
 from restora.degradations.blur.filtering import filter_separably, pad_mirrored, visible
 from restora.degradations.parameters import Range, as_range
 from restora.keyed import KeyedGenerator
@@ -25,6 +25,10 @@ class GaussianBlur(Degradation):
     def __init__(self, *, sigma: Range) -> None:
         self.sigma = as_range("sigma", sigma, least=0)
         self.radius = math.ceil(4 * self.sigma[1])
+
+    @property
+    def severity(self) -> Severity:
+        return Severity("width", *self.sigma)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {"sigma": generator.uniform((), *self.sigma)}

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import Degradation, Params, Severity, Shape
 from restora.degradations.compose.selection import where_drawn
 from restora.degradations.identity import Identity
 from restora.degradations.parameters import per_sample
@@ -37,6 +37,22 @@ class Chain(Degradation):
         for stage in self.stages.values():
             self.scale *= stage.scale
         self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
+        self.fill = _first_fill(self.parts)
+
+    @property
+    def parts(self) -> tuple[Degradation, ...]:
+        return tuple(self.stages.values())
+
+    @property
+    def severity(self) -> Severity | None:
+        return self.parts[0].severity if len(self.parts) == 1 else None
+
+    @property
+    def severities(self) -> dict[str, Severity]:
+        """Without those of a name that several stages have: what follows one another is not one number."""
+        names = [name for part in self.parts for name in part.severities]
+        found = {name: value for part in self.parts for name, value in part.severities.items()}
+        return {name: value for name, value in found.items() if names.count(name) == 1}
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         batch, channels, height, width = shape
@@ -81,6 +97,25 @@ class OneOf(Degradation):
         self.scale = _agreed("scale", self.stages, {s.scale for s in self.stages.values()})
         meanings = {s.undamaged for s in self.stages.values() if not isinstance(s, Identity)}
         self.undamaged = next(iter(meanings)) if len(meanings) == 1 else ()
+        self.fill = _first_fill(self.parts)
+
+    @property
+    def parts(self) -> tuple[Degradation, ...]:
+        return tuple(self.stages.values())
+
+    @property
+    def severity(self) -> Severity | None:
+        all_of = [part.severity for part in self.parts]
+        known = [one for one in all_of if one is not None]
+        return _hull(known) if len(known) == len(all_of) and len({s.name for s in known}) == 1 else None
+
+    @property
+    def severities(self) -> dict[str, Severity]:
+        """From the mildest to the worst that any stage draws."""
+        names = dict.fromkeys(name for part in self.parts for name in part.severities)
+        return {
+            name: _hull([p.severities[name] for p in self.parts if name in p.severities]) for name in names
+        }
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         stages = {name: stage.sample(shape, generator.fork(name)) for name, stage in self.stages.items()}
@@ -117,7 +152,20 @@ class Maybe(Degradation):
         if stage.scale != 1:
             raise ValueError(f"a stage that may be left out must keep the size, got scale {stage.scale}")
         self.stage, self.probability = stage, float(probability)
-        self.undamaged = stage.undamaged
+        self.undamaged, self.fill = stage.undamaged, stage.fill
+
+    @property
+    def parts(self) -> tuple[Degradation, ...]:
+        return (self.stage,)
+
+    @property
+    def severity(self) -> Severity | None:
+        return self.stage.severity if self.probability == 1 else None
+
+    @property
+    def severities(self) -> dict[str, Severity]:
+        """Those of the photos that are degraded."""
+        return self.stage.severities
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         applied = generator.fork("maybe").uniform() < self.probability
@@ -131,6 +179,16 @@ class Maybe(Degradation):
         if own is None:
             return None
         return torch.where(per_sample(params["applied"]), own, _undamaged_like(own, self.undamaged))
+
+
+def _hull(ranges: Sequence[Severity]) -> Severity:
+    """The smallest range that holds all."""
+    lows, highs = [one.low for one in ranges], [one.high for one in ranges]
+    return Severity(ranges[0].name, min(lows), max(highs))
+
+
+def _first_fill(parts: Iterable[Degradation]) -> float | None:
+    return next((part.fill for part in parts if part.fill is not None), None)
 
 
 def _undamaged_like(condition: Tensor, undamaged: tuple[float, ...]) -> Tensor:

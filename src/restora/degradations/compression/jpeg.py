@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import Degradation, Params, Severity, Shape
 from restora.degradations.parameters import Range, as_whole_range, constant
 from restora.keyed import KeyedGenerator
 from restora.registry import register
@@ -128,6 +128,10 @@ class Jpeg(Degradation):
         if subsampling not in get_args(Subsampling):
             raise ValueError(f"subsampling is one of {get_args(Subsampling)}, got {subsampling!r}")
         self.subsampling = subsampling
+
+    @property
+    def severity(self) -> Severity:
+        return Severity("quality", *self.quality)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         if shape[1] not in (1, 3):

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import Degradation, Params, Severity, Shape
 from restora.degradations.parameters import Range, as_range, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
@@ -20,6 +20,10 @@ class GaussianNoise(Degradation):
 
     def __init__(self, *, sigma: Range) -> None:
         self.sigma = as_range("sigma", sigma, least=0)
+
+    @property
+    def severity(self) -> Severity:
+        return Severity("sigma", *self.sigma)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {"sigma": generator.uniform((), *self.sigma) / 255, "key": generator.next_keys()}
