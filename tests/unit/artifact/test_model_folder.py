@@ -263,10 +263,11 @@ def test_weights_that_do_not_fit_are_named():
         ({"_target_": "gaussian_blur", "sigma": 2}, None),
         (
             {
-                "steps": [
-                    {"_target_": "gaussian_blur", "sigma": 2},
-                    {"_target_": "gaussian_noise", "sigma": 15},
-                ]
+                "_target_": "chain",
+                "stages": {
+                    "blur": {"_target_": "gaussian_blur", "sigma": 2},
+                    "noise": {"_target_": "gaussian_noise", "sigma": 15},
+                },
             },
             15,
         ),

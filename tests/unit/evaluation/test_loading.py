@@ -140,3 +140,52 @@ def test_nodes_are_built_inside_out() -> None:
 def test_strangers_nodes_run_nothing(node: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         build(node, "degradation")
+
+
+NOISE = {"_target_": "gaussian_noise", "sigma": [5, 20]}
+STRONG = {"_target_": "gaussian_noise", "sigma": 50}
+JPEG = {"_target_": "jpeg", "quality": [30, 70]}
+
+
+@pytest.mark.parametrize(
+    ("node", "severity", "expected"),
+    [
+        ({"_target_": "one_of", "stages": {"a": NOISE, "b": JPEG}}, "sigma", (5, 20)),
+        ({"_target_": "one_of", "stages": {"a": NOISE, "b": STRONG}}, "sigma", (5, 50)),
+        ({"_target_": "one_of", "stages": {"a": NOISE, "b": {"_target_": "identity"}}}, "sigma", (5, 20)),
+        ({"_target_": "maybe", "stage": JPEG, "probability": 0.5}, "quality", (30, 70)),
+        ({"_target_": "shuffled", "stages": {"a": NOISE, "b": JPEG}}, "quality", (30, 70)),
+        (
+            {
+                "_target_": "chain",
+                "stages": {
+                    "inner": {"_target_": "maybe", "stage": {"_target_": "one_of", "stages": {"a": JPEG}},
+                              "probability": 0.1},
+                    "noise": NOISE,
+                },
+            },
+            "quality",
+            (30, 70),
+        ),
+        ({"_target_": "chain", "stages": {"a": NOISE, "b": STRONG}}, "sigma", None),
+        ({"_target_": "downsample", "scale": 3}, "scale", (3, 3)),
+        ({"_target_": "mylab.fog", "sigma": 3}, "sigma", None),
+    ],
+)  # fmt: skip
+def test_severities_are_seen_through_compositions(node: dict, severity: str, expected: object) -> None:
+    assert trained_range(node, severity) == expected
+
+
+@pytest.mark.parametrize(
+    ("node", "expected"),
+    [
+        (STRONG, ("sigma", 50, 50)),
+        ({"_target_": "chain", "stages": {"noise": STRONG}}, ("sigma", 50, 50)),
+        ({"_target_": "one_of", "stages": {"a": STRONG, "b": NOISE}}, ("sigma", 5, 50)),
+        ({"_target_": "chain", "stages": {"noise": STRONG, "jpeg": JPEG}}, None),
+        ({"_target_": "one_of", "stages": {"a": STRONG, "b": {"_target_": "identity"}}}, None),
+        ({"_target_": "maybe", "stage": STRONG, "probability": 0.5}, None),
+    ],
+)
+def test_one_number_is_said_only_where_it_says_all(node: dict, expected: object) -> None:
+    assert build(node, "degradation").severity == expected

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import Degradation, Params, Severity, Shape
 from restora.image import KERNELS, Kernel, resize
 from restora.keyed import KeyedGenerator
 from restora.registry import register
@@ -27,6 +27,10 @@ class Downsample(Degradation):
             )
         self.factor, self.kernel, self.round_8bit, self.restore_size = scale, kernel, round_8bit, restore_size
         self.scale = 1 if restore_size else scale
+
+    @property
+    def severity(self) -> Severity:
+        return Severity("scale", self.factor, self.factor)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {}
