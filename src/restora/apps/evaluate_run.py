@@ -34,7 +34,12 @@ def run(plan: Plan, console: Console) -> None:
     for result in results:
         result.leakage = leakage
     write_results(results, plan.output)
-    console.print(results_table(results, plan.benchmark.title))
+    console.print(
+        results_table(
+            results,
+            " | ".join(dict.fromkeys(item.benchmark.get("title", plan.benchmark.title) for item in results)),
+        )
+    )
     for line in notes(results):
         console.print(line, markup=False)
     console.print(f"figures: {plan.output}", markup=False)
