@@ -87,6 +87,9 @@ class Benchmark(ABC):
     y_rounded: bool = False
 
     def __post_init__(self) -> None:
+        for name, usual in (("color", "rgb"), ("round_output", True), ("y_rounded", False)):
+            if getattr(self, name) is None:  # neither the user nor the network under test says
+                object.__setattr__(self, name, usual)
         if not self.root:
             raise ValueError(
                 "which photos? Set benchmark.root=FOLDER, or benchmark/testset=NAME, one of set5, set14, "
