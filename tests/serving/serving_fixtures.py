@@ -1,9 +1,9 @@
 """A server of the test's own on a free port, its models tiny, and one that waits for the test."""
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -43,14 +43,10 @@ class Served:
     url: str
     service: Service
     client: httpx.Client
-    opened: int = field(default=0)
 
     def post(self, photo: bytes, wait: float = 0, **fields: str) -> httpx.Response:
         files = {"photo": ("photo.png", photo)}
         return self.client.post(f"/v1/restorations?wait={wait}", files=files, data=fields)
-
-
-Start = Callable[..., Served]
 
 
 @contextmanager
