@@ -34,5 +34,7 @@ class GaussianBlur(Degradation):
         return {"sigma": generator.uniform((), *self.sigma)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        taps = visible(get_gaussian_kernel1d(2 * self.radius + 1, params["sigma"][:, None]))
+        # a thousandth of a pixel blurs nothing; at 0 kornia's kernels before 0.9 are not numbers
+        sigma = params["sigma"][:, None].clamp(min=1e-3)
+        taps = visible(get_gaussian_kernel1d(2 * self.radius + 1, sigma))
         return filter_separably(pad_mirrored(clean, self.radius), taps)
