@@ -57,7 +57,9 @@ def test_its_folder_lists_it(experiment: str) -> None:
 
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_preset_composes(preset: str) -> None:
-    assert compose("train", [preset]).trainer._target_ == "lightning.pytorch.Trainer"
+    from restora.training.settings import check_settings
+
+    check_settings(compose("train", [preset]))
 
 
 KIND = {
