@@ -1,8 +1,10 @@
 """The `restora` command: one table from a name to the function that serves it, imported only when it is
 called."""
 
+import errno
 import importlib
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -94,13 +96,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # who read the output has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except ValueError as error:
-        if os.environ.get("RESTORA_TRACEBACK"):
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        message = _explained(error)
+        if os.environ.get("RESTORA_TRACEBACK") or message is None:
             raise
-        print(f"restora {name}: {error}", file=sys.stderr)
+        print(f"restora {name}: {message}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def _explained(error: Exception) -> str | None:
+    """What a person can do about an error; None where it is a mistake of this program."""
+    if isinstance(error, ValueError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        what = error.strerror or str(error) or type(error).__name__
+        if error.errno == errno.ENOSPC:
+            what += ": make room on this disk, or write to another one"
+        return f"{where}{what}"
+    if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
+        return (
+            "out of memory: lower data.batch_size or data.patch_size (of a training), set "
+            "activation_checkpointing=true, or restore in smaller tiles"
+        )
+    return None
+
+
+_OUT_OF_MEMORY = re.compile(
+    r"OutOfMemory|out of memory|can't allocate memory|not enough memory", re.IGNORECASE
+)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def build_with_root(name: str, folder: Path) -> Benchmark:
 def test_benchmark_builds_and_observes(name: str, folder: Path) -> None:
     benchmark = made(name, folder)
     observation = benchmark.observe(0, Intake())
-    restored, clean = benchmark.compared(observation.baseline, observation)
+    restored, clean = benchmark.judge(observation.baseline, observation)
     assert restored.shape == clean.shape
     assert benchmark.describe()["task"] == benchmark.task
     assert benchmark.task in benchmark.title.replace(" ", "_")

@@ -18,13 +18,11 @@ GROUND = {
     "keyed",
     "image",
     "monitor",
+    "run_state",
 }
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
-    **{
-        name: set()
-        for name in ("types", "arguments", "vocabulary", "files", "words", "allocator", "keyed", "image")
-    },
+    **{name: set() for name in GROUND - {"registry", "monitor"}},
     "monitor": {"words"},
     "path_values": set(),
     "registry": {"arguments"},
@@ -53,6 +51,8 @@ ALLOWED = {
         "evaluation",
         "objectives",
         "artifact",
+        "first_edition",
+        "path_values",
     },
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
     "serving": GROUND | {"photos", "networks", "artifact"},

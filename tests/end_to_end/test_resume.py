@@ -1,6 +1,7 @@
 """A run that is stopped in the middle of an epoch and goes on ends with the weights of one that was not, bit
 for bit."""
 
+import csv
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 import torch
+
+from restora.run_state import status_of
 
 TESTS = Path(__file__).resolve().parents[1]  # where slow_training.py is
 STEPS = 22
@@ -75,24 +78,36 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
+SLOW = ["+callbacks.slow._target_=slow_training.Pause", "+callbacks.slow.seconds=0.15"]
+SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
+
+
+@pytest.mark.parametrize("how", SIGNALS, ids=lambda how: how.name)
 def test_stopped_and_resumed_equals_uninterrupted(
     how: signal.Signals, uninterrupted: Path, data: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "run"
-    slow = "+callbacks.slow._target_=slow_training.Pause"
-    process = start(folder, data, *COMMON, slow, "+callbacks.slow.seconds=0.15")
+    process = start(folder, data, *COMMON, *SLOW)
     wait_for_step(process, folder, 6)
     process.send_signal(how)
-    process.communicate(timeout=120)
-    assert process.returncode == (143 if how == signal.SIGTERM else -signal.SIGKILL)
+    output = process.communicate(timeout=120)[0]
     before = json.loads((folder / "run.json").read_text())
-    assert before["status"] == ("stopped" if how == signal.SIGTERM else "running")
-    stopped_at = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=False)["restora"]["step"]
+    if how == signal.SIGKILL:
+        assert process.returncode == -how
+        assert status_of(before, folder) == "dead"
+    else:
+        assert process.returncode == 128 + how
+        assert before["status"] == "stopped"
+        assert "stopped at step" in output
+        assert f"go on with: restora train resume={folder}" in output
+    stopped_at = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["restora"]["step"]
     assert 0 < stopped_at < STEPS
 
     finish(start(folder, data, f"resume={folder}", "callbacks.slow=null"))
+    check_equal(uninterrupted, folder)
 
+
+def check_equal(uninterrupted: Path, folder: Path) -> None:
     whole, resumed = weights(uninterrupted), weights(folder)
     assert whole.keys() == resumed.keys()
     different = [key for key in whole if not torch.equal(whole[key], resumed[key])]
@@ -102,6 +117,39 @@ def test_stopped_and_resumed_equals_uninterrupted(
     reference = json.loads((uninterrupted / "run.json").read_text())
     assert after["test"]["psnr"] == reference["test"]["psnr"]
     assert after["metrics"]["best"] == reference["metrics"]["best"]
+    assert after["cost"]["samples"] == reference["cost"]["samples"]
+    assert rows(folder) == rows(uninterrupted)
+    assert not [path for path in folder.rglob("*") if path.suffix in (".tmp", ".part")]
+    assert not (folder / ".lock").exists()
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    """metrics.csv without the clock."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
+
+
+ACCUMULATING = [
+    *COMMON,
+    "trainer.accumulate_grad_batches=4",
+    "data.steps_per_epoch=10",  # 4 + 4 + 2
+    "trainer.val_check_interval=9",
+    "callbacks.last.every_n_steps=3",  # in the middle of accumulations
+]
+
+
+def test_a_stop_in_the_middle_of_an_accumulation_changes_nothing(data: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    finish(start(whole, data, *ACCUMULATING))
+    for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
+        folder = tmp_path / f"cut{number}"
+        process = start(folder, data, *ACCUMULATING, *SLOW)
+        wait_for_step(process, folder, 18 + number)
+        process.send_signal(how)
+        process.communicate(timeout=120)
+        assert (folder / "checkpoints" / "last.ckpt").exists()
+        finish(start(folder, data, f"resume={folder}", "callbacks.slow=null"))
+        check_equal(whole, folder)
 
 
 def test_resume_names_what_is_not_a_run(tmp_path: Path, data: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from restora import vocabulary
+from restora import registry, vocabulary
 from restora.artifact.restorer import pick_device
 from restora.artifact.sources import Loaded, from_checkpoint, from_model_folder, from_weights
 from restora.config import build
@@ -142,6 +142,8 @@ def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
                 "which degradation? Set degradation@benchmark.degradation=NAME (any of conf/degradation), or "
                 "test a run or model folder, which knows what it was trained against"
             )
+        if not values["degradation"]:
+            registry.build(degradation, "degradation")  # from a file: registered parts only
         values["degradation"] = degradation
     own = {} if loaded is None or loaded.protocol is None else loaded.protocol
     for key, usual in _USUAL.items():

@@ -34,12 +34,7 @@ def run(plan: Plan, console: Console) -> None:
     for result in results:
         result.leakage = leakage
     write_results(results, plan.output)
-    console.print(
-        results_table(
-            results,
-            " | ".join(dict.fromkeys(item.benchmark.get("title", plan.benchmark.title) for item in results)),
-        )
-    )
+    console.print(results_table(results, plan.benchmark.title))
     for line in notes(results):
         console.print(line, markup=False)
     console.print(f"figures: {plan.output}", markup=False)

@@ -28,8 +28,7 @@ from restora.config import (
     set_by,
     written_out,
 )
-from restora.files import read_json
-from restora.first_edition import renamed
+from restora.files import read_json, write_whole
 from restora.path_values import quoted, with_quoted_paths
 
 _JOBS = "RESTORA_JOBS"
@@ -79,40 +78,45 @@ def main(argv: list[str]) -> int:
     if any(flag in argv for flag in ("-h", "--help")):
         print(help_text())
         return 0
+    from restora.training.resuming import continued, refuse_foreign
+
     sweep = any(flag in argv for flag in ("-m", "--multirun"))
-    argv = with_quoted_paths(_continued(argv), sweep=sweep)
+    typed, argv = argv, continued(argv)
+    argv = with_quoted_paths(argv, sweep=sweep)
     options = get_args_parser().parse_intermixed_args(argv)
     flags = [word for word in argv if word not in options.overrides]
     overrides = written_out("train", options.overrides)
+    if any(word.startswith("resume=") and word != "resume=null" for word in typed):
+        refuse_foreign(compose("train", [word for word in overrides if not _is_hydras(word)]), typed)
     if options.cfg and not options.multirun:
         compose("train", overrides)  # for its errors
     elif not (options.cfg or options.info or options.hydra_help or options.shell_completion):
         os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun))
+        overrides = [*overrides, *_claimed(overrides, multirun=options.multirun)]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # mistakes are explained by cli.py
     register_search_path()
     sys.argv = ["restora train", *flags, *overrides]
     hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="train")(job)()
     return 0
 
 
-def _continued(argv: list[str]) -> list[str]:
-    """With `resume=RUN`, the run's own overrides first, in its own folder."""
-    runs = [word.partition("=")[2] for word in argv if word.startswith("resume=")]
-    if not runs or runs[-1] == "null":
-        return argv
-    folder = Path(runs[-1]).resolve()
-    saved = folder / ".hydra" / "overrides.yaml"
-    if not saved.exists():
-        raise ConfigError(f"resume={runs[-1]}: {saved} does not exist; name a run folder")
-    earlier = [str(word) for word in OmegaConf.load(saved) if not str(word).startswith("resume=")]
-    plugins = [word for word in earlier if word.startswith("plugins=")]
-    if plugins and not any(word.startswith("plugins=") for word in argv):
-        raise ConfigError(
-            f"resume={runs[-1]}: the run was started with {plugins[-1]}, and a file alone never imports a "
-            f"module: add {plugins[-1]} if you trust it"
-        )
-    earlier = [word for word in earlier if not word.startswith("plugins=")]
-    rest = [word for word in argv if not word.startswith("resume=")]
-    return [*renamed(earlier), *rest, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
+def _is_hydras(override: str) -> bool:
+    return override.lstrip("+~").startswith("hydra")
+
+
+def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
+    """The folder of this run or sweep, created, unless the user named one: no other command gets it."""
+    key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
+    if any(word.partition("=")[0].lstrip("+") == key for word in overrides):
+        return []
+    if any(name in os.environ for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+        return []  # several processes of one run came by this line
+    from restora.run_state import claim
+
+    single = [word for word in overrides if not (multirun and (word in sweeps_among([word])))]
+    config = compose("train", single, hydra_node=True)
+    folder = config.hydra.sweep.dir if multirun else config.hydra.run.dir
+    return [f"{key}={quoted(str(claim(Path(folder))))}"]
 
 
 def _check(overrides: list[str], *, multirun: bool) -> int:
@@ -137,8 +141,10 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 def job(config: DictConfig) -> float:
     """One job of Hydra's, also in the process of a launcher."""
     from restora.registry import stored, use_plugins
+    from restora.run_state import sole_run
     from restora.training.command import own_overrides, repeating
     from restora.training.record import RunInfo
+    from restora.training.resuming import differences, what_to_do
     from restora.training.run import train
 
     use_plugins(config.plugins)  # a launcher's process has not seen the command line
@@ -161,7 +167,41 @@ def job(config: DictConfig) -> float:
         sweep=_place_in_sweep(hydra_config, folder, overrides),
         jobs=int(os.environ.get(_JOBS, "1")),
     )
-    return train(config, info)
+    with sole_run(folder):
+        asked = config.resume is not None
+        todo = what_to_do(folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
+        if todo == "skip":
+            return _earlier_score(folder)
+        if todo == "go on":
+            config.resume = str(folder)
+            info.changed = differences(_earlier_config(folder), info.config)
+        _write_hydra_folder(folder, config, hydra_config)
+        return train(config, info)
+
+
+def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> None:
+    """What Hydra would write to `.hydra/`, but only once the folder is known to be this run's."""
+    contents = {
+        "config": config,
+        "overrides": list(hydra_config.overrides.task),
+        "hydra": OmegaConf.create({"hydra": OmegaConf.to_container(hydra_config, resolve=False)}),
+    }
+    for name, content in contents.items():
+        write_whole(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
+
+
+def _earlier_config(folder: Path) -> Any:
+    try:
+        return read_json(folder / "run.json").get("config")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _earlier_score(folder: Path) -> float:
+    """Of a run that is finished: said, and given to the sweeper."""
+    record = read_json(folder / "run.json")
+    print(f"{folder} is {record['status']} already: skipped", file=sys.stderr)
+    return float(((record.get("metrics") or {}).get("best") or {}).get("val/psnr", float("nan")))
 
 
 def _config_dir(hydra_config: Any) -> str | None:

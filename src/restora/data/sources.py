@@ -201,13 +201,14 @@ def share_out(
     ordered = sorted(places, key=lambda path: places[path])
     if not ordered:
         return []
-    least = 3 if test_fraction else 2
-    if len(ordered) < least:
-        raise DataError(f"{len(ordered)} photos are too few to be split: at least {least} are needed")
     first = max(sum(places[path] < val_fraction for path in ordered), 1)
     held_out = max(sum(places[path] >= 1 - test_fraction for path in ordered), 1) if test_fraction else 0
-    first = min(first, len(ordered) - least + 1)  # of a handful, one is left for each of the others
-    last = len(ordered) - min(held_out, len(ordered) - first - 1)
+    last = len(ordered) - held_out
+    if first >= last:
+        least = 3 if test_fraction else 2
+        raise DataError(
+            f"{len(ordered)} photos are too few to be split: at least {least} are needed, or more"
+        )
     chosen = set({"val": ordered[:first], "train": ordered[first:last], "test": ordered[last:]}[split])
     return [photo for photo in photos if photo.clean in chosen]
 

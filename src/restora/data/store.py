@@ -99,7 +99,7 @@ class PhotoStore:
             if left <= 0:
                 return
             left -= self._bytes(plane)
-            if hashlib.sha256(self._view(plane)).hexdigest() != plane.sha256:
+            if hashlib.sha256(self._view(plane).data).hexdigest() != plane.sha256:
                 names = [e.name for e in self.entries if plane in (e.clean, e.degraded)]
                 raise DamagedStore(f"{self.folder / PIXELS}: the pixels of {names[0]} are not those packed")
 

@@ -69,17 +69,11 @@ def evaluate(
             reasons[name] = "the photos are too small for it"
     return Result(
         name=method.name,
-        benchmark=_described(benchmark, method),
+        benchmark=benchmark.describe(),
         rows=ordered,
         not_computed=reasons,
         machine=machine(method.device),
     )
-
-
-def _described(benchmark: Benchmark, method: Method) -> dict[str, Any]:
-    """The benchmark, with a title of its own where the method makes it another one."""
-    title = benchmark.title_for(method.intake)
-    return benchmark.describe() | ({} if title == benchmark.title else {"title": title})
 
 
 @contextmanager
@@ -130,13 +124,15 @@ def score(work: Work, index: int) -> Row:
     output = work.method.restore(observation)
     seconds = time.perf_counter() - started
     _check_shape(output, observation)
-    (figures,) = Scorer(protocol=work.benchmark.protocol, metrics=work.metrics).rows(
-        work.benchmark.complete(output, observation),
+    protocol = work.benchmark.protocol
+    restored = work.benchmark.complete(output, observation)
+    (figures,) = Scorer(protocol=protocol, metrics=work.metrics).rows(
+        restored,
         work.benchmark.complete(observation.baseline, observation),
         observation.clean,
         eight_bit=observation.eight_bit,
     )
-    scored, _ = work.benchmark.compared(output, observation)
+    scored = protocol.planes(restored, rounded=True)
     row: Row = {"name": observation.name} | figures
     row |= {
         "seconds": round(seconds, DECIMALS),

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from restora.image import to_bytes
 from restora.metrics.weights import find_weights, missing_weights
 
 BLOCK = 96
@@ -35,7 +34,9 @@ def niqe(restored: Tensor, clean: Tensor) -> Tensor:  # noqa: ARG001
 def brisque(restored: Tensor, clean: Tensor) -> Tensor:  # noqa: ARG001
     """BRISQUE (Mittal, Moorthy and Bovik, TIP 2012), by the package of that name."""
     model = _brisque_model()
-    photos = to_bytes(restored).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+    photos = (
+        restored.clamp(0, 1).expand(-1, 3, -1, -1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    )
     return torch.tensor([float(model.score(photo)) for photo in photos], device=restored.device)
 
 

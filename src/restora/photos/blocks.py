@@ -56,12 +56,6 @@ def webp_chunks(data: bytes) -> set[bytes]:
     return kinds
 
 
-def is_deep_avif(data: bytes) -> bool:
-    """Whether an AVIF file has 10 or 12 bits per channel, of which Pillow reads 8."""
-    _, found, configuration = data[: 1 << 16].partition(b"av1C")
-    return bool(found) and len(configuration) > 2 and bool(configuration[2] & 0x40)
-
-
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(marker, body) of what stands before the pixels of a JPEG file."""
     at = 2

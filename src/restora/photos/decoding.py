@@ -39,8 +39,6 @@ class Decoded:
     """The profile that holds for `pixels`."""
     info: dict[Any, Any] = field(default_factory=dict)
     """What else Pillow found."""
-    inks: str = ""
-    """CMYK or LAB where the file's colours were that."""
 
 
 def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Decoded:
@@ -59,8 +57,7 @@ def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None 
                 return Decoded(pixels, alpha, header, image.info.get("icc_profile"), image.info)
             image.load()
             converted, icc = _to_srgb(image)
-            inks = image.mode if converted is not image else ""
-            return Decoded(*_decode_8_bit(converted), header, icc, image.info, inks)
+            return Decoded(*_decode_8_bit(converted), header, icc, image.info)
 
 
 def rounded_to_8_bits(values: Pixels) -> NDArray[np.uint8]:

@@ -71,10 +71,6 @@ def metadata_of(held: Decoded, data: bytes) -> Metadata:
         found.parts["lossless"] = b"VP8L" in blocks.webp_chunks(data)
     elif isinstance(info.get("comment"), bytes):
         found.parts["comments"] = (info["comment"],)
-    if held.inks:
-        found.unread.append(f"{held.inks} colours (now sRGB)")
-    if name == "AVIF" and blocks.is_deep_avif(data):
-        found.unread.append("more than 8 bits per channel of an AVIF")
     resolution = info.get("dpi")
     if isinstance(resolution, tuple) and all(value > 1 for value in resolution):
         found.parts["dpi"] = (float(resolution[0]), float(resolution[1]))

@@ -112,7 +112,7 @@ def _typed(record: Mapping[str, Any]) -> dict[str, str]:
         target, _, value = word.partition("=")
         group, _, package = target.lstrip("+~").partition("@")
         key = (package.rpartition(":")[2] or group).replace("/", ".")
-        if key and key not in _NOT_NAMED and not key.startswith(("hydra", "logger", "leakage")):
+        if key and key not in _NOT_NAMED and not key.startswith(("hydra", "logger")):
             found[key] = "off" if target.startswith("~") else value
     return found
 
@@ -123,8 +123,6 @@ def _value(key: str, typed: str | None, record: Mapping[str, Any]) -> str:
         return chosen
     if typed is not None:
         plain = re.sub(r"\\(.)", r"\1", typed).strip("'\"")
-        if plain.lower() in ("true", "false", "null"):  # a sweep of Hydra's writes True for true
-            return plain.lower()
         return as_text(float(plain)) if _FRACTION.fullmatch(plain) else plain.replace(", ", ",")
     node = lookup(record, "config", *key.split("."))
     if isinstance(node, dict):

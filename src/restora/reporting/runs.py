@@ -18,6 +18,7 @@ from restora.files import json_text, read_json
 from restora.registry import stored
 from restora.reporting.naming import Name, names
 from restora.reporting.values import as_text, finite, flat, lookup
+from restora.run_state import status_of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Run:
 
     @property
     def status(self) -> str:
-        return self.text("status") or "unknown"
+        return status_of(self.record, self.folder)
 
     @property
     def config(self) -> dict[str, Any]:

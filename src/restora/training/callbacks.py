@@ -1,5 +1,9 @@
 """Callbacks that make a run safe to stop and its random numbers a function of the step."""
 
+import errno
+import math
+import os
+import shutil
 import time
 from pathlib import Path
 from typing import Any
@@ -7,8 +11,8 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from PIL import Image
+from rich.filesize import decimal
 from torch import Tensor
 
 from restora.image import to_bytes
@@ -34,17 +38,18 @@ class StepSeed(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
     ) -> None:
-        step = trainer.current_epoch * int(trainer.num_training_batches) + batch_index
+        step = batches_done(trainer, batch_index) - 1
         torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, trainer.global_rank))
 
 
 @register("callback", "last_checkpoint")
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` fresh: every `every_n_steps` batches or `every_minutes`, after validation, and when
-    stopped.
+    """Keeps `last.ckpt` fresh: every `every_n_steps` batches of the run or `every_minutes` (the first after a
+    minute at most), after validation, and when stopped. The one before it stays as `previous.ckpt`.
 
-    A batch that is followed by validation is saved after it, as Lightning would skip that validation when it
-    goes on from before it.
+    Only whole accumulations are saved, as gradients in the making are not part of a checkpoint, and only
+    finite weights. A batch that is followed by validation is saved after it, as Lightning would skip that
+    validation when it goes on from before it.
     """
 
     def __init__(
@@ -53,6 +58,17 @@ class LastCheckpoint(Checkpoint):
         self.path = Path(directory) / "last.ckpt"
         self.every_n_steps, self.every_seconds = every_n_steps, 60 * every_minutes
         self.saved_at = time.monotonic()
+        self.saved_step: int | None = None
+        """Whose weights the newest checkpoint holds; null before there is one."""
+        self.due = False
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.is_global_zero and not trainer.fast_dev_run:
+            _check_room(self.path.parent, module)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.saved_at = time.monotonic() - max(self.every_seconds - _FIRST_SECONDS, 0.0)
+        self.saved_step = trainer.global_step or None
 
     def on_train_batch_end(
         self,
@@ -62,50 +78,141 @@ class LastCheckpoint(Checkpoint):
         batch: Any,
         batch_index: int,
     ) -> None:
-        due = (batch_index + 1) % self.every_n_steps == 0
+        self.due = self.due or batches_done(trainer, batch_index) % self.every_n_steps == 0
         # clocks differ between processes, and saving is something they do together
         if trainer.world_size == 1:
-            due = due or time.monotonic() - self.saved_at > self.every_seconds
-        if due and not _validates_now(trainer):
-            self._save(trainer)
+            self.due = self.due or time.monotonic() - self.saved_at > self.every_seconds
+        if self.due and whole_accumulation(trainer) and not validates_now(trainer):
+            self._save(trainer, module)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if not trainer.sanity_checking and trainer.state.fn == "fit":
-            self._save(trainer)
+        if not trainer.sanity_checking and trainer.state.fn == "fit" and whole_accumulation(trainer):
+            self._save(trainer, module)
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._save(trainer)
+        self._save(trainer, module)
 
-    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
-        if isinstance(exception, SIGTERMException) and trainer.world_size == 1:
-            self._save(trainer)
+    def save_before_stop(self, trainer: Trainer, module: LightningModule) -> bool:
+        """Saves the step that was just made; False if it cannot be before the validation that comes next."""
+        if validates_now(trainer):
+            return False
+        self._save(trainer, module)
+        return True
 
-    def _save(self, trainer: Trainer) -> None:
+    def _save(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.fast_dev_run:
             return
-        _save_checkpoint(trainer, self.path)
-        self.saved_at = time.monotonic()
+        if not is_finite(module):
+            raise NonFinite(f"weights are no longer finite at step {trainer.global_step}", self)
+        save_checkpoint(trainer, self.path, keep=self.path.with_name("previous.ckpt"))
+        self.saved_at, self.saved_step, self.due = time.monotonic(), trainer.global_step, False
 
 
-def _save_checkpoint(trainer: Trainer, path: Path) -> None:
-    """Writes to a temporary file and renames it, so that a kill in the middle leaves the one before."""
-    temporary = path.with_suffix(".ckpt.tmp")
-    trainer.save_checkpoint(temporary, weights_only=False)
-    if trainer.is_global_zero:
-        temporary.replace(path)
+_FIRST_SECONDS = 45.0
 
 
-def _validates_now(trainer: Trainer) -> bool:
+def batches_done(trainer: Trainer, batch_index: int) -> int:
+    """Batches of the whole run up to and with this one, over all epochs."""
+    return trainer.current_epoch * int(trainer.num_training_batches) + batch_index + 1
+
+
+def whole_accumulation(trainer: Trainer) -> bool:
+    """Whether the optimiser has stepped on everything so far: no gradient is waiting for more batches."""
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    ready = progress.current.ready
+    at_the_end = ready == trainer.num_training_batches or progress.is_last_batch
+    return bool(at_the_end or ready % trainer.accumulate_grad_batches == 0)
+
+
+def validates_now(trainer: Trainer) -> bool:
     """Whether this training batch is followed by validation."""
     if trainer.check_val_every_n_epoch is None:
         return (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch or 1) == 0
     return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
 
 
+def is_finite(module: LightningModule) -> bool:
+    """Whether every weight and buffer is a finite number."""
+    floats = [value for value in module.state_dict().values() if value.is_floating_point()]
+    return all(bool(torch.isfinite(value).all()) for value in floats)
+
+
+class DiskFull(ValueError):
+    """There is no room for a file; the message says for which, how large it is and what is free."""
+
+
+def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -> None:
+    """Writes to a draft, puts it on the disk and renames it, so that a kill or a full disk in the middle
+    leaves the one before. That one becomes `keep`."""
+    draft = path.with_suffix(".ckpt.tmp")
+    try:
+        trainer.save_checkpoint(draft, weights_only=False)
+        if trainer.is_global_zero:
+            _sync(draft)
+            if keep is not None and path.exists():
+                path.replace(keep)
+            draft.replace(path)
+            _sync(path.parent)
+    except (OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors of its own
+        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        if not full and "PytorchStreamWriter" not in str(error) and "iostream" not in str(error):
+            raise
+        written = draft.stat().st_size if draft.exists() else 0
+        draft.unlink(missing_ok=True)
+        free = shutil.disk_usage(path.parent).free
+        raise DiskFull(
+            f"no room for {path}: {decimal(written)} of it were written, {decimal(free)} are free without "
+            "them. The checkpoint before it is whole: make room and go on with resume="
+        ) from error
+    finally:
+        if trainer.is_global_zero:
+            draft.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _check_room(folder: Path, module: LightningModule) -> None:
+    """Raises `DiskFull` where the checkpoints of a run would not fit: last, previous, best and a draft."""
+    values = {id(value): value for value in module.state_dict().values()}.values()
+    weights = sum(value.numel() * value.element_size() for value in values)
+    trained = sum(
+        value.numel() * value.element_size() for value in module.parameters() if value.requires_grad
+    )
+    needed = 4 * (weights + 2 * trained)  # Adam has two numbers a weight
+    folder.mkdir(parents=True, exist_ok=True)
+    there = sum(path.stat().st_size for path in folder.glob("*.ckpt"))
+    free = shutil.disk_usage(folder).free
+    if needed - there > free:
+        raise DiskFull(
+            f"no room for the checkpoints in {folder}: they need {decimal(needed)} (last, previous, best and "
+            f"a draft), {decimal(free)} are free: make room, or set output_dir to another disk"
+        )
+
+
+class NonFinite(ValueError):
+    """A run whose numbers are no longer finite; says where the last finite weights are."""
+
+    def __init__(self, what: str, saver: LastCheckpoint | None) -> None:
+        kept = "; there is no checkpoint yet"
+        if saver is not None and saver.saved_step is not None:
+            kept = f"; checkpoints/{saver.path.name} holds the finite weights of step {saver.saved_step}"
+        super().__init__(
+            f"{what}. Lower family.optimizer.lr or set trainer.gradient_clip_val (family.gradient_clip of a "
+            f"GAN){kept}"
+        )
+
+
 @register("callback", "stop_on_non_finite_loss")
 class StopOnNonFiniteLoss(Callback):
-    """Ends a run whose loss is no longer a number, checking every `every_n_steps` batches, and says what to
-    try."""
+    """Ends a run whose loss is no longer a number, checking every `every_n_steps` batches of the run and
+    after the last, and says what to try."""
 
     def __init__(self, *, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
@@ -118,14 +225,21 @@ class StopOnNonFiniteLoss(Callback):
         batch: Any,
         batch_index: int,
     ) -> None:
-        if (batch_index + 1) % self.every_n_steps:
-            return
+        if batches_done(trainer, batch_index) % self.every_n_steps == 0:
+            self._check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self._check(trainer)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._check(trainer)
+
+    def _check(self, trainer: Trainer) -> None:
         loss = trainer.callback_metrics.get("train/loss")
         if loss is not None and not torch.isfinite(loss):
-            raise ValueError(
-                f"train/loss is {float(loss)} at step {trainer.global_step}. Lower family.optimizer.lr "
-                "or set trainer.gradient_clip_val; checkpoints/last.ckpt holds earlier weights."
-            )
+            saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
+            raise NonFinite(f"train/loss is {float(loss)} at step {trainer.global_step}", saver)
 
 
 @register("callback", "save_test_images")
@@ -196,9 +310,9 @@ class BestCheckpoint(Checkpoint):
         if trainer.sanity_checking or trainer.fast_dev_run:
             return
         score = monitored(trainer, self.monitor)
-        if self.monitor.better(score, self.best):
+        if not math.isnan(score) and self.monitor.better(score, self.best):
             self.best = score
-            _save_checkpoint(trainer, self.path)
+            save_checkpoint(trainer, self.path)
 
 
 def monitored(trainer: Trainer, monitor: Monitor) -> float:

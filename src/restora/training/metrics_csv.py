@@ -2,6 +2,8 @@
 
 import csv
 import io
+import logging
+import math
 import time
 from argparse import Namespace
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from torch import Tensor
 from restora.files import write_whole
 
 _FIXED = ("step", "epoch", "seconds")
+log = logging.getLogger(__name__)
 
 
 class MetricsCsv(Logger):
@@ -30,6 +33,8 @@ class MetricsCsv(Logger):
         self.path = Path(path)
         self.columns: list[str] = list(_FIXED)
         self.offset = 0.0
+        self.earlier: set[tuple[int, frozenset[str]]] = set()
+        """Step and columns of the rows that an earlier part of this run wrote."""
         self.started = time.monotonic()
 
     @property
@@ -45,19 +50,27 @@ class MetricsCsv(Logger):
         """The configuration is in run.json."""
 
     @rank_zero_only
-    def continue_from(self, steps: int) -> None:
-        """Keeps what an earlier part of this run wrote of its first `steps` steps."""
+    def continue_from(self, steps: int) -> bool:
+        """Keeps what an earlier part of this run wrote of its first `steps` steps; whether the last of them
+        was validated. Rows that a damaged disk has left are named and dropped."""
         rows = [row for row in self._read() if int(row["step"]) < steps]
         self.columns = list(rows[0]) if rows else list(_FIXED)
         self.offset = max((float(row["seconds"]) for row in rows), default=0.0)
         self.started = time.monotonic()
         self._write(rows)
+        self.earlier = {
+            (int(row["step"]), frozenset(key for key, value in row.items() if value)) for row in rows
+        }
+        return any(row.get("val/psnr") and int(row["step"]) == steps - 1 for row in rows)
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         row: dict[str, Any] = {key: float(v) if isinstance(v, Tensor) else v for key, v in metrics.items()}
         row["step"] = step or 0
         row["seconds"] = round(self.offset + time.monotonic() - self.started, 3)
+        filled = (int(row["step"]), frozenset(row))
+        if filled in self.earlier:
+            return  # a validation that a run which goes on has made once more
         new = [key for key in row if key not in self.columns]
         if new or not self.path.exists():
             rows = self._read()
@@ -70,8 +83,13 @@ class MetricsCsv(Logger):
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():
             return []
-        with self.path.open(newline="") as file:
-            return list(csv.DictReader(file))
+        text = self.path.read_bytes().decode(errors="replace")
+        rows = list(csv.DictReader(io.StringIO(text.replace("\0", "\ufffd"), newline="")))
+        whole = [row for row in rows if _is_whole(row)]
+        if len(whole) < len(rows) or not text.startswith("step,"):
+            lost = len(rows) - len(whole)
+            log.warning("%s is damaged: %d rows of it cannot be read and are left out", self.path, lost)
+        return whole
 
     def _write(self, rows: list[dict[str, Any]]) -> None:
         table = io.StringIO(newline="")
@@ -79,3 +97,15 @@ class MetricsCsv(Logger):
         writer.writeheader()
         writer.writerows(rows)
         write_whole(self.path, table.getvalue())
+
+
+def _is_whole(row: Mapping[str | None, Any]) -> bool:
+    """Whether a row that was read has a number for step and seconds, and numbers or nothing elsewhere."""
+    if None in row or any(value is None for value in row.values()):  # more, or fewer fields than columns
+        return False
+    try:
+        for value in row.values():
+            float(value or 0)
+        return int(row["step"]) >= 0 and math.isfinite(float(row["seconds"]))
+    except (KeyError, ValueError):
+        return False

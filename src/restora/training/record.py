@@ -1,11 +1,13 @@
 """run.json: what a run was, what it cost and what came out; readable without this package, W&B or a
 checkpoint."""
 
+import logging
 import os
 import platform
 import statistics
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,9 +21,12 @@ from restora.families.base import Family
 from restora.files import read_json, write_json
 from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
+from restora.run_state import this_process
 
 FORMAT = 2
 _STEP_TIMES_KEPT = 2000
+_HEARTBEAT_SECONDS = 30.0
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -38,6 +43,8 @@ class RunInfo:
     network_name: str = ""
     sweep: dict[str, Any] | None = None
     jobs: int = 1
+    changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    """Of a run that goes on: the keys that differ, with their values of then and of now."""
 
 
 class RunRecord(Callback):
@@ -56,6 +63,7 @@ class RunRecord(Callback):
         self.fit_seconds_before = 0.0
         self.started = time.monotonic()
         self._batch_started = 0.0
+        self._written = time.monotonic()
         self.data: dict[str, Any] = self._opening()
 
     def _opening(self) -> dict[str, Any]:
@@ -94,17 +102,50 @@ class RunRecord(Callback):
             "checkpoints": {"best": None, "last": None},
             "sweep": self.info.sweep,
             "wandb": None,
+            "photos": None,
+            "changes": [],
+            "process": this_process(),
         }
-        if self.path.exists():  # a run that goes on keeps its history
-            earlier = read_json(self.path)
-            for key in ("started", "metrics", "cost", "wandb"):
+        if earlier := self._earlier():
+            for key in ("started", "metrics", "cost", "wandb", "photos", "changes"):
                 opening[key] = earlier.get(key) or opening[key]
             self.fit_seconds_before = opening["cost"]["fit_seconds"]
             self.samples = opening["cost"]["samples"]
         return opening
 
+    def _earlier(self) -> dict[str, Any]:
+        """The record of the run that goes on here; empty where there is none that can be read."""
+        if not self.path.exists():
+            return {}
+        try:
+            earlier = read_json(self.path)
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning("%s cannot be read (%s): its history is lost", self.path, error)
+            return {}
+        return earlier if isinstance(earlier, dict) else {}
+
+    def goes_on(self, from_checkpoint: Mapping[str, Any] | None, changed: Mapping[str, Any]) -> None:
+        """Takes the history back to the checkpoint's step, or to nothing, and notes what differs now."""
+        step = 0
+        if from_checkpoint is None:
+            self.data.update(metrics={"best": None, "last": None}, changes=[], started=_now())
+            self.samples, self.fit_seconds_before = 0, 0.0
+        else:
+            step = int(from_checkpoint["step"])
+            self.samples = int(from_checkpoint.get("samples", self.samples))
+        if changed:
+            keys = {key: {"from": then, "to": now} for key, (then, now) in changed.items()}
+            self.data["changes"] = [*self.data["changes"], {"step": step, "keys": keys}]
+
     def write(self) -> None:
+        self.data["process"] = this_process()
+        self._written = time.monotonic()
         write_json(self.path, self.data)
+
+    def _heartbeat(self, trainer: Trainer) -> None:
+        """Lets other machines know that the run is alive."""
+        if trainer.is_global_zero and time.monotonic() - self._written > _HEARTBEAT_SECONDS:
+            self.write()
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
@@ -133,6 +174,13 @@ class RunRecord(Callback):
         self.samples += len(batch.names) * trainer.world_size
         if len(self.step_seconds) < _STEP_TIMES_KEPT:
             self.step_seconds.append(time.perf_counter() - self._batch_started)
+        self._heartbeat(trainer)
+
+    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
+        self._heartbeat(trainer)
+
+    def on_test_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
+        self._heartbeat(trainer)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.sanity_checking:
@@ -177,6 +225,7 @@ class RunRecord(Callback):
                 "protocol": asdict(module.scorer.protocol),
             },
             "step": module.steps_done(),
+            "samples": self.samples,
             "metrics": {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")},
         }
 

@@ -6,8 +6,11 @@ function.
 """
 
 import logging
+import math
 import os
+import shlex
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,69 +18,87 @@ import torch
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities.exceptions import SIGTERMException
 from omegaconf import DictConfig
 from rich.console import Console
 
 from restora.allocator import keep_freed_memory
+from restora.artifact.checkpoint import read_checkpoint
+from restora.config import ConfigError
+from restora.data.sources import SPLITS
+from restora.run_state import sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
+from restora.training.callbacks import NonFinite
 from restora.training.launch import relaunching_as_worker
 from restora.training.leakage import check_leakage
 from restora.training.metrics_csv import MetricsCsv
 from restora.training.opening import opening_line
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
+from restora.training.resuming import TYPED_IN, ChangedOptimizer, check_changes, find_checkpoint
 from restora.training.settings import keep_lightning_quiet
+from restora.training.stopping import StopAtSignal, Stopped
 from restora.training.tracking import WandbPhotos, finish_wandb, start_wandb
 from restora.vocabulary import use_threads
 from restora.words import worse_than_input
 
 log = logging.getLogger(__name__)
-TERMINATED = 143
 
 
 def train(config: DictConfig, info: RunInfo) -> float:
     """Trains, tests and records one run; the monitored figure of its best checkpoint.
 
-    A run that is told to stop (SIGTERM, Ctrl-C) is recorded as stopped and leaves with code 143; `resume=RUN`
-    goes on.
+    A run that is asked to stop (SIGTERM, Ctrl-C, SIGHUP) is recorded as stopped and leaves with 128 and the
+    number of the signal; `resume=RUN` goes on. Raises `Occupied` where another process trains in the folder.
     """
     quieten(config)
     keep_freed_memory()
     seed_everything(config.seed, workers=True, verbose=False)
-    record = RunRecord(info)
-    if rank_zero_only.rank == 0:
-        Console(stderr=True).print(
-            opening_line(config, info.network_name), markup=False, highlight=False, soft_wrap=True
-        )
-        record.write()
-    status, error = "failed", None
-    try:
-        parts = build_parts(config)
-        _look_for_leaks(config, parts, record)
-        trainer = _trainer(config, info, record, parts)
-        with relaunching_as_worker(info.folder, list(config.plugins)):
-            trainer.fit(
-                parts.family, parts.data, ckpt_path=_checkpoint(config, info, trainer), weights_only=False
-            )
-        _judge(trainer, parts, record)
-        status = "finished"
-    except (SIGTERMException, KeyboardInterrupt) as stop:
-        status = "stopped"
-        raise SystemExit(TERMINATED) from stop
-    except SystemExit:  # Lightning turns Ctrl-C into an exit
-        status = "stopped"
-        raise
-    except BaseException as failure:
-        error = f"{type(failure).__name__}: {failure}"
-        raise
-    finally:
-        if rank_zero_only.rank == 0:
-            record.close(status, error)
-            finish_wandb(record, status)
-        _forget_processes()
+    first, stopping = rank_zero_only.rank == 0, StopAtSignal()
+    with sole_run(info.folder) if first else nullcontext(), stopping.listening():
+        record = RunRecord(info)
+        status, error = "failed", None
+        try:
+            checkpoint = _checkpoint(config, info, record, first)
+            if first:
+                line = opening_line(config, info.network_name)
+                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+                record.write()
+            parts = build_parts(config)
+            _compare_photos(parts, record, info)
+            _look_for_leaks(config, parts, record)
+            trainer = _trainer(config, info, record, parts, stopping)
+            _take_back(trainer, record, checkpoint)
+            path = None if checkpoint is None else checkpoint[0]
+            with relaunching_as_worker(info.folder, list(config.plugins)):
+                trainer.fit(parts.family, parts.data, ckpt_path=path, weights_only=True)
+            _judge(trainer, parts, record)
+            status = "finished"
+        except Stopped as stop:
+            status = "stopped"
+            if first:
+                _say_stopped(record)
+            raise SystemExit(stop.exit_code) from stop
+        except SystemExit:  # of a process that another one has ended
+            status = "stopped"
+            raise
+        except BaseException as failure:
+            error = f"{type(failure).__name__}: {failure}"
+            raise
+        finally:
+            if first:
+                _close(record, status, error)
+            _forget_processes()
     _say_outcome(record)
     return float(record.data["metrics"]["best"][record.monitor.metric])
+
+
+def _close(record: RunRecord, status: str, error: str | None) -> None:
+    """Writes how the run ended, also on a full disk as far as that goes, and ends its W&B run."""
+    try:
+        record.close(status, error)
+    except OSError as failure:
+        log.warning("%s cannot be written (%s): the run will be shown as dead", record.path, failure)
+    finish_wandb(record, status)
 
 
 def quieten(config: DictConfig) -> None:
@@ -115,7 +136,9 @@ def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True, style=style)
 
 
-def _trainer(config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts) -> Trainer:
+def _trainer(
+    config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts, stopping: StopAtSignal
+) -> Trainer:
     csv = MetricsCsv(path=info.folder / "metrics.csv")
     earlier = record.data["wandb"] or {}
     options: dict[str, Any] = dict(config.logger)
@@ -133,24 +156,56 @@ def _trainer(config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts)
     ]
     if wandb_logger is not None:
         callbacks.append(WandbPhotos(record, photos=photos))
+    if any("optimizer" in key for key in info.changed):
+        callbacks.append(ChangedOptimizer())
+    callbacks.append(stopping)
     loggers: list[Logger] = [csv] if wandb_logger is None else [csv, wandb_logger]
     return build_trainer(config, parts.family, callbacks, loggers, info.jobs)
 
 
-def _checkpoint(config: DictConfig, info: RunInfo, trainer: Trainer) -> Path | None:
-    """Where a resumed run goes on from."""
-    if config.resume is None:
+def _checkpoint(
+    config: DictConfig, info: RunInfo, record: RunRecord, first: bool
+) -> tuple[Path, dict[str, Any]] | None:
+    """Where a run goes on from, and what its checkpoint says; a run that has none starts anew."""
+    if config.resume is None and first:
         return None
-    path = info.folder / "checkpoints" / "last.ckpt"
-    if not path.exists():
-        log.warning("%s has no checkpoints/last.ckpt: the run starts anew", info.folder)
-        return None
-    step = torch.load(path, map_location="cpu", weights_only=False, mmap=True)["restora"]["step"]
-    log.info("the run goes on after step %d", step)
+    found = find_checkpoint(info.folder)
+    if not first:
+        return found
+    check_changes(info.changed)
+    if found is None:
+        log.warning("%s has no checkpoint that can be read: the run starts anew", info.folder)
+    record.goes_on(None if found is None else found[1], info.changed)
+    return found
+
+
+def _take_back(trainer: Trainer, record: RunRecord, checkpoint: tuple[Path, dict[str, Any]] | None) -> None:
+    """Drops from metrics.csv what is about to be computed again."""
+    step = 0 if checkpoint is None else int(checkpoint[1]["step"])
+    if checkpoint is not None:
+        log.info("the run goes on after step %d", step)
     for logger in trainer.loggers:
-        if isinstance(logger, MetricsCsv):
-            logger.continue_from(step)
-    return path
+        if isinstance(logger, MetricsCsv) and trainer.is_global_zero:
+            last = record.data["metrics"]["last"]
+            if not logger.continue_from(step) and last is not None and last["step"] >= step:
+                record.data["metrics"]["last"] = None  # its row is gone: validated once more at the end
+
+
+def _compare_photos(parts: Parts, record: RunRecord, info: RunInfo) -> None:
+    """Records fingerprints of the photos of all splits. Raises `ConfigError` for a run that would go on with
+    others than it was trained on, unless its configuration of the data was changed."""
+    if rank_zero_only.rank != 0:
+        return
+    stores = {split: parts.data.store(split) for split in SPLITS}
+    found = {split: store.fingerprint for split, store in stores.items() if store is not None}
+    earlier = record.data["photos"] or {}
+    other = [split for split in found if earlier.get(split) not in (None, found[split])]
+    if other and not any(key.startswith(("data.", "data_dir")) for key in info.changed):
+        raise ConfigError(
+            f"the photos for {' and '.join(other)} are not those that this run was trained with, although "
+            f"the configuration is the same: put them back, or name others (data.source.root=FOLDER)"
+        )
+    record.data["photos"] = found
 
 
 def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
@@ -159,12 +214,27 @@ def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
     last = record.data["metrics"]["last"]
     if last is None or last["step"] != parts.family.steps_done():
         trainer.validate(parts.family, parts.data, verbose=False)
-    best = record.info.folder / "checkpoints" / "best.ckpt"
+    best = record.data["metrics"]["best"]
+    if best is None or not math.isfinite(best.get(record.monitor.metric, 0.0)):
+        raise NonFinite("validation never gave a number", None)
+    path = record.info.folder / "checkpoints" / "best.ckpt"
     if trainer.fast_dev_run or not parts.data.has_test:
         return
-    chosen = best if best.exists() else None  # callbacks.best=null keeps none: the last weights
-    trainer.test(parts.family, parts.data, ckpt_path=chosen, verbose=False, weights_only=False)
+    if path.exists():
+        read_checkpoint(path)  # its own message where it is damaged
+    chosen = path if path.exists() else None  # callbacks.best=null keeps none: the last weights
+    trainer.test(parts.family, parts.data, ckpt_path=chosen, verbose=False, weights_only=True)
     record.take_test(parts.family.scores)
+
+
+def _say_stopped(record: RunRecord) -> None:
+    """How to go on, as a person would type it."""
+    where = shlex.quote(f"resume={_shortest(record.info.folder)}")
+    saved = find_checkpoint(record.info.folder)
+    what = "before its first checkpoint" if saved is None else f"at step {saved[1]['step']}"
+    Console(stderr=True).print(
+        f"stopped {what}; go on with: restora train {where}", markup=False, highlight=False, soft_wrap=True
+    )
 
 
 def _say_outcome(record: RunRecord) -> None:
@@ -180,8 +250,8 @@ def _say_outcome(record: RunRecord) -> None:
 
 def _shortest(folder: Path) -> Path:
     """As a person would type it from here."""
-    folder = folder.resolve()
-    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    folder, here = folder.resolve(), Path(os.environ.get(TYPED_IN) or Path.cwd())
+    return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _forget_processes() -> None:

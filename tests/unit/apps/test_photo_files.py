@@ -11,7 +11,6 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from run_folders import photo
 
-from restora.photos.blocks import is_deep_avif
 from restora.photos.encoding import encode
 from restora.photos.files import FORMATS, Metadata, Photo, read_photo
 
@@ -137,7 +136,7 @@ def test_metadata_is_kept(name, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.avif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
 def test_orientation_is_shown_as_before(name, orientation, tmp_path):
     """Whether the pixels are turned or the tag is kept, a viewer shows the same photo before and after."""
     path = tmp_path / name
@@ -178,7 +177,7 @@ def test_formats_without_exif_are_written_upright(orientation):
         np.testing.assert_array_equal(np.asarray(image), shown)
 
 
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.avif"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif"])
 def test_metadata_survives_a_change_of_format(name):
     metadata = Metadata(
         exif=exif(3).tobytes().removeprefix(b"Exif\x00\x00"), icc=SRGB, xmp=XMP, dpi=(300.0, 300.0)
@@ -257,16 +256,6 @@ def test_cmyk_becomes_rgb(tmp_path):
         read = read_photo(tmp_path / name)
         assert read.pixels.shape == (60, 84, 3)
         assert np.abs(read.pixels.astype(float) - photo()).mean() < 6
-        assert "CMYK colours (now sRGB)" in read.metadata.unread
-
-
-def test_the_depth_of_an_avif_is_known():
-    out = io.BytesIO()
-    Image.fromarray(photo()).save(out, "AVIF")
-    data = bytearray(out.getvalue())
-    assert not is_deep_avif(bytes(data))
-    data[data.index(b"av1C") + 6] |= 0x40
-    assert is_deep_avif(bytes(data))
 
 
 def test_webp_stays_lossless_or_lossy(tmp_path):

@@ -78,8 +78,6 @@ def test_what_others_typed_is_looked_up():
         "depth=17 schedule=cosine",
         "depth=20 schedule=Linear seed=1",
     ]
-    same = (typed("compile=False", "leakage.check=false"), typed("compile=false", compile=False))
-    assert called(*same) == ["dncnn (sweep/0)", "dncnn (sweep/1)"]
     assert called(typed("seed=1", seed=1), typed(seed=1)) == ["dncnn (sweep/0)", "dncnn (sweep/1)"]
 
 

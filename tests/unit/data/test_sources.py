@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from restora.data.div2k import Div2k
-from restora.data.packing import PhotoFile
-from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source, share_out
+from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source
 from restora.photos.errors import DataError
 
 
@@ -60,15 +59,6 @@ def test_a_folder_is_split_by_names(tmp_path: Path) -> None:
     after = {name: split for split in SPLITS for name in names(source, split)}
     assert len(after) == 300
     assert all(after[name] == split for name, split in before.items()), "photos changed their split"
-
-
-@pytest.mark.parametrize("count", range(3, 8))
-def test_a_handful_fills_every_split_whatever_the_names(tmp_path: Path, count: int) -> None:
-    for seed in range(40):
-        photos = [PhotoFile(str(n), tmp_path / f"{seed}_{n}.png") for n in range(count)]
-        splits = [share_out(photos, tmp_path, split, 0.1, 0.1) for split in SPLITS]
-        assert all(splits)
-        assert sorted(photo.name for part in splits for photo in part) == [str(n) for n in range(count)]
 
 
 def test_a_small_folder_fills_every_split(tmp_path: Path) -> None:

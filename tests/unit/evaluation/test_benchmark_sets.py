@@ -50,9 +50,9 @@ def test_inputs_are_the_same_every_time_and_fit_their_photo(place: int, photo_fo
         assert one.facts == other.facts
         assert one.clean.shape == one.baseline.shape
         assert [side * one.scale for side in one.degraded.shape[-2:]] == list(one.clean.shape[-2:])
-        restored, clean = first.compared(one.clean, one)
+        restored, clean = first.judge(one.clean, one)
         torch.testing.assert_close(restored, clean, rtol=0, atol=1e-6)
-        assert 5 < psnr(*first.compared(one.baseline, one)).item() < 60
+        assert 5 < psnr(*first.judge(one.baseline, one)).item() < 60
 
 
 def test_noise_is_the_papers_stream_and_is_not_clipped(photo_folder: Path) -> None:
@@ -94,7 +94,7 @@ def test_super_resolution_reduces_the_cut_photo_to_8_bits(photo_folder: Path) ->
     assert observation.clean.shape == (1, 3, height, width)
     levels = observation.degraded * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
-    restored, clean = benchmark.compared(observation.baseline, observation)
+    restored, clean = benchmark.judge(observation.baseline, observation)
     assert restored.shape == clean.shape == (1, 1, height - 8, width - 8)
     torch.testing.assert_close(clean, luminance(observation.clean)[..., 4:-4, 4:-4])
 
@@ -104,8 +104,8 @@ def test_luminance_networks_get_y_and_keep_the_bicubic_colours(photo_folder: Pat
     given = colour.observe(0, Intake(3, 1))
     observation = colour.observe(0, Intake(1, 1))
     torch.testing.assert_close(observation.degraded, luminance(given.degraded))
-    restored, _ = colour.compared(luminance(observation.baseline), observation)
-    expected, _ = colour.compared(observation.baseline, observation)
+    restored, _ = colour.judge(luminance(observation.baseline), observation)
+    expected, _ = colour.judge(observation.baseline, observation)
     assert (restored - expected).abs().max() <= 1.01 / 255  # the bicubic photo itself, up to rounding
     small = colour.observe(0, Intake(1, 2))
     torch.testing.assert_close(small.degraded, luminance(colour.observe(0, Intake(3, 2)).degraded))
@@ -115,7 +115,7 @@ def test_y_of_a_luminance_network_is_not_rounded(photo_folder: Path) -> None:
     benchmark = SuperResolution(root=str(photo_folder), color="y", scale=2)
     observation = benchmark.observe(0, Intake(1, 1))
     answer = observation.degraded + 0.3 / 255
-    restored, _ = benchmark.compared(answer, observation)
+    restored, _ = benchmark.judge(answer, observation)
     torch.testing.assert_close(restored, answer[..., 2:-2, 2:-2])
 
 
@@ -134,7 +134,7 @@ def test_jpeg_of_one_plane_is_a_grey_jpeg(photo_folder: Path) -> None:
     assert observation.clean.min() > 15 / 255
     colour = Jpeg(root=str(photo_folder), color="y", quality=10)
     fed = colour.observe(0, Intake(3, 1))
-    restored, clean = colour.compared(fed.degraded, fed)
+    restored, clean = colour.judge(fed.degraded, fed)
     assert fed.degraded.shape[1] == 3
     assert restored.shape[1] == clean.shape[1] == 1
 
@@ -156,7 +156,7 @@ def test_kernels_are_centred_and_as_wide_as_they_say(blur: str, photo_folder: Pa
 def test_inpainting_puts_the_known_pixels_back(photo_folder: Path) -> None:
     benchmark = Inpaint(root=str(photo_folder), color="rgb", degradation=BrushStrokes())
     observation = benchmark.observe(0, Intake())
-    restored, clean = benchmark.compared(torch.zeros_like(observation.clean), observation)
+    restored, clean = benchmark.judge(torch.zeros_like(observation.clean), observation)
     known = observation.mask.expand_as(clean) > 0
     torch.testing.assert_close(restored[known], clean[known], rtol=0, atol=1e-6)
     assert (restored[~known] == 0).all()
@@ -212,11 +212,3 @@ def test_a_network_of_another_scale_is_refused(photo_folder: Path) -> None:
 def test_wrong_settings_fail_before_the_first_photo(make, message: str, photo_folder: Path) -> None:
     with pytest.raises(ValueError, match=message):
         make(str(photo_folder))
-
-
-def test_a_jpeg_benchmark_on_y_says_which_jpeg_the_network_was_given(photo_folder: Path) -> None:
-    on_y = Jpeg(root=str(photo_folder), color="y", quality=10)
-    assert on_y.title_for(Intake(1, 1)) == f"{on_y.title} of a JPEG of Y alone"
-    assert on_y.title_for(Intake(3, 1)) == f"{on_y.title} of a colour JPEG"
-    grey = Jpeg(root=str(photo_folder), color="gray", quality=10)
-    assert grey.title_for(Intake(1, 1)) == grey.title

@@ -103,8 +103,8 @@ class SavedAfter(Callback):
 @pytest.mark.parametrize(
     ("every", "saved"),
     [
-        ({"every_minutes": 1, "every_n_steps": 1000}, [3, 6, 9]),
-        ({"every_minutes": 2, "every_n_steps": 1000}, [5, 10]),
+        ({"every_minutes": 1, "every_n_steps": 1000}, [2, 5, 8]),
+        ({"every_minutes": 2, "every_n_steps": 1000}, [2, 7]),
         ({"every_minutes": 1000, "every_n_steps": 2}, [2, 4, 6, 8, 10]),
     ],
     ids=str,

@@ -87,9 +87,6 @@ class Benchmark(ABC):
     y_rounded: bool = False
 
     def __post_init__(self) -> None:
-        for name, usual in (("color", "rgb"), ("round_output", True), ("y_rounded", False)):
-            if getattr(self, name) is None:  # neither the user nor the network under test says
-                object.__setattr__(self, name, usual)
         if not self.root:
             raise ValueError(
                 "which photos? Set benchmark.root=FOLDER, or benchmark/testset=NAME, one of set5, set14, "
@@ -133,10 +130,6 @@ class Benchmark(ABC):
         values = self.describe()
         severity = [] if self.severity is None else [f"{self.severity} {values[self.severity]}"]
         return ", ".join([values["testset"], self.task.replace("_", " "), *severity, self.color])
-
-    def title_for(self, intake: Intake) -> str:  # noqa: ARG002
-        """The title, with what follows from the method under test where figures would not compare without."""
-        return self.title
 
     def describe(self) -> dict[str, Any]:
         """All that the figures depend on, as plain JSON values."""
@@ -182,13 +175,6 @@ class Benchmark(ABC):
     def complete(self, output: Tensor, observation: Observation) -> Tensor:  # noqa: ARG002
         """The answer (1,C',H,W) with what the method was not asked for, as it is scored."""
         return output
-
-    def compared(self, output: Tensor, observation: Observation) -> tuple[Tensor, Tensor]:
-        """What the metrics see of the answer (1,C',H,W) and of the original."""
-        protocol = self.protocol
-        rounded = protocol.round_output and observation.eight_bit
-        restored = protocol.planes(self.complete(output, observation), rounded=rounded)
-        return restored, protocol.planes(observation.clean, rounded=False)
 
 
 def check_photos(paths: Sequence[Path], setting: str) -> None:

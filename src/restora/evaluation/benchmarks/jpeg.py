@@ -41,13 +41,6 @@ class Jpeg(Benchmark):
             choice = ", ".join(get_args(Subsampling))
             raise ValueError(f"benchmark.subsampling is one of {choice}, got {self.subsampling!r}")
 
-    def title_for(self, intake: Intake) -> str:
-        """A colour network starts from a colour JPEG, whose Y is better than a JPEG of Y: 28.36 dB where the
-        papers' Y of LIVE1 at quality 10 starts from 27.77."""
-        if self.color != "y":
-            return self.title
-        return f"{self.title} of {'a JPEG of Y alone' if self.planes(intake) == 'y' else 'a colour JPEG'}"
-
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:  # noqa: ARG002
         low, high = as_range("benchmark.quality", self.quality, least=1, most=100)
         quality = round(at_random(self.seed, index, low, high))

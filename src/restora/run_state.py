@@ -1,0 +1,157 @@
+"""Whose a run folder is, and what became of its run: claims, locks, signs of life.
+
+A folder belongs to the command that created it; two commands that want the same name get two folders. While a
+process trains in a folder it holds the lock `.lock` there, which the system releases when the process ends,
+however it ends, and `run.json` names the process: host, start of the machine, process id and start, and when
+it was last heard of. So a run that says "running" and whose process is gone is dead, and is shown as dead.
+
+Note: the lock is POSIX's, not flock's, because it must not be inherited: the workers that cut crops outlive a
+killed trainer by seconds.
+"""
+
+import fcntl
+import os
+import platform
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LOCK = ".lock"
+_SILENT_SECONDS = 900.0
+"""A process of another machine that was not heard of for so long is taken for dead; it writes every 30 s,
+unless it packs photos or looks for near-duplicates."""
+_held: dict[Path, int] = {}
+_holding = threading.Lock()
+
+
+class Occupied(ValueError):
+    """A run folder that this command must not touch; the message says why and what to do."""
+
+
+def this_process() -> dict[str, Any]:
+    """What run.json says of the process that trains, heard of now."""
+    return {
+        "host": platform.node(),
+        "boot": _boot(),
+        "pid": os.getpid(),
+        "started": _started(os.getpid()),
+        "heartbeat": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def status_of(record: Mapping[str, Any], folder: Path) -> str:
+    """The status of a run record, `dead` where it says `running` and the process is gone."""
+    status = str(record.get("status") or "unknown")
+    if status != "running":
+        return status
+    process = record.get("process")
+    if not isinstance(process, Mapping):  # written by a version that did not say
+        return status
+    if process.get("host") == platform.node() and process.get("boot") == _boot():
+        pid = process.get("pid")
+        alive = isinstance(pid, int) and _started(pid) == process.get("started") is not None
+        return status if alive or is_locked(folder) else "dead"
+    if process.get("host") == platform.node():  # the machine was started again since
+        return "dead"
+    return "dead" if _seconds_since(process.get("heartbeat")) > _SILENT_SECONDS else status
+
+
+def claim(folder: Path) -> Path:
+    """Creates `folder`, or the first of `folder_2`, `folder_3`, … that nobody has, and returns it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    number, candidate = 1, folder
+    while True:
+        try:
+            candidate.mkdir()
+            return candidate
+        except FileExistsError:
+            number += 1
+            candidate = folder.with_name(f"{folder.name}_{number}")
+
+
+@contextmanager
+def sole_run(folder: Path) -> Iterator[None]:
+    """Holds the run folder's lock. Raises `Occupied` where another process does, which it names."""
+    folder = folder.resolve()
+    with _holding:
+        mine = folder in _held
+        if not mine:
+            _held[folder] = _locked(folder)
+    try:
+        yield
+    finally:
+        if not mine:
+            with _holding:
+                (folder / LOCK).unlink(missing_ok=True)
+                os.close(_held.pop(folder))
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a process trains in the folder."""
+    folder = folder.resolve()
+    with _holding:
+        if folder in _held:  # closing another handle of the file would give the lock away
+            return True
+        try:
+            handle = os.open(folder / LOCK, os.O_RDWR)
+        except OSError:
+            return False
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+        finally:
+            os.close(handle)
+    return False
+
+
+def _locked(folder: Path) -> int:
+    """The handle of the lock file, locked."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(handle, 200).decode(errors="replace").strip()
+            os.close(handle)
+            raise Occupied(
+                f"{folder} is being trained in by {holder or 'another process'}: wait for it, stop it, or "
+                "train in another folder"
+            ) from error
+        try:
+            same = os.stat(folder / LOCK).st_ino == os.fstat(handle).st_ino
+        except FileNotFoundError:
+            same = False
+        if same:
+            os.ftruncate(handle, 0)
+            os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
+            return handle
+        os.close(handle)  # its holder ended and removed it in between
+
+
+@cache
+def _boot() -> str | None:
+    """A number that is another one each time the machine starts."""
+    path = Path("/proc/sys/kernel/random/boot_id")
+    return path.read_text().strip() if path.exists() else None
+
+
+def _started(pid: int) -> int | None:
+    """When a process of this machine started, in ticks since the machine did; None where there is none."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def _seconds_since(time: Any) -> float:
+    try:
+        return (datetime.now(UTC) - datetime.fromisoformat(str(time))).total_seconds()
+    except (ValueError, TypeError):
+        return float("inf")

@@ -1,0 +1,293 @@
+"""Going on with a run: whose overrides hold, what may change, and from which checkpoint.
+
+Enters: a run folder, perhaps a stranger's. Leaves: the words of the command that goes on, or an error that
+names what is wrong. What a folder says is bounded: its overrides may set values and choose registered parts,
+but they cannot set Hydra's own keys, pass flags, or name a function or class that is not registered, unless
+the user types the same word again.
+"""
+
+import logging
+import os
+import re
+import zipfile
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from lightning.pytorch import Callback, LightningModule, Trainer
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from restora import registry
+from restora.artifact.checkpoint import read_checkpoint
+from restora.config import ConfigError, config_root
+from restora.files import read_json
+from restora.first_edition import renamed
+from restora.path_values import quoted
+from restora.run_state import Occupied, status_of
+
+log = logging.getLogger(__name__)
+TYPED_IN = "RESTORA_TYPED_IN"
+"""Where the user typed the command, for messages: a run goes on in the folder that it was started in."""
+_PATHS = re.compile(r"(root|dir|folders?|path|weights|file|directory|testsets|init|teacher)$")
+_OF_NO_RESULT = re.compile(
+    r"^(run_dir|resume|retry_failed|threads|output_dir|data_dir|data\.store_dir|data\.workers|leakage\..*"
+    r"|logger\..*|plugins.*)$"
+)
+"""Keys that change where and how a run works, not what comes out."""
+_FIXED = re.compile(r"^(network\..*|family\._target_|data\.channels|data\.steps_per_epoch)$")
+"""Keys that the weights or the place in the data depend on."""
+
+
+# --- the words of the command ----------------------------------------------------------------------------
+
+
+def continued(argv: Sequence[str]) -> list[str]:
+    """With `resume=RUN`, the run's own overrides first, in its own folder, where it was started."""
+    runs = [word.partition("=")[2] for word in argv if word.startswith("resume=")]
+    if not runs or runs[-1] == "null":
+        return list(argv)
+    folder = Path(runs[-1].strip("'\"")).expanduser().resolve()
+    rest = [word for word in argv if not word.startswith("resume=")]
+    earlier = stored_overrides(folder, runs[-1])
+    plugins = [word for word in earlier if word.startswith("plugins=")]
+    if plugins and not any(word.startswith("plugins=") for word in argv):
+        raise ConfigError(
+            f"resume={runs[-1]}: the run was started with {plugins[-1]}, and a file alone never imports a "
+            f"module: add {plugins[-1]} if you trust it"
+        )
+    earlier = renamed(word for word in earlier if not word.startswith("plugins="))
+    rest = _from_here(rest, folder)
+    return [*earlier, *rest, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
+
+
+def stored_overrides(folder: Path, named: str) -> list[str]:
+    """The overrides that a run was started with: from `.hydra/overrides.yaml`, or run.json where that is
+    damaged. Raises `ConfigError`."""
+    path = folder / ".hydra" / "overrides.yaml"
+    record = _record(folder)
+    if not path.exists() and record is None:
+        raise ConfigError(f"resume={named}: {path} does not exist; name a run folder")
+    words: Any = None
+    try:
+        words = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        problem = f"is a {type(words).__name__}, not a list"
+    except Exception as error:  # YAML's and OmegaConf's own, OS errors, bytes that are no text
+        problem = f"cannot be read ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
+    if not _are_words(words):
+        words = (record or {}).get("overrides")
+        if not _are_words(words):
+            raise ConfigError(
+                f"resume={named}: {path} {problem}, and run.json does not hold the overrides: put it back, "
+                "one override a line, each after a dash"
+            )
+        log.warning("%s %s: the overrides are taken from run.json", path, problem)
+    words = [word for word in words if not word.startswith("resume=")]
+    recorded: Any = (record or {}).get("overrides")
+    if _are_words(recorded) and recorded != words:
+        log.warning("%s is not what the run was started with: the overrides are those of run.json", path)
+        words = [word for word in recorded if not word.startswith("resume=")]
+    for word in words:
+        _check_stored(word, path)
+    return words
+
+
+def _are_words(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(word, str) for word in value)
+
+
+def _check_stored(word: str, path: Path) -> None:
+    """Refuses what a file must not ask of Hydra: flags, its own settings, plugins by other ways."""
+    key = word.lstrip("+~").partition("=")[0].partition("@")[0]
+    if word.startswith("-") or re.split(r"[./]", key)[0] == "hydra" or "${hydra" in word:
+        raise ConfigError(f"{path} says {word}, which a file may not set: take it out, or type it yourself")
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException as error:
+        raise ConfigError(f"{path} says {word!r}, which is no override: put the file back") from error
+
+
+def _from_here(words: list[str], folder: Path) -> list[str]:
+    """Changes to the folder that the run was started in, for its relative paths; those of `words` are of
+    here."""
+    started_in = (_record(folder) or {}).get("cwd")
+    here = Path.cwd()
+    os.environ[TYPED_IN] = str(here)
+    if not isinstance(started_in, str) or Path(started_in) == here:
+        return words
+    if not Path(started_in).is_dir():
+        log.warning(
+            "the run was started in %s, which is not there: its relative paths are of here", started_in
+        )
+        return words
+    os.chdir(started_in)
+    moved = []
+    for word in words:
+        key, _, value = word.partition("=")
+        if _PATHS.search(key) and value and not os.path.isabs(value) and (here / value).exists():
+            word = f"{key}={quoted(str(here / value))}"
+        moved.append(word)
+    return moved
+
+
+def _record(folder: Path) -> dict[str, Any] | None:
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError, RecursionError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
+    """Raises `ConfigError` for a function or class in a resumed run's configuration that nobody registered,
+    unless the configuration files or the user's own words name it."""
+    known = _of_configuration_files()
+    for where, target in _targets(config, ""):
+        if "." not in target or target in known or any(target in word for word in typed):
+            continue
+        if not _is_registered(target):
+            raise ConfigError(
+                f"{where} is {target}, which is no registered part, and a file alone never runs code: if you "
+                f"trust the run, add +{where}={target} to the command, or register it in a module and name "
+                "that, plugins=[MODULE]"
+            )
+
+
+def _is_registered(target: str) -> bool:
+    return any(registry.part_of({"_target_": target}, kind) is not None for kind in registry.PACKAGES)
+
+
+def _targets(node: Any, where: str) -> Iterable[tuple[str, str]]:
+    """Every `_target_` with its key. Values that only Hydra can fill in are left alone: they are no parts."""
+    keys: Iterable[Any] = node.keys() if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        place = f"{where}.{key}" if where else str(key)
+        try:
+            value = None if OmegaConf.is_missing(node, key) else node[key]
+        except OmegaConfBaseException:
+            continue
+        if key == "_target_":
+            yield place, str(value)
+        elif isinstance(value, DictConfig | ListConfig):
+            yield from _targets(value, place)
+
+
+def _of_configuration_files() -> set[str]:
+    """Every `_target_` in the configuration that is installed."""
+    root = config_root()
+    files = (path for folder in ("conf", "experiments") for path in (root / folder).rglob("*.yaml"))
+    return {name for path in files for name in re.findall(r"_target_:\s*([\w.]+)", path.read_text())}
+
+
+# --- a folder that is there already ----------------------------------------------------------------------
+
+
+def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: bool) -> str:
+    """ "start", "go on" or "skip" with the run of `folder`; `asked` where the user named it with resume=.
+
+    Raises `Occupied` for a folder that holds something else.
+    """
+    path = folder / "run.json"
+    if not path.exists():
+        if not asked and (folder / "checkpoints").is_dir():
+            raise Occupied(
+                f"{folder} holds checkpoints but no run.json: name another folder, or move it away"
+            )
+        return "go on" if asked else "start"
+    record = _record(folder)
+    if record is None:
+        if not asked:
+            raise Occupied(f"{path} cannot be read: name another folder, or go on with resume={folder}")
+        return "go on"
+    state, process = status_of(record, folder), record.get("process") or {}
+    if state == "running" and process.get("host") != os.uname().nodename:
+        raise Occupied(
+            f"{folder} is being trained in by process {process.get('pid')} on {process.get('host')}, last "
+            f"heard of at {process.get('heartbeat')}: wait for it, or train in another folder"
+        )
+    if asked:
+        return "go on"
+    if changed := [key for key in differences(record.get("config"), config) if not _OF_NO_RESULT.match(key)]:
+        raise Occupied(
+            f"{folder} holds a run of another configuration ({', '.join(changed[:5])}"
+            f"{', …' if len(changed) > 5 else ''}): name another folder"
+        )
+    if state == "failed" and not retry:
+        raise Occupied(
+            f"{folder} holds a run that failed ({str(record.get('error'))[:200]}): try it again with "
+            "retry_failed=true, or name another folder"
+        )
+    return "skip" if state in ("finished", "pruned") else "go on"
+
+
+def differences(earlier: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Key -> (value of then, value of now) where both configurations have it and differ; folders of the run
+    itself are as they are now."""
+    if not isinstance(earlier, Mapping):
+        return {}
+    then, here = _flat(registry.stored(earlier)), _flat(now)
+    old, new = str(then.get("run_dir")), str(here.get("run_dir"))
+
+    def moved(value: Any) -> Any:
+        return value.replace(old, new) if isinstance(value, str) else value
+
+    found = {key: (then[key], here[key]) for key in then if key in here and moved(then[key]) != here[key]}
+    return {key: pair for key, pair in found.items() if key not in ("run_dir", "resume", "retry_failed")}
+
+
+def _flat(node: Any, where: str = "") -> dict[str, Any]:
+    if isinstance(node, Mapping) and node:
+        return {k: v for key, value in node.items() for k, v in _flat(value, f"{where}{key}.").items()}
+    return {where.removesuffix("."): list(node) if isinstance(node, list | tuple) else node}
+
+
+def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
+    """Says which keys differ from those that the run was trained with. Raises `ConfigError` for those that
+    cannot change."""
+    told = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
+    if fixed := [key for key in told if _FIXED.match(key)]:
+        listed = ", ".join(f"{key} was {told[key][0]}, is {told[key][1]}" for key in fixed[:3])
+        raise ConfigError(f"a run that goes on keeps its network and its place in the data: {listed}")
+    for key, (then, now) in told.items():
+        log.warning("from here on %s is %s; it was %s", key, now, then)
+
+
+# --- the checkpoint --------------------------------------------------------------------------------------
+
+
+def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
+    """The newest whole checkpoint of a run and its entry "restora"; None where there is none.
+
+    A damaged one is named and the one before it taken.
+    """
+    for name in ("last", "previous", "best"):
+        path = folder / "checkpoints" / f"{name}.ckpt"
+        if not path.is_file():
+            continue
+        try:
+            if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
+                raise ValueError(f"{path} is damaged: the checksum of {bad} does not fit")
+            checkpoint = read_checkpoint(path)
+            if "loops" not in checkpoint or not checkpoint.get("optimizer_states"):
+                raise ValueError(f"{path} holds weights only")
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            log.warning("%s: an older checkpoint is looked for", error)
+            continue
+        if name != "last":
+            log.warning("the run goes on from %s", path)
+        return path, checkpoint["restora"]
+    return None
+
+
+class ChangedOptimizer(Callback):
+    """Gives changed options of `family.optimizer` to an optimiser whose state came from a checkpoint."""
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        fresh: Any = module.configure_optimizers()
+        for loaded, made in zip(
+            trainer.optimizers, fresh if isinstance(fresh, list) else [fresh], strict=True
+        ):
+            for group, options in zip(loaded.param_groups, made.param_groups, strict=True):
+                group.update({key: value for key, value in options.items() if key not in ("params", "lr")})
