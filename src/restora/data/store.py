@@ -7,7 +7,6 @@ recognised and packed again. Note: a store is pickled to a worker process as its
 """
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from restora.files import read_json
+from restora.files import json_text, read_json
 from restora.photos.reading import Pixels
 
 FORMAT = 3
@@ -135,7 +134,7 @@ class PhotoStore:
 def index_digest(index: dict[str, Any]) -> str:
     """SHA-256 of what an index says, its own checksum left out."""
     rest = {key: value for key, value in index.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json_text(rest, indent=None, sort_keys=True).encode()).hexdigest()
 
 
 def _read_index(path: Path) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """The routes under /v1: photos in, photos out."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterator
 from typing import IO, Annotated, Any
 from urllib.parse import quote
@@ -10,6 +9,7 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from restora.files import json_text
 from restora.serving.jobs import FINISHED, Job
 from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, preview, read
 from restora.serving.problems import MEDIA_TYPE, Problem
@@ -220,7 +220,7 @@ async def _events(service: Service, job: Job, seen: int, shown: Any) -> AsyncIte
         if job.version > seen or job.state in FINISHED:
             seen = job.version
             name = job.state if job.state in FINISHED else "progress"
-            yield f"id: {seen}\nevent: {name}\ndata: {json.dumps(shown(job))}\n\n"
+            yield f"id: {seen}\nevent: {name}\ndata: {json_text(shown(job), indent=None)}\n\n"
         if job.state in FINISHED:
             return
         if not await service.store.news(job, seen, HEARTBEAT_SECONDS):
