@@ -5,12 +5,13 @@ list is there at once; `machine_of` and `cost_of` are what those lines say, from
 """
 
 import argparse
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from restora.files import json_text
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
         tasks = ", ".join(sorted({item.task for item in experiments()}))
         raise ValueError(f"there are no experiments for {arguments.task}: there are some for {tasks}")
     if arguments.json:
-        print(json.dumps([asdict(item) for item in found], indent=2))
+        print(json_text([asdict(item) for item in found]))
         return 0
     from rich.console import Console
 
