@@ -7,13 +7,14 @@ below. The gate looks at the latter after its enlargement, as the common impleme
 Legend: B samples, H height, W width, C channels.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from restora.networks.layers.blocks import PointwiseConv
-from restora.networks.unet import UNet
+from restora.networks.unet import UNet, unet_arguments
 from restora.registry import register
 
 
@@ -37,6 +38,13 @@ class AttentionUNet(UNet):
     """U-Net with an attention gate on every skip; arguments as `UNet`."""
 
     family: ClassVar[str] = "unet"
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        return unet_arguments(state, stage="") if "skips.0.W_x.weight" in state else None
 
     def make_skip(self, channels: int) -> nn.Module:
         return AttentionGate(channels)

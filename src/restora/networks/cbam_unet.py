@@ -6,14 +6,14 @@ channels matter (from their mean and maximum), then which positions (from the me
 Legend: B samples, H height, W width, C channels, r reduction.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from restora.networks.layers.blocks import conv1x1
-from restora.networks.unet import DoubleConv, Norm, UNet
+from restora.networks.unet import DoubleConv, Norm, UNet, unet_arguments
 from restora.registry import register
 
 
@@ -63,6 +63,17 @@ class CBAMUNet(UNet):
             residual=residual,
             side_outputs=side_outputs,
         )
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        found = unet_arguments(state, stage="0.")
+        hidden = state.get("encoder.0.1.mlp.0.weight")
+        if found is None or hidden is None:
+            return None
+        return found | {"reduction": max(found["channels"][0] // hidden.shape[0], 1)}
 
     def make_stage(self, in_channels: int, out_channels: int) -> nn.Module:
         return nn.Sequential(

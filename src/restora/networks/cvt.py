@@ -20,15 +20,15 @@ Attention is over the whole photo: H*W pixels make H*W/16 queries and H*W/64 key
 Legend: B samples, C channels, H height, W width, h heads, N query positions.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.layers.blocks import conv3x3
+from restora.networks.layers.blocks import conv3x3, count_children
 from restora.networks.layers.channels_last import (
     LayerNorm,
     Linear,
@@ -185,6 +185,27 @@ class CvTRestorer(Network):
         self.decoder_full = ConvolutionalBlock(full)
         self.last = conv3x3(full, in_channels)
         self.apply(initialise_linear)
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's. Weights do not tell the number of heads: 64 channels each, as
+        published, where that divides.
+        """
+        if not {"first.weight", "embed_half.conv.weight", "stages.0.0.norm1.weight"} <= state.keys():
+            return None
+        first, last = state["first.weight"], state["last.weight"]
+        channels = [state[f"embeds.{level}.conv.weight"].shape[0] for level in range(3)]
+        return {
+            "in_channels": last.shape[0],
+            "condition_channels": first.shape[1] - last.shape[0],
+            "stem_channels": [first.shape[0], state["embed_half.conv.weight"].shape[0]],
+            "channels": channels,
+            "depths": [count_children(state, f"stages.{level}") for level in range(3)],
+            "decoder_depths": [count_children(state, f"decoder_stages.{level}") for level in range(2)],
+            "heads": [width // 64 if width % 64 == 0 else 1 for width in channels],
+            "mlp_ratio": state["stages.0.0.mlp.fc1.weight"].shape[0] / channels[0],
+        }
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         stacked = x if condition is None else torch.cat((x, condition), dim=1)

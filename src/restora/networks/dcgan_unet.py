@@ -10,14 +10,14 @@ of this one. The network works on the range [-1, 1] inside, so its output lies w
 Legend: B samples, H height, W width, C channels of a level.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.layers.blocks import initialise_as_dcgan
+from restora.networks.layers.blocks import count_children, initialise_as_dcgan
 from restora.registry import register
 
 
@@ -55,6 +55,20 @@ class DCGANUNet(Network):
             below = 2 * width  # with its skip
         self.output = nn.ConvTranspose2d(below, out_channels, 4, stride=2, padding=1)
         initialise_as_dcgan(self)
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if not {"downs.0.0.weight", "ups.0.0.weight", "output.weight"} <= state.keys():
+            return None
+        levels = range(count_children(state, "downs"))
+        return {
+            "in_channels": state["downs.0.0.weight"].shape[1],
+            "out_channels": state["output.weight"].shape[1],  # of a transposed convolution
+            "channels": [state[f"downs.{level}.0.weight"].shape[0] for level in levels],
+        }
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         levels = []

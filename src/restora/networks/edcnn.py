@@ -17,16 +17,16 @@ The network works on the range [-1, 1] inside, so its output lies within (0, 1).
 Legend: B samples, H height, W width, C channels of a level.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.layers.blocks import conv3x3, he_initialise
+from restora.networks.layers.blocks import conv3x3, count_children, he_initialise
 from restora.registry import register
 
 Upsampling = Literal["bilinear", "transposed", "pixel_shuffle", "unpooling", "reshape"]
@@ -116,6 +116,32 @@ class EDCNN(Network):
         he_initialise(self)
         with torch.no_grad():
             self.output.weight.mul_(0.1)  # tanh has no slope far from zero
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's. Weights do not tell bilinear from unpooling: the first is
+        taken.
+        """
+        if not {"input.0.weight", "ups.0.conv.weight", "output.weight"} <= state.keys():
+            return None
+        levels = range(count_children(state, "encoder"))
+        first = state["input.0.weight"]
+        channels = [first.shape[0], *(state[f"encoder.{level}.0.weight"].shape[0] for level in levels)]
+        after, before = state["ups.0.conv.weight"].shape[:2]
+        if state["ups.0.conv.weight"].shape[-1] == 2:
+            upsampling = "transposed"
+        elif after == 4 * channels[-2]:
+            upsampling = "pixel_shuffle"
+        else:
+            upsampling = "reshape" if before == channels[-1] // 4 else "bilinear"
+        return {
+            "in_channels": first.shape[1],
+            "out_channels": state["output.weight"].shape[0],
+            "channels": channels,
+            "upsampling": upsampling,
+            "skips": state["decoder.0.0.weight"].shape[1] == 2 * channels[-2],
+        }
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         y = self.input(2 * x - 1)  # (B,C_0,H,W)

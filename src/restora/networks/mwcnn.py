@@ -8,15 +8,15 @@ P. Liu, H. Zhang, K. Zhang, L. Lin, W. Zuo, "Multi-level Wavelet-CNN for Image R
 Legend: B samples, H height, W width, C channels of the photo, F features.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.layers.blocks import conv3x3, he_initialise
+from restora.networks.layers.blocks import conv3x3, count_children, he_initialise
 from restora.networks.layers.channels_last import convolve, to_channels_first, to_channels_last
 from restora.registry import register
 
@@ -102,6 +102,21 @@ class MWCNN(Network):
                 for conv in last.modules():
                     if isinstance(conv, nn.Conv2d):
                         conv.weight.mul_(0.1)  # what is added to a skip starts small
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if not {"head.0.body.0.weight", "tail.0.weight", "d_l2.0.body.0.weight"} <= state.keys():
+            return None
+        stages = ("d_l1", "d_l2", "pro_l3")
+        return {
+            "in_channels": state["tail.0.weight"].shape[0] // 4,
+            "channels": [state[f"{stage}.0.body.0.weight"].shape[0] for stage in stages],
+            "blocks": count_children(state, "d_l1"),
+            "batch_norm": any(name.startswith("d_l1.") and "running_mean" in name for name in state),
+        }
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         x_BHWC = to_channels_last(x)

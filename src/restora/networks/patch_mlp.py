@@ -15,7 +15,8 @@ height, W width.
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar
+from math import isqrt
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -97,15 +98,24 @@ class PatchMLP(Network):
         return filled.view(self.in_channels, count, s, count, s).sum(dim=(1, 3))
 
     @classmethod
-    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, list[int]] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture tells; None for another one's.
+
+        Patches are taken for grey where their size is a square, else for colour. The stride leaves no trace.
         """
         count = count_children(state, "layers")
         weights = [state.get(f"layers.{i}.weight") for i in range(count)]
         if count < 2 or any(weight is None or weight.ndim != 2 for weight in weights):
             return None
-        return {"hidden": [weight.shape[0] for weight in weights[:-1] if weight is not None]}
+        shapes = [weight.shape for weight in weights if weight is not None]
+        channels = 1 if isqrt(shapes[0][1]) ** 2 == shapes[0][1] else 3
+        patch, output_patch = (isqrt(count // channels) for count in (shapes[0][1], shapes[-1][0]))
+        return {
+            "in_channels": channels,
+            "patch": patch,
+            "output_patch": output_patch,
+            "hidden": [shape[0] for shape in shapes[:-1]],
+        }
 
 
 def _averaging_window(size: int, stride: int) -> Tensor:

@@ -12,7 +12,8 @@ output lies within (0, 1).
 Legend: B samples, H height, W width, C channels outside a level, I inside it.
 """
 
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -113,6 +114,26 @@ class Pix2PixUNet(Network):
         for part in self.modules():
             if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
                 nn.init.normal_(part.weight, std=0.02)
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's. Dropout leaves no trace.
+        """
+        if (
+            not {"model.model.0.weight", "model.model.3.weight", "model.model.1.model.1.weight"}
+            <= state.keys()
+        ):
+            return None
+        convolutions = [name for name, value in state.items() if value.ndim == 4]
+        first = state["model.model.0.weight"]
+        return {
+            "in_channels": first.shape[1],
+            "out_channels": state["model.model.3.weight"].shape[1],  # of a transposed convolution
+            "channels": first.shape[0],
+            "downs": len(convolutions) // 2,
+            "norm": "batch" if any(name.endswith("running_mean") for name in state) else "instance",
+        }
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         return 0.5 * (torch.tanh(self.model(2 * x - 1)) + 1)

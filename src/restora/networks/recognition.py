@@ -2,9 +2,12 @@
 
 Every registered network that can tell its constructor's arguments from weights (`infer_arguments`) is asked,
 under every wrapping; one whose names and shapes all agree is the answer. Where several agree the user has to
-choose, and is shown what to type.
+choose, and is shown what to type. Weights under other names (a re-implementation) are taken where the order,
+the shapes and the roles of all tensors leave no doubt: a plain stack of convolutions under another prefix or
+in modules of its own, and any network of its default size.
 """
 
+import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +19,11 @@ from torch import Tensor
 from restora import registry
 from restora.networks.base import Network
 from restora.networks.weights import (
+    HARMLESS,
     WeightsError,
     as_overrides,
     fitted,
+    inferred,
     misfits,
     prefixes,
     read_tensors,
@@ -37,12 +42,15 @@ class Recognised:
 
 
 @dataclass(frozen=True)
-class _Candidate:
+class Candidate:
+    """A network that fits all tensors under `prefix`, with their values under its own names."""
+
     name: str
     cls: type[Network]
     arguments: Mapping[str, Any]
     prefix: str
     state: Mapping[str, Tensor]
+    by_order: bool = False
 
 
 def recognise(path: str | Path) -> Recognised:
@@ -52,55 +60,121 @@ def recognise(path: str | Path) -> Recognised:
     """
     path = Path(path)
     tensors = read_tensors(path)
-    candidates = list(_candidates(tensors))
-    names = sorted({candidate.name for candidate in candidates})
-    if not candidates:
+    found = list(candidates(tensors))
+    if not found:
         raise WeightsError(
             f"no network of restora recognises the weights in {path}, whose first names are "
             f"{', '.join(list(tensors)[:4])}: name the network (network=NAME, --network NAME; `restora "
             "networks` lists them)"
         )
-    if len(names) > 1:
+    photos = [each for each in found if each.arguments.get("in_channels", 3) in (1, 3)]
+    by_name = {candidate.name: candidate for candidate in photos or found}
+    if len(by_name) > 1:
         listed = " or ".join(
-            f"network={candidate.name} {as_overrides(candidate.arguments)}".strip()
-            for candidate in {candidate.name: candidate for candidate in candidates}.values()
+            f"network={name} {as_overrides(each.arguments)}".strip() for name, each in by_name.items()
         )
         raise WeightsError(f"the weights in {path} fit more than one network: set {listed}")
-    best = max(candidates, key=lambda found: ("ema" in found.prefix.lower(), -len(found.prefix)))
+    best = max(photos or found, key=lambda each: ("ema" in each.prefix.lower(), -len(each.prefix)))
     network = best.cls(**best.arguments)
     network.load_state_dict(dict(best.state), strict=False)
-    described = as_overrides(best.arguments)
-    wrapped = f", under the prefix {best.prefix!r}" if best.prefix else ""
-    return Recognised(
-        best.name, network, best.arguments, f"{path} holds {best.cls.__name__}: {described}{wrapped}"
-    )
+    wrapped = f", under the prefix {best.prefix!r}" if best.prefix and not best.by_order else ""
+    how = " (names differ: read by the order, shapes and roles of its tensors)" if best.by_order else ""
+    said = f"{path} holds {best.cls.__name__}: {as_overrides(best.arguments)}{wrapped}{how}"
+    return Recognised(best.name, network, best.arguments, said)
 
 
-def _candidates(tensors: Mapping[str, Tensor]) -> Iterator[_Candidate]:
-    """The networks that fit the tensors whole, under the prefix where they do."""
-    for prefix in prefixes(tensors):
+def candidates(tensors: Mapping[str, Tensor]) -> Iterator[Candidate]:
+    """The networks that fit the tensors of a file whole: by their names, else by order and shapes."""
+    named = list(_by_names(tensors))
+    yield from named or _by_order(tensors)
+
+
+def _by_names(tensors: Mapping[str, Tensor]) -> Iterator[Candidate]:
+    for prefix in _wrappers(tensors):
         state = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
         for name, cls in registry.classes("network").items():
             arguments = inferred(cls, state)
-            if arguments is None:
-                continue
-            try:
-                with torch.device("meta"):
-                    network: Network = cls(**arguments)
-            except (TypeError, ValueError, RuntimeError):
-                continue
-            own = fitted(network, state)
-            if not misfits(network, own):
-                yield _Candidate(name, cls, arguments, prefix, own)
+            network = None if arguments is None else _on_meta(cls, arguments)
+            if network is not None and arguments is not None:
+                own = fitted(network, state)
+                if not misfits(network, own):
+                    yield Candidate(name, cls, arguments, prefix, own)
 
 
-def inferred(cls: type[Network], state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What the class reads off the weights; None where they are another's, or of a class that cannot tell."""
-    infer = getattr(cls, "infer_arguments", None)
-    if infer is None:
-        return None
+def _by_order(tensors: Mapping[str, Tensor]) -> Iterator[Candidate]:
+    """Networks whose tensors are those of the file one after the other: equal in role (weight, bias, running
+    mean ...) and shape."""
+    for prefix in _wrappers(tensors):
+        given = [
+            (name, value)
+            for name, value in tensors.items()
+            if name.startswith(prefix) and name.rpartition(".")[2] not in HARMLESS
+        ]
+        stack = _as_plain_stack(given)
+        found = []
+        for name, cls in registry.classes("network").items():
+            for arguments in [{}] if stack is None else [inferred(cls, stack)]:
+                network = None if arguments is None else _on_meta(cls, arguments) if stack else _usual(name)
+                if network is None or arguments is None:
+                    continue
+                own = [key for key in network.state_dict() if key.rpartition(".")[2] not in HARMLESS]
+                shapes = network.state_dict()
+                if len(own) == len(given) and all(
+                    _role(key) == _role(other) and shapes[key].shape == value.shape
+                    for key, (other, value) in zip(own, given, strict=True)
+                ):
+                    state = dict(zip(own, (value for _, value in given), strict=True))
+                    found.append(Candidate(name, cls, arguments, prefix, state, by_order=True))
+                    break
+        if found:
+            yield from found
+            return
+
+
+def _wrappers(tensors: Mapping[str, Tensor]) -> list[str]:
+    """Prefixes that may wrap a whole network: at least a third of the tensors, optimisers' states and losses
+    beside them, stand under each."""
+    counted = ((prefix, sum(name.startswith(prefix) for name in tensors)) for prefix in prefixes(tensors))
+    return [prefix for prefix, count in counted if 3 * count >= len(tensors)]
+
+
+@functools.cache
+def _usual(name: str) -> Network | None:
+    """A network of its default size, without memory."""
+    return _on_meta(registry.find("network", name), {})
+
+
+def _as_plain_stack(given: list[tuple[str, Tensor]]) -> dict[str, Tensor] | None:
+    """The tensors of a chain of convolutions, with or without batch norms, under DnCNN's names; None for
+    anything else."""
+    state: dict[str, Tensor] = {}
+    position, channels, normed = -2, None, False
+    for name, value in given:
+        role = _role(name)
+        if value.ndim == 4 and role == "weight":
+            if channels is not None and value.shape[1] != channels:
+                return None
+            position += 3 if normed else 2
+            channels, normed = value.shape[0], False
+            state[f"model.{max(position, 0)}.weight"] = value
+            position = max(position, 0)
+        elif value.ndim == 1 and channels == value.numel():
+            if role == "weight":
+                normed = True
+            place = position + 1 if normed else position
+            state[f"model.{place}.{role}"] = value
+        else:
+            return None
+    return state or None
+
+
+def _role(name: str) -> str:
+    return name.rpartition(".")[2]
+
+
+def _on_meta(cls: type[Network], arguments: Mapping[str, Any]) -> Network | None:
     try:
-        found: dict[str, Any] | None = infer(state)
-    except (KeyError, IndexError, ValueError, ZeroDivisionError):  # names alike, shapes of something else
+        with torch.device("meta"):
+            return cls(**arguments)
+    except (TypeError, ValueError, RuntimeError):
         return None
-    return found

@@ -18,7 +18,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.layers.blocks import conv3x3, count_children, he_initialise, upsampling_steps
+from restora.networks.layers.blocks import (
+    conv3x3,
+    count_children,
+    he_initialise,
+    upsampler_scale,
+    upsampling_steps,
+)
 from restora.registry import register
 
 _TASKS = ("super_resolution", "denoise", "deblur", "jpeg", "inpaint", "colourise")
@@ -150,6 +156,22 @@ class SRResNet(Network):
             upsampling += [conv3x3(channels, step * step * channels), nn.PixelShuffle(step), nn.PReLU()]
         self.upsampling = nn.Sequential(*upsampling)
         self.tail = nn.Conv2d(channels, in_channels, 9, padding=4)
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if not {"head.0.weight", "body.0.act.weight", "body_end.0.weight", "tail.weight"} <= state.keys():
+            return None
+        channels, in_channels = state["head.0.weight"].shape[:2]
+        return {
+            "scale": upsampler_scale(state, "upsampling", channels),
+            "in_channels": in_channels,
+            "channels": channels,
+            "blocks": count_children(state, "body"),
+            "batch_norm": "body.0.norm1.running_mean" in state,
+        }
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         shallow = self.head(x)  # (B,F,H,W)

@@ -10,16 +10,16 @@ Variants override `make_stage` (what one level computes) and `make_skip` (what h
 Legend: B samples, H height, W width, C channels of a level, K condition channels, L levels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
-from restora.networks.layers.blocks import PointwiseConv, activation, conv3x3, he_initialise
+from restora.networks.layers.blocks import PointwiseConv, activation, conv3x3, count_children, he_initialise
 from restora.registry import register
 
 Norm = Literal["none", "batch"]
@@ -102,6 +102,16 @@ class UNet(Network):
         """What one level computes: (B,in_channels,H,W) -> (B,out_channels,H,W)."""
         return DoubleConv(in_channels, out_channels, norm=self.norm)
 
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's. Weights do not tell whether the output is added to the photo:
+        `residual` is left at its default.
+        """
+        if "skips.0.W_x.weight" in state or "encoder.0.1.mlp.0.weight" in state:
+            return None  # a variant's
+        return unet_arguments(state, stage="")
+
     def make_skip(self, channels: int) -> nn.Module:  # noqa: ARG002
         """Skip and what comes up from below, (B,channels,H,W) each -> the skip to concatenate, of the same
         shape.
@@ -160,3 +170,24 @@ def _check(
         raise ValueError(
             f"network.side_outputs is from 0 to {len(channels) - 1} for this network, got {side_outputs}"
         )
+
+
+def unet_arguments(state: Mapping[str, Tensor], *, stage: str) -> dict[str, Any] | None:
+    """What a state dict of a U-Net or a variant tells of the constructor's arguments; None for another's.
+
+    `stage` is where a stage keeps its two convolutions, such as "0.".
+    """
+    first, head = state.get(f"encoder.0.{stage}0.weight"), state.get("head.weight")
+    if first is None or head is None or "ups.0.weight" not in state:
+        return None
+    levels = range(count_children(state, "encoder"))
+    out_channels = head.shape[0]
+    return {
+        # a photo goes in and comes out; what is stacked onto it is the condition
+        "in_channels": min(out_channels, first.shape[1]),
+        "out_channels": out_channels,
+        "condition_channels": max(first.shape[1] - out_channels, 0),
+        "channels": [state[f"encoder.{level}.{stage}0.weight"].shape[0] for level in levels],
+        "norm": "batch" if f"encoder.0.{stage}1.running_mean" in state else "none",
+        "side_outputs": count_children(state, "side_heads"),
+    }

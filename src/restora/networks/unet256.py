@@ -14,14 +14,15 @@ from Keras give the same output.
 Legend: B samples, H height, W width, C channels.
 """
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.networks.layers.blocks import count_children
 from restora.registry import register
 
 _SLOPE = 0.3
@@ -82,6 +83,21 @@ class UNet256(Network):
             Up(below + skip, out) for below, skip, out in zip(comes_from, skips, outs, strict=True)
         )
         self.output = nn.Conv2d(out_channels + in_channels, out_channels, 2)
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments that a state dict of this architecture was made with; None for
+        another's.
+        """
+        if not {"downs.0.conv.weight", "ups.0.conv.weight", "output.weight"} <= state.keys():
+            return None
+        levels = range(count_children(state, "downs"))
+        return {
+            "in_channels": state["downs.0.conv.weight"].shape[1],
+            "out_channels": state["output.weight"].shape[0],
+            "channels": [state[f"downs.{level}.conv.weight"].shape[0] for level in levels],
+            "normed_stages": sum(f"downs.{level}.norm.weight" in state for level in levels),
+        }
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         levels = [x]

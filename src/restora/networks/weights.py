@@ -23,11 +23,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restora import registry
 from restora.networks.base import Network
 
 _SHOWN = 4
-_HARMLESS = ("num_batches_tracked",)
+HARMLESS = ("num_batches_tracked",)
+"""Last parts of names that no computation depends on."""
 _DEEPEST_WRAPPER = 3
 
 
@@ -42,12 +42,11 @@ def load_weights(network: Network, path: str | Path) -> None:
     the network that would fit, where the weights tell.
     """
     path = Path(path)
-    published = unwrap(network, read_tensors(path))
-    state = fitted(network, published)
+    tensors = read_tensors(path)
     try:
-        load_state(network, state, str(path))
+        load_state(network, fitted(network, unwrap(network, tensors)), str(path))
     except WeightsError as error:
-        raise WeightsError(f"{error}\n{_suggestion(type(network), published)}") from None
+        raise WeightsError(f"{error}\n{_suggestion(type(network), tensors)}") from None
 
 
 def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> None:
@@ -72,7 +71,7 @@ def network_from_weights(
     """
     path = Path(path)
     network = cls(**arguments)
-    told = _inferred(cls, unwrap(network, read_tensors(path))) or {}
+    told = inferred(cls, unwrap(network, read_tensors(path))) or {}
     changed = {
         name: value
         for name, value in told.items()
@@ -170,13 +169,8 @@ def fitted(network: Network, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return dict(adapt(state) if adapt else state)
 
 
-def _inferred(cls: type[Network], state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    infer = getattr(cls, "infer_arguments", None)
-    return infer(state) if infer else None
-
-
 def _ignored(names: Iterable[str], network: Network) -> set[str]:
-    last = (*_HARMLESS, *network.computed_names)
+    last = (*HARMLESS, *network.computed_names)
     return {name for name in names if name.rpartition(".")[2] in last}
 
 
@@ -203,14 +197,20 @@ def _listed(network: Network, problems: dict[str, list[str]], where: str) -> Ite
         yield f"  {len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}"
 
 
-def _suggestion(cls: type[Network], state: Mapping[str, Tensor]) -> str:
-    told = _inferred(cls, state)
-    if told:
-        return f"they would fit {as_overrides(told)}"
-    others = {other.__name__: found for other in network_classes() if (found := _inferred(other, state))}
-    if not others:
+def _suggestion(cls: type[Network], tensors: Mapping[str, Tensor]) -> str:
+    """What the tensors of a file would fit: `cls` with other arguments, or another network."""
+    from restora.networks.recognition import candidates
+
+    found = {candidate.name: candidate for candidate in candidates(tensors)}
+    same = [candidate for candidate in found.values() if candidate.cls is cls]
+    if same:
+        return f"they would fit {as_overrides(same[0].arguments)}"
+    if not found:
         return "no network of restora recognises them"
-    listed = "; or of ".join(f"{name} with {as_overrides(found)}" for name, found in others.items())
+    listed = "; or of ".join(
+        f"{each.cls.__name__} with {as_overrides(each.arguments)} (network={name})"
+        for name, each in found.items()
+    )
     return f"they look like weights of {listed}"
 
 
@@ -233,6 +233,13 @@ def _equal(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def network_classes() -> list[type[Network]]:
-    """Every network that is registered, by name."""
-    return list(registry.classes("network").values())
+def inferred(cls: type[Network], state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+    """What the class reads off the weights; None where they are another's, or of a class that cannot tell."""
+    infer = getattr(cls, "infer_arguments", None)
+    if infer is None:
+        return None
+    try:
+        found: dict[str, Any] | None = infer(state)
+    except (KeyError, IndexError, ValueError, ZeroDivisionError):  # names alike, shapes of something else
+        return None
+    return found

@@ -11,13 +11,13 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from restora import registry
 from restora.networks.carn import CARN
 from restora.networks.dncnn import DnCNN, FDnCNN
 from restora.networks.edsr import EDSR
 from restora.networks.weights import (
     WeightsError,
     load_weights,
-    network_classes,
     network_from_weights,
     read_tensors,
 )
@@ -193,5 +193,9 @@ def test_no_two_networks_claim_the_same_weights() -> None:
     """What the misfit message suggests is one network, not a list of look-alikes."""
     for source in (small(), FDnCNN(depth=4, channels=6), CARN(channels=8), EDSR(channels=8, blocks=1)):
         state = source.state_dict()
-        claims = [cls for cls in network_classes() if getattr(cls, "infer_arguments", lambda _: None)(state)]
+        claims = [
+            cls
+            for cls in registry.classes("network").values()
+            if getattr(cls, "infer_arguments", lambda _: None)(state)
+        ]
         assert claims == [type(source)]
