@@ -6,7 +6,8 @@ import pytest
 import torch
 from run_folders import tiny_network, write_checkpoint, write_run
 
-from restora.serving.models import load_models, load_source
+from restora.artifact.restorer import Restorer
+from restora.serving.models import load_models
 
 
 def test_folders_runs_checkpoints_and_weights_become_restorers(
@@ -37,4 +38,4 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"no weights")
     for source in (tmp_path / "a.pth", tmp_path / "none", tmp_path):
         with pytest.raises(ValueError, match=r"."):
-            load_source(str(source), device="cpu", precision="float32", tile=64)
+            Restorer.load(str(source), device="cpu", precision="float32", tile=64)

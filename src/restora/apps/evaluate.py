@@ -12,7 +12,7 @@ from restora.path_values import quoted, with_quoted_paths
 
 HELP = """usage: restora evaluate WHAT benchmark=NAME [KEY=VALUE ...]
 
-WHAT  network=NAME [network.<argument>=...] weights=FILE
+WHAT  weights=FILE [network=NAME [network.<argument>=...]]
       checkpoint=RUN_OR_CKPT
       model=MODEL_FOLDER
       classical=NAME[,NAME ...] or classical=all, alone or beside a network

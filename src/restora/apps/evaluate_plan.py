@@ -9,7 +9,7 @@ from typing import Any
 
 from restora import registry, vocabulary
 from restora.artifact.restorer import pick_device
-from restora.artifact.sources import Loaded, from_checkpoint, from_model_folder, from_weights
+from restora.artifact.sources import Loaded, from_weights, from_weights_alone, open_source
 from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
@@ -96,14 +96,12 @@ def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | Non
     if model is not None or (checkpoint is not None and network is None):
         if network is not None:
             raise ValueError("model= brings its own network: leave network= out")
-        return from_model_folder(model) if model is not None else from_checkpoint(checkpoint)
+        return open_source(model if model is not None else checkpoint)
     file = weights if weights is not None else checkpoint
     if network is None and file is None:
         return None
     if network is None:
-        raise ValueError(
-            f"weights={file} for which network? Set network=NAME (`restora networks` lists them)"
-        )
+        return from_weights_alone(str(file))
     if file is None:
         raise ValueError("network= needs its weights: set weights=FILE (or use checkpoint= or model=)")
     words = [word.lstrip("+").partition("=")[0] for word in overrides]
@@ -269,7 +267,9 @@ def _choice(overrides: Sequence[str], group: str) -> str:
 
 
 def _notes(loaded: Loaded | None) -> list[str]:
-    if loaded is None or not loaded.changed:
+    if loaded is None or not (loaded.changed or loaded.said):
         return []
+    if loaded.said:
+        return [loaded.said]
     changed = " ".join(f"network.{name}={str(value).lower()}" for name, value in loaded.changed.items())
     return [f"the weights asked for {changed}"]

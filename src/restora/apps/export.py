@@ -5,19 +5,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from restora import vocabulary
+
+if TYPE_CHECKING:
+    from restora.artifact.checkpoint import Source
+    from restora.artifact.sources import Loaded
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora export`."""
     made = argparse.ArgumentParser(
         prog="restora export",
-        description="Write a model folder (safetensors, model.json, ONNX, card) from a run or a checkpoint. "
+        description="Write a model folder (safetensors, model.json, ONNX, card) from any source of a model. "
         "It is declared good only after its outputs were compared with the checkpoint's on real photos.",
     )
     made.add_argument(
-        "source", metavar="RUN_OR_CKPT", nargs="?", help="run folder (its best checkpoint) or .ckpt file"
+        "source",
+        metavar="SOURCE",
+        nargs="?",
+        help="run folder (its best checkpoint), .ckpt, .pth or .safetensors file, or another model folder",
     )
     made.add_argument(
         "output", metavar="OUTPUT", nargs="?", help="model folder to write (default: RUN/model)"
@@ -47,26 +55,31 @@ def main(argv: Sequence[str]) -> int:
 
     from rich.console import Console
 
-    from restora.artifact.checkpoint import locate
+    from restora.artifact.checkpoint import Source, locate
     from restora.artifact.export import ParityError, export_model
     from restora.artifact.parity import photo_files
     from restora.artifact.selection import best_run
+    from restora.artifact.sources import Loaded
 
     vocabulary.use_threads(options.threads)
     console = Console(soft_wrap=True, highlight=False)
     if options.best is not None:
         chosen = best_run(options.best)
-        source = locate(chosen.run)
+        source: Source | Loaded = locate(chosen.run)
         figure = chosen.monitor.in_words(chosen.value)
         console.print(f"best run by validation: {chosen.run} ({figure})", markup=False)
         if chosen.warning:
             console.print(f"its result is {chosen.warning}", markup=False, style="yellow")
     else:
-        source = locate(source_name)
-    home = source.run if source.run is not None else source.checkpoint.resolve().parent
+        source = _opened(source_name)
+    if isinstance(source, Loaded):
+        home, what = Path(source.source).resolve().parent, source.said or source.source
+    else:
+        home = source.run if source.run is not None else source.checkpoint.resolve().parent
+        what = str(source.checkpoint)
     output = Path(output_name) if output_name is not None else home / "model"
     photos = [] if options.photos is None else photo_files(Path(options.photos))
-    console.print(f"exporting {source.checkpoint}", markup=False)
+    console.print(f"exporting {what}", markup=False)
     try:
         export_model(
             source,
@@ -80,3 +93,15 @@ def main(argv: Sequence[str]) -> int:
         return 1
     console.print(f"model folder: {output}", markup=False)
     return 0
+
+
+def _opened(name: str) -> "Source | Loaded":
+    """A run or a checkpoint with its record; any other source of a model as its network and what it tells."""
+    from restora.artifact.checkpoint import locate
+    from restora.artifact.model_folder import DESCRIPTION
+    from restora.artifact.sources import open_source
+
+    path = Path(name.removeprefix("weights="))
+    if path.suffix == ".ckpt" or (path.is_dir() and not (path / DESCRIPTION).is_file()) or not path.exists():
+        return locate(path)
+    return open_source(path)

@@ -24,11 +24,15 @@ def parser() -> argparse.ArgumentParser:
     """The command line of `restora restore`."""
     made = argparse.ArgumentParser(
         prog="restora restore",
-        description="Restore a photo, or every photo of a folder and its subfolders, with a model folder. "
+        description="Restore a photo, or every photo of a folder and its subfolders, with a trained network. "
         "File names, tree, format, bit depth, EXIF, colour profile and transparency are kept. "
         "The exit code is 0 only if every photo was restored.",
     )
-    made.add_argument("model", metavar="MODEL_FOLDER", help="made by `restora export`")
+    made.add_argument(
+        "model",
+        metavar="SOURCE",
+        help="a model folder of `restora export`, a run, a checkpoint, or a .pth or .safetensors file",
+    )
     made.add_argument("input", metavar="INPUT", help="a photo or a folder of photos")
     made.add_argument(
         "output", metavar="OUTPUT", help="where to write: a folder, or a file name for a single photo"

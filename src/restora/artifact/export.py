@@ -31,6 +31,7 @@ from restora.artifact.model_folder import (
     write_description,
 )
 from restora.artifact.restorer import Restorer, prepare_network
+from restora.artifact.sources import Loaded
 from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
 
@@ -64,12 +65,16 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
         data=_training_data(source),
         metrics=metrics,
         plugins=[str(module) for module in ours.get("plugins") or []],
-        versions={
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "restora": version("restora"),
-        },
+        versions=_versions(),
     )
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "restora": version("restora"),
+    }
 
 
 def _training_data(source: Source) -> dict[str, Any]:
@@ -87,14 +92,15 @@ def _training_data(source: Source) -> dict[str, Any]:
 
 
 def export_model(
-    source: Source,
+    source: Source | Loaded,
     output: Path,
     *,
     photos: Sequence[Path] = (),
     with_onnx: bool = True,
     say: Say = lambda _: None,
 ) -> ModelDescription:
-    """Write the model folder `output` from a checkpoint; returns its description with the measured parity.
+    """Write the model folder `output` from a checkpoint, or from another source of a model that is opened;
+    returns its description with the measured parity.
 
     `photos` are what parity is measured on; without any, the run's degraded held-out photos, or else
     scikit-image's sample photos. An older model folder at `output` is replaced, any other folder that is not
@@ -104,12 +110,14 @@ def export_model(
     output = Path(os.path.abspath(output))
     if output.exists() and not (output / DESCRIPTION).is_file() and not _is_empty_folder(output):
         raise ValueError(f"{output} exists and is not a model folder: name another one")
-    checkpoint = read_checkpoint(source.checkpoint)
-    network = checkpoint_network(checkpoint, str(source.checkpoint))
-    description = describe(source, checkpoint, network)
-    samples = parity.read_samples(
-        photos or parity.degraded_photos_of(source.run) or parity.sample_photos(), network
-    )
+    if isinstance(source, Loaded):
+        network, run = source.network, None
+        description = replace(source.description, versions=_versions(), parity={}, sha256={})
+    else:
+        checkpoint = read_checkpoint(source.checkpoint)
+        network, run = checkpoint_network(checkpoint, str(source.checkpoint)), source.run
+        description = describe(source, checkpoint, network)
+    samples = parity.read_samples(photos or parity.degraded_photos_of(run) or parity.sample_photos(), network)
     output.parent.mkdir(parents=True, exist_ok=True)
     _clear_remains(output)
     draft = Path(tempfile.mkdtemp(prefix=_drafts_of(output) + f"{os.getpid()}-", dir=output.parent))

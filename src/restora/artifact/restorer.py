@@ -24,7 +24,8 @@ from torch import Tensor, nn
 from restora import vocabulary
 from restora.allocator import freed_memory_kept
 from restora.artifact.centred import centre_features
-from restora.artifact.model_folder import ModelDescription, load_model_folder
+from restora.artifact.model_folder import ModelDescription
+from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, grid
 from restora.artifact.winograd import use_winograd
 from restora.networks.base import Network
@@ -150,7 +151,7 @@ class Restorer:
     @classmethod
     def load(
         cls,
-        model_folder: str | Path,
+        source: str | Path,
         *,
         device: str = "auto",
         precision: str = "float32",
@@ -158,11 +159,12 @@ class Restorer:
         overlap: int | None = None,
         sigma: float | None = None,
     ) -> "Restorer":
-        """The restorer of a model folder. Without `sigma`, the level the model was trained at, if that was
-        one."""
-        description, network = load_model_folder(model_folder)
+        """The restorer of any source of a model: a model folder, a run, a checkpoint, a weights file. Without
+        `sigma`, the level the model was trained at, if that was one."""
+        loaded = open_source(source)
+        description = loaded.description
         return cls(
-            network=network,
+            network=loaded.network,
             device=device,
             precision=precision,
             tile=tile,

@@ -10,8 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from restora import registry
 from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
-from restora.artifact.model_folder import DESCRIPTION, load_model_folder, network_class
+from restora.artifact.model_folder import (
+    DESCRIPTION,
+    ModelDescription,
+    load_model_folder,
+    network_class,
+    network_node,
+)
 from restora.networks.base import Network
 from restora.networks.recognition import recognise
 from restora.networks.weights import network_from_weights
@@ -21,15 +28,17 @@ from restora.networks.weights import network_from_weights
 class Loaded:
     """A network with its weights and what is known of it.
 
-    `changed` are the constructor arguments that the weights corrected or told, `said` what to tell the user
-    of how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of its training,
-    None where unknown.
+    `arguments` are the constructor's, `changed` those that the weights corrected or told, `said` what to tell
+    the user of how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of its
+    training, None where unknown.
     """
 
     name: str
     network: Network
     source: str
     changed: dict[str, Any] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    family: str = "unknown"
     local_converter: tuple[int, int] | None = None
     degradation: dict[str, Any] | None = None
     protocol: dict[str, Any] | None = None
@@ -37,6 +46,30 @@ class Loaded:
     config: dict[str, Any] | None = None
     """The configuration of the run that a checkpoint came from."""
     said: str = ""
+    described: ModelDescription | None = None
+    """What the model folder says, where it is one."""
+
+    @property
+    def description(self) -> ModelDescription:
+        """The model in words: its model folder's, or what the file tells. Weights alone do not say what
+        they restore: what enlarges does that, others what their paper does first."""
+        if self.described is not None:
+            return self.described
+        network = self.network
+        usual = "super_resolution" if network.scale > 1 else next(iter(network.tasks), "unknown")
+        return ModelDescription(
+            name=self.name,
+            task=self.task or usual,
+            family=self.family,
+            network={"name": registry.name_of(type(network)), "arguments": dict(self.arguments)},
+            scale=network.scale,
+            in_channels=network.in_channels,
+            out_channels=network.out_channels,
+            condition_channels=network.condition_channels,
+            size_multiple=network.size_multiple,
+            evaluation={"local_converter": self.local_converter},
+            degradation=registry.stored(self.degradation or {}, "degradation"),
+        )
 
 
 def open_source(source: str | Path) -> Loaded:
@@ -75,7 +108,7 @@ def from_weights(
         arguments["scale"] = scale
     cls = network_class(target)  # refuses, in words, what is not a network of ours
     network, changed = network_from_weights(cls, arguments, path, chosen=chosen)
-    return Loaded(name, network.eval(), str(path), changed)
+    return Loaded(name, network.eval(), str(path), changed, {**arguments, **changed})
 
 
 def from_weights_alone(path: str) -> Loaded:
@@ -86,6 +119,7 @@ def from_weights_alone(path: str) -> Loaded:
         network=found.network.eval(),
         source=str(path),
         changed=dict(found.arguments),
+        arguments=found.arguments,
         said=found.said,
     )
 
@@ -106,6 +140,8 @@ def from_checkpoint(path: str) -> Loaded:
         protocol=evaluation.get("protocol"),
         config=source.record.get("config"),
         task=ours.get("task"),
+        arguments=network_node(ours["network"])[1],
+        family=str(ours.get("family") or "unknown"),
     )
 
 
@@ -120,4 +156,7 @@ def from_model_folder(path: str) -> Loaded:
         degradation=description.degradation or None,
         protocol=description.evaluation.get("protocol"),
         task=description.task,
+        arguments=network_node(description.network)[1],
+        family=description.family,
+        described=description,
     )

@@ -1,7 +1,4 @@
-"""The models that the operator named, each with its restorer and with words for people.
-
-`load_source` is where a source (whatever `artifact/sources.py` opens) becomes a restorer.
-"""
+"""The models that the operator named, each with its restorer and with words for people."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +8,6 @@ from urllib.parse import quote
 
 from restora.artifact.model_folder import ModelDescription
 from restora.artifact.restorer import Restorer
-from restora.artifact.sources import open_source
-from restora.networks.base import Network
 from restora.vocabulary import Precision
 
 WORDS = {
@@ -79,51 +74,13 @@ class ServedModel:
         }
 
 
-def load_source(source: str, *, device: str, precision: Precision, tile: int) -> Restorer:
-    """The restorer of a model folder, a run, a checkpoint or a weights file; its `description` is set.
-
-    Raises ValueError for what is none of these.
-    """
-    loaded = open_source(source)
-    network = loaded.network
-    description = ModelDescription(
-        name=loaded.name,
-        task=loaded.task or _likely_task(network),
-        family=network.family,
-        network={},
-        scale=network.scale,
-        in_channels=network.in_channels,
-        out_channels=network.out_channels,
-        condition_channels=network.condition_channels,
-        size_multiple=network.size_multiple,
-        evaluation={"local_converter": loaded.local_converter},
-        degradation=loaded.degradation or {},
-    )
-    return Restorer(
-        network=network,
-        device=device,
-        precision=precision,
-        tile=tile,
-        local_converter=loaded.local_converter,
-        sigma=description.sigma,
-        description=description,
-    )
-
-
-def _likely_task(network: Network) -> str:
-    """Weights alone do not say what they restore: what enlarges does that, others what their paper does."""
-    if network.scale > 1:
-        return "super_resolution"
-    return network.tasks[0] if network.tasks else "unknown"
-
-
 def load_models(
     sources: Sequence[str], *, device: str, precision: Precision, tile: int
 ) -> dict[str, ServedModel]:
     """All sources by name, in their order; a name that comes twice gets a number. Raises ValueError."""
     models: dict[str, ServedModel] = {}
     for source in sources:
-        restorer = load_source(source, device=device, precision=precision, tile=tile)
+        restorer = Restorer.load(source, device=device, precision=precision, tile=tile)
         assert restorer.description is not None
         if restorer.description.told == "maps":
             raise ValueError(f"{source} is conditioned on maps that no photo comes with: use it from Python")

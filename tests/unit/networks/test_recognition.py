@@ -4,12 +4,15 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from restora import registry
 from restora.artifact.sources import open_source
+from restora.cli import main
 from restora.config import build, compose, options
 from restora.networks.dncnn import DnCNN, FDnCNN
 from restora.networks.nafnet import NAFNet
@@ -145,3 +148,22 @@ def test_a_source_may_be_a_bare_file(network: nn.Module, tmp_path: Path) -> None
     assert loaded.degradation is None
     with pytest.raises(ValueError, match="there is no"):
         open_source(tmp_path / "nothing.pth")
+
+
+def test_commands_take_a_bare_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """restore, export and evaluate, without a word about the network."""
+    weights = tmp_path / "w.pth"
+    torch.save({"state_dict": DnCNN(in_channels=3, depth=4, channels=6).state_dict()}, weights)
+    (tmp_path / "in").mkdir()
+    for name in "ab":
+        Image.new("RGB", (40, 30), (200, 100, 50)).save(tmp_path / "in" / f"{name}.png")
+    assert main(["restore", str(weights), str(tmp_path / "in"), str(tmp_path / "out")]) == 0
+    assert main(["export", str(weights), str(tmp_path / "model"), "--no-onnx"]) == 0
+    assert "holds DnCNN: network.in_channels=3 network.depth=4" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["restore", str(tmp_path / "model"), str(tmp_path / "in"), str(tmp_path / "again")]) == 0
+    for name in "ab":
+        first, second = (np.asarray(Image.open(tmp_path / to / f"{name}.png")) for to in ("out", "again"))
+        assert np.array_equal(first, second)
+    scored = ["benchmark=denoise", "benchmark.sigma=25", f"benchmark.root={tmp_path / 'in'}"]
+    assert main(["evaluate", f"weights={weights}", *scored, f"output={tmp_path / 'scores'}"]) == 0
+    assert (tmp_path / "scores" / "summary.json").is_file()
