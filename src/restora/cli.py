@@ -87,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"restora: there is no command {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         return 2
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its version at import
+    share_busy_cores()
     module, _, function = COMMANDS[name][0].partition(":")
     run = getattr(importlib.import_module(module), function)
     try:
@@ -104,6 +105,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+def share_busy_cores() -> None:
+    """Lets OpenMP's threads wait for each other without spinning for long, unless the user has said how.
+
+    They lose the core that they wait for to it: beside two busy programs on two cores a NAFNet step took 9,168
+    ms, with a spin count of 1,000 it takes 238 (73 instead of 66 where nothing else runs). libgomp reads it
+    once, when torch is loaded; processes that this one starts inherit it.
+    """
+    if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
+        os.environ["GOMP_SPINCOUNT"] = "1000"
 
 
 def _explained(error: Exception) -> str | None:

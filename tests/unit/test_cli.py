@@ -54,3 +54,20 @@ def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]
         code = stop.code
     assert code == 0
     assert "usage" in capsys.readouterr().out.lower()
+
+
+@pytest.mark.parametrize("own", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "PASSIVE"}], ids=str)
+def test_waiting_threads_do_not_spin_unless_the_user_has_said_how(
+    own: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import os
+
+    from restora.cli import share_busy_cores
+
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in own.items():
+        monkeypatch.setenv(name, value)
+    share_busy_cores()
+    assert os.environ.get("GOMP_SPINCOUNT") == own.get("GOMP_SPINCOUNT", None if own else "1000")
