@@ -111,8 +111,8 @@ def share_busy_cores() -> None:
     """Lets OpenMP's threads wait for each other without spinning for long, unless the user has said how.
 
     They lose the core that they wait for to it: beside two busy programs on two cores a NAFNet step took
-    9,168 ms, with a spin count of 1,000 it takes 238 (73 instead of 66 where nothing else runs). libgomp reads it
-    once, when torch is loaded; processes that this one starts inherit it.
+    9,168 ms, with a spin count of 1,000 it takes 238 (73 instead of 66 where nothing else runs). libgomp
+    reads it once, when torch is loaded; processes that this one starts inherit it.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"
