@@ -85,7 +85,7 @@ def test_a_run_says_and_records_it_and_its_model_card_states_it(
     sentence = "1 of 2 photos of this run's held-out set are among the training photos: coffee is cup"
     printed = capsys.readouterr().err
     assert sentence in printed
-    assert printed.index(sentence) < printed.index("step")
+    assert printed.index(sentence) < printed.index("· step ")
     found = json.loads((tmp_path / "run" / "run.json").read_text())["leakage"]
     assert found["words"] == [sentence]
     assert found["leaks"] == {"this run's held-out set": [{"training": "coffee", "test": "cup"}]}
