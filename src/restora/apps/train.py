@@ -167,6 +167,12 @@ def job(config: DictConfig) -> float:
         sweep=_place_in_sweep(hydra_config, folder, overrides),
         jobs=int(os.environ.get(_JOBS, "1")),
     )
+    if _is_further_process():  # of torchrun or srun: the first one looks after the folder
+        earlier = _earlier_config(folder) is not None and (folder / "checkpoints" / "last.ckpt").exists()
+        if earlier and read_json(folder / "run.json").get("status") == "finished":
+            return _earlier_score(folder)
+        config.resume = str(folder) if earlier else config.resume
+        return train(config, info)
     with sole_run(folder):
         asked = config.resume is not None
         todo = what_to_do(folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
@@ -177,6 +183,12 @@ def job(config: DictConfig) -> float:
             info.changed = differences(_earlier_config(folder), info.config)
         _write_hydra_folder(folder, config, hydra_config)
         return train(config, info)
+
+
+def _is_further_process() -> bool:
+    """Whether this is not the first of several processes that were started by one command each."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID"))
+    return any(rank is not None and rank != "0" for rank in ranks)
 
 
 def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> None:
