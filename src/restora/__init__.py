@@ -1,3 +1,28 @@
-"""Train, sweep, compare, export and use image-restoration networks."""
+"""Train, sweep, compare, export and use image-restoration networks.
+
+In Python: `from restora import Restorer` restores photos, `open_source` gives the network itself. Both are
+imported when they are first asked for, so that `import restora` costs nothing.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from restora.artifact.restorer import Restorer
+    from restora.artifact.sources import open_source
 
 __version__ = "0.1.0"
+__all__ = ["Restorer", "__version__", "open_source"]
+
+_LAZY = {"Restorer": "restora.artifact.restorer", "open_source": "restora.artifact.sources"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module 'restora' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

@@ -56,6 +56,17 @@ def test_every_configuration_file_is_in_it(wheel: Path, repository: Path) -> Non
             assert f"restora/{path.relative_to(repository)}" in inside
 
 
+def test_its_types_are_declared(wheel: Path, clean: Path, tmp_path: Path) -> None:
+    assert "restora/py.typed" in zipfile.ZipFile(wheel).namelist()
+    (tmp_path / "own.py").write_text(
+        "from restora import Restorer\nreveal_type(Restorer.load('model').scale)\n"
+    )
+    words = [sys.executable, "-m", "mypy", "--python-executable", str(clean / "python"), "own.py"]
+    assert 'Revealed type is "int"' in run([*words, "--follow-imports=silent"], tmp_path).replace(
+        "builtins.", ""
+    )
+
+
 def test_it_trains_and_lists_from_another_directory(clean: Path, tmp_path: Path) -> None:
     where = run([str(clean / "python"), "-c", "import restora; print(restora.__file__)"], tmp_path)
     assert str(clean.parent) in where
