@@ -14,18 +14,26 @@ Legend: B samples, C channels, H height, W width, n input size, m output size.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 Kernel = Literal["bicubic", "bilinear", "area", "nearest"]
 KERNELS: tuple[str, ...] = get_args(Kernel)
 # rows are Y, Cb and Cr of ITU-R BT.601 for R, G and B in [0,1]: MATLAB's rgb2ycbcr, whose offsets are 16,
 # 128, 128
-_YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
-_OFFSET = (16.0, 128.0, 128.0)
+YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
+YCBCR_OFFSET = (16.0, 128.0, 128.0)
+RGB_PER_LUMINANCE = 255 / 219
+"""How much each of R, G and B grows per unit of Y at constant Cb and Cr."""
+FULL_RANGE_LUMA = (0.299, 0.587, 0.114)
+"""Weights of R, G and B in a grey photo from black to white (0 to 255): BT.601 without the range of video.
+The grey sets of denoising were made with MATLAB's rgb2gray, whose weights `photos/reading.py` has."""
 _SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}
+Distance = TypeVar("Distance", float, Tensor, NDArray[np.float64])
 
 
 def round_to_8_bits(photo: Tensor) -> Tensor:
@@ -35,12 +43,23 @@ def round_to_8_bits(photo: Tensor) -> Tensor:
 
 def to_8_bit(photo: Tensor) -> Tensor:
     """Photos on the [0,1] scale as saving them leaves them: clamped, then rounded to 8 bits."""
-    return round_to_8_bits(photo.clamp(0, 1))
+    return levels(photo).div_(255)
+
+
+def levels(photo: Tensor, white: int = 255) -> Tensor:
+    """Photos on the [0,1] scale -> whole numbers from 0 to `white`, rounded and clamped, still floats."""
+    return photo.mul(white).round_().clamp_(0, white)
+
+
+def levels_half_up(photo: Tensor) -> Tensor:
+    """`levels` with halves going up, as MATLAB rounds. A part of networks: traced and exported with them."""
+    # the 1e-4 is for halves that float32 puts just below
+    return photo.mul(255).add(0.5 + 1e-4).floor().clamp(0, 255)
 
 
 def to_bytes(photo: Tensor) -> Tensor:
     """Photos on the [0,1] scale -> uint8 of the same shape, clamped and rounded."""
-    return photo.float().clamp(0, 1).mul(255).round_().byte()
+    return levels(photo.to(torch.promote_types(photo.dtype, torch.float32))).byte()
 
 
 def luminance(rgb: Tensor) -> Tensor:
@@ -50,15 +69,15 @@ def luminance(rgb: Tensor) -> Tensor:
 
 def rgb_to_ycbcr(rgb: Tensor) -> Tensor:
     """(B,3,H,W) in [0,1] -> Y, Cb and Cr of BT.601 (B,3,H,W) on the [0,1] scale, not rounded."""
-    matrix = rgb.new_tensor(_YCBCR) / 255
-    offset = rgb.new_tensor(_OFFSET).view(3, 1, 1) / 255
+    matrix = rgb.new_tensor(YCBCR) / 255
+    offset = rgb.new_tensor(YCBCR_OFFSET).view(3, 1, 1) / 255
     return torch.einsum("ij,bjhw->bihw", matrix, rgb) + offset
 
 
 def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
     """The inverse of `rgb_to_ycbcr`, not clamped."""
-    matrix = torch.tensor(_YCBCR, dtype=torch.float64).inverse().to(ycbcr) * 255
-    offset = ycbcr.new_tensor(_OFFSET).view(3, 1, 1) / 255
+    matrix = torch.tensor(YCBCR, dtype=torch.float64).inverse().to(ycbcr) * 255
+    offset = ycbcr.new_tensor(YCBCR_OFFSET).view(3, 1, 1) / 255
     return torch.einsum("ij,bjhw->bihw", matrix, ycbcr - offset)
 
 
@@ -119,10 +138,18 @@ def profile(kernel: Kernel, distance: Tensor, a: float = -0.5) -> Tensor:
     t = distance.abs()
     if kernel == "bilinear":
         return (1 - t).clamp_(min=0)
-    # Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 4, 7 and 8
+    near, far = cubic_pieces(t, a)
+    return torch.where(t <= 1, near, far) * (t < 2)
+
+
+def cubic_pieces(t: Distance, a: float = -0.5) -> tuple[Distance, Distance]:
+    """Keys' cubic at distances t >= 0: the piece that holds up to 1, and that from 1 to 2; 0 beyond.
+
+    Keys, "Cubic convolution interpolation for digital image processing", 1981, eq. 4, 7 and 8.
+    """
     near = ((a + 2) * t - (a + 3)) * t * t + 1
     far = ((a * t - 5 * a) * t + 8 * a) * t - 4 * a
-    return torch.where(t <= 1, near, far) * (t < 2)
+    return near, far
 
 
 def mirrored(index: Tensor, size: int) -> Tensor:

@@ -172,7 +172,7 @@ def _clean(path: Path, config: "DictConfig") -> "torch.Tensor":
     """
     import torch
 
-    from restora.image import resize
+    from restora.image import resize, round_to_8_bits
     from restora.photos.reading import read_photo
 
     pixels = torch.from_numpy(read_photo(path).copy()).permute(2, 0, 1)[None].float() / 255
@@ -187,13 +187,14 @@ def _clean(path: Path, config: "DictConfig") -> "torch.Tensor":
         height, width = round(height * ratio), round(width * ratio)
         pixels = resize(pixels, height, width).clamp_(0, 1)
     top, left = (height - size) // 2, (width - size) // 2
-    return pixels[..., top : top + size, left : left + size].mul(255).round_().div_(255)
+    return round_to_8_bits(pixels[..., top : top + size, left : left + size])
 
 
 def _pixels(image: "torch.Tensor") -> Any:
     """(1,C,H,W) -> uint8 (H,W,3)."""
-    image = image.clamp(0, 1).mul(255).round().byte().expand(-1, 3, -1, -1)
-    return image[0].permute(1, 2, 0).contiguous().numpy()
+    from restora.image import to_bytes
+
+    return to_bytes(image).expand(-1, 3, -1, -1)[0].permute(1, 2, 0).contiguous().numpy()
 
 
 def _enlarged(pixels: Any, size: int) -> Any:

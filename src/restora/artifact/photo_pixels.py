@@ -20,11 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.artifact.restorer import Progress, Restorer
+from restora.image import FULL_RANGE_LUMA, levels
 from restora.photos.decoding import Pixels
 from restora.photos.files import Photo
-
-LUMA = (0.299, 0.587, 0.114)
-"""BT.601, full range."""
 
 
 def restore_photo(
@@ -149,7 +147,9 @@ def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progres
     if (takes, gives) not in ((1, 1), (3, 3), (1, 3)):
         raise ValueError(f"a model of {takes} to {gives} channels cannot be applied to grey or RGB photos")
     if colourises or gives > takes:
-        luma = x if channels == 1 else (x * x.new_tensor(LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        luma = (
+            x if channels == 1 else (x * x.new_tensor(FULL_RANGE_LUMA).view(1, 3, 1, 1)).sum(1, keepdim=True)
+        )
         return restorer(luma.expand(-1, takes, -1, -1), known, progress=progress)
     if takes == 1:
         planes = x.flatten(0, 1)[:, None]  # (B*C,1,H,W)
@@ -162,5 +162,5 @@ def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progres
 
 def _quantised(values: Tensor, photo: Photo) -> Pixels:
     """[0,1] to the photo's own integers, to the nearest."""
-    levels = values.mul(photo.white).round().clamp_(0, photo.white).numpy()
-    return cast(Pixels, np.ascontiguousarray(levels.astype(photo.pixels.dtype)))
+    whole = levels(values, photo.white).numpy()
+    return cast(Pixels, np.ascontiguousarray(whole.astype(photo.pixels.dtype)))

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from restora.image import FULL_RANGE_LUMA
 from restora.photos.errors import PhotoError
 from restora.photos.reading import list_photos, read_photo
 
@@ -166,7 +167,7 @@ def thumbnail(pixels: Pixels) -> NDArray[np.float32]:
 
     step = max(1, min(pixels.shape[:2]) // _ENOUGH)
     thin = pixels[::step, ::step].astype(np.float32)
-    grey = thin @ np.array([0.299, 0.587, 0.114], np.float32) if thin.shape[2] == 3 else thin[..., 0]
+    grey = thin @ np.array(FULL_RANGE_LUMA, np.float32) if thin.shape[2] == 3 else thin[..., 0]
     small = np.asarray(Image.fromarray(grey).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX))
     centred = small - small.mean()
     norm = float(np.linalg.norm(centred))

@@ -18,11 +18,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from restora.image import YCBCR, YCBCR_OFFSET, cubic_pieces, to_bytes
 from restora.metrics.weights import find_weights, missing_weights
 
 BLOCK = 96
 _PARAMETERS = "niqe_pris_params.npz"
-_LUMA = (65.481, 128.553, 24.966)
 Array = NDArray[np.float64]
 
 
@@ -34,9 +34,7 @@ def niqe(restored: Tensor, clean: Tensor) -> Tensor:  # noqa: ARG001
 def brisque(restored: Tensor, clean: Tensor) -> Tensor:  # noqa: ARG001
     """BRISQUE (Mittal, Moorthy and Bovik, TIP 2012), by the package of that name."""
     model = _brisque_model()
-    photos = (
-        restored.clamp(0, 1).expand(-1, 3, -1, -1).mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    )
+    photos = to_bytes(restored).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
     return torch.tensor([float(model.score(photo)) for photo in photos], device=restored.device)
 
 
@@ -75,7 +73,7 @@ def _luma(photo: Tensor) -> Array:
     values = photo.cpu().double().clamp(0, 1).numpy()
     if values.shape[0] == 1:
         return np.asarray(np.round(values[0] * 255))
-    return np.asarray(np.round(np.tensordot(_LUMA, values, axes=1) + 16))
+    return np.asarray(np.round(np.tensordot(YCBCR[0], values, axes=1) + YCBCR_OFFSET[0]))
 
 
 def _niqe(plane: Array) -> float:
@@ -99,8 +97,7 @@ def _half(plane: Array) -> Array:
     from scipy.ndimage import correlate1d
 
     distance = np.abs(np.arange(-3.5, 4) / 2)
-    near = (1.5 * distance - 2.5) * distance**2 + 1
-    far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
+    near, far = cubic_pieces(distance)
     taps = np.where(distance <= 1, near, far)
     taps /= taps.sum()
     for axis in (0, 1):

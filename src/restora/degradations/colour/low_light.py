@@ -7,6 +7,7 @@ from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.colour.exposure import encoded, linear_light
 from restora.degradations.noise.poisson import poisson
 from restora.degradations.parameters import Range, as_range, per_sample
+from restora.image import round_to_8_bits
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -44,4 +45,4 @@ class LowLight(Degradation):
         counted = poisson(light, generator)
         counted += generator.normal(clean.shape[1:]).mul_(per_sample(params["read_noise"]))
         photo = encoded((counted / electrons).clamp_(0, 1))
-        return photo.mul(255).round_().div_(255)
+        return round_to_8_bits(photo)

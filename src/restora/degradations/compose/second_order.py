@@ -24,6 +24,7 @@ from restora.degradations.compression.jpeg import jpeg
 from restora.degradations.noise.poisson import poisson_from
 from restora.degradations.parameters import Range, as_range, as_whole_range, per_sample
 from restora.degradations.sampling.varying_resizing import apply_matrices, interpolation_matrices
+from restora.image import levels, round_to_8_bits
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -149,7 +150,7 @@ class SecondOrder(Degradation):
         x = _resized(x, reduced, whole, small, params["mode"])
         x = _blurred(x, params["rings"], self.ringing.kernels(params["ringing"])).clamp_(0, 1)
         x = where_drawn(jpeg_last, x, _jpeg, second, x)
-        return x.mul_(255).round_().div_(255)
+        return round_to_8_bits(x)
 
     def _enlarged_apart(self, x: Tensor, params: Params) -> Tensor:
         """`_between_blur_and_noise` with no more canvas than a sample needs: where none becomes larger than
@@ -236,7 +237,7 @@ def _shot_noise(x: Tensor, params: Params) -> Tensor:
     used.
     """
     luma = x if x.shape[1] == 1 else rgb_to_grayscale(x)
-    pixels = torch.where(per_sample(params["grey"]), luma, x).mul_(255).round_().clamp_(0, 255)
+    pixels = levels(torch.where(per_sample(params["grey"]), luma, x))
     # as many photons at white as the photo has values, up to a power of two, as in the authors' code
     photons = per_sample(_power_of_two(_distinct(pixels)))
     # expected photons of a pixel; what is more or less of them is the noise, back on [0,1]

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Severity, Shape
 from restora.degradations.parameters import Range, as_whole_range, constant
+from restora.image import levels
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -147,7 +148,7 @@ def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> T
     1/255.
     """
     height, width = x.shape[-2:]
-    pixels = (x * 255).round_().clamp_(0, 255)
+    pixels = levels(x)
     luma_table, chroma_table = _tables(quality)
     if x.shape[1] == 1:
         return _coded(pixels, luma_table)[..., :height, :width].div(255)

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Severity, Shape
-from restora.image import KERNELS, Kernel, resize
+from restora.image import KERNELS, Kernel, resize, to_8_bit
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -40,5 +40,5 @@ class Downsample(Degradation):
         # a size that is no multiple can only come where the size is restored: rounded up, as MATLAB does
         small = resize(clean, -(-height // self.factor), -(-width // self.factor), kernel=self.kernel)
         if self.round_8bit:
-            small = small.mul_(255).round_().clamp_(0, 255).div_(255)
+            small = to_8_bit(small)
         return resize(small, height, width) if self.restore_size else small

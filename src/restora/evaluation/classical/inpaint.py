@@ -5,9 +5,11 @@ known. Leaves: a photo of the same shape.
 """
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from restora.evaluation.classical.denoise import Photo
+from restora.image import to_bytes
 
 Mask = NDArray[np.bool_]
 
@@ -34,7 +36,7 @@ def _opencv(damaged: Photo, known: Mask, method: str, radius: float = 3.0) -> Ph
         import cv2
     except ImportError as error:
         raise ValueError("navier_stokes and telea need OpenCV: pip install 'restora[classical]'") from error
-    pixels = np.round(damaged.clip(0, 1) * 255).astype(np.uint8)
+    pixels = to_bytes(torch.from_numpy(np.ascontiguousarray(damaged))).numpy()
     lost = (~known).astype(np.uint8)
     filled = cv2.inpaint(
         pixels.squeeze(axis=-1) if pixels.shape[2] == 1 else pixels, lost, radius, getattr(cv2, method)

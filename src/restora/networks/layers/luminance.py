@@ -14,12 +14,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from restora.image import RGB_PER_LUMINANCE, YCBCR, YCBCR_OFFSET, cubic_pieces, levels_half_up
 from restora.networks.base import Network
 
-_LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
-_LUMA_OFFSET = 16 / 255
-_RGB_PER_LUMA = 255 / 219
-"""How much each of R, G and B grows per unit of Y at constant Cb and Cr."""
+_LUMA = tuple(weight / 255 for weight in YCBCR[0])
+_LUMA_OFFSET = YCBCR_OFFSET[0] / 255
 
 
 def luma(x: Tensor) -> Tensor:
@@ -33,9 +32,10 @@ def luma(x: Tensor) -> Tensor:
 def _keys_cubic(distance: float) -> float:
     """Keys' cubic with a = -1/2."""
     d = abs(distance)
+    near, far = cubic_pieces(d)
     if d <= 1:
-        return 1.5 * d**3 - 2.5 * d**2 + 1
-    return -0.5 * d**3 + 2.5 * d**2 - 4 * d + 2 if d < 2 else 0.0
+        return near
+    return far if d < 2 else 0.0
 
 
 class BicubicEnlargement(nn.Module):
@@ -61,8 +61,7 @@ class BicubicEnlargement(nn.Module):
         if self.scale == 1:
             return x
         y = self._enlarge(self._enlarge(x, dim=2), dim=3)
-        # halves go up, as in imresize; the 1e-4 is for those that float32 puts just below
-        return y.mul(255).add(0.5 + 1e-4).floor().clamp(0, 255).div(255) if self.round_8bit else y
+        return levels_half_up(y).div(255) if self.round_8bit else y
 
     def _enlarge(self, x: Tensor, dim: int) -> Tensor:
         size = x.shape[dim]
@@ -109,4 +108,4 @@ class LuminanceNetwork(Network):
         enlarged: Tensor = self.enlarge(x)  # (B,3,sH,sW)
         y_enlarged = luma(enlarged)  # (B,1,sH,sW)
         y = self.predict(y_enlarged if self.on_enlarged else luma(x))
-        return enlarged + (y - y_enlarged) * _RGB_PER_LUMA
+        return enlarged + (y - y_enlarged) * RGB_PER_LUMINANCE
