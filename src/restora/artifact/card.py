@@ -93,15 +93,25 @@ def _use(model: ModelDescription, *, with_onnx: bool) -> str:
         "maps": f"maps = torch.zeros(1, {model.condition_channels}, *photo.shape[:2])  # see below\n",
     }.get(model.told, "")
     condition = f", {given.partition(' ')[0]}" if given else ""
-    channels = "L" if model.in_channels == 1 else "RGB"
-    text = f"""## Use
-
+    command = f"""
 From the command line, a photo or a folder of photos (run beside this folder, here called `model`):
 
 ```
 restora restore model photos/ restored/{option}
 ```
-
+"""
+    channels = "L" if model.in_channels == 1 else "RGB"
+    reading = (
+        f'np.atleast_3d(np.asarray(Image.open("photo.png").convert("{channels}"), dtype=np.float32)) / 255'
+    )
+    writing = """pixels = restored[0].permute(1, 2, 0).mul(255).round().byte().squeeze(-1).numpy()
+Image.fromarray(pixels).save("restored.png")"""
+    if model.in_channels not in CHANNELS or model.out_channels not in CHANNELS:
+        command = ""
+        reading = f'np.load("photo.npy")  # float32 (H,W,{model.in_channels}) on the [0,1] scale'
+        writing = 'np.save("restored.npy", restored[0].permute(1, 2, 0).numpy())'
+    text = f"""## Use
+{command}
 From Python, any size, tiled so that memory stays bounded:
 
 ```python
@@ -111,10 +121,9 @@ from PIL import Image
 from restora.artifact.restorer import Restorer
 
 restorer = Restorer.load("model"{level_argument})
-photo = np.atleast_3d(np.asarray(Image.open("photo.png").convert("{channels}"), dtype=np.float32)) / 255
+photo = {reading}
 {given}restored = restorer(torch.from_numpy(photo).permute(2, 0, 1)[None]{condition})  # (1,C,H,W) in [0,1]
-pixels = restored[0].permute(1, 2, 0).mul(255).round().byte().squeeze(-1).numpy()
-Image.fromarray(pixels).save("restored.png")
+{writing}
 ```
 
 `{WEIGHTS}` holds the parameters under the names of the architecture's published checkpoints."""

@@ -25,6 +25,8 @@ from restora.photos.reading import Pixels
 Geometry = Literal["d4", "hflip", "none"]
 _PLACE_STREAM = 0x71ACE
 _MASK = (1 << 64) - 1
+_TRANSPOSED_BY_OPENCV = (1, 2, 3, 4)
+"""Channels; of more it takes some and stops at others."""
 _MEMBERS = {"d4": 8, "hflip": 2, "none": 1}
 
 
@@ -190,7 +192,10 @@ def turn(source: Pixels, member: int, out: Pixels) -> None:
         # 1 is the axis along which columns change places
         cv2.flip(upright, 1, dst=upright)
     if member & 4:
-        cv2.transpose(upright, dst=out)
+        if out.shape[2] in _TRANSPOSED_BY_OPENCV:
+            cv2.transpose(upright, dst=out)
+        else:
+            np.copyto(out, upright.transpose(1, 0, 2))
 
 
 def _block(batch: int, height: int, width: int, channels: int) -> Tensor:

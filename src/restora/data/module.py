@@ -29,7 +29,7 @@ from restora.degradations.base import Degradation
 from restora.degradations.identity import Identity
 from restora.keyed import KeyedGenerator
 from restora.photos.errors import DataError
-from restora.photos.reading import Channels
+from restora.photos.reading import Channels, channel_count, channel_word
 from restora.registry import register
 from restora.types import Batch
 
@@ -54,7 +54,7 @@ class PhotoData(LightningDataModule):
     `batch_size`), for progressive learning. `val_crop` and `test_crop` judge only the centre of
     each photo. `geometry` turns training crops: `d4` by all eight symmetries of the square,
     `hflip` by mirroring, `none`. `transforms` are further albumentations transforms of the clean crop.
-    `workers` are processes that cut training crops.
+    `workers` are processes that cut training crops. `channels` is a number, rgb for 3 or gray for 1.
     """
 
     def __init__(
@@ -93,8 +93,13 @@ class PhotoData(LightningDataModule):
                 f"the photos of {self.source.name} come with their degraded partners, so the degradation "
                 f"{type(self.degradation).__name__} would not be used: set degradation=identity"
             )
-        if self.channels not in ("rgb", "gray"):
-            raise ValueError(f"data.channels is rgb or gray, got {self.channels!r}")
+        count, possible = channel_count(self.channels), self.source.channel_counts
+        if possible is not None and count not in possible:
+            words = " or ".join(channel_word(number) for number in sorted(possible, reverse=True))
+            raise ValueError(
+                f"data.channels={self.channels}, and the photos of {self.source.name} have no {count} "
+                f"channels: set data.channels={words}, or choose a source that gives them"
+            )
         if self.geometry not in ("d4", "hflip", "none"):
             raise ValueError(f"data.geometry is d4, hflip or none, got {self.geometry!r}")
         for name, value, least in (
@@ -170,9 +175,14 @@ class PhotoData(LightningDataModule):
         files = self.source.photos(split)
         if not files:
             return None
-        name = f"{self.source.name}-{split}-{self.channels}"
+        name = f"{self.source.name}-{split}-{channel_word(self.channels)}"
         return pack(
-            files, store_dir=self.store_dir, name=name, channels=self.channels, scale=self.source.scale
+            files,
+            store_dir=self.store_dir,
+            name=name,
+            channels=self.channels,
+            scale=self.source.scale,
+            reader=self.source.reader,
         )
 
     def left_out(self, store: PhotoStore, split: Split) -> list[LeftOut]:

@@ -15,7 +15,7 @@ import multiprocessing
 import os
 import shutil
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
@@ -23,6 +23,8 @@ from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from restora.data.locking import sole_process
 from restora.data.progress import Advance, progress
@@ -39,7 +41,7 @@ from restora.data.store import (
 )
 from restora.files import json_text
 from restora.photos.errors import DataError, PhotoError
-from restora.photos.reading import Channels, channel_count, photo_size, read_photo
+from restora.photos.reading import Channels, Pixels, channel_count, channel_word, photo_size, read_photo
 
 log = logging.getLogger(__name__)
 _ALIGNMENT = 4096
@@ -61,6 +63,15 @@ class PhotoFile:
         return [self.clean] if self.degraded is None else [self.clean, self.degraded]
 
 
+@dataclass(frozen=True)
+class Reader:
+    """How a file becomes pixels: `size` gives (H,W), cheaply, `read` uint8 (H,W,C) for the C that is asked
+    for. Both raise `PhotoError`, and can be pickled."""
+
+    size: Callable[[Path], tuple[int, int]] = photo_size
+    read: Callable[[Path, int], Pixels] = read_photo
+
+
 def pack(
     files: Sequence[PhotoFile],
     *,
@@ -69,13 +80,15 @@ def pack(
     channels: Channels,
     scale: int = 1,
     processes: int | None = None,
+    reader: Reader | None = None,
 ) -> PhotoStore:
     """The packed store of `files`, built now unless it stands already.
 
-    `scale` is that between the clean and the degraded photo of a pair. `processes` null takes one per core.
+    `scale` is that between the clean and the degraded photo of a pair. `processes` null takes one per core,
+    `reader` null photo files.
     Files that cannot be used are left out and named in `PhotoStore.left_out`; `DataError` if none is left.
     """
-    folder = store_dir / f"{name}-{_fingerprint(files, channels, scale)}"
+    folder = store_dir / f"{name}-{_fingerprint(files, channel_word(channels), scale)}"
     if folder.exists():
         with suppress(DamagedStore):
             return _opened(folder)
@@ -86,7 +99,7 @@ def pack(
             except DamagedStore as damage:  # another process may have packed it again in the meantime
                 log.warning("%s: the photos are packed again", damage)
                 shutil.rmtree(folder)
-        _build(files, folder, channels, scale, processes or _cores())
+        _build(files, folder, channel_count(channels), scale, processes or _cores(), reader or Reader())
     return PhotoStore(folder=folder)
 
 
@@ -102,7 +115,7 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _fingerprint(files: Sequence[PhotoFile], channels: Channels, scale: int) -> str:
+def _fingerprint(files: Sequence[PhotoFile], channels: str, scale: int) -> str:
     digest = hashlib.blake2b(f"{FORMAT} {channels} {scale}".encode(), digest_size=8)
     for file in files:
         digest.update(f"\n{file.name}".encode())
@@ -115,7 +128,9 @@ def _fingerprint(files: Sequence[PhotoFile], channels: Channels, scale: int) -> 
     return digest.hexdigest()
 
 
-def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: int, processes: int) -> None:
+def _build(
+    files: Sequence[PhotoFile], folder: Path, channels: int, scale: int, processes: int, reader: Reader
+) -> None:
     prefix = f".{folder.name}.draft-"
     # the lock is ours: whoever wrote these is dead
     for remains in folder.parent.glob(f"{glob.escape(prefix)}*"):
@@ -124,7 +139,7 @@ def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: 
     draft = folder.with_name(f"{prefix}{os.getpid()}")
     draft.mkdir()
     try:
-        _fill(files, draft, folder.name, channels, scale, processes)
+        _fill(files, draft, folder.name, channels, scale, processes, reader)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -133,20 +148,26 @@ def _build(files: Sequence[PhotoFile], folder: Path, channels: Channels, scale: 
 
 
 def _fill(
-    files: Sequence[PhotoFile], draft: Path, label: str, channels: Channels, scale: int, processes: int
+    files: Sequence[PhotoFile],
+    draft: Path,
+    label: str,
+    channels: int,
+    scale: int,
+    processes: int,
+    reader: Reader,
 ) -> None:
     """Writes the pixels and the index, and waits until both are on the disk."""
     left_out: dict[Path, str] = {}
-    planes = _lay_out(files, channel_count(channels), left_out)
-    _check_disk(draft, planes, channel_count(channels))
-    _write_pixels(draft / PIXELS, planes, channels, left_out, processes, label)
+    planes = _lay_out(files, channels, left_out, reader)
+    _check_disk(draft, planes, channels)
+    _write_pixels(draft / PIXELS, planes, channels, left_out, processes, label, reader)
     entries = _entries(files, planes, left_out, scale)
     if not entries:
         path, reason = next(iter(left_out.items()))
         raise DataError(f"none of {len(files)} photos can be used; the first is {path}: {reason}")
     index: dict[str, Any] = {
         "format": FORMAT,
-        "channels": channel_count(channels),
+        "channels": channels,
         "photos": [_row(entry) for entry in _with_checksums(entries, draft / PIXELS, channels)],
         "left_out": [asdict(LeftOut(str(path), reason)) for path, reason in sorted(left_out.items())],
     }
@@ -157,13 +178,15 @@ def _fill(
         os.fsync(handle.fileno())
 
 
-def _lay_out(files: Sequence[PhotoFile], channels: int, left_out: dict[Path, str]) -> dict[Path, Plane]:
+def _lay_out(
+    files: Sequence[PhotoFile], channels: int, left_out: dict[Path, str], reader: Reader
+) -> dict[Path, Plane]:
     """A place in the file for every picture whose header can be read; one named twice has one place."""
     planes: dict[Path, Plane] = {}
     end = 0
     for path in dict.fromkeys(path for file in files for path in file.paths):
         try:
-            height, width = photo_size(path)
+            height, width = reader.size(path)
         except PhotoError as error:
             left_out[path] = error.reason
             continue
@@ -185,16 +208,17 @@ def _check_disk(folder: Path, planes: dict[Path, Plane], channels: int) -> None:
 def _write_pixels(
     path: Path,
     planes: dict[Path, Plane],
-    channels: Channels,
+    channels: int,
     left_out: dict[Path, str],
     processes: int,
     label: str,
+    reader: Reader,
 ) -> None:
     """Decodes every picture into its place; what cannot be decoded joins `left_out`."""
     with path.open("wb") as handle:
         last = max(planes.values(), key=lambda plane: plane.offset, default=Plane(0, 0, 0))
-        handle.truncate(last.offset + last.height * last.width * channel_count(channels))
-    work = partial(_write_one, path, channels)
+        handle.truncate(last.offset + last.height * last.width * channels)
+    work = partial(_write_one, path, channels, reader)
     with progress(f"packing {label}", len(planes)) as advance:
         if processes == 1 or len(planes) <= _FEW_PHOTOS:
             reasons = {}
@@ -243,17 +267,19 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _write_one(path: Path, channels: Channels, source: Path, plane: Plane) -> str | None:
+def _write_one(path: Path, channels: int, reader: Reader, source: Path, plane: Plane) -> str | None:
     """Decodes `source` into its place of the file; why it could not, or None."""
     try:
-        pixels = read_photo(source, channels)
+        pixels = reader.read(source, channels)
     except PhotoError as error:
         return error.reason
     if pixels.shape[:2] != (plane.height, plane.width):
         return f"is {pixels.shape[1]}x{pixels.shape[0]}, its header says {plane.width}x{plane.height}"
+    if pixels.dtype != np.uint8 or pixels.shape[2:] != (channels,):
+        return f"gave {pixels.dtype} pixels of shape {pixels.shape}, expected uint8 with {channels} channels"
     with path.open("rb+") as handle:
         handle.seek(plane.offset)
-        handle.write(pixels.data)
+        handle.write(np.ascontiguousarray(pixels).data)
     return None
 
 
@@ -284,14 +310,14 @@ def _fits(clean: Plane, degraded: Plane, scale: int) -> bool:
     return all(small in (large // scale, -(-large // scale)) for large, small in sides)
 
 
-def _with_checksums(entries: list[Entry], pixels: Path, channels: Channels) -> list[Entry]:
+def _with_checksums(entries: list[Entry], pixels: Path, channels: int) -> list[Entry]:
     """The entries with the SHA-256 of their pixels, read back from the file."""
 
     @functools.cache
     def checked(plane: Plane) -> Plane:
         with pixels.open("rb") as handle:
             handle.seek(plane.offset)
-            size = plane.height * plane.width * channel_count(channels)
+            size = plane.height * plane.width * channels
             return replace(plane, sha256=hashlib.sha256(handle.read(size)).hexdigest())
 
     return [

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-from restora.data.packing import PhotoFile
+from restora.data.packing import PhotoFile, Reader
 from restora.data.pairs import infer_scale, pair_up
 from restora.keyed import image_key
 from restora.photos.errors import DataError
@@ -30,6 +30,10 @@ class Source(ABC):
     """Names the packed store."""
     paired: bool = False
     """Whether degraded photos come with the clean ones."""
+    reader = Reader()
+    """How its files become pixels. A source of clips folds their frames into channels here: (H,W,T·C)."""
+    channel_counts: tuple[int, ...] | None = (1, 3)
+    """Of how many channels the reader can give photos; None: of any number."""
 
     @property
     def scale(self) -> int:

@@ -23,11 +23,22 @@ from restora.photos.errors import DecodingError, PhotoError
 from restora.photos.header import Header, check_file, decoding_errors, look
 from restora.photos.listing import list_photos
 
-__all__ = ["Channels", "Pixels", "channel_count", "list_photos", "photo_header", "photo_size", "read_photo"]
+__all__ = [
+    "Channels",
+    "Pixels",
+    "channel_count",
+    "channel_word",
+    "list_photos",
+    "photo_header",
+    "photo_size",
+    "read_photo",
+]
 
 log = logging.getLogger(__name__)
-Channels = Literal["rgb", "gray"]
+Channels = int | Literal["rgb", "gray"]
+"""A number; `rgb` is 3 and `gray` is 1. Frames of a clip are folded into channels: 3 colour frames are 9."""
 Pixels = NDArray[np.uint8]
+_COUNT_OF = {"rgb": 3, "gray": 1}
 
 _LUMA = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np.float32)
 """MATLAB's rgb2gray (the first row of the inverse of the NTSC matrix), full range: what the grey training and
@@ -36,8 +47,17 @@ test sets of denoising were made with. It is not the Y of YCbCr, which runs from
 
 
 def channel_count(channels: Channels) -> int:
-    """C of a photo that is read as `channels`."""
-    return 1 if channels == "gray" else 3
+    """C of a photo that is read as `channels`. Raises ValueError for what is no number of channels."""
+    count = _COUNT_OF.get(channels, channels) if isinstance(channels, str) else channels
+    if not isinstance(count, int) or isinstance(count, bool) or count < 1:
+        raise ValueError(f"channels are rgb, gray or a number from 1 on, got {channels!r}")
+    return count
+
+
+def channel_word(channels: Channels) -> str:
+    """rgb for 3 channels, gray for 1, else the number: what packed stores are named after."""
+    count = channel_count(channels)
+    return next((word for word, known in _COUNT_OF.items() if known == count), str(count))
 
 
 def photo_header(path: Path) -> Header:
@@ -52,7 +72,10 @@ def photo_size(path: Path) -> tuple[int, int]:
 
 
 def read_photo(path: Path, channels: Channels = "rgb") -> Pixels:
-    """The photo as uint8 (H,W,C). Raises `PhotoError` that names the file and what is wrong with it."""
+    """The photo as uint8 (H,W,C), C = 3 or 1. Raises `PhotoError` that names the file and what is wrong."""
+    count = channel_count(channels)
+    if count not in _COUNT_OF.values():
+        raise PhotoError(path, f"is read as rgb or gray, not with {count} channels")
     with _errors_of(path):
         held = decode(path.read_bytes(), path)
     if held.header.frames > 1:
@@ -60,7 +83,7 @@ def read_photo(path: Path, channels: Channels = "rgb") -> Pixels:
     pixels = rounded_to_8_bits(held.pixels)
     if held.alpha is not None:
         pixels = _over_white(pixels, rounded_to_8_bits(held.alpha)[..., None])
-    return _to_channels(upright(pixels, held.header.orientation), channels)
+    return _to_channels(upright(pixels, held.header.orientation), count)
 
 
 @lru_cache
@@ -87,11 +110,11 @@ def _over_white(colour: Pixels, alpha: Pixels) -> Pixels:
     return ((colour * weight + 255 * (255 - weight) + 127) // 255).astype(np.uint8)
 
 
-def _to_channels(pixels: Pixels, channels: Channels) -> Pixels:
+def _to_channels(pixels: Pixels, channels: int) -> Pixels:
     """Grey by MATLAB's rgb2gray, or grey repeated three times."""
-    if channels == "gray" and pixels.shape[2] == 3:
+    if channels == 1 and pixels.shape[2] == 3:
         grey = np.floor(pixels.astype(np.float32) @ _LUMA + np.float32(0.5)).astype(np.uint8)
         return grey[..., None]
-    if channels == "rgb" and pixels.shape[2] == 1:
+    if channels == 3 and pixels.shape[2] == 1:
         return np.repeat(pixels, 3, axis=2)
     return np.ascontiguousarray(pixels)

@@ -24,7 +24,7 @@ from restora.families.base import Family
 from restora.monitor import Monitor
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Setting
-from restora.photos.reading import channel_count
+from restora.photos.reading import channel_count, channel_word
 from restora.training.leakage import named_folders
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
 
@@ -171,7 +171,7 @@ def check_together(network: Network, data: PhotoData) -> None:
         raise ConfigError(
             f"the network takes {network.in_channels} channel(s), the photos have {channels}: set "
             f"network.in_channels={channels}, "
-            f"or data.channels={'gray' if network.in_channels == 1 else 'rgb'}"
+            f"or data.channels={channel_word(network.in_channels)}"
         )
 
 

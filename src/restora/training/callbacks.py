@@ -1,6 +1,7 @@
 """Callbacks that make a run safe to stop and its random numbers a function of the step."""
 
 import errno
+import logging
 import math
 import os
 import shutil
@@ -21,7 +22,10 @@ from restora.monitor import Direction, Monitor
 from restora.registry import register
 from restora.types import Batch
 
+log = logging.getLogger(__name__)
 _STEP_STREAM = 0x57E9
+_SHOWN = (1, 3)
+"""Channels of what can be saved as a picture as it is."""
 
 
 @register("callback", "step_seed")
@@ -247,7 +251,8 @@ class SaveTestImages(Callback):
     """Writes what the report shows: each held-out photo degraded, restored and clean as 8-bit PNG.
 
     The exact degraded input goes beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so that
-    classical filters can be judged on the same numbers.
+    classical filters can be judged on the same numbers. Of photos of neither 1 nor 3 channels, such as
+    stacked frames, the pictures show the first, and there is no `.npy`.
     """
 
     def __init__(self, *, directory: str | Path, limit: int = 16) -> None:
@@ -274,12 +279,18 @@ class SaveTestImages(Callback):
                 if photo is None:  # nobody has the clean one
                     continue
                 to_image(photo[index]).save(self.directory / f"{stem}_{kind}.png")
+            if batch.degraded.shape[1] not in _SHOWN:
+                log.info("%s has %d channels: its pictures show the first", name, batch.degraded.shape[1])
+                continue
             exact = batch.degraded[index].permute(1, 2, 0).float().cpu().numpy()
             np.save(self.directory / f"{stem}_degraded.npy", exact)
 
 
 def to_image(photo: Tensor) -> Image.Image:
-    """(C,H,W) float on the [0,1] scale -> an 8-bit picture, clamped and rounded; grey where C is 1."""
+    """(C,H,W) float on the [0,1] scale -> an 8-bit picture, clamped and rounded; grey where C is 1, of other
+    numbers than 3 the first three or, of two, the first."""
+    if photo.shape[0] not in _SHOWN:
+        photo = photo[: 3 if photo.shape[0] > 3 else 1]
     pixels = to_bytes(photo.detach()).cpu().permute(1, 2, 0).numpy()
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
