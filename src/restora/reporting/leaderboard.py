@@ -1,17 +1,19 @@
 """The leaderboard of a group of runs: rows, what they say in words, and the table in the terminal.
 
 Runs that differ in nothing but their seed are the seeds of one method. Methods are ranked by
-`evaluation/statistics.py` over the held-out photos, so a rank is no more than these can decide.
+`evaluation/statistics.py` over the held-out photos, in the metric that the runs were chosen by, so a rank is
+no more than these can decide.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from restora.evaluation.statistics import Interval, Ranked, Scores, paired_difference
 from restora.evaluation.statistics import leaderboard as ranked
+from restora.monitor import Monitor
 from restora.reporting.baselines import Baseline
-from restora.reporting.runs import Group, PhotoScore, Run
+from restora.reporting.runs import Group, PhotoScore, Run, place, score_of, signed
 from restora.reporting.seeds import seeds_of_methods
 
 Kind = Literal["run", "seed", "classical", "input"]
@@ -24,7 +26,8 @@ FEWEST = 6
 @dataclass(frozen=True)
 class Row:
     """One line of the leaderboard. `gain` is in dB over the degraded photos, `photo_seconds` the mean per
-    photo, `scores` PSNR by photo, one mapping per seed."""
+    photo, `scores` PSNR by photo, one mapping per seed, and `monitored` the same of what runs were chosen by,
+    such that more is better; `score` is its mean."""
 
     kind: Kind
     label: str
@@ -39,6 +42,10 @@ class Row:
     run: Run | None = None
     scores: tuple[Scores, ...] = ()
     rank: Ranked | None = None
+    monitor: Monitor = field(default_factory=Monitor)
+    monitored: tuple[Scores, ...] = ()
+    score: float | None = None
+    mean: Interval | None = None
 
     @property
     def is_worse(self) -> bool:
@@ -48,27 +55,30 @@ class Row:
     @property
     def interval(self) -> Interval | None:
         """The 95 % interval of the mean PSNR over photos; None for a single photo."""
-        several = self.rank is not None and bool(self.scores) and len(self.scores[0]) > 1
-        return self.rank.score if self.rank is not None and several else None
+        return self.mean if self.scores and len(self.scores[0]) > 1 else None
 
 
 def leaderboard(group: Group, baselines: Sequence[Baseline]) -> list[Row]:
-    """Methods by rank with their seeds, classical filters and the degraded photos among them by PSNR;
+    """Methods by rank with their seeds, classical filters and the degraded photos among them;
     runs without a score come last."""
-    before = group.input_psnr
+    before, monitor = group.input_psnr, group.monitor
     seeds = seeds_of_methods(group)
-    methods = {label: _method_row(label, runs) for label, runs in seeds.items()}
-    ranks = _ranks({label: row.scores for label, row in methods.items() if row.scores})
+    methods = {label: _method_row(label, runs, monitor) for label, runs in seeds.items()}
+    by_psnr = _ranks({label: row.scores for label, row in methods.items() if row.scores})
+    ranks = by_psnr
+    if monitor.name != "psnr":
+        ranks = _ranks({label: row.monitored for label, row in methods.items() if row.monitored})
     blocks: list[list[Row]] = []
     for label, row in methods.items():
-        own = [_run_row(run) for run in seeds[label]] if len(seeds[label]) > 1 else []
+        own = [_run_row(run, monitor) for run in seeds[label]] if len(seeds[label]) > 1 else []
         seed_rows = [replace(one, kind="seed") for one in own]
-        blocks.append([replace(row, rank=ranks.get(label)), *seed_rows])
+        mean = by_psnr[label].score if label in by_psnr else None
+        blocks.append([replace(row, rank=ranks.get(label), mean=mean), *seed_rows])
     for baseline in baselines:
-        blocks.append([_classical_row(baseline, before)])
+        blocks.append([_classical_row(baseline, before, monitor)])
     if before is not None:
-        blocks.append([Row("input", "degraded input", "", before, group.input_ssim, 0.0)])
-    blocks.sort(key=lambda block: (block[0].psnr is None, -(block[0].psnr or 0.0)))
+        blocks.append([_input_row(group, before)])
+    blocks.sort(key=lambda block: place(block[0].psnr, block[0].score))
     return [row for block in blocks for row in block]
 
 
@@ -82,9 +92,9 @@ def _ranks(methods: Mapping[str, Sequence[Scores]]) -> dict[str, Ranked]:
         return {}
 
 
-def _method_row(label: str, runs: Sequence[Run]) -> Row:
+def _method_row(label: str, runs: Sequence[Run], monitor: Monitor) -> Row:
     """The only run of a method, or the means over its seeds."""
-    rows = [_run_row(run) for run in runs]
+    rows = [_run_row(run, monitor) for run in runs]
     if len(rows) == 1:
         return replace(rows[0], label=label)
     return Row(
@@ -99,11 +109,15 @@ def _method_row(label: str, runs: Sequence[Run]) -> Row:
         fit_seconds=_mean([row.fit_seconds for row in rows]),
         photo_seconds=_mean([row.photo_seconds for row in rows]),
         scores=tuple(scores for row in rows for scores in row.scores),
+        monitor=monitor,
+        monitored=tuple(scores for row in rows for scores in row.monitored),
+        score=_mean([row.score for row in rows]),
     )
 
 
-def _run_row(run: Run) -> Row:
+def _run_row(run: Run, monitor: Monitor) -> Row:
     scores = by_photo(run.photos)
+    chosen = {name: signed(value, monitor) or 0.0 for name, value in run.by_photo(monitor.name).items()}
     return Row(
         "run",
         run.label,
@@ -117,10 +131,22 @@ def _run_row(run: Run) -> Row:
         photo_seconds=run.seconds_per_photo,
         run=run,
         scores=(scores,) if scores and run.psnr is not None else (),
+        monitor=monitor,
+        monitored=(chosen,) if chosen and run.psnr is not None else (),
+        score=score_of(run, monitor),
     )
 
 
-def _classical_row(baseline: Baseline, before: float | None) -> Row:
+def _input_row(group: Group, before: float) -> Row:
+    name = f"input_{group.monitor.name}"
+    known = next((run.number("test", name) for run in group.scored), None)
+    score = signed(known, group.monitor)
+    return Row(
+        "input", "degraded input", "", before, group.input_ssim, 0.0, monitor=group.monitor, score=score
+    )
+
+
+def _classical_row(baseline: Baseline, before: float | None, monitor: Monitor) -> Row:
     return Row(
         "classical",
         baseline.name.replace("_", " "),
@@ -130,6 +156,8 @@ def _classical_row(baseline: Baseline, before: float | None) -> Row:
         None if before is None else baseline.psnr - before,
         photo_seconds=baseline.seconds,
         scores=(by_photo(baseline.images),),
+        monitor=monitor,
+        score=signed({"psnr": baseline.psnr, "ssim": baseline.ssim}.get(monitor.name), monitor),
     )
 
 
@@ -165,7 +193,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 def _first(runs: Sequence[Row]) -> list[str]:
     """Which method leads, and which others the photos cannot tell from it."""
     best = runs[0]
-    scored = f"{best.label}, {decimals(best.psnr, 2)} dB{_against_input(best)}."
+    scored = f"{best.label}, {_monitored(best)}{decimals(best.psnr, 2)} dB{_against_input(best)}."
     if len(runs) == 1:
         return [scored]
     if best.rank is None:
@@ -178,6 +206,12 @@ def _first(runs: Sequence[Row]) -> list[str]:
     others = "the others" if len(tied) > 3 and len(tied) == len(runs) - 1 else _listed(tied)
     few = f" At least {FEWEST} photos are needed for that." if count < FEWEST else ""
     return [f"Highest mean: {scored}", f"The {photos} cannot tell it apart from {others}.{few}"]
+
+
+def _monitored(row: Row) -> str:
+    """The figure that ranks, where it is not the PSNR that follows."""
+    value = signed(row.score, row.monitor)
+    return "" if value is None or row.monitor.name == "psnr" else f"{row.monitor.in_words(value)}, "
 
 
 def _against_input(row: Row) -> str:
@@ -231,10 +265,15 @@ def leads(row: Row) -> bool:
 
 
 def legend(rows: Sequence[Row]) -> str:
-    """What the = of a rank means; empty where there is none."""
-    if not any(row.rank is not None and row.rank.shared for row in rows):
-        return ""
-    return "= the held-out photos cannot tell this method from at least one other"
+    """What ranks where it is not PSNR, and what the = of a rank means; empty where there is neither."""
+    lines = []
+    monitor = next((row.monitor for row in rows if row.rank is not None), Monitor())
+    if monitor.name != "psnr":
+        better = "more" if monitor.direction == "max" else "less"
+        lines.append(f"ranked by {monitor.name} of the held-out photos, {better} is better")
+    if any(row.rank is not None and row.rank.shared for row in rows):
+        lines.append("= the held-out photos cannot tell this method from at least one other")
+    return "; ".join(lines)
 
 
 def decimals(value: float | None, places: int, *, sign: bool = False) -> str:

@@ -75,14 +75,18 @@ function drawCurves(place, group, x) {
   const traces = group.runs.filter((run) => run.val.length).map((run) => ({
     x: run[x], y: run.val, name: run.label, mode: run.val.length > 60 ? "lines" : run.val.length > 1 ? "lines+markers" : "markers",
     line: { color: run.colour, width: group.runs.length > NAMED_AT_MOST ? 1.2 : 2 }, marker: { color: run.colour, size: 5 },
-    hovertemplate: `%{y:.2f} dB at %{x}<extra>${escapeText(run.label)}</extra>`,
+    hovertemplate: `${group.monitor === "psnr" ? "%{y:.2f} dB" : "%{y:.4f}"} at %{x}<extra>${escapeText(run.label)}</extra>`,
   }));
   const made = layout(AXES[x], false);
   made.showlegend = traces.length > 1 && traces.length <= NAMED_AT_MOST;
   const values = traces.flatMap((trace) => trace.y);
   const top = Math.max(...values);
-  const bottom = Math.max(Math.min(...values), top - 8); // the first validations lie far below and flatten the rest
-  made.yaxis.range = [bottom - 0.05 * (top - bottom) - 0.05, top + 0.05 * (top - bottom) + 0.05];
+  if (group.monitor === "psnr") {
+    const bottom = Math.max(Math.min(...values), top - 8); // the first validations lie far below and flatten the rest
+    made.yaxis.range = [bottom - 0.05 * (top - bottom) - 0.05, top + 0.05 * (top - bottom) + 0.05];
+  } else {
+    made.yaxis.title.text = group.monitor;
+  }
   draw(place, traces, made);
 }
 

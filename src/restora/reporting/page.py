@@ -48,7 +48,7 @@ def page(root: Path, groups: Sequence[tuple[Group, Sequence[Baseline]]], problem
     for index, (group, baselines) in enumerate(groups):
         rows = leaderboard(group, baselines)
         photos = embedded_photos(group)
-        data.append(_group_data(rows, photos))
+        data.append(_group_data(group, rows, photos))
         sections.append(_section(index, group, rows, has_photos=bool(photos)))
     files = resources.files("restora.reporting")
     template = string.Template((files / "page.html").read_text(encoding="utf-8"))
@@ -75,7 +75,7 @@ def _navigation(groups: Sequence[Group]) -> str:
     return f'<nav aria-label="comparisons">{links}</nav>'
 
 
-def _group_data(rows: Sequence[Row], photos: list[dict[str, Any]]) -> dict[str, Any]:
+def _group_data(group: Group, rows: Sequence[Row], photos: list[dict[str, Any]]) -> dict[str, Any]:
     """What the scripts draw."""
     points, lines, colour = [], [], 0
     for row in rows:
@@ -98,7 +98,11 @@ def _group_data(rows: Sequence[Row], photos: list[dict[str, Any]]) -> dict[str, 
             }
         )
         colour += 1
-    return {"runs": points, "lines": lines[:1], "photos": photos}
+    return {"runs": points, "lines": lines[:1], "photos": photos, "monitor": group.monitor.name}
+
+
+def _metric_words(name: str) -> str:
+    return html.escape(name.upper() if name in ("psnr", "ssim") else name)
 
 
 def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool) -> str:
@@ -113,7 +117,8 @@ def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool)
     ]
     if any(run.curve for run in group.runs):
         parts.append(
-            '<div class="panels"><figure><header><h3>Validation PSNR during training</h3>'
+            '<div class="panels"><figure><header><h3>Validation'
+            f" {_metric_words(group.monitor.name)} during training</h3>"
             '<div class="choice" data-plot="curves">'
             '<button data-x="seconds" aria-pressed="true">time</button>'
             '<button data-x="step" aria-pressed="false">steps</button></div></header>'

@@ -15,6 +15,7 @@ from typing import Any
 
 from restora.artifact.selection import problem
 from restora.files import json_text, read_json
+from restora.monitor import Monitor
 from restora.registry import stored
 from restora.reporting.naming import Name, names
 from restora.reporting.values import as_text, finite, flat, lookup
@@ -50,7 +51,7 @@ class Run:
     name: Name = field(default_factory=Name)
     photos: list[PhotoScore] = field(default_factory=list)
     curve: list[tuple[float, float, float]] = field(default_factory=list)
-    """(step, seconds, validation PSNR)"""
+    """(step, seconds, what the run was chosen by in validation)"""
 
     def number(self, *path: str) -> float | None:
         """The finite number at `path` in run.json, None for anything else."""
@@ -64,6 +65,21 @@ class Run:
     @property
     def label(self) -> str:
         return self.name.label
+
+    @property
+    def monitor(self) -> Monitor:
+        """What the run was chosen by; PSNR where its configuration does not say."""
+        try:
+            return Monitor.of(self.config)
+        except ValueError:
+            return Monitor()
+
+    def by_photo(self, metric: str) -> dict[str, float]:
+        """A metric by name of the held-out photo, of those that have it."""
+        images = lookup(self.record, "test", "images")
+        rows = [row for row in images if isinstance(row, dict)] if isinstance(images, list) else []
+        known = {row["name"]: finite(row.get(metric)) for row in rows if isinstance(row.get("name"), str)}
+        return {name: value for name, value in known.items() if value is not None}
 
     @property
     def psnr(self) -> float | None:
@@ -100,6 +116,8 @@ class Group:
 
     title: str
     runs: list[Run]
+    monitor: Monitor = field(default_factory=Monitor)
+    """What all of them were chosen by; PSNR where they do not agree."""
 
     @property
     def scored(self) -> list[Run]:
@@ -132,7 +150,9 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
             found = record.get("format") if isinstance(record, dict) else type(record).__name__
             problems.append(Problem(folder, f"run.json is of format {found!r}, expected 1 or 2"))
             continue
-        runs.append(Run(folder, record, photos=_photo_scores(record), curve=_curve(folder / "metrics.csv")))
+        run = Run(folder, record, photos=_photo_scores(record))
+        run.curve = _curve(run, run.monitor)
+        runs.append(run)
     return runs, problems
 
 
@@ -155,14 +175,14 @@ def _photo_scores(record: dict[str, Any]) -> list[PhotoScore]:
     return scores
 
 
-def _curve(path: Path) -> list[tuple[float, float, float]]:
-    """The rows of metrics.csv that hold a validation PSNR; a last row cut off by a crash is left out."""
-    points = []
+def _curve(run: Run, monitor: Monitor) -> list[tuple[float, float, float]]:
+    """The rows of metrics.csv that hold the monitored figure; a last row cut off by a crash is left out."""
+    points, path = [], run.folder / "metrics.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 try:
-                    point = (float(row["step"]), float(row["seconds"]), float(row["val/psnr"]))
+                    point = (float(row["step"]), float(row["seconds"]), float(row[monitor.metric]))
                 except (KeyError, TypeError, ValueError):
                     continue
                 if all(map(math.isfinite, point)):
@@ -185,12 +205,34 @@ def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
         called = names([run.record for run in members], [_below(run.folder, root) for run in members])
         for run, name in zip(members, called, strict=True):
             run.name = name
-    made = [Group(_title(members), sorted(members, key=_rank)) for members in groups.values()]
+    made = [_group(members) for members in groups.values()]
     return sorted(made, key=lambda group: max(run.text("started") for run in group.runs), reverse=True)
 
 
-def _rank(run: Run) -> tuple[bool, float]:
-    return run.psnr is None, -(run.psnr or 0.0)
+def _group(runs: Sequence[Run]) -> Group:
+    """Runs by the held-out figure of what all were chosen by, or by PSNR."""
+    monitors = {run.monitor for run in runs}
+    monitor = monitors.pop() if len(monitors) == 1 else Monitor()
+    for run in runs:
+        if run.monitor != monitor:
+            run.curve = _curve(run, monitor)
+    return Group(_title(runs), sorted(runs, key=lambda run: place(run.psnr, score_of(run, monitor))), monitor)
+
+
+def score_of(run: Run, monitor: Monitor) -> float | None:
+    """The held-out mean of the monitored metric, such that more is better."""
+    return signed(run.number("test", monitor.name), monitor)
+
+
+def signed(value: float | None, monitor: Monitor) -> float | None:
+    """A figure of the monitored metric, such that more is better."""
+    return -value if value is not None and monitor.direction == "min" else value
+
+
+def place(psnr: float | None, score: float | None) -> tuple[bool, bool, float]:
+    """Sorts by the score, then those that have only a PSNR by that, then the rest."""
+    value = psnr if score is None else score
+    return psnr is None, score is None, -(value or 0.0)
 
 
 def _what_it_restores(run: Run) -> str:

@@ -366,3 +366,50 @@ def test_runs_worse_than_their_input_are_named(worse, sentence, tmp_path):
 def test_a_single_run_worse_than_its_input_says_so(tmp_path):
     put(tmp_path / "a", psnr=15.0)
     assert verdict(board(tmp_path)) == ["dncnn, 15.00 dB, 5.20 dB worse than the degraded photos."]
+
+
+def chosen_by(folder, metric, direction, *, psnr, values, **entries):
+    """A run whose monitor is `metric`, with one value for each held-out photo and two validations."""
+    made = record(psnr=psnr, config=configured(monitor={"metric": f"val/{metric}", "direction": direction}))
+    for row, value in zip(made["test"]["images"], values, strict=True):
+        row[metric] = value
+    made["test"] |= {metric: sum(values) / 2, f"input_{metric}": 0.5} | entries
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(made))
+    (folder / "metrics.csv").write_text(
+        f"step,seconds,val/psnr,val/{metric}\n10,1.0,25.0,{values[0]}\n20,2.0,26.0,{values[1]}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction", "better", "worse", "words"),
+    [
+        ("ssim", "max", (0.91, 0.93), (0.81, 0.83), "ssim 0.9200, 27.00 dB"),
+        ("lpips", "min", (0.11, 0.13), (0.31, 0.33), "lpips 0.1200, 27.00 dB"),
+    ],
+)
+def test_runs_are_ranked_and_drawn_by_what_they_were_chosen_by(
+    metric, direction, better, worse, words, tmp_path
+):
+    """The run of the lower PSNR leads where its monitored figure is the better one."""
+    chosen_by(tmp_path / "a", metric, direction, psnr=29.0, values=worse)
+    chosen_by(tmp_path / "b", metric, direction, psnr=27.0, values=better)
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    assert group.monitor.name == metric
+    assert [run.folder.name for run in group.runs] == ["b", "a"]
+    assert group.runs[0].curve == [(10, 1.0, better[0]), (20, 2.0, better[1])]
+    rows = leaderboard(group, [])
+    assert [row.psnr for row in rows] == [27.0, 29.0, 20.2]
+    assert rows[0].rank.score.mean == pytest.approx(sum(better) / 2 * (1 if direction == "max" else -1))
+    assert rows[0].interval.mean == pytest.approx(27.0), "the interval is that of the PSNR beside it"
+    assert words in verdict(rows)[0]
+    assert f"ranked by {metric} of the held-out photos" in legend(rows)
+
+
+def test_runs_chosen_by_different_metrics_are_ranked_by_psnr(tmp_path):
+    chosen_by(tmp_path / "a", "ssim", "max", psnr=27.0, values=(0.9, 0.9))
+    chosen_by(tmp_path / "b", "psnr", "max", psnr=29.0, values=(29.5, 28.5))
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    assert [run.folder.name for run in group.runs] == ["b", "a"]
+    assert group.runs[1].curve == [(10, 1.0, 25.0), (20, 2.0, 26.0)]
+    assert "ranked by" not in legend(leaderboard(group, []))
