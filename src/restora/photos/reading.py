@@ -50,7 +50,7 @@ def channel_count(channels: Channels) -> int:
     """C of a photo that is read as `channels`. Raises ValueError for what is no number of channels."""
     count = _COUNT_OF.get(channels, channels) if isinstance(channels, str) else channels
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-        raise ValueError(f"channels are rgb, gray or a number from 1 on, got {channels!r}")
+        raise ValueError(f"data.channels is rgb, gray or a number from 1 on, got {channels!r}")
     return count
 
 

@@ -105,7 +105,7 @@ class _Cpu:
             {"degradation": Downsample(scale=4, kernel="bicubic"), "patch_size": 50},
             "multiple of the scale 4: set 48",
         ),
-        ({"channels": "lab"}, r"data\.channels is rgb or gray, got 'lab'"),
+        ({"channels": "lab"}, r"data\.channels is rgb, gray or a number from 1 on, got 'lab'"),
         ({"geometry": "d8"}, r"data\.geometry is d4, hflip or none"),
         ({"steps_per_epoch": 0}, r"data\.steps_per_epoch is at least 1, got 0"),
         ({"val_crop": 8}, r"data\.val_crop is at least 32, got 8"),
