@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= onnx,classical,serve,launchers,test,lint
+EXTRAS ?= onnx,classical,serve,launchers,test,lint,docs
 ifndef OUT
 OUT := outputs/quickstart/$(shell date +%Y-%m-%d_%H-%M-%S)
 endif
@@ -13,7 +13,7 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test test-quick bench lint clean
+.PHONY: help setup run test test-quick bench lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -57,6 +57,9 @@ lint: setup ## ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: setup ## the site, in build/site (open build/site/index.html)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 clean: ## removes what runs wrote (not data/ and not the environment)
 	rm -rf outputs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,106 @@
+"""What the documents say works: their commands run, and the site asks nobody for anything.
+
+A block of commands after a line `<!-- tested -->` is run as it stands, in a folder with a few photos, where
+`restora train` takes three steps (`debug=fast`) of the same run. A block after `<!-- file NAME -->` is
+written to that file first.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["start", *(f"how-to/{name}" for name in ("photos", "plugins", "objectives", "sweeps"))]
+RESTORA = """
+restora() {
+    if [ "$1" = train ]; then set -- "$@" debug=fast leakage.check=false; fi
+    "$PYTHON" -m restora "$@"
+}
+"""
+TESTED = re.compile(r"<!-- tested -->\n```sh\n(.*?)```", re.S)
+FILES = re.compile(r"<!-- file (\S+) -->\n```\w+\n(.*?)```", re.S)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    y, x = np.mgrid[:120, :130]
+    for place in ("photos", "pairs/clean", "pairs/degraded"):
+        (tmp_path / place).mkdir(parents=True)
+        for number in range(1, 4):
+            pixels = np.stack([x + 20 * number, y + 30, (x + y) // 2], -1).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / place / f"{number}.png")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_its_commands_run(page: str, folder: Path) -> None:
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    for name, content in FILES.findall(text):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(content)
+    script = "\n".join(TESTED.findall(text))
+    assert script.count("restora ") >= 1
+    environment = {**os.environ, "PYTHON": sys.executable, "RESTORA_DATA": str(folder / "data")}
+    done = subprocess.run(
+        ["bash", "-euxc", RESTORA + script],
+        cwd=folder,
+        env=environment | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=400,
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_command_and_link_of_the_readme_exists() -> None:
+    from restora.cli import COMMANDS
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^restora +(\w+)", text, re.M)) == set(COMMANDS) - {"networks"}
+    assert "`restora networks`" in text
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).exists()] == []
+    for room in re.findall(r"(?:^  |  )(\w+/)  ", text.partition("src/restora/\n")[2], re.M):
+        assert (ROOT / "src" / "restora" / room).is_dir() or (ROOT / room).is_dir(), room
+
+
+class Assets(HTMLParser):
+    """What a browser loads by itself: everything but links that a reader follows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag != "a":
+            self.found += [value for key, value in attrs if key in ("src", "href", "srcset") and value]
+
+
+def test_the_site_builds_and_asks_nobody(tmp_path: Path) -> None:
+    pytest.importorskip("mkdocs")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    pages = sorted(tmp_path.rglob("*.html"))
+    assert len(pages) >= 15
+    for page in pages:
+        assets = Assets()
+        assets.feed(page.read_text(encoding="utf-8"))
+        assert assets.found
+        assert [link for link in assets.found if re.match(r"(https?:)?//", link)] == [], page
+    for sheet in tmp_path.rglob("*.css"):
+        assert not re.search(r"url\(['\"]?(https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
+    configuration = (tmp_path / "reference" / "configuration.html").read_text(encoding="utf-8")
+    for group in ("objective", "trainer", "benchmark/testset"):
+        assert f'id="{group.replace("/", "")}"' in configuration
+    assert "Restorer" in (tmp_path / "reference" / "python.html").read_text(encoding="utf-8")
