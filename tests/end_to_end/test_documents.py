@@ -30,11 +30,11 @@ FILES = re.compile(r"<!-- file (\S+) -->\n```\w+\n(.*?)```", re.S)
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    y, x = np.mgrid[:120, :130]
+    y, x = np.mgrid[:260, :270]
     for place in ("photos", "pairs/clean", "pairs/degraded"):
         (tmp_path / place).mkdir(parents=True)
         for number in range(1, 4):
-            pixels = np.stack([x + 20 * number, y + 30, (x + y) // 2], -1).astype(np.uint8)
+            pixels = np.stack([x * 3 // 4 + 10 * number, y * 3 // 4 + 30, (x + y) // 4], -1).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / place / f"{number}.png")
     return tmp_path
 
