@@ -1,4 +1,4 @@
-"""Where the configuration lives, and composing it with errors that name the mend.
+"""Where the configuration lives, and composing it with errors that name the fix.
 
 `conf/` and `experiments/` are found beside the package in an installed wheel and at the root of a checkout
 otherwise. The folder that holds them is put on Hydra's search path, so `experiments=denoise/dncnn` is an

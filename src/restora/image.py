@@ -3,7 +3,7 @@
 Rounding is what saving a photo does; luminance is Y of ITU-R BT.601 as MATLAB's rgb2ycbcr. Resizing is two
 matrix products: bicubic, bilinear, area and nearest, at any scale.
 
-`bicubic` with anti-aliasing is MATLAB's `imresize`, by which super-resolution is judged: Keys' cubic (a =
+`bicubic` with anti-aliasing is MATLAB's `imresize`, by which super-resolution is evaluated: Keys' cubic (a =
 -1/2), widened by the reduction, pixel centres at half integers, borders mirrored with the edge pixel
 repeated, weights that sum to one. A matrix is made once per size in float64 on the host, so that every
 device multiplies by the same numbers.

@@ -183,7 +183,7 @@ def test_noise_level_comes_from_the_user_or_the_training(level, photos, tmp_path
 
 @pytest.fixture
 def filler(tmp_path):
-    """A model that is told a mask, from its checkpoint's degradation alone."""
+    """A model that is conditioned on a mask, from its checkpoint's degradation alone."""
     torch.manual_seed(0)
     degradation = {
         "_target_": "brush_strokes",
@@ -239,12 +239,12 @@ def test_masks_that_are_missing_or_of_another_size_are_named(filler, photos, tmp
 
 
 def test_a_mask_for_a_model_that_takes_none_is_refused(model, photos, tmp_path):
-    with pytest.raises(ValueError, match="not told a mask"):
+    with pytest.raises(ValueError, match="not conditioned on a mask"):
         restore([str(model), str(photos), str(tmp_path / "out"), "--mask", str(photos)])
 
 
 def test_a_noise_level_for_a_model_that_takes_none_is_refused(model, photos, tmp_path):
-    with pytest.raises(ValueError, match="not told a noise level"):
+    with pytest.raises(ValueError, match="not conditioned on a noise level"):
         restore([str(model), str(photos), str(tmp_path / "out"), "--sigma", "25"])
 
 

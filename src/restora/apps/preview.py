@@ -225,7 +225,7 @@ def _without_repeats(
 
 
 def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]) -> "list[Row]":
-    """The rows, with a last column for what a network is told if any photo has something to show there."""
+    """The rows, with a last column for the condition if any photo has something to show there."""
     import numpy as np
 
     from restora.apps.contact_sheet import Cell, Row

@@ -216,18 +216,18 @@ def _load(options: argparse.Namespace) -> "Restorer":
 
 
 def _check_told(restorer: "Restorer", options: argparse.Namespace) -> None:
-    """Raises ValueError where the model and the options differ about what the model is told."""
+    """Raises ValueError where the model and the options differ about what it is conditioned on."""
     assert restorer.description is not None
     told = restorer.description.told
     if told == "maps":
-        raise ValueError("this model is told maps that this command cannot make: use it from Python")
+        raise ValueError("this model needs maps that this command cannot make: use it from Python")
     if options.sigma is not None and told != "noise level":
-        raise ValueError("--sigma was given, but this model is not told a noise level: leave it out")
+        raise ValueError("--sigma: this model is not conditioned on a noise level, leave it out")
     if options.mask is not None and told != "mask":
-        raise ValueError("--mask was given, but this model is not told a mask: leave it out")
+        raise ValueError("--mask: this model is not conditioned on a mask, leave it out")
     if options.mask is None and told == "mask":
-        raise ValueError("this model is told which pixels are lost: give --mask PATH")
+        raise ValueError("this model is conditioned on which pixels are lost: give --mask PATH")
     if told == "noise level" and restorer.sigma is None:
         raise ValueError(
-            "this model is told the noise level and was trained on more than one: give --sigma LEVEL"
+            "this model is conditioned on the noise level and was trained on several: give --sigma LEVEL"
         )

@@ -39,9 +39,9 @@ def _head(model: ModelDescription) -> str:
     takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (model.in_channels, model.out_channels))
     told = {
         "nothing": "",
-        "noise level": " It is told the noise level beside the photo.",
-        "mask": " It is told a mask beside the photo: 1 where a pixel is known, 0 where it is lost.",
-        "maps": f" It is told {model.condition_channels} maps beside the photo.",
+        "noise level": " It is conditioned on the noise level.",
+        "mask": " It is conditioned on a mask: 1 where a pixel is known, 0 where it is lost.",
+        "maps": f" It is conditioned on {model.condition_channels} maps beside the photo.",
     }[model.told]
     return (
         f"# {model.name}\n\n"

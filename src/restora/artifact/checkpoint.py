@@ -1,4 +1,4 @@
-"""Finding the checkpoint that a run is judged by, and reading a network out of it without lightning.
+"""Finding the checkpoint that a run is evaluated by, and reading a network out of it without lightning.
 
 A checkpoint is a Lightning file whose `state_dict` holds `network.*` (the weights being trained) and usually
 `ema.*` (their running average, which is what validation scored); `checkpoint["restora"]` says which network

@@ -76,7 +76,7 @@ class ModelDescription:
 
     @property
     def told(self) -> Literal["nothing", "noise level", "mask", "maps"]:
-        """What the network is told beside the photo: a noise level, a mask of known pixels, or several
+        """What the network is conditioned on: a noise level, a mask of known pixels, or several
         maps."""
         if self.condition_channels == 0:
             return "nothing"

@@ -27,7 +27,7 @@ Compute = Callable[[Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Sample:
-    """Real photos, float32 (B,C,H,W) in [0,1], and the condition (B,K,H,W) that the network is told, if
+    """Real photos, float32 (B,C,H,W) in [0,1], and the condition (B,K,H,W) that the network gets, if
     any."""
 
     name: str

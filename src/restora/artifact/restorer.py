@@ -61,7 +61,7 @@ def pick_device(name: str) -> torch.device:
         raise ValueError(f"there is no device {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error
     missing_cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
     if missing_cuda or (device.type == "mps" and not torch.backends.mps.is_available()):
-        raise ValueError(f"device {name!r} is not to be had on this machine: use device auto or cpu")
+        raise ValueError(f"device {name!r} is not available on this machine: use device auto or cpu")
     return device
 
 
@@ -115,7 +115,7 @@ class Restorer:
     """Restores photos with one network, which is copied and left as it is; `restorer(x)` is all there is to
     using it.
 
-    `sigma` is the noise level (8-bit scale) that a network with a noise-level map is told when the call gives
+    `sigma` is the noise level (8-bit scale) that a network with a noise-level map is given when the call has
     no condition. `tile` is in input pixels, 0 restores the photo in one piece; `overlap` is what neighbouring
     tiles share.
     """
@@ -267,7 +267,7 @@ class Restorer:
         if condition is None:
             if channels != 1 or self.sigma is None:
                 raise ValueError(
-                    f"the model needs to be told what it restores ({channels} condition channels): give it "
+                    f"the model is conditioned on what it restores ({channels} condition channels): give it "
                     "the noise level (sigma, on the 8-bit scale), or the condition map itself"
                 )
             condition = x.new_full((), self.sigma / 255).expand(x.shape[0], 1, *x.shape[2:])

@@ -28,7 +28,7 @@ from restora.networks.weights import network_from_weights
 class Loaded:
     """A network with its weights and what is known of it.
 
-    `arguments` are the constructor's, `changed` those that the weights corrected or told, `said` what to tell
+    `arguments` are the constructor's, `changed` those that the weights corrected or gave, `said` what to tell
     the user of how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of its
     training, None where unknown.
     """

@@ -140,7 +140,7 @@ class WholePhotos(Dataset[PhotoBatch]):
         return batches
 
     def _part(self, photo: int) -> tuple[slice, slice]:
-        """Rows and columns of the clean photo that are judged."""
+        """Rows and columns of the clean photo that are evaluated."""
         sides, scale = usable_size(self.store.entries[photo], self.scale), self.scale
         wanted = max(self.crop or max(sides), scale)
         kept = [min(side, wanted) // scale * scale for side in sides]

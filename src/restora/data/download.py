@@ -33,7 +33,7 @@ _PASSING = (408, 425, 429, 500, 502, 503, 504)
 
 
 class Interrupted(Exception):
-    """A connection that broke off or was not to be had; more may come of another try."""
+    """A connection that broke off or was not available; more may come of another try."""
 
 
 @dataclass(frozen=True)

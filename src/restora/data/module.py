@@ -1,6 +1,6 @@
 """Photos on the way to a family: packed once, cut into crops, degraded on the device.
 
-Enters: a source of photos and a degradation. Leaves: `Batch`es. What surprises: `batch_size` is the batch of
+Enters: a source of photos and a degradation. Leaves: `Batch`es. Note: `batch_size` is the batch of
 all processes together, so that the same configuration trains the same on any number of devices; validation
 and test photos are dealt out to the processes without repeating any, and a process that would get none is
 given one whose `names` are empty, so that it takes part and counts nothing. Validation photos of equal size
@@ -51,7 +51,7 @@ class PhotoData(LightningDataModule):
     `patch_size` is of the clean photo. `batch_size` counts the crops of one training batch on all processes
     together. `steps_per_epoch` is only how often Lightning's epochs turn: crops are drawn in passes over the
     photos. `stages` replaces both sizes from given training batches on (`start_step`, `patch_size`,
-    `batch_size`), for progressive learning. `val_crop` and `test_crop` judge only the centre of
+    `batch_size`), for progressive learning. `val_crop` and `test_crop` evaluate only the centre of
     each photo. `geometry` turns training crops: `d4` by all eight symmetries of the square,
     `hflip` by mirroring, `none`. `transforms` are further albumentations transforms of the clean crop.
     `workers` are processes that cut training crops. `channels` is a number, rgb for 3 or gray for 1.

@@ -22,7 +22,7 @@ _LINE_SECONDS = 10.0
 
 @contextmanager
 def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -> Iterator[Advance]:
-    """Gives a function that is told of each piece of work done, counted in pieces or in bytes."""
+    """Gives a function that is called with each piece of work done, counted in pieces or in bytes."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(console, label, total, done, in_bytes)

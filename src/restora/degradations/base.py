@@ -82,7 +82,7 @@ class Degradation(ABC):
         """The degraded photos, (B,C,H/s,W/s). No random numbers but those that `params` fixes."""
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
-        """What a network may be told of the degradation: a map (B,K,H/s,W/s), or None.
+        """What a network may be conditioned on: a map (B,K,H/s,W/s), or None.
 
         Reads the shape of `clean` and never its pixels: a condition must not tell what was lost.
         """

@@ -128,7 +128,7 @@ class Family(LightningModule):
 
     @property
     def leaves_parameters_unused(self) -> bool:
-        """Whether a backward pass leaves parameters without gradient, which DDP must be told."""
+        """Whether a backward pass leaves parameters without gradient, which DDP must know."""
         return bool(self.opponents)
 
     def check(self, setting: Setting) -> None:
@@ -159,7 +159,7 @@ class Family(LightningModule):
 
     @staticmethod
     def _ready(optimizer: Optimizer) -> Optimizer:
-        """Its rates noted for the schedule; Adam in one kernel for all weights, unless told otherwise.
+        """Its rates noted for the schedule; Adam in one kernel for all weights, unless set otherwise.
 
         That is 7 to 9 ms instead of 28 to 37 for 5.9 million weights on a CPU. Set here, not in the
         constructor, after which Lightning would not clip gradients under autocast.
@@ -304,7 +304,7 @@ class Family(LightningModule):
     # ----------------------------------------------------------------------------------------
 
     def evaluation_network(self) -> Network:
-        """The network that is judged and exported: the averaged weights where there are any."""
+        """The network that is evaluated and exported: the averaged weights where there are any."""
         return self.network if self.ema is None else self.ema
 
     def on_validation_epoch_start(self) -> None:

@@ -1,5 +1,5 @@
-"""Discriminators: what a GAN's generator is judged by. Logits, never probabilities; any height and width
-above a minimum.
+"""Discriminators: what a GAN's generator is trained against. Logits, never probabilities; any height and
+width above a minimum.
 
 - VGG-style: SRGAN (Ledig et al., CVPR 2017) as ESRGAN has it (Wang et al., ECCV Workshops 2018); one logit
   per photo.
@@ -42,7 +42,7 @@ class Discriminator(nn.Module, ABC):
         """The activations of every level, from the first to the last, and the logits as the last entry."""
         if min(x.shape[-2:]) < self.minimum_size:
             raise ValueError(
-                f"{type(self).__name__} judges photos from {self.minimum_size}x{self.minimum_size} on, got "
+                f"{type(self).__name__} takes photos from {self.minimum_size}x{self.minimum_size} on, got "
                 f"{x.shape[-2]}x{x.shape[-1]}: raise data.patch_size or take another discriminator"
             )
         return self._features(x)
@@ -130,7 +130,7 @@ class UNetDiscriminator(Discriminator):
     """Three strided convolutions down, three enlargements up with added skips: logits (B,1,H,W).
 
     Spectral norm (Miyato et al., ICLR 2018) on all but the first and the last convolution keeps the gradients
-    of a per-pixel judge in bounds.
+    of a per-pixel discriminator in bounds.
     """
 
     minimum_size = 8

@@ -1,5 +1,5 @@
-"""DnCNN: a plain stack of convolutions that predicts what is wrong with the photo; and FDnCNN, told the noise
-level.
+"""DnCNN: a plain stack of convolutions that predicts what is wrong with the photo; and FDnCNN, conditioned
+on the noise level.
 
 K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for
 Image Denoising", IEEE TIP 2017. Parameter names are those of KAIR's checkpoints (`model.0.weight`, ...),

@@ -1,4 +1,4 @@
-"""DRUNet: a U-Net of residual blocks without biases, told the noise level at every pixel.
+"""DRUNet: a U-Net of residual blocks without biases, conditioned on the noise level.
 
 K. Zhang, Y. Li, W. Zuo, L. Zhang, L. Van Gool, R. Timofte, "Plug-and-Play Image Restoration with Deep
 Denoiser Prior", TPAMI 2021. Parameter names are those of KAIR's and DPIR's checkpoints (`m_head.weight`,

@@ -1,5 +1,5 @@
-"""FFDNet: DnCNN on a half-size mosaic of the photo, told the noise level; fast, and one network for all
-levels.
+"""FFDNet: DnCNN on a half-size mosaic of the photo, conditioned on the noise level; fast, and one network
+for all levels.
 
 K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising", IEEE
 TIP 2018. Parameter names are those of KAIR's checkpoints (`model.0.weight`, ...), whose batch norms are

@@ -144,7 +144,7 @@ class RRDBNet(Network):
         another's.
 
         A first convolution with 4 or 16 times the channels of the output is taken for a folded input; an
-        enlargement by 3 cannot be told from one by 2.
+        enlargement by 3 cannot be distinguished from one by 2.
         """
         state = cls.adapt_weights(state)
         if "conv_first.weight" not in state or "body.0.rdb1.conv1.weight" not in state:

@@ -1,5 +1,5 @@
 """Loading weights that others published: safely, under whatever wrapping they come in, with errors that name
-the mend.
+the fix.
 
 Enters: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file. Leaves: a network with its weights. torch files are
 read by the weights-only reader, so nothing that a file contains is executed. Wrappers (`params`,

@@ -100,7 +100,7 @@ class Adversarial(Opponent):
             "loss": loss.detach(),
             "real": real.detach().mean(),
             "fake": fake.detach().mean(),
-            "accuracy": right,  # each side told from the other's mean; 0.5 is guessing, 1.0 has won
+            "accuracy": right,  # each side known from the other's mean; 0.5 is guessing, 1.0 has won
         }
 
     def _shown(self, photos: Tensor, step: Step) -> Tensor:

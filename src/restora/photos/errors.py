@@ -1,4 +1,4 @@
-"""What can be wrong with data, as the user's mistakes: the message names the file or the key and the mend."""
+"""What can be wrong with data, as the user's mistakes: the message names the file or the key and the fix."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Classical filters on the very photos that the runs were judged by.
+"""Classical filters on the very photos that the runs were evaluated on.
 
 Enters: a group of denoising runs, whose exact inputs `report_inputs.py` finds. Leaves: one row per filter,
 scored as the runs are (outputs clamped and rounded to 8 bits), cached in `baselines.json` beside the runs,
@@ -100,7 +100,7 @@ def compute(
 ) -> list[Baseline]:
     """Run every filter on every held-out photo, or take the cached rows where the inputs are the same.
 
-    Raises ValueError where the group is not one of plain Gaussian noise, or its inputs are not to be had.
+    Raises ValueError where the group is not one of plain Gaussian noise, or its inputs are not available.
     """
     sigma = noise_level(group.scored[0]) if group.scored else None
     if sigma is None:

@@ -83,7 +83,7 @@ def leaderboard(group: Group, baselines: Sequence[Baseline]) -> list[Row]:
 
 
 def _ranks(methods: Mapping[str, Sequence[Scores]]) -> dict[str, Ranked]:
-    """Rank by method; none where the methods were not judged by the same photos."""
+    """Rank by method; none where the methods were not evaluated on the same photos."""
     if not methods:
         return {}
     try:
@@ -197,7 +197,7 @@ def _first(runs: Sequence[Row]) -> list[str]:
     if len(runs) == 1:
         return [scored]
     if best.rank is None:
-        return [f"Highest mean: {scored}", "The runs were judged by different photos and are not ranked."]
+        return [f"Highest mean: {scored}", "The runs were evaluated on different photos and are not ranked."]
     if not best.rank.shared:
         return [f"Best: {scored}"]
     count = len(best.scores[0])

@@ -187,7 +187,7 @@ def router(service: Service) -> APIRouter:
 
 
 def _check_done(job: Job) -> None:
-    """Raises Problem where there is no result to be had."""
+    """Raises Problem where there is no result available."""
     if job.problem is not None:
         raise job.problem
     if job.state == "cancelled":

@@ -251,7 +251,7 @@ class SaveTestImages(Callback):
     """Writes what the report shows: each held-out photo degraded, restored and clean as 8-bit PNG.
 
     The exact degraded input goes beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so that
-    classical filters can be judged on the same numbers. Of photos of neither 1 nor 3 channels, such as
+    classical filters can be evaluated on the same numbers. Of photos of neither 1 nor 3 channels, such as
     stacked frames, the pictures show the first, and there is no `.npy`.
     """
 

@@ -1,4 +1,4 @@
-"""Near-duplicates between the photos that a run learns from and those that judge it, before its first step.
+"""Near-duplicates between the photos that a run learns from and those it is scored on, before its first step.
 
 Enters: the run's data and folders of test photos. Leaves: a `LeakReport`, which `run.json` and the model
 card keep. The run's own validation and held-out photos are test sets like the others.

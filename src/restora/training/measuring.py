@@ -70,7 +70,7 @@ class StepMeter(Callback):
     def __init__(self, *, warm_up: int, total: int, divided: bool, progress: Progress) -> None:
         self.warm_up, self.total, self.progress = warm_up, total, progress
         self.divided = divided
-        """Whether parts are told apart, which on a GPU makes the steps slower."""
+        """Whether parts are timed apart, which on a GPU makes the steps slower."""
         self.seconds: list[float] = []
         self.parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self.batches = 0

@@ -1,4 +1,4 @@
-"""One training run, from objects to a complete run folder: build, log, fit, judge.
+"""One training run, from objects to a complete run folder: build, log, fit, evaluate.
 
 Enters: a composed configuration with `run_dir` set. Leaves: the run folder (`run.json`, `metrics.csv`,
 `checkpoints/`, `images/`) and, where W&B is on, its run. Every process of a distributed run executes the same
@@ -119,7 +119,7 @@ def quieten(config: DictConfig) -> None:
 
 
 def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:
-    """Says and records which of the photos that judge are among the training photos."""
+    """Says and records which of the evaluation photos are among the training photos."""
     if rank_zero_only.rank != 0 or not config.leakage.check:
         return
     options = config.leakage

@@ -234,7 +234,7 @@ def test_runs_of_other_photos_are_not_ranked(tmp_path):
     put(tmp_path / "b", name="dncnn", test=judged(28.0, 8))
     rows = board(tmp_path)
     assert all(rank_label(row) == "" for row in rows)
-    assert verdict(rows)[1] == "The runs were judged by different photos and are not ranked."
+    assert verdict(rows)[1] == "The runs were evaluated on different photos and are not ranked."
 
 
 def test_numbers_are_written_as_people_write_them():

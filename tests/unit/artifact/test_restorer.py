@@ -200,7 +200,7 @@ def test_wrong_input_is_named(x, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"device": "cuda:97"}, "not to be had"),
+        ({"device": "cuda:97"}, "not available"),
         ({"device": "abacus"}, "no device"),
         ({"precision": "int4"}, "precision"),
     ],

@@ -37,7 +37,7 @@ if __name__ == "__main__":
 def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "waited in vain"
+        assert time.monotonic() < end, "it never came"
         time.sleep(0.005)
 
 

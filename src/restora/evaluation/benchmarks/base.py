@@ -36,7 +36,7 @@ Planes = Literal["gray", "rgb", "y"]
 
 @dataclass(frozen=True)
 class Intake:
-    """What a method takes: its input channels (None: any) and its scale (None: it is told the scale)."""
+    """What a method takes: its input channels (None: any) and its scale (None: it is given the scale)."""
 
     channels: int | None = None
     scale: int | None = None

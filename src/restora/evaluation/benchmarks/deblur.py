@@ -20,7 +20,7 @@ Blur = Literal["gaussian", "motion", "disc"]
 @register("benchmark", "deblur")
 @dataclass(frozen=True, kw_only=True)
 class Deblur(Benchmark):
-    """`y = k * x + n` with mirrored borders; classical methods are told the kernel k.
+    """`y = k * x + n` with mirrored borders; classical methods are given the kernel k.
 
     `width` in pixels is the standard deviation of a Gaussian, the length of a straight motion (its `angle`
     in degrees is drawn per photo from the range), or the radius of a defocus disc. `sigma` is that of the

@@ -21,8 +21,8 @@ class Denoise(Benchmark):
 
     The noise is that of the papers' code: NumPy's legacy generator, seeded with `seed + seed_stride *
     place` before the photo at that place of the sorted list, drawn over (H,W,C). `sigma` is on the 8-bit
-    scale; of a range [low, high] each photo gets one level. `told_sigma` is what networks are told instead
-    of the truth, to see what a wrong guess costs.
+    scale; of a range [low, high] each photo gets one level. `told_sigma` is the level that networks get
+    instead of the truth, to see what a wrong guess costs.
     """
 
     task: ClassVar[str] = "denoise"

@@ -1,4 +1,4 @@
-"""Super-resolution as the field judges it: MATLAB-style bicubic reduction to 8 bits, border left out.
+"""Super-resolution as the field evaluates it: MATLAB-style bicubic reduction to 8 bits, border left out.
 
 Legend: H W of the photo cut to a multiple of the scale s, h = H/s, w = W/s.
 """

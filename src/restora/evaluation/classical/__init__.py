@@ -30,7 +30,7 @@ DENOISERS: dict[str, Denoiser] = BASELINES | {"wiener": denoise.wiener, "bm3d": 
 
 @dataclass(frozen=True)
 class Known:
-    """What a classical method is told of a degraded photo; None where there is no such thing."""
+    """What a classical method knows of a degraded photo; None where there is no such thing."""
 
     sigma: float | None = None
     """Standard deviation of the noise on the 8-bit scale."""
@@ -61,7 +61,7 @@ def estimated_sigma(photo: Photo) -> float:
 
 
 def _denoise(photo: Photo, known: Known, *, method: Denoiser) -> Photo:
-    """Told the noise level where there is one, else an equivalent or an estimate of it."""
+    """Given the noise level where there is one, else an equivalent or an estimate of it."""
     if known.sigma is not None:
         sigma = known.sigma
     else:

@@ -142,7 +142,7 @@ class _BiasFreeLayerNorm(torch.autograd.Function):
     """y = x r w with r = (var(x) + eps)^-1/2, by the fused layer-norm kernels (3 times faster than var on a
     CPU).
 
-    Forward: layer norm without bias is (x - m) r w, so m r w is added. Backward: told that the mean is 0,
+    Forward: layer norm without bias is (x - m) r w, so m r w is added. Backward: given that the mean is 0,
     the fused kernel gives the right gradient of w, and for x the sum d = r (g w) - r mean(g w) - x r^3
     mean(g w x), whose own mean is -m r^3 mean(g w x). What is wanted is r (g w) - (x - m) r^3 mean(g w x) =
     d - mean(d) + r mean(g w).

@@ -1,7 +1,7 @@
 """Networks that restore luminance alone, or that work on the bicubically enlarged photo: the first years of
 the field.
 
-SRCNN, FSRCNN, ESPCN and VDSR were trained and judged on Y of BT.601, with Cb and Cr enlarged by bicubic
+SRCNN, FSRCNN, ESPCN and VDSR were trained and evaluated on Y of BT.601, with Cb and Cr enlarged by bicubic
 interpolation. Here such a network takes the small photo: RGB, whose luminance it restores, or one channel,
 which is then that luminance.
 
