@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
     y, x = np.mgrid[:260, :270]
     for place in ("photos", "pairs/clean", "pairs/degraded"):
         (tmp_path / place).mkdir(parents=True)
-        for number in range(1, 4):
+        for number in range(1, 7):
             pixels = np.stack([x * 3 // 4 + 10 * number, y * 3 // 4 + 30, (x + y) // 4], -1).astype(np.uint8)
             Image.fromarray(pixels).save(tmp_path / place / f"{number}.png")
     return tmp_path
