@@ -39,8 +39,19 @@ def start(folder: Path, data: Path, *overrides: str) -> "subprocess.Popen[str]":
     environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
     words = [sys.executable, "-m", "restora", "train", *overrides, f"hydra.run.dir={folder}"]
     return subprocess.Popen(
-        words, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        words,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=_signals_as_usual,
     )
+
+
+def _signals_as_usual() -> None:
+    """Whatever the shell that runs the tests ignores for what it starts in the background."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:
