@@ -4,13 +4,16 @@ say."""
 import shutil
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
 from PIL import Image
+from scored_planes import scored_planes
 from skimage import data
 
+from restora.apps.evaluate_plan import _benchmark
 from restora.config import compose
 from restora.data.div2k import _photo_archive
 from restora.evaluation.benchmarks.base import Benchmark, Intake
@@ -44,16 +47,15 @@ def build_with_root(name: str, folder: Path) -> Benchmark:
     needed = NEEDED.get(name, [])
     needed = [f"benchmark.degraded_root='{folder}'"] if name == "paired" else needed
     config = compose("evaluate", [f"benchmark={name}", f"benchmark.root='{folder}'", *needed])
-    benchmark = build(OmegaConf.to_container(config.benchmark, resolve=True), "benchmark")
-    assert isinstance(benchmark, Benchmark)
-    return benchmark
+    node: Any = OmegaConf.to_container(config.benchmark, resolve=True)
+    return _benchmark(node, None)
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_benchmark_builds_and_observes(name: str, folder: Path) -> None:
     benchmark = made(name, folder)
     observation = benchmark.observe(0, Intake())
-    restored, clean = benchmark.judge(observation.baseline, observation)
+    restored, clean = scored_planes(benchmark, observation.baseline, observation)
     assert restored.shape == clean.shape
     assert benchmark.describe()["task"] == benchmark.task
     assert benchmark.task in benchmark.title.replace(" ", "_")

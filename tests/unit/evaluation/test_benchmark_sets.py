@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scored_planes import scored_planes
 
 from restora.degradations.missing.brush_strokes import BrushStrokes
 from restora.degradations.noise.gaussian_noise import GaussianNoise
@@ -50,9 +51,9 @@ def test_inputs_are_the_same_every_time_and_fit_their_photo(place: int, photo_fo
         assert one.facts == other.facts
         assert one.clean.shape == one.baseline.shape
         assert [side * one.scale for side in one.degraded.shape[-2:]] == list(one.clean.shape[-2:])
-        restored, clean = first.judge(one.clean, one)
+        restored, clean = scored_planes(first, one.clean, one)
         torch.testing.assert_close(restored, clean, rtol=0, atol=1e-6)
-        assert 5 < psnr(*first.judge(one.baseline, one)).item() < 60
+        assert 5 < psnr(*scored_planes(first, one.baseline, one)).item() < 60
 
 
 def test_noise_is_the_papers_stream_and_is_not_clipped(photo_folder: Path) -> None:
@@ -94,7 +95,7 @@ def test_super_resolution_reduces_the_cut_photo_to_8_bits(photo_folder: Path) ->
     assert observation.clean.shape == (1, 3, height, width)
     levels = observation.degraded * 255
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
-    restored, clean = benchmark.judge(observation.baseline, observation)
+    restored, clean = scored_planes(benchmark, observation.baseline, observation)
     assert restored.shape == clean.shape == (1, 1, height - 8, width - 8)
     torch.testing.assert_close(clean, luminance(observation.clean)[..., 4:-4, 4:-4])
 
@@ -104,8 +105,8 @@ def test_luminance_networks_get_y_and_keep_the_bicubic_colours(photo_folder: Pat
     given = colour.observe(0, Intake(3, 1))
     observation = colour.observe(0, Intake(1, 1))
     torch.testing.assert_close(observation.degraded, luminance(given.degraded))
-    restored, _ = colour.judge(luminance(observation.baseline), observation)
-    expected, _ = colour.judge(observation.baseline, observation)
+    restored, _ = scored_planes(colour, luminance(observation.baseline), observation)
+    expected, _ = scored_planes(colour, observation.baseline, observation)
     assert (restored - expected).abs().max() <= 1.01 / 255  # the bicubic photo itself, up to rounding
     small = colour.observe(0, Intake(1, 2))
     torch.testing.assert_close(small.degraded, luminance(colour.observe(0, Intake(3, 2)).degraded))
@@ -115,7 +116,7 @@ def test_y_of_a_luminance_network_is_not_rounded(photo_folder: Path) -> None:
     benchmark = SuperResolution(root=str(photo_folder), color="y", scale=2)
     observation = benchmark.observe(0, Intake(1, 1))
     answer = observation.degraded + 0.3 / 255
-    restored, _ = benchmark.judge(answer, observation)
+    restored, _ = scored_planes(benchmark, answer, observation)
     torch.testing.assert_close(restored, answer[..., 2:-2, 2:-2])
 
 
@@ -134,7 +135,7 @@ def test_jpeg_of_one_plane_is_a_grey_jpeg(photo_folder: Path) -> None:
     assert observation.clean.min() > 15 / 255
     colour = Jpeg(root=str(photo_folder), color="y", quality=10)
     fed = colour.observe(0, Intake(3, 1))
-    restored, clean = colour.judge(fed.degraded, fed)
+    restored, clean = scored_planes(colour, fed.degraded, fed)
     assert fed.degraded.shape[1] == 3
     assert restored.shape[1] == clean.shape[1] == 1
 
@@ -156,7 +157,7 @@ def test_kernels_are_centred_and_as_wide_as_they_say(blur: str, photo_folder: Pa
 def test_inpainting_puts_the_known_pixels_back(photo_folder: Path) -> None:
     benchmark = Inpaint(root=str(photo_folder), color="rgb", degradation=BrushStrokes())
     observation = benchmark.observe(0, Intake())
-    restored, clean = benchmark.judge(torch.zeros_like(observation.clean), observation)
+    restored, clean = scored_planes(benchmark, torch.zeros_like(observation.clean), observation)
     known = observation.mask.expand_as(clean) > 0
     torch.testing.assert_close(restored[known], clean[known], rtol=0, atol=1e-6)
     assert (restored[~known] == 0).all()
