@@ -13,11 +13,10 @@ import argparse
 from collections.abc import Callable
 
 import torch
-from omegaconf import OmegaConf
 from timing import Row, Times, interleaved, machine, milliseconds, parser, print_table, save_rows
 
 from restora.allocator import keep_freed_memory
-from restora.config import build, config_root
+from restora.config import build, parts
 from restora.data.sources import SamplePhotos
 from restora.degradations.base import Degradation
 from restora.keyed import KeyedGenerator, sample_key
@@ -70,12 +69,12 @@ def _options() -> argparse.Namespace:
 
 
 def _degradations(only: str) -> dict[str, Degradation]:
-    files = {path.stem: path for path in sorted((config_root() / "conf" / "degradation").glob("*.yaml"))}
-    wanted = [name.strip() for name in only.split(",")] if only else list(files)
-    unknown = [name for name in wanted if name not in files]
+    known = parts("degradation")
+    wanted = [name.strip() for name in only.split(",")] if only else list(known)
+    unknown = [name for name in wanted if name not in known]
     if unknown:
-        raise SystemExit(f"no degradation {', '.join(unknown)}; there are {', '.join(files)}")
-    return {name: build(OmegaConf.load(files[name]), "degradation") for name in wanted}
+        raise SystemExit(f"no degradation {', '.join(unknown)}; there are {', '.join(known)}")
+    return {name: build(known[name], "degradation") for name in wanted}
 
 
 def _call(degradation: Degradation, clean: torch.Tensor, keys: torch.Tensor) -> Callable[[], object]:

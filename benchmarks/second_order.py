@@ -23,7 +23,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from degradations import photos_as_in_training
-from omegaconf import OmegaConf
 from peers import PeerMissingError, peer
 from sides import Prepared, Side, in_turns
 from timing import (
@@ -38,7 +37,7 @@ from timing import (
 )
 from torch import Tensor
 
-from restora.config import build, config_root
+from restora.config import build, parts
 from restora.keyed import KeyedGenerator, sample_key
 
 OURS = "restora"
@@ -184,8 +183,7 @@ def prepare(side: str, options: argparse.Namespace) -> Prepared:
 
 
 def _ours(clean: Tensor, scale: int) -> Callable[[], Tensor]:
-    path = config_root() / "conf" / "degradation" / f"real_esrgan_x{scale}.yaml"
-    degradation = build(OmegaConf.load(path), "degradation")
+    degradation = build(parts("degradation")[f"real_esrgan_x{scale}"], "degradation")
     keys: Iterator[Tensor] = (
         torch.tensor([sample_key(0, step, index) for index in range(clean.shape[0])]).to(clean.device)
         for step in count()

@@ -9,7 +9,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 GROUPS_OF_NAMES = ("network", "degradation", "benchmark")
-"""Groups with too many files to print: their first option stands for the keys, the others are named."""
+"""Groups with too many files to print: their first file stands for the keys, the others are named."""
 
 
 def commands() -> str:
@@ -35,7 +35,11 @@ def configuration(conf: Path) -> str:
 
 
 def _section(name: str, files: list[Path]) -> str:
-    names = "  ".join(f"`{path.stem}`" for path in files)
+    sys.path.insert(0, str(ROOT / "src"))
+    from restora.config import options
+
+    served = [option for option in options(name) if "/" not in option] or [path.stem for path in files]
+    names = "  ".join(f"`{option}`" for option in served)
     shown = files[:1] if name in GROUPS_OF_NAMES else files
     parts = [f"## {name}", names]
     for path in shown:

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from restora import registry
 from restora.arguments import WrongArgument
 from restora.composing import Loader, Refused, choices, combinations, full_forms, group_options
+from restora.config_source import ConfFolder
 from restora.first_edition import renamed_key
 
 
@@ -47,9 +48,17 @@ def config_root() -> Path:
 
 class _ExperimentsPath(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        search_path.append(provider="restora", path=f"file://{config_root()}")
+        root = config_root()
+        for entry in search_path.get_path():
+            if entry.path is not None and entry.path.removeprefix("file://") == str(root / "conf"):
+                entry.path = _path(root / "conf")
+        search_path.append(provider="restora", path=_path(root))
         for provider, folder in registry.configuration_folders():
-            search_path.append(provider=provider, path=f"file://{folder}")
+            search_path.append(provider=provider, path=_path(folder))
+
+
+def _path(folder: Path) -> str:
+    return f"{ConfFolder.scheme()}://{folder}"
 
 
 def register_search_path() -> None:
@@ -57,6 +66,7 @@ def register_search_path() -> None:
     hydra_internal.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
     if _ExperimentsPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(_ExperimentsPath)
+        Plugins.instance().register(ConfFolder)
 
 
 @contextmanager
@@ -303,6 +313,31 @@ def options(group: str) -> list[str]:
     """The names of a config group, such as `network` or `benchmark/testset`."""
     with _loader() as loader:
         return group_options(loader.repository, group)
+
+
+def option(group: str, name: str) -> dict[str, Any]:
+    """The part that `group=name` stands for, where it is complete in itself (a network, a degradation)."""
+    with _loader() as loader:
+        found = loader.repository.load_config(f"{group}/{name}")
+    if found is None:
+        raise ConfigError(_no_such_option(f"{group}/{name}"))
+    node = OmegaConf.to_container(found.config)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def parts(group: str) -> dict[str, dict[str, Any]]:
+    """Name -> description of the options of a group that are complete in themselves: networks,
+    degradations, discriminators, losses, schedules."""
+    with _loader() as loader:
+        found: dict[str, dict[str, Any]] = {}
+        for name in group_options(loader.repository, group):
+            loaded = loader.repository.load_config(f"{group}/{name}")
+            assert loaded is not None
+            node = OmegaConf.to_container(loaded.config)
+            assert isinstance(node, dict)
+            found[name] = {str(key): value for key, value in node.items()}
+        return found
 
 
 def all_options() -> dict[str, list[str]]:

@@ -215,6 +215,12 @@ def names(kind: str) -> list[str]:
     return sorted({*_parts[kind], *_installed(kind)})
 
 
+def foreign(kind: str) -> set[str]:
+    """Names of plugins' and installed packages' parts of a kind, without importing any."""
+    plugins = {name for name, cls in _parts[kind].items() if not cls.__module__.startswith("restora.")}
+    return {*plugins, *_installed(kind)}
+
+
 def classes(kind: str) -> dict[str, type[Any]]:
     """Name -> class of all parts of a kind."""
     return {name: find(kind, name) for name in names(kind)}

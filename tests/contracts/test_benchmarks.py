@@ -1,4 +1,4 @@
-"""Every file in conf/benchmark composes, builds, and feeds a method; ready ones carry what their names
+"""Every option of `benchmark` composes, builds, and feeds a method; ready ones carry what their names
 say."""
 
 import shutil
@@ -14,15 +14,14 @@ from scored_planes import scored_planes
 from skimage import data
 
 from restora.apps.evaluate_plan import _benchmark
-from restora.config import compose
+from restora.config import compose, options, parts
 from restora.data.div2k import _photo_archive
 from restora.evaluation.benchmarks.base import Benchmark, Intake
 from restora.evaluation.testsets import TestSet, archive_name
 from restora.registry import build
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "benchmark"
-BENCHMARKS = sorted(path.stem for path in CONF.glob("*.yaml"))
-TESTSETS = sorted(path.stem for path in (CONF / "testset").glob("*.yaml"))
+BENCHMARKS = [name for name in options("benchmark") if not name.startswith("testset/")]
+TESTSETS = options("benchmark/testset")
 NEEDED = {
     "denoise": ["benchmark.sigma=25"],
     "super_resolution": ["benchmark.scale=2"],
@@ -96,10 +95,10 @@ def test_test_sets_are_named_and_say_where_they_are(name: str) -> None:
 
 def test_every_archive_has_a_file_name_of_its_own() -> None:
     archives = set()
-    for name in TESTSETS:
-        node = OmegaConf.load(CONF / "testset" / f"{name}.yaml")
-        if "archive" in node:
-            archives.add((node.archive, archive_name(archive=node.archive, folder=node.folder)))
+    for node in parts("benchmark/testset").values():
+        if node.get("archive"):
+            archive, folder = str(node["archive"]), str(node["folder"])
+            archives.add((archive, archive_name(archive=archive, folder=folder)))
     assert {name for _, name in archives} == {"DnCNN-master.zip", "FFDNet-master.zip", "benchmark.tar"}
     assert len(archives) == 3
 

@@ -1,4 +1,4 @@
-"""Every file in conf/data builds a data module, spells out all its arguments, and says what is missing."""
+"""Every option of `data` builds a data module, spells out all its arguments, and says what is missing."""
 
 import inspect
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from restora.config import build as build_node
-from restora.config import compose, config_root
+from restora.config import compose, options
 from restora.data.module import PhotoData
 from restora.degradations.identity import Identity
 from restora.photos.errors import DataError
 
-NAMES = sorted(path.stem for path in (config_root() / "conf" / "data").glob("*.yaml"))
+NAMES = options("data")
 
 
 def build(name: str, tmp_path: Path, *overrides: str) -> PhotoData:

@@ -1,17 +1,14 @@
-"""Every file in conf/degradation keeps the contract: replayable, per sample, told by keys alone."""
-
-from pathlib import Path
+"""Every option of `degradation` keeps the contract: replayable, per sample, told by keys alone."""
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
-from restora.config import build, config_root
+from restora.config import build, parts
 from restora.degradations.base import Degradation
 from restora.keyed import KeyedGenerator, sample_key
 
-FILES = sorted((config_root() / "conf" / "degradation").glob("*.yaml"))
-SCHEDULES = sorted((config_root() / "conf" / "schedule").glob("*.yaml"))
+NODES = parts("degradation")
+SCHEDULES = parts("schedule")
 SIZE = 48
 
 
@@ -28,9 +25,9 @@ def generator(first: int, count: int) -> KeyedGenerator:
     return KeyedGenerator(torch.tensor([sample_key(7, i) for i in range(first, first + count)]))
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_degradation_keeps_its_contract(path: Path, photos: torch.Tensor) -> None:
-    degradation: Degradation = build(OmegaConf.load(path), "degradation")
+@pytest.mark.parametrize("name", NODES)
+def test_degradation_keeps_its_contract(name: str, photos: torch.Tensor) -> None:
+    degradation: Degradation = build(NODES[name], "degradation")
     before = photos.clone()
     image, condition = degradation(photos, generator(0, 8))
     side = SIZE // degradation.scale
@@ -45,8 +42,8 @@ def test_degradation_keeps_its_contract(path: Path, photos: torch.Tensor) -> Non
     again, _ = degradation(photos, generator(0, 8))
     assert torch.equal(image, again), "the same keys gave another photo"
 
-    for parts in ((0, 4), (0, 1, 2, 5)):
-        bounds = zip(parts, (*parts[1:], 8), strict=True)
+    for starts in ((0, 4), (0, 1, 2, 5)):
+        bounds = zip(starts, (*starts[1:], 8), strict=True)
         split = [degradation(photos[a:b], generator(a, b - a)).image for a, b in bounds]
         # the last bit: equal in all files but rain's, on a CPU with AVX-512
         torch.testing.assert_close(torch.cat(split), image, atol=2e-7, rtol=0)
@@ -69,24 +66,24 @@ UNCLIPPED = {  # noise as the field defines it, and filters that overshoot
 }
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_photos_stay_within_black_and_white_unless_it_is_said(path: Path) -> None:
+@pytest.mark.parametrize("name", NODES)
+def test_photos_stay_within_black_and_white_unless_it_is_said(name: str) -> None:
     """On black and white pixels and squares, the hardest to keep in range, and on random pixels."""
     extremes = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     extremes[0] = extremes[0].round()
     extremes[1:3] = extremes[1:3, :, ::8, ::8].round().repeat_interleave(8, 2).repeat_interleave(8, 3)
-    degradation: Degradation = build(OmegaConf.load(path), "degradation")
+    degradation: Degradation = build(NODES[name], "degradation")
     image = degradation(extremes, generator(0, 4)).image
     outside = bool(image.min() < -1e-5 or image.max() > 1 + 1e-5)
-    assert outside == (path.stem in UNCLIPPED)
-    if outside and path.stem != "any_noise":
+    assert outside == (name in UNCLIPPED)
+    if outside and name != "any_noise":
         said = " ".join((type(degradation).__doc__ or "").split())
         assert "ot clipped" in said, "its docstring does not say so"
 
 
-@pytest.mark.parametrize("path", SCHEDULES, ids=lambda path: path.stem)
-def test_schedule_stays_between_nothing_and_the_base_rate(path: Path) -> None:
-    schedule = build(OmegaConf.load(path), "schedule")
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_schedule_stays_between_nothing_and_the_base_rate(name: str) -> None:
+    schedule = build(SCHEDULES[name], "schedule")
     factors = [schedule(step / 50) for step in range(51)]
     assert all(0 <= factor <= 1 for factor in factors)
     assert factors == sorted(factors, reverse=True)

@@ -8,18 +8,16 @@ that a device takes, and refuse to be read. What reaches torch is watched call b
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from restora.config import build, config_root
+from restora.config import build, parts
 from restora.degradations.base import Degradation
 from restora.degradations.compose.composition import Maybe, OneOf
 from restora.degradations.compression import error_diffusion
@@ -27,7 +25,7 @@ from restora.degradations.identity import Identity
 from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.keyed import KeyedGenerator, sample_key
 
-FILES = sorted((config_root() / "conf" / "degradation").glob("*.yaml"))
+NODES = parts("degradation")
 SIZE = 36
 META = torch.device("meta")
 READ_BY_THE_HOST = (
@@ -98,13 +96,13 @@ def watched_calls(degradation: Degradation, batch: int) -> Watch:
     return watch
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", NODES)
 def test_the_host_never_waits_no_photo_is_treated_alone_and_no_device_needs_float64(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Apple's MPS has no float64; error diffusion takes it where there is one."""
     monkeypatch.setattr(error_diffusion, "widest", lambda device: torch.float32)
-    degradation: Degradation = build(OmegaConf.load(path), "degradation")
+    degradation: Degradation = build(NODES[name], "degradation")
     two, six = watched_calls(degradation, 2), watched_calls(degradation, 6)
     assert two.calls == six.calls
     assert torch.float64 not in two.dtypes | six.dtypes
@@ -174,12 +172,12 @@ def refusing_to_wait(device: str) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("device", devices())
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_a_device_gives_what_the_cpu_gives(path: Path, device: str) -> None:
+@pytest.mark.parametrize("name", NODES)
+def test_a_device_gives_what_the_cpu_gives(name: str, device: str) -> None:
     """Up to the last bits of transcendental functions, which a rounding may turn into a step of a few
     pixels.
     """
-    degradation: Degradation = build(OmegaConf.load(path), "degradation")
+    degradation: Degradation = build(NODES[name], "degradation")
     keys = torch.tensor([sample_key(7, i) for i in range(4)])
     clean = torch.rand(4, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
     expected, condition = degradation(clean, KeyedGenerator(keys))

@@ -9,17 +9,12 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from restora.apps.experiments import cost_of, experiments, machine_of
-from restora.config import compose, config_root, missing_keys
+from restora.config import compose, config_root, missing_keys, options, parts
 
 ROOT = config_root()
-EXPERIMENTS = sorted(
-    str(path.relative_to(ROOT / "experiments").with_suffix(""))
-    for path in (ROOT / "experiments").rglob("*.yaml")
-)
+EXPERIMENTS = options("experiments")
 GROUPS = ("trainer", "callbacks", "logger", "debug", "family", "data")
-PRESETS = [
-    f"{group}={path.stem}" for group in GROUPS for path in sorted((ROOT / "conf" / group).glob("*.yaml"))
-]
+PRESETS = [f"{group}={name}" for group in GROUPS for name in options(group)]
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -43,7 +38,7 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
 
 def test_every_network_has_an_experiment() -> None:
     used = {compose("train", [f"experiments={experiment}"]).network._target_ for experiment in EXPERIMENTS}
-    made = {OmegaConf.load(path)._target_ for path in (ROOT / "conf" / "network").glob("*.yaml")}
+    made = {node["_target_"] for node in parts("network").values()}
     assert made <= used, "add experiments/<task>/<network>.yaml"
 
 
@@ -71,8 +66,8 @@ KIND = {
 
 def make_small(network: DictConfig) -> None:
     """Gives a network the widths and depths of the small twin that is most like it."""
-    twins = [OmegaConf.load(path) for path in (ROOT / "conf" / "network").glob("*_small.yaml")]
-    twins = [twin for twin in twins if twin._target_ == network._target_]
+    twins = [node for name, node in parts("network").items() if name.endswith("_small")]
+    twins = [twin for twin in twins if twin["_target_"] == network._target_]
     twin = max(twins, key=lambda twin: sum(twin.get(key) == network.get(key) for key in KIND))
     network.update({key: value for key, value in twin.items() if key not in KIND})
 

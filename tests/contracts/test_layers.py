@@ -26,7 +26,9 @@ ALLOWED = {
     "monitor": {"words"},
     "path_values": set(),
     "registry": {"arguments"},
-    "config": {"registry", "arguments", "composing", "first_edition"},
+    "config": {"registry", "arguments", "composing", "config_source", "first_edition"},
+    "config_source": {"registry", "constructors"},
+    "constructors": {"registry"},
     "composing": {"vocabulary"},
     "first_edition": set(),
     "cli": {"registry"},
@@ -76,8 +78,8 @@ ALLOWED = {
 }
 HEAVY = {
     "lightning": {"data", "families", "training"},
-    "hydra": {"config", "composing", "training", "apps"},
-    "omegaconf": {"config", "composing", "training", "apps"},
+    "hydra": {"config", "config_source", "composing", "training", "apps"},
+    "omegaconf": {"config", "config_source", "composing", "training", "apps"},
     "wandb": {"training"},
 }
 

@@ -1,4 +1,4 @@
-"""What every file in conf/network promises: any size, gradient to every parameter, one answer, export and
+"""What every option of `network` promises: any size, gradient to every parameter, one answer, export and
 reload.
 
 The small twins are run; the networks of the papers' sizes are built on the meta device. A new
@@ -13,20 +13,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from omegaconf import OmegaConf
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from restora import registry
 from restora.artifact.onnx_model import OnnxModel, write_onnx
 from restora.config import build as build_node
+from restora.config import parts
 from restora.families.checkpointing import checkpoint_blocks
 from restora.networks.base import Network
 from restora.networks.cost import count_parameters
 from restora.networks.weights import load_weights
 
-CONF = Path(__file__).resolve().parents[2] / "conf" / "network"
-NAMES = sorted(path.stem for path in CONF.glob("*.yaml"))
+NODES = parts("network")
+NAMES = sorted(NODES)
 SMALL = [name for name in NAMES if name.endswith("_small")]
 FULL = [name for name in NAMES if not name.endswith("_small")]
 FAMILIES = {"residual_cnn", "unet", "nafnet", "gan", "transformer"}
@@ -34,7 +34,7 @@ TASKS = {"denoise", "super_resolution", "deblur", "jpeg", "inpaint", "colourise"
 
 
 def node(name: str) -> dict[str, Any]:
-    return OmegaConf.to_container(OmegaConf.load(CONF / f"{name}.yaml"))
+    return dict(NODES[name])
 
 
 def build(name: str, seed: int = 0) -> Network:

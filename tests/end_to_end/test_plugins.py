@@ -142,6 +142,7 @@ def test_from_training_to_a_restored_photo(lab: tuple[Path, list[str]]) -> None:
         ["report", "run", *plugin],
         ["train", "-m", *words, *CHOSEN, "network.width=4,6", "hydra.sweep.dir=sweep"],
         ["bench", *words, *CHOSEN, "output=cost.json"],
+        ["networks", "lab_net", "--time", "none", *words],
         cwd=folder,
     )
     record = json.loads((folder / "run" / "run.json").read_text())
@@ -153,6 +154,7 @@ def test_from_training_to_a_restored_photo(lab: tuple[Path, list[str]]) -> None:
         assert restored.size == (40, 30)
     assert json.loads((folder / "scores" / "summary.json").read_text())["images"] >= 1
     assert "lab_net" in said.partition("$ report")[2].partition("$ train -m")[0]
+    assert "lab_net" in said.partition("$ networks")[2].partition("\n")[2]
     jobs = [json.loads(path.read_text()) for path in sorted((folder / "sweep").rglob("run.json"))]
     assert [job["config"]["network"]["width"] for job in jobs] == [4, 6]
     assert (folder / "cost.json").is_file()

@@ -11,7 +11,6 @@ import fnmatch
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 
     from restora.networks.base import Network
 
+Node = dict[str, Any]
+"""A network's description: its registered name under `_target_`, and its arguments."""
 SIZE = 256
 TIMED_SIZE = 64
 QUICK = 150e9
@@ -53,34 +54,32 @@ class Entry:
     """Of one photo of TIMED_SIZE x TIMED_SIZE on this CPU, float32; None where not measured."""
 
 
-def configurations() -> dict[str, Path]:
-    """Every file in conf/network by its name."""
-    from restora.config import config_root
+def configurations() -> dict[str, Node]:
+    """The description of every option of `network` by its name."""
+    from restora.config import parts
 
-    return {path.stem: path for path in sorted((config_root() / "conf" / "network").glob("*.yaml"))}
+    return parts("network")
 
 
-def build(path: Path) -> "Network":
-    """The network of one configuration file."""
-    from omegaconf import OmegaConf
-
+def build(node: Node) -> "Network":
+    """The network of one description."""
     from restora.config import build as build_node
 
-    network: Network = build_node(OmegaConf.load(path), "network")
+    network: Network = build_node(node, "network")
     return network
 
 
-def count(name: str, path: Path) -> Entry:
+def count(name: str, node: Node) -> Entry:
     """The entry of one configuration, without its time."""
     import torch
 
     from restora.networks.cost import count_macs, count_parameters
 
     with torch.device("meta"):
-        network = build(path)
+        network = build(node)
     return Entry(
         name=name,
-        family=network.family,
+        family=getattr(network, "family", ""),
         tasks=tuple(network.tasks),
         scale=network.scale,
         parameters=count_parameters(network),
@@ -88,14 +87,14 @@ def count(name: str, path: Path) -> Entry:
     )
 
 
-def measure(path: Path, *, runs: int = 3, patience: float = 0.3) -> float:
+def measure(node: Node, *, runs: int = 3, patience: float = 0.3) -> float:
     """Median milliseconds of one TIMED_SIZE x TIMED_SIZE photo, after one run to warm up.
 
     No further run is begun once `patience` seconds are spent on measured ones.
     """
     import torch
 
-    network = build(path).eval()
+    network = build(node).eval()
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     x = torch.rand(1, network.in_channels, TIMED_SIZE, TIMED_SIZE)
     planes = network.condition_channels
@@ -152,12 +151,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _chosen(found: dict[str, Path], patterns: list[str], small: bool) -> dict[str, Path]:
+def _chosen(found: dict[str, Node], patterns: list[str], small: bool) -> dict[str, Node]:
     """The configurations by name or pattern, or all full-size ones. Raises ValueError where a name fits
     none.
     """
     if not patterns:
-        return {name: path for name, path in found.items() if small or not name.endswith("_small")}
+        return {name: node for name, node in found.items() if small or not name.endswith("_small")}
     names: set[str] = set()
     for pattern in patterns:
         matches = fnmatch.filter(found, pattern)
@@ -169,34 +168,32 @@ def _chosen(found: dict[str, Path], patterns: list[str], small: bool) -> dict[st
     return {name: found[name] for name in sorted(names)}
 
 
-def _suited(found: dict[str, Path], family: str | None, task: str | None) -> dict[str, Path]:
+def _suited(found: dict[str, Node], family: str | None, task: str | None) -> dict[str, Node]:
     """Those of the family and for the task, where one is asked for."""
     if family is None and task is None:
         return found
-    from omegaconf import OmegaConf
-
     from restora import registry
 
     suited = {}
-    for name, path in found.items():
-        cls: type[Network] = registry.find("network", str(OmegaConf.select(OmegaConf.load(path), "_target_")))
-        if family in (None, cls.family) and (task is None or task in cls.tasks):
-            suited[name] = path
+    for name, node in found.items():
+        cls: type[Network] = registry.find("network", str(node["_target_"]))
+        if family in (None, getattr(cls, "family", "")) and (task is None or task in cls.tasks):
+            suited[name] = node
     return suited
 
 
-def _entries(found: dict[str, Path], *, timing: str) -> Iterator[Entry]:
+def _entries(found: dict[str, Node], *, timing: str) -> Iterator[Entry]:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("counting", total=len(found))
-        for name, path in found.items():
+        for name, node in found.items():
             progress.update(bar, description=name)
-            entry = count(name, path)
+            entry = count(name, node)
             if timing == "all" or (timing == "quick" and (entry.macs or 0) <= QUICK):
-                entry = replace(entry, milliseconds=measure(path))
+                entry = replace(entry, milliseconds=measure(node))
             yield entry
             progress.advance(bar)
 

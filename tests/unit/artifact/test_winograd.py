@@ -4,11 +4,11 @@ import copy
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import nn
 
 from restora.artifact import winograd
 from restora.config import build as build_node
+from restora.config import parts
 from restora.networks.dncnn import DnCNN
 from restora.networks.edsr import EDSR
 
@@ -84,10 +84,10 @@ def test_a_network_gives_the_same_and_takes_it_for_its_wide_layers_alone(intel, 
 
 @pytest.mark.parametrize("name", ["drunet", "ffdnet_color", "imdn", "mwcnn", "rednet", "unet"])
 @pytest.mark.slow
-def test_networks_of_full_size_give_the_same(intel, monkeypatch, repository, name):
+def test_networks_of_full_size_give_the_same(intel, monkeypatch, name):
     """However they use their sequences."""
     torch.manual_seed(0)
-    network = build_node(OmegaConf.load(repository / "conf" / "network" / f"{name}.yaml"), "network").eval()
+    network = build_node(parts("network")[name], "network").eval()
     network.requires_grad_(False).to(memory_format=torch.channels_last)
     fast = copy.deepcopy(network)
     winograd.use_winograd(fast)

@@ -5,7 +5,7 @@ import torch
 from omegaconf import OmegaConf
 from photos import generator, grey_card, photos
 
-from restora.config import build, config_root
+from restora.config import build, parts
 from restora.degradations.base import Degradation
 from restora.degradations.blur.motion_blur import MotionBlur
 from restora.degradations.blur.pixel_shift import PixelShift
@@ -15,7 +15,7 @@ from restora.degradations.sampling.downsample import Downsample
 
 
 def recipe(name: str, *changes: str) -> Degradation:
-    node = OmegaConf.load(config_root() / "conf" / "degradation" / f"{name}.yaml")
+    node = OmegaConf.create(parts("degradation")[name])
     return build(OmegaConf.merge(node, OmegaConf.from_dotlist(list(changes))), "degradation")
 
 

@@ -1,14 +1,12 @@
 """Discriminators: published sizes and names, what a logit sees, and the features for feature matching."""
 
-from pathlib import Path
-
 import pytest
 import torch
 import torch.nn.functional as F
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from restora.config import build as build_node
+from restora.config import parts
 from restora.losses.adversarial import WassersteinLoss
 from restora.networks.cost import count_parameters
 from restora.networks.discriminators import (
@@ -19,8 +17,8 @@ from restora.networks.discriminators import (
     VGGDiscriminator,
 )
 
-CONFIGS = sorted((Path(__file__).resolve().parents[3] / "conf" / "discriminator").glob("*.yaml"))
-SMALL = [path for path in CONFIGS if path.stem.endswith("_small")]
+NODES = parts("discriminator")
+SMALL = [name for name in NODES if name.endswith("_small")]
 
 
 @pytest.mark.parametrize(
@@ -76,9 +74,9 @@ def test_a_logit_of_patchgan_sees_70_pixels() -> None:
         assert seen[-1] - seen[0] + 1 == 70
 
 
-@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
-def test_features_end_with_the_logits_and_teach_every_parameter(path: Path) -> None:
-    discriminator = build_node(OmegaConf.load(path), "discriminator")
+@pytest.mark.parametrize("name", SMALL)
+def test_features_end_with_the_logits_and_teach_every_parameter(name: str) -> None:
+    discriminator = build_node(NODES[name], "discriminator")
     x = torch.rand(2, 3, 64, 64)
     discriminator.eval()  # batch statistics and power iterations stand still
     features = discriminator.features(x)
@@ -93,28 +91,28 @@ def test_features_end_with_the_logits_and_teach_every_parameter(path: Path) -> N
     assert any(parameter.grad.abs().sum() > 0 for parameter in discriminator.parameters())
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_the_photo_may_be_shown_beside_its_degraded_version(path: Path) -> None:
-    config = OmegaConf.load(path)
+@pytest.mark.parametrize("name", NODES)
+def test_the_photo_may_be_shown_beside_its_degraded_version(name: str) -> None:
+    config = NODES[name]
     with torch.device("meta"):
         discriminator = build_node(config, "discriminator", in_channels=6)
         assert discriminator(torch.rand(2, 6, 128, 128)).shape[0] == 2
 
 
-@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
-def test_too_small_photos_are_named(path: Path) -> None:
-    discriminator = build_node(OmegaConf.load(path), "discriminator")
+@pytest.mark.parametrize("name", SMALL)
+def test_too_small_photos_are_named(name: str) -> None:
+    discriminator = build_node(NODES[name], "discriminator")
     least = discriminator.minimum_size
     assert discriminator(torch.rand(2, 3, least, least)).isfinite().all()
     with pytest.raises(ValueError, match=f"from {least}x{least} on, got {least}x{least - 1}"):
         discriminator(torch.rand(2, 3, least, least - 1))
 
 
-@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+@pytest.mark.parametrize("name", SMALL)
 @pytest.mark.slow
-def test_it_learns_to_tell_two_batches_apart(path: Path) -> None:
+def test_it_learns_to_tell_two_batches_apart(name: str) -> None:
     torch.manual_seed(1)
-    discriminator = build_node(OmegaConf.load(path), "discriminator").train()
+    discriminator = build_node(NODES[name], "discriminator").train()
     optimiser = torch.optim.Adam(discriminator.parameters(), lr=2e-3)
     rough = torch.rand(4, 3, 48, 48)
     smooth = F.avg_pool2d(rough, 7, 1, 3, count_include_pad=False)

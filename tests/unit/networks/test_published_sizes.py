@@ -23,9 +23,7 @@ PUBLISHED_MACS = re.findall(
 
 
 def from_docs(name: str, arguments: str) -> Network:
-    config = OmegaConf.merge(
-        OmegaConf.load(configurations()[name]), OmegaConf.from_dotlist(arguments.split())
-    )
+    config = OmegaConf.merge(configurations()[name], OmegaConf.from_dotlist(arguments.split()))
     with torch.device("meta"):
         return build_node(config, "network")
 

@@ -1,0 +1,148 @@
+"""How the files of `conf/` and `experiments/` become the options of Hydra's groups.
+
+A file is an option by its own name, as everywhere in Hydra. What need not be written twice is filled in here:
+
+- *Constructors.* A file of the groups in `COMPLETED` that names a registered part (`_target_`) holds what
+  differs from the constructor's defaults; the other keys are read from the constructor.
+- *Variants.* The mapping `variants` of a file holds further options by their full names, each as what
+  differs from the file: `dncnn_small: {depth: 7}`. Its `defaults` replace the file's choices.
+- *Products.* `testsets` and `severities` of a benchmark make an option of each pair: `bsd68_sigma25`.
+- *Networks without a file.* A registered network of which no file speaks is an option by its registered name.
+
+The configuration of plugins and the folders given with `--config-dir` are read in the same way.
+"""
+
+import functools
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml  # type: ignore[import-untyped]
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra.core.object_type import ObjectType
+from hydra.plugins.config_source import ConfigResult
+from omegaconf import DictConfig, OmegaConf
+
+from restora import constructors, registry
+
+COMPLETED = ("network", "discriminator", "degradation", "schedule")
+"""Groups whose files hold only what differs from the constructor's defaults."""
+PRODUCT = ("testsets", "severities")
+"""The tables of a benchmark that make an option of each pair."""
+
+_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class ConfFolder(FileConfigSource):
+    """A folder of configuration files with the options that they imply."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "restora"
+
+    def is_config(self, config_path: str) -> bool:
+        return bool(super().is_config(config_path)) or self._implied(config_path) is not None
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = self._implied(config_path)
+        if file is None:
+            found = super().load_config(config_path)
+        elif file:
+            found = super().load_config(file)
+            plain = OmegaConf.to_container(found.config)
+            assert isinstance(plain, dict)
+            content = {str(key): value for key, value in plain.items()}
+            found.config = laid_over(found.config, dict(_options_in(content))[Path(config_path).stem])
+        else:
+            config = OmegaConf.create({"_target_": Path(config_path).stem})
+            found = ConfigResult(self.provider, self.full_path(), config, {"package": None})
+        group = config_path.partition("/")[0]
+        if "/" in config_path and isinstance(found.config, DictConfig):
+            found.config = _filled_in(found.config, group)
+        return found
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        names = {*super().list(config_path, results_filter)}
+        if results_filter in (None, ObjectType.CONFIG):
+            names.update(self._implied_options(config_path))
+        return sorted(names)
+
+    def _implied(self, config_path: str) -> str | None:
+        """The file that makes an option without a file of its own, empty for a class alone; else None."""
+        if super().is_config(config_path):
+            return None
+        group, _, name = config_path.removesuffix(".yaml").rpartition("/")
+        return self._implied_options(group).get(name)
+
+    def _implied_options(self, group: str) -> dict[str, str]:
+        folder = Path(self.path, group)
+        if not group or not folder.is_dir():
+            return {}
+        found: dict[str, str] = {}
+        parts = set()
+        for path in sorted(folder.glob("*.yaml")):
+            content = _content(path, path.stat().st_mtime_ns)
+            parts.add(content.get("_target_"))
+            found |= dict.fromkeys((name for name, _ in _options_in(content)), f"{group}/{path.stem}")
+        if group == "network" and self.provider == "main":
+            registered = {*constructors.own_parts(group), *registry.foreign(group)}
+            found |= dict.fromkeys(registered - parts - {*found} - _spoken_of_elsewhere(group), "")
+        return found
+
+
+def _spoken_of_elsewhere(group: str) -> set[str]:
+    """The parts and the options that the configuration of plugins and of the user has files of."""
+    files = [
+        path for _, folder in registry.configuration_folders() for path in (folder / group).glob("*.yaml")
+    ]
+    contents = [_content(path, path.stat().st_mtime_ns) for path in files]
+    return {*(path.stem for path in files), *(str(content.get("_target_")) for content in contents)}
+
+
+def laid_over(config: Any, overlay: Mapping[str, Any]) -> Any:
+    """A file's content with what differs in a variant of it: mappings merge, everything else replaces. Of the
+    defaults list, a choice of the same group is replaced, and another added."""
+    rest = dict(overlay)
+    choices = {_group(entry): entry for entry in rest.pop("defaults", [])}
+    merged: Any = OmegaConf.merge(config, rest)
+    if choices:
+        kept = [choices.pop(_group(entry), entry) for entry in config.get("defaults") or []]
+        merged["defaults"] = [*kept, *choices.values()]
+    return merged
+
+
+def _group(entry: Any) -> str:
+    """What an entry of a defaults list chooses, `override /network: dncnn` the same as `network: dncnn`."""
+    choice = str(entry) if isinstance(entry, str) else str(next(iter(entry)))
+    return choice.removeprefix("override ").removeprefix("/")
+
+
+def _filled_in(config: DictConfig, group: str) -> DictConfig:
+    """A file's own option: without the tables, and with every argument of the constructor."""
+    tables = ("variants", *(PRODUCT if all(table in config for table in PRODUCT) else ()))
+    for table in tables:
+        config.pop(table, None)
+    if group not in COMPLETED or "_target_" not in config or "defaults" in config:
+        return config
+    try:
+        known = constructors.defaults(group, str(config._target_))
+    except registry.UnknownPart:  # a dotted path: built as it stands, or refused then
+        return config
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.create({"_target_": config._target_} | known), config))
+
+
+@functools.lru_cache(maxsize=1024)
+def _content(path: Path, _modified: int) -> dict[str, Any]:
+    """A file's keys and values; the C parser is ten times as fast as OmegaConf's, and enough for names."""
+    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    return content if isinstance(content, dict) else {}
+
+
+def _options_in(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The options that the tables of a file make, and what differs in each."""
+    for name, overlay in (content.get("variants") or {}).items():
+        yield name, overlay or {}
+    for testset, of_set in (content.get("testsets") or {}).items():
+        for severity, of_severity in (content.get("severities") or {}).items():
+            chosen = {"defaults": [{"override testset": testset}]}
+            yield f"{testset}_{severity}", {**chosen, **(of_set or {}), **(of_severity or {})}
