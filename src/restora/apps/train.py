@@ -78,15 +78,17 @@ def main(argv: list[str]) -> int:
     if any(flag in argv for flag in ("-h", "--help")):
         print(help_text())
         return 0
-    from restora.training.resuming import continued, refuse_foreign
-
     sweep = any(flag in argv for flag in ("-m", "--multirun"))
-    typed, argv = argv, continued(argv)
+    resumed, typed = any(word.startswith("resume=") and word != "resume=null" for word in argv), argv
+    if resumed:  # imported only then: it brings Lightning
+        from restora.training.resuming import continued, refuse_foreign
+
+        argv = continued(argv)
     argv = with_quoted_paths(argv, sweep=sweep)
     options = get_args_parser().parse_intermixed_args(argv)
     flags = [word for word in argv if word not in options.overrides]
     overrides = written_out("train", options.overrides)
-    if any(word.startswith("resume=") and word != "resume=null" for word in typed):
+    if resumed:
         refuse_foreign(compose("train", [word for word in overrides if not _is_hydras(word)]), typed)
     if options.cfg and not options.multirun:
         compose("train", overrides)  # for its errors
