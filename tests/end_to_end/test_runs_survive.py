@@ -144,7 +144,9 @@ def test_a_damaged_file_is_named_and_the_rest_is_used(
     assert after["status"] == "finished"
     assert after["test"]["psnr"] == before["test"]["psnr"]
     with (folder / "metrics.csv").open() as table:
-        steps = [(row["step"], bool(row["val/psnr"])) for row in csv.DictReader(table)]
+        steps = [
+            (row["step"], bool(row["val/psnr"]), bool(row.get("test/psnr"))) for row in csv.DictReader(table)
+        ]
     assert len(set(steps)) == len(steps)
 
 
