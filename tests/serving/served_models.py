@@ -59,7 +59,12 @@ def filler(folder: Path, *, level: float = 0.25) -> Path:
     assert last.bias is not None
     last.bias.data.fill_(level)
     return put(
-        folder, network, "fdncnn", arguments, "inpaint", degradation={"_target_": "scratches", "fill": 0.5}
+        folder,
+        network,
+        "fdncnn",
+        arguments,
+        "inpaint",
+        degradation={"_target_": "brush_strokes", "fill": 0.5},
     )
 
 
