@@ -89,7 +89,7 @@ def test_exit_code_and_messages_of_the_command(model, photos, tmp_path):
     assert (done.returncode, "b.JPG" in done.stderr, "Traceback" in done.stderr) == (1, True, False)
     done = command(tmp_path / "nothing", photos, tmp_path / "out2")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "there is no model folder" in done.stderr
+    assert f"there is no {tmp_path / 'nothing'}: a model is a model folder, a run folder" in done.stderr
 
 
 def test_single_photo_into_a_file_or_a_folder(model, photos, tmp_path):

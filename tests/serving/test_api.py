@@ -1,10 +1,13 @@
 """The HTTP API as a program uses it: photos come back whole, each step has its answer."""
 
+import asyncio
 import io
 import json
 import threading
 import time
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,6 +15,8 @@ import pytest
 from PIL import Image
 from serving_fixtures import GatedDnCNN, Served, gated_models, running
 
+from restora.serving.api import _events
+from restora.serving.jobs import JobStore
 from restora.serving.limits import Limits
 
 RNG = np.random.default_rng(0)
@@ -206,6 +211,19 @@ def test_events_tell_each_step_and_go_on_where_they_broke_off(gated: Served) -> 
     later = gated.client.get(job["links"]["events"], headers={"Last-Event-ID": told[-2]["id"]})
     assert later.text.count("data:") == 1
     assert next_event(iter(later.text.splitlines()))["id"] == told[-1]["id"]
+
+
+def test_a_photo_that_is_finished_while_an_event_is_sent_has_its_last_event() -> None:
+    async def heard() -> list[str]:
+        job: Any = SimpleNamespace(version=1, state="running")
+        service: Any = SimpleNamespace(store=JobStore(limits=Limits()))
+        stream = _events(service, job, -1, lambda _: {})
+        said = [await anext(stream)]
+        job.version, job.state = 2, "done"
+        return said + [event async for event in stream]
+
+    said = asyncio.run(heard())
+    assert [event.split()[3] for event in said] == ["progress", "done"]
 
 
 def test_a_running_photo_is_cancelled_between_two_tiles(gated: Served) -> None:

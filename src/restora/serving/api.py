@@ -216,12 +216,13 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 
 async def _events(service: Service, job: Job, seen: int, shown: Any) -> AsyncIterator[str]:
     """Server-sent events: the state now if it is newer than `seen`, then each change."""
+    at_once = job.state in FINISHED
     while True:
-        if job.version > seen or job.state in FINISHED:
-            seen = job.version
-            name = job.state if job.state in FINISHED else "progress"
+        if job.version > seen or at_once:
+            seen, finished = job.version, job.state in FINISHED  # both move on while the event is sent
+            name = job.state if finished else "progress"
             yield f"id: {seen}\nevent: {name}\ndata: {json_text(shown(job), indent=None)}\n\n"
-        if job.state in FINISHED:
-            return
+            if finished:
+                return
         if not await service.store.news(job, seen, HEARTBEAT_SECONDS):
             yield ": still here\n\n"

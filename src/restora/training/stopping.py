@@ -99,6 +99,9 @@ class StopAtSignal(Checkpoint):
             saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
             if saver is not None and not saver.save_before_stop(trainer, module):
                 return  # validation comes next, and the weights are saved after it
+            # Lightning logs a step after this hook, and a run that goes on does not make this step again
+            trainer._logger_connector.on_batch_end()
+            trainer._logger_connector.update_train_step_metrics()
             self._stop()
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
