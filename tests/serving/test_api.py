@@ -215,7 +215,7 @@ def test_events_tell_each_step_and_go_on_where_they_broke_off(gated: Served) -> 
 
 def test_a_photo_that_is_finished_while_an_event_is_sent_has_its_last_event() -> None:
     async def heard() -> list[str]:
-        job: Any = SimpleNamespace(version=1, state="running")
+        job: Any = SimpleNamespace(version=1, state="running", wake=None)
         service: Any = SimpleNamespace(store=JobStore(limits=Limits()))
         stream = _events(service, job, -1, lambda _: {})
         said = [await anext(stream)]
