@@ -39,11 +39,17 @@ def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str 
     if reason:
         log.warning("torch.compile does not work here (%s): training goes on uncompiled", reason)
         return False
+    _allow_graphs()
     for module in [network] if isinstance(mode, str) else regions(network):
-        module.compile(
-            dynamic=False, mode=mode if isinstance(mode, str) else None, recompile_limit=_MOST_GRAPHS
-        )
+        module.compile(dynamic=False, mode=mode if isinstance(mode, str) else None)
     return True
+
+
+def _allow_graphs() -> None:
+    """Raises the limit of graphs a function may have; as an argument of `compile` it is newer than torch
+    2.11."""
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
 
 
 def regions(network: nn.Module) -> list[nn.Module]:

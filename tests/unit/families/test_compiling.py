@@ -12,7 +12,7 @@ from torch import nn
 from torch._dynamo.utils import counters
 from torch.utils.data import DataLoader
 
-from restora.config import build, compose
+from restora.config import build, compose, parts
 from restora.families.base import Family
 from restora.families.compiling import compile_in_place, regions
 from restora.networks.dncnn import DnCNN
@@ -116,6 +116,45 @@ def test_names_of_weights_stay() -> None:
     names = list(network.state_dict())
     assert compile_in_place(network, torch.device("cpu"))
     assert list(network.state_dict()) == names
+
+
+def test_a_class_of_blocks_may_have_a_graph_for_each_of_its_sizes(monkeypatch) -> None:
+    """Widths of a network times patch sizes of progressive learning, on every supported torch: the limit
+    of eight would leave the ninth uncompiled."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    network = plain()
+    with torch._dynamo.config.patch(recompile_limit=8):
+        assert compile_in_place(network, torch.device("cpu"), "default")
+        counters.clear()
+        for side in range(12, 24):
+            network(torch.zeros(1, 3, side, side))
+    assert counters["stats"]["unique_graphs"] == 12
+
+
+NODES = parts("network")
+ONE_PER_CLASS = {NODES[name]["_target_"]: name for name in sorted(NODES) if name.endswith("_small")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ONE_PER_CLASS.values())
+def test_a_network_is_one_graph_under_autocast(name: str) -> None:
+    """Nothing in it ends a graph (`fullgraph` raises where something does)."""
+    network = build(dict(NODES[name]), "network")
+    side = max(16, 2 * network.size_multiple)
+    x = torch.rand(1, network.in_channels, side, side)
+    condition = torch.rand(1, network.condition_channels, side, side) if network.condition_channels else None
+    with torch.autocast("cpu", torch.bfloat16):
+        compiled = torch.compile(network, backend="eager", fullgraph=True, dynamic=False)
+        torch.testing.assert_close(compiled(x, condition), network(x, condition))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(parts("loss")))
+def test_a_loss_is_one_graph(name: str) -> None:
+    loss = build(dict(parts("loss")[name]), "loss")
+    restored, clean = torch.rand(2, 1, 3, 24, 24)
+    whole = torch.compile(loss, backend="eager", fullgraph=True, dynamic=False)(restored, clean)
+    torch.testing.assert_close(whole, loss(restored, clean))
 
 
 @pytest.mark.parametrize(

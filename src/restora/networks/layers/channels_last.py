@@ -106,10 +106,15 @@ def convolve(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
     return to_channels_last(conv(to_channels_first(x_BHWC)))
 
 
+_WITH_AUTOCAST = frozenset(
+    kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)
+)
+"""A constant for torch.compile, which cannot follow the question."""
+
+
 def autocast_enabled(x: Tensor) -> bool:
     """Whether autocast is on where `x` is; never on the meta device, which knows none."""
-    device = x.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+    return x.device.type in _WITH_AUTOCAST and torch.is_autocast_enabled(x.device.type)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
