@@ -27,6 +27,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "networks.py": [],
     "tiling.py": [],
     "startup.py": [],
+    "host.py": [],
     "training_gpu.py": [],
     "to_bm3d.py": [],
 }

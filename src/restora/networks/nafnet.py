@@ -17,6 +17,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from restora import kernels
 from restora.networks.base import Network
 from restora.networks.layers.blocks import count_children
 from restora.networks.layers.channels_last import (
@@ -41,6 +42,16 @@ class SimplifiedChannelAttention(nn.Sequential):
         mean, conv = self
         assert isinstance(conv, nn.Conv2d)
         return x_BHWC * pointwise(conv, mean(x_BHWC))
+
+    def factors(self, sums_BC: Tensor, x_BHWC: Tensor) -> Tensor | None:
+        """W mean(x), (B,C), by the sums of x over its positions; None where the mean is of windows."""
+        mean, conv = self
+        assert isinstance(mean, GlobalMean)
+        assert isinstance(conv, nn.Conv2d)
+        if not mean.is_of_all(x_BHWC):
+            return None
+        positions = x_BHWC.shape[1] * x_BHWC.shape[2]
+        return pointwise(conv, (sums_BC * (1.0 / positions)).to(x_BHWC.dtype))
 
 
 def simple_gate(x: Tensor) -> Tensor:
@@ -70,17 +81,46 @@ class NAFBlock(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
+        if kernels.usable(x_BHWC, max(self.conv3.in_channels, self.conv5.in_channels)):
+            return self._fused(x_BHWC)
         y = convolve(self.conv2, pointwise(self.conv1, self.norm1(x_BHWC)))
         x_BHWC = x_BHWC + _scaled_pointwise(self.conv3, self.sca(simple_gate(y)), self.beta)
         y = simple_gate(pointwise(self.conv4, self.norm2(x_BHWC)))
         return x_BHWC + _scaled_pointwise(self.conv5, y, self.gamma)
 
+    def _fused(self, x_BHWC: Tensor) -> Tensor:
+        """The same by fused kernels."""
+        from restora.kernels import functions
+
+        def normed(norm: LayerNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
+            gain, shift, weight, bias = functions.like(
+                x, norm.weight, norm.bias, conv.weight.flatten(1), conv.bias
+            )
+            return functions.norm_linear(x, gain, shift, weight, bias, norm.eps)
+
+        assert self.conv2.bias is not None
+        weight, bias = functions.like(x_BHWC, self.conv2.weight, self.conv2.bias)
+        y, sums = functions.depthwise_gate(normed(self.norm1, self.conv1, x_BHWC), weight, bias)
+        factors = self.sca.factors(sums, y) if isinstance(self.sca, SimplifiedChannelAttention) else None
+        if factors is None:
+            x_BHWC = x_BHWC + _scaled_pointwise(self.conv3, self.sca(y), self.beta)
+        else:
+            third = functions.like(x_BHWC, *_scaled(self.conv3, self.beta))
+            x_BHWC = functions.scaled_linear(x_BHWC, y, factors, *third)
+        fifth = functions.like(x_BHWC, *_scaled(self.conv5, self.gamma))
+        return functions.gated_linear(x_BHWC, normed(self.norm2, self.conv4, x_BHWC), *fifth)
+
 
 def _scaled_pointwise(conv: nn.Conv2d, x_BHWC: Tensor, scale: Tensor) -> Tensor:
     """scale * conv(x) for a 1x1 convolution, by scaling its few weights instead of all the positions."""
+    return linear(x_BHWC, *_scaled(conv, scale))
+
+
+def _scaled(conv: nn.Conv2d, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """Weight (C',C) and bias (C') of scale * conv(x)."""
     scale = scale.flatten()
     assert conv.bias is not None
-    return linear(x_BHWC, conv.weight.flatten(1) * scale.unsqueeze(1), conv.bias * scale)
+    return conv.weight.flatten(1) * scale.unsqueeze(1), conv.bias * scale
 
 
 class Upsample(nn.Sequential):

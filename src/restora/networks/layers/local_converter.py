@@ -40,9 +40,14 @@ class GlobalStatistic(nn.Module):
 class GlobalMean(GlobalStatistic):
     """Mean over the positions: (B,H,W,C) -> (B,1,1,C), or (B,H,W,C) once it is local."""
 
+    def is_of_all(self, x_BHWC: Tensor) -> bool:
+        """Whether all positions are in the window."""
+        height, width = x_BHWC.shape[1:3]
+        return self.window is None or (self.window[0] >= height and self.window[1] >= width)
+
     def forward(self, x_BHWC: Tensor) -> Tensor:
         height, width = x_BHWC.shape[1:3]
-        if self.window is None or (self.window[0] >= height and self.window[1] >= width):
+        if self.window is None or self.is_of_all(x_BHWC):
             # a sum scaled afterwards: the backward of `mean` writes the whole gradient out once more
             total = x_BHWC.sum((1, 2), keepdim=True, dtype=torch.float32)
             return (total * (1.0 / (height * width))).to(x_BHWC.dtype)

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restora import kernels
 from restora.networks.layers.channels_last import (
     bias_free_layer_norm,
     convolve,
@@ -50,6 +51,17 @@ class ChannelNorm(nn.Module):
         if bias is None:
             return bias_free_layer_norm(x_BHWC, weight)
         return layer_norm(x_BHWC, weight, bias)
+
+    def then(self, conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
+        """`conv`, of 1x1, of the normed features: in one kernel where there is one."""
+        if not kernels.usable(x_BHWC, x_BHWC.shape[-1]):
+            return pointwise(conv, self(x_BHWC))
+        from restora.kernels import functions
+
+        gain, shift, weight, bias = functions.like(
+            x_BHWC, self.body.weight, self.body.bias, conv.weight.flatten(1), conv.bias
+        )
+        return functions.norm_linear(x_BHWC, gain, shift, weight, bias, 1e-5, centred=shift is not None)
 
 
 class TransposedAttention(nn.Module):
@@ -160,7 +172,8 @@ class TransformerBlock(nn.Module):
         self.ffn = GatedFeedForward(channels=channels, expansion=expansion, bias=bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        x_BHWC = x_BHWC + self.attn(self.norm1(x_BHWC))
+        qkv_BHWC = convolve(self.attn.qkv_dwconv, self.norm1.then(self.attn.qkv, x_BHWC))
+        x_BHWC = x_BHWC + self.attn.attend(qkv_BHWC)
         return x_BHWC + self.ffn(self.norm2(x_BHWC))
 
 

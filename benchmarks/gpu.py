@@ -1,0 +1,157 @@
+"""Steps on a GPU, row by row as they come: eager, compiled and as one CUDA graph, in float32 and bfloat16,
+with and without the fused kernels, beside spandrel's network; where the time goes; and what the hardware
+would allow.
+
+    python benchmarks/gpu.py [--only nafnet,dncnn] [--rounds 10] [--traces FOLDER] [--rows-file FILE] [--tiny]
+
+Batches are the papers'. A way that fails has a row with its error, and the next one follows. `--tiny` runs
+the same code with small sizes on a CPU, to see that it works, and gives no figures.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from networks import CASES, networks
+from peers import PeerMissingError
+from timing import console, interleaved, machine, milliseconds, parser
+from training_gpu import peaks, training_step
+
+from restora.families.compiling import compile_in_place
+from restora.kernels import SWITCH
+
+BATCHES = {
+    "nafnet": (32, 256),
+    "restormer": (8, 128),
+    "dncnn": (128, 40),
+    "swinir": (8, 64),
+    "rcan": (16, 48),
+}
+FULL = {"nafnet": {}, "restormer": {}, "dncnn": {"in_channels": 3, "depth": 17}}
+"""Arguments of the paper's network, where benchmarks/networks.py measures a smaller one."""
+WAYS = {
+    "spandrel float32 eager": ("theirs", False, None, "0"),
+    "spandrel bf16 compiled": ("theirs", True, True, "0"),
+    "restora float32 eager": ("ours", False, None, "0"),
+    "restora bf16 eager": ("ours", True, None, "0"),
+    "restora bf16 compiled": ("ours", True, True, "0"),
+    "restora bf16 one graph": ("ours", True, "reduce-overhead", "0"),
+    "restora bf16 eager, kernels": ("ours", True, None, "1"),
+    "restora bf16 one graph, kernels": ("ours", True, "reduce-overhead", "1"),
+}
+"""Whose network, whether autocast is on, how it is compiled, and whether the fused kernels are on."""
+LARGEST = 5
+
+
+def main() -> None:
+    options = _options()
+    if options.way:
+        one(options.only, options.way, options)
+        return
+    if not options.tiny and not torch.cuda.is_available():
+        say("not measured: no CUDA device", options)
+        return
+    flops, bandwidth = peaks(options)
+    say(
+        f"{machine(options.device)}: {flops / 1e12:.0f} TFLOP/s in bf16, {bandwidth / 1e12:.2f} TB/s", options
+    )
+    for name in options.only.split(","):
+        for way, (*_, switch) in WAYS.items():
+            started = time.monotonic()
+            words = [sys.executable, __file__, "--only", name, "--way", way, "--rounds", str(options.rounds)]
+            words += [] if options.traces is None else ["--traces", str(options.traces)]
+            words += ["--tiny"] if options.tiny else []
+            done = subprocess.run(  # a process each: a failure of one leaves the others alone
+                words, env={**os.environ, SWITCH: switch}, capture_output=True, text=True, check=False
+            )
+            lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+            say(
+                f"{name}, {way}: {lines[-1] if lines else 'no answer'} [{time.monotonic() - started:.0f} s]",
+                options,
+            )
+
+
+def _options() -> Namespace:
+    made = parser(__doc__)
+    made.add_argument("--only", default=",".join(BATCHES))
+    made.add_argument("--way", choices=WAYS, help="measure this one way, in this process")
+    made.add_argument("--rounds", type=int, default=10)
+    made.add_argument("--traces", type=Path, help="also write a profile of each way there")
+    made.add_argument("--rows-file", type=Path, help="also add each row to this file as it comes")
+    made.add_argument("--tiny", action="store_true")
+    options = made.parse_args()
+    if unknown := set(options.only.split(",")) - set(BATCHES):
+        made.error(f"--only is of {', '.join(BATCHES)}, got {', '.join(sorted(unknown))}")
+    options.device = "cpu" if options.tiny else "cuda"
+    options.rounds = 1 if options.tiny else options.rounds
+    return options
+
+
+def say(row: str, options: Namespace) -> None:
+    console().print(row)
+    if options.rows_file is not None:
+        with options.rows_file.open("a") as file:
+            file.write(row + "\n")
+
+
+def one(name: str, way: str, options: Namespace) -> None:
+    """Prints the milliseconds of a training step of one way, and writes its profile."""
+    whose, amp, mode, _ = WAYS[way]
+    case = CASES[name]
+    case = type(case)(
+        case.title, case.network, case.arguments if options.tiny else FULL.get(name, case.arguments)
+    )
+    try:
+        ours, theirs = networks(case)
+    except PeerMissingError as error:
+        if whose == "theirs":
+            raise SystemExit(str(error)) from error
+        raise
+    batch, side = (1, 16) if options.tiny else BATCHES[name]
+    network = (ours if whose == "ours" else theirs.requires_grad_(True)).to(options.device)
+    if whose == "ours":
+        network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if mode is not None and not options.tiny:
+        if whose == "theirs":
+            network = torch.compile(network, dynamic=False)
+        else:
+            compile_in_place(network, torch.device(options.device), mode)
+    x = torch.rand(batch, 3, side, side, device=options.device)
+    clean = torch.rand(batch, 3, side * ours.scale, side * ours.scale, device=options.device)
+    step = training_step(network, x, clean, amp=amp)
+    taken = interleaved({way: step}, rounds=options.rounds, device=options.device, repeats=3, warm_up=3)[way]
+    memory = torch.cuda.max_memory_allocated() / 2**30 if x.is_cuda else 0.0
+    busy = profiled(step, name, way, options)
+    if options.tiny:
+        console().print("works; a tiny run has no figures")
+        return
+    console().print(f"{milliseconds(taken.median())} ms ({taken.spread()}), {memory:.1f} GiB; {busy}")
+
+
+def profiled(step: Callable[[], None], name: str, way: str, options: Namespace) -> str:
+    """The time that the device works in a step, and its largest kernels; the trace goes to a file."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    kinds += [] if options.tiny else [torch.profiler.ProfilerActivity.CUDA]
+    with torch.profiler.profile(activities=kinds) as profile:
+        step()
+        if options.device == "cuda":
+            torch.cuda.synchronize()
+    if options.traces is not None:
+        options.traces.mkdir(parents=True, exist_ok=True)
+        profile.export_chrome_trace(str(options.traces / f"{name} {way}.json".replace(" ", "_")))
+    events = [event for event in profile.key_averages() if event.self_device_time_total]
+    events.sort(key=lambda event: -event.self_device_time_total)
+    total = sum(event.self_device_time_total for event in events) / 1e3
+    largest = ", ".join(
+        f"{e.key[:40]} {e.self_device_time_total / 1e3:.1f} ms ({e.count}x)" for e in events[:LARGEST]
+    )
+    return f"device busy {total:.1f} ms: {largest}"
+
+
+if __name__ == "__main__":
+    main()
