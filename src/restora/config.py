@@ -302,11 +302,23 @@ def set_by(error: BaseException, overrides: Iterable[str]) -> str:
     names = [word.partition("=")[2] for word in overrides if word.startswith("experiments=")]
     if cause.key in typed or not names:
         return ""
+    option = f"experiments/{names[-1]}"
     with _loader() as loader:
-        found = loader.repository.load_config(f"experiments/{names[-1]}")
+        found = loader.repository.load_config(option)
     if found is None or OmegaConf.select(found.config, cause.key, throw_on_missing=False) is None:
         return ""
-    return f"; experiments/{names[-1]}.yaml sets it"
+    file = files_of("experiments")[names[-1]]
+    return "" if file is None else f"; {option.rpartition('/')[0]}/{file.name} sets it"
+
+
+def files_of(group: str) -> dict[str, Path | None]:
+    """Option -> the file that holds it, which may hold others too; None for a class alone."""
+    with _loader() as loader:
+        sources = [source for source in loader.get_sources() if isinstance(source, ConfFolder)]
+        return {
+            name: next(filter(None, (source.file_of(f"{group}/{name}") for source in sources)), None)
+            for name in group_options(loader.repository, group)
+        }
 
 
 def options(group: str) -> list[str]:

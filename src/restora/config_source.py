@@ -1,6 +1,7 @@
 """How the files of `conf/` and `experiments/` become the options of Hydra's groups.
 
-A file is an option by its own name, as everywhere in Hydra. What need not be written twice is filled in here:
+A file is an option by its own name, as everywhere in Hydra, unless the name begins with `_`: such a file
+holds what its variants share. What need not be written twice is filled in here:
 
 - *Constructors.* A file of the groups in `COMPLETED` that names a registered part (`_target_`) holds what
   differs from the constructor's defaults; the other keys are read from the constructor.
@@ -62,10 +63,15 @@ class ConfFolder(FileConfigSource):
         return found
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        names = {*super().list(config_path, results_filter)}
+        names = {name for name in super().list(config_path, results_filter) if not name.startswith("_")}
         if results_filter in (None, ObjectType.CONFIG):
             names.update(self._implied_options(config_path))
         return sorted(names)
+
+    def file_of(self, option: str) -> Path | None:
+        """The file of this folder that holds an option such as `network/dncnn_small`."""
+        file = f"{option}.yaml" if super().is_config(option) else self._implied(option)
+        return Path(self.path, file).with_suffix(".yaml") if file else None
 
     def _implied(self, config_path: str) -> str | None:
         """The file that makes an option without a file of its own, empty for a class alone; else None."""

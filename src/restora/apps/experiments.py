@@ -1,7 +1,7 @@
 """`restora experiments`: every experiment by its task, with the machine it is meant for and what it costs.
 
-Read from the files alone, whose opening comment has a line `# machine: …` and one `# cost: …`, so that the
-list is there at once; `machine_of` and `cost_of` are what those lines say, from the configuration.
+Read from the files alone, where the comment of each has a line `# machine: …` and one `# cost: …`, so that
+the list is there at once; `machine_of` and `cost_of` are what those lines say, from the configuration.
 """
 
 import argparse
@@ -26,7 +26,7 @@ _NONE = "adhoc"
 
 @dataclass(frozen=True)
 class Experiment:
-    """One file of `experiments/`; `machine` and `cost` are empty where it does not say."""
+    """One option of `experiments`; `machine` and `cost` are empty where its comment does not say."""
 
     name: str
     task: str
@@ -63,22 +63,22 @@ def _parser() -> argparse.ArgumentParser:
 
 def experiments() -> Iterator[Experiment]:
     """Those that come with restora, of plugins and of --config-dir, in order of their names."""
-    from restora.config import config_root, options
-    from restora.registry import configuration_folders
+    from restora.config import files_of
 
-    folders = [config_root(), *(folder for _, folder in configuration_folders())]
-    for name in options("experiments"):
-        if name == _NONE:
-            continue
-        paths = [folder / "experiments" / f"{name}.yaml" for folder in folders]
-        path = next((path for path in paths if path.is_file()), None)
-        yield Experiment(name, _OTHER, "", "", "") if path is None else read(name, path)
+    for name, path in files_of("experiments").items():
+        if name != _NONE:
+            yield Experiment(name, _OTHER, "", "", "") if path is None else read(name, path)
 
 
 def read(name: str, path: Path) -> Experiment:
-    """What the file of an experiment says of itself."""
+    """What the comment of an experiment says: the opening one of its file, or the one above the variant."""
     text = path.read_text(encoding="utf-8")
-    comment = [line.lstrip("# ") for line in text.splitlines() if line.startswith("#")]
+    own = name.rpartition("/")[2]
+    above = re.search(rf"((?:^  #.*\n)*)^  {re.escape(own)}:", text, re.MULTILINE)
+    spoken = (
+        above[1] if above is not None and path.stem != own else re.sub(r"^(?!#).*\n", "", text, flags=re.M)
+    )
+    comment = [line.strip().lstrip("# ") for line in spoken.splitlines()]
     said = {key: value for key, _, value in (line.partition(": ") for line in comment)}
     words = [line for line in comment if not re.match(r"(@package|machine:|cost:)", line)]
     task = re.search(r"^task: *([\w-]+)", text, re.MULTILINE)

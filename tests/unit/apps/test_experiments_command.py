@@ -38,9 +38,15 @@ def test_those_of_the_users_own_are_listed_with_what_they_say(tmp_path: Path, mo
     text = "# @package _global_\n# Mine. Second sentence.\n# cost: a coffee\ntask: derain\nseed: 3\n"
     (tmp_path / "experiments" / "mine.yaml").write_text(text)
     monkeypatch.setattr(registry, "_folders", [tmp_path])
-    (mine,) = [item for item in experiments() if item.name == "mine"]
+    text += "variants:\n  # Grey. As mine.\n  # machine: one GPU\n  grey: {seed: 4}\n"
+    (tmp_path / "experiments" / "_shared.yaml").write_text(text.replace("grey", "smaller"))
+    found = {item.name: item for item in experiments()}
+    mine = found["mine"]
     assert (mine.task, mine.machine, mine.cost, mine.about) == ("derain", "", "a coffee", "Mine")
     assert read("mine", tmp_path / "experiments" / "mine.yaml") == mine
+    smaller = found["smaller"]
+    assert (smaller.task, smaller.machine, smaller.cost, smaller.about) == ("derain", "one GPU", "", "Grey")
+    assert "_shared" not in found
 
 
 @pytest.mark.parametrize(

@@ -70,12 +70,13 @@ def test_a_key_that_an_experiment_has_left_over_is_named_with_its_file(tmp_path,
     own = tmp_path / "own" / "experiments"
     own.mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - override /degradation: jpeg\n\ndegradation:\n  sigma: 25\n"
-    (own / "mine.yaml").write_text(text)
+    (own / "mine.yaml").write_text(f"{text}variants:\n  grey: {{seed: 2}}\n")
     monkeypatch.setattr(registry, "_folders", [own.parent])
-    assert main(["train", "experiments=mine"]) == 2
-    said = capsys.readouterr().err
-    assert "degradation.sigma=25 does not belong to jpeg" in said
-    assert "experiments/mine.yaml sets it" in said
+    for name in ("mine", "grey"):
+        assert main(["train", f"experiments={name}"]) == 2
+        said = capsys.readouterr().err
+        assert "degradation.sigma=25 does not belong to jpeg" in said
+        assert "experiments/mine.yaml sets it" in said
 
 
 def test_validation_once_an_epoch_needs_an_interval_within_one() -> None:
