@@ -1,7 +1,7 @@
 """How the files of `conf/` and `experiments/` become the options of Hydra's groups.
 
-A file is an option by its own name, as everywhere in Hydra, unless the name begins with `_`: such a file
-holds what its variants share. What need not be written twice is filled in here:
+A file is an option by its own name, as everywhere in Hydra, unless the name begins with `_`: that is what
+others share. What need not be written twice is filled in here:
 
 - *Constructors.* A file of the groups in `COMPLETED` that names a registered part (`_target_`) holds what
   differs from the constructor's defaults; the other keys are read from the constructor.
@@ -26,8 +26,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora import constructors, registry
 
-COMPLETED = ("network", "discriminator", "degradation", "schedule")
-"""Groups whose files hold only what differs from the constructor's defaults."""
+COMPLETED = {
+    **{kind: kind for kind in ("network", "discriminator", "degradation", "schedule", "loss")},
+    "adversarial": "loss",
+    "perceptual": "loss",
+}
+"""Groups whose files hold only what differs from the constructor's defaults, and the kind of their parts."""
 PRODUCT = ("testsets", "severities")
 """The tables of a benchmark that make an option of each pair."""
 
@@ -63,10 +67,10 @@ class ConfFolder(FileConfigSource):
         return found
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        names = {name for name in super().list(config_path, results_filter) if not name.startswith("_")}
+        names = {*super().list(config_path, results_filter)}
         if results_filter in (None, ObjectType.CONFIG):
             names.update(self._implied_options(config_path))
-        return sorted(names)
+        return sorted(name for name in names if not name.startswith("_"))
 
     def file_of(self, option: str) -> Path | None:
         """The file of this folder that holds an option such as `network/dncnn_small`."""
@@ -131,7 +135,7 @@ def _filled_in(config: DictConfig, group: str) -> DictConfig:
     if group not in COMPLETED or "_target_" not in config or "defaults" in config:
         return config
     try:
-        known = constructors.defaults(group, str(config._target_))
+        known = constructors.defaults(COMPLETED[group], str(config._target_))
     except registry.UnknownPart:  # a dotted path: built as it stands, or refused then
         return config
     return cast(DictConfig, OmegaConf.merge(OmegaConf.create({"_target_": config._target_} | known), config))

@@ -22,7 +22,9 @@ def frozen(group: str) -> dict[str, dict[str, Any]]:
     return {key.partition("/")[2]: node for key, node in FROZEN.items() if key.startswith(f"{group}/")}
 
 
-@pytest.mark.parametrize("group", ["network", "discriminator", "degradation"])
+@pytest.mark.parametrize(
+    "group", ["network", "discriminator", "degradation", "loss", "adversarial", "perceptual", "schedule"]
+)
 def test_no_option_and_no_key_is_lost(group: str) -> None:
     made = parts(group)
     for name, node in frozen(group).items():

@@ -1,27 +1,26 @@
-"""Every file in conf/loss, conf/adversarial and conf/perceptual makes a loss that trains something."""
+"""Every option of loss, adversarial and perceptual makes a loss that trains something."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from restora.config import build as build_node
+from restora.config import parts
 from restora.losses.adversarial import AdversarialLoss
 from restora.losses.backbones import ARCHITECTURES
 
-CONF = Path(__file__).resolve().parents[2] / "conf"
+Node = dict[str, Any]
 
 
-def files(group: str) -> list[Path]:
-    found = sorted((CONF / group).glob("*.yaml"))
-    assert found
-    return found
+def options(group: str) -> list[Any]:
+    return [pytest.param(node, id=name) for name, node in parts(group).items()]
 
 
-@pytest.mark.parametrize("path", files("loss"), ids=lambda path: path.stem)
-def test_pixel_losses(path: Path) -> None:
-    loss = build_node(OmegaConf.load(path), "loss")
+@pytest.mark.parametrize("node", options("loss"))
+def test_pixel_losses(node: Node) -> None:
+    loss = build_node(node, "loss")
     clean = torch.rand(2, 3, 16, 16)
     restored = (clean + 0.1 * torch.randn_like(clean)).requires_grad_()
     value = loss(restored, clean)
@@ -31,9 +30,9 @@ def test_pixel_losses(path: Path) -> None:
     assert (restored.grad * (clean - restored)).sum() < 0
 
 
-@pytest.mark.parametrize("path", files("adversarial"), ids=lambda path: path.stem)
-def test_adversarial_losses(path: Path) -> None:
-    loss = build_node(OmegaConf.load(path), "loss")
+@pytest.mark.parametrize("node", options("adversarial"))
+def test_adversarial_losses(node: Node) -> None:
+    loss = build_node(node, "loss")
     assert isinstance(loss, AdversarialLoss)
     real, fake = torch.randn(4, 1), torch.rand(4, 1, requires_grad=True)
     (gradient,) = torch.autograd.grad(loss.generator(real, fake), fake)
@@ -41,13 +40,10 @@ def test_adversarial_losses(path: Path) -> None:
     assert gradient.sum() < 0
 
 
-@pytest.mark.parametrize(
-    "path", [p for p in files("perceptual") if p.stem != "none"], ids=lambda path: path.stem
-)
-def test_perceptual_losses(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("node", options("perceptual"))
+def test_perceptual_losses(node: Node, tmp_path: Path) -> None:
     """With zeros for weights: what is asked for exists, and nothing else is needed of the file."""
-    config = OmegaConf.load(path)
-    name = "vgg16" if "net" in config else "vgg19"
+    name = "vgg16" if "net" in node else "vgg19"
     state, channels = {}, 3
     for step in ARCHITECTURES[name].steps:
         if step.index is not None:
@@ -56,5 +52,5 @@ def test_perceptual_losses(path: Path, tmp_path: Path) -> None:
             state[f"features.{step.index}.bias"] = torch.zeros(width)
             channels = width
     torch.save(state, tmp_path / "weights.pth")
-    loss = build_node(config, "loss", weights=str(tmp_path / "weights.pth"))
+    loss = build_node(node, "loss", weights=str(tmp_path / "weights.pth"))
     assert loss(*torch.rand(2, 1, 3, 32, 32)) == 0

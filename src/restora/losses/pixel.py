@@ -109,5 +109,17 @@ class WeightedSum(nn.Module):
         return torch.stack(parts).sum()
 
 
-register("loss", "l1")(nn.L1Loss)
-register("loss", "mse")(nn.MSELoss)
+@register("loss", "l1")
+class L1Loss(nn.L1Loss):
+    """The mean absolute error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+
+
+@register("loss", "mse")
+class MSELoss(nn.MSELoss):
+    """The mean squared error."""
+
+    def __init__(self) -> None:
+        super().__init__()
