@@ -35,7 +35,6 @@ class Strided(Network):
     """Two strided stages and a skip: its output depends on where the photo's corner lies, unlike a plain
     stack's."""
 
-    family: ClassVar[str] = "unet"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution")
     in_channels = out_channels = 3
     size_multiple = 4

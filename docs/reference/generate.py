@@ -1,5 +1,8 @@
-"""Fills the generated places of the reference when the site is built: the commands from their own `--help`,
-the configuration groups from the files in conf/."""
+"""Fills the generated places of the reference when the site is built.
+
+Commands come from their own `--help`, configuration groups from the files in conf/, networks from what is
+registered, experiments from their comments.
+"""
 
 import os
 import subprocess
@@ -8,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "src"))
 GROUPS_OF_NAMES = ("network", "degradation", "benchmark")
 """Groups with too many files to print: their first file stands for the keys, the others are named."""
 
 
 def commands() -> str:
     """A section per command, with its help as it is at 80 columns."""
-    sys.path.insert(0, str(ROOT / "src"))
     from restora.cli import COMMANDS
 
     environment = os.environ | {"COLUMNS": "80", "PYTHONPATH": str(ROOT / "src")}
@@ -35,7 +38,6 @@ def configuration(conf: Path) -> str:
 
 
 def _section(name: str, files: list[Path]) -> str:
-    sys.path.insert(0, str(ROOT / "src"))
     from restora.config import options
 
     served = [option for option in options(name) if "/" not in option] or [path.stem for path in files]
@@ -47,10 +49,44 @@ def _section(name: str, files: list[Path]) -> str:
     return "\n\n".join(parts)
 
 
+def networks() -> str:
+    """The table of the networks of the papers' sizes."""
+    from restora.apps.networks import configurations, count, families, markdown
+
+    trained_by = families()
+    full = {name: node for name, node in configurations().items() if not name.endswith("_small")}
+    return markdown([count(name, node, trained_by.get(node["_target_"], "")) for name, node in full.items()])
+
+
+def experiments() -> str:
+    """A section per folder of experiments: its question, and what each experiment is, needs and costs."""
+    from restora.apps.experiments import Experiment
+    from restora.apps.experiments import experiments as found
+
+    folders: dict[str, list[Experiment]] = {}
+    for item in found():
+        folders.setdefault(item.name.partition("/")[0], []).append(item)
+    sections = []
+    for folder, items in folders.items():
+        rows = [f"| `{item.name}` | {item.words} | {item.machine} | {item.cost} |" for item in items]
+        table = ["| experiment | what | machine | cost |", "| --- | --- | --- | --- |", *rows]
+        said = (ROOT / "experiments" / folder / "README.md").read_text(encoding="utf-8")
+        sections.append(f"#{said.strip()}\n\n" + "\n".join(table))
+    return "\n\n".join(sections)
+
+
+GENERATED = {
+    "commands": commands,
+    "configuration": lambda: configuration(ROOT / "conf"),
+    "networks": networks,
+    "experiments": experiments,
+}
+
+
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """MkDocs calls it for each page."""
-    if "<!-- generated: commands -->" in markdown:
-        markdown = markdown.replace("<!-- generated: commands -->", commands())
-    if "<!-- generated: configuration -->" in markdown:
-        markdown = markdown.replace("<!-- generated: configuration -->", configuration(ROOT / "conf"))
+    for name, make in GENERATED.items():
+        place = f"<!-- generated: {name} -->"
+        if place in markdown:
+            markdown = markdown.replace(place, make())
     return markdown

@@ -16,6 +16,7 @@ import hydra._internal.hydra as hydra_internal
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
@@ -309,6 +310,18 @@ def set_by(error: BaseException, overrides: Iterable[str]) -> str:
         return ""
     file = files_of("experiments")[names[-1]]
     return "" if file is None else f"; {option.rpartition('/')[0]}/{file.name} sets it"
+
+
+def recipes() -> dict[str, dict[str, Any]]:
+    """Experiment -> what it chooses itself, group (without a package) -> option."""
+    with _loader() as loader:
+        found: dict[str, dict[str, Any]] = {}
+        for name in group_options(loader.repository, "experiments"):
+            loaded = loader.repository.load_config(f"experiments/{name}")
+            assert loaded is not None
+            chosen = [d for d in loaded.defaults_list or [] if isinstance(d, GroupDefault)]
+            found[name] = {str(d.group).removeprefix("/"): d.value for d in chosen if d.package is None}
+        return found
 
 
 def files_of(group: str) -> dict[str, Path | None]:

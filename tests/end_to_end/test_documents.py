@@ -7,6 +7,7 @@ written to that file first.
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -85,22 +86,48 @@ class Assets(HTMLParser):
             self.found += [value for key, value in attrs if key in ("src", "href", "srcset") and value]
 
 
-def test_the_site_builds_and_asks_nobody(tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    folder = tmp_path_factory.mktemp("site")
+    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
     environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
     done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stdout + done.stderr
-    pages = sorted(tmp_path.rglob("*.html"))
+    return folder
+
+
+def test_the_site_builds_and_asks_nobody(site: Path) -> None:
+    pages = sorted(site.rglob("*.html"))
     assert len(pages) >= 15
     for page in pages:
         assets = Assets()
         assets.feed(page.read_text(encoding="utf-8"))
         assert assets.found
         assert [link for link in assets.found if re.match(r"(https?:)?//", link)] == [], page
-    for sheet in tmp_path.rglob("*.css"):
+    for sheet in site.rglob("*.css"):
         assert not re.search(r"url\(['\"]?(https?:)?//|@import", sheet.read_text(encoding="utf-8")), sheet
-    configuration = (tmp_path / "reference" / "configuration.html").read_text(encoding="utf-8")
+    configuration = (site / "reference" / "configuration.html").read_text(encoding="utf-8")
     for group in ("objective", "trainer", "benchmark/testset"):
         assert f'id="{group.replace("/", "")}"' in configuration
-    assert "Restorer" in (tmp_path / "reference" / "python.html").read_text(encoding="utf-8")
+    assert "Restorer" in (site / "reference" / "python.html").read_text(encoding="utf-8")
+    for page, row in (("networks", "<code>dncnn_b</code>"), ("reference/experiments", "denoise/dncnn_gray")):
+        assert row in (site / f"{page}.html").read_text(encoding="utf-8")
+
+
+def test_the_site_is_searched_without_a_server(site: Path) -> None:
+    path = shutil.which("chromium")
+    if path is None:
+        pytest.skip("no Chromium (apt-get install chromium)")
+    with pytest.importorskip("playwright.sync_api").sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = browser.new_page()
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto((site / "concepts.html").as_uri())
+        page.click(".md-search__input")
+        page.keyboard.type("bootstrap")
+        page.wait_for_selector(".md-search-result__item", timeout=20_000)
+        assert "Protocols and intervals" in page.inner_text(".md-search-result__list")
+        assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+        browser.close()

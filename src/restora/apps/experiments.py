@@ -5,6 +5,7 @@ the list is there at once; `machine_of` and `cost_of` are what those lines say, 
 """
 
 import argparse
+import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _PASSES = 3
 """A training step in forward passes: the backward pass takes two."""
 _OTHER = "other"
+_TABULAR = re.compile(r"(@package|machine:|cost:)")
+"""Lines of a comment that are not prose."""
 _NONE = "adhoc"
 """The choice of no experiment."""
 
@@ -34,6 +37,8 @@ class Experiment:
     cost: str
     about: str
     """What its comment says first."""
+    words: str = ""
+    """The whole of it."""
 
 
 def main(argv: list[str]) -> int:
@@ -70,17 +75,22 @@ def experiments() -> Iterator[Experiment]:
             yield Experiment(name, _OTHER, "", "", "") if path is None else read(name, path)
 
 
-def read(name: str, path: Path) -> Experiment:
-    """What the comment of an experiment says: the opening one of its file, or the one above the variant."""
-    text = path.read_text(encoding="utf-8")
+def comment(name: str, path: Path) -> list[str]:
+    """The lines of the comment that opens the file of an experiment, or that stands above the variant."""
+    lines = path.read_text(encoding="utf-8").splitlines()
     own = name.rpartition("/")[2]
-    above = re.search(rf"((?:^  #.*\n)*)^  {re.escape(own)}:", text, re.MULTILINE)
-    spoken = (
-        above[1] if above is not None and path.stem != own else re.sub(r"^(?!#).*\n", "", text, flags=re.M)
-    )
-    comment = [line.strip().lstrip("# ") for line in spoken.splitlines()]
-    said = {key: value for key, _, value in (line.partition(": ") for line in comment)}
-    words = [line for line in comment if not re.match(r"(@package|machine:|cost:)", line)]
+    if path.stem == own:
+        return [line.lstrip("# ") for line in lines if line.startswith("#")]
+    end = next(i for i, line in enumerate(lines) if line.startswith(f"  {own}:"))
+    above = itertools.takewhile(lambda line: line.startswith("  #"), reversed(lines[:end]))
+    return [line.lstrip("# ") for line in above][::-1]
+
+
+def read(name: str, path: Path) -> Experiment:
+    """What the comment of an experiment says."""
+    text = path.read_text(encoding="utf-8")
+    said = {key: value for key, _, value in (line.partition(": ") for line in comment(name, path))}
+    words = [line for line in comment(name, path) if not _TABULAR.match(line)]
     task = re.search(r"^task: *([\w-]+)", text, re.MULTILINE)
     return Experiment(
         name=name,
@@ -88,6 +98,7 @@ def read(name: str, path: Path) -> Experiment:
         machine=said.get("machine", ""),
         cost=said.get("cost", ""),
         about=re.split(r"(?<=[^A-Z])\. |\.$|: ", " ".join(words))[0],
+        words=" ".join(words),
     )
 
 

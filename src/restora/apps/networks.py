@@ -45,6 +45,7 @@ class Entry:
 
     name: str
     family: str
+    """The families of the experiments that train the architecture; empty where there is none."""
     tasks: tuple[str, ...]
     scale: int
     parameters: int
@@ -69,7 +70,19 @@ def build(node: Node) -> "Network":
     return network
 
 
-def count(name: str, node: Node) -> Entry:
+def families() -> dict[str, str]:
+    """Architecture, by its registered name -> the families of the experiments that train it."""
+    from restora.config import recipes
+
+    nodes = configurations()
+    found: dict[str, set[str]] = {}
+    for chosen in recipes().values():
+        if "network" in chosen and "family" in chosen:
+            found.setdefault(nodes[chosen["network"]]["_target_"], set()).add(chosen["family"])
+    return {architecture: ", ".join(sorted(names)) for architecture, names in found.items()}
+
+
+def count(name: str, node: Node, family: str = "") -> Entry:
     """The entry of one configuration, without its time."""
     import torch
 
@@ -79,7 +92,7 @@ def count(name: str, node: Node) -> Entry:
         network = build(node)
     return Entry(
         name=name,
-        family=getattr(network, "family", ""),
+        family=family,
         tasks=tuple(network.tasks),
         scale=network.scale,
         parameters=count_parameters(network),
@@ -174,10 +187,11 @@ def _suited(found: dict[str, Node], family: str | None, task: str | None) -> dic
         return found
     from restora import registry
 
-    suited = {}
+    suited, trained_by = {}, families()
     for name, node in found.items():
         cls: type[Network] = registry.find("network", str(node["_target_"]))
-        if family in (None, getattr(cls, "family", "")) and (task is None or task in cls.tasks):
+        names = trained_by.get(str(node["_target_"]), "").split(", ")
+        if (family is None or family in names) and (task is None or task in cls.tasks):
             suited[name] = node
     return suited
 
@@ -187,11 +201,12 @@ def _entries(found: dict[str, Node], *, timing: str) -> Iterator[Entry]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    trained_by = families()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("counting", total=len(found))
         for name, node in found.items():
             progress.update(bar, description=name)
-            entry = count(name, node)
+            entry = count(name, node, trained_by.get(str(node["_target_"]), ""))
             if timing == "all" or (timing == "quick" and (entry.macs or 0) <= QUICK):
                 entry = replace(entry, milliseconds=measure(node))
             yield entry

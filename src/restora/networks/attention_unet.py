@@ -8,7 +8,7 @@ Legend: B samples, H height, W width, C channels.
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,6 @@ class AttentionGate(nn.Module):
 @register("network", "attention_unet")
 class AttentionUNet(UNet):
     """U-Net with an attention gate on every skip; arguments as `UNet`."""
-
-    family: ClassVar[str] = "unet"
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -20,8 +20,6 @@ class Network(nn.Module, ABC):
     clamped nor rounded.
     """
 
-    family: ClassVar[str]
-    """Name of the family whose recipe trains it: residual_cnn, unet, nafnet, gan or transformer."""
     tasks: ClassVar[tuple[str, ...]]
     """What its paper restores: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
     padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "reflect"

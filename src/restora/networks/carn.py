@@ -106,7 +106,6 @@ class _Upsampler(nn.Module):
 class CARN(Network):
     """restored = exit(upsample(cascade of three cascading blocks(entry(x - mean)))) + mean."""
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
 
     def __init__(

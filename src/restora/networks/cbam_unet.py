@@ -7,7 +7,7 @@ Legend: B samples, H height, W width, C channels, r reduction.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -36,8 +36,6 @@ class CBAM(nn.Module):
 @register("network", "cbam_unet")
 class CBAMUNet(UNet):
     """U-Net whose stages end with a CBAM; arguments as `UNet`, and the channel attention's reduction."""
-
-    family: ClassVar[str] = "unet"
 
     def __init__(
         self,

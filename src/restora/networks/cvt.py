@@ -134,7 +134,6 @@ class CvTRestorer(Network):
     block in training, growing linearly from none at the first.
     """
 
-    family: ClassVar[str] = "transformer"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
     size_multiple = 16
 

@@ -25,7 +25,6 @@ from restora.registry import register
 class DCGANUNet(Network):
     """The whole network; `channels` are those of its levels, at half the photo's size and below."""
 
-    family: ClassVar[str] = "gan"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise")
 
     def __init__(

@@ -24,8 +24,6 @@ _EPS = 1e-4  # the authors'; the published running variances were taken with it
 class PlainStack(Network):
     """conv-relu, (depth - 2) x conv-(norm)-relu, conv, numbered as one sequence `model`."""
 
-    family: ClassVar[str] = "residual_cnn"
-
     def __init__(
         self, *, inputs: int, outputs: int, depth: int, channels: int, batch_norm: bool, bias: bool
     ) -> None:

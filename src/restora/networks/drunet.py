@@ -43,7 +43,6 @@ class DRUNet(Network):
     filled up by their border, as the authors' test code does.
     """
 
-    family: ClassVar[str] = "unet"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg")
     padding = "replicate"
     size_multiple = 8

@@ -83,7 +83,6 @@ def unpool(x: Tensor, places: Tensor) -> Tensor:
 class EDCNN(Network):
     """The whole network; `channels` are those of its levels, from the photo's size down."""
 
-    family: ClassVar[str] = "unet"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise")
 
     def __init__(

@@ -34,7 +34,6 @@ class ResidualTrunk(Network):
     generator. Scale 1 keeps the size (EDSR's authors' network for deblurring and JPEG).
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "deblur", "jpeg")
 
     def __init__(

@@ -20,7 +20,6 @@ from restora.registry import register
 class ESPCN(LuminanceNetwork):
     """5x5 to 64, tanh, 3x3 to 32, tanh, 3x3 to s^2, shuffle (section 3.1: (5,64)-(3,32)-3)."""
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution",)
     on_enlarged: ClassVar[bool] = False
 

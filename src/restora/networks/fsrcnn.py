@@ -23,7 +23,6 @@ class FSRCNN(LuminanceNetwork):
     3.2).
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution",)
     on_enlarged: ClassVar[bool] = False
 

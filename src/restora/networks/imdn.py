@@ -55,7 +55,6 @@ class IMDN(Network):
     channels.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
 
     def __init__(self, *, scale: int = 4, in_channels: int = 3, channels: int = 64, blocks: int = 6) -> None:

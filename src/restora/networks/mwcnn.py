@@ -67,7 +67,6 @@ class Block(nn.Module):
 class MWCNN(Network):
     """The whole network: three levels of wavelets, `blocks` convolutions on each, residual output."""
 
-    family: ClassVar[str] = "unet"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution", "jpeg")
     size_multiple = 8
 

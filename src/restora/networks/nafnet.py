@@ -147,7 +147,6 @@ class NAFNet(Network):
     (1,1,1,28) / 1 / (1,1,1,1), each of width 32 and 64. Photos are filled up with zeros, as the authors do.
     """
 
-    family: ClassVar[str] = "nafnet"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "derain", "inpaint", "colourise")
     padding = "constant"
 

@@ -35,7 +35,6 @@ class PatchMLP(Network):
     `stride` is 3 in the paper's tests. The photo enters as (x - 0.5)/0.2, the paper's normalisation.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg", "inpaint")
 
     window: Tensor

@@ -84,7 +84,6 @@ class Pix2PixUNet(Network):
     its source of noise.
     """
 
-    family: ClassVar[str] = "gan"
     tasks: ClassVar[tuple[str, ...]] = ("colourise", "inpaint", "denoise", "deblur", "jpeg")
 
     def __init__(

@@ -49,7 +49,6 @@ class _ResidualDenseBlock(nn.Module):
 class RDN(Network):
     """The paper's size: 16 blocks of 8 layers, growth 64 (setting B of the code; A is 20, 6 and 32)."""
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "deblur", "jpeg")
 
     def __init__(

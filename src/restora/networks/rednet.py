@@ -29,7 +29,6 @@ class REDNet(Network):
     photo is clamped later.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution", "jpeg", "deblur", "inpaint")
 
     def __init__(

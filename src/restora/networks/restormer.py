@@ -37,7 +37,6 @@ class Restormer(Network):
     train deblurring and deraining with the norm "WithBias", all denoising with "BiasFree".
     """
 
-    family: ClassVar[str] = "transformer"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "derain", "jpeg")
     size_multiple = 8
 

@@ -65,7 +65,6 @@ class RRDBNet(Network):
     enlarge by 4 inside; ESRGAN's have unshuffle 1.
     """
 
-    family: ClassVar[str] = "gan"
     tasks: ClassVar[tuple[str, ...]] = (
         "super_resolution",
         "denoise",

@@ -24,7 +24,6 @@ class SRCNN(LuminanceNetwork):
     zeros; the paper cuts them off.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg", "deblur")
     on_enlarged: ClassVar[bool] = True
 

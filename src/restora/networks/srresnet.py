@@ -50,7 +50,6 @@ class MSRResNet(Network):
     is the enlarged one.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = _TASKS
 
     def __init__(self, *, scale: int = 4, in_channels: int = 3, channels: int = 64, blocks: int = 16) -> None:
@@ -130,7 +129,6 @@ class SRResNet(Network):
     statistics leave on photos unlike the training ones.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = _TASKS
 
     def __init__(

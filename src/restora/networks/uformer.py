@@ -47,7 +47,6 @@ class Uformer(Network):
     bottleneck).
     """
 
-    family: ClassVar[str] = "transformer"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "derain")
     computed_names: ClassVar[tuple[str, ...]] = ("relative_position_index",)
 

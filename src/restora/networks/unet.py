@@ -55,7 +55,6 @@ class UNet(Network):
     implementations of the paper have) or "none".
     """
 
-    family: ClassVar[str] = "unet"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
 
     def __init__(

@@ -56,7 +56,6 @@ class Up(nn.Module):
 class UNet256(Network):
     """The whole network; `normed_stages` counts the stages with batch norm from the innermost outwards."""
 
-    family: ClassVar[str] = "unet"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise")
 
     def __init__(

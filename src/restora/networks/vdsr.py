@@ -37,7 +37,6 @@ class VDSR(LuminanceNetwork):
     the authors: the published figures (37.59 dB at x2 on Set5) come out only so.
     """
 
-    family: ClassVar[str] = "residual_cnn"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
     on_enlarged: ClassVar[bool] = True
 

@@ -38,6 +38,12 @@ def test_family_and_task_filter(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ffdnet_small" not in {entry["name"] for entry in entries}
 
 
+def test_the_family_is_that_of_the_experiments_that_train_it(capsys: pytest.CaptureFixture[str]) -> None:
+    (srresnet, edsr) = listed(capsys, "srresnet", "edsr_small")[::-1]
+    assert (srresnet["family"], edsr["family"]) == ("gan", "residual_cnn")
+    assert {entry["name"] for entry in listed(capsys, "srresnet", "dncnn", "--family", "gan")} == {"srresnet"}
+
+
 def test_a_misspelt_name_gets_near_ones() -> None:
     with pytest.raises(ValueError, match="no network 'dncn', did you mean dncnn"):
         main(["dncn"])

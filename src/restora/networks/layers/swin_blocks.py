@@ -54,7 +54,6 @@ class SwinNetwork(Network):
     the photo's range is stretched to inside.
     """
 
-    family: ClassVar[str] = "transformer"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
     mean: Tensor
     relative_positions: Tensor
