@@ -1,4 +1,4 @@
-"""Other people's implementations, imported where they are installed; where not, the mend in one line.
+"""Other people's implementations, imported where they are installed; where not, how to fix it in one line.
 
 `make bench` and `make test` put them beside the environment (benchmarks/peers.txt, tests/peers.txt), so that
 they do not meet what users run.
@@ -33,8 +33,8 @@ def peer(module: str, name: str, folder: str = "peers") -> Any:
         return getattr(import_module(module), name)
     except ImportError as error:
         package = module.partition(".")[0]
-        mend = INSTALL.format(folder=Path(sys.prefix) / folder, needs=FOLDERS[folder])
-        raise PeerMissingError(f"{package} is not installed ({error}): {mend}") from error
+        fix = INSTALL.format(folder=Path(sys.prefix) / folder, needs=FOLDERS[folder])
+        raise PeerMissingError(f"{package} is not installed ({error}): {fix}") from error
 
 
 def _declare_operators() -> None:

@@ -17,7 +17,7 @@ _PAUSE = 0.1
 
 
 class Side:
-    """A process that prepares a call and makes it when it is told to.
+    """A process that prepares a call and makes it when it is asked to.
 
     `make`, a function of a module, is called with `arguments` and those of `prepare`. `kept` keeps freed
     memory, as restora's commands do. Use in a `with` statement, which ends the process.

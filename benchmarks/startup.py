@@ -34,9 +34,9 @@ def main() -> None:
             "first step, nothing packed": Times(),
             "first step, packed": Times(),
         }
-        told, stepped, again = ways.values()
+        helped, stepped, again = ways.values()
         for number in range(rounds):
-            _run(["--help"], folder, told)
+            _run(["--help"], folder, helped)
             _run(FIRST_STEP, folder / str(number), stepped)
             _run(FIRST_STEP, folder / str(number), again)
     rows = [
@@ -44,7 +44,7 @@ def main() -> None:
         for way, t in ways.items()
     ]
     print_table(f"start-up, {machine()}", ["", "seconds", "processor", "least-most"], rows)
-    waits = (("restora --help", told, HELP_TARGET), ("first training step", stepped, STEP_TARGET))
+    waits = (("restora --help", helped, HELP_TARGET), ("first training step", stepped, STEP_TARGET))
     save_rows(
         [
             Row(f"start-up: {what}", f"{t.median():.2f} s", f"<= {limit:g} s", t.median() <= limit)

@@ -5,7 +5,7 @@
 BM3D has 28.57 dB on BSD68 at sigma 25 (grey; Zhang et al., TIP 2017, table II). --train is a folder of photos
 (that paper's 400 are BSDS500's train and test), --test is BSD68. Each way is a process of its own; its
 minutes are those of its whole life, from the start of Python over the first decoding of the photos to the
-saved weights. Both are judged by `restora evaluate`.
+saved weights. Both are evaluated by `restora evaluate`.
 
 The plain loop is what one writes on a first day: the same network, batch, patch and loss; a DataLoader with
 two workers that opens, crops and degrades each photo anew; torch's default memory format; Adam of 1e-3 with a
@@ -125,11 +125,11 @@ def compare(options: Namespace, folder: Path) -> list[Row]:
 
 def _rows(minutes: float, psnr: float, plainly: dict[int, float]) -> list[Row]:
     """`plainly` is the PSNR in dB of the plain loop by how many times the training time it had."""
-    told = ", ".join(f"{plain:.2f} dB after {factor} x" for factor, plain in plainly.items())
+    said = ", ".join(f"{plain:.2f} dB after {factor} x" for factor, plain in plainly.items())
     reached = psnr >= BM3D
     return [
         Row(WHAT[0][0], f"{minutes:.2f} min: {psnr:.2f} dB", WHAT[0][1], reached),
-        Row(WHAT[1][0], told, WHAT[1][1], reached and plainly[2] < BM3D),
+        Row(WHAT[1][0], said, WHAT[1][1], reached and plainly[2] < BM3D),
     ]
 
 

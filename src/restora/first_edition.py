@@ -19,6 +19,7 @@ _KEYS = {
     "family.perceptual": "objective.perceptual.loss",
     "family.scale_weights": "objective.multi_scale.scale_weights",
     "family.hole_weight": "objective.masked.hole_weight",
+    "benchmark.told_sigma": "benchmark.conditioned_sigma",
 }
 
 

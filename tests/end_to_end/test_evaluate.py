@@ -149,7 +149,7 @@ def test_a_network_with_a_noise_map_is_told_the_level(photos: Path, tmp_path: Pa
         f"benchmark.root={photos}", "benchmark.color=gray", "benchmark.sigma=25",
     ]  # fmt: skip
     assert evaluate(*common, f"output={tmp_path}/a") == 0
-    assert evaluate(*common, "benchmark.told_sigma=75", f"output={tmp_path}/b") == 0
+    assert evaluate(*common, "benchmark.conditioned_sigma=75", f"output={tmp_path}/b") == 0
     assert summary(tmp_path / "a")["psnr"] != summary(tmp_path / "b")["psnr"]
     assert summary(tmp_path / "a")["input"] == summary(tmp_path / "b")["input"]
 

@@ -146,14 +146,14 @@ def _row(path: Path, columns: list[Column], config: "DictConfig") -> "tuple[Row,
 
     clean = _clean(path, config)
     cells = [Cell(_pixels(clean), f"{clean.shape[-1]} x {clean.shape[-2]} pixels")]
-    told: Cell | None = None
+    shown: Cell | None = None
     for column in columns:
         keys = torch.tensor([sample_key(image_key(path.name), column.seed)])
         image, condition = column.degradation(clean, KeyedGenerator(keys))
         cells.append(Cell(_enlarged(_pixels(image), config.size), _caption(image, clean)))
-        if told is None and condition is not None:
-            told = _condition_cell(condition, config.size)
-    return Row(path.name, cells), told
+        if shown is None and condition is not None:
+            shown = _condition_cell(condition, config.size)
+    return Row(path.name, cells), shown
 
 
 def _condition_cell(condition: "torch.Tensor", size: int) -> "Cell | None":
@@ -221,7 +221,7 @@ def _without_repeats(
     if not drawn or any((a.pixels != b.pixels).any() for a, b in zip(drawn, first, strict=True)):
         return parts
     headings[1:] = [f"{headings[1]} to {headings[-1].rpartition(' ')[2]}, alike"]
-    return [(Row(row.label, row.cells[:2]), told) for row, told in parts]
+    return [(Row(row.label, row.cells[:2]), shown) for row, shown in parts]
 
 
 def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]) -> "list[Row]":
@@ -230,11 +230,11 @@ def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]
 
     from restora.apps.contact_sheet import Cell, Row
 
-    if all(told is None for _, told in parts):
+    if all(shown is None for _, shown in parts):
         return [row for row, _ in parts]
     headings.append("condition")
     nothing = Cell(np.full_like(parts[0][0].cells[0].pixels, 255), "nothing to tell")
-    return [Row(row.label, [*row.cells, told or nothing]) for row, told in parts]
+    return [Row(row.label, [*row.cells, shown or nothing]) for row, shown in parts]
 
 
 def _subtitle(node: "DictConfig") -> str:

@@ -211,23 +211,23 @@ def _load(options: argparse.Namespace) -> "Restorer":
         overlap=options.overlap,
         sigma=options.sigma,
     )
-    _check_told(restorer, options)
+    _check_condition(restorer, options)
     return restorer
 
 
-def _check_told(restorer: "Restorer", options: argparse.Namespace) -> None:
+def _check_condition(restorer: "Restorer", options: argparse.Namespace) -> None:
     """Raises ValueError where the model and the options differ about what it is conditioned on."""
     assert restorer.description is not None
-    told = restorer.description.told
-    if told == "maps":
+    wanted = restorer.description.conditioned_on
+    if wanted == "maps":
         raise ValueError("this model needs maps that this command cannot make: use it from Python")
-    if options.sigma is not None and told != "noise level":
+    if options.sigma is not None and wanted != "noise level":
         raise ValueError("--sigma: this model is not conditioned on a noise level, leave it out")
-    if options.mask is not None and told != "mask":
+    if options.mask is not None and wanted != "mask":
         raise ValueError("--mask: this model is not conditioned on a mask, leave it out")
-    if options.mask is None and told == "mask":
+    if options.mask is None and wanted == "mask":
         raise ValueError("this model is conditioned on which pixels are lost: give --mask PATH")
-    if told == "noise level" and restorer.sigma is None:
+    if wanted == "noise level" and restorer.sigma is None:
         raise ValueError(
             "this model is conditioned on the noise level and was trained on several: give --sigma LEVEL"
         )

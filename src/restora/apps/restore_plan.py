@@ -68,7 +68,7 @@ def plan(source: Path, output: Path, naming: Naming | None = None) -> Plan:
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
     if not made.jobs and not made.failures:
         raise ValueError(f"there are no photos in {source}")
-    made.jobs = _told_apart(made.jobs)
+    made.jobs = _kept_apart(made.jobs)
     inputs = {job.source.resolve() for job in made.jobs}
     for job in made.jobs:
         if job.target.resolve() in inputs:
@@ -78,7 +78,7 @@ def plan(source: Path, output: Path, naming: Naming | None = None) -> Plan:
     return made
 
 
-def _told_apart(jobs: list[Job]) -> list[Job]:
+def _kept_apart(jobs: list[Job]) -> list[Job]:
     """Where several photos would become one file of another format, as a.jpg and a.png, those keep their own
     endings within the name: a.jpg.png. Raises ValueError where that name is taken too."""
     times = Counter(job.target for job in jobs)

@@ -37,17 +37,17 @@ def _head(model: ModelDescription) -> str:
     architecture = network_class(network_node(model.network)[0]).__name__
     enlarges = f", {model.scale} times as wide and high" if model.scale > 1 else ""
     takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (model.in_channels, model.out_channels))
-    told = {
+    condition = {
         "nothing": "",
         "noise level": " It is conditioned on the noise level.",
         "mask": " It is conditioned on a mask: 1 where a pixel is known, 0 where it is lost.",
         "maps": f" It is conditioned on {model.condition_channels} maps beside the photo.",
-    }[model.told]
+    }[model.conditioned_on]
     return (
         f"# {model.name}\n\n"
         f"An image-restoration network that {TASKS.get(model.task, model.task)}: {architecture} "
         f"(family `{model.family}`), trained and exported with restora. "
-        f"It takes {takes} photos of any size and gives {gives} photos{enlarges}.{told}"
+        f"It takes {takes} photos of any size and gives {gives} photos{enlarges}.{condition}"
     )
 
 
@@ -85,13 +85,13 @@ def _scores(model: ModelDescription) -> str:
 
 
 def _use(model: ModelDescription, *, with_onnx: bool) -> str:
-    needs_level = model.told == "noise level" and model.sigma is None
-    option = " --sigma 25" if needs_level else " --mask masks/" if model.told == "mask" else ""
+    needs_level = model.conditioned_on == "noise level" and model.sigma is None
+    option = " --sigma 25" if needs_level else " --mask masks/" if model.conditioned_on == "mask" else ""
     level_argument = ", sigma=25" if needs_level else ""
     given = {
         "mask": "known = torch.ones(1, 1, *photo.shape[:2])  # 0 where the photo is lost\n",
         "maps": f"maps = torch.zeros(1, {model.condition_channels}, *photo.shape[:2])  # see below\n",
-    }.get(model.told, "")
+    }.get(model.conditioned_on, "")
     condition = f", {given.partition(' ')[0]}" if given else ""
     command = f"""
 From the command line, a photo or a folder of photos (run beside this folder, here called `model`):

@@ -146,9 +146,9 @@ def _usual_input(network: Network, stack: nn.Module) -> Tensor:
     parameter = next(network.parameters())
     shape = (1, network.in_channels, _SAMPLE, _SAMPLE)
     noise = torch.randn(shape, generator=torch.Generator().manual_seed(0)) * (25 / 255)
-    told = parameter.new_full((1, network.condition_channels, *shape[2:]), 25 / 255)
+    condition = parameter.new_full((1, network.condition_channels, *shape[2:]), 25 / 255)
     try:
-        network((0.5 + noise).to(parameter), told if network.condition_channels else None)
+        network((0.5 + noise).to(parameter), condition if network.condition_channels else None)
     finally:
         handle.remove()
     return found[0]

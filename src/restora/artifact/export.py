@@ -82,13 +82,13 @@ def _training_data(source: Source) -> dict[str, Any]:
     found; folders by their last name only."""
     data = (source.record.get("config") or {}).get("data") or {}
     origin = data.get("source") or {}
-    told = {
+    said = {
         name: Path(value).name if isinstance(value, str) and os.path.isabs(value) else value
         for name, value in origin.items()
     }
-    if not told:
+    if not said:
         return {}
-    return {"source": told, "channels": data.get("channels"), "leakage": source.record.get("leakage")}
+    return {"source": said, "channels": data.get("channels"), "leakage": source.record.get("leakage")}
 
 
 def export_model(
@@ -146,7 +146,7 @@ def _write(
     loaded = Restorer.load(draft, device="cpu").network
     figures: dict[str, Any] = {"tolerance": parity.TOLERANCE, "photos": parity.described(samples)}
     figures["checkpoint_max_difference"] = parity.largest_difference(reference, loaded, samples)
-    _judge("model folder", figures["checkpoint_max_difference"], say)
+    _hold_against("model folder", figures["checkpoint_max_difference"], say)
     figures["onnx_max_difference"] = (
         _write_onnx(draft, description, network, samples, say) if with_onnx else None
     )
@@ -179,11 +179,11 @@ def _write_onnx(
         return torch.from_numpy(graph(x.numpy(), None if condition is None else condition.numpy()))
 
     difference = parity.largest_difference(_reference(network, description), run_graph, samples)
-    _judge("ONNX graph", difference, say)
+    _hold_against("ONNX graph", difference, say)
     return difference
 
 
-def _judge(what: str, difference: float, say: Say) -> None:
+def _hold_against(what: str, difference: float, say: Say) -> None:
     if not difference <= parity.TOLERANCE:
         raise ParityError(
             f"the {what} differs from the checkpoint by up to {difference:.2e} on real photos; "

@@ -75,7 +75,7 @@ class ModelDescription:
         return found.low if found is not None and found.low == found.high else None
 
     @property
-    def told(self) -> Literal["nothing", "noise level", "mask", "maps"]:
+    def conditioned_on(self) -> Literal["nothing", "noise level", "mask", "maps"]:
         """What the network is conditioned on: a noise level, a mask of known pixels, or several
         maps."""
         if self.condition_channels == 0:

@@ -153,8 +153,8 @@ def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progres
         return restorer(luma.expand(-1, takes, -1, -1), known, progress=progress)
     if takes == 1:
         planes = x.flatten(0, 1)[:, None]  # (B*C,1,H,W)
-        told = None if known is None else known.expand(channels, -1, -1, -1)
-        return restorer(planes, told, progress=progress)[:, 0].unflatten(0, (-1, channels))
+        repeated = None if known is None else known.expand(channels, -1, -1, -1)
+        return restorer(planes, repeated, progress=progress)[:, 0].unflatten(0, (-1, channels))
     if channels == 1:
         return restorer(x.expand(-1, 3, -1, -1), known, progress=progress).mean(1, keepdim=True)
     return restorer(x, known, progress=progress)

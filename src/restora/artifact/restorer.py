@@ -220,9 +220,9 @@ class Restorer:
         device."""
         try:
             pieces = self._gather(x, batch)
-            told = None if condition is None else self._gather(condition, batch)
+            maps = None if condition is None else self._gather(condition, batch)
             with self._autocast():
-                restored: Tensor = self.network(pieces, told)
+                restored: Tensor = self.network(pieces, maps)
             return restored.float()
         except torch.OutOfMemoryError as error:
             if len(batch) == 1:

@@ -129,8 +129,8 @@ class NetworkMethod(Method):
         if restorer.network.condition_channels == 0:
             condition = None
         if self.options.per_channel:
-            told = None if condition is None else condition.expand(3, -1, -1, -1)
-            answer = restorer(x.transpose(0, 1).to(restorer.device), told)  # (3,1,H,W)
+            planes = None if condition is None else condition.expand(3, -1, -1, -1)
+            answer = restorer(x.transpose(0, 1).to(restorer.device), planes)  # (3,1,H,W)
             return answer.transpose(0, 1).cpu()
         return restorer(x.to(restorer.device), condition).cpu()
 

@@ -55,8 +55,8 @@ class Protocol:
         color = given.setdefault("color", usual)
         given.setdefault("border", scale if scale > 1 else 0)
         if color != usual and not (color == "y" and channels == 3):
-            mend = f"set protocol.color={usual}" + (" or y" if channels == 3 else "")
-            raise ValueError(f"protocol.color={color}, and the photos have {channels} channel(s): {mend}")
+            fix = f"set protocol.color={usual}" + (" or y" if channels == 3 else "")
+            raise ValueError(f"protocol.color={color}, and the photos have {channels} channel(s): {fix}")
         for key, kind in (("border", int), ("round_output", bool), ("y_rounded", bool)):
             if key in given and type(given[key]) is not kind:
                 words = "a whole number" if kind is int else "true or false"

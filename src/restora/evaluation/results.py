@@ -19,6 +19,8 @@ from restora.metrics.registry import METRICS
 
 FORMAT = 1
 SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
+_RENAMED = {"told_sigma": "conditioned_sigma"}
+"""Keys of a protocol in files of before, and what they are called now."""
 Row = dict[str, Any]
 """name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
 
@@ -101,7 +103,7 @@ def read_result(folder: str | Path) -> Result:
         raise ValueError(f"{folder} cannot be read as results: {error}") from error
     return Result(
         name=str(summary.get("name") or folder.name),
-        benchmark=summary.get("protocol") or {},
+        benchmark={_RENAMED.get(key, key): value for key, value in (summary.get("protocol") or {}).items()},
         rows=rows,
         method=summary.get("method") or {},
         not_computed=summary.get("not_computed") or {},

@@ -33,7 +33,7 @@ from restora.networks.weights import (
 @dataclass(frozen=True)
 class Recognised:
     """A network with the weights of a file; its registered `name`, the constructor's arguments that the
-    weights told, and what to say to the user."""
+    weights say, and what to say to the user."""
 
     name: str
     network: Network

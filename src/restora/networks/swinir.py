@@ -148,7 +148,7 @@ class SwinIR(SwinNetwork):
         groups = [f"layers.{i}.residual_group.blocks" for i in range(count_children(state, "layers"))]
         tables = [state[f"{group}.0.attn.relative_position_bias_table"].shape for group in groups]
         window = (math.isqrt(tables[0][0]) + 1) // 2
-        told = {
+        found = {
             "in_channels": in_channels,
             "channels": channels,
             "depths": [count_children(state, group) for group in groups],
@@ -160,11 +160,11 @@ class SwinIR(SwinNetwork):
         }
         mask = state.get("layers.0.residual_group.blocks.1.attn_mask")
         if mask is not None:
-            told["image_size"] = math.isqrt(mask.shape[0]) * window
-        return told | _told_by_the_head(state)
+            found["image_size"] = math.isqrt(mask.shape[0]) * window
+        return found | _read_off_the_head(state)
 
 
-def _told_by_the_head(state: Mapping[str, Tensor]) -> dict[str, Any]:
+def _read_off_the_head(state: Mapping[str, Tensor]) -> dict[str, Any]:
     """upsampler, scale and head_channels of a state dict."""
     if "conv_before_upsample.0.weight" not in state:
         if "upsample.0.weight" not in state:

@@ -132,7 +132,7 @@ class Uformer(Network):
         channels, in_channels = state["input_proj.proj.0.weight"].shape[:2]
         windows = [(math.isqrt(state[table].shape[0]) + 1) // 2 for table in tables]
         hidden = state["encoderlayer_0.blocks.0.mlp.linear1.0.weight"].shape[0]
-        told = {
+        found = {
             "in_channels": in_channels,
             "channels": channels,
             "depths": [count_children(state, f"{stage}.blocks") for stage in stages],
@@ -141,7 +141,7 @@ class Uformer(Network):
             "mlp_ratio": hidden / channels,
             "modulator": "decoderlayer_0.blocks.0.modulator.weight" in state,
         }
-        return told | ({"image_size": 16 * windows[4]} if windows[4] < windows[0] else {})
+        return found | ({"image_size": 16 * windows[4]} if windows[4] < windows[0] else {})
 
 
 def _check(channels: int, depths: Sequence[int], heads: Sequence[int], window: int, image_size: int) -> None:

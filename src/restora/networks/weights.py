@@ -71,10 +71,10 @@ def network_from_weights(
     """
     path = Path(path)
     network = cls(**arguments)
-    told = inferred(cls, unwrap(network, read_tensors(path))) or {}
+    found = inferred(cls, unwrap(network, read_tensors(path))) or {}
     changed = {
         name: value
-        for name, value in told.items()
+        for name, value in found.items()
         if name not in chosen and not _equal(arguments.get(name, inspect.Parameter.empty), value)
     }
     if changed:

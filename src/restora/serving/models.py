@@ -37,7 +37,7 @@ class ServedModel:
     @property
     def needs(self) -> str:
         """What the model is conditioned on: nothing, noise level, mask."""
-        return self.description.told
+        return self.description.conditioned_on
 
     @property
     def words(self) -> tuple[str, str]:
@@ -82,7 +82,7 @@ def load_models(
     for source in sources:
         restorer = Restorer.load(source, device=device, precision=precision, tile=tile)
         assert restorer.description is not None
-        if restorer.description.told == "maps":
+        if restorer.description.conditioned_on == "maps":
             raise ValueError(f"{source} is conditioned on maps that no photo comes with: use it from Python")
         base = restorer.description.name or Path(source).name
         name, number = base, 2

@@ -66,9 +66,9 @@ def build_parts(config: DictConfig) -> Parts:
 def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot
     work; `here`: on this machine, not on one that a launcher finds."""
-    for name, mend in _SECTIONS.items():
+    for name, fix in _SECTIONS.items():
         if not isinstance(config.get(name), DictConfig):
-            raise ConfigError(f"{name} cannot be left out: {mend}")
+            raise ConfigError(f"{name} cannot be left out: {fix}")
     missing = sorted(set(missing_keys(config)) - {"run_dir"})  # that one is known only when a run starts
     if missing:
         raise ConfigError(

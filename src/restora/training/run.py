@@ -71,7 +71,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
             path = None if checkpoint is None else checkpoint[0]
             with relaunching_as_worker(info.folder, list(config.plugins)):
                 trainer.fit(parts.family, parts.data, ckpt_path=path, weights_only=True)
-            _judge(trainer, parts, record)
+            _score(trainer, parts, record)
             status = "finished"
         except Stopped as stop:
             status = "stopped"
@@ -208,7 +208,7 @@ def _compare_photos(parts: Parts, record: RunRecord, info: RunInfo) -> None:
     record.data["photos"] = found
 
 
-def _judge(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
+def _score(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
     """Validates the last weights if nothing has yet, then scores the best checkpoint on the held-out
     photos."""
     last = record.data["metrics"]["last"]

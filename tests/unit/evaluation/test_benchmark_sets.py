@@ -83,7 +83,9 @@ def test_a_stride_gives_each_place_its_own_noise(photo_folder: Path) -> None:
 
 
 def test_networks_may_be_told_another_noise_level(photo_folder: Path) -> None:
-    observation = Denoise(root=str(photo_folder), color="gray", sigma=25, told_sigma=50).observe(0, Intake())
+    observation = Denoise(root=str(photo_folder), color="gray", sigma=25, conditioned_sigma=50).observe(
+        0, Intake()
+    )
     assert observation.sigma == 25
     torch.testing.assert_close(observation.condition.max().item() * 255, 50.0)
 

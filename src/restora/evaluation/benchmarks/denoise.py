@@ -21,7 +21,7 @@ class Denoise(Benchmark):
 
     The noise is that of the papers' code: NumPy's legacy generator, seeded with `seed + seed_stride *
     place` before the photo at that place of the sorted list, drawn over (H,W,C). `sigma` is on the 8-bit
-    scale; of a range [low, high] each photo gets one level. `told_sigma` is the level that networks get
+    scale; of a range [low, high] each photo gets one level. `conditioned_sigma` is what networks get
     instead of the truth, to see what a wrong guess costs.
     """
 
@@ -33,7 +33,7 @@ class Denoise(Benchmark):
     seed_stride: int = 0
     clip_input: bool = False
     round_input: bool = False
-    told_sigma: float | None = None
+    conditioned_sigma: float | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -50,13 +50,13 @@ class Denoise(Benchmark):
             noisy = noisy.clamp(0, 1)
         if self.round_input:
             noisy = round_to_8_bits(noisy)
-        told = sigma if self.told_sigma is None else self.told_sigma
+        level = sigma if self.conditioned_sigma is None else self.conditioned_sigma
         return Observation(
             name=self.names[index],
             degraded=noisy,
             clean=clean,
             baseline=noisy,
-            condition=torch.full((1, 1, height, width), told / 255),
+            condition=torch.full((1, 1, height, width), level / 255),
             sigma=sigma,
             facts={"sigma": sigma},
         )

@@ -164,8 +164,8 @@ function changed(item) {
   const save = row.querySelector(".row-save");
   save.hidden = item.state !== "done";
   save.setAttribute("aria-label", `Download ${item.path}`);
-  if (["done", "failed"].includes(item.state) && item.told !== item.state) announce(`${item.path}: ${stateOf(item)}`);
-  item.told = item.state;
+  if (["done", "failed"].includes(item.state) && item.announced !== item.state) announce(`${item.path}: ${stateOf(item)}`);
+  item.announced = item.state;
   summary();
   if (item === current) render();
 }
