@@ -69,7 +69,16 @@ def _with_plugins(name: str, arguments: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; a mistake of the user's ends in one message and exit code 2, not in a traceback."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _run(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who read the output has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+def _run(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(usage())
         return 0 if arguments else 2
@@ -91,12 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     module, _, function = COMMANDS[name][0].partition(":")
     run = getattr(importlib.import_module(module), function)
     try:
-        code = int(run(_with_plugins(name, rest)))
-        sys.stdout.flush()
-        return code
-    except BrokenPipeError:  # who read the output has read enough, as `head` does
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return int(run(_with_plugins(name, rest)))
+    except BrokenPipeError:
+        raise
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
         message = _explained(error)
         if os.environ.get("RESTORA_TRACEBACK") or message is None:

@@ -1,5 +1,6 @@
 """The command table, its errors, and how fast it answers."""
 
+import os
 import subprocess
 import sys
 
@@ -34,6 +35,16 @@ def test_help_imports_nothing_heavy() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
     )
     assert answer.stdout.strip().endswith("[]")
+
+
+@pytest.mark.parametrize("words", ["--help", "experiments --json"])
+def test_a_reader_that_stops_ends_it_quietly(words: str) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "restora", *words.split()]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, timeout=60)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_an_unknown_command_suggests_the_near_one(capsys: pytest.CaptureFixture[str]) -> None:

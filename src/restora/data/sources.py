@@ -198,21 +198,22 @@ def share_out(
 ) -> list[PhotoFile]:
     """The photos of one split by a hash of the clean files' names: the lowest are `val`, the highest `test`.
 
-    Pairs that share a clean photo stay together. A split that is asked for gets at least the photo that is
-    next in line for it. Raises `DataError` if there are too few photos for all splits.
+    Pairs that share a clean photo stay together. Every split that is asked for gets at least the photo
+    that is next in line for it. Raises `DataError` if there are fewer photos than splits.
     """
     places = {photo.clean: _place(photo.clean.relative_to(root)) for photo in photos}
     ordered = sorted(places, key=lambda path: places[path])
     if not ordered:
         return []
-    first = max(sum(places[path] < val_fraction for path in ordered), 1)
-    held_out = max(sum(places[path] >= 1 - test_fraction for path in ordered), 1) if test_fraction else 0
-    last = len(ordered) - held_out
-    if first >= last:
-        least = 3 if test_fraction else 2
+    least = 3 if test_fraction else 2
+    if len(ordered) < least:
         raise DataError(
-            f"{len(ordered)} photos are too few to be split: at least {least} are needed, or more"
+            f"{len(ordered)} photos are too few to be split: at least {least} are needed, one for each split"
         )
+    first = max(sum(places[path] < val_fraction for path in ordered), 1)
+    first = min(first, len(ordered) - least + 1)  # of few photos, the hash may give one split all
+    held_out = max(sum(places[path] >= 1 - test_fraction for path in ordered), 1) if test_fraction else 0
+    last = max(len(ordered) - held_out, first + 1)
     chosen = set({"val": ordered[:first], "train": ordered[first:last], "test": ordered[last:]}[split])
     return [photo for photo in photos if photo.clean in chosen]
 

@@ -69,6 +69,15 @@ def test_a_small_folder_fills_every_split(tmp_path: Path) -> None:
     assert names(Folder(root=tmp_path, test_fraction=0.0), "test") == []
 
 
+def test_three_photos_are_enough_whatever_their_names(tmp_path: Path) -> None:
+    for number in range(40):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        put(folder, *(f"{number}_{i}.png" for i in range(3)))
+        source = Folder(root=folder, val_fraction=0.3, test_fraction=0.3)
+        assert [len(names(source, split)) for split in SPLITS] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("files", "message"),
     [
