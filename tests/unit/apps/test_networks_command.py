@@ -56,7 +56,7 @@ def test_times_are_measured() -> None:
 
 @pytest.mark.slow
 def test_the_table_fits_a_terminal_of_80_columns() -> None:
-    chosen = ["dncnn_small", "patch_mlp_one_layer", "msrresnet_small", "vdsr_small"]
+    chosen = ["dncnn_small", "patch_mlp_one_layer", "edsr_small", "vdsr_small"]
     command = [sys.executable, "-m", "restora", "networks", *chosen]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
