@@ -141,7 +141,7 @@ def test_a_run_and_its_evaluation_give_one_figure(
             assert own[metric] == pytest.approx(float(row[metric]), abs=2e-3), metric
 
 
-def test_a_network_with_a_noise_map_is_told_the_level(photos: Path, tmp_path: Path) -> None:
+def test_a_network_with_a_noise_map_gets_the_level(photos: Path, tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_file(FFDNet(in_channels=1, depth=4, channels=8).state_dict(), tmp_path / "ffdnet.safetensors")
     common = [

@@ -283,7 +283,7 @@ def test_noise_level_is_read_from_the_degradation(degradation, sigma):
 
 
 @pytest.mark.parametrize(
-    ("name", "channels", "told"),
+    ("name", "channels", "expected"),
     [
         ("gaussian_noise.GaussianNoise", 0, "nothing"),
         ("gaussian_noise.GaussianNoise", 1, "noise level"),
@@ -293,7 +293,7 @@ def test_noise_level_is_read_from_the_degradation(degradation, sigma):
     ],
 )
 @pytest.mark.parametrize("chained", [False, True])
-def test_what_a_network_is_told_follows_from_its_degradation(name, channels, told, chained):
+def test_what_a_network_is_conditioned_on_follows_from_its_degradation(name, channels, expected, chained):
     node = {"_target_": f"restora.degradations.{name}"}
     if chained:
         blur = {"_target_": "gaussian_blur", "sigma": 2}
@@ -305,7 +305,7 @@ def test_what_a_network_is_told_follows_from_its_degradation(name, channels, tol
     described = ModelDescription(
         name="a", task="b", family="c", condition_channels=channels, degradation=node, **common
     )
-    assert described.told == told
+    assert described.conditioned_on == expected
 
 
 def test_opening_a_checkpoint_runs_none_of_its_code(tmp_path):

@@ -82,7 +82,7 @@ def test_a_stride_gives_each_place_its_own_noise(photo_folder: Path) -> None:
     assert (noise(own, 0) - noise(own, 1)).abs().mean() > 0.05
 
 
-def test_networks_may_be_told_another_noise_level(photo_folder: Path) -> None:
+def test_networks_may_be_conditioned_on_another_noise_level(photo_folder: Path) -> None:
     observation = Denoise(root=str(photo_folder), color="gray", sigma=25, conditioned_sigma=50).observe(
         0, Intake()
     )
