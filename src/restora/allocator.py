@@ -26,15 +26,19 @@ _holders = 0
 
 
 def keep_freed_memory() -> bool:
-    """From now on this process keeps the memory it frees, for the next tensor. False where that has no
-    switch. For commands, which own their process."""
+    """From now on this process keeps the memory it frees, for the next tensor.
+
+    False where that has no switch. For commands, which own their process.
+    """
     return _hold()
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """The same for the time of a `with` block, after which the memory goes back. Any number of threads may be
-    in one; the last to leave gives back."""
+    """The same for the time of a `with` block, after which the memory goes back.
+
+    Any number of threads may be in one; the last to leave gives back.
+    """
     held = _hold()
     try:
         yield

@@ -1,5 +1,7 @@
-"""The `restora` command: one table from a name to the function that serves it, imported only when it is
-called."""
+"""The `restora` command: one table from a name to the function that serves it.
+
+It is imported only when it is called.
+"""
 
 import errno
 import importlib

@@ -352,8 +352,10 @@ def option(group: str, name: str) -> dict[str, Any]:
 
 
 def parts(group: str) -> dict[str, dict[str, Any]]:
-    """Name -> description of the options of a group that are complete in themselves: networks,
-    degradations, discriminators, losses, schedules."""
+    """Name -> description of the options of a group that are complete in themselves.
+
+    Networks, degradations, discriminators, losses, schedules.
+    """
     with _loader() as loader:
         found: dict[str, dict[str, Any]] = {}
         for name in group_options(loader.repository, group):

@@ -110,8 +110,10 @@ def _spoken_of_elsewhere(group: str) -> set[str]:
 
 
 def laid_over(config: Any, overlay: Mapping[str, Any]) -> Any:
-    """A file's content with what differs in a variant of it: mappings merge, everything else replaces. Of the
-    defaults list, a choice of the same group is replaced, and another added."""
+    """A file's content with what differs in a variant of it: mappings merge, everything else replaces.
+
+    Of the defaults list, a choice of the same group is replaced, and another added.
+    """
     rest = dict(overlay)
     choices = {_group(entry): entry for entry in rest.pop("defaults", [])}
     merged: Any = OmegaConf.merge(config, rest)

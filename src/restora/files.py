@@ -17,6 +17,15 @@ NOT_FINITE = "not_finite"
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.(\d+)\.part")
 
 
+def sync(path: Path) -> None:
+    """Waits until a file, or a rename in a folder, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8) to `path`, or leave `path` as it was; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -89,8 +89,9 @@ def luminance_plane(rgb: Tensor) -> Tensor:
 def resize(
     x: Tensor, height: int, width: int, *, kernel: Kernel = "bicubic", antialias: bool = True
 ) -> Tensor:
-    """(B,C,H,W) -> (B,C,height,width), float32. `antialias` widens bicubic and bilinear kernels when
-    reducing.
+    """(B,C,H,W) -> (B,C,height,width), float32.
+
+    `antialias` widens bicubic and bilinear kernels when reducing.
     """
     with full_precision(x.device):
         rows = matrix(x.shape[-2], height, kernel, antialias, x.device)
@@ -102,8 +103,10 @@ def resize(
 
 
 def enlarge(degraded: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
-    """Degraded photos at the size of the clean ones, (B,C,H,W): by MATLAB's bicubic interpolation, clamped,
-    where they are smaller, and untouched where they are not."""
+    """Degraded photos at the size of the clean ones, (B,C,H,W).
+
+    By MATLAB's bicubic interpolation, clamped, where they are smaller, and untouched where they are not.
+    """
     if tuple(degraded.shape[-2:]) == tuple(size):
         return degraded
     return resize(degraded.float(), size[0], size[1]).clamp(0, 1)
@@ -130,8 +133,9 @@ def matrix(n: int, m: int, kernel: Kernel, antialias: bool, device: torch.device
 
 
 def profile(kernel: Kernel, distance: Tensor, a: float = -0.5) -> Tensor:
-    """The bilinear or bicubic kernel at a distance in pixels of the coarser grid; `a` is the cubic's slope
-    at 1.
+    """The bilinear or bicubic kernel at a distance in pixels of the coarser grid.
+
+    `a` is the cubic's slope at 1.
 
     -1/2 is MATLAB's and Pillow's, -3/4 OpenCV's and torch's.
     """
@@ -167,8 +171,9 @@ def _overlap(n: int, m: int, step: float) -> Tensor:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Float32 stays float32 inside: no autocast, no TF32 or bf16 products (1e-3 off, so another photo than
-    the CPU's).
+    """Float32 stays float32 inside.
+
+    No autocast, no TF32 or bf16 products (1e-3 off, so another photo than the CPU's).
     """
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [backend.fp32_precision for backend in backends]

@@ -1,5 +1,6 @@
-"""Counter-based random numbers: every number is a function of (sample key, stream, position) and nothing
-else.
+"""Counter-based random numbers.
+
+Every number is a function of (sample key, stream, position) and nothing else.
 
 Enters: one 64-bit key per sample. Leaves: tensors of uniform, normal or integer numbers whose row b depends
 on key b alone. A batch of eight therefore draws what two batches of four draw, on any device, whatever was
@@ -111,8 +112,9 @@ class KeyedGenerator:
         return KeyedGenerator(_splitmix(self.keys + salt))
 
     def next_keys(self) -> Tensor:
-        """Fresh int64 (B,) keys, for a draw that is made later from parameters
-        (`KeyedGenerator(params["key"])`).
+        """Fresh int64 (B,) keys, for a draw that is made later from parameters.
+
+        That is by `KeyedGenerator(params["key"])`.
         """
         self._stream += 1
         return _splitmix(self.keys + _signed(_GOLDEN * (self._stream << 1 | 1)))
@@ -158,8 +160,10 @@ class KeyedGenerator:
         return out[:, :count].reshape(self.batch, *size)
 
     def normal_corner(self, size: Sequence[int], field: Sequence[int]) -> Tensor:
-        """The upper left corner, (B,*size), of standard normal noise (B,C,*field), where C is size[0]: its
-        numbers do not depend on how much of it is asked for. A word makes two, one below the other.
+        """The upper left corner, (B,*size), of standard normal noise (B,C,*field), where C is size[0].
+
+        Its numbers do not depend on how much of it is asked for. A word makes two, one below the
+        other.
         """
         channels, height, width = size
         pairs = (height + 1) // 2

@@ -140,9 +140,11 @@ def use_configuration(folders: Iterable[str]) -> None:
 
 
 def configuration_folders() -> list[tuple[str, Path]]:
-    """Folders with configuration, each with who brings it: "command-line" for those that the user named,
-    "plugin" for the `conf` folders of plugins and of installed packages that have entry points; nothing is
-    imported to find them."""
+    """Folders with configuration, each with who brings it.
+
+    "command-line" for those that the user named, "plugin" for the `conf` folders of plugins and of
+    installed packages that have entry points; nothing is imported to find them.
+    """
     packages = {point.value.partition(":")[0] for kind in PACKAGES for point in _installed(kind).values()}
     found = [("command-line", folder) for folder in _folders]
     for name in dict.fromkeys([*_plugins, *sorted(packages)]):
@@ -154,8 +156,10 @@ def configuration_folders() -> list[tuple[str, Path]]:
 
 
 def find(kind: str, name: str) -> type[Any]:
-    """The class of a stored name. Also takes the dotted class names that were stored before there were
-    names. Raises UnknownPart."""
+    """The class of a stored name.
+
+    Also takes the dotted class names that were stored before there were names. Raises UnknownPart.
+    """
     if name in _parts[kind]:
         return _parts[kind][name]
     _import_own(kind)
@@ -227,8 +231,7 @@ def classes(kind: str) -> dict[str, type[Any]]:
 
 
 def kind_below(kind: str | None, key: str, *, within_part: bool) -> str | None:
-    """The kind of parts under `key` of a description of `kind`; `within_part` where that names a part
-    itself."""
+    """The kind of parts under `key` of a description of `kind`, which is a part itself if `within_part`."""
     if kind in _CLOSED or (kind is not None and not within_part):
         return kind
     return KIND_OF_KEY.get(key, kind)

@@ -1,5 +1,4 @@
-"""`restora evaluate`: weights, runs, model folders and classical methods by the field's protocols; and
-comparisons."""
+"""`restora evaluate`: models and classical methods by the field's protocols, and comparisons."""
 
 from pathlib import Path
 from typing import Any

@@ -27,8 +27,7 @@ _USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": Fal
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: a method, what is known of it, and the same network without the user's
-    options."""
+    """One line of the table: a method, what is known of it, and the same without the user's options."""
 
     method: Method
     description: dict[str, Any]

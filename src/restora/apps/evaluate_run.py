@@ -57,8 +57,10 @@ def _check_leakage(plan: Plan, console: Console) -> dict[str, object] | None:
 
 
 def write_results(results: list[Result], output: Path) -> None:
-    """One method: its files in `output`. Several: each in its folder, and the first one's figures and the
-    ranks on top."""
+    """One method: its files in `output`.
+
+    Several: each in its folder, and the first one's figures and the ranks on top.
+    """
     results[0].write(output)
     if len(results) == 1:
         return

@@ -111,8 +111,10 @@ def machine_of(config: "DictConfig") -> str:
 
 
 def cost_of(config: "DictConfig") -> str:
-    """The length of a composed experiment: its time, or its steps and their multiply-accumulates, forward and
-    backward, of the network alone."""
+    """The length of a composed experiment.
+
+    Its time, or its steps and their multiply-accumulates, forward and backward, of the network alone.
+    """
     import torch
 
     from restora import vocabulary

@@ -1,5 +1,7 @@
-"""`restora export`: the best checkpoint of a run becomes a model folder, checked against the checkpoint on
-real photos."""
+"""`restora export`: the best checkpoint of a run, or another source, becomes a model folder.
+
+It is checked against the checkpoint on real photos.
+"""
 
 import argparse
 import sys

@@ -1,5 +1,4 @@
-"""`restora prepare`: a data set downloaded, verified and packed, so that training starts at once; and test
-sets."""
+"""`restora prepare`: data sets and test sets, downloaded, verified and packed."""
 
 import difflib
 import logging

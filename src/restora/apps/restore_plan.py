@@ -52,8 +52,10 @@ class Naming:
 
 @dataclass
 class Plan:
-    """The photos to restore, what is left out with its reasons, further names of photos that are listed, and
-    files that are not pictures."""
+    """The photos to restore, and what is left out with its reasons.
+
+    Also further names of photos that are listed, and files that are not pictures.
+    """
 
     jobs: list[Job] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
@@ -62,8 +64,11 @@ class Plan:
 
 
 def plan(source: Path, output: Path, naming: Naming | None = None) -> Plan:
-    """Raises ValueError when there are no photos, when an output cannot be written, or when it would
-    overwrite an input."""
+    """What `restora restore` is going to do.
+
+    Raises ValueError when there are no photos, when an output cannot be written, or when it would
+    overwrite an input.
+    """
     naming = naming or Naming()
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
     if not made.jobs and not made.failures:
@@ -163,8 +168,10 @@ def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:
 
 
 def settle_existing(jobs: list[Job], *, overwrite: bool, skip: bool) -> list[Job]:
-    """The jobs to do when some outputs exist. Raises ValueError when the user has not said what to do with
-    them."""
+    """The jobs to do when some outputs exist.
+
+    Raises ValueError when the user has not said what to do with them.
+    """
     existing = [job for job in jobs if job.target.exists()]
     if not existing or overwrite:
         return jobs

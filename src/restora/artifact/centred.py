@@ -81,8 +81,10 @@ class _Layer(nn.Module):
         self.register_buffer("frame", frame)
 
     def forward(self, y: Tensor, dtype: torch.dtype, *, bias_apart: bool = False) -> Tensor:
-        """(B,C,H,W) -> (B,C',H,W) in `dtype`; in float32 with the bias added apart, which need not be exact
-        in `dtype`."""
+        """(B,C,H,W) -> (B,C',H,W) in `dtype`.
+
+        In float32 with the bias added apart, which need not be exact in `dtype`.
+        """
         padding = self.padding
         if self.frame is not None:
             y, padding = self.rectified(y, self.frame.to(dtype)), (0, 0)

@@ -44,8 +44,10 @@ def read_record(run: Path) -> dict[str, Any]:
 
 
 def locate(run_or_checkpoint: str | Path) -> Source:
-    """The checkpoint of a run folder (the best one; the last where there is no best) or the checkpoint file
-    itself."""
+    """The checkpoint of a run folder, or the checkpoint file itself.
+
+    Of a folder the best one; the last where there is no best.
+    """
     path = Path(run_or_checkpoint)
     if path.is_file():
         run = path.resolve().parent.parent
@@ -106,8 +108,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The network's weights under their own names: the averaged ones where there are any, else the raw
-    ones."""
+    """The network's weights under their own names: the averaged ones, if any, else the raw ones."""
     state: dict[str, Tensor] = checkpoint["state_dict"]
     for prefix in ("ema.", "network."):
         weights = {

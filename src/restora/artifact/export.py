@@ -99,8 +99,9 @@ def export_model(
     with_onnx: bool = True,
     say: Say = lambda _: None,
 ) -> ModelDescription:
-    """Write the model folder `output` from a checkpoint, or from another source of a model that is opened;
-    returns its description with the measured parity.
+    """Write the model folder `output` from a checkpoint, or from another source of a model that is opened.
+
+    Returns its description with the measured parity.
 
     `photos` are what parity is measured on; without any, the run's degraded held-out photos, or else
     scikit-image's sample photos. An older model folder at `output` is replaced, any other folder that is not

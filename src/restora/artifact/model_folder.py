@@ -68,16 +68,17 @@ class ModelDescription:
 
     @property
     def sigma(self) -> float | None:
-        """The one noise level, on the 8-bit scale, that the model was trained at; None for a range or no
-        noise."""
+        """The one noise level, on the 8-bit scale, that the model was trained at.
+
+        None for a range or no noise.
+        """
         made = self._degradation
         found = None if made is None else made.severities.get("sigma")
         return found.low if found is not None and found.low == found.high else None
 
     @property
     def conditioned_on(self) -> Literal["nothing", "noise level", "mask", "maps"]:
-        """What the network is conditioned on: a noise level, a mask of known pixels, or several
-        maps."""
+        """What the network is conditioned on: a noise level, a mask of known pixels, or several maps."""
         if self.condition_channels == 0:
             return "nothing"
         marks = () if self._degradation is None else self._degradation.undamaged
@@ -149,8 +150,7 @@ def write_description(folder: Path, description: ModelDescription) -> None:
 
 
 def network_node(node: Any) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of a stored network; the first edition wrote a dotted class path instead of a
-    name."""
+    """Name and arguments of a stored network, also where the first edition wrote a class path."""
     if isinstance(node, Mapping):
         name, arguments = node.get("name", node.get("class")), node.get("arguments")
         if isinstance(name, str) and isinstance(arguments, Mapping):
@@ -186,8 +186,11 @@ def build_network(
 
 
 def network_class(name: str, plugins: Iterable[str] = ()) -> type[Network]:
-    """The class of a stored network name. Raises ValueError for what is not a registered network; `plugins`
-    are the modules that a file says it came from, for the message."""
+    """The class of a stored network name.
+
+    Raises ValueError for what is not a registered network; `plugins` are the modules that a file says it
+    came from, for the message.
+    """
     try:
         found = registry.find("network", name)
     except registry.UnknownPart as error:

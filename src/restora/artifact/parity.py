@@ -27,8 +27,7 @@ Compute = Callable[[Tensor, Tensor | None], Tensor]
 
 @dataclass(frozen=True)
 class Sample:
-    """Real photos, float32 (B,C,H,W) in [0,1], and the condition (B,K,H,W) that the network gets, if
-    any."""
+    """Real photos, float32 (B,C,H,W) in [0,1], and the condition (B,K,H,W) that the network gets, if any."""
 
     name: str
     x: Tensor
@@ -60,8 +59,10 @@ def degraded_photos_of(run: Path | None) -> list[Path]:
 
 
 def read_samples(paths: Iterable[Path], network: Network) -> list[Sample]:
-    """The middle of each photo, at most 256x256, with the network's channels; and an odd-sized pair of one of
-    them."""
+    """The middle of each photo, at most 256x256, with the network's channels.
+
+    An odd-sized pair of one of them comes after.
+    """
     samples: list[Sample] = []
     for path in list(paths)[:PHOTOS_AT_MOST]:
         x = _read(path, network.in_channels)
@@ -96,8 +97,10 @@ def _sample(name: str, x: Tensor, network: Network) -> Sample:
 
 @torch.no_grad()
 def largest_difference(one: Compute, other: Compute, samples: Iterable[Sample]) -> float:
-    """max |one(x) - other(x)| over all samples and pixels; infinite where either gives a number that is not
-    finite."""
+    """max |one(x) - other(x)| over all samples and pixels.
+
+    Infinite where either gives a number that is not finite.
+    """
     worst = 0.0
     for sample in samples:
         first, second = one(sample.x, sample.condition), other(sample.x, sample.condition)

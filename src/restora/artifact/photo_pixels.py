@@ -61,8 +61,10 @@ def restore_photo(
 def restore_photos(
     photos: Sequence[Photo], restorer: Restorer, *, progress: Progress | None = None
 ) -> list[Photo]:
-    """Several photos of one size and number of channels, each as `restore_photo` gives it: small ones keep an
-    accelerator busy only together."""
+    """Several photos of one size and number of channels, each as `restore_photo` gives it.
+
+    Small ones keep an accelerator busy only together.
+    """
     y = _restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
     return [_finished(one, photo, restorer.scale) for one, photo in zip(y, photos, strict=True)]
 

@@ -49,8 +49,10 @@ _BRIGHTEST = 8.0
 
 
 def pick_device(name: str) -> torch.device:
-    """`auto` is the first of CUDA, Apple's MPS and the CPU; any other name is torch's own. ValueError if
-    absent."""
+    """`auto` is the first of CUDA, Apple's MPS and the CPU; any other name is torch's own.
+
+    Raises ValueError where it is absent.
+    """
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -66,8 +68,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def prepare_network(network: Network, local_converter: tuple[int, int] | None) -> Network:
-    """A copy of `network` made ready for inference: converted, batch norm folded, frozen, in evaluation
-    mode."""
+    """A copy of `network` for inference: converted, batch norm folded, frozen, in evaluation mode."""
     if local_converter is None:
         network = copy.deepcopy(network)
     else:
@@ -112,8 +113,9 @@ def default_overlap(tile: int) -> int:
 
 
 class Restorer:
-    """Restores photos with one network, which is copied and left as it is; `restorer(x)` is all there is to
-    using it.
+    """Restores photos with one network, which is copied and left as it is.
+
+    `restorer(x)` is all there is to using it.
 
     `sigma` is the noise level (8-bit scale) that a network with a noise-level map is given when the call has
     no condition. `tile` is in input pixels, 0 restores the photo in one piece; `overlap` is what neighbouring
@@ -159,8 +161,10 @@ class Restorer:
         overlap: int | None = None,
         sigma: float | None = None,
     ) -> "Restorer":
-        """The restorer of any source of a model: a model folder, a run, a checkpoint, a weights file. Without
-        `sigma`, the level the model was trained at, if that was one."""
+        """The restorer of any source of a model: a model folder, a run, a checkpoint, a weights file.
+
+        Without `sigma`, the level the model was trained at, if that was one.
+        """
         loaded = open_source(source)
         description = loaded.description
         return cls(

@@ -51,8 +51,11 @@ class Loaded:
 
     @property
     def description(self) -> ModelDescription:
-        """The model in words: its model folder's, or what the file tells. Weights alone do not say what
-        they restore: what enlarges does that, others what their paper does first."""
+        """The model in words: its model folder's, or what the file tells.
+
+        Weights alone do not say what they restore: what enlarges does that, others what their paper
+        does first.
+        """
         if self.described is not None:
             return self.described
         network = self.network

@@ -19,8 +19,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Span:
-    """One tile along one axis: input pixels [start, stop) and the centres of its fades (None at the photo's
-    border)."""
+    """One tile along one axis.
+
+    Input pixels [start, stop) and the centres of its fades (None at the photo's border).
+    """
 
     start: int
     stop: int
@@ -29,8 +31,9 @@ class Span:
 
 
 def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]:
-    """Cover [0, length) with the fewest spans of at most `tile` pixels, all of one size; neighbours share at
-    least `overlap`.
+    """Cover [0, length) with the fewest spans of at most `tile` pixels, all of one size.
+
+    Neighbours share at least `overlap`.
 
     `tile` is rounded up to `multiple`. Raises ValueError when it leaves no room beside the overlap.
     """
@@ -111,8 +114,10 @@ def grid(height: int, width: int, *, tile: int, overlap: int, multiple: int = 1)
 
 
 def batches(tiles: list[tuple[int, Tile]], size: int) -> Iterator[list[tuple[int, Tile]]]:
-    """Group (sample, tile) jobs of one shape, at most `size` at a time, in an order that keeps shapes
-    together."""
+    """Groups (sample, tile) jobs of one shape, at most `size` at a time.
+
+    The order keeps shapes together.
+    """
     by_shape: dict[tuple[int, int], list[tuple[int, Tile]]] = {}
     for job in tiles:
         by_shape.setdefault(job[1].shape, []).append(job)

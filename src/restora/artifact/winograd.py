@@ -36,9 +36,11 @@ _LOWEST = 32
 
 
 def use_winograd(network: nn.Module) -> None:
-    """Lets the convolutions of a network that is only used for inference take this way where it is faster:
-    3x3, float32, no gradients, features in channels_last of a size that pays, and a CPU on which matrix
-    products run at the speed of convolutions."""
+    """Lets the convolutions of a network that is only used for inference take this way where it is faster.
+
+    That is: 3x3, float32, no gradients, features in channels_last of a size that pays, and a CPU on which
+    matrix products run at the speed of convolutions.
+    """
     if not FAST_PRODUCTS:
         return
     relus = _relus(network)
@@ -93,8 +95,9 @@ def _convolve_if_large(layer: nn.Conv2d, relu: bool, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, *, relu: bool = False) -> Tensor:
-    """(B,C,H,W) in channels_last, (C',C,3,3), (C',) -> (B,C',H,W) in channels_last, zeros outside the photo.
-    float32, no gradients.
+    """(B,C,H,W) in channels_last, (C',C,3,3), (C',) -> (B,C',H,W) in channels_last, zeros outside.
+
+    Float32, without gradients.
     """
     # in channels_last a row of a photo is one vector of W C numbers, so rows combine in one product
     x_BHWC = x.permute(0, 2, 3, 1)

@@ -23,8 +23,8 @@ from typing import IO
 
 from rich.filesize import decimal
 
-from restora.data.packing import sync_folder
 from restora.data.progress import progress
+from restora.files import sync
 from restora.photos.errors import DataError, PhotoError
 from restora.photos.kinds import kind
 from restora.photos.reading import list_photos, read_photo
@@ -105,7 +105,7 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
         raise
     os.sync()
     draft.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _check_swelling(archive: Archive, path: Path, photos: list[_Member]) -> None:

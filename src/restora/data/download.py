@@ -22,8 +22,8 @@ from pathlib import Path
 from rich.filesize import decimal
 
 from restora.data.archives import Archive, CorruptArchive, check_disk, unpack
-from restora.data.packing import sync_folder
 from restora.data.progress import progress
+from restora.files import sync
 from restora.photos.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -38,8 +38,9 @@ class Interrupted(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a byte, and how often to try again before the first new one, pausing 1, 2, 4, …
-    times `pause` seconds.
+    """How long to wait for a byte, and how often to try again before the first new one.
+
+    Pauses are 1, 2, 4, … times `pause` seconds.
     """
 
     timeout: float = 30.0
@@ -121,7 +122,7 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
         os.fsync(handle.fileno())
     part.replace(target)
     _version_file(part).unlink(missing_ok=True)
-    sync_folder(target.parent)
+    sync(target.parent)
 
 
 def _transfer(url: str, part: Path, archive: Archive, timeout: float) -> None:

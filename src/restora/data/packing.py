@@ -39,7 +39,7 @@ from restora.data.store import (
     Plane,
     index_digest,
 )
-from restora.files import json_text
+from restora.files import json_text, sync
 from restora.photos.errors import DataError, PhotoError
 from restora.photos.reading import Channels, Pixels, channel_count, channel_word, photo_size, read_photo
 
@@ -65,8 +65,11 @@ class PhotoFile:
 
 @dataclass(frozen=True)
 class Reader:
-    """How a file becomes pixels: `size` gives (H,W), cheaply, `read` uint8 (H,W,C) for the C that is asked
-    for. Both raise `PhotoError`, and can be pickled."""
+    """How a file becomes pixels.
+
+    `size` gives (H,W), cheaply, `read` uint8 (H,W,C) for the C that is asked for. Both raise
+    `PhotoError`, and can be pickled.
+    """
 
     size: Callable[[Path], tuple[int, int]] = photo_size
     read: Callable[[Path, int], Pixels] = read_photo
@@ -144,7 +147,7 @@ def _build(
         shutil.rmtree(draft, ignore_errors=True)
         raise
     draft.rename(folder)
-    sync_folder(folder.parent)
+    sync(folder.parent)
 
 
 def _fill(
@@ -333,12 +336,3 @@ def _with_checksums(entries: list[Entry], pixels: Path, channels: int) -> list[E
 def _row(entry: Entry) -> dict[str, object]:
     degraded = None if entry.degraded is None else astuple(entry.degraded)
     return {"name": entry.name, "path": entry.path, "clean": astuple(entry.clean), "degraded": degraded}
-
-
-def sync_folder(folder: Path) -> None:
-    """Puts a rename on the disk."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -89,8 +89,10 @@ class PhotoStore:
         return digest.hexdigest()[:32]
 
     def verify(self, *, whole: bool = False) -> None:
-        """Compares pixels with their checksums: of all photos, or of a random few that take 0.1 s. Raises
-        `DamagedStore`."""
+        """Compares pixels with their checksums: of all photos, or of a random few that take 0.1 s.
+
+        Raises `DamagedStore`.
+        """
         planes = list(dict.fromkeys(self._planes()))
         random.Random().shuffle(planes)  # another sample at each start; no other random number moves
         left = sum(map(self._bytes, planes)) if whole else _SAMPLED_BYTES

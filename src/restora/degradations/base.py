@@ -73,8 +73,9 @@ class Degradation(ABC):
 
     @abstractmethod
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        """Per-sample parameters for clean photos of this shape: tensors whose first axis is B, on the
-        generator's device.
+        """Per-sample parameters for clean photos of this shape.
+
+        Tensors whose first axis is B, on the generator's device.
         """
 
     @abstractmethod

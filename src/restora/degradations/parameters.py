@@ -1,5 +1,6 @@
-"""The small vocabulary that degradations share: ranges of parameters, per-sample views, constants on a
-device.
+"""The small vocabulary that degradations share.
+
+Ranges of parameters, per-sample views, constants on a device.
 """
 
 import math
@@ -46,7 +47,8 @@ def per_sample(values: Tensor) -> Tensor:
 
 @lru_cache(maxsize=256)
 def constant(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """A tensor of (nested tuples of) numbers, copied to the device once: a copy per call would wait for the
-    device.
+    """A tensor of (nested tuples of) numbers, copied to the device once.
+
+    A copy per call would wait for the device.
     """
     return torch.tensor(values, dtype=dtype).to(device)

@@ -1,5 +1,4 @@
-"""Comparing results that `restora evaluate` wrote earlier, photo by photo, and seed by seed where there
-are several."""
+"""Comparing results that `restora evaluate` wrote earlier, photo by photo, and seed by seed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

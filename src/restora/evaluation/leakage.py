@@ -1,5 +1,4 @@
-"""Near-duplicates between training photos and test sets, by perceptual hash: found before a figure is
-believed.
+"""Near-duplicates between training photos and test sets, by perceptual hash.
 
 Enters: named photos, uint8 (H,W,C). Leaves: pairs that show the same picture, whatever their size,
 compression, colour or orientation. Two photos are first compared by the 64 bits of a DCT hash, and a
@@ -57,8 +56,10 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What was compared, and what was found by test set. `training_photos` were compared, of
-    `training_total`."""
+    """What was compared, and what was found by test set.
+
+    `training_photos` were compared, of `training_total`.
+    """
 
     training_photos: int
     testsets: dict[str, int]
@@ -100,8 +101,10 @@ class LeakReport:
 def find_leaks(
     training: Fingerprints, testsets: Mapping[str, Fingerprints], *, training_total: int | None = None
 ) -> LeakReport:
-    """Compares training photos with those of named test sets; `training_total` is how many there are, where
-    not all were looked at."""
+    """Compares training photos with those of named test sets.
+
+    `training_total` is how many there are, where not all were looked at.
+    """
     found = {name: near_duplicates(training, tested) for name, tested in testsets.items()}
     return LeakReport(
         training_photos=len(training),
@@ -112,8 +115,10 @@ def find_leaks(
 
 
 def known_testsets(folder: str | Path) -> dict[str, list[Path]]:
-    """The photo files of the test sets at hand, by name: the sub-folders of `folder` that hold photos, less
-    hidden ones."""
+    """The photo files of the test sets at hand, by name.
+
+    The sub-folders of `folder` that hold photos, less hidden ones.
+    """
     root = Path(folder).expanduser()
     found = root.iterdir() if root.is_dir() else ()
     folders = sorted(path for path in found if path.is_dir() and not path.name.startswith("."))
@@ -145,8 +150,10 @@ def fingerprints_of_files(paths: Sequence[Path], threads: int = 4) -> Fingerprin
 
 
 def near_duplicates(training: Fingerprints, test: Fingerprints) -> list[Leak]:
-    """Pairs that show the same picture, also turned or mirrored; the best match of each test photo comes
-    first."""
+    """Pairs that show the same picture, also turned or mirrored.
+
+    The best match of each test photo comes first.
+    """
     if not len(training) or not len(test):
         return []
     hashes = hash_bits(training.thumbnails)

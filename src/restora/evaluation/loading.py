@@ -7,7 +7,8 @@ from restora.registry import build
 
 
 def trained_range(degradation: Any, severity: str) -> tuple[float, float] | None:
-    """The range of a benchmark's severity that a network was trained on, by its degradation's description;
+    """The range of a benchmark's severity that a network was trained on, by its degradation's description.
+
     None where that is unknown.
 
     `severity` is sigma (noise), quality (JPEG), width (Gaussian blur) or scale.

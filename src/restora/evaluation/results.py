@@ -27,8 +27,11 @@ Row = dict[str, Any]
 
 @dataclass
 class Result:
-    """`rows` are in the order of the photos; `not_computed` says why a metric has no figures; `effect` is
-    what the user's options changed, `leakage` which of the photos are among the training photos."""
+    """The figures of one method on one benchmark.
+
+    `rows` are in the order of the photos; `not_computed` says why a metric has no figures; `effect` is
+    what the user's options changed, `leakage` which of the photos are among the training photos.
+    """
 
     name: str
     benchmark: dict[str, Any]

@@ -1,5 +1,6 @@
-"""The one place where restored photos become figures: training's validation and test, `evaluate` and the
-report's classical filters all call it.
+"""The one place where restored photos become figures.
+
+Training's validation and test, `evaluate` and the report's classical filters all call it.
 
 Enters: restored photos, the degraded ones at their size, and the clean ones, float (B,C,H,W) on the [0,1]
 scale. Leaves: a row per photo, each metric of the restored photo under its name and of the degraded one under

@@ -20,8 +20,10 @@ _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#17becf", "#
 
 @dataclass(frozen=True)
 class Point:
-    """One method at one severity: mean and interval over photos, and whether it was trained there (None:
-    unknown)."""
+    """One method at one severity.
+
+    Mean and interval over photos, and whether it was trained there (None: unknown).
+    """
 
     method: str
     severity: float

@@ -19,8 +19,10 @@ _DECIMALS = {"psnr": 2, "psnr_b": 2, "niqe": 2, "brisque": 1}
 
 
 def results_table(results: Sequence[Result], title: str) -> Table:
-    """Methods by rank where there are several; means over photos, the 95 % interval of PSNR, and the
-    input's figures."""
+    """Methods by rank where there are several.
+
+    Means over photos, the 95 % interval of PSNR, and the input's figures.
+    """
     lines = ranking(results)
     ranked = {line.name: line for line in lines}
     metrics = [name for name in METRICS if any(name in result.metrics for result in results)]

@@ -25,8 +25,10 @@ log = logging.getLogger(__name__)
 @register("testset", "testset")
 @dataclass(frozen=True, kw_only=True)
 class TestSet:
-    """A named set of test photos: its usual folder, how many there are, and where they come from: the address
-    of an `archive` and the `folder` in it, or what `source` says.
+    """A named set of test photos.
+
+    Its usual folder, how many there are, and where they come from: the address of an `archive` and the
+    `folder` in it, or what `source` says.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name

@@ -1,5 +1,6 @@
-"""What all families share: one training step, averaged weights, learning rates by progress, and validation by
-image.
+"""What all families share.
+
+One training step, averaged weights, learning rates by progress, and validation by image.
 
 Enters: `Batch`es from the data module. Leaves: logged losses, and per-image scores of validation and test
 photos whose mean is the same on any number of processes. What is learnt from a batch is the objectives'
@@ -42,8 +43,9 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Family(LightningModule):
-    """The training recipe that the families start from; a subclass overrides what is really different in its
-    family.
+    """The training recipe that the families start from.
+
+    A subclass overrides what is really different in its family.
 
     `objective` are the terms of what is learnt, by name; null is `loss` of restored and clean photos. One
     with parameters of its own (an `Opponent`) makes a training step of two named half-steps, whose gradients
@@ -253,8 +255,7 @@ class Family(LightningModule):
         self.log("train/learning_rate", group["lr"], batch_size=1)
 
     def steps_done(self) -> int:
-        """Training steps (batches after accumulation) whose weights are in; a GAN's two half-steps are
-        one."""
+        """Training steps (batches after accumulation) that are done; a GAN's two half-steps are one."""
         return int(self.trainer.global_step) // self.optimizer_steps_per_batch
 
     def batches_done(self) -> int:
@@ -263,8 +264,10 @@ class Family(LightningModule):
         return self.trainer.current_epoch * int(self.trainer.num_training_batches) + loop.epoch_loop.batch_idx
 
     def training_progress(self) -> float:
-        """The share of the training done, in [0,1]: of `max_steps`, `max_epochs` or `max_time`, whichever is
-        further."""
+        """The share of the training done, in [0,1].
+
+        Of `max_steps`, `max_epochs` or `max_time`, whichever is further.
+        """
         trainer, shares = self.trainer, [0.0]
         if trainer.max_steps > 0:
             shares.append(trainer.global_step / trainer.max_steps)
@@ -312,8 +315,10 @@ class Family(LightningModule):
         self._restore = self.evaluation_network().__call__  # a method: no second entry in the state dict
 
     def on_test_epoch_start(self) -> None:
-        """The held-out photos are restored as the model folder will restore photos: in float32, batch norm
-        folded. So `restora evaluate` finds the same figures to the last digit."""
+        """Held-out photos are restored as the model folder will: in float32, batch norm folded.
+
+        So `restora evaluate` finds the same figures to the last digit.
+        """
         self.rows = []
         with self._as_it_is():
             self._restore = Restorer(network=self.evaluation_network(), device=str(self.device), tile=0)

@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 
 
 def checkpoint_blocks(network: nn.Module) -> int:
-    """Makes the outermost repeated blocks of a network recompute; their number. Numbers and names stay the
-    same.
+    """Makes the outermost repeated blocks of a network recompute; their number.
+
+    Numbers and names stay the same.
 
     Raises ValueError for a network that has none (a plain stack of convolutions).
     """

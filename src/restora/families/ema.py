@@ -19,8 +19,9 @@ def averaged_copy(network: Network) -> Network:
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, *, decay: float, updates: int) -> None:
-    """`average <- d * average + (1 - d) * network` with `d = min(decay, (1 + t) / (10 + t))` after t =
-    `updates` steps.
+    """`average <- d * average + (1 - d) * network`, with d larger in later steps.
+
+    `d = min(decay, (1 + t) / (10 + t))` after t = `updates` steps.
 
     The growing decay forgets the initialisation early in short runs (the rule of TensorFlow's
     ExponentialMovingAverage with `num_updates`). Batch-norm statistics are averaged

@@ -13,8 +13,10 @@ from restora.registry import register
 
 @register("family", "gan")
 class GanFamily(Family):
-    """Recipe of SRGAN (Ledig et al., CVPR 2017) and its kin (ESRGAN, pix2pix), by its objectives and their
-    weights."""
+    """Recipe of SRGAN and its kin (ESRGAN, pix2pix), by its objectives and their weights.
+
+    Ledig et al., CVPR 2017.
+    """
 
     name = "gan"
 

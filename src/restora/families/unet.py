@@ -1,5 +1,4 @@
-"""U-Nets: an encoder-decoder that may be conditioned on where or how the photo is bad, supervised at several
-scales.
+"""U-Nets: an encoder-decoder, conditioned or not, supervised at several scales.
 
 What differs from the base recipe is the objective that its experiments choose: side outputs of the decoder
 compared at their own size (`objective=multi_scale`), or missing pixels weighed by a mask

@@ -29,8 +29,9 @@ class AdversarialLoss(ABC):
         """What the discriminator minimises."""
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:  # noqa: ARG002
-        """What the discriminator pays for its shape, given the photos it saw, (B,C,H,W) each; by default
-        zero.
+        """What the discriminator pays for its shape, given the photos it saw, (B,C,H,W) each.
+
+        By default nothing.
         """
         return real.new_zeros(())
 

@@ -34,8 +34,9 @@ class CharbonnierLoss(nn.Module):
 
 @register("loss", "psnr")
 class PSNRLoss(nn.Module):
-    """The negative PSNR of each photo in dB, averaged: 10 log10(MSE + floor). NAFNet's loss (HINet, CVPRW
-    2021).
+    """The negative PSNR of each photo in dB, averaged: 10 log10(MSE + floor).
+
+    NAFNet's loss (HINet, CVPRW 2021).
 
     Unlike the mean squared error, it weighs every photo alike, however hard. `floor` bounds it at -80 dB.
     """

@@ -39,8 +39,9 @@ class AttentionUNet(UNet):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         return unet_arguments(state, stage="") if "skips.0.W_x.weight" in state else None
 

@@ -54,8 +54,10 @@ class Network(nn.Module, ABC):
         return y[..., : height * self.scale, : width * self.scale] if below or right else y
 
     def published_state_dict(self) -> dict[str, Tensor]:
-        """The weights as the authors' code and the tools built on it want to load them: `state_dict` and
-        what those store besides."""
+        """The weights as the authors' code and the tools built on it want to load them.
+
+        These are `state_dict` and what those store besides.
+        """
         return dict(self.state_dict())
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
@@ -80,8 +82,10 @@ class Network(nn.Module, ABC):
 
 
 def pad_bottom_right(x: Tensor, below: int, right: int, mode: str) -> Tensor:
-    """(B,C,H,W) -> (B,C,H+below,W+right). Reflection is limited to H-1 and W-1; smaller photos are
-    replicated instead."""
+    """(B,C,H,W) -> (B,C,H+below,W+right).
+
+    Reflection is limited to H-1 and W-1; smaller photos are replicated instead.
+    """
     if mode == "reflect" and (below >= x.shape[-2] or right >= x.shape[-1]):
         mode = "replicate"
     return F.pad(x, (0, right, 0, below), mode=mode)

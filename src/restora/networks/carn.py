@@ -1,5 +1,6 @@
-"""CARN and CARN-M: residual blocks whose outputs cascade, each fused with all that came before by 1x1
-convolutions.
+"""CARN and CARN-M: residual blocks whose outputs cascade.
+
+Each is fused with all that came before by 1x1 convolutions.
 
 N. Ahn, B. Kang, K.-A. Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual
 Network", ECCV 2018. Parameter names are those of the authors' code for one scale (`b1.b1.body.0.weight`,
@@ -143,7 +144,7 @@ class CARN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | None] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another one's.
+        """The constructor's arguments that a state dict of this architecture tells, else None.
 
         A checkpoint for several scales does not tell `scale`.
         """

@@ -64,8 +64,9 @@ class CBAMUNet(UNet):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         found = unet_arguments(state, stage="0.")
         hidden = state.get("encoder.0.1.mlp.0.weight")

@@ -1,5 +1,4 @@
-"""What a network costs: parameters, and multiply-accumulates counted on the meta device, where nothing is
-computed."""
+"""What a network costs: parameters, and multiply-accumulates counted on the meta device."""
 
 import copy
 
@@ -16,8 +15,9 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def count_macs(network: Network, *, height: int = 256, width: int = 256) -> int | None:
-    """Multiply-accumulates of one forward pass on a (1,C,height,width) input: convolutions and matrix
-    products.
+    """Multiply-accumulates of one forward pass on a (1,C,height,width) input.
+
+    Those of convolutions and matrix products.
 
     Half of what torch's FlopCounterMode counts. None where the network cannot run on the meta device.
     """

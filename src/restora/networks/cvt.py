@@ -99,8 +99,10 @@ class TokenEmbedding(nn.Module):
 
 
 class Upsample(nn.Module):
-    """(B,H,W,C) and a skip (B,2H,2W,S) -> (B,2H,2W,S): linear layer, pixel shuffle, and a linear layer over
-    both."""
+    """(B,H,W,C) and a skip (B,2H,2W,S) -> (B,2H,2W,S).
+
+    Linear layer, pixel shuffle, and a linear layer over both.
+    """
 
     def __init__(self, *, channels: int, skip_channels: int) -> None:
         super().__init__()
@@ -113,8 +115,10 @@ class Upsample(nn.Module):
 
 
 class ConvolutionalBlock(nn.Module):
-    """x + conv(gelu(conv(x))) on (B,H,W,C), for the two resolutions that have too many positions to attend
-    to."""
+    """x + conv(gelu(conv(x))) on (B,H,W,C).
+
+    For the two resolutions that have too many positions to attend to.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -187,9 +191,10 @@ class CvTRestorer(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's. Weights do not tell the number of heads: 64 channels each, as
-        published, where that divides.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's. Weights do not tell the number of heads: 64 channels each, as published,
+        where that divides.
         """
         if not {"first.weight", "embed_half.conv.weight", "stages.0.0.norm1.weight"} <= state.keys():
             return None

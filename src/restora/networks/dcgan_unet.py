@@ -57,8 +57,9 @@ class DCGANUNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if not {"downs.0.0.weight", "ups.0.0.weight", "output.weight"} <= state.keys():
             return None

@@ -1,5 +1,6 @@
-"""Discriminators: what a GAN's generator is trained against. Logits, never probabilities; any height and
-width above a minimum.
+"""Discriminators: what a GAN's generator is trained against.
+
+They give logits, never probabilities, at any height and width above a minimum.
 
 - VGG-style: SRGAN (Ledig et al., CVPR 2017) as ESRGAN has it (Wang et al., ECCV Workshops 2018); one logit
   per photo.

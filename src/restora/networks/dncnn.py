@@ -1,5 +1,4 @@
-"""DnCNN: a plain stack of convolutions that predicts what is wrong with the photo; and FDnCNN, conditioned
-on the noise level.
+"""DnCNN, a plain stack of convolutions that predicts what is wrong with the photo, and FDnCNN.
 
 K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for
 Image Denoising", IEEE TIP 2017. Parameter names are those of KAIR's checkpoints (`model.0.weight`, ...),
@@ -48,8 +47,9 @@ class PlainStack(Network):
 
 @register("network", "dncnn")
 class DnCNN(PlainStack):
-    """restored = x - model(x). Any degradation that keeps the size: noise, JPEG, an enlarged low-resolution
-    photo.
+    """restored = x - model(x).
+
+    Any degradation that keeps the size: noise, JPEG, an enlarged low-resolution photo.
 
     The paper's variants: S (one noise level) has depth 17; B (blind, 0 to 55) and 3 (noise, JPEG and x2 to x4
     at once) have 20; the colour ones 3 channels. `bias` is that of the convolutions before a batch norm,
@@ -100,16 +100,18 @@ class DnCNN(PlainStack):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for another
-        one's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another one's.
         """
         return _infer(state, condition_channels=0)
 
 
 @register("network", "fdncnn")
 class FDnCNN(PlainStack):
-    """restored = model(x, noise-level map): no residual learning, no batch norm (KAIR's flexible DnCNN, depth
-    20).
+    """restored = model(x, noise-level map).
+
+    No residual learning, no batch norm (KAIR's flexible DnCNN, depth 20).
 
     `condition` is (B,1,H,W): sigma/255 at every pixel, as FFDNet defines it (Zhang et al., TIP 2018, section
     III.B).
@@ -135,8 +137,9 @@ class FDnCNN(PlainStack):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for another
-        one's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another one's.
         """
         found = _infer(state, condition_channels=1)
         if found is None or found.pop("batch_norm"):

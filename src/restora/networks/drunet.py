@@ -92,8 +92,9 @@ class DRUNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if "m_head.weight" not in state or "m_down1.0.res.0.weight" not in state:
             return None

@@ -118,9 +118,9 @@ class EDCNN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's. Weights do not tell bilinear from unpooling: the first is
-        taken.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's. Weights do not tell bilinear from unpooling: the first is taken.
         """
         if not {"input.0.weight", "ups.0.conv.weight", "output.weight"} <= state.keys():
             return None

@@ -1,5 +1,6 @@
-"""EDSR: residual blocks without batch norm, wide and deep; the baseline that most later super-resolution
-builds on.
+"""EDSR: residual blocks without batch norm, wide and deep.
+
+The baseline that most later super-resolution builds on.
 
 B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced Deep Residual Networks for Single Image
 Super-Resolution", CVPR Workshops 2017. Parameter names are those of the authors' PyTorch checkpoints
@@ -59,9 +60,7 @@ class ResidualTrunk(Network):
     @classmethod
     @abstractmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> Mapping[str, float] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
-        """
+        """The constructor's arguments that a state dict of this architecture tells, else None."""
 
 
 @register("network", "edsr")
@@ -84,8 +83,9 @@ class EDSR(ResidualTrunk):
         )
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """BasicSR's names for the same network become the authors'; those files leave the mean colours
-        out.
+        """BasicSR's names for the same network become the authors'.
+
+        Those files leave the mean colours out.
         """
         if "conv_first.weight" not in state:
             return dict(state)
@@ -106,9 +106,7 @@ class EDSR(ResidualTrunk):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | float] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
-        """
+        """The constructor's arguments that a state dict of this architecture tells, else None."""
         basicsr = "conv_first.weight" in state
         head, tail = ("conv_first", "upsample") if basicsr else ("head.0", "tail.0")
         if f"{head}.weight" not in state or f"body.0.{'conv1' if basicsr else 'body.0'}.weight" not in state:

@@ -43,8 +43,9 @@ class ESPCN(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if "first_part.0.weight" not in state or "last_part.0.weight" not in state:
             return None

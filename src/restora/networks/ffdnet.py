@@ -1,5 +1,6 @@
-"""FFDNet: DnCNN on a half-size mosaic of the photo, conditioned on the noise level; fast, and one network
-for all levels.
+"""FFDNet: DnCNN on a half-size mosaic of the photo, conditioned on the noise level.
+
+Fast, and one network for all levels.
 
 K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising", IEEE
 TIP 2018. Parameter names are those of KAIR's checkpoints (`model.0.weight`, ...), whose batch norms are
@@ -51,8 +52,9 @@ class FFDNet(PlainStack):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         names = convolution_names(state, "model")
         if len(names) < 3 or names[0] != "model.0.weight":

@@ -19,9 +19,7 @@ from restora.registry import register
 
 @register("network", "fsrcnn")
 class FSRCNN(LuminanceNetwork):
-    """Feature extraction, shrinking, `mappings` 3x3 convolutions, expanding, 9x9 deconvolution (section
-    3.2).
-    """
+    """Features, shrinking, `mappings` 3x3 convolutions, expanding, 9x9 deconvolution (section 3.2)."""
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution",)
     on_enlarged: ClassVar[bool] = False
@@ -56,9 +54,7 @@ class FSRCNN(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
-        """
+        """The constructor's arguments that a state dict of this architecture tells, else None."""
         if "mid_part.0.weight" not in state or "last_part.weight" not in state:
             return None
         shrunk, channels = state["mid_part.0.weight"].shape[:2]

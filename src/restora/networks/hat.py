@@ -1,5 +1,6 @@
-"""HAT: shifted-window attention beside a convolutional channel-attention branch, and attention over windows
-that overlap at the end of each group.
+"""HAT: shifted-window attention beside a convolutional branch of channel attention.
+
+At the end of each group stands attention over windows that overlap.
 
 X. Chen, X. Wang, J. Zhou, Y. Qiao, C. Dong, "Activating More Pixels in Image Super-Resolution Transformer",
 CVPR 2023. Parameter names are those of the authors' checkpoints
@@ -108,8 +109,10 @@ class HAT(SwinNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's."""
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
+        """
         first, overlapping = "layers.0.residual_group.blocks.0", "layers.0.residual_group.overlap_attn"
         if f"{first}.conv_block.cab.0.weight" not in state or "conv_before_upsample.0.weight" not in state:
             return None

@@ -1,5 +1,6 @@
-"""IMDN: convolutions that distil a quarter of their channels at each step, and weigh what is left by its
-contrast.
+"""IMDN: convolutions that distil a quarter of their channels at each step.
+
+What is left is weighed by its contrast.
 
 Z. Hui, X. Gao, Y. Yang, X. Wang, "Lightweight Image Super-Resolution with Information Multi-Distillation
 Network", ACM MM 2019. Parameter names are those of the authors' checkpoints (`fea_conv.weight`,
@@ -51,8 +52,9 @@ class _MultiDistillation(nn.Module):
 
 @register("network", "imdn")
 class IMDN(Network):
-    """restored = shuffle(conv(LR_conv(fusion of all blocks) + fea_conv(x))). The paper's: 6 blocks, 64
-    channels.
+    """restored = shuffle(conv(LR_conv(fusion of all blocks) + fea_conv(x))).
+
+    The paper's has 6 blocks, 64 channels.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
@@ -84,8 +86,9 @@ class IMDN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if "fea_conv.weight" not in state or "IMDB1.cca.conv_du.0.weight" not in state:
             return None

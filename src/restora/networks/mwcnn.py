@@ -22,8 +22,9 @@ from restora.registry import register
 
 
 def haar(x_BHWC: Tensor) -> Tensor:
-    """(B,H,W,F) -> (B,H/2,W/2,4F): mean, horizontal, vertical and diagonal differences, an orthogonal
-    transform.
+    """(B,H,W,F) -> (B,H/2,W/2,4F).
+
+    Mean, horizontal, vertical and diagonal differences, an orthogonal transform.
 
     Rows first, then columns: one pass over the data each.
     """
@@ -104,8 +105,9 @@ class MWCNN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if not {"head.0.body.0.weight", "tail.0.weight", "d_l2.0.body.0.weight"} <= state.keys():
             return None

@@ -1,5 +1,6 @@
-"""NAFNet with transposed attention: channels are scaled by a map of attention across channels instead of by a
-mean.
+"""NAFNet with transposed attention.
+
+Channels are scaled by a map of attention across channels instead of by a mean.
 
 The blocks of L. Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, whose simplified channel
 attention x * W mean(x) is replaced by x * MDTA(x), the multi-Dconv head transposed attention of S. W. Zamir

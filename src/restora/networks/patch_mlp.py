@@ -1,5 +1,6 @@
-"""Patch MLP: a perceptron from noisy patches to clean ones, slid over the photo, overlapping outputs
-averaged.
+"""Patch MLP: a perceptron from noisy patches to clean ones, slid over the photo.
+
+Overlapping outputs are averaged.
 
 H. C. Burger, C. J. Schuler, S. Harmeling, "Image Denoising: Can Plain Neural Networks Compete with BM3D?",
 CVPR 2012. The deep one has 17x17 patches and four hidden layers of 2,047; with one hidden layer it is the
@@ -98,7 +99,7 @@ class PatchMLP(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another one's.
+        """The constructor's arguments that a state dict of this architecture tells, else None.
 
         Patches are taken for grey where their size is a square, else for colour. The stride leaves no trace.
         """

@@ -1,5 +1,6 @@
-"""The U-Net generator of pix2pix: eight strided convolutions down to a single position, eight transposed ones
-back.
+"""The U-Net generator of pix2pix.
+
+Eight strided convolutions down to a single position, eight transposed ones back.
 
 P. Isola, J.-Y. Zhu, T. Zhou, A. A. Efros, "Image-to-Image Translation with Conditional Adversarial Networks",
 CVPR 2017. Parameter names are those of the authors' PyTorch checkpoints, where every level sits inside the
@@ -77,8 +78,9 @@ class Outermost(nn.Module):
 
 @register("network", "pix2pix_unet")
 class Pix2PixUNet(Network):
-    """The whole network. `downs` = 8 is the paper's for 256 x 256; widths double up to eight times
-    `channels`.
+    """The whole network.
+
+    `downs` = 8 is the paper's for 256 x 256; widths double up to eight times `channels`.
 
     Dropout acts in the inner levels of that width, while training only; the paper keeps it at test time as
     its source of noise.
@@ -116,8 +118,9 @@ class Pix2PixUNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's. Dropout leaves no trace.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's. Dropout leaves no trace.
         """
         if (
             not {"model.model.0.weight", "model.model.3.weight", "model.model.1.model.1.weight"}

@@ -69,9 +69,7 @@ class RCAN(ResidualTrunk):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
-        """
+        """The constructor's arguments that a state dict of this architecture tells, else None."""
         attention = "body.0.body.0.body.3.conv_du.0.weight"
         if "head.0.weight" not in state or attention not in state:
             return None

@@ -32,8 +32,10 @@ from restora.networks.weights import (
 
 @dataclass(frozen=True)
 class Recognised:
-    """A network with the weights of a file; its registered `name`, the constructor's arguments that the
-    weights say, and what to say to the user."""
+    """A network with the weights of a file.
+
+    Its registered `name`, the constructor's arguments that the weights say, and what to say to the user.
+    """
 
     name: str
     network: Network

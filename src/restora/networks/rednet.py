@@ -21,8 +21,9 @@ from restora.registry import register
 
 @register("network", "rednet")
 class REDNet(Network):
-    """L convolutions, L transposed ones; every second encoder output is added to its mirror image, the photo
-    at the end.
+    """L convolutions, L transposed ones.
+
+    Every second encoder output is added to its mirror image, the photo at the end.
 
     `stride` 2 halves the photo in the first layer and doubles it in the last (the paper's section 3.4:
     faster, a little worse). Without `skips` it is a plain autoencoder. No ReLU after the last sum: a restored
@@ -75,9 +76,7 @@ class REDNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
-        """
+        """The constructor's arguments that a state dict of this architecture tells, else None."""
         if "conv_layers.0.0.weight" not in state or "deconv_layers.0.0.weight" not in state:
             return None
         channels, in_channels = state["conv_layers.0.0.weight"].shape[:2]

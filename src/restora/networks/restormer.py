@@ -107,8 +107,10 @@ class Restormer(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's."""
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
+        """
         stages = ["encoder_level1", "encoder_level2", "encoder_level3", "latent"]
         if "patch_embed.proj.weight" not in state or not all(
             f"{s}.0.attn.temperature" in state for s in stages

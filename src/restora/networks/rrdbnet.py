@@ -1,5 +1,6 @@
-"""RRDBNet, the generator of ESRGAN, BSRGAN and Real-ESRGAN: residual-in-residual dense blocks without batch
-norm.
+"""RRDBNet, the generator of ESRGAN, BSRGAN and Real-ESRGAN.
+
+Residual-in-residual dense blocks without batch norm.
 
 X. Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCV Workshops 2018; X.
 Wang, L. Xie, C. Dong, Y. Shan, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic
@@ -139,8 +140,9 @@ class RRDBNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
 
         A first convolution with 4 or 16 times the channels of the output is taken for a folded input; an
         enlargement by 3 cannot be distinguished from one by 2.

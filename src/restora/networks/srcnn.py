@@ -20,8 +20,9 @@ from restora.registry import register
 
 @register("network", "srcnn")
 class SRCNN(LuminanceNetwork):
-    """Patch extraction, non-linear mapping, reconstruction (section 3.1). Borders are filled with
-    zeros; the paper cuts them off.
+    """Patch extraction, non-linear mapping, reconstruction (section 3.1).
+
+    Borders are filled with zeros; the paper cuts them off.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg", "deblur")
@@ -56,9 +57,7 @@ class SRCNN(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, list[int]] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
-        """
+        """The constructor's arguments that a state dict of this architecture tells, else None."""
         names = [f"conv{i}.weight" for i in (1, 2, 3)]
         if set(state) != {*names, *(name.replace("weight", "bias") for name in names)}:
             return None

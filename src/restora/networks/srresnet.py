@@ -87,8 +87,9 @@ class MSRResNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         trunk = "body" if "conv_hr.weight" in state else "recon_trunk"
         if "conv_first.weight" not in state or f"{trunk}.0.conv1.weight" not in state:
@@ -122,8 +123,9 @@ class _NormedResidual(nn.Module):
 
 @register("network", "srresnet")
 class SRResNet(Network):
-    """SRGAN's generator (figure 4): k9n64, 16 blocks inside a long skip, a pixel shuffle per factor of two,
-    k9.
+    """SRGAN's generator (figure 4).
+
+    k9n64, 16 blocks inside a long skip, a pixel shuffle per factor of two, k9.
 
     `batch_norm=False` is the change that later work made (EDSR, ESRGAN): it removes the artefacts that batch
     statistics leave on photos unlike the training ones.
@@ -157,8 +159,9 @@ class SRResNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if not {"head.0.weight", "body.0.act.weight", "body_end.0.weight", "tail.weight"} <= state.keys():
             return None

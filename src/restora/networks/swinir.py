@@ -1,5 +1,6 @@
-"""SwinIR: groups of shifted-window transformer blocks, each closed by a convolution, between two
-convolutions.
+"""SwinIR: groups of shifted-window transformer blocks between two convolutions.
+
+A convolution closes each group.
 
 J. Liang, J. Cao, G. Sun, K. Zhang, L. Van Gool, R. Timofte, "SwinIR: Image Restoration Using Swin
 Transformer", ICCV Workshops 2021. Parameter names are those of the authors' checkpoints
@@ -134,8 +135,9 @@ class SwinIR(SwinNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
 
         `value_range` is not in the weights: only the published JPEG networks have windows of 7, and 255.
         """

@@ -119,8 +119,9 @@ class Uformer(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
 
         `image_size` is not in the weights, unless it was so small that the bottleneck's window is smaller
         than the others.

@@ -103,17 +103,19 @@ class UNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's. Weights do not tell whether the output is added to the photo:
-        `residual` is left at its default.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's. Weights do not tell whether the output is added to the photo: `residual`
+        is left at its default.
         """
         if "skips.0.W_x.weight" in state or "encoder.0.1.mlp.0.weight" in state:
             return None  # a variant's
         return unet_arguments(state, stage="")
 
     def make_skip(self, channels: int) -> nn.Module:  # noqa: ARG002
-        """Skip and what comes up from below, (B,channels,H,W) each -> the skip to concatenate, of the same
-        shape.
+        """Skip and what comes up from below, (B,channels,H,W) each -> the skip to concatenate.
+
+        It has the same shape.
         """
         return PlainSkip()
 

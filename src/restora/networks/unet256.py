@@ -1,5 +1,6 @@
-"""The U-Net of five strided stages that Keras tutorials train on photos of 256 x 256: 9,602,766 numbers,
-9,600,206 trainable.
+"""The U-Net of five strided stages that Keras tutorials train on photos of 256 x 256.
+
+It has 9,602,766 numbers, 9,600,206 of them trainable.
 
 Known from public notebooks rather than from a paper; after O. Ronneberger et al., MICCAI 2015, and P. Isola
 et al., CVPR 2017. Strided 3x3 convolutions to 128, 128, 256, 512 and 512 channels, batch norm in the last
@@ -85,8 +86,9 @@ class UNet256(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if not {"downs.0.conv.weight", "ups.0.conv.weight", "output.weight"} <= state.keys():
             return None

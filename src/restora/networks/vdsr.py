@@ -1,5 +1,6 @@
-"""VDSR: twenty plain convolutions that predict what bicubic enlargement lost, for every scale with the same
-weights.
+"""VDSR: twenty plain convolutions that predict what bicubic enlargement lost.
+
+The same weights serve every scale.
 
 J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks", CVPR
 2016. Parameter names are those of the published PyTorch weights (`input.weight`,
@@ -65,9 +66,7 @@ class VDSR(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells; None for another
-        one's.
-        """
+        """The constructor's arguments that a state dict of this architecture tells, else None."""
         if "input.weight" not in state or "residual_layer.0.conv.weight" not in state:
             return None
         return {

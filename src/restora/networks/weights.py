@@ -1,5 +1,6 @@
-"""Loading weights that others published: safely, under whatever wrapping they come in, with errors that name
-the fix.
+"""Loading weights that others published: safely, under whatever wrapping they come in.
+
+Errors name the fix.
 
 Enters: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file. Leaves: a network with its weights. torch files are
 read by the weights-only reader, so nothing that a file contains is executed. Wrappers (`params`,
@@ -50,8 +51,9 @@ def load_weights(network: Network, path: str | Path) -> None:
 
 
 def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> None:
-    """Copy `state` into `network`; every name and shape must agree, or WeightsError names those that do not,
-    and `where` they came from.
+    """Copy `state` into `network`.
+
+    Every name and shape must agree, or WeightsError names those that do not, and `where` they came from.
     """
     problems = misfits(network, state)
     if problems:
@@ -62,8 +64,9 @@ def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> Non
 def network_from_weights(
     cls: type[Network], arguments: Mapping[str, Any], path: str | Path, *, chosen: Collection[str] = ()
 ) -> tuple[Network, dict[str, Any]]:
-    """cls(**arguments) with the weights in the file at `path`, corrected by what the weights tell of the
-    arguments.
+    """cls(**arguments) with the weights in the file at `path`.
+
+    The arguments are corrected by what the weights tell of them.
 
     `chosen` names the arguments that the user set: those stay as they are. Returns the network and the
     arguments that were changed, with their new values: say so to the user. Raises WeightsError when it does
@@ -84,8 +87,9 @@ def network_from_weights(
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors in a file by their dotted names, on the CPU. Raises WeightsError when it cannot be
-    read safely.
+    """All tensors in a file by their dotted names, on the CPU.
+
+    Raises WeightsError when it cannot be read safely.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")

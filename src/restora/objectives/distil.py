@@ -16,8 +16,9 @@ from restora.registry import register
 
 @register("objective", "distil")
 class Distil(Objective):
-    """`loss(restored, teacher's answer)`, without clean photos of its own (Hinton, Vinyals, Dean,
-    "Distilling the Knowledge in a Neural Network", 2015, on outputs).
+    """`loss(restored, teacher's answer)`, without clean photos of its own.
+
+    Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, on outputs.
 
     `teacher` is in evaluation mode, is never stepped, and is no part of a checkpoint. Its answer is clamped
     to [0,1], as it would be saved.

@@ -32,8 +32,10 @@ class Supervised(Objective):
 
 @register("objective", "perceptual")
 class Perceptual(Supervised):
-    """A loss on features of a pretrained network, beside a supervised one: the same comparison under a name
-    and a weight of its own (Johnson, Alahi, Fei-Fei, ECCV 2016)."""
+    """A loss on features of a pretrained network, beside a supervised one.
+
+    The same comparison under a name and a weight of its own (Johnson, Alahi, Fei-Fei, ECCV 2016).
+    """
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
@@ -96,8 +98,11 @@ class MultiScale(Objective):
 
 @register("objective", "masked")
 class Masked(Objective):
-    """The loss of known pixels plus `hole_weight` times that of missing ones (Liu et al., "Image Inpainting
-    for Irregular Holes", ECCV 2018, use 6). The condition is the mask: 1 where a pixel is known."""
+    """The loss of known pixels plus `hole_weight` times that of missing ones.
+
+    Liu et al., "Image Inpainting for Irregular Holes", ECCV 2018, use 6. The condition is the mask: 1
+    where a pixel is known.
+    """
 
     def __init__(self, *, loss: Loss, hole_weight: float = 6.0, **options: Any) -> None:
         super().__init__(**options)

@@ -1,5 +1,6 @@
-"""EXIF blocks (the TIFF structure, without the `Exif` marker): checked, made from TIFF tags, and sizes
-replaced.
+"""EXIF blocks: checked, made from TIFF tags, and their sizes replaced.
+
+A block is the TIFF structure, without the `Exif` marker.
 
 Sizes are replaced where they stand: a block that is parsed and written again loses its preview, and the
 maker's notes, whose offsets count from the start of the block.

@@ -1,5 +1,7 @@
-"""Photos as people have them: read into pixels and metadata, written back in their own format with nothing
-lost. A file or its bytes, which serves whoever has no file:
+"""Photos as people have them.
+
+Read into pixels and metadata, written back in their own format with nothing lost. A file or its bytes, which
+serves whoever has no file:
 
     photo = open_photo(data, name)         # look(data, name) alone says how large it is, before it is decoded
     data = photo.replaced(pixels).encode("JPEG")
@@ -76,8 +78,10 @@ class Photo:
 
 
 def open_photo(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Photo:
-    """The photo whose file is `data`; `name` tells camera raw files. Raises `DecodingError` that says why it
-    cannot be read, before decoding if it has more than `limit` pixels (without one: RESTORA_MAX_MEGAPIXELS).
+    """The photo whose file is `data`; `name` tells camera raw files.
+
+    Raises `DecodingError` that says why it cannot be read, before decoding if it has more than `limit`
+    pixels (without one: RESTORA_MAX_MEGAPIXELS).
     """
     held = decode(data, name, limit=limit)
     with decoding_errors():

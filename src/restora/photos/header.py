@@ -29,8 +29,11 @@ _JP2_CODESTREAM = b"\xff\x4f\xff\x51"
 
 @dataclass(frozen=True)
 class Header:
-    """`width` and `height` are those of the decoded pixels; `orientation` (EXIF, 1 to 8) is what a viewer
-    still does with these; `frames` is more than 1 for animations and for several pages; `bits` per channel.
+    """What the header of a photo says.
+
+    `width` and `height` are those of the decoded pixels; `orientation` (EXIF, 1 to 8) is what a viewer
+    still does with these; `frames` is more than 1 for animations and for several pages; `bits` per
+    channel.
     """
 
     format_name: str
@@ -78,8 +81,11 @@ def check_file(path: Path) -> None:
 
 
 def look(file: BinaryIO | bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Header:
-    """The header of a photo. Raises `DecodingError` for what is not one, or has more pixels than `limit`
-    (without one: RESTORA_MAX_MEGAPIXELS)."""
+    """The header of a photo.
+
+    Raises `DecodingError` for what is not one, or has more pixels than `limit` (without one:
+    RESTORA_MAX_MEGAPIXELS).
+    """
     if kind(name) in ("unreadable", "video"):
         raise DecodingError(why_not(name))
     with decoding_errors():
@@ -122,8 +128,9 @@ def opened(file: BinaryIO) -> Image.Image:
 
 
 def orientation_of(image: Image.Image, file: BinaryIO) -> int:
-    """How decoded pixels are still to be turned: not at all for formats whose decoders do it, or where the
-    EXIF block is broken.
+    """How decoded pixels are still to be turned.
+
+    Not at all for formats whose decoders do it, or where the EXIF block is broken.
 
     A PNG in which nothing follows the pixels is asked without decoding it, which Pillow does for what may
     stand behind them.

@@ -18,9 +18,12 @@ Identity = tuple[int, int]
 
 @dataclass
 class Listing:
-    """What a folder holds. `photos` by name; `left_out` has pictures and videos that cannot be read, links to
-    nowhere and folders that cannot be opened, each with its reason; `links` is the number of further names of
-    photos that are listed; `others` that of files that are not pictures at all."""
+    """What a folder holds.
+
+    `photos` by name; `left_out` has pictures and videos that cannot be read, links to nowhere and folders
+    that cannot be opened, each with its reason; `links` is the number of further names of photos that are
+    listed; `others` that of files that are not pictures at all.
+    """
 
     photos: list[Path] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)

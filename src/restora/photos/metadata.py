@@ -20,8 +20,12 @@ _ALWAYS_UPRIGHT = ("TIFF", "HEIF", "RAW")
 
 @dataclass(frozen=True)
 class Metadata:
-    """`exif` is the TIFF structure without the `Exif` marker; `photoshop` are Photoshop's resources, with the
-    IPTC block among them, `iptc` an IPTC block by itself; `extended_xmp` are JPEG segments as they were."""
+    """What a photo's file says beside its pixels.
+
+    `exif` is the TIFF structure without the `Exif` marker; `photoshop` are Photoshop's resources, with
+    the IPTC block among them, `iptc` an IPTC block by itself; `extended_xmp` are JPEG segments as they
+    were.
+    """
 
     exif: bytes | None = None
     icc: bytes | None = None

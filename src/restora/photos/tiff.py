@@ -98,8 +98,11 @@ def first_page(file: BinaryIO) -> Page:
 
 
 def check_samples(page: Page) -> None:
-    """Raises `DecodingError` for samples that are not whole numbers from 0 up of at most 16 bits, and for
-    channels of which nobody says what they are."""
+    """Raises `DecodingError` for samples that a photo does not have.
+
+    These are numbers that are not whole, from 0 up and of at most 16 bits, and channels of which nobody
+    says what they are.
+    """
     formats = set(page.numbers(_SAMPLE_FORMAT)) or {1}
     bits = set(page.numbers(_BITS)) or {1}
     if 3 in formats or max(bits) > 16:

@@ -56,8 +56,7 @@ def home(group: Group, root: Path) -> Path:
 
 
 def stored(group: Group, root: Path) -> list[Baseline]:
-    """The cached rows for this group's photos, best first; empty where there are none or they are of
-    others."""
+    """The cached rows for this group's photos, best first; none where they are of others."""
     if not group.scored:
         return []
     names = {_stem(name) for name in group.photo_names}

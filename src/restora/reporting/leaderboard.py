@@ -25,9 +25,12 @@ FEWEST = 6
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the leaderboard. `gain` is in dB over the degraded photos, `photo_seconds` the mean per
-    photo, `scores` PSNR by photo, one mapping per seed, and `monitored` the same of what runs were chosen by,
-    such that more is better; `score` is its mean."""
+    """One line of the leaderboard.
+
+    `gain` is in dB over the degraded photos, `photo_seconds` the mean per photo, `scores` PSNR by photo,
+    one mapping per seed, and `monitored` the same of what runs were chosen by, such that more is better;
+    `score` is its mean.
+    """
 
     kind: Kind
     label: str
@@ -59,8 +62,10 @@ class Row:
 
 
 def leaderboard(group: Group, baselines: Sequence[Baseline]) -> list[Row]:
-    """Methods by rank with their seeds, classical filters and the degraded photos among them;
-    runs without a score come last."""
+    """Methods by rank with their seeds, classical filters and the degraded photos among them.
+
+    Runs without a score come last.
+    """
     before, monitor = group.input_psnr, group.monitor
     seeds = seeds_of_methods(group)
     methods = {label: _method_row(label, runs, monitor) for label, runs in seeds.items()}

@@ -77,8 +77,10 @@ def names(records: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[N
 
 
 def distinguishing(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """The typed settings that are not the same in all records: shortest clear key -> a text per record, empty
-    where a record does not say."""
+    """The typed settings that are not the same in all records.
+
+    Shortest clear key -> a text per record, empty where a record does not say.
+    """
     typed = [_typed(record) for record in records]
     differing: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for one in typed for key in one):

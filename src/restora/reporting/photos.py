@@ -21,8 +21,9 @@ RUNS_AT_MOST = 12
 
 
 def embedded_photos(group: Group) -> list[dict[str, Any]]:
-    """For each shown photo its name, size, note and versions {id, label, psnr, ssim, uri}, degraded first,
-    clean last.
+    """For each shown photo its name, size, note and versions, degraded first, clean last.
+
+    A version is {id, label, psnr, ssim, uri}.
 
     At most 6 photos of at most 12 runs, the best ones. Files that are missing or damaged are left out.
     """

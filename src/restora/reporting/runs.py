@@ -241,8 +241,10 @@ def _what_it_restores(run: Run) -> str:
 
 
 def named(node: Any, kind: str | None = None) -> Any:
-    """A description with the names of parts where the first edition wrote their classes; any other as it is,
-    without importing a part."""
+    """A description with the names of parts where the first edition wrote their classes.
+
+    Any other as it is, without importing a part.
+    """
     return stored(node, kind) if '"restora.' in json_text(node) else node
 
 

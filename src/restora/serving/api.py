@@ -90,8 +90,11 @@ def router(service: Service) -> APIRouter:
         wait: Annotated[float, Query(ge=0, le=3600, description="seconds to wait for the photo itself")] = 0,
         idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     ) -> Response:
-        """Without `wait` answers at once with 202 and an id. With `wait` answers with the photo, or with 202
-        when it is not done in time. The same Idempotency-Key again means the same restoration."""
+        """Without `wait` answers at once with 202 and an id.
+
+        With `wait` answers with the photo, or with 202 when it is not done in time. The same
+        Idempotency-Key again means the same restoration.
+        """
         body = Body(request, service.limits)
         job = service.store.of_key(idempotency_key)
         if job is not None:

@@ -61,8 +61,10 @@ def _floats(photo: Photo) -> Tensor:
 def render(
     job: Job, *, format_name: str | None, strength: float | None, quality: int | None
 ) -> tuple[IO[bytes], str]:
-    """The finished job as a file (without a name, at its start) and the name of its format; `preview` is
-    a PNG for browsers. Raises Problem."""
+    """The finished job as a file (without a name, at its start) and the name of its format.
+
+    `preview` is a PNG for browsers. Raises Problem.
+    """
     wanted = format_name or job.result_format
     amount = job.options.strength if strength is None else strength
     with _turns:

@@ -60,8 +60,10 @@ class Service:
             self.worker.end(job, "cancelled")
 
     async def stop(self, grace: float) -> None:
-        """Accepts no more photos and finishes what it has, for at most `grace` seconds; hands the rest back
-        as a problem that says so. Then waits a little for results to be fetched."""
+        """Accepts no more photos and finishes what it has, for at most `grace` seconds.
+
+        Hands the rest back as a problem that says so. Then waits a little for results to be fetched.
+        """
         self.stopping = True
         self.queue.close()
         end = time.monotonic() + grace

@@ -1,5 +1,7 @@
-"""From a composed configuration to the objects of a run; the one place where the training command builds
-anything."""
+"""From a composed configuration to the objects of a run.
+
+The one place where the training command builds anything.
+"""
 
 import copy
 import tempfile
@@ -64,8 +66,10 @@ def build_parts(config: DictConfig) -> Parts:
 
 
 def check_before_training(config: DictConfig, *, here: bool = True) -> None:
-    """Builds everything that is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot
-    work; `here`: on this machine, not on one that a launcher finds."""
+    """Builds what is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot work.
+
+    `here` is on this machine, not on one that a launcher finds.
+    """
     for name, fix in _SECTIONS.items():
         if not isinstance(config.get(name), DictConfig):
             raise ConfigError(f"{name} cannot be left out: {fix}")
@@ -90,8 +94,10 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
 
 
 def build_objectives(config: DictConfig, nodes: dict[str, Any] | None = None) -> dict[str, Objective]:
-    """What is learnt, by name, in the order of the configuration. `nodes` are the objectives' descriptions
-    with their teachers loaded; null loads them."""
+    """What is learnt, by name, in the order of the configuration.
+
+    `nodes` are the objectives' descriptions with their teachers loaded; null loads them.
+    """
     parts: dict[str, Objective] = {}
     for name, node in (_with_teachers(config) if nodes is None else nodes).items():
         extra = {"teacher": node.pop("teacher")} if "teacher" in node else {}
@@ -176,8 +182,10 @@ def check_together(network: Network, data: PhotoData) -> None:
 
 
 def check_trainer(config: DictConfig, family: Family, *, here: bool) -> None:
-    """Makes the trainer with its callbacks, and raises `ConfigError` for what it refuses; where the run is to
-    be `here`, also for a device that this machine has not."""
+    """Makes the trainer with its callbacks, and raises `ConfigError` for what it refuses.
+
+    Where the run is to be `here`, also for a device that this machine has not.
+    """
     keep_lightning_quiet()
     config = copy.deepcopy(config)
     OmegaConf.set_struct(config, False)
@@ -233,8 +241,11 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
 def build_trainer(
     config: DictConfig, family: Family, callbacks: list[Callback], loggers: list[Logger], jobs: int
 ) -> Trainer:
-    """Lightning's Trainer. A GAN's `max_steps` counts batches here, and optimiser steps there. Raises
-    `ConfigError` for a GPU that is not there: where a run starts, as it may be sent to another machine."""
+    """Lightning's Trainer.
+
+    A GAN's `max_steps` counts batches here, and optimiser steps there. Raises `ConfigError` for a GPU
+    that is not there: where a run starts, as it may be sent to another machine.
+    """
     options = trainer_options(config)
     if options["accelerator"] in _GPUS and not torch.accelerator.is_available():
         raise ConfigError(no_gpu(config))

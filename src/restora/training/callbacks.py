@@ -3,7 +3,6 @@
 import errno
 import logging
 import math
-import os
 import shutil
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from PIL import Image
 from rich.filesize import decimal
 from torch import Tensor
 
+from restora.files import sync
 from restora.image import to_bytes
 from restora.keyed import sample_key
 from restora.monitor import Direction, Monitor
@@ -48,8 +48,10 @@ class StepSeed(Callback):
 
 @register("callback", "last_checkpoint")
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` fresh: every `every_n_steps` batches of the run or `every_minutes` (the first after a
-    minute at most), after validation, and when stopped. The one before it stays as `previous.ckpt`.
+    """Keeps `last.ckpt` fresh; the one before it stays as `previous.ckpt`.
+
+    It is written every `every_n_steps` batches of the run or `every_minutes` (the first after a minute at
+    most), after validation, and when stopped.
 
     Only whole accumulations are saved, as gradients in the making are not part of a checkpoint, and only
     finite weights. A batch that is followed by validation is saved after it, as Lightning would skip that
@@ -146,17 +148,19 @@ class DiskFull(ValueError):
 
 
 def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -> None:
-    """Writes to a draft, puts it on the disk and renames it, so that a kill or a full disk in the middle
-    leaves the one before. That one becomes `keep`."""
+    """Writes to a draft, puts it on the disk and renames it.
+
+    So a kill or a full disk in the middle leaves the one before. That one becomes `keep`.
+    """
     draft = path.with_suffix(".ckpt.tmp")
     try:
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:
-            _sync(draft)
+            sync(draft)
             if keep is not None and path.exists():
                 path.replace(keep)
             draft.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
     except (OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors of its own
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full and "PytorchStreamWriter" not in str(error) and "iostream" not in str(error):
@@ -171,15 +175,6 @@ def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -
     finally:
         if trainer.is_global_zero:
             draft.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _check_room(folder: Path, module: LightningModule) -> None:
@@ -215,8 +210,10 @@ class NonFinite(ValueError):
 
 @register("callback", "stop_on_non_finite_loss")
 class StopOnNonFiniteLoss(Callback):
-    """Ends a run whose loss is no longer a number, checking every `every_n_steps` batches of the run and
-    after the last, and says what to try."""
+    """Ends a run whose loss is no longer a number, and says what to try.
+
+    It is checked every `every_n_steps` batches of the run and after the last.
+    """
 
     def __init__(self, *, every_n_steps: int = 50) -> None:
         self.every_n_steps = every_n_steps
@@ -287,8 +284,10 @@ class SaveTestImages(Callback):
 
 
 def to_image(photo: Tensor) -> Image.Image:
-    """(C,H,W) float on the [0,1] scale -> an 8-bit picture, clamped and rounded; grey where C is 1, of other
-    numbers than 3 the first three or, of two, the first."""
+    """(C,H,W) float on the [0,1] scale -> an 8-bit picture, clamped and rounded.
+
+    Grey where C is 1, of other numbers than 3 the first three or, of two, the first.
+    """
     if photo.shape[0] not in _SHOWN:
         photo = photo[: 3 if photo.shape[0] > 3 else 1]
     pixels = to_bytes(photo.detach()).cpu().permute(1, 2, 0).numpy()
@@ -297,8 +296,10 @@ def to_image(photo: Tensor) -> Image.Image:
 
 @register("callback", "best_checkpoint")
 class BestCheckpoint(Checkpoint):
-    """Keeps `best.ckpt`, the weights with the best `monitor`, the highest where `direction` is max and the
-    lowest where it is min; also when they are evaluated once more after the last step.
+    """Keeps `best.ckpt`, the weights with the best `monitor`.
+
+    The highest where `direction` is max and the lowest where it is min; also when they are evaluated once
+    more after the last step.
 
     Lightning's ModelCheckpoint saves inside `fit` only, and a run that ends by `max_time` ends between two
     validations.

@@ -1,5 +1,7 @@
-"""The command that repeats a run: of this one job where it is one of a sweep, of the whole run where it was
-resumed."""
+"""The command that repeats a run.
+
+Of this one job where it is one of a sweep, of the whole run where it was resumed.
+"""
 
 import shlex
 from collections.abc import Sequence

@@ -37,9 +37,12 @@ def _silent(_done: int, _total: int) -> None:
 
 @dataclass(frozen=True)
 class StageCost:
-    """One stage of a recipe, on one process. `seconds` are those of single batches, `shares` of the time by
-    `PARTS`, `memory` the bytes in use at the most: on the GPU (`memory_of` "GPU"), or of this process since
-    its start, earlier stages included ("process")."""
+    """One stage of a recipe, on one process.
+
+    `seconds` are those of single batches, `shares` of the time by `PARTS`, `memory` the bytes in use at
+    the most: on the GPU (`memory_of` "GPU"), or of this process since its start, earlier stages included
+    ("process").
+    """
 
     start_step: int
     patch_size: int
@@ -53,8 +56,10 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Validation:
-    """Photos of one validation of one process, and seconds for each, loading and scores included; the first
-    batch, with its start-up costs, is not counted where there are more."""
+    """Photos of one validation of one process, and seconds for each, loading and scores included.
+
+    The first batch, with its start-up costs, is not counted where there are more.
+    """
 
     photos: int
     seconds_per_photo: float

@@ -21,8 +21,9 @@ log = logging.getLogger(__name__)
 
 
 class MetricsCsv(Logger):
-    """Writes `metrics.csv`: step, epoch, seconds of training so far, then a column per metric, empty where
-    not logged.
+    """Writes `metrics.csv`: step, epoch, seconds of training so far, then a column per metric.
+
+    A cell is empty where nothing was logged.
 
     Rows are appended as they come; a metric that is new adds a column and rewrites the file once. When a run
     goes on from step n, rows after n are dropped first, for they are about to be computed again.
@@ -51,8 +52,11 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def continue_from(self, steps: int) -> bool:
-        """Keeps what an earlier part of this run wrote of its first `steps` steps; whether the last of them
-        was validated. Rows that a damaged disk has left are named and dropped."""
+        """Keeps what an earlier part of this run wrote of its first `steps` steps.
+
+        Gives whether the last of them was validated. Rows that a damaged disk has left are named and
+        dropped.
+        """
         rows = [row for row in self._read() if int(row["step"]) < steps]
         self.columns = list(rows[0]) if rows else list(_FIXED)
         self.offset = max((float(row["seconds"]) for row in rows), default=0.0)

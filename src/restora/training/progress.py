@@ -135,8 +135,10 @@ class TrainingProgress(ProgressBar):
 
 
 def fitted(name: str, facts: dict[str, str], cells: int) -> tuple[str, str]:
-    """The name and the facts in one line of so many cells, cut to fit: first the end of a long name, then the
-    loss, then more of the name."""
+    """The name and the facts in one line of so many cells, cut to fit.
+
+    First the end of a long name, then the loss, then more of the name.
+    """
     state = _listed(facts.values())
     if cells - cell_len(state) - 1 < min(_NAME_CELLS, cell_len(name)):
         state = _listed(fact for key, fact in facts.items() if key != "loss")

@@ -1,5 +1,7 @@
-"""run.json: what a run was, what it cost and what came out; readable without this package, W&B or a
-checkpoint."""
+"""run.json: what a run was, what it cost and what came out.
+
+Readable without this package, W&B or a checkpoint.
+"""
 
 import logging
 import os
@@ -48,8 +50,9 @@ class RunInfo:
 
 
 class RunRecord(Callback):
-    """Keeps `run.json` true from the first second: written at the start, after each validation and at the
-    end.
+    """Keeps `run.json` true from the first second.
+
+    Written at the start, after each validation and at the end.
 
     Also puts into each checkpoint what is needed to use it without its run folder (key "restora").
     """
@@ -237,8 +240,10 @@ class RunRecord(Callback):
         self.data["test"] = {"images": scores, **means}
 
     def outcome(self) -> tuple[str, dict[str, Any]]:
-        """The photos that the run is reported by, in words, and their scores: held-out ones, or else those of
-        validation."""
+        """The photos that the run is reported by, in words, and their scores.
+
+        Held-out ones, or else those of validation.
+        """
         if self.data["test"]:
             return "held-out photos", self.data["test"]
         best = self.data["metrics"]["best"] or {}

@@ -246,11 +246,11 @@ def _flat(node: Any, where: str = "") -> dict[str, Any]:
 def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
     """Says which keys differ from those that the run was trained with. Raises `ConfigError` for those that
     cannot change."""
-    said = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
-    if fixed := [key for key in said if _FIXED.match(key)]:
-        listed = ", ".join(f"{key} was {said[key][0]}, is {said[key][1]}" for key in fixed[:3])
+    told = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
+    if fixed := [key for key in told if _FIXED.match(key)]:
+        listed = ", ".join(f"{key} was {told[key][0]}, is {told[key][1]}" for key in fixed[:3])
         raise ConfigError(f"a run that goes on keeps its network and its place in the data: {listed}")
-    for key, (then, now) in said.items():
+    for key, (then, now) in told.items():
         log.warning("from here on %s is %s; it was %s", key, now, then)
 
 

@@ -1,5 +1,6 @@
-"""Learning-rate schedules: functions from the share of the training that is done, in [0,1], to a factor on
-the base rate.
+"""Learning-rate schedules: functions from the share of the training done to a factor.
+
+The share is in [0,1]; the factor is on the base rate.
 
 A schedule in shares serves a run of any length, counted in steps or in minutes, and has no state to save.
 """

@@ -38,8 +38,10 @@ class Stopped(BaseException):
 
 
 class StopAtSignal(Checkpoint):
-    """Ends a run in an orderly way; `listening()` installs it. A Checkpoint, so that Lightning calls it after
-    the others."""
+    """Ends a run in an orderly way; `listening()` installs it.
+
+    A Checkpoint, so that Lightning calls it after the others.
+    """
 
     def __init__(self) -> None:
         self.process = os.getpid()

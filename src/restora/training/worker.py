@@ -1,5 +1,6 @@
-"""A further process of a distributed run: `python worker.py RUN_FOLDER [PLUGIN ...]`, started by the first
-process.
+"""A further process of a distributed run.
+
+`python worker.py RUN_FOLDER [PLUGIN ...]`, started by the first process.
 
 Whatever else is on the command line (Lightning adds Hydra overrides) is about folders that the first process
 looks after.

@@ -19,9 +19,10 @@ pixel.
 
 @register("degradation", "defocus_blur")
 class DefocusBlur(KernelBlur):
-    """A uniform disc of `radius` pixels, a number or a range drawn uniformly per sample: geometric optics
-    (Lee, "Review of image-blur models in a photographic system using the principles of optics", Optical
-    Engineering 1990).
+    """A uniform disc of `radius` pixels, a number or a range drawn uniformly per sample.
+
+    By geometric optics: Lee, "Review of image-blur models in a photographic system using the principles
+    of optics", Optical Engineering 1990.
 
     A pixel of the kernel is the part of its square that the disc covers: exact along x, by 32 lines along y.
     """

@@ -19,9 +19,7 @@ and 20 by spectrum, 31 taps 24 and 17.
 
 
 def pad_mirrored(x: Tensor, radius: int) -> Tensor:
-    """Mirrors the borders without repeating the edge; repeats the edge where the photo is too small for
-    that.
-    """
+    """Mirrors the borders without repeating the edge, which is repeated where a photo is too small."""
     mode = "reflect" if min(x.shape[-2:]) > radius else "replicate"
     return F.pad(x, (radius, radius, radius, radius), mode=mode)
 

@@ -14,8 +14,9 @@ from restora.registry import register
 
 @register("degradation", "gaussian_blur")
 class GaussianBlur(Degradation):
-    """Isotropic Gaussian blur, `sigma` in pixels: a number or a range drawn uniformly per sample. Mirrored
-    borders.
+    """Isotropic Gaussian blur, `sigma` in pixels: a number or a range drawn uniformly per sample.
+
+    Mirrored borders.
 
     The kernel reaches four standard deviations of the widest blur (scipy's convention) and sums to one.
     kornia's two parts are used and not its `gaussian_blur2d`, which checks `sigma > 0` on the host and so

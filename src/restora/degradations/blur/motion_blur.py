@@ -14,8 +14,9 @@ from restora.registry import register
 
 @register("degradation", "motion_blur")
 class MotionBlur(KernelBlur):
-    """Uniform motion over `length` pixels in direction `angle` (degrees, counter-clockwise from the
-    horizontal).
+    """Uniform motion over `length` pixels in direction `angle`.
+
+    The angle is in degrees, counter-clockwise from the horizontal.
 
     The point-spread function is the segment itself, of which each pixel receives the length that lies within
     its square: exact and anti-aliased at any angle (the motion blur of Lee, "Review of image-blur models in

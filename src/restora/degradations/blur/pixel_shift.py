@@ -14,8 +14,9 @@ from restora.registry import register
 
 @register("degradation", "pixel_shift")
 class PixelShift(KernelBlur):
-    """The photo moved right and down by `shift` pixels, drawn for the two directions apart; cubic
-    interpolation.
+    """The photo moved right and down by `shift` pixels, drawn for the two directions apart.
+
+    Interpolation is cubic.
 
     A number or a range, drawn uniformly per sample. Keys' cubic kernel (1981), as the bicubic resizing has
     it; mirrored borders. Not clipped.

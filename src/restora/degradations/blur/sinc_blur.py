@@ -14,8 +14,9 @@ from restora.registry import register
 
 @register("degradation", "sinc_blur")
 class SincBlur(KernelBlur):
-    """Circular low-pass filter with its edge at `cutoff` radians per pixel (pi passes all), in a window of
-    `size`.
+    """Circular low-pass filter with its edge at `cutoff` radians per pixel, in a window of `size`.
+
+    A cutoff of pi passes all.
 
     `k(r) = cutoff J1(cutoff r) / (2 pi r)`, J1 the Bessel function (Wang et al., "Real-ESRGAN", ICCVW 2021,
     eq. 5). `cutoff` is a number or a range drawn uniformly per sample; the side of the window is drawn as an

@@ -10,9 +10,7 @@ from restora.registry import register
 
 @register("degradation", "greyscale")
 class Greyscale(Degradation):
-    """Luma of BT.601 (0.299 R + 0.587 G + 0.114 B), repeated in three channels or, with `channels=1`,
-    alone.
-    """
+    """Luma of BT.601 (0.299 R + 0.587 G + 0.114 B), in three channels or, with `channels=1`, alone."""
 
     def __init__(self, *, channels: int = 3) -> None:
         if channels not in (1, 3):

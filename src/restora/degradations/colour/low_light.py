@@ -14,8 +14,7 @@ from restora.registry import register
 
 @register("degradation", "low_light")
 class LowLight(Degradation):
-    """Light reduced by `stops`, counted with shot and read noise, encoded by sRGB's curve and stored in 8
-    bits.
+    """Light reduced by `stops`, with shot and read noise, encoded by sRGB's curve, in 8 bits.
 
     A white pixel at full exposure frees `electrons` electrons; `read_noise` is in electrons rms (the noise
     model of Wei et al., "A physics-based noise formation model for extreme low-light raw denoising", CVPR

@@ -12,8 +12,9 @@ from restora.registry import register
 
 @register("degradation", "sepia")
 class Sepia(Degradation):
-    """`(1 - strength) x + strength sepia(x)`, clipped to [0,1]; `strength` within [0, 1], a number or a
-    range.
+    """`(1 - strength) x + strength sepia(x)`, clipped to [0,1].
+
+    `strength` is within [0, 1], a number or a range.
 
     The toning matrix is the customary one that kornia ships.
     """

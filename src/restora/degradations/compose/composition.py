@@ -24,8 +24,18 @@ Stage = TypeVar("Stage", bound=Degradation)
 Value = TypeVar("Value")
 
 
+class _Staged(Degradation):
+    """Made of degradations by name."""
+
+    stages: Mapping[str, Degradation]
+
+    @property
+    def parts(self) -> tuple[Degradation, ...]:
+        return tuple(self.stages.values())
+
+
 @register("degradation", "chain")
-class Chain(Degradation):
+class Chain(_Staged):
     """Stages one after another; scales multiply.
 
     The conditions of the stages are concatenated in their order. One that was given before a later reduction
@@ -38,10 +48,6 @@ class Chain(Degradation):
             self.scale *= stage.scale
         self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
         self.fill = _first_fill(self.parts)
-
-    @property
-    def parts(self) -> tuple[Degradation, ...]:
-        return tuple(self.stages.values())
 
     @property
     def severity(self) -> Severity | None:
@@ -82,7 +88,7 @@ class Chain(Degradation):
 
 
 @register("degradation", "one_of")
-class OneOf(Degradation):
+class OneOf(_Staged):
     """Each sample goes through one stage, drawn with the given relative `weights` (equal by default).
 
     Stages must agree in scale. There is a condition if all stages give one of
@@ -98,10 +104,6 @@ class OneOf(Degradation):
         meanings = {s.undamaged for s in self.stages.values() if not isinstance(s, Identity)}
         self.undamaged = next(iter(meanings)) if len(meanings) == 1 else ()
         self.fill = _first_fill(self.parts)
-
-    @property
-    def parts(self) -> tuple[Degradation, ...]:
-        return tuple(self.stages.values())
 
     @property
     def severity(self) -> Severity | None:

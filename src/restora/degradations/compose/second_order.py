@@ -88,8 +88,9 @@ class Order:
 
 @register("degradation", "second_order")
 class SecondOrder(Degradation):
-    """Two rounds and a last resize to 1/s with a `ringing` filter, before or after the second JPEG with
-    equal chance.
+    """Two rounds and a last resize to 1/s with a `ringing` filter.
+
+    The filter comes before or after the second JPEG with equal chance.
 
     `sharpen` degrades the photo after unsharp masking; the target stays as it is. The result is stored in 8
     bits.
@@ -220,8 +221,9 @@ def _resized(x: Tensor, sizes: Tensor, targets: Tensor, room: Sequence[int], mod
 
 
 def noisy(x: Tensor, params: Params, field: Sequence[int]) -> Tensor:
-    """Gaussian or Poisson noise, coloured or grey, clipped to [0,1]. One normal draw serves both kinds: the
-    corner that x needs of a `field` of height and width.
+    """Gaussian or Poisson noise, coloured or grey, clipped to [0,1].
+
+    One normal draw serves both kinds: the corner that x needs of a `field` of height and width.
     """
     normal = KeyedGenerator(params["key"]).normal_corner(x.shape[1:], field)
     gaussian = normal * per_sample(params["sigma"])

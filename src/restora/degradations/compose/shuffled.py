@@ -11,8 +11,9 @@ from restora.registry import register
 
 @register("degradation", "shuffled")
 class Shuffled(Chain):
-    """A chain whose stages follow one another in a random order per sample (BSRGAN: Zhang et al., ICCV 2021,
-    sec. 3).
+    """A chain whose stages follow one another in a random order per sample.
+
+    BSRGAN: Zhang et al., ICCV 2021, sec. 3.
 
     At every place each of the N stages is computed and the one that the sample's order has there selected:
     on a device N squared evaluations and no wait for it, on a CPU those that are needed. The stages must

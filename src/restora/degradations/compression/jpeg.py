@@ -1,5 +1,6 @@
-"""Baseline JPEG, encoded and decoded on the device with libjpeg's own integer arithmetic: equal to libjpeg
-bit for bit.
+"""Baseline JPEG on the device, equal to libjpeg bit for bit.
+
+Encoding and decoding take libjpeg's own integer arithmetic.
 
 Entropy coding loses nothing, so a JPEG photo is: colour conversion, chroma reduction, "islow" integer DCT,
 quantisation, and all of it back with triangle-filtered ("fancy") chroma. Every step is an integer linear
@@ -118,8 +119,9 @@ _ROTATIONS = {
 
 @register("degradation", "jpeg")
 class Jpeg(Degradation):
-    """A photo saved as JPEG and opened again; `quality` is libjpeg's, 1 to 100: a number, or a range per
-    sample.
+    """A photo saved as JPEG and opened again.
+
+    `quality` is libjpeg's, 1 to 100: a number, or a range per sample.
 
     The photo is rounded to 8 bits first and comes back on the 8-bit grid. Colour (C=3) or grey (C=1).
     """
@@ -144,8 +146,9 @@ class Jpeg(Degradation):
 
 
 def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> Tensor:
-    """(B,C,H,W) in [0,1], C 1 or 3, and int64 (B,) qualities -> what libjpeg's decoder gives, on the grid of
-    1/255.
+    """(B,C,H,W) in [0,1], C 1 or 3, and int64 (B,) qualities -> what libjpeg's decoder gives.
+
+    The answer is on the grid of 1/255.
     """
     height, width = x.shape[-2:]
     pixels = levels(x)

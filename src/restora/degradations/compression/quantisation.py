@@ -10,9 +10,10 @@ from restora.registry import register
 
 @register("degradation", "quantisation")
 class Quantisation(Degradation):
-    """Every channel is clipped to [0,1] and rounded to `levels` equally spaced values, a whole number or a
-    range per sample: the uniform quantiser (Gray and Neuhoff, "Quantization", IEEE Trans. Information Theory
-    1998).
+    """Every channel is clipped to [0,1] and rounded to `levels` equally spaced values.
+
+    `levels` is a whole number or a range per sample. The uniform quantiser: Gray and Neuhoff,
+    "Quantization", IEEE Trans. Information Theory 1998.
 
     256 levels store a photo in 8 bits: the end of a chain whose noise left the interval.
     """

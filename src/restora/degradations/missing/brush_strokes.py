@@ -14,8 +14,9 @@ from restora.registry import register
 
 @register("degradation", "brush_strokes")
 class BrushStrokes(Masking):
-    """`strokes` zigzag strokes of `vertices` segments; `width` and `length` of a segment are shares of the
-    shorter side.
+    """`strokes` zigzag strokes of `vertices` segments.
+
+    `width` and `length` of a segment are shares of the shorter side.
 
     After the free-form masks of DeepFill v2 (Yu et al., ICCV 2019, supplement): directions turn by 72 +- 24
     degrees and every other one is reversed, lengths are drawn uniformly, joints are round. Each stroke ends
@@ -67,8 +68,9 @@ def _each(values: Tensor, times: int) -> Tensor:
 
 
 def covered_by_segments(starts: Tensor, ends: Tensor, radius: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pixels whose centre is within `radius` (B,S) of any of S segments (B,S,2), in (y, x) pixels: bool
-    (B,H,W).
+    """Pixels whose centre is within `radius` of any of S segments: bool (B,H,W).
+
+    `radius` is (B,S), the segments (B,S,2) in (y, x) pixels.
     """
     device = starts.device
     rows = torch.arange(size[0], dtype=torch.float32, device=device).add_(0.5).view(1, -1, 1)

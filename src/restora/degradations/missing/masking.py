@@ -9,8 +9,9 @@ from restora.degradations.base import Degradation, Params
 
 
 class Masking(Degradation):
-    """A photo of which some pixels are replaced by `fill`. `params["mask"]` is bool (B,1,H,W), True where
-    known.
+    """A photo of which some pixels are replaced by `fill`.
+
+    `params["mask"]` is bool (B,1,H,W), True where known.
 
     The mask travels as the condition: 1 = known, 0 = lost.
     """

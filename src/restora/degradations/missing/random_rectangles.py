@@ -13,8 +13,9 @@ from restora.registry import register
 
 @register("degradation", "random_rectangles")
 class RandomRectangles(Masking):
-    """`count` rectangles, each covering a share `area` of the photo with height / width = `aspect`, drawn
-    per rectangle.
+    """`count` rectangles, each covering a share `area` of the photo with height / width = `aspect`.
+
+    Both are drawn per rectangle.
 
     With one rectangle, area [0.02, 0.4] and aspect [0.3, 3.3] it is Random Erasing (Zhong et al., AAAI
     2020). The aspect is drawn log-uniformly; a rectangle too long for the photo is cut to it.

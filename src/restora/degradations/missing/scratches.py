@@ -40,8 +40,9 @@ class Scratches(Degradation):
         self.opacity = as_range("opacity", opacity, least=0, most=1)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        """The layer itself is drawn here, once for both the photo and the mask: cover and light, (B,1,H,W)
-        each.
+        """Draws the layer itself, once for both the photo and the mask.
+
+        Cover and light are (B,1,H,W) each.
         """
         batch, _, height, width = shape
         layer = _Layer(batch, height, width, generator.device)

@@ -1,5 +1,6 @@
-"""Noise that went through JPEG: correlated from pixel to pixel and from channel to channel, as in photos
-from a camera.
+"""Noise that went through JPEG, as in photos from a camera.
+
+It is correlated from pixel to pixel and from channel to channel.
 """
 
 from torch import Tensor

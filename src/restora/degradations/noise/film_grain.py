@@ -14,8 +14,10 @@ _RADIUS = 4
 
 @register("degradation", "film_grain")
 class FilmGrain(Degradation):
-    """`y = x + a(x) g`, g unit-variance Gaussian noise with a Gaussian spectrum of width `size`, the same in
-    all channels, and `a(x) = strength / 255 * 2 sqrt(x (1 - x))`.
+    """`y = x + a(x) g` with grain g, the same in all channels, strongest in mid-grey.
+
+    g is Gaussian noise of unit variance with a Gaussian spectrum of width `size`, and `a(x) = strength /
+    255 * 2 sqrt(x (1 - x))`.
 
     The number of developed grains in a small area is binomial, hence the root (Selwyn, "A theory of
     graininess", 1935). `strength` is the standard deviation in mid-grey on the 8-bit scale; `size` is the

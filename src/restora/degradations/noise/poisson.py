@@ -1,6 +1,4 @@
-"""Keyed Poisson numbers: torch's own sampler takes no keys, and a rejection loop is no function of
-position.
-"""
+"""Keyed Poisson numbers: torch's sampler takes no keys, a rejection loop is no function of position."""
 
 import torch
 from torch import Tensor
@@ -14,8 +12,9 @@ _CHUNK = 1 << 16
 
 
 def poisson(rate: Tensor, generator: KeyedGenerator) -> Tensor:
-    """Poisson counts, float32, for rates >= 0 of shape (B,...); a count depends on key, position and rate
-    alone.
+    """Poisson counts, float32, for rates >= 0 of shape (B,...).
+
+    A count depends on key, position and rate alone.
     """
     return poisson_from(rate, generator.normal(rate.shape[1:]))
 

@@ -11,8 +11,9 @@ from restora.registry import register
 
 @register("degradation", "poisson_gaussian_noise")
 class PoissonGaussianNoise(Degradation):
-    """`y = (Poisson(x N) + r n) / N`, `n ~ N(0, 1)`: N = `electrons` at white, r = `read_noise` in electrons
-    rms.
+    """`y = (Poisson(x N) + r n) / N`, `n ~ N(0, 1)`.
+
+    N is `electrons` at white, r `read_noise` in electrons rms.
 
     The variance is x / N + (r / N)^2 (Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting
     for single-image raw-data", TIP 2008). Both are a number or a range per sample, drawn uniformly. Not

@@ -10,8 +10,9 @@ from restora.registry import register
 
 @register("degradation", "speckle_noise")
 class SpeckleNoise(Degradation):
-    """`y = x + x n`, `n ~ N(0, strength^2)` per pixel and channel (MATLAB's imnoise 'speckle'). Not
-    clipped.
+    """`y = x + x n`, `n ~ N(0, strength^2)` per pixel and channel (MATLAB's imnoise 'speckle').
+
+    It is not clipped.
     """
 
     def __init__(self, *, strength: Range) -> None:

@@ -11,8 +11,9 @@ from restora.registry import register
 
 @register("degradation", "varying_gaussian_noise")
 class VaryingGaussianNoise(Degradation):
-    """`y = x + s n`, `n ~ N(0, 1)`, with a smooth map s of standard deviations within `sigma` = [low, high]
-    / 255.
+    """`y = x + s n`, `n ~ N(0, 1)`, with a smooth map s of standard deviations.
+
+    s is within `sigma` = [low, high] / 255.
 
     The map is a `grid` x `grid` array of uniform numbers, enlarged bilinearly: the spatially variant noise
     with which VDN (Yue et al., NeurIPS 2019) is trained and tested. The map is the condition. Not clipped.

@@ -10,8 +10,9 @@ from restora.registry import register
 
 @register("degradation", "downsample")
 class Downsample(Degradation):
-    """The photo reduced `scale` times; `bicubic` with `round_8bit` is the field's benchmark (MATLAB's
-    imresize of uint8).
+    """The photo reduced `scale` times.
+
+    `bicubic` with `round_8bit` is the field's benchmark (MATLAB's imresize of uint8).
 
     `restore_size` enlarges it again by bicubic interpolation to the first size, for networks that work on
     the enlarged photo (SRCNN, VDSR); the degradation's own scale is then 1. `round_8bit` clips to [0,1]; what

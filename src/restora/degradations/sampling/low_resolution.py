@@ -14,8 +14,9 @@ from restora.registry import register
 
 @register("degradation", "low_resolution")
 class LowResolution(Degradation):
-    """The photo reduced by `factor`, a number or a range per sample, and enlarged again by bicubic
-    interpolation.
+    """The photo reduced by `factor` and enlarged again by bicubic interpolation.
+
+    `factor` is a number or a range per sample.
 
     Reduction and enlargement of one side are one matrix, so samples of different factors go in one batch.
     The factor is drawn log-uniformly; the reduction is anti-aliased. It is the input of VDSR (Kim et al.,

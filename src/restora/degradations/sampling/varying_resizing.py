@@ -50,8 +50,9 @@ def _profiles(distance: Tensor, mode: Tensor) -> Tensor:
 
 
 def reduction_matrices(m: int, n: int, target: Tensor, source: Tensor) -> Tensor:
-    """Like `interpolation_matrices`, anti-aliased bicubic (a = -1/2); weights beyond the border are shared
-    out.
+    """Like `interpolation_matrices`, anti-aliased bicubic (a = -1/2).
+
+    Weights beyond the border are shared out.
     """
     target, source = target.view(-1, 1, 1), source.view(-1, 1, 1)
     row = torch.minimum(torch.arange(m, device=target.device).view(1, -1, 1), target - 1)

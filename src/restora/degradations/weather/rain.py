@@ -14,8 +14,9 @@ from restora.registry import register
 
 @register("degradation", "rain")
 class Rain(KernelBlur):
-    """`y = 1 - (1 - x)(1 - s)`: the streak layer s is screened over the photo, so that it brightens and
-    cannot clip.
+    """`y = 1 - (1 - x)(1 - s)`.
+
+    The streak layer s is screened over the photo, so that it brightens and cannot clip.
 
     Drops fall on a share `density` of the pixels, with random brightness. Motion over `length` pixels at
     `angle` degrees (90 is straight down) smears each, and the lens blurs it by a Gaussian of standard

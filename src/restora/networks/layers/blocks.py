@@ -35,8 +35,9 @@ def conv1x1(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Con
 
 
 def activation(name: Activation, *, channels: int = 1, slope: float = 0.2) -> nn.Module:
-    """An activation by name. `slope` is the negative slope (the initial one of a PReLU with `channels` of
-    them).
+    """An activation by name.
+
+    `slope` is the negative slope (the initial one of a PReLU with `channels` of them).
     """
     if name == "relu":
         return nn.ReLU(inplace=True)
@@ -80,8 +81,9 @@ def without_autocast(x: Tensor) -> AbstractContextManager[object]:
 
 
 class PointwiseConv(nn.Conv2d):
-    """A 1x1 convolution computed as a matrix product on channels-last rows (torch's own takes a slow path on
-    a CPU).
+    """A 1x1 convolution computed as a matrix product on channels-last rows.
+
+    torch's own takes a slow path on a CPU.
 
     Same parameters as `nn.Conv2d(..., 1)`. An exported graph keeps the convolution, which its runtimes fuse
     better than a product between two transpositions.
@@ -121,8 +123,9 @@ class MeanShift(nn.Module):
 
 
 class PixelShuffleUpsampler(nn.Sequential):
-    """(B,C,H,W) -> (B,C,sH,sW): convolution to s^2 C channels and pixel shuffle, in steps of 2 for powers of
-    two.
+    """(B,C,H,W) -> (B,C,sH,sW).
+
+    Convolution to s^2 C channels and pixel shuffle, in steps of 2 for powers of two.
 
     EDSR's names: `0` and `2` (x4) are the convolutions. Shi et al., "Real-Time Single Image and Video
     Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016. Scale 1 is the
@@ -224,16 +227,15 @@ def convolution_names(state: Mapping[str, Tensor], sequence: str) -> list[str]:
 
 
 def count_children(state: Mapping[str, Tensor], module: str) -> int:
-    """How many numbered children a module of this name has in a state dict: one more than the largest
-    number.
-    """
+    """How many numbered children a module has in a state dict: one more than the largest number."""
     pattern = re.compile(re.escape(module) + r"\.(\d+)\.")
     return max((int(match[1]) for name in state if (match := pattern.match(name))), default=-1) + 1
 
 
 def upsampler_scale(state: Mapping[str, Tensor], sequence: str, width: int) -> int:
-    """The scale of the convolutions and pixel shuffles of `width` channels in an `nn.Sequential` of a state
-    dict.
+    """The scale of the convolutions and pixel shuffles in an `nn.Sequential` of a state dict.
+
+    They have `width` channels.
     """
     scale = 1
     for name in convolution_names(state, sequence):

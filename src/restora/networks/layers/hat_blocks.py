@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from restora.networks.layers.blocks import conv1x1, conv3x3
 from restora.networks.layers.channels_last import LayerNorm, Linear, convolve
-from restora.networks.layers.swin_blocks import Mlp, WindowAttention
+from restora.networks.layers.swin_blocks import Blocks, Mlp, WindowAttention
 from restora.networks.layers.windows import (
     attend,
     drop_path,
@@ -45,8 +45,7 @@ class ChannelAttention(nn.Module):
 
 
 class ChannelAttentionBlock(nn.Module):
-    """CAB (section 3.2): two convolutions through fewer channels, then channel attention: (B,H,W,C) ->
-    same."""
+    """CAB (section 3.2), two convolutions and channel attention: (B,H,W,C) -> same."""
 
     def __init__(self, *, channels: int, compress: int, squeeze: int) -> None:
         super().__init__()
@@ -98,8 +97,10 @@ class HybridBlock(nn.Module):
 
 
 class OverlappingAttention(nn.Module):
-    """Overlapping cross-attention block (OCAB, section 3.3): a window's queries look at the larger window
-    around it; then the MLP: (B,H,W,C) -> same. `index` (N,M) are the rows of its table.
+    """Overlapping cross-attention block (OCAB, section 3.3): (B,H,W,C) -> same.
+
+    A window's queries look at the larger window around it; then the MLP. `index` (N,M) are the rows of
+    its table.
     """
 
     def __init__(self, *, channels: int, heads: int, window: int, side: int, mlp_ratio: float) -> None:
@@ -124,12 +125,9 @@ class OverlappingAttention(nn.Module):
         return x_BHWC + self.mlp(self.norm2(x_BHWC))
 
 
-class _Group(nn.Module):
-    """The blocks of a group, a level down because the checkpoints keep them there."""
-
+class _Group(Blocks):
     def __init__(self, blocks: Sequence[nn.Module], overlapping: nn.Module) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(blocks)
+        super().__init__(blocks)
         self.overlap_attn = overlapping
 
 

@@ -1,5 +1,6 @@
-"""Test-time local converter: statistics of a whole photo become statistics of windows the size of training
-patches.
+"""Test-time local converter.
+
+Statistics of a whole photo become statistics of windows the size of training patches.
 
 X. Chu, L. Chen, C. Chen, X. Lu, "Improving Image Restoration by Revisiting Global Information Aggregation",
 ECCV 2022. A network trained on patches has only seen means over patches; over a whole photo their
@@ -76,8 +77,9 @@ def _sliding_mean(x: Tensor, window: int) -> Tensor:
 
 
 def convert(network: N, *, train_size: tuple[int, int]) -> N:
-    """A copy of `network` whose global statistics are local: windows of 1.5 times what a (height, width)
-    patch covers.
+    """A copy of `network` whose global statistics are local.
+
+    Windows of 1.5 times what a (height, width) patch covers.
 
     `train_size` is the patch that the network was trained on, in pixels of its input.
     """

@@ -1,5 +1,6 @@
-"""Networks that restore luminance alone, or that work on the bicubically enlarged photo: the first years of
-the field.
+"""Networks that restore luminance alone, or that work on the bicubically enlarged photo.
+
+The first years of the field.
 
 SRCNN, FSRCNN, ESPCN and VDSR were trained and evaluated on Y of BT.601, with Cb and Cr enlarged by bicubic
 interpolation. Here such a network takes the small photo: RGB, whose luminance it restores, or one channel,
@@ -22,9 +23,7 @@ _LUMA_OFFSET = YCBCR_OFFSET[0] / 255
 
 
 def luma(x: Tensor) -> Tensor:
-    """RGB (B,3,H,W) on the [0,1] scale -> Y of BT.601, (B,1,H,W) in [16/255, 235/255], as MATLAB's
-    rgb2ycbcr.
-    """
+    """RGB (B,3,H,W) in [0,1] -> Y of BT.601, (B,1,H,W) in [16/255, 235/255], as MATLAB's rgb2ycbcr."""
     red, green, blue = x.float().unbind(1)
     return (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2] + _LUMA_OFFSET).unsqueeze(1)
 
@@ -39,7 +38,8 @@ def _keys_cubic(distance: float) -> float:
 
 
 class BicubicEnlargement(nn.Module):
-    """(B,C,H,W) -> float32 (B,C,sH,sW) by Keys' cubic, borders mirrored with the edge pixel repeated:
+    """(B,C,H,W) -> float32 (B,C,sH,sW) by Keys' cubic, borders mirrored with the edge pixel repeated.
+
     MATLAB's imresize.
 
     torch's own bicubic has a = -3/4 and other borders. Written as sums of shifted photos, so that neither

@@ -100,8 +100,9 @@ class SwinNetwork(Network):
 
 
 class WindowAttention(nn.Module):
-    """Multi-head attention inside windows with relative position bias, the photo rolled by `shift_by`
-    meanwhile: (B,H,W,C) -> same.
+    """Attention inside windows with relative position bias: (B,H,W,C) -> same.
+
+    It has several heads, and the photo is rolled by `shift_by` meanwhile.
 
     `projection` makes queries, keys and values, (...,C) -> (...,3C); a linear layer by default.
     """
@@ -119,8 +120,10 @@ class WindowAttention(nn.Module):
     def forward(
         self, x_BHWC: Tensor, index: Tensor, mask: Tensor | None, *, added: Tensor | None = None
     ) -> Tensor:
-        """`index` (N,N); `mask` (n,N,N), which nothing but a shift needs; `added` (N,C) goes onto every
-        window before."""
+        """`index` (N,N); `mask` (n,N,N), which nothing but a shift needs.
+
+        `added` (N,C) goes onto every window before.
+        """
         height, width = x_BHWC.shape[1:3]
         windows = to_windows(shift(x_BHWC, self.shift_by), self.window)  # (B*n,N,C)
         if added is not None:
@@ -163,7 +166,7 @@ class SwinBlock(nn.Module):
         return x_BHWC + drop_path(self.mlp(self.norm2(x_BHWC)), self.drop, self.training)
 
 
-class _Blocks(nn.Module):
+class Blocks(nn.Module):
     """The blocks of a group, a level down because the checkpoints keep them there."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
@@ -196,7 +199,7 @@ class ResidualGroup(nn.Module):
             )
             for position, drop in enumerate(drops)
         ]
-        self.residual_group = _Blocks(blocks)
+        self.residual_group = Blocks(blocks)
         self.conv = residual_convolution(channels, connection)
 
     def forward(self, x_BHWC: Tensor, index: Tensor, mask: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
-"""Self-attention inside windows, as SwinIR, HAT and Uformer have it: partition, shifted-window mask, relative
-position bias and the attention itself.
+"""Self-attention inside windows, as SwinIR, HAT and Uformer have it.
+
+Partition, shifted-window mask, relative position bias and the attention itself.
 
 Z. Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021,
 sections 3.2 and equation 4. Masks and indices are functions of the photo's size alone; they are computed
@@ -62,8 +63,9 @@ def shift(x_BHWC: Tensor, by: int) -> Tensor:
 
 
 def shifted_window_mask(height: int, width: int, *, size: int, by: int, like: Tensor) -> Tensor:
-    """(n,N,N): `MASKED` for pairs of positions in a window of a rolled photo that were not neighbours, else
-    0.
+    """(n,N,N): `MASKED` for positions in a window that were not neighbours, else 0.
+
+    The window is one of a rolled photo.
 
     A rolled photo has three bands of rows, [0, H-w), [H-w, H-by) and [H-by, H), and three of columns; only
     positions in the same band of both see each other. dtype and device are those of `like`.
@@ -167,8 +169,9 @@ class _InPlaceAttention(torch.autograd.Function):
 
 
 def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Stochastic depth: in training, a sample of a residual branch is zero with this probability, else
-    scaled up.
+    """Stochastic depth: in training, a sample of a residual branch is zero with this probability.
+
+    Otherwise it is scaled up.
 
     G. Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
     """
