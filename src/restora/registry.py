@@ -35,7 +35,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "optimizer": ("restora.training.optimizers",),
     "family": ("restora.families",),
     "data": ("restora.data.module",),
-    "source": ("restora.data.sources", "restora.data.div2k"),
+    "source": ("restora.data.sources", "restora.data.div2k", "restora.data.free_photos"),
     "benchmark": ("restora.evaluation.benchmarks",),
     "testset": ("restora.evaluation.testsets",),
     "callback": ("restora.training.callbacks",),
