@@ -13,7 +13,7 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test test-quick bench lint docs clean
+.PHONY: help setup run test test-quick bench zoo-verify lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ $(VENV)/.peers-bench: benchmarks/peers.txt $(VENV)/.ready
 bench: setup ## every figure about speed, beside other people's code, as one table (an hour; BENCH=--quick: a third)
 	@$(MAKE) --no-print-directory --keep-going $(VENV)/.peers $(VENV)/.peers-bench || echo "Not all peers could be installed: their rows will say so"
 	$(BIN)/python benchmarks $(BENCH)
+
+zoo-verify: setup ## the shipped models measured again on their test sets (DATA=FOLDER holds testsets/)
+	$(BIN)/restora zoo verify $(if $(DATA),--data-dir $(DATA))
 
 lint: setup ## ruff and mypy
 	$(BIN)/ruff check .

@@ -20,6 +20,7 @@ COMMANDS = {
     "evaluate": ("restora.apps.evaluate:main", "score weights, a run or a baseline by a published protocol"),
     "report": ("restora.apps.report:main", "compare runs: leaderboard and one self-contained page"),
     "export": ("restora.apps.export:main", "turn the best checkpoint of a run into a model folder"),
+    "zoo": ("restora.apps.zoo:main", "list the models that come with restora; measure them again"),
     "restore": ("restora.apps.restore:main", "restore a photo or a folder of photos with a model folder"),
     "serve": ("restora.apps.serve:main", "a web page and an HTTP API that restore photos"),
 }

@@ -41,7 +41,8 @@ ALLOWED = {
     "data": GROUND | {"photos", "degradations"},
     "objectives": GROUND | {"networks", "losses"},
     "families": GROUND | {"networks", "losses", "objectives", "artifact", "evaluation"},
-    "artifact": GROUND | {"photos", "networks", "degradations"},
+    "zoo": set(),
+    "artifact": GROUND | {"photos", "networks", "degradations", "zoo"},
     "evaluation": GROUND | {"photos", "networks", "degradations", "metrics", "data", "artifact"},
     "training": GROUND
     | {
@@ -75,6 +76,7 @@ ALLOWED = {
         "training",
         "reporting",
         "serving",
+        "zoo",
     },
 }
 HEAVY = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora import vocabulary
+from restora.zoo.index import is_zoo
 
 if TYPE_CHECKING:
     from restora.artifact.checkpoint import Source
@@ -27,7 +28,8 @@ def parser() -> argparse.ArgumentParser:
         "source",
         metavar="SOURCE",
         nargs="?",
-        help="run folder (its best checkpoint), .ckpt, .pth or .safetensors file, or another model folder",
+        help="run folder (its best checkpoint), .ckpt, .pth or .safetensors file, another model folder, or "
+        "zoo:NAME",
     )
     made.add_argument(
         "output", metavar="OUTPUT", nargs="?", help="model folder to write (default: RUN/model)"
@@ -75,7 +77,9 @@ def main(argv: Sequence[str]) -> int:
     else:
         source = _opened(source_name)
     if isinstance(source, Loaded):
-        home, what = Path(source.source).resolve().parent, source.said or source.source
+        shipped = source_name is not None and is_zoo(source_name)
+        home = Path.cwd() / source.name if shipped else Path(source.source).resolve().parent
+        what = source.said or source.source
     else:
         home = source.run if source.run is not None else source.checkpoint.resolve().parent
         what = str(source.checkpoint)
@@ -103,6 +107,8 @@ def _opened(name: str) -> "Source | Loaded":
     from restora.artifact.model_folder import DESCRIPTION
     from restora.artifact.sources import open_source
 
+    if is_zoo(name):
+        return open_source(name)
     path = Path(name.removeprefix("weights="))
     if path.suffix == ".ckpt" or (path.is_dir() and not (path / DESCRIPTION).is_file()) or not path.exists():
         return locate(path)

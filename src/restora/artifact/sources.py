@@ -1,8 +1,9 @@
 """The source of a model: whatever people have that holds a trained network, turned into the network.
 
-A model folder, a run folder (its best checkpoint), a checkpoint of `restora train`, or a weights file of one
-of our architectures, recognised from the names and shapes in it. Nothing that a file contains is executed,
-and a file alone never causes an import: networks of one's own have to be registered first (plugins).
+A model folder, a run folder (its best checkpoint), a checkpoint of `restora train`, a weights file of one of
+our architectures, recognised from the names and shapes in it, or a model that comes with restora
+(`zoo:NAME`). Nothing that a file contains is executed, and a file alone never causes an import: networks of
+one's own have to be registered first (plugins).
 """
 
 from collections.abc import Collection, Mapping
@@ -22,6 +23,7 @@ from restora.artifact.model_folder import (
 from restora.networks.base import Network
 from restora.networks.recognition import recognise
 from restora.networks.weights import network_from_weights
+from restora.zoo.index import folder_of, is_zoo
 
 
 @dataclass(frozen=True)
@@ -76,17 +78,18 @@ class Loaded:
 
 
 def open_source(source: str | Path) -> Loaded:
-    """The network of a model folder, a run folder, a checkpoint or a weights file, in evaluation mode.
+    """The network of a model folder, a run folder, a checkpoint, a weights file or `zoo:NAME`, in evaluation
+    mode.
 
     Raises ValueError for what is none of them, or holds a network that this installation does not know.
     """
-    path = Path(source)
+    path = folder_of(str(source)) if is_zoo(source) else Path(source)
     if path.is_dir():
         return from_model_folder(str(path)) if (path / DESCRIPTION).is_file() else from_checkpoint(str(path))
     if not path.exists():
         raise ValueError(
-            f"there is no {source}: a model is a model folder, a run folder, a checkpoint (.ckpt) or a "
-            "weights file (.pth, .safetensors)"
+            f"there is no {source}: a model is a model folder, a run folder, a checkpoint (.ckpt), a "
+            "weights file (.pth, .safetensors) or one that comes with restora (zoo:NAME)"
         )
     if path.suffix == ".ckpt":
         try:

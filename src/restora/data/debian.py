@@ -1,8 +1,8 @@
 """Single files out of Debian packages, without dpkg.
 
 A package is an ar archive (deb(5)) whose member `data.tar.*` holds the files. Qt programs keep theirs in
-resource archives (`.rcc`; Qt's rcc tool, format versions 1 to 3): a tree of names over one block of contents. A file
-within such an archive is named `PATH.rcc:/PATH/INSIDE`.
+resource archives (`.rcc`; Qt's rcc tool, format versions 1 to 3): a tree of names over one block of contents.
+A file within such an archive is named `PATH.rcc:/PATH/INSIDE`.
 
 Note: packages are not trusted. Nothing is written here, and what does not read as its format says is a
 `CorruptArchive`.
@@ -25,8 +25,8 @@ _DEEPEST = 64  # folders within folders
 
 
 def files_of_package(package: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Name and contents of each wanted file, in the order of the package. Raises `CorruptArchive` for a damaged
-    package, and for one that lacks any of them."""
+    """Name and contents of each wanted file, in the order of the package. Raises `CorruptArchive` for a
+    damaged package, and for one that lacks any of them."""
     missing = set(wanted)
     inside: dict[str, list[str]] = {}
     for name in wanted:
@@ -64,9 +64,12 @@ def _data_member(file: io.BufferedReader, package: Path) -> io.BytesIO:
             break
         size = int(length)
         if name.rstrip("/").startswith("data.tar"):
-            return io.BytesIO(file.read(size))
+            content = file.read(size)
+            if len(content) < size:
+                break
+            return io.BytesIO(content)
         file.seek(size + size % 2, io.SEEK_CUR)
-    raise CorruptArchive(f"{package.name} is damaged: it has no member data.tar")
+    raise CorruptArchive(f"{package.name} is damaged: it has no whole member data.tar")
 
 
 def qt_resources(data: bytes) -> Mapping[str, bytes]:

@@ -1,7 +1,7 @@
 """Freely licensed photographs out of Debian packages: what the models of the zoo were trained on.
 
-`free_photos.json` names each photo: its package and file, author, licence, source where one is given, size, bits per
-pixel of the file, and the size that it is reduced to. Every photo is reduced by 1.6 to 3 (Lanczos), so that
+`free_photos.json` names each photo: package, file, author, licence, source where one is given, size, bits
+per pixel, and the size that it is reduced to. Every photo is reduced by 1.6 to 3 (Lanczos), so that
 the traces of its compression go. Left out are drawings, near-duplicates of each other and of the usual test
 sets, photos without a named author, and licences other than CC0, public domain, CC-BY, CC-BY-SA, LGPL and
 GPL.
@@ -105,8 +105,8 @@ class FreePhotos(Folder):
         missing = self.missing()
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(manifest()[1])} photos are not in {self.folder}, such as {missing[0]}: run "
-                "`restora prepare data=free_photos`"
+                f"{len(missing)} of {len(manifest()[1])} photos are not in {self.folder}, such as {missing[0]}: "
+                "run `restora prepare data=free_photos`"
             )
 
     def photos(self, split: Split) -> list[Any]:
@@ -144,7 +144,9 @@ class FreePhotos(Folder):
         for mirror in self.mirrors:
             archive = Archive(target.name, "", package.bytes, package.sha256)
             try:
-                return fetch(archive, url=f"{mirror.rstrip('/')}/{package.path}", target=target, patience=_PATIENCE)
+                return fetch(
+                    archive, url=f"{mirror.rstrip('/')}/{package.path}", target=target, patience=_PATIENCE
+                )
             except CorruptArchive:
                 raise
             except DataError as error:

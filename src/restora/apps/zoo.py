@@ -1,0 +1,178 @@
+"""`restora zoo`: the models that come with restora, with their figures; and their figures measured again."""
+
+import argparse
+import contextlib
+import io
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restora.files import json_text, read_json
+from restora.zoo.index import PREFIX, folder_of, names
+from restora.zoo.references import MEASURED, PSNR
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+TOLERANCE = 0.01
+"""dB between a figure in the card and one that is measured again."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of `restora zoo`."""
+    made = argparse.ArgumentParser(
+        prog="restora zoo",
+        description="List the models that come with restora. Each is zoo:NAME wherever a model is named: "
+        "restora restore zoo:NAME photo.jpg out.jpg",
+    )
+    made.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    actions = made.add_subparsers(dest="action", metavar="")
+    verify = actions.add_parser(
+        "verify", help="measure models on their test sets and compare with their figures"
+    )
+    verify.add_argument("names", metavar="NAME", nargs="*", help="models (default: all)")
+    verify.add_argument(
+        "--data-dir", metavar="DIR", help="folder that holds testsets/ (default: RESTORA_DATA, data)"
+    )
+    verify.add_argument(
+        "--limit", type=int, metavar="PHOTOS", help="the first photos only; nothing is compared then"
+    )
+    verify.add_argument("--write", action="store_true", help="keep the measured figures (in a checkout)")
+    ship = actions.add_parser("ship", help="put a trained run among the models (in a checkout)")
+    ship.add_argument("run", metavar="RUN", help="run folder")
+    ship.add_argument("name", metavar="NAME", help="name of the model")
+    ship.add_argument("--commit", help="of the sources, where the run has recorded none")
+    return made
+
+
+def main(argv: Sequence[str]) -> int:
+    """0; 1 where a figure that is measured again differs by more than 0.01 dB, or none could be measured."""
+    options = parser().parse_args(argv)
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if options.action == "verify":
+        return _verify(options, console)
+    if options.action == "ship":
+        from restora.apps.zoo_ship import ship
+
+        target = ship(options.run, options.name, commit=options.commit)
+        console.print(f"{target}: measure it by `restora zoo verify {options.name} --write`", soft_wrap=True)
+        return 0
+    listed = [describe(name) for name in names()]
+    if options.json:
+        print(json_text(listed))
+    else:
+        _show(listed, console)
+    return 0
+
+
+def describe(name: str) -> dict[str, Any]:
+    """What the list says of a model; plain JSON values."""
+    folder = folder_of(name)
+    model = read_json(folder / "model.json")
+    weights = folder / "weights.safetensors"
+    return {
+        "name": name,
+        "source": f"{PREFIX}{name}",
+        "task": model["task"],
+        "network": model["network"]["name"],
+        "scale": model["scale"],
+        "channels": model["in_channels"],
+        "conditioned": model["condition_channels"] > 0,
+        "bytes": weights.stat().st_size,
+        "degradation": model["degradation"],
+        "training": model["metrics"].get("training") or {},
+        "benchmarks": [
+            row | {"references": PSNR.get(row["benchmark"], {})}
+            for row in model["metrics"].get("benchmarks") or []
+        ],
+    }
+
+
+def _show(listed: list[dict[str, Any]], console: "Console") -> None:
+    from rich.table import Table
+
+    for model in listed:
+        colours = "colour" if model["channels"] == 3 else "grey"
+        what = [model["task"].replace("_", "-"), colours, model["network"], f"{model['bytes'] / 1e6:.1f} MB"]
+        console.print(f"[bold]{model['source']}[/bold]  {', '.join(what)}")
+        table = Table(
+            "",
+            "degraded",
+            "restored",
+            "others, by their papers",
+            box=None,
+            pad_edge=False,
+            padding=(0, 2, 0, 0),
+        )
+        for row in model["benchmarks"]:
+            others = ", ".join(f"{name} {value:.2f}" for name, value in row["references"].items())
+            table.add_row(
+                f"  {row['benchmark']}", f"{row['input_psnr']:.2f}", f"{row['psnr']:.2f} dB", others
+            )
+        if model["benchmarks"]:
+            console.print(table)
+    console.print(
+        "\nrestora restore zoo:NAME PHOTO OUT uses one; `restora zoo verify NAME` measures it again."
+    )
+
+
+def _verify(options: argparse.Namespace, console: "Console") -> int:
+    """Prints each figure beside the one that is recorded."""
+    from restora.apps.zoo_ship import missed, with_figures
+
+    differing = compared = 0
+    for name in options.names or names():
+        folder = folder_of(name)
+        recorded = {row["benchmark"]: row for row in describe(name)["benchmarks"]}
+        kept: list[dict[str, Any]] = []
+        for benchmark in MEASURED.get(folder.name, tuple(recorded)):
+            try:
+                row = measure(folder, benchmark, data_dir=options.data_dir, limit=options.limit)
+            except ValueError as error:
+                console.print(
+                    f"{folder.name} {benchmark}: not measured: {error}", markup=False, soft_wrap=True
+                )
+                kept += [recorded[benchmark]] if benchmark in recorded else []
+                continue
+            kept.append(row)
+            line = f"{folder.name} {benchmark}: {row['psnr']:.4f} dB"
+            if benchmark in recorded and options.limit is None:
+                difference = row["psnr"] - recorded[benchmark]["psnr"]
+                compared += 1
+                differing += abs(difference) > TOLERANCE
+                line += f", recorded {recorded[benchmark]['psnr']:.4f} ({difference:+.4f})"
+            reference = missed(benchmark, row["psnr"])
+            console.print(f"{line}{f', {reference}' if reference else ''}", soft_wrap=True)
+        if options.write and kept and options.limit is None:
+            with_figures(folder, kept)
+            compared += 1
+    return 1 if differing or not (compared or options.limit) else 0
+
+
+def measure(
+    folder: Path, benchmark: str, *, data_dir: str | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """The figures of a model folder on a ready benchmark. Raises ValueError where the test set is missing."""
+    import time
+
+    from restora.apps.evaluate import main as evaluate
+
+    with tempfile.TemporaryDirectory(prefix="restora-zoo-") as output:
+        words = [f"model={folder}", f"benchmark={benchmark}", f"output={output}"]
+        words += [] if data_dir is None else [f"data_dir={data_dir}"]
+        words += [] if limit is None else [f"benchmark.limit={limit}"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluate(words)
+        summary = json.loads((Path(output) / "summary.json").read_text(encoding="utf-8"))
+    return {
+        "benchmark": benchmark,
+        "psnr": round(summary["psnr"], 4),
+        "ssim": round(summary["ssim"], 4),
+        "input_psnr": round(summary["input"]["psnr"], 4),
+        "photos": summary["images"],
+        "date": time.strftime("%Y-%m-%d"),
+    }

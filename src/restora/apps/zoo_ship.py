@@ -1,0 +1,159 @@
+"""Putting a trained run among the shipped models: exported, in float16, with its card. For a checkout.
+
+Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16), model.json, which says how
+and where it was trained, and README.md with the photographers. Figures are added by `restora zoo verify
+NAME --write`.
+"""
+
+import math
+from collections import defaultdict
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save
+
+from restora.artifact.card import write_card
+from restora.artifact.checkpoint import locate
+from restora.artifact.export import export_model
+from restora.artifact.model_folder import (
+    CARD,
+    WEIGHTS,
+    ModelDescription,
+    file_digests,
+    read_description,
+    write_description,
+)
+from restora.data.free_photos import manifest
+from restora.files import write_whole
+from restora.words import figure
+from restora.zoo.index import FOLDER
+from restora.zoo.references import PSNR
+
+LARGEST = 3_000_000
+"""Bytes of the weights of one model."""
+_LICENCE = "## Licence"
+
+
+def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDER) -> Path:
+    """The model folder `folder`/`name` of the best checkpoint of `run`; `commit` where the run has recorded
+    none. Raises ValueError for weights beyond 3 MB."""
+    source = locate(run)
+    target = folder / name
+    description = export_model(source, target, with_onnx=False)
+    weights = {
+        key: value.half() if value.is_floating_point() else value
+        for key, value in load_file(target / WEIGHTS).items()
+    }
+    data = save(weights, metadata={"format": "pt"})
+    if len(data) > LARGEST:
+        raise ValueError(
+            f"{name}: the weights have {len(data) / 1e6:.1f} MB, at most {LARGEST / 1e6:g} are shipped"
+        )
+    write_whole(target / WEIGHTS, data)
+    metrics = description.metrics | {"training": _training(source.record, commit), "benchmarks": []}
+    write(target, replace(description, name=name, metrics=metrics))
+    return target
+
+
+def _training(record: dict[str, Any], commit: str | None) -> dict[str, Any]:
+    """How the run was made, as its card says it."""
+    cost, machine = record.get("cost") or {}, record.get("machine") or {}
+    return {
+        "command": f"restora train experiments={record.get('experiment')}",
+        "max_time": ((record.get("config") or {}).get("trainer") or {}).get("max_time"),
+        "commit": (record.get("git") or {}).get("commit") or commit,
+        "date": str(record.get("started", ""))[:10],
+        "machine": machine.get("gpu") or machine.get("cpu"),
+        "seconds": round(float(cost.get("fit_seconds") or 0)),
+        "steps": cost.get("steps"),
+        "seed": record.get("seed"),
+    }
+
+
+def write(folder: Path, description: ModelDescription) -> None:
+    """model.json and card of a shipped model, as its weights and figures are now."""
+    description = replace(description, sha256=file_digests(folder))
+    write_description(folder, description)
+    write_card(folder, description)
+    card = folder / CARD
+    head, _, _ = card.read_text(encoding="utf-8").partition(_LICENCE)
+    sections = [head.rstrip(), _measured(description), _made(description), _licence(), _photographers()]
+    write_whole(card, "\n\n".join(sections) + "\n")
+
+
+def with_figures(folder: Path, figures: list[dict[str, Any]]) -> None:
+    """The same model with measured figures: `benchmark`, `psnr`, `ssim`, `input_psnr`, `photos`, `date`."""
+    description = read_description(folder)
+    write(folder, replace(description, metrics=description.metrics | {"benchmarks": figures}))
+
+
+def missed(benchmark: str, psnr: float) -> str:
+    """How a figure compares with the strongest reference; empty where there is none."""
+    known = PSNR.get(benchmark)
+    if not known:
+        return ""
+    method, value = list(known.items())[-1]
+    difference = math.floor((psnr - value) * 100 + 0.5) / 100
+    return f"{abs(difference):.2f} dB {'below' if difference < 0 else 'above'} {method}"
+
+
+def _measured(model: ModelDescription) -> str:
+    lines = ["## Measured", ""]
+    if not model.metrics.get("benchmarks"):
+        return "\n".join([*lines, "Not measured yet: `restora zoo verify NAME --write`."])
+    lines += [
+        f"By `restora zoo verify {model.name}`, float32, outputs rounded to 8 bits; others by their papers.",
+        "",
+        "| benchmark | photos | degraded | restored | SSIM | others |",
+        "|---|---:|---:|---:|---:|---|",
+    ]
+    for row in model.metrics["benchmarks"]:
+        others = ", ".join(f"{name} {value:.2f}" for name, value in PSNR.get(row["benchmark"], {}).items())
+        compared = missed(row["benchmark"], row["psnr"])
+        cells = [
+            row["benchmark"],
+            str(row["photos"]),
+            figure("psnr", row["input_psnr"]),
+            figure("psnr", row["psnr"]),
+            f"{row['ssim']:.4f}",
+            f"{others} ({compared})" if compared else others,
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _made(model: ModelDescription) -> str:
+    training = model.metrics.get("training") or {}
+    return (
+        "## How it was made\n\n"
+        f"`{training.get('command')}`, {training.get('steps')} steps in {training.get('seconds')} s "
+        f"(max_time {training.get('max_time')}), seed {training.get('seed')}, "
+        f"commit {training.get('commit')}, {training.get('date')}, {training.get('machine')}. "
+        "The weights were rounded to float16 after the check at export; "
+        "the figures are those of the rounded weights."
+    )
+
+
+def _licence() -> str:
+    return f"{_LICENCE}\n\nThe weights have a licence file of their own, `LICENSE-WEIGHTS.md` one folder up."
+
+
+def _photographers() -> str:
+    """Who took the photos of the data set, by licence."""
+    by_licence: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for photo in manifest()[1].values():
+        by_licence[photo.licence][photo.author] += 1
+    lines = [
+        "## Photographers",
+        "",
+        "The data set is `free_photos` (`restora prepare data=free_photos`); `restora/data/free_photos.json` has "
+        "each photo's file and source. All were reduced in size.",
+        "",
+    ]
+    for licence, authors in sorted(by_licence.items()):
+        who = ", ".join(
+            name if count == 1 else f"{name} ({count})" for name, count in sorted(authors.items())
+        )
+        lines.append(f"- {licence}: {who}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Models that come with restora, trained by its own recipes on freely licensed photographs."""

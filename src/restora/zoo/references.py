@@ -1,0 +1,30 @@
+"""What a shipped model is measured on, and what others reach there, by the same protocol.
+
+Sources: K. Zhang, W. Zuo, L. Zhang, "FFDNet", TIP 2018, tables II and IV (BM3D, CBM3D, FFDNet); K. Zhang et
+al., "Beyond a Gaussian Denoiser", TIP 2017, tables II and III (DnCNN-S, DnCNN-3); J. Kim et al., "Accurate Image
+Super-Resolution Using Very Deep Convolutional Networks", CVPR 2016, table 3 (bicubic, VDSR).
+"""
+
+MEASURED: dict[str, tuple[str, ...]] = {
+    "denoise": ("cbsd68_sigma15", "cbsd68_sigma25", "cbsd68_sigma50"),
+    "denoise_gray": ("bsd68_sigma15", "bsd68_sigma25", "bsd68_sigma50"),
+    "half_minute": ("bsd68_sigma25",),
+    "jpeg": ("classic5_q10", "classic5_q20", "classic5_q40", "live1_q10", "live1_q20", "live1_q40"),
+    "sr_x2": ("set5_x2", "set14_x2"),
+}
+"""Benchmarks by model; the first figure of a model is shown first."""
+
+PSNR: dict[str, dict[str, float]] = {
+    "cbsd68_sigma15": {"CBM3D": 33.52, "FFDNet": 33.87},
+    "cbsd68_sigma25": {"CBM3D": 30.71, "FFDNet": 31.21},
+    "cbsd68_sigma50": {"CBM3D": 27.38, "FFDNet": 27.96},
+    "bsd68_sigma15": {"BM3D": 31.07, "FFDNet": 31.63},
+    "bsd68_sigma25": {"BM3D": 28.57, "FFDNet": 29.19},
+    "bsd68_sigma50": {"BM3D": 25.62, "FFDNet": 26.29},
+    "live1_q10": {"DnCNN-3": 29.19},
+    "live1_q20": {"DnCNN-3": 31.59},
+    "live1_q40": {"DnCNN-3": 33.96},
+    "set5_x2": {"bicubic": 33.66, "VDSR": 37.53},
+    "set14_x2": {"bicubic": 30.24, "VDSR": 33.03},
+}
+"""Benchmark -> method -> dB, from the weaker to the stronger: the last is the goal."""
