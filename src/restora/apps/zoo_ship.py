@@ -147,8 +147,8 @@ def _photographers() -> str:
     lines = [
         "## Photographers",
         "",
-        "The data set is `free_photos` (`restora prepare data=free_photos`); `restora/data/free_photos.json` has "
-        "each photo's file and source. All were reduced in size.",
+        "The data set is `free_photos` (`restora prepare data=free_photos`), whose manifest, "
+        "`restora/data/free_photos.json`, has each photo's file and source. All were reduced in size.",
         "",
     ]
     for licence, authors in sorted(by_licence.items()):

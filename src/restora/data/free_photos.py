@@ -105,8 +105,8 @@ class FreePhotos(Folder):
         missing = self.missing()
         if missing:
             raise DataError(
-                f"{len(missing)} of {len(manifest()[1])} photos are not in {self.folder}, such as {missing[0]}: "
-                "run `restora prepare data=free_photos`"
+                f"{len(missing)} of {len(manifest()[1])} photos are not in {self.folder}, such as "
+                f"{missing[0]}: run `restora prepare data=free_photos`"
             )
 
     def photos(self, split: Split) -> list[Any]:

@@ -1,8 +1,8 @@
 """What a shipped model is measured on, and what others reach there, by the same protocol.
 
 Sources: K. Zhang, W. Zuo, L. Zhang, "FFDNet", TIP 2018, tables II and IV (BM3D, CBM3D, FFDNet); K. Zhang et
-al., "Beyond a Gaussian Denoiser", TIP 2017, tables II and III (DnCNN-S, DnCNN-3); J. Kim et al., "Accurate Image
-Super-Resolution Using Very Deep Convolutional Networks", CVPR 2016, table 3 (bicubic, VDSR).
+al., "Beyond a Gaussian Denoiser", TIP 2017, tables II and III (DnCNN-S, DnCNN-3); J. Kim et al., "Accurate
+Image Super-Resolution Using Very Deep Convolutional Networks", CVPR 2016, table 3 (bicubic, VDSR).
 """
 
 MEASURED: dict[str, tuple[str, ...]] = {
