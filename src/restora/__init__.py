@@ -1,7 +1,8 @@
 """Train, sweep, compare, export and use image-restoration networks.
 
-In Python: `from restora import Restorer` restores photos, `open_source` gives the network itself. Both are
-imported when they are first asked for, so that `import restora` costs nothing.
+In Python: `from restora import Restorer` restores photos, `open_source` gives the network itself, and
+`fit("zs_n2n", Problem(photo))` restores without one. All are imported when they are first asked for, so that
+`import restora` costs nothing.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -9,11 +10,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from restora.artifact.restorer import Restorer
     from restora.artifact.sources import open_source
+    from restora.fitting.base import Problem
+    from restora.fitting.running import fit
 
 __version__ = "0.1.0"
-__all__ = ["Restorer", "__version__", "open_source"]
+__all__ = ["Problem", "Restorer", "__version__", "fit", "open_source"]
 
-_LAZY = {"Restorer": "restora.artifact.restorer", "open_source": "restora.artifact.sources"}
+_LAZY = {
+    "Restorer": "restora.artifact.restorer",
+    "open_source": "restora.artifact.sources",
+    "Problem": "restora.fitting.base",
+    "fit": "restora.fitting.running",
+}
 
 
 def __getattr__(name: str) -> Any:

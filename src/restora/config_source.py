@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 from restora import constructors, registry
 
 COMPLETED = {
-    **{kind: kind for kind in ("network", "discriminator", "degradation", "schedule", "loss")},
+    **{kind: kind for kind in ("network", "discriminator", "degradation", "schedule", "loss", "method")},
     "adversarial": "loss",
     "perceptual": "loss",
 }

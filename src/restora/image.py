@@ -14,7 +14,7 @@ Legend: B samples, C channels, H height, W width, n input size, m output size.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Literal, TypeVar, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -167,6 +167,14 @@ def _overlap(n: int, m: int, step: float) -> Tensor:
     start = torch.arange(m, dtype=torch.float64)[:, None] * step
     pixel = torch.arange(n, dtype=torch.float64)
     return (torch.minimum(start + step, pixel + 1) - torch.maximum(start, pixel)).clamp_(min=0) / step
+
+
+def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
+    """Noise level (8-bit scale) of (H,W,C) in [0,1], from the median of the finest wavelets (Donoho and
+    Johnstone, 1994)."""
+    from skimage.restoration import estimate_sigma
+
+    return 255 * float(np.mean(estimate_sigma(photo, channel_axis=-1)))
 
 
 @contextmanager

@@ -38,6 +38,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "source": ("restora.data.sources", "restora.data.div2k", "restora.data.free_photos"),
     "benchmark": ("restora.evaluation.benchmarks",),
     "testset": ("restora.evaluation.testsets",),
+    "method": ("restora.fitting",),
     "callback": ("restora.training.callbacks",),
 }
 """Where the parts of each kind are defined."""

@@ -43,7 +43,10 @@ ALLOWED = {
     "families": GROUND | {"networks", "losses", "objectives", "artifact", "evaluation"},
     "zoo": set(),
     "artifact": GROUND | {"photos", "networks", "degradations", "zoo"},
-    "evaluation": GROUND | {"photos", "networks", "degradations", "metrics", "data", "artifact"},
+    "operators": GROUND,
+    "fitting": GROUND | {"photos", "networks", "operators", "artifact"},
+    "evaluation": GROUND
+    | {"photos", "networks", "degradations", "metrics", "data", "artifact", "operators", "fitting"},
     "training": GROUND
     | {
         "config",
@@ -72,6 +75,8 @@ ALLOWED = {
         "networks",
         "evaluation",
         "artifact",
+        "fitting",
+        "operators",
         "metrics",
         "training",
         "reporting",

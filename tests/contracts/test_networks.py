@@ -195,7 +195,7 @@ PLAIN = {
             "imdn",
             "patch_mlp",
         ),
-        *("patch_mlp_one_layer", "rednet", "rednet_plain", "srcnn"),
+        *("patch_mlp_one_layer", "rednet", "rednet_plain", "srcnn", "ircnn", "zs_n2n"),
     )
 }
 

@@ -14,13 +14,19 @@ HELP = """usage: restora evaluate WHAT benchmark=NAME [KEY=VALUE ...]
 WHAT  weights=FILE [network=NAME [network.<argument>=...]]
       checkpoint=RUN_OR_CKPT
       model=MODEL_FOLDER
-      classical=NAME[,NAME ...] or classical=all, alone or beside a network
+      method=NAME [method.<argument>=... seed=N max_time=90s], fitted to each
+      photo, without training: zs_n2n, dip, zssr; pnp_hqs, pnp_admm and red
+      with method.denoiser=SOURCE
+      classical=NAME[,NAME ...] or classical=all, alone or beside the others
 
   restora evaluate network=dncnn weights=dncnn_25.pth benchmark=bsd68_sigma25
   restora evaluate checkpoint=outputs/<run> benchmark=denoise \\
       benchmark.sigma=25 benchmark.root=photos/
   restora evaluate checkpoint=outputs/<run>     (its own held-out photos)
   restora evaluate classical=bm3d,nl_means benchmark=kodak24_sigma25 output=DIR
+  restora evaluate method=zs_n2n classical=bm3d benchmark=kodak24_sigma25
+  restora evaluate method=pnp_hqs method.denoiser=drunet.pth benchmark=deblur \
+      benchmark.root=photos/
   restora evaluate model=model/ benchmark=bsd68_sigma25 severities=5,15,25,50
   restora evaluate compare=DIR_A,DIR_B
 

@@ -16,7 +16,14 @@ from restora.evaluation.benchmarks.degraded import Degraded
 from restora.evaluation.benchmarks.held_out import HeldOut
 from restora.evaluation.classical import METHODS
 from restora.evaluation.loading import trained_range
-from restora.evaluation.methods import ClassicalMethod, Method, NetworkMethod, Options
+from restora.evaluation.methods import (
+    ClassicalMethod,
+    FittedMethod,
+    Method,
+    NetworkMethod,
+    Options,
+    with_classical,
+)
 from restora.evaluation.protocol import Protocol
 from restora.evaluation.severity import at_severity
 from restora.metrics.registry import unavailable
@@ -64,10 +71,11 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     entries += [
         Entry(method, {"classical": method.name}) for method in _classical(settings["classical"], benchmark)
     ]
+    entries += _fitted(settings, benchmark, overrides)
     if not entries and settings["training_photos"] is None:
         raise ValueError(
-            "evaluate what? Set network=NAME weights=FILE, checkpoint=RUN_OR_CKPT, model=MODEL_FOLDER "
-            "or classical=NAME"
+            "evaluate what? Set network=NAME weights=FILE, checkpoint=RUN_OR_CKPT, model=MODEL_FOLDER, "
+            "method=NAME or classical=NAME"
         )
     name = _choice(overrides, "benchmark") if node is not None else "held_out"
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
@@ -198,6 +206,30 @@ def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:
     if listed == ["all"]:
         listed = list(METHODS.get(benchmark.task, {}))
     return [ClassicalMethod(str(name), benchmark.task) for name in dict.fromkeys(listed)]
+
+
+def _fitted(settings: Mapping[str, Any], benchmark: Benchmark, overrides: Sequence[str]) -> list[Entry]:
+    """The method that is fitted to each photo, where one is chosen."""
+    node = settings.get("method")
+    if node is None:
+        unused = [key for key in ("seed", "max_time") if any(o.startswith(f"{key}=") for o in overrides)]
+        if unused:
+            raise ValueError(
+                f"{unused[0]}= is for a method that is fitted to each photo: set method=NAME too"
+            )
+        return []
+    name = _choice(overrides, "method")
+    made = FittedMethod(
+        name=name,
+        fit=build(with_classical(node), "method"),
+        seed=int(settings["seed"]),
+        max_time=vocabulary.seconds(settings["max_time"], "max_time"),
+        device_name=str(settings["device"]),
+    )
+    benchmark.planes(made.intake)
+    made.fit.prepare(made.device)
+    described = {"method": name, "settings": dict(node), "seed": made.seed, "max_time": made.max_time}
+    return [Entry(made, described)]
 
 
 def _trained(given: Any, loaded: Loaded, benchmark: Benchmark) -> tuple[float, float] | None:

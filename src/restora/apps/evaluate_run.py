@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from restora.apps.evaluate_plan import Entry, Plan
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.leakage import find_leaks, fingerprints_of_files
-from restora.evaluation.methods import Method, NetworkMethod
+from restora.evaluation.methods import FittedMethod, Method, NetworkMethod
 from restora.evaluation.results import SUMMARY, Result, Row
 from restora.evaluation.run import evaluate
 from restora.evaluation.severity import at_severity, curve, write_plot, write_table
@@ -130,7 +130,9 @@ def _with_bar(
 
     processes = plan.processes
     if processes is None:
-        processes = 1 if isinstance(method, NetworkMethod) else os.cpu_count() or 1
+        processes = 1 if isinstance(method, NetworkMethod | FittedMethod) else os.cpu_count() or 1
+    if isinstance(method, FittedMethod) and processes == 1:
+        method.on_step = lambda at: progress.update(task, description=f"{label} {at.step}/{at.of}")
     return evaluate(
         method, benchmark, metrics=plan.metrics, processes=processes, images=images, on_photo=step
     )

@@ -35,6 +35,12 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also run the classical filters on the photos of denoising runs (kept in baselines.json)",
     )
+    made.add_argument(
+        "--methods",
+        metavar="NAME,NAME",
+        help="with --baselines: run these instead, classical filters (bm3d, …) and methods fitted to each "
+        "photo (zs_n2n, dip)",
+    )
     return made
 
 
@@ -45,6 +51,7 @@ def main(argv: Sequence[str]) -> int:
     from restora.reporting.page import page
 
     options = parser().parse_args(argv)
+    names = _names(options.methods, baselines=options.baselines)
     root = Path(options.outputs)
     if not root.is_dir():
         raise ValueError(f"there is no folder {root}")
@@ -53,7 +60,7 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"there are no run folders (with a run.json) below {root}: train first")
     console = Console(highlight=False)
     groups = group_runs(runs, root)
-    baselines = {id(group): _baselines(group, root, console, wanted=options.baselines) for group in groups}
+    baselines = {id(group): _baselines(group, root, console, names) for group in groups}
     _print_groups(groups, baselines, console)
     for problem in problems:
         console.print(
@@ -65,24 +72,41 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _baselines(group: Group, root: Path, console: "Console", *, wanted: bool) -> list[Baseline]:
-    """The classical rows of a group: computed now if wanted, else those computed before."""
-    if not wanted or not group.scored:
+def _names(given: str | None, *, baselines: bool) -> list[str]:
+    """The baselines to run, none where they are not wanted. Raises ValueError for one that is not there."""
+    if given is None and not baselines:
+        return []
+    from restora.evaluation.classical import BASELINES
+    from restora.evaluation.methods import filter_of
+
+    if given is None:
+        return list(BASELINES)
+    if not baselines:
+        raise ValueError("--methods says which baselines to run: add --baselines")
+    names = [name.strip() for name in given.split(",") if name.strip()]
+    for name in names:
+        filter_of(name)
+    return names
+
+
+def _baselines(group: Group, root: Path, console: "Console", names: Sequence[str]) -> list[Baseline]:
+    """The rows of a group without training: those of these names, computed now, or those computed before."""
+    if not names or not group.scored:
         return stored(group, root)
     from rich.progress import Progress
 
-    from restora.evaluation.classical import BASELINES
+    from restora.evaluation.methods import filter_of
 
     with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("classical filters", total=None)
+        task = progress.add_task("baselines", total=None)
 
         def show(name: str, done: int, total: int) -> None:
-            progress.update(task, description=f"classical: {name}", total=total, completed=done)
+            progress.update(task, description=f"baseline: {name}", total=total, completed=done)
 
         try:
-            return compute(group, root, BASELINES, show)
+            return compute(group, root, {name: filter_of(name) for name in names}, show)
         except ValueError as error:
-            console.print(f"no classical filters for {group.title}: {error}", markup=False)
+            console.print(f"no baselines for {group.title}: {error}", markup=False)
             return []
 
 

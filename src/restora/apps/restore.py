@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora import vocabulary
+from restora.apps import restore_method
 from restora.photos.kinds import FORMAT_SUFFIXES, LIMIT_VARIABLE, MEGAPIXELS
 
 if TYPE_CHECKING:
     from restora.apps.restore_plan import Failure, Job
     from restora.artifact.restorer import Restorer
+    from restora.fitting.photos import PhotoFit
 
 
 def parser() -> argparse.ArgumentParser:
@@ -31,13 +33,15 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "model",
         metavar="SOURCE",
-        help="a model folder of `restora export`, a run, a checkpoint, or a .pth or .safetensors file",
+        help="a model folder of `restora export`, a run, a checkpoint, a .pth or .safetensors file, or "
+        "method:NAME, which needs no training",
     )
     made.add_argument("input", metavar="INPUT", help="a photo or a folder of photos")
     made.add_argument(
         "output", metavar="OUTPUT", help="where to write: a folder, or a file name for a single photo"
     )
     _add_work(made)
+    restore_method.add_options(made)
     _add_files(made)
     return made
 
@@ -197,11 +201,15 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise ValueError(f"--max-megapixels is a number above 0, got {options.max_megapixels:g}")
 
 
-def _load(options: argparse.Namespace) -> "Restorer":
+def _load(options: argparse.Namespace) -> "Restorer | PhotoFit":
     from restora.allocator import keep_freed_memory
     from restora.artifact.restorer import TILE, Restorer
+    from restora.fitting.photos import PREFIX
 
     keep_freed_memory()
+    if options.model.startswith(PREFIX):
+        return restore_method.load(options)
+    restore_method.refuse_options(options)
     vocabulary.use_threads(options.threads)
     restorer = Restorer.load(
         options.model,

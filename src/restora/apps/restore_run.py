@@ -19,6 +19,7 @@ from restora.apps.restore_sheet import before_and_after
 from restora.artifact.photo_pixels import restore_photo
 from restora.artifact.restorer import Restorer
 from restora.files import write_whole
+from restora.fitting.photos import PhotoFit
 from restora.photos.encoding import encode, lost_in, refuse
 from restora.photos.files import FORMATS, Photo, read_photo
 
@@ -73,7 +74,7 @@ class Outcome:
         return [f"left out of the written files: {', '.join(counted)}"]
 
 
-def run(jobs: Sequence[Job], restorer: Restorer, settings: Settings) -> Outcome:
+def run(jobs: Sequence[Job], restorer: Restorer | PhotoFit, settings: Settings) -> Outcome:
     """Restore all jobs, showing the progress; failures are in the order of the jobs."""
     bar = _progress_bar()
     outcome = Outcome()
@@ -116,7 +117,7 @@ def run(jobs: Sequence[Job], restorer: Restorer, settings: Settings) -> Outcome:
 def _restored(
     job: Job,
     photo: Photo,
-    restorer: Restorer,
+    restorer: Restorer | PhotoFit,
     settings: Settings,
     show: Callable[[int, int], None],
     outcome: Outcome,
@@ -125,14 +126,18 @@ def _restored(
     hold it, which is found first."""
     format_name = FORMATS[job.target.suffix.lower()]
     refuse(photo, format_name, scale=restorer.scale)
-    restored = restore_photo(
-        photo,
-        restorer,
-        lost=None if settings.masks is None else settings.masks.read(job),
-        progress=show,
-        strength=settings.strength,
-        self_ensemble=settings.self_ensemble,
-    )
+    lost = None if settings.masks is None else settings.masks.read(job)
+    if isinstance(restorer, PhotoFit):
+        restored = restorer(photo, lost=lost, progress=show, strength=settings.strength)
+    else:
+        restored = restore_photo(
+            photo,
+            restorer,
+            lost=lost,
+            progress=show,
+            strength=settings.strength,
+            self_ensemble=settings.self_ensemble,
+        )
     if settings.strip_metadata:
         restored = restored.without_metadata()
     outcome.lost.update(lost_in(restored, format_name))

@@ -11,7 +11,7 @@ A network of three channels that was trained to colourise sees the luminance thr
 Legend: H height, W width, C channels, s scale.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import numpy as np
@@ -41,21 +41,34 @@ def restore_photo(
     `self_ensemble` the result is the mean over the photo's eight turns and mirrorings, for eight times the
     work.
     """
+    fill = None if restorer.description is None else restorer.description.fill
+
+    def answer(x: Tensor, known: Tensor | None) -> Tensor:
+        if known is not None and fill is not None:
+            x = x.where(known > 0, fill)
+        return (_over_all_turns if self_ensemble else _restore_planes)(x, known, restorer, progress)
+
+    return restored_by(answer, photo, scale=restorer.scale, lost=lost, strength=strength)
+
+
+def restored_by(
+    answer: Callable[[Tensor, Tensor | None], Tensor],
+    photo: Photo,
+    *,
+    scale: int = 1,
+    lost: Photo | None = None,
+    strength: float = 1.0,
+) -> Photo:
+    """`restore_photo` by any function of (1,C,H,W) in [0,1] and the known pixels (1,1,H,W) or None, which
+    gives (1,C',H*s,W*s)."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is a number from 0 to 1, got {strength:g}")
     x = _floats(photo)
-    given, known = x, None if lost is None else _known(lost, photo)
-    if known is not None and restorer.description is not None and restorer.description.fill is not None:
-        x = x.where(known > 0, restorer.description.fill)
-    if strength == 0:
-        y = _enlarged(given, restorer.scale)
-    elif self_ensemble:
-        y = _over_all_turns(x, known, restorer, progress)
-    else:
-        y = _restore_planes(x, known, restorer, progress)
+    known = None if lost is None else _known(lost, photo)
+    y = _enlarged(x, scale) if strength == 0 else answer(x, known)
     if 0 < strength < 1:
-        y = y.mul_(strength).add_(_enlarged(given, restorer.scale), alpha=1 - strength)
-    return _finished(y[0], photo, restorer.scale)
+        y = y.mul_(strength).add_(_enlarged(x, scale), alpha=1 - strength)
+    return _finished(y[0], photo, scale)
 
 
 def restore_photos(

@@ -1,4 +1,4 @@
-"""What is under test: a network with its evaluation options, or a classical method.
+"""What is under test: a network with its options, a method fitted to each photo, or a classical one.
 
 Methods are values that can be sent to other processes; what is heavy is built there, at the first photo.
 
@@ -6,18 +6,27 @@ Legend: C channels, H height, W width, s scale.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from restora import registry
 from restora.artifact.restorer import Restorer, pick_device
 from restora.evaluation.benchmarks.base import Intake, Observation
-from restora.evaluation.classical import METHODS, Known
+from restora.evaluation.classical import DENOISERS, METHODS, Known, jpeg_sigma
+from restora.evaluation.classical.denoise import Denoiser, Photo
+from restora.fitting.base import Fit, Problem
+from restora.fitting.plug_and_play import PlugAndPlay
+from restora.fitting.running import Progress, run
+from restora.image import estimated_sigma
 from restora.networks.base import Network
 from restora.networks.layers.luminance import LuminanceNetwork
+from restora.operators.observed import operator_of
+from restora.operators.pointwise import Identity
 from restora.vocabulary import Precision
 
 
@@ -165,6 +174,97 @@ class ClassicalMethod(Method):
         photo = observation.degraded[0].permute(1, 2, 0).double().numpy()
         restored = METHODS[self.task][self.name](photo, known)
         return torch.from_numpy(restored).float().permute(2, 0, 1)[None].contiguous()
+
+
+@dataclass
+class FittedMethod(Method):
+    """A method fitted to each photo on its own, from what the observation carries; `max_time` in seconds is
+    what one photo may take."""
+
+    name: str
+    fit: Fit
+    seed: int = 0
+    max_time: float | None = None
+    device_name: str = "auto"
+    on_step: Callable[[Progress], None] | None = field(default=None, repr=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"on_step": None}
+
+    @property
+    def intake(self) -> Intake:
+        return Intake()
+
+    @property
+    def device(self) -> torch.device:
+        return pick_device(self.device_name)
+
+    def restore(self, observation: Observation) -> Tensor:
+        return run(
+            self.fit,
+            problem_of(observation),
+            seed=self.seed,
+            device=self.device,
+            max_time=self.max_time,
+            on_step=self.on_step,
+        ).picture
+
+
+@dataclass(frozen=True)
+class ClassicalDenoiser:
+    """A classical filter as the denoiser of a plug-and-play method."""
+
+    name: str
+
+    def __call__(self, x: Tensor, sigma: float) -> Tensor:
+        photos = [photo.permute(1, 2, 0).double().cpu().numpy() for photo in x]
+        restored = [torch.from_numpy(DENOISERS[self.name](photo, sigma)) for photo in photos]
+        return torch.stack(restored).permute(0, 3, 1, 2).to(x).contiguous()
+
+
+def with_classical(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The description of a method in which the name of a classical filter stands for it as a denoiser."""
+    named = node.get("denoiser")
+    found = {"denoiser": ClassicalDenoiser(named)} if isinstance(named, str) and named in DENOISERS else {}
+    return dict(node) | found
+
+
+def filter_of(name: str) -> Denoiser:
+    """A denoiser by its name, a function of (H,W,C) in [0,1] and the noise level (8-bit scale): a classical
+    filter, or a method fitted to each photo. Raises ValueError."""
+    if name in DENOISERS:
+        return DENOISERS[name]
+    known = {
+        key: cls
+        for key, cls in registry.classes("method").items()
+        if "denoise" in cls.tasks and not issubclass(cls, PlugAndPlay)
+    }
+    fit = registry.build({"_target_": name}, "method") if name in known else None
+    if fit is None:
+        raise ValueError(f"no denoiser is called {name!r}: there are {', '.join([*DENOISERS, *known])}")
+
+    def restore(noisy: Photo, sigma: float) -> Photo:
+        photo = torch.from_numpy(np.ascontiguousarray(noisy)).float().permute(2, 0, 1)[None]
+        return run(fit, Problem(photo, sigma=sigma)).picture[0].permute(1, 2, 0).double().numpy()
+
+    return restore
+
+
+def problem_of(observation: Observation) -> Problem:
+    """What a classical method knows of a degraded photo, as a fit takes it. The level of noise alone is
+    estimated where the observation does not carry it, as for the classical filters."""
+    kernel = observation.kernel
+    operator = operator_of(
+        mask=observation.mask,
+        kernel=None if kernel is None else torch.from_numpy(kernel),
+        scale=observation.scale,
+    )
+    sigma = observation.sigma
+    if sigma is None and observation.quality is not None:
+        sigma = jpeg_sigma(observation.quality)
+    if sigma is None and isinstance(operator, Identity):
+        sigma = estimated_sigma(observation.degraded[0].permute(1, 2, 0).double().numpy())
+    return Problem(observation.degraded, operator, sigma)
 
 
 class _Luminance(Network):

@@ -158,6 +158,23 @@ def test_the_command_prints_the_leaderboard_and_writes_the_page(sweep, capsys, m
     assert max(map(len, table)) <= 80
 
 
+def test_baselines_by_name_are_classical_or_fitted(sweep, monkeypatch):
+    import restora.fitting.zs_n2n as module
+
+    monkeypatch.setattr(
+        module.ZeroShotNoise2Noise, "__call__",
+        lambda self, problem, **_: iter([module.Step(1, 1, problem.degraded * 0, 0.0)]),
+    )  # fmt: skip
+    assert main([str(sweep), "--baselines", "--methods", "median,zs_n2n"]) == 0
+    rows = json.loads((sweep / "baselines.json").read_text())["rows"]
+    assert [row["name"] for row in rows] == ["median", "zs_n2n"]
+    assert rows[1]["psnr"] < rows[0]["psnr"]
+    with pytest.raises(ValueError, match=r"no denoiser is called 'zssr': there are median.*zs_n2n"):
+        main([str(sweep), "--baselines", "--methods", "zssr"])
+    with pytest.raises(ValueError, match="add --baselines"):
+        main([str(sweep), "--methods", "median"])
+
+
 def test_the_page_asks_for_nothing_from_outside_and_quotes_what_it_shows(sweep):
     assert main([str(sweep), "--output", str(sweep.parent / "pages" / "my.html")]) == 0
     page = (sweep.parent / "pages" / "my.html").read_text()

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from restora.evaluation.classical import deblur, denoise, enlarge, inpaint
 from restora.evaluation.classical.denoise import Denoiser, Photo
+from restora.image import estimated_sigma
 
 BASELINES: dict[str, Denoiser] = {
     "median": denoise.median,
@@ -51,13 +52,6 @@ def jpeg_sigma(quality: int) -> float:
     Fitted at qualities 10 to 80 to the photos that the denoisers were tuned on.
     """
     return 10.0 * float(10 / quality) ** 0.45
-
-
-def estimated_sigma(photo: Photo) -> float:
-    """Noise level (8-bit scale) from the median of the finest wavelets (Donoho and Johnstone, 1994)."""
-    from skimage.restoration import estimate_sigma
-
-    return 255 * float(np.mean(estimate_sigma(photo, channel_axis=-1)))
 
 
 def _denoise(photo: Photo, known: Known, *, method: Denoiser) -> Photo:

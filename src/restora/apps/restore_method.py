@@ -1,0 +1,145 @@
+"""`restora restore method:NAME`: methods that are fitted to each photo, from the options of the command."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from restora import vocabulary
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from restora.fitting.photos import PhotoFit
+
+OPTIONS = ("seed", "max_time", "scale", "denoiser", "kernel", "set")
+"""What only such methods take."""
+
+
+def add_options(made: argparse.ArgumentParser) -> None:
+    """The options of methods that need no model of their own."""
+    group = made.add_argument_group(
+        "methods (SOURCE is method:NAME)",
+        "Fitted to each photo: zs_n2n, dip, zssr; around a denoiser: pnp_hqs, pnp_admm, red. They take "
+        "seconds to hours a photo; the time left is shown.",
+    )
+    group.add_argument(
+        "--denoiser",
+        metavar="SOURCE",
+        help="of pnp_hqs, pnp_admm and red: a model conditioned on the noise level, or a classical filter "
+        "such as bm3d",
+    )
+    group.add_argument("--scale", type=int, metavar="N", help="enlarge N times (zssr: 2, others: 1)")
+    group.add_argument(
+        "--kernel",
+        metavar="FILE|gaussian:WIDTH",
+        help="the blur to take away: a picture of a point that was blurred, of odd sides, or a Gaussian's "
+        "standard deviation in pixels",
+    )
+    group.add_argument(
+        "--max-time", metavar="TIME", help="of a photo, such as 90s or 10min: as far as it got"
+    )
+    group.add_argument("--seed", type=int, metavar="N", help="of its random numbers (0)")
+    group.add_argument(
+        "--set", action="append", metavar="KEY=VALUE", help="an argument of the method, such as steps=500"
+    )
+
+
+def refuse_options(options: argparse.Namespace) -> None:
+    """Raises ValueError for an option of methods where the source is a model."""
+    for name in OPTIONS:
+        if getattr(options, name) is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is for methods (method:zs_n2n …), leave it out for a model"
+            )
+
+
+def load(options: argparse.Namespace) -> "PhotoFit":
+    """The method that the command names. Raises ValueError for options that it has no use for."""
+    from restora.artifact.restorer import pick_device
+    from restora.config import build, option
+    from restora.evaluation.methods import with_classical
+    from restora.fitting.photos import PREFIX, PhotoFit
+
+    name = options.model.removeprefix(PREFIX)
+    for unused in ("self_ensemble", "tile", "overlap"):
+        if getattr(options, unused):
+            raise ValueError(f"--{unused.replace('_', '-')} is for models, leave it out for {options.model}")
+    vocabulary.use_threads(options.threads)
+    node = option("method", name) | _set(options.set or [])
+    if options.denoiser is not None:
+        if "denoiser" not in node:
+            raise ValueError(f"--denoiser: {name} uses none, leave it out")
+        node["denoiser"] = options.denoiser
+    fit = build(with_classical(node), "method", where="method")
+    scale = options.scale if options.scale is not None else fit.usual_scale
+    wanted = {
+        "inpaint": options.mask is not None,
+        "super_resolution": scale > 1,
+        "deblur": bool(options.kernel),
+    }
+    asked = [task for task, is_so in wanted.items() if is_so] or ["denoise"]
+    for task in asked:
+        if task not in fit.tasks:
+            how = {"inpaint": "--mask", "super_resolution": "--scale above 1", "deblur": "--kernel"}.get(task)
+            raise ValueError(
+                f"{name} is for {', '.join(fit.tasks).replace('_', '-')}: "
+                + (
+                    f"leave {how} out"
+                    if how
+                    else "say what is wrong with the photo (--mask, --scale, --kernel)"
+                )
+            )
+    device = pick_device(options.device)
+    fit.prepare(device)
+    return PhotoFit(
+        fit=fit,
+        seed=options.seed or 0,
+        device=str(device),
+        max_time=vocabulary.seconds(options.max_time, "--max-time"),
+        sigma=options.sigma,
+        scale=scale,
+        kernel=None if options.kernel is None else _kernel(options.kernel),
+    )
+
+
+def _set(words: list[str]) -> dict[str, Any]:
+    """`steps=500` as a key and a value, typed as in a configuration."""
+    import yaml  # type: ignore[import-untyped]
+
+    found = {}
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise ValueError(f"--set {word}: write it as KEY=VALUE, such as steps=500")
+        found[key] = yaml.safe_load(value)
+    return found
+
+
+def _kernel(word: str) -> "Tensor":
+    """(k,k), its sum 1. Raises ValueError for what is neither a picture nor a Gaussian."""
+    import torch
+
+    from restora.photos.reading import read_photo
+
+    kind, colon, width = word.partition(":")
+    if kind == "gaussian" and colon:
+        try:
+            sigma = float(width)
+        except ValueError:
+            sigma = 0.0
+        if not 0 < sigma < 1000:
+            raise ValueError(f"--kernel {word}: write it as gaussian:WIDTH, a number of pixels above 0")
+        at = torch.arange(-int(4 * sigma + 1), int(4 * sigma + 1) + 1).square()
+        plane = torch.exp(-(at[:, None] + at) / (2 * sigma**2))
+    else:
+        if not Path(word).is_file():
+            raise ValueError(f"--kernel {word}: there is no such picture; or write it as gaussian:WIDTH")
+        plane = torch.tensor(read_photo(Path(word), "gray"))[..., 0].float()
+        if not plane.shape[0] % 2 or not plane.shape[1] % 2:
+            raise ValueError(
+                f"--kernel {word}: its centre is its middle pixel, so its sides are odd, got "
+                f"{plane.shape[1]}x{plane.shape[0]}"
+            )
+    if not plane.sum() > 0:
+        raise ValueError(f"--kernel {word}: the picture is black")
+    return plane / plane.sum()

@@ -1,0 +1,100 @@
+"""A fit restores one photo by steps: a network fitted to it, or a denoiser used as a prior.
+
+Enters: a `Problem`, one degraded photo with the operator that made it. Leaves: `Step`s, the last of which has
+the restored photo. A fit is a function of (problem, seed): the global random state is neither read nor
+changed.
+
+Legend: C channels, H W of the photo, h w of the observation, s scale.
+"""
+
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from restora.operators.base import Operator
+from restora.operators.pointwise import Identity
+
+
+@dataclass(frozen=True)
+class Problem:
+    """`degraded` (1,C,h,w), float32 on the [0,1] scale; `sigma` is the standard deviation of its noise on the
+    8-bit scale, None where nobody knows."""
+
+    degraded: Tensor
+    operator: Operator = field(default_factory=Identity)
+    sigma: float | None = None
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(H,W) of the restored photo."""
+        height, width = self.degraded.shape[-2:]
+        return height * self.operator.scale, width * self.operator.scale
+
+
+@dataclass(frozen=True)
+class Step:
+    """After step `number` (from 1) of `of`: the best answer so far (1,C,H,W), not clamped, and the loss.
+
+    `output` is what early stopping watches, where that is not the answer: the network's output before
+    averaging. Note: where the whole photo costs more than a step, `picture` may be some steps old; the last
+    one is not.
+    """
+
+    number: int
+    of: int
+    picture: Tensor
+    loss: float
+    output: Tensor | None = None
+
+
+class Fit(ABC):
+    """A method with its settings; plain values, so that it can be sent to other processes."""
+
+    name: ClassVar[str]
+    tasks: ClassVar[tuple[str, ...]]
+    """What it restores; a mask is `inpaint`, a scale `super_resolution`, a kernel `deblur`."""
+    usual_scale: ClassVar[int] = 1
+    """How many times it enlarges where nobody says."""
+
+    @abstractmethod
+    def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:
+        """The steps. Raises ValueError, with the first, for a problem that the method is not for."""
+
+    def prepare(self, device: torch.device) -> None:  # noqa: B027
+        """Loads what the method works with, so that what is missing shows before the first photo."""
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether the running variance of its outputs tells when to stop."""
+        return False
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Weights initialised inside depend on the seed alone; the global generators are as before afterwards."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def moved(operator: Operator, device: torch.device) -> Operator:
+    """The operator with its tensors on the device."""
+    made = copy.copy(operator)
+    for key, value in vars(operator).items():
+        if isinstance(value, Tensor):
+            setattr(made, key, value.to(device))
+    return made
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16, rather than imitating it."""
+    if device.type == "cpu":
+        return bool(torch.cpu._is_amx_tile_supported())
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,0 +1,238 @@
+"""Plug and play: a denoiser as the prior of any restoration whose degradation is linear.
+
+`pnp_hqs` is DPIR (K. Zhang et al., "Plug-and-Play Image Restoration with Deep Denoiser Prior", TPAMI 2021):
+half-quadratic splitting, a data step in closed form and a denoising step in turn, at noise levels that fall
+from 49 to that of the photo. `pnp_admm` carries what both steps disagree on along (S. Chan et al., IEEE TCI
+2017). `red` is the fixed-point iteration of Romano et al., "The Little Engine That Could", SIIMS 2017.
+
+Legend: C channels, H height, W width.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restora.fitting.base import Fit, Problem, Step, moved
+from restora.fitting.denoisers import Denoiser, OpenedOnce
+from restora.operators.base import Operator
+from restora.operators.blur import Blur, MirroredBlur, edge_margins
+from restora.operators.pointwise import Identity, Mask
+from restora.registry import register
+
+_LEAST = 0.255
+"""Noise level (8-bit scale) below which DPIR counts none: a thousandth of white."""
+
+
+class PlugAndPlay(Fit):
+    """Steps of a data term and a denoiser; subclasses say in which order and what they carry along."""
+
+    tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "super_resolution", "inpaint", "demosaic")
+
+    denoiser: OpenedOnce
+    steps: int | None
+    turns: bool
+
+    def prepare(self, device: torch.device) -> None:
+        self.denoiser.on(device)
+
+    def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:  # noqa: ARG002
+        if problem.sigma is None and isinstance(problem.operator, Identity | MirroredBlur | Blur):
+            raise ValueError(
+                f"{self.name} weighs the photo against the denoiser by the noise level: give sigma "
+                "(--sigma LEVEL)"
+            )
+        denoise = self.denoiser.on(device)
+        observed = problem.degraded.to(device)
+        operator, y, margin = _circular(moved(problem.operator, device), observed)
+        sigma = problem.sigma or 0.0
+        steps = self.steps or usual_steps(operator)
+        last = max(sigma, _LEAST, lowest_sigma(operator))
+        start = operator.start(y)
+        estimates = self._iterate(start, y, operator, denoise, max(sigma, _LEAST), last, steps)
+        with torch.no_grad():
+            for number, x in enumerate(estimates, 1):
+                picture = x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin]
+                loss = F.mse_loss(operator.A(x), y).item()
+                yield Step(number, steps, picture, loss)
+
+    @abstractmethod
+    def _iterate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        operator: Operator,
+        denoise: Denoiser,
+        sigma: float,
+        last: float,
+        steps: int,
+    ) -> Iterator[Tensor]:
+        """The estimates (1,C,H,W), one a step; `last` is the noise level of the last denoising."""
+
+    def _denoised(self, x: Tensor, sigma: float, number: int, denoise: Denoiser) -> Tensor:
+        """With `turns`, another of the eight turns and mirrorings at each step: an ensemble for nothing."""
+        turn = number % 8 if self.turns else 0
+        return turned_back(denoise(turned(x, turn), sigma), turn)
+
+
+@register("method", "pnp_hqs")
+class HalfQuadraticSplitting(PlugAndPlay):
+    """`denoiser` is any source of a model that is conditioned on the noise level, or a list of models of one
+    level each. `steps` null is DPIR's number: 8 for blur, 24 for enlarging, 40 for what is missing.
+    `weight` is DPIR's lambda."""
+
+    name: ClassVar[str] = "pnp_hqs"
+
+    def __init__(
+        self,
+        *,
+        denoiser: Any = None,
+        steps: int | None = None,
+        first_sigma: float = 49.0,
+        weight: float = 0.23,
+        turns: bool = True,
+    ) -> None:
+        _check(self.name, steps, weight=weight, first_sigma=first_sigma)
+        self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
+        self.first_sigma, self.weight = first_sigma, weight
+
+    def _iterate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        operator: Operator,
+        denoise: Denoiser,
+        sigma: float,
+        last: float,
+        steps: int,
+    ) -> Iterator[Tensor]:
+        for number, level in enumerate(falling(self.first_sigma, last, steps)):
+            x = operator.prox(x, y, self.weight * (sigma / level) ** 2)
+            x = self._denoised(x, level, number, denoise)
+            yield x
+
+
+@register("method", "pnp_admm")
+class AlternatingDirections(PlugAndPlay):
+    """As `pnp_hqs`, with the multipliers of ADMM; they are scaled where the weight of the prior changes."""
+
+    name: ClassVar[str] = "pnp_admm"
+
+    def __init__(
+        self,
+        *,
+        denoiser: Any = None,
+        steps: int | None = None,
+        first_sigma: float = 49.0,
+        weight: float = 0.23,
+        turns: bool = True,
+    ) -> None:
+        _check(self.name, steps, weight=weight, first_sigma=first_sigma)
+        self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
+        self.first_sigma, self.weight = first_sigma, weight
+
+    def _iterate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        operator: Operator,
+        denoise: Denoiser,
+        sigma: float,
+        last: float,
+        steps: int,
+    ) -> Iterator[Tensor]:
+        u = torch.zeros_like(x)
+        before: float | None = None
+        for number, level in enumerate(falling(self.first_sigma, last, steps)):
+            rho = self.weight * (sigma / level) ** 2
+            u = u if before is None else u * (before / rho)
+            before = rho
+            data = operator.prox(x - u, y, rho)
+            x = self._denoised(data + u, level, number, denoise)
+            u = u + data - x
+            yield x
+
+
+@register("method", "red")
+class RegularisedByDenoising(PlugAndPlay):
+    """The minimum of `|A x - y|^2 / (2 sigma^2) + weight/2 x (x - denoised x)`, the denoiser always at
+    `denoiser_sigma`; null is that of the photo's noise, or 3.25 where that is less (the paper's for
+    deblurring at sigma 1.41)."""
+
+    name: ClassVar[str] = "red"
+
+    def __init__(
+        self,
+        *,
+        denoiser: Any = None,
+        steps: int = 50,
+        denoiser_sigma: float | None = None,
+        weight: float = 0.02,
+        turns: bool = True,
+    ) -> None:
+        _check(self.name, steps, weight=weight)
+        self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
+        self.denoiser_sigma, self.weight = denoiser_sigma, weight
+
+    def _iterate(
+        self,
+        x: Tensor,
+        y: Tensor,
+        operator: Operator,
+        denoise: Denoiser,
+        sigma: float,
+        last: float,
+        steps: int,
+    ) -> Iterator[Tensor]:
+        level = max(last, 3.25) if self.denoiser_sigma is None else self.denoiser_sigma
+        for number in range(steps):
+            x = operator.prox(self._denoised(x, level, number, denoise), y, self.weight * sigma**2)
+            yield x
+
+
+def falling(first: float, last: float, steps: int) -> list[float]:
+    """Noise levels equally far apart in the logarithm, the last one `last`."""
+    first = max(first, last)
+    if steps == 1:
+        return [last]
+    return [first * (last / first) ** (step / (steps - 1)) for step in range(steps)]
+
+
+def usual_steps(operator: Operator) -> int:
+    """DPIR's."""
+    return 40 if isinstance(operator, Mask) else 24 if operator.scale > 1 else 8
+
+
+def lowest_sigma(operator: Operator) -> float:
+    """What the last denoising removes where the photo has no noise (8-bit scale; DPIR)."""
+    return 0.6 if isinstance(operator, Mask) else float(operator.scale) if operator.scale > 1 else 0.0
+
+
+def turned(x: Tensor, turn: int) -> Tensor:
+    """One of the eight turns and mirrorings of (B,C,H,W)."""
+    x = x.rot90(turn % 4, (-2, -1))
+    return x.flip(-1) if turn >= 4 else x
+
+
+def turned_back(x: Tensor, turn: int) -> Tensor:
+    x = x.flip(-1) if turn >= 4 else x
+    return x.rot90(-(turn % 4), (-2, -1))
+
+
+def _circular(operator: Operator, y: Tensor) -> tuple[Operator, Tensor, int]:
+    """An operator whose data step has a closed form, its observation, and the margin to cut off."""
+    if not isinstance(operator, MirroredBlur):
+        return operator, y, 0
+    padded = edge_margins(y, operator.kernel)
+    return Blur(operator.kernel), padded, (padded.shape[-1] - y.shape[-1]) // 2
+
+
+def _check(name: str, steps: int | None, **positive: float) -> None:
+    if steps is not None and steps < 1:
+        raise ValueError(f"{name}: steps is 1 or more, got {steps}")
+    for key, value in positive.items():
+        if not value > 0:
+            raise ValueError(f"{name}: {key} is a number above 0, got {value:g}")

@@ -1,0 +1,111 @@
+"""Running a fit: progress with the time left, cancelling, a time limit, early stopping, and what to fall back
+to."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from restora import registry
+from restora.fitting.base import Fit, Problem, Step
+from restora.fitting.stopping import EarlyStop
+
+Ended = Literal["finished", "early stop", "max_time", "not finite"]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """After a step: `left` seconds, at the pace so far and at most the time limit's."""
+
+    step: int
+    of: int
+    loss: float
+    seconds: float
+    left: float
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """`picture` (1,C,H,W), float32 in [0,1] on the CPU, is that of step `step`, the last of `steps` or,
+    stopped early, the one where the outputs varied least."""
+
+    picture: Tensor
+    step: int
+    steps: int
+    seconds: float
+    ended: Ended
+
+
+class Cancelled(Exception):
+    """The user wants no answer any more."""
+
+
+def run(
+    fit: Fit,
+    problem: Problem,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    max_time: float | None = None,
+    early_stop: bool | EarlyStop | None = None,
+    on_step: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> Outcome:
+    """The restored photo.
+
+    `max_time` in seconds: the answer that there is then is the result, after one step at least. `early_stop`
+    None is the method's own choice. Where a loss is not finite, the last picture that was is the result.
+    Raises ValueError for what the method is not for, and `Cancelled`.
+    """
+    device = torch.device(device)
+    stop = early_stop if isinstance(early_stop, EarlyStop) else None
+    if early_stop is True or (early_stop is None and fit.stops_early):
+        stop = EarlyStop()
+    started = time.monotonic()
+    last: Step | None = None
+    ended: Ended = "finished"
+    steps = fit(problem, seed=seed, device=device)
+    for step in steps:
+        if cancelled is not None and cancelled():
+            raise Cancelled
+        if not _finite(step):
+            ended = "not finite"
+            break
+        last = step
+        seconds = time.monotonic() - started
+        if on_step is not None:
+            left = seconds / step.number * (step.of - step.number)
+            left = left if max_time is None else max(0.0, min(left, max_time - seconds))
+            on_step(Progress(step.number, step.of, step.loss, seconds, left))
+        watched = step.picture if step.output is None else step.output
+        if stop is not None and stop(step.number, watched, step.picture):
+            ended = "early stop"
+            break
+        if max_time is not None and seconds >= max_time and step.number < step.of:
+            ended = "max_time"
+            break
+    if last is None:
+        raise ValueError(f"{fit.name} gave no finite picture: the photo may not be finite itself")
+    best = last.picture if ended != "early stop" or stop is None else stop.picture
+    assert best is not None
+    number = stop.step if ended == "early stop" and stop is not None else last.number
+    picture = best.detach().float().clamp(0, 1).cpu()
+    return Outcome(picture, number, last.number, time.monotonic() - started, ended)
+
+
+def fit(name: str, problem: Problem, *, seed: int = 0, device: str = "cpu", **settings: Any) -> Outcome:
+    """The restored photo by the method `name` with arguments of its constructor; `max_time` in seconds,
+    `early_stop`, `on_step` and `cancelled` are those of `run`."""
+    of_run = {key: settings.pop(key) for key in _OF_RUN if key in settings}
+    made: Fit = registry.build({"_target_": name, **settings}, "method")
+    return run(made, problem, seed=seed, device=device, **of_run)
+
+
+_OF_RUN = ("max_time", "early_stop", "on_step", "cancelled")
+
+
+def _finite(step: Step) -> bool:
+    return step.loss == step.loss and abs(step.loss) != float("inf") and bool(step.picture.isfinite().all())

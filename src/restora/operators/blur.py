@@ -1,0 +1,178 @@
+"""Blur by a known point-spread function, whole or sampled.
+
+A circular convolution is diagonal in Fourier space, so its prox is a division there. Photos do not wrap
+around: `Blur` is the circular one, `MirroredBlur` that of a photo whose borders are mirrored.
+
+Legend: B samples, C channels, H height, W width, k kernel side, s scale.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restora.operators.base import Operator, check_rho
+
+
+def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
+    """The spectrum (H,W/2+1) of the kernel (k,k) with its centre at the origin, wrapped where it is larger
+    than the photo."""
+    rows, columns = kernel.shape
+    plane = kernel.new_zeros(height, width)
+    at_row = (torch.arange(rows, device=kernel.device) - rows // 2).remainder(height)
+    at_column = (torch.arange(columns, device=kernel.device) - columns // 2).remainder(width)
+    plane.index_put_((at_row[:, None], at_column[None]), kernel, accumulate=True)
+    return torch.fft.rfft2(plane)
+
+
+class Blur(Operator):
+    """y = k * x, circular; `kernel` (k,k), its centre at k // 2."""
+
+    def __init__(self, kernel: Tensor) -> None:
+        if kernel.ndim != 2:
+            raise ValueError(f"a kernel is of shape (k,k), got {tuple(kernel.shape)}")
+        self.kernel = kernel
+
+    def transfer(self, x: Tensor) -> Tensor:
+        return transfer_function(self.kernel.to(x), *x.shape[-2:])
+
+    def A(self, x: Tensor) -> Tensor:
+        return _filtered(x, self.transfer(x))
+
+    def At(self, y: Tensor) -> Tensor:
+        return _filtered(y, self.transfer(y).conj())
+
+    def prox(self, z: Tensor, y: Tensor, rho: float) -> Tensor:
+        check_rho(rho)
+        transfer = self.transfer(z)
+        spectrum = transfer.conj() * torch.fft.rfft2(y) + rho * torch.fft.rfft2(z)
+        return torch.fft.irfft2(spectrum / (transfer.abs().square() + rho), s=z.shape[-2:])
+
+    def start(self, y: Tensor) -> Tensor:
+        return y
+
+
+class MirroredBlur(Operator):
+    """y = k * x with borders mirrored about the edge pixels, as the blurs of the degradations do it."""
+
+    def __init__(self, kernel: Tensor) -> None:
+        if kernel.ndim != 2 or not kernel.shape[0] % 2 or not kernel.shape[1] % 2:
+            raise ValueError(f"a kernel is of shape (k,k), k odd, got {tuple(kernel.shape)}")
+        self.kernel = kernel
+
+    def _indices(self, size: int, reach: int, device: torch.device) -> Tensor:
+        """Which pixel stands where in the padded photo; a photo too small to be mirrored repeats its edge."""
+        index = torch.arange(-reach, size + reach, device=device)
+        if size <= reach:
+            return index.clamp(0, size - 1)
+        return (size - 1) - (index.abs() - (size - 1)).abs()
+
+    def A(self, x: Tensor) -> Tensor:
+        (height, width), (rows, columns) = x.shape[-2:], self.kernel.shape
+        padded = x.index_select(-2, self._indices(height, rows // 2, x.device))
+        padded = padded.index_select(-1, self._indices(width, columns // 2, x.device))
+        transfer = transfer_function(self.kernel.to(x), *padded.shape[-2:])
+        blurred = _filtered(padded, transfer)
+        return blurred[..., rows // 2 : rows // 2 + height, columns // 2 : columns // 2 + width]
+
+    def At(self, y: Tensor) -> Tensor:
+        (height, width), (rows, columns) = y.shape[-2:], self.kernel.shape
+        padded = F.pad(y, (columns // 2, columns // 2, rows // 2, rows // 2))
+        transfer = transfer_function(self.kernel.to(y), *padded.shape[-2:])
+        spread = _filtered(padded, transfer.conj())
+        index = self._indices(width, columns // 2, y.device)
+        folded = spread.new_zeros(*spread.shape[:-1], width).index_add_(-1, index, spread)
+        index = self._indices(height, rows // 2, y.device)
+        return folded.new_zeros(*folded.shape[:-2], height, width).index_add_(-2, index, folded)
+
+    def start(self, y: Tensor) -> Tensor:
+        return y
+
+
+class BlurSubsample(Blur):
+    """y = every s-th pixel, from the first, of k * x, circular.
+
+    `prox` is the closed form of N. Zhao et al., "Fast Single Image Super-Resolution Using a New Analytical
+    Solution for l2-l2 Problems", IEEE TIP 2016, eq. 24, which DPIR and USRNet use.
+    """
+
+    def __init__(self, kernel: Tensor, scale: int) -> None:
+        super().__init__(kernel)
+        if scale < 1:
+            raise ValueError(f"scale is a whole number >= 1, got {scale}")
+        self.scale = scale
+
+    def A(self, x: Tensor) -> Tensor:
+        return super().A(x)[..., :: self.scale, :: self.scale]
+
+    def At(self, y: Tensor) -> Tensor:
+        return super().At(self._spread(y))
+
+    def _spread(self, y: Tensor) -> Tensor:
+        """Zeros between the pixels, (B,C,h*s,w*s)."""
+        spread = y.new_zeros(*y.shape[:-2], y.shape[-2] * self.scale, y.shape[-1] * self.scale)
+        spread[..., :: self.scale, :: self.scale] = y
+        return spread
+
+    def prox(self, z: Tensor, y: Tensor, rho: float) -> Tensor:
+        check_rho(rho)
+        height, width = z.shape[-2:]
+        if height % self.scale or width % self.scale:
+            raise ValueError(f"{height}x{width} pixels are no multiple of the scale {self.scale}")
+        transfer = _both_halves(self.transfer(z), width)  # (H,W)
+        right = transfer.conj() * torch.fft.fft2(self._spread(y)) + rho * torch.fft.fft2(z)
+        # the s^2 frequencies that fall onto one by sampling are one small system, of rank 1 plus rho
+        aliased = _mean_of_aliases(transfer * right, self.scale)
+        power = _mean_of_aliases(transfer.abs().square(), self.scale)
+        shared = (aliased / (power + rho)).repeat(*[1] * (right.ndim - 2), self.scale, self.scale)
+        return torch.fft.ifft2((right - transfer.conj() * shared) / rho).real
+
+    def start(self, y: Tensor) -> Tensor:
+        """Bicubic, with the pixels where they were sampled and not in the middle of their square."""
+        small = y.float()
+        size = (y.shape[-2] * self.scale, y.shape[-1] * self.scale)
+        rows, columns = (torch.arange(side, device=y.device) for side in size)
+        grid = torch.meshgrid(
+            *(2 * at / self.scale / max(side - 1, 1) - 1
+              for at, side in ((rows, y.shape[-2]), (columns, y.shape[-1]))), indexing="ij",
+        )  # fmt: skip
+        places = torch.stack((grid[1], grid[0]), dim=-1)[None].float().expand(len(y), -1, -1, -1)
+        sampled = F.grid_sample(small, places, "bicubic", "border", align_corners=True)
+        return sampled.clamp(0, 1).to(y.dtype)
+
+
+def _filtered(x: Tensor, transfer: Tensor) -> Tensor:
+    return torch.fft.irfft2(torch.fft.rfft2(x) * transfer, s=x.shape[-2:])
+
+
+def _both_halves(half: Tensor, width: int) -> Tensor:
+    """The whole spectrum (H,W) of a real plane from the half (H,W/2+1) that rfft2 gives."""
+    return torch.fft.fft2(torch.fft.irfft2(half, s=(half.shape[-2], width)))
+
+
+def _mean_of_aliases(spectrum: Tensor, scale: int) -> Tensor:
+    """(...,H,W) -> (...,H/s,W/s): the mean of the s^2 frequencies that sampling makes one."""
+    height, width = spectrum.shape[-2:]
+    blocks = spectrum.unflatten(-1, (scale, width // scale)).unflatten(-3, (scale, height // scale))
+    return blocks.mean((-4, -2))
+
+
+def edge_margins(y: Tensor, kernel: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,C,H+2m,W+2m), m = 2k: mirrored margins that become their circular blur at the seam.
+
+    A blurred photo does not wrap around; without this a seam would ring through the restored one.
+    """
+    margin = 2 * max(kernel.shape)
+    height, width = y.shape[-2:]
+    rows, columns = (
+        torch.arange(-margin, side + margin, device=y.device).remainder(2 * side) for side in (height, width)
+    )
+    rows, columns = (
+        torch.minimum(rows, 2 * height - 1 - rows),
+        torch.minimum(columns, 2 * width - 1 - columns),
+    )
+    padded = y.index_select(-2, rows).index_select(-1, columns)
+    blurred = Blur(kernel).A(padded)
+    rise = torch.sin(torch.pi / 2 * (torch.arange(margin, device=y.device) + 0.5) / margin).square().to(y)
+    by_row, by_column = (torch.cat((rise, y.new_ones(side), rise.flip(0))) for side in (height, width))
+    weight = by_row[:, None] * by_column
+    return weight * padded + (1 - weight) * blurred

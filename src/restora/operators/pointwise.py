@@ -1,0 +1,70 @@
+"""Operators that look at one pixel: the identity (noise, JPEG), and a mask (inpainting, mosaics)."""
+
+import torch
+from torch import Tensor
+
+from restora.operators.base import Operator, check_rho
+
+
+class Identity(Operator):
+    """y = x: what is left is noise."""
+
+    def A(self, x: Tensor) -> Tensor:
+        return x
+
+    def At(self, y: Tensor) -> Tensor:
+        return y
+
+    def prox(self, z: Tensor, y: Tensor, rho: float) -> Tensor:
+        check_rho(rho)
+        return (y + rho * z) / (1 + rho)
+
+
+class Mask(Operator):
+    """y = m x, with m (1,1,H,W) or (1,C,H,W): 1 where the pixel is known, 0 where it is lost."""
+
+    def __init__(self, mask: Tensor) -> None:
+        if not ((mask == 0) | (mask == 1)).all():
+            raise ValueError("a mask is 1 where the pixel is known and 0 where it is lost, nothing between")
+        self.mask = mask
+
+    def A(self, x: Tensor) -> Tensor:
+        return x * self.mask.to(x)
+
+    def At(self, y: Tensor) -> Tensor:
+        return y * self.mask.to(y)
+
+    def prox(self, z: Tensor, y: Tensor, rho: float) -> Tensor:
+        check_rho(rho)
+        mask = self.mask.to(z)
+        return (mask * y + rho * z) / (mask + rho)
+
+    def start(self, y: Tensor) -> Tensor:
+        """Lost pixels start as the mean of the known ones around them, as far as it has to reach."""
+        mask = self.mask.to(y).expand_as(y)
+        filled, known = mask * y, mask
+        width = 1
+        while bool((known < 1e-3).any()) and width < 2 * max(y.shape[-2:]):
+            width *= 2
+            sums, weights = (_box(plane, width) for plane in (mask * y, mask))
+            mean = sums / weights.clamp(min=1e-6)
+            filled = torch.where((known < 1e-3) & (weights > 1e-3), mean, filled)
+            known = torch.where((known < 1e-3) & (weights > 1e-3), 1.0, known)
+        return filled
+
+
+def _box(x: Tensor, radius: int) -> Tensor:
+    """The mean over (2 radius + 1)^2 pixels, those outside the photo counted as 0."""
+    side = 2 * radius + 1
+    rows = torch.nn.functional.avg_pool2d(x, (side, 1), 1, (radius, 0))
+    return torch.nn.functional.avg_pool2d(rows, (1, side), 1, (0, radius))
+
+
+def bayer(height: int, width: int, pattern: str = "RGGB") -> Tensor:
+    """The mask of a Bayer mosaic, (1,3,H,W): the colour that each pixel of the sensor sees."""
+    if len(pattern) != 4 or set(pattern) != set("RGB"):
+        raise ValueError(f"a Bayer pattern is the colours of 2x2 pixels, such as RGGB, got {pattern!r}")
+    mask = torch.zeros(1, 3, height, width)
+    for place, colour in enumerate(pattern):
+        mask[:, "RGB".index(colour), place // 2 :: 2, place % 2 :: 2] = 1
+    return mask

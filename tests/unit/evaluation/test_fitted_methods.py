@@ -1,0 +1,137 @@
+"""Methods that are fitted to each photo face the observations of classical filters, from the command to the
+table."""
+
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from skimage import data
+
+from restora.apps.evaluate import main
+from restora.apps.restore import main as restore
+from restora.evaluation.benchmarks.deblur import Deblur
+from restora.evaluation.benchmarks.denoise import Denoise
+from restora.evaluation.benchmarks.jpeg import Jpeg
+from restora.evaluation.benchmarks.super_resolution import SuperResolution
+from restora.evaluation.classical import jpeg_sigma
+from restora.evaluation.methods import FittedMethod, problem_of
+from restora.evaluation.run import evaluate
+from restora.fitting.base import Fit, Problem, Step
+from restora.fitting.zs_n2n import ZeroShotNoise2Noise
+from restora.operators.blur import MirroredBlur
+from restora.operators.pointwise import Identity
+from restora.operators.resizing import Bicubic
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    for number in range(2):
+        pixels = np.ascontiguousarray(data.astronaut()[20 + number : 60, 180:220])
+        Image.fromarray(pixels).save(root / f"{number}.png")
+    return root
+
+
+class Returned(Fit):
+    """Gives back what it was given, and remembers it."""
+
+    name: ClassVar[str] = "returned"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise",)
+
+    def __init__(self) -> None:
+        self.seen: list[Problem] = []
+
+    def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:
+        self.seen.append(problem)
+        yield Step(1, 1, problem.operator.start(problem.degraded), 0.0)
+
+
+def test_a_method_that_does_nothing_is_the_input(folder: Path) -> None:
+    fit = Returned()
+    benchmark = Denoise(root=str(folder), color="rgb", sigma=25.0)
+    result = evaluate(FittedMethod("returned", fit), benchmark)
+    for row in result.rows:
+        assert row["psnr"] == row["input_psnr"]
+    assert [problem.sigma for problem in fit.seen] == [25, 25]
+
+
+def test_the_problem_is_what_the_observation_carries(folder: Path) -> None:
+    cases: list[tuple[Any, type, float | None]] = [
+        (Deblur(root=str(folder), color="rgb", width=1.6, sigma=2.0), MirroredBlur, 2.0),
+        (SuperResolution(root=str(folder), color="rgb", scale=2), Bicubic, None),
+        (Jpeg(root=str(folder), color="rgb", quality=10), Identity, jpeg_sigma(10)),
+    ]
+    for benchmark, operator, sigma in cases:
+        observation = benchmark.observe(0, FittedMethod("", Returned()).intake)
+        problem = problem_of(observation)
+        assert isinstance(problem.operator, operator)
+        assert problem.sigma == sigma
+        explained = problem.operator.A(observation.clean)
+        close = 0.08 if operator is Identity else 0.011 if operator is MirroredBlur else 0.0021
+        assert (explained - observation.degraded).square().mean().sqrt() < close
+
+
+def test_it_is_sent_to_other_processes() -> None:
+    method = FittedMethod("zs_n2n", ZeroShotNoise2Noise(steps=3), on_step=lambda at: None)
+    sent = pickle.loads(pickle.dumps(method))
+    assert (sent.fit.steps, sent.on_step) == (3, None)
+
+
+def test_the_command_writes_its_row(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["method=zs_n2n", "method.steps=4", "benchmark=denoise", "benchmark.sigma=25", "seed=3"]
+    words += [f"benchmark.root={folder}", f"output={tmp_path}/scores", "classical=median", "max_time=1min"]
+    assert main([*words, "benchmark.limit=1"]) == 0
+    assert "zs_n2n" in capsys.readouterr().out
+    summary = json.loads((tmp_path / "scores" / "zs_n2n" / "summary.json").read_text())
+    assert summary["method"]["seed"] == 3
+    assert summary["method"]["settings"]["steps"] == 4
+    other = json.loads((tmp_path / "scores" / "median" / "summary.json").read_text())
+    assert summary["input"] == other["input"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["method=pnp_hqs"], "needs a denoiser: set method.denoiser=SOURCE"),
+        (["method=pnp_hqs", "method.denoiser=nowhere"], "there is no nowhere"),
+        (["method=zs_n2n", "method.steps=0"], "steps is 1 or more"),
+        (["method=zs_n2n", "method.step=1"], "method.step"),
+        (["method=zs"], "method=zs"),
+        (["classical=median", "seed=1"], "set method=NAME"),
+    ],
+)
+def test_what_cannot_be_done_is_said_first(words: list[str], said: str, folder: Path) -> None:
+    rest = ["benchmark=denoise", "benchmark.sigma=25", f"benchmark.root={folder}"]
+    with pytest.raises(ValueError, match=said):
+        main([*words, *rest])
+
+
+def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
+    photo = np.zeros((20, 24), np.uint16) + 40000
+    Image.fromarray(photo).save(tmp_path / "a.png")
+    lost = np.zeros((20, 24), np.uint8)
+    lost[5:9, 8:12] = 255
+    Image.fromarray(lost).save(tmp_path / "lost.png")
+    words = [str(tmp_path / "a.png"), str(tmp_path / "out.png")]
+    method = ["method:pnp_hqs", *words, "--denoiser", "gaussian", "--set", "steps=3", "--sigma", "0"]
+    assert restore([*method, "--mask", str(tmp_path / "lost.png")]) == 0
+    restored = np.asarray(Image.open(tmp_path / "out.png"))
+    assert restored.dtype == np.uint16
+    assert np.abs(restored.astype(int) - 40000).max() < 300
+    for wrong, said in (
+        (["method:zs_n2n", *words, "--scale", "2"], "zs_n2n is for denoise: leave --scale"),
+        (["method:zs_n2n", *words, "--denoiser", "x"], "uses none"),
+        (["method:zssr", *words, "--scale", "1"], "say what is wrong"),
+        (["method:dip", *words, "--set", "steps"], "KEY=VALUE"),
+        (["method:dip", *words, "--kernel", "nowhere.png"], "no such picture"),
+        (["method:dip", *words, "--tile", "64"], "--tile is for models"),
+        (["model", *words, "--seed", "1"], "--seed is for methods"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            restore([*wrong, "--overwrite"])

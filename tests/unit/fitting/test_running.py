@@ -1,0 +1,97 @@
+"""What every fit gets from the one that runs it: progress, a time limit, cancelling, early stopping, and a
+picture to fall back to."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import ClassVar
+
+import pytest
+import torch
+from torch import Tensor
+
+from restora.fitting.base import Fit, Problem, Step
+from restora.fitting.running import Cancelled, Progress, run
+from restora.fitting.stopping import EarlyStop
+
+PROBLEM = Problem(torch.full((1, 1, 4, 4), 0.5))
+
+
+class Scripted(Fit):
+    """Gives the pictures that a function says, and counts how often it was asked."""
+
+    name: ClassVar[str] = "scripted"
+    tasks: ClassVar[tuple[str, ...]] = ("denoise",)
+
+    def __init__(self, value: Callable[[int], float], *, steps: int = 10, pause: float = 0.0) -> None:
+        self.value, self.steps, self.pause, self.asked = value, steps, pause, 0
+
+    def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:
+        for number in range(1, self.steps + 1):
+            time.sleep(self.pause)
+            self.asked = number
+            value = self.value(number)
+            yield Step(number, self.steps, torch.full_like(problem.degraded, value), value)
+
+
+def test_progress_says_how_far_and_how_long() -> None:
+    seen: list[Progress] = []
+    outcome = run(Scripted(lambda n: n / 100, pause=0.01), PROBLEM, on_step=seen.append)
+    assert (outcome.ended, outcome.step, outcome.steps) == ("finished", 10, 10)
+    assert outcome.picture.unique().tolist() == pytest.approx([0.1])
+    assert [at.step for at in seen] == list(range(1, 11))
+    assert {at.of for at in seen} == {10}
+    assert seen[4].left == pytest.approx(seen[4].seconds, rel=0.01)
+    assert seen[-1].left == 0
+
+
+def test_a_time_limit_gives_the_picture_of_then() -> None:
+    fit = Scripted(lambda n: n / 1000, steps=1000, pause=0.01)
+    seen: list[Progress] = []
+    outcome = run(fit, PROBLEM, max_time=0.1, on_step=seen.append)
+    assert outcome.ended == "max_time"
+    assert 2 <= outcome.step == fit.asked < 100
+    assert outcome.picture.unique().tolist() == pytest.approx([outcome.step / 1000])
+    assert all(at.left <= 0.1 for at in seen)
+    assert run(fit, PROBLEM, max_time=1e-9).step == 1, "one step at least"
+
+
+def test_cancelling_ends_it_at_once() -> None:
+    fit = Scripted(lambda n: 0.5)
+    with pytest.raises(Cancelled):
+        run(fit, PROBLEM, cancelled=lambda: fit.asked == 3)
+    assert fit.asked == 3
+
+
+def test_what_is_not_finite_gives_way_to_the_picture_before() -> None:
+    outcome = run(Scripted(lambda n: 0.4 if n < 5 else float("nan")), PROBLEM)
+    assert (outcome.ended, outcome.step) == ("not finite", 4)
+    assert outcome.picture.unique().tolist() == pytest.approx([0.4])
+    with pytest.raises(ValueError, match="no finite picture"):
+        run(Scripted(lambda n: float("inf")), PROBLEM)
+
+
+def test_early_stopping_takes_the_picture_where_outputs_rest() -> None:
+    """Outputs that come to rest at 50 and move again: the answer is from there, found soon after."""
+
+    def value(number: int) -> float:
+        amplitude = 0.001 + 0.0001 * abs(number - 50)
+        return 0.5 + amplitude * (-1) ** number
+
+    fit = Scripted(value, steps=500)
+    outcome = run(fit, PROBLEM, early_stop=EarlyStop(window=8, patience=30))
+    assert outcome.ended == "early stop"
+    assert 46 <= outcome.step <= 58
+    assert outcome.steps == outcome.step + 30 == fit.asked
+    assert outcome.picture.unique().tolist() == pytest.approx([value(outcome.step)])
+
+
+def test_the_running_variance_is_that_of_the_window() -> None:
+    stop = EarlyStop(window=5)
+    outputs: list[Tensor] = [
+        torch.rand(1, 3, 7, 9, generator=torch.Generator().manual_seed(n)) for n in range(9)
+    ]
+    found = [stop._variance(output) for output in outputs]
+    assert found[:4] == [None] * 4
+    for last in range(4, 9):
+        exact = torch.stack(outputs[last - 4 : last + 1]).var(0, correction=0).mean().item()
+        assert found[last] == pytest.approx(exact, rel=1e-4)
