@@ -35,8 +35,8 @@ BASE = "base"
 _SURROUNDINGS = ("data", "trainer")
 _APART = ("experiments", "debug")
 """Groups whose options are about the whole configuration."""
-_ALIASES = {"precision": "trainer.precision"}
-"""Words that other commands have in the same sense, and where a training configuration has them."""
+_ALIASES = {"precision": "trainer.precision", "init": "init.source"}
+"""Words that stand for a key: one that other commands have in the same sense, and the source of `init`."""
 _DURATIONS = ("trainer.max_time",)
 
 

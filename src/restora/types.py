@@ -4,7 +4,7 @@ Legend: B samples, C channels (of T frames folded into one axis: T·C), H height
 super-resolution task (1 otherwise), K condition channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -20,6 +20,7 @@ class Batch:
     where the pixel is known. `target` is what to learn from where that is not `clean`. `keys` are the
     samples' random-number keys, int64 (B,), and `redegrade` draws another degraded version of the same
     photos, like `degraded`, from the keys that it is given; both None where the data module has none.
+    `unpaired`: `clean` are other photos than those that were degraded.
     """
 
     clean: Tensor | None
@@ -29,6 +30,24 @@ class Batch:
     target: Tensor | None = None
     keys: Tensor | None = None
     redegrade: Callable[[Tensor], Tensor] | None = None
+    unpaired: bool = False
+
+    def photos(self) -> Iterator["Batch"]:
+        """The samples one by one."""
+
+        def of(values: Tensor | None, index: int) -> Tensor | None:
+            return None if values is None else values[index : index + 1]
+
+        for index, name in enumerate(self.names or [""] * len(self.degraded)):
+            yield Batch(
+                of(self.clean, index),
+                self.degraded[index : index + 1],
+                of(self.condition, index),
+                [name],
+                target=of(self.target, index),
+                keys=of(self.keys, index),
+                unpaired=self.unpaired,
+            )
 
     @property
     def supervision(self) -> Tensor:

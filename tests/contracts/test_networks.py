@@ -189,6 +189,7 @@ PLAIN = {
             "dcgan_unet",
             "dncnn",
             "espcn",
+            "noise2noise_unet",
             "fdncnn",
             "ffdnet",
             "fsrcnn",

@@ -8,8 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from run_folders import photo
 
 from restora.artifact.restorer import Restorer
 from restora.cli import main
@@ -62,6 +65,35 @@ COMBINATIONS = {
         "adversarial@objective.adversarial.loss=hinge",
         *SMALL_DISCRIMINATOR,
     ],
+    "residual CNN, noise2void from noisy photos alone": [
+        *DNCNN,
+        "data=noisy_folder",
+        "data.source.root=NOISY",
+        "degradation=identity",
+        "monitor.metric=val/loss",
+        "monitor.direction=min",
+        "objective=noise2void",
+    ],
+    "U-Net, neighbor2neighbor": [
+        "family=unet",
+        "network=noise2noise_unet_small",
+        "objective=neighbor2neighbor",
+    ],
+    "GAN, cycle of unpaired photos": [
+        "family=gan",
+        "network=resnet_generator_small",
+        "data=unpaired_folder",
+        "data.source.root=UNPAIRED",
+        "degradation=identity",
+        "objective=cycle",
+        "objective.cycle.history=6",
+        *[
+            f"discriminator@objective.cycle.{half}_discriminator=patch_small"
+            for half in ("clean", "degraded")
+        ],
+        "monitor.metric=val/loss",
+        "monitor.direction=min",
+    ],
     "transformer, masked": [
         "family=transformer",
         "network=restormer_small",
@@ -85,6 +117,20 @@ def teacher(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of noisy photos in degraded/, and of other, clean ones in clean/."""
+    folder = tmp_path_factory.mktemp("noisy")
+    generator = np.random.default_rng(0)
+    for half, sigma in (("degraded", 25), ("clean", 0)):
+        (folder / half).mkdir()
+        for index in range(6):
+            spoilt = photo(64, 80, seed=index + (0 if sigma else 3)) + generator.normal(0, sigma, (64, 80, 3))
+            pixels = spoilt.clip(0, 255).round().astype(np.uint8)
+            Image.fromarray(pixels).save(folder / half / f"{index}.png")
+    return folder
+
+
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     checkpoint = torch.load(folder / "checkpoints" / "last.ckpt", map_location="cpu", weights_only=True)
     assert checkpoint["restora"]["step"] == STEPS
@@ -93,10 +139,15 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", COMBINATIONS)
 def test_a_run_goes_on_exactly_and_exports(
-    name: str, data: Path, teacher: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, data: Path, teacher: Path, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(TESTS))
-    chosen = [word.replace("TEACHER", str(teacher)) for word in COMBINATIONS[name]]
+    chosen = [
+        word.replace("TEACHER", str(teacher))
+        .replace("NOISY", f"{noisy}/degraded")
+        .replace("UNPAIRED", str(noisy))
+        for word in COMBINATIONS[name]
+    ]
     folder, again = tmp_path / "run", tmp_path / "again"
     keep = [
         "+callbacks.keep._target_=keep_checkpoint.KeepAt",
@@ -118,13 +169,17 @@ def test_a_run_goes_on_exactly_and_exports(
     assert list(record["config"]["objective"]) == [
         part for part in chosen_objectives(chosen) if part in record["config"]["objective"]
     ]
+    if "monitor.metric=val/loss" in chosen:  # chosen, reported and exported without a clean photo
+        assert record["metrics"]["best"]["val/loss"] > 0
+        assert "val/psnr" not in record["metrics"]["best"]
+        assert main(["report", str(folder), "--output", str(tmp_path / "report.html")]) == 0
     assert main(["export", str(folder), str(tmp_path / "model"), "--no-onnx"]) == 0
     restorer = Restorer.load(tmp_path / "model")
-    photo = torch.rand(1, 3, 40, 56)
+    pixels = torch.rand(1, 3, 40, 56)
     condition = None
     if "degradation=inpaint_brush" in chosen and restorer.network.condition_channels:
         condition = torch.ones(1, 1, 40, 56)
-    assert restorer(photo, condition).shape == (1, 3, 40, 56)
+    assert restorer(pixels, condition).shape == (1, 3, 40, 56)
 
 
 def chosen_objectives(words: list[str]) -> list[str]:

@@ -71,16 +71,14 @@ def _verify(data: "PhotoData") -> None:
     from restora.data.store import DamagedStore
 
     for split in SPLITS:
-        store = data.store(split)
-        if store is None:
-            continue
-        try:
-            store.verify(whole=True)
-            log.info("%s: %d photos are as they were packed", store.folder.name, len(store))
-        except DamagedStore as damage:
-            log.warning("%s: the photos are packed again", damage)
-            shutil.rmtree(store.folder)
-            data.store(split)
+        for store in data.stores(split).values():
+            try:
+                store.verify(whole=True)
+                log.info("%s: %d photos are as they were packed", store.folder.name, len(store))
+            except DamagedStore as damage:
+                log.warning("%s: the photos are packed again", damage)
+                shutil.rmtree(store.folder)
+        data.stores(split)
 
 
 def _as_list(word: str) -> str:
@@ -137,12 +135,10 @@ def _show(data: "PhotoData") -> None:
 
     table = Table("split", "photos", "megapixels", "left out", "store", box=None)
     for split in SPLITS:
-        store = data.store(split)
-        if store is None:
-            continue
-        pixels = sum(entry.clean.height * entry.clean.width for entry in store.entries)
-        gone = len(data.left_out(store, split))
-        table.add_row(split, str(len(store)), f"{pixels / 1e6:.1f}", str(gone), store.folder.name)
+        for store in data.stores(split).values():
+            pixels = sum(entry.clean.height * entry.clean.width for entry in store.entries)
+            gone = len(data.left_out(store, split))
+            table.add_row(split, str(len(store)), f"{pixels / 1e6:.1f}", str(gone), store.folder.name)
     console = Console()
     console.print(table)
     console.print(f"packed in {data.store_dir}", soft_wrap=True, highlight=False)

@@ -143,7 +143,19 @@ def _training(model: ModelDescription) -> str:
         "The degradation that it learnt to undo; `restora preview` shows what it does to a photo.\n\n"
         f"```json\n{degradation}\n```\n\n"
         f"{_photos(model)}"
+        f"{_began(model)}"
         f"The weights are those of step {model.metrics.get('step', 'unknown')}."
+    )
+
+
+def _began(model: ModelDescription) -> str:
+    """The weights that training started from."""
+    init = model.init
+    if not init.get("source"):
+        return ""
+    taken = f"{init.get('taken', '?')} of {init.get('of', '?')} tensors"
+    return (
+        f"Training started from `{init['source']}` ({taken}; SHA-256 `{init.get('sha256', 'unknown')}`).\n\n"
     )
 
 

@@ -63,6 +63,7 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
         evaluation=dict(ours.get("evaluation") or {"local_converter": None}),
         degradation=registry.stored(ours.get("degradation") or {}, "degradation"),
         data=_training_data(source),
+        init=_began(source),
         metrics=metrics,
         plugins=[str(module) for module in ours.get("plugins") or []],
         versions=_versions(),
@@ -75,6 +76,16 @@ def _versions() -> dict[str, str]:
         "torch": torch.__version__,
         "restora": version("restora"),
     }
+
+
+def _began(source: Source) -> dict[str, Any]:
+    """What the run started from, where it was given weights; a file or folder by its last name only."""
+    init = source.record.get("init")
+    if not isinstance(init, dict) or not init.get("source"):
+        return {}
+    named = str(init["source"])
+    short = Path(named).name if os.path.isabs(named) else named
+    return {"source": short} | {key: init.get(key) for key in ("sha256", "taken", "of")}
 
 
 def _training_data(source: Source) -> dict[str, Any]:

@@ -37,8 +37,9 @@ class ModelDescription:
 
     `network` is {"name": registered name, "arguments": {…}}; `evaluation` {"local_converter": [height,
     width] or null}; `degradation` the configuration that the model was trained against and `data` that of
-    its photos; `parity` the measured differences of the export; `sha256` of the files beside it, by name;
-    `plugins` the modules that its parts came from.
+    its photos; `init` the source of the weights that training started from, with its SHA-256; `parity` the
+    measured differences of the export; `sha256` of the files beside it, by name; `plugins` the modules that
+    its parts came from.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ModelDescription:
     evaluation: dict[str, Any] = field(default_factory=dict)
     degradation: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
+    init: dict[str, Any] = field(default_factory=dict)
     metrics: dict[str, Any] = field(default_factory=dict)
     parity: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)

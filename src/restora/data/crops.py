@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
-from restora.data.schedule import CropSchedule
+from restora.data.schedule import Crop, CropSchedule
 from restora.data.store import Entry, PhotoStore
 from restora.keyed import image_key, sample_key
 from restora.photos.reading import Pixels
@@ -66,7 +66,10 @@ class CropBatches(Dataset[PhotoBatch]):
         raise TypeError("training batches have no end; the sampler counts those of an epoch")
 
     def __getitem__(self, batch: int) -> PhotoBatch:
-        size, crops = self.schedule.stage(batch).patch_size, self.schedule.crops(batch)
+        return self.cut(self.schedule.crops(batch), self.schedule.stage(batch).patch_size)
+
+    def cut(self, crops: Sequence[Crop], size: int) -> PhotoBatch:
+        """A batch of these crops, of `size` pixels a side."""
         channels, scale = self.store.channels, self.scale
         clean = _block(len(crops), size, size, channels)  # (B,h,w,C)
         degraded = _block(len(crops), size // scale, size // scale, channels) if self.paired else None
@@ -81,6 +84,16 @@ class CropBatches(Dataset[PhotoBatch]):
         if degraded is not None:
             made["degraded"] = degraded.permute(0, 3, 1, 2)
         return made
+
+    def described(self) -> dict[str, Any]:
+        """What the stream of crops is a function of, in plain values."""
+        return {
+            "seed": self.schedule.seed,
+            "photos": self.schedule.photos,
+            "store": self.store.folder.name,
+            "stages": [vars(stage) for stage in self.schedule.stages],
+            "geometry": self.geometry,
+        }
 
     def _cut(self, photo: int, bits: int, clean: Pixels, degraded: Pixels | None) -> None:
         """Fills `clean` (h,w,C) and `degraded` (h/s,w/s,C): 3 of the 64 random bits turn the crop, 30 and 30

@@ -2,24 +2,31 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from restora.data.crops import CropBatches, PhotoBatch, WholePhotos
 from restora.data.schedule import ResumableSampler
 
 log = logging.getLogger(__name__)
 
 
-class TrainingLoader(DataLoader[PhotoBatch]):
+class Described(Protocol):
+    """A data set that can say what its crops are drawn from."""
+
+    def described(self) -> dict[str, Any]: ...
+
+
+JudgingLoader = DataLoader[Any]
+"""Whole photos: `PhotoBatch`es, or several by name where parts are mixed."""
+
+
+class TrainingLoader(DataLoader[Any]):
     """Batches of crops. What is saved in a checkpoint is not where the run was, which its batch count tells,
     but what its crops are drawn from, so that a run that goes on with other data says so.
     """
 
-    def __init__(
-        self, batches: CropBatches, sampler: ResumableSampler, *, workers: int, pin_memory: bool
-    ) -> None:
+    def __init__(self, batches: Any, sampler: ResumableSampler, *, workers: int, pin_memory: bool) -> None:
         super().__init__(
             batches,
             batch_size=None,
@@ -29,18 +36,11 @@ class TrainingLoader(DataLoader[PhotoBatch]):
             collate_fn=_as_it_is,
             pin_memory=pin_memory,
         )
-        self.batches = batches
+        self.batches: Described = batches
 
     def state_dict(self) -> dict[str, Any]:
         """What the stream of crops is a function of, in plain values."""
-        schedule = self.batches.schedule
-        return {
-            "seed": schedule.seed,
-            "photos": schedule.photos,
-            "store": self.batches.store.folder.name,
-            "stages": [vars(stage) for stage in schedule.stages],
-            "geometry": self.batches.geometry,
-        }
+        return self.batches.described()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Compares the stream of the run that goes on with that of the run that was stopped."""
@@ -49,7 +49,7 @@ class TrainingLoader(DataLoader[PhotoBatch]):
                 log.warning("this run goes on with other crops: data %s was %s, is %s", key, state[key], now)
 
 
-def judging_loader(photos: WholePhotos, *, pin_memory: bool) -> DataLoader[PhotoBatch]:
+def judging_loader(photos: Dataset[Any], *, pin_memory: bool) -> JudgingLoader:
     """Whole photos, read in this process: a copy out of the mapped file takes no time."""
     return DataLoader(photos, batch_size=None, collate_fn=_as_it_is, pin_memory=pin_memory)
 

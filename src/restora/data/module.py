@@ -12,15 +12,14 @@ Legend: B samples, C channels, H height, W width, s scale.
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
-from restora.data.loaders import TrainingLoader, judging_loader
+from restora.data.loaders import JudgingLoader, TrainingLoader, judging_loader
 from restora.data.packing import pack
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sources import SPLITS, Source, Split
@@ -34,6 +33,7 @@ from restora.registry import register
 from restora.types import Batch
 
 log = logging.getLogger(__name__)
+Target = Literal["clean", "noisy"]
 _SMALLEST_JUDGED = 32
 """Sides of validation and test photos, of the degraded one: below it SSIM and deep networks mean little."""
 _SPLITS_OF: dict[str, tuple[Split, ...]] = {
@@ -54,8 +54,12 @@ class PhotoData(LightningDataModule):
     `batch_size`), for progressive learning. `val_crop` and `test_crop` evaluate only the centre of
     each photo. `geometry` turns training crops: `d4` by all eight symmetries of the square,
     `hflip` by mirroring, `none`. `transforms` are further albumentations transforms of the clean crop.
+    `target` noisy: what is learnt from is another degraded version of the photo, from keys of its own.
     `workers` are processes that cut training crops. `channels` is a number, rgb for 3 or gray for 1.
     """
+
+    unpaired = False
+    """Whether the clean photos that are learnt from are others than those that are degraded."""
 
     def __init__(
         self,
@@ -72,6 +76,7 @@ class PhotoData(LightningDataModule):
         channels: Channels = "rgb",
         geometry: Geometry = "d4",
         transforms: Sequence[Any] | None = None,
+        target: Target = "clean",
         workers: int = 0,
         seed: int = 1,
     ) -> None:
@@ -82,6 +87,7 @@ class PhotoData(LightningDataModule):
         self.val_crop, self.test_crop = val_crop, test_crop
         self.channels, self.geometry = channels, geometry
         self.transforms, self.workers, self.seed = list(transforms or ()), workers, seed
+        self.target = target
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._stores: dict[Split, PhotoStore] = {}
         self._named: set[Split] = set()
@@ -92,6 +98,24 @@ class PhotoData(LightningDataModule):
             raise ValueError(
                 f"the photos of {self.source.name} come with their degraded partners, so the degradation "
                 f"{type(self.degradation).__name__} would not be used: set degradation=identity"
+            )
+        if self.source.holds == "degraded" and not isinstance(self.degradation, Identity):
+            raise ValueError(
+                f"the photos of {self.source.name} are degraded (data.source.holds=degraded), so the "
+                f"degradation {type(self.degradation).__name__} would come on top: set degradation=identity"
+            )
+        if self.target not in get_args(Target):
+            raise ValueError(f"data.target is clean or noisy, got {self.target!r}")
+        if self.target == "noisy" and self.comes_degraded:
+            raise ValueError(
+                f"data.target=noisy degrades photos twice, and those of {self.source.name} come degraded: "
+                "set data.target=clean (the partner in clean/ may be noisy too), or for single noisy photos "
+                "objective=neighbor2neighbor"
+            )
+        if self.target == "noisy" and self.scale != 1:
+            raise ValueError(
+                f"data.target=noisy: the degraded photo is ×{self.scale} smaller than what is to be learnt: "
+                "set data.target=clean"
             )
         count, possible = channel_count(self.channels), self.source.channel_counts
         if possible is not None and count not in possible:
@@ -120,6 +144,16 @@ class PhotoData(LightningDataModule):
                     f"data.patch_size={stage.patch_size} is of the clean photo and must be a multiple of the "
                     f"scale {self.scale}: set {max(stage.patch_size // self.scale, 1) * self.scale}"
                 )
+
+    @property
+    def comes_degraded(self) -> bool:
+        """Whether what a network is given lies on the disk, instead of being made here."""
+        return self.source.paired or self.source.holds == "degraded"
+
+    @property
+    def has_clean(self) -> bool:
+        """Whether somebody has the clean photos, or partners in their place."""
+        return self.source.holds != "degraded"
 
     @property
     def scale(self) -> int:
@@ -185,6 +219,11 @@ class PhotoData(LightningDataModule):
             reader=self.source.reader,
         )
 
+    def stores(self, split: Split) -> dict[str, PhotoStore]:
+        """All packed photos of a split, by the name of where they come from."""
+        store = self.store(split)
+        return {} if store is None else {self.source.name: store}
+
     def left_out(self, store: PhotoStore, split: Split) -> list[LeftOut]:
         """The files that could not be packed, and the photos that are too small for this split."""
         least = self._least_side(split)
@@ -216,6 +255,11 @@ class PhotoData(LightningDataModule):
     # --- loaders --------------------------------------------------------------------------------------------
 
     def train_dataloader(self) -> TrainingLoader:
+        sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
+        return TrainingLoader(self.crop_batches(), sampler, workers=self.workers, pin_memory=self._pin_memory)
+
+    def crop_batches(self) -> CropBatches:
+        """This process's training batches."""
         store, photos = self._usable("train")
         schedule = CropSchedule(
             seed=self.seed,
@@ -224,7 +268,7 @@ class PhotoData(LightningDataModule):
             rank=self._rank,
             world_size=self._world_size,
         )
-        batches = CropBatches(
+        return CropBatches(
             store=store,
             photos=photos,
             schedule=schedule,
@@ -233,13 +277,11 @@ class PhotoData(LightningDataModule):
             geometry=self.geometry,
             transforms=self.transforms,
         )
-        sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
-        return TrainingLoader(batches, sampler, workers=self.workers, pin_memory=self._pin_memory)
 
-    def val_dataloader(self) -> DataLoader[PhotoBatch]:
+    def val_dataloader(self) -> JudgingLoader:
         return self._judging_loader("val", self.val_crop, pixels=self._training_pixels)
 
-    def test_dataloader(self) -> DataLoader[PhotoBatch]:
+    def test_dataloader(self) -> JudgingLoader:
         """One by one: what a photo takes is a figure of the report."""
         return self._judging_loader("test", self.test_crop, pixels=0)
 
@@ -248,10 +290,14 @@ class PhotoData(LightningDataModule):
         """Clean pixels of the largest training batch of a process, for which there is memory and more."""
         return max(stage.batch_size * stage.patch_size**2 for stage in self.stages) // self._world_size
 
-    def _judging_loader(self, split: Split, crop: int | None, *, pixels: int) -> DataLoader[PhotoBatch]:
+    def _judging_loader(self, split: Split, crop: int | None, *, pixels: int) -> JudgingLoader:
+        return judging_loader(self.whole_photos(split, crop, pixels=pixels), pin_memory=self._pin_memory)
+
+    def whole_photos(self, split: Split, crop: int | None, *, pixels: int) -> WholePhotos:
+        """This process's photos of a split, in batches of at most `pixels` where they are of equal size."""
         store, photos = self._usable(split)
         own = photos[self._rank :: self._world_size]
-        whole = WholePhotos(
+        return WholePhotos(
             store=store,
             photos=own or photos[:1],
             paired=self.source.paired,
@@ -260,7 +306,6 @@ class PhotoData(LightningDataModule):
             counted=bool(own),
             pixels=pixels,
         )
-        return judging_loader(whole, pin_memory=self._pin_memory)
 
     def _batches_done(self) -> int:
         """Training batches done since the run began, over resumptions.
@@ -290,6 +335,8 @@ class PhotoData(LightningDataModule):
     def on_after_batch_transfer(self, batch: PhotoBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
         """uint8 -> float32 in [0,1] -> degraded, on the device that the batch has reached."""
         clean = to_float(batch["clean"])
+        if self.source.holds == "degraded":
+            return Batch(None, clean, None, batch["names"], keys=batch["key"])
         if self.source.paired:
             return Batch(clean, to_float(batch["degraded"]), None, batch["names"], keys=batch["key"])
         degraded = self.degradation(clean, KeyedGenerator(batch["key"]))
@@ -302,6 +349,9 @@ class PhotoData(LightningDataModule):
             degraded.image,
             degraded.condition,
             batch["names"],
+            target=redegrade(KeyedGenerator(batch["key"]).fork("target").keys)
+            if self.target == "noisy"
+            else None,
             keys=batch["key"],
             redegrade=redegrade,
         )

@@ -85,13 +85,18 @@ class CropSchedule:
         spans = zip(self.stages, ends, strict=True)
         return sum(max(min(end, batch) - stage.start_step, 0) * stage.batch_size for stage, end in spans)
 
-    def crops(self, batch: int) -> list[Crop]:
-        """This process's part of the batch."""
+    def samples(self, batch: int) -> range:
+        """The numbers of the samples of this process's part of the batch."""
         share = self.stage(batch).batch_size // self.world_size
         start = self.samples_before(batch) + self.rank * share
-        return [self._crop(sample) for sample in range(start, start + share)]
+        return range(start, start + share)
 
-    def _crop(self, sample: int) -> Crop:
+    def crops(self, batch: int) -> list[Crop]:
+        """This process's part of the batch."""
+        return [self.crop(sample) for sample in self.samples(batch)]
+
+    def crop(self, sample: int) -> Crop:
+        """Sample number `sample` of the run."""
         turn, position = divmod(sample, self.photos)
         return Crop(int(self._permutation(turn)[position]), sample_key(self.seed, turn, position))
 

@@ -20,6 +20,7 @@ from restora.photos.listing import list_photos, look_through
 from restora.registry import register
 
 Split = Literal["train", "val", "test"]
+Holds = Literal["clean", "degraded"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -30,6 +31,8 @@ class Source(ABC):
     """Names the packed store."""
     paired: bool = False
     """Whether degraded photos come with the clean ones."""
+    holds: Holds = "clean"
+    """What its photos are where they have no partners; `degraded` where nobody has clean ones."""
     reader = Reader()
     """How its files become pixels. A source of clips folds their frames into channels here: (H,W,T·C)."""
     channel_counts: tuple[int, ...] | None = (1, 3)
@@ -89,12 +92,21 @@ class Folder(Source):
 
     With a sub-folder `train` the splits are the sub-folders `train`, `val` and, if there is one, `test`. Else
     `val_fraction` and `test_fraction` of the photos are set aside by a hash of each name, so that photos
-    added later move none of the others.
+    added later move none of the others. `holds` degraded: the photos are the noisy ones, to learn from
+    without clean ones.
     """
 
     def __init__(
-        self, *, root: str | Path | None, val_fraction: float = 0.1, test_fraction: float = 0.1
+        self,
+        *,
+        root: str | Path | None,
+        holds: Holds = "clean",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
     ) -> None:
+        if holds not in get_args(Holds):
+            raise ValueError(f"data.source.holds is clean or degraded, got {holds!r}")
+        self.holds = holds
         if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
             raise ValueError(
                 "data.source: val_fraction is in (0, 1), test_fraction in [0, 1), their sum below 1; got "
@@ -182,6 +194,57 @@ class PairedFolder(Folder):
                 raise DataError(f"the folder {half} does not exist: pairs lie in clean/ and degraded/")
             halves.append(named(half, list_photos(half)))
         return pair_up(*halves)
+
+
+@register("source", "unpaired_folder")
+class UnpairedFolder(Folder):
+    """Degraded photos, and clean photos of something else: sub-folders `degraded` and `clean`, in `root`
+    itself or in `root/train`, `root/val` and, if there is one, `root/test`.
+
+    `holds` clean: also the photos in `degraded` are clean, and the degradation makes them degraded.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None,
+        holds: Holds = "degraded",
+        val_fraction: float = 0.1,
+        test_fraction: float = 0.1,
+    ) -> None:
+        super().__init__(root=root, holds=holds, val_fraction=val_fraction, test_fraction=test_fraction)
+
+    def check(self) -> None:
+        super().check()
+        self.strangers().check()
+
+    def photos_in(self, folder: Path) -> list[PhotoFile]:
+        return named(folder / "degraded", list_photos(self._half(folder, "degraded")))
+
+    def strangers(self) -> "Folder":
+        """The clean photos, all to learn from."""
+        root = self.existing_root()
+        folder = self._half(root / "train" if self._has_splits() else root, "clean")
+        return _Whole(root=folder, val_fraction=self.val_fraction, test_fraction=0.0)
+
+    @staticmethod
+    def _half(folder: Path, half: str) -> Path:
+        if not (folder / half).is_dir():
+            raise DataError(
+                f"the folder {folder / half} does not exist: photos lie in degraded/ and, of others, clean/"
+            )
+        return folder / half
+
+
+class _Whole(Folder):
+    """A folder whose photos are all to learn from."""
+
+    def photos(self, split: Split) -> list[PhotoFile]:
+        return self.photos_in(self.existing_root()) if split == "train" else []
+
+    def check(self) -> None:
+        if not self.photos("train"):
+            raise DataError(f"no photos in {self.root}: put clean ones there")
 
 
 def named(root: Path, paths: Sequence[Path]) -> list[PhotoFile]:

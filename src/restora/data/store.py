@@ -8,7 +8,7 @@ recognised and packed again. Note: a store is pickled to a worker process as its
 
 import hashlib
 import random
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,6 +131,14 @@ class PhotoStore:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pixels": None}
+
+
+def fingerprint(stores: Mapping[str, PhotoStore]) -> str:
+    """The fingerprint of the photos of several stores together; of one, its own."""
+    found = [f"{name} {store.fingerprint}" for name, store in stores.items()]
+    if len(stores) == 1:
+        return found[0].rpartition(" ")[2]
+    return hashlib.sha256("\n".join(found).encode()).hexdigest()[:32]
 
 
 def index_digest(index: dict[str, Any]) -> str:

@@ -10,13 +10,15 @@ Legend: B samples, C channels, H height, W width, s scale, K condition channels.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 from torch import Tensor
 
 from restora.image import full_precision
 from restora.keyed import KeyedGenerator
 
+Centre: TypeAlias = Literal["mean", "median", "mode"]
+SYMMETRIC: frozenset[Centre] = frozenset({"mean", "median", "mode"})
 Shape: TypeAlias = tuple[int, int, int, int]
 Params: TypeAlias = Mapping[str, Any]
 """Tensors whose first axis is B; for a composition, the params of its stages by name."""
@@ -49,6 +51,15 @@ class Degradation(ABC):
 
     fill: float | None = None
     """What lost pixels are replaced by; None where none are lost or they keep some content."""
+
+    centres: frozenset[Centre] = frozenset()
+    """Which centres of a degraded pixel's distribution, given the clean photo, are the clean pixel: what
+    another degraded version teaches under a squared error (mean), an absolute one (median) or the power 0
+    (mode)."""
+    independent: bool = False
+    """Whether degraded pixels are independent of each other given the clean photo."""
+    gaussian: bool = False
+    """Whether this is white Gaussian noise with its level as the condition."""
 
     @property
     def parts(self) -> tuple["Degradation", ...]:

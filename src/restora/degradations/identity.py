@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -10,6 +10,8 @@ from restora.registry import register
 @register("degradation", "identity")
 class Identity(Degradation):
     """Gives the clean photos back."""
+
+    centres, independent = SYMMETRIC, True
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {}

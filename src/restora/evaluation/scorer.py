@@ -19,6 +19,8 @@ from restora.evaluation.protocol import Protocol
 from restora.metrics.registry import METRICS, Metric, unavailable
 
 DECIMALS = 6
+LOSS = "loss"
+"""What the objectives say of validation photos: no metric, but something to choose by."""
 Figures = dict[str, float | None]
 
 
@@ -57,10 +59,17 @@ def without_reference() -> tuple[str, ...]:
     )
 
 
-def check_monitored(metric: str) -> None:
-    """Raises ValueError for what no validation here can measure."""
+def check_monitored(metric: str, *, has_clean: bool = True) -> None:
+    """Raises ValueError for what no validation here can measure. The loss is the objectives'."""
+    if metric == LOSS:
+        return
     if metric not in METRICS:
-        raise ValueError(f"monitor.metric is val/ and one of {', '.join(METRICS)}, got val/{metric}")
+        raise ValueError(f"monitor.metric is val/ and one of {', '.join([*METRICS, LOSS])}, got val/{metric}")
+    if not has_clean and METRICS[metric].needs_reference:
+        raise ValueError(
+            f"monitor.metric=val/{metric} compares with clean photos, and these data have none: set "
+            "monitor.metric=val/loss monitor.direction=min, or val/niqe"
+        )
     if reason := unavailable(metric):
         raise ValueError(f"monitor.metric=val/{metric} cannot be computed here: it {reason}")
 

@@ -13,8 +13,9 @@ Legend: B samples, C channels, H height, W width, s scale.
 """
 
 import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -26,10 +27,11 @@ from torch.optim import Optimizer
 
 from restora.artifact.restorer import Restorer
 from restora.evaluation.protocol import Protocol
-from restora.evaluation.scorer import Scorer
+from restora.evaluation.scorer import DECIMALS, Scorer
 from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
+from restora.families.parameter_groups import ParameterGroups
 from restora.image import enlarge, to_8_bit
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Opponent, Setting, Step
@@ -51,10 +53,13 @@ class Family(LightningModule):
     with parameters of its own (an `Opponent`) makes a training step of two named half-steps, whose gradients
     `gradient_clip` limits in norm (otherwise the trainer clips). `optimizer` makes an optimiser from
     parameters. `schedule` maps the share of the training that is done, in
-    [0,1], to a factor on the learning rate. `ema_decay` null trains and evaluates the raw weights.
+    [0,1], to a factor on the learning rate. `freeze` names parameters that are not trained, `rate_factors`
+    those whose learning rate is multiplied, by name or pattern (`body`, `*.bias`). `ema_decay` null trains
+    and evaluates the raw weights.
     `channels_last`, `compile_network` (see compiling.py) and `activation_checkpointing` (see
     checkpointing.py) change how the same numbers are computed. `scorer` is how validation and held-out photos
-    are scored; null follows from the network (`Protocol.of_run`).
+    are scored; null follows from the network (`Protocol.of_run`). `validation_loss` also logs the objectives
+    of validation photos, val/loss.
     """
 
     name: ClassVar[str]
@@ -68,11 +73,14 @@ class Family(LightningModule):
         objective: Mapping[str, Objective] | None = None,
         loss: Loss | None = None,
         gradient_clip: float | None = None,
+        freeze: Sequence[str] = (),
+        rate_factors: Mapping[str, float] | None = None,
         ema_decay: float | None = 0.999,
         channels_last: bool = True,
         compile_network: bool | str = False,
         activation_checkpointing: bool = False,
         scorer: Scorer | None = None,
+        validation_loss: bool = False,
     ) -> None:
         super().__init__()
         check_mode(compile_network)
@@ -99,6 +107,7 @@ class Family(LightningModule):
                 f"family.gradient_clip=null and trainer.gradient_clip_val={gradient_clip}"
             )
         self.gradient_clip = gradient_clip
+        self.groups = ParameterGroups(self.network, freeze=freeze, rate_factors=rate_factors or {})
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_network = compile_network
@@ -107,6 +116,7 @@ class Family(LightningModule):
         self.scorer = scorer or Scorer(
             protocol=Protocol.of_run(None, channels=network.in_channels, scale=network.scale)
         )
+        self.validation_loss = validation_loss
         self.rows: list[Row] = []
         self.scores: list[Row] = []
         """Per-image scores of the last validation or test, sorted by name, the same on every process."""
@@ -155,9 +165,12 @@ class Family(LightningModule):
             self._compiled = compile_in_place(self.network, device, self.compile_network)
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
-        own = self._ready(self.make_optimizer(self.network.parameters()))
+        own = self._ready(self.groups.optimizer(self.make_optimizer, self._partners()))
         others = [self._ready(opponent.make_optimizer()) for opponent in self.opponents.values()]
         return [own, *others] if others else own
+
+    def _partners(self) -> list[nn.Parameter]:
+        return [parameter for part in self._parts for parameter in part.partners()]
 
     @staticmethod
     def _ready(optimizer: Optimizer) -> Optimizer:
@@ -301,6 +314,7 @@ class Family(LightningModule):
         super().train(mode)
         if self.ema is not None:
             self.ema.eval()
+        self.groups.hold_statistics()
         return self
 
     # --- validation and test
@@ -341,10 +355,30 @@ class Family(LightningModule):
         seconds = (time.perf_counter() - started) / len(batch.degraded)
         given = enlarge(batch.degraded, restored.shape[-2:])
         scores = self.scorer.rows(restored, given, batch.clean)
+        if self.validation_loss:
+            for row, photo in zip(scores, batch.photos(), strict=True):
+                row["loss"] = round(self._loss_of_photo(photo), DECIMALS)
         self.rows += [
             {"name": name, "seconds": seconds, **row} for name, row in zip(batch.names, scores, strict=False)
         ]
         return {"restored": to_8_bit(restored), "scores": scores}
+
+    def _loss_of_photo(self, photo: Batch) -> float:
+        """What the objectives say of one photo, from the keys of its name. Those that change in the course of
+        a training are as in its middle, so that one validation compares with the next; opponents are left
+        out."""
+        step = Step(
+            network=self.evaluation_network(),
+            batch=photo,
+            progress=0.5,
+            number=sys.maxsize,
+            record=lambda *_: None,
+            scales=max(part.scales for part in self._parts),
+            memory_format=self.memory_format,
+        )
+        with self._as_it_is():
+            terms = [part.validation(step) for part in self._parts]
+        return math.fsum(float(value) for named in terms for value in named.values())
 
     def _as_it_is(self) -> AbstractContextManager[Any]:
         """Uncompiled, because photos have any size and a network would be compiled again for each; the

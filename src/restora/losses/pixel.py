@@ -7,6 +7,7 @@ Legend: B samples, C channels, H height, W width.
 """
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -124,3 +125,14 @@ class MSELoss(nn.MSELoss):
 
     def __init__(self) -> None:
         super().__init__()
+
+
+def centre_of(loss: Any) -> Literal["mean", "median"] | None:
+    """What a restored pixel becomes where its targets are spread: their mean under a squared error, their
+    median under an absolute one; None where the loss has no such point."""
+    if isinstance(loss, WeightedSum):
+        found = {centre_of(part) for part in loss.losses}
+        return found.pop() if len(found) == 1 else None
+    if isinstance(loss, nn.MSELoss | PSNRLoss):
+        return "mean"
+    return "median" if isinstance(loss, nn.L1Loss | CharbonnierLoss) else None

@@ -8,10 +8,10 @@ Legend: B samples, C channels, H height, W width, s scale.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +22,8 @@ from restora.networks.base import Network
 from restora.types import Batch
 
 Terms = dict[str, Tensor]
+Centre = Literal["mean", "median", "mode"]
+CENTRES: tuple[Centre, ...] = get_args(Centre)
 
 
 @dataclass
@@ -89,15 +91,33 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Noise:
+    """What a degradation is as noise: the `centres` of a degraded pixel's distribution that are the clean
+    pixel; whether pixels are `independent` given the photo; whether it is white and `gaussian` with its level
+    as the condition."""
+
+    name: str
+    centres: frozenset[Centre] = frozenset()
+    independent: bool = False
+    gaussian: bool = False
+
+
+@dataclass(frozen=True)
 class Setting:
     """What an objective is combined with, known before training: the network, the smallest training patch
-    (of the clean photo), whether there are clean photos, and what the condition reads at undamaged pixels
-    (one number per channel: 0 of a noise-level map, 1 of a mask)."""
+    (of the clean photo), whether there are clean photos (or partners), and what the condition reads at
+    undamaged pixels (one number per channel: 0 of a noise-level map, 1 of a mask). `noise` is what our
+    degradation is as such, None for photos that come degraded. `noisy_target`: what is learnt from is not the
+    clean photo but another degraded version of it. `strangers`: there are clean photos, of others than those
+    that are degraded."""
 
     network: Network
     patch_size: int
     has_clean: bool = True
     undamaged: tuple[float, ...] = ()
+    noise: Noise | None = None
+    noisy_target: bool = False
+    strangers: bool = False
 
 
 class Objective(nn.Module, ABC):
@@ -130,6 +150,14 @@ class Objective(nn.Module, ABC):
             terms = {name: self.weight * term for name, term in terms.items()}
         return terms
 
+    def validation(self, step: Step) -> Terms:
+        """Its part of the validation loss."""
+        return self(step)
+
+    def partners(self) -> Iterable[nn.Parameter]:
+        """Parameters of its own that learn with the network's, by the same optimiser."""
+        return ()
+
     @property
     def scales(self) -> int:
         """How many sizes of the restored photos it compares."""
@@ -144,12 +172,39 @@ class Objective(nn.Module, ABC):
         if self.needs_clean and not setting.has_clean:
             raise ValueError(
                 f"objective {type(self).__name__} compares with clean photos, and these data have none: "
-                "choose an objective that learns without"
+                "choose an objective that learns without, such as objective=neighbor2neighbor or noise2void"
+            )
+        if self.needs_clean and setting.noisy_target:
+            self._check_noisy_target(setting)
+
+    @property
+    def centre(self) -> Centre | None:
+        """What it finds of targets that are spread about something; None for nothing in particular."""
+        return None
+
+    def _check_noisy_target(self, setting: Setting) -> None:
+        """Raises ValueError where noisy targets would teach something else than clean ones."""
+        noise, name = setting.noise, type(self).__name__
+        if self.centre is None:
+            raise ValueError(
+                f"objective {name} with this loss would learn the noise of noisy targets: set "
+                "data.target=clean, or objective=supervised loss=mse"
+            )
+        if noise is not None and self.centre not in noise.centres:
+            right = {"mean": "loss=mse", "median": "loss=l1", "mode": "objective=noise2noise with norm l0"}
+            fixes = [right[centre] for centre in CENTRES if centre in noise.centres]
+            raise ValueError(
+                f"data.target=noisy: objective {name} finds the {self.centre} of its targets, and the "
+                f"{self.centre} of {noise.name} is not the photo: set {(fixes or ['data.target=clean'])[0]}"
             )
 
 
 class Opponent(Objective):
     """An objective with parameters of its own, which take a half-step of theirs after the network's."""
+
+    def validation(self, step: Step) -> Terms:  # noqa: ARG002
+        """None: how a game stands says nothing of photos."""
+        return {}
 
     @abstractmethod
     def make_optimizer(self) -> Optimizer:

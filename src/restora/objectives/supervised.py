@@ -12,7 +12,8 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.objectives.base import Objective, Setting, Step, Terms
+from restora.losses.pixel import centre_of
+from restora.objectives.base import Centre, Objective, Setting, Step, Terms
 from restora.registry import register
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -25,6 +26,10 @@ class Supervised(Objective):
     def __init__(self, *, loss: Loss, **options: Any) -> None:
         super().__init__(**options)
         self.loss = loss
+
+    @property
+    def centre(self) -> Centre | None:
+        return centre_of(self.loss)
 
     def terms(self, step: Step) -> Terms:
         return {"": self.loss(step.restored, step.supervision)}

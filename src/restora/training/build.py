@@ -21,12 +21,13 @@ from restora.config import ConfigError, build, missing_keys
 from restora.data.module import PhotoData
 from restora.degradations.base import Degradation
 from restora.evaluation.protocol import Protocol
-from restora.evaluation.scorer import Scorer, check_monitored
+from restora.evaluation.scorer import LOSS, Scorer, check_monitored
 from restora.families.base import Family
 from restora.monitor import Monitor
 from restora.networks.base import Network
-from restora.objectives.base import Objective, Setting
+from restora.objectives.base import Noise, Objective, Setting
 from restora.photos.reading import channel_count, channel_word
+from restora.training.initial import Initial, initial_weights
 from restora.training.leakage import named_folders
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
 
@@ -52,17 +53,23 @@ class Parts:
     network: Network
     family: Family
     data: PhotoData
+    initial: Initial | None = None
+    """What the network starts from; None for its own initialisation."""
 
 
-def build_parts(config: DictConfig) -> Parts:
-    """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`."""
+def build_parts(config: DictConfig, *, goes_on: bool = False) -> Parts:
+    """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`.
+    Where a run `goes_on`, a checkpoint will bring the weights that it would start from."""
     degradation: Degradation = build(config.degradation, "degradation")
     data: PhotoData = build(config.data, "data", degradation=degradation)
     network: Network = build(config.network, "network")
     check_together(network, data)
-    family: Family = build_family(config, network, build_objectives(config))
+    family: Family = build_family(config, network, build_objectives(config), data)
     family.check(_setting(network, data))
-    return Parts(network, family, data)
+    initial = None if goes_on else initial_weights(config, network)
+    if initial is not None:
+        initial.give(family)
+    return Parts(network, family, data, initial)
 
 
 def check_before_training(config: DictConfig, *, here: bool = True) -> None:
@@ -74,6 +81,11 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
         if not isinstance(config.get(name), DictConfig):
             raise ConfigError(f"{name} cannot be left out: {fix}")
     missing = sorted(set(missing_keys(config)) - {"run_dir"})  # that one is known only when a run starts
+    if missing == ["init.source"]:
+        raise ConfigError(
+            "this recipe starts from a trained network, which its opening comment names: set init=SOURCE (a "
+            "run, a checkpoint, a model folder or a weights file), or init=null to start from nothing"
+        )
     if missing:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
@@ -82,9 +94,11 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     data: PhotoData = build(config.data, "data", degradation=build(config.degradation, "degradation"))
     network = build_on_meta(config.network)
     check_together(network, data)
+    if config.resume is None:
+        initial_weights(config, network)
     teachers = _with_teachers(config)
     with torch.device("meta"):
-        family = build_family(config, network, build_objectives(config, teachers))
+        family = build_family(config, network, build_objectives(config, teachers), data)
     family.check(_setting(network, data))
     check_optimisation(config, family)
     check_trainer(config, family, here=here)
@@ -122,8 +136,11 @@ def _with_teachers(config: DictConfig) -> dict[str, Any]:
     return dict(nodes)
 
 
-def build_family(config: DictConfig, network: Network, objectives: dict[str, Objective]) -> Family:
+def build_family(
+    config: DictConfig, network: Network, objectives: dict[str, Objective], data: PhotoData
+) -> Family:
     """The recipe of the family, around the network and the objectives."""
+    monitored = Monitor.of(OmegaConf.to_container(config, resolve=False)).name  # type: ignore[arg-type]
     node: Any = OmegaConf.to_container(config.family, resolve=True)
     node.pop("loss", None)  # the objectives have taken it
     family: Family = build(
@@ -131,24 +148,42 @@ def build_family(config: DictConfig, network: Network, objectives: dict[str, Obj
         "family",
         network=network,
         objective=objectives,
-        scorer=_scorer(config, network),
+        scorer=_scorer(config, network, has_clean=data.has_clean),
+        validation_loss=monitored == LOSS or not data.has_clean,
         **_execution(config),
     )
     return family
 
 
-def _scorer(config: DictConfig, network: Network) -> Scorer:
+def _scorer(config: DictConfig, network: Network, *, has_clean: bool) -> Scorer:
     """The protocol and metrics of validation and test, what the run is chosen by among them."""
     node: Any = OmegaConf.to_container(config, resolve=False)
     monitor = Monitor.of(node)
-    check_monitored(monitor.name)
+    check_monitored(monitor.name, has_clean=has_clean)
     protocol = Protocol.of_run(node.get("protocol"), channels=network.in_channels, scale=network.scale)
-    return Scorer(protocol=protocol, metrics=tuple(dict.fromkeys(("psnr", "ssim", monitor.name))))
+    return Scorer(
+        protocol=protocol,
+        metrics=tuple(name for name in dict.fromkeys(("psnr", "ssim", monitor.name)) if name != LOSS),
+    )
 
 
 def _setting(network: Network, data: PhotoData) -> Setting:
-    patch = min(stage.patch_size for stage in data.stages)
-    return Setting(network=network, patch_size=patch, undamaged=data.undamaged)
+    made = data.degradation
+    noise = Noise(
+        name=f"the degradation {type(made).__name__}",
+        centres=made.centres,
+        independent=made.independent,
+        gaussian=made.gaussian,
+    )
+    return Setting(
+        network=network,
+        patch_size=min(stage.patch_size for stage in data.stages),
+        has_clean=data.has_clean and not data.unpaired,
+        strangers=data.unpaired,
+        undamaged=data.undamaged,
+        noise=None if data.comes_degraded else noise,
+        noisy_target=data.target == "noisy",
+    )
 
 
 def build_on_meta(config: DictConfig) -> Network:

@@ -5,7 +5,7 @@ card keep. The run's own validation and held-out photos are test sets like the o
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from restora.data.module import PhotoData
@@ -40,17 +40,20 @@ def check_leakage(
     ValueError for a folder that is not there or holds no photos.
     """
     deadline = time.monotonic() + max_seconds
-    tested = {name: store for split, name in _JUDGES.items() if (store := data.store(split)) is not None}
+    tested = {name: stores for split, name in _JUDGES.items() if (stores := data.stores(split))}
     known_files = {} if testsets is None else known_testsets(testsets)
     files = known_files | named_folders(folders, taken=known_files)
-    learnt = data.store("train")
-    assert learnt is not None  # the source was checked
-    total = len(_distinct(learnt))
-    photos = total + sum(map(len, tested.values())) + sum(map(len, files.values()))
+    learnt = data.stores("train")
+    total = sum(len(_distinct(store)) for store in learnt.values())
+    photos = (
+        total
+        + sum(len(store) for stores in tested.values() for store in stores.values())
+        + sum(map(len, files.values()))
+    )
     with progress("looking for near-duplicates", photos) as done:
         known: dict[str, Fingerprints] = {}
-        for name, store in tested.items():
-            known[name] = fingerprints(_told(_pixels(store), done))
+        for name, stores in tested.items():
+            known[name] = fingerprints(_told(_pixels(stores), done))
         for name, paths in files.items():
             known[name] = fingerprints_of_files(paths)
             done(len(paths))
@@ -81,9 +84,10 @@ def _distinct(store: PhotoStore) -> dict[int, int]:
     return {entry.clean.offset: number for number, entry in reversed(list(enumerate(store.entries)))}
 
 
-def _pixels(store: PhotoStore) -> Iterator[tuple[str, Pixels]]:
-    for number in sorted(_distinct(store).values()):
-        yield store.entries[number].name, store.clean(number)
+def _pixels(stores: Mapping[str, PhotoStore]) -> Iterator[tuple[str, Pixels]]:
+    for store in stores.values():
+        for number in sorted(_distinct(store).values()):
+            yield store.entries[number].name, store.clean(number)
 
 
 def _told(photos: Iterable[tuple[str, Pixels]], done: Advance) -> Iterator[tuple[str, Pixels]]:

@@ -37,7 +37,7 @@ class Muon(Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         *,
         lr: float = 0.005,
         momentum: float = 0.95,
@@ -52,14 +52,16 @@ class Muon(Optimizer):
                 raise ValueError(f"family.optimizer.{name} is a number of 0 or more, got {value}")
         if not 0 <= momentum < 1:
             raise ValueError(f"family.optimizer.momentum is in [0, 1), got {momentum}")
-        given = list(params)
-        matrices = [p for p in given if _is_matrix(p, smallest)]
-        rest = [p for p in given if not _is_matrix(p, smallest)]
+        given: list[Any] = list(params)
         groups: list[dict[str, Any]] = []
-        if matrices:
-            groups.append({"params": matrices, "lr": lr, "kind": "matrix"})
-        if rest:
-            groups.append({"params": rest, "lr": rest_lr, "kind": "rest"})
+        for part in given if given and isinstance(given[0], dict) else [{"params": given}]:
+            own = list(part["params"])
+            matrices = [p for p in own if _is_matrix(p, smallest)]
+            rest = [p for p in own if not _is_matrix(p, smallest)]
+            if matrices:
+                groups.append({**part, "params": matrices, "lr": lr, "kind": "matrix"})
+            if rest:
+                groups.append({**part, "params": rest, "lr": rest_lr, "kind": "rest"})
         defaults = {"momentum": momentum, "betas": tuple(betas), "weight_decay": weight_decay, "eps": eps}
         super().__init__(groups, defaults)
 

@@ -16,11 +16,23 @@ def opening_line(config: DictConfig, network_name: str = "") -> str:
     """One line of words, from the configuration alone."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     network = network_name or _name(plain["network"])
-    source = _name(plain["data"]["source"])
-    degraded = "degraded already" if _name(plain["degradation"]) == "identity" else ""
-    degraded = degraded or f"degraded by {_part(plain['degradation'])}"
+    source, degraded = _photos(plain)
     learnt = " + ".join(_objective(name, node) for name, node in plain["objective"].items())
     return f"{plain['task']}: {source} {degraded}; {network} learns {learnt}; {_length(plain['trainer'])}"
+
+
+def _photos(plain: Mapping[str, Any]) -> tuple[str, str]:
+    """Where the photos come from, and what degrades them; of a mixture, of each part."""
+    if parts := plain["data"].get("parts"):
+        each = [
+            (_name(p["source"]), _name(p.get("degradation") or {"_target_": "identity"}))
+            for p in parts.values()
+        ]
+        words = [name if by == "identity" else f"{name} degraded by {by}" for name, by in each]
+        return " + ".join(words), "mixed"
+    own = plain["degradation"]
+    degraded = "degraded already" if _name(own) == "identity" else f"degraded by {_part(own)}"
+    return _name(plain["data"]["source"]), degraded
 
 
 def _objective(name: str, node: Mapping[str, Any]) -> str:

@@ -96,6 +96,7 @@ class RunRecord(Callback):
             },
             "machine": machine(),
             "config": config,
+            "init": None,
             "leakage": None,
             "parameters": None,
             "macs_256": None,
@@ -110,7 +111,7 @@ class RunRecord(Callback):
             "process": this_process(),
         }
         if earlier := self._earlier():
-            for key in ("started", "metrics", "cost", "wandb", "photos", "changes"):
+            for key in ("started", "metrics", "cost", "wandb", "photos", "changes", "init"):
                 opening[key] = earlier.get(key) or opening[key]
             self.fit_seconds_before = opening["cost"]["fit_seconds"]
             self.samples = opening["cost"]["samples"]

@@ -31,14 +31,14 @@ from restora.run_state import Occupied, status_of
 log = logging.getLogger(__name__)
 TYPED_IN = "RESTORA_TYPED_IN"
 """Where the user typed the command, for messages: a run goes on in the folder that it was started in."""
-_PATHS = re.compile(r"(root|dir|folders?|path|weights|file|directory|testsets|init|teacher)$")
+_PATHS = re.compile(r"(root|dir|folders?|path|weights|file|directory|testsets|init|init\.source|teacher)$")
 _OF_NO_RESULT = re.compile(
     r"^(run_dir|resume|retry_failed|threads|output_dir|data_dir|data\.store_dir|data\.workers|leakage\..*"
     r"|logger\..*|plugins.*)$"
 )
 """Keys that change where and how a run works, not what comes out."""
-_FIXED = re.compile(r"^(network\..*|family\._target_|data\.channels|data\.steps_per_epoch)$")
-"""Keys that the weights or the place in the data depend on."""
+_FIXED = re.compile(r"^(network\..*|init\..*|family\._target_|data\.channels|data\.steps_per_epoch)$")
+"""Keys that the first weights, the weights or the place in the data depend on."""
 
 
 # --- the words of the command ----------------------------------------------------------------------------
@@ -249,7 +249,9 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
     told = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
     if fixed := [key for key in told if _FIXED.match(key)]:
         listed = ", ".join(f"{key} was {told[key][0]}, is {told[key][1]}" for key in fixed[:3])
-        raise ConfigError(f"a run that goes on keeps its network and its place in the data: {listed}")
+        raise ConfigError(
+            f"a run that goes on keeps its network, where that began, and its place in the data: {listed}"
+        )
     for key, (then, now) in told.items():
         log.warning("from here on %s is %s; it was %s", key, now, then)
 

@@ -25,6 +25,7 @@ from restora.allocator import keep_freed_memory
 from restora.artifact.checkpoint import read_checkpoint
 from restora.config import ConfigError
 from restora.data.sources import SPLITS
+from restora.data.store import fingerprint
 from restora.run_state import sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
@@ -63,7 +64,8 @@ def train(config: DictConfig, info: RunInfo) -> float:
                 line = opening_line(config, info.network_name)
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
                 record.write()
-            parts = build_parts(config)
+            parts = build_parts(config, goes_on=checkpoint is not None)
+            _say_initial(parts, record)
             _compare_photos(parts, record, info)
             _look_for_leaks(config, parts, record)
             trainer = _trainer(config, info, record, parts, stopping)
@@ -116,6 +118,16 @@ def quieten(config: DictConfig) -> None:
     ):
         warnings.filterwarnings("ignore", message=text)
     use_threads(config.threads)
+
+
+def _say_initial(parts: Parts, record: RunRecord) -> None:
+    """Says and records what the network starts from."""
+    if rank_zero_only.rank != 0 or parts.initial is None:
+        return
+    record.data["init"] = parts.initial.as_dict()
+    record.write()
+    for line in parts.initial.lines():
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:
@@ -196,8 +208,7 @@ def _compare_photos(parts: Parts, record: RunRecord, info: RunInfo) -> None:
     others than it was trained on, unless its configuration of the data was changed."""
     if rank_zero_only.rank != 0:
         return
-    stores = {split: parts.data.store(split) for split in SPLITS}
-    found = {split: store.fingerprint for split, store in stores.items() if store is not None}
+    found = {split: fingerprint(stores) for split in SPLITS if (stores := parts.data.stores(split))}
     earlier = record.data["photos"] or {}
     other = [split for split in found if earlier.get(split) not in (None, found[split])]
     if other and not any(key.startswith(("data.", "data_dir")) for key in info.changed):

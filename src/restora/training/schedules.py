@@ -42,6 +42,19 @@ class Cosine:
         return self.final + (1 - self.final) * 0.5 * (1 + math.cos(math.pi * share))
 
 
+@register("schedule", "linear")
+class Linear:
+    """The base rate for the first `hold` of the training, then down to nothing on a line (CycleGAN: 0.5)."""
+
+    def __init__(self, *, hold: float = 0.5) -> None:
+        if not 0 <= hold < 1:
+            raise ValueError(f"schedule.hold is in [0, 1), got {hold}")
+        self.hold = hold
+
+    def __call__(self, progress: float) -> float:
+        return min(1.0, (1 - progress) / (1 - self.hold))
+
+
 @register("schedule", "multi_step")
 class MultiStep:
     """The base rate times `gamma` for every milestone (a share of the training) that is passed."""

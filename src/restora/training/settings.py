@@ -27,6 +27,9 @@ _SETTINGS: dict[str, Any] = {
     "channels_last": bool,
     "compile": bool | str,
     "activation_checkpointing": bool,
+    "init.source": str | None,
+    "init.skip": list[str],
+    "init.strict": bool,
     "leakage.check": bool,
     "leakage.testsets": str | None,
     "leakage.folders": list[str],
@@ -46,9 +49,10 @@ def check_settings(config: DictConfig) -> None:
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not fits(value, hint):
             raise ConfigError(f"{key}={shown(value)}: wanted {wanted(hint)}")
-    known = {key.partition(".")[2] for key in _SETTINGS if key.startswith("leakage.")}
-    if unknown := [key for key in map(str, config.leakage) if key not in known]:
-        raise ConfigError(f"leakage.{unknown[0]}: nothing reads it; there are {', '.join(sorted(known))}")
+    for group in ("init", "leakage"):
+        known = {key.partition(".")[2] for key in _SETTINGS if key.startswith(f"{group}.")}
+        if unknown := [key for key in map(str, config[group]) if key not in known]:
+            raise ConfigError(f"{group}.{unknown[0]}: nothing reads it; there are {', '.join(sorted(known))}")
     vocabulary.check_threads(config.threads)
     for key in _OURS:
         if key in config.trainer:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Severity, Shape
+from restora.degradations.base import SYMMETRIC, Degradation, Params, Severity, Shape
 from restora.degradations.compose.selection import where_drawn
 from restora.degradations.identity import Identity
 from restora.degradations.parameters import per_sample
@@ -47,6 +47,10 @@ class Chain(_Staged):
         for stage in self.stages.values():
             self.scale *= stage.scale
         self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
+        self.independent = all(part.independent for part in self.parts)
+        # noise on noise keeps the mean; what is no symmetric noise may have its mean at clean photos only
+        if "mean" in self.parts[0].centres and all(part.centres == SYMMETRIC for part in self.parts[1:]):
+            self.centres = self.parts[0].centres if len(self.parts) == 1 else frozenset({"mean"})
         self.fill = _first_fill(self.parts)
 
     @property
@@ -103,6 +107,9 @@ class OneOf(_Staged):
         self.scale = _agreed("scale", self.stages, {s.scale for s in self.stages.values()})
         meanings = {s.undamaged for s in self.stages.values() if not isinstance(s, Identity)}
         self.undamaged = next(iter(meanings)) if len(meanings) == 1 else ()
+        self.centres = frozenset.intersection(*(part.centres for part in self.parts))
+        self.independent = all(part.independent for part in self.parts)
+        self.gaussian = all(part.gaussian or isinstance(part, Identity) for part in self.parts)
         self.fill = _first_fill(self.parts)
 
     @property
@@ -155,6 +162,7 @@ class Maybe(Degradation):
             raise ValueError(f"a stage that may be left out must keep the size, got scale {stage.scale}")
         self.stage, self.probability = stage, float(probability)
         self.undamaged, self.fill = stage.undamaged, stage.fill
+        self.centres, self.independent, self.gaussian = stage.centres, stage.independent, stage.gaussian
 
     @property
     def parts(self) -> tuple[Degradation, ...]:

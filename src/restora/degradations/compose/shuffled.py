@@ -1,8 +1,10 @@
 """Stages in an order drawn per sample."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 
-from restora.degradations.base import Params, Shape
+from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
 from restora.degradations.compose.composition import Chain
 from restora.degradations.compose.selection import where_drawn
 from restora.keyed import KeyedGenerator
@@ -19,6 +21,11 @@ class Shuffled(Chain):
     on a device N squared evaluations and no wait for it, on a CPU those that are needed. The stages must
     keep the size; a reduction goes before or after.
     """
+
+    def __init__(self, *, stages: Mapping[str, Degradation]) -> None:
+        super().__init__(stages=stages)
+        if any(part.centres != SYMMETRIC for part in self.parts):  # each may come last
+            self.centres = frozenset()
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         if self.scale != 1:

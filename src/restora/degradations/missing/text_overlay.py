@@ -39,6 +39,7 @@ class TextOverlay(Degradation):
     """
 
     undamaged = (1.0,)
+    centres = frozenset({"median"})  # letters cover less than half
 
     def __init__(
         self,

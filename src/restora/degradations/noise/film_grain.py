@@ -3,7 +3,7 @@
 from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
 from restora.degradations.blur.filtering import filter_separably
 from restora.degradations.parameters import Range, as_range, per_sample
 from restora.keyed import KeyedGenerator
@@ -24,6 +24,8 @@ class FilmGrain(Degradation):
     standard deviation of a grain in pixels, at most 1.3. Numbers or ranges drawn uniformly per sample. Not
     clipped.
     """
+
+    centres = SYMMETRIC
 
     def __init__(self, *, strength: Range, size: Range = (0.4, 1.0)) -> None:
         self.strength = as_range("strength", strength, least=0)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Severity, Shape
+from restora.degradations.base import SYMMETRIC, Degradation, Params, Severity, Shape
 from restora.degradations.parameters import Range, as_range, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
@@ -17,6 +17,7 @@ class GaussianNoise(Degradation):
     """
 
     undamaged = (0.0,)
+    centres, independent, gaussian = SYMMETRIC, True, True
 
     def __init__(self, *, sigma: Range) -> None:
         self.sigma = as_range("sigma", sigma, least=0)

@@ -20,6 +20,8 @@ class PoissonGaussianNoise(Degradation):
     clipped.
     """
 
+    centres, independent = frozenset({"mean"}), True
+
     def __init__(self, *, electrons: Range, read_noise: Range) -> None:
         self.electrons = as_range("electrons", electrons, least=1e-3)
         self.read_noise = as_range("read_noise", read_noise, least=0)

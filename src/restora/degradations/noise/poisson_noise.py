@@ -17,6 +17,8 @@ class PoissonNoise(Degradation):
     One number or a range per sample, drawn uniformly. Not clipped: y may exceed 1.
     """
 
+    centres, independent = frozenset({"mean"}), True
+
     def __init__(self, *, photons: Range) -> None:
         self.photons = as_range("photons", photons, least=1e-3)
 

@@ -18,10 +18,17 @@ class SaltAndPepper(Degradation):
     sample.
     """
 
+    independent = True
+
     def __init__(self, *, density: Range, salt: Range = 0.5, per_channel: bool = False) -> None:
         self.density = as_range("density", density, least=0, most=1)
         self.salt = as_range("salt", salt, least=0, most=1)
         self.per_channel = per_channel
+        white, black = self.density[1] * self.salt[1], self.density[1] * (1 - self.salt[0])
+        if max(white, black) < 0.5:  # as many pixels are spoilt upwards as downwards, or few
+            self.centres |= {"median"}
+        if max(white, black) < 1 - self.density[1]:
+            self.centres |= {"mode"}
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         density = generator.uniform((), *self.density)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
 from restora.degradations.parameters import Range, as_range, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
@@ -14,6 +14,8 @@ class SpeckleNoise(Degradation):
 
     It is not clipped.
     """
+
+    centres, independent = SYMMETRIC, True
 
     def __init__(self, *, strength: Range) -> None:
         self.strength = as_range("strength", strength, least=0)

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
 from restora.degradations.parameters import Range, as_range
 from restora.image import resize
 from restora.keyed import KeyedGenerator
@@ -20,6 +20,7 @@ class VaryingGaussianNoise(Degradation):
     """
 
     undamaged = (0.0,)
+    centres, independent, gaussian = SYMMETRIC, True, True
 
     def __init__(self, *, sigma: Range, grid: int = 4) -> None:
         if grid < 2:

@@ -1,0 +1,99 @@
+"""Two sets of photos that do not match: degraded ones, and clean ones of something else.
+
+Leaves: `Batch`es whose clean photos are strangers to the degraded ones (`unpaired`), drawn in passes of their
+own. Validation and held-out photos are degraded ones alone, with their clean version where the degradation is
+made here.
+"""
+
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+from torch.utils.data import Dataset
+
+from restora.data.crops import CropBatches, PhotoBatch
+from restora.data.loaders import TrainingLoader
+from restora.data.module import PhotoData
+from restora.data.schedule import ResumableSampler
+from restora.data.sources import Split, UnpairedFolder
+from restora.data.store import PhotoStore
+from restora.degradations.identity import Identity
+from restora.keyed import image_key, sample_key
+from restora.registry import register
+from restora.types import Batch
+
+
+@register("data", "unpaired")
+class UnpairedData(PhotoData):
+    """The arguments of `PhotoData`; the source has strangers."""
+
+    unpaired = True
+
+    def _check(self) -> None:
+        if not isinstance(self.source, UnpairedFolder):
+            raise ValueError(
+                "data=unpaired_folder takes the source unpaired_folder: two folders that do not match"
+            )
+        if self.target != "clean":
+            raise ValueError("data.target=noisy has no meaning with unpaired photos: set data.target=clean")
+        super()._check()
+
+    @cached_property
+    def strangers(self) -> PhotoData:
+        """The clean photos."""
+        assert isinstance(self.source, UnpairedFolder)
+        return PhotoData(
+            source=self.source.strangers(),
+            store_dir=self.store_dir,
+            degradation=Identity(),
+            patch_size=self.stages[0].patch_size,
+            batch_size=self.stages[0].batch_size,
+            steps_per_epoch=self.steps_per_epoch,
+            stages=[vars(stage) for stage in self.stages],
+            channels=self.channels,
+            geometry=self.geometry,
+            transforms=self.transforms,
+            seed=sample_key(self.seed, image_key("strangers")),
+        )
+
+    def stores(self, split: Split) -> dict[str, PhotoStore]:
+        clean = self.strangers.store(split)
+        return super().stores(split) | ({} if clean is None else {f"{self.source.name}, clean": clean})
+
+    def prepare_data(self) -> None:
+        super().prepare_data()
+        self.strangers.prepare_data()
+
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        self.strangers.trainer = self.trainer  # whose processes share the photos
+        self.strangers.setup(stage)
+
+    def train_dataloader(self) -> TrainingLoader:
+        batches = BothBatches(self.crop_batches(), self.strangers.crop_batches())
+        sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
+        return TrainingLoader(batches, sampler, workers=self.workers, pin_memory=self._pin_memory)
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+        if "strangers" not in batch:
+            return super().on_after_batch_transfer(batch, dataloader_idx)
+        made = super().on_after_batch_transfer(batch["photos"], dataloader_idx)
+        clean = self.strangers.on_after_batch_transfer(batch["strangers"], dataloader_idx).clean
+        return replace(made, clean=clean, unpaired=True)
+
+
+class BothBatches(Dataset[dict[str, PhotoBatch]]):
+    """Training batch number i of this process: degraded photos, and clean strangers."""
+
+    def __init__(self, photos: CropBatches, strangers: CropBatches) -> None:
+        self.photos, self.strangers = photos, strangers
+
+    def __len__(self) -> int:
+        raise TypeError("training batches have no end; the sampler counts those of an epoch")
+
+    def __getitem__(self, batch: int) -> dict[str, PhotoBatch]:
+        return {"photos": self.photos[batch], "strangers": self.strangers[batch]}
+
+    def described(self) -> dict[str, Any]:
+        """What the streams of crops are a function of, in plain values."""
+        return {"photos": self.photos.described(), "strangers": self.strangers.described()}

@@ -1,0 +1,72 @@
+"""Which parameters of a network are trained, and how fast beside the others.
+
+Enters: name patterns (`networks/transfer.py`) of what is frozen, and of what learns at another rate. Leaves:
+an optimiser with its groups. Note: a batch norm whose parameters are frozen keeps its statistics too;
+otherwise they would drift away from the weights that they belong to.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim import Optimizer
+
+from restora.networks.base import Network
+from restora.networks.transfer import matching
+
+
+class ParameterGroups:
+    """Freezes what `freeze` names, and gives the optimiser of the rest its learning rates. The first pattern
+    of `rate_factors` that fits a name counts. Raises ValueError for patterns that fit nothing, for factors of
+    0 or less, and where nothing is left to train."""
+
+    def __init__(self, network: Network, *, freeze: Sequence[str], rate_factors: Mapping[str, float]) -> None:
+        self.network = network
+        names = [name for name, _ in network.named_parameters()]
+        frozen = matching(names, list(freeze), where="family.freeze")
+        for name, parameter in network.named_parameters():
+            if name in frozen:
+                parameter.requires_grad_(False)
+        if frozen and len(frozen) == len(names):
+            raise ValueError(f"family.freeze={list(freeze)} leaves nothing to train: take a pattern out")
+        self.factors: dict[str, float] = {}
+        for pattern, factor in rate_factors.items():
+            if not isinstance(factor, int | float) or factor <= 0:
+                raise ValueError(
+                    f"family.rate_factors.{pattern} is a number above 0, got {factor}: what is not to "
+                    f"learn is family.freeze=[{pattern}]"
+                )
+            for name in matching(names, [pattern], where="family.rate_factors"):
+                self.factors.setdefault(name, float(factor))
+        self._still = [
+            module
+            for name, module in network.named_modules()
+            if frozen and _is_frozen_norm(name, module, frozen)
+        ]
+
+    def optimizer(self, make: Callable[[Any], Optimizer], partners: Sequence[nn.Parameter] = ()) -> Optimizer:
+        """The optimiser of what is trained, and of the objectives' parameters that learn with it; its groups
+        in order of their factors, 1 last."""
+        trained = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
+        trained += [("", parameter) for parameter in partners]
+        if not self.factors:
+            return make(parameter for _, parameter in trained)
+        by_factor: dict[float, list[nn.Parameter]] = {}
+        for name, parameter in trained:
+            by_factor.setdefault(self.factors.get(name, 1.0), []).append(parameter)
+        order = sorted(by_factor, key=lambda factor: (factor == 1.0, factor))
+        made = make([{"params": by_factor[factor], "rate_factor": factor} for factor in order])
+        for group in made.param_groups:
+            group["lr"] *= group["rate_factor"]
+        return made
+
+    def hold_statistics(self) -> None:
+        """Frozen batch norms as in evaluation; called whenever the network is put into training mode."""
+        for module in self._still:
+            module.eval()
+
+
+def _is_frozen_norm(name: str, module: nn.Module, frozen: set[str]) -> bool:
+    own = [f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)]
+    return isinstance(module, _BatchNorm) and bool(own) and frozen.issuperset(own)

@@ -1,0 +1,96 @@
+"""Weights of one network taken over by another: by name where the shapes agree, with a report of the rest.
+
+Enters: tensors under a network's own names (`weights.fitted`), of the same architecture or of a relative: one
+of another scale, channel count or depth. Leaves: what was taken, and of everything else the reason. Also the
+one meaning of a name pattern: a shell pattern for whole names, or a name for itself and all below it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from torch import Tensor
+
+from restora.networks.base import Network
+from restora.networks.weights import HARMLESS
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What a network takes of a source.
+
+    `taken` by its own names; `other_shape` name -> (shape there, shape here); `missing` names that the source
+    lacks, `unused` that the network lacks, `skipped` that were left out on request.
+    """
+
+    taken: Mapping[str, Tensor]
+    other_shape: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)
+    missing: Sequence[str] = ()
+    unused: Sequence[str] = ()
+    skipped: Sequence[str] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing differs but what was to be skipped."""
+        return not (self.other_shape or self.missing or self.unused)
+
+    @property
+    def total(self) -> int:
+        """How many tensors the network has."""
+        return len(self.taken) + len(self.other_shape) + len(self.missing) + len(self.skipped)
+
+    def reasons(self) -> list[str]:
+        """A line for each kind of what was not taken."""
+        shapes = [f"{name} is {there} there, {here} here" for name, (there, here) in self.other_shape.items()]
+        kinds = (
+            ("of another shape", shapes),
+            ("not in the source", self.missing),
+            ("only in the source", self.unused),
+            ("skipped", self.skipped),
+        )
+        return [f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds if names]
+
+
+def transfer(network: Network, state: Mapping[str, Tensor], *, skip: Sequence[str] = ()) -> Transfer:
+    """What `network` can take of `state`; nothing is copied. Raises ValueError for a pattern of `skip` that
+    fits no name."""
+    own = network.state_dict()
+    silent = (*HARMLESS, *network.computed_names)
+    counted = [name for name in own if name.rpartition(".")[2] not in silent]
+    skipped = matching(own, skip, where="init.skip")
+    both = [name for name in counted if name in state and name not in skipped]
+    return Transfer(
+        taken={name: state[name] for name in both if state[name].shape == own[name].shape},
+        other_shape={
+            name: (tuple(state[name].shape), tuple(own[name].shape))
+            for name in both
+            if state[name].shape != own[name].shape
+        },
+        missing=[name for name in counted if name not in state and name not in skipped],
+        unused=[name for name in state if name not in own and name.rpartition(".")[2] not in silent],
+        skipped=[name for name in counted if name in skipped],
+    )
+
+
+def matching(names: Iterable[str], patterns: Sequence[str], *, where: str) -> set[str]:
+    """The names that any of the patterns fits: `body.*.weight`, or `tail` for `tail` and all below it.
+
+    Raises ValueError, with the names there are, for a pattern that fits none; `where` is its key.
+    """
+    names, found = list(names), set()
+    for pattern in patterns:
+        fits = {n for n in names if fnmatchcase(n, pattern) or n.startswith(f"{pattern}.")}
+        if not fits:
+            first = dict.fromkeys(name.partition(".")[0] for name in names)
+            raise ValueError(
+                f"{where}: {pattern!r} fits none of the network's names, which begin with {', '.join(first)}"
+            )
+        found |= fits
+    return found
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

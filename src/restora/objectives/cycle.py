@@ -1,0 +1,206 @@
+"""CycleGAN: photos of two sets that do not match, degraded ones and clean ones, translated there and back.
+
+J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV
+2017. The network restores, a second one (`backward`) degrades; each has a discriminator that knows its target
+set. A photo that went through both has to come back (cycle), and one that is of the target set already has to
+stay (identity, section 5.2). What is exported is the restoring network.
+
+Note: `backward` learns in the network's half-step, by the same optimiser, as their losses share the cycles.
+Discriminators are shown translations of the last `history` samples too (section 4); those are part of a
+checkpoint. Several processes keep histories of their own, of which the first one's is saved.
+
+Legend: B samples, C channels, H height, W width.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from restora.keyed import KeyedGenerator
+from restora.losses.adversarial import AdversarialLoss
+from restora.networks.base import Network
+from restora.networks.discriminators import Discriminator
+from restora.objectives.base import Opponent, Setting, Step, Terms
+from restora.registry import register
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+
+
+class History:
+    """Translations of the last samples, kept in float16."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.kept: Tensor | None = None
+        """(n,C,H,W), n up to `length`."""
+
+    def mix(self, fakes: Tensor, generator: KeyedGenerator) -> Tensor:
+        """Each photo or, half of the time once the history is full, one of before, whose place it takes."""
+        if self.length == 0:
+            return fakes
+        if self.kept is not None and self.kept.shape[1:] != fakes.shape[1:]:  # patches have grown
+            self.kept = None
+        chance, place = generator.uniform((2,)).cpu().T
+        shown = []
+        for index, fake in enumerate(fakes):
+            kept = fakes.new_empty((0, *fake.shape), dtype=torch.float16) if self.kept is None else self.kept
+            if len(kept) < self.length:
+                self.kept = torch.cat((kept, fake[None].half()))
+                shown.append(fake)
+            elif float(chance[index]) < 0.5:
+                shown.append(fake)
+            else:
+                old = int(float(place[index]) * self.length)
+                shown.append(kept[old].to(fake.dtype).clone())
+                kept[old] = fake.half()
+        return torch.stack(shown)
+
+
+@register("objective", "cycle")
+class Cycle(Opponent):
+    """Adversarial, cycle and identity terms of both directions.
+
+    Cycles weigh `cycle_weight`, the identity `identity_weight` times that, the adversarial terms
+    `adversarial_weight`.
+    """
+
+    needs_clean = False
+
+    def __init__(
+        self,
+        *,
+        backward: Network,
+        clean_discriminator: Discriminator,
+        degraded_discriminator: Discriminator,
+        loss: AdversarialLoss,
+        optimizer: MakeOptimizer,
+        cycle_weight: float = 10.0,
+        identity_weight: float = 0.5,
+        adversarial_weight: float = 1.0,
+        history: int = 50,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        for name, value in (("cycle_weight", cycle_weight), ("identity_weight", identity_weight)):
+            if value < 0:
+                raise ValueError(f"objective.cycle.{name} is 0 or more, got {value}")
+        if history < 0:
+            raise ValueError(f"objective.cycle.history is a number of photos from 0 on, got {history}")
+        self.backward, self.game, self._make_optimizer = backward, loss, optimizer
+        self.discriminators = nn.ModuleDict(
+            {"clean": clean_discriminator, "degraded": degraded_discriminator}
+        )
+        self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
+        self.adversarial_weight = adversarial_weight
+        self.histories = {"clean": History(history), "degraded": History(history)}
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if not (setting.has_clean or setting.strangers):
+            raise ValueError(
+                "objective Cycle learns what clean photos look like, and these data have none: set "
+                "data=unpaired_folder, with other clean photos in clean/"
+            )
+        there, back = setting.network, self.backward
+        if there.scale != 1 or back.scale != 1 or there.condition_channels or back.condition_channels:
+            raise ValueError("objective Cycle takes networks of scale 1 without condition: choose others")
+        if (there.in_channels, there.out_channels) != (back.out_channels, back.in_channels):
+            raise ValueError(
+                f"objective.cycle.backward makes {back.in_channels} channels into {back.out_channels}, the "
+                f"network {there.in_channels} into {there.out_channels}: set objective.cycle.backward."
+                f"in_channels={there.out_channels} and out_channels={there.in_channels}"
+            )
+        for name, channels in (("clean", there.out_channels), ("degraded", there.in_channels)):
+            shown = self._discriminator(name)
+            if shown.in_channels != channels:
+                raise ValueError(
+                    f"the {name} discriminator takes {shown.in_channels} channels, the photos have "
+                    f"{channels}: set objective.cycle.{name}_discriminator.in_channels={channels}"
+                )
+            if setting.patch_size < shown.minimum_size:
+                raise ValueError(
+                    f"the {name} discriminator takes photos from {shown.minimum_size} on, the patches are "
+                    f"{setting.patch_size}: set data.patch_size={shown.minimum_size}"
+                )
+
+    def _discriminator(self, name: str) -> Discriminator:
+        found = self.discriminators[name]
+        assert isinstance(found, Discriminator)
+        return found
+
+    def partners(self) -> Iterable[nn.Parameter]:
+        return self.backward.parameters()
+
+    def make_optimizer(self) -> Optimizer:
+        return self._make_optimizer(self.discriminators.parameters())
+
+    def own_module(self) -> nn.Module:
+        return self.discriminators
+
+    def terms(self, step: Step) -> Terms:
+        degraded, clean = step.degraded, strangers(step)
+        made = {"clean": step.restored, "degraded": self._degrade(clean, step)}
+        step.shared["cycle"] = made
+        adversarial = step.restored.new_zeros(())
+        for name, real in (("clean", clean), ("degraded", degraded)):
+            fake = self._discriminator(name)(made[name]).float()
+            with torch.no_grad():
+                seen = self._discriminator(name)(real).float()
+            adversarial = adversarial + self.game.generator(seen, fake)
+        back = (self._degrade(made["clean"], step) - degraded).abs().mean()
+        forth = (step.restore(made["degraded"], None) - clean).abs().mean()
+        terms = {
+            "adversarial": self.adversarial_weight * adversarial,
+            "cycle": self.cycle_weight * (back + forth),
+        }
+        if self.identity_weight > 0:
+            stays = (step.restore(clean, None) - clean).abs().mean()
+            stays = stays + (self._degrade(degraded, step) - degraded).abs().mean()
+            terms["identity"] = self.identity_weight * self.cycle_weight * stays
+        return terms
+
+    def validation(self, step: Step) -> Terms:
+        """How far a degraded photo is from itself after both ways."""
+        return {"cycle": (self._degrade(step.restored, step) - step.degraded).abs().mean()}
+
+    def _degrade(self, photos: Tensor, step: Step) -> Tensor:
+        answer: Tensor = self.backward(photos.contiguous(memory_format=step.memory_format), None)
+        return answer.float()
+
+    def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
+        reals = {"clean": strangers(step), "degraded": step.degraded}
+        total, diagnostics = step.degraded.new_zeros(()), {}
+        for name, real in reals.items():
+            fake = step.shared["cycle"][name].detach()
+            fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))
+            seen, made = self._discriminator(name)(real).float(), self._discriminator(name)(fake).float()
+            loss = self.game.discriminator(seen, made)
+            loss = loss + self.game.penalty(self._discriminator(name), real, fake)
+            total = total + loss
+            diagnostics[f"{name}_loss"] = loss.detach()
+            diagnostics[f"{name}_accuracy"] = 0.5 * (
+                (seen > made.mean()).float().mean() + (made < seen.mean()).float().mean()
+            )
+        return total, diagnostics
+
+    def get_extra_state(self) -> Tensor:
+        """The histories, (2,n,C,H,W) float16; n is 0 before the first step."""
+        kept = [history.kept for history in self.histories.values()]
+        known = [one for one in kept if one is not None]
+        return torch.stack(known).cpu() if len(known) == len(kept) else torch.empty(2, 0, dtype=torch.float16)
+
+    def set_extra_state(self, state: Any) -> None:
+        device = next(self.parameters()).device
+        for history, kept in zip(self.histories.values(), state, strict=True):
+            history.kept = kept.to(device).clone() if len(kept) else None
+
+
+def strangers(step: Step) -> Tensor:
+    """Clean photos that are not those of the degraded ones: (B,C,H,W). Where a batch has pairs, each sample's
+    is the next one's, so that the pairing is not used."""
+    clean = step.batch.clean
+    assert clean is not None  # `check` has seen to it
+    return clean if step.batch.unpaired else clean.roll(1, 0)

@@ -1,0 +1,69 @@
+"""Noise2Noise: another noisy version of the photo is what is aimed at.
+
+J. Lehtinen et al., "Noise2Noise: Learning Image Restoration without Clean Data", ICML 2018: the squared error
+is least at the mean of the target's distribution, the absolute error at its median, and the limit of the
+power 0 at its mode. So noisy targets teach what clean ones do wherever that centre is the clean photo.
+"""
+
+from typing import Any, Literal, get_args
+
+from torch import Tensor
+
+from restora.objectives.base import CENTRES, Centre, Setting, Step, Terms
+from restora.objectives.without_clean import WITHOUT, WithoutClean
+from restora.registry import register
+
+Norm = Literal["l2", "l1", "l0"]
+_FINDS: dict[str, Centre] = {"l2": "mean", "l1": "median", "l0": "mode"}
+_EPSILON = 1e-8
+
+
+@register("objective", "noise2noise")
+class Noise2Noise(WithoutClean):
+    """The restored photo against a second noisy version of the same photo.
+
+    `norm` is l2 for noise of zero mean, l1 where less than half of the pixels are spoilt (text), l0 for
+    impulses: `(|d| + 1e-8)^g`, g from 2 down to 0 over the training (section 3.4). The second version is
+    the data's target, another draw of the degradation, or the partner of a pair.
+    """
+
+    needs_independence = False
+
+    def __init__(self, *, norm: Norm = "l2", **options: Any) -> None:
+        super().__init__(**options)
+        if norm not in get_args(Norm):
+            raise ValueError(f"objective.noise2noise.norm is l2, l1 or l0, got {norm!r}")
+        self.norm = norm
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if setting.noise is None:
+            if not setting.has_clean:
+                raise ValueError(
+                    "objective Noise2Noise needs two noisy versions of each photo, and these come once: "
+                    "choose objective=neighbor2neighbor or noise2void, or give pairs (data=paired_folder)"
+                )
+            return
+        centre = _FINDS[self.norm]
+        if centre not in setting.noise.centres:
+            right = [f"l{'210'[CENTRES.index(one)]}" for one in CENTRES if one in setting.noise.centres]
+            fix = f"set objective.noise2noise.norm={right[0]}" if right else WITHOUT
+            raise ValueError(
+                f"objective Noise2Noise with norm {self.norm} finds the {centre} of noisy photos, and the "
+                f"{centre} of {setting.noise.name} is not the photo: {fix}"
+            )
+
+    def terms(self, step: Step) -> Terms:
+        difference = step.restored - second_version(step)
+        if self.norm == "l1":
+            return {"": difference.abs().mean()}
+        if self.norm == "l0":
+            return {"": (difference.abs() + _EPSILON).pow(2 * (1 - step.progress)).mean()}
+        return {"": difference.square().mean()}
+
+
+def second_version(step: Step) -> Tensor:
+    """The noisy photo that is aimed at, (B,C,H,W): the target, a second draw, or the other of a pair."""
+    if step.batch.target is None and step.batch.redegrade is not None:
+        return step.redegrade("target")
+    return step.supervision

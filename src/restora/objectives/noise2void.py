@@ -1,0 +1,127 @@
+"""Noise2Void: a few pixels are hidden from the network, which is to say what they are.
+
+A. Krull, T.-O. Buchholz, F. Jug, "Noise2Void: Learning Denoising from Single Noisy Images", CVPR 2019. What
+a network cannot see it cannot copy: where noise is independent from pixel to pixel it learns the mean of the
+hidden pixel given its surroundings. The hidden pixel is replaced by a neighbour; N2V2 (E. Höck et al., ECCV
+Workshops 2022) takes the median of the window instead, against checkerboards.
+
+Note: one pixel is hidden in each box of a grid, at a keyed place. Grid and boxes leave a margin between
+hidden pixels, so that no hidden value is shown in another's place: the spot is blind, exactly.
+
+Legend: B samples, C channels, H height, W width, n hidden pixels.
+"""
+
+import math
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from restora.keyed import KeyedGenerator
+from restora.objectives.base import Setting, Step, Terms
+from restora.objectives.without_clean import WithoutClean
+from restora.registry import register
+
+Replacement = Literal["neighbour", "neighbour_or_itself", "median"]
+
+
+@register("objective", "noise2void")
+class Noise2Void(WithoutClean):
+    """The squared error at hidden pixels.
+
+    `percent` of the pixels are hidden at a step (0.198 is one in 22 x 22, the authors'), each replaced by a
+    pixel of the window of `radius` around it, which lies in the photo: `neighbour` any but itself,
+    `neighbour_or_itself` the authors' `uniform_withCP`, `median` of the others (N2V2).
+    """
+
+    def __init__(
+        self,
+        *,
+        percent: float = 0.198,
+        radius: int = 2,
+        replacement: Replacement = "neighbour",
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if not 0 < percent <= 10:
+            raise ValueError(f"objective.noise2void.percent is above 0 and at most 10, got {percent}")
+        self.side = round(math.sqrt(100 / percent))
+        if not 1 <= radius < self.side:
+            raise ValueError(
+                f"objective.noise2void.radius is from 1 to {self.side - 1} where {percent} percent are "
+                f"hidden (one in {self.side}x{self.side}), got {radius}"
+            )
+        if replacement not in get_args(Replacement):
+            raise ValueError(
+                f"objective.noise2void.replacement is {', '.join(get_args(Replacement))}, got {replacement!r}"
+            )
+        self.radius, self.replacement = radius, replacement
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if setting.patch_size < self.side:
+            raise ValueError(
+                f"objective Noise2Void hides one pixel in {self.side}x{self.side}, the patches are "
+                f"{setting.patch_size}: set data.patch_size={self.side} or more, or raise "
+                "objective.noise2void.percent"
+            )
+
+    def terms(self, step: Step) -> Terms:
+        noisy = step.degraded
+        shown, hidden = self.hide(noisy, step.generator("noise2void"))
+        restored = step.restore(shown, step.condition)
+        error = (restored - noisy.float()).square().mean(1, keepdim=True)  # (B,1,H,W)
+        return {"": (error * hidden).sum() / hidden.sum().clamp(min=1)}
+
+    def hide(self, noisy: Tensor, generator: KeyedGenerator) -> tuple[Tensor, Tensor]:
+        """The photos with some pixels replaced, (B,C,H,W), and where: 1 of (B,1,H,W)."""
+        height, width = noisy.shape[-2:]
+        row, column, inside = self._places(height, width, generator)  # (B,n) each
+        flat = noisy.flatten(2)  # (B,C,HW)
+        values = self._replacements(flat, row, column, (height, width), generator)  # (B,C,n)
+        nowhere = height * width  # one more place, for what lies outside
+        place = torch.where(inside, row * width + column, nowhere)
+        spare = flat.new_zeros(*flat.shape[:2], 1)
+        spot = place[:, None].expand(values.shape)
+        shown = torch.cat((flat, spare), 2).scatter(2, spot, values)[..., :nowhere].view(noisy.shape)
+        hidden = torch.zeros(len(noisy), nowhere + 1, device=noisy.device).scatter_(1, place, 1.0)
+        return shown, hidden[:, :nowhere].view(-1, 1, height, width)
+
+    def _places(self, height: int, width: int, generator: KeyedGenerator) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, columns, and whether they lie in the photo, (B,n): at most one a box of a shifted grid."""
+        side, device = self.side, generator.device
+        boxes = [math.ceil(length / side) + 1 for length in (height, width)]
+        count = boxes[0] * boxes[1]
+        shift = generator.integers(0, side, (2, 1))
+        within = generator.integers(0, side - self.radius, (2, count))
+        index = torch.arange(count, device=device)
+        row = (index // boxes[1]) * side - shift[:, 0] + within[:, 0]
+        column = (index % boxes[1]) * side - shift[:, 1] + within[:, 1]
+        inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+        return row.clamp(0, height - 1), column.clamp(0, width - 1), inside
+
+    def _replacements(
+        self, flat: Tensor, row: Tensor, column: Tensor, size: tuple[int, int], generator: KeyedGenerator
+    ) -> Tensor:
+        """What is shown in place of the pixels, (B,C,n): of a window that lies in the photo."""
+        reach = 2 * self.radius + 1
+        top = (row - self.radius).clamp(0, max(size[0] - reach, 0))  # (B,n)
+        left = (column - self.radius).clamp(0, max(size[1] - reach, 0))
+        itself = ((row - top) * reach + column - left)[..., None]
+        others = reach * reach - 1
+        if self.replacement == "median":
+            chosen = torch.arange(others, device=flat.device).expand(*row.shape, -1)  # (B,n,others)
+        elif self.replacement == "neighbour":
+            chosen = generator.integers(0, others, tuple(row.shape[1:]))[..., None]
+        else:
+            chosen = generator.integers(0, others + 1, tuple(row.shape[1:]))[..., None]
+        if self.replacement != "neighbour_or_itself":
+            chosen = chosen + (chosen >= itself)  # numbered without the pixel itself
+        near_row = (top[..., None] + chosen // reach).clamp(max=size[0] - 1)
+        near_column = (left[..., None] + chosen % reach).clamp(max=size[1] - 1)
+        place = (near_row * size[1] + near_column).flatten(1)[:, None].expand(-1, flat.shape[1], -1)
+        values = flat.gather(2, place).view(*flat.shape[:2], *chosen.shape[1:])  # (B,C,n,others or 1)
+        if self.replacement != "median":
+            return values[..., 0]
+        ordered, middle = values.sort(-1).values, values.shape[-1] // 2
+        return (ordered[..., middle - 1] + ordered[..., middle]) / 2

@@ -1,0 +1,108 @@
+"""Weights to start from: `init=SOURCE` of a run.
+
+Enters: any source of a model (folder, run, checkpoint, weights file) and a network. Leaves: the network, and
+its average, with what fits of the source's weights, and a report of what does not. Note: a run that goes on
+never looks at the source again, which may be gone by then.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor
+
+from restora.artifact.model_folder import WEIGHTS
+from restora.artifact.sources import open_source
+from restora.config import ConfigError
+from restora.families.base import Family
+from restora.networks.base import Network
+from restora.networks.transfer import Transfer, transfer
+from restora.networks.weights import WeightsError, fitted, read_tensors, unwrap
+
+
+@dataclass(frozen=True)
+class Initial:
+    """What a network takes of a source. `file` is where the weights lie."""
+
+    source: str
+    file: Path
+    transfer: Transfer
+
+    def give(self, family: Family) -> None:
+        """Copies the weights into the network of a family, and all of that into its average."""
+        family.network.load_state_dict(dict(self.transfer.taken), strict=False)
+        if family.ema is not None:
+            family.ema.load_state_dict(family.network.state_dict())
+
+    def as_dict(self) -> dict[str, Any]:
+        """For run.json."""
+        found = self.transfer
+        shapes = {name: [list(there), list(here)] for name, (there, here) in found.other_shape.items()}
+        return {
+            "source": self.source,
+            "sha256": hashlib.sha256(self.file.read_bytes()).hexdigest(),
+            "taken": len(found.taken),
+            "of": found.total,
+            "other_shape": shapes,
+            "missing": list(found.missing),
+            "unused": list(found.unused),
+            "skipped": list(found.skipped),
+        }
+
+    def lines(self) -> list[str]:
+        """What to say to the user."""
+        found = self.transfer
+        weights = sum(value.numel() for value in found.taken.values())
+        head = f"starts from {self.source}: {len(found.taken)} of {found.total} tensors, {weights:,} numbers"
+        return [head, *(f"  {reason}" for reason in found.reasons())]
+
+
+def initial_weights(config: DictConfig, network: Network) -> Initial | None:
+    """What `init` of a configuration gives to the network, which may be without memory; None for nothing.
+
+    Raises `ConfigError` for a source that nothing fits of, and with `init.strict` for anything that differs.
+    """
+    options = config.init
+    if OmegaConf.is_missing(options, "source"):  # which training refuses, and measuring a step does not need
+        return None
+    if options.source is None:
+        if options.skip or options.strict:
+            raise ConfigError("init.skip and init.strict say how a source is read: set init=SOURCE too")
+        return None
+    source = str(options.source)
+    state, file = _weights(source, network)
+    found = transfer(network, state, skip=list(options.skip))
+    if not found.taken:
+        raise ConfigError(
+            f"init={source}: nothing in it fits {type(network).__name__} ({'; '.join(found.reasons())}): "
+            "name a source of this architecture, or choose the network that it is of"
+        )
+    if options.strict and not found.complete:
+        raise ConfigError(
+            f"init={source} does not fit {type(network).__name__} whole, as init.strict=true asks: "
+            f"{'; '.join(found.reasons())}"
+        )
+    return Initial(source, file, found)
+
+
+def _weights(source: str, network: Network) -> tuple[dict[str, Tensor], Path]:
+    """The tensors of a source under the network's names where they have such, and the file they lie in."""
+    path = Path(source)
+    if path.is_file() and path.suffix != ".ckpt":
+        state = _named(path, network)
+        if state.keys() & network.state_dict().keys():
+            return state, path
+    try:
+        loaded = open_source(source)
+    except WeightsError:
+        if not path.is_file():
+            raise
+        return _named(path, network), path  # whose names the caller lists
+    file = Path(loaded.source)
+    return loaded.network.state_dict(), file / WEIGHTS if file.is_dir() else file
+
+
+def _named(path: Path, network: Network) -> dict[str, Tensor]:
+    return fitted(network, unwrap(network, read_tensors(path)))

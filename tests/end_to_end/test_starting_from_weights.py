@@ -1,0 +1,171 @@
+"""`init=SOURCE`: what is taken of a source and what is said of the rest; freezing and rates by name."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from restora.cli import main
+
+SMALL = [
+    "network=msrresnet_small",
+    "network.scale=1",
+    "network.channels=8",
+    "network.blocks=2",
+    "data.patch_size=32",
+    "data.batch_size=2",
+    "data.val_crop=48",
+    "data.test_crop=48",
+    "trainer.max_steps=2",
+    "trainer.val_check_interval=2",
+    "logger.mode=disabled",
+    "leakage.check=false",
+    "threads=1",
+]
+STILL = ["family.optimizer.lr=0"]
+"""What is trained at a rate of 0 is what it started from."""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("data")
+
+
+def train(folder: Path, data: Path, *words: str) -> dict[str, torch.Tensor]:
+    assert main(["train", *SMALL, f"data_dir={data}", f"hydra.run.dir={folder}", *words]) == 0
+    return state(folder)
+
+
+def state(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    train(folder, data)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["run", "checkpoint", "model folder", "weights file"])
+def test_a_run_starts_from_any_source(kind: str, trained: Path, data: Path, tmp_path: Path) -> None:
+    best = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    wanted = {name: best[f"ema.{name}"] for name in (n.removeprefix("ema.") for n in best if "ema." in n)}
+    source, file = trained, trained / "checkpoints" / "best.ckpt"
+    if kind == "checkpoint":
+        source = file
+    elif kind == "model folder":
+        source = tmp_path / "model"
+        file = source / "weights.safetensors"
+        assert main(["export", str(trained), str(source), "--no-onnx"]) == 0
+    elif kind == "weights file":
+        source = file = tmp_path / "weights.safetensors"
+        save_file({f"params_ema.{name}": value.contiguous() for name, value in wanted.items()}, file)
+    now = train(tmp_path / "run", data, f"init={source}", "seed=5", *STILL)
+    for name, value in wanted.items():
+        if not name.endswith("num_batches_tracked") and "running" not in name:
+            torch.testing.assert_close(now[f"network.{name}"], value, atol=0, rtol=0)
+            torch.testing.assert_close(now[f"ema.{name}"], value, atol=1e-7, rtol=0)
+    said = json.loads((tmp_path / "run" / "run.json").read_text())["init"]
+    assert said["source"] == str(source)
+    assert said["sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert said["taken"] == said["of"] > 0
+    assert not [kind for kind in ("other_shape", "missing", "unused", "skipped") if said[kind]]
+
+
+def test_a_relative_gives_what_fits_and_says_what_does_not(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One block more, grey instead of colour, the first block left out on request."""
+    words = ["network.blocks=3", "network.in_channels=1", "data.channels=gray", "init.skip=[recon_trunk.0]"]
+    best = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    now = train(tmp_path / "run", data, f"init={trained}", *words, "seed=5", *STILL)
+    out = " ".join(capsys.readouterr().err.split())
+    said = json.loads((tmp_path / "run" / "run.json").read_text())["init"]
+    assert set(said["other_shape"]) == {"conv_first.weight", "conv_last.weight", "conv_last.bias"}
+    assert said["other_shape"]["conv_first.weight"] == [[8, 3, 3, 3], [8, 1, 3, 3]]
+    assert {name.rpartition(".conv")[0] for name in said["missing"]} == {"recon_trunk.2"}
+    assert {name.rpartition(".conv")[0] for name in said["skipped"]} == {"recon_trunk.0"}
+    assert f"{said['taken']} of {said['of']} tensors" in out
+    for words_said in ("of another shape: conv_first.weight", "not in the source", "4 skipped"):
+        assert words_said in out
+    for name in ("conv_first.bias", "recon_trunk.1.conv1.weight", "HRconv.weight"):
+        assert torch.equal(now[f"network.{name}"], best[f"ema.{name}"])
+        assert torch.equal(now[f"ema.{name}"], now[f"network.{name}"])
+    assert not torch.equal(now["network.recon_trunk.0.conv1.weight"], best["ema.recon_trunk.0.conv1.weight"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["init.strict=true", "network.blocks=3"], "does not fit MSRResNet whole"),
+        (["init.skip=[nowhere]"], "init.skip: 'nowhere' fits none"),
+        (["network=unet_small"], "nothing in it fits UNet"),
+        (["init.skp=1"], "init.skp"),
+    ],
+)
+def test_what_cannot_be_taken_is_refused_before_training(
+    words: list[str], said: str, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small = [word for word in SMALL if not ("unet" in words[0] and word.startswith("network"))]
+    assert main(["train", *small, f"init={trained}", *words, f"hydra.run.dir={tmp_path}/run"]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_source_that_is_not_there_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", *SMALL, "init=nothing.pth"]) == 2
+    assert "there is no nothing.pth" in capsys.readouterr().err
+    assert main(["train", *SMALL, "init.strict=true"]) == 2
+    assert "set init=SOURCE too" in capsys.readouterr().err
+
+
+def test_a_run_goes_on_without_its_source_and_keeps_where_it_began(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, folder = tmp_path / "source", tmp_path / "run"
+    shutil.copytree(trained, source)
+    train(folder, data, f"init={source}")
+    shutil.rmtree(source)
+    assert main(["train", f"resume={folder}", "trainer.max_steps=3"]) == 0
+    record = json.loads((folder / "run.json").read_text())
+    assert record["init"]["source"] == str(source)
+    assert record["cost"]["steps"] == 3
+    assert main(["train", f"resume={folder}", f"init={trained}", "trainer.max_steps=4"]) == 2
+    assert "where that began" in capsys.readouterr().err
+    model = tmp_path / "model"
+    assert main(["export", str(folder), str(model), "--no-onnx"]) == 0
+    card = (model / "README.md").read_text()
+    assert f"Training started from `source` ({record['init']['taken']} of" in card
+    assert record["init"]["sha256"] in card
+
+
+def test_part_of_a_network_is_frozen_and_part_of_it_learns_slowly(
+    trained: Path, data: Path, tmp_path: Path
+) -> None:
+    start = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    first, middle, last = "conv_first", "HRconv", "conv_last"
+    words = ["family.optimizer._target_=sgd", "family.optimizer.lr=0.01", "schedule=constant"]
+    words += ["trainer.max_steps=1", "trainer.val_check_interval=1", f"init={trained}"]
+    plain = train(tmp_path / "plain", data, *words)
+    chosen = [f"family.freeze=[{first}]", f"family.rate_factors={{{last}: 0.1}}"]
+    now = train(tmp_path / "part", data, *words, *chosen)
+
+    def moved(state: dict[str, torch.Tensor], name: str) -> torch.Tensor:
+        return state[f"network.{name}"] - start[f"ema.{name}"]
+
+    assert moved(plain, f"{first}.weight").abs().max() > 0
+    assert moved(now, f"{first}.weight").abs().max() == 0
+    torch.testing.assert_close(
+        moved(now, f"{last}.weight"), 0.1 * moved(plain, f"{last}.weight"), atol=1e-7, rtol=1e-2
+    )
+    torch.testing.assert_close(
+        moved(now, f"{middle}.weight"), moved(plain, f"{middle}.weight"), atol=1e-7, rtol=1e-3
+    )

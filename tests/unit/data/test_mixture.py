@@ -1,0 +1,228 @@
+"""Mixed sources: shares, each part's own degradation and keys, the same on any number of processes; and the
+layouts of published pairs."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from data_toys import STEPS, Toy, trainer
+from PIL import Image
+
+from restora.data.mixture import MixtureData, Part, Turns
+from restora.data.module import PhotoData
+from restora.data.packing import PhotoFile
+from restora.data.real_pairs import SIDD, GoPro
+from restora.data.sources import Folder, PairedFolder
+from restora.degradations.compression.jpeg import Jpeg
+from restora.degradations.identity import Identity
+from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.degradations.noise.poisson_noise import PoissonNoise
+from restora.degradations.sampling.downsample import Downsample
+from restora.photos.errors import DataError
+
+MakePhotos = Callable[..., list[PhotoFile]]
+
+
+@pytest.fixture
+def folders(make_photos: MakePhotos, tmp_path: Path) -> tuple[Path, Path]:
+    """Photos, and pairs whose degraded half is the clean one upside down."""
+    make_photos(6, folder="photos")
+    for index, photo in enumerate(make_photos(5, folder="pairs/clean")):
+        other = tmp_path / "pairs" / "degraded" / photo.clean.name
+        other.parent.mkdir(exist_ok=True)
+        pixels = np.asarray(Image.open(photo.clean)) // 2 + index
+        Image.fromarray(pixels).save(other)
+    return tmp_path / "photos", tmp_path / "pairs"
+
+
+def mixture(folders: tuple[Path, Path], store_dir: Path, **options: Any) -> MixtureData:
+    photos, pairs = folders
+    parts = {
+        "made": Part(source=Folder(root=photos), degradation=GaussianNoise(sigma=25), share=3),
+        "real": Part(source=PairedFolder(root=pairs), share=1),
+    }
+    defaults: dict[str, Any] = {
+        "parts": parts,
+        "degradation": Identity(),
+        "patch_size": 16,
+        "batch_size": 4,
+        "steps_per_epoch": STEPS,
+        "seed": 5,
+    }
+    return MixtureData(store_dir=store_dir, **{**defaults, **options})
+
+
+def ready(data: PhotoData, stage: str = "fit") -> PhotoData:
+    data.prepare_data()
+    data.setup(stage)
+    return data
+
+
+def test_shares_are_kept_in_every_stretch() -> None:
+    turns = Turns({"a": 5, "b": 3, "c": 0.02})
+    names = [turns.of(sample)[0] for sample in range(20_000)]
+    for start in range(0, 19_000, 777):
+        stretch = names[start : start + 80]
+        assert abs(stretch.count("a") - 50) <= 2
+        assert abs(stretch.count("b") - 30) <= 2
+    assert names.count("c") in range(40, 61)
+    for name in "abc":  # numbered one after another, none left out
+        numbers = [number for own, number in map(turns.of, range(5000)) if own == name]
+        assert numbers == list(range(len(numbers)))
+    with pytest.raises(ValueError, match="a thousandth"):
+        Turns({"a": 1, "b": 1e-5})
+    with pytest.raises(ValueError, match="shares are numbers"):
+        Turns({})
+
+
+def test_each_part_is_degraded_by_its_own(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data = ready(mixture(folders, tmp_path / "packed"))
+    loader = data.train_dataloader()
+    made, real = [], []
+    for _, raw in zip(range(STEPS), loader, strict=False):
+        batch = data.on_after_batch_transfer(raw, 0)
+        assert len(batch.names) == 4
+        assert batch.condition is None
+        assert batch.redegrade is None
+        count = len(raw["made"]["names"])
+        assert count == 3
+        made.append((batch.degraded - batch.clean)[:count])
+        real.append((batch.degraded * 255 - (batch.clean * 255 / 2).floor())[count:])
+    assert float(torch.cat(made).std()) == pytest.approx(25 / 255, rel=0.1)
+    levels = torch.cat(real).round()
+    assert ((levels >= 0) & (levels < 5)).all()
+    assert torch.equal(levels, levels[:, :1, :1, :1].expand_as(levels))
+
+
+def test_a_part_is_what_it_is_in_a_run_of_its_own(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data = ready(mixture(folders, tmp_path / "packed"))
+    member = data.members["made"]
+    mixed = [raw["made"] for _, raw in zip(range(4), data.train_dataloader(), strict=False)]
+    alone = list(zip(range(3), member.train_dataloader(), strict=False))
+    for key in ("clean", "key"):
+        together = torch.cat([part[key] for part in mixed])
+        own = torch.cat([batch[key] for _, batch in alone])
+        assert torch.equal(together, own[: len(together)])
+
+
+def test_two_processes_share_one_batch(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    whole = ready(mixture(folders, tmp_path / "packed"))
+    first = next(iter(whole.train_dataloader()))
+    keys = []
+    for rank in range(2):
+
+        class Share:
+            global_rank, world_size = rank, 2
+            strategy = type("S", (), {"root_device": torch.device("cpu")})
+
+        part = mixture(folders, tmp_path / "packed")
+        part.prepare_data()
+        part.setup("fit")
+        for module in (part, *part.members.values()):
+            module.trainer = Share()
+        part._batches_done = lambda: 0
+        raw = next(iter(part.train_dataloader()))
+        keys += [int(key) for name in raw for key in raw[name]["key"]]
+    assert sorted(keys) == sorted(int(key) for name in first for key in first[name]["key"])
+
+
+def test_a_run_that_goes_on_sees_what_it_would_have_seen(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    whole, first, rest = Toy(), Toy(), Toy()
+    trainer(tmp_path, max_steps=9).fit(whole, mixture(folders, tmp_path / "packed"))
+    start = trainer(tmp_path, max_steps=4)
+    start.fit(first, mixture(folders, tmp_path / "packed"))
+    start.save_checkpoint(tmp_path / "4.ckpt")
+    trainer(tmp_path, max_steps=9).fit(
+        rest, mixture(folders, tmp_path / "packed"), ckpt_path=tmp_path / "4.ckpt"
+    )
+    assert [seen[2] for seen in whole.seen] == [seen[2] for seen in [*first.seen, *rest.seen]]
+
+
+def test_validation_names_say_the_part(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    data = ready(mixture(folders, tmp_path / "packed"), "validate")
+    dataset = data.val_dataloader().dataset
+    names = [name for index in range(len(dataset)) for name in next(iter(dataset[index].values()))["names"]]
+    assert {name.partition("_")[0] for name in names} == {"made", "real"}
+    listed = [dataset.store.entries[photo].name for photos in dataset.batches for photo in photos]
+    assert listed == names
+    assert set(data.stores("val")) == {"made", "real"}
+
+
+def test_what_cannot_be_mixed_is_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, _ = folders
+    small = Part(source=Folder(root=photos), degradation=Downsample(scale=2))
+    noisy = Part(source=Folder(root=photos, holds="degraded"))
+    plain = Part(source=Folder(root=photos), degradation=Jpeg(quality=20))
+    with pytest.raises(ValueError, match="agree in scale, got a 2, b 1"):
+        mixture(folders, tmp_path, parts={"a": small, "b": plain})
+    with pytest.raises(ValueError, match="agree in clean photos"):
+        mixture(folders, tmp_path, parts={"a": noisy, "b": plain})
+    with pytest.raises(ValueError, match=r"set degradation=identity, and data\.parts"):
+        mixture(folders, tmp_path, degradation=GaussianNoise(sigma=5))
+
+
+def test_what_is_known_of_all_parts(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    photos, _ = folders
+    parts = {
+        "a": Part(source=Folder(root=photos), degradation=GaussianNoise(sigma=25)),
+        "b": Part(source=Folder(root=photos), degradation=GaussianNoise(sigma=(0, 50))),
+    }
+    data = mixture(folders, tmp_path, parts=parts)
+    assert data.undamaged == (0.0,)
+    assert data.degradation.gaussian
+    assert not data.comes_degraded
+    parts["c"] = Part(source=Folder(root=photos), degradation=PoissonNoise(photons=30))
+    data = mixture(folders, tmp_path, parts=parts)
+    assert data.condition_channels == 0
+    assert data.degradation.centres == {"mean"}
+    assert mixture(folders, tmp_path).comes_degraded
+
+
+def write(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.full((40, 40, 3), len(path.name), np.uint8)).save(path)
+
+
+def test_pairs_of_sidd(tmp_path: Path) -> None:
+    for scene in range(1, 5):
+        for camera in ("S6", "GP"):
+            instance = f"{scene:04}_{scene:03}_{camera}_00100_00060_3200_L"
+            for shot in ("010", "011"):
+                for kind in ("GT", "NOISY"):
+                    write(
+                        tmp_path / "SIDD_Medium_Srgb/Data" / instance / f"{scene:04}_{kind}_SRGB_{shot}.PNG"
+                    )
+    source = SIDD(root=tmp_path)
+    source.check()
+    train, val = source.photos("train"), source.photos("val")
+    assert (len(train), len(val), source.photos("test")) == (12, 4, [])
+    assert all("_GT_" in pair.clean.name and "_NOISY_" in pair.degraded.name for pair in train)
+    assert all(pair.clean.is_file() for pair in [*train, *val])
+    assert len({pair.name for pair in [*train, *val]}) == 16
+    scenes = [{pair.name.split("_")[1] for pair in split} for split in (train, val)]
+    assert not scenes[0] & scenes[1]
+
+
+def test_pairs_of_gopro(tmp_path: Path) -> None:
+    for part, sequences in (
+        ("train", ("GOPR0372_07_00", "GOPR0374_11_00", "GOPR0378_13_00")),
+        ("test", ("T",)),
+    ):
+        for sequence in sequences:
+            for frame in ("000047", "000048"):
+                for kind in ("blur", "blur_gamma", "sharp"):
+                    write(tmp_path / part / sequence / kind / f"{frame}.png")
+    source = GoPro(root=tmp_path)
+    source.check()
+    counts = [len(source.photos(split)) for split in ("train", "val", "test")]
+    assert counts == [4, 2, 2]
+    pair = source.photos("test")[0]
+    assert (pair.clean.parent.name, pair.degraded.parent.name) == ("sharp", "blur")
+    with pytest.raises(DataError, match=r"set data\.source\.root=FOLDER"):
+        GoPro(root=None).check()
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"expected train/<sequence>"):
+        GoPro(root=tmp_path / "empty").check()

@@ -1,0 +1,163 @@
+"""CycleGAN: what each half-step teaches, the history, and that no pair is used."""
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from restora.keyed import KeyedGenerator
+from restora.losses.adversarial import LeastSquaresLoss
+from restora.networks.base import Network
+from restora.networks.discriminators import PatchDiscriminator
+from restora.networks.dncnn import DnCNN
+from restora.networks.resnet_generator import ResNetGenerator
+from restora.objectives.base import Setting, Step
+from restora.objectives.cycle import Cycle, History, strangers
+from restora.types import Batch
+
+
+class Shift(Network):
+    """Brighter by a learnt number."""
+
+    in_channels = out_channels = 3
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.tensor(by))
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return x + self.by
+
+
+def cycle(backward: Network | None = None, **options: Any) -> Cycle:
+    patch = partial(PatchDiscriminator, in_channels=3, channels=4, levels=1, norm="none")
+    return Cycle(
+        backward=backward or Shift(-0.25),
+        clean_discriminator=patch(),
+        degraded_discriminator=patch(),
+        loss=LeastSquaresLoss(),
+        optimizer=partial(torch.optim.SGD, lr=0.1),
+        **options,
+    )
+
+
+def step(network: Network, *, unpaired: bool = True) -> Step:
+    keys = torch.arange(3)
+    degraded, clean = torch.rand(3, 3, 16, 16), torch.rand(3, 3, 16, 16)
+    batch = Batch(clean, degraded, None, ["a", "b", "c"], keys=keys, unpaired=unpaired)
+    return Step(network=network, batch=batch, progress=0.5, number=1, record=lambda *_: None)
+
+
+def test_photos_come_back_from_networks_that_undo_each_other() -> None:
+    now = step(Shift(0.25))
+    terms = cycle(Shift(-0.25))(now)
+    assert float(terms["cycle"]) == pytest.approx(0, abs=1e-5)
+    assert float(terms["identity"]) == pytest.approx(0.5 * 10 * (0.25 + 0.25), rel=1e-5)
+    terms = cycle(Shift(0.0))(now)
+    assert float(terms["cycle"]) == pytest.approx(10 * (0.25 + 0.25), rel=1e-5)
+    assert float(terms["identity"]) == pytest.approx(0.5 * 10 * 0.25, rel=1e-5)
+    assert set(cycle(identity_weight=0.0)(now)) == {"adversarial", "cycle"}
+    apart = cycle(Shift(0.0)).validation(now)
+    assert float(apart["cycle"]) == pytest.approx(0.25, rel=1e-5)
+
+
+def test_one_half_step_teaches_both_networks_and_the_other_both_discriminators() -> None:
+    network, objective = DnCNN(in_channels=3, depth=3, channels=4, batch_norm=False), cycle()
+    objective.discriminators.requires_grad_(False)  # as the family does for the network's half-step
+    now = step(network)
+    torch.stack(list(objective(now).values())).sum().backward()
+    assert all(p.grad is not None for p in network.parameters())
+    assert all(p.grad is not None for p in objective.partners())
+    objective.discriminators.requires_grad_(True)
+    network.zero_grad()
+    objective.backward.zero_grad()
+    loss, diagnostics = objective.own_loss(now)
+    loss.backward()
+    assert all(p.grad is not None for p in objective.discriminators.parameters())
+    assert all(p.grad is None for p in [*network.parameters(), *objective.partners()])
+    assert set(diagnostics) == {f"{a}_{b}" for a in ("clean", "degraded") for b in ("loss", "accuracy")}
+
+
+def test_each_discriminator_knows_its_own_set() -> None:
+    """One that tells brightness apart: restored photos are to be bright, degraded ones dark."""
+
+    class Brightness(PatchDiscriminator):
+        def _features(self, x: Tensor) -> list[Tensor]:
+            return [x.mean((1, 2, 3), keepdim=True)]
+
+    objective = cycle(Shift(0.0), cycle_weight=0.0)
+    bright = Brightness(in_channels=3, channels=2, levels=1, norm="none")
+    objective.discriminators = nn.ModuleDict({"clean": bright, "degraded": bright})
+    now = step(Shift(0.0))
+    objective(now)["adversarial"].backward()
+    assert float(now.network.by.grad) < 0  # brighter convinces the discriminator of clean photos
+    assert float(next(iter(objective.partners())).grad) < 0
+
+
+def test_the_history_shows_old_translations_half_of_the_time() -> None:
+    history, seen = History(10), []
+    for turn in range(60):
+        fakes = torch.full((4, 1, 2, 2), float(turn))
+        shown = history.mix(fakes, KeyedGenerator(torch.arange(4) + 4 * turn))
+        assert shown.shape == fakes.shape
+        seen.append((shown[:, 0, 0, 0] < turn).float().mean())
+    assert history.kept.shape == (10, 1, 2, 2)
+    assert sum(seen[:2]) == 0  # while it fills, what comes is shown
+    assert 0.35 < float(torch.stack(seen[5:]).mean()) < 0.65
+    assert torch.equal(History(0).mix(fakes, KeyedGenerator(torch.arange(4))), fakes)
+
+
+def test_the_history_is_part_of_a_checkpoint() -> None:
+    first, other, network = cycle(history=2), cycle(history=2), Shift(0.1)
+    for _ in range(2):
+        now = step(network)
+        first(now)
+        first.own_loss(now)
+    other.load_state_dict(first.state_dict())
+    for name, history in first.histories.items():
+        assert torch.equal(history.kept, other.histories[name].kept)
+    now, again = step(network), None
+    again = replace(now.batch)
+    losses = []
+    for objective in (first, other):
+        own = Step(network=network, batch=again, progress=0.5, number=9, record=lambda *_: None)
+        objective(own)
+        losses.append(objective.own_loss(own)[0])
+    assert torch.equal(*losses)
+    cycle().load_state_dict(cycle().state_dict())  # also before there is any
+
+
+def test_pairs_are_not_used_as_pairs() -> None:
+    now = step(Shift(0.0), unpaired=False)
+    assert torch.equal(strangers(now), now.batch.clean[[2, 0, 1]])
+    now = step(Shift(0.0))
+    assert strangers(now) is now.batch.clean
+
+
+def test_what_cannot_be_combined_is_refused() -> None:
+    setting = Setting(network=Shift(0.0), patch_size=48, has_clean=False, strangers=True)
+    cycle().check(setting)
+    with pytest.raises(ValueError, match="data=unpaired_folder"):
+        cycle().check(replace(setting, strangers=False))
+    with pytest.raises(ValueError, match=r"backward\.in_channels=3"):
+        cycle(ResNetGenerator(in_channels=1, channels=4, blocks=1)).check(setting)
+    with pytest.raises(ValueError, match=r"set data\.patch_size=6"):
+        cycle().check(replace(setting, patch_size=4))
+
+
+def test_the_generator_has_the_authors_size_and_names() -> None:
+    with torch.device("meta"):
+        nine, six = ResNetGenerator(), ResNetGenerator(blocks=6)
+    assert sum(p.numel() for p in nine.parameters()) == 11_378_179
+    names = set(nine.state_dict())
+    assert {
+        "model.1.weight",
+        "model.10.conv_block.1.weight",
+        "model.18.conv_block.5.bias",
+        "model.26.bias",
+    } <= names
+    made = ResNetGenerator.infer_arguments(six.state_dict())
+    assert made == {"in_channels": 3, "out_channels": 3, "channels": 64, "blocks": 6}
