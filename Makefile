@@ -13,7 +13,7 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test test-quick bench zoo-verify lint docs clean
+.PHONY: help setup run test test-kills test-quick bench zoo-verify lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -41,6 +41,9 @@ $(VENV)/.peers: tests/peers.txt $(VENV)/.ready
 
 test: setup $(VENV)/.peers ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
+
+test-kills: setup ## a sweep of 20 jobs, killed ten times at random, against an undisturbed one (10 minutes)
+	PYTHONPATH=src $(BIN)/python tests/kill_sweep.py --jobs 20 --kills 10
 
 test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in under 90 seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/contracts/test_layers.py

@@ -16,6 +16,7 @@ COMMANDS = {
     "networks": ("restora.apps.networks:main", "list the networks with their sizes"),
     "experiments": ("restora.apps.experiments:main", "list the experiments with their cost"),
     "train": ("restora.apps.train:main", "train one network, or sweep many with -m"),
+    "sweep": ("restora.apps.sweep:main", "what became of a sweep; stop it, or go on with it"),
     "bench": ("restora.apps.bench:main", "what an experiment will cost on this machine"),
     "evaluate": ("restora.apps.evaluate:main", "score weights, a run or a baseline by a published protocol"),
     "report": ("restora.apps.report:main", "compare runs: leaderboard and one self-contained page"),

@@ -140,6 +140,11 @@ def use_plugins(modules: Iterable[str]) -> None:
             ) from error
 
 
+def named_plugins() -> list[str]:
+    """The modules that the user has named."""
+    return list(_plugins)
+
+
 def use_configuration(folders: Iterable[str]) -> None:
     """Adds folders with configuration of the user's own. Raises ValueError for one that is not there."""
     for folder in folders:

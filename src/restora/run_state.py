@@ -22,7 +22,7 @@ from typing import Any
 
 LOCK = ".lock"
 _SILENT_SECONDS = 900.0
-"""A process of another machine that was not heard of for so long is taken for dead; it writes every 30 s,
+"""A process of another machine that was not heard of for so long is taken for dead; it writes every 10 s,
 unless it packs photos or looks for near-duplicates."""
 _held: dict[Path, int] = {}
 _holding = threading.Lock()

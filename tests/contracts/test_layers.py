@@ -61,6 +61,7 @@ ALLOWED = {
         "first_edition",
         "path_values",
     },
+    "sweeping": GROUND | {"config", "composing", "path_values", "networks", "training"},
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
     "serving": GROUND | {"photos", "networks", "artifact"},
     "apps": GROUND
@@ -79,6 +80,7 @@ ALLOWED = {
         "operators",
         "metrics",
         "training",
+        "sweeping",
         "reporting",
         "serving",
         "zoo",
@@ -86,8 +88,8 @@ ALLOWED = {
 }
 HEAVY = {
     "lightning": {"data", "families", "training"},
-    "hydra": {"config", "config_source", "composing", "training", "apps"},
-    "omegaconf": {"config", "config_source", "composing", "training", "apps"},
+    "hydra": {"config", "config_source", "composing", "training", "sweeping", "apps"},
+    "omegaconf": {"config", "config_source", "composing", "training", "sweeping", "apps"},
     "wandb": {"training"},
 }
 

@@ -20,6 +20,8 @@ def test_the_surface_is_what_others_script_against() -> None:
         "bench",
         "evaluate",
         "report",
+        "sweep",
+        "zoo",
         "export",
         "restore",
         "serve",

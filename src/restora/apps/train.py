@@ -42,8 +42,12 @@ HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
   restora train experiments=denoise/dncnn debug=fast a few steps, to try it out
   restora train experiments=denoise/dncnn loss=l1    with another loss
   restora train -m network.depth=17,20 seed=1,2,3    a sweep
+  restora train -m sweep=tpe loss=l1,mse family.optimizer.lr='interval(1e-4,1e-2)'
+                                                     a search; the same command goes on
   restora train resume=outputs/<run>                 go on with a stopped run
 
+  --dry-run          with -m: list the jobs and what they will cost, by measuring
+  --yes              with -m: start also what costs more than sweep.limit_hours
   --cfg job          print the composed configuration and stop
   --config-dir DIR   also look for configuration in DIR
   --hydra-help       what Hydra itself understands
@@ -57,7 +61,7 @@ threads=N CPU threads. `restora experiments` lists what each experiment costs.
 
 groups and their options:
 """
-_NOT_OF_TRAINING = ("benchmark", "hydra", "sweep")
+_NOT_OF_TRAINING = ("benchmark", "hydra")
 """Groups of other commands, and of Hydra."""
 
 
@@ -84,7 +88,8 @@ def main(argv: list[str]) -> int:
         from restora.training.resuming import continued, refuse_foreign
 
         argv = continued(argv)
-    argv = with_quoted_paths(argv, sweep=sweep)
+    dry_run, yes = "--dry-run" in argv, "--yes" in argv
+    argv = with_quoted_paths([word for word in argv if word not in ("--dry-run", "--yes")], sweep=sweep)
     options = get_args_parser().parse_intermixed_args(argv)
     flags = [word for word in argv if word not in options.overrides]
     overrides = written_out("train", options.overrides)
@@ -92,6 +97,12 @@ def main(argv: list[str]) -> int:
         refuse_foreign(compose("train", [word for word in overrides if not _is_hydras(word)]), typed)
     if options.cfg and not options.multirun:
         compose("train", overrides)  # for its errors
+    elif options.multirun and not options.cfg and not _asks_hydra(options, overrides, resumed=resumed):
+        from restora.sweeping.command import start
+
+        return start(overrides, dry_run=dry_run, yes=yes)
+    elif dry_run:
+        raise ConfigError("--dry-run is about a sweep: add -m (restora bench measures one run)")
     elif not (options.cfg or options.info or options.hydra_help or options.shell_completion):
         os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun))
         overrides = [*overrides, *_claimed(overrides, multirun=options.multirun)]
@@ -104,6 +115,12 @@ def main(argv: list[str]) -> int:
 
 def _is_hydras(override: str) -> bool:
     return override.lstrip("+~").startswith("hydra")
+
+
+def _asks_hydra(options: Any, overrides: list[str], *, resumed: bool) -> bool:
+    """Whether a sweep is left to a launcher or sweeper of Hydra's, or something else than jobs is wanted."""
+    named = any(word.startswith(("hydra/launcher=", "hydra/sweeper=")) for word in overrides)
+    return bool(named or resumed or options.info or options.hydra_help or options.shell_completion)
 
 
 def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
@@ -143,17 +160,17 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 def job(config: DictConfig) -> float:
     """One job of Hydra's, also in the process of a launcher."""
     from restora.registry import stored, use_plugins
-    from restora.run_state import sole_run
     from restora.training.command import own_overrides, repeating
     from restora.training.record import RunInfo
-    from restora.training.resuming import differences, what_to_do
     from restora.training.run import train
+    from restora.training.starting import earlier_config, earlier_score, start
 
     use_plugins(config.plugins)  # a launcher's process has not seen the command line
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     OmegaConf.set_struct(config, False)
     config.run_dir = str(folder)
+    config.pop("sweep", None)  # of the command that runs the jobs
     plain = OmegaConf.to_container(config, resolve=True)
     assert isinstance(plain, dict)
     choices = hydra_config.runtime.choices
@@ -170,21 +187,12 @@ def job(config: DictConfig) -> float:
         jobs=int(os.environ.get(_JOBS, "1")),
     )
     if _is_further_process():  # of torchrun or srun: the first one looks after the folder
-        earlier = _earlier_config(folder) is not None and (folder / "checkpoints" / "last.ckpt").exists()
+        earlier = earlier_config(folder) is not None and (folder / "checkpoints" / "last.ckpt").exists()
         if earlier and read_json(folder / "run.json").get("status") == "finished":
-            return _earlier_score(folder)
+            return earlier_score(folder)
         config.resume = str(folder) if earlier else config.resume
         return train(config, info)
-    with sole_run(folder):
-        asked = config.resume is not None
-        todo = what_to_do(folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
-        if todo == "skip":
-            return _earlier_score(folder)
-        if todo == "go on":
-            config.resume = str(folder)
-            info.changed = differences(_earlier_config(folder), info.config)
-        _write_hydra_folder(folder, config, hydra_config)
-        return train(config, info)
+    return start(config, info, write=lambda: _write_hydra_folder(folder, config, hydra_config))
 
 
 def _is_further_process() -> bool:
@@ -202,20 +210,6 @@ def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> 
     }
     for name, content in contents.items():
         write_whole(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
-
-
-def _earlier_config(folder: Path) -> Any:
-    try:
-        return read_json(folder / "run.json").get("config")
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _earlier_score(folder: Path) -> float:
-    """Of a run that is finished: said, and given to the sweeper."""
-    record = read_json(folder / "run.json")
-    print(f"{folder} is {record['status']} already: skipped", file=sys.stderr)
-    return float(((record.get("metrics") or {}).get("best") or {}).get("val/psnr", float("nan")))
 
 
 def _config_dir(hydra_config: Any) -> str | None:

@@ -87,7 +87,7 @@ class TrainingProgress(ProgressBar):
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
-        share = module.training_progress() if trainer.world_size == 1 else _share_of_steps(trainer)
+        share = module.training_progress() if trainer.world_size == 1 else share_done(trainer)
         if self.share_at_start is None:
             self.share_at_start = min(share, 0.999)
         loss = trainer.callback_metrics.get("train/loss")
@@ -156,7 +156,7 @@ def cut(text: str, cells: int) -> str:
     return f"{set_cell_size(text, cells - 1).rstrip()}…" if cells > 1 else ""
 
 
-def _share_of_steps(trainer: Trainer) -> float:
+def share_done(trainer: Trainer) -> float:
     """As `training_progress`, but without the exchange between processes that only a training step may
     make."""
     if trainer.max_steps > 0:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,11 @@ from restora.files import read_json, write_json
 from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 from restora.run_state import this_process
+from restora.training.progress import share_done
 
 FORMAT = 2
 _STEP_TIMES_KEPT = 2000
-_HEARTBEAT_SECONDS = 30.0
+_HEARTBEAT_SECONDS = 10.0
 log = logging.getLogger(__name__)
 
 
@@ -88,12 +90,8 @@ class RunRecord(Callback):
             "seed": config["seed"],
             "monitor": asdict(self.monitor),
             "protocol": None,
-            "git": _git(),
-            "versions": {
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "restora": __version__,
-            },
+            "git": git(),
+            "versions": versions(),
             "machine": machine(),
             "config": config,
             "init": None,
@@ -141,14 +139,21 @@ class RunRecord(Callback):
             keys = {key: {"from": then, "to": now} for key, (then, now) in changed.items()}
             self.data["changes"] = [*self.data["changes"], {"step": step, "keys": keys}]
 
+    def queue(self) -> None:
+        """The record of a run that has not started yet."""
+        self.data.update(status="queued", started=None, process=None)
+        write_json(self.path, self.data)
+
     def write(self) -> None:
         self.data["process"] = this_process()
         self._written = time.monotonic()
         write_json(self.path, self.data)
 
-    def _heartbeat(self, trainer: Trainer) -> None:
-        """Lets other machines know that the run is alive."""
+    def _heartbeat(self, trainer: Trainer, module: LightningModule | None = None) -> None:
+        """Lets others know that the run is alive, and how far it is."""
         if trainer.is_global_zero and time.monotonic() - self._written > _HEARTBEAT_SECONDS:
+            if module is not None:
+                self._take_cost(module)
             self.write()
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -178,7 +183,7 @@ class RunRecord(Callback):
         self.samples += len(batch.names) * trainer.world_size
         if len(self.step_seconds) < _STEP_TIMES_KEPT:
             self.step_seconds.append(time.perf_counter() - self._batch_started)
-        self._heartbeat(trainer)
+        self._heartbeat(trainer, module)
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
         self._heartbeat(trainer)
@@ -263,6 +268,7 @@ class RunRecord(Callback):
             "steps": module.steps_done(),
             "samples": self.samples,
             "step_ms": round(1000 * statistics.median(self.step_seconds), 2) if self.step_seconds else None,
+            "share": round(share_done(module.trainer), 4),
         }
 
 
@@ -270,7 +276,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _git() -> dict[str, Any]:
+def versions() -> dict[str, str]:
+    """Of what decides the result most."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "restora": __version__}
+
+
+@cache
+def git() -> dict[str, Any]:
     """The commit of the code that runs, where it is a checkout."""
     here = Path(__file__).resolve().parents[3]
     if not (here / ".git").exists():

@@ -202,6 +202,8 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
             raise Occupied(f"{path} cannot be read: name another folder, or go on with resume={folder}")
         return "go on"
     state, process = status_of(record, folder), record.get("process") or {}
+    if state == "queued":
+        return "start"
     if state == "running" and process.get("host") != os.uname().nodename:
         raise Occupied(
             f"{folder} is being trained in by process {process.get('pid')} on {process.get('host')}, last "

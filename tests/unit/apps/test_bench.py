@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from restora.apps.bench import Recipe, recipe_of, total
 from restora.cli import main
 from restora.config import compose
+from restora.training.costing import Recipe, recipe_of, total
 from restora.training.measuring import PARTS, StageCost, Validation, processes_of
 
 TINY = [

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-import restora.training.run
 from restora import cli, registry
-from restora.training import tracking
+from restora.sweeping import command
+from restora.sweeping.plan import Plan
+from restora.sweeping.running import Listed
+from restora.training import starting, tracking
 from restora.training.command import repeating
 from restora.training.record import RunInfo, RunRecord
 
@@ -33,7 +35,13 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[RunInfo]:
             RunRecord(info).write()
         return 0.0
 
-    monkeypatch.setattr(restora.training.run, "train", train)
+    def run(plan: Plan, source: Listed, **_: Any) -> int:
+        for job in source.jobs:
+            starting.start_folder(plan.path(job), jobs=len(plan.jobs))
+        return 0
+
+    monkeypatch.setattr(starting, "train", train)
+    monkeypatch.setattr(command, "run", run)
     monkeypatch.setattr(registry, "_folders", [])
     return runs
 

@@ -1,0 +1,102 @@
+"""`restora sweep`: what became of a sweep, and what to do about it."""
+
+import argparse
+import os
+import sys
+import time
+from pathlib import Path
+
+from restora.files import json_text
+from restora.run_state import is_locked
+from restora.sweeping.plan import STOP, Plan, read_plan
+
+HELP = """usage: restora sweep FOLDER [--json] [--follow | --stop | --resume | --retry-failed]
+
+  restora sweep outputs/<sweep>                  each job: queued, running with figure
+                                                 and time left, finished, failed and why,
+                                                 stopped, dead, pruned; what it has cost
+  restora sweep outputs/<sweep> --json           the same for programs
+  restora sweep outputs/<sweep> --follow         until the sweep ends
+  restora sweep outputs/<sweep> --stop           ends it; running jobs are saved
+  restora sweep outputs/<sweep> --resume         goes on with what is not finished
+  restora sweep outputs/<sweep> --retry-failed   and tries again what failed
+
+FOLDER is what `restora train -m` said at its start, and holds sweep.json.
+"""
+_FOLLOW_SECONDS = 2.0
+
+
+def main(argv: list[str]) -> int:
+    """Raises `ValueError` for what is no sweep folder."""
+    if not argv or any(word in ("-h", "--help") for word in argv):
+        print(HELP, end="")
+        return 0 if argv else 2
+    parser = argparse.ArgumentParser(prog="restora sweep", add_help=False)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--json", action="store_true")
+    what = parser.add_mutually_exclusive_group()
+    for name in ("follow", "stop", "resume", "retry-failed"):
+        what.add_argument(f"--{name}", action="store_true")
+    words = parser.parse_args(argv)
+    plan = read_plan(words.folder)
+    if words.resume or words.retry_failed:
+        return resume(plan, retry_failed=words.retry_failed)
+    if words.stop:
+        stop(plan)
+    elif words.follow:
+        follow(plan.folder)
+    show(read_plan(words.folder), as_json=words.json)
+    return 0
+
+
+def show(plan: Plan, *, as_json: bool) -> None:
+    if as_json:
+        from restora.sweeping.status import as_dict
+
+        print(json_text(as_dict(plan)))
+    else:
+        from restora.sweeping import showing
+
+        showing.show(plan)
+
+
+def follow(folder: Path) -> None:
+    """Shows the sweep until nothing runs in it."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from restora.sweeping import showing
+    from restora.sweeping.status import statuses
+
+    console = Console(stderr=True, highlight=False)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
+        before = ""
+        while is_locked(folder):
+            plan = read_plan(folder)
+            if console.is_terminal:
+                live.update(showing.table(plan, only={"running", "failed"}), refresh=True)
+            elif (line := showing.states(statuses(plan))) != before:
+                before = line
+                print(line, file=sys.stderr, flush=True)
+            time.sleep(_FOLLOW_SECONDS)
+
+
+def stop(plan: Plan) -> None:
+    """Asks the process that runs the sweep to end it, and waits until it has."""
+    if not is_locked(plan.folder):
+        print(f"nothing runs in {plan.folder}", file=sys.stderr)
+        return
+    (plan.folder / STOP).touch()
+    print("running jobs are saved and stopped", file=sys.stderr, flush=True)
+    while is_locked(plan.folder):
+        time.sleep(0.2)
+
+
+def resume(plan: Plan, *, retry_failed: bool) -> int:
+    """Goes on with the sweep, where it was started."""
+    from restora.sweeping.command import go_on
+
+    plan.folder = plan.folder.resolve()
+    if Path(plan.cwd).is_dir():
+        os.chdir(plan.cwd)
+    return go_on(plan, retry_failed=retry_failed)

@@ -1,0 +1,150 @@
+"""`restora train -m …`, and going on with a sweep from its folder alone."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from restora.config import ConfigError, written_out
+from restora.files import read_json
+from restora.registry import named_plugins
+from restora.run_state import sole_run
+from restora.sweeping import estimate, planning, search, showing
+from restora.sweeping.plan import FILE, Job, Plan
+from restora.sweeping.running import Listed, run, slots_of
+
+
+def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> int:
+    """Plans the sweep, or finds it again, and runs what is not finished; the exit code. `dry_run` shows what
+    it would cost instead; `yes` answers the question whether a costly one is meant."""
+    if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
+        raise ConfigError(
+            "a sweep is started by one process, which starts those of its jobs: leave torchrun out"
+        )
+    above = [word for word in typed if planning.is_hydras(word) or planning.is_about_the_sweep(word)]
+    words = [word for word in typed if word not in above]
+    settings = planning.settings_of(above)
+    words = with_space(words, settings["space"])
+    if settings["search"] is not None:
+        return _search(typed, words, above, dry_run=dry_run, yes=yes)
+    search.refuse_intervals(words)
+    jobs = planning.combinations(words, above, planning.tell)
+    if dry_run:
+        return _show_cost(jobs, settings)
+    identities = {job.identity for job in jobs}
+
+    def same(plan: Plan) -> bool:
+        return {job.identity for job in plan.jobs} == identities
+
+    retry = any(word.lstrip("+") == "retry_failed=true" for word in typed)
+    with _plan(typed, jobs, same, yes=yes) as plan:
+        chosen = planning.add_jobs(plan, jobs)
+        if folded := len(jobs) - len(chosen):
+            told = f"{folded} of {len(jobs)} combinations come to the same as others: {len(chosen)} jobs"
+            planning.tell(told)
+        slots = slots_of(plan, jobs[0].config)
+        return run(plan, Listed.of(chosen), jobs=len(chosen), slots=slots, retry_failed=retry)
+
+
+@contextmanager
+def _plan(
+    typed: Sequence[str], jobs: Sequence[planning.Composed], same: Callable[[Plan], bool], *, yes: bool
+) -> Iterator[Plan]:
+    """The plan of this command's folder, which is its own within it. A costly new one is asked about."""
+    folder = planning.sweep_folder(typed, jobs[0], same)
+    if not (folder / FILE).exists():
+        _ask_if_costly(jobs, yes=yes)
+    folder = planning.claimed(folder, typed)
+    with sole_run(folder):
+        yield planning.new_plan(folder, typed, jobs[0])
+
+
+def with_space(words: Sequence[str], space: dict[str, object]) -> list[str]:
+    """The overrides, and below them those of `sweep.space` whose keys they do not have."""
+    typed = {re.split(r"[=@]", word.lstrip("+~"))[0] for word in words}
+    added = [f"{key}={value}" for key, value in space.items() if key not in typed]
+    return written_out("train", [*added, *words]) if added else list(words)
+
+
+def _search(
+    typed: Sequence[str], words: Sequence[str], above: Sequence[str], *, dry_run: bool, yes: bool
+) -> int:
+    """A sweep whose jobs are chosen one after the other."""
+    search.space_of(words)  # for its errors
+    first = planning.composed(planning.firsts(words), above)
+    planning.check(first, several=True)
+    settings = search.Settings.of(first.settings["search"], first.config["monitor"])
+    copies = [first] * settings.trials
+    if dry_run:
+        return _show_cost(copies, first.settings, chosen_later=True)
+    with _plan(typed, copies, lambda plan: plan.overrides == list(typed), yes=yes) as plan:
+        plan.write()
+        source = search.Search.of(plan, settings, words, above)
+        code = run(plan, source, jobs=settings.trials, slots=slots_of(plan, first.config))
+        best = source.best()
+    showing.show_best(best)
+    return 0 if code == 1 and best else code  # a trial that fails is an answer too
+
+
+def go_on(plan: Plan, *, retry_failed: bool) -> int:
+    """Runs what is not finished of a sweep that its folder alone describes. Raises `ConfigError` for a folder
+    that asks for more than registered parts."""
+    _refuse_foreign(plan)
+    if plan.settings.get("search"):
+        raise ConfigError(f"a search chooses its jobs as it goes: give its command again: {plan.command}")
+    config = read_json(plan.path(plan.jobs[0]) / "run.json")["config"]
+    jobs: list[Job] = list(plan.jobs)
+    return run(plan, Listed.of(jobs), jobs=len(jobs), slots=slots_of(plan, config), retry_failed=retry_failed)
+
+
+def _refuse_foreign(plan: Plan) -> None:
+    """A file alone runs no code: no modules, no variables, no classes that nobody registered."""
+    from restora.training.resuming import refuse_foreign
+
+    again = f"if you trust it, give its command again: {plan.command}"
+    if missing := [name for name in plan.plugins if name not in named_plugins()]:
+        raise ConfigError(f"the sweep needs {missing[0]}: add --plugin {missing[0]} if you trust it")
+    if plan.environment:
+        raise ConfigError(f"the sweep sets {', '.join(plan.environment)} in the environment: {again}")
+    for job in plan.jobs:
+        path = plan.path(job) / "run.json"
+        if not path.exists():
+            raise ConfigError(f"{path} is missing: give the command of the sweep again: {plan.command}")
+        try:
+            refuse_foreign(OmegaConf.create(read_json(path)["config"]), [])
+        except ValueError as error:
+            raise ConfigError(f"{path}: {str(error).partition(': if you')[0]}; {again}") from error
+
+
+# --- cost --------------------------------------------------------------------------------------------------
+
+
+def _show_cost(
+    jobs: Sequence[planning.Composed], settings: dict[str, Any], *, chosen_later: bool = False
+) -> int:
+    """What `--dry-run` prints."""
+    hours = estimate.measured(jobs, planning.tell)
+    estimate.show(jobs, hours, settings, chosen_later=chosen_later)
+    return 0
+
+
+def _ask_if_costly(jobs: Sequence[planning.Composed], *, yes: bool) -> None:
+    """Raises `ConfigError` where a new sweep will cost more than its limit and nobody says that this is
+    meant."""
+    limit = jobs[0].settings.get("limit_hours")
+    if limit is None or yes:
+        return
+    hours = estimate.known_hours(jobs, float(limit), planning.tell)
+    if hours <= float(limit):
+        return
+    said = (
+        f"{len(jobs)} jobs will take about {hours:.0f} hours of computing, and sweep.limit_hours is {limit}"
+    )
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{said}: add --yes if that is meant, or set sweep.limit_hours")
+    if input(f"{said}. Start? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise ConfigError("not started")

@@ -1,0 +1,54 @@
+"""How a job ended, where its own process could not write it down."""
+
+import signal
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from restora.files import read_json, write_json
+from restora.run_state import status_of
+
+_HINTS = {signal.SIGKILL: " (as the system does where memory runs out)"}
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`run.json` of a job; empty where it cannot be read."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def failed(folder: Path, reason: str, *, killed: bool = False) -> None:
+    """Writes that the job failed and why, unless its own process has."""
+    record = read_record(folder)
+    if not record or record.get("status") not in ("queued", "running"):
+        return
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    record.update(status="failed", error=reason, finished=now, killed=killed)
+    write_json(folder / "run.json", record)
+
+
+def pruned(folder: Path, reason: str) -> None:
+    """Writes that a job which was stopped will not go on, and why."""
+    record = read_record(folder)
+    record.update(status="pruned", error=reason)
+    write_json(folder / "run.json", record)
+
+
+def by_signal(number: int) -> str:
+    """Why a job ended that a signal has ended, in words."""
+    name = signal.Signals(number).name
+    return f"killed by {name}{_HINTS.get(signal.Signals(number), '')}"
+
+
+def was_killed(record: dict[str, Any]) -> bool:
+    """Whether a failed job failed by somebody's signal, so that it may do better the next time."""
+    return bool(record.get("killed")) or "killed by signal" in str(record.get("error"))
+
+
+def status(folder: Path) -> tuple[str, dict[str, Any]]:
+    """What became of the job, and its record."""
+    record = read_record(folder)
+    return (status_of(record, folder) if record else "queued"), record

@@ -1,0 +1,164 @@
+"""What a sweep will cost, before it starts: hours of computing and bytes on disk.
+
+One short measurement stands for all jobs of one kind: the same network, patches, batch, precision,
+compilation and device. A limit of time needs none.
+"""
+
+import shutil
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from restora.networks.cost import count_macs, count_parameters
+from restora.sweeping.planning import Composed
+from restora.sweeping.running import gpu_slots
+
+_SLOWEST_MACS = 2e10
+"""Multiply-accumulates per second that every machine does; a sweep that stays below its limit by that is not
+measured."""
+_PASSES = 3
+"""A training step in forward passes: the backward pass takes two."""
+_BYTES = 16 * 3
+"""Per parameter: weights, their average and two moments, in float32, of three checkpoints."""
+_LISTED = 30
+
+
+def kind(config: dict[str, Any]) -> str:
+    """What is measured once: jobs of the same kind take the same time per step."""
+    data, trainer = config["data"], config["trainer"]
+    sizes = [data.get(key) for key in ("patch_size", "batch_size", "stages", "channels", "val_crop")]
+    length = [trainer.get(key) for key in ("max_steps", "max_epochs", "max_time", "val_check_interval")]
+    where = [trainer.get(key) for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")]
+    execution = [config.get(key) for key in ("compile", "channels_last", "activation_checkpointing")]
+    parts = [
+        config["network"],
+        config["degradation"],
+        config["family"]["_target_"],
+        sorted(config["objective"]),
+    ]
+    return repr((parts, sizes, length, where, execution))
+
+
+def measured(jobs: Sequence[Composed], say: Callable[[str], None]) -> dict[str, float]:
+    """Hours of each job by its identity, one measurement for each kind."""
+    kinds: dict[str, float] = {}
+    distinct = {kind(job.config): job for job in jobs}
+    for number, (key, job) in enumerate(distinct.items(), 1):
+        limit = _time_limit(job.config)
+        if limit is None:
+            say(f"measuring {number} of {len(distinct)} kinds of jobs: {job.config['name']}")
+            limit = _measured_hours(job.config)
+        kinds[key] = limit
+    return {job.identity: kinds[kind(job.config)] for job in jobs}
+
+
+def known_hours(jobs: Sequence[Composed], limit: float, say: Callable[[str], None]) -> float:
+    """Hours of all jobs together; not measured where they cannot reach the limit."""
+    most = {job.identity: _time_limit(job.config) or _most_hours(job.config) for job in jobs}
+    if (total := sum(most[job.identity] for job in jobs)) <= limit:
+        return total
+    hours = measured(jobs, say)
+    return sum(hours[job.identity] for job in jobs)
+
+
+def _time_limit(config: dict[str, Any]) -> float | None:
+    """Hours after which a run ends, where time alone ends it."""
+    from restora.training.costing import recipe_of
+
+    recipe = recipe_of(OmegaConf.create(config))
+    return None if recipe.seconds is None or recipe.steps > 0 else recipe.seconds / 3600
+
+
+def _most_hours(config: dict[str, Any]) -> float:
+    """Hours on a machine that is slower than any."""
+    import torch
+
+    from restora.config import build
+    from restora.training.costing import recipe_of
+
+    node: DictConfig = OmegaConf.create(config)
+    recipe = recipe_of(node)
+    with torch.device("meta"):
+        network = build(node.network, "network")
+    stages = config["data"]["stages"] or [config["data"]]
+    pixels = max(stage["batch_size"] * (stage["patch_size"] // network.scale) ** 2 for stage in stages)
+    macs = count_macs(network, height=256, width=256)
+    if macs is None:
+        return float("inf")
+    batches = recipe.steps * recipe.batches_per_step
+    return float(_PASSES * macs / 256**2 * pixels * batches / _SLOWEST_MACS / 3600)
+
+
+def _measured_hours(config: dict[str, Any]) -> float:
+    from restora.training.costing import recipe_of, total
+    from restora.training.measuring import Measurement
+
+    node: DictConfig = OmegaConf.create(config)
+    measurement = Measurement(node, warm_up=1, steps=3)
+    cost = total(
+        experiment="",
+        machine="",
+        processes=measurement.processes,
+        stages=measurement.stages(),
+        validation=measurement.validation(1),
+        recipe=recipe_of(node),
+    )
+    return cost.hours
+
+
+def disk_bytes(config: dict[str, Any]) -> int:
+    """What a run of the configuration leaves, mostly checkpoints."""
+    import torch
+
+    from restora.config import build
+
+    with torch.device("meta"):
+        network = build(OmegaConf.create(config["network"]), "network")
+    return _BYTES * count_parameters(network)
+
+
+def show(
+    jobs: Sequence[Composed], hours: dict[str, float], settings: dict[str, Any], *, chosen_later: bool = False
+) -> None:
+    """The table of jobs, and the sums below it."""
+    console = Console(highlight=False)
+    distinct = {job.identity: job for job in jobs}
+    same = {key: sum(job.identity == key for job in jobs) for key in distinct}
+    common = set.intersection(*(set(job.words) for job in jobs))
+    if not chosen_later:
+        made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        made.add_column("job", no_wrap=True)
+        made.add_column("overrides", overflow="fold")
+        made.add_column("same", justify="right")
+        made.add_column("hours", justify="right", no_wrap=True)
+        for position, (key, job) in enumerate(list(distinct.items())[:_LISTED]):
+            words = " ".join(word for word in job.words if word not in common)
+            number = next(n for n, other in enumerate(jobs) if other.identity == key)
+            made.add_row(
+                job.subfolder(number), words, str(same[key]) if same[key] > 1 else "", in_words(hours[key])
+            )
+            if position == _LISTED - 1 and len(distinct) > _LISTED:
+                made.add_row("…", f"and {len(distinct) - _LISTED} more", "", "")
+        console.print(made)
+    count = len(jobs) if chosen_later else len(distinct)
+    total = sum(hours[job.identity] for job in (jobs if chosen_later else distinct.values()))
+    slots, on_gpu = gpu_slots(jobs[0].config, settings)
+    size = sum(disk_bytes(job.config) for job in (jobs if chosen_later else distinct.values()))
+    free = shutil.disk_usage(".").free
+    console.print(
+        f"jobs      {count}, {'chosen as the search goes' if chosen_later else f'{len(jobs) - count} folded'}"
+    )
+    console.print(f"computing {in_words(total)}{' of GPUs' if on_gpu else ''}, measured on this machine")
+    console.print(f"wall time about {in_words(total / slots)}, {slots} at a time")
+    console.print(f"disk      about {size / 1e9:.2f} GB, {free / 1e9:.0f} GB are free")
+
+
+def in_words(hours: float) -> str:
+    """40 s, 12 min, 3.1 h."""
+    if hours < 1 / 60:
+        return f"{3600 * hours:.0f} s"
+    return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h"

@@ -1,0 +1,256 @@
+"""From the words of `restora train -m …` to a plan and the folders of its jobs.
+
+Each combination is composed once, checked, and written to the `run.json` of its folder. Combinations that
+come to the same are one job; a job that the sweep folder has already keeps its folder, and further ones get
+the next numbers.
+"""
+
+import copy
+import os
+import re
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from restora.composing import sweeps_among
+from restora.config import ConfigError, compose, jobs_of, set_by
+from restora.files import read_json, write_whole
+from restora.path_values import quoted
+from restora.registry import stored
+from restora.run_state import Occupied, claim
+from restora.sweeping.plan import FILE, Job, Plan, earlier_sweep, identity, read_plan
+
+_HERE = "__run_dir__"
+"""Stands for the run folder until it is known."""
+_CHECKED = 256
+_SILENT_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One combination, composed: its own words, its plain configuration, and the composition with Hydra's
+    node."""
+
+    words: list[str]
+    config: dict[str, Any]
+    hydra: DictConfig
+    settings: dict[str, Any]
+    identity: str
+
+    def subfolder(self, number: int) -> str:
+        """The name of job `number`."""
+        OmegaConf.set_readonly(self.hydra.hydra, False)
+        self.hydra.hydra.job.num = number
+        self.hydra.hydra.job.id = str(number)
+        HydraConfig.instance().set_config(self.hydra)
+        return str(OmegaConf.select(self.hydra, "hydra.sweep.subdir"))
+
+
+def is_hydras(word: str) -> bool:
+    return bool(re.match(r"[+~]*hydra[./=]", word))
+
+
+def is_about_the_sweep(word: str) -> bool:
+    """Whether an override says how the sweep is run, and is no setting of a job."""
+    return bool(re.match(r"[+~]*(sweep[.=]|retry_failed=)", word))
+
+
+def composed(words: Sequence[str], above: Sequence[str], number: int = 0) -> Composed:
+    """A combination; `above` are the words about Hydra and the sweep, which jobs do not record."""
+    place = ["hydra.mode=MULTIRUN", f"hydra.job.num={number}", f"hydra.job.id={number}", f"run_dir={_HERE}"]
+    config = compose("train", [*words, *above, *place], hydra_node=True)
+    OmegaConf.set_struct(config, False)
+    OmegaConf.set_readonly(config.hydra, False)
+    config.hydra.runtime.output_dir = _HERE
+    HydraConfig.instance().set_config(config)
+    task = copy.deepcopy(config)
+    del task["hydra"]
+    plain = OmegaConf.to_container(task, resolve=True)
+    assert isinstance(plain, dict)
+    settings = plain.pop("sweep")
+    kept = stored({str(key): value for key, value in plain.items()})
+    return Composed(list(words), kept, config, settings, identity(kept))
+
+
+def check(job: Composed, *, several: bool) -> None:
+    """Raises `ConfigError` for what cannot be trained, with the job's words."""
+    from restora.training.build import check_before_training
+
+    try:
+        check_before_training(OmegaConf.create(job.config))
+    except ValueError as error:
+        where = f" (in the job {' '.join(job.words)})" if several else ""
+        raise ConfigError(f"{error}{set_by(error, job.words)}{where}") from error
+
+
+def firsts(words: Sequence[str]) -> list[str]:
+    """The overrides with the first of several values each."""
+    return jobs_of(words)[0]
+
+
+def settings_of(above: Sequence[str]) -> dict[str, Any]:
+    """What the group sweep says."""
+    config = compose("train", above)
+    settings = OmegaConf.to_container(config.sweep, resolve=True)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def combinations(words: Sequence[str], above: Sequence[str], say: Callable[[str], None]) -> list[Composed]:
+    """Every combination of a grid, composed and checked, at most 256 of them."""
+    listed = jobs_of(words)
+    found: list[Composed] = []
+    said = float("inf")
+    for number, words in enumerate(listed):
+        job = composed(words, above, number)
+        if number < _CHECKED:
+            check(job, several=len(listed) > 1)
+        found.append(job)
+        now = time.monotonic()
+        said = min(said, now)  # the first imports torch
+        if now - said > _SILENT_SECONDS:
+            said = now
+            say(f"composed and checked {number + 1} of {len(listed)} jobs")
+    return found
+
+
+def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan], bool]) -> Path:
+    """The folder that the command names, or that of the newest sweep which is the same, or a new one."""
+    if any(re.match(r"\+?hydra\.sweep\.dir=", word) for word in overrides):
+        return Path(str(OmegaConf.select(first.hydra, "hydra.sweep.dir")))
+    folder = _usual_folder(overrides, first)
+    return earlier_sweep(folder.parent, same) or folder
+
+
+def claimed(folder: Path, overrides: Sequence[str]) -> Path:
+    """The folder, which is created where it is a new one that the command does not name."""
+    named = any(re.match(r"\+?hydra\.sweep\.dir=", word) for word in overrides)
+    return folder if named or (folder / FILE).exists() else claim(folder)
+
+
+def _usual_folder(overrides: Sequence[str], first: Composed) -> Path:
+    """By the experiment, where all jobs are of one."""
+    try:
+        config = compose("train", [w for w in overrides if w not in sweeps_among(overrides)], hydra_node=True)
+    except ConfigError:  # what is fixed needs what is swept
+        config = first.hydra
+    HydraConfig.instance().set_config(config)
+    return Path(str(OmegaConf.select(config, "hydra.sweep.dir")))
+
+
+def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
+    """The plan of the folder, with the settings of this command, and without its jobs."""
+    from restora.training.record import git, versions
+
+    earlier = read_plan(folder) if (folder / FILE).exists() else None
+    hydra = first.hydra.hydra
+    environment = OmegaConf.to_container(hydra.job.env_set, resolve=True)
+    assert isinstance(environment, dict)
+    return Plan(
+        folder=folder,
+        command=shlex.join(["restora", "train", "-m", *overrides]),
+        overrides=list(overrides),
+        cwd=os.getcwd(),
+        settings=first.settings,
+        jobs=[] if earlier is None else earlier.jobs,
+        plugins=list(first.config.get("plugins") or []),
+        environment={str(key): str(value) for key, value in environment.items()},
+        chdir=bool(hydra.job.chdir),
+        commit=git()["commit"],
+        versions=versions(),
+        hours={} if earlier is None else earlier.hours,
+    )
+
+
+def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
+    """Those of the plan that the combinations stand for, in their order; new ones are added to it, and their
+    folders written. Raises `Occupied` for a folder that holds something else."""
+    known, asked, new = plan.by_identity(), dict[str, Composed](), list[str]()
+    same: dict[str, int] = {}
+    for position, job in enumerate(jobs):
+        if job.identity in asked:
+            same[job.identity] += 1
+            continue
+        asked[job.identity], same[job.identity] = job, 0
+        if job.identity not in known:
+            taken = {other.number for other in known.values()}
+            number = position if position not in taken else max(taken) + 1
+            known[job.identity] = Job(number, job.subfolder(number), job.identity, job.words)
+            new.append(job.identity)
+            _refuse_other(plan.path(known[job.identity]), asked[job.identity])
+    plan.jobs = [replace(job, same=same.get(job.identity, job.same)) for job in known.values()]
+    plan.folder.mkdir(parents=True, exist_ok=True)
+    plan.write()
+    chosen = plan.by_identity()
+    for key, job in asked.items():
+        if not (plan.path(chosen[key]) / "run.json").exists():  # also one that a killed process has left out
+            _write_folder(plan, chosen[key], job)
+    return [chosen[key] for key in asked]
+
+
+def _write_folder(plan: Plan, job: Job, made: Composed) -> None:
+    """`run.json` with the status queued, and `.hydra/`."""
+    from restora.training.command import repeating
+    from restora.training.record import RunInfo, RunRecord
+
+    folder = plan.path(job)
+    config = _placed(made.config, str(folder))
+    hydra = made.hydra.hydra
+    sources = hydra.runtime.config_sources
+    own = next((str(source.path) for source in sources if source.provider == "command-line"), None)
+    info = RunInfo(
+        folder=folder,
+        config=config,
+        command=repeating(made.words, list(hydra.overrides.hydra), own),
+        overrides=list(made.words),
+        cwd=plan.cwd,
+        experiment=str(hydra.runtime.choices.experiments),
+        network_name=str(hydra.runtime.choices.network),
+        sweep={"id": str(plan.folder), "job": job.number, "overrides": list(made.words)},
+    )
+    write_whole(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(made.words)))
+    write_whole(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(config))
+    RunRecord(info).queue()
+
+
+def _placed(value: Any, folder: str) -> Any:
+    if isinstance(value, dict):
+        return {key: _placed(item, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, folder) for item in value]
+    return value.replace(_HERE, folder) if isinstance(value, str) else value
+
+
+def _refuse_other(folder: Path, job: Composed) -> None:
+    """Raises `Occupied` where the folder of a new job holds something else than this very run."""
+    path = folder / "run.json"
+    if not path.exists():
+        if (folder / "checkpoints").is_dir():
+            raise Occupied(
+                f"{folder} holds checkpoints but no run.json: name another folder, or move it away"
+            )
+        return
+    try:
+        found = identity(stored(read_json(path)["config"]))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise Occupied(f"{path} cannot be read: name another folder, or move it away") from error
+    if found != job.identity:
+        raise Occupied(
+            f"{folder} holds a run of another configuration: name another folder, hydra.sweep.dir=FOLDER"
+        )
+
+
+def swept_words(folder: Path) -> str:
+    """The override that names the folder of a sweep."""
+    return f"hydra.sweep.dir={quoted(str(folder))}"
+
+
+def tell(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

@@ -1,0 +1,394 @@
+"""A search: which job comes next is decided by those that are done. Optuna chooses, by ask and tell.
+
+The study is a file in the sweep folder (`study.journal`), no server. A trial is a job: its folder is noted
+with it, so that a search that was killed goes on with the jobs that ran. A point that was computed before
+is answered from its folder; a trial that fails is recorded as failed, with its reason, and the study goes
+on.
+
+Note: samplers draw by (seed, number of the trial), so that a search that was stopped asks for the same
+points. The pruner sees the first validated objective by a study of its own, because Optuna prunes no study
+of two objectives; a job that it ends early has the learning rates of the whole schedule.
+"""
+
+import csv
+import math
+import statistics
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+
+from restora.config import ConfigError
+from restora.sweeping import planning
+from restora.sweeping.plan import Job, Plan
+from restora.words import figure
+
+JOURNAL = "study.journal"
+SAMPLERS = ("tpe", "gp", "nsga2", "random")
+PRUNERS = ("median", "hyperband")
+MEASURES = ("macs_256", "parameters", "seconds_per_photo", "fit_seconds")
+"""Objectives beside what validation logs."""
+_OVER = ("finished", "failed", "pruned")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`objectives` by name, each max or min; what validation logs (val/psnr), or one of `MEASURES`."""
+
+    sampler: str
+    trials: int
+    objectives: dict[str, str]
+    pruner: str | None = None
+    seed: int = 1
+    startup: int = 8
+
+    @classmethod
+    def of(cls, node: Mapping[str, Any], monitor: Mapping[str, Any]) -> "Settings":
+        """From `sweep.search` of a configuration, the monitor where it names no objective. Raises
+        `ConfigError`."""
+        objectives = dict(node.get("objectives") or {monitor["metric"]: monitor["direction"]})
+        found = cls(**{**node, "objectives": objectives})
+        for name, value, known in (
+            ("sampler", found.sampler, SAMPLERS),
+            ("pruner", found.pruner, (*PRUNERS, None)),
+            *((f"objectives.{name}", direction, ("max", "min")) for name, direction in objectives.items()),
+        ):
+            if value not in known:
+                raise ConfigError(
+                    f"sweep.search.{name} is one of {', '.join(map(str, known))}, got {value!r}"
+                )
+        for name in objectives:
+            if not name.startswith("val/") and name not in MEASURES:
+                raise ConfigError(
+                    f"sweep.search.objectives: {name} is neither what validation logs, such as val/psnr, "
+                    f"nor one of {', '.join(MEASURES)} (photos that a report shows choose nothing)"
+                )
+        if found.trials < 1:
+            raise ConfigError(f"sweep.search.trials is at least 1, got {found.trials}")
+        if found.pruner and found.watched is None:
+            raise ConfigError(
+                f"sweep.search.pruner={found.pruner} needs an objective of validation, such as val/psnr"
+            )
+        return found
+
+    @property
+    def watched(self) -> str | None:
+        """The objective that running jobs are compared by."""
+        return next((name for name in self.objectives if name.startswith("val/")), None)
+
+
+def optuna() -> Any:
+    try:
+        import optuna as found
+    except ImportError as error:
+        raise ConfigError('a search needs Optuna: pip install "restora[search]"') from error
+    found.logging.set_verbosity(found.logging.WARNING)
+    warnings.filterwarnings("ignore", category=found.exceptions.ExperimentalWarning)
+    return found
+
+
+# --- the space --------------------------------------------------------------------------------------------
+
+
+def space_of(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Distributions by key, of the overrides that name several values, and the other overrides."""
+    space: dict[str, Any] = {}
+    fixed = []
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        if override.is_sweep_override():
+            space[_key(override)] = _distribution(override)
+        else:
+            fixed.append(str(override.input_line))
+    if not space:
+        raise ConfigError(
+            "a search needs keys with several values, such as family.optimizer.lr=interval(1e-4,1e-2)"
+        )
+    return space, fixed
+
+
+def _key(override: Override) -> str:
+    return str(override.input_line).partition("=")[0]
+
+
+def _distribution(override: Override) -> Any:
+    kinds: Any = optuna().distributions
+    value: Any = override.value()
+    log = "log" in getattr(value, "tags", ())
+    try:
+        if isinstance(value, IntervalSweep):
+            whole = isinstance(value.start, int) and isinstance(value.end, int)
+            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+            return kind(value.start, value.end, log=log)
+        if isinstance(value, RangeSweep):
+            listed = list(value.range())
+            whole = all(isinstance(item, int) for item in listed)
+            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
+            return kind(min(listed), max(listed), log=log, **({} if log else {"step": abs(value.step)}))
+        return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))
+    except ValueError as error:
+        raise ConfigError(f"{override.input_line}: {error}") from error
+
+
+def refuse_intervals(words: Sequence[str]) -> None:
+    """Raises `ConfigError` for an interval that nobody searches."""
+    for override in OverridesParser.create().parse_overrides(list(words)):
+        if isinstance(override.value(), IntervalSweep):
+            raise ConfigError(
+                f"{override.input_line}: an interval has no list of values: search it (add sweep=tpe or "
+                f"sweep=random), or name values, {_key(override)}=A,B,C"
+            )
+
+
+# --- the study ---------------------------------------------------------------------------------------------
+
+
+def open_study(folder: Path, settings: Settings) -> Any:
+    """The study of a sweep folder, which this process alone uses; what a killed one left is put right."""
+    library = optuna()
+    path = folder / JOURNAL
+    for lock in folder.glob(f"{JOURNAL}.lock*"):  # of a process that was killed
+        lock.unlink(missing_ok=True)
+    if path.exists():
+        content = path.read_bytes()
+        if content and not content.endswith(b"\n"):  # killed within a line
+            path.write_bytes(content[: content.rfind(b"\n") + 1])
+    backend = library.storages.journal.JournalFileBackend(str(path))
+    directions = ["maximize" if way == "max" else "minimize" for way in settings.objectives.values()]
+    return library.create_study(
+        study_name="sweep",
+        storage=library.storages.JournalStorage(backend),
+        directions=directions,
+        sampler=sampler(settings, 0),
+        load_if_exists=True,
+    )
+
+
+def sampler(settings: Settings, number: int) -> Any:
+    """The sampler of one trial."""
+    kinds: Any = optuna().samplers
+    seed = settings.seed * 100_003 + number
+    if settings.sampler == "tpe":
+        return kinds.TPESampler(seed=seed, n_startup_trials=settings.startup, constant_liar=True)
+    if settings.sampler == "gp":
+        return kinds.GPSampler(seed=seed, n_startup_trials=settings.startup)
+    if settings.sampler == "nsga2":
+        return kinds.NSGAIISampler(seed=seed, population_size=settings.startup)
+    return kinds.RandomSampler(seed=seed)
+
+
+def value_of(name: str, record: Mapping[str, Any]) -> float | None:
+    """An objective of a finished run; None where it has none that is a number."""
+    if name.startswith("val/"):
+        found = ((record.get("metrics") or {}).get("best") or {}).get(name)
+    elif name == "seconds_per_photo":
+        images = (record.get("test") or {}).get("images") or []
+        known = [image["seconds"] for image in images if image.get("seconds") is not None]
+        found = statistics.fmean(known) if known else None
+    elif name == "fit_seconds":
+        found = (record.get("cost") or {}).get("fit_seconds")
+    else:
+        found = record.get(name)
+    return float(found) if isinstance(found, int | float) and math.isfinite(found) else None
+
+
+@dataclass
+class Pruning:
+    """Compares running jobs by one validated figure, as far as each is."""
+
+    settings: Settings
+    study: Any
+    trials: dict[str, Any] = field(default_factory=dict)
+    seen: dict[str, int] = field(default_factory=dict)
+    done: set[str] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, settings: Settings) -> "Pruning | None":
+        if settings.pruner is None:
+            return None
+        library = optuna()
+        direction = "maximize" if settings.objectives[str(settings.watched)] == "max" else "minimize"
+        if settings.pruner == "median":
+            pruner = library.pruners.MedianPruner(n_startup_trials=min(settings.startup, 5), n_warmup_steps=0)
+        else:
+            pruner = library.pruners.HyperbandPruner(min_resource=10, max_resource=100)
+        study = library.create_study(study_name="pruning", direction=direction, pruner=pruner)
+        return cls(settings, study)
+
+    def look(self, name: str, folder: Path, config: Mapping[str, Any]) -> str | None:
+        """Takes what a job has validated since; why it is not worth its end, or None."""
+        trial = self.trials.setdefault(name, None) or self.study.ask()
+        self.trials[name] = trial
+        rows = _curve(folder / "metrics.csv", str(self.settings.watched), config)
+        new = rows[self.seen.get(name, 0) :]
+        self.seen[name] = len(rows)
+        for share, value in new:
+            trial.report(value, share)
+            if share < 100 and trial.should_prune():
+                shown = figure(str(self.settings.watched).removeprefix("val/"), value)
+                return f"{self.settings.pruner} pruner: {shown} after {share}% of the training"
+        return None
+
+    def over(self, name: str, folder: Path, state: str, record: Mapping[str, Any]) -> None:
+        """The job is over: later ones are compared with it."""
+        if name in self.done:
+            return
+        self.done.add(name)
+        states = optuna().trial.TrialState
+        self.look(name, folder, record.get("config") or {})
+        trial = self.trials.pop(name)
+        value = value_of(str(self.settings.watched), record)
+        if state == "finished" and value is not None:
+            self.study.tell(trial, value)
+        else:
+            self.study.tell(trial, state=states.PRUNED if state == "pruned" else states.FAIL)
+
+
+def _curve(path: Path, metric: str, config: Mapping[str, Any]) -> list[tuple[int, float]]:
+    """(percent of the training, figure) of every validation."""
+    trainer = config.get("trainer") or {}
+    steps = trainer.get("max_steps")
+    if not isinstance(steps, int) or steps <= 0:
+        return []
+    found: dict[int, float] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                try:
+                    share, value = int(100 * float(row["step"]) / steps), float(row[metric])
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if math.isfinite(value):
+                    found.setdefault(share, value)
+    except OSError:
+        return []
+    return list(found.items())
+
+
+@dataclass
+class Search:
+    """A source of jobs: Optuna's trials. `above` are the words about Hydra and the sweep."""
+
+    plan: Plan
+    settings: Settings
+    space: dict[str, Any]
+    fixed: list[str]
+    above: list[str]
+    study: Any
+    pruning: Pruning | None
+    trials: dict[str, list[Any]] = field(default_factory=dict)
+    """Trials that wait for a job, by its name: several where they asked for the same point."""
+    again: list[Job] = field(default_factory=list)
+    _configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, plan: Plan, settings: Settings, words: Sequence[str], above: Sequence[str]) -> "Search":
+        space, fixed = space_of(words)
+        search = cls(
+            plan, settings, space, fixed, list(above), open_study(plan.folder, settings), Pruning.of(settings)
+        )
+        search._take_up()
+        return search
+
+    def _take_up(self) -> None:
+        """What ran when an earlier process ended goes on; what is done is known to the pruner."""
+        library = optuna()
+        from restora.sweeping import ending
+
+        for job in self.plan.jobs:
+            state, record = ending.status(self.plan.path(job))
+            if self.pruning is not None and state in _OVER:
+                self.pruning.over(job.name, self.plan.path(job), state, record)
+        for frozen in self.study.get_trials(deepcopy=False):
+            if frozen.state != library.trial.TrialState.RUNNING:
+                continue
+            trial = library.trial.Trial(self.study, frozen._trial_id)
+            if set(frozen.params) != set(self.space):  # killed while it was asked for
+                self.study.tell(trial, state=library.trial.TrialState.FAIL)
+            elif (waiting := self._job_of(trial)) is not None:
+                self.again.append(waiting)
+
+    def next(self) -> Job | None:
+        if self.again:
+            return self.again.pop(0)
+        while len(self._counted()) < self.settings.trials:
+            self.study.sampler = sampler(self.settings, len(self.study.get_trials(deepcopy=False)))
+            trial = self.study.ask(self.space)
+            if (job := self._job_of(trial)) is not None:
+                return job
+        return None
+
+    def _counted(self) -> list[Any]:
+        """Trials that have a point; those that were cut off while they were asked for do not count."""
+        return [t for t in self.study.get_trials(deepcopy=False) if set(t.params) == set(self.space)]
+
+    def _job_of(self, trial: Any) -> Job | None:
+        """The job that answers a trial; None where it is answered already, or cannot be trained."""
+        from restora.sweeping import ending
+
+        words = [*self.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+        try:
+            made = planning.composed(words, self.above)
+            planning.check(made, several=True)
+        except ConfigError as error:
+            self._fail(trial, str(error))
+            return None
+        (job,) = planning.add_jobs(self.plan, [made])
+        trial.set_user_attr("folder", job.name)
+        waiting = self.trials.setdefault(job.name, [])
+        waiting.append(trial)
+        if len(waiting) > 1:  # the same point runs in another slot
+            return None
+        state, record = ending.status(self.plan.path(job))
+        if state in _OVER and not (state == "failed" and ending.was_killed(record)):
+            self.ended(job, state, record)
+            return None
+        return job
+
+    def _fail(self, trial: Any, reason: str) -> None:
+        trial.set_user_attr("reason", reason[:500])
+        self.study.tell(trial, state=optuna().trial.TrialState.FAIL)
+
+    def ended(self, job: Job, state: str, record: dict[str, Any]) -> None:
+        if state not in _OVER:
+            return  # asked to stop: it goes on with the same command
+        if self.pruning is not None:
+            self.pruning.over(job.name, self.plan.path(job), state, record)
+        states = optuna().trial.TrialState
+        values = {name: value_of(name, record) for name in self.settings.objectives}
+        for trial in self.trials.pop(job.name, []):
+            missing = [name for name, value in values.items() if value is None]
+            if state == "pruned":
+                self.study.tell(trial, state=states.PRUNED)
+            elif state == "failed" or missing:
+                self._fail(trial, str(record.get("error") or f"it has no {missing[0]}"))
+            else:
+                self.study.tell(trial, list(values.values()))
+
+    def verdict(self, job: Job) -> str | None:
+        if self.pruning is None:
+            return None
+        return self.pruning.look(job.name, self.plan.path(job), self._config(job))
+
+    def _config(self, job: Job) -> Mapping[str, Any]:
+        from restora.sweeping import ending
+
+        if job.name not in self._configs:
+            self._configs[job.name] = ending.read_record(self.plan.path(job)).get("config") or {}
+        return self._configs[job.name]
+
+    def best(self) -> list[tuple[str, dict[str, float], dict[str, Any]]]:
+        """Folder, objectives and point of the best trial, or of those that no other one beats in all."""
+        try:
+            chosen = self.study.best_trials
+        except (ValueError, RuntimeError):
+            return []
+        found: dict[str, tuple[str, dict[str, float], dict[str, Any]]] = {}
+        for trial in chosen:
+            folder = str(trial.user_attrs.get("folder"))
+            values = dict(zip(self.settings.objectives, trial.values, strict=True))
+            found.setdefault(folder, (folder, values, trial.params))
+        return sorted(found.values(), key=lambda row: list(row[1].values()))

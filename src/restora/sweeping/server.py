@@ -1,0 +1,171 @@
+"""The process that starts the jobs of a sweep: `python -m restora.sweeping.server`.
+
+It has imported torch and Lightning, computes nothing itself, and forks a process for each job, which costs
+tens of milliseconds instead of seconds. Each job is the leader of its own process group, writes to
+`train.log` in its folder, and is told to stop when this process ends, however it ends.
+
+Requests come as lines of JSON on standard input: {"start": FOLDER, "jobs": 5, "threads": 1, "retry": false,
+"environment": {}, "cwd": FOLDER}. Answers go to standard output: {"ready": true}, {"started": FOLDER,
+"pid": 7}, {"ended": FOLDER, "code": 0}; a negative code is a signal. When the input ends, because the
+process at its other end has, all jobs are stopped.
+
+Note: nothing here may start a thread, because a fork would copy its locks and not the thread.
+"""
+
+import ctypes
+import json
+import logging
+import os
+import selectors
+import signal
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+LOG = "train.log"
+_PATIENCE_SECONDS = 60.0
+"""How long jobs may take to save and end."""
+_PR_SET_PDEATHSIG = 1
+Request = dict[str, Any]
+
+
+class Server:
+    """The jobs that run, by process."""
+
+    def __init__(self) -> None:
+        self.answers = os.dup(1)
+        os.dup2(2, 1)  # what libraries print is no answer
+        self.folders: dict[int, str] = {}
+        self.input = b""
+        self.wake, waker = os.pipe()
+        os.set_blocking(self.wake, False)
+        os.set_blocking(waker, False)
+        signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
+        self.waker = waker
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        for number in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the process that asks decides
+            signal.signal(number, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def answer(self, **content: Any) -> None:
+        with suppress(BrokenPipeError):
+            os.write(self.answers, json.dumps(content).encode() + b"\n")
+
+    def serve(self) -> Request | None:
+        """Starts what is asked for until the input ends; in the process of a job, its request."""
+        self.answer(ready=True)
+        with selectors.DefaultSelector() as selector:
+            selector.register(0, selectors.EVENT_READ)
+            selector.register(self.wake, selectors.EVENT_READ)
+            while True:
+                ready = {key.fd for key, _ in selector.select()}
+                self.reap()
+                if 0 not in ready:
+                    continue
+                received = os.read(0, 65536)
+                if not received:
+                    break
+                self.input += received
+                while b"\n" in self.input:
+                    line, _, self.input = self.input.partition(b"\n")
+                    request = json.loads(line)
+                    if self.fork(request) == 0:
+                        return dict(request)
+        self.end()
+        return None
+
+    def fork(self, request: Request) -> int:
+        server = os.getpid()
+        pid = os.fork()
+        if pid:
+            self.folders[pid] = request["start"]
+            self.answer(started=request["start"], pid=pid)
+            return pid
+        os.setsid()
+        stop_with_parent(server)
+        signal.set_wakeup_fd(-1)
+        for descriptor in (self.answers, self.wake, self.waker):
+            os.close(descriptor)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        return 0
+
+    def reap(self) -> None:
+        """Answers for the jobs that have ended, and ends what they left behind in their groups."""
+        with suppress(BlockingIOError):
+            os.read(self.wake, 4096)
+        while self.folders:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            if (folder := self.folders.pop(pid, None)) is not None:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)
+                self.answer(ended=folder, code=os.waitstatus_to_exitcode(status))
+
+    def end(self) -> None:
+        """Stops all jobs; those that do not end by themselves are killed."""
+        for number, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, 5.0)):
+            for pid in self.folders:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number) if number == signal.SIGTERM else os.killpg(pid, number)
+            until = time.monotonic() + patience
+            while self.folders and time.monotonic() < until:
+                time.sleep(0.05)
+                self.reap()
+
+
+def stop_with_parent(parent: int) -> None:
+    """Asks the system for SIGTERM when the parent ends; Linux alone has that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+def run(request: Request) -> int:
+    """The process of a job; its exit code."""
+    folder = Path(request["start"])
+    null, log = (
+        os.open(os.devnull, os.O_RDONLY),
+        os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
+    )
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.environ.update(request.get("environment", {}))
+    os.chdir(request.get("cwd") or ".")
+    from restora.sweeping.job import main
+
+    return main(
+        folder,
+        jobs=int(request.get("jobs", 1)),
+        threads=request.get("threads"),
+        retry=bool(request.get("retry")),
+        plugins=request.get("plugins", []),
+    )
+
+
+def main() -> int:
+    import restora.training.starting  # noqa: F401 -- what every job needs, once
+
+    request = Server().serve()
+    if request is None:
+        return 0
+    try:
+        return run(request)
+    except SystemExit:
+        raise
+    except BaseException:
+        traceback.print_exc()
+        return 1
+
+
+if __name__ == "__main__":
+    logging.captureWarnings(False)
+    sys.exit(main())

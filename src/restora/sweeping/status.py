@@ -1,0 +1,140 @@
+"""What became of a sweep, read from the folders of its jobs alone: states, figures, time left, cost."""
+
+import statistics
+import time
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from restora.monitor import Monitor
+from restora.sweeping import ending
+from restora.sweeping.plan import Job, Plan
+
+STATES = ("running", "queued", "finished", "pruned", "stopped", "dead", "failed")
+
+
+@dataclass(frozen=True)
+class JobStatus:
+    """One job. `value` is the best monitored figure so far, `seconds` what it has cost, `left` what it is
+    expected to cost from here on, as far as that is known."""
+
+    job: Job
+    folder: str
+    state: str
+    metric: str
+    value: float | None
+    figure: str
+    seconds: float
+    left: float | None
+    share: float | None
+    reason: str
+
+    def as_dict(self) -> dict[str, Any]:
+        return {
+            "folder": self.folder,
+            "state": self.state,
+            "overrides": self.job.overrides,
+            "metric": self.metric,
+            "value": self.value,
+            "share": self.share,
+            "seconds": round(self.seconds, 1),
+            "seconds_left": None if self.left is None else round(self.left, 1),
+            "reason": self.reason or None,
+            "same_combinations": self.job.same,
+        }
+
+
+def statuses(plan: Plan) -> list[JobStatus]:
+    """Every job of the plan, in its order."""
+    read = [(job, *ending.status(plan.path(job))) for job in plan.jobs]
+    spent: dict[str, list[float]] = {}
+    for _, state, record in read:
+        if state == "finished":
+            spent.setdefault(_kind(record), []).append(_seconds(record))
+    known = {kind: statistics.fmean(seconds) for kind, seconds in spent.items()}
+    every = [value for seconds in spent.values() for value in seconds]
+    found = []
+    for job, state, record in read:
+        estimate = known.get(_kind(record))
+        if estimate is None and job.identity in plan.hours:
+            estimate = 3600 * plan.hours[job.identity]
+        if estimate is None and every:
+            estimate = statistics.fmean(every)
+        found.append(_status(plan, job, state, record, estimate))
+    return found
+
+
+def _status(plan: Plan, job: Job, state: str, record: dict[str, Any], estimate: float | None) -> JobStatus:
+    monitor = _monitor(record)
+    best = (record.get("metrics") or {}).get("best") or {}
+    value = best.get(monitor.metric)
+    share, seconds = _share(record), _seconds(record)
+    left: float | None = None
+    if state in ("running", "stopped", "dead") and share:
+        left = seconds * (1 - share) / share - (_silent(record) if state == "running" else 0.0)
+    elif state in ("queued", "running", "stopped", "dead") and estimate is not None:
+        left = estimate - seconds
+    return JobStatus(
+        job=job,
+        folder=str(plan.path(job)),
+        state=state,
+        metric=monitor.metric,
+        value=None if value is None else float(value),
+        figure="" if value is None else monitor.in_words(float(value)),
+        seconds=seconds,
+        left=None if left is None else max(left, 0.0),
+        share=share,
+        reason=str(record.get("error") or "") if state in ("failed", "pruned") else "",
+    )
+
+
+def _monitor(record: dict[str, Any]) -> Monitor:
+    try:
+        return Monitor.of(record.get("config") or {})
+    except (ValueError, AttributeError):
+        return Monitor()
+
+
+def _kind(record: dict[str, Any]) -> str:
+    """What costs the same: the network, its size, the patches and the length."""
+    config = record.get("config") or {}
+    data, trainer = config.get("data") or {}, config.get("trainer") or {}
+    sizes = [data.get(key) for key in ("patch_size", "batch_size", "stages")]
+    length = [trainer.get(key) for key in ("max_steps", "max_time", "max_epochs", "precision", "accelerator")]
+    return repr((config.get("network"), sizes, length, config.get("compile")))
+
+
+def _seconds(record: dict[str, Any]) -> float:
+    return float((record.get("cost") or {}).get("fit_seconds") or 0.0)
+
+
+def _share(record: dict[str, Any]) -> float | None:
+    share = (record.get("cost") or {}).get("share")
+    return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
+
+
+def _silent(record: dict[str, Any]) -> float:
+    """Seconds since the run was last heard of."""
+    try:
+        return time.time() - datetime.fromisoformat(record["process"]["heartbeat"]).timestamp()
+    except (KeyError, TypeError, ValueError):
+        return 0.0
+
+
+def counts(jobs: list[JobStatus]) -> dict[str, int]:
+    """How many jobs are in each state that occurs."""
+    return {state: n for state in STATES if (n := sum(job.state == state for job in jobs))}
+
+
+def as_dict(plan: Plan) -> dict[str, Any]:
+    """What `restora sweep FOLDER --json` prints."""
+    jobs = statuses(plan)
+    known = [job.left for job in jobs if job.left is not None]
+    return {
+        "folder": str(plan.folder),
+        "command": plan.command,
+        "counts": counts(jobs),
+        "seconds": round(sum(job.seconds for job in jobs), 1),
+        "seconds_left": round(sum(known), 1) if known else None,
+        "jobs": [job.as_dict() for job in jobs],
+    }

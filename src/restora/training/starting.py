@@ -1,0 +1,70 @@
+"""A run in its folder: started, gone on with, or left alone because it is finished.
+
+Two ways lead here: a composed command line (`restora train`), and a folder whose `run.json` says what is to
+be trained, which is how the jobs of a sweep start, on this machine or another.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from restora.files import read_json
+from restora.run_state import sole_run
+from restora.training.record import RunInfo
+from restora.training.resuming import differences, what_to_do
+from restora.training.run import train
+
+
+def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None = None) -> float:
+    """Trains in `info.folder` what is left to train there; the monitored figure. `write` is called once it is
+    known that the folder is this run's. Raises `Occupied`."""
+    with sole_run(info.folder):
+        asked = config.resume is not None
+        todo = what_to_do(info.folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
+        if todo == "skip":
+            return earlier_score(info.folder)
+        if todo == "go on":
+            config.resume = str(info.folder)
+            info.changed = differences(earlier_config(info.folder), info.config)
+        if write is not None:
+            write()
+        return train(config, info)
+
+
+def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, retry: bool = False) -> float:
+    """The run that `run.json` of the folder describes, from nothing else; `jobs`: of so many in a sweep."""
+    record = read_json(folder / "run.json")
+    plain: dict[str, Any] = record["config"]
+    config = OmegaConf.create(plain)
+    config.retry_failed = retry
+    config.threads = config.threads or threads
+    info = RunInfo(
+        folder=folder,
+        config=plain,
+        command=record["command"],
+        overrides=record["overrides"],
+        cwd=record["cwd"],
+        experiment=record["experiment"],
+        network_name=record["network"],
+        sweep=record["sweep"],
+        jobs=jobs,
+    )
+    return start(config, info)
+
+
+def earlier_config(folder: Path) -> Any:
+    """The configuration that a folder's run was trained with; None where there is none to read."""
+    try:
+        return read_json(folder / "run.json").get("config")
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def earlier_score(folder: Path) -> float:
+    """Of a run that is finished: said, and given to the sweeper."""
+    record = read_json(folder / "run.json")
+    print(f"{folder} is {record['status']} already: skipped", file=sys.stderr)
+    return float(((record.get("metrics") or {}).get("best") or {}).get("val/psnr", float("nan")))

@@ -1,0 +1,112 @@
+"""A search of two objectives with pruning: what fails is recorded, equal points are answered, a kill loses
+nothing."""
+
+import json
+import random
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from kill_sweep import command, hit, records, running, start
+
+from restora.cli import main
+
+pytest.importorskip("optuna")
+TRIALS = 6
+
+
+def trials(sweep: Path) -> list[Any]:
+    from restora.sweeping.search import Settings, open_study
+
+    objectives = {"val/psnr": "max", "macs_256": "min"}
+    return list(open_study(sweep, Settings(sampler="random", trials=TRIALS, objectives=objectives)).trials)
+
+
+def test_a_search_of_two_objectives_survives_a_kill(tmp_path: Path, shared_data_dir: Path) -> None:
+    searched = ["network.channels=4,8", "family.optimizer.lr=1e-3,1e30", "sweep=random"]
+    settings = {"trials": TRIALS, "objectives": "{val/psnr:max,macs_256:min}", "pruner": "median", "seed": 3}
+    words = [*command(1), *searched, *(f"sweep.search.{key}={value}" for key, value in settings.items())]
+    process = start(words, tmp_path, shared_data_dir)
+    deadline = time.monotonic() + 120
+    while not running(tmp_path) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    hit(process.pid, "tree", random.Random(1))
+    process.wait()
+    assert start(words, tmp_path, shared_data_dir).wait(timeout=240) == 0, (
+        tmp_path / "output.txt"
+    ).read_text()
+
+    (path,) = tmp_path.rglob("sweep.json")
+    made = trials(path.parent)
+    jobs = {record["folder"].name: record for record in records(tmp_path)}
+    assert len(made) >= TRIALS
+    assert {trial.state.name for trial in made} == {"COMPLETE", "FAIL"}
+    assert len(jobs) <= 4 < TRIALS  # points that came again were answered
+    for trial in made:
+        if trial.state.name == "COMPLETE":
+            record = jobs[trial.user_attrs["folder"]]
+            assert trial.values == [record["metrics"]["best"]["val/psnr"], record["macs_256"]]
+        else:
+            assert "NonFinite" in trial.user_attrs["reason"]
+    output = (tmp_path / "output.txt").read_text()
+    assert "best" in output.rpartition("finished")[2]
+    assert "macs_256" in output
+
+    plan = json.loads(path.read_text())
+    assert plan["settings"]["search"]["sampler"] == "random"
+    assert not list(path.parent.glob("*.lock*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["family.optimizer.lr=interval(1e-4,1e-2)"], "add sweep=tpe"),
+        (["sweep=tpe", "seed=1"], "keys with several values"),
+        (["sweep=tpe", "seed=1,2", "sweep.search.objectives={test/psnr:max}"], "choose nothing"),
+        (["sweep=tpe", "seed=1,2", "sweep.search.objectives={val/psnr:up}"], "one of max, min"),
+        (["sweep=gp", "seed=1,2", "sweep.search.sampler=grid"], "sampler is one of tpe, gp"),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_what_cannot_be_searched_is_refused(
+    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", "network=dncnn_small", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_distributions_follow_the_grammar() -> None:
+    from restora.sweeping.search import space_of
+
+    space, fixed = space_of(
+        ["a=interval(1e-4,1)", "b=tag(log,interval(1,64))", "c=range(2,9,3)", "d=x,y", "e=choice(1,2)", "f=5"]
+    )
+    assert fixed == ["f=5"]
+    kinds = {key: type(value).__name__.removesuffix("Distribution") for key, value in space.items()}
+    assert kinds == {"a": "Float", "b": "Int", "c": "Int", "d": "Categorical", "e": "Categorical"}
+    assert space["b"].log
+    assert (space["c"].low, space["c"].high, space["c"].step) == (2, 8, 3)
+    assert space["d"].choices == ("x", "y")
+
+
+def test_jobs_that_fall_behind_are_pruned(tmp_path: Path) -> None:
+    from restora.sweeping.search import Pruning, Settings
+
+    settings = Settings(
+        sampler="random", trials=9, objectives={"val/psnr": "max"}, pruner="median", startup=3
+    )
+    pruning = Pruning.of(settings)
+    assert pruning is not None
+    config = {"trainer": {"max_steps": 10}}
+    for number, value in enumerate((30.0, 29.0, 28.0, 20.0, 31.0)):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "metrics.csv").write_text(f"step,seconds,val/psnr\n5,1,{value}\n")
+        why = pruning.look(str(number), folder, config)
+        assert (why is None) == (number != 3)
+        assert why is None or why == "median pruner: 20.00 dB after 50% of the training"
+        best = {"val/psnr": value}
+        pruning.over(str(number), folder, "finished", {"metrics": {"best": best}, "config": config})

@@ -1,0 +1,171 @@
+"""A sweep of tiny jobs, killed at random and started again by the same command until it is whole.
+
+`python tests/kill_sweep.py --jobs 20 --kills 10` compares it with an undisturbed sweep; `make test-kills`
+does that. A kill takes the whole tree of processes, the first process alone, the one that starts jobs, or a
+single job, by SIGKILL, or asks the first process to stop.
+"""
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from restora.run_state import status_of
+
+TESTS = Path(__file__).resolve().parent
+WORDS = [
+    "network=dncnn_small",
+    "network.depth=4",
+    "network.channels=8",
+    "data.patch_size=24",
+    "data.batch_size=4",
+    "data.steps_per_epoch=9",
+    "data.val_crop=48",
+    "trainer.max_steps=12",
+    "trainer.val_check_interval=4",
+    "callbacks.last.every_n_steps=2",
+    "+callbacks.slow._target_=slow_training.Pause",
+    "+callbacks.slow.seconds=0.1",
+    "logger.mode=disabled",
+    "leakage.check=false",
+    "threads=1",
+]
+KINDS = ("tree", "first", "server", "job", "stop")
+
+
+def command(jobs: int, *more: str) -> list[str]:
+    """The command of the sweep, typed in the folder that gets `outputs/`."""
+    seeds = ",".join(str(seed) for seed in range(1, jobs + 1))
+    return [sys.executable, "-m", "restora", "train", "-m", *WORDS, f"seed={seeds}", "sweep.slots=2", *more]
+
+
+def start(words: list[str], folder: Path, data: Path) -> "subprocess.Popen[bytes]":
+    path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(words, cwd=folder, env=environment, stdout=output, stderr=output)
+
+
+def below(process: int) -> list[int]:
+    """All processes that descend from one, nearest first."""
+    parents: dict[int, int] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parents[int(path.parent.name)] = int(path.read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            continue
+    found = [process]
+    for one in found:
+        found += [child for child, parent in parents.items() if parent == one]
+    return found[1:]
+
+
+def hit(first: int, kind: str, chance: random.Random) -> None:
+    """One kill of the kind."""
+    server = next(iter(below(first)), None)
+    jobs = [] if server is None else [pid for pid in below(server) if _parent(pid) == server]
+    targets = {
+        "tree": [first, *below(first)],
+        "first": [first],
+        "server": [] if server is None else [server],
+        "job": jobs[:1],
+        "stop": [first],
+    }[kind]
+    chance.shuffle(targets)
+    for pid in targets:
+        try:
+            os.kill(pid, signal.SIGTERM if kind == "stop" else signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+
+
+def _parent(pid: int) -> int | None:
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return None
+
+
+def records(folder: Path) -> list[dict[str, Any]]:
+    """What the jobs of the sweep in `folder` say, by their folders."""
+    paths = sorted(folder.rglob("run.json"), key=lambda path: int(path.parent.name.partition("_")[0]))
+    return [json.loads(path.read_text()) | {"folder": path.parent} for path in paths]
+
+
+def running(folder: Path) -> int:
+    """How many jobs are being trained, by processes that live."""
+    return sum(status_of(record, record["folder"]) == "running" for record in records(folder))
+
+
+def wait_until_jobs_run(folder: Path, process: "subprocess.Popen[bytes]") -> None:
+    deadline = time.monotonic() + 180
+    while not running(folder) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def kill(folder: Path, data: Path, words: list[str], kind: str, chance: random.Random) -> None:
+    """Starts the command and, once jobs run, kills it."""
+    process = start(words, folder, data)
+    wait_until_jobs_run(folder, process)
+    time.sleep(chance.uniform(0.0, 2.5))
+    hit(process.pid, kind, chance)
+    if kind in ("server", "job"):  # the sweep itself goes on: killed a little later
+        time.sleep(chance.uniform(0.0, 1.0))
+        hit(process.pid, "first", chance)
+    process.wait(timeout=120)
+
+
+def output(folder: Path) -> str:
+    """The end of what the commands in a folder have said."""
+    return (folder / "output.txt").read_text()[-3000:]
+
+
+def assert_equal(disturbed: Path, undisturbed: Path) -> None:
+    """The same jobs, all finished, with the same weights, bit for bit, and the same figures."""
+    made, wanted = records(disturbed), records(undisturbed)
+    assert [record["status"] for record in made] == ["finished"] * len(wanted)
+    for one, other in zip(made, wanted, strict=True):
+        assert one["overrides"] == other["overrides"]
+        assert one["metrics"] == other["metrics"]
+        assert one["test"]["psnr"] == other["test"]["psnr"]
+        weights, expected = (
+            torch.load(record["folder"] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+            for record in (one, other)
+        )
+        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=20)
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    words = parser.parse_args()
+    chance = random.Random(words.seed)
+    with tempfile.TemporaryDirectory() as place:
+        calm, rough, data = (Path(place, name) for name in ("calm", "rough", "data"))
+        calm.mkdir()
+        rough.mkdir()
+        assert start(command(words.jobs), calm, data).wait() == 0, output(calm)
+        kinds = ["tree", *(chance.choice(KINDS) for _ in range(words.kills - 1))]
+        for kind in kinds:
+            kill(rough, data, command(words.jobs), kind, chance)
+        assert start(command(words.jobs), rough, data).wait() == 0, output(rough)
+        assert_equal(rough, calm)
+        assert len(list(rough.rglob("sweep.json"))) == 1
+    print(
+        f"{words.jobs} jobs, killed {len(kinds)} times ({', '.join(kinds)}): equal to the undisturbed sweep"
+    )
+
+
+if __name__ == "__main__":
+    main()

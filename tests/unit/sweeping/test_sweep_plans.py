@@ -1,0 +1,84 @@
+"""Which combinations are one job, how slots share a machine, what a sweep is estimated to cost."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from restora.cli import main
+from restora.config import options
+from restora.sweeping import local, planning, search
+from restora.sweeping.command import with_space
+from restora.sweeping.local import Slots, slots_for
+from restora.sweeping.plan import identity
+
+TINY = ["network=dncnn_small", "network.depth=4", "network.channels=4", "logger.mode=disabled"]
+
+
+def test_a_job_is_known_by_what_decides_its_result() -> None:
+    config: dict[str, Any] = {
+        "run_dir": "outputs/a/0_x",
+        "threads": 1,
+        "data": {"workers": 0, "store_dir": "/x", "patch_size": 8},
+        "callbacks": {"best": {"directory": "outputs/a/0_x/checkpoints"}},
+    }
+    moved = {
+        "run_dir": "/else/0_x",
+        "threads": None,
+        "data": {"workers": 4, "store_dir": "/y", "patch_size": 8},
+        "callbacks": {"best": {"directory": "/else/0_x/checkpoints"}},
+    }
+    assert identity(config) == identity(moved)
+    assert identity(config) != identity({**moved, "data": {**moved["data"], "patch_size": 9}})
+
+
+def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 8)
+    assert slots_for(None, gpus=[], devices=1) == Slots()
+    assert slots_for(3, gpus=[], devices=1) == Slots(3, 2)
+    assert slots_for(16, gpus=[], devices=1).threads == 1
+    assert slots_for(None, gpus=["0", "1", "2", "3"], devices=2).devices == (("0", "1"), ("2", "3"))
+    shared = slots_for(4, gpus=["a", "b"], devices=1)
+    assert [shared.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["a", "b", "a", "b"]
+    assert shared.threads == 2
+
+
+def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
+    assert with_space(["seed=3"], {"seed": "1,2", "name": "a,b"}) == ["name=a,b", "seed=3"]
+
+
+@pytest.mark.parametrize("name", [name for name in options("sweep") if name not in ("grid", "tpe")])
+def test_ready_sweeps_can_be_trained(name: str) -> None:
+    above = [f"sweep={name}"]
+    words = ["data=sample", "trainer=cpu"]
+    settings = planning.settings_of(above)
+    if not settings["space"]:
+        return
+    words = with_space(words, settings["space"])
+    if settings["search"]:
+        pytest.importorskip("optuna")
+        search.Settings.of(settings["search"], {})
+        assert search.space_of(words)[0]
+    listed = planning.jobs_of(words)
+    planning.check(planning.composed(listed[-1], above), several=True)
+    text = next((Path(__file__).resolve().parents[3] / "conf" / "sweep").glob(f"{name}.yaml")).read_text()
+    if not settings["search"]:
+        assert f"# cost: {len(listed)} jobs of" in text
+
+
+def test_what_a_sweep_costs_is_said_and_asked(
+    shared_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
+    sizes = ["data.patch_size=24", "data.batch_size=4", "data.val_crop=48", "trainer.max_steps=40"]
+    words = ["train", "-m", *TINY, *sizes, "threads=1", "data.workers=0", "seed=1,2,1"]
+    assert main([*words, "sweep.slots=2", "--dry-run"]) == 0
+    output = capsys.readouterr()
+    assert "measuring 1 of 1 kinds of jobs" in output.err  # seeds cost the same
+    assert "seed=2" in output.out
+    assert "jobs      2, 1 folded" in output.out
+    assert "2 at a time" in output.out
+    assert main([*words, "sweep.limit_hours=0"]) == 2
+    assert "--yes" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("sweep.json"))
