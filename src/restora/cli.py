@@ -111,7 +111,9 @@ def _run(arguments: list[str]) -> int:
         message = _explained(error)
         if os.environ.get("RESTORA_TRACEBACK") or message is None:
             raise
-        print(f"restora {name}: {message}", file=sys.stderr)
+        from restora.redaction import redacted
+
+        print(f"restora {name}: {redacted(message)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

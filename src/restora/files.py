@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and JSON that every program reads.
+"""Files that are written whole or not at all, JSON that every program reads, and tables that run nothing.
 
 Note: JSON has no NaN and no infinity. They are written as null, and the entry `not_finite` of the file says
 which numbers they were; `read_json` gives them back. Files of before, in which they stand bare, are read too.
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 NOT_FINITE = "not_finite"
+_FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.(\d+)\.part")
 
 
@@ -41,6 +42,26 @@ def write_whole(path: Path, content: str | bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def table_text(text: str) -> str:
+    """`text` for a cell of a CSV file: a spreadsheet would take what begins with =, +, - or @ for a formula,
+    and an apostrophe before it says that it is text."""
+    return f"'{text}" if _FORMULA.match(text) else text
+
+
+def table_word(cell: str) -> str:
+    """What `table_text` made `cell` of."""
+    return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def clear_drafts(folder: Path) -> None:

@@ -19,6 +19,7 @@ GROUND = {
     "image",
     "monitor",
     "run_state",
+    "redaction",
 }
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
@@ -31,7 +32,7 @@ ALLOWED = {
     "constructors": {"registry"},
     "composing": {"vocabulary"},
     "first_edition": set(),
-    "cli": {"registry"},
+    "cli": {"registry", "redaction"},
     "kernels": set(),
     "photos": set(),
     "degradations": GROUND,

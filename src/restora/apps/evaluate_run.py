@@ -17,6 +17,7 @@ from restora.evaluation.severity import at_severity, curve, write_plot, write_ta
 from restora.evaluation.statistics import paired_difference
 from restora.evaluation.tables import leaderboard_lines, notes, results_table, severity_table
 from restora.files import write_json
+from restora.photos.names import file_stem
 from restora.photos.reading import list_photos
 
 
@@ -157,4 +158,4 @@ def effect(entry: Entry, result: Result, plain: Result) -> dict[str, object]:
 
 
 def _folder(name: str) -> str:
-    return re.sub(r"[^\w.+-]+", "_", name)
+    return file_stem(re.sub(r"[^\w.+-]+", "_", name))

@@ -159,6 +159,7 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 
 def job(config: DictConfig) -> float:
     """One job of Hydra's, also in the process of a launcher."""
+    from restora.redaction import redacted, without_secrets
     from restora.registry import stored, use_plugins
     from restora.training.command import own_overrides, repeating
     from restora.training.record import RunInfo
@@ -171,16 +172,16 @@ def job(config: DictConfig) -> float:
     OmegaConf.set_struct(config, False)
     config.run_dir = str(folder)
     config.pop("sweep", None)  # of the command that runs the jobs
-    plain = OmegaConf.to_container(config, resolve=True)
+    plain = without_secrets(OmegaConf.to_container(config, resolve=True))
     assert isinstance(plain, dict)
     choices = hydra_config.runtime.choices
-    overrides = own_overrides(hydra_config.overrides.task)
+    overrides = without_secrets(own_overrides(hydra_config.overrides.task))
     info = RunInfo(
         folder=folder,
         config=stored(plain),
         experiment=choices["experiments"],
         network_name=choices["network"],
-        command=repeating(overrides, hydra_config.overrides.hydra, _config_dir(hydra_config)),
+        command=redacted(repeating(overrides, hydra_config.overrides.hydra, _config_dir(hydra_config))),
         overrides=overrides,
         cwd=hydra_config.runtime.cwd,
         sweep=_place_in_sweep(hydra_config, folder, overrides),
@@ -202,14 +203,18 @@ def _is_further_process() -> bool:
 
 
 def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> None:
-    """What Hydra would write to `.hydra/`, but only once the folder is known to be this run's."""
+    """What Hydra would write to `.hydra/`, but only once the folder is known to be this run's, and without
+    passwords."""
+    from restora.redaction import without_secrets
+
     contents = {
         "config": config,
         "overrides": list(hydra_config.overrides.task),
         "hydra": OmegaConf.create({"hydra": OmegaConf.to_container(hydra_config, resolve=False)}),
     }
     for name, content in contents.items():
-        write_whole(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(content))
+        plain = without_secrets(OmegaConf.to_container(OmegaConf.create(content), resolve=False))
+        write_whole(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
 
 
 def _config_dir(hydra_config: Any) -> str | None:

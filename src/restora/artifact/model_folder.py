@@ -249,7 +249,9 @@ def load_model_folder(folder: str | Path) -> tuple[ModelDescription, Network]:
     path = folder / WEIGHTS
     if not path.is_file():
         raise ValueError(f"{folder} has no {WEIGHTS}: export the model again")
-    check_digest(folder, WEIGHTS, description)
+    for name in (WEIGHTS, ONNX):
+        if (folder / name).is_file():
+            check_digest(folder, name, description)
     try:
         weights = load_file(path)
     except SafetensorError as error:

@@ -8,12 +8,14 @@ gets its name. A downloaded file that is damaged, or not what it should be when 
 fetched once more, then given up.
 """
 
+import base64
 import hashlib
 import http.client
 import logging
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +27,7 @@ from restora.data.archives import Archive, CorruptArchive, check_disk, unpack
 from restora.data.progress import progress
 from restora.files import sync
 from restora.photos.errors import DataError
+from restora.redaction import redacted
 
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
@@ -109,7 +112,9 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
             failures = 1 if _length(part) > before else failures + 1
             kept = f"{decimal(_length(part))} are kept"
             if failures >= patience.attempts:
-                raise DataError(f"{url}: {cut}; {kept}, and the same command goes on from there") from cut
+                raise DataError(
+                    f"{redacted(url)}: {cut}; {kept}, and the same command goes on from there"
+                ) from cut
             pause = patience.pause * 2 ** (failures - 1)
             log.warning("%s: %s; %s, trying again in %.0f s", archive.name, cut, kept, pause)
             time.sleep(pause)
@@ -134,8 +139,8 @@ def _transfer(url: str, part: Path, archive: Archive, timeout: float) -> None:
         start, total = _start_and_total(response, part)
         if archive.size is not None and total is not None and total != archive.size:
             raise DataError(
-                f"{url} has {total} bytes, the known file has {archive.size}: it is another file (check "
-                f"{archive.url_key}); data.source.verify=false takes it as it is"
+                f"{redacted(url)} has {total} bytes, the known file has {archive.size}: it is another file "
+                f"(check {archive.url_key}); data.source.verify=false takes it as it is"
             )
         check_disk(part.parent, (total or 0) - start)
         part.touch()
@@ -159,8 +164,7 @@ def _open(url: str, part: Path, url_key: str, timeout: float) -> http.client.HTT
     if done and version.exists() and (mark := version.read_text()):
         headers |= {"Range": f"bytes={done}-", "If-Range": mark}
     try:
-        request = urllib.request.Request(url, headers=headers)
-        return urllib.request.urlopen(request, timeout=timeout)
+        return urllib.request.urlopen(_request(url, headers), timeout=timeout)
     except urllib.error.HTTPError as error:
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             if error.headers.get("Content-Range") == f"bytes */{done}":
@@ -169,12 +173,24 @@ def _open(url: str, part: Path, url_key: str, timeout: float) -> http.client.HTT
             raise Interrupted("the server has fewer bytes than are here: starting over") from error
         if error.code in _PASSING:
             raise Interrupted(f"the server says {error.code} {error.reason}") from error
-        raise DataError(f"{url}: {error.code} {error.reason}: check {url_key}") from error
+        raise DataError(f"{redacted(url)}: {error.code} {error.reason}: check {url_key}") from error
     except ValueError as error:
-        raise DataError(f"{url} is not a URL: check {url_key}") from error
+        raise DataError(f"{redacted(url)} is not a URL: check {url_key}") from error
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
-        raise Interrupted(f"no connection ({reason})") from error
+        raise Interrupted(f"no connection ({redacted(str(reason))})") from error
+
+
+def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
+    """The request; the user and password of the URL go to its own server alone, as urllib would not send
+    them at all."""
+    parts = urllib.parse.urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers=headers)
+    if at:
+        word = base64.b64encode(urllib.parse.unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {word}")
+    return request
 
 
 def _start_and_total(response: http.client.HTTPResponse, part: Path) -> tuple[int, int | None]:

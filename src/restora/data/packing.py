@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.filesize import decimal
 
 from restora.data.locking import sole_process
 from restora.data.progress import Advance, progress
@@ -41,10 +42,13 @@ from restora.data.store import (
 )
 from restora.files import json_text, sync
 from restora.photos.errors import DataError, PhotoError
+from restora.photos.names import file_stem
 from restora.photos.reading import Channels, Pixels, channel_count, channel_word, photo_size, read_photo
 
 log = logging.getLogger(__name__)
 _ALIGNMENT = 4096
+_LONGEST_NAME = 150
+"""Bytes; a store's draft and its lock have longer names."""
 _FEW_PHOTOS = 16
 """Up to so many photos are decoded here: starting processes would take longer."""
 
@@ -91,7 +95,9 @@ def pack(
     `reader` null photo files.
     Files that cannot be used are left out and named in `PhotoStore.left_out`; `DataError` if none is left.
     """
-    folder = store_dir / f"{name}-{_fingerprint(files, channel_word(channels), scale)}"
+    folder = (
+        store_dir / f"{file_stem(name, _LONGEST_NAME)}-{_fingerprint(files, channel_word(channels), scale)}"
+    )
     if folder.exists():
         with suppress(DamagedStore):
             return _opened(folder)
@@ -203,7 +209,7 @@ def _check_disk(folder: Path, planes: dict[Path, Plane], channels: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DataError(
-            f"packing needs {needed / 1e9:.1f} GB in {folder.parent}, which has {free / 1e9:.1f} GB left: "
+            f"packing needs {decimal(needed)} in {folder.parent}, which has {decimal(free)} left: "
             "make room, or set data_dir (RESTORA_DATA) to another disk"
         )
 
@@ -297,7 +303,7 @@ def _entries(
         clean, degraded = planes[file.clean], None
         if file.degraded is not None:
             degraded = planes[file.degraded]
-            if not _fits(clean, degraded, scale):
+            if not fits((clean.height, clean.width), (degraded.height, degraded.width), scale):
                 left_out[file.degraded] = (
                     f"is {degraded.width}x{degraded.height}, its clean partner {file.clean} is "
                     f"{clean.width}x{clean.height}: expected {scale} times the sides"
@@ -307,10 +313,9 @@ def _entries(
     return entries
 
 
-def _fits(clean: Plane, degraded: Plane, scale: int) -> bool:
-    """Whether the sizes are those of a pair; a remainder may have been cut off or rounded up."""
-    sides = ((clean.height, degraded.height), (clean.width, degraded.width))
-    return all(small in (large // scale, -(-large // scale)) for large, small in sides)
+def fits(large: tuple[int, int], small: tuple[int, int], scale: int) -> bool:
+    """Whether the sizes (H,W) are those of a pair; a remainder may have been cut off or rounded up."""
+    return all(few in (many // scale, -(-many // scale)) for many, few in zip(large, small, strict=True))
 
 
 def _with_checksums(entries: list[Entry], pixels: Path, channels: int) -> list[Entry]:

@@ -1,49 +1,122 @@
-"""Matching degraded photos with their clean partners."""
+"""Matching degraded photos with their clean partners: the one rule that training and evaluation pair by.
 
+By name: the path below its folder, without the ending. A degraded name may end in its scale (`0001x4`, and
+the tracks of DIV2K, `0001x4m`, `0001x4w2`), or in a suffix of its own that the user says (`_LR_x4`). By order
+only when that is asked for.
+"""
+
+import os
 import re
-from collections.abc import Sequence
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Literal, get_args
 
-from restora.data.packing import PhotoFile
+from restora.data.packing import PhotoFile, fits
 from restora.photos.errors import DataError
 from restora.photos.reading import photo_size
 
+PairBy = Literal["name", "order"]
 _SCALES = (1, 2, 3, 4, 8)
-_TRACK_SUFFIX = re.compile(r"x\d+[a-z]?\d*$")
-"""What a degraded name may have behind its partner's: `0001x4`, `0001x4m`, `0001x4w2`."""
+_SCALE_SUFFIX = re.compile(r"x\d{1,2}(?:[a-wyz]\d*)?$")
+"""Of `sky_1920x1080x2` the last part alone, of `sky_1920x1080` nothing."""
 _LISTED = 10
+_LOOKED_AT = 64
+"""Pairs whose headers are read to find the scale; all of them are compared with it when they are packed."""
 
 
-def pair_up(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile]) -> list[PhotoFile]:
-    """Each degraded photo with the clean one of its name. Raises `DataError` that names those left alone."""
-    by_name = {photo.name: photo for photo in clean}
+def pair_up(
+    clean: Sequence[PhotoFile],
+    degraded: Sequence[PhotoFile],
+    *,
+    by: PairBy = "name",
+    suffix: str | None = None,
+    settings: str = "data.source",
+) -> list[PhotoFile]:
+    """Each degraded photo with its clean one, in the order of the degraded ones.
+
+    `suffix` is what degraded names have behind the clean one's, null the scale. Raises `DataError` that names
+    those left alone; `settings` is where the keys are set that it speaks of.
+    """
+    if by not in get_args(PairBy):
+        raise DataError(f"{settings}.pair_by is {' or '.join(get_args(PairBy))}, got {by!r}")
+    if by == "order":
+        if len(clean) != len(degraded):
+            raise DataError(
+                f"{len(clean)} clean and {len(degraded)} degraded photos cannot be paired by order: take the "
+                f"rest away, or pair by name ({settings}.pair_by=name)"
+            )
+        return [PhotoFile(a.name, a.clean, b.clean) for a, b in zip(clean, degraded, strict=True)]
+    partners, by_name = _by_place(clean), {photo.name: photo for photo in clean}
     pairs, alone, taken = [], [], set()
-    for photo in degraded:
-        name = photo.name if photo.name in by_name else _TRACK_SUFFIX.sub("", photo.name)
-        if name in by_name:
-            pairs.append(PhotoFile(photo.name, by_name[name].clean, photo.clean))
-            taken.add(name)
-        else:
+    for photo, place in zip(degraded, _places(degraded), strict=True):
+        found = _find(partners, place, suffix) or _find(by_name, photo.name, suffix)
+        if found is None:
             alone.append(photo.clean)
+        else:
+            pairs.append(PhotoFile(photo.name, found.clean, photo.clean))
+            taken.add(found.name)
     alone += [photo.clean for photo in clean if photo.name not in taken]
     if alone:
         listed = "\n".join(f"  {path}" for path in alone[:_LISTED])
         more = f"\n  and {len(alone) - _LISTED} more" if len(alone) > _LISTED else ""
         raise DataError(
             f"{len(alone)} of {len(clean)} clean and {len(degraded)} degraded photos have no partner of the "
-            f"same name:\n{listed}{more}\nAdd what is missing or take these away."
+            f"same name:\n{listed}{more}\n{_fix(clean, degraded, settings)}"
         )
     return pairs
 
 
-def infer_scale(clean: Path, degraded: Path | None) -> int:
-    """How many times larger the clean photo is. Raises `DataError` if by none of the usual whole numbers."""
-    assert degraded is not None
-    (height, width), small = photo_size(clean), photo_size(degraded)
-    for scale in _SCALES:
-        if (height // scale, width // scale) == small:
-            return scale
+def _find(partners: dict[str, PhotoFile], name: str, suffix: str | None) -> PhotoFile | None:
+    bare = _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
+    return partners.get(name) or partners.get(bare)
+
+
+def _places(photos: Sequence[PhotoFile]) -> Iterator[str]:
+    """The path of each photo below the folder that holds all, without its ending."""
+    if not photos:
+        return iter(())
+    root = os.path.commonpath([photo.clean.parent for photo in photos])
+    return (photo.clean.relative_to(root).with_suffix("").as_posix() for photo in photos)
+
+
+def _by_place(photos: Sequence[PhotoFile]) -> dict[str, PhotoFile]:
+    """Photos by place; not those that differ in their endings alone, whose names have these."""
+    places = list(_places(photos))
+    times = Counter(places)
+    return {place: photo for place, photo in zip(places, photos, strict=True) if times[place] == 1}
+
+
+def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: str) -> str:
+    """What to do; the suffix that degraded names have in common, where they have one."""
+    names = sorted((photo.name for photo in clean), key=len, reverse=True)
+    tails = {
+        photo.name.removeprefix(start)
+        for photo in degraded
+        if (start := next((name for name in names if photo.name.startswith(name)), None)) is not None
+    }
+    if len(tails) == 1 and (tail := tails.pop()):
+        return f"Set {settings}.degraded_suffix={tail}, or add what is missing or take these away."
+    return "Add what is missing or take these away."
+
+
+def infer_scale(pairs: Sequence[PhotoFile]) -> int:
+    """How many times larger the clean photos are: what most pairs say, so that an odd one is left out by name
+    when it is packed. Raises `DataError` where no pair has one of the usual whole numbers."""
+    step = -(-len(pairs) // _LOOKED_AT)
+    found = Counter(scale for pair in pairs[::step] if (scale := _scale_of(pair)) is not None)
+    if found:
+        return found.most_common(1)[0][0]
+    first = pairs[0]
+    assert first.degraded is not None
+    (height, width), small = photo_size(first.clean), photo_size(first.degraded)
     raise DataError(
-        f"{degraded} is {small[1]}x{small[0]}, its clean partner {clean} is {width}x{height}: expected one "
-        f"of the scales {', '.join(map(str, _SCALES))}; give photos that fit, or set data.source.scale"
+        f"{first.degraded} is {small[1]}x{small[0]}, its clean partner {first.clean} is {width}x{height}: "
+        f"expected one of the scales {', '.join(map(str, _SCALES))}; give photos that fit, or set "
+        "data.source.scale"
     )
+
+
+def _scale_of(pair: PhotoFile) -> int | None:
+    assert pair.degraded is not None
+    large, small = photo_size(pair.clean), photo_size(pair.degraded)
+    return next((scale for scale in _SCALES if fits(large, small, scale)), None)

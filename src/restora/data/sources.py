@@ -5,18 +5,18 @@ pairs, two headers; it decodes nothing. DIV2K, which can be downloaded, is in `d
 """
 
 from abc import ABC, abstractmethod
-from collections import Counter
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 from restora.data.packing import PhotoFile, Reader
-from restora.data.pairs import infer_scale, pair_up
+from restora.data.pairs import PairBy, infer_scale, pair_up
 from restora.keyed import image_key
 from restora.photos.errors import DataError
 from restora.photos.kinds import READABLE
 from restora.photos.listing import list_photos, look_through
+from restora.photos.names import unique_names
 from restora.registry import register
 
 Split = Literal["train", "val", "test"]
@@ -153,8 +153,9 @@ class PairedFolder(Folder):
     """Degraded photos with their clean partners: sub-folders `clean` and `degraded`, matched by name.
 
     They lie in `root` itself, split by fractions, or in `root/train`, `root/val` and, if there is one,
-    `root/test`. A degraded name may end in `x4` or the like; several degraded photos may share a clean one.
-    `scale` null is inferred from the first pair; pairs of another scale are left out by name when packed.
+    `root/test`. A degraded name may end in `x4` or the like, or in `degraded_suffix` (`_LR_x4`); several
+    degraded photos may share a clean one. `pair_by` order takes them as they are sorted instead. `scale` null
+    is what most pairs have; pairs of another scale are left out by name when packed.
     """
 
     paired = True
@@ -164,11 +165,14 @@ class PairedFolder(Folder):
         *,
         root: str | Path | None,
         scale: int | None = None,
+        pair_by: PairBy = "name",
+        degraded_suffix: str | None = None,
         val_fraction: float = 0.1,
         test_fraction: float = 0.1,
     ) -> None:
         super().__init__(root=root, val_fraction=val_fraction, test_fraction=test_fraction)
         self._given_scale = scale
+        self.pair_by, self.degraded_suffix = pair_by, degraded_suffix
 
     def check(self) -> None:
         super().check()
@@ -183,7 +187,7 @@ class PairedFolder(Folder):
         pairs = self.photos("train")
         if not pairs:
             raise DataError(f"no pairs for train in {self.root}: set data.source.root=FOLDER")
-        return infer_scale(pairs[0].clean, pairs[0].degraded)
+        return infer_scale(pairs)
 
     def photos_in(self, folder: Path) -> list[PhotoFile]:
         if not folder.is_dir():
@@ -193,7 +197,7 @@ class PairedFolder(Folder):
             if not half.is_dir():
                 raise DataError(f"the folder {half} does not exist: pairs lie in clean/ and degraded/")
             halves.append(named(half, list_photos(half)))
-        return pair_up(*halves)
+        return pair_up(*halves, by=self.pair_by, suffix=self.degraded_suffix)
 
 
 @register("source", "unpaired_folder")
@@ -248,12 +252,8 @@ class _Whole(Folder):
 
 
 def named(root: Path, paths: Sequence[Path]) -> list[PhotoFile]:
-    """Names are paths below `root` with `_` for `/`, without the suffix where that leaves them different."""
-    whole = [path.relative_to(root) for path in paths]
-    short = ["_".join(path.with_suffix("").parts) for path in whole]
-    times = Counter(short)
-    names = [a if times[a] == 1 else b.as_posix() for a, b in zip(short, whole, strict=True)]
-    return [PhotoFile(name, path) for name, path in zip(names, paths, strict=True)]
+    """The photos with names that no other of them has."""
+    return [PhotoFile(name, path) for name, path in zip(unique_names(paths, root), paths, strict=True)]
 
 
 def share_out(

@@ -14,7 +14,7 @@ from typing import Any
 
 from restora.evaluation.scorer import DECIMALS
 from restora.evaluation.statistics import bootstrap_mean
-from restora.files import read_json, write_json, write_whole
+from restora.files import read_json, table_text, table_word, write_json, write_whole
 from restora.metrics.registry import METRICS
 
 FORMAT = 1
@@ -154,12 +154,14 @@ def _finite(value: float | None) -> float | None:
 
 
 def _text(value: Any) -> Any:
+    if isinstance(value, str):
+        return table_text(value)
     return f"{value:.{DECIMALS}f}" if isinstance(value, float) else value
 
 
 def _number(key: str, value: str) -> Any:
     if key == "name":
-        return value
+        return table_word(value)
     return None if value == "" else float(value)
 
 

@@ -26,6 +26,7 @@ from restora.evaluation.results import Result, Row
 from restora.evaluation.scorer import DECIMALS, Scorer
 from restora.image import to_bytes
 from restora.metrics.registry import unavailable
+from restora.photos.names import file_stem
 
 OnPhoto = Callable[[Row], None]
 """Called after each photo, in the order in which they finish."""
@@ -140,7 +141,7 @@ def score(work: Work, index: int) -> Row:
         "width": scored.shape[-1],
     } | observation.facts
     if work.images is not None:
-        _save(scored, work.images / f"{observation.name}.png")
+        _save(scored, work.images / f"{file_stem(observation.name)}.png")
     return row
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.results import Result
 from restora.evaluation.statistics import bootstrap_mean
+from restora.files import table_text
 
 UNITS = {
     "sigma": "noise σ (8-bit scale)",
@@ -72,7 +73,7 @@ def write_table(points: Sequence[Point], path: Path) -> None:
         for point in points:
             inside = "" if point.trained is None else str(point.trained).lower()
             figures = (f"{value:.4f}" for value in (point.mean, point.low, point.high))
-            writer.writerow((point.method, f"{point.severity:g}", *figures, inside))
+            writer.writerow((table_text(point.method), f"{point.severity:g}", *figures, inside))
 
 
 def write_plot(

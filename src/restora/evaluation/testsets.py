@@ -7,7 +7,6 @@ McMaster from cszn/FFDNet's demos and its listing. Numbers of photos are the lit
 """
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -65,12 +64,6 @@ def find_photos(root: str, testset: TestSet | None = None) -> list[Path]:
         raise ValueError(f"{folder} (benchmark.root) holds no photos. {_how_to_get(testset)}")
     choice = ", ".join(str(path) for path in subfolders[:5])
     raise ValueError(f"{folder} holds photos only in subfolders; set benchmark.root to one of {choice}")
-
-
-def photo_names(photos: list[Path]) -> list[str]:
-    """File names without suffix, with it where two photos would share a name."""
-    stems = Counter(path.stem for path in photos)
-    return [path.stem if stems[path.stem] == 1 else path.name for path in photos]
 
 
 def obtain_testsets(

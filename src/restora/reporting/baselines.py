@@ -59,7 +59,7 @@ def stored(group: Group, root: Path) -> list[Baseline]:
     """The cached rows for this group's photos, best first; none where they are of others."""
     if not group.scored:
         return []
-    names = {_stem(name) for name in group.photo_names}
+    names = set(group.photo_names)
     for folder in dict.fromkeys((home(group, root), *(run.folder.parent for run in group.scored), root)):
         content = _read(folder / FILE)
         wanted = lookup(content, "degradation")
@@ -69,7 +69,7 @@ def stored(group: Group, root: Path) -> list[Baseline]:
             continue
         listed = lookup(content, "rows")
         rows = [row for row in map(_row, listed if isinstance(listed, list) else []) if row is not None]
-        if rows and all({_stem(image.name) for image in row.images} == names for row in rows):
+        if rows and all({image.name for image in row.images} == names for row in rows):
             return sorted(rows, key=lambda row: -row.psnr)
     return []
 
@@ -169,7 +169,3 @@ def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], run: 
         ],
     }
     write_json(path, content)
-
-
-def _stem(name: str) -> str:
-    return Path(name).stem

@@ -57,8 +57,7 @@ def _is_kept(run: Run, name: str) -> bool:
 
 
 def _files(run: Run, name: str) -> tuple[Path, Path]:
-    stem = run.folder / "images" / Path(name).stem
-    return Path(f"{stem}_degraded.npy"), Path(f"{stem}_clean.png")
+    return run.picture(name, "_degraded.npy"), run.picture(name, "_clean.png")
 
 
 def _kept(run: Run, name: str) -> HeldOut:

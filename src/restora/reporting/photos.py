@@ -7,7 +7,6 @@ rather than a reduced copy.
 import base64
 import io
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,9 +80,8 @@ def _most_detailed(image: Image.Image) -> tuple[float, float]:
 
 
 def _open(run: Run, name: str, kind: str) -> Image.Image | None:
-    path = run.folder / "images" / f"{Path(name).stem}_{kind}.png"
     try:
-        with Image.open(path) as image:
+        with Image.open(run.picture(name, f"_{kind}.png")) as image:
             image.load()
             return image if image.mode in ("L", "RGB") else image.convert("RGB")
     except (OSError, UnidentifiedImageError, SyntaxError):

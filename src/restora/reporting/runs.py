@@ -16,6 +16,7 @@ from typing import Any
 from restora.artifact.selection import problem
 from restora.files import json_text, read_json
 from restora.monitor import Monitor
+from restora.photos.names import file_stem
 from restora.registry import stored
 from restora.reporting.naming import Name, names
 from restora.reporting.values import as_text, finite, flat, lookup
@@ -65,6 +66,14 @@ class Run:
     @property
     def label(self) -> str:
         return self.name.label
+
+    def picture(self, photo: str, ending: str) -> Path:
+        """The file of a held-out photo, such as `a_clean.png`. Earlier versions dropped what is behind the
+        last dot of its name and the folders before it; where several photos would be one then, none is it."""
+        path = self.folder / "images" / f"{file_stem(photo)}{ending}"
+        if not path.exists() and [Path(one.name).stem for one in self.photos].count(Path(photo).stem) <= 1:
+            return path.with_name(f"{Path(photo).stem}{ending}")
+        return path
 
     @property
     def monitor(self) -> Monitor:

@@ -19,6 +19,7 @@ from restora.files import sync
 from restora.image import to_bytes
 from restora.keyed import sample_key
 from restora.monitor import Direction, Monitor
+from restora.photos.names import file_stem
 from restora.registry import register
 from restora.types import Batch
 
@@ -270,7 +271,7 @@ class SaveTestImages(Callback):
             return
         self.directory.mkdir(parents=True, exist_ok=True)
         for index, name in enumerate(batch.names):
-            stem = Path(name).stem
+            stem = file_stem(name)
             photos = {"degraded": batch.degraded, "restored": outputs["restored"], "clean": batch.clean}
             for kind, photo in photos.items():
                 if photo is None:  # nobody has the clean one

@@ -21,9 +21,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
 from restora.families.base import Family
-from restora.files import read_json, write_json
+from restora.files import read_json, sync, write_json
 from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
+from restora.redaction import redacted
 from restora.run_state import this_process
 from restora.training.progress import share_done
 
@@ -148,6 +149,8 @@ class RunRecord(Callback):
         self.data["process"] = this_process()
         self._written = time.monotonic()
         write_json(self.path, self.data)
+        if self.data["status"] != "running":  # how it ended stays, whatever becomes of the machine
+            sync(self.path.parent)
 
     def _heartbeat(self, trainer: Trainer, module: LightningModule | None = None) -> None:
         """Lets others know that the run is alive, and how far it is."""
@@ -258,7 +261,7 @@ class RunRecord(Callback):
         }
 
     def close(self, status: str, error: str | None = None) -> None:
-        self.data.update(status=status, error=error, finished=_now())
+        self.data.update(status=status, error=None if error is None else redacted(error), finished=_now())
         self.write()
 
     def _take_cost(self, module: LightningModule) -> None:

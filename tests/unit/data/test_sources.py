@@ -149,6 +149,43 @@ def test_missing_partners_are_named(tmp_path: Path) -> None:
         PairedFolder(root=tmp_path).check()
 
 
+@pytest.mark.parametrize("suffix", ["_x4", "_LR_x4", "X4"])
+def test_only_the_last_scale_is_a_suffix_and_others_are_said(tmp_path: Path, suffix: str) -> None:
+    stems = ("sky_1920x1080", "sky_1280x720", "y2")
+    put(tmp_path / "clean", *(f"{stem}.png" for stem in stems))
+    put(tmp_path / "degraded", *(f"{stem}x2.png" for stem in stems))
+    source = PairedFolder(root=tmp_path)
+    assert {p.clean.stem: p.paths[1].stem for s in SPLITS for p in source.photos(s)} == {
+        stem: f"{stem}x2" for stem in stems
+    }
+    for stem in stems:
+        (tmp_path / "degraded" / f"{stem}x2.png").rename(tmp_path / "degraded" / f"{stem}{suffix}.png")
+    with pytest.raises(DataError, match=f"data.source.degraded_suffix={suffix}"):
+        PairedFolder(root=tmp_path).check()
+    said = PairedFolder(root=tmp_path, degraded_suffix=suffix)
+    assert sum(len(said.photos(split)) for split in SPLITS) == 3
+
+
+def test_pairs_go_by_their_folders_too(tmp_path: Path) -> None:
+    put(tmp_path / "clean", "x_a.png", "x/a.png", "b.png", "b.bmp")
+    put(tmp_path / "degraded", "x_a.jpg", "x/a.jpg", "b.png", "b.bmp")
+    source = PairedFolder(root=tmp_path)
+    pairs = [p.paths for split in SPLITS for p in source.photos(split)]
+    assert len(pairs) == 4
+    for clean, degraded in pairs:
+        relative = clean.relative_to(tmp_path / "clean")
+        assert degraded.relative_to(tmp_path / "degraded").with_suffix("") == relative.with_suffix("")
+        assert relative.stem != "b" or degraded.suffix == relative.suffix
+
+
+@pytest.mark.parametrize("odd", range(3))
+def test_the_scale_is_that_of_most_pairs(tmp_path: Path, odd: int) -> None:
+    for number in range(8):
+        put(tmp_path / "clean", f"{number}.png", size=(49, 32))
+        put(tmp_path / "degraded", f"{number}.png", size=(49, 32) if number == odd else (25, 16))
+    assert PairedFolder(root=tmp_path).scale == 2
+
+
 def test_a_scale_that_is_none(tmp_path: Path) -> None:
     put(tmp_path / "clean", "a.png", "b.png", "c.png", size=(24, 16))
     put(tmp_path / "degraded", "a.png", "b.png", "c.png", size=(10, 8))

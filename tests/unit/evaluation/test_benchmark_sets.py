@@ -181,11 +181,26 @@ def test_pairs_go_by_name_or_by_order(photo_folder: Path, tmp_path: Path) -> Non
     assert psnr(observation.degraded, observation.clean / 2).item() > 48
     for name in "abc":
         (tmp_path / f"{name}.png").rename(tmp_path / f"{name}_bad.png")
-    renamed = Paired(root=str(photo_folder), degraded_root=str(tmp_path), color="rgb").observe(1, Intake())
-    torch.testing.assert_close(renamed.degraded, observation.degraded)
-    (tmp_path / "a_bad.png").unlink()
-    with pytest.raises(ValueError, match="3 photos.*2"):
-        Paired(root=str(photo_folder), degraded_root=str(tmp_path), color="rgb").observe(1, Intake())
+    roots = {"root": str(photo_folder), "degraded_root": str(tmp_path), "color": "rgb"}
+    with pytest.raises(ValueError, match="a_bad.png(.|\n)*benchmark.degraded_suffix=_bad"):
+        Paired(**roots).check()
+    for options in ({"degraded_suffix": "_bad"}, {"pair_by": "order"}):
+        renamed = Paired(**roots, **options).observe(1, Intake())
+        torch.testing.assert_close(renamed.degraded, observation.degraded)
+    (tmp_path / "a_bad.png").rename(tmp_path / "d_bad.png")
+    with pytest.raises(ValueError, match="d_bad.png"):
+        Paired(**roots, degraded_suffix="_bad").check()
+    (tmp_path / "d_bad.png").unlink()
+    with pytest.raises(ValueError, match="3 clean and 2 degraded photos cannot be paired by order"):
+        Paired(**roots, pair_by="order").check()
+
+
+def test_a_pair_whose_sizes_do_not_agree_is_named_at_the_start(photo_folder: Path, tmp_path: Path) -> None:
+    for name in "abc":
+        shrunk = pixels(photo_folder, name)[: 40 if name == "b" else None]
+        Image.fromarray(shrunk).save(tmp_path / f"{name}.png")
+    with pytest.raises(ValueError, match="b.png is .*whole factor"):
+        Paired(root=str(photo_folder), degraded_root=str(tmp_path), color="rgb").check()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from archive_server import ArchiveServer, Plan, zipped
 from PIL import Image
 
 from restora.data.archives import CorruptArchive
-from restora.evaluation.testsets import TestSet, find_photos, obtain_testsets, photo_names
+from restora.evaluation.testsets import TestSet, find_photos, obtain_testsets
 from restora.photos.errors import DataError
 
 
@@ -69,10 +69,6 @@ def test_a_missing_set_says_how_to_get_it(exists: bool, tmp_path: Path) -> None:
         find_photos(str(root), a_set(tmp_path, "Set12", 12))
     with pytest.raises(ValueError, match=r"Own is at home; or set benchmark\.root"):
         find_photos(str(root), TestSet(name="Own", source="at home"))
-
-
-def test_names_keep_the_suffix_only_where_they_must() -> None:
-    assert photo_names([Path("x/a.png"), Path("x/b.png"), Path("x/b.jpg")]) == ["a", "b.png", "b.jpg"]
 
 
 def test_sets_of_one_archive_are_fetched_together(server: ArchiveServer, tmp_path: Path) -> None:

@@ -22,10 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restora.evaluation.protocol import Color, Protocol
-from restora.evaluation.testsets import TestSet, find_photos, photo_names
+from restora.evaluation.testsets import TestSet, find_photos
 from restora.image import luminance_plane
 from restora.photos.errors import PhotoError
 from restora.photos.listing import look_through
+from restora.photos.names import unique_names
 from restora.photos.reading import photo_size, read_photo
 
 log = logging.getLogger(__name__)
@@ -115,7 +116,10 @@ class Benchmark(ABC):
 
     @cached_property
     def names(self) -> list[str]:
-        return photo_names(self.photos)
+        photos = self.photos
+        distinct = list(dict.fromkeys(photos))
+        known = dict(zip(distinct, unique_names(distinct, photos[0].parent), strict=True)) if photos else {}
+        return [known[path] for path in photos]
 
     def check(self) -> None:
         """Raises ValueError for photos that are not there or whose headers cannot be read."""

@@ -8,42 +8,66 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from restora.data.packing import PhotoFile
+from restora.data.pairs import PairBy, pair_up
+from restora.data.sources import named
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, check_photos
-from restora.evaluation.testsets import find_photos, photo_names
+from restora.evaluation.testsets import find_photos
 from restora.image import luminance_plane, resize
-from restora.photos.reading import read_photo
+from restora.photos.reading import photo_size, read_photo
 from restora.registry import register
 
 
 @register("benchmark", "paired")
 @dataclass(frozen=True, kw_only=True)
 class Paired(Benchmark):
-    """`degraded_root` against `root`, photo by photo: paired by name, or by order where the counts agree."""
+    """`degraded_root` against `root`, photo by photo: paired as training pairs them, by name or `pair_by`
+    order; `degraded_suffix` is what degraded names have behind the clean one's."""
 
     task: ClassVar[str] = "restore"
 
     degraded_root: str
+    pair_by: PairBy = "name"
+    degraded_suffix: str | None = None
 
     @cached_property
+    def pairs(self) -> list[PhotoFile]:
+        """In the order of the clean photos. Raises ValueError that names those without partner."""
+        halves = (find_photos(self.root, self.testset), find_photos(self.degraded_root))
+        clean, degraded = (named(paths[0].parent, paths) for paths in halves)
+        pairs = pair_up(clean, degraded, by=self.pair_by, suffix=self.degraded_suffix, settings="benchmark")
+        return sorted(pairs, key=lambda pair: pair.paths)[: self.limit]
+
+    @cached_property
+    def photos(self) -> list[Path]:
+        return [pair.clean for pair in self.pairs]
+
+    @cached_property
+    def names(self) -> list[str]:
+        """Those of the clean photos, where each has one degraded partner."""
+        names = super().names
+        return names if len(set(names)) == len(names) else [pair.name for pair in self.pairs]
+
+    @property
     def partners(self) -> list[Path]:
-        """The degraded photo of each clean one. Raises ValueError when they cannot be paired."""
-        clean = find_photos(self.root, self.testset)
-        degraded = find_photos(self.degraded_root)
-        by_name = dict(zip(photo_names(degraded), degraded, strict=True))
-        names = photo_names(clean)
-        if all(name in by_name for name in names):
-            return [by_name[name] for name in self.names]
-        if len(clean) == len(degraded):
-            return degraded[: self.limit]
-        missing = next(name for name in names if name not in by_name)
-        raise ValueError(
-            f"{self.root} holds {len(clean)} photos, {self.degraded_root} {len(degraded)}, and {missing} is "
-            "not among the latter: give the two photos of a pair the same name"
-        )
+        """The degraded photo of each clean one."""
+        return [pair.paths[1] for pair in self.pairs]
 
     def check(self) -> None:
         super().check()
         check_photos(self.partners, "benchmark.degraded_root")
+        for pair in self.pairs:
+            self._scale(pair, photo_size(pair.paths[0]), photo_size(pair.paths[1]))
+
+    def _scale(self, pair: PhotoFile, large: tuple[int, int], small: tuple[int, int]) -> int:
+        """How many times larger the clean photo is; sides (H,W). Raises ValueError for no whole factor."""
+        scale = round(large[0] / small[0])
+        if scale < 1 or small != (large[0] // scale, large[1] // scale):
+            raise ValueError(
+                f"{pair.paths[1]} is {small[1]}x{small[0]}, its clean photo {pair.paths[0]} "
+                f"{large[1]}x{large[0]}: the sizes must agree up to a whole factor"
+            )
+        return scale
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:
         planes = self.planes(intake)
@@ -51,12 +75,7 @@ class Paired(Benchmark):
         photo = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
         degraded = luminance_plane(photo) if planes == "y" else photo
         height, width = clean.shape[-2:]
-        scale = round(height / degraded.shape[-2])
-        if scale < 1 or tuple(degraded.shape[-2:]) != (height // scale, width // scale):
-            raise ValueError(
-                f"{self.partners[index]} is {degraded.shape[-2]}x{degraded.shape[-1]}, its clean photo "
-                f"{self.photos[index]} {height}x{width}: the sizes must agree up to a whole factor"
-            )
+        scale = self._scale(self.pairs[index], (height, width), (degraded.shape[-2], degraded.shape[-1]))
         if intake.scale not in (None, scale):
             raise ValueError(
                 f"the network enlarges {intake.scale} times, the pairs {scale} times: they must agree"

@@ -1,0 +1,48 @@
+"""Passwords and keys taken out of what is printed, logged and stored.
+
+What counts: the user and password of a URL, what a URL's query calls a token, key or signature, settings
+named like `api_key`, and the values of environment variables that are named so. Each becomes ***.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+_HIDDEN = "***"
+_NAMES = r"(?:api[-_]?key|access[-_]?key|secret|token|passw(?:or)?d|passphrase)"
+_IN_URL = re.compile(r"(?i)\b([a-z][a-z0-9+.-]*://)[^/\s'\"@]*@")
+_IN_QUERY = re.compile(rf"(?i)([?&][\w.-]*(?:{_NAMES}|signature|credential|sig|key|auth)[\w.-]*=)[^&\s'\"#]+")
+_SETTING = re.compile(rf"(?i)((?:^|[\s.,{{+'\"_-]){_NAMES}['\"]?\s*[=:]\s*)(?!null\b|None\b|\*\*\*)[^\s,}}]+")
+_VARIABLE = re.compile(rf"(?i)(?:^|_){_NAMES}s?$")
+_KEY = re.compile(rf"(?i)(?:^|[._-]){_NAMES}$")
+_SHORTEST = 8
+"""Of an environment variable's value: shorter ones are in innocent words too."""
+
+
+def redacted(text: str) -> str:
+    """`text` without what is secret in it."""
+    text = _IN_URL.sub(rf"\1{_HIDDEN}@", text)
+    text = _IN_QUERY.sub(rf"\1{_HIDDEN}", text)
+    text = _SETTING.sub(rf"\1{_HIDDEN}", text)
+    for name, value in os.environ.items():
+        if len(value) >= _SHORTEST and _VARIABLE.search(name) and not os.path.exists(value):
+            text = text.replace(value, _HIDDEN)
+    return text
+
+
+def without_secrets(value: T) -> T:
+    """Plain values with `redacted` applied to every text in them, and to what keys named like `api_key`
+    hold."""
+    cleaned: Any = value
+    if isinstance(value, str):
+        cleaned = redacted(value)
+    elif isinstance(value, Mapping):
+        cleaned = {
+            key: _HIDDEN if isinstance(part, str) and _KEY.search(str(key)) else without_secrets(part)
+            for key, part in value.items()
+        }
+    elif isinstance(value, list | tuple):
+        cleaned = [without_secrets(part) for part in value]
+    return cleaned
