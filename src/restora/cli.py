@@ -19,6 +19,7 @@ COMMANDS = {
     "sweep": ("restora.apps.sweep:main", "what became of a sweep; stop it, or go on with it"),
     "bench": ("restora.apps.bench:main", "what an experiment will cost on this machine"),
     "evaluate": ("restora.apps.evaluate:main", "score weights, a run or a baseline by a published protocol"),
+    "sync": ("restora.apps.sync:main", "send W&B the runs that were kept offline"),
     "report": ("restora.apps.report:main", "compare runs: leaderboard and one self-contained page"),
     "export": ("restora.apps.export:main", "turn the best checkpoint of a run into a model folder"),
     "zoo": ("restora.apps.zoo:main", "list the models that come with restora; measure them again"),

@@ -20,6 +20,7 @@ GROUND = {
     "monitor",
     "run_state",
     "redaction",
+    "connection",
 }
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {

@@ -19,6 +19,7 @@ def test_the_surface_is_what_others_script_against() -> None:
         "train",
         "bench",
         "evaluate",
+        "sync",
         "report",
         "sweep",
         "zoo",

@@ -207,14 +207,16 @@ def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> 
     passwords."""
     from restora.redaction import without_secrets
 
-    contents = {
+    contents: dict[str, Any] = {
         "config": config,
         "overrides": list(hydra_config.overrides.task),
         "hydra": OmegaConf.create({"hydra": OmegaConf.to_container(hydra_config, resolve=False)}),
     }
     for name, content in contents.items():
-        plain = without_secrets(OmegaConf.to_container(OmegaConf.create(content), resolve=False))
-        write_whole(folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(plain)))
+        plain: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=False)
+        write_whole(
+            folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(without_secrets(plain)))
+        )
 
 
 def _config_dir(hydra_config: Any) -> str | None:

@@ -10,7 +10,7 @@ import math
 import os
 import shlex
 import warnings
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,7 @@ from restora.training.record import RunInfo, RunRecord
 from restora.training.resuming import TYPED_IN, ChangedOptimizer, check_changes, find_checkpoint
 from restora.training.settings import keep_lightning_quiet
 from restora.training.stopping import StopAtSignal, Stopped
-from restora.training.tracking import WandbPhotos, finish_wandb, start_wandb
+from restora.training.tracking import WandbLog, WandbPhotos, start_wandb
 from restora.vocabulary import use_threads
 from restora.words import worse_than_input
 
@@ -57,18 +57,19 @@ def train(config: DictConfig, info: RunInfo) -> float:
     first, stopping = rank_zero_only.rank == 0, StopAtSignal()
     with sole_run(info.folder) if first else nullcontext(), stopping.listening():
         record = RunRecord(info)
-        status, error = "failed", None
+        status, error, sent = "failed", None, None
         try:
             checkpoint = _checkpoint(config, info, record, first)
             if first:
                 line = opening_line(config, info.network_name)
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
                 record.write()
+            sent = _start_wandb(config, info, record)
             parts = build_parts(config, goes_on=checkpoint is not None)
             _say_initial(parts, record)
             _compare_photos(parts, record, info)
             _look_for_leaks(config, parts, record)
-            trainer = _trainer(config, info, record, parts, stopping)
+            trainer = _trainer(config, info, record, parts, stopping, sent)
             _take_back(trainer, record, checkpoint)
             path = None if checkpoint is None else checkpoint[0]
             with relaunching_as_worker(info.folder, list(config.plugins)):
@@ -88,19 +89,42 @@ def train(config: DictConfig, info: RunInfo) -> float:
             raise
         finally:
             if first:
-                _close(record, status, error)
+                _close(record, status, error, sent)
             _forget_processes()
     _say_outcome(record)
     return float(record.data["metrics"]["best"][record.monitor.metric])
 
 
-def _close(record: RunRecord, status: str, error: str | None) -> None:
+def _close(record: RunRecord, status: str, error: str | None, sent: WandbLog | None) -> None:
     """Writes how the run ended, also on a full disk as far as that goes, and ends its W&B run."""
     try:
         record.close(status, error)
     except OSError as failure:
         log.warning("%s cannot be written (%s): the run will be shown as dead", record.path, failure)
-    finish_wandb(record, status)
+    if sent is None:
+        return
+    record.data["wandb"] = _wandb_entry(sent, complete=sent.finish(record, status)) or record.data["wandb"]
+    with suppress(OSError):
+        record.write()
+
+
+def _start_wandb(config: DictConfig, info: RunInfo, record: RunRecord) -> WandbLog | None:
+    """W&B's run, where there is to be one; it gets ready while the data and the network do."""
+    options: dict[str, Any] = dict(config.logger)
+    options.pop("photos")
+    sent = start_wandb(info, run_id=(record.data["wandb"] or {}).get("id"), **options)
+    if sent is not None and (entry := _wandb_entry(sent, complete=False)):
+        record.data["wandb"] = entry
+    return sent
+
+
+def _wandb_entry(sent: WandbLog, *, complete: bool) -> dict[str, Any] | None:
+    """What run.json says of the run at W&B; `complete` where an online run has been taken whole."""
+    run = sent.run
+    if run is None:
+        return None
+    mode = "offline" if run.offline else "online"
+    return {"mode": mode, "dir": run.dir, "id": run.id, "complete": complete and mode == "online"}
 
 
 def quieten(config: DictConfig) -> None:
@@ -149,16 +173,14 @@ def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None
 
 
 def _trainer(
-    config: DictConfig, info: RunInfo, record: RunRecord, parts: Parts, stopping: StopAtSignal
+    config: DictConfig,
+    info: RunInfo,
+    record: RunRecord,
+    parts: Parts,
+    stopping: StopAtSignal,
+    sent: WandbLog | None,
 ) -> Trainer:
     csv = MetricsCsv(path=info.folder / "metrics.csv")
-    earlier = record.data["wandb"] or {}
-    options: dict[str, Any] = dict(config.logger)
-    photos = options.pop("photos")
-    wandb_logger = start_wandb(info, run_id=earlier.get("id"), **options)
-    if wandb_logger is not None:
-        run = wandb_logger.experiment
-        record.data["wandb"] = {"mode": "offline" if run.offline else "online", "dir": run.dir, "id": run.id}
     label = config.name if config.name == info.network_name else f"{config.name} ({info.network_name})"
     job = info.sweep["job"] + 1 if info.sweep else 1
     callbacks = [
@@ -166,12 +188,12 @@ def _trainer(
         TrainingProgress(label=label, monitor=record.monitor, job=job, jobs=info.jobs),
         *build_callbacks(config),
     ]
-    if wandb_logger is not None:
-        callbacks.append(WandbPhotos(record, photos=photos))
+    if sent is not None:
+        callbacks.append(WandbPhotos(record, photos=config.logger.photos))
     if any("optimizer" in key for key in info.changed):
         callbacks.append(ChangedOptimizer())
     callbacks.append(stopping)
-    loggers: list[Logger] = [csv] if wandb_logger is None else [csv, wandb_logger]
+    loggers: list[Logger] = [csv] if sent is None else [csv, sent]
     return build_trainer(config, parts.family, callbacks, loggers, info.jobs)
 
 

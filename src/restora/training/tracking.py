@@ -3,25 +3,28 @@ training.
 
 Enters: the logger's configuration and what a run records. Leaves: curves, a best-value summary, a table of
 validation photos and the best checkpoint as an artifact. Online mode is tried only where a key and a
-connection are found; otherwise the run is kept offline with one line that says so, and `wandb sync` sends it
-later.
+connection are found; otherwise the run is kept offline with one line that says so, and `restora sync` sends
+it later. Every call into W&B is made in a thread of its own (`background.py`), so that a server that hangs,
+or a W&B that dies, costs the training nothing and its end a minute.
 """
 
 import logging
-import netrc
 import os
-import socket
-from pathlib import Path
+import shlex
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
-from urllib.parse import urlparse
 
-import wandb
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers.logger import Logger
+from PIL import Image
 from torch import Tensor
 
+import wandb
+from restora.connection import wandb_obstacle
 from restora.monitor import Monitor
+from restora.training.background import Background, end_service, first_line
 from restora.training.callbacks import to_image
 from restora.training.record import RunInfo, RunRecord
 from restora.types import Batch
@@ -29,8 +32,62 @@ from restora.types import Batch
 log = logging.getLogger(__name__)
 
 Mode = Literal["offline", "online", "disabled"]
-_CONNECT_SECONDS = 3.0
 _INIT_SECONDS = 15.0
+_START_SECONDS = 5.0
+"""How long a training waits for W&B to be ready; after that it starts, and W&B comes when it can."""
+_FINISH_SECONDS = 60.0
+
+
+class WandbLog(Logger):
+    """A run of W&B's, begun by `begin` in the background; `experiment` is W&B's own object of it."""
+
+    def __init__(self, *, begin: "Callable[[], wandb.Run | None]", advice: str) -> None:
+        super().__init__()
+        self.run: wandb.Run | None = None
+        self.background = Background(advice=advice)
+        self.background.call(lambda: setattr(self, "run", begin()))
+        self.background.wait(_START_SECONDS)
+
+    @property
+    def name(self) -> str:
+        return "wandb"
+
+    @property
+    def version(self) -> str | None:
+        return None if self.run is None else self.run.id
+
+    @property
+    def experiment(self) -> "wandb.Run | None":
+        """The run, waited for as long as it may take to begin; None where W&B is not available."""
+        if self.run is None:
+            self.background.wait(2 * _INIT_SECONDS)
+        return self.run
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **options: Any) -> None:
+        """The configuration went with the start of the run."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        row = dict(metrics) if step is None else {**metrics, "trainer/global_step": step}
+        self.send(lambda run: run.log(row))
+
+    def send(self, call: "Callable[[wandb.Run], Any]") -> None:
+        """Makes a call of the run in the background."""
+        self.background.call(lambda: None if self.run is None else call(self.run))
+
+    def finish(self, record: RunRecord, status: str) -> bool:
+        """Ends the run with the held-out scores in its summary, within a minute; whether all of it was taken.
+        The next job of a sweep begins its own."""
+        scores = record.data["test"] or {}
+        summary = {f"test/{key}": value for key, value in scores.items() if key not in ("images", "seconds")}
+
+        def end(run: wandb.Run) -> None:
+            run.summary.update(summary)
+            run.finish(exit_code=0 if status == "finished" else 1)
+
+        self.send(end)
+        return self.background.close(_FINISH_SECONDS) and self.run is not None
 
 
 def start_wandb(
@@ -42,8 +99,9 @@ def start_wandb(
     group: str | None = None,
     tags: list[str] | None = None,
     run_id: str | None = None,
-) -> WandbLogger | None:
-    """A logger with a live run, grouped by sweep; None where logging is off or this is not the first process.
+) -> WandbLog | None:
+    """A logger whose run begins in the background, grouped by sweep; None where logging is off or this is not
+    the first process.
 
     Raises `ValueError` for an unknown mode.
     """
@@ -51,30 +109,35 @@ def start_wandb(
         raise ValueError(f"logger.mode is {', '.join(get_args(Mode))}; got {mode!r}")
     if mode == "disabled" or rank_zero_only.rank != 0:
         return None
-    if mode == "online" and (obstacle := _obstacle()):
-        log.warning(
-            "W&B: %s; this run is kept offline. Send it later with: wandb sync %s", obstacle, info.folder
-        )
+    advice = f"Send the run later with: restora sync {shlex.quote(str(info.folder))}"
+    if mode == "online" and (obstacle := wandb_obstacle()):
+        log.warning("W&B: %s; this run is kept offline. %s", obstacle, advice)
         mode = "offline"
     folder = info.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")  # artifact staging, else in the home folder
-    run = _init(
-        mode,
-        project=project,
-        entity=entity,
-        group=group or (info.sweep["id"] if info.sweep else None),
-        job_type="sweep" if info.sweep else "train",
-        name=f"{info.experiment}/{info.config['name']}",
-        tags=tags or [info.config["task"], info.network_name],
-        config=info.config,
-        dir=str(folder),
-        id=run_id,
-        resume="allow" if run_id else None,
-    )
+    arguments: dict[str, Any] = {
+        "project": project,
+        "entity": entity,
+        "group": group or (info.sweep["id"] if info.sweep else None),
+        "job_type": "sweep" if info.sweep else "train",
+        "name": f"{info.experiment}/{info.config['name']}",
+        "tags": tags or [info.config["task"], info.network_name],
+        "config": info.config,
+        "dir": str(folder),
+        "id": run_id,
+        "resume": "allow" if run_id else None,
+    }
+    return WandbLog(begin=lambda: _begin(mode, Monitor.of(info.config), **arguments), advice=advice)
+
+
+def _begin(mode: Mode, monitor: Monitor, **arguments: Any) -> wandb.Run | None:
+    """The run, with what its summary keeps of each metric."""
+    run = _init(mode, **arguments)
     if run is None:
         return None
-    monitor = Monitor.of(info.config)
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
     for metric, direction in {
         "val/psnr": "max",
         "val/ssim": "max",
@@ -82,51 +145,23 @@ def start_wandb(
     }.items():
         run.define_metric(metric, summary=direction)
     run.define_metric("train/loss", summary="min")
-    return WandbLogger(experiment=run, log_model=False)
+    return run
 
 
 def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
     """`wandb.init`, offline where online mode fails; None where not even that can be written."""
     settings = wandb.Settings(init_timeout=_INIT_SECONDS, console="off", silent=True)
+    if hasattr(settings, "finish_timeout_raises"):  # then it writes what it could not send, and ends itself
+        settings.finish_timeout, settings.finish_timeout_raises = 0.75 * _FINISH_SECONDS, True
     try:
         return wandb.init(mode=mode, settings=settings, **arguments)
     except Exception as error:  # wandb raises its own, requests' and OS errors here
         if mode == "offline":
             log.warning("W&B cannot write its run (%s): this run is logged to metrics.csv only", error)
             return None
-        log.warning("W&B: online mode failed (%s); this run is kept offline", _first_line(error))
-        wandb.teardown()
+        log.warning("W&B: online mode failed (%s); this run is kept offline", first_line(error))
+        end_service()  # a teardown would wait for what hangs
         return _init("offline", **arguments)
-
-
-def _obstacle() -> str | None:
-    """Why online mode cannot work, found in seconds; None if nothing speaks against it."""
-    url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
-    host = url.hostname or "api.wandb.ai"
-    if not os.environ.get("WANDB_API_KEY") and not _has_netrc_key(host):
-        return f"no API key for {host} (run `wandb login` or set WANDB_API_KEY)"
-    try:
-        port = url.port or (443 if url.scheme == "https" else 80)
-        socket.create_connection((host, port), timeout=_CONNECT_SECONDS).close()
-    except OSError as error:
-        return f"{host} cannot be reached ({error})"
-    return None
-
-
-def _has_netrc_key(host: str) -> bool:
-    for name in (".netrc", "_netrc"):
-        path = Path.home() / name
-        if path.exists():
-            try:
-                if netrc.netrc(str(path)).authenticators(host):
-                    return True
-            except (netrc.NetrcParseError, OSError):
-                continue
-    return False
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 class WandbPhotos(Callback):
@@ -139,7 +174,7 @@ class WandbPhotos(Callback):
 
     def __init__(self, record: RunRecord, *, photos: int = 4, longest_side: int = 512) -> None:
         self.record, self.photos, self.longest_side = record, photos, longest_side
-        self.rows: list[list[Any]] = []
+        self.rows: list[tuple[str, list[Image.Image], float]] = []
 
     def on_validation_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.rows = []
@@ -153,62 +188,51 @@ class WandbPhotos(Callback):
         batch_index: int,
         dataloader_idx: int = 0,
     ) -> None:
-        if _run(trainer) is None or trainer.sanity_checking or batch.clean is None:
+        if _logger(trainer) is None or trainer.sanity_checking or batch.clean is None:
             return
         for index, name in enumerate(batch.names[: self.photos - len(self.rows)]):
             kinds = (batch.degraded[index], outputs["restored"][index], batch.clean[index])
             self.rows.append(
-                [name, *[self._small(photo) for photo in kinds], outputs["scores"][index]["psnr"]]
+                (name, [self._small(photo) for photo in kinds], outputs["scores"][index]["psnr"])
             )
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        run = _run(trainer)
-        if run is None or trainer.sanity_checking or not self.rows:
+        logger = _logger(trainer)
+        if logger is None or trainer.sanity_checking or not self.rows:
             return
-        name, _, restored, _, psnr = self.rows[0]
-        run.log({"val/photo": wandb.Image(restored, caption=f"{name}: {psnr:.2f} dB")}, commit=False)
+        name, (_, restored, _), psnr = self.rows[0]
+        caption = f"{name}: {psnr:.2f} dB"
+        logger.send(lambda run: run.log({"val/photo": wandb.Image(restored, caption=caption)}, commit=False))
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
-        run = _run(trainer)
-        if run is None:
+        logger, rows = _logger(trainer), self.rows
+        if logger is None:
             return
-        table = wandb.Table(columns=["photo", "degraded", "restored", "clean", "psnr"])
-        for name, *photos, psnr in self.rows:
-            table.add_data(name, *[wandb.Image(photo) for photo in photos], psnr)
-        run.log({"validation photos": table})
         best = self.record.info.folder / "checkpoints" / "best.ckpt"
-        if best.exists():
-            artifact = wandb.Artifact(
-                f"checkpoint-{run.id}", type="model", metadata=self.record.data["metrics"]["best"]
-            )
-            artifact.add_file(str(best), policy="immutable", skip_cache=True)
-            run.log_artifact(artifact, aliases=["best"])
+        scores = self.record.data["metrics"]["best"]
 
-    def _small(self, photo: Tensor) -> Any:
+        def send(run: wandb.Run) -> None:
+            if rows:
+                table = wandb.Table(columns=["photo", "degraded", "restored", "clean", "psnr"])
+                for name, photos, psnr in rows:
+                    table.add_data(name, *[wandb.Image(photo) for photo in photos], psnr)
+                run.log({"validation photos": table})
+            if not best.exists():
+                return
+            try:
+                artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model", metadata=scores)
+                artifact.add_file(str(best), policy="immutable", skip_cache=True)
+                run.log_artifact(artifact, aliases=["best"])
+            except Exception as error:  # a server that keeps no files; the curves are there
+                log.warning("W&B does not take %s: %s", best, first_line(error))
+
+        logger.send(send)
+
+    def _small(self, photo: Tensor) -> Image.Image:
         picture = to_image(photo)
         picture.thumbnail((self.longest_side, self.longest_side))
         return picture
 
 
-def _run(trainer: Trainer) -> Any:
-    for logger in trainer.loggers:
-        if isinstance(logger, WandbLogger):
-            return logger.experiment
-    return None
-
-
-def finish_wandb(record: RunRecord, status: str) -> None:
-    """Closes this process's run, with the held-out scores in its summary; the next job of a sweep opens its
-    own."""
-    run = wandb.run
-    if run is None:
-        return
-    if record.data["test"]:
-        run.summary.update(
-            {
-                f"test/{key}": value
-                for key, value in record.data["test"].items()
-                if key not in ("images", "seconds")
-            }
-        )
-    run.finish(exit_code=0 if status == "finished" else 1)
+def _logger(trainer: Trainer) -> WandbLog | None:
+    return next((logger for logger in trainer.loggers if isinstance(logger, WandbLog)), None)

@@ -1,0 +1,114 @@
+"""`restora sync`: what W&B was not sent, sent now.
+
+Enters: a folder with runs. Leaves: each of their offline runs, and of those online runs that W&B did not take
+whole, at W&B. What was sent is marked beside it (`*.wandb.synced`, by W&B itself), so that the same command
+goes on where it was broken off. A run that still trains is left for later.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from restora.connection import wandb_obstacle
+from restora.files import read_json
+from restora.run_state import status_of
+
+_HELP = "the folder of a run, of a sweep or of everything"
+
+
+@dataclass(frozen=True)
+class Unsent:
+    """A folder that W&B wrote, and the record of the run that it is of."""
+
+    folder: Path
+    record: dict[str, Any]
+    run: Path
+
+    @property
+    def trains(self) -> bool:
+        return status_of(self.record, self.run) == "running"
+
+
+def main(argv: list[str]) -> int:
+    """Raises ValueError for a folder that is not there, and where W&B cannot be reached."""
+    parser = argparse.ArgumentParser(
+        prog="restora sync", description="Send the W&B runs below FOLDER that were kept offline."
+    )
+    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help=_HELP)
+    parser.add_argument(
+        "--timeout", type=float, default=600, help="seconds for one run, then the next (default 600)"
+    )
+    options = parser.parse_args(argv)
+    if not options.folder.is_dir():
+        raise ValueError(f"there is no folder {options.folder}: name {_HELP}")
+    unsent = list(find_unsent(options.folder))
+    training = [one for one in unsent if one.trains]
+    todo = [one for one in unsent if not one.trains]
+    for one in training:
+        print(f"{one.run} still trains: its W&B run is sent when it has ended")
+    if not todo:
+        print(f"nothing to send in {options.folder}")
+        return 0
+    if obstacle := wandb_obstacle():
+        raise ValueError(f"{len(todo)} W&B runs cannot be sent: {obstacle}")
+    failed = 0
+    for number, one in enumerate(todo, 1):
+        problem = send(one.folder, options.timeout)
+        failed += problem is not None
+        print(f"{number}/{len(todo)} {one.folder}: {problem or 'sent'}", flush=True)
+    if failed:
+        raise ValueError(
+            f"{failed} of {len(todo)} W&B runs could not be sent; the same command tries them again"
+        )
+    return 0
+
+
+def find_unsent(root: Path) -> Iterator[Unsent]:
+    """What W&B wrote below `root` and was not sent, the parts of a run in the order of their time."""
+    for path in sorted(
+        root.resolve().rglob("wandb/*run-*/*.wandb"), key=lambda path: path.parent.name[-100:]
+    ):
+        folder, run = path.parent, path.parents[2]
+        if path.with_name(f"{path.name}.synced").exists():
+            continue
+        try:
+            record = read_json(run / "run.json")
+        except (OSError, ValueError, RecursionError):
+            record = {}
+        record = record if isinstance(record, dict) else {}
+        if folder.name.startswith("run-") and _is_complete(record, folder):
+            continue
+        yield Unsent(folder, record, run)
+
+
+def _is_complete(record: dict[str, Any], folder: Path) -> bool:
+    """Whether W&B took an online run whole; runs of before were."""
+    entry = record.get("wandb")
+    if not isinstance(entry, dict) or Path(str(entry.get("dir"))).parent.name != folder.name:
+        return False
+    return bool(entry.get("complete", True))
+
+
+def send(folder: Path, timeout: float) -> str | None:
+    """Sends one run by W&B's own command, which leaves its mark; what went wrong, or None."""
+    words = [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", str(folder)]
+    try:
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+        )
+    except subprocess.TimeoutExpired:
+        return f"not done in {timeout:g} s"
+    said = [_plain(line) for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    if any(folder.glob("*.wandb.synced")):
+        return None
+    told = next((line for line in reversed(said) if re.search(r"(?i)error|fail", line)), None)
+    return told or (said[-1] if said else f"wandb sync ended with {done.returncode}")
+
+
+def _plain(line: str) -> str:
+    return re.sub(r"\x1b\[[0-9;]*m", "", line).strip().removeprefix("wandb: ")

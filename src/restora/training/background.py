@@ -1,0 +1,109 @@
+"""W&B's calls in a thread of their own, so that nothing W&B does or fails to do reaches the training.
+
+What is asked for is done in order; the first call that fails ends it all with one line. Waiting is bounded
+everywhere: a server that hangs costs the training nothing, and the end of a run a minute.
+"""
+
+import contextlib
+import logging
+import os
+import queue
+import threading
+from collections.abc import Callable
+from typing import Any
+
+log = logging.getLogger(__name__)
+_WAITING_AT_MOST = 10_000
+"""Calls; a W&B that is so far behind has stopped."""
+_KILLED_SECONDS = 5.0
+
+Call = Callable[[], Any]
+
+
+class Background:
+    """Does calls one after the other. `advice` is what to do after a failure, for the line that says so."""
+
+    def __init__(self, *, advice: str) -> None:
+        self.advice = advice
+        self.broken = False
+        self._calls: queue.Queue[Call | None] = queue.Queue(_WAITING_AT_MOST)
+        self._thread = threading.Thread(target=self._work, name="restora-wandb", daemon=True)
+        self._thread.start()
+
+    def call(self, call: Call) -> None:
+        """Does `call` when those before it are done; nothing where W&B is broken."""
+        if self.broken:
+            return
+        try:
+            self._calls.put_nowait(call)
+        except queue.Full:
+            self.give_up("it does not take any more")
+
+    def wait(self, seconds: float) -> bool:
+        """Until all that was asked for is done; False where it took longer."""
+        done = threading.Event()
+        self.call(done.set)
+        return done.wait(seconds) if not self.broken else True
+
+    def close(self, seconds: float) -> bool:
+        """Waits so long for what was asked for, then ends W&B's process if it goes on; whether all was
+        done."""
+        with contextlib.suppress(queue.Full):
+            self._calls.put_nowait(None)
+        self._thread.join(seconds)
+        late = self._thread.is_alive()
+        if late:
+            self.give_up(f"it did not finish within {seconds:.0f} s")
+        if self.broken:
+            end_service()
+        return not self.broken
+
+    def give_up(self, reason: str) -> None:
+        """Says once that W&B is out of it."""
+        if not self.broken:
+            self.broken = True
+            log.warning("W&B: %s; the training goes on without it. %s", reason, self.advice)
+
+    def _work(self) -> None:
+        while (call := self._calls.get()) is not None:
+            if self.broken:
+                continue
+            try:
+                call()
+            except BaseException as error:  # W&B ends threads by SystemExit too
+                self.give_up(first_line(error))
+
+
+def _ended(connection: Any) -> None:
+    with contextlib.suppress(BaseException):
+        connection.teardown(1)
+
+
+def first_line(error: BaseException) -> str:
+    """An error in one line."""
+    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+
+
+def end_service() -> None:
+    """Ends W&B's process and makes W&B forget it, so that neither the end of this process nor the next job
+    of a sweep waits for it. Note: W&B has no call for it; what its version lacks is left out."""
+    from wandb.sdk import wandb_setup
+
+    import wandb
+
+    setup = getattr(wandb_setup, "_singleton", None)
+    connection = getattr(setup, "_connection", None)
+    process = getattr(getattr(connection, "_proc", None), "_process", None)
+    if connection is not None:
+        ending = threading.Thread(target=_ended, args=(connection,), daemon=True)
+        ending.start()
+        ending.join(_KILLED_SECONDS)  # in which it writes to its file what it holds
+    if process is not None:
+        process.kill()
+        with contextlib.suppress(Exception):
+            process.wait(_KILLED_SECONDS)
+    os.environ.pop("WANDB_SERVICE", None)
+    if hasattr(wandb_setup, "_singleton"):
+        wandb_setup._singleton = None
+    with contextlib.suppress(Exception):
+        wandb.sdk.lib.module.unset_globals()  # type: ignore[no-untyped-call]
