@@ -44,15 +44,6 @@ def write_whole(path: Path, content: str | bytes) -> None:
         draft.unlink(missing_ok=True)
 
 
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, are on the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def table_text(text: str) -> str:
     """`text` for a cell of a CSV file: a spreadsheet would take what begins with =, +, - or @ for a formula,
     and an apostrophe before it says that it is text."""
