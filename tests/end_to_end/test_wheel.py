@@ -10,7 +10,9 @@ import venv
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 
 def run(words: list[str], cwd: Path, **environment: str) -> str:
@@ -80,3 +82,13 @@ def test_it_trains_and_lists_from_another_directory(clean: Path, tmp_path: Path)
     run(words, tmp_path, RESTORA_DATA=str(tmp_path / "data"))
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"
     assert "dncnn" in run([str(clean / "restora"), "networks"], tmp_path)
+
+
+def test_it_brings_models_that_restore_at_once(wheel: Path, clean: Path, tmp_path: Path) -> None:
+    assert wheel.stat().st_size < 10e6
+    restora = str(clean / "restora")
+    listed = json.loads(run([restora, "zoo", "--json"], tmp_path))
+    assert {"denoise", "half_minute"} <= {model["name"] for model in listed}
+    Image.fromarray(np.full((20, 24, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    run([restora, "restore", "zoo:denoise", "photo.png", "out.png", "--sigma", "25"], tmp_path)
+    assert np.abs(np.asarray(Image.open(tmp_path / "out.png"), int) - 90).max() <= 3

@@ -115,9 +115,7 @@ def _show(listed: list[dict[str, Any]], console: "Console") -> None:
             )
         if model["benchmarks"]:
             console.print(table)
-    console.print(
-        "\nrestora restore zoo:NAME PHOTO OUT uses one; `restora zoo verify NAME` measures it again."
-    )
+    console.print("\n`restora restore zoo:NAME PHOTO OUT` uses one; `restora zoo verify NAME` measures it.")
 
 
 def _verify(options: argparse.Namespace, console: "Console") -> int:

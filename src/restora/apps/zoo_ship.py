@@ -33,6 +33,12 @@ from restora.zoo.references import PSNR
 LARGEST = 3_000_000
 """Bytes of the weights of one model."""
 _LICENCE = "## Licence"
+_NAMED = {
+    " (run beside this folder, here called `model`)": "",
+    "restora restore model ": "restora restore zoo:{name} ",
+    'Restorer.load("model"': 'Restorer.load("zoo:{name}"',
+}
+"""What the card of a model folder says of its place, and what that is for a shipped one."""
 
 
 def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDER) -> Path:
@@ -78,6 +84,8 @@ def write(folder: Path, description: ModelDescription) -> None:
     write_card(folder, description)
     card = folder / CARD
     head, _, _ = card.read_text(encoding="utf-8").partition(_LICENCE)
+    for said, meant in _NAMED.items():
+        head = head.replace(said, meant.format(name=description.name))
     sections = [head.rstrip(), _measured(description), _made(description), _licence(), _photographers()]
     write_whole(card, "\n\n".join(sections) + "\n")
 

@@ -33,6 +33,7 @@ def test_each_shipped_model_is_small_whole_measured_and_credited() -> None:
         assert loaded.name == name
         card = (folder / "README.md").read_text(encoding="utf-8")
         figures = {row["benchmark"]: row for row in zoo.describe(name)["benchmarks"]}
+        assert f'Restorer.load("zoo:{name}"' in card
         assert figures, f"{name} is not measured: restora zoo verify {name} --write"
         for row in figures.values():
             assert f"{row['psnr']:.2f} dB" in card
