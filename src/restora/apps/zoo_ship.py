@@ -42,8 +42,10 @@ _NAMED = {
 
 
 def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDER) -> Path:
-    """The model folder `folder`/`name` of the best checkpoint of `run`; `commit` where the run has recorded
-    none. Raises ValueError for weights beyond 3 MB."""
+    """The model folder `folder`/`name` of the best checkpoint of `run`.
+
+    `commit` where the run has recorded none. Raises ValueError for weights beyond 3 MB.
+    """
     source = locate(run)
     target = folder / name
     description = export_model(source, target, with_onnx=False)

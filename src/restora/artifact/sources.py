@@ -78,8 +78,9 @@ class Loaded:
 
 
 def open_source(source: str | Path) -> Loaded:
-    """The network of a model folder, a run folder, a checkpoint, a weights file or `zoo:NAME`, in evaluation
-    mode.
+    """The network of any source of a model, in evaluation mode.
+
+    A model folder, a run folder, a checkpoint, a weights file or `zoo:NAME`.
 
     Raises ValueError for what is none of them, or holds a network that this installation does not know.
     """

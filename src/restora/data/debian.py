@@ -25,8 +25,10 @@ _DEEPEST = 64  # folders within folders
 
 
 def files_of_package(package: Path, wanted: Collection[str]) -> Iterator[tuple[str, bytes]]:
-    """Name and contents of each wanted file, in the order of the package. Raises `CorruptArchive` for a
-    damaged package, and for one that lacks any of them."""
+    """Name and contents of each wanted file, in the order of the package.
+
+    Raises `CorruptArchive` for a damaged package, and for one that lacks any of them.
+    """
     missing = set(wanted)
     inside: dict[str, list[str]] = {}
     for name in wanted:

@@ -1,5 +1,6 @@
-"""Fused kernels for a GPU, in Triton: what NAFNet's and Restormer's blocks spend their time in, with less
-memory traffic.
+"""Fused kernels for a GPU, in Triton.
+
+What NAFNet's and Restormer's blocks spend their time in, with less memory traffic.
 
 `functions.py` has the operations with their derivatives, `programs.py` what runs on the device.
 """
@@ -16,8 +17,11 @@ _MOST_CHANNELS = 1024
 
 
 def usable(x: Tensor, channels: int) -> bool:
-    """Whether the kernels compute rows of `channels` numbers for features like `x`: on CUDA, where Triton is
-    installed, and only where they are turned on, as nobody has measured them yet."""
+    """Whether the kernels compute rows of `channels` numbers for features like `x`.
+
+    On CUDA, where Triton is installed, and only where they are turned on, as nobody has measured them
+    yet.
+    """
     return (
         x.is_cuda
         and _ON

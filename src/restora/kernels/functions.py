@@ -1,5 +1,6 @@
-"""The fused operations with their derivatives, on features (B,H,W,C): what is not a weight is read once
-forward, and made anew backward instead of kept.
+"""The fused operations with their derivatives, on features (B,H,W,C).
+
+What is not a weight is read once forward, and made anew backward instead of kept.
 
 `norm_linear` is a layer norm and a 1x1 convolution, `depthwise_gate` a depthwise 3x3 convolution, NAFNet's
 gate and the sums that its attention takes, `scaled_linear` and `gated_linear` what closes the two halves of
@@ -40,15 +41,19 @@ def norm_linear(
     *,
     centred: bool = True,
 ) -> Tensor:
-    """`F.linear(layer_norm(x), weight, bias)`: (B,H,W,C), weight (N,C) -> (B,H,W,N). Without `centred` the
-    norm divides by the deviation and keeps the mean (Restormer's)."""
+    """`F.linear(layer_norm(x), weight, bias)`: (B,H,W,C), weight (N,C) -> (B,H,W,N).
+
+    Without `centred` the norm divides by the deviation and keeps the mean (Restormer's).
+    """
     y: Tensor = _NormLinear.apply(x_BHWC, gain, shift, weight, bias, eps, centred)
     return y
 
 
 def depthwise_gate(x_BHWC: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,H,W,2C), weight (2C,1,3,3), bias (2C) -> the product of the convolution's halves (B,H,W,C), and its
-    sum over each photo (B,C) in float32."""
+    """The product of the halves of a depthwise convolution, (B,H,W,C), and its sums (B,C) in float32.
+
+    Of (B,H,W,2C), weight (2C,1,3,3), bias (2C); a sum is over each photo.
+    """
     pair: tuple[Tensor, Tensor] = _DepthwiseGate.apply(x_BHWC, weight, bias)
     return pair
 

@@ -1,5 +1,6 @@
-"""The Triton programs. Pointers are to contiguous memory, sums are float32, outputs have the dtype of their
-tensor.
+"""The Triton programs.
+
+Pointers are to contiguous memory, sums are float32, outputs have the dtype of their tensor.
 
 Legend: M rows (positions of all samples), C input channels, N output channels, L positions of a sample; BM,
 BN, BC, BL sizes of a block (powers of two, BC at least C).
@@ -24,8 +25,11 @@ def norm_linear(
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     CENTRED: tl.constexpr, SHIFT: tl.constexpr, BIAS: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """y = weight (norm(x) gain + shift) + bias: a row of x is read once. Keeps the mean and the inverse
-    deviation of each row. Without CENTRED the mean stays in the row (Restormer's norm)."""
+    """y = weight (norm(x) gain + shift) + bias: a row of x is read once.
+
+    Keeps the mean and the inverse deviation of each row. Without CENTRED the mean stays in the row
+    (Restormer's norm).
+    """
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.arange(0, BC)
     inside = (row[:, None] < rows) & (column[None, :] < C)
@@ -62,8 +66,11 @@ def norm_linear_backward(
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     CENTRED: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of x. With r the inverse deviation, h the normed row and g = gain (grad weight):
-    r (g - mean(g) - h mean(g h)) where the norm centres, r g - (x - m) r^3 mean(g x) where it does not."""
+    """The gradient of x.
+
+    With r the inverse deviation, h the normed row and g = gain (grad weight): r (g - mean(g) - h mean(g
+    h)) where the norm centres, r g - (x - m) r^3 mean(g x) where it does not.
+    """
     row = tl.program_id(0) * BM + tl.arange(0, BM)
     column = tl.arange(0, BC)
     inside = (row[:, None] < rows) & (column[None, :] < C)
@@ -150,9 +157,11 @@ def depthwise_gate(
     height, width, bands,
     C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """A 3x3 depthwise convolution of 2C channels and the product of their halves, (B,H,W,2C) -> (B,H,W,C),
-    zeros outside; `sums` (B, bands * columns, C) has the sum of y over each band of ROWS rows and BL columns.
-    The weight is (9,2C)."""
+    """A 3x3 depthwise convolution and the product of its halves, (B,H,W,2C) -> (B,H,W,C).
+
+    Outside are zeros; `sums` (B, bands * columns, C) has the sum of y over each band of ROWS rows and BL
+    columns. The weight is (9,2C).
+    """
     band, columns, channel = _places(bands, BC, BL)
     sample = tl.program_id(0) // bands
     total = tl.zeros((BC,), dtype=tl.float32)
@@ -224,8 +233,10 @@ def depthwise_gate_backward(
     height, width, bands,
     C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the convolution's 2C outputs, which are made anew, and of weight and bias by pieces:
-    `products` (pieces,10,2C), the bias in the last place. `grad_sum` (B,C) is that of the sums."""
+    """The gradient of the convolution's 2C outputs, which are made anew, and of weight and bias by pieces.
+
+    `products` (pieces,10,2C), the bias in the last place. `grad_sum` (B,C) is that of the sums.
+    """
     band, columns, channel = _places(bands, BC, BL)
     sample = tl.program_id(0) // bands
     known = channel < C
@@ -286,8 +297,10 @@ def gated_linear(
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     HALVES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """y = x + weight h + bias, h the source times its sample's factor, or the product of the halves of the
-    source. A program has positions of one sample."""
+    """y = x + weight h + bias, h the source with its factor, or the product of the source's halves.
+
+    The factor is its sample's. A program has positions of one sample.
+    """
     sample = tl.program_id(1)
     position = tl.program_id(0) * BM + tl.arange(0, BM)
     row = sample.to(tl.int64) * length + position
