@@ -2,8 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -14,8 +17,10 @@ from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_
 from restora.apps.export import main as export
 from restora.apps.restore import main as restore
 from restora.artifact.model_folder import load_model_folder
+from restora.artifact.photo_pixels import estimated_sigma
 from restora.artifact.restorer import Restorer
 from restora.networks.dncnn import FDnCNN
+from restora.photos.files import read_photo
 
 
 @pytest.fixture(scope="module")
@@ -221,12 +226,13 @@ def test_lost_pixels_are_masked_as_in_training(filler, photos, tmp_path):
     known = torch.from_numpy(lost == 0).float()[None, None]
     x = torch.from_numpy(photo()).permute(2, 0, 1)[None].float() / 255
     expected = restorer(x.where(known > 0, 0.25), known).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
+    expected = np.where(lost[..., None] > 0, expected, photo())  # what is known stays, bit for bit
     with Image.open(tmp_path / "out0.png") as image:
         np.testing.assert_array_equal(np.asarray(image), expected)
 
 
 def test_masks_that_are_missing_or_of_another_size_are_named(filler, photos, tmp_path, capsys):
-    with pytest.raises(ValueError, match="give --mask PATH"):
+    with pytest.raises(ValueError, match="give --mask WHAT"):
         restore([str(filler), str(photos), str(tmp_path / "out")])
     (tmp_path / "masks").mkdir()
     Image.new("L", (84, 60)).save(tmp_path / "masks" / "a.png")
@@ -282,3 +288,127 @@ def test_export_without_a_source_explains_itself(arguments, capsys):
         export(arguments)
     assert stopped.value.code == 2
     assert "usage: restora export" in capsys.readouterr().err
+
+
+def test_a_colour_marks_what_is_lost_also_in_half_strength(filler, photos, tmp_path, capsys):
+    """As the picture of the same pixels does; what is not painted stays bit for bit."""
+    damaged, lost = photo(), np.zeros((60, 84), bool)
+    lost[20:40, 30:60] = True
+    damaged[lost] = (255, 3, 250)
+    Image.fromarray(damaged).save(photos / "a.png")
+    Image.fromarray(lost).save(tmp_path / "lost.png")
+    results = []
+    for mask in ("magenta", "#ff00ff", str(tmp_path / "lost.png")):
+        arguments = [str(filler), str(photos / "a.png"), str(tmp_path / "out.png"), "--overwrite"]
+        assert restore([*arguments, "--strength", "0.5", "--mask", mask]) == 0
+        with Image.open(tmp_path / "out.png") as image:
+            results.append(np.asarray(image))
+    np.testing.assert_array_equal(results[0], results[1])
+    np.testing.assert_array_equal(results[0], results[2])
+    np.testing.assert_array_equal(results[0][~lost], damaged[~lost])
+    assert (results[0][lost] != damaged[lost]).any()
+    assert restore([str(filler), str(photos / "b.JPG"), str(tmp_path / "b.png"), "--mask", "magenta"]) == 1
+    assert "has no pixel of the colour #ff00ff" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="no such picture or folder, and it is no colour"):
+        restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", "masks"])
+
+
+def test_an_estimated_noise_level_is_shown_and_used(tmp_path, capsys):
+    torch.manual_seed(0)
+    checkpoint = write_checkpoint(
+        tmp_path / "told.ckpt",
+        FDnCNN(**ARGUMENTS),
+        network={"name": "fdncnn", "arguments": ARGUMENTS},
+        degradation={"_target_": "gaussian_noise", "sigma": {"_target_": "uniform", "low": 0, "high": 50}},
+    )
+    noise = np.random.default_rng(0).normal(0, 20, (96, 96, 3))
+    Image.fromarray((128 + noise).round().astype(np.uint8)).save(tmp_path / "a.png")
+    out = tmp_path / "out.png"
+    assert restore([str(checkpoint), str(tmp_path / "a.png"), str(out), "--sigma", "auto"]) == 0
+    shown = float(capsys.readouterr().err.split("noise level ")[1].split()[0])
+    assert shown == pytest.approx(20, abs=1)
+    by_number = ["--sigma", str(estimated_sigma(read_photo(tmp_path / "a.png")))]
+    assert restore([str(checkpoint), str(tmp_path / "a.png"), str(tmp_path / "same.png"), *by_number]) == 0
+    assert out.read_bytes() == (tmp_path / "same.png").read_bytes()
+
+
+def test_two_workers_give_what_one_gives(model, photos, tmp_path):
+    for name, device in (("one", "cpu"), ("two", "cpu,cpu")):
+        assert restore([str(model), str(photos), str(tmp_path / name), "--device", device]) == 0
+    assert files(tmp_path / "two") == NAMES
+    for name in NAMES:
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_two_devices_both_work(model, photos, tmp_path, monkeypatch):
+    """Neither photo is done before both have begun."""
+    both, own = threading.Barrier(2, timeout=30), set()
+    call = Restorer.__call__
+
+    def met(self, *arguments, **options):
+        own.add(id(self))
+        both.wait()
+        return call(self, *arguments, **options)
+
+    monkeypatch.setattr(Restorer, "__call__", met)
+    assert restore([str(model), str(photos), str(tmp_path / "out"), "--device", "cpu,cpu"]) == 0
+    assert len(own) == 2
+
+
+def test_small_photos_of_one_size_go_together(model, tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    for number in range(5):
+        Image.fromarray(photo(seed=number)).save(tmp_path / "in" / f"{number}.png")
+    Image.fromarray(photo(40, 84)).save(tmp_path / "in" / "5.png")
+    assert restore([str(model), str(tmp_path / "in"), str(tmp_path / "alone")]) == 0
+    counts, call = [], Restorer.__call__
+
+    def counted(self, x, *arguments, **options):
+        counts.append(len(x))
+        return call(self, x, *arguments, **options)
+
+    monkeypatch.setattr(Restorer, "__call__", counted)
+    monkeypatch.setattr(Restorer, "together", lambda self, height, width: 3)
+    assert restore([str(model), str(tmp_path / "in"), str(tmp_path / "together")]) == 0
+    assert counts == [3, 2, 1]
+    for name in files(tmp_path / "alone"):
+        one, other = (np.asarray(Image.open(tmp_path / where / name)) for where in ("alone", "together"))
+        assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_watching_restores_whole_files_and_goes_on_after_a_restart(model, photos, tmp_path):
+    """In processes that are killed."""
+    whole = (photos / "a.png").read_bytes()
+    watched, out = tmp_path / "watched", tmp_path / "out"
+    watched.mkdir()
+    command = [sys.executable, "-m", "restora", "restore", str(model), "--watch", str(watched), str(out)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+
+    def until(name):
+        for _ in range(600):
+            if (out / name).exists():
+                return
+            time.sleep(0.05)
+        pytest.fail(f"{name} was not restored")
+
+    with subprocess.Popen([*command, "--skip-existing"], env=environment) as process:
+        try:
+            (watched / "half.png").write_bytes(whole[: len(whole) // 2])
+            (watched / "a.png").write_bytes(whole)
+            until("a.png")
+            (watched / "half.png").write_bytes(whole)
+            until("half.png")
+        finally:
+            process.kill()
+    first = (out / "a.png").stat().st_mtime_ns
+    (watched / "b.png").write_bytes(whole)
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            until("b.png")
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert (process.returncode, "stopped watching" in said) == (0, True)
+    assert (out / "a.png").stat().st_mtime_ns == first
+    assert files(out) == ["a.png", "b.png", "half.png"]

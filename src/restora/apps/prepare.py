@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
-    """Raises ValueError for what cannot be prepared; photos that cannot be used are named and left out."""
+    """Raises ValueError for what cannot be prepared; photos that cannot be used are named and left out, and
+    the exit code is 1."""
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
         return 0 if argv else 2
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
         data.prepare_data()
         if verify:
             _verify(data)
-        _show(data)
+        return _show(data)
     return 0
 
 
@@ -127,18 +128,28 @@ def _made(node: "DictConfig") -> "PhotoData":
     return data
 
 
-def _show(data: "PhotoData") -> None:
+def _show(data: "PhotoData") -> int:
+    """What was packed, as a table, and what was left out, as a list: 1 if there was anything, else 0."""
+    import sys
+
     from rich.console import Console
     from rich.table import Table
 
     from restora.data.sources import SPLITS
 
     table = Table("split", "photos", "megapixels", "left out", "store", box=None)
+    named = {str(path): reason for path, reason in data.source.left_out().items()}
     for split in SPLITS:
         for store in data.stores(split).values():
+            named |= {gone.path: gone.reason for gone in data.left_out(store, split)}
             pixels = sum(entry.clean.height * entry.clean.width for entry in store.entries)
             gone = len(data.left_out(store, split))
             table.add_row(split, str(len(store)), f"{pixels / 1e6:.1f}", str(gone), store.folder.name)
     console = Console()
     console.print(table)
     console.print(f"packed in {data.store_dir}", soft_wrap=True, highlight=False)
+    if named:
+        print(f"restora prepare: {len(named)} left out:", file=sys.stderr)
+    for path, reason in named.items():
+        print(f"restora prepare: {path}: {reason}", file=sys.stderr)
+    return 1 if named else 0

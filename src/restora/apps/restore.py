@@ -49,7 +49,12 @@ def parser() -> argparse.ArgumentParser:
 def _add_work(made: argparse.ArgumentParser) -> None:
     """What is done to the pixels, and with what."""
     group = made.add_argument_group("restoring")
-    group.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
+    group.add_argument(
+        "--device",
+        default="auto",
+        help="auto, cpu, cuda, cuda:1, mps; several as cuda:0,cuda:1, or all for every GPU: photos go to "
+        "whichever is free (default: auto)",
+    )
     group.add_argument(
         "--precision", default="float32", metavar="WORD", help="float32, bf16 or float16 (default: float32)"
     )
@@ -58,19 +63,24 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="side of a tile; less needs less memory, 0 is the whole photo (1088). Networks that look at the "
+        help="side of a tile; less needs less memory, 0 is the whole photo (1088, or less where memory "
+        "is short). Networks that look at the "
         "whole photo at once (Restormer's attention, NAFNet without its local converter) see a tile instead: "
         "brightness may differ by a few levels from tile size to tile size",
     )
     group.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (48)")
     group.add_argument(
-        "--sigma", type=float, metavar="LEVEL", help="noise level, 0 to 255, for models conditioned on it"
+        "--sigma",
+        type=_level,
+        metavar="LEVEL",
+        help="noise level, 0 to 255, for models conditioned on it; auto estimates that of each photo",
     )
     group.add_argument(
         "--mask",
-        metavar="PATH",
-        help="for models that fill in: a picture that is white where the photo is lost, or a folder of them "
-        "with the photos' names",
+        metavar="WHAT",
+        help="for models that fill in: a picture that is white where the photo is lost, a folder of them "
+        "with the photos' names, or the colour that what is lost is painted with (#ff00ff, magenta). "
+        "Everything else keeps its pixels, bit for bit",
     )
     group.add_argument(
         "--strength",
@@ -119,6 +129,12 @@ def _add_files(made: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"refuse larger photos ({MEGAPIXELS:g}; {LIMIT_VARIABLE} sets it for every command)",
     )
+    group.add_argument(
+        "--watch",
+        action="store_true",
+        help="stay, and restore what appears in the folder INPUT, once it is written wholly; what OUTPUT has "
+        "is skipped, unless --overwrite. Ends by Ctrl-C",
+    )
     existing = group.add_mutually_exclusive_group()
     existing.add_argument("--overwrite", action="store_true", help="replace photos that OUTPUT has already")
     existing.add_argument(
@@ -139,12 +155,14 @@ def main(argv: Sequence[str]) -> int:
             options.max_megapixels
         )  # also for the processes that this one starts
     output = Path(options.output)
+    if options.watch:
+        return _watch(options, output)
     planned = plan(Path(options.input), output, Naming(options.format, options.suffix))
     wanted = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
     jobs, unreadable = measure(wanted)
     failures = [*planned.failures, *unreadable]
     if jobs:
-        failures += _restore(jobs, options, output)
+        failures += _restore(jobs, _load(options), options, output)
     elif not failures:
         print(f"nothing to restore: {output} has every photo already")
     if planned.links:
@@ -155,24 +173,52 @@ def main(argv: Sequence[str]) -> int:
     return 1 if failures else 0
 
 
-def _restore(jobs: Sequence["Job"], options: argparse.Namespace, output: Path) -> "list[Failure]":
+def _watch(options: argparse.Namespace, output: Path) -> int:
+    """Until it is interrupted: 0 if all that appeared was restored."""
+    from restora.apps.restore_plan import Naming, measure
+    from restora.apps.restore_watch import appearing
+
+    restorers, failed = _load(options), False
+    naming = Naming(options.format, options.suffix)
+    print(f"watching {options.input}: Ctrl-C ends it", flush=True)
+    try:
+        for planned in appearing(Path(options.input), output, naming, overwrite=options.overwrite):
+            jobs, unreadable = measure(planned.jobs)
+            failures = [*planned.failures, *unreadable]
+            if jobs:
+                failures += _restore(jobs, restorers, options, output)
+            _name(failures)
+            failed = failed or bool(failures)
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("stopped watching")
+    return 1 if failed else 0
+
+
+def _restore(
+    jobs: Sequence["Job"],
+    restorers: "list[Restorer] | list[PhotoFit]",
+    options: argparse.Namespace,
+    output: Path,
+) -> "list[Failure]":
     """Those that failed, in part or wholly."""
-    from restora.apps.restore_run import Masks, Settings, run
+    from restora.apps.restore_masks import Masks
+    from restora.apps.restore_run import Settings, run
     from restora.files import clear_drafts
 
-    restorer = _load(options)
     for folder in {job.target.parent for job in jobs}:
         clear_drafts(folder)
     settings = Settings(
-        masks=None if options.mask is None else Masks(Path(options.mask)),
+        masks=None if options.mask is None else Masks(options.mask),
         strength=options.strength,
         self_ensemble=options.self_ensemble,
         quality=options.quality,
         strip_metadata=options.strip_metadata,
         compare=options.compare,
+        estimate=options.sigma == "auto",
     )
     started = time.perf_counter()
-    outcome = run(jobs, restorer, settings)
+    outcome = run(jobs, restorers, settings)
     seconds = time.perf_counter() - started
     print(f"restored {outcome.restored} of {len(jobs)} photos in {seconds:.1f} s: {output}")
     for line in outcome.losses():
@@ -201,26 +247,37 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise ValueError(f"--max-megapixels is a number above 0, got {options.max_megapixels:g}")
 
 
-def _load(options: argparse.Namespace) -> "Restorer | PhotoFit":
+def _level(word: str) -> float | str:
+    return word if word == "auto" else float(word)
+
+
+def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
+    """One for each device. Raises ValueError before any photo is read."""
     from restora.allocator import keep_freed_memory
-    from restora.artifact.restorer import TILE, Restorer
+    from restora.apps.restore_masks import Masks
+    from restora.artifact.restorer import Restorer, every_device
     from restora.fitting.photos import PREFIX
 
     keep_freed_memory()
     if options.model.startswith(PREFIX):
-        return restore_method.load(options)
+        return [restore_method.load(options)]
     restore_method.refuse_options(options)
     vocabulary.use_threads(options.threads)
-    restorer = Restorer.load(
-        options.model,
-        device=options.device,
-        precision=options.precision,
-        tile=vocabulary.tile(options.tile, default=TILE),
-        overlap=options.overlap,
-        sigma=options.sigma,
-    )
-    _check_condition(restorer, options)
-    return restorer
+    if options.mask is not None:
+        Masks(options.mask)
+    restorers = [
+        Restorer.load(
+            options.model,
+            device=device,
+            precision=options.precision,
+            tile=None if options.tile is None else vocabulary.tile(options.tile, default=0),
+            overlap=options.overlap,
+            sigma=None if options.sigma == "auto" else options.sigma,
+        )
+        for device in every_device(options.device)
+    ]
+    _check_condition(restorers[0], options)
+    return restorers
 
 
 def _check_condition(restorer: "Restorer", options: argparse.Namespace) -> None:
@@ -234,8 +291,9 @@ def _check_condition(restorer: "Restorer", options: argparse.Namespace) -> None:
     if options.mask is not None and wanted != "mask":
         raise ValueError("--mask: this model is not conditioned on a mask, leave it out")
     if options.mask is None and wanted == "mask":
-        raise ValueError("this model is conditioned on which pixels are lost: give --mask PATH")
-    if wanted == "noise level" and restorer.sigma is None:
+        raise ValueError("this model is conditioned on which pixels are lost: give --mask WHAT")
+    if wanted == "noise level" and restorer.sigma is None and options.sigma is None:
         raise ValueError(
-            "this model is conditioned on the noise level and was trained on several: give --sigma LEVEL"
+            "this model is conditioned on the noise level and was trained on several: give --sigma LEVEL, "
+            "or --sigma auto"
         )

@@ -96,7 +96,7 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         seed=options.seed or 0,
         device=str(device),
         max_time=vocabulary.seconds(options.max_time, "--max-time"),
-        sigma=options.sigma,
+        sigma=None if options.sigma == "auto" else options.sigma,  # it estimates by itself
         scale=scale,
         kernel=None if options.kernel is None else _kernel(options.kernel),
     )

@@ -22,7 +22,8 @@ class Job:
     target: Path
     name: str
     megapixels: float = 0.0
-    """0 until `measure` has looked."""
+    size: tuple[int, int] = (0, 0)
+    """Width and height as stored; like the megapixels 0 until `measure` has looked."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,15 @@ class Plan:
     others: int = 0
 
 
-def plan(source: Path, output: Path, naming: Naming | None = None) -> Plan:
+def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: bool = False) -> Plan:
     """What `restora restore` is going to do.
 
-    Raises ValueError when there are no photos, when an output cannot be written, or when it would
-    overwrite an input.
+    Raises ValueError when there are no photos (unless it may be `empty`), when an output cannot be
+    written, or when it would overwrite an input.
     """
     naming = naming or Naming()
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
-    if not made.jobs and not made.failures:
+    if not made.jobs and not made.failures and not empty:
         raise ValueError(f"there are no photos in {source}")
     made.jobs = _kept_apart(made.jobs)
     inputs = {job.source.resolve() for job in made.jobs}
@@ -161,7 +162,9 @@ def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:
     measured, failures = [], []
     for job in jobs:
         try:
-            measured.append(replace(job, megapixels=photo_header(job.source).megapixels))
+            header = photo_header(job.source)
+            size = (header.width, header.height)
+            measured.append(replace(job, megapixels=header.megapixels, size=size))
         except PhotoError as error:
             failures.append(Failure(job.name, error.reason))
     return measured, failures

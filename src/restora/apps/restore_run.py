@@ -1,22 +1,26 @@
-"""The photos of `restora restore` through one restorer, one after the other.
+"""The photos of `restora restore` through one restorer, or several on as many devices.
 
-Reading and writing files runs beside the network, so that an accelerator does not wait for PNG compression.
-The time left is that of the megapixels left, not of the photos.
+Small photos of one size go together where that is faster. Reading and writing files runs beside the network,
+so that an accelerator does not wait for PNG compression. The time left is that of the megapixels left, not of
+the photos.
 """
 
+import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
+from functools import partial
+from queue import SimpleQueue
 from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from restora.apps.restore_masks import Masks
 from restora.apps.restore_plan import Failure, Job
 from restora.apps.restore_sheet import before_and_after
-from restora.artifact.photo_pixels import restore_photo
+from restora.artifact.photo_pixels import blended, estimated_sigma, restore_photo, restore_photos
 from restora.artifact.restorer import Restorer
 from restora.files import write_whole
 from restora.fitting.photos import PhotoFit
@@ -30,25 +34,8 @@ FILES_IN_FLIGHT = 3
 
 
 @dataclass(frozen=True)
-class Masks:
-    """The masks of the photos: one file for all of them, or a folder of the same tree."""
-
-    path: Path
-
-    def read(self, job: Job) -> Photo:
-        """Raises ValueError where the photo has no mask."""
-        if self.path.is_file():
-            return read_photo(self.path)
-        wanted = self.path / job.name
-        for candidate in (wanted, *(wanted.with_suffix(suffix) for suffix in FORMATS)):
-            if candidate.is_file():
-                return read_photo(candidate)
-        raise ValueError(f"has no mask {wanted.with_suffix('.png')}")
-
-
-@dataclass(frozen=True)
 class Settings:
-    """What the user chose beside the model."""
+    """What the user chose beside the model. With `estimate`, each photo's noise level is estimated."""
 
     masks: Masks | None = None
     strength: float = 1.0
@@ -56,6 +43,7 @@ class Settings:
     quality: int | None = None
     strip_metadata: bool = False
     compare: bool = False
+    estimate: bool = False
 
 
 @dataclass
@@ -74,87 +62,198 @@ class Outcome:
         return [f"left out of the written files: {', '.join(counted)}"]
 
 
-def run(jobs: Sequence[Job], restorer: Restorer | PhotoFit, settings: Settings) -> Outcome:
-    """Restore all jobs, showing the progress; failures are in the order of the jobs."""
-    bar = _progress_bar()
-    outcome = Outcome()
-    failures: dict[str, Failure] = {}
+Write = Callable[[], None]
+
+
+def run(jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings: Settings) -> Outcome:
+    """Restore all jobs, each with whichever restorer is free, showing the progress; failures are in the order
+    of the jobs."""
+    work = _Work(jobs, restorers, settings)
+    pending: deque[tuple[list[Job], Future[list[tuple[Job, Write]]]]] = deque()
     writing: deque[tuple[Job, Future[None]]] = deque()
 
-    def settle(limit: int) -> None:
-        while len(writing) > limit:
-            job, future = writing.popleft()
-            _guarded(job, future.result, failures)
-            outcome.restored += job.name not in failures
+    def settle(photos: int, files: int) -> None:
+        while len(pending) > photos:
+            group, future = pending.popleft()
+            writing.extend((job, readers.submit(write)) for job, write in future.result())
+            work.advance(group)
+        while len(writing) > files:
+            job, written = writing.popleft()
+            work.guarded(job, written.result)
+            work.outcome.restored += job.name not in work.failures
 
-    with bar, ThreadPoolExecutor(FILES_IN_FLIGHT + 1) as pool:
-        task = bar.add_task("", total=sum(job.megapixels for job in jobs), photos=f"0/{len(jobs)}")
-        before = 0.0
-        for index, (job, photo) in enumerate(_read_ahead(jobs, pool)):
-            bar.update(task, description=_shortened(job.name))
-
-            def show(done: int, total: int, before: float = before, job: Job = job) -> None:
-                bar.update(task, completed=before + job.megapixels * done / total)
-
-            def restore(
-                job: Job = job, photo: "Future[Photo]" = photo, show: Callable[[int, int], None] = show
-            ) -> Callable[[], None]:
-                return _restored(job, photo.result(), restorer, settings, show, outcome)
-
-            write = _guarded(job, restore, failures)
-            if write is not None:
-                writing.append((job, pool.submit(write)))
-            settle(FILES_IN_FLIGHT - 1)
-            before += job.megapixels
-            bar.update(task, completed=before, photos=f"{index + 1}/{len(jobs)}")
-            if not bar.console.is_terminal:
-                bar.console.print(f"{index + 1}/{len(jobs)} {job.name}", markup=False)
-        settle(0)
-    outcome.failures = [failures[job.name] for job in jobs if job.name in failures] + outcome.failures
-    return outcome
+    with (
+        work.bar,
+        ThreadPoolExecutor(FILES_IN_FLIGHT + 1) as readers,
+        ThreadPoolExecutor(len(restorers)) as workers,
+    ):
+        try:
+            for group in _groups(jobs, restorers[0], settings):
+                photos = [readers.submit(read_photo, job.source) for job in group]
+                pending.append((group, workers.submit(work.restore, group, photos)))
+                settle(len(restorers), FILES_IN_FLIGHT - 1)
+            settle(0, 0)
+        finally:
+            work.stopped.set()
+    failed = [work.failures[job.name] for job in jobs if job.name in work.failures]
+    work.outcome.failures = failed + work.outcome.failures
+    return work.outcome
 
 
-def _restored(
-    job: Job,
-    photo: Photo,
-    restorer: Restorer | PhotoFit,
-    settings: Settings,
-    show: Callable[[int, int], None],
-    outcome: Outcome,
-) -> Callable[[], None]:
-    """What writes the restored photo. Raises ValueError where it cannot be restored, or the file could not
-    hold it, which is found first."""
-    format_name = FORMATS[job.target.suffix.lower()]
-    refuse(photo, format_name, scale=restorer.scale)
-    lost = None if settings.masks is None else settings.masks.read(job)
-    if isinstance(restorer, PhotoFit):
-        restored = restorer(photo, lost=lost, progress=show, strength=settings.strength)
-    else:
-        restored = restore_photo(
-            photo,
-            restorer,
-            lost=lost,
-            progress=show,
-            strength=settings.strength,
-            self_ensemble=settings.self_ensemble,
-        )
-    if settings.strip_metadata:
-        restored = restored.without_metadata()
-    outcome.lost.update(lost_in(restored, format_name))
-    if photo.frames > 1:
-        outcome.failures.append(
-            Failure(
-                job.name, f"has {photo.frames} frames or pages: the first was restored, the others left out"
+def _groups(jobs: Sequence[Job], restorer: Restorer | PhotoFit, settings: Settings) -> Iterator[list[Job]]:
+    """Neighbours of one size that keep an accelerator busy only together; usually each photo by itself."""
+    if isinstance(restorer, PhotoFit) or settings.masks or settings.self_ensemble or settings.estimate:
+        yield from ([job] for job in jobs)
+        return
+    group: list[Job] = []
+    for job in jobs:
+        width, height = job.size
+        if group and (job.size != group[0].size or len(group) >= restorer.together(height, width)):
+            yield group
+            group = []
+        group.append(job)
+    if group:
+        yield group
+
+
+class _Stopped(Exception):
+    """Raised between tiles once nobody waits for the photos."""
+
+
+class _Work:
+    """What the threads that restore share: the free restorers, the progress, what failed."""
+
+    def __init__(
+        self, jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings: Settings
+    ) -> None:
+        self.settings, self.outcome = settings, Outcome()
+        self.failures: dict[str, Failure] = {}
+        self.stopped = threading.Event()
+        self.bar = _progress_bar()
+        self._free: SimpleQueue[Restorer | PhotoFit] = SimpleQueue()
+        for restorer in restorers:
+            self._free.put(restorer)
+        self._count, self._settled = len(jobs), 0
+        self._done: dict[str, float] = {}
+        self._lock = threading.Lock()
+        total = sum(job.megapixels for job in jobs)
+        self._task = self.bar.add_task("", total=total, photos=f"0/{self._count}")
+
+    def restore(self, group: list[Job], photos: "list[Future[Photo]]") -> list[tuple[Job, Write]]:
+        """In a thread: what writes each photo that could be restored."""
+        restorer = self._free.get()
+        try:
+            together = None
+            if len(group) > 1 and isinstance(restorer, Restorer):
+                together = self._together(group, photos, restorer)
+            made = []
+            for index, (job, photo) in enumerate(zip(group, photos, strict=True)):
+
+                def one(job: Job = job, photo: "Future[Photo]" = photo, index: int = index) -> Write:
+                    return self._one(
+                        job, photo.result(), restorer, None if together is None else together[index]
+                    )
+
+                write = self.guarded(job, one)
+                if write is not None:
+                    made.append((job, write))
+            return made
+        finally:
+            self._free.put(restorer)
+
+    def _together(
+        self, group: list[Job], photos: "list[Future[Photo]]", restorer: Restorer
+    ) -> list[Photo] | None:
+        """Photos of one size as one batch; None where they differ after all or it fails: each is then
+        restored by itself and gets its own message."""
+        try:
+            read = [photo.result() for photo in photos]
+            if len({(photo.pixels.shape, photo.pixels.dtype) for photo in read}) > 1:
+                return None
+            restored = restore_photos(read, restorer, progress=self._progress(group))
+        except _Stopped:
+            raise
+        except Exception:
+            return None
+        strength = self.settings.strength
+        return [blended(new, old, strength) for new, old in zip(restored, read, strict=True)]
+
+    def _one(self, job: Job, photo: Photo, restorer: Restorer | PhotoFit, restored: Photo | None) -> Write:
+        """What writes the restored photo. Raises ValueError where it cannot be restored, or the file could
+        not hold it, which is found first."""
+        settings = self.settings
+        format_name = FORMATS[job.target.suffix.lower()]
+        refuse(photo, format_name, scale=restorer.scale)
+        lost = None if settings.masks is None else settings.masks.read(job, photo)
+        show = self._progress([job])
+        if isinstance(restorer, PhotoFit):
+            restored = restorer(photo, lost=lost, progress=show, strength=settings.strength)
+        elif settings.estimate:
+            sigma = estimated_sigma(photo)
+            self.bar.console.print(f"{job.name}: noise level {sigma:.1f} (estimated)", markup=False)
+            restorer = restorer.with_sigma(sigma)
+        if restored is None:
+            assert isinstance(restorer, Restorer)
+            restored = restore_photo(
+                photo,
+                restorer,
+                lost=lost,
+                progress=show,
+                strength=settings.strength,
+                self_ensemble=settings.self_ensemble,
             )
-        )
+        if settings.strip_metadata:
+            restored = restored.without_metadata()
+        with self._lock:
+            self.outcome.lost.update(lost_in(restored, format_name))
+            if photo.frames > 1:
+                reason = f"has {photo.frames} frames or pages: the first was restored, the others left out"
+                self.outcome.failures.append(Failure(job.name, reason))
+        return partial(_write, job, photo, restored, settings)
 
-    def write() -> None:
-        if settings.compare:
-            sheet = job.target.with_name(f"{job.target.stem}.compare.jpg")
-            write_whole(sheet, before_and_after(photo, restored, job.name))
-        write_whole(job.target, encode(restored, format_name, quality=settings.quality))
+    def _progress(self, group: list[Job]) -> Callable[[int, int], None]:
+        def show(done: int, tiles: int) -> None:
+            if self.stopped.is_set():
+                raise _Stopped
+            self._show(group, done / tiles)
 
-    return write
+        return show
+
+    def _show(self, group: list[Job], share: float) -> None:
+        with self._lock:
+            self._done.update({job.name: job.megapixels * share for job in group})
+            shown = f"{self._settled}/{self._count}"
+            self.bar.update(
+                self._task,
+                completed=sum(self._done.values()),
+                description=_shortened(group[0].name),
+                photos=shown,
+            )
+
+    def advance(self, group: list[Job]) -> None:
+        """The photos are done with, whether restored or not."""
+        for job in group:
+            self._settled += 1
+            self._show([job], 1)
+            if not self.bar.console.is_terminal:
+                self.bar.console.print(f"{self._settled}/{self._count} {job.name}", markup=False)
+
+    def guarded(self, job: Job, work: Callable[[], T]) -> T | None:
+        """The result of `work`, or None and a failure noted: whatever is wrong with one photo, the others go
+        on."""
+        try:
+            return work()
+        except Exception as error:  # decoders fail in every way on broken files: IndexError, MemoryError, …
+            self.failures[job.name] = Failure(job.name, str(error) or type(error).__name__)
+            return None
+
+
+def _write(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
+    if settings.compare:
+        sheet = job.target.with_name(f"{job.target.stem}.compare.jpg")
+        write_whole(sheet, before_and_after(photo, restored, job.name))
+    format_name = FORMATS[job.target.suffix.lower()]
+    write_whole(job.target, encode(restored, format_name, quality=settings.quality))
 
 
 def _progress_bar() -> Progress:
@@ -170,23 +269,3 @@ def _progress_bar() -> Progress:
 def _shortened(name: str, length: int = 28) -> str:
     """The end of a long name, which tells photos apart."""
     return name if len(name) <= length else f"…{name[1 - length :]}"
-
-
-def _read_ahead(jobs: Sequence[Job], pool: Executor) -> Iterator[tuple[Job, "Future[Photo]"]]:
-    """Each job with its photo, while that of the next is read."""
-    reading = pool.submit(read_photo, jobs[0].source)
-    for job, following in zip(jobs, [*jobs[1:], None], strict=True):
-        current = reading
-        if following is not None:
-            reading = pool.submit(read_photo, following.source)
-        yield job, current
-
-
-def _guarded(job: Job, work: Callable[[], T], failures: dict[str, Failure]) -> T | None:
-    """The result of `work`, or None and a failure noted: whatever is wrong with one photo, the others go
-    on."""
-    try:
-        return work()
-    except Exception as error:  # decoders fail in every way on broken files: IndexError, MemoryError, …
-        failures[job.name] = Failure(job.name, str(error) or type(error).__name__)
-        return None

@@ -192,6 +192,12 @@ def _limits(model: ModelDescription) -> str:
         lines.append(
             "- It works on one channel: `restora restore` applies it to each channel of a colour photo."
         )
+    if model.local_converter is None and network_class(network_node(model.network)[0]).whole_photo:
+        lines.append(
+            "- It looks at the whole photo at once, and large photos are restored in tiles: brightness may "
+            "differ by a few levels from tile size to tile size. `--tile 0` restores a photo in one piece, "
+            "where memory allows."
+        )
     if model.local_converter is not None:
         lines.append(
             "- Its global pooling is replaced by local windows at test time (size "

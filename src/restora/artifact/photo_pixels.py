@@ -8,6 +8,8 @@
 
 A network of three channels that was trained to colourise sees the luminance three times and gives colour.
 
+Where a mask says what is lost, everything else keeps its own numbers, bit for bit.
+
 Legend: H height, W width, C channels, s scale.
 """
 
@@ -19,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restora.artifact.noise_level import noise_level
 from restora.artifact.restorer import Progress, Restorer
 from restora.image import FULL_RANGE_LUMA, levels
 from restora.photos.decoding import Pixels
@@ -36,7 +39,8 @@ def restore_photo(
 ) -> Photo:
     """The restored photo: same depth and metadata, H*s by W*s; alpha is kept, enlarged with the photo.
 
-    `lost` is a picture of the same size, white where the photo is lost, for models conditioned on a mask.
+    `lost` is a picture of the same size, white where the photo is lost, for models conditioned on a mask;
+    where it is not white the photo's own numbers come back, if the model neither enlarges nor colours.
     `strength` blends from the photo as it is (0, enlarged if need be) to the restored one (1). With
     `self_ensemble` the result is the mean over the photo's eight turns and mirrorings, for eight times the
     work.
@@ -59,16 +63,15 @@ def restored_by(
     lost: Photo | None = None,
     strength: float = 1.0,
 ) -> Photo:
-    """`restore_photo` by any function of (1,C,H,W) in [0,1] and the known pixels (1,1,H,W) or None, which
-    gives (1,C',H*s,W*s)."""
+    """`restore_photo` by any function of (1,C,H,W) in [0,1], which it leaves as it is, and the known pixels
+    (1,1,H,W) or None, which gives (1,C',H*s,W*s)."""
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is a number from 0 to 1, got {strength:g}")
     x = _floats(photo)
     known = None if lost is None else _known(lost, photo)
-    y = _enlarged(x, scale) if strength == 0 else answer(x, known)
-    if 0 < strength < 1:
-        y = y.mul_(strength).add_(_enlarged(x, scale), alpha=1 - strength)
-    return _finished(y[0], photo, scale)
+    y = _enlarged(x, scale) if strength == 0 else _mixed(x, answer(x, known), strength)
+    restored = _finished(y[0], photo, scale)
+    return restored if lost is None else _keep_known(restored, photo, lost)
 
 
 def restore_photos(
@@ -80,6 +83,39 @@ def restore_photos(
     """
     y = _restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
     return [_finished(one, photo, restorer.scale) for one, photo in zip(y, photos, strict=True)]
+
+
+def estimated_sigma(photo: Photo) -> float:
+    """The noise level of a photo's visible pixels, on the 8-bit scale."""
+    return noise_level(_floats(photo)[0])
+
+
+def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
+    """`strength` of the way from the photo, enlarged where the result is larger, to the result."""
+    if strength == 1:
+        return restored
+    planes = (
+        torch.from_numpy(held.pixels.astype(np.float32)).div_(held.white).permute(2, 0, 1)[None]
+        for held in (photo, restored)
+    )
+    y = _mixed(*planes, strength)[0]
+    return restored.replaced(_quantised(y.permute(1, 2, 0), restored), restored.alpha)
+
+
+def _mixed(given: Tensor, y: Tensor, strength: float) -> Tensor:
+    """(1,C,H,W) and (1,C',H*s,W*s) -> the latter's shape: the share `strength` of y, the rest of what was
+    given."""
+    if strength == 1:
+        return y
+    return _enlarged(given, y.shape[-1] // given.shape[-1]).lerp(y, strength)
+
+
+def _keep_known(restored: Photo, photo: Photo, lost: Photo) -> Photo:
+    """The photo's own numbers wherever the mask is not white."""
+    if restored.pixels.shape != photo.pixels.shape:
+        return restored
+    known = _known(lost, photo)[0, 0, :, :, None].bool().numpy()
+    return restored.replaced(cast(Pixels, np.where(known, photo.pixels, restored.pixels)), restored.alpha)
 
 
 def _floats(photo: Photo) -> Tensor:

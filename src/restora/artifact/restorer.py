@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from restora import vocabulary
 from restora.allocator import freed_memory_kept
 from restora.artifact.centred import centre_features
+from restora.artifact.memory import fitting_tile, ran_out
 from restora.artifact.model_folder import ModelDescription
 from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, grid
@@ -43,7 +44,9 @@ OVERLAP = 48
 of DnCNN (radius 17 to 20), and far enough out for deeper networks, whose effective field is a small part of
 the nominal one."""
 
-
+_LEAST_TILE = 128
+"""Below, what neighbours share is most of what is computed."""
+_TOGETHER_AT_MOST = 64
 _BRIGHTEST = 8.0
 """Of a photo in [0,1] with noise that was not cut off; one in 0 to 255 that is nowhere brighter is black."""
 
@@ -65,6 +68,13 @@ def pick_device(name: str) -> torch.device:
     if missing_cuda or (device.type == "mps" and not torch.backends.mps.is_available()):
         raise ValueError(f"device {name!r} is not available on this machine: use device auto or cpu")
     return device
+
+
+def every_device(names: str) -> list[str]:
+    """The devices of a list with commas; `all` is every CUDA device, or the one that `auto` picks."""
+    if names == "all":
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["auto"]
+    return [name.strip() for name in names.split(",")]
 
 
 def prepare_network(network: Network, local_converter: tuple[int, int] | None) -> Network:
@@ -118,8 +128,9 @@ class Restorer:
     `restorer(x)` is all there is to using it.
 
     `sigma` is the noise level (8-bit scale) that a network with a noise-level map is given when the call has
-    no condition. `tile` is in input pixels, 0 restores the photo in one piece; `overlap` is what neighbouring
-    tiles share.
+    no condition. `tile` is in input pixels, 0 restores the photo in one piece; None is 1088, or less where
+    that would take more memory than is free. A tile that runs out of memory is halved. `overlap` is what
+    neighbouring tiles share.
     """
 
     def __init__(
@@ -128,7 +139,7 @@ class Restorer:
         network: Network,
         device: str = "auto",
         precision: str = "float32",
-        tile: int = TILE,
+        tile: int | None = None,
         overlap: int | None = None,
         local_converter: tuple[int, int] | None = None,
         sigma: float | None = None,
@@ -136,8 +147,9 @@ class Restorer:
     ) -> None:
         self.device = pick_device(device)
         self.precision: Precision = vocabulary.precision(precision)
-        self.tile = tile
-        self.overlap = default_overlap(tile) if overlap is None else overlap
+        self._tile_chosen = tile is not None
+        self.tile = TILE if tile is None else tile
+        self.overlap = default_overlap(self.tile) if overlap is None else overlap
         self.sigma = sigma
         self.description = description
         prepared = prepare_network(network, local_converter)
@@ -147,8 +159,7 @@ class Restorer:
             use_winograd(prepared)
         moved = prepared.to(device=self.device, dtype=torch.float32)
         self.network: Network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        small = self.device.type != "cpu" and tile > 0
-        self._at_once = max(TILE // tile, 1) ** 2 if small else 1
+        self._together_at_most = 1 if self.device.type == "cpu" else _TOGETHER_AT_MOST
 
     @classmethod
     def load(
@@ -157,7 +168,7 @@ class Restorer:
         *,
         device: str = "auto",
         precision: str = "float32",
-        tile: int = TILE,
+        tile: int | None = None,
         overlap: int | None = None,
         sigma: float | None = None,
     ) -> "Restorer":
@@ -182,6 +193,17 @@ class Restorer:
     def scale(self) -> int:
         return self.network.scale
 
+    def with_sigma(self, sigma: float) -> "Restorer":
+        """This restorer, with the same network, for another noise level."""
+        other = copy.copy(self)
+        other.sigma = sigma
+        return other
+
+    def together(self, height: int, width: int) -> int:
+        """How many photos or tiles of one size are computed at once: an accelerator is busy with as many
+        pixels as a tile has, a CPU with one photo."""
+        return max(min(TILE**2 // max(height * width, 1), self._together_at_most), 1)
+
     @torch.no_grad()
     def __call__(
         self, x: Tensor, condition: Tensor | None = None, *, progress: Progress | None = None
@@ -194,7 +216,34 @@ class Restorer:
             return self._restore(x, condition, progress)
 
     def _restore(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
-        """Tile by tile; arguments are checked."""
+        """In tiles as large as memory allows; arguments are checked."""
+        longest = max(x.shape[2:])
+        if not self._tile_chosen and longest > _LEAST_TILE:
+            self._tile_chosen = True
+            self._take_tile(
+                fitting_tile(self.network, device=self.device, largest=self.tile, least=_LEAST_TILE)
+            )
+        while True:
+            try:
+                return self._in_tiles(x, condition, progress)
+            except (RuntimeError, MemoryError) as error:
+                smaller = min(self.tile or longest, longest) // 2
+                if not ran_out(error):
+                    raise
+                if smaller < _LEAST_TILE:
+                    raise ValueError(
+                        f"{self.device} lacks the memory for a tile of {2 * smaller} pixels: use a smaller "
+                        "model, or free some memory"
+                    ) from error
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self._take_tile(smaller)
+
+    def _take_tile(self, tile: int) -> None:
+        self.tile, self.overlap = tile, min(self.overlap, default_overlap(tile))
+
+    def _in_tiles(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
+        """Tile by tile."""
         count, _, height, width = x.shape
         scale, multiple = self.network.scale, self.network.size_multiple
         tiles = grid(height, width, tile=self.tile, overlap=self.overlap, multiple=multiple)
@@ -203,7 +252,7 @@ class Restorer:
             (count, self.network.out_channels, height * scale, width * scale), dtype=torch.float32
         )
         done = 0
-        for batch in batches(jobs, self._at_once):
+        for batch in batches(jobs, self.together):
             restored = self._run(x, condition, batch)
             for y, (photo, tile) in zip(restored, batch, strict=True):
                 if len(tiles) > 1:
@@ -228,13 +277,11 @@ class Restorer:
             with self._autocast():
                 restored: Tensor = self.network(pieces, maps)
             return restored.float()
-        except torch.OutOfMemoryError as error:
+        except torch.OutOfMemoryError:
             if len(batch) == 1:
-                raise ValueError(
-                    f"{self.device} lacks the memory for a tile of {batch[0][1].shape}: take a smaller one"
-                ) from error
+                raise
         torch.cuda.empty_cache()
-        self._at_once = 1
+        self._together_at_most = 1
         return torch.cat([self._run(x, condition, [job]) for job in batch])
 
     def _gather(self, x: Tensor, batch: list[tuple[int, Tile]]) -> Tensor:

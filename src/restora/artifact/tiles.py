@@ -10,7 +10,7 @@ Legend: H height, W width, s scale.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -113,14 +113,16 @@ def grid(height: int, width: int, *, tile: int, overlap: int, multiple: int = 1)
     return [Tile(row, column) for row in rows for column in columns]
 
 
-def batches(tiles: list[tuple[int, Tile]], size: int) -> Iterator[list[tuple[int, Tile]]]:
-    """Groups (sample, tile) jobs of one shape, at most `size` at a time.
+def batches(
+    tiles: list[tuple[int, Tile]], size: Callable[[int, int], int]
+) -> Iterator[list[tuple[int, Tile]]]:
+    """Groups (sample, tile) jobs of one shape, at most `size(height, width)` at a time.
 
     The order keeps shapes together.
     """
     by_shape: dict[tuple[int, int], list[tuple[int, Tile]]] = {}
     for job in tiles:
         by_shape.setdefault(job[1].shape, []).append(job)
-    for jobs in by_shape.values():
-        for first in range(0, len(jobs), size):
-            yield jobs[first : first + size]
+    for shape, jobs in by_shape.items():
+        for first in range(0, len(jobs), size(*shape)):
+            yield jobs[first : first + size(*shape)]

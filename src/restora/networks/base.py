@@ -25,6 +25,8 @@ class Network(nn.Module, ABC):
     padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "reflect"
     """How `forward` fills up to `size_multiple`: as the authors do, so that their figures come out."""
 
+    whole_photo: ClassVar[bool] = False
+    """Whether statistics of the whole photo enter every pixel, so that a tile gives something else."""
     computed_names: ClassVar[tuple[str, ...]] = ()
     """Last parts of the names of what published checkpoints hold and this network computes (indices, masks):
     dropped on loading, added by `published_state_dict`."""

@@ -39,6 +39,7 @@ class Restormer(Network):
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "derain", "jpeg")
     size_multiple = 8
+    whole_photo = True
 
     def __init__(
         self,

@@ -38,7 +38,8 @@ class Options:
     """How the result is made; `format` None is the photo's own."""
 
     strength: float = 1.0
-    sigma: float | None = None
+    sigma: float | Literal["auto"] | None = None
+    """`auto`: estimated from the photo"""
     format: str | None = None
     quality: int | None = None
     keep_metadata: bool = True

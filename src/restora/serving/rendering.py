@@ -1,17 +1,9 @@
-"""From a restored photo to the file that goes out: what was known stays, strength, format.
-
-Legend: H height, W width, C channels, s scale.
-"""
+"""From a restored photo to the file that goes out: strength, format."""
 
 import threading
-from typing import IO, cast
+from typing import IO
 
-import numpy as np
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-from restora.photos.decoding import Pixels
+from restora.artifact.photo_pixels import blended
 from restora.photos.files import Photo
 from restora.serving.jobs import Job, unnamed_file
 from restora.serving.photo_bytes import as_stored, preview, read, write
@@ -32,30 +24,6 @@ def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
             422, "bad-option", f"the mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal"
         )
     return mask
-
-
-def keep_known(restored: Photo, photo: Photo, mask: Photo) -> Photo:
-    """The photo's own numbers wherever the mask is not white."""
-    if restored.pixels.shape != photo.pixels.shape:
-        return restored
-    lost = mask.pixels.astype(np.float32).mean(axis=2, keepdims=True) >= mask.white / 2
-    return photo.replaced(cast(Pixels, np.where(lost, restored.pixels, photo.pixels)), photo.alpha)
-
-
-def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
-    """`strength` of the way from the photo, enlarged where the result is larger, to the result."""
-    height, width = restored.pixels.shape[:2]
-    x = _floats(photo)
-    if x.shape[-2:] != (height, width):
-        x = F.interpolate(x, size=(height, width), mode="bicubic", align_corners=False).clamp_(0, 1)
-    mixed = x.lerp(_floats(restored), strength).mul_(restored.white).round_().clamp_(0, restored.white)
-    levels = mixed[0].permute(1, 2, 0).numpy().astype(restored.pixels.dtype)
-    return restored.replaced(cast(Pixels, np.ascontiguousarray(levels)), restored.alpha)
-
-
-def _floats(photo: Photo) -> Tensor:
-    """(1,C,H,W) in [0,1]."""
-    return torch.from_numpy(photo.pixels.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
 
 
 def render(

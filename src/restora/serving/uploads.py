@@ -47,10 +47,12 @@ FORM_SCHEMA = {
         "model": {"type": "string", "description": "A name of GET /v1/models; without it the first one."},
         "strength": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
         "sigma": {
-            "type": "number",
-            "minimum": 0,
-            "maximum": 255,
-            "description": "Noise level (8-bit scale), for models that are conditioned on it.",
+            "oneOf": [
+                {"type": "number", "minimum": 0, "maximum": 255},
+                {"type": "string", "enum": ["auto"]},
+            ],
+            "description": "Noise level (8-bit scale), for models that are conditioned on it; `auto` "
+            "estimates that of the photo.",
         },
         "format": {
             "type": "string",
@@ -257,7 +259,7 @@ def _options(form: FormData) -> Options:
     wanted = _choice(form, "format", sorted(WRITABLE))
     return Options(
         strength=1.0 if strength is None else strength,
-        sigma=_number(form, "sigma", 0, 255),
+        sigma="auto" if _text(form, "sigma") == "auto" else _number(form, "sigma", 0, 255),
         format=None if wanted is None else WRITABLE[wanted],
         quality=None if quality is None else round(quality),
         keep_metadata=_choice(form, "metadata", ["keep", "strip"]) != "strip",
@@ -275,7 +277,9 @@ def _check_conditions(model: ServedModel, options: Options, *, has_mask: bool) -
         raise Problem(422, "bad-option", f"the model {model.name} takes no noise level: leave `sigma` out")
     if options.sigma is None and model.needs == "noise level" and model.restorer.sigma is None:
         raise Problem(
-            422, "bad-option", f"the model {model.name} needs the noise level: send `sigma`, 0 to 255"
+            422,
+            "bad-option",
+            f"the model {model.name} needs the noise level: send `sigma`, 0 to 255 or auto",
         )
 
 

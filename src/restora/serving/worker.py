@@ -6,16 +6,16 @@ how long the photos ahead will take, by the measured seconds per megapixel.
 Note: a cancelled job stops between two tiles of its photo: the network's work on one tile is not interrupted.
 """
 
-import copy
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 
-from restora.artifact.photo_pixels import restore_photo, restore_photos
+from restora.artifact.photo_pixels import estimated_sigma, restore_photo, restore_photos
 from restora.artifact.restorer import Progress, Restorer
 from restora.photos.files import Photo
 from restora.serving.examples import example
@@ -24,9 +24,10 @@ from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import check_format, preview, read
 from restora.serving.problems import Problem
-from restora.serving.rendering import keep_known, read_mask
+from restora.serving.rendering import read_mask
 
 logger = logging.getLogger(__name__)
+Sigma = float | Literal["auto"] | None
 
 
 class Cancelled(Exception):
@@ -140,7 +141,7 @@ def goes_with(job: Job, other: Job) -> bool:
         other.model is job.model
         and job.mask is None
         and other.mask is None
-        and other.options.sigma == job.options.sigma
+        and other.options.sigma == job.options.sigma != "auto"
         and (other.header.width, other.header.height) == size
         and max(size) <= tile
     )
@@ -199,8 +200,6 @@ class Worker(threading.Thread):
                 started = time.perf_counter()
                 restored = _restore(photo, model, model.restorer.sigma or 25.0, lost, None)
                 seconds = time.perf_counter() - started
-            if lost is not None:
-                restored = keep_known(restored, photo, lost)
             model.pace = seconds / (photo.pixels.shape[0] * photo.pixels.shape[1] / 1e6)
             model.example = (preview(photo), preview(restored))
         except Exception:  # a model that cannot do the example may still do other photos
@@ -224,7 +223,8 @@ class Worker(threading.Thread):
         try:
             photos = [read(job.upload) for job in jobs]
             if len({(photo.pixels.shape, photo.pixels.dtype) for photo in photos}) == 1:
-                restored = restore_photos(photos, _restorer(first.model, first.options.sigma), progress=tick)
+                restorer = _restorer(first.model, first.options.sigma, photos[0])
+                restored = restore_photos(photos, restorer, progress=tick)
         except Exception as error:  # served one by one, each gets its own answer
             logger.info("a batch of %d is served one by one: %s", len(jobs), error)
         share = (time.monotonic() - (first.started or 0)) / len(jobs)
@@ -295,8 +295,7 @@ class Worker(threading.Thread):
             self.store.changed(job)
             self._check(job)
 
-        restored = _restore(photo, job.model, job.options.sigma, mask, tick)
-        return restored if mask is None else keep_known(restored, photo, mask)
+        return _restore(photo, job.model, job.options.sigma, mask, tick)
 
     def _check(self, job: Job) -> None:
         """Between tiles: whether to go on."""
@@ -311,15 +310,13 @@ class Worker(threading.Thread):
 
 
 def _restore(
-    photo: Photo, model: ServedModel, sigma: float | None, lost: Photo | None, tick: Progress | None
+    photo: Photo, model: ServedModel, sigma: Sigma, lost: Photo | None, tick: Progress | None
 ) -> Photo:
-    return restore_photo(photo, _restorer(model, sigma), lost=lost, progress=tick)
+    return restore_photo(photo, _restorer(model, sigma, photo), lost=lost, progress=tick)
 
 
-def _restorer(model: ServedModel, sigma: float | None) -> Restorer:
+def _restorer(model: ServedModel, sigma: Sigma, photo: Photo) -> Restorer:
     """The model's, with the noise level of one request."""
     if sigma is None or model.needs != "noise level":
         return model.restorer
-    restorer = copy.copy(model.restorer)
-    restorer.sigma = sigma
-    return restorer
+    return model.restorer.with_sigma(estimated_sigma(photo) if sigma == "auto" else sigma)

@@ -87,9 +87,8 @@ def first_line(error: BaseException) -> str:
 def end_service() -> None:
     """Ends W&B's process and makes W&B forget it, so that neither the end of this process nor the next job
     of a sweep waits for it. Note: W&B has no call for it; what its version lacks is left out."""
-    from wandb.sdk import wandb_setup
-
     import wandb
+    from wandb.sdk import wandb_setup
 
     setup = getattr(wandb_setup, "_singleton", None)
     connection = getattr(setup, "_connection", None)

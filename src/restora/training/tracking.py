@@ -15,13 +15,13 @@ from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
 
+import wandb
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers.logger import Logger
 from PIL import Image
 from torch import Tensor
 
-import wandb
 from restora.connection import wandb_obstacle
 from restora.monitor import Monitor
 from restora.training.background import Background, end_service, first_line

@@ -1,0 +1,50 @@
+"""Which pixels of a photo are lost, as `--mask` says it: a picture, a folder of pictures, or a colour."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import ImageColor
+
+from restora.apps.restore_plan import Job
+from restora.photos.decoding import rounded_to_8_bits
+from restora.photos.files import FORMATS, Photo, read_photo
+
+NEAR = 8
+"""Levels by which a channel may differ from the colour: JPEG changes what was painted."""
+
+
+class Masks:
+    """The masks of the photos: one file for all of them, a folder of the same tree, or the colour that the
+    lost pixels are painted with, as #RRGGBB or by its name in English."""
+
+    def __init__(self, word: str) -> None:
+        self.path, self.colour = Path(word), None
+        if self.path.exists():
+            return
+        try:
+            self.colour = ImageColor.getrgb(word)[:3]
+        except ValueError as error:
+            raise ValueError(
+                f"--mask {word}: there is no such picture or folder, and it is no colour (#ff00ff, magenta)"
+            ) from error
+
+    def read(self, job: Job, photo: Photo) -> Photo:
+        """The mask, white where the photo is lost. Raises ValueError where the photo has none."""
+        if self.colour is not None:
+            return _painted(photo, self.colour)
+        if self.path.is_file():
+            return read_photo(self.path)
+        wanted = self.path / job.name
+        for candidate in (wanted, *(wanted.with_suffix(suffix) for suffix in FORMATS)):
+            if candidate.is_file():
+                return read_photo(candidate)
+        raise ValueError(f"has no mask {wanted.with_suffix('.png')}")
+
+
+def _painted(photo: Photo, colour: tuple[int, ...]) -> Photo:
+    """White where all channels are near the colour. Raises ValueError where nothing is."""
+    pixels = rounded_to_8_bits(photo.pixels).astype(np.int16)  # (H,W,C)
+    lost = (np.abs(pixels - np.array(colour, dtype=np.int16)) <= NEAR).all(axis=2, keepdims=True)
+    if not lost.any():
+        raise ValueError(f"has no pixel of the colour #{bytes(colour).hex()} that marks what is lost")
+    return Photo(lost.astype(np.uint8) * 255, None)

@@ -1,0 +1,85 @@
+"""The noise level of a photo, estimated from the photo alone.
+
+X. Liu, M. Tanaka, M. Okutomi, "Single-Image Noise Level Estimation for Blind Denoising", IEEE TIP 22(12),
+2013. Content fills few directions of the space of small patches and noise all of them alike: the smallest
+eigenvalue of the patches' covariance is the variance of the noise, if patches are taken that are flat. Which
+are flat enough depends on the noise, so both are found in turn.
+
+Added here: patches so dark or bright that noise is cut off at black or white are left out, which the original
+finds to have less noise than there was.
+
+Measured on 12 photos of BSDS500 with Gaussian noise, clipped and rounded to 8 bits; levels:
+
+| noise | mean error | mean absolute | largest |
+|---:|---:|---:|---:|
+| 0 | 0.58 | 0.58 | 2.32 |
+| 5 | -0.26 | 0.35 | 0.94 |
+| 10 | -0.30 | 0.46 | 1.51 |
+| 15 | -0.32 | 0.41 | 1.14 |
+| 25 | -0.67 | 0.67 | 1.85 |
+
+Legend: C channels, H height, W width, D numbers of a patch, N patches.
+"""
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+PATCH = 7
+TURNS = 4
+CONFIDENCE = 1 - 1e-6
+PATCHES_AT_MOST = 50_000
+"""Per channel; a large photo is looked at more coarsely."""
+
+
+def noise_level(photo: Tensor) -> float:
+    """Standard deviation of the noise of (C,H,W) in [0,1], on the 8-bit scale: the root of the channels' mean
+    variance. Raises ValueError for a photo of fewer than 24 pixels a side, which has too few patches."""
+    height, width = photo.shape[-2:]
+    if min(height, width) < 24:
+        raise ValueError(
+            f"the noise level of {width}x{height} pixels cannot be estimated: give it as a number"
+        )
+    return 255 * float(np.sqrt(np.mean([_variance(plane.float().cpu()) for plane in photo])))
+
+
+def _variance(plane: Tensor) -> float:
+    """The noise's variance in (H,W)."""
+    across = (plane[1:-1, 2:] - plane[1:-1, :-2]) / 2
+    down = (plane[2:, 1:-1] - plane[:-2, 1:-1]) / 2
+    step = max(1, round((plane.numel() / PATCHES_AT_MOST) ** 0.5))
+    patches = _patches(plane[1:-1, 1:-1], step)  # (N,D)
+    steepness = _patches(across.square() + down.square(), step).sum(1).numpy()
+    means, values = patches.mean(1).numpy(), patches.double().numpy()
+    flattest = _steepness_of_noise()
+    variance = _smallest(values)
+    for _ in range(TURNS):
+        margin = min(2 * variance**0.5, 0.35)
+        level = (means > margin) & (means < 1 - margin)
+        flat = (steepness < variance * flattest) & level
+        if flat.sum() < 4 * PATCH**2:
+            break
+        variance = _smallest(values[flat])
+    return variance
+
+
+def _patches(plane: Tensor, step: int) -> Tensor:
+    """(H,W) -> (N,D)."""
+    return plane.unfold(0, PATCH, step).unfold(1, PATCH, step).flatten(0, 1).flatten(1)
+
+
+def _smallest(values: npt.NDArray[np.float64]) -> float:
+    """The smallest eigenvalue of the covariance of (N,D)."""
+    return max(float(np.linalg.eigvalsh(np.cov(values, rowvar=False))[0]), 0.0)
+
+
+def _steepness_of_noise() -> float:
+    """What the summed squared gradients of a patch of nothing but noise of variance 1 stay below."""
+    from scipy.stats import gamma
+
+    # the sum of 2D squared differences over two pixels, across and down, each of variance 1/2; neighbouring
+    # ones are correlated, by which the variance of the sum was measured to be 2.1 times that of
+    # independent ones
+    count = PATCH**2
+    mean, spread = count * 1.0, count * 2.1
+    return float(gamma.ppf(CONFIDENCE, mean**2 / spread, scale=spread / mean))

@@ -1,0 +1,25 @@
+"""The estimated noise level of photos with known noise."""
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+
+from restora.artifact.noise_level import noise_level
+
+
+@pytest.mark.parametrize("sigma", [5, 15, 30])
+def test_known_noise_is_found(sigma: float) -> None:
+    errors = []
+    for seed, photo in enumerate((skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea())):
+        noise = np.random.default_rng(seed).normal(0, sigma, (256, 256, 3))
+        noisy = np.clip(np.round(photo[:256, :256] + noise), 0, 255)
+        errors.append(noise_level(torch.from_numpy(noisy).permute(2, 0, 1) / 255) - sigma)
+    assert np.abs(errors).mean() < max(0.06 * sigma, 0.8), errors
+
+
+def test_a_photo_without_noise_has_little_and_a_tiny_one_is_refused() -> None:
+    ramp = torch.linspace(0.1, 0.9, 64).expand(1, 64, 64)
+    assert noise_level(ramp) < 0.01
+    with pytest.raises(ValueError, match="10x12 pixels cannot be estimated"):
+        noise_level(torch.rand(3, 12, 10))
