@@ -12,10 +12,12 @@ batches and crops (the option brings the `source`), of `trainer` what the option
 
 import copy
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import Any
 
+from hydra import version
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
 from hydra._internal.defaults_list import create_defaults_list
@@ -23,13 +25,18 @@ from hydra.core.default_element import GroupDefault, InputDefault
 from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from restora import vocabulary
+from restora import registry, vocabulary
+from restora.config_source import COMPLETED, ConfFolder
 
 RECIPES = "experiments/"
+RECIPES_PROVIDER = "restora"
+"""Of the source whose recipes they are."""
 BASE = "base"
 """The option of a group that the others are made of, and that nobody chooses."""
 _SURROUNDINGS = ("data", "trainer")
@@ -56,6 +63,73 @@ class Loader(ConfigLoaderImpl):
             if not o.is_sweep_override() and _chooses(o, repository) and not o.is_hydra_override()
         }
         return parsed, _GivingWay(repository, {k: v for k, v in chosen.items() if k not in _APART})
+
+    def _load_configuration_impl(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """A command composes the same configuration to check it, to see whether it is a sweep, and to run it:
+        what it has composed is copied while the files are the same (in 0.02 s instead of 0.2)."""
+        if overrides[-1:] == [_AS_ONE_RUN]:  # what Hydra adds when it has seen that it is no sweep
+            config = self._load_configuration_impl(config_name, overrides[:-1], run_mode, from_shell)
+            config.hydra.mode = RunMode.RUN
+            config.hydra.overrides.hydra.append(_AS_ONE_RUN)
+            return config
+        key, job = _state(self, config_name, overrides), JobRuntime.instance().get("name")
+        known = _composed.get(key)
+        if known is None:
+            made = super()._load_configuration_impl
+            try:  # as one run, which is the same for a sweep where it succeeds
+                known = made(config_name, overrides, RunMode.RUN, from_shell, True), job
+            except HydraException:
+                if run_mode == RunMode.RUN and validate_sweep_overrides:
+                    raise
+                return made(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+            if key is not None:
+                while len(_composed) > 3:
+                    del _composed[next(iter(_composed))]
+                _composed[key] = known
+        config = copy.deepcopy(known[0])
+        if config.hydra.job.name == known[1]:
+            config.hydra.job.name = job
+        return config
+
+
+_composed: dict[Any, tuple[DictConfig, str]] = {}
+"""The last few compositions, each with the name that Hydra had for the program."""
+_AS_ONE_RUN = "hydra.mode=RUN"
+_MOST_FILES = 2000
+
+
+def _state(loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str]) -> Any:
+    """What a composition depends on; None where that is not known."""
+    sources = [source for source in loader.get_sources() if source.scheme() not in ("pkg", "structured")]
+    if any(source.scheme() != ConfFolder.scheme() for source in sources):
+        return None
+    if any("searchpath" in word for word in overrides):
+        return None
+    files = []
+    for source in sources:
+        # the root of a checkout is a source for one folder in it
+        folder = os.path.join(source.path, RECIPES) if source.provider == RECIPES_PROVIDER else source.path
+        files.append(tuple(itertools.islice(_files(folder), _MOST_FILES)))
+    if any(len(found) == _MOST_FILES for found in files):
+        return None
+    plugins = tuple(frozenset(registry.foreign(kind)) for kind in sorted({*COMPLETED.values()}))
+    return config_name, tuple(overrides), os.getcwd(), version.getbase(), plugins, tuple(files)
+
+
+def _files(folder: str) -> Iterator[tuple[str, int, int]]:
+    """The configuration files in a folder, each with when it was changed and its size."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            status = os.stat(path, follow_symlinks=True) if name.endswith(".yaml") else None
+            yield (path, status.st_mtime_ns, status.st_size) if status else ("", 0, 0)
 
 
 def _chooses(override: Override, repository: IConfigRepository) -> bool:

@@ -27,7 +27,15 @@ from omegaconf.errors import OmegaConfBaseException
 
 from restora import registry
 from restora.arguments import WrongArgument
-from restora.composing import Loader, Refused, choices, combinations, full_forms, group_options
+from restora.composing import (
+    RECIPES_PROVIDER,
+    Loader,
+    Refused,
+    choices,
+    combinations,
+    full_forms,
+    group_options,
+)
 from restora.config_source import ConfFolder
 from restora.first_edition import renamed_key
 
@@ -53,7 +61,7 @@ class _ExperimentsPath(SearchPathPlugin):
         for entry in search_path.get_path():
             if entry.path is not None and entry.path.removeprefix("file://") == str(root / "conf"):
                 entry.path = _path(root / "conf")
-        search_path.append(provider="restora", path=_path(root))
+        search_path.append(provider=RECIPES_PROVIDER, path=_path(root))
         for provider, folder in registry.configuration_folders():
             search_path.append(provider=provider, path=_path(folder))
 

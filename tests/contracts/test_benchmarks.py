@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from PIL import Image
 from scored_planes import scored_planes
 from skimage import data
+from test_composed import frozen
 
 from restora.apps.evaluate_plan import _benchmark
 from restora.config import compose, options, parts
@@ -21,6 +22,7 @@ from restora.evaluation.testsets import TestSet, archive_name
 from restora.registry import build
 
 BENCHMARKS = [name for name in options("benchmark") if not name.startswith("testset/")]
+FROZEN = frozen("benchmark")
 TESTSETS = options("benchmark/testset")
 NEEDED = {
     "denoise": ["benchmark.sigma=25"],
@@ -47,7 +49,15 @@ def build_with_root(name: str, folder: Path) -> Benchmark:
     needed = [f"benchmark.degraded_root='{folder}'"] if name == "paired" else needed
     config = compose("evaluate", [f"benchmark={name}", f"benchmark.root='{folder}'", *needed])
     node: Any = OmegaConf.to_container(config.benchmark, resolve=True)
+    if name in FROZEN and not needed:
+        said = {key: value for key, value in node.items() if key in FROZEN[name]}
+        assert said | {"testset": node["testset"]["name"]} == FROZEN[name], "not what it was"
     return _benchmark(node, None)
+
+
+def test_no_benchmark_is_lost() -> None:
+    assert {*FROZEN} <= {*BENCHMARKS}
+    assert {name for name in FROZEN if name not in NEEDED} > {"bsd68_sigma25", "set5_x2"}
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)
@@ -120,8 +130,13 @@ def test_blind_benchmarks_draw_a_level_for_each_photo(name: str, folder: Path, t
     assert levels == [benchmark.observe(index, Intake()).facts["sigma"] for index in range(8)]
 
 
-@pytest.mark.parametrize("testset", [name for name in TESTSETS if name != "folder"])
-@pytest.mark.parametrize("masks", ["inpaint_brush", "inpaint_rectangles", "text_overlay"])
+@pytest.mark.parametrize(
+    ("testset", "masks"),
+    [
+        *((name, "inpaint_brush") for name in TESTSETS if name != "folder"),
+        *(("set5", masks) for masks in ("inpaint_rectangles", "text_overlay")),
+    ],
+)
 def test_every_test_set_takes_masks(testset: str, masks: str, folder: Path) -> None:
     words = ["benchmark=inpaint", f"benchmark/testset={testset}", f"benchmark.root='{folder}'"]
     config = compose("evaluate", [*words, f"degradation@benchmark.degradation={masks}"])

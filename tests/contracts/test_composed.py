@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from restora.config import compose, parts
+from restora.config import parts
 from restora.config_source import ConfFolder, laid_over
 
 FROZEN: dict[str, dict[str, Any]] = json.loads(
@@ -29,14 +29,6 @@ def test_no_option_and_no_key_is_lost(group: str) -> None:
     made = parts(group)
     for name, node in frozen(group).items():
         assert made.get(name) == node, f"{group}={name} is not what it was"
-
-
-def test_no_benchmark_is_lost() -> None:
-    for name, node in frozen("benchmark").items():
-        made = OmegaConf.to_container(compose("evaluate", [f"benchmark={name}"]).benchmark)
-        assert isinstance(made, dict)
-        said = {key: value for key, value in made.items() if key in node}
-        assert said | {"testset": made["testset"]["name"]} == node, name
 
 
 def test_composing_does_not_import_torch() -> None:

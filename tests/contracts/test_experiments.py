@@ -1,10 +1,11 @@
-"""Every file in experiments/ and every training preset composes, fits together, and trains for a few
-steps."""
+"""Every file in experiments/ and every training preset composes and fits together, and every part trains
+for a few steps."""
 
 import json
-import os
 import re
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
@@ -18,6 +19,19 @@ GROUPS = ("trainer", "callbacks", "logger", "debug", "family", "data")
 PRESETS = [f"{group}={name}" for group in GROUPS for name in options(group)]
 
 
+TRAINED = (
+    *("colourise/pix2pix", "deblur/nafnet", "denoise/ffdnet", "denoise/gan", "denoise/half_minute"),
+    *("inpaint/dcgan", "inpaint/unet", "jpeg/swinir", "quickstart/unet", "super_resolution/carn"),
+    *("super_resolution/esrgan",),
+)
+"""Together they have every part but the networks, each of which takes its steps in test_networks."""
+
+
+@cache
+def composed(experiment: str) -> DictConfig:
+    return compose("train", [f"experiments={experiment}"])
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_full_size_parts_fit_together(experiment: str) -> None:
     """Built on the meta device, so that 60 million parameters cost nothing; the data set need not be
@@ -25,7 +39,7 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
     from restora.config import build as build_node
     from restora.training.build import build_on_meta, check_together
 
-    config = compose("train", [f"experiments={experiment}"])
+    config = composed(experiment)
     network = build_on_meta(config.network)
     data = build_node(config.data, "data", degradation=build_node(config.degradation, "degradation"))
     check_together(network, data)
@@ -66,14 +80,35 @@ def make_small(network: DictConfig) -> None:
     network.update({key: value for key, value in twin.items() if key not in KIND})
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_debug_fast_trains_it(experiment: str, tmp_path: Path, shared_data_dir: Path) -> None:
+def parts_in(node: Any, place: str = "") -> set[tuple[str, str]]:
+    """Where a configuration has which part, a chain's stages without their names; networks are left out."""
+    if isinstance(node, list):
+        return set().union(*(parts_in(each, place) for each in node))
+    if not isinstance(node, dict):
+        return set()
+    here = {(place, node["_target_"])} if "_target_" in node else set()
+    below = {key: place if place == "degradation" else f"{place}.{key}".lstrip(".") for key in map(str, node)}
+    return here.union(*(parts_in(node[key], below[key]) for key in below if key != "network"))
+
+
+def test_together_the_trained_ones_have_every_part() -> None:
+    has = {name: parts_in(OmegaConf.to_container(composed(name))) for name in EXPERIMENTS}
+    trained = set().union(*(has[name] for name in TRAINED))
+    for name, found in has.items():
+        assert found <= trained, f"add {name} to TRAINED"
+    assert {composed(name).data.channels for name in TRAINED} == {"rgb", "gray"}
+
+
+@pytest.mark.parametrize("experiment", TRAINED)
+def test_debug_fast_trains_it(
+    experiment: str, tmp_path: Path, shared_data_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Three real steps of its small twin through the real training function, ending in a complete run
     folder."""
     from restora.training.record import RunInfo
     from restora.training.run import train
 
-    os.environ["RESTORA_DATA"] = str(shared_data_dir)
+    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
     config = compose("train", [f"experiments={experiment}", "debug=fast", "name=test"])
     OmegaConf.set_struct(config, False)
     config.run_dir = str(tmp_path)

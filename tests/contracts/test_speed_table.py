@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from warm_start import run_code
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 GPU_TARGETS = {
@@ -28,28 +29,28 @@ GPU_TARGETS = {
 }
 
 
-def rows(script: str, tmp_path: Path, *arguments: str, python: str = sys.executable) -> dict[str, dict]:
-    """The rows of one benchmark by what they measure; `python` has our packages on its path."""
-    file = tmp_path / "rows.json"
-    words = [python, str(BENCHMARKS / script), *arguments, "--rows", str(file)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if "peers" not in p)}
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stdout + done.stderr
+RUN = "import runpy, sys; sys.argv = sys.argv[1:]; sys.path.insert(0, sys.argv.pop(0)); "
+RUN += "runpy.run_path(sys.argv[0], run_name='__main__')"
+OUR_PATH = os.pathsep.join(entry for entry in sys.path if "peers" not in entry)
+
+
+def rows(script: str, tmp_path: Path) -> dict[str, dict]:
+    """The rows of one benchmark by what they measure."""
+    file = tmp_path / f"{script}.json"
+    words = [BENCHMARKS, BENCHMARKS / script, "--rows", file]
+    done = run_code(RUN, *words, PYTHONPATH=OUR_PATH)
+    assert done.returncode == 0, done.stdout
     return {row["what"]: row for row in json.loads(file.read_text())}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
-def test_without_a_gpu_every_row_of_it_says_so(tmp_path: Path) -> None:
-    made = rows("training_gpu.py", tmp_path)
-    made |= {what: row for what, row in rows("to_bm3d.py", tmp_path).items() if what.startswith("GPU")}
+def test_without_a_gpu_every_row_of_it_says_so_and_without_photos_the_minutes_do(tmp_path: Path) -> None:
+    made, minutes = rows("training_gpu.py", tmp_path), rows("to_bm3d.py", tmp_path)
+    made |= {what: row for what, row in minutes.items() if what.startswith("GPU")}
     assert {what: row["target"] for what, row in made.items()} == GPU_TARGETS
     assert {row["measured"] for row in made.values()} == {"not measured: no CUDA device"}
     assert all(row["met"] is None for row in made.values())
-
-
-def test_without_photos_the_minutes_say_so(tmp_path: Path) -> None:
-    measured = [row["measured"] for row in rows("to_bm3d.py", tmp_path).values()]
-    assert sum("needs photos" in text for text in measured) >= 2
+    assert sum("needs photos" in row["measured"] for row in minutes.values()) >= 2
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,12 @@ def test_without_photos_the_minutes_say_so(tmp_path: Path) -> None:
 def test_a_missing_peer_is_said(script: str, arguments: list[str], peer: str, tmp_path: Path) -> None:
     """In an environment that has no folder of peers."""
     venv.create(tmp_path / "bare", symlinks=True)
-    made = rows(script, tmp_path, *arguments, python=str(tmp_path / "bare" / "bin" / "python"))
+    file, python = tmp_path / "rows.json", str(tmp_path / "bare" / "bin" / "python")
+    words = [python, str(BENCHMARKS / script), *arguments, "--rows", str(file)]
+    environment = os.environ | {"PYTHONPATH": OUR_PATH}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stdout + done.stderr
+    made = {row["what"]: row for row in json.loads(file.read_text())}
     assert made
     for row in made.values():
         assert row["measured"].startswith("not measured: ")
@@ -72,7 +78,6 @@ def test_a_missing_peer_is_said(script: str, arguments: list[str], peer: str, tm
 
 
 def test_parts_that_do_not_exist_are_refused_with_the_list() -> None:
-    words = [sys.executable, str(BENCHMARKS / "networks.py"), "--parts", "step,backward"]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300)
+    done = run_code(RUN, BENCHMARKS, BENCHMARKS / "networks.py", "--parts", "step,backward")
     assert done.returncode == 2
-    assert "--parts is of step, inference, got backward" in done.stderr
+    assert "--parts is of step, inference, got backward" in done.stdout

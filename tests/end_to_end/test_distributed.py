@@ -1,13 +1,11 @@
 """Two CPU processes train like one, and their sharded validation gives the same figures."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from warm_start import run_restora
 
 COMMON = [
     "network=nafnet_small",
@@ -31,11 +29,9 @@ TWO = [
 
 
 def train(folder: Path, data: Path, *overrides: str) -> str:
-    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1"}
-    words = [sys.executable, "-m", "restora", "train", *overrides]
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=300, cwd=folder)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout + done.stderr
+    done = run_restora("train", *overrides, cwd=folder, merged=True, RESTORA_DATA=str(data))
+    assert done.returncode == 0, done.stdout
+    return done.stdout
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from warm_start import shell_words
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = [
@@ -27,7 +28,7 @@ DOCS = [
 RESTORA = """
 restora() {
     if [ "$1" = train ]; then set -- "$@" debug=fast leakage.check=false; fi
-    "$PYTHON" -m restora "$@"
+    WORDS "$@"
 }
 """
 TESTED = re.compile(r"<!-- tested -->\n```sh\n(.*?)```", re.S)
@@ -55,9 +56,9 @@ def test_its_commands_run(page: Path, folder: Path) -> None:
         (folder / name).write_text(content)
     script = "\n".join(TESTED.findall(text))
     assert script.count("restora ") >= 1
-    environment = {**os.environ, "PYTHON": sys.executable, "RESTORA_DATA": str(folder / "data")}
+    environment = {**os.environ, "RESTORA_DATA": str(folder / "data")}
     done = subprocess.run(
-        ["bash", "-euxc", RESTORA + script],
+        ["bash", "-euxc", RESTORA.replace("WORDS", shell_words()) + script],
         cwd=folder,
         env=environment | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,

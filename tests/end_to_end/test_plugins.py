@@ -1,13 +1,11 @@
 """A package of one's own goes from training to a restored photo: network, degradation, loss and objective."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from warm_start import run_code
 
 CODE = """
 import torch
@@ -96,17 +94,8 @@ for expected, words in json.loads(sys.argv[1]):
 
 def restora(*commands: list[str], cwd: Path, expected: int = 0) -> str:
     """Runs commands one after the other in a process of their own."""
-    environment = {**os.environ, "RESTORA_DATA": str(cwd / "data"), "OMP_NUM_THREADS": "1"}
     listed = json.dumps([[expected, words] for words in commands])
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT, listed],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=400,
-    )
+    done = run_code(SCRIPT, listed, cwd=cwd, RESTORA_DATA=str(cwd / "data"))
     assert done.returncode == 0, done.stdout
     return done.stdout
 
@@ -183,4 +172,5 @@ def test_its_weights_are_recognised(lab: tuple[Path, list[str]]) -> None:
         "loaded = open_source('weights.pth')\n"
         "assert loaded.name == 'lab_net' and loaded.changed['width'] == 5, loaded\n"
     )
-    subprocess.run([sys.executable, "-c", script], cwd=folder, check=True, timeout=120)
+    done = run_code(script, cwd=folder)
+    assert done.returncode == 0, done.stdout

@@ -2,8 +2,6 @@
 connections and archives."""
 
 import io
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from archive_server import ArchiveServer, Plan, tarred, zipped
 from PIL import Image
+from warm_start import start_restora
 
 from restora.cli import main
 from restora.config import options
@@ -141,8 +140,7 @@ def test_the_official_archives_are_known(
 
 def test_killed_in_the_middle_of_a_download(server: ArchiveServer, tmp_path: Path) -> None:
     server.plans = [Plan(rate=20_000)]
-    command = [sys.executable, "-m", "restora", *arguments(server, tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = start_restora(*arguments(server, tmp_path))
     part = tmp_path / "DIV2K" / "DIV2K_train_HR.zip.part"
     end = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size > 8_000):

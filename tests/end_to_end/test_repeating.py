@@ -5,11 +5,11 @@ import os
 import shlex
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
+from warm_start import shell_words
 
 SMALL = [
     "network=dncnn_small",
@@ -35,7 +35,7 @@ def shell(command: str, folder: Path, data: Path) -> None:
     tools = folder / "tools"
     tools.mkdir(exist_ok=True)
     program = tools / "restora"
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m restora "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {shell_words()} "$@"\n')
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     path = os.pathsep.join([str(tools), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1"}

@@ -13,6 +13,7 @@ import pytest
 import torch
 from PIL import Image
 from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_run
+from warm_start import run_restora
 
 from restora.apps.export import main as export
 from restora.apps.restore import main as restore
@@ -83,9 +84,7 @@ def test_exit_code_and_messages_of_the_command(model, photos, tmp_path):
     wrong."""
 
     def command(*arguments):
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
-        made = [sys.executable, "-m", "restora", "restore", *map(str, arguments)]
-        return subprocess.run(made, capture_output=True, text=True, env=environment, check=False)
+        return run_restora("restore", *arguments)
 
     done = command(model, photos / "a.png", tmp_path / "a.png")
     assert (done.returncode, "restored 1 of 1 photos" in done.stdout) == (0, True)

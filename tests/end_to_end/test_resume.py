@@ -5,13 +5,12 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
+from warm_start import Started, start_restora
 
 from restora.run_state import status_of
 
@@ -25,6 +24,7 @@ COMMON = [
     "data.batch_size=4",
     "data.steps_per_epoch=9",  # stops fall into the middle of an epoch
     "data.val_crop=48",
+    "data.test_crop=48",
     f"trainer.max_steps={STEPS}",
     "trainer.val_check_interval=7",
     "trainer.log_every_n_steps=1",
@@ -34,33 +34,20 @@ COMMON = [
 ]
 
 
-def start(folder: Path, data: Path, *overrides: str) -> "subprocess.Popen[str]":
+def start(folder: Path, data: Path, *overrides: str) -> Started:
     path = os.pathsep.join(filter(None, (str(TESTS), os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-    words = [sys.executable, "-m", "restora", "train", *overrides, f"hydra.run.dir={folder}"]
-    return subprocess.Popen(
-        words,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        preexec_fn=_signals_as_usual,
+    return start_restora(
+        "train", *overrides, f"hydra.run.dir={folder}", RESTORA_DATA=str(data), PYTHONPATH=path
     )
 
 
-def _signals_as_usual() -> None:
-    """Whatever the shell that runs the tests ignores for what it starts in the background."""
-    for number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, signal.SIG_DFL)
-
-
-def finish(process: "subprocess.Popen[str]", expected: int = 0) -> str:
+def finish(process: Started, expected: int = 0) -> str:
     output, _ = process.communicate(timeout=240)
     assert process.returncode == expected, output
     return output
 
 
-def wait_for_step(process: "subprocess.Popen[str]", folder: Path, step: int) -> None:
+def wait_for_step(process: Started, folder: Path, step: int) -> None:
     """Until metrics.csv has seen `step` (that is, the run is in the middle of its work)."""
     csv, deadline = folder / "metrics.csv", time.monotonic() + 180
     while time.monotonic() < deadline and process.poll() is None:

@@ -2,10 +2,7 @@
 processes, exports, and the exported model restores."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from run_folders import photo
+from warm_start import run_restora
 
 from restora.artifact.restorer import Restorer
 from restora.cli import main
@@ -189,14 +187,12 @@ def chosen_objectives(words: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("name", list(COMBINATIONS)[:2])
 def test_two_processes_learn_what_one_learns(name: str, data: Path, teacher: Path, tmp_path: Path) -> None:
-    environment = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1"}
     two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
     chosen = [word.replace("TEACHER", str(teacher)) for word in COMBINATIONS[name]]
     for folder, more in (("one", []), ("two", [*two, "compile=false"])):
         words = [*chosen, *COMMON, *more, f"hydra.run.dir={tmp_path}/{folder}"]
-        subprocess.run(
-            [sys.executable, "-m", "restora", "train", *words], env=environment, check=True, timeout=300
-        )
+        done = run_restora("train", *words, RESTORA_DATA=str(data), merged=True)
+        assert done.returncode == 0, done.stdout
     one, two_processes = weights(tmp_path / "one"), weights(tmp_path / "two")
     assert one.keys() == two_processes.keys()
     for key in one:

@@ -1,24 +1,22 @@
 """What a W&B user finds: read back from the real offline files with W&B's own reader."""
 
 import json
-import os
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from warm_start import run_restora
 
 COMMON = ["debug=fast", "experiments=quickstart/dncnn", "logger.mode=offline"]
 
 
 def train(cwd: Path, *overrides: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    data = cwd.parent / "data"
-    variables = {**os.environ, "RESTORA_DATA": str(data), "OMP_NUM_THREADS": "1", **environment}
-    for name in ("WANDB_MODE", "WANDB_SILENT"):
-        variables.pop(name, None)
-    words = [sys.executable, "-m", "restora", "train", *overrides]
-    return subprocess.run(words, env=variables, capture_output=True, text=True, timeout=300, cwd=cwd)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("WANDB_MODE", "WANDB_SILENT"):
+            patch.delenv(name, raising=False)
+        return run_restora("train", *overrides, cwd=cwd, RESTORA_DATA=str(cwd.parent / "data"), **environment)
 
 
 def inspect(run: Path, *flags: str) -> list[dict]:

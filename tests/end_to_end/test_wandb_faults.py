@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from fault_callbacks import EVENTS
 from wandb_server import WandbServer
 
-import wandb
 from restora.cli import main
 from restora.training import tracking
 from restora.training.background import end_service

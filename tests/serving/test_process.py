@@ -1,11 +1,8 @@
 """`restora serve` as a process: how it starts, stops and bears a crowd, and what a crash leaves behind."""
 
 import io
-import os
 import re
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +17,7 @@ import pytest
 from PIL import Image
 from served_models import identity
 from serving_fixtures import Served
+from warm_start import Started, start_restora
 
 from restora.cli import main
 
@@ -33,22 +31,12 @@ def photo(width: int = 64, height: int = 48) -> bytes:
 
 
 @contextmanager
-def process(*arguments: str, **environment: str) -> Iterator[tuple[subprocess.Popen[str], httpx.Client]]:
+def process(*arguments: str, **environment: str) -> Iterator[tuple[Started, httpx.Client]]:
     """A server on a free port, ready."""
-    command = [sys.executable, "-m", "restora", "serve", *arguments, "--port", "0", "--device", "cpu"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    made = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
-    )
-    assert made.stdout is not None
-    told = ""
-    for line in made.stdout:
-        told += line
-        found = re.search(r"page: (http://\S+)", line)
-        if found:
-            break
-    else:
-        raise AssertionError(told)
+    made = start_restora("serve", *arguments, "--port", "0", "--device", "cpu", **environment)
+    while not (found := re.search(r"page: (http://\S+)", made.said())):
+        assert made.poll() is None, made.said()
+        time.sleep(0.01)
     token = environment.get("RESTORA_TOKEN")
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     try:
@@ -157,7 +145,7 @@ def test_two_hundred_at_once_are_all_answered(served: Served) -> None:
     start = threading.Barrier(200)
 
     def one(_: int) -> tuple[int, bytes]:
-        with httpx.Client(timeout=120, trust_env=False) as client:
+        with httpx.Client(timeout=120, trust_env=False, verify=False) as client:
             start.wait()
             answer = client.post(f"{served.url}/v1/restorations?wait=100", files={"photo": ("a.png", data)})
             if answer.status_code == 429:
@@ -176,16 +164,16 @@ def test_two_hundred_at_once_are_all_answered(served: Served) -> None:
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_a_thousand_photos(served: Served) -> None:
+def test_memory_is_flat_over_hundreds_of_photos(served: Served) -> None:
     def resident() -> float:
         figures = served.client.get("/metrics").text
         return float(re.findall(r"^process_resident_memory_bytes (\S+)$", figures, re.M)[0]) / 1e6
 
     held: list[float] = []
     data = [photo(64 + index % 7, 48 + index % 5) for index in range(35)]
-    for index in range(1000):
-        answer = served.post(data[index % len(data)], wait=60)
-        assert answer.status_code == 200
-        if index % 100 == 99:
+    with ThreadPoolExecutor(4) as pool:  # each request waits 40 ms for the network's acknowledgement
+        for _ in range(6):
+            answers = pool.map(lambda index: served.post(data[index % len(data)], wait=60), range(100))
+            assert [answer.status_code for answer in answers] == [200] * 100
             held.append(resident())
-    assert max(held[2:]) - held[1] < 25, held
+    assert max(held[2:]) - held[1] < 15, held

@@ -147,7 +147,7 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
         raise ConfigError(f"{' '.join(swept)} names several values: add -m to sweep over them")
     launchers = [word.partition("=")[2] for word in overrides if word.startswith("hydra/launcher=")]
     here = not launchers or launchers[-1] in _LAUNCHERS_HERE
-    combinations = jobs_of(overrides)
+    combinations = jobs_of(overrides) if multirun else [overrides]
     for words in combinations[:_COMBINATIONS_CHECKED]:
         try:
             check_before_training(compose("train", words), here=here)

@@ -1,11 +1,9 @@
 """`restora networks`: the table, its filters, and what it says to a misspelt name."""
 
 import json
-import os
-import subprocess
-import sys
 
 import pytest
+from warm_start import run_restora
 
 from restora.apps.networks import configurations, main, measure, quantity
 
@@ -57,10 +55,8 @@ def test_times_are_measured() -> None:
 @pytest.mark.slow
 def test_the_table_fits_a_terminal_of_80_columns() -> None:
     chosen = ["dncnn_small", "patch_mlp_one_layer", "edsr_small", "vdsr_small"]
-    command = [sys.executable, "-m", "restora", "networks", *chosen]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=True, env={**os.environ, "COLUMNS": "80"}
-    )
+    done = run_restora("networks", *chosen, COLUMNS="80")
+    assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(len(line) for line in lines) <= 80
     for name in chosen:

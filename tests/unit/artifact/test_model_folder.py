@@ -48,6 +48,7 @@ def edit_description(folder, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
+@pytest.mark.slow
 def test_folder_computes_what_the_checkpoint_computes(run, model):
     description, network = load_model_folder(model)
     reference = checkpoint_network(read_checkpoint(run / "checkpoints" / "best.ckpt"), "here")

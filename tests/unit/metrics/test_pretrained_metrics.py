@@ -100,6 +100,7 @@ def test_the_fit_finds_the_distribution_it_was_drawn_from(shape: float, left: fl
     assert natural._fit(values) == pytest.approx((shape, left, right), rel=0.03)
 
 
+@pytest.mark.slow
 def test_lpips_and_dists_use_the_weights_at_hand(no_weights: Path) -> None:
     """With random weights in torch's cache the figures are those of torchmetrics itself; 0 for equal
     photos."""

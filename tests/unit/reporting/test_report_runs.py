@@ -302,9 +302,14 @@ def printed(rows, width):
     return console.file.getvalue().splitlines()
 
 
+@pytest.fixture(scope="module")
+def sweep_of_twelve(tmp_path_factory):
+    return board(swept(tmp_path_factory.mktemp("sweep")))
+
+
 @pytest.mark.parametrize("width", [80, 100, 160])
-def test_each_row_is_one_line_of_the_terminal_and_shows_the_score(width, tmp_path):
-    rows = board(swept(tmp_path))
+def test_each_row_is_one_line_of_the_terminal_and_shows_the_score(width, sweep_of_twelve, tmp_path):
+    rows = sweep_of_twelve
     lines = printed(rows, width)
     assert max(map(len, lines)) <= width
     body = [line for line in lines if "lr=" in line]

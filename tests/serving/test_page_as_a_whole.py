@@ -1,0 +1,142 @@
+"""The page fits, can be read, asks for its token, and keeps people apart."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from browser import browser
+from page import Page, page, picture, wait_for
+from serving_fixtures import Served, running
+
+from restora.serving.limits import Limits
+
+__all__ = ["browser", "page"]
+
+
+def test_two_tabs_do_not_know_of_each_other(browser: Any, served: Served, tmp_path: Path) -> None:
+    first, second = Page(browser, served), Page(browser, served)
+    first.add(*(picture(tmp_path / f"{index}.png") for index in range(3)))
+    second.choose("Small")
+    second.add(picture(tmp_path / "x.png"))
+    first.wait_rows(3)
+    second.wait_rows(1)
+    assert second.tab.text_content(".row .state") == "Done, 240 × 160"
+    assert set(first.rows().locator(".state").all_text_contents()) == {"Done, 120 × 80"}
+    for tab in (first, second):
+        tab.check()
+        tab.context.close()
+
+
+def test_photos_are_deleted_from_the_server_when_the_page_is_left(
+    page: Page, served: Served, tmp_path: Path
+) -> None:
+    before = set(served.service.store.jobs)
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_result()
+    assert len(set(served.service.store.jobs) - before) == 1
+    page.tab.goto("about:blank")
+    wait_for(lambda: set(served.service.store.jobs) <= before)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "width"), [("light", 390), ("dark", 390), ("light", 1200), ("dark", 1200)]
+)
+def test_it_fits_and_can_be_read(
+    browser: Any, served: Served, tmp_path: Path, scheme: str, width: int
+) -> None:
+    page = Page(browser, served, color_scheme=scheme, viewport={"width": width, "height": 844})
+    tab = page.tab
+
+    def check() -> None:
+        assert tab.evaluate("document.documentElement.scrollWidth") <= width
+        assert tab.evaluate(UNLABELLED) == []
+        poor = [row for row in tab.evaluate(CONTRAST) if row["ratio"] < 4.5]
+        assert poor == []
+
+    check()
+    page.add(picture(tmp_path / "a long name of a photo that somebody took on a holiday.png"))
+    page.wait_result()
+    check()
+    page.choose("Scratched or torn")
+    page.add(picture(tmp_path / "b.png"))
+    tab.wait_for_selector("#mask-tools:not([hidden])")
+    check()
+    small = tab.evaluate(
+        "[...document.querySelectorAll('button')].filter(b => b.offsetParent && b.offsetHeight < 36).length"
+    )
+    assert small == 0
+    page.check()
+    page.context.close()
+
+
+UNLABELLED = """[...document.querySelectorAll('button, input, select, [tabindex="0"]')]
+  .filter(e => e.offsetParent && e.type !== 'file')
+  .filter(e => !(e.getAttribute('aria-label') || e.labels?.length || e.innerText?.trim()))
+  .map(e => e.outerHTML)"""
+
+
+CONTRAST = """(() => {
+  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
+  const linear = (v) => (v <= 10.3 ? v / 3295 : ((v / 255 + .055) / 1.055) ** 2.4);
+  const light = ([r, g, b]) => .2126 * linear(r) + .7152 * linear(g) + .0722 * linear(b);
+  const ground = (e) => {
+    const colour = rgb(getComputedStyle(e).backgroundColor);
+    return colour.length < 4 || colour[3] === 1 ? colour : ground(e.parentElement);
+  };
+  const texts = "h1, h2, p, a, button, label, output, .name, .state, .card-title, .card-text";
+  return [...document.querySelectorAll(texts)]
+    .filter(e => e.offsetParent && !e.disabled && e.innerText?.trim() && !e.closest(".stage, .skip"))
+    .map(e => {
+      const [a, b] = [light(rgb(getComputedStyle(e).color)), light(ground(e))];
+      return { text: e.innerText.slice(0, 40), ratio: (Math.max(a, b) + .05) / (Math.min(a, b) + .05) };
+    });
+})()"""
+
+
+def test_a_token_is_asked_for_once(browser: Any, model_folders: dict[str, Path], tmp_path: Path) -> None:
+    from restora.serving.models import load_models
+
+    models = load_models([str(model_folders["denoise"])], device="cpu", precision="float32", tile=256)
+    with running(models, Limits(), token="s3cret") as served:
+        context = browser.new_context()
+        tab = context.new_page()
+        tab.goto(served.url)
+        tab.wait_for_selector("#token-dialog[open]")
+        tab.fill("#token", "s3cret")
+        tab.keyboard.press("Enter")
+        tab.wait_for_selector(".card")
+        tab.set_input_files("#files", str(picture(tmp_path / "a.png")))
+        tab.wait_for_selector(".row.done")
+        context.close()
+        context = browser.new_context()
+        tab = context.new_page()
+        tab.goto(f"{served.url}/#token=s3cret")
+        tab.wait_for_selector(".card")
+        assert "s3cret" not in tab.url
+        context.close()
+
+
+def test_the_documentation_lists_every_route(browser: Any, served: Served) -> None:
+    context = browser.new_context()
+    tab = context.new_page()
+    told: list[str] = []
+    tab.on("console", lambda message: told.append(message.text))
+    tab.goto(f"{served.url}/docs#full")
+    tab.wait_for_selector("#full")
+    text = tab.inner_text("main")
+    for path in served.client.get("/openapi.json").json()["paths"]:
+        assert path in text
+    assert told == []
+    context.close()
+
+
+def test_the_page_is_small(repository: Path) -> None:
+    files = [path for path in (repository / "src/restora/serving/page").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 300_000
+    for path in files:
+        if path.suffix in (".html", ".js", ".css"):
+            outside = [
+                url for url in re.findall(r"https?://[^\s\"'`)]+", path.read_text()) if "w3.org" not in url
+            ]
+            assert outside == [], path
