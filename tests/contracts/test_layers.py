@@ -31,7 +31,7 @@ ALLOWED = {
     "config": {"registry", "arguments", "composing", "config_source", "first_edition"},
     "config_source": {"registry", "constructors"},
     "constructors": {"registry"},
-    "composing": {"vocabulary"},
+    "composing": {"vocabulary", "registry", "config_source"},
     "first_edition": set(),
     "cli": {"registry", "redaction"},
     "kernels": set(),

@@ -47,4 +47,4 @@ def _painted(photo: Photo, colour: tuple[int, ...]) -> Photo:
     lost = (np.abs(pixels - np.array(colour, dtype=np.int16)) <= NEAR).all(axis=2, keepdims=True)
     if not lost.any():
         raise ValueError(f"has no pixel of the colour #{bytes(colour).hex()} that marks what is lost")
-    return Photo(lost.astype(np.uint8) * 255, None)
+    return Photo(np.where(lost, np.uint8(255), np.uint8(0)), None)

@@ -77,7 +77,7 @@ class _Held(TorchDispatchMode):
     """Counts the bytes of tensors that are made inside and still live; `most` is their peak."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0
         self._known: set[int] = set()
 

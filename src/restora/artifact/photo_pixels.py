@@ -94,11 +94,11 @@ def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
     """`strength` of the way from the photo, enlarged where the result is larger, to the result."""
     if strength == 1:
         return restored
-    planes = (
+    old, new = (
         torch.from_numpy(held.pixels.astype(np.float32)).div_(held.white).permute(2, 0, 1)[None]
         for held in (photo, restored)
     )
-    y = _mixed(*planes, strength)[0]
+    y = _mixed(old, new, strength)[0]
     return restored.replaced(_quantised(y.permute(1, 2, 0), restored), restored.alpha)
 
 
