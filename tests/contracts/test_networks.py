@@ -249,7 +249,7 @@ EXPORTED: dict[str, dict[str, Any]] = {
     "ffdnet_small": {"depth": 3, "channels": 8},  # a condition; pixels to channels and back
     "fsrcnn_small": {},  # transposed convolutions
     "rrdbnet_small": {"channels": 8, "growth": 4},  # channels to pixels before, nearest neighbours after
-    "mwcnn_small": {"channels": [8, 8]},  # wavelets
+    "mwcnn_small": {},  # wavelets
     "imdn_small": {"blocks": 1},  # channels taken apart, statistics of channels
     "edcnn_small": {"channels": [4, 8]},  # the places of the maxima
     "pix2pix_unet_small": {"downs": 2},  # instance norm

@@ -22,7 +22,7 @@ def run(words: list[str], cwd: Path, **environment: str) -> str:
         capture_output=True,
         text=True,
         timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": "", **environment},
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
