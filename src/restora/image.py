@@ -170,8 +170,10 @@ def _overlap(n: int, m: int, step: float) -> Tensor:
 
 
 def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
-    """Noise level (8-bit scale) of (H,W,C) in [0,1], from the median of the finest wavelets (Donoho and
-    Johnstone, 1994)."""
+    """Noise level (8-bit scale) of (H,W,C) in [0,1], from the median of the finest wavelets.
+
+    Donoho and Johnstone, 1994.
+    """
     from skimage.restoration import estimate_sigma
 
     return 255 * float(np.mean(estimate_sigma(photo, channel_axis=-1)))

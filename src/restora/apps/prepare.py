@@ -33,8 +33,10 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
-    """Raises ValueError for what cannot be prepared; photos that cannot be used are named and left out, and
-    the exit code is 1."""
+    """Raises ValueError for what cannot be prepared.
+
+    Photos that cannot be used are named and left out, and the exit code is 1.
+    """
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
         return 0 if argv else 2

@@ -66,8 +66,10 @@ Write = Callable[[], None]
 
 
 def run(jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings: Settings) -> Outcome:
-    """Restore all jobs, each with whichever restorer is free, showing the progress; failures are in the order
-    of the jobs."""
+    """Restore all jobs, each with whichever restorer is free, showing the progress.
+
+    Failures are in the order of the jobs.
+    """
     work = _Work(jobs, restorers, settings)
     pending: deque[tuple[list[Job], Future[list[tuple[Job, Write]]]]] = deque()
     writing: deque[tuple[Job, Future[None]]] = deque()
@@ -239,8 +241,10 @@ class _Work:
                 self.bar.console.print(f"{self._settled}/{self._count} {job.name}", markup=False)
 
     def guarded(self, job: Job, work: Callable[[], T]) -> T | None:
-        """The result of `work`, or None and a failure noted: whatever is wrong with one photo, the others go
-        on."""
+        """The result of `work`, or None and a failure noted.
+
+        Whatever is wrong with one photo, the others go on.
+        """
         try:
             return work()
         except Exception as error:  # decoders fail in every way on broken files: IndexError, MemoryError, …

@@ -21,8 +21,10 @@ Stamp = tuple[int, int]
 def appearing(
     source: Path, output: Path, naming: Naming, *, overwrite: bool, seconds: float = SECONDS
 ) -> Iterator[Plan]:
-    """Plans of what is new and whole, for ever; what is left out is named once. Raises ValueError where
-    `source` is no folder."""
+    """Plans of what is new and whole, for ever; what is left out is named once.
+
+    Raises ValueError where `source` is no folder.
+    """
     if not source.is_dir():
         raise ValueError(f"--watch looks after a folder, and {source} is none")
     before: dict[Path, Stamp | None] = {}

@@ -33,8 +33,11 @@ PATCHES_AT_MOST = 50_000
 
 
 def noise_level(photo: Tensor) -> float:
-    """Standard deviation of the noise of (C,H,W) in [0,1], on the 8-bit scale: the root of the channels' mean
-    variance. Raises ValueError for a photo of fewer than 24 pixels a side, which has too few patches."""
+    """Standard deviation of the noise of (C,H,W) in [0,1], on the 8-bit scale.
+
+    The root of the channels' mean variance. Raises ValueError for a photo of fewer than 24 pixels a side,
+    which has too few patches.
+    """
     height, width = photo.shape[-2:]
     if min(height, width) < 24:
         raise ValueError(

@@ -63,8 +63,11 @@ def restored_by(
     lost: Photo | None = None,
     strength: float = 1.0,
 ) -> Photo:
-    """`restore_photo` by any function of (1,C,H,W) in [0,1], which it leaves as it is, and the known pixels
-    (1,1,H,W) or None, which gives (1,C',H*s,W*s)."""
+    """`restore_photo` by any function of a photo and its known pixels.
+
+    The function takes (1,C,H,W) in [0,1] and the known pixels (1,1,H,W) or None, and gives
+    (1,C',H*s,W*s).
+    """
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is a number from 0 to 1, got {strength:g}")
     x = _floats(photo)

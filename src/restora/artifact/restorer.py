@@ -200,8 +200,10 @@ class Restorer:
         return other
 
     def together(self, height: int, width: int) -> int:
-        """How many photos or tiles of one size are computed at once: an accelerator is busy with as many
-        pixels as a tile has, a CPU with one photo."""
+        """How many photos or tiles of one size are computed at once.
+
+        An accelerator is busy with as many pixels as a tile has, a CPU with one photo.
+        """
         return max(min(TILE**2 // max(height * width, 1), self._together_at_most), 1)
 
     @torch.no_grad()

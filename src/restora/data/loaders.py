@@ -22,8 +22,10 @@ JudgingLoader = DataLoader[Any]
 
 
 class TrainingLoader(DataLoader[Any]):
-    """Batches of crops. What is saved in a checkpoint is not where the run was, which its batch count tells,
-    but what its crops are drawn from, so that a run that goes on with other data says so.
+    """Batches of crops.
+
+    What is saved in a checkpoint is not where the run was, which its batch count tells, but what its
+    crops are drawn from, so that a run that goes on with other data says so.
     """
 
     def __init__(self, batches: Any, sampler: ResumableSampler, *, workers: int, pin_memory: bool) -> None:

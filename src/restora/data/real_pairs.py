@@ -16,8 +16,11 @@ from restora.registry import register
 
 
 class RealPairs(Source):
-    """Pairs of one archive. `val_fraction` of the groups (scenes, sequences) of the training part choose the
-    checkpoint: photos of one group are never in both."""
+    """Pairs of one archive.
+
+    `val_fraction` of the groups (scenes, sequences) of the training part choose the checkpoint: photos of
+    one group are never in both.
+    """
 
     paired = True
     layout: str

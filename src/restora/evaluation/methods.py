@@ -178,8 +178,10 @@ class ClassicalMethod(Method):
 
 @dataclass
 class FittedMethod(Method):
-    """A method fitted to each photo on its own, from what the observation carries; `max_time` in seconds is
-    what one photo may take."""
+    """A method fitted to each photo on its own, from what the observation carries.
+
+    `max_time` in seconds is what one photo may take.
+    """
 
     name: str
     fit: Fit
@@ -230,8 +232,10 @@ def with_classical(node: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def filter_of(name: str) -> Denoiser:
-    """A denoiser by its name, a function of (H,W,C) in [0,1] and the noise level (8-bit scale): a classical
-    filter, or a method fitted to each photo. Raises ValueError."""
+    """A denoiser by its name, a function of (H,W,C) in [0,1] and the noise level (8-bit scale).
+
+    A classical filter, or a method fitted to each photo. Raises ValueError.
+    """
     if name in DENOISERS:
         return DENOISERS[name]
     known = {
@@ -251,8 +255,11 @@ def filter_of(name: str) -> Denoiser:
 
 
 def problem_of(observation: Observation) -> Problem:
-    """What a classical method knows of a degraded photo, as a fit takes it. The level of noise alone is
-    estimated where the observation does not carry it, as for the classical filters."""
+    """What a classical method knows of a degraded photo, as a fit takes it.
+
+    The level of noise alone is estimated where the observation does not carry it, as for the classical
+    filters.
+    """
     kernel = observation.kernel
     operator = operator_of(
         mask=observation.mask,

@@ -17,9 +17,11 @@ from restora.networks.transfer import matching
 
 
 class ParameterGroups:
-    """Freezes what `freeze` names, and gives the optimiser of the rest its learning rates. The first pattern
-    of `rate_factors` that fits a name counts. Raises ValueError for patterns that fit nothing, for factors of
-    0 or less, and where nothing is left to train."""
+    """Freezes what `freeze` names, and gives the optimiser of the rest its learning rates.
+
+    The first pattern of `rate_factors` that fits a name counts. Raises ValueError for patterns that fit
+    nothing, for factors of 0 or less, and where nothing is left to train.
+    """
 
     def __init__(self, network: Network, *, freeze: Sequence[str], rate_factors: Mapping[str, float]) -> None:
         self.network = network
@@ -46,8 +48,10 @@ class ParameterGroups:
         ]
 
     def optimizer(self, make: Callable[[Any], Optimizer], partners: Sequence[nn.Parameter] = ()) -> Optimizer:
-        """The optimiser of what is trained, and of the objectives' parameters that learn with it; its groups
-        in order of their factors, 1 last."""
+        """The optimiser of what is trained, and of the objectives' parameters that learn with it.
+
+        Its groups in order of their factors, 1 last.
+        """
         trained = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
         trained += [("", parameter) for parameter in partners]
         if not self.factors:

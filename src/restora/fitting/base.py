@@ -23,8 +23,10 @@ from restora.operators.pointwise import Identity
 
 @dataclass(frozen=True)
 class Problem:
-    """`degraded` (1,C,h,w), float32 on the [0,1] scale; `sigma` is the standard deviation of its noise on the
-    8-bit scale, None where nobody knows."""
+    """`degraded` (1,C,h,w), float32 on the [0,1] scale.
+
+    `sigma` is the standard deviation of its noise on the 8-bit scale, None where nobody knows.
+    """
 
     degraded: Tensor
     operator: Operator = field(default_factory=Identity)

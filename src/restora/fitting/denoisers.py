@@ -21,8 +21,10 @@ from restora.networks.weights import load_state, read_tensors
 
 
 class Denoiser(Protocol):
-    """(B,C,H,W) near [0,1] and the standard deviation of its noise (8-bit scale) -> the photo, on the same
-    device."""
+    """(B,C,H,W) near [0,1] and the standard deviation of its noise -> the photo, on the same device.
+
+    The deviation is on the 8-bit scale.
+    """
 
     def __call__(self, x: Tensor, sigma: float) -> Tensor: ...
 

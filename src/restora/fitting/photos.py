@@ -21,8 +21,10 @@ PREFIX = "method:"
 
 @dataclass(frozen=True)
 class PhotoFit:
-    """`sigma` (8-bit scale) is the noise of the photos, None where nobody knows; `scale` how many times they
-    are to be enlarged; `kernel` (k,k) the blur to take away; `max_time` what a photo may take, in seconds.
+    """`sigma` (8-bit scale) is the noise of the photos, None where nobody knows.
+
+    `scale` how many times they are to be enlarged; `kernel` (k,k) the blur to take away; `max_time` what
+    a photo may take, in seconds.
     """
 
     fit: Fit

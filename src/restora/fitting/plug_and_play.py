@@ -80,9 +80,12 @@ class PlugAndPlay(Fit):
 
 @register("method", "pnp_hqs")
 class HalfQuadraticSplitting(PlugAndPlay):
-    """`denoiser` is any source of a model that is conditioned on the noise level, or a list of models of one
+    """Half-quadratic splitting with a denoiser as the prior.
+
+    `denoiser` is any source of a model that is conditioned on the noise level, or a list of models of one
     level each. `steps` null is DPIR's number: 8 for blur, 24 for enlarging, 40 for what is missing.
-    `weight` is DPIR's lambda."""
+    `weight` is DPIR's lambda.
+    """
 
     name: ClassVar[str] = "pnp_hqs"
 
@@ -158,9 +161,11 @@ class AlternatingDirections(PlugAndPlay):
 
 @register("method", "red")
 class RegularisedByDenoising(PlugAndPlay):
-    """The minimum of `|A x - y|^2 / (2 sigma^2) + weight/2 x (x - denoised x)`, the denoiser always at
-    `denoiser_sigma`; null is that of the photo's noise, or 3.25 where that is less (the paper's for
-    deblurring at sigma 1.41)."""
+    """The minimum of `|A x - y|^2 / (2 sigma^2) + weight/2 x (x - denoised x)`.
+
+    The denoiser is always at `denoiser_sigma`; null is that of the photo's noise, or 3.25 where that is
+    less (the paper's for deblurring at sigma 1.41).
+    """
 
     name: ClassVar[str] = "red"
 

@@ -1,5 +1,4 @@
-"""Running a fit: progress with the time left, cancelling, a time limit, early stopping, and what to fall back
-to."""
+"""Running a fit: progress, cancelling, a time limit, early stopping, and what to fall back to."""
 
 import time
 from collections.abc import Callable
@@ -29,8 +28,11 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """`picture` (1,C,H,W), float32 in [0,1] on the CPU, is that of step `step`, the last of `steps` or,
-    stopped early, the one where the outputs varied least."""
+    """What a fit came to.
+
+    `picture` (1,C,H,W), float32 in [0,1] on the CPU, is that of step `step`, the last of `steps` or,
+    stopped early, the one where the outputs varied least.
+    """
 
     picture: Tensor
     step: int
@@ -97,8 +99,10 @@ def run(
 
 
 def fit(name: str, problem: Problem, *, seed: int = 0, device: str = "cpu", **settings: Any) -> Outcome:
-    """The restored photo by the method `name` with arguments of its constructor; `max_time` in seconds,
-    `early_stop`, `on_step` and `cancelled` are those of `run`."""
+    """The restored photo by the method `name` with arguments of its constructor.
+
+    `max_time` in seconds, `early_stop`, `on_step` and `cancelled` are those of `run`.
+    """
     of_run = {key: settings.pop(key) for key in _OF_RUN if key in settings}
     made: Fit = registry.build({"_target_": name, **settings}, "method")
     return run(made, problem, seed=seed, device=device, **of_run)

@@ -34,9 +34,12 @@ _LAST_RATE = 9e-6
 
 @register("method", "zssr")
 class ZeroShotSuperResolution(Fit):
-    """Eight convolutions of `channels`, L1, Adam; the learning rate falls by ten where the loss has come to
-    rest, and below 9e-6 the fit ends. `noise` (8-bit scale) is added to the sons where the photo has some.
-    `bf16` null is where the processor multiplies in it."""
+    """Eight convolutions of `channels`, L1, Adam.
+
+    The learning rate falls by ten where the loss has come to rest, and below 9e-6 the fit ends. `noise`
+    (8-bit scale) is added to the sons where the photo has some. `bf16` null is where the processor
+    multiplies in it.
+    """
 
     name: ClassVar[str] = "zssr"
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution",)

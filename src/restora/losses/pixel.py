@@ -128,8 +128,11 @@ class MSELoss(nn.MSELoss):
 
 
 def centre_of(loss: Any) -> Literal["mean", "median"] | None:
-    """What a restored pixel becomes where its targets are spread: their mean under a squared error, their
-    median under an absolute one; None where the loss has no such point."""
+    """What a restored pixel becomes where its targets are spread.
+
+    Their mean under a squared error, their median under an absolute one; None where the loss has no such
+    point.
+    """
     if isinstance(loss, WeightedSum):
         found = {centre_of(part) for part in loss.losses}
         return found.pop() if len(found) == 1 else None

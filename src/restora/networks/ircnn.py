@@ -46,8 +46,10 @@ class IRCNN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's. (A DnCNN of seven convolutions has the same names and shapes: dilation is not in a file.)
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's. (A DnCNN of seven convolutions has the same names and shapes: dilation is
+        not in a file.)
         """
         names = convolution_names(state, "model")
         if len(names) != len(DILATIONS) or len(state) != 2 * len(DILATIONS):

@@ -71,8 +71,10 @@ class Noise2NoiseUNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's."""
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
+        """
         if "enc_conv0.weight" not in state or "dec_conv1a.weight" not in state:
             return None
         channels, in_channels = state["enc_conv0.weight"].shape[:2]

@@ -74,8 +74,10 @@ class ResNetGenerator(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's."""
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
+        """
         if "model.1.weight" not in state or f"model.{_BEFORE}.conv_block.1.weight" not in state:
             return None
         channels, in_channels = state["model.1.weight"].shape[:2]

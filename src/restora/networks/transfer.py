@@ -54,8 +54,10 @@ class Transfer:
 
 
 def transfer(network: Network, state: Mapping[str, Tensor], *, skip: Sequence[str] = ()) -> Transfer:
-    """What `network` can take of `state`; nothing is copied. Raises ValueError for a pattern of `skip` that
-    fits no name."""
+    """What `network` can take of `state`; nothing is copied.
+
+    Raises ValueError for a pattern of `skip` that fits no name.
+    """
     own = network.state_dict()
     silent = (*HARMLESS, *network.computed_names)
     counted = [name for name in own if name.rpartition(".")[2] not in silent]

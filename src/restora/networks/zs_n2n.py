@@ -41,8 +41,9 @@ class ZsN2N(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with; None for
-        another's.
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's.
         """
         if set(state) != {f"conv{n}.{kind}" for n in (1, 2, 3) for kind in ("weight", "bias")}:
             return None

@@ -28,8 +28,11 @@ CENTRES: tuple[Centre, ...] = get_args(Centre)
 
 @dataclass
 class Step:
-    """One training step. `progress` is the share of the training that is done, `number` the steps before this
-    one, `record` logs a scalar under a name. `scales` is how many sizes the network is asked for."""
+    """One training step.
+
+    `progress` is the share of the training that is done, `number` the steps before this one, `record`
+    logs a scalar under a name. `scales` is how many sizes the network is asked for.
+    """
 
     network: Network
     batch: Batch
@@ -58,8 +61,10 @@ class Step:
 
     @cached_property
     def outputs(self) -> list[Tensor]:
-        """The restored photos at full, half, quarter ... size, float32; one entry unless an objective asked
-        for more."""
+        """The restored photos at full, half, quarter ... size, float32.
+
+        One entry unless an objective asked for more.
+        """
         if self.scales == 1:
             return [self.restore(self.degraded, self.condition)]
         degraded = self.degraded.contiguous(memory_format=self.memory_format)
@@ -76,15 +81,20 @@ class Step:
         return answer.float()
 
     def generator(self, label: str) -> KeyedGenerator:
-        """Random numbers per sample for one purpose: a function of the samples' keys (seed, pass, position),
-        so neither the number of processes nor a resumption changes them."""
+        """Random numbers per sample for one purpose.
+
+        A function of the samples' keys (seed, pass, position), so neither the number of processes nor
+        a resumption changes them.
+        """
         if self.batch.keys is None:
             raise ValueError(f"the data module gives no keys for the random numbers of {label!r}")
         return KeyedGenerator(self.batch.keys).fork(label)
 
     def redegrade(self, label: str = "again") -> Tensor:
-        """Another degraded version of the same photos, like `degraded`, from keys of its own. Raises
-        ValueError where the photos come degraded."""
+        """Another degraded version of the same photos, like `degraded`, from keys of its own.
+
+        Raises ValueError where the photos come degraded.
+        """
         if self.batch.redegrade is None:
             raise ValueError("these photos come degraded: there is no second version of them to draw")
         return self.batch.redegrade(self.generator(label).keys)
@@ -92,9 +102,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Noise:
-    """What a degradation is as noise: the `centres` of a degraded pixel's distribution that are the clean
-    pixel; whether pixels are `independent` given the photo; whether it is white and `gaussian` with its level
-    as the condition."""
+    """What a degradation is as noise.
+
+    The `centres` of a degraded pixel's distribution that are the clean pixel; whether pixels are
+    `independent` given the photo; whether it is white and `gaussian` with its level as the condition.
+    """
 
     name: str
     centres: frozenset[Centre] = frozenset()
@@ -104,12 +116,14 @@ class Noise:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an objective is combined with, known before training: the network, the smallest training patch
-    (of the clean photo), whether there are clean photos (or partners), and what the condition reads at
-    undamaged pixels (one number per channel: 0 of a noise-level map, 1 of a mask). `noise` is what our
-    degradation is as such, None for photos that come degraded. `noisy_target`: what is learnt from is not the
-    clean photo but another degraded version of it. `strangers`: there are clean photos, of others than those
-    that are degraded."""
+    """What an objective is combined with, known before training.
+
+    The network, the smallest training patch (of the clean photo), whether there are clean photos (or
+    partners), and what the condition reads at undamaged pixels (one number per channel: 0 of a
+    noise-level map, 1 of a mask). `noise` is what our degradation is as such, None for photos that come
+    degraded. `noisy_target`: what is learnt from is not the clean photo but another degraded version of
+    it. `strangers`: there are clean photos, of others than those that are degraded.
+    """
 
     network: Network
     patch_size: int
@@ -164,8 +178,10 @@ class Objective(nn.Module, ABC):
         return 1
 
     def join(self, others: Mapping[str, "Objective"]) -> None:
-        """Called once with all objectives of the run by name, itself among them. Raises ValueError for one
-        that it needs and that is not there."""
+        """Called once with all objectives of the run by name, itself among them.
+
+        Raises ValueError for one that it needs and that is not there.
+        """
 
     def check(self, setting: Setting) -> None:
         """Raises ValueError, with the reason and what to set, for what it cannot be combined with."""

@@ -199,8 +199,10 @@ class Cycle(Opponent):
 
 
 def strangers(step: Step) -> Tensor:
-    """Clean photos that are not those of the degraded ones: (B,C,H,W). Where a batch has pairs, each sample's
-    is the next one's, so that the pairing is not used."""
+    """Clean photos that are not those of the degraded ones: (B,C,H,W).
+
+    Where a batch has pairs, each sample's is the next one's, so that the pairing is not used.
+    """
     clean = step.batch.clean
     assert clean is not None  # `check` has seen to it
     return clean if step.batch.unpaired else clean.roll(1, 0)

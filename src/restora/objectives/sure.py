@@ -17,8 +17,11 @@ from restora.registry import register
 
 @register("objective", "sure")
 class Sure(OfKnownLevel):
-    """`|f(y) - y|^2 - s^2 + 2 s^2 div f(y)`, each a mean over pixels; `div` is a difference of f along a
-    normal direction over `epsilon`. In float32 whatever autocast says, as the difference is small."""
+    """`|f(y) - y|^2 - s^2 + 2 s^2 div f(y)`, each a mean over pixels.
+
+    `div` is a difference of f along a normal direction over `epsilon`. In float32 whatever autocast says,
+    as the difference is small.
+    """
 
     def __init__(self, *, epsilon: float = 1e-3, **options: Any) -> None:
         super().__init__(**options)

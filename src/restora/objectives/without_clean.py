@@ -46,8 +46,10 @@ class WithoutClean(Objective):
 
 
 class OfKnownLevel(WithoutClean):
-    """White Gaussian noise whose level is known: `sigma` on the 8-bit scale, or null for the map that the
-    degradation gives as condition."""
+    """White Gaussian noise whose level is known.
+
+    `sigma` on the 8-bit scale, or null for the map that the degradation gives as condition.
+    """
 
     def __init__(self, *, sigma: float | None = None, **options: Any) -> None:
         super().__init__(**options)

@@ -14,8 +14,10 @@ from restora.operators.base import Operator, check_rho
 
 
 def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
-    """The spectrum (H,W/2+1) of the kernel (k,k) with its centre at the origin, wrapped where it is larger
-    than the photo."""
+    """The spectrum (H,W/2+1) of the kernel (k,k) with its centre at the origin.
+
+    It is wrapped where it is larger than the photo.
+    """
     rows, columns = kernel.shape
     plane = kernel.new_zeros(height, width)
     at_row = (torch.arange(rows, device=kernel.device) - rows // 2).remainder(height)

@@ -33,8 +33,10 @@ def check_leakage(
     folders: Sequence[str | Path] = (),
     max_seconds: float = 60.0,
 ) -> LeakReport:
-    """Compares the packed training photos with validation and held-out photos, with each sub-folder of
-    `testsets` (null: none), and with further `folders`.
+    """Compares the packed training photos with those that evaluate.
+
+    These are validation and held-out photos, each sub-folder of `testsets` (null: none), and further
+    `folders`.
 
     Training photos that are not reached within `max_seconds` are left out, which the report says. Raises
     ValueError for a folder that is not there or holds no photos.
