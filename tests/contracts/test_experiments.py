@@ -45,7 +45,7 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
     network = build_on_meta(config.network)
     data = build_node(config.data, "data", degradation=build_node(config.degradation, "degradation"))
     check_together(network, data)
-    assert set(missing_keys(config)) <= {"run_dir", "init.source"}
+    assert set(missing_keys(config)) <= {"run_dir"}
     if experiment != "adhoc":
         said = {item.name: item for item in experiments()}[experiment]
         assert (said.machine, said.cost) == (machine_of(config), cost_of(config)), (

@@ -123,6 +123,8 @@ def test_a_source_that_is_not_there_is_refused(
     monkeypatch.chdir(tmp_path)
     assert main(["train", *SMALL, "init=nothing.pth"]) == 2
     assert "there is no nothing.pth" in capsys.readouterr().err
+    assert main(["train", "experiments=super_resolution/srgan", "data=sample", "trainer=cpu"]) == 2
+    assert "a run of experiments=super_resolution/srresnet" in " ".join(capsys.readouterr().err.split())
     assert main(["train", *SMALL, "init.strict=true"]) == 2
     assert "set init=SOURCE too" in capsys.readouterr().err
 

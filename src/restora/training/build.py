@@ -27,7 +27,7 @@ from restora.monitor import Monitor
 from restora.networks.base import Network
 from restora.objectives.base import Noise, Objective, Setting
 from restora.photos.reading import channel_count, channel_word
-from restora.training.initial import Initial, initial_weights
+from restora.training.initial import Initial, check_stage, initial_weights
 from restora.training.leakage import named_folders
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
 
@@ -81,11 +81,6 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
         if not isinstance(config.get(name), DictConfig):
             raise ConfigError(f"{name} cannot be left out: {fix}")
     missing = sorted(set(missing_keys(config)) - {"run_dir"})  # that one is known only when a run starts
-    if missing == ["init.source"]:
-        raise ConfigError(
-            "this recipe starts from a trained network, which its opening comment names: set init=SOURCE (a "
-            "run, a checkpoint, a model folder or a weights file), or init=null to start from nothing"
-        )
     if missing:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
@@ -95,6 +90,7 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     network = build_on_meta(config.network)
     check_together(network, data)
     if config.resume is None:
+        check_stage(config)
         initial_weights(config, network)
     teachers = _with_teachers(config)
     with torch.device("meta"):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from torch import Tensor
 
 from restora.artifact.model_folder import WEIGHTS
@@ -59,14 +59,22 @@ class Initial:
         return [head, *(f"  {reason}" for reason in found.reasons())]
 
 
+def check_stage(config: DictConfig) -> None:
+    """Raises `ConfigError` where a recipe starts from the run of another and is given none."""
+    if config.init.stage is not None and config.init.source is None:
+        raise ConfigError(
+            "this recipe starts from a trained network: set init=RUN, a run of "
+            f"experiments={config.init.stage} (or any source of such a model), or init.stage=null to start "
+            "from nothing"
+        )
+
+
 def initial_weights(config: DictConfig, network: Network) -> Initial | None:
     """What `init` of a configuration gives to the network, which may be without memory; None for nothing.
 
     Raises `ConfigError` for a source that nothing fits of, and with `init.strict` for anything that differs.
     """
     options = config.init
-    if OmegaConf.is_missing(options, "source"):  # which training refuses, and measuring a step does not need
-        return None
     if options.source is None:
         if options.skip or options.strict:
             raise ConfigError("init.skip and init.strict say how a source is read: set init=SOURCE too")

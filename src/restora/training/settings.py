@@ -30,6 +30,7 @@ _SETTINGS: dict[str, Any] = {
     "init.source": str | None,
     "init.skip": list[str],
     "init.strict": bool,
+    "init.stage": str | None,
     "leakage.check": bool,
     "leakage.testsets": str | None,
     "leakage.folders": list[str],
