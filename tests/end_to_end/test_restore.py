@@ -384,7 +384,7 @@ def test_watching_restores_whole_files_and_goes_on_after_a_restart(model, photos
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
 
     def until(name):
-        for _ in range(600):
+        for _ in range(2400):
             if (out / name).exists():
                 return
             time.sleep(0.05)
