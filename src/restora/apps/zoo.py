@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from restora.files import json_text, read_json
 from restora.zoo.index import PREFIX, folder_of, names
-from restora.zoo.references import MEASURED, PSNR
+from restora.zoo.references import CURVE_PHOTOS, CURVES, MEASURED, PSNR
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -146,7 +146,7 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
             reference = missed(benchmark, row["psnr"])
             console.print(f"{line}{f', {reference}' if reference else ''}", soft_wrap=True)
         if options.write and kept and options.limit is None:
-            with_figures(folder, kept)
+            with_figures(folder, kept, measure_curve(folder, data_dir=options.data_dir))
             compared += 1
     return 1 if differing or not (compared or options.limit) else 0
 
@@ -157,15 +157,8 @@ def measure(
     """The figures of a model folder on a ready benchmark. Raises ValueError where the test set is missing."""
     import time
 
-    from restora.apps.evaluate import main as evaluate
-
-    with tempfile.TemporaryDirectory(prefix="restora-zoo-") as output:
-        words = [f"model={folder}", f"benchmark={benchmark}", f"output={output}"]
-        words += [] if data_dir is None else [f"data_dir={data_dir}"]
-        words += [] if limit is None else [f"benchmark.limit={limit}"]
-        with contextlib.redirect_stdout(io.StringIO()):
-            evaluate(words)
-        summary = json.loads((Path(output) / "summary.json").read_text(encoding="utf-8"))
+    words = [] if limit is None else [f"benchmark.limit={limit}"]
+    (summary,) = _evaluated(folder, benchmark, data_dir, words).values()
     return {
         "benchmark": benchmark,
         "psnr": round(summary["psnr"], 4),
@@ -174,3 +167,37 @@ def measure(
         "photos": summary["images"],
         "date": time.strftime("%Y-%m-%d"),
     }
+
+
+def measure_curve(folder: Path, *, data_dir: str | None = None) -> list[dict[str, float]] | None:
+    """Points of the curve that the references name for the model; None where they name none."""
+    if folder.name not in CURVES:
+        return None
+    benchmark, severities = CURVES[folder.name]
+    listed = ",".join(map(str, severities))
+    found = _evaluated(
+        folder, benchmark, data_dir, [f"severities={listed}", f"benchmark.limit={CURVE_PHOTOS}"]
+    )
+    points = [
+        {
+            "severity": float(place.partition("=")[2]),
+            "psnr": round(summary["psnr"], 2),
+            "input_psnr": round(summary["input"]["psnr"], 2),
+        }
+        for place, summary in found.items()
+    ]
+    return sorted(points, key=lambda point: point["severity"])
+
+
+def _evaluated(folder: Path, benchmark: str, data_dir: str | None, words: list[str]) -> dict[str, Any]:
+    """The summaries that `restora evaluate` writes, by the folder that each is in."""
+    from restora.apps.evaluate import main as evaluate
+
+    with tempfile.TemporaryDirectory(prefix="restora-zoo-") as output:
+        where = [] if data_dir is None else [f"data_dir={data_dir}"]
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluate([f"model={folder}", f"benchmark={benchmark}", f"output={output}", *where, *words])
+        return {
+            path.parent.name: json.loads(path.read_text(encoding="utf-8"))
+            for path in Path(output).rglob("summary.json")
+        }

@@ -28,7 +28,7 @@ from restora.data.free_photos import manifest
 from restora.files import write_whole
 from restora.words import figure
 from restora.zoo.index import FOLDER
-from restora.zoo.references import PSNR
+from restora.zoo.references import CURVE_PHOTOS, PSNR
 
 LARGEST = 3_000_000
 """Bytes of the weights of one model."""
@@ -88,14 +88,24 @@ def write(folder: Path, description: ModelDescription) -> None:
     head, _, _ = card.read_text(encoding="utf-8").partition(_LICENCE)
     for said, meant in _NAMED.items():
         head = head.replace(said, meant.format(name=description.name))
-    sections = [head.rstrip(), _measured(description), _made(description), _licence(), _photographers()]
+    sections = [
+        head.rstrip(),
+        _measured(description) + _curve(description),
+        _made(description),
+        _licence(),
+        _photographers(),
+    ]
     write_whole(card, "\n\n".join(sections) + "\n")
 
 
-def with_figures(folder: Path, figures: list[dict[str, Any]]) -> None:
-    """The same model with measured figures: `benchmark`, `psnr`, `ssim`, `input_psnr`, `photos`, `date`."""
+def with_figures(
+    folder: Path, figures: list[dict[str, Any]], curve: list[dict[str, float]] | None = None
+) -> None:
+    """The same model with measured figures (`benchmark`, `psnr`, `ssim`, `input_psnr`, `photos`, `date`) and
+    the points of its `curve` (`severity`, `psnr`, `input_psnr`)."""
     description = read_description(folder)
-    write(folder, replace(description, metrics=description.metrics | {"benchmarks": figures}))
+    measured: dict[str, Any] = {"benchmarks": figures} | ({} if curve is None else {"curve": curve})
+    write(folder, replace(description, metrics=description.metrics | measured))
 
 
 def missed(benchmark: str, psnr: float) -> str:
@@ -130,6 +140,31 @@ def _measured(model: ModelDescription) -> str:
             f"{others} ({compared})" if compared else others,
         ]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _curve(model: ModelDescription) -> str:
+    """Where the model helps and where it harms."""
+    points = model.metrics.get("curve") or []
+    if not points:
+        return ""
+    harming = [f"{point['severity']:g}" for point in points if point["psnr"] < point["input_psnr"]]
+    lines = [
+        "",
+        "",
+        f"By severity, on the first {CURVE_PHOTOS} photos of the test set, also outside its range:",
+        "",
+    ]
+    for name, key in (("severity", "severity"), ("degraded, dB", "input_psnr"), ("restored, dB", "psnr")):
+        cells = [f"{point[key]:g}" if key == "severity" else f"{point[key]:.2f}" for point in points]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+        if key == "severity":
+            lines.append(f"|---|{'---:|' * len(points)}")
+    if harming:
+        lines += [
+            "",
+            f"**At {', '.join(harming)} the result is worse than its input:** leave such photos as they are.",
+        ]
     return "\n".join(lines)
 
 

@@ -14,6 +14,15 @@ MEASURED: dict[str, tuple[str, ...]] = {
 }
 """Benchmarks by model; the first figure of a model is shown first."""
 
+CURVES: dict[str, tuple[str, tuple[int, ...]]] = {
+    "denoise": ("cbsd68_sigma25", (1, 2, 3, 5, 10, 35, 55, 65)),
+    "denoise_gray": ("bsd68_sigma25", (1, 2, 3, 5, 10, 35, 55, 65)),
+}
+"""Benchmark and severities of a model's curve, also outside its range."""
+
+CURVE_PHOTOS = 8
+"""Of the test set, the first: a curve shows where a model helps and where it harms, to a tenth of a dB."""
+
 PSNR: dict[str, dict[str, float]] = {
     "cbsd68_sigma15": {"CBM3D": 33.52, "FFDNet": 33.87},
     "cbsd68_sigma25": {"CBM3D": 30.71, "FFDNet": 31.21},
