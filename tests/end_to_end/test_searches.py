@@ -82,7 +82,14 @@ def test_distributions_follow_the_grammar() -> None:
     from restora.sweeping.search import space_of
 
     space, fixed = space_of(
-        ["a=interval(1e-4,1)", "b=tag(log,interval(1,64))", "c=range(2,9,3)", "d=x,y", "e=choice(1,2)", "f=5"]
+        [
+            "a=interval(1e-4,1)",
+            "b=int(tag(log,interval(1,64)))",
+            "c=range(2,9,3)",
+            "d=x,y",
+            "e=choice(1,2)",
+            "f=5",
+        ]
     )
     assert fixed == ["f=5"]
     kinds = {key: type(value).__name__.removesuffix("Distribution") for key, value in space.items()}

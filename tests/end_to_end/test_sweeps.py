@@ -55,7 +55,7 @@ def test_killed_and_stopped_it_ends_as_the_undisturbed_sweep(place: tuple[Path, 
     assert process.wait(timeout=10) == 128 + 15
     assert not is_locked(sweep)
     assert not any(is_locked(record["folder"]) for record in records(rough))
-    assert {record["status"] for record in records(rough)} <= {"stopped", "queued", "finished"}
+    assert "failed" not in {record["status"] for record in records(rough)}
     assert start(command(JOBS), rough, data).wait(timeout=240) == 0, output(rough)
     assert_equal(rough, folder / "calm")
 
