@@ -45,8 +45,11 @@ def write_whole(path: Path, content: str | bytes) -> None:
 
 
 def table_text(text: str) -> str:
-    """`text` for a cell of a CSV file: a spreadsheet would take what begins with =, +, - or @ for a formula,
-    and an apostrophe before it says that it is text."""
+    """`text` for a cell of a CSV file.
+
+    A spreadsheet would take what begins with =, +, - or @ for a formula, and an apostrophe before it says
+    that it is text.
+    """
     return f"'{text}" if _FORMULA.match(text) else text
 
 

@@ -33,8 +33,10 @@ def redacted(text: str) -> str:
 
 
 def without_secrets(value: T) -> T:
-    """Plain values with `redacted` applied to every text in them, and to what keys named like `api_key`
-    hold."""
+    """Plain values with `redacted` applied to every text in them.
+
+    What keys named like `api_key` hold is redacted too.
+    """
     cleaned: Any = value
     if isinstance(value, str):
         cleaned = redacted(value)

@@ -14,8 +14,11 @@ NEAR = 8
 
 
 class Masks:
-    """The masks of the photos: one file for all of them, a folder of the same tree, or the colour that the
-    lost pixels are painted with, as #RRGGBB or by its name in English."""
+    """The masks of the photos, as the command names them.
+
+    One file for all of them, a folder of the same tree, or the colour that the lost pixels are painted
+    with, as #RRGGBB or by its name in English.
+    """
 
     def __init__(self, word: str) -> None:
         self.path, self.colour = Path(word), None

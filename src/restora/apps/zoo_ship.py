@@ -101,8 +101,11 @@ def write(folder: Path, description: ModelDescription) -> None:
 def with_figures(
     folder: Path, figures: list[dict[str, Any]], curve: list[dict[str, float]] | None = None
 ) -> None:
-    """The same model with measured figures (`benchmark`, `psnr`, `ssim`, `input_psnr`, `photos`, `date`) and
-    the points of its `curve` (`severity`, `psnr`, `input_psnr`)."""
+    """The same model with measured figures and the points of its `curve`.
+
+    A figure has `benchmark`, `psnr`, `ssim`, `input_psnr`, `photos` and `date`, a point `severity`,
+    `psnr` and `input_psnr`.
+    """
     description = read_description(folder)
     measured: dict[str, Any] = {"benchmarks": figures} | ({} if curve is None else {"curve": curve})
     write(folder, replace(description, metrics=description.metrics | measured))

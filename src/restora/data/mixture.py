@@ -41,8 +41,11 @@ Mixed = dict[str, PhotoBatch]
 
 @register("data", "part")
 class Part:
-    """A source with what degrades its photos, null for pairs and for photos that come degraded, and its share
-    of the samples, relative to those of the other parts."""
+    """A source, what degrades its photos, and its share of the samples.
+
+    The degradation is null for pairs and for photos that come degraded; shares are relative to those of
+    the other parts.
+    """
 
     def __init__(self, *, source: Source, degradation: Degradation | None = None, share: float = 1.0) -> None:
         self.source, self.degradation, self.share = source, degradation or Identity(), float(share)

@@ -100,8 +100,11 @@ def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: st
 
 
 def infer_scale(pairs: Sequence[PhotoFile]) -> int:
-    """How many times larger the clean photos are: what most pairs say, so that an odd one is left out by name
-    when it is packed. Raises `DataError` where no pair has one of the usual whole numbers."""
+    """How many times larger the clean photos are.
+
+    What most pairs say, so that an odd one is left out by name when it is packed. Raises `DataError`
+    where no pair has one of the usual whole numbers.
+    """
     step = -(-len(pairs) // _LOOKED_AT)
     found = Counter(scale for pair in pairs[::step] if (scale := _scale_of(pair)) is not None)
     if found:

@@ -54,8 +54,10 @@ class RealPairs(Source):
 
 @register("source", "sidd")
 class SIDD(RealPairs):
-    """SIDD-Medium, sRGB: 320 scene instances of smartphone noise, two pairs each (Abdelhamed, Lin and Brown,
-    CVPR 2018). It has no test part: its benchmark is scored on a server."""
+    """SIDD-Medium, sRGB: 320 scene instances of smartphone noise, two pairs each.
+
+    Abdelhamed, Lin and Brown, CVPR 2018. It has no test part: its benchmark is scored on a server.
+    """
 
     name = "sidd"
     layout = "[SIDD_Medium_Srgb/]Data/<instance>/<number>_NOISY_SRGB_<shot>.PNG beside …_GT_SRGB_<shot>.PNG"
@@ -81,8 +83,10 @@ class SIDD(RealPairs):
 
 @register("source", "gopro")
 class GoPro(RealPairs):
-    """GoPro: 2,103 pairs to train on and 1,111 to test, blurred by averaging frames of 240 a second (Nah, Kim
-    and Lee, CVPR 2017)."""
+    """GoPro: 2,103 pairs to train on and 1,111 to test, blurred by averaging frames.
+
+    They are of 240 a second (Nah, Kim and Lee, CVPR 2017).
+    """
 
     name = "gopro"
     layout = "train/<sequence>/blur/ beside train/<sequence>/sharp/, and test/ alike"

@@ -202,8 +202,10 @@ class PairedFolder(Folder):
 
 @register("source", "unpaired_folder")
 class UnpairedFolder(Folder):
-    """Degraded photos, and clean photos of something else: sub-folders `degraded` and `clean`, in `root`
-    itself or in `root/train`, `root/val` and, if there is one, `root/test`.
+    """Degraded photos, and clean photos of something else.
+
+    Sub-folders `degraded` and `clean`, in `root` itself or in `root/train`, `root/val` and, if there is
+    one, `root/test`.
 
     `holds` clean: also the photos in `degraded` are clean, and the degradation makes them degraded.
     """

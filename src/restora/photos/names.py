@@ -19,8 +19,10 @@ _DIGITS = 16
 
 
 def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
-    """A name for each file below `root` that no other has: its path with `_` for `/`, without the ending;
-    the path as it is where two would share that."""
+    """A name for each file below `root` that no other has: its path with `_` for `/`, without the ending.
+
+    The path as it is where two would share that.
+    """
     whole = [readable(path.relative_to(root).as_posix()) for path in paths]
     short = [readable("_".join(path.relative_to(root).with_suffix("").parts)) for path in paths]
     times = Counter(short)
@@ -43,8 +45,10 @@ def readable(text: str) -> str:
 
 
 def file_stem(name: str, longest: int = LONGEST) -> str:
-    """The start of the names of the files that are written for a photo: of at most `longest` bytes, never
-    hidden, never in another folder, and another one for every name."""
+    """The start of the names of the files that are written for a photo.
+
+    Of at most `longest` bytes, never hidden, never in another folder, and another one for every name.
+    """
     stem = "".join(_quoted(letter) for letter in readable(name)) or "%"
     if stem.startswith("."):
         stem = f"%2E{stem[1:]}"

@@ -68,8 +68,11 @@ class Run:
         return self.name.label
 
     def picture(self, photo: str, ending: str) -> Path:
-        """The file of a held-out photo, such as `a_clean.png`. Earlier versions dropped what is behind the
-        last dot of its name and the folders before it; where several photos would be one then, none is it."""
+        """The file of a held-out photo, such as `a_clean.png`.
+
+        Earlier versions dropped what is behind the last dot of its name and the folders before it;
+        where several photos would be one then, none is it.
+        """
         path = self.folder / "images" / f"{file_stem(photo)}{ending}"
         if not path.exists() and [Path(one.name).stem for one in self.photos].count(Path(photo).stem) <= 1:
             return path.with_name(f"{Path(photo).stem}{ending}")

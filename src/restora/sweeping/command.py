@@ -19,8 +19,10 @@ from restora.sweeping.running import Listed, run, slots_of
 
 
 def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> int:
-    """Plans the sweep, or finds it again, and runs what is not finished; the exit code. `dry_run` shows what
-    it would cost instead; `yes` answers the question whether a costly one is meant."""
+    """Plans the sweep, or finds it again, and runs what is not finished; the exit code.
+
+    `dry_run` shows what it would cost instead; `yes` answers the question whether a costly one is meant.
+    """
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         raise ConfigError(
             "a sweep is started by one process, which starts those of its jobs: leave torchrun out"
@@ -91,8 +93,10 @@ def _search(
 
 
 def go_on(plan: Plan, *, retry_failed: bool) -> int:
-    """Runs what is not finished of a sweep that its folder alone describes. Raises `ConfigError` for a folder
-    that asks for more than registered parts."""
+    """Runs what is not finished of a sweep that its folder alone describes.
+
+    Raises `ConfigError` for a folder that asks for more than registered parts.
+    """
     _refuse_foreign(plan)
     if plan.settings.get("search"):
         raise ConfigError(f"a search chooses its jobs as it goes: give its command again: {plan.command}")

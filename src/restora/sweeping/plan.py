@@ -38,8 +38,11 @@ class Job:
 
 @dataclass
 class Plan:
-    """What `sweep.json` says. `settings` are those of the group sweep, `environment` the variables that jobs
-    see, `hours` an estimate for each job by its identity, as far as there is one."""
+    """What `sweep.json` says.
+
+    `settings` are those of the group sweep, `environment` the variables that jobs see, `hours` an
+    estimate for each job by its identity, as far as there is one.
+    """
 
     folder: Path
     command: str

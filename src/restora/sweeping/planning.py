@@ -35,8 +35,10 @@ _SILENT_SECONDS = 5.0
 
 @dataclass(frozen=True)
 class Composed:
-    """One combination, composed: its own words, its plain configuration, and the composition with Hydra's
-    node."""
+    """One combination, composed.
+
+    Its own words, its plain configuration, and the composition with Hydra's node.
+    """
 
     words: list[str]
     config: dict[str, Any]
@@ -170,8 +172,11 @@ def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
 
 
 def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
-    """Those of the plan that the combinations stand for, in their order; new ones are added to it, and their
-    folders written. Raises `Occupied` for a folder that holds something else."""
+    """Those of the plan that the combinations stand for, in their order.
+
+    New ones are added to it, and their folders written. Raises `Occupied` for a folder that holds
+    something else.
+    """
     known, asked, new = plan.by_identity(), dict[str, Composed](), list[str]()
     same: dict[str, int] = {}
     for position, job in enumerate(jobs):

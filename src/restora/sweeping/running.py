@@ -33,8 +33,10 @@ class Listed:
 
 
 def run(plan: Plan, source: Source, *, jobs: int, slots: Slots, retry_failed: bool = False) -> int:
-    """Runs the jobs of the source, says what happens, and gives the exit code. Raises `Occupied` where
-    another process runs the sweep."""
+    """Runs the jobs of the source, says what happens, and gives the exit code.
+
+    Raises `Occupied` where another process runs the sweep.
+    """
     with sole_run(plan.folder):
         teller = showing.Lines(plan, jobs, copy_log=slots.count == 1)
         teller.say(f"{jobs} jobs in {plan.folder}")

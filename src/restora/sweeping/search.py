@@ -48,8 +48,10 @@ class Settings:
 
     @classmethod
     def of(cls, node: Mapping[str, Any], monitor: Mapping[str, Any]) -> "Settings":
-        """From `sweep.search` of a configuration, the monitor where it names no objective. Raises
-        `ConfigError`."""
+        """From `sweep.search` of a configuration, the monitor where it names no objective.
+
+        Raises `ConfigError`.
+        """
         objectives = dict(node.get("objectives") or {monitor["metric"]: monitor["direction"]})
         found = cls(**{**node, "objectives": objectives})
         for name, value, known in (

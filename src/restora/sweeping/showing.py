@@ -87,8 +87,10 @@ def show_best(rows: list[tuple[str, dict[str, float], dict[str, Any]]]) -> None:
 
 @dataclass
 class Lines:
-    """Says what happens, on standard error: on a terminal below it a table of what runs; elsewhere, where one
-    job runs at a time, what the job writes to its log."""
+    """Says what happens, on standard error: on a terminal below it a table of what runs.
+
+    Elsewhere, where one job runs at a time, what the job writes to its log.
+    """
 
     plan: Plan
     jobs: int

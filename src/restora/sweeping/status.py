@@ -15,8 +15,11 @@ STATES = ("running", "queued", "finished", "pruned", "stopped", "dead", "failed"
 
 @dataclass(frozen=True)
 class JobStatus:
-    """One job. `value` is the best monitored figure so far, `seconds` what it has cost, `left` what it is
-    expected to cost from here on, as far as that is known."""
+    """One job.
+
+    `value` is the best monitored figure so far, `seconds` what it has cost, `left` what it is expected to
+    cost from here on, as far as that is known.
+    """
 
     job: Job
     folder: str

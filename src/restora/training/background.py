@@ -46,8 +46,10 @@ class Background:
         return done.wait(seconds) if not self.broken else True
 
     def close(self, seconds: float) -> bool:
-        """Waits so long for what was asked for, then ends W&B's process if it goes on; whether all was
-        done."""
+        """Waits so long for what was asked for; whether all was done.
+
+        W&B's process is ended if it goes on.
+        """
         with contextlib.suppress(queue.Full):
             self._calls.put_nowait(None)
         self._thread.join(seconds)
@@ -85,8 +87,11 @@ def first_line(error: BaseException) -> str:
 
 
 def end_service() -> None:
-    """Ends W&B's process and makes W&B forget it, so that neither the end of this process nor the next job
-    of a sweep waits for it. Note: W&B has no call for it; what its version lacks is left out."""
+    """Ends W&B's process and makes W&B forget it.
+
+    So neither the end of this process nor the next job of a sweep waits for it. Note: W&B has no call for
+    it; what its version lacks is left out.
+    """
     import wandb
     from wandb.sdk import wandb_setup
 

@@ -59,7 +59,9 @@ class Parts:
 
 def build_parts(config: DictConfig, *, goes_on: bool = False) -> Parts:
     """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`.
-    Where a run `goes_on`, a checkpoint will bring the weights that it would start from."""
+
+    Where a run `goes_on`, a checkpoint will bring the weights that it would start from.
+    """
     degradation: Degradation = build(config.degradation, "degradation")
     data: PhotoData = build(config.data, "data", degradation=degradation)
     network: Network = build(config.network, "network")

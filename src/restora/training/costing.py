@@ -12,8 +12,10 @@ from restora.training.measuring import StageCost, Validation
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long a run is: optimiser steps, batches for each and batches between validations; or `seconds`,
-    where time ends it."""
+    """How long a run is: optimiser steps, batches for each and batches between validations.
+
+    Or `seconds`, where time ends it.
+    """
 
     steps: int
     batches_per_step: int
@@ -23,8 +25,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured, in plain values, on one of `processes`. `hours` to the end of the recipe, validation
-    included, and how many optimiser steps that is."""
+    """What was measured, in plain values, on one of `processes`.
+
+    `hours` to the end of the recipe, validation included, and how many optimiser steps that is.
+    """
 
     experiment: str
     machine: str

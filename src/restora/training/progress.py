@@ -157,8 +157,10 @@ def cut(text: str, cells: int) -> str:
 
 
 def share_done(trainer: Trainer) -> float:
-    """As `training_progress`, but without the exchange between processes that only a training step may
-    make."""
+    """As `training_progress`, but without the exchange between processes.
+
+    Only a training step may make it.
+    """
     if trainer.max_steps > 0:
         return trainer.global_step / trainer.max_steps
     for callback in trainer.callbacks:

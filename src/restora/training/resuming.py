@@ -64,8 +64,10 @@ def continued(argv: Sequence[str]) -> list[str]:
 
 
 def stored_overrides(folder: Path, named: str) -> list[str]:
-    """The overrides that a run was started with: from `.hydra/overrides.yaml`, or run.json where that is
-    damaged. Raises `ConfigError`."""
+    """The overrides that a run was started with.
+
+    From `.hydra/overrides.yaml`, or run.json where that is damaged. Raises `ConfigError`.
+    """
     path = folder / ".hydra" / "overrides.yaml"
     record = _record(folder)
     if not path.exists() and record is None:
@@ -141,8 +143,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
-    """Raises `ConfigError` for a function or class in a resumed run's configuration that nobody registered,
-    unless the configuration files or the user's own words name it."""
+    """Raises `ConfigError` for a function or class in a resumed configuration that nobody registered.
+
+    Not where the configuration files or the user's own words name it.
+    """
     known = _of_configuration_files()
     for where, target in _targets(config, ""):
         if "." not in target or target in known or any(target in word for word in typed):
@@ -225,8 +229,10 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
 
 
 def differences(earlier: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> (value of then, value of now) where both configurations have it and differ; folders of the run
-    itself are as they are now."""
+    """Key -> (value of then, value of now) where both configurations have it and differ.
+
+    Folders of the run itself are as they are now.
+    """
     if not isinstance(earlier, Mapping):
         return {}
     then, here = _flat(registry.stored(earlier)), _flat(now)
@@ -246,8 +252,10 @@ def _flat(node: Any, where: str = "") -> dict[str, Any]:
 
 
 def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
-    """Says which keys differ from those that the run was trained with. Raises `ConfigError` for those that
-    cannot change."""
+    """Says which keys differ from those that the run was trained with.
+
+    Raises `ConfigError` for those that cannot change.
+    """
     told = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
     if fixed := [key for key in told if _FIXED.match(key)]:
         listed = ", ".join(f"{key} was {told[key][0]}, is {told[key][1]}" for key in fixed[:3])

@@ -19,8 +19,10 @@ from restora.training.run import train
 
 
 def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None = None) -> float:
-    """Trains in `info.folder` what is left to train there; the monitored figure. `write` is called once it is
-    known that the folder is this run's. Raises `Occupied`."""
+    """Trains in `info.folder` what is left to train there; the monitored figure.
+
+    `write` is called once it is known that the folder is this run's. Raises `Occupied`.
+    """
     with sole_run(info.folder):
         asked = config.resume is not None
         todo = what_to_do(info.folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))

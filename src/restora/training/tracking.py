@@ -1,5 +1,6 @@
-"""Weights & Biases: one run per training, offline unless asked otherwise, and never in the way of the
-training.
+"""Weights & Biases: one run per training, offline unless asked otherwise.
+
+It is never in the way of the training.
 
 Enters: the logger's configuration and what a run records. Leaves: curves, a best-value summary, a table of
 validation photos and the best checkpoint as an artifact. Online mode is tried only where a key and a
@@ -78,7 +79,9 @@ class WandbLog(Logger):
 
     def finish(self, record: RunRecord, status: str) -> bool:
         """Ends the run with the held-out scores in its summary, within a minute; whether all of it was taken.
-        The next job of a sweep begins its own."""
+
+        The next job of a sweep begins its own.
+        """
         scores = record.data["test"] or {}
         summary = {f"test/{key}": value for key, value in scores.items() if key not in ("images", "seconds")}
 
@@ -100,8 +103,9 @@ def start_wandb(
     tags: list[str] | None = None,
     run_id: str | None = None,
 ) -> WandbLog | None:
-    """A logger whose run begins in the background, grouped by sweep; None where logging is off or this is not
-    the first process.
+    """A logger whose run begins in the background, grouped by sweep.
+
+    None where logging is off or this is not the first process.
 
     Raises `ValueError` for an unknown mode.
     """
@@ -165,8 +169,9 @@ def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
 
 
 class WandbPhotos(Callback):
-    """Shows validation photos in W&B: triptychs as training goes, and at the end a table and the best
-    checkpoint.
+    """Shows validation photos in W&B.
+
+    Triptychs as training goes, and at the end a table and the best checkpoint.
 
     `photos` of the validation photos are kept, each reduced to `longest_side` pixels for the screen. The
     first process sees only its own share of the photos under DDP.

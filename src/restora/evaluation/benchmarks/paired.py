@@ -21,8 +21,11 @@ from restora.registry import register
 @register("benchmark", "paired")
 @dataclass(frozen=True, kw_only=True)
 class Paired(Benchmark):
-    """`degraded_root` against `root`, photo by photo: paired as training pairs them, by name or `pair_by`
-    order; `degraded_suffix` is what degraded names have behind the clean one's."""
+    """`degraded_root` against `root`, photo by photo.
+
+    Paired as training pairs them, by name or `pair_by` order; `degraded_suffix` is what degraded names
+    have behind the clean one's.
+    """
 
     task: ClassVar[str] = "restore"
 
