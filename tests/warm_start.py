@@ -48,17 +48,23 @@ class Started:
         self.pid = _number(self._connection)
 
     def poll(self) -> int | None:
-        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+        if self.returncode is None and self._has_ended(0):
             self.wait()
         return self.returncode
 
     def wait(self, timeout: float | None = None) -> int:
         if self.returncode is None:
-            if not select.select([self._connection], [], [], timeout)[0]:
+            if not self._has_ended(timeout):
                 raise subprocess.TimeoutExpired(self.words, timeout or 0)
             self.returncode = _number(self._connection)
             self._connection.close()
         return self.returncode
+
+    def _has_ended(self, timeout: float | None) -> bool:
+        """Within so many seconds. By poll, as select knows only the first 1,024 files of a process."""
+        waiting = select.poll()
+        waiting.register(self._connection, select.POLLIN)
+        return bool(waiting.poll(None if timeout is None else 1000 * timeout))
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
         """What it wrote until its end to the standard output and, unless merged, to the other."""

@@ -101,7 +101,7 @@ def test_tracks_besides_and_pairs_to_train_on(server: ArchiveServer, tmp_path: P
     assert len(list((tmp_path / "DIV2K").glob("*.zip"))) == 6
     fetched = len(server.requests)
     wild = ["data.source.track=wild", "data.source.scale=4"]
-    assert main(arguments(server, tmp_path, *wild, data="div2k_lr")) == 0
+    assert main(arguments(server, tmp_path, *wild, data="div2k_lr")) == 1  # small photos are left out
     assert len(server.requests) == fetched
     store = stores(tmp_path)["div2k-wild-x4-train-rgb"]
     assert [entry.name for entry in store.entries][:5] == [
@@ -163,7 +163,7 @@ def test_a_folder_with_a_broken_photo(tmp_path: Path, caplog: pytest.LogCaptureF
     (photos / "broken.png").write_bytes(png(99, SIDE)[:4000])
     (photos / "thumbnail.png").write_bytes(png(98, 16))
     options = [f"data_dir={tmp_path}", f"data.source.root='{photos}'", "data.patch_size=32"]
-    assert main(["prepare", "data=folder", *options]) == 0
+    assert main(["prepare", "data=folder", *options]) == 1
     said = "\n".join(caplog.messages)
     assert f"{photos}/broken.png: cannot be decoded" in said
     assert f"{photos}/thumbnail.png: is too small: 16x16" in said

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import partial
 
 import numpy as np
 import pytest
@@ -401,7 +402,11 @@ def test_watching_restores_whole_files_and_goes_on_after_a_restart(model, photos
             process.kill()
     first = (out / "a.png").stat().st_mtime_ns
     (watched / "b.png").write_bytes(whole)
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+    # a shell that runs the tests in the background ignores Ctrl-C for what it starts
+    usual = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=usual
+    ) as process:
         try:
             until("b.png")
             process.send_signal(signal.SIGINT)

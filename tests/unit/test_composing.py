@@ -49,7 +49,7 @@ def test_a_short_form_does_what_the_long_one_does() -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["discriminator=patch"], "objective=[supervised,adversarial] does"),
+        (["discriminator=patch"], "objective=[supervised,adversarial] or objective=[supervised,cycle] does"),
         (["perceptual=vgg19"], "objective=[supervised,perceptual] does"),
         (["loss@network.loss=l1"], "write loss@family.loss=l1"),
         (["loss=banana"], "there is no loss=banana"),
@@ -75,8 +75,6 @@ def test_the_right_form_is_named(typed: list[str], said: str) -> None:
     ("command", "typed", "said"),
     [
         ("train", "+loss=charbonnier", "did you mean loss=charbonnier?"),
-        ("train", "+init=weights.pth", "nothing reads the key 'init'"),
-        ("train", "init=weights.pth", "there is no key 'init'"),
         ("train", "+weights=/nowhere", "nothing reads the key 'weights'"),
         ("train", "++weights=/nowhere", "nothing reads the key 'weights'"),
         ("train", "+experiment=denoise/dncnn", "did you mean experiments?"),
@@ -230,4 +228,4 @@ def test_options_of_the_users_own_are_listed(tmp_path: Path, monkeypatch) -> Non
     OmegaConf.save({"_target_": "dncnn"}, tmp_path / "network" / "mine.yaml")
     monkeypatch.setattr(registry, "_folders", [tmp_path])
     assert "mine" in all_options()["network"]
-    assert " mine " in help_text()
+    assert "mine" in help_text().split()

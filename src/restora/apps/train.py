@@ -42,11 +42,11 @@ HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
   restora train experiments=denoise/dncnn debug=fast a few steps, to try it out
   restora train experiments=denoise/dncnn loss=l1    with another loss
   restora train -m network.depth=17,20 seed=1,2,3    a sweep
-  restora train -m sweep=tpe loss=l1,mse family.optimizer.lr='interval(1e-4,1e-2)'
-                                                     a search; the same command goes on
+  restora train -m sweep=tpe family.optimizer.lr='interval(1e-4,1e-2)'
+                                                     a search
   restora train resume=outputs/<run>                 go on with a stopped run
 
-  --dry-run          with -m: list the jobs and what they will cost, by measuring
+  --dry-run          with -m: list the jobs and what they will cost
   --yes              with -m: start also what costs more than sweep.limit_hours
   --cfg job          print the composed configuration and stop
   --config-dir DIR   also look for configuration in DIR

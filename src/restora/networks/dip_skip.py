@@ -10,7 +10,7 @@ one photo.
 Legend: B samples, C planes of the code, H height, W width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal
 
 import torch
@@ -53,6 +53,28 @@ class DipSkip(Network):
         for module in self.children():
             x = module(x)
         return x.sigmoid()
+
+    @classmethod
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+        """The constructor's arguments that a state dict of this architecture was made with.
+
+        None for another's. How features are enlarged is not in a file.
+        """
+        skip = state.get("1.0.1.1.weight")
+        first, within = ("1.1.1.weight", "1.7.") if skip is None else ("1.1.1.1.weight", "1.1.7.")
+        if first not in state or "9.1.weight" not in state or state[first].ndim != 4:
+            return None
+        scales = 1
+        while any(name.startswith(within * scales) for name in state):
+            scales += 1
+        channels, inputs = state[first].shape[:2]
+        return {
+            "in_channels": inputs,
+            "out_channels": state["9.1.weight"].shape[0],
+            "channels": channels,
+            "scales": scales,
+            "skip_channels": 0 if skip is None else skip.shape[0],
+        }
 
 
 class _Reflect(nn.Module):

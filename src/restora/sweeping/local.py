@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from restora.files import json_text
 from restora.run_state import is_locked
 from restora.sweeping import ending
 from restora.sweeping.plan import STOP, Job, Plan
@@ -209,7 +210,7 @@ class Local:
         self.teller.started(job)
         assert server.stdin is not None
         with suppress(BrokenPipeError):
-            server.stdin.write(json.dumps(request).encode() + b"\n")
+            server.stdin.write(json_text(request, indent=None).encode() + b"\n")
             server.stdin.flush()
 
     def _heard(self, message: dict[str, Any], source: Source) -> bool:

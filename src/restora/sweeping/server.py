@@ -25,6 +25,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from restora.files import json_text
+
 LOG = "train.log"
 _PATIENCE_SECONDS = 60.0
 """How long jobs may take to save and end."""
@@ -52,7 +54,7 @@ class Server:
 
     def answer(self, **content: Any) -> None:
         with suppress(BrokenPipeError):
-            os.write(self.answers, json.dumps(content).encode() + b"\n")
+            os.write(self.answers, json_text(content, indent=None).encode() + b"\n")
 
     def serve(self) -> Request | None:
         """Starts what is asked for until the input ends; in the process of a job, its request."""

@@ -35,7 +35,15 @@ UNTOLD = {
 """Arguments that leave no trace in the weights."""
 
 
-@pytest.mark.parametrize("name", SMALL)
+def test_an_ircnn_is_one_of_two_networks(tmp_path: Path) -> None:
+    """A DnCNN of seven convolutions has the same names and shapes."""
+    network = build(compose("train", ["network=ircnn_small"]).network, "network")
+    torch.save(network.state_dict(), tmp_path / "weights.pth")
+    with pytest.raises(WeightsError, match=r"network=dncnn .* or network=ircnn"):
+        recognise(tmp_path / "weights.pth")
+
+
+@pytest.mark.parametrize("name", [name for name in SMALL if name != "ircnn_small"])
 def test_every_network_is_recognised_from_its_weights(name: str, tmp_path: Path) -> None:
     node = compose("train", [f"network={name}"]).network
     network = build(node, "network")

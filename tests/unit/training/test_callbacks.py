@@ -156,7 +156,7 @@ class OneByOne(ReadyBatches):
     def test_dataloader(self) -> DataLoader:
         photos = torch.rand(4, 2, 1, 3, 12, 16)
         batches = [
-            {"clean": clean, "degraded": degraded, "condition": None, "names": [f"{number}.png"]}
+            {"clean": clean, "degraded": degraded, "condition": None, "names": [f"{number}"]}
             for number, (clean, degraded) in enumerate(photos)
         ]
         return DataLoader(batches, batch_size=None)
@@ -258,7 +258,7 @@ def test_a_monitor_that_validation_does_not_log_is_named(tmp_path: Path) -> None
 
 def test_photos_without_a_clean_version_are_restored_and_not_compared(tmp_path: Path) -> None:
     module = family()
-    batch = Batch(None, torch.rand(1, 3, 16, 16), None, ["a.png"])
+    batch = Batch(None, torch.rand(1, 3, 16, 16), None, ["a"])
     module.on_test_epoch_start()
     with torch.no_grad():
         answer = module.test_step(batch, 0)
