@@ -9,9 +9,11 @@ it later. Every call into W&B is made in a thread of its own (`background.py`), 
 or a W&B that dies, costs the training nothing and its end a minute.
 """
 
+import importlib
 import logging
 import os
 import shlex
+import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, get_args
@@ -31,6 +33,7 @@ from restora.training.record import RunInfo, RunRecord
 from restora.types import Batch
 
 log = logging.getLogger(__name__)
+_IMPORTED_IN = os.getpid()
 
 Mode = Literal["offline", "online", "disabled"]
 _INIT_SECONDS = 15.0
@@ -137,6 +140,7 @@ def start_wandb(
 
 def _begin(mode: Mode, monitor: Monitor, **arguments: Any) -> wandb.Run | None:
     """The run, with what its summary keeps of each metric."""
+    _keep_pictures_apart()
     run = _init(mode, **arguments)
     if run is None:
         return None
@@ -150,6 +154,19 @@ def _begin(mode: Mode, monitor: Monitor, **arguments: Any) -> wandb.Run | None:
         run.define_metric(metric, summary=direction)
     run.define_metric("train/loss", summary="min")
     return run
+
+
+def _keep_pictures_apart() -> None:
+    """Gives a forked process a temporary folder for pictures of its own.
+
+    W&B makes one when it is imported; processes that are forked afterwards share it, and the first that ends
+    removes it. Note: W&B has no call for it; a version without that folder is left alone.
+    """
+    if os.getpid() == _IMPORTED_IN:
+        return
+    private = importlib.import_module("wandb.sdk.data_types._private")
+    if hasattr(private, "MEDIA_TMP"):
+        private.MEDIA_TMP.name = tempfile.mkdtemp("wandb-media")
 
 
 def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
