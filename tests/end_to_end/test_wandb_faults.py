@@ -72,7 +72,7 @@ def core_process() -> int:
     return int(wandb_setup._singleton._connection._proc._process.pid)  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("mode", ["well", "hang", "killed"])  # the others are in make test-faults
+@pytest.mark.parametrize("mode", ["well", "hang", "killed"])
 def test_a_run_ends_well_whatever_becomes_of_wandb_and_is_sent_later(
     mode: str, server: WandbServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
