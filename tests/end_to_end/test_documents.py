@@ -2,7 +2,7 @@
 
 A block of commands after a line `<!-- tested -->` is run as it stands, in a folder with a few photos, where
 `restora train` takes three steps (`debug=fast`) of the same run. A block after `<!-- file NAME -->` is
-written to that file first.
+written to that file first. Python after `<!-- tested python -->` runs too, and asserts what the text says.
 """
 
 import os
@@ -32,6 +32,7 @@ restora() {
 }
 """
 TESTED = re.compile(r"<!-- tested -->\n```sh\n(.*?)```", re.S)
+PYTHON = re.compile(r"<!-- tested python -->\n```python\n(.*?)```", re.S)
 FILES = re.compile(r"<!-- file (\S+) -->\n```\w+\n(.*?)```", re.S)
 
 
@@ -67,6 +68,16 @@ def test_its_commands_run(page: Path, folder: Path) -> None:
         timeout=400,
     )
     assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    "page", [p for p in DOCS if PYTHON.search(p.read_text("utf-8"))], ids=lambda p: p.stem
+)
+def test_its_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {}
+    for code in PYTHON.findall(page.read_text(encoding="utf-8")):
+        exec(compile(code, str(page), "exec"), names)
 
 
 def commands(page: Path) -> list[list[str]]:

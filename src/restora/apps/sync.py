@@ -106,8 +106,8 @@ def send(folder: Path, timeout: float) -> str | None:
     said = [_plain(line) for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     if any(folder.glob("*.wandb.synced")):
         return None
-    told = next((line for line in reversed(said) if re.search(r"(?i)error|fail", line)), None)
-    return told or (said[-1] if said else f"wandb sync ended with {done.returncode}")
+    message = next((line for line in reversed(said) if re.search(r"(?i)error|fail", line)), None)
+    return message or (said[-1] if said else f"wandb sync ended with {done.returncode}")
 
 
 def _plain(line: str) -> str:

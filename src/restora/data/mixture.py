@@ -79,24 +79,27 @@ class MixtureData(PhotoData):
         workers: int = 0,
         seed: int = 1,
     ) -> None:
+        alike: dict[str, Any] = {
+            "store_dir": store_dir,
+            "patch_size": patch_size,
+            "batch_size": batch_size,
+            "steps_per_epoch": steps_per_epoch,
+            "stages": stages,
+            "val_crop": val_crop,
+            "test_crop": test_crop,
+            "channels": channels,
+            "geometry": geometry,
+            "transforms": transforms,
+            "workers": workers,
+        }
         self.turns = Turns({name: part.share for name, part in parts.items()})
         self.members = {
             name: PhotoData(
                 source=part.source,
-                store_dir=store_dir,
                 degradation=part.degradation,
-                patch_size=patch_size,
-                batch_size=batch_size,
-                steps_per_epoch=steps_per_epoch,
-                stages=stages,
-                val_crop=val_crop,
-                test_crop=test_crop,
-                channels=channels,
-                geometry=geometry,
-                transforms=transforms,
                 target=target,
-                workers=workers,
                 seed=sample_key(seed, image_key(name)),
+                **alike,
             )
             for name, part in parts.items()
         }
@@ -104,19 +107,9 @@ class MixtureData(PhotoData):
         made = {name: member.degradation for name, member in self.members.items()}
         super().__init__(
             source=JointSource({name: member.source for name, member in self.members.items()}),
-            store_dir=store_dir,
             degradation=Identity() if self.comes_degraded else OneOf(stages=made),
-            patch_size=patch_size,
-            batch_size=batch_size,
-            steps_per_epoch=steps_per_epoch,
-            stages=stages,
-            val_crop=val_crop,
-            test_crop=test_crop,
-            channels=channels,
-            geometry=geometry,
-            transforms=transforms,
-            workers=workers,
             seed=seed,
+            **alike,
         )
 
     def _check_parts(self, degradation: Degradation) -> None:

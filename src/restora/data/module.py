@@ -34,7 +34,7 @@ from restora.types import Batch
 
 log = logging.getLogger(__name__)
 Target = Literal["clean", "noisy"]
-_SMALLEST_JUDGED = 32
+_SMALLEST_EVALUATED = 32
 """Sides of validation and test photos, of the degraded one: below it SSIM and deep networks mean little."""
 _SPLITS_OF: dict[str, tuple[Split, ...]] = {
     "fit": SPLITS,
@@ -128,8 +128,8 @@ class PhotoData(LightningDataModule):
             raise ValueError(f"data.geometry is d4, hflip or none, got {self.geometry!r}")
         for name, value, least in (
             ("steps_per_epoch", self.steps_per_epoch, 1),
-            ("val_crop", self.val_crop, _SMALLEST_JUDGED),
-            ("test_crop", self.test_crop, _SMALLEST_JUDGED),
+            ("val_crop", self.val_crop, _SMALLEST_EVALUATED),
+            ("test_crop", self.test_crop, _SMALLEST_EVALUATED),
             ("workers", self.workers, 0),
         ):
             if value is not None and value < least:
@@ -238,7 +238,7 @@ class PhotoData(LightningDataModule):
     def _least_side(self, split: Split) -> int:
         if split == "train":
             return max(stage.patch_size for stage in self.stages)
-        return _SMALLEST_JUDGED * self.scale
+        return _SMALLEST_EVALUATED * self.scale
 
     def _usable(self, split: Split) -> tuple[PhotoStore, list[int]]:
         """The store of a split and the numbers of its photos that are large enough."""
@@ -248,8 +248,8 @@ class PhotoData(LightningDataModule):
         sides = [min(usable_size(entry, self.scale)) for entry in store.entries]
         numbers = [number for number, side in enumerate(sides) if side >= least]
         if not numbers:
-            mend = f"set data.patch_size to {max(sides)} or less" if split == "train" else "give larger ones"
-            raise DataError(f"all photos for {split} are smaller than {least}x{least}: {mend}")
+            fix = f"set data.patch_size to {max(sides)} or less" if split == "train" else "give larger ones"
+            raise DataError(f"all photos for {split} are smaller than {least}x{least}: {fix}")
         return store, numbers
 
     # --- loaders --------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ Legend: C channels, H height, W width.
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +26,20 @@ from restora.registry import register
 
 _LEAST = 0.255
 """Noise level (8-bit scale) below which DPIR counts none: a thousandth of white."""
+
+
+@dataclass(frozen=True)
+class _Case:
+    """A photo to restore: first estimate and observation (1,C,H,W), noise levels on the 8-bit scale."""
+
+    start: Tensor
+    observed: Tensor
+    operator: Operator
+    denoise: Denoiser
+    sigma: float
+    last: float
+    """The level of the last denoising."""
+    steps: int
 
 
 class PlugAndPlay(Fit):
@@ -51,26 +66,16 @@ class PlugAndPlay(Fit):
         sigma = problem.sigma or 0.0
         steps = self.steps or usual_steps(operator)
         last = max(sigma, _LEAST, lowest_sigma(operator))
-        start = operator.start(y)
-        estimates = self._iterate(start, y, operator, denoise, max(sigma, _LEAST), last, steps)
+        case = _Case(operator.start(y), y, operator, denoise, max(sigma, _LEAST), last, steps)
         with torch.no_grad():
-            for number, x in enumerate(estimates, 1):
+            for number, x in enumerate(self._iterate(case), 1):
                 picture = x[..., margin : x.shape[-2] - margin, margin : x.shape[-1] - margin]
                 loss = F.mse_loss(operator.A(x), y).item()
                 yield Step(number, steps, picture, loss)
 
     @abstractmethod
-    def _iterate(
-        self,
-        x: Tensor,
-        y: Tensor,
-        operator: Operator,
-        denoise: Denoiser,
-        sigma: float,
-        last: float,
-        steps: int,
-    ) -> Iterator[Tensor]:
-        """The estimates (1,C,H,W), one a step; `last` is the noise level of the last denoising."""
+    def _iterate(self, case: _Case) -> Iterator[Tensor]:
+        """The estimates (1,C,H,W), one a step."""
 
     def _denoised(self, x: Tensor, sigma: float, number: int, denoise: Denoiser) -> Tensor:
         """With `turns`, another of the eight turns and mirrorings at each step: an ensemble for nothing."""
@@ -78,8 +83,30 @@ class PlugAndPlay(Fit):
         return turned_back(denoise(turned(x, turn), sigma), turn)
 
 
+class Splitting(PlugAndPlay):
+    """A data step and a denoising step in turn, at levels that fall from `first_sigma`."""
+
+    def __init__(
+        self,
+        *,
+        denoiser: Any = None,
+        steps: int | None = None,
+        first_sigma: float = 49.0,
+        weight: float = 0.23,
+        turns: bool = True,
+    ) -> None:
+        _check(self.name, steps, weight=weight, first_sigma=first_sigma)
+        self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
+        self.first_sigma, self.weight = first_sigma, weight
+
+    def _levels(self, case: _Case) -> Iterator[tuple[int, float, float]]:
+        """Number, noise level and weight of the prior, step by step."""
+        for number, level in enumerate(falling(self.first_sigma, case.last, case.steps)):
+            yield number, level, self.weight * (case.sigma / level) ** 2
+
+
 @register("method", "pnp_hqs")
-class HalfQuadraticSplitting(PlugAndPlay):
+class HalfQuadraticSplitting(Splitting):
     """Half-quadratic splitting with a denoiser as the prior.
 
     `denoiser` is any source of a model that is conditioned on the noise level, or a list of models of one
@@ -89,72 +116,28 @@ class HalfQuadraticSplitting(PlugAndPlay):
 
     name: ClassVar[str] = "pnp_hqs"
 
-    def __init__(
-        self,
-        *,
-        denoiser: Any = None,
-        steps: int | None = None,
-        first_sigma: float = 49.0,
-        weight: float = 0.23,
-        turns: bool = True,
-    ) -> None:
-        _check(self.name, steps, weight=weight, first_sigma=first_sigma)
-        self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
-        self.first_sigma, self.weight = first_sigma, weight
-
-    def _iterate(
-        self,
-        x: Tensor,
-        y: Tensor,
-        operator: Operator,
-        denoise: Denoiser,
-        sigma: float,
-        last: float,
-        steps: int,
-    ) -> Iterator[Tensor]:
-        for number, level in enumerate(falling(self.first_sigma, last, steps)):
-            x = operator.prox(x, y, self.weight * (sigma / level) ** 2)
-            x = self._denoised(x, level, number, denoise)
+    def _iterate(self, case: _Case) -> Iterator[Tensor]:
+        x = case.start
+        for number, level, weight in self._levels(case):
+            x = case.operator.prox(x, case.observed, weight)
+            x = self._denoised(x, level, number, case.denoise)
             yield x
 
 
 @register("method", "pnp_admm")
-class AlternatingDirections(PlugAndPlay):
+class AlternatingDirections(Splitting):
     """As `pnp_hqs`, with the multipliers of ADMM; they are scaled where the weight of the prior changes."""
 
     name: ClassVar[str] = "pnp_admm"
 
-    def __init__(
-        self,
-        *,
-        denoiser: Any = None,
-        steps: int | None = None,
-        first_sigma: float = 49.0,
-        weight: float = 0.23,
-        turns: bool = True,
-    ) -> None:
-        _check(self.name, steps, weight=weight, first_sigma=first_sigma)
-        self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
-        self.first_sigma, self.weight = first_sigma, weight
-
-    def _iterate(
-        self,
-        x: Tensor,
-        y: Tensor,
-        operator: Operator,
-        denoise: Denoiser,
-        sigma: float,
-        last: float,
-        steps: int,
-    ) -> Iterator[Tensor]:
-        u = torch.zeros_like(x)
+    def _iterate(self, case: _Case) -> Iterator[Tensor]:
+        x, u = case.start, torch.zeros_like(case.start)
         before: float | None = None
-        for number, level in enumerate(falling(self.first_sigma, last, steps)):
-            rho = self.weight * (sigma / level) ** 2
-            u = u if before is None else u * (before / rho)
-            before = rho
-            data = operator.prox(x - u, y, rho)
-            x = self._denoised(data + u, level, number, denoise)
+        for number, level, weight in self._levels(case):
+            u = u if before is None else u * (before / weight)
+            before = weight
+            data = case.operator.prox(x - u, case.observed, weight)
+            x = self._denoised(data + u, level, number, case.denoise)
             u = u + data - x
             yield x
 
@@ -182,19 +165,12 @@ class RegularisedByDenoising(PlugAndPlay):
         self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
         self.denoiser_sigma, self.weight = denoiser_sigma, weight
 
-    def _iterate(
-        self,
-        x: Tensor,
-        y: Tensor,
-        operator: Operator,
-        denoise: Denoiser,
-        sigma: float,
-        last: float,
-        steps: int,
-    ) -> Iterator[Tensor]:
-        level = max(last, 3.25) if self.denoiser_sigma is None else self.denoiser_sigma
-        for number in range(steps):
-            x = operator.prox(self._denoised(x, level, number, denoise), y, self.weight * sigma**2)
+    def _iterate(self, case: _Case) -> Iterator[Tensor]:
+        x, weight = case.start, self.weight * case.sigma**2
+        level = max(case.last, 3.25) if self.denoiser_sigma is None else self.denoiser_sigma
+        for number in range(case.steps):
+            denoised = self._denoised(x, level, number, case.denoise)
+            x = case.operator.prox(denoised, case.observed, weight)
             yield x
 
 

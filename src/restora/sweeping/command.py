@@ -46,8 +46,8 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
     with _plan(typed, jobs, same, yes=yes) as plan:
         chosen = planning.add_jobs(plan, jobs)
         if folded := len(jobs) - len(chosen):
-            told = f"{folded} of {len(jobs)} combinations come to the same as others: {len(chosen)} jobs"
-            planning.tell(told)
+            message = f"{folded} of {len(jobs)} combinations come to the same as others: {len(chosen)} jobs"
+            planning.tell(message)
         slots = slots_of(plan, jobs[0].config)
         return run(plan, Listed.of(chosen), jobs=len(chosen), slots=slots, retry_failed=retry)
 

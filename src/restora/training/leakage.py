@@ -23,7 +23,7 @@ from restora.evaluation.leakage import (
 )
 from restora.photos.reading import list_photos
 
-_JUDGES: dict[Split, str] = {"val": "this run's validation set", "test": "this run's held-out set"}
+_EVALUATION_SETS: dict[Split, str] = {"val": "this run's validation set", "test": "this run's held-out set"}
 
 
 def check_leakage(
@@ -42,7 +42,7 @@ def check_leakage(
     ValueError for a folder that is not there or holds no photos.
     """
     deadline = time.monotonic() + max_seconds
-    tested = {name: stores for split, name in _JUDGES.items() if (stores := data.stores(split))}
+    tested = {name: stores for split, name in _EVALUATION_SETS.items() if (stores := data.stores(split))}
     known_files = {} if testsets is None else known_testsets(testsets)
     files = known_files | named_folders(folders, taken=known_files)
     learnt = data.stores("train")
@@ -55,11 +55,11 @@ def check_leakage(
     with progress("looking for near-duplicates", photos) as done:
         known: dict[str, Fingerprints] = {}
         for name, stores in tested.items():
-            known[name] = fingerprints(_told(_pixels(stores), done))
+            known[name] = fingerprints(_counted(_pixels(stores), done))
         for name, paths in files.items():
             known[name] = fingerprints_of_files(paths)
             done(len(paths))
-        training = fingerprints(_told(_pixels(learnt), done), deadline=deadline)
+        training = fingerprints(_counted(_pixels(learnt), done), deadline=deadline)
     return find_leaks(training, known, training_total=total)
 
 
@@ -92,7 +92,7 @@ def _pixels(stores: Mapping[str, PhotoStore]) -> Iterator[tuple[str, Pixels]]:
             yield store.entries[number].name, store.clean(number)
 
 
-def _told(photos: Iterable[tuple[str, Pixels]], done: Advance) -> Iterator[tuple[str, Pixels]]:
+def _counted(photos: Iterable[tuple[str, Pixels]], done: Advance) -> Iterator[tuple[str, Pixels]]:
     for photo in photos:
         yield photo
         done(1)

@@ -256,13 +256,13 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
 
     Raises `ConfigError` for those that cannot change.
     """
-    told = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
-    if fixed := [key for key in told if _FIXED.match(key)]:
-        listed = ", ".join(f"{key} was {told[key][0]}, is {told[key][1]}" for key in fixed[:3])
+    differing = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
+    if fixed := [key for key in differing if _FIXED.match(key)]:
+        listed = ", ".join(f"{key} was {differing[key][0]}, is {differing[key][1]}" for key in fixed[:3])
         raise ConfigError(
             f"a run that goes on keeps its network, where that began, and its place in the data: {listed}"
         )
-    for key, (then, now) in told.items():
+    for key, (then, now) in differing.items():
         log.warning("from here on %s is %s; it was %s", key, now, then)
 
 
