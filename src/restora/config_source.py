@@ -21,8 +21,9 @@ from typing import Any, cast
 import yaml  # type: ignore[import-untyped]
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigResult
-from omegaconf import DictConfig, OmegaConf
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
+from omegaconf import OmegaConf
+from omegaconf._utils import get_yaml_loader
 
 from restora import constructors, registry
 
@@ -34,8 +35,6 @@ COMPLETED = {
 """Groups whose files hold only what differs from the constructor's defaults, and the kind of their parts."""
 PRODUCT = ("testsets", "severities")
 """The tables of a benchmark that make an option of each pair."""
-
-_Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class ConfFolder(FileConfigSource):
@@ -50,21 +49,27 @@ class ConfFolder(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = self._implied(config_path)
-        if file is None:
-            found = super().load_config(config_path)
-        elif file:
-            found = super().load_config(file)
-            plain = OmegaConf.to_container(found.config)
-            assert isinstance(plain, dict)
-            content = {str(key): value for key, value in plain.items()}
-            found.config = laid_over(found.config, dict(_options_in(content))[Path(config_path).stem])
+        if file == "":
+            content, header = {"_target_": Path(config_path).stem}, {"package": None}
         else:
-            config = OmegaConf.create({"_target_": Path(config_path).stem})
-            found = ConfigResult(self.provider, self.full_path(), config, {"package": None})
+            path = Path(self.path, file or config_path).with_suffix(".yaml")
+            if not path.exists():
+                raise ConfigLoadError(f"Config not found : {path}")
+            found = _content(path, path.stat().st_mtime_ns)
+            if not isinstance(found, dict):
+                return cast(ConfigResult, super().load_config(config_path))
+            content, header = found, _header(path, path.stat().st_mtime_ns)
+            if file:
+                content = laid_over(content, dict(_options_in(content))[Path(config_path).stem])
         group = config_path.partition("/")[0]
-        if "/" in config_path and isinstance(found.config, DictConfig):
-            found.config = _filled_in(found.config, group)
-        return found
+        if "/" in config_path:
+            content = _filled_in(content, group)
+        return ConfigResult(
+            config=OmegaConf.create(content),
+            path=f"{self.scheme()}://{self.path}",
+            provider=self.provider,
+            header=dict(header),
+        )
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
         names = {*super().list(config_path, results_filter)}
@@ -91,7 +96,7 @@ class ConfFolder(FileConfigSource):
         found: dict[str, str] = {}
         parts = set()
         for path in sorted(folder.glob("*.yaml")):
-            content = _content(path, path.stat().st_mtime_ns)
+            content = _mapping(path)
             parts.add(content.get("_target_"))
             found |= dict.fromkeys((name for name, _ in _options_in(content)), f"{group}/{path.stem}")
         if group == "network" and self.provider == "main":
@@ -105,22 +110,31 @@ def _spoken_of_elsewhere(group: str) -> set[str]:
     files = [
         path for _, folder in registry.configuration_folders() for path in (folder / group).glob("*.yaml")
     ]
-    contents = [_content(path, path.stat().st_mtime_ns) for path in files]
+    contents = [_mapping(path) for path in files]
     return {*(path.stem for path in files), *(str(content.get("_target_")) for content in contents)}
 
 
-def laid_over(config: Any, overlay: Mapping[str, Any]) -> Any:
+def laid_over(config: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """A file's content with what differs in a variant of it: mappings merge, everything else replaces.
 
     Of the defaults list, a choice of the same group is replaced, and another added.
     """
     rest = dict(overlay)
     choices = {_group(entry): entry for entry in rest.pop("defaults", [])}
-    merged: Any = OmegaConf.merge(config, rest)
+    merged = _merged(config, rest)
     if choices:
         kept = [choices.pop(_group(entry), entry) for entry in config.get("defaults") or []]
         merged["defaults"] = [*kept, *choices.values()]
     return merged
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    made = dict(below)
+    for key, value in above.items():
+        known = made.get(key)
+        both = isinstance(known, Mapping) and isinstance(value, Mapping)
+        made[key] = _merged(cast(Mapping[str, Any], known), value) if both else value
+    return made
 
 
 def _group(entry: Any) -> str:
@@ -129,25 +143,66 @@ def _group(entry: Any) -> str:
     return choice.removeprefix("override ").removeprefix("/")
 
 
-def _filled_in(config: DictConfig, group: str) -> DictConfig:
+def _filled_in(content: Mapping[str, Any], group: str) -> dict[str, Any]:
     """A file's own option: without the tables, and with every argument of the constructor."""
-    tables = ("variants", *(PRODUCT if all(table in config for table in PRODUCT) else ()))
-    for table in tables:
-        config.pop(table, None)
+    tables = ("variants", *(PRODUCT if all(table in content for table in PRODUCT) else ()))
+    config = {key: value for key, value in content.items() if key not in tables}
     if group not in COMPLETED or "_target_" not in config or "defaults" in config:
         return config
     try:
-        known = constructors.defaults(COMPLETED[group], str(config._target_))
+        known = constructors.defaults(COMPLETED[group], str(config["_target_"]))
     except registry.UnknownPart:  # a dotted path: built as it stands, or refused then
         return config
-    return cast(DictConfig, OmegaConf.merge(OmegaConf.create({"_target_": config._target_} | known), config))
+    return _merged({"_target_": config["_target_"]} | known, config)
+
+
+def _mapping(path: Path) -> dict[str, Any]:
+    content = _content(path, path.stat().st_mtime_ns)
+    return content if isinstance(content, dict) else {}
 
 
 @functools.lru_cache(maxsize=1024)
-def _content(path: Path, _modified: int) -> dict[str, Any]:
-    """A file's keys and values; the C parser is ten times as fast as OmegaConf's, and enough for names."""
-    content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
-    return content if isinstance(content, dict) else {}
+def _content(path: Path, _modified: int) -> Any:
+    """What a file holds, in plain values that nobody changes; by the C parser, ten times as fast."""
+    loader: Any = _loader()
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+
+
+@functools.lru_cache(maxsize=1024)
+def _header(path: Path, _modified: int) -> dict[str, str | None]:
+    with path.open(encoding="utf-8") as file:
+        return cast(dict[str, str | None], ConfFolder._get_header_dict(file.read(512)))
+
+
+@functools.cache
+def _loader() -> type:
+    """OmegaConf's own reading of YAML (numbers, no dates, no key twice), with libyaml where PyYAML has it."""
+    usual = get_yaml_loader()
+    if not hasattr(yaml, "CSafeLoader"):
+        return cast(type, usual)
+    return type(
+        "Loader",
+        (yaml.CSafeLoader,),
+        {
+            "construct_mapping": _construct_mapping,
+            "yaml_implicit_resolvers": usual.yaml_implicit_resolvers,
+            "yaml_constructors": usual.yaml_constructors,
+        },
+    )
+
+
+def _construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
+    seen = set()
+    for key, _ in node.value:
+        if key.value in seen:
+            raise yaml.constructor.ConstructorError(
+                "while reading a mapping",
+                node.start_mark,
+                f"the key {key.value} stands in it twice",
+                key.start_mark,
+            )
+        seen.add(str(key.value))
+    return yaml.CSafeLoader.construct_mapping(loader, node, deep=deep)
 
 
 def _options_in(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:

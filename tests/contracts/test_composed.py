@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from omegaconf import OmegaConf
+import yaml
 
 from restora.config import parts
 from restora.config_source import ConfFolder, laid_over
@@ -47,8 +47,15 @@ def test_numbers_in_variants_are_numbers(tmp_path: Path) -> None:
 
 
 def test_a_variant_replaces_choices_of_the_defaults_list() -> None:
-    base = OmegaConf.create({"defaults": [{"override /network": "a"}, "_self_"], "x": {"y": 1, "z": 2}})
+    base = {"defaults": [{"override /network": "a"}, "_self_"], "x": {"y": 1, "z": 2}}
     over = {"defaults": [{"override /network": "b"}, {"override /data": "c"}], "x": {"y": 3}}
     chosen = [{"override /network": "b"}, "_self_", {"override /data": "c"}]
-    made = OmegaConf.to_container(laid_over(base, over))
-    assert made == {"defaults": chosen, "x": {"y": 3, "z": 2}}
+    assert laid_over(base, over) == {"defaults": chosen, "x": {"y": 3, "z": 2}}
+    assert base["x"]["y"] == 1, "the file's own option stays what it is"
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "loss").mkdir()
+    (tmp_path / "loss" / "twice.yaml").write_text("_target_: charbonnier\neps: 1\neps: 2\n")
+    with pytest.raises(yaml.YAMLError, match="eps"):
+        ConfFolder("test", f"restora://{tmp_path}").load_config("loss/twice")

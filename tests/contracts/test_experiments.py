@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from restora.apps.experiments import cost_of, experiments, machine_of
+from restora.apps.experiments import Experiment, cost_of, experiments, machine_of
 from restora.config import compose, config_root, missing_keys, options, parts
 
 ROOT = config_root()
 EXPERIMENTS = options("experiments")
 GROUPS = ("trainer", "callbacks", "logger", "debug", "family", "data")
+SMALL = [node for name, node in parts("network").items() if name.endswith("_small")]
 PRESETS = [f"{group}={name}" for group in GROUPS for name in options(group)]
 
 
@@ -27,6 +28,11 @@ TRAINED = (
     *("no_clean/recorrupted", "no_clean/sure", "denoise/nafnet_sidd_div2k", "deblur/nafnet_gopro_div2k"),
 )
 """Together they have every part but the networks, each of which takes its steps in test_networks."""
+
+
+@cache
+def listed() -> dict[str, Experiment]:
+    return {item.name: item for item in experiments()}
 
 
 @cache
@@ -47,7 +53,7 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
     check_together(network, data)
     assert set(missing_keys(config)) <= {"run_dir"}
     if experiment != "adhoc":
-        said = {item.name: item for item in experiments()}[experiment]
+        said = listed()[experiment]
         assert (said.machine, said.cost) == (machine_of(config), cost_of(config)), (
             "correct its opening comment"
         )
@@ -76,8 +82,7 @@ KIND = {
 
 def make_small(network: DictConfig) -> None:
     """Gives a network the widths and depths of the small twin that is most like it."""
-    twins = [node for name, node in parts("network").items() if name.endswith("_small")]
-    twins = [twin for twin in twins if twin["_target_"] == network._target_]
+    twins = [twin for twin in SMALL if twin["_target_"] == network._target_]
     twin = max(twins, key=lambda twin: sum(twin.get(key) == network.get(key) for key in KIND))
     network.update({key: value for key, value in twin.items() if key not in KIND})
 

@@ -402,13 +402,13 @@ def figures(output: Path) -> list[list[str]]:
 def test_dncnn_on_bsd68_is_the_published_figure_and_in_bfloat16_that_of_every_photo(
     development_data: Path, tmp_path: Path
 ) -> None:
-    """All photos in float32, and enough of them in bfloat16 to see that each keeps its figure."""
-    exactly = dncnn_on_bsd68(development_data, tmp_path / "float32")
-    assert exactly["images"] == 68
-    assert exactly["psnr"] == pytest.approx(29.233, abs=0.002)
-    dncnn_on_bsd68(development_data, tmp_path / "bfloat16", "precision=bf16", "benchmark.limit=16")
+    """All photos in bfloat16, and enough of them in float32 to see that each keeps its figure."""
+    whole = dncnn_on_bsd68(development_data, tmp_path / "bfloat16", "precision=bf16")
+    assert whole["images"] == 68
+    assert whole["psnr"] == pytest.approx(29.233, abs=0.004)
+    dncnn_on_bsd68(development_data, tmp_path / "float32", "benchmark.limit=16")
     exact = {name: float(psnr) for name, psnr, _ in figures(tmp_path / "float32")}
-    rough = {name: float(psnr) for name, psnr, _ in figures(tmp_path / "bfloat16")}
+    rough = {name: float(psnr) for name, psnr, _ in figures(tmp_path / "bfloat16") if name in exact}
     change = [rough[name] - exact[name] for name in rough]
     assert len(change) == 16
     assert any(change)

@@ -13,7 +13,7 @@ from kill_sweep import assert_equal, command, kill, output, records, start, wait
 from restora.cli import main
 from restora.run_state import is_locked
 
-JOBS = 5
+JOBS = 3
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ def test_a_plan_says_what_each_job_is(place: tuple[Path, Path], capsys: pytest.C
     assert main(["sweep", str(sweep)]) == 0
     said = capsys.readouterr().out
     assert max(map(len, said.splitlines()[1:])) <= 80
-    assert "5 finished" in said
+    assert f"{JOBS} finished" in said
     assert main(["sweep", str(sweep.parent)]) == 2
     assert "is no sweep folder" in capsys.readouterr().err
 

@@ -37,7 +37,7 @@ class Page:
         self.tab.on("console", lambda message: self.told.append(message.text))
         self.tab.on("pageerror", lambda error: self.told.append(str(error)))
         self.tab.on("request", lambda request: self.asked.add(request.url))
-        self.tab.on("filechooser", lambda _: None)  # Chromium hands them over from now on, not some time later
+        self.tab.on("filechooser", lambda _: None)  # from now on, not a moment after it is asked
         self.tab.goto(served.url)
         self.tab.wait_for_selector(".card .example-after[src]", state="attached")
         self.url = served.url

@@ -7,8 +7,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from restora.apps.networks import configurations
 from restora.config import build as build_node
+from restora.config import parts
 from restora.networks.base import Network
 from restora.networks.cost import count_macs, count_parameters
 
@@ -20,9 +20,11 @@ PUBLISHED_MACS = re.findall(
     r"^\| `(\w+)` \| (?:`(.*?)`)? \| (\d+)×(\d+) \| ([\d.]+)G \| ([\d.]+)G \| .+ \|$", DOCS, re.MULTILINE
 )
 
+NODES = parts("network")
+
 
 def from_docs(name: str, arguments: str) -> Network:
-    config = OmegaConf.merge(configurations()[name], OmegaConf.from_dotlist(arguments.split()))
+    config = OmegaConf.merge(NODES[name], OmegaConf.from_dotlist(arguments.split()))
     with torch.device("meta"):
         return build_node(config, "network")
 

@@ -13,14 +13,14 @@ from torch import nn
 from restora import registry
 from restora.artifact.sources import open_source
 from restora.cli import main
-from restora.config import build, compose, options
+from restora.config import build, compose, parts
 from restora.networks.dncnn import DnCNN, FDnCNN
 from restora.networks.nafnet import NAFNet
 from restora.networks.recognition import recognise
 from restora.networks.vdsr import VDSR
 from restora.networks.weights import WeightsError, load_weights
 
-SMALL = [name for name in options("network") if name.endswith("_small")]
+NODES = {name: node for name, node in parts("network").items() if name.endswith("_small")}
 UNTOLD = {
     "upsampling",
     "stride",
@@ -43,14 +43,14 @@ def test_an_ircnn_is_one_of_two_networks(tmp_path: Path) -> None:
         recognise(tmp_path / "weights.pth")
 
 
-@pytest.mark.parametrize("name", [name for name in SMALL if name != "ircnn_small"])
+@pytest.mark.parametrize("name", [name for name in NODES if name != "ircnn_small"])
 def test_every_network_is_recognised_from_its_weights(name: str, tmp_path: Path) -> None:
-    node = compose("train", [f"network={name}"]).network
-    network = build(node, "network")
+    node = NODES[name]
+    network = build(dict(node), "network")
     path = tmp_path / "weights.pth"
     torch.save({"params_ema": {f"module.{key}": value for key, value in network.state_dict().items()}}, path)
     found = recognise(path)
-    assert found.name == node._target_
+    assert found.name == node["_target_"]
     assert "module." in found.said
     for key, value in network.state_dict().items():
         assert torch.equal(found.network.state_dict()[key], value), key
