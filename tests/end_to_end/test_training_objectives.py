@@ -53,6 +53,7 @@ COMBINATIONS = {
         *DNCNN,
         "objective=[supervised,distil]",
         "objective.distil.teacher=TEACHER",
+        "degradation=on_demand_noise",  # its shares move at the validation before the kept step
     ],
     "U-Net, multi-scale + adversarial + feature matching": [
         "family=unet",

@@ -26,7 +26,7 @@ from restora.data.schedule import ResumableSampler
 from restora.data.sources import Source, Split
 from restora.data.store import Entry, PhotoStore
 from restora.degradations.base import Degradation
-from restora.degradations.compose.composition import OneOf
+from restora.degradations.compose.composition import OnDemand, OneOf
 from restora.degradations.identity import Identity
 from restora.keyed import image_key, sample_key
 from restora.photos.reading import Channels
@@ -48,6 +48,10 @@ class Part:
     """
 
     def __init__(self, *, source: Source, degradation: Degradation | None = None, share: float = 1.0) -> None:
+        if isinstance(degradation, OnDemand):
+            raise ValueError(
+                "on_demand follows validation only where it is the whole degradation, not that of a part"
+            )
         self.source, self.degradation, self.share = source, degradation or Identity(), float(share)
 
 

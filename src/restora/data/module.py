@@ -10,7 +10,7 @@ Legend: B samples, C channels, H height, W width, s scale.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,6 +25,7 @@ from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sources import SPLITS, Source, Split
 from restora.data.store import LeftOut, PhotoStore
 from restora.degradations.base import Degradation
+from restora.degradations.compose.composition import OnDemand
 from restora.degradations.identity import Identity
 from restora.keyed import KeyedGenerator
 from restora.photos.errors import DataError
@@ -94,6 +95,10 @@ class PhotoData(LightningDataModule):
         self._check()
 
     def _check(self) -> None:
+        if any(isinstance(part, OnDemand) for part in _below(self.degradation)):
+            raise ValueError(
+                "on_demand follows validation only where it is the whole degradation, not a stage of one"
+            )
         if self.source.paired and not isinstance(self.degradation, Identity):
             raise ValueError(
                 f"the photos of {self.source.name} come with their degraded partners, so the degradation "
@@ -339,10 +344,13 @@ class PhotoData(LightningDataModule):
             return Batch(None, clean, None, batch["names"], keys=batch["key"])
         if self.source.paired:
             return Batch(clean, to_float(batch["degraded"]), None, batch["names"], keys=batch["key"])
-        degraded = self.degradation(clean, KeyedGenerator(batch["key"]))
+        degradation = self.degradation
+        if isinstance(degradation, OnDemand) and self.trainer is not None and self.trainer.training:
+            degradation = degradation.in_training
+        degraded = degradation(clean, KeyedGenerator(batch["key"]))
 
         def redegrade(keys: Tensor) -> Tensor:
-            return self.degradation(clean, KeyedGenerator(keys)).image
+            return degradation(clean, KeyedGenerator(keys)).image
 
         return Batch(
             clean,
@@ -360,6 +368,13 @@ class PhotoData(LightningDataModule):
 def to_float(photos: Tensor) -> Tensor:
     """uint8 -> float32 in [0,1], in the plain memory order that degradations may count on."""
     return photos.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+
+
+def _below(degradation: Degradation) -> Iterator[Degradation]:
+    """All parts of a composition, and their parts."""
+    for part in degradation.parts:
+        yield part
+        yield from _below(part)
 
 
 def _warn_of(where: str, gone: Sequence[LeftOut]) -> None:

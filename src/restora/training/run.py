@@ -26,12 +26,14 @@ from restora.artifact.checkpoint import read_checkpoint
 from restora.config import ConfigError
 from restora.data.sources import SPLITS
 from restora.data.store import fingerprint
+from restora.degradations.compose.composition import OnDemand
 from restora.run_state import sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
 from restora.training.launch import relaunching_as_worker
 from restora.training.leakage import check_leakage
 from restora.training.metrics_csv import MetricsCsv
+from restora.training.on_demand import FollowValidation
 from restora.training.opening import opening_line
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
@@ -190,6 +192,8 @@ def _trainer(
     ]
     if sent is not None:
         callbacks.append(WandbPhotos(record, photos=config.logger.photos))
+    if isinstance(parts.data.degradation, OnDemand):
+        callbacks.append(FollowValidation(parts.data.degradation))
     if any("optimizer" in key for key in info.changed):
         callbacks.append(ChangedOptimizer())
     callbacks.append(stopping)

@@ -151,6 +151,38 @@ class OneOf(_Staged):
         return out
 
 
+@register("degradation", "on_demand")
+class OnDemand(OneOf):
+    """One of several severities, drawn in training as often as validation asks for it.
+
+    Gao and Grauman, "On-Demand Learning for Deep Image Restoration", ICCV 2017: training begins with the
+    given weights, and after each validation the share of a stage is proportional to 1/PSNR of the photos that
+    went through it. Validation and tests draw the stages with the given weights at all times.
+    """
+
+    def __init__(
+        self, *, stages: Mapping[str, Degradation], weights: Mapping[str, float] | None = None
+    ) -> None:
+        super().__init__(stages=stages, weights=weights)
+        self.in_training = OneOf(stages=stages, weights=weights)
+        """What training photos go through; its shares move."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        return dict(zip(self.stages, self.in_training.weights, strict=True))
+
+    def ask(self, psnr: Mapping[str, float]) -> None:
+        """New shares by the mean PSNR (dB) of each stage; a missing one counts as the mean of the others."""
+        usual = sum(psnr.values()) / len(psnr)
+        self.in_training.weights = probabilities(
+            self.stages, {name: 1 / max(psnr.get(name, usual), 1.0) for name in self.stages}
+        )
+
+    def stage_of(self, keys: Tensor) -> list[str]:
+        """The stages that validation photos with these keys (B,) go through."""
+        return [list(self.stages)[index] for index in choose(self.weights, KeyedGenerator(keys)).tolist()]
+
+
 @register("degradation", "maybe")
 class Maybe(Degradation):
     """Each sample goes through the stage with the given `probability`, and is left as it is otherwise."""

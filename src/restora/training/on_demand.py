@@ -1,0 +1,56 @@
+"""Training photos follow validation: the worse a severity is restored, the more of it is drawn."""
+
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from restora.degradations.compose.composition import OnDemand
+from restora.keyed import image_key
+
+log = logging.getLogger(__name__)
+
+
+class FollowValidation(Callback):
+    """Sets the shares of an `OnDemand` degradation after each validation.
+
+    Which stage a photo went through is a function of its name. All processes have all scores, so they draw
+    the same shares; these are kept in the checkpoint, so a run that goes on draws what an undisturbed one
+    draws.
+    """
+
+    def __init__(self, degradation: OnDemand) -> None:
+        self.degradation = degradation
+        self._said_missing = False
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        scores: dict[str, list[float]] = {}
+        names = [str(row["name"]) for row in module.scores if row.get("psnr") is not None]
+        found = [float(row["psnr"]) for row in module.scores if row.get("psnr") is not None]
+        stages = self.degradation.stage_of(
+            torch.tensor([image_key(name) for name in names], dtype=torch.int64)
+        )
+        for stage, psnr in zip(stages, found, strict=True):
+            scores.setdefault(stage, []).append(psnr)
+        if not scores:
+            return
+        self.degradation.ask({stage: sum(values) / len(values) for stage, values in scores.items()})
+        missing = [stage for stage in self.degradation.stages if stage not in scores]
+        if missing and not self._said_missing:
+            self._said_missing = True
+            log.warning(
+                "no validation photo goes through %s: it counts as the mean; give more validation photos",
+                ", ".join(missing),
+            )
+        log.info(
+            "drawn from here on: %s", ", ".join(f"{k} {v:.1%}" for k, v in self.degradation.shares.items())
+        )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"weights": list(self.degradation.in_training.weights)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.degradation.in_training.weights = [float(weight) for weight in state_dict["weights"]]
