@@ -1,5 +1,6 @@
 """What all tests share: one seed, few threads, the development data, and the peers of our networks."""
 
+import gc
 import importlib.util
 import logging
 import os
@@ -39,6 +40,10 @@ if (_torchvision := importlib.util.find_spec("torchvision")) and _torchvision.or
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # the workers share the cores
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()  # what the imports made stays: no collection looks through it again
 
 
 @pytest.fixture(autouse=True)
