@@ -1,18 +1,24 @@
 """`restora export`: the best checkpoint of a run, or another source, becomes a model folder.
 
-It is checked against the checkpoint on real photos.
+It is checked against the checkpoint on real photos, in every format.
 """
 
 import argparse
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from restora import vocabulary
+from restora.artifact.formats import FORMATS, chosen
 from restora.zoo.index import is_zoo
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from restora.artifact.checkpoint import Source
     from restora.artifact.sources import Loaded
 
@@ -21,8 +27,9 @@ def parser() -> argparse.ArgumentParser:
     """The command line of `restora export`."""
     made = argparse.ArgumentParser(
         prog="restora export",
-        description="Write a model folder (safetensors, model.json, ONNX, card) from any source of a model. "
-        "It is declared good only after its outputs were compared with the checkpoint's on real photos.",
+        description="Write a model folder (weights, model.json, card, and further formats) from any source "
+        "of a model. Each format is run on real photos and compared with the checkpoint; what does not "
+        "compute the same is left out. The exit code is 0 if all that was asked for is there.",
     )
     made.add_argument(
         "source",
@@ -39,9 +46,17 @@ def parser() -> argparse.ArgumentParser:
         metavar="SWEEP_DIR",
         help="export the finished run below SWEEP_DIR that validation prefers",
     )
-    made.add_argument("--photos", metavar="PATH", help="photo or folder to check on (default: the run's own)")
+    made.add_argument(
+        "--photos", metavar="PATH", help="photo or folder to check on, beside the run's own held-out photos"
+    )
+    made.add_argument(
+        "--format",
+        metavar="LIST",
+        help=f"beside the weights, with commas: {', '.join(FORMATS)}; all; safetensors is the weights alone "
+        "(default: onnx, where its packages are installed)",
+    )
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
-    made.add_argument("--no-onnx", action="store_true", help="leave model.onnx out")
+    made.add_argument("--no-onnx", action="store_true", help="the same as --format safetensors")
     return made
 
 
@@ -61,22 +76,26 @@ def main(argv: Sequence[str]) -> int:
 
     from restora.artifact.checkpoint import Source, locate
     from restora.artifact.export import ParityError, export_model
+    from restora.artifact.graph_network import GraphNetwork
     from restora.artifact.parity import photo_files
     from restora.artifact.selection import best_run
     from restora.artifact.sources import Loaded
 
+    wanted = () if options.no_onnx else chosen(options.format or "onnx")
     vocabulary.use_threads(options.threads)
     console = Console(soft_wrap=True, highlight=False)
     if options.best is not None:
-        chosen = best_run(options.best)
-        source: Source | Loaded = locate(chosen.run)
-        figure = chosen.monitor.in_words(chosen.value)
-        console.print(f"best run by validation: {chosen.run} ({figure})", markup=False)
-        if chosen.warning:
-            console.print(f"its result is {chosen.warning}", markup=False, style="yellow")
+        best = best_run(options.best)
+        source: Source | Loaded = locate(best.run)
+        figure = best.monitor.in_words(best.value)
+        console.print(f"best run by validation: {best.run} ({figure})", markup=False)
+        if best.warning:
+            console.print(f"its result is {best.warning}", markup=False, style="yellow")
     else:
         source = _opened(source_name)
     if isinstance(source, Loaded):
+        if isinstance(source.network, GraphNetwork):
+            raise ValueError(f"{source.source} is a graph, made by an export: name what it was exported from")
         shipped = source_name is not None and is_zoo(source_name)
         home = Path.cwd() / source.name if shipped else Path(source.source).resolve().parent
         what = source.said or source.source
@@ -87,18 +106,41 @@ def main(argv: Sequence[str]) -> int:
     photos = [] if options.photos is None else photo_files(Path(options.photos))
     console.print(f"exporting {what}", markup=False)
     try:
-        export_model(
-            source,
-            output,
-            photos=photos,
-            with_onnx=not options.no_onnx,
-            say=lambda line: console.print(f"  {line}", markup=False),
-        )
+        with ended_by_exception():
+            description = export_model(
+                source,
+                output,
+                photos=photos,
+                wanted=wanted,
+                say=lambda line: console.print(f"  {line}", markup=False),
+            )
     except ParityError as error:
         print(f"restora export: {error}; nothing was written to {output}", file=sys.stderr)
         return 1
+    console.print(parity_table(description.parity))
+    console.print(*measured_on(description.parity), sep="\n", markup=False)
+    left_out = description.parity["left_out"]
+    for name, reason in left_out.items():
+        console.print(f"left out: {name}: {reason}", markup=False, style="yellow")
     console.print(f"model folder: {output}", markup=False)
-    return 0
+    return 1 if left_out and options.format is not None else 0
+
+
+@contextmanager
+def ended_by_exception() -> Iterator[None]:
+    """SIGTERM and SIGHUP end the command like Ctrl-C, so that what is half written is removed."""
+
+    def end(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _opened(name: str) -> "Source | Loaded":
@@ -113,3 +155,29 @@ def _opened(name: str) -> "Source | Loaded":
     if path.suffix == ".ckpt" or (path.is_dir() and not (path / DESCRIPTION).is_file()) or not path.exists():
         return locate(path)
     return open_source(path)
+
+
+def parity_table(parity: Mapping[str, Any]) -> "Table":
+    """What was measured of each format, for a terminal of 80 columns."""
+    from rich import box
+    from rich.table import Table
+
+    from restora.artifact.card import cells
+
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=80)
+    made.add_column("format")
+    for name in ("PSNR, dB", "loses, dB", "differs", "s per MP", "peak MB", "file MB"):
+        made.add_column(name, justify="right", no_wrap=True)
+    for name, row in parity["formats"].items():
+        made.add_row(name, *cells(row))
+    return made
+
+
+def measured_on(parity: Mapping[str, Any]) -> list[str]:
+    """What the table was measured on, in lines."""
+    machine = parity["machine"]
+    side, threads = machine["side"], machine["threads"]
+    return [
+        f"figures on {len(parity['photos'])} photos; time and memory for {side}x{side} pixels on",
+        f"{machine['cpu']}, {threads} thread{'s' * (threads > 1)}",
+    ]

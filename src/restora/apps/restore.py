@@ -33,8 +33,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "model",
         metavar="SOURCE",
-        help="a model folder of `restora export`, a run, a checkpoint, a .pth or .safetensors file, or "
-        "method:NAME, which needs no training",
+        help="a model folder of `restora export` or a graph in it, a run, a checkpoint, a .pth, .safetensors "
+        "or .onnx file, zoo:NAME, or method:NAME, which needs no training",
     )
     made.add_argument("input", metavar="INPUT", help="a photo or a folder of photos")
     made.add_argument(
@@ -57,6 +57,13 @@ def _add_work(made: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--precision", default="float32", metavar="WORD", help="float32, bf16 or float16 (default: float32)"
+    )
+    group.add_argument(
+        "--engine",
+        default="auto",
+        metavar="WORD",
+        help="torch, or on a CPU onnxruntime or openvino; auto is the fastest that the model folder has a "
+        "graph for, by the folder's table or measured here (default: auto)",
     )
     group.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     group.add_argument(
@@ -273,10 +280,13 @@ def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
             tile=None if options.tile is None else vocabulary.tile(options.tile, default=0),
             overlap=options.overlap,
             sigma=None if options.sigma == "auto" else options.sigma,
+            engine=options.engine,
         )
         for device in every_device(options.device)
     ]
     _check_condition(restorers[0], options)
+    if restorers[0].said:
+        print(restorers[0].said)
     return restorers
 
 

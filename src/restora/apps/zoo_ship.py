@@ -48,7 +48,7 @@ def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDE
     """
     source = locate(run)
     target = folder / name
-    description = export_model(source, target, with_onnx=False)
+    description = export_model(source, target, wanted=())
     weights = {
         key: value.half() if value.is_floating_point() else value
         for key, value in load_file(target / WEIGHTS).items()

@@ -1,7 +1,8 @@
 """A checkpoint becomes a model folder, or nothing does.
 
 Everything is written to a temporary folder beside the destination, read back from there as a stranger would
-read it, compared with the checkpoint on real photos, and only then renamed into place.
+read it, compared with the checkpoint on real photos, and only then renamed into place. A further format that
+does not compute the same, or cannot be written, is left out; weights that do not are no model folder.
 """
 
 import glob
@@ -18,20 +19,24 @@ from typing import Any
 import torch
 
 from restora import registry
-from restora.artifact import onnx_model, parity
+from restora.artifact import measuring, parity
 from restora.artifact.card import write_card
 from restora.artifact.checkpoint import Source, checkpoint_network, read_checkpoint
+from restora.artifact.foreign import opened_elsewhere
+from restora.artifact.formats import FORMATS, Format
 from restora.artifact.model_folder import (
     DESCRIPTION,
-    ONNX,
+    WEIGHTS,
     ModelDescription,
     file_digests,
     network_node,
     save_weights,
     write_description,
 )
-from restora.artifact.restorer import Restorer, prepare_network
+from restora.artifact.prepared import prepare_network
+from restora.artifact.restorer import Restorer
 from restora.artifact.sources import Loaded
+from restora.artifact.writing import Writer, opened
 from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
 
@@ -107,17 +112,18 @@ def export_model(
     output: Path,
     *,
     photos: Sequence[Path] = (),
-    with_onnx: bool = True,
+    wanted: Sequence[str] = ("onnx",),
     say: Say = lambda _: None,
 ) -> ModelDescription:
     """Write the model folder `output` from a checkpoint, or from another source of a model that is opened.
 
-    Returns its description with the measured parity.
+    Returns its description with what was measured: `parity["formats"]`, and in `parity["left_out"]` why a
+    format of `wanted` is not there.
 
-    `photos` are what parity is measured on; without any, the run's degraded held-out photos, or else
-    scikit-image's sample photos. An older model folder at `output` is replaced, any other folder that is not
-    empty is refused. Raises ParityError when a difference exceeds 1e-4 on the [0,1] scale; `output` is then
-    as it was.
+    Parity is measured on the run's held-out photos and on `photos`; without any, on scikit-image's sample
+    photos. An older model folder at `output` is replaced, any other folder that is not empty is refused.
+    Raises ParityError when the weights' difference exceeds 1e-4 on the [0,1] scale; `output` is then as it
+    was.
     """
     output = Path(os.path.abspath(output))
     if output.exists() and not (output / DESCRIPTION).is_file() and not _is_empty_folder(output):
@@ -129,15 +135,18 @@ def export_model(
         checkpoint = read_checkpoint(source.checkpoint)
         network, run = checkpoint_network(checkpoint, str(source.checkpoint)), source.run
         description = describe(source, checkpoint, network)
-    samples = parity.read_samples(photos or parity.degraded_photos_of(run) or parity.sample_photos(), network)
+    at_most = parity.PHOTOS_AT_MOST
+    files = [*parity.degraded_photos_of(run)[:at_most], *photos[:at_most]] or parity.sample_photos()
+    samples = parity.read_samples(files, network, description.undoes)
     output.parent.mkdir(parents=True, exist_ok=True)
     _clear_remains(output)
     draft = Path(tempfile.mkdtemp(prefix=_drafts_of(output) + f"{os.getpid()}-", dir=output.parent))
     try:
-        description = _write(draft, description, network, samples, with_onnx, say)
-        write_card(draft, description)
-        draft.chmod(0o755)  # mkdtemp makes it private
-        _put_in_place(draft, output)
+        folder = draft / output.name
+        folder.mkdir()
+        description = _write(folder, description, network, samples, wanted, say)
+        write_card(folder, description)
+        _put_in_place(folder, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return description
@@ -148,23 +157,120 @@ def _write(
     description: ModelDescription,
     network: Network,
     samples: list[parity.Sample],
-    with_onnx: bool,
+    wanted: Sequence[str],
     say: Say,
 ) -> ModelDescription:
     """Fill `draft` and measure it against the checkpoint's network; raises ParityError."""
-    save_weights(network, draft)
+    name, given = network_node(description.network)
+    published, arguments = network.as_published(given)
+    description = replace(description, network={"name": name, "arguments": arguments})
+    save_weights(published, draft)
     write_description(draft, description)
-    reference = _reference(network, description)
-    loaded = Restorer.load(draft, device="cpu").network
-    figures: dict[str, Any] = {"tolerance": parity.TOLERANCE, "photos": parity.described(samples)}
-    figures["checkpoint_max_difference"] = parity.largest_difference(reference, loaded, samples)
-    _hold_against("model folder", figures["checkpoint_max_difference"], say)
-    figures["onnx_max_difference"] = (
-        _write_onnx(draft, description, network, samples, say) if with_onnx else None
-    )
+    reference = parity.outputs(_reference(network, description), samples)
+    say(f"{WEIGHTS}: checked on {len(samples)} photos")
+
+    def by_torch() -> parity.Compute:
+        return Restorer.load(draft, device="cpu").network
+
+    loaded = by_torch()
+    difference = parity.compare(reference, parity.outputs(loaded, samples), samples)
+    if not difference.largest <= parity.TOLERANCE:
+        raise ParityError(
+            f"the model folder differs from the checkpoint by up to {difference.largest:.2e} on real photos; "
+            f"at most {parity.TOLERANCE:.0e} is allowed"
+        )
+    side = measuring.side_for(loaded, network)
+    taken = measuring.megabytes(by_torch, network, side)
+    rows = {"safetensors": _row((WEIGHTS,), "torch", difference, taken, draft)}
+    computes: dict[str, parity.Compute] = {"safetensors": loaded}
+    left_out: dict[str, str] = {}
+    prepared = prepare_network(network, description.local_converter)
+    converter = description.local_converter
+    with Writer(prepared, draft, local_converter=converter, photos=samples) as writer:
+        for name in wanted:
+            try:
+                rows[name], computes[name] = _further(name, writer, draft, network, reference, samples, side)
+            except LeftOut as reason:
+                left_out[name] = str(reason)
+            say(f"{FORMATS[name].files[0]}: {'left out' if name in left_out else 'written and checked'}")
+    for name, pace in measuring.paces(computes, network, side).items():
+        rows[name]["seconds_per_megapixel"] = pace
+    elsewhere = opened_elsewhere(draft / WEIGHTS, reference, samples, converted=converter is not None)
+    say(f"in other programs: {elsewhere['words']}")
+    figures: dict[str, Any] = {
+        "tolerance": parity.TOLERANCE,
+        "photos": parity.described(samples),
+        "checkpoint_max_difference": difference.largest,
+        "onnx_max_difference": rows["onnx"]["max_difference"] if "onnx" in rows else None,
+        "machine": {"cpu": measuring.processor(), "threads": torch.get_num_threads(), "side": side},
+        "formats": rows,
+        "left_out": left_out,
+        "elsewhere": elsewhere,
+    }
     description = replace(description, parity=figures, sha256=file_digests(draft))
     write_description(draft, description)
     return description
+
+
+class LeftOut(Exception):
+    """Why a format is not in the folder."""
+
+
+def _further(
+    name: str,
+    writer: Writer,
+    draft: Path,
+    network: Network,
+    reference: list[torch.Tensor],
+    samples: list[parity.Sample],
+    side: int,
+) -> tuple[dict[str, Any], parity.Compute]:
+    """What was measured of one more format, and what runs it. Raises LeftOut; nothing of it is then in
+    `draft`."""
+    made = FORMATS[name]
+    if made.missing:
+        raise LeftOut(f"{', '.join(made.missing)} not installed (pip install 'restora[{made.extra}]')")
+    try:
+        writer.write(name)
+        compute = opened(name, draft)
+        difference = parity.compare(reference, parity.outputs(compute, samples), samples)
+        taken = measuring.megabytes(lambda: opened(name, draft), network, side)
+        reason = _too_far(made, difference)
+    except Exception as error:  # each converter fails in its own ways; the others go on
+        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
+    if reason:
+        for file in made.files:
+            (draft / file).unlink(missing_ok=True)
+        raise LeftOut(reason)
+    return _row(made.files, made.engine, difference, taken, draft), compute
+
+
+def _too_far(made: Format, difference: parity.Difference) -> str:
+    """Why a format does not count as the same model; empty where it does."""
+    if not difference.loss <= made.loss:
+        return f"it loses {difference.loss:.3g} dB, at most {made.loss:g} are allowed"
+    if made.exact and not difference.largest <= parity.TOLERANCE:
+        return f"it differs by up to {difference.largest:.1e}, at most {parity.TOLERANCE:.0e} is allowed"
+    return ""
+
+
+def _row(
+    files: Sequence[str],
+    engine: str,
+    difference: parity.Difference,
+    taken: float | None,
+    draft: Path,
+) -> dict[str, Any]:
+    """What model.json says of a format, but for its pace."""
+    return {
+        "files": list(files),
+        "engine": engine,
+        "psnr": difference.psnr,
+        "loss": difference.loss,
+        "max_difference": difference.largest,
+        "peak_megabytes": taken,
+        "file_megabytes": sum((draft / file).stat().st_size for file in files) / 1e6,
+    }
 
 
 def _reference(network: Network, description: ModelDescription) -> Network:
@@ -173,35 +279,6 @@ def _reference(network: Network, description: ModelDescription) -> Network:
     if description.local_converter is None:
         return network
     return convert(network, train_size=description.local_converter)
-
-
-def _write_onnx(
-    draft: Path, description: ModelDescription, network: Network, samples: list[parity.Sample], say: Say
-) -> float | None:
-    """Write and measure model.onnx; None, with a word, where the packages for it are not installed."""
-    missing = onnx_model.missing_packages()
-    if missing:
-        say(f"not exported to ONNX: {', '.join(missing)} not installed (pip install 'restora[onnx]')")
-        return None
-    prepared = prepare_network(network, description.local_converter)
-    onnx_model.write_onnx(prepared, draft / ONNX, local_converter=description.local_converter)
-    graph = onnx_model.OnnxModel(draft / ONNX)
-
-    def run_graph(x: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
-        return torch.from_numpy(graph(x.numpy(), None if condition is None else condition.numpy()))
-
-    difference = parity.largest_difference(_reference(network, description), run_graph, samples)
-    _hold_against("ONNX graph", difference, say)
-    return difference
-
-
-def _hold_against(what: str, difference: float, say: Say) -> None:
-    if not difference <= parity.TOLERANCE:
-        raise ParityError(
-            f"the {what} differs from the checkpoint by up to {difference:.2e} on real photos; "
-            f"at most {parity.TOLERANCE:.0e} is allowed"
-        )
-    say(f"{what} against checkpoint: largest difference {difference:.1e}")
 
 
 def _is_empty_folder(path: Path) -> bool:

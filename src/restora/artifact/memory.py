@@ -41,7 +41,10 @@ def free_bytes(device: torch.device) -> int | None:
 @torch.no_grad()
 def bytes_per_pixel(network: Network) -> float:
     """The most that a float32 network holds at once while it restores, by pixel of its input."""
-    device = next(network.parameters()).device
+    measured: float | None = getattr(network, "bytes_per_pixel", None)
+    if measured is not None:  # of a graph, whose tensors nobody sees
+        return measured
+    device = next((each.device for each in network.parameters()), torch.device("cpu"))
     photo = torch.rand(1, network.in_channels, PROBE, PROBE, device=device)
     condition = None
     if network.condition_channels:

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from restora import registry
+from restora.artifact import foreign
 from restora.artifact.bounded import build_bounded, on_meta
 from restora.degradations.base import Degradation
 from restora.files import read_json, write_json
@@ -74,7 +75,7 @@ class ModelDescription:
 
         None for a range or no noise.
         """
-        made = self._degradation
+        made = self.undoes
         found = None if made is None else made.severities.get("sigma")
         return found.low if found is not None and found.low == found.high else None
 
@@ -83,7 +84,9 @@ class ModelDescription:
         """What the network is conditioned on: a noise level, a mask of known pixels, or several maps."""
         if self.condition_channels == 0:
             return "nothing"
-        marks = () if self._degradation is None else self._degradation.undamaged
+        if self.undoes is None and self.task == "inpaint" and self.condition_channels == 1:
+            return "mask"
+        marks = () if self.undoes is None else self.undoes.undamaged
         if self.condition_channels > 1 or len(set(marks)) > 1:
             return "maps"
         return "mask" if marks and marks[0] == 1 else "noise level"
@@ -91,10 +94,10 @@ class ModelDescription:
     @property
     def fill(self) -> float | None:
         """What lost pixels were replaced by in training, None where they kept some content."""
-        return None if self._degradation is None else self._degradation.fill
+        return None if self.undoes is None else self.undoes.fill
 
     @cached_property
-    def _degradation(self) -> Degradation | None:
+    def undoes(self) -> Degradation | None:
         """What the model was trained against; None where it is of no part that is known here."""
         try:
             made = registry.build(self.degradation, "degradation")
@@ -175,6 +178,10 @@ def build_network(
     does not fit, and for a network that is not registered.
     """
     found = network_class(name, plugins)
+    if found is foreign.ForeignNetwork:
+        if weights is None:
+            raise ValueError(f"a network of {foreign.NAME}'s is known by its weights alone: there are none")
+        return foreign.foreign_network(weights, where)
     if weights is None:
         return build_bounded(found, arguments)
     imagined = on_meta(found, arguments)
@@ -193,6 +200,8 @@ def network_class(name: str, plugins: Iterable[str] = ()) -> type[Network]:
     Raises ValueError for what is not a registered network; `plugins` are the modules that a file says it
     came from, for the message.
     """
+    if name == foreign.NAME:
+        return foreign.ForeignNetwork
     try:
         found = registry.find("network", name)
     except registry.UnknownPart as error:
@@ -218,8 +227,9 @@ def save_weights(network: Network, folder: Path) -> None:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a model folder that model.json vouches for."""
-    return {name: _sha256(folder / name) for name in (WEIGHTS, ONNX) if (folder / name).is_file()}
+    """SHA-256 of the files of a model folder that model.json vouches for: all but itself and the card."""
+    apart = (DESCRIPTION, CARD)
+    return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name not in apart}
 
 
 def check_digest(folder: Path, name: str, description: ModelDescription) -> None:

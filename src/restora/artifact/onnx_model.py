@@ -1,4 +1,4 @@
-"""The network as an ONNX graph for any batch, height and width, and running such a graph.
+"""The network as a graph for any batch, height and width: of ONNX, and of torch.export.
 
 The graph takes `degraded` (and `condition` where the network has one), float32 on the [0,1] scale, and gives
 `restored`, neither clamped nor rounded. Padding to the network's multiple and cropping back are part of the
@@ -7,7 +7,6 @@ graph; so are the folded batch norm and the test-time local converter.
 Legend: B photos, C channels, K condition channels, H height, W width, s scale.
 """
 
-import importlib.util
 import io
 import logging
 import warnings
@@ -15,19 +14,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
 
 OPSET = 20
-REQUIRED = ("onnx", "onnxscript", "onnxruntime")
-
-
-def missing_packages() -> list[str]:
-    """Which of the packages that exporting to ONNX needs are not installed."""
-    return [name for name in REQUIRED if importlib.util.find_spec(name) is None]
 
 
 class AnySize(nn.Module):
@@ -94,19 +86,12 @@ def write_onnx(network: Network, path: Path, *, local_converter: tuple[int, int]
     `local_converter` is the training patch that the network was converted with: the traced example must be
     larger than the windows that follow from it, or the trace would take them for the whole photo.
     """
-    # neither side may be a multiple of the network's or equal another size in the graph
-    least = max(network.size_multiple, 16, *(local_converter or ()))
-    height, width = 3 * least + 1, 5 * least + 3
-    example = [torch.rand(2, network.in_channels, height, width)]
+    example, names = _example(network, local_converter)
     sizes = {0: "batch", 2: "height", 3: "width"}
-    names = ["degraded"]
-    if network.condition_channels:
-        example.append(torch.rand(2, network.condition_channels, height, width))
-        names.append("condition")
     with _quiet_exporter(), torch.no_grad():
         program = torch.onnx.export(
             AnySize(network).eval(),
-            tuple(example),
+            example,
             dynamo=True,
             opset_version=OPSET,
             dynamic_shapes=tuple(sizes for _ in example),
@@ -117,19 +102,27 @@ def write_onnx(network: Network, path: Path, *, local_converter: tuple[int, int]
         program.save(str(path), external_data=False)
 
 
-class OnnxModel:
-    """Runs model.onnx on the CPU: float32 numpy (B,C,H,W) [and (B,K,H,W)] -> (B,C',H*s,W*s)."""
+def any_size_program(
+    network: Network, *, local_converter: tuple[int, int] | None = None
+) -> torch.export.ExportedProgram:
+    """The same as a program of torch.export, for what compiles ahead of time or runs without this package."""
+    example, _ = _example(network, local_converter)
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    with _quiet_exporter(), torch.no_grad():
+        return torch.export.export(
+            AnySize(network).eval(), example, dynamic_shapes=tuple(sizes for _ in example)
+        )
 
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3
-        options.intra_op_num_threads = torch.get_num_threads()
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-
-    def __call__(self, degraded: np.ndarray, condition: np.ndarray | None = None) -> np.ndarray:
-        inputs = {"degraded": degraded}
-        if condition is not None:
-            inputs["condition"] = condition
-        return np.asarray(self._session.run(["restored"], inputs)[0])
+def _example(
+    network: Network, local_converter: tuple[int, int] | None
+) -> tuple[tuple[Tensor, ...], list[str]]:
+    """What the network is traced with, and the inputs' names."""
+    # neither side may be a multiple of the network's or equal another size in the graph
+    least = max(network.size_multiple, 16, *(local_converter or ()))
+    height, width = 3 * least + 1, 5 * least + 3
+    example, names = [torch.rand(2, network.in_channels, height, width)], ["degraded"]
+    if network.condition_channels:
+        example.append(torch.rand(2, network.condition_channels, height, width))
+        names.append("condition")
+    return tuple(example), names

@@ -1,9 +1,13 @@
-"""Does a model folder compute what the checkpoint computes? Measured on real photos, at several sizes.
+"""Does an exported file compute what the checkpoint computes? Measured on real photos, at several sizes.
 
-Legend: B photos, C channels, K condition channels, H height, W width.
+Note: how many dB a file loses is measured where the clean photo is known. Elsewhere it is what the difference
+would take from a figure of 40 dB, which few photos reach.
+
+Legend: B photos, C channels, K condition channels, H height, W width, s scale.
 """
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restora.degradations.base import Degradation
+from restora.keyed import KeyedGenerator, image_key
 from restora.networks.base import Network
 from restora.photos.reading import list_photos, read_photo
 
@@ -21,17 +27,36 @@ step."""
 LARGEST_SIDE = 256
 PHOTOS_AT_MOST = 3
 ODD_SIZE = (97, 131)
+USUAL_ERROR = 1e-4
+"""Mean squared error of a photo of 40 dB."""
 
 Compute = Callable[[Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Real photos, float32 (B,C,H,W) in [0,1], and the condition (B,K,H,W) that the network gets, if any."""
+    """Real photos, float32 (B,C,H,W) in [0,1], and the condition (B,K,H,W) that the network gets, if any.
+
+    `clean` (B,C',H*s,W*s) is what they were before, where that is known.
+    """
 
     name: str
     x: Tensor
     condition: Tensor | None
+    clean: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How far outputs are from those of the checkpoint.
+
+    The largest difference of a pixel on the [0,1] scale; what the figure of a photo loses by it, in dB; the
+    mean figure itself, where clean photos are known.
+    """
+
+    largest: float
+    loss: float
+    psnr: float | None
 
 
 def sample_photos() -> list[Path]:
@@ -58,20 +83,52 @@ def degraded_photos_of(run: Path | None) -> list[Path]:
     return [] if run is None else sorted((run / "images").glob("*_degraded.png"))
 
 
-def read_samples(paths: Iterable[Path], network: Network) -> list[Sample]:
+def read_samples(
+    paths: Sequence[Path], network: Network, degradation: Degradation | None = None
+) -> list[Sample]:
     """The middle of each photo, at most 256x256, with the network's channels.
 
-    An odd-sized pair of one of them comes after.
+    NAME_degraded of a run has NAME_clean beside it; sample photos are degraded by what the model was trained
+    against, as those of a run are for a network that is conditioned on it. An odd-sized pair of the first
+    comes last.
     """
-    samples: list[Sample] = []
-    for path in list(paths)[:PHOTOS_AT_MOST]:
-        x = _read(path, network.in_channels)
-        samples.append(_sample(path.name, _middle(x, LARGEST_SIDE, LARGEST_SIDE), network))
+    samples = [_sample(path, network, degradation) for path in paths]
     first = samples[0]
     height, width = (min(n, limit) for n, limit in zip(first.x.shape[2:], ODD_SIZE, strict=True))
     odd = _middle(first.x, height - 1 | 1, width - 1 | 1)
-    samples.append(_sample(first.name, torch.cat([odd, odd.flip(-1)]), network))
-    return samples
+    x = torch.cat([odd, odd.flip(-1)])
+    return [*samples, Sample(first.name, x, _ramp(x, network))]
+
+
+def _sample(path: Path, network: Network, degradation: Degradation | None) -> Sample:
+    """One photo; without a clean one, it is restored as it is."""
+    clean_path = path.with_name(path.name.replace("_degraded.", "_clean."))
+    is_kept = clean_path != path and clean_path.is_file()
+    if degradation is not None and (path in sample_photos() or (is_kept and network.condition_channels)):
+        clean = _middle(_read(clean_path, network.out_channels), *[LARGEST_SIDE * network.scale] * 2)
+        made = _degraded(clean, path.name, network, degradation)
+        if made is not None:
+            return made
+    x = _middle(_read(path, network.in_channels), LARGEST_SIDE, LARGEST_SIDE)
+    clean_here = None
+    if is_kept and not network.condition_channels:
+        whole, scale = _read(clean_path, network.out_channels), network.scale
+        clean_here = _middle(whole, x.shape[2] * scale, x.shape[3] * scale)
+        if clean_here.shape[2:] != (x.shape[2] * scale, x.shape[3] * scale):
+            clean_here = None
+    return Sample(path.name, x, _ramp(x, network), clean_here)
+
+
+def _degraded(clean: Tensor, name: str, network: Network, degradation: Degradation) -> Sample | None:
+    """The photo as the model's training spoilt it; None where that is not what the network takes."""
+    clean = clean[..., : clean.shape[2] // network.scale * network.scale, :]
+    clean = clean[..., : clean.shape[3] // network.scale * network.scale].contiguous()
+    x, condition = degradation(clean, KeyedGenerator(torch.tensor([image_key(name)])))
+    maps = 0 if condition is None else condition.shape[1]
+    scaled = clean.shape[2] == x.shape[2] * network.scale
+    if x.shape[1] != network.in_channels or maps < network.condition_channels or not scaled:
+        return None
+    return Sample(name, x, condition if network.condition_channels else None, clean)
 
 
 def _read(path: Path, channels: int) -> Tensor:
@@ -86,31 +143,49 @@ def _middle(x: Tensor, height: int, width: int) -> Tensor:
     return x[:, :, top : top + height, left : left + width].contiguous()
 
 
-def _sample(name: str, x: Tensor, network: Network) -> Sample:
-    condition = None
-    if network.condition_channels:
-        # noise levels from 0 to 50/255 from left to right, so that a graph which ignores the map is found out
-        ramp = torch.linspace(0, 50 / 255, x.shape[3])
-        condition = ramp.expand(x.shape[0], network.condition_channels, *x.shape[2:]).contiguous()
-    return Sample(name, x, condition)
+def _ramp(x: Tensor, network: Network) -> Tensor | None:
+    """Noise levels from 0 to 50/255 from left to right: a graph which ignores the map is found out."""
+    if not network.condition_channels:
+        return None
+    ramp = torch.linspace(0, 50 / 255, x.shape[3])
+    return ramp.expand(x.shape[0], network.condition_channels, *x.shape[2:]).contiguous()
 
 
 @torch.no_grad()
-def largest_difference(one: Compute, other: Compute, samples: Iterable[Sample]) -> float:
-    """max |one(x) - other(x)| over all samples and pixels.
+def outputs(compute: Compute, samples: Iterable[Sample]) -> list[Tensor]:
+    """What a network makes of each sample, neither clamped nor rounded."""
+    return [compute(sample.x, sample.condition) for sample in samples]
 
-    Infinite where either gives a number that is not finite.
+
+def compare(reference: Sequence[Tensor], others: Sequence[Tensor], samples: Sequence[Sample]) -> Difference:
+    """How far `others` are from `reference`, the outputs for `samples`.
+
+    Infinite where either has a number that is not finite.
     """
-    worst = 0.0
-    for sample in samples:
-        first, second = one(sample.x, sample.condition), other(sample.x, sample.condition)
+    largest, loss, figures = 0.0, 0.0, []
+    for first, second, sample in zip(reference, others, samples, strict=True):
         if first.shape != second.shape:
             raise ValueError(
                 f"outputs differ in shape on {sample.name}: {tuple(first.shape)}, {tuple(second.shape)}"
             )
-        difference = float((first - second).abs().max())
-        worst = max(worst, difference if np.isfinite(difference) else float("inf"))
-    return worst
+        largest = max(largest, _or_infinite(float((first - second).abs().max())))
+        one, two = first.clamp(0, 1), second.clamp(0, 1)
+        if sample.clean is None:
+            lost = 10 * math.log10(1 + float((one - two).square().mean()) / USUAL_ERROR)
+        else:
+            figures.append(_psnr(two, sample.clean))
+            lost = abs(_psnr(one, sample.clean) - figures[-1])
+        loss = max(loss, _or_infinite(lost))
+    return Difference(largest, loss, float(np.mean(figures)) if figures else None)
+
+
+def _or_infinite(value: float) -> float:
+    return value if math.isfinite(value) else math.inf
+
+
+def _psnr(restored: Tensor, clean: Tensor) -> float:
+    """In dB, on the [0,1] scale, not rounded to 8 bits."""
+    return -10 * math.log10(max(float((restored - clean).square().mean()), 1e-12))
 
 
 def described(samples: Iterable[Sample]) -> list[dict[str, Any]]:

@@ -4,16 +4,17 @@ Enters: float (B,C,H,W) on the [0,1] scale, B photos of one size (usually 1). Le
 in [0,1] on the device of the input. Only tiles travel to the network's device and back, so a photo kept on
 the CPU may be larger than the accelerator's memory.
 
-Three things are not the raw network: batch normalisation is folded into the convolutions before it, wide
-convolutions are computed by fewer multiplications where that is faster, and a network that was evaluated with
-the test-time local converter is converted. The first two change nothing but rounding; the third is what the
-model's figures were measured with.
+Four things are not the raw network: batch normalisation is folded into the convolutions before it, wide
+convolutions are computed by fewer multiplications where that is faster, another engine may compute the
+exported graph (`artifact/engine_choice.py`), and a network that was evaluated with the test-time local
+converter is converted. The first three change nothing but rounding; the last is what the model's figures were
+measured with.
 
 Legend: B photos, C channels, K condition channels, H height, W width, h w of a tile, s scale.
 """
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -24,13 +25,16 @@ from torch import Tensor, nn
 from restora import vocabulary
 from restora.allocator import freed_memory_kept
 from restora.artifact.centred import centre_features
+from restora.artifact.engine_choice import EngineChoice, exported, graphs_in
+from restora.artifact.engines import check_engine
 from restora.artifact.memory import fitting_tile, ran_out
 from restora.artifact.model_folder import ModelDescription
+from restora.artifact.parity import Compute
+from restora.artifact.prepared import prepare_network
 from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, grid
 from restora.artifact.winograd import use_winograd
 from restora.networks.base import Network
-from restora.networks.layers.local_converter import convert
 from restora.vocabulary import Precision
 
 Progress = Callable[[int, int], None]
@@ -77,17 +81,6 @@ def every_device(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
 
 
-def prepare_network(network: Network, local_converter: tuple[int, int] | None) -> Network:
-    """A copy of `network` for inference: converted, batch norm folded, frozen, in evaluation mode."""
-    if local_converter is None:
-        network = copy.deepcopy(network)
-    else:
-        network = convert(network, train_size=local_converter)
-    network.eval()
-    fold = getattr(network, "fold_batch_norm", None)
-    return (network if fold is None else fold()).requires_grad_(False)
-
-
 def guard_precision(network: Network, dtype: torch.dtype) -> None:
     """Lets the convolutions of a network lose less under autocast to `dtype`, at the same speed.
 
@@ -131,6 +124,9 @@ class Restorer:
     no condition. `tile` is in input pixels, 0 restores the photo in one piece; None is 1088, or less where
     that would take more memory than is free. A tile that runs out of memory is halved. `overlap` is what
     neighbouring tiles share.
+
+    `engine` is torch, onnxruntime or openvino, the latter two on a CPU in float32; auto is the fastest of
+    those whose graphs are in `graphs`, by `paces` (seconds per megapixel on this machine) or by measuring.
     """
 
     def __init__(
@@ -144,14 +140,20 @@ class Restorer:
         local_converter: tuple[int, int] | None = None,
         sigma: float | None = None,
         description: ModelDescription | None = None,
+        engine: str = "auto",
+        graphs: Mapping[str, Path] | None = None,
+        paces: Mapping[str, float] | None = None,
     ) -> None:
-        self.device = pick_device(device)
+        check_engine(engine)
+        other_engine = engine not in ("auto", "torch")
+        self.device = pick_device("cpu" if other_engine and device == "auto" else device)
         self.precision: Precision = vocabulary.precision(precision)
         self._tile_chosen = tile is not None
         self.tile = TILE if tile is None else tile
         self.overlap = default_overlap(self.tile) if overlap is None else overlap
         self.sigma = sigma
         self.description = description
+        self.said = ""  # how weights were read, and what is not known of them
         prepared = prepare_network(network, local_converter)
         if self.precision != "float32":
             guard_precision(prepared, getattr(torch, self.precision))
@@ -160,6 +162,18 @@ class Restorer:
         moved = prepared.to(device=self.device, dtype=torch.float32)
         self.network: Network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._together_at_most = 1 if self.device.type == "cpu" else _TOGETHER_AT_MOST
+        on_cpu = self.device.type == "cpu" and self.precision == "float32"
+        if other_engine and not on_cpu:
+            raise ValueError(f"engine {engine} computes on a CPU in float32: leave out device and precision")
+        usable = dict(graphs or {}) if on_cpu and engine == "auto" else {}
+        self._engine = EngineChoice(self.network, usable, paces or {})
+        if other_engine:
+            self._engine = exported(network, local_converter, engine, self.network, graphs or {})
+
+    @property
+    def engine(self) -> str:
+        """What computes: torch, onnxruntime or openvino."""
+        return self._engine.name
 
     @classmethod
     def load(
@@ -171,14 +185,16 @@ class Restorer:
         tile: int | None = None,
         overlap: int | None = None,
         sigma: float | None = None,
+        engine: str = "auto",
     ) -> "Restorer":
-        """The restorer of any source of a model: a model folder, a run, a checkpoint, a weights file.
+        """The restorer of any source of a model: a model folder, a graph, a run, a checkpoint, weights.
 
         Without `sigma`, the level the model was trained at, if that was one.
         """
         loaded = open_source(source)
         description = loaded.description
-        return cls(
+        graphs, paces = ({}, {}) if loaded.folder is None else graphs_in(loaded.folder, description)
+        made = cls(
             network=loaded.network,
             device=device,
             precision=precision,
@@ -187,7 +203,12 @@ class Restorer:
             local_converter=description.local_converter,
             sigma=description.sigma if sigma is None else sigma,
             description=description,
+            engine=engine,
+            graphs=graphs,
+            paces=paces,
         )
+        made.said = loaded.said
+        return made
 
     @property
     def scale(self) -> int:
@@ -253,9 +274,9 @@ class Restorer:
         out = x.new_zeros(
             (count, self.network.out_channels, height * scale, width * scale), dtype=torch.float32
         )
-        done = 0
+        done, compute = 0, self._engine.for_photo(count * height * width)
         for batch in batches(jobs, self.together):
-            restored = self._run(x, condition, batch)
+            restored = self._run(x, condition, batch, compute)
             for y, (photo, tile) in zip(restored, batch, strict=True):
                 if len(tiles) > 1:
                     y = y * tile.weights(self.overlap, scale).to(self.device)
@@ -270,21 +291,22 @@ class Restorer:
             )
         return out.clamp_(0, 1)
 
-    def _run(self, x: Tensor, condition: Tensor | None, batch: list[tuple[int, Tile]]) -> Tensor:
-        """The network on one batch of tiles of one shape -> float32 (b,C',h*s,w*s) on the network's
-        device."""
+    def _run(
+        self, x: Tensor, condition: Tensor | None, batch: list[tuple[int, Tile]], compute: Compute
+    ) -> Tensor:
+        """`compute` on one batch of tiles of one shape -> float32 (b,C',h*s,w*s) on the network's device."""
         try:
             pieces = self._gather(x, batch)
             maps = None if condition is None else self._gather(condition, batch)
             with self._autocast():
-                restored: Tensor = self.network(pieces, maps)
+                restored = compute(pieces, maps)
             return restored.float()
         except torch.OutOfMemoryError:
             if len(batch) == 1:
                 raise
         torch.cuda.empty_cache()
         self._together_at_most = 1
-        return torch.cat([self._run(x, condition, [job]) for job in batch])
+        return torch.cat([self._run(x, condition, [job], compute) for job in batch])
 
     def _gather(self, x: Tensor, batch: list[tuple[int, Tile]]) -> Tensor:
         """The tiles of `batch` cut from x, float32 (b,C,h,w) on the network's device."""

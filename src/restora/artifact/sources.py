@@ -1,28 +1,32 @@
 """The source of a model: whatever people have that holds a trained network, turned into the network.
 
-A model folder, a run folder (its best checkpoint), a checkpoint of `restora train`, a weights file of one of
-our architectures, recognised from the names and shapes in it, or a model that comes with restora
-(`zoo:NAME`). Nothing that a file contains is executed, and a file alone never causes an import: networks of
-one's own have to be registered first (plugins).
+A model folder or one file of it, a run folder (its best checkpoint), a checkpoint of `restora train`, a
+weights file of an architecture of ours or of spandrel's, recognised from the names and shapes in it, a graph
+of ONNX, or a model that comes with restora (`zoo:NAME`). Nothing that a file contains is executed, and a file
+alone never causes an import: networks of one's own have to be registered first (plugins).
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from restora import registry
+from restora.artifact import foreign
 from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
+from restora.artifact.formats import FILES
+from restora.artifact.graph_network import ENGINE_OF, graph_like, strangers_graph
 from restora.artifact.model_folder import (
     DESCRIPTION,
     ModelDescription,
+    check_digest,
     load_model_folder,
     network_class,
     network_node,
 )
 from restora.networks.base import Network
-from restora.networks.recognition import recognise
-from restora.networks.weights import network_from_weights
+from restora.networks.recognition import UnknownWeights, recognise
+from restora.networks.weights import WeightsError, network_from_weights, read_tensors
 from restora.zoo.index import folder_of, is_zoo
 
 
@@ -50,6 +54,8 @@ class Loaded:
     said: str = ""
     described: ModelDescription | None = None
     """What the model folder says, where it is one."""
+    folder: Path | None = None
+    """The model folder, whose other formats an engine may run."""
 
     @property
     def description(self) -> ModelDescription:
@@ -80,7 +86,7 @@ class Loaded:
 def open_source(source: str | Path) -> Loaded:
     """The network of any source of a model, in evaluation mode.
 
-    A model folder, a run folder, a checkpoint, a weights file or `zoo:NAME`.
+    A model folder or one file of it, a run folder, a checkpoint, a weights file, a graph or `zoo:NAME`.
 
     Raises ValueError for what is none of them, or holds a network that this installation does not know.
     """
@@ -92,6 +98,12 @@ def open_source(source: str | Path) -> Loaded:
             f"there is no {source}: a model is a model folder, a run folder, a checkpoint (.ckpt), a "
             "weights file (.pth, .safetensors) or one that comes with restora (zoo:NAME)"
         )
+    if path.name in FILES and (path.parent / DESCRIPTION).is_file():
+        return from_file_of_folder(path)
+    if path.suffix in ENGINE_OF:
+        return from_graph(path)
+    if path.suffix in _OTHERS:
+        raise ValueError(f"{path} is of {_OTHERS[path.suffix]}")
     if path.suffix == ".ckpt":
         try:
             return from_checkpoint(str(path))
@@ -119,8 +131,21 @@ def from_weights(
 
 
 def from_weights_alone(path: str) -> Loaded:
-    """The network that the names and shapes in a weights file tell."""
-    found = recognise(path)
+    """The network that the names and shapes in a weights file tell: one of restora's, else of spandrel's."""
+    known_elsewhere = foreign.installed()
+    try:
+        found = recognise(path, by_order=not known_elsewhere)
+    except UnknownWeights as error:
+        if not known_elsewhere:
+            more = f"; with {foreign.INSTALL} also those that spandrel knows are read"
+            raise UnknownWeights(f"{error}{more}") from None
+        try:
+            return from_foreign_weights(path)
+        except WeightsError as unknown:
+            try:
+                found = recognise(path)
+            except UnknownWeights:
+                raise unknown from None
     return Loaded(
         name=found.name,
         network=found.network.eval(),
@@ -152,6 +177,89 @@ def from_checkpoint(path: str) -> Loaded:
     )
 
 
+def from_foreign_weights(path: str) -> Loaded:
+    """The network that spandrel recognises; of what it restores its purpose is all that is known."""
+    network = foreign.foreign_network(read_tensors(Path(path)), path)
+    described = ModelDescription(
+        name=Path(path).stem,
+        task=network.task,
+        family="unknown",
+        network={"name": foreign.NAME, "arguments": {"architecture": network.architecture}},
+        scale=network.scale,
+        in_channels=network.in_channels,
+        out_channels=network.out_channels,
+        condition_channels=network.condition_channels,
+        size_multiple=network.size_multiple,
+    )
+    said = f"{path} holds {network.described()}"
+    return Loaded(name=described.name, network=network, source=str(path), described=described, said=said)
+
+
+def from_file_of_folder(path: Path) -> Loaded:
+    """The model of a folder, computed by one of its files.
+
+    A .pt2 file is not run, as torch executes what it finds in one: the folder's weights stand for it.
+    """
+    loaded = from_model_folder(str(path.parent))
+    if path.suffix not in ENGINE_OF:
+        return loaded
+    assert loaded.described is not None
+    check_digest(path.parent, path.name, loaded.described)
+    parity = loaded.described.parity
+    row = next(
+        (row for row in (parity.get("formats") or {}).values() if path.name in row.get("files", ())), None
+    )
+    taken = None if row is None else row.get("peak_megabytes")
+    side = (parity.get("machine") or {}).get("side")
+    network = graph_like(
+        loaded.network, path, bytes_per_pixel=taken * 1e6 / side**2 if taken and side else None
+    )
+    # the converter is in the graph
+    described = replace(loaded.described, evaluation={**loaded.described.evaluation, "local_converter": None})
+    return replace(
+        loaded, network=network, source=str(path), local_converter=None, described=described, folder=None
+    )
+
+
+def from_graph(path: Path) -> Loaded:
+    """Anybody's graph of ONNX or OpenVINO; what it restores is not known."""
+    network = strangers_graph(path)
+    described = ModelDescription(
+        name=path.stem,
+        task="super_resolution" if network.scale > 1 else "unknown",
+        family="unknown",
+        network={"name": "graph", "arguments": {}},
+        scale=network.scale,
+        in_channels=network.in_channels,
+        out_channels=network.out_channels,
+        condition_channels=network.condition_channels,
+        size_multiple=network.size_multiple,
+    )
+    said = (
+        f"{path} is a graph of {network.in_channels} to {network.out_channels} channels, enlarging "
+        f"{network.scale} times, taken to work on [0,1]; its task and noise level are unknown"
+    )
+    return Loaded(name=path.stem, network=network, source=str(path), described=described, said=said)
+
+
+_TO_ONNX = "makes an .onnx of it, which restora runs"
+_OTHERS = {
+    ".pt2": "torch.export, and torch runs what it finds in one: name a model folder of `restora export`, or "
+    "the weights (.pth, .safetensors) that it was made of",
+    ".param": "ncnn, which nothing converts back: take the .pth or .onnx that it was made of, or run it by "
+    "Upscayl or realesrgan-ncnn-vulkan",
+    **dict.fromkeys(
+        (".pb", ".h5", ".keras", ".tflite"), f"TensorFlow: tf2onnx (python -m tf2onnx.convert) {_TO_ONNX}"
+    ),
+    **dict.fromkeys((".pdmodel", ".pdparams"), f"PaddlePaddle: paddle2onnx {_TO_ONNX}"),
+    **dict.fromkeys(
+        (".engine", ".plan"), "TensorRT, made for one kind of GPU: take the .onnx it was made of"
+    ),
+    **dict.fromkeys((".mlmodel", ".mlpackage"), "Core ML: take the weights or the .onnx that it was made of"),
+}
+"""Endings of what is not read: whose it is, and the nearest that is."""
+
+
 def from_model_folder(path: str) -> Loaded:
     """The network of a model folder that `restora export` wrote."""
     description, network = load_model_folder(Path(path))
@@ -166,4 +274,5 @@ def from_model_folder(path: str) -> Loaded:
         arguments=network_node(description.network)[1],
         family=description.family,
         described=description,
+        folder=Path(path),
     )

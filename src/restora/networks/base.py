@@ -7,6 +7,7 @@ Legend: B samples, C channels, K condition channels, H height, W width, s scale.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
@@ -61,6 +62,14 @@ class Network(nn.Module, ABC):
         These are `state_dict` and what those store besides.
         """
         return dict(self.state_dict())
+
+    def as_published(self, arguments: Mapping[str, Any]) -> tuple["Network", dict[str, Any]]:
+        """An equal network in the authors' own parametrisation, with the arguments that make it.
+
+        `arguments` are those that made this one. Other tools read from weights what can be read, and take the
+        authors' values for the rest; a subclass that has more of a choice says how they differ.
+        """
+        return self, dict(arguments)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
         for name in [name for name in state_dict if name.startswith(prefix)]:

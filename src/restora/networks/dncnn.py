@@ -8,7 +8,7 @@ Legend: B samples, C channels of the photo, F features, H height, W width.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -97,6 +97,17 @@ class DnCNN(PlainStack):
         for target, convolution in zip(targets, convolutions, strict=True):
             target.load_state_dict(convolution.state_dict(), strict=convolution.bias is not None)
         return network.train(self.training)
+
+    def as_published(self, arguments: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
+        """With KAIR's biases before batch norms, which are 0."""
+        if arguments.get("bias", True):
+            return self, dict(arguments)
+        changed = {**arguments, "bias": True}
+        equal = DnCNN(**changed)
+        state = equal.state_dict() | self.state_dict()
+        missing = state.keys() - self.state_dict().keys()
+        equal.load_state_dict({n: value.zero_() if n in missing else value for n, value in state.items()})
+        return equal.train(self.training), changed
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:

@@ -20,12 +20,15 @@ from typing import Any, ClassVar, get_args
 
 from torch import Tensor, nn
 
+from restora.networks.base import Network
 from restora.networks.layers.blocks import PixelShuffleUpsampler, conv3x3, count_children, upsampler_scale
 from restora.networks.layers.channels_last import LayerNorm
 from restora.networks.layers.hat_blocks import Connection, ResidualGroup
 from restora.networks.layers.swin_blocks import SwinNetwork, check_groups, initialise_linear
 from restora.networks.layers.windows import growing_drops, relative_position_index
 from restora.registry import register
+
+_PUBLISHED_CONV_SCALE = 0.01
 
 
 @register("network", "hat")
@@ -55,7 +58,7 @@ class HAT(SwinNetwork):
         window: int = 16,
         compress: int = 3,
         squeeze: int = 30,
-        conv_scale: float = 0.01,
+        conv_scale: float = _PUBLISHED_CONV_SCALE,
         overlap_ratio: float = 0.5,
         mlp_ratio: float = 2.0,
         scale: int = 4,
@@ -106,6 +109,24 @@ class HAT(SwinNetwork):
             "relative_position_index_OCA": self.around,
         }
         return super().published_state_dict() | rows
+
+    def as_published(self, arguments: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
+        """With the authors' weight of the convolutional branch, which no checkpoint tells.
+
+        The branch's last convolution is multiplied, and what its gate sees divided again.
+        """
+        factor = float(arguments.get("conv_scale", _PUBLISHED_CONV_SCALE)) / _PUBLISHED_CONV_SCALE
+        if factor == 1:
+            return self, dict(arguments)
+        changed = {**arguments, "conv_scale": _PUBLISHED_CONV_SCALE}
+        equal, state = HAT(**changed), self.state_dict()
+        for name in state:
+            if name.endswith(("cab.2.weight", "cab.2.bias")):
+                state[name] = state[name] * factor
+            elif name.endswith("cab.3.attention.1.weight"):
+                state[name] = state[name] / factor
+        equal.load_state_dict(state)
+        return equal.train(self.training), changed
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:

@@ -9,12 +9,16 @@ Legend: B samples, C channels of the photo, F features, H height, W width, s sca
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 from torch import Tensor, nn
 
+from restora.networks.base import Network
 from restora.networks.edsr import ResidualTrunk
 from restora.networks.layers.blocks import ChannelAttention, conv3x3, count_children, upsampler_scale
 from restora.registry import register
+
+_PUBLISHED_RANGE = 255.0
 
 
 class _AttentionBlock(nn.Module):
@@ -60,12 +64,27 @@ class RCAN(ResidualTrunk):
         groups: int = 10,
         blocks: int = 20,
         reduction: int = 16,
-        rgb_range: float = 255.0,
+        rgb_range: float = _PUBLISHED_RANGE,
     ) -> None:
         parts = (_ResidualGroup(channels, blocks=blocks, reduction=reduction) for _ in range(groups))
         super().__init__(
             parts=parts, scale=scale, in_channels=in_channels, channels=channels, rgb_range=rgb_range
         )
+
+    def as_published(self, arguments: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
+        """On [0,255], as the authors' checkpoints are: first weights divided, last ones multiplied."""
+        factor = _PUBLISHED_RANGE / self.rgb_range
+        if factor == 1:
+            return self, dict(arguments)
+        changed = {**arguments, "rgb_range": _PUBLISHED_RANGE}
+        equal, state = RCAN(**changed), self.state_dict()
+        for name in state:
+            if name == "head.0.weight":
+                state[name] = state[name] / factor
+            elif name.startswith("tail.1.") or name in ("sub_mean.bias", "add_mean.bias"):
+                state[name] = state[name] * factor
+        equal.load_state_dict(state)
+        return equal.train(self.training), changed
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:

@@ -30,6 +30,10 @@ from restora.networks.weights import (
 )
 
 
+class UnknownWeights(WeightsError):
+    """No registered network fits."""
+
+
 @dataclass(frozen=True)
 class Recognised:
     """A network with the weights of a file.
@@ -55,16 +59,18 @@ class Candidate:
     by_order: bool = False
 
 
-def recognise(path: str | Path) -> Recognised:
+def recognise(path: str | Path, *, by_order: bool = True) -> Recognised:
     """The network that the weights in the file at `path` are of, with those weights.
+
+    `by_order` also tries weights under other names, which takes seconds.
 
     Raises WeightsError where no registered network fits, or several do: with what would.
     """
     path = Path(path)
     tensors = read_tensors(path)
-    found = list(candidates(tensors))
+    found = list(candidates(tensors) if by_order else _by_names(tensors))
     if not found:
-        raise WeightsError(
+        raise UnknownWeights(
             f"no network of restora recognises the weights in {path}, whose first names are "
             f"{', '.join(list(tensors)[:4])}: name the network (network=NAME, --network NAME; `restora "
             "networks` lists them)"

@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
+from restora.artifact.measuring import processor
 from restora.families.base import Family
 from restora.files import read_json, sync, write_json
 from restora.monitor import Monitor
@@ -304,12 +305,5 @@ def git() -> dict[str, Any]:
 
 def machine() -> dict[str, Any]:
     """Names of the processor and the GPU, the number of cores, and the host."""
-    cpu = platform.processor() or platform.machine()
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [
-            line.partition(":")[2].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        cpu = names[0] if names else cpu
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": cpu, "cores": os.cpu_count(), "gpu": gpu, "host": platform.node()}
+    return {"cpu": processor(), "cores": os.cpu_count(), "gpu": gpu, "host": platform.node()}

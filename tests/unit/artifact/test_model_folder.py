@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from run_folders import Strided, tiny_network, write_checkpoint, write_run
+from run_folders import Strided, tiny_network, write_checkpoint
 from safetensors.torch import load_file, save_file
 
 from restora.artifact.card import write_card
@@ -16,24 +16,13 @@ from restora.artifact.checkpoint import (
     locate,
     read_checkpoint,
 )
+from restora.artifact.engines import OnnxEngine
 from restora.artifact.export import ParityError, export_model
+from restora.artifact.formats import FORMATS
 from restora.artifact.model_folder import ModelDescription, build_network, load_model_folder
-from restora.artifact.onnx_model import OnnxModel, write_onnx
+from restora.artifact.onnx_model import write_onnx
 from restora.networks.base import Network
 from restora.networks.weights import load_state
-
-
-@pytest.fixture(scope="session")
-def run(tmp_path_factory):
-    return write_run(tmp_path_factory.mktemp("runs") / "job")
-
-
-@pytest.fixture(scope="session")
-def model(run, tmp_path_factory):
-    """A model folder with its ONNX graph, exported once."""
-    folder = tmp_path_factory.mktemp("models") / "model"
-    export_model(locate(run), folder)
-    return folder
 
 
 def copy_of(folder, target):
@@ -94,12 +83,12 @@ def test_parity_is_measured_on_the_held_out_photos_and_recorded(model):
 
 def test_onnx_graph_takes_any_batch_and_size(model):
     _, network = load_model_folder(model)
-    graph = OnnxModel(model / "model.onnx")
+    graph = OnnxEngine(model / "model.onnx")
     for shape in ((1, 3, 16, 16), (3, 3, 17, 31), (1, 3, 1, 5)):
         x = torch.rand(shape)
         with torch.no_grad():
             expected = network(x)
-        torch.testing.assert_close(torch.from_numpy(graph(x.numpy())), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(graph(x, None), expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("padding", ["reflect", "constant"])
@@ -110,12 +99,12 @@ def test_onnx_graph_pads_to_the_multiple_as_the_network_does(padding, tmp_path, 
     torch.manual_seed(0)
     network = Strided(scale=2).eval()
     write_onnx(network, tmp_path / "model.onnx")
-    graph = OnnxModel(tmp_path / "model.onnx")
+    graph = OnnxEngine(tmp_path / "model.onnx")
     for shape in ((1, 3, 16, 16), (2, 3, 17, 31), (1, 3, 3, 70), (1, 3, 1, 1)):
         x = torch.rand(shape)
         with torch.no_grad():
             expected = network(x)
-        torch.testing.assert_close(torch.from_numpy(graph(x.numpy())), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(graph(x, None), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +154,7 @@ def test_tampered_weights_do_not_pass(run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(export, "save_weights", write_and_tamper)
     with pytest.raises(ParityError, match="differs from the checkpoint"):
-        export_model(locate(run), tmp_path / "out" / "model", with_onnx=False)
+        export_model(locate(run), tmp_path / "out" / "model", wanted=())
     assert list((tmp_path / "out").iterdir()) == []
 
 
@@ -173,14 +162,14 @@ def test_a_failed_export_leaves_the_older_model_folder(run, model, tmp_path, mon
     folder = copy_of(model, tmp_path / "model")
     monkeypatch.setattr("restora.artifact.parity.TOLERANCE", 0.0)
     with pytest.raises(ParityError):
-        export_model(locate(run), folder, with_onnx=False)
+        export_model(locate(run), folder, wanted=())
     assert (folder / "model.onnx").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_an_older_model_folder_is_replaced_whole(run, model, tmp_path):
     folder = copy_of(model, tmp_path / "model")
-    export_model(locate(run), folder, with_onnx=False)
+    export_model(locate(run), folder, wanted=())
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "model.json",
@@ -193,14 +182,14 @@ def test_an_older_model_folder_is_replaced_whole(run, model, tmp_path):
 def test_a_folder_of_something_else_is_not_replaced(run, tmp_path):
     (tmp_path / "thesis.tex").write_text("x")
     with pytest.raises(ValueError, match="not a model folder"):
-        export_model(locate(run), tmp_path, with_onnx=False)
+        export_model(locate(run), tmp_path, wanted=())
 
 
 def test_without_the_onnx_packages_the_rest_is_exported(run, tmp_path, monkeypatch):
-    said = []
-    monkeypatch.setattr("restora.artifact.onnx_model.REQUIRED", ("onnx", "a_package_that_is_not_installed"))
-    export_model(locate(run), tmp_path / "model", say=said.append)
-    assert any("a_package_that_is_not_installed not installed" in line for line in said)
+    missing = replace(FORMATS["onnx"], packages=("a_package_that_is_not_installed",))
+    monkeypatch.setitem(FORMATS, "onnx", missing)
+    left_out = export_model(locate(run), tmp_path / "model").parity["left_out"]
+    assert "a_package_that_is_not_installed not installed" in left_out["onnx"]
     assert not (tmp_path / "model" / "model.onnx").exists()
     assert load_model_folder(tmp_path / "model")[0].parity["onnx_max_difference"] is None
 

@@ -19,7 +19,7 @@ from restora.artifact.model_folder import load_model_folder
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
-    export_model(locate(write_run(folder / "job")), folder / "model", with_onnx=False)
+    export_model(locate(write_run(folder / "job")), folder / "model", wanted=())
     return folder / "model"
 
 
@@ -141,6 +141,6 @@ def test_what_killed_exports_left_is_cleared(tmp_path: Path) -> None:
     (dead / "weights.safetensors").write_bytes(b"half")
     alive = tmp_path / f".model.{platform.node()}-1-abc"
     alive.mkdir()
-    export_model(locate(run), tmp_path / "model", with_onnx=False)
+    export_model(locate(run), tmp_path / "model", wanted=())
     assert not dead.exists()
     assert alive.exists()

@@ -89,13 +89,13 @@ def test_a_run_says_and_records_it_and_its_model_card_states_it(
     found = json.loads((tmp_path / "run" / "run.json").read_text())["leakage"]
     assert found["words"] == [sentence]
     assert found["leaks"] == {"this run's held-out set": [{"training": "coffee", "test": "cup"}]}
-    export_model(locate(tmp_path / "run"), tmp_path / "model", with_onnx=False)
+    export_model(locate(tmp_path / "run"), tmp_path / "model", wanted=())
     assert sentence in (tmp_path / "model" / "README.md").read_text()
     shutil.rmtree(tmp_path / "run")
     assert main([*words, "leakage.check=false", f"hydra.run.dir={tmp_path}/run"]) == 0
     assert sentence not in capsys.readouterr().err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["leakage"] is None
-    description = export_model(locate(tmp_path / "run"), tmp_path / "model", with_onnx=False)
+    description = export_model(locate(tmp_path / "run"), tmp_path / "model", wanted=())
     write_card(tmp_path / "model", description)
     assert "was not checked" in (tmp_path / "model" / "README.md").read_text()
 

@@ -1,0 +1,114 @@
+"""What restoring costs on this machine, by one engine or another: seconds per megapixel, and memory.
+
+Note: memory is what the process grows by from before a file is opened until a photo is restored; what Python
+and the libraries take without any model is not counted. It is measured first, since later runs keep what they
+free (`allocator.py`), as restoring does.
+
+Legend: B photos, C channels, K condition channels.
+"""
+
+import ctypes
+import gc
+import math
+import platform
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from restora.allocator import freed_memory_kept
+from restora.artifact.parity import Compute
+from restora.networks.base import Network
+
+SMALL, LARGE = 256, 512
+"""Sides of the photo that is restored: the larger one where that takes less than a second."""
+QUICK = 0.25
+"""Seconds for the small photo up to which the large one is taken."""
+REPEATS = 3
+LONGEST = 3.0
+"""Seconds for each after which nothing is repeated."""
+
+
+def processor() -> str:
+    """The name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text().splitlines():
+            if "model name" in line:
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def test_photo(network: Network, side: int) -> tuple[Tensor, Tensor | None]:
+    """(1,C,side,side) and (1,K,side,side), or None."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(1, network.in_channels, side, side, generator=generator)
+    maps = network.condition_channels
+    return x, torch.full((1, maps, side, side), 0.1) if maps else None
+
+
+def side_for(compute: Compute, network: Network) -> int:
+    """The side of the photo to measure on, by how long torch takes."""
+    x, condition = test_photo(network, SMALL)
+    compute(x, condition)
+    return LARGE if _seconds(compute, x, condition) < QUICK else SMALL
+
+
+@torch.no_grad()
+def megabytes(opened: Callable[[], Compute], network: Network, side: int) -> float | None:
+    """What opening an engine and restoring a photo of `side` pixels each way takes at its peak.
+
+    None where the system does not say.
+    """
+    x, condition = test_photo(network, side)
+    before = _resident(reset=True)
+    opened()(x, condition)
+    peak = _resident(peak=True)
+    return None if before is None or peak is None else max(peak - before, 0) / 1e6
+
+
+@torch.no_grad()
+def paces(computes: Mapping[str, Compute], network: Network, side: int) -> dict[str, float]:
+    """Seconds per megapixel of each, the least of several times; the first is not counted.
+
+    They take turns, so that what else the machine does meets all alike.
+    """
+    x, condition = test_photo(network, side)
+    best = dict.fromkeys(computes, math.inf)
+    with freed_memory_kept():
+        for compute in computes.values():
+            compute(x, condition)
+        started = time.perf_counter()
+        for turn in range(REPEATS):
+            if turn and time.perf_counter() - started > LONGEST * len(computes):
+                break
+            for name, compute in computes.items():
+                best[name] = min(best[name], _seconds(compute, x, condition))
+    return {name: seconds / (side**2 / 1e6) for name, seconds in best.items()}
+
+
+def _seconds(compute: Compute, x: Tensor, condition: Tensor | None) -> float:
+    started = time.perf_counter()
+    compute(x, condition)
+    return time.perf_counter() - started
+
+
+def _resident(*, peak: bool = False, reset: bool = False) -> int | None:
+    """Bytes of this process in memory, or the most since `reset`; None where the system does not say."""
+    if not sys.platform.startswith("linux"):
+        return None
+    if reset:
+        gc.collect()
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
+    try:
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+        return int(lines["VmHWM" if peak else "VmRSS"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):  # a container that hides it
+        return None

@@ -1,0 +1,117 @@
+"""Smaller graphs of ONNX: in float16, and in int8 calibrated on real photos.
+
+int8 is static, symmetric per channel for weights and by tensor for what flows between (QDQ). The convolutions
+that read the photo and those that give the result stay in float32: the photo's own 8 bits are what is
+restored, and an error of the last layer is an error of the result.
+"""
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from restora.artifact.parity import Sample
+
+_SIDE = 128
+_CROPS = 4
+"""Of each photo, one from each corner."""
+_QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
+
+
+def write_half(graph: Path, target: Path) -> None:
+    """The graph with float16 weights and arithmetic; what enters and leaves stays float32."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    with _quiet():
+        onnx.save(convert_float_to_float16(onnx.load(graph), keep_io_types=True), target)
+
+
+def write_int8(graph: Path, target: Path, photos: Sequence[Sample]) -> None:
+    """The graph in int8, its ranges calibrated on crops of `photos`."""
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+    kept = _first_and_last(onnx.load(graph, load_external_data=False).graph)
+    with _quiet():
+        quantize_static(
+            str(graph),
+            str(target),
+            _Crops(photos),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+            op_types_to_quantize=list(_QUANTISED),
+            nodes_to_exclude=kept,
+        )
+
+
+def _first_and_last(graph: Any) -> list[str]:
+    """Names of the products that nothing quantised comes before or after."""
+    producers = {name: node for node in graph.node for name in node.output}
+    readers: dict[str, list[Any]] = {}
+    for node in graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    first = _reached(
+        [node for each in graph.input for node in readers.get(each.name, [])],
+        lambda node: [after for name in node.output for after in readers.get(name, [])],
+    )
+    last = _reached(
+        [producers[each.name] for each in graph.output],
+        lambda node: [producers[name] for name in node.input if name in producers],
+    )
+    return sorted(first | last)
+
+
+def _reached(start: list[Any], follow: Any) -> set[str]:
+    """The products that are met first on every way."""
+    met, seen, todo = set(), set(), list(start)
+    while todo:
+        node = todo.pop()
+        if node.name in seen:
+            continue
+        seen.add(node.name)
+        if node.op_type in _QUANTISED:
+            met.add(node.name)
+        else:
+            todo += follow(node)
+    return met
+
+
+class _Crops:
+    """What onnxruntime's calibration asks for one input after the other."""
+
+    def __init__(self, photos: Sequence[Sample]) -> None:
+        self._given = iter([crop for sample in photos for crop in _corners(sample)])
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        return next(self._given, None)
+
+
+def _corners(sample: Sample) -> Iterator[dict[str, np.ndarray]]:
+    height, width = sample.x.shape[2:]
+    rows, columns = min(height, _SIDE), min(width, _SIDE)
+    for corner in range(_CROPS):
+        top, left = (height - rows) * (corner // 2), (width - columns) * (corner % 2)
+        area = (slice(None), slice(None), slice(top, top + rows), slice(left, left + columns))
+        given = {"degraded": sample.x[area].contiguous().numpy()}
+        if sample.condition is not None:
+            given["condition"] = sample.condition[area].contiguous().numpy()
+        yield given
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The converters report through the root logger and warnings."""
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(logging.NOTSET)

@@ -1,0 +1,139 @@
+"""What spandrel knows is a source; what is exported is the same picture there, or it is said."""
+
+import re
+
+import pytest
+import torch
+from run_folders import ARGUMENTS, photo
+
+from restora import registry
+from restora.apps.export import main as export
+from restora.artifact import foreign
+from restora.artifact.foreign import opened_elsewhere
+from restora.artifact.model_folder import save_weights
+from restora.artifact.parity import Sample
+from restora.artifact.restorer import Restorer
+from restora.artifact.sources import open_source
+from restora.networks import recognition
+from restora.networks.layers.local_converter import convert
+
+RCAN = {"scale": 2, "channels": 16, "groups": 2, "blocks": 2, "reduction": 4}
+HAT = {
+    "channels": 24,
+    "depths": [2],
+    "heads": [2],
+    "window": 4,
+    "squeeze": 6,
+    "scale": 2,
+    "head_channels": 16,
+}
+NAFNET = {"width": 8, "middle_blocks": 1, "encoder_blocks": [1], "decoder_blocks": [1]}
+
+
+def lively(name, arguments):
+    torch.manual_seed(0)
+    network = registry.find("network", name)(**arguments).eval()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    return network
+
+
+def sample_for(network):
+    x = torch.from_numpy(photo(40, 53)).permute(2, 0, 1)[None] / 255
+    maps = torch.full((1, 1, 40, 53), 0.1) if network.condition_channels else None
+    return Sample("photo", x[:, : network.in_channels], maps)
+
+
+@torch.no_grad()
+def elsewhere(network, folder, reference=None, **options):
+    sample = sample_for(network)
+    save_weights(network, folder)
+    expected = (reference or network)(sample.x, sample.condition)
+    return opened_elsewhere(folder / "weights.safetensors", [expected], [sample], **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "published"),
+    [
+        ("rcan", RCAN | {"rgb_range": 1.0}, {"rgb_range": 255.0}),
+        ("hat", HAT | {"conv_scale": 0.1}, {"conv_scale": 0.01}),
+        ("dncnn", {"in_channels": 3, "depth": 7, "channels": 8, "bias": False}, {"bias": True}),
+    ],
+)
+@torch.no_grad()
+def test_our_own_parametrisation_is_exported_as_the_authors(name, arguments, published, tmp_path):
+    pytest.importorskip("spandrel", reason="spandrel is not installed")
+    network = lively(name, arguments)
+    equal, given = network.as_published(arguments)
+    assert given == arguments | published
+    x = sample_for(network).x
+    torch.testing.assert_close(equal(x), network(x), atol=2e-6, rtol=0)
+    found = elsewhere(equal, tmp_path)
+    assert (found["same"], found["max_difference"] <= 2e-6) == (True, True)
+    assert not elsewhere(network, tmp_path)["same"]  # which the check finds
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("fdncnn", {"in_channels": 1, "depth": 8, "channels": 8}, "gives it no noise level or mask"),
+        ("srresnet", {}, "does not know these weights"),
+        ("nafnet", NAFNET, r"gives another picture.*\(it has no test-time local converter\)"),
+    ],
+)
+def test_what_is_something_else_there_is_said(name, arguments, words, tmp_path):
+    pytest.importorskip("spandrel", reason="spandrel is not installed")
+    network = lively(name, arguments)
+    converted = name == "nafnet"
+    reference = convert(network, train_size=(16, 16)) if converted else None
+    found = elsewhere(network, tmp_path, reference, converted=converted)
+    assert not found["same"]
+    assert re.search(words, found["words"])
+
+
+def test_export_and_card_say_how_it_opens_elsewhere(run, tmp_path, capsys):
+    pytest.importorskip("spandrel", reason="spandrel is not installed")
+    assert export([str(run), str(tmp_path / "model"), "--no-onnx"]) == 0
+    words = f"{foreign.version()} reads DnCNN: the same picture, to "
+    assert f"in other programs: {words}" in capsys.readouterr().out
+    assert f"In other programs: {words}" in (tmp_path / "model" / "README.md").read_text()
+
+
+@pytest.fixture
+def compact(tmp_path):
+    """Weights of an architecture that only spandrel knows, wrapped as they are published."""
+    architecture = pytest.importorskip("spandrel.architectures.Compact", reason="spandrel is not installed")
+    torch.manual_seed(0)
+    network = architecture.Compact(num_feat=8, num_conv=2, upscale=2).eval()
+    torch.save({"params_ema": network.state_dict()}, tmp_path / "compact.pth")
+    return tmp_path / "compact.pth", network
+
+
+def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path, capsys):
+    path, network = compact
+    x = torch.from_numpy(photo(40, 53)).permute(2, 0, 1)[None] / 255
+    with torch.no_grad():
+        expected = network(x).clamp(0, 1)
+    source = open_source(path)
+    assert (source.description.task, source.description.scale) == ("super_resolution", 2)
+    assert "Compact" in source.said
+    assert "noise level and training are unknown" in source.said
+    assert export([str(path), str(tmp_path / "model")]) == 0
+    assert "the same picture" in capsys.readouterr().out.replace("\n", " ")
+    assert "ForeignNetwork" not in (tmp_path / "model" / "README.md").read_text()
+    for place in (path, tmp_path / "model", tmp_path / "model" / "model.onnx"):
+        restored = Restorer.load(place, device="cpu", tile=32, overlap=12)(x)
+        assert (restored - expected).abs().max() < 0.02  # tiles
+        whole = Restorer.load(place, device="cpu", tile=0)(x)
+        torch.testing.assert_close(whole, expected, atol=1e-5, rtol=0)
+
+
+def test_without_spandrel_the_way_to_it_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(foreign, "installed", lambda: False)
+    monkeypatch.setattr(recognition, "_by_order", lambda _: [])  # seconds of other tests
+    torch.save({"features.0.weight": torch.rand(3, 5)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match=r"no network of restora recognises.*pip install 'restora\[any\]'"):
+        open_source(tmp_path / "other.pth")
+    network = lively("dncnn", ARGUMENTS)
+    assert elsewhere(network, tmp_path)["words"].startswith("not tried: spandrel is not installed")
