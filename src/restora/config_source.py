@@ -50,14 +50,15 @@ class ConfFolder(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         file = self._implied(config_path)
         if file == "":
-            content, header = {"_target_": Path(config_path).stem}, {"package": None}
+            content: dict[str, Any] = {"_target_": Path(config_path).stem}
+            header: dict[str, str | None] = {"package": None}
         else:
             path = Path(self.path, file or config_path).with_suffix(".yaml")
             if not path.exists():
                 raise ConfigLoadError(f"Config not found : {path}")
             found = _content(path, path.stat().st_mtime_ns)
             if not isinstance(found, dict):
-                return cast(ConfigResult, super().load_config(config_path))
+                return super().load_config(config_path)
             content, header = found, _header(path, path.stat().st_mtime_ns)
             if file:
                 content = laid_over(content, dict(_options_in(content))[Path(config_path).stem])
@@ -171,7 +172,7 @@ def _content(path: Path, _modified: int) -> Any:
 @functools.lru_cache(maxsize=1024)
 def _header(path: Path, _modified: int) -> dict[str, str | None]:
     with path.open(encoding="utf-8") as file:
-        return cast(dict[str, str | None], ConfFolder._get_header_dict(file.read(512)))
+        return ConfFolder._get_header_dict(file.read(512))
 
 
 @functools.cache
