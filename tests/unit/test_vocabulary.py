@@ -118,6 +118,7 @@ def test_the_restorer_takes_the_same_words(word: str) -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_every_command_reads_them(
     command: list[str], said: str, capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch
 ) -> None:

@@ -1,12 +1,13 @@
 """Training photos follow validation: the worse a severity is restored, the more of it is drawn."""
 
 import logging
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora.degradations.compose.composition import OnDemand
+from restora.families.base import Family
 from restora.keyed import image_key
 
 log = logging.getLogger(__name__)
@@ -28,13 +29,10 @@ class FollowValidation(Callback):
         if trainer.sanity_checking:
             return
         scores: dict[str, list[float]] = {}
-        names = [str(row["name"]) for row in module.scores if row.get("psnr") is not None]
-        found = [float(row["psnr"]) for row in module.scores if row.get("psnr") is not None]
-        stages = self.degradation.stage_of(
-            torch.tensor([image_key(name) for name in names], dtype=torch.int64)
-        )
-        for stage, psnr in zip(stages, found, strict=True):
-            scores.setdefault(stage, []).append(psnr)
+        rows = [row for row in cast(Family, module).scores if row.get("psnr") is not None]
+        keys = torch.tensor([image_key(str(row["name"])) for row in rows], dtype=torch.int64)
+        for stage, row in zip(self.degradation.stage_of(keys), rows, strict=True):
+            scores.setdefault(stage, []).append(float(cast(float, row["psnr"])))
         if not scores:
             return
         self.degradation.ask({stage: sum(values) / len(values) for stage, values in scores.items()})

@@ -77,6 +77,7 @@ def test_validations_are_part_of_the_hours() -> None:
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_the_recipe_is_read_from_the_trainer(overrides: list[str], expected: Recipe) -> None:
     assert recipe_of(compose("train", overrides)) == expected
 
@@ -146,6 +147,7 @@ def test_of_several_processes_one_is_measured_and_told(
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_processes_are_read_from_the_trainer(overrides: list[str], expected: int) -> None:
     assert processes_of(compose("train", overrides)) == expected
 

@@ -66,6 +66,7 @@ def test_those_of_the_users_own_are_listed_with_what_they_say(tmp_path: Path, mo
     ],
     ids=str,
 )
+@pytest.mark.slow
 def test_the_cost_is_that_of_the_whole_recipe(overrides: list[str], cost: str) -> None:
     tiny = ["network=dncnn_small", "network.in_channels=3", "network.channels=4", "network.depth=3"]
     tiny += ["network.batch_norm=false", "data.patch_size=16", "data.batch_size=2", "trainer.max_steps=10"]

@@ -14,12 +14,14 @@ def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str
     return entries
 
 
+@pytest.mark.slow
 def test_names_and_patterns_choose(capsys: pytest.CaptureFixture[str]) -> None:
     names = [entry["name"] for entry in listed(capsys, "dncnn*", "espcn")]
     assert {"dncnn", "dncnn_small", "espcn"} <= set(names)
     assert all(str(name).startswith(("dncnn", "espcn")) for name in names)
 
 
+@pytest.mark.slow
 def test_counts_are_those_of_the_papers(capsys: pytest.CaptureFixture[str]) -> None:
     (entry,) = listed(capsys, "vdsr")
     assert entry["parameters"] == 664_704
@@ -28,6 +30,7 @@ def test_counts_are_those_of_the_papers(capsys: pytest.CaptureFixture[str]) -> N
     assert (entry["family"], entry["scale"]) == ("residual_cnn", 2)
 
 
+@pytest.mark.slow
 def test_family_and_task_filter(capsys: pytest.CaptureFixture[str]) -> None:
     entries = listed(capsys, "*_small", "--family", "residual_cnn", "--task", "super_resolution")
     assert {"edsr_small", "vdsr_small"} <= {entry["name"] for entry in entries}
@@ -36,6 +39,7 @@ def test_family_and_task_filter(capsys: pytest.CaptureFixture[str]) -> None:
     assert "ffdnet_small" not in {entry["name"] for entry in entries}
 
 
+@pytest.mark.slow
 def test_the_family_is_that_of_the_experiments_that_train_it(capsys: pytest.CaptureFixture[str]) -> None:
     (srresnet, edsr) = listed(capsys, "srresnet", "edsr_small")[::-1]
     assert (srresnet["family"], edsr["family"]) == ("gan, residual_cnn", "residual_cnn")

@@ -38,6 +38,7 @@ def sheet(*arguments: str) -> np.ndarray:
 @pytest.mark.parametrize(
     "photo", ["colour.png", "grey.png", "palette.png", "print.jpg", "alpha.png", "sixteen.png"]
 )
+@pytest.mark.slow
 def test_photos_of_every_kind_are_shown(photo: str) -> None:
     drawn = sheet("degradation=old_photo", photo, "draws=1", "size=48")
     assert drawn.std() > 10
@@ -95,6 +96,7 @@ def test_a_tiny_photo_is_shown_at_its_size() -> None:
         (["degradation=jpeg", "colour.png", "output=sheet.jpg"], "write output=sheet.png"),
     ],
 )
+@pytest.mark.slow
 def test_mistakes_name_thing_and_mend(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         main(arguments)

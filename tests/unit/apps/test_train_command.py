@@ -144,6 +144,7 @@ def test_a_run_record_that_is_damaged_has_no_place_in_a_sweep(started: list[RunI
     assert len(started) == 4
 
 
+@pytest.mark.slow
 def test_configuration_of_ones_own_is_part_of_the_command(started: list[RunInfo], tmp_path: Path) -> None:
     group = tmp_path / "my conf" / "network"
     group.mkdir(parents=True)

@@ -89,6 +89,7 @@ def pixels(path: Path) -> np.ndarray:
     return np.asarray(Image.open(path).convert("RGB"), np.float64)
 
 
+@pytest.mark.slow
 def test_commands_take_a_shipped_model_by_its_name(noisy: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(noisy)
     source = "zoo:denoise"

@@ -65,6 +65,7 @@ def test_averaged_weights_are_the_ones_exported(run):
     assert not torch.equal(raw["model.0.weight"], averaged["model.0.weight"])
 
 
+@pytest.mark.slow
 def test_parity_is_measured_on_the_held_out_photos_and_recorded(model):
     parity = json.loads((model / "model.json").read_text())["parity"]
     assert [(photo["name"], photo["count"]) for photo in parity["photos"]] == [

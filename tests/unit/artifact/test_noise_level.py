@@ -9,6 +9,7 @@ from restora.artifact.noise_level import noise_level
 
 
 @pytest.mark.parametrize("sigma", [5, 15, 30])
+@pytest.mark.slow
 def test_known_noise_is_found(sigma: float) -> None:
     errors = []
     for seed, photo in enumerate((skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea())):

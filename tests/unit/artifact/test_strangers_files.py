@@ -60,6 +60,7 @@ def test_a_flipped_bit_in_the_weights_is_recognised(model: Path, tmp_path: Path,
     ],
     ids=lambda value: str(value)[:60],
 )
+@pytest.mark.slow
 def test_an_absurd_description_is_one_message_within_seconds(
     model: Path, tmp_path: Path, changes: dict[str, Any]
 ) -> None:

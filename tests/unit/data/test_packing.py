@@ -43,6 +43,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 30.0) -> None:
 
 @pytest.mark.parametrize("channels", ["rgb", "gray"])
 @pytest.mark.parametrize(("count", "processes"), [(5, 1), (20, 2)])
+@pytest.mark.slow
 def test_every_photo_is_there(
     tmp_path: Path, make_photos: MakePhotos, channels: str, count: int, processes: int
 ) -> None:
@@ -175,6 +176,7 @@ def is_running(pid: int) -> bool:
         return False
 
 
+@pytest.mark.slow
 def test_a_second_process_waits_and_says_so(
     tmp_path: Path, make_photos: MakePhotos, start_python: Start
 ) -> None:
@@ -195,6 +197,7 @@ def test_a_second_process_waits_and_says_so(
     assert (packed / known / PIXELS).stat().st_mtime_ns == built
 
 
+@pytest.mark.slow
 def test_two_processes_at_once(tmp_path: Path, make_photos: MakePhotos, start_python: Start) -> None:
     photos = make_photos(30, side=300)
     packed = tmp_path / "packed"

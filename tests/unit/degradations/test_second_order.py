@@ -73,6 +73,7 @@ def test_nothing_to_do_leaves_the_photo_to_the_codec() -> None:
 
 @pytest.mark.parametrize("size", [(48, 64), (50, 74), (96, 96)])
 @pytest.mark.parametrize("scale", [1, 2])
+@pytest.mark.slow
 def test_less_canvas_changes_nothing(
     scale: int, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,6 +22,7 @@ def grey(colour: list[Photo]) -> list[Photo]:
 
 @pytest.mark.parametrize("name", DENOISERS)
 @pytest.mark.parametrize("kind", ["colour", "grey"])
+@pytest.mark.slow
 def test_each_filter_is_as_strong_as_its_parameter_allows(
     name: str, kind: str, colour: list[Photo], grey: list[Photo]
 ) -> None:
@@ -41,6 +42,7 @@ def test_a_flat_photo_keeps_its_mean_and_loses_its_noise(name: str) -> None:
     assert restored.std() < 0.6 * noisy.std()
 
 
+@pytest.mark.slow
 def test_bm3d_leads_the_filters(grey: list[Photo]) -> None:
     pytest.importorskip("bm3d")
     clean = grey[0][32:96, 32:96]

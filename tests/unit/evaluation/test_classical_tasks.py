@@ -37,6 +37,7 @@ def gain(benchmark: Benchmark, name: str) -> float:
 
 @pytest.mark.parametrize("name", METHODS["deblur"])
 @pytest.mark.parametrize(("blur", "width", "color"), [("gaussian", 1.6, "rgb"), ("disc", 3.0, "gray")])
+@pytest.mark.slow
 def test_deconvolution_gains(name: str, blur: str, width: float, color: str, folder: Path) -> None:
     benchmark = Deblur(root=str(folder), color=color, blur=blur, width=width, sigma=1.0)
     assert gain(benchmark, name) > 1.5

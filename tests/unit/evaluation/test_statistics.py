@@ -60,6 +60,7 @@ def test_pairing_finds_what_means_alone_would_hide() -> None:
     assert difference.wins == 30
 
 
+@pytest.mark.slow
 def test_noise_is_not_decided_more_often_than_it_should() -> None:
     random = np.random.default_rng(2)
     decided = 0
@@ -160,6 +161,7 @@ def test_infinite_scores_are_refused() -> None:
 
 
 @pytest.mark.parametrize("photos", [5, 24, 60])
+@pytest.mark.slow
 def test_the_cheap_answers_of_a_leaderboard_are_the_exact_ones(photos, monkeypatch):
     """Many methods at once are ranked as pair by pair: with ties, equal scores and several seeds."""
     from restora.evaluation import statistics

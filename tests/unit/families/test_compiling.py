@@ -111,6 +111,7 @@ def test_cuda_graphs_leave_average_and_validation_alone(tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("traced")
+@pytest.mark.slow
 def test_names_of_weights_stay() -> None:
     network = nafnet()
     names = list(network.state_dict())
@@ -118,6 +119,7 @@ def test_names_of_weights_stay() -> None:
     assert list(network.state_dict()) == names
 
 
+@pytest.mark.slow
 def test_a_class_of_blocks_may_have_a_graph_for_each_of_its_sizes(monkeypatch) -> None:
     """Widths of a network times patch sizes of progressive learning, on every supported torch: the limit
     of eight would leave the ninth uncompiled."""
@@ -161,6 +163,7 @@ def test_a_loss_is_one_graph(name: str) -> None:
     ("name", "whole"),
     [("nafnet", False), ("restormer", False), ("swinir_denoise", False), ("dncnn", True), ("edcnn", True)],
 )
+@pytest.mark.slow
 def test_regions_are_blocks_where_they_hold_the_weights(name: str, whole: bool) -> None:
     with torch.device("meta"):
         network = build(compose("train", [f"network={name}"]).network, "network")

@@ -58,6 +58,7 @@ def test_recipes_are_by_what_degraded_the_photo() -> None:
     assert recipe_of(Problem(photo, sigma=50.0)).code_noise > recipe_of(Problem(photo, sigma=25.0)).code_noise
 
 
+@pytest.mark.slow
 def test_noise_goes_and_the_seed_decides(clean: Tensor) -> None:
     problem = Problem(clean + noise(clean.shape, 50), sigma=50)
     fit = DeepImagePrior(steps=100, **SMALL)
@@ -70,6 +71,7 @@ def test_noise_goes_and_the_seed_decides(clean: Tensor) -> None:
     assert not torch.equal(run(short, problem, seed=2).picture, first)
 
 
+@pytest.mark.slow
 def test_holes_are_filled_and_reduced_photos_enlarged(clean: Tensor) -> None:
     mask = torch.ones(1, 1, 48, 48)
     mask[..., 20:28, 16:30] = 0

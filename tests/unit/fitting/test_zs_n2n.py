@@ -40,6 +40,7 @@ def test_the_views_share_the_photo_and_no_pixel() -> None:
     assert (seen[0] | seen[1]).all()
 
 
+@pytest.mark.slow
 def test_it_takes_noise_away_the_same_each_time(clean: Tensor) -> None:
     fit = ZeroShotNoise2Noise(steps=150, learning_rate=5e-3, crop=48, channels=16)
     problem = Problem(noisy(clean))

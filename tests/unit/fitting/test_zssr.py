@@ -32,6 +32,7 @@ def test_recurring_edges_come_out_sharper_than_by_bicubic() -> None:
     assert torch.equal(run(again, Problem(small, operator), seed=1).picture, first)
 
 
+@pytest.mark.slow
 def test_it_ends_where_the_loss_is_at_rest() -> None:
     flat = torch.full((1, 1, 16, 16), 0.5)
     fit = ZeroShotSuperResolution(steps=3000, channels=2, depth=3)

@@ -92,6 +92,7 @@ def test_features_end_with_the_logits_and_teach_every_parameter(name: str) -> No
 
 
 @pytest.mark.parametrize("name", NODES)
+@pytest.mark.slow
 def test_the_photo_may_be_shown_beside_its_degraded_version(name: str) -> None:
     config = NODES[name]
     with torch.device("meta"):

@@ -36,6 +36,7 @@ def randomised(network: HAT) -> HAT:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [(24, 16), (19, 27), (5, 40)])
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_authors_code(variant: str, size: tuple[int, int]) -> None:
     network = randomised(HAT(**(TINY | VARIANTS[variant]))).eval()
     reference = recognised_by_spandrel(network, "HAT")

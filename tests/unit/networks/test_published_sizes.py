@@ -35,6 +35,7 @@ def test_the_tables_of_published_counts_are_read() -> None:
 
 
 @pytest.mark.parametrize(("name", "arguments", "ours", "published"), PUBLISHED)
+@pytest.mark.slow
 def test_published_parameter_counts(name: str, arguments: str, ours: str, published: str) -> None:
     parameters = count_parameters(from_docs(name, arguments))
     assert f"{parameters:,}" == ours
@@ -46,6 +47,7 @@ def test_published_parameter_counts(name: str, arguments: str, ours: str, publis
 
 
 @pytest.mark.parametrize(("name", "arguments", "height", "width", "ours", "published"), PUBLISHED_MACS)
+@pytest.mark.slow
 def test_published_multiply_accumulates(
     name: str, arguments: str, height: str, width: str, ours: str, published: str
 ) -> None:

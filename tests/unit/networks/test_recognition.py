@@ -44,6 +44,7 @@ def test_an_ircnn_is_one_of_two_networks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NODES if name != "ircnn_small"])
+@pytest.mark.slow
 def test_every_network_is_recognised_from_its_weights(name: str, tmp_path: Path) -> None:
     node = NODES[name]
     network = build(dict(node), "network")
@@ -111,6 +112,7 @@ def test_stacks_under_other_names_are_read_by_their_order(
     assert len(means) == 3
 
 
+@pytest.mark.slow
 def test_what_only_resembles_a_network_is_not_taken_for_it(tmp_path: Path) -> None:
     for number, module in enumerate(
         (

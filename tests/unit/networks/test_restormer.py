@@ -48,6 +48,7 @@ VARIANTS = [
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [(32, 32), (37, 51), (8, 90), (65, 18)])
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_authors_code(variant: dict[str, object], size: tuple[int, int]) -> None:
     network = Restormer(**TINY, **variant)  # type: ignore[arg-type]
     randomise(network)
@@ -60,6 +61,7 @@ def test_the_numbers_are_those_of_the_authors_code(variant: dict[str, object], s
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.slow
 def test_the_gradients_are_those_of_the_authors_code(variant: dict[str, object]) -> None:
     network = Restormer(**TINY, **variant)  # type: ignore[arg-type]
     randomise(network)
@@ -75,6 +77,7 @@ def test_the_size_is_the_papers(norm: str, millions: float) -> None:
     assert round(count_parameters(network) / 1e6, 2) == millions
 
 
+@pytest.mark.slow
 def test_folding_the_projection_saves_arithmetic() -> None:
     with torch.device("meta"):
         network = Restormer()

@@ -89,6 +89,7 @@ def test_another_architecture_is_not_taken_for_it() -> None:
     assert RRDBNet.infer_arguments({"conv_first.weight": torch.zeros(8, 3, 3, 3)}) is None
 
 
+@pytest.mark.slow
 def test_the_size_is_the_published_one() -> None:
     with torch.device("meta"):
         network = RRDBNet()

@@ -39,6 +39,7 @@ def tiny(**arguments: Any) -> SwinIR:
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("size", [(24, 16), (19, 27), (5, 40)])
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_authors_code(head: str, size: tuple[int, int]) -> None:
     network = tiny(**HEADS[head]).eval()
     randomise(network)
@@ -86,6 +87,7 @@ def test_the_size_is_the_papers(size: str, thousands: int) -> None:
     assert round(counted / 1e3) == thousands
 
 
+@pytest.mark.slow
 def test_the_lightweight_networks_arithmetic_is_the_papers() -> None:
     with torch.device("meta"):
         network = SwinIR(**PAPER["lightweight x4"])

@@ -45,6 +45,7 @@ def spandrels(network: Uformer, image_size: int) -> nn.Module:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("size", [64, 41])
+@pytest.mark.slow
 def test_the_numbers_are_those_of_the_authors_code(variant: str, size: int) -> None:
     arguments = VARIANTS[variant]
     network = Uformer(**(TINY | arguments)).eval()

@@ -258,6 +258,7 @@ def trained(objective: Objective, steps: int = 100) -> float:
     return float(-10 * error.log10())
 
 
+@pytest.mark.slow
 def test_noisy_targets_teach_what_clean_ones_do() -> None:
     """Noise2Noise within 0.1 dB of clean targets after equal steps; single noisy photos teach less, and far
     more than nothing (the noisy photos have 20.2 dB)."""

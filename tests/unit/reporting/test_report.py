@@ -305,6 +305,7 @@ def in_browser(root, probe, width):
     return json.loads(found[1].replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
 
 
+@pytest.mark.slow
 def test_the_page_works_in_a_browser(sweep):
     """Plots are drawn, the table sorts, the photo bench compares."""
     main([str(sweep), "--baselines"])
@@ -346,6 +347,7 @@ document.body.replaceChildren(result);
 """
 
 
+@pytest.mark.slow
 def test_the_scores_of_a_sweep_over_many_keys_are_seen(tmp_path):
     """At 1,400 pixels; and seeds stay with their method, however the table is sorted."""
     generator = np.random.default_rng(0)

@@ -308,6 +308,7 @@ def sweep_of_twelve(tmp_path_factory):
 
 
 @pytest.mark.parametrize("width", [80, 100, 160])
+@pytest.mark.slow
 def test_each_row_is_one_line_of_the_terminal_and_shows_the_score(width, sweep_of_twelve, tmp_path):
     rows = sweep_of_twelve
     lines = printed(rows, width)

@@ -48,6 +48,7 @@ def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in options("sweep") if name not in ("grid", "tpe")])
+@pytest.mark.slow
 def test_ready_sweeps_can_be_trained(name: str) -> None:
     above = [f"sweep={name}"]
     words = ["data=sample", "trainer=cpu"]
@@ -66,6 +67,7 @@ def test_ready_sweeps_can_be_trained(name: str) -> None:
         assert f"# cost: {len(listed)} jobs of" in text
 
 
+@pytest.mark.slow
 def test_what_a_sweep_costs_is_said_and_asked(
     shared_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

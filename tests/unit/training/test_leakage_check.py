@@ -74,6 +74,7 @@ def test_out_of_time_the_report_says_how_many_were_compared(photos: PhotoData, t
     assert "only 1 of 2 training photos" in report.lines()[0]
 
 
+@pytest.mark.slow
 def test_a_run_says_and_records_it_and_its_model_card_states_it(
     photos: PhotoData, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
