@@ -10,11 +10,12 @@ import pytest
 import torch
 from data_toys import STEPS, Toy, trainer
 from PIL import Image
+from scipy.io import savemat
 
 from restora.data.mixture import MixtureData, Part, Turns
 from restora.data.module import PhotoData
 from restora.data.packing import PhotoFile
-from restora.data.real_pairs import SIDD, GoPro
+from restora.data.real_pairs import SIDD, GoPro, RealBlur
 from restora.data.sources import Folder, PairedFolder
 from restora.degradations.compression.jpeg import Jpeg
 from restora.degradations.identity import Identity
@@ -226,3 +227,48 @@ def test_pairs_of_gopro(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"expected train/<sequence>"):
         GoPro(root=tmp_path / "empty").check()
+
+
+def test_validation_blocks_of_sidd_are_its_test_photos(tmp_path: Path) -> None:
+    blocks = np.random.default_rng(0).integers(0, 256, (2, 3, 8, 10, 3), np.uint8)
+    for kind, values in (("Gt", blocks), ("Noisy", blocks // 2)):
+        name = f"Validation{kind}BlocksSrgb"
+        savemat(tmp_path / f"{name}.mat", {name: values})
+    for scene in ("001", "002"):
+        for kind in ("GT", "NOISY"):
+            write(tmp_path / f"Data/0001_{scene}_S6/0001_{kind}_SRGB_010.PNG")
+    source = SIDD(root=tmp_path)
+    assert source.photos("test") == []
+    source.obtain()
+    pairs = source.photos("test")
+    assert [pair.name for pair in pairs][:2] == ["0001_01", "0001_02"]
+    assert len(pairs) == 6
+    assert np.array_equal(np.asarray(Image.open(pairs[4].clean)), blocks[1, 1])
+    assert np.array_equal(np.asarray(Image.open(pairs[4].degraded)), blocks[1, 1] // 2)
+    savemat(tmp_path / "ValidationGtBlocksSrgb.mat", {"other": blocks})
+    (tmp_path / "validation_blocks/clean/.whole").unlink()
+    with pytest.raises(DataError, match="does not hold the array ValidationGtBlocksSrgb"):
+        source.obtain()
+
+
+def test_pairs_of_realblur(tmp_path: Path) -> None:
+    for part, scenes in (("train", ("scene001", "scene002", "scene003")), ("test", ("scene050",))):
+        lines = []
+        for scene in scenes:
+            folder = f"RealBlur-J_ECC_IMCORR_centroid_itensity_ref/{scene}"
+            for number in (1, 2):
+                write(tmp_path / folder / f"gt/gt_{number}.png")
+                write(tmp_path / folder / f"blur/blur_{number}.png")
+                lines.append(f"{folder}/gt/gt_{number}.png {folder}/blur/blur_{number}.png ")
+        (tmp_path / f"RealBlur_J_{part}_list.txt").write_text("\n".join(lines) + "\n")
+    source = RealBlur(root=tmp_path)
+    source.check()
+    assert [len(source.photos(split)) for split in ("train", "val", "test")] == [4, 2, 2]
+    pair = source.photos("test")[1]
+    assert (pair.name, pair.clean.name, pair.degraded.name) == ("scene050_blur_2", "gt_2.png", "blur_2.png")
+    assert pair.clean.is_file()
+    with pytest.raises(DataError, match=r"RealBlur_R_train_list.txt does not exist"):
+        RealBlur(root=tmp_path, kind="R").check()
+    (tmp_path / "RealBlur_J_test_list.txt").write_text("../../etc/gt/passwd ../blur/x\n")
+    with pytest.raises(DataError, match="line 1: expected"):
+        source.photos("test")
