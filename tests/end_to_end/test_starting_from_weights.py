@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from restora.artifact.restorer import Restorer
 from restora.cli import main
 
 SMALL = [
@@ -171,3 +172,41 @@ def test_part_of_a_network_is_frozen_and_part_of_it_learns_slowly(
     torch.testing.assert_close(
         moved(now, f"{middle}.weight"), moved(plain, f"{middle}.weight"), atol=1e-7, rtol=1e-3
     )
+
+
+def test_adapters_learn_beside_weights_that_stay_and_are_merged_by_export(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    start = torch.load(trained / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    words = [f"init={trained}", "family.adapters={rank: 2, names: [recon_trunk]}"]
+    learnt = train(tmp_path / "run", data, *words)
+    place = ".parametrizations.weight"
+    kept = {name.replace(f"{place}.original", ".weight"): value for name, value in learnt.items()}
+    for name in start:
+        assert torch.equal(kept[name.replace("ema.", "network.")], start[name.replace("network.", "ema.")])
+    adapted = {name.partition(place)[0] for name in learnt if place in name}
+    assert len(adapted) == 2 * 4  # two convolutions in each of two blocks, and their averages
+    assert all(value.abs().sum() > 0 for name, value in learnt.items() if name.endswith(".B"))
+
+    assert main(["train", f"resume={tmp_path / 'run'}", "trainer.max_steps=4"]) == 0
+    resumed = state(tmp_path / "run")
+    assert any(not torch.equal(resumed[name], learnt[name]) for name in learnt if name.endswith(".B"))
+
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "model"), "--no-onnx"]) == 0
+    best = torch.load(tmp_path / "run" / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    exported = Restorer.load(tmp_path / "model").network.state_dict()
+    assert not [name for name in exported if "parametrizations" in name]
+    for layer in (name for name in adapted if name.startswith("ema.")):
+        original, a, b = (best[f"{layer}{place}.{part}"] for part in ("original", "0.A", "0.B"))
+        weight = exported[f"{layer.removeprefix('ema.')}.weight"]
+        torch.testing.assert_close(weight, original + (b @ a).view(original.shape), atol=1e-6, rtol=0)
+
+    capsys.readouterr()
+    for refused, said in (
+        (["family.adapters={rank: 2}"], "add init=SOURCE"),
+        ([*words[:1], "family.adapters={rank: 2, names: [tail]}"], "family.adapters.names"),
+        ([*words[:1], "family.adapters={rank: 0}"], "whole number of 1 or more"),
+        ([*words, "family.freeze=[conv_first]"], "leave family.freeze"),
+    ):
+        assert main(["train", *SMALL, *refused, f"hydra.run.dir={tmp_path / 'none'}"]) == 2
+        assert said in capsys.readouterr().err

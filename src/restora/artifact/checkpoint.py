@@ -15,6 +15,7 @@ from torch import Tensor
 
 from restora.artifact.model_folder import build_network, network_node
 from restora.files import read_json
+from restora.networks.adapters import merged
 from restora.networks.base import Network
 
 READABLE = (1, 2)
@@ -108,14 +109,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
-    """The network's weights under their own names: the averaged ones, if any, else the raw ones."""
+    """The network's weights under their own names: the averaged ones, if any, else the raw ones.
+
+    Adapters are added to the weights that they belong to.
+    """
     state: dict[str, Tensor] = checkpoint["state_dict"]
     for prefix in ("ema.", "network."):
         weights = {
             name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)
         }
         if weights:
-            return weights
+            return merged(weights)
     raise ValueError(f"the checkpoint holds no 'ema.*' or 'network.*' weights, only {sorted(state)[:3]}…")
 
 

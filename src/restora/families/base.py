@@ -33,6 +33,7 @@ from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
 from restora.families.parameter_groups import ParameterGroups
 from restora.image import enlarge, to_8_bit
+from restora.networks.adapters import adapt
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Opponent, Setting, Step
 from restora.objectives.supervised import Loss, Supervised
@@ -54,8 +55,9 @@ class Family(LightningModule):
     `gradient_clip` limits in norm (otherwise the trainer clips). `optimizer` makes an optimiser from
     parameters. `schedule` maps the share of the training that is done, in
     [0,1], to a factor on the learning rate. `freeze` names parameters that are not trained, `rate_factors`
-    those whose learning rate is multiplied, by name or pattern (`body`, `*.bias`). `ema_decay` null trains
-    and evaluates the raw weights.
+    those whose learning rate is multiplied, by name or pattern (`body`, `*.bias`). `adapters` {rank, names}
+    leaves the network's weights as they are and trains low-rank ones beside them (networks/adapters.py).
+    `ema_decay` null trains and evaluates the raw weights.
     `channels_last`, `compile_network` (see compiling.py) and `activation_checkpointing` (see
     checkpointing.py) change how the same numbers are computed. `scorer` is how validation and held-out photos
     are scored; null follows from the network (`Protocol.of_run`). `validation_loss` also logs the objectives
@@ -75,6 +77,7 @@ class Family(LightningModule):
         gradient_clip: float | None = None,
         freeze: Sequence[str] = (),
         rate_factors: Mapping[str, float] | None = None,
+        adapters: Mapping[str, Any] | None = None,
         ema_decay: float | None = 0.999,
         channels_last: bool = True,
         compile_network: bool | str = False,
@@ -108,6 +111,9 @@ class Family(LightningModule):
             )
         self.gradient_clip = gradient_clip
         self.groups = ParameterGroups(self.network, freeze=freeze, rate_factors=rate_factors or {})
+        if adapters is not None and (freeze or rate_factors):
+            raise ValueError("family.adapters freezes the network: leave family.freeze and rate_factors out")
+        self.adapters = None if adapters is None else dict(adapters)
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_network = compile_network
@@ -147,6 +153,14 @@ class Family(LightningModule):
         """Raises ValueError for objectives that cannot be combined with the network or the data."""
         for part in self._parts:
             part.check(setting)
+
+    def adapt(self) -> None:
+        """Gives the network and its average the recipe's adapters, once it has what it starts from."""
+        if self.adapters is None:
+            return
+        adapt(self.network, **self.adapters)
+        if self.ema is not None:
+            self.ema = averaged_copy(self.network)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Names of the first edition, in which a GAN's discriminator was the family's own."""

@@ -71,6 +71,7 @@ def build_parts(config: DictConfig, *, goes_on: bool = False) -> Parts:
     initial = None if goes_on else initial_weights(config, network)
     if initial is not None:
         initial.give(family)
+    family.adapt()
     return Parts(network, family, data, initial)
 
 
@@ -97,7 +98,9 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     teachers = _with_teachers(config)
     with torch.device("meta"):
         family = build_family(config, network, build_objectives(config, teachers), data)
+        family.adapt()
     family.check(_setting(network, data))
+    check_adapters(config)
     check_optimisation(config, family)
     check_trainer(config, family, here=here)
     data.source.check()
@@ -229,6 +232,12 @@ def check_trainer(config: DictConfig, family: Family, *, here: bool) -> None:
         build_trainer(config, family, build_callbacks(config), [], jobs=1)
     except (MisconfigurationException, RuntimeError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from error
+
+
+def check_adapters(config: DictConfig) -> None:
+    """Adapters learn beside weights that stay, which have to come from somewhere."""
+    if config.family.get("adapters") is not None and config.resume is None and config.init.source is None:
+        raise ConfigError("family.adapters leaves the network as it starts: add init=SOURCE")
 
 
 def check_optimisation(config: DictConfig, family: Family) -> None:

@@ -1,0 +1,72 @@
+"""Low-rank adapters: a large network learns something else by a few weights beside its own, which stay.
+
+Each adapted weight W, seen as a matrix (out, in), becomes W + B A with A (rank, in) and B (out, rank); B
+starts at 0, so training starts from the network as it was. Hu et al., "LoRA: Low-Rank Adaptation of Large
+Language Models", ICLR 2022, with its scale at 1. Reading a checkpoint adds them up: what is exported is the
+network under its own names, and costs what it cost.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from restora.networks.base import Network
+from restora.networks.transfer import matching
+
+_PLACE = ".parametrizations.weight."
+
+
+class LowRank(nn.Module):
+    """W -> W + B A."""
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        rows, columns = weight.shape[0], weight[0].numel()
+        self.A = nn.Parameter(torch.randn(rank, columns, device=weight.device) / math.sqrt(columns))
+        self.B = nn.Parameter(torch.zeros(rows, rank, device=weight.device))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return weight + (self.B @ self.A).view(weight.shape)
+
+
+def adapt(network: Network, *, rank: int, names: Sequence[str] = ()) -> list[str]:
+    """Freezes the network and gives it adapters: names of the weights that have one.
+
+    `names` are patterns of weights; none is every linear layer and every convolution that mixes channels and
+    has more than `rank` of them. Raises ValueError for a pattern that fits no such weight.
+    """
+    if not isinstance(rank, int) or rank < 1:
+        raise ValueError(f"family.adapters.rank is a whole number of 1 or more, got {rank!r}")
+    layers = {
+        f"{name}.weight": module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) or (isinstance(module, nn.Conv2d) and module.groups == 1)
+    }
+    if names:
+        chosen = matching(layers, names, where="family.adapters.names")
+    else:
+        chosen = {n for n, m in layers.items() if rank < min(m.weight.shape[0], m.weight[0].numel())}
+    if not chosen:
+        raise ValueError(f"family.adapters.rank={rank} is no less than any weight's own: set a lower rank")
+    network.requires_grad_(False)
+    for name in layers:
+        if name in chosen:
+            layer = layers[name]
+            parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank), unsafe=True)
+    return [name for name in layers if name in chosen]
+
+
+def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of a network with adapters under its own names, the adapters added."""
+    made: dict[str, Tensor] = {}
+    for name, value in state.items():
+        layer, place, part = name.partition(_PLACE)
+        if not place:
+            made[name] = value
+        elif part == "original":
+            a, b = state[f"{layer}{_PLACE}0.A"], state[f"{layer}{_PLACE}0.B"]
+            made[f"{layer}.weight"] = value + (b.float() @ a.float()).view(value.shape).to(value.dtype)
+    return made

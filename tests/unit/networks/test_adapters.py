@@ -1,0 +1,46 @@
+"""Low-rank adapters: nothing changes at first, they alone learn, and merging them gives the same network."""
+
+import pytest
+import torch
+
+from restora.config import build, parts
+from restora.networks.adapters import adapt, merged
+
+NODES = parts("network")
+SMALL = [
+    f"{name}_small" for name in ("restormer", "swinir_denoise", "uformer", "hat", "nafnet_mdta", "dncnn")
+]
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_adapters_start_at_nothing_learn_alone_and_merge(name: str) -> None:
+    plain, network = (build(dict(NODES[name]), "network").eval() for _ in range(2))
+    with torch.no_grad():
+        for value in plain.parameters():
+            value.add_(0.05 * torch.randn_like(value))  # what starts at 0 would hide what is behind it
+    network.load_state_dict(plain.state_dict())
+    names = adapt(network, rank=2)
+    assert names
+    x = torch.rand(1, network.in_channels, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), plain(x), atol=1e-6, rtol=0)
+    trained = {key for key, value in network.named_parameters() if value.requires_grad}
+    assert {key.rpartition(".")[2] for key in trained} == {"A", "B"}
+    assert len(trained) == 2 * len(names)
+    assert sum(network.get_parameter(key).numel() for key in trained) < 0.5 * sum(
+        value.numel() for value in plain.parameters()
+    )
+    for key, value in network.named_parameters():
+        if key in trained:
+            torch.nn.init.normal_(value, std=0.05)
+    network(x).square().mean().backward()
+    assert all(network.get_parameter(key).grad.abs().sum() > 0 for key in trained)
+    plain.load_state_dict(merged(network.state_dict()))
+    with torch.no_grad():
+        torch.testing.assert_close(plain(x), network(x), atol=1e-5, rtol=1e-4)
+
+
+def test_a_rank_above_every_weight_is_refused() -> None:
+    network = build(dict(NODES["dncnn_small"]), "network")
+    with pytest.raises(ValueError, match="set a lower rank"):
+        adapt(network, rank=100_000)
