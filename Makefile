@@ -13,7 +13,7 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test test-kills test-quick bench zoo-verify lint docs clean
+.PHONY: help setup run test test-kills test-slurm test-quick bench zoo-verify lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -42,8 +42,16 @@ $(VENV)/.peers: tests/peers.txt $(VENV)/.ready
 test: setup $(VENV)/.peers ## the whole test suite
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
-test-kills: setup ## a sweep of 20 jobs, killed ten times at random, against an undisturbed one (10 minutes)
-	PYTHONPATH=src $(BIN)/python tests/kill_sweep.py --jobs 20 --kills 10
+KILLS := PYTHONPATH=src $(BIN)/python tests/kill_sweep.py --jobs 20 --kills 10
+test-kills: setup ## sweeps of 20 jobs, also on Ray and as a search, killed ten times at random, against undisturbed ones (35 minutes)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[ray]"
+	$(KILLS)
+	$(KILLS) --search
+	$(KILLS) --executor ray
+
+test-slurm: setup ## the same through a real SLURM on this machine, set up for it (Debian, as root; 20 minutes)
+	tests/slurm.sh start
+	export SLURM_CONF=/tmp/restora-slurm/slurm.conf; $(BIN)/python -m pytest -q tests/end_to_end/test_slurm.py && $(KILLS) --executor slurm; code=$$?; tests/slurm.sh stop; exit $$code
 
 test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in under 90 seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/contracts/test_layers.py

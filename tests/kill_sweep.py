@@ -2,7 +2,8 @@
 
 `python tests/kill_sweep.py --jobs 20 --kills 10` compares it with an undisturbed sweep; `make test-kills`
 does that. A kill takes the whole tree of processes, the first process alone, the one that starts jobs, or a
-single job, by SIGKILL, or asks the first process to stop.
+single job, by SIGKILL, or asks the first process to stop. `--executor slurm` also requeues jobs in mid-run,
+and `--search` makes the jobs trials of two objectives with pruning.
 """
 
 import argparse
@@ -39,7 +40,16 @@ WORDS = [
     "leakage.check=false",
     "threads=1",
 ]
-KINDS = ("tree", "first", "server", "job", "stop")
+KINDS = {
+    "local": ("tree", "first", "server", "job", "stop"),
+    "slurm": ("tree", "first", "requeue", "job", "stop"),
+    "ray": ("tree", "first", "job", "stop"),
+}
+SEARCH = [
+    *("sweep=random", "sweep.search.seed=3", "sweep.search.pruner=median"),
+    *("sweep.search.objectives={val/psnr:max,macs_256:min}", "network.channels=4,6,8"),
+    "family.optimizer.lr=tag(log,interval(1e-4,1e-1))",
+]
 
 
 def command(jobs: int, *more: str) -> list[str]:
@@ -71,14 +81,22 @@ def below(process: int) -> list[int]:
 
 def hit(first: int, kind: str, chance: random.Random) -> None:
     """One kill of the kind."""
+    if numbers := elements():
+        if kind == "requeue":
+            subprocess.run(["scontrol", "requeue", numbers[0]], check=False)
+        elif kind == "job":
+            subprocess.run(["scancel", "--signal=KILL", numbers[0]], check=False)
     server = next(iter(below(first)), None)
     jobs = [] if server is None else [pid for pid in below(server) if _parent(pid) == server]
+    if clustered := [pid for pid in below(first) if "restora.sweeping.job" in _command(pid)]:
+        jobs = clustered
     targets = {
         "tree": [first, *below(first)],
         "first": [first],
         "server": [] if server is None else [server],
         "job": jobs[:1],
         "stop": [first],
+        "requeue": [],
     }[kind]
     chance.shuffle(targets)
     for pid in targets:
@@ -93,6 +111,44 @@ def _parent(pid: int) -> int | None:
         return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     except OSError:
         return None
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
+
+
+def elements(state: str = "running") -> list[str]:
+    """What SLURM has in the queue, where there is one."""
+    if "SLURM_CONF" not in os.environ:
+        return []
+    query = ["squeue", "--me", "--array", "--noheader", "--format=%F_%K", f"--states={state}"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()
+
+
+def release(process: "subprocess.Popen[bytes]") -> int:
+    """Waits for the command, and has SLURM start at once what it would hold back after a requeue."""
+    while process.poll() is None:
+        held = elements("pending")
+        time.sleep(4.0)  # what it starts within a second of its end, SLURM ends again: credential revoked
+        for number in held:
+            now = ["scontrol", "update", f"jobid={number}", "StartTime=now"]
+            subprocess.run(now, check=False, capture_output=True)
+    return process.returncode
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Command lines of processes that still work in the folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if path.resolve(strict=True).is_relative_to(folder.resolve()):
+                found.append(_command(int(path.parent.name)).replace("\0", " "))
+        except OSError:
+            continue
+    return found
 
 
 def records(folder: Path) -> list[dict[str, Any]]:
@@ -118,7 +174,7 @@ def kill(folder: Path, data: Path, words: list[str], kind: str, chance: random.R
     wait_until_jobs_run(folder, process)
     time.sleep(chance.uniform(0.0, 2.5))
     hit(process.pid, kind, chance)
-    if kind in ("server", "job"):  # the sweep itself goes on: killed a little later
+    if kind in ("server", "job", "requeue"):  # the sweep itself goes on: killed a little later
         time.sleep(chance.uniform(0.0, 1.0))
         hit(process.pid, "first", chance)
     process.wait(timeout=120)
@@ -137,11 +193,50 @@ def assert_equal(disturbed: Path, undisturbed: Path) -> None:
         assert one["overrides"] == other["overrides"]
         assert one["metrics"] == other["metrics"]
         assert one["test"]["psnr"] == other["test"]["psnr"]
-        weights, expected = (
-            torch.load(record["folder"] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
-            for record in (one, other)
-        )
-        assert all(torch.equal(weights[key], expected[key]) for key in expected)
+        assert_same_weights(one, other)
+
+
+def assert_same_weights(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Bit for bit, of the last checkpoints of two runs."""
+    weights, expected = (
+        torch.load(record["folder"] / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for record in (one, other)
+    )
+    assert all(torch.equal(weights[key], expected[key]) for key in expected)
+
+
+def trials(folder: Path) -> list[Any]:
+    """Those of a search that have a point."""
+    from restora.sweeping.search import Settings, open_study
+
+    (path,) = folder.rglob("sweep.json")
+    settings = Settings.of(json.loads(path.read_text())["settings"]["search"], {})
+    return [trial for trial in open_study(path.parent, settings).trials if trial.params]
+
+
+def assert_same_search(disturbed: Path, undisturbed: Path, count: int) -> dict[str, int]:
+    """The same points, each answered by its folder; what was trained to its end in both came to the same.
+
+    Which trials are pruned depends on what the others had validated at the time.
+    """
+    made, wanted = trials(disturbed), trials(undisturbed)
+    jobs, others = (
+        {record["folder"].name: record for record in records(f)} for f in (disturbed, undisturbed)
+    )
+    assert [trial.params for trial in made] == [trial.params for trial in wanted]
+    assert len(made) == count
+    states: dict[str, int] = {}
+    for one, other in zip(made, wanted, strict=True):
+        job, twin = jobs[one.user_attrs["folder"]], others[other.user_attrs["folder"]]
+        status = {"COMPLETE": "finished", "PRUNED": "pruned", "FAIL": "failed"}[one.state.name]
+        assert job["status"] == status
+        states[status] = states.get(status, 0) + 1
+        if status == "finished":
+            assert one.values == [job["metrics"]["best"]["val/psnr"], job["macs_256"]]
+        assert status != "failed" or "killed" in one.user_attrs["reason"]
+        if job["status"] == twin["status"] == "finished":
+            assert_same_weights(job, twin)
+    return states
 
 
 def main() -> None:
@@ -149,21 +244,33 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20)
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--executor", choices=sorted(KINDS), default="local")
+    parser.add_argument("--search", action="store_true")
     words = parser.parse_args()
     chance = random.Random(words.seed)
+    began, what = time.monotonic(), "jobs"
     with tempfile.TemporaryDirectory() as place:
         calm, rough, data = (Path(place, name) for name in ("calm", "rough", "data"))
         calm.mkdir()
         rough.mkdir()
-        assert start(command(words.jobs), calm, data).wait() == 0, output(calm)
-        kinds = ["tree", *(chance.choice(KINDS) for _ in range(words.kills - 1))]
+        typed = [*SEARCH, f"sweep.search.trials={words.jobs}"] if words.search else []
+        typed = command(1 if words.search else words.jobs, *typed)
+        on = [*typed, f"sweep.executor={words.executor}"]
+        assert start(typed, calm, data).wait() == 0, output(calm)
+        kinds = ["tree", *(chance.choice(KINDS[words.executor]) for _ in range(words.kills - 1))]
         for kind in kinds:
-            kill(rough, data, command(words.jobs), kind, chance)
-        assert start(command(words.jobs), rough, data).wait() == 0, output(rough)
-        assert_equal(rough, calm)
+            kill(rough, data, on, kind, chance)
+        assert release(start(on, rough, data)) == 0, output(rough)
+        if words.search:
+            what = f"trials {assert_same_search(rough, calm, words.jobs)}"
+        else:
+            assert_equal(rough, calm)
         assert len(list(rough.rglob("sweep.json"))) == 1
+        assert not left_behind(rough), left_behind(rough)
+        assert not list(rough.rglob("*.journal.lock*"))
     print(
-        f"{words.jobs} jobs, killed {len(kinds)} times ({', '.join(kinds)}): equal to the undisturbed sweep"
+        f"{words.executor}: {words.jobs} {what}, killed {len(kinds)} times ({', '.join(kinds)}): equal to "
+        f"the undisturbed sweep, {time.monotonic() - began:.0f} s"
     )
 
 

@@ -40,6 +40,7 @@ def this_process() -> dict[str, Any]:
         "pid": os.getpid(),
         "started": _started(os.getpid()),
         "heartbeat": datetime.now(UTC).isoformat(timespec="seconds"),
+        **({"slurm_job": slurm} if (slurm := os.environ.get("SLURM_JOB_ID")) else {}),
     }
 
 

@@ -71,8 +71,7 @@ def follow(folder: Path) -> None:
     console = Console(stderr=True, highlight=False)
     with Live(console=console, auto_refresh=False, transient=True) as live:
         before = ""
-        while is_locked(folder):
-            plan = read_plan(folder)
+        while _is_run(plan := read_plan(folder)):
             if console.is_terminal:
                 live.update(showing.table(plan, only={"running", "failed"}), refresh=True)
             elif (line := showing.states(statuses(plan))) != before:
@@ -81,15 +80,34 @@ def follow(folder: Path) -> None:
             time.sleep(_FOLLOW_SECONDS)
 
 
+def _is_run(plan: Plan) -> bool:
+    """Whether a process runs the sweep, or SLURM does that was left alone with it."""
+    return is_locked(plan.folder) or bool(_in_queue(plan))
+
+
+def _in_queue(plan: Plan) -> list[str]:
+    """Numbers of the jobs that SLURM has in its queue."""
+    if plan.settings.get("executor") != "slurm":
+        return []
+    from restora.sweeping.slurm import queued
+
+    return list(queued(plan).values())
+
+
 def stop(plan: Plan) -> None:
-    """Asks the process that runs the sweep to end it, and waits until it has."""
-    if not is_locked(plan.folder):
+    """Asks the process that runs the sweep to end it, or SLURM, and waits until it has."""
+    if is_locked(plan.folder):
+        (plan.folder / STOP).touch()
+    elif numbers := _in_queue(plan):
+        from restora.sweeping.slurm import cancel
+
+        cancel(numbers)
+    else:
         print(f"nothing runs in {plan.folder}", file=sys.stderr)
         return
-    (plan.folder / STOP).touch()
     print("running jobs are saved and stopped", file=sys.stderr, flush=True)
-    while is_locked(plan.folder):
-        time.sleep(0.2)
+    while _is_run(plan):
+        time.sleep(0.5)
 
 
 def resume(plan: Plan, *, retry_failed: bool) -> int:

@@ -163,8 +163,7 @@ def job(config: DictConfig) -> float:
     from restora.registry import stored, use_plugins
     from restora.training.command import own_overrides, repeating
     from restora.training.record import RunInfo
-    from restora.training.run import train
-    from restora.training.starting import earlier_config, earlier_score, start
+    from restora.training.starting import start
 
     use_plugins(config.plugins)  # a launcher's process has not seen the command line
     hydra_config = HydraConfig.get()
@@ -187,19 +186,7 @@ def job(config: DictConfig) -> float:
         sweep=_place_in_sweep(hydra_config, folder, overrides),
         jobs=int(os.environ.get(_JOBS, "1")),
     )
-    if _is_further_process():  # of torchrun or srun: the first one looks after the folder
-        earlier = earlier_config(folder) is not None and (folder / "checkpoints" / "last.ckpt").exists()
-        if earlier and read_json(folder / "run.json").get("status") == "finished":
-            return earlier_score(folder)
-        config.resume = str(folder) if earlier else config.resume
-        return train(config, info)
     return start(config, info, write=lambda: _write_hydra_folder(folder, config, hydra_config))
-
-
-def _is_further_process() -> bool:
-    """Whether this is not the first of several processes that were started by one command each."""
-    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID"))
-    return any(rank is not None and rank != "0" for rank in ranks)
 
 
 def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> None:

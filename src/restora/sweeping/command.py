@@ -15,7 +15,7 @@ from restora.registry import named_plugins
 from restora.run_state import sole_run
 from restora.sweeping import estimate, planning, search, showing
 from restora.sweeping.plan import FILE, Job, Plan
-from restora.sweeping.running import Listed, run, slots_of
+from restora.sweeping.running import Listed, check_executor, run, slots_of
 
 
 def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> int:
@@ -29,7 +29,9 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         )
     above = [word for word in typed if planning.is_hydras(word) or planning.is_about_the_sweep(word)]
     words = [word for word in typed if word not in above]
+    above = [f"++{word}" if word.startswith("sweep.options.") else word for word in above]
     settings = planning.settings_of(above)
+    check_executor(settings)
     words = with_space(words, settings["space"])
     if settings["search"] is not None:
         return _search(typed, words, above, dry_run=dry_run, yes=yes)

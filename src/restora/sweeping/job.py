@@ -1,15 +1,19 @@
 """A job of a sweep, from nothing but its folder: `python -m restora.sweeping.job FOLDER`.
 
-Whoever starts it (the server of local jobs, SLURM, Ray) has it write to `train.log` in the folder, traceback
-included; its exit code says how it ended, and `run.json` why.
+In this machine's slots its output goes to `train.log` in the folder; its exit code says how it ended, and
+`run.json` why. On a cluster the folder is the sweep's, and `--job` says which of its jobs: what the plan says
+of variables, folders and modules holds, and the job opens `train.log` itself.
 """
 
 import argparse
 import logging
+import os
 import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+
+LOG = "train.log"
 
 
 def main(
@@ -38,13 +42,49 @@ def main(
     return 0
 
 
+def write_to_log(folder: Path) -> None:
+    """Nothing is read any more, and all output goes to the job's log."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+
+
+def main_of(sweep: Path, number: int, *, threads: int | None, retry: bool) -> int:
+    """Job `number` of the sweep in a folder."""
+    from restora.sweeping.plan import read_plan
+
+    plan = read_plan(sweep.resolve())
+    job = next(job for job in plan.jobs if job.number == number)
+    folder = plan.path(job)
+    write_to_log(folder)
+    os.environ.update(plan.environment)
+    os.chdir(folder if plan.chdir else plan.cwd)
+    return main(folder, jobs=len(plan.jobs), threads=threads, retry=retry, plugins=plan.plugins)
+
+
+def share_of_slurm() -> int | None:
+    """The cores that SLURM gives to a task; None outside SLURM."""
+    if each := os.environ.get("SLURM_CPUS_PER_TASK"):
+        return int(each)
+    here = os.environ.get("SLURM_CPUS_ON_NODE")
+    return None if here is None else max(1, int(here) // int(os.environ.get("SLURM_NTASKS_PER_NODE") or 1))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Runs one job of a sweep.")
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--job", type=int, help="FOLDER is a sweep's, and this the number of its job")
     parser.add_argument("--threads", type=int)
     parser.add_argument("--retry", action="store_true")
     parser.add_argument("--plugin", action="append", default=[])
+    parser.add_argument("--parent", type=int, help="the process whose end ends the job")
     words = parser.parse_args()
-    code = main(words.folder, jobs=words.jobs, threads=words.threads, retry=words.retry, plugins=words.plugin)
-    sys.exit(code)
+    if words.parent:
+        from restora.sweeping.server import stop_with_parent
+
+        stop_with_parent(words.parent)
+    share = words.threads or share_of_slurm()
+    if words.job is not None:
+        sys.exit(main_of(words.folder, words.job, threads=share, retry=words.retry))
+    sys.exit(main(words.folder, threads=share, retry=words.retry, plugins=words.plugin))

@@ -86,7 +86,7 @@ def check(job: Composed, *, several: bool) -> None:
     from restora.training.build import check_before_training
 
     try:
-        check_before_training(OmegaConf.create(job.config))
+        check_before_training(OmegaConf.create(job.config), here=job.settings["executor"] == "local")
     except ValueError as error:
         where = f" (in the job {' '.join(job.words)})" if several else ""
         raise ConfigError(f"{error}{set_by(error, job.words)}{where}") from error

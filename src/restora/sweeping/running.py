@@ -2,14 +2,17 @@
 
 import shlex
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from restora.config import ConfigError
 from restora.run_state import sole_run
 from restora.sweeping import showing
-from restora.sweeping.local import Local, Slots, Source, slots_for
+from restora.sweeping.executor import Executor, Slots, Source, Teller, slots_for
 from restora.sweeping.plan import Job, Plan
+
+EXECUTORS = ("local", "slurm", "ray")
 
 
 @dataclass
@@ -38,12 +41,12 @@ def run(plan: Plan, source: Source, *, jobs: int, slots: Slots, retry_failed: bo
     Raises `Occupied` where another process runs the sweep.
     """
     with sole_run(plan.folder):
-        teller = showing.Lines(plan, jobs, copy_log=slots.count == 1)
+        here = plan.settings["executor"] == "local"
+        teller = showing.Lines(plan, jobs, copy_log=here and slots.count == 1)
         teller.say(f"{jobs} jobs in {plan.folder}")
         try:
-            executor = Local(
-                plan, slots, teller, retries=int(plan.settings.get("retries") or 0), retry_failed=retry_failed
-            )
+            executor = executor_of(plan, slots, teller, jobs=jobs)
+            executor.retries, executor.retry_failed = int(plan.settings.get("retries") or 0), retry_failed
             code = executor.run(source)
         finally:
             teller.close()
@@ -53,6 +56,38 @@ def run(plan: Plan, source: Source, *, jobs: int, slots: Slots, retry_failed: bo
         elif code:
             teller.say(f"try what failed again: restora sweep {shlex.quote(str(plan.folder))} --retry-failed")
         return code
+
+
+def check_executor(settings: Mapping[str, Any]) -> None:
+    """Raises `ConfigError` for what no executor does."""
+    name, several = settings["executor"], settings["search"] is not None
+    if name not in EXECUTORS:
+        raise ConfigError(f"sweep.executor is one of {', '.join(EXECUTORS)}, got {name!r}")
+    if settings["detach"] and (name != "slurm" or several):
+        what = "a search chooses its jobs as it goes" if several else f"the executor {name} has no queue"
+        raise ConfigError(f"sweep.detach=true is for a grid on SLURM: {what}")
+    if settings["options"] and name == "local":
+        raise ConfigError("sweep.options are those of sbatch or of Ray: set sweep.executor=slurm or ray")
+
+
+def executor_of(plan: Plan, slots: Slots, teller: Teller, *, jobs: int) -> Executor:
+    """What runs the jobs of the plan."""
+    settings = plan.settings
+    check_executor(settings)
+    options, count = dict(settings["options"]), settings["slots"]
+    if settings["executor"] == "slurm":
+        from restora.sweeping.slurm import Slurm
+
+        at_once = Slots(jobs if settings["search"] is None else int(count or 1))
+        detach = bool(settings["detach"])
+        return Slurm(plan, at_once, teller, options=options, detach=detach, parallel=count)
+    if settings["executor"] == "ray":
+        from restora.sweeping.on_ray import OnRay
+
+        return OnRay(plan, Slots(), teller, options=options, count=count)
+    from restora.sweeping.local import Local
+
+    return Local(plan, slots, teller)
 
 
 def gpu_slots(config: dict[str, Any], settings: dict[str, Any]) -> tuple[int, bool]:

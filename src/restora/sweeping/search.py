@@ -317,7 +317,7 @@ class Search:
         if self.again:
             return self.again.pop(0)
         while len(self._counted()) < self.settings.trials:
-            self.study.sampler = sampler(self.settings, len(self.study.get_trials(deepcopy=False)))
+            self.study.sampler = sampler(self.settings, len(self._counted()))
             trial = self.study.ask(self.space)
             if (job := self._job_of(trial)) is not None:
                 return job

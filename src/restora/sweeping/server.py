@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import Any
 
 from restora.files import json_text
+from restora.sweeping.job import main as job
+from restora.sweeping.job import write_to_log
 
-LOG = "train.log"
 _PATIENCE_SECONDS = 60.0
 """How long jobs may take to save and end."""
 _PR_SET_PDEATHSIG = 1
@@ -134,17 +135,10 @@ def stop_with_parent(parent: int) -> None:
 def run(request: Request) -> int:
     """The process of a job; its exit code."""
     folder = Path(request["start"])
-    null, log = (
-        os.open(os.devnull, os.O_RDONLY),
-        os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND),
-    )
-    for source, target in ((null, 0), (log, 1), (log, 2)):
-        os.dup2(source, target)
+    write_to_log(folder)
     os.environ.update(request.get("environment", {}))
     os.chdir(request.get("cwd") or ".")
-    from restora.sweeping.job import main
-
-    return main(
+    return job(
         folder,
         jobs=int(request.get("jobs", 1)),
         threads=request.get("threads"),

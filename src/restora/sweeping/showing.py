@@ -11,8 +11,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from restora.sweeping.job import LOG
 from restora.sweeping.plan import Job, Plan
-from restora.sweeping.server import LOG
 from restora.sweeping.status import JobStatus, counts, statuses
 from restora.words import figure
 
@@ -118,8 +118,10 @@ class Lines:
     def started(self, job: Job) -> None:
         log = self.plan.path(job) / LOG
         self.read[job.name] = log.stat().st_size if log.exists() else 0
-        common = set.intersection(*(set(other.overrides) for other in self.plan.jobs))
-        self.say(f"{job.name}: {' '.join(word for word in job.overrides if word not in common)}".rstrip(": "))
+        same = set(self.plan.overrides)
+        if self.plan.settings["search"] is None:
+            same |= set.intersection(*(set(other.overrides) for other in self.plan.jobs))
+        self.say(f"{job.name}: {' '.join(word for word in job.overrides if word not in same)}".rstrip(": "))
 
     def ended(self, job: Job, state: str, record: dict[str, Any]) -> None:
         self._copy(job)

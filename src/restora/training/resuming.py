@@ -208,7 +208,8 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
     state, process = status_of(record, folder), record.get("process") or {}
     if state == "queued":
         return "start"
-    if state == "running" and process.get("host") != os.uname().nodename:
+    elsewhere = process.get("host") != os.uname().nodename and not is_requeued(process)
+    if state == "running" and elsewhere:
         raise Occupied(
             f"{folder} is being trained in by process {process.get('pid')} on {process.get('host')}, last "
             f"heard of at {process.get('heartbeat')}: wait for it, or train in another folder"
@@ -226,6 +227,11 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
             "retry_failed=true, or name another folder"
         )
     return "skip" if state in ("finished", "pruned") else "go on"
+
+
+def is_requeued(process: Mapping[str, Any]) -> bool:
+    """Whether that process was of this very job at SLURM, which runs once, here."""
+    return process.get("slurm_job") is not None and process["slurm_job"] == os.environ.get("SLURM_JOB_ID")
 
 
 def differences(earlier: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

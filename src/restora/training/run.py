@@ -139,7 +139,6 @@ def quieten(config: DictConfig) -> None:
         ".*sync_dist=True.*",  # scores are already summed over all processes
         ".*in eval mode at the start of training.*",  # the averaged copy
         ".*isinstance.treespec, LeafSpec.*",  # between Lightning and torch
-        ".*`srun` command is available.*",  # a cluster's login node is not a job
         ".*smaller than the logging interval.*",  # steps are counted over all epochs
     ):
         warnings.filterwarnings("ignore", message=text)

@@ -6,6 +6,7 @@ What a part takes is held against its constructor where it is built; what stands
 import inspect
 import logging
 import time
+import warnings
 from datetime import timedelta
 from typing import Any, get_type_hints
 
@@ -90,6 +91,7 @@ def keep_lightning_quiet() -> None:
     """Without Lightning's lines about which devices there are and what to install."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # on a cluster's login node
 
 
 def _check_length(options: dict[str, Any], steps_per_epoch: int) -> None:

@@ -4,6 +4,7 @@ Two ways lead here: a composed command line (`restora train`), and a folder whos
 be trained, which is how the jobs of a sweep start, on this machine or another.
 """
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +22,11 @@ from restora.training.run import train
 def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None = None) -> float:
     """Trains in `info.folder` what is left to train there; the monitored figure.
 
-    `write` is called once it is known that the folder is this run's. Raises `Occupied`.
+    `write` is called once it is known that the folder is this run's; a further process of torchrun or srun
+    leaves the folder to the first and joins. Raises `Occupied`.
     """
+    if _is_further_process():
+        return _join(config, info)
     with sole_run(info.folder):
         asked = config.resume is not None
         todo = what_to_do(info.folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
@@ -34,6 +38,21 @@ def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None
         if write is not None:
             write()
         return train(config, info)
+
+
+def _is_further_process() -> bool:
+    """Whether this is not the first of several processes that were started by one command each."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID"))
+    return any(rank is not None and rank != "0" for rank in ranks)
+
+
+def _join(config: DictConfig, info: RunInfo) -> float:
+    folder = info.folder
+    earlier = earlier_config(folder) is not None and (folder / "checkpoints" / "last.ckpt").exists()
+    if earlier and read_json(folder / "run.json").get("status") == "finished":
+        return earlier_score(folder)
+    config.resume = str(folder) if earlier else config.resume
+    return train(config, info)
 
 
 def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, retry: bool = False) -> float:

@@ -1,16 +1,22 @@
 """Which combinations are one job, how slots share a machine, what a sweep is estimated to cost."""
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from restora.cli import main
-from restora.config import options
-from restora.sweeping import local, planning, search
+from restora.config import ConfigError, options
+from restora.run_state import Occupied
+from restora.sweeping import executor, planning, search
 from restora.sweeping.command import with_space
-from restora.sweeping.local import Slots, slots_for
+from restora.sweeping.executor import Slots, slots_for
+from restora.sweeping.on_ray import share
 from restora.sweeping.plan import identity
+from restora.sweeping.slurm import tasks_of
+from restora.training.resuming import what_to_do
 
 TINY = ["network=dncnn_small", "network.depth=4", "network.channels=4", "logger.mode=disabled"]
 
@@ -33,7 +39,7 @@ def test_a_job_is_known_by_what_decides_its_result() -> None:
 
 
 def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local, "cores", lambda: 8)
+    monkeypatch.setattr(executor, "cores", lambda: 8)
     assert slots_for(None, gpus=[], devices=1) == Slots()
     assert slots_for(3, gpus=[], devices=1) == Slots(3, 2)
     assert slots_for(16, gpus=[], devices=1).threads == 1
@@ -41,6 +47,43 @@ def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     shared = slots_for(4, gpus=["a", "b"], devices=1)
     assert [shared.environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["a", "b", "a", "b"]
     assert shared.threads == 2
+
+
+def test_tasks_and_shares_of_a_cluster_follow_the_devices() -> None:
+    assert tasks_of({"accelerator": "gpu", "devices": 4}) == 4
+    assert tasks_of({"accelerator": "cpu", "devices": "auto"}) == 1
+    with pytest.raises(ConfigError, match=r"set trainer.devices=N"):
+        tasks_of({"accelerator": "gpu", "devices": "auto"})
+    nodes = [{"CPU": 16, "GPU": 4}, {"CPU": 8, "GPU": 4}]
+    gpu = {"trainer": {"accelerator": "gpu", "devices": 2}}
+    assert share(nodes, gpu, None) == (4, 6, 2)
+    assert share(nodes, {"trainer": {"accelerator": "cpu"}}, None) == (2, 8, 0)
+    assert share(nodes, {"trainer": {"accelerator": "cpu"}}, 24) == (24, 1, 0)
+
+
+def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = {"host": "elsewhere", "pid": 1, "heartbeat": datetime.now(UTC).isoformat(), "slurm_job": "7"}
+    record = {"status": "running", "process": process, "config": {}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(Occupied, match="on elsewhere"):
+        what_to_do(tmp_path, {}, asked=False, retry=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert what_to_do(tmp_path, {}, asked=False, retry=False) == "go on"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("sweep.executor=pbs", "one of local, slurm, ray"),
+        ("sweep.detach=true", "no queue"),
+        ("sweep.options.time=1", "sweep.executor=slurm or ray"),
+    ],
+)
+def test_an_executor_that_cannot_do_it_says_so(words: str, said: str, capsys: Any) -> None:
+    assert main(["train", "-m", *TINY, "seed=1,2", words]) == 2
+    assert said in capsys.readouterr().err
 
 
 def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:

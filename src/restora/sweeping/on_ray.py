@@ -1,0 +1,146 @@
+"""Jobs on a Ray cluster.
+
+It is there already (`RAY_ADDRESS`, or sweep.options.address), or on this machine and ends with the sweep. Ray
+decides where a job runs; there it is a process of its own, started from its folder on a file system that all
+machines share, with its share of cores and its GPUs to itself. Where the command ends, however it ends, Ray
+ends its workers, and their jobs save and stop.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from restora.config import ConfigError
+from restora.sweeping import ending
+from restora.sweeping.executor import Executor, Running, Slots, Source
+from restora.sweeping.plan import Job
+
+_POLL_SECONDS = 0.5
+_PATIENCE_SECONDS = 60.0
+"""How long a job may take to save and end."""
+
+
+def train(words: list[str]) -> int:
+    """On a worker of Ray's: the job in a process of its own, stopped when Ray cancels it; its exit code."""
+    parent = ["--parent", str(os.getpid())]
+    command = [sys.executable, "-P", "-m", "restora.sweeping.job", *words, *parent]
+    with subprocess.Popen(command, start_new_session=True) as process:
+        try:
+            return process.wait()
+        except BaseException:  # cancelled
+            process.terminate()
+            try:
+                return process.wait(_PATIENCE_SECONDS)
+            except BaseException:
+                os.killpg(process.pid, signal.SIGKILL)
+                return process.wait()
+
+
+def connected(options: Mapping[str, Any]) -> Any:
+    """Ray, with a cluster. Raises `ConfigError` where there is none of the address."""
+    try:
+        import ray
+    except ImportError as error:
+        raise ConfigError('sweep.executor=ray needs Ray: pip install "restora[ray]"') from error
+    usual = {"log_to_driver": False, "include_dashboard": False, "logging_level": "warning"}
+    if options.get("address") or os.environ.get("RAY_ADDRESS"):
+        del usual["include_dashboard"]
+    try:
+        ray.init(**{**usual, **options})
+    except (ConnectionError, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(f"Ray: {error}") from error
+    return ray
+
+
+def share(
+    nodes: list[dict[str, float]], config: Mapping[str, Any], count: int | None
+) -> tuple[int, int, int]:
+    """(jobs at a time, cores of each, GPUs of each) on nodes with so much `CPU` and `GPU`."""
+    trainer = config.get("trainer") or {}
+    devices = trainer.get("devices")
+    on_gpu = trainer.get("accelerator") in ("gpu", "cuda")
+    gpus = [int(node.get("GPU", 0)) for node in nodes]
+    cores = [max(int(node.get("CPU", 1)), 1) for node in nodes]
+    each = (devices if isinstance(devices, int) and devices > 0 else max(gpus, default=1)) if on_gpu else 0
+    fitting = sum(n // each for n in gpus) if each else len(nodes)
+    if each and not fitting:
+        raise ConfigError(f"no machine of the Ray cluster has {each} GPUs: set trainer.devices")
+    at_once = count or fitting
+    return at_once, max(1, min(sum(cores) // at_once, *cores)), each
+
+
+@dataclass
+class OnRay(Executor):
+    """`options` are those of `ray.init`; `count` jobs at a time, or as many as there are GPUs or machines."""
+
+    options: Mapping[str, Any] = field(default_factory=dict)
+    count: int | None = None
+    ray: Any = None
+    gpus: int = 0
+
+    def _work(self, source: Source) -> None:
+        first = ending.read_record(self.plan.path(self.plan.jobs[0])) if self.plan.jobs else {}
+        self.ray = connected(self.options)
+        try:
+            nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+            at_once, threads, self.gpus = share(nodes, first.get("config") or {}, self.count)
+            self.slots = Slots(at_once, threads)
+            while True:
+                self._fill(source)
+                if not (self.running or self.waiting):
+                    return
+                self._stop_if_asked()
+                self._hear(source)
+                self._look(source)
+        finally:
+            self.ray.shutdown()
+
+    def _launch(self, running: Running, *, again: bool) -> None:
+        words = [str(self.plan.folder.resolve()), "--job", str(running.job.number)]
+        words += ["--threads", str(self.slots.threads), *(["--retry"] if again else [])]
+        remote = self.ray.remote(train).options(
+            num_cpus=self.slots.threads, num_gpus=self.gpus, max_retries=0, name=running.job.name
+        )
+        running.handle = remote.remote(words)
+
+    def _hear(self, source: Source) -> None:
+        handles = {running.handle: key for key, running in self.running.items()}
+        if not handles:
+            time.sleep(_POLL_SECONDS)
+            return
+        done, _ = self.ray.wait(list(handles), num_returns=1, timeout=_POLL_SECONDS)
+        for handle in done:
+            try:
+                code = int(self.ray.get(handle))
+            except self.ray.exceptions.RayError as error:
+                self._lost(handles[handle], error, source)
+            else:
+                self._ended(handles[handle], code, source)
+
+    def _lost(self, key: str, error: Exception, source: Source) -> None:
+        """Its worker is gone and has stopped the job, which goes on: as often as `retries`, and once more."""
+        job = self.running[key].job
+        lost = self.attempts.get(job.name, 0) + 1
+        if self.asked is not None or self.running[key].pruned is not None:
+            self._ended(key, 0, source)
+            return
+        if lost > self.retries + 1:
+            ending.failed(self.plan.path(job), f"Ray: {type(error).__name__}", killed=True)
+            self._ended(key, 0, source)
+            return
+        self.attempts[job.name] = lost
+        self.teller.say(f"{job.name}: its worker at Ray is gone ({type(error).__name__}): it goes on")
+        self.waiting.append(self.running.pop(key).job)
+
+    def _is_busy(self, job: Job) -> bool:
+        """Also while a job that lost its worker saves, perhaps on another machine."""
+        return super()._is_busy(job) or ending.status(self.plan.path(job))[0] == "running"
+
+    def _end(self, running: Running, number: int) -> None:
+        if running.handle is not None:
+            self.ray.cancel(running.handle, force=number == signal.SIGKILL)
