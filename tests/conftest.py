@@ -1,10 +1,10 @@
 """What all tests share: one seed, few threads, the development data, and the peers of our networks."""
 
 import gc
-import importlib.util
 import logging
 import os
 import random
+import runpy
 import sys
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
@@ -25,18 +25,8 @@ _peers = Path(sys.prefix) / "peers"
 if _peers.is_dir():
     sys.path.append(str(_peers))
 
-# spandrel imports torchvision, whose import fails beside a CPU-only torch unless these operators exist;
-# a torchvision that fits torch brings them, and torch aborts where they are there twice
-_torchvision_operators = torch.library.Library("torchvision", "FRAGMENT")
-if (_torchvision := importlib.util.find_spec("torchvision")) and _torchvision.origin:
-    try:
-        torch.ops.load_library(next(Path(_torchvision.origin).parent.glob("_C*.so")))
-    except (OSError, StopIteration):
-        for _signature in (
-            "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-            "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
-        ):
-            _torchvision_operators.define(_signature)
+_of_peers = runpy.run_path(str(REPOSITORY / "benchmarks" / "peers.py"))
+_of_peers["declare_operators"]()
 
 if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # the workers share the cores

@@ -25,7 +25,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from restora import registry
+from restora import batch_rule, registry
 from restora.arguments import WrongArgument
 from restora.composing import (
     RECIPES_PROVIDER,
@@ -117,6 +117,7 @@ def compose(
                 OmegaConf.set_struct(config, False)
                 del config["hydra"]
                 OmegaConf.set_struct(config, True)
+            fit_to_batch(config, overrides)
             return config
         try:
             chosen = [o for o in overrides if _is_choice(o, loader)]
@@ -125,6 +126,20 @@ def compose(
         except (HydraException, OmegaConfBaseException, ValueError):
             known = []
         raise ConfigError(_explained(message, overrides, known))
+
+
+def fit_to_batch(config: DictConfig, overrides: Iterable[str]) -> None:
+    """Fits learning rates and steps of a composed configuration to another batch than its experiment's, in
+    place, and notes the experiment's as `recipe_batch`."""
+    typed = batch_rule.keys_of(overrides)
+    if batch_rule.is_asked(config, typed):
+        recipe = [word for word in overrides if not batch_rule.keys_of([word]) & {*batch_rule.BATCH}]
+        config.recipe_batch = batch_rule.batch_of(compose("train", [w for w in recipe if not _is_hydras(w)]))
+    batch_rule.rescale(config, typed)
+
+
+def _is_hydras(override: str) -> bool:
+    return override.lstrip("+~").startswith("hydra")
 
 
 def jobs_of(overrides: Iterable[str]) -> list[list[str]]:

@@ -21,6 +21,7 @@ GROUND = {
     "run_state",
     "redaction",
     "connection",
+    "processes",
 }
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
@@ -28,7 +29,8 @@ ALLOWED = {
     "monitor": {"words"},
     "path_values": set(),
     "registry": {"arguments"},
-    "config": {"registry", "arguments", "composing", "config_source", "first_edition"},
+    "batch_rule": set(),
+    "config": {"registry", "arguments", "composing", "config_source", "first_edition", "batch_rule"},
     "config_source": {"registry", "constructors"},
     "constructors": {"registry"},
     "composing": {"vocabulary", "registry", "config_source"},
@@ -62,6 +64,7 @@ ALLOWED = {
         "artifact",
         "first_edition",
         "path_values",
+        "batch_rule",
     },
     "sweeping": GROUND | {"config", "composing", "path_values", "networks", "training"},
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},

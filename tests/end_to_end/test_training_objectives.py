@@ -1,5 +1,5 @@
-"""Any family with any objective: trains, goes on exactly from the middle of an epoch, trains alike on two
-processes, exports, and the exported model restores."""
+"""Any family with any objective: trains, goes on exactly from the middle of an epoch, exports, and the
+exported model restores."""
 
 import json
 import shutil
@@ -10,7 +10,6 @@ import pytest
 import torch
 from PIL import Image
 from run_folders import photo
-from warm_start import run_restora
 
 from restora.artifact.restorer import Restorer
 from restora.cli import main
@@ -184,17 +183,3 @@ def test_a_run_goes_on_exactly_and_exports(
 def chosen_objectives(words: list[str]) -> list[str]:
     (word,) = [word for word in words if word.startswith("objective=")]
     return word.partition("=")[2].strip("[]").split(",")
-
-
-@pytest.mark.parametrize("name", list(COMBINATIONS)[:2])
-def test_two_processes_learn_what_one_learns(name: str, data: Path, teacher: Path, tmp_path: Path) -> None:
-    two = ["trainer=ddp", "trainer.accelerator=cpu", "trainer.devices=2", "trainer.precision=32-true"]
-    chosen = [word.replace("TEACHER", str(teacher)) for word in COMBINATIONS[name]]
-    for folder, more in (("one", []), ("two", [*two, "compile=false"])):
-        words = [*chosen, *COMMON, *more, f"hydra.run.dir={tmp_path}/{folder}"]
-        done = run_restora("train", *words, RESTORA_DATA=str(data), merged=True)
-        assert done.returncode == 0, done.stdout
-    one, two_processes = weights(tmp_path / "one"), weights(tmp_path / "two")
-    assert one.keys() == two_processes.keys()
-    for key in one:
-        torch.testing.assert_close(one[key], two_processes[key], atol=2e-4, rtol=0)

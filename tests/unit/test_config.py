@@ -2,6 +2,7 @@
 
 import pytest
 
+from restora.batch_rule import in_words
 from restora.config import ConfigError, compose
 
 
@@ -35,3 +36,36 @@ def test_debug_turns_any_experiment_into_a_few_cpu_steps() -> None:
     assert config.trainer.max_steps == 3
     assert config.data.stages is None
     assert config.data.source._target_ == "sample_photos"
+
+
+def test_rates_and_steps_follow_another_batch_than_the_recipes() -> None:
+    recipe = compose("train", ["experiments=super_resolution/esrgan"])
+    more = compose("train", ["experiments=super_resolution/esrgan", "data.batch_size=64"])
+    assert (recipe.data.batch_size, more.recipe_batch) == (16, 16)
+    for of in (lambda c: c.family.optimizer.lr, lambda c: c.objective.adversarial.optimizer.lr):
+        assert of(more) == pytest.approx(2 * of(recipe))  # the square root of 4, of Adam
+    assert more.trainer.max_steps * 4 == recipe.trainer.max_steps
+    assert "batch 64, the recipe's is 16" in in_words(more)
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        ["experiments=denoise/dncnn", "data.batch_size=32", "trainer.accumulate_grad_batches=4"],  # 128
+        ["experiments=denoise/dncnn", "data.batch_size=32", "recipe_batch=null"],
+        ["experiments=denoise/restormer", "data.batch_size=4"],  # stages
+    ],
+)
+def test_rates_and_steps_stay_with_the_recipes_batch(held: list[str]) -> None:
+    recipe, config = compose("train", held[:1]), compose("train", held)
+    assert config.family.optimizer.lr == recipe.family.optimizer.lr
+    assert config.trainer.max_steps == recipe.trainer.max_steps
+    assert in_words(config) == ""
+
+
+def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:
+    words = ["experiments=denoise/dncnn", "data.batch_size=32", "trainer.max_steps=70"]
+    config = compose("train", [*words, "family.optimizer={_target_:sgd,_partial_:true,lr:0.4}"])
+    assert config.trainer.max_steps == 70
+    assert config.family.optimizer.lr == pytest.approx(0.1)  # SGD's, by a quarter
+    assert compose("train", [*words, "family.optimizer.lr=0.4"]).family.optimizer.lr == 0.4

@@ -23,6 +23,7 @@ from restora.config import (
     all_options,
     compose,
     config_root,
+    fit_to_batch,
     jobs_of,
     register_search_path,
     set_by,
@@ -35,6 +36,7 @@ _JOBS = "RESTORA_JOBS"
 _COMBINATIONS_CHECKED = 256
 _LAUNCHERS_HERE = ("basic", "joblib")
 """Those whose jobs run on this machine."""
+_SLURM = "submitit_slurm"
 
 HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
 
@@ -128,19 +130,25 @@ def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     if any(word.partition("=")[0].lstrip("+") == key for word in overrides):
         return []
-    if any(name in os.environ for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
+    torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and "RANK" in os.environ
+    if not torchrun and any(name in os.environ for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
         return []  # several processes of one run came by this line
     from restora.run_state import claim
 
     single = [word for word in overrides if not (multirun and (word in sweeps_among([word])))]
     config = compose("train", single, hydra_node=True)
     folder = config.hydra.sweep.dir if multirun else config.hydra.run.dir
+    if torchrun:
+        from restora.training.devices import agreed
+
+        return [f"{key}={quoted(agreed(lambda: str(claim(Path(folder).resolve()))))}"]
     return [f"{key}={quoted(str(claim(Path(folder))))}"]
 
 
 def _check(overrides: list[str], *, multirun: bool) -> int:
     """Composes and checks every job; how many there are."""
     from restora.training.build import check_before_training
+    from restora.training.devices import check_tasks
 
     multirun = multirun or "hydra.mode=MULTIRUN" in overrides
     if not multirun and (swept := sweeps_among(overrides)):
@@ -151,6 +159,10 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
     for words in combinations[:_COMBINATIONS_CHECKED]:
         try:
             check_before_training(compose("train", words), here=here)
+            if launchers and launchers[-1] == _SLURM:
+                hydras = [word for word in overrides if _is_hydras(word) and word not in words]
+                composed = compose("train", [*words, *hydras], hydra_node=True)
+                check_tasks(composed, composed.hydra.launcher)
         except ValueError as error:
             where = f" (in the job {' '.join(words)})" if len(combinations) > 1 else ""
             raise ConfigError(f"{error}{set_by(error, words)}{where}") from error
@@ -170,7 +182,10 @@ def job(config: DictConfig) -> float:
     folder = Path(hydra_config.runtime.output_dir)
     OmegaConf.set_struct(config, False)
     config.run_dir = str(folder)
+    fit_to_batch(config, hydra_config.overrides.task)
     config.pop("sweep", None)  # of the command that runs the jobs
+    if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
+        config.retry_failed = True  # torchrun --max-restarts
     plain = without_secrets(OmegaConf.to_container(config, resolve=True))
     assert isinstance(plain, dict)
     choices = hydra_config.runtime.choices

@@ -25,9 +25,11 @@ from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from restora import processes
 from restora.artifact.restorer import Restorer
 from restora.evaluation.protocol import Protocol
 from restora.evaluation.scorer import DECIMALS, Scorer
+from restora.families.as_one import act_as_one
 from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import averaged_copy, update_average
@@ -61,7 +63,8 @@ class Family(LightningModule):
     `channels_last`, `compile_network` (see compiling.py) and `activation_checkpointing` (see
     checkpointing.py) change how the same numbers are computed. `scorer` is how validation and held-out photos
     are scored; null follows from the network (`Protocol.of_run`). `validation_loss` also logs the objectives
-    of validation photos, val/loss.
+    of validation photos, val/loss. `sync_batchnorm`: batch norm takes its statistics over all processes of a
+    distributed run.
     """
 
     name: ClassVar[str]
@@ -84,6 +87,7 @@ class Family(LightningModule):
         activation_checkpointing: bool = False,
         scorer: Scorer | None = None,
         validation_loss: bool = False,
+        sync_batchnorm: bool = True,
     ) -> None:
         super().__init__()
         check_mode(compile_network)
@@ -123,6 +127,9 @@ class Family(LightningModule):
             protocol=Protocol.of_run(None, channels=network.in_channels, scale=network.scale)
         )
         self.validation_loss = validation_loss
+        self.sync_batchnorm = sync_batchnorm
+        self._recorded: dict[str, Tensor] = {}
+        """What the present step logs, by name."""
         self.rows: list[Row] = []
         self.scores: list[Row] = []
         """Per-image scores of the last validation or test, sorted by name, the same on every process."""
@@ -174,6 +181,8 @@ class Family(LightningModule):
                     state[now + tail] = state.pop(name)
 
     def configure_model(self) -> None:
+        if self.trainer.world_size > 1:
+            act_as_one(self, batch_norm=self.sync_batchnorm)
         if self.compile_network and self._compiled is None:
             device = self.trainer.strategy.root_device  # where the network will be put
             self._compiled = compile_in_place(self.network, device, self.compile_network)
@@ -208,7 +217,9 @@ class Family(LightningModule):
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
         step = self.make_step(batch)
         if self.automatic_optimization:
-            return self.loss_of(step)
+            loss = self.loss_of(step)
+            self._log_recorded(len(batch.names))
+            return loss
         optimizers = cast(list[Optimizer], self.optimizers())
         _ = step.restored  # one forward pass for all half-steps
         self.toggle_optimizer(optimizers[0])
@@ -219,17 +230,17 @@ class Family(LightningModule):
             self.toggle_optimizer(optimizer)
             self.opponent_step(name, opponent, optimizer, step)
             self.untoggle_optimizer(optimizer)
+        self._log_recorded(len(batch.names))
         return None
 
     def make_step(self, batch: Batch) -> Step:
         """The batch as objectives see it."""
-        size = len(batch.names)
         return Step(
             network=self.network,
             batch=batch,
             progress=self.training_progress(),
             number=self.steps_done(),
-            record=lambda name, value: self.log(name, value, batch_size=size),
+            record=self._recorded.__setitem__,
             scales=max(part.scales for part in self._parts),
             memory_format=self.memory_format,
         )
@@ -247,11 +258,18 @@ class Family(LightningModule):
             )
         values = list(terms.values())
         loss = values[0] if len(values) == 1 else torch.stack(values).sum()
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(step.batch.names))
+        step.record("train/loss", loss.detach())
         if len(self.objectives) > 1:
             for name, term in terms.items():
                 step.record(f"objective/{name}", term.detach())
         return loss
+
+    def _log_recorded(self, samples: int) -> None:
+        """Logs what the step has recorded: of several processes their mean, the figure of the whole batch."""
+        values = processes.averaged_scalars(self._recorded.values())
+        for name, value in zip(self._recorded, values, strict=True):
+            self.log(name, value, prog_bar=name == "train/loss", batch_size=samples)
+        self._recorded.clear()
 
     def network_step(self, optimizer: Optimizer, step: Step) -> None:
         """First half-step: the network against the sum of the objectives."""

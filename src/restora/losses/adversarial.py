@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restora import processes
 from restora.registry import register
 
 
@@ -92,7 +93,7 @@ class WassersteinLoss(AdversarialLoss):
         if self.penalty_weight == 0:
             return real.new_zeros(())
         with torch.autocast(real.device.type, enabled=False), torch.enable_grad():
-            at = torch.rand(real.shape[0], 1, 1, 1, device=real.device)
+            at = processes.uniform(real.shape[0], 1, 1, 1, device=real.device)
             between = torch.lerp(fake.detach().float(), real.detach().float(), at).requires_grad_()
             logits = discriminator(between)
             (gradient,) = torch.autograd.grad(logits.sum(), between, create_graph=True)  # (B,C,H,W)
@@ -127,4 +128,5 @@ class RelativisticAverageLoss(AdversarialLoss):
         return self.discriminator(fake, real)  # the same game with the roles exchanged
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return self.cost(real - fake.mean()).mean() + self.cost(real.mean() - fake).mean()
+        real_mean, fake_mean = processes.averaged(torch.stack((real.mean(), fake.mean()))).unbind()
+        return self.cost(real - fake_mean).mean() + self.cost(real_mean - fake).mean()

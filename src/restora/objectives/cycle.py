@@ -7,7 +7,7 @@ stay (identity, section 5.2). What is exported is the restoring network.
 
 Note: `backward` learns in the network's half-step, by the same optimiser, as their losses share the cycles.
 Discriminators are shown translations of the last `history` samples too (section 4); those are part of a
-checkpoint. Several processes keep histories of their own, of which the first one's is saved.
+checkpoint. Every process keeps the same history, that of the whole batch.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from restora import processes
 from restora.keyed import KeyedGenerator
 from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
@@ -43,20 +44,19 @@ class History:
             return fakes
         if self.kept is not None and self.kept.shape[1:] != fakes.shape[1:]:  # patches have grown
             self.kept = None
-        chance, place = generator.uniform((2,)).cpu().T
+        draws = processes.gathered(generator.uniform((2,))).double()
         shown = []
-        for index, fake in enumerate(fakes):
+        for fake, (chance, place) in zip(processes.gathered(fakes), draws, strict=True):
             kept = fakes.new_empty((0, *fake.shape), dtype=torch.float16) if self.kept is None else self.kept
             if len(kept) < self.length:
                 self.kept = torch.cat((kept, fake[None].half()))
                 shown.append(fake)
-            elif float(chance[index]) < 0.5:
-                shown.append(fake)
-            else:
-                old = int(float(place[index]) * self.length)
-                shown.append(kept[old].to(fake.dtype).clone())
-                kept[old] = fake.half()
-        return torch.stack(shown)
+                continue
+            old = (place * self.length).long()[None]  # (1,); neither it nor the chance is read on the host
+            before, swaps = kept.index_select(0, old), chance >= 0.5
+            kept.index_copy_(0, old, torch.where(swaps, fake[None].half(), before))
+            shown.append(torch.where(swaps, before[0].to(fake.dtype), fake))
+        return processes.own_part(torch.stack(shown))
 
 
 @register("objective", "cycle")
@@ -205,4 +205,4 @@ def strangers(step: Step) -> Tensor:
     """
     clean = step.batch.clean
     assert clean is not None  # `check` has seen to it
-    return clean if step.batch.unpaired else clean.roll(1, 0)
+    return clean if step.batch.unpaired else processes.own_part(processes.gathered(clean).roll(1, 0))

@@ -17,6 +17,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from restora import processes
 from restora.keyed import KeyedGenerator
 from restora.objectives.base import Setting, Step, Terms
 from restora.objectives.without_clean import WithoutClean
@@ -71,7 +72,7 @@ class Noise2Void(WithoutClean):
         shown, hidden = self.hide(noisy, step.generator("noise2void"))
         restored = step.restore(shown, step.condition)
         error = (restored - noisy.float()).square().mean(1, keepdim=True)  # (B,1,H,W)
-        return {"": (error * hidden).sum() / hidden.sum().clamp(min=1)}
+        return {"": (error * hidden).sum() / processes.averaged(hidden.sum()).clamp(min=1)}
 
     def hide(self, noisy: Tensor, generator: KeyedGenerator) -> tuple[Tensor, Tensor]:
         """The photos with some pixels replaced, (B,C,H,W), and where: 1 of (B,1,H,W)."""

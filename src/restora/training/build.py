@@ -27,6 +27,7 @@ from restora.monitor import Monitor
 from restora.networks.base import Network
 from restora.objectives.base import Noise, Objective, Setting
 from restora.photos.reading import channel_count, channel_word
+from restora.training.devices import check_launch, check_strategy
 from restora.training.initial import Initial, check_stage, initial_weights
 from restora.training.leakage import named_folders
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
@@ -229,7 +230,7 @@ def check_trainer(config: DictConfig, family: Family, *, here: bool) -> None:
     if not here:
         config.trainer.update(accelerator="cpu", devices=1, num_nodes=1, strategy="auto")
     try:
-        build_trainer(config, family, build_callbacks(config), [], jobs=1)
+        build_trainer(config, family, build_callbacks(config), [])
     except (MisconfigurationException, RuntimeError, TypeError) as error:
         raise ConfigError(f"trainer: {error}") from error
 
@@ -263,6 +264,7 @@ def _execution(config: DictConfig) -> dict[str, Any]:
         "channels_last": config.channels_last,
         "compile_network": config.compile,
         "activation_checkpointing": config.activation_checkpointing,
+        "sync_batchnorm": config.trainer.get("sync_batchnorm", True),
     }
 
 
@@ -281,7 +283,7 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
 
 
 def build_trainer(
-    config: DictConfig, family: Family, callbacks: list[Callback], loggers: list[Logger], jobs: int
+    config: DictConfig, family: Family, callbacks: list[Callback], loggers: list[Logger]
 ) -> Trainer:
     """Lightning's Trainer.
 
@@ -289,10 +291,12 @@ def build_trainer(
     that is not there: where a run starts, as it may be sent to another machine.
     """
     options = trainer_options(config)
+    options.pop("sync_batchnorm", None)  # the family's
     if options["accelerator"] in _GPUS and not torch.accelerator.is_available():
         raise ConfigError(no_gpu(config))
     if options.get("max_steps", -1) > 0:
         options["max_steps"] *= family.optimizer_steps_per_batch
+    check_strategy(options.get("strategy"))
     if options.get("strategy") == "ddp" and family.leaves_parameters_unused:
         options["strategy"] = "ddp_find_unused_parameters_true"
     trainer = Trainer(
@@ -302,6 +306,5 @@ def build_trainer(
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,
     )
-    if trainer.world_size > 1 and jobs > 1 and options.get("strategy") == "ddp_spawn":
-        raise ConfigError("trainer.strategy=ddp_spawn does not work in a sweep: set trainer.strategy=ddp")
+    check_launch(trainer)
     return trainer

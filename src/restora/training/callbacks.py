@@ -31,10 +31,11 @@ _SHOWN = (1, 3)
 
 @register("callback", "step_seed")
 class StepSeed(Callback):
-    """Seeds torch's global generator at every training step from (seed, step, process).
+    """Seeds torch's global generator at every training step from (seed, step).
 
     Dropout, stochastic depth and whatever else draws from it then needs no saved state: a resumed run draws
-    what an uninterrupted one draws. The cost is a few microseconds a step.
+    what an uninterrupted one draws. All processes draw alike, for the whole batch (`processes.uniform`). The
+    cost is a few microseconds a step.
     """
 
     def __init__(self, *, seed: int) -> None:
@@ -44,7 +45,7 @@ class StepSeed(Callback):
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
     ) -> None:
         step = batches_done(trainer, batch_index) - 1
-        torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, trainer.global_rank))
+        torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, 0))
 
 
 @register("callback", "last_checkpoint")

@@ -1,26 +1,199 @@
-"""How further processes of a distributed run come up, whatever started the first one.
+"""The further processes of a distributed run on one machine: started, watched and ended with the first one.
 
-Lightning starts process 1, 2, ... by running this process's own command line again. Inside a sweep, under a
-launcher (joblib, submitit) or behind a console script with sub-commands that line is not the run. So for the
-time of the launch the command line is `worker.py RUN_FOLDER`, which reads the run's recorded configuration
-and joins in.
+Lightning would start process 1, 2, ... by running this process's own command line again. Inside a sweep,
+under a launcher or behind a console script with sub-commands that line is not the run. So each of them is
+`worker.py RUN_FOLDER`, which reads the run's recorded configuration and joins in. One that fails leaves what
+happened to it in the run folder, where the first process finds it: what that one sees itself is a connection
+that was closed. Where torchrun or SLURM start the processes, only the notes are left.
 """
 
+import ctypes
+import json
+import os
+import signal
+import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.distributed import _set_num_threads_if_needed
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from restora.files import read_json, write_json
+
+_LOOKED_EVERY = 0.5
+_GRACE_SECONDS = 20.0
+"""How long the first process may take to see for itself that another one is gone."""
+_NOTE_SECONDS = 3.0
+_END_SECONDS = {True: 30.0, False: 5.0}
+"""How long the others may take to end when the run has finished, and when it has not."""
+_PR_SET_PDEATHSIG = 1
+_PARENT = "RESTORA_FIRST_PROCESS"
 
 
-@contextmanager
-def relaunching_as_worker(folder: Path, plugins: Sequence[str] = ()) -> Iterator[None]:
-    """Within it, Lightning's subprocess launcher starts `worker.py FOLDER [PLUGIN ...]`."""
-    import __main__
+class ProcessFailed(ValueError):
+    """Another process of the run has failed; `summary` is one line, the message has its traceback."""
 
-    script = Path(__file__).with_name("worker.py")
-    arguments, spec = sys.argv, getattr(__main__, "__spec__", None)
-    sys.argv, __main__.__spec__ = [str(script), str(folder.resolve()), *plugins], None
-    try:
-        yield
-    finally:
-        sys.argv, __main__.__spec__ = arguments, spec
+    def __init__(self, rank: int, summary: str, trace: str = "") -> None:
+        self.summary = f"process {rank}: {summary}"
+        super().__init__(f"process {rank} of the run failed: {trace.strip() or summary}")
+
+
+class Workers(_SubprocessScriptLauncher):
+    """Starts process 1, 2, … of a run and stays responsible for them.
+
+    `lost` is called, from a thread, where one is gone and the first process hangs; it records that.
+    """
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        *,
+        folder: Path,
+        plugins: Sequence[str],
+        lost: Callable[[ProcessFailed], None],
+    ) -> None:
+        environment: Any = getattr(trainer.strategy, "cluster_environment", None)
+        super().__init__(environment, trainer.num_devices, trainer.num_nodes)
+        self.folder, self.plugins, self.lost = folder.resolve(), list(plugins), lost
+        self.left = threading.Event()
+        """The first process has left the training."""
+
+    def launch(self, function: Any, *args: Any, trainer: Any = None, **options: Any) -> Any:
+        """Calls the function, the first time with the other processes beside it."""
+        if not self.cluster_environment.creates_processes_externally:
+            self._start()
+            threading.Thread(target=self._watch, daemon=True, name="watch-processes").start()
+        _set_num_threads_if_needed(num_processes=self.num_processes)
+        return function(*args, **options)
+
+    def _start(self) -> None:
+        environment: Any = self.cluster_environment
+        shared = {
+            "MASTER_ADDR": environment.main_address,
+            "MASTER_PORT": str(environment.main_port),
+            "NODE_RANK": "0",
+            "LOCAL_RANK": "0",
+            "WORLD_SIZE": str(self.num_processes),
+        }
+        os.environ.update(shared)
+        script = Path(__file__).with_name("worker.py")
+        for rank in range(1, self.num_processes):
+            own = {**os.environ, "LOCAL_RANK": str(rank), _PARENT: str(os.getpid())}
+            words = [sys.executable, str(script), str(self.folder), *self.plugins]
+            self.procs.append(subprocess.Popen(words, env=own))
+
+    def _watch(self) -> None:
+        while not self.left.wait(_LOOKED_EVERY):
+            gone = self.first_gone()
+            if gone is None or self.left.wait(_GRACE_SECONDS):
+                continue
+            self.lost(gone)
+            self._kill()
+            os._exit(2)
+
+    def first_gone(self) -> ProcessFailed | None:
+        """What became of the first process that has ended with an error; None where all are well."""
+        for rank, process in enumerate(self.procs, start=1):
+            code = process.poll()
+            if not code:
+                continue
+            if (noted := noted_failure(self.folder)) is not None:
+                return noted
+            if code < 0:
+                name = signal.Signals(-code).name
+                return ProcessFailed(rank, f"ended by {name}, as the system does where memory runs out")
+            return ProcessFailed(rank, f"ended with exit code {code}")
+        return None
+
+    def end(self, *, finished: bool) -> None:
+        """Waits a while for the others to end, and ends those that do not."""
+        self.left.set()
+        until = time.monotonic() + _END_SECONDS[finished]
+        while any(process.poll() is None for process in self.procs) and time.monotonic() < until:
+            time.sleep(0.05)
+        self._kill()
+
+    def _kill(self) -> None:
+        for process in self.procs:
+            if process.poll() is None:
+                process.kill()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+
+
+def use_workers(
+    trainer: Trainer, folder: Path, plugins: Sequence[str], lost: Callable[[ProcessFailed], None]
+) -> Workers | None:
+    """Puts `Workers` in the place of Lightning's launcher; None where it would start nothing."""
+    strategy: Any = trainer.strategy
+    if not isinstance(strategy.launcher, _SubprocessScriptLauncher):
+        return None
+    strategy._launcher = Workers(trainer, folder=folder, plugins=plugins, lost=lost)
+    return strategy._launcher
+
+
+# --- what a process leaves behind ------------------------------------------------------------------------
+
+
+def note_failure(folder: Path, rank: int, error: BaseException) -> None:
+    """Writes what a further process failed of; the first process looks for it."""
+    note = {
+        "rank": rank,
+        "error": f"{type(error).__name__}: {error}",
+        "traceback": "".join(traceback.format_exception(error)),
+        "consequence": is_lost_peer(error),
+    }
+    with suppress(OSError):
+        write_json(folder / f"failure_{rank}.json", note)
+
+
+def forget_failures(folder: Path) -> None:
+    """Removes the notes of an earlier try."""
+    for path in folder.glob("failure_*.json"):
+        path.unlink(missing_ok=True)
+
+
+def noted_failure(folder: Path) -> ProcessFailed | None:
+    """The failure that another process has noted, unless that is a consequence of one elsewhere."""
+    for path in sorted(folder.glob("failure_*.json")):
+        with suppress(OSError, ValueError, json.JSONDecodeError):
+            note = read_json(path)
+            if not note["consequence"]:
+                return ProcessFailed(int(note["rank"]), str(note["error"]), str(note["traceback"]))
+    return None
+
+
+def is_lost_peer(error: BaseException) -> bool:
+    """Whether an error says only that another process is gone."""
+    if not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
+
+
+def cause_of(error: BaseException, folder: Path, workers: Workers | None) -> BaseException:
+    """The failure of the other process where `error` is only its consequence; the error itself otherwise."""
+    if not is_lost_peer(error):
+        return error
+    until = time.monotonic() + _NOTE_SECONDS
+    while time.monotonic() < until:
+        found = noted_failure(folder) or (workers.first_gone() if workers is not None else None)
+        if found is not None:
+            return found
+        time.sleep(0.1)
+    return error
+
+
+def end_with_first_process() -> None:
+    """Asks the system to kill this process when the first one ends, however that is; Linux alone has it."""
+    if sys.platform == "linux" and (parent := os.environ.get(_PARENT)):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):
+            os._exit(1)

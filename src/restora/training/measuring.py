@@ -272,7 +272,7 @@ class _Trial:
 
     def __enter__(self) -> tuple[Trainer, Parts]:
         parts = build_parts(self.config)
-        return build_trainer(self.config, parts.family, self.callbacks, [], jobs=1), parts
+        return build_trainer(self.config, parts.family, self.callbacks, []), parts
 
     def __exit__(self, *_: object) -> None:
         self.folder.cleanup()

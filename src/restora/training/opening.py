@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora import vocabulary
 from restora.arguments import shown
+from restora.batch_rule import in_words
 
 _SHOWN = 4
 """Arguments of a part that are listed."""
@@ -18,7 +19,11 @@ def opening_line(config: DictConfig, network_name: str = "") -> str:
     network = network_name or _name(plain["network"])
     source, degraded = _photos(plain)
     learnt = " + ".join(_objective(name, node) for name, node in plain["objective"].items())
-    return f"{plain['task']}: {source} {degraded}; {network} learns {learnt}; {_length(plain['trainer'])}"
+    batch = in_words(config)
+    return (
+        f"{plain['task']}: {source} {degraded}; {network} learns {learnt}; {_length(plain['trainer'])}"
+        f"{'; ' if batch else ''}{batch}"
+    )
 
 
 def _photos(plain: Mapping[str, Any]) -> tuple[str, str]:

@@ -59,6 +59,8 @@ def continued(argv: Sequence[str]) -> list[str]:
             f"module: add {plugins[-1]} if you trust it"
         )
     earlier = renamed(word for word in earlier if not word.startswith("plugins="))
+    if "recipe_batch" not in ((_record(folder) or {}).get("config") or {}):
+        earlier = [*earlier, "recipe_batch=null"]  # a run of before that rule
     rest = _from_here(rest, folder)
     return [*earlier, *rest, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
 

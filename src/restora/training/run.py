@@ -30,7 +30,14 @@ from restora.degradations.compose.composition import OnDemand
 from restora.run_state import sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
-from restora.training.launch import relaunching_as_worker
+from restora.training.launch import (
+    ProcessFailed,
+    Workers,
+    cause_of,
+    forget_failures,
+    note_failure,
+    use_workers,
+)
 from restora.training.leakage import check_leakage
 from restora.training.metrics_csv import MetricsCsv
 from restora.training.on_demand import FollowValidation
@@ -60,12 +67,14 @@ def train(config: DictConfig, info: RunInfo) -> float:
     with sole_run(info.folder) if first else nullcontext(), stopping.listening():
         record = RunRecord(info)
         status, error, sent = "failed", None, None
+        workers: Workers | None = None
         try:
             checkpoint = _checkpoint(config, info, record, first)
             if first:
                 line = opening_line(config, info.network_name)
                 Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
                 record.write()
+                forget_failures(info.folder)
             sent = _start_wandb(config, info, record)
             parts = build_parts(config, goes_on=checkpoint is not None)
             _say_initial(parts, record)
@@ -74,8 +83,8 @@ def train(config: DictConfig, info: RunInfo) -> float:
             trainer = _trainer(config, info, record, parts, stopping, sent)
             _take_back(trainer, record, checkpoint)
             path = None if checkpoint is None else checkpoint[0]
-            with relaunching_as_worker(info.folder, list(config.plugins)):
-                trainer.fit(parts.family, parts.data, ckpt_path=path, weights_only=True)
+            workers = use_workers(trainer, info.folder, list(config.plugins), lambda e: _say_lost(record, e))
+            trainer.fit(parts.family, parts.data, ckpt_path=path, weights_only=True)
             _score(trainer, parts, record)
             status = "finished"
         except Stopped as stop:
@@ -87,14 +96,30 @@ def train(config: DictConfig, info: RunInfo) -> float:
             status = "stopped"
             raise
         except BaseException as failure:
-            error = f"{type(failure).__name__}: {failure}"
-            raise
+            if not first:
+                note_failure(info.folder, rank_zero_only.rank, failure)
+            cause = cause_of(failure, info.folder, workers) if first else failure
+            error = cause.summary if isinstance(cause, ProcessFailed) else f"{type(cause).__name__}: {cause}"
+            if cause is failure:
+                raise
+            raise cause from None
         finally:
+            if status == "finished":
+                _forget_processes()
+            if workers is not None:
+                workers.end(finished=status == "finished")
             if first:
                 _close(record, status, error, sent)
             _forget_processes()
     _say_outcome(record)
     return float(record.data["metrics"]["best"][record.monitor.metric])
+
+
+def _say_lost(record: RunRecord, failure: ProcessFailed) -> None:
+    """Another process is gone and this one hangs, waiting for it: the last that it does."""
+    Console(stderr=True).print(str(failure), markup=False, highlight=False, soft_wrap=True)
+    with suppress(OSError):
+        record.close("failed", failure.summary)
 
 
 def _close(record: RunRecord, status: str, error: str | None, sent: WandbLog | None) -> None:
@@ -197,7 +222,7 @@ def _trainer(
         callbacks.append(ChangedOptimizer())
     callbacks.append(stopping)
     loggers: list[Logger] = [csv] if sent is None else [csv, sent]
-    return build_trainer(config, parts.family, callbacks, loggers, info.jobs)
+    return build_trainer(config, parts.family, callbacks, loggers)
 
 
 def _checkpoint(

@@ -25,6 +25,7 @@ _SETTINGS: dict[str, Any] = {
     "seed": int,
     "resume": str | None,
     "threads": int | None,
+    "recipe_batch": int | str | None,
     "channels_last": bool,
     "compile": bool | str,
     "activation_checkpointing": bool,

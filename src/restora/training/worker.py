@@ -2,8 +2,7 @@
 
 `python worker.py RUN_FOLDER [PLUGIN ...]`, started by the first process.
 
-Whatever else is on the command line (Lightning adds Hydra overrides) is about folders that the first process
-looks after.
+It ends with the first process, and what it fails of stands in the run folder: the first process says it.
 """
 
 import sys
@@ -13,6 +12,7 @@ from omegaconf import OmegaConf
 
 from restora.files import read_json
 from restora.registry import use_plugins
+from restora.training.launch import end_with_first_process
 from restora.training.record import RunInfo
 from restora.training.run import train
 
@@ -24,5 +24,9 @@ def main(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    use_plugins(word for word in sys.argv[2:] if "=" not in word)
-    main(Path(sys.argv[1]))
+    end_with_first_process()
+    use_plugins(sys.argv[2:])
+    try:
+        main(Path(sys.argv[1]))
+    except Exception:  # noted in the run folder
+        sys.exit(1)

@@ -35,6 +35,9 @@ from restora.training.build import check_before_training
         (["leakage=null"], "leakage.check=false"),
         (["~logger"], "logger.mode=disabled"),
         (["~callbacks"], "callbacks.NAME=null"),
+        (["trainer.strategy=fsdp"], "trainer.strategy=ddp"),
+        (["trainer.strategy=ddp_spawn"], "trainer.strategy=ddp"),
+        (["trainer.num_nodes=2", "trainer.strategy=ddp"], "torchrun --nnodes 2"),
         (["logger=null"], "logger cannot be left out; choose one of wandb"),
         (["family=null"], "family cannot be left out; choose one of gan"),
     ],
@@ -90,3 +93,11 @@ def test_a_gpu_that_is_not_there_is_said_with_the_mend(
     assert code
     said = capsys.readouterr().err
     assert "this machine has no GPU: set trainer=cpu" in said
+
+
+def test_a_queued_job_has_a_task_for_each_device(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    words = ["train", "-m", "hydra/launcher=submitit_slurm", "trainer.strategy=ddp", "trainer.devices=2"]
+    assert main([*words, "seed=1,2"]) == 2
+    assert "set hydra.launcher.tasks_per_node=2 (it is 1)" in capsys.readouterr().err

@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from restora import processes
+
 MASKED = -1000.0
 """What is added to the logit of two positions that do not see each other. Swin's own -100 leaves exp(-100), a
 subnormal number, by which CPUs multiply slowly: a training step of SwinIR took 1.3 times as long."""
@@ -177,7 +179,7 @@ def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
     """
     if not training or probability == 0.0:
         return x
-    kept = torch.rand(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= probability
+    kept = processes.uniform(x.shape[0], *[1] * (x.ndim - 1), device=x.device) >= probability
     return x * (kept / (1 - probability)).to(x.dtype)
 
 

@@ -1,0 +1,82 @@
+"""What another batch than the recipe's does to learning rates and steps.
+
+With a batch of k times the recipe's, over all processes and accumulated batches, a learning rate is
+multiplied by k for SGD (Goyal et al., "Accurate, Large Minibatch SGD", 2017) and by the square root of k for
+Adam and its kin (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS
+2022), and there are 1/k of the steps, so that as many crops are seen. What the user sets holds.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+BATCH = ("data.batch_size", "trainer.accumulate_grad_batches")
+"""Keys whose product is the batch of a step."""
+_LENGTHS = ("max_steps", "val_check_interval")
+
+
+def keys_of(overrides: Iterable[str]) -> set[str]:
+    """The keys that overrides set."""
+    return {word.lstrip("+~").partition("=")[0] for word in overrides}
+
+
+def batch_of(config: DictConfig) -> int:
+    """Crops that make one step."""
+    return int(config.data.batch_size) * int(config.trainer.accumulate_grad_batches)
+
+
+def is_asked(config: DictConfig, typed: set[str]) -> bool:
+    """Whether a composed configuration may have another batch than the experiment that it names."""
+    asked = config.get("recipe_batch") == "auto" and "experiments" in typed and typed.intersection(BATCH)
+    return bool(asked) and _is_plain(config)
+
+
+def _is_plain(config: DictConfig) -> bool:
+    """Whether one batch holds for the whole run; with stages each has its own."""
+    numbers = [OmegaConf.select(config, key) for key in BATCH]
+    return all(type(number) is int and number > 0 for number in numbers) and not config.data.get("stages")
+
+
+def rescale(config: DictConfig, typed: set[str]) -> None:
+    """Fits rates and steps to the batch, in place, where `recipe_batch` is another one."""
+    recipe = config.get("recipe_batch")
+    if type(recipe) is not int or recipe < 1 or not _is_plain(config):
+        return
+    more = batch_of(config) / recipe
+    for where, node in _optimizers(config):
+        if f"{where}.lr" not in typed:
+            node.lr = float(f"{node.lr * rate_factor(str(node['_target_']), more):.6g}")
+    for key in _LENGTHS:
+        value = config.trainer.get(key)
+        if type(value) is int and value > 0 and f"trainer.{key}" not in typed:
+            config.trainer[key] = max(round(value / more), 1)
+
+
+def rate_factor(optimizer: str, more: float) -> float:
+    """On the learning rate, for `more` times the batch."""
+    return more if optimizer.rpartition(".")[2].lower() == "sgd" else math.sqrt(more)
+
+
+def _optimizers(config: DictConfig) -> Iterable[tuple[str, Any]]:
+    objectives = config.get("objective") or {}
+    places = {"family": config.get("family")} | {
+        f"objective.{name}": node for name, node in objectives.items()
+    }
+    for where, part in places.items():
+        node = part.get("optimizer") if isinstance(part, DictConfig) else None
+        if isinstance(node, DictConfig) and "lr" in node:
+            yield f"{where}.optimizer", node
+
+
+def in_words(config: DictConfig) -> str:
+    """How a batch differs from the recipe's, for a run's first line; empty where it does not."""
+    recipe = config.get("recipe_batch")
+    if type(recipe) is not int or not _is_plain(config) or batch_of(config) == recipe:
+        return ""
+    optimizer = config.family.optimizer
+    return (
+        f"batch {batch_of(config)}, the recipe's is {recipe}: learning rate {optimizer.lr:.4g} and steps "
+        "follow (recipe_batch=null keeps the recipe's)"
+    )
