@@ -4,7 +4,9 @@
 they do not meet what users run.
 """
 
+import importlib.util
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,7 +27,7 @@ def peer(module: str, name: str, folder: str = "peers") -> Any:
     `PeerMissingError`."""
     places = [Path(sys.prefix) / each for each in FOLDERS]
     sys.path.extend(str(place) for place in places if place.is_dir() and str(place) not in sys.path)
-    _declare_operators()
+    declare_operators()
     try:
         if module.startswith("basicsr"):  # it asks for a module of torchvision by its old name
             old = "torchvision.transforms.functional_tensor"
@@ -37,14 +39,20 @@ def peer(module: str, name: str, folder: str = "peers") -> Any:
         raise PeerMissingError(f"{package} is not installed ({error}): {fix}") from error
 
 
-def _declare_operators() -> None:
-    """A CPU-only torch lacks two operators that torchvision asks for at import."""
-    if _operators:
+def declare_operators() -> None:
+    """Declares what a torchvision without compiled operators of its own asks torch for at import.
+
+    That is one beside a CPU-only torch, or made for another torch. One that fits brings its operators, and
+    torch ends the process where they are there twice.
+    """
+    found = importlib.util.find_spec("torchvision")
+    if _operators or found is None or found.origin is None:
         return
-    library = torch.library.Library("torchvision", "DEF")
+    library = torch.library.Library("torchvision", "FRAGMENT")
     _operators.append(library)
-    for name in ("nms", "qnms"):
-        try:
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        except RuntimeError:  # a torchvision with its compiled operators brings them
-            return
+    try:
+        torch.ops.load_library(next(Path(found.origin).parent.glob("_C*.so")))
+    except (OSError, StopIteration):
+        for name in ("nms", "qnms"):
+            with suppress(RuntimeError):  # declared already
+                library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
