@@ -26,6 +26,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "degradations.py": [],
     "networks.py": [],
     "tiling.py": [],
+    "engines.py": [],
     "startup.py": [],
     "host.py": [],
     "training_gpu.py": [],

@@ -15,6 +15,10 @@ import pytest
 from PIL import Image
 from serving_fixtures import GatedDnCNN, Served, gated_models, running
 
+from restora.artifact.photo_pixels import restore_photo
+from restora.artifact.restorer import Restorer
+from restora.photos.files import Photo
+from restora.serving import worker
 from restora.serving.api import _events
 from restora.serving.jobs import JobStore
 from restora.serving.limits import Limits
@@ -178,6 +182,21 @@ def test_a_field_without_meaning_is_refused_with_the_fix(served: Served, fields:
 def test_the_noise_level_of_one_request_does_not_reach_the_next(served: Served) -> None:
     assert served.post(png(noise()), wait=30, model="conditioned", sigma="25").status_code == 200
     assert served.post(png(noise()), wait=30, model="conditioned").status_code == 422
+
+
+def test_the_noise_level_is_estimated_when_asked_for(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    levels = []
+
+    def spy(photo: Photo, restorer: Restorer, **options: Any) -> Photo:
+        levels.append(restorer.sigma)
+        return restore_photo(photo, restorer, **options)
+
+    monkeypatch.setattr(worker, "restore_photo", spy)
+    grain = np.random.default_rng(0).normal(128, 20, (96, 96, 3)).clip(0, 255).astype(np.uint8)
+    assert served.post(png(grain), wait=30, model="conditioned", sigma="auto").status_code == 200
+    assert levels == [pytest.approx(20, abs=1)]
+    tiny = served.post(png(noise()[:8, :8]), wait=30, model="conditioned", sigma="auto")
+    assert (tiny.status_code, "give it as a number" in tiny.json()["detail"]) == (422, True)
 
 
 def next_event(lines: Iterator[str]) -> dict:

@@ -6,11 +6,14 @@ import socket
 import struct
 import time
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from serving_fixtures import Served
+
+from restora.apps.restore import main as restore
 
 RNG = np.random.default_rng(1)
 
@@ -75,10 +78,6 @@ BAD = {
     "tiff of NaN": (float_tiff(), 422),
     "webp, half": (image("RGB", (64, 64), "WEBP")[:900], 422),
     "bmp, half": (image("RGB", (64, 64), "BMP")[:500], 422),
-    "animated png": (animated("PNG"), 422),
-    "animated webp": (animated("WEBP"), 422),
-    "animated gif": (animated("GIF"), 422),
-    "tiff of pages": (animated("TIFF"), 422),
     "too many bytes": (PNG + bytes(9_000_000), 413),
 }
 
@@ -103,6 +102,28 @@ GOOD = {
     "cmyk": image("CMYK", (40, 30), "JPEG"),
     "a jpeg with a wrong ending": image("RGB", (40, 30), "JPEG"),
 }
+
+
+@pytest.mark.parametrize("name", ["png", "webp", "gif", "tiff"])
+def test_of_several_frames_the_first_is_restored_as_by_the_command(
+    served: Served,
+    model_folders: dict[str, Path],
+    tmp_path: Path,
+    name: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Byte for byte, and both say that there are more."""
+    (tmp_path / f"a.{name}").write_bytes(animated(name.upper()))
+    ending = "png" if name == "gif" else name
+    words = [str(model_folders["denoise"]), str(tmp_path / f"a.{name}"), str(tmp_path / f"out.{ending}")]
+    assert restore([*words, "--device", "cpu", "--tile", "256"]) == 1
+    assert "has 3 frames or pages: the first was restored" in capsys.readouterr().err
+    answer = served.post((tmp_path / f"a.{name}").read_bytes(), wait=30)
+    assert answer.status_code == 200, answer.content
+    assert answer.content == (tmp_path / f"out.{ending}").read_bytes()
+    assert answer.headers["x-restoration-frames"] == "1 of 3"
+    job = served.client.get(f"/v1/restorations/{answer.headers['x-restoration-id']}").json()
+    assert job["photo"]["frames"] == 3
 
 
 @pytest.mark.parametrize("name", GOOD)

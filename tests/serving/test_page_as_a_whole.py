@@ -28,6 +28,22 @@ def test_two_tabs_do_not_know_of_each_other(browser: Any, served: Served, tmp_pa
         tab.context.close()
 
 
+def test_grain_is_found_out_from_each_photo_or_told(page: Page, served: Served, tmp_path: Path) -> None:
+    before = set(served.service.store.jobs)
+    page.choose("Grainy (conditioned)")
+    slider = page.tab.locator("#sigma")
+    assert slider.is_disabled()
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_rows(1)
+    page.tab.get_by_label("find out from each photo").uncheck()
+    assert slider.is_enabled()
+    assert page.tab.text_content("#sigma-word") == "clearly"
+    page.add(picture(tmp_path / "b.png"))
+    page.wait_rows(2)
+    jobs = [job for key, job in served.service.store.jobs.items() if key not in before]
+    assert [job.options.sigma for job in jobs] == ["auto", 25.0]
+
+
 def test_photos_are_deleted_from_the_server_when_the_page_is_left(
     page: Page, served: Served, tmp_path: Path
 ) -> None:

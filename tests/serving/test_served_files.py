@@ -34,6 +34,11 @@ def test_what_enlarges_says_how_much(model_folders: dict[str, Path]) -> None:
     assert models["upscale"].words[1].endswith("2 times as wide and as high.")
 
 
+def test_methods_are_not_served_and_what_does_them_is_named() -> None:
+    with pytest.raises(ValueError, match="restora restore method:zs_n2n"):
+        load_models(["method:zs_n2n"], device="cpu", precision="float32", tile=64)
+
+
 def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.pth").write_bytes(b"no weights")
     for source in (tmp_path / "a.pth", tmp_path / "none", tmp_path):

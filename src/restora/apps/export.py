@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restora import vocabulary
+from restora.artifact import hub
 from restora.artifact.formats import FORMATS, chosen
 from restora.zoo.index import is_zoo
 
@@ -55,6 +56,12 @@ def parser() -> argparse.ArgumentParser:
         help=f"beside the weights, with commas: {', '.join(FORMATS)}; all; safetensors is the weights alone "
         "(default: onnx, where its packages are installed)",
     )
+    made.add_argument(
+        "--push",
+        metavar="USER/NAME",
+        help="then upload the folder to the Hugging Face hub, as who HF_TOKEN or `hf auth login` says; a new "
+        "repository is private",
+    )
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     made.add_argument("--no-onnx", action="store_true", help="the same as --format safetensors")
     return made
@@ -82,6 +89,8 @@ def main(argv: Sequence[str]) -> int:
     from restora.artifact.sources import Loaded
 
     wanted = () if options.no_onnx else chosen(options.format or "onnx")
+    if options.push is not None:
+        hub.check(options.push)
     vocabulary.use_threads(options.threads)
     console = Console(soft_wrap=True, highlight=False)
     if options.best is not None:
@@ -123,6 +132,8 @@ def main(argv: Sequence[str]) -> int:
     for name, reason in left_out.items():
         console.print(f"left out: {name}: {reason}", markup=False, style="yellow")
     console.print(f"model folder: {output}", markup=False)
+    if options.push is not None:
+        console.print(f"pushed: {hub.push(output, options.push, description)}", markup=False)
     return 1 if left_out and options.format is not None else 0
 
 

@@ -20,7 +20,7 @@ def parser() -> argparse.ArgumentParser:
         "sources",
         metavar="SOURCE",
         nargs="+",
-        help="a model folder, a run, a checkpoint or a weights file; several are offered",
+        help="a model folder, a run, a checkpoint, a weights file or zoo:NAME; several are offered",
     )
     made.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
     made.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
@@ -36,6 +36,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
     made.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    made.add_argument(
+        "--engine",
+        default="auto",
+        help="auto, torch, or on a CPU onnxruntime, openvino, as of restore (auto)",
+    )
     made.add_argument(
         "--tile",
         type=int,
@@ -97,7 +102,11 @@ def main(argv: Sequence[str]) -> int:
     )
     keep_freed_memory()
     models = load_models(
-        options.sources, device=options.device, precision=options.precision, tile=options.tile
+        options.sources,
+        device=options.device,
+        precision=options.precision,
+        tile=options.tile,
+        engine=options.engine,
     )
     on_cpu = all(model.restorer.device.type == "cpu" for model in models.values())
     batch = options.batch or (1 if on_cpu else 4)

@@ -184,7 +184,7 @@ def router(service: Service) -> APIRouter:
             render, job, format_name=wanted, strength=strength, quality=quality
         )
         service.fetched.add(job.id)
-        return _file_response(file, written, f"{job.stem}{SUFFIXES[written]}", job.id)
+        return _file_response(file, written, job)
 
     return routes
 
@@ -199,15 +199,18 @@ def _check_done(job: Job) -> None:
         raise Problem(409, "not-done", f"the restoration is {job.state}: ask again in a while", 1)
 
 
-def _file_response(file: IO[bytes], written: str, name: str, job_id: str) -> StreamingResponse:
+def _file_response(file: IO[bytes], written: str, job: Job) -> StreamingResponse:
     size = file.seek(0, 2)
     file.seek(0)
+    name = f"{job.stem}{SUFFIXES[written]}"
     plain = name.encode("ascii", "replace").decode().replace("?", "_")
     headers = {
         "Content-Length": str(size),
         "Content-Disposition": f"attachment; filename=\"{plain}\"; filename*=UTF-8''{quote(name)}",
-        "X-Restoration-Id": job_id,
+        "X-Restoration-Id": job.id,
     }
+    if job.header.frames > 1:
+        headers["X-Restoration-Frames"] = f"1 of {job.header.frames}"
     return StreamingResponse(_pieces(file), media_type=MEDIA_TYPES[written], headers=headers)
 
 

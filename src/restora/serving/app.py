@@ -60,7 +60,8 @@ def build_app(
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
     if origins:
         allowed = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
-        shown = ["Location", "Retry-After", "X-Restoration-Id", "Content-Disposition"]
+        shown = ["Location", "Retry-After", "Content-Disposition"]
+        shown += ["X-Restoration-Id", "X-Restoration-Frames"]
         app.add_middleware(
             CORSMiddleware,
             allow_origins=list(origins),

@@ -140,6 +140,7 @@ class Job:
                 "width": width,
                 "height": height,
                 "format": self.header.format_name,
+                "frames": self.header.frames,
             },
             "position": position,
             "progress": {"tiles_done": self.tiles_done, "tiles": self.tiles, "fraction": self._fraction()},

@@ -75,12 +75,17 @@ class ServedModel:
 
 
 def load_models(
-    sources: Sequence[str], *, device: str, precision: Precision, tile: int
+    sources: Sequence[str], *, device: str, precision: Precision, tile: int, engine: str = "auto"
 ) -> dict[str, ServedModel]:
     """All sources by name, in their order; a name that comes twice gets a number. Raises ValueError."""
     models: dict[str, ServedModel] = {}
     for source in sources:
-        restorer = Restorer.load(source, device=device, precision=precision, tile=tile)
+        if source.startswith("method:"):
+            raise ValueError(
+                f"{source} is fitted to each photo, for seconds to hours, and a server answers sooner: use "
+                f"`restora restore {source}`, or name a model"
+            )
+        restorer = Restorer.load(source, device=device, precision=precision, tile=tile, engine=engine)
         assert restorer.description is not None
         if restorer.description.conditioned_on == "maps":
             raise ValueError(f"{source} is conditioned on maps that no photo comes with: use it from Python")

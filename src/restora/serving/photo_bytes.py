@@ -36,9 +36,6 @@ def look(file: IO[bytes]) -> Header:
         raise _problem(file, str(error)) from error
     if header.format_name not in READABLE:
         raise _problem(file, f"is not a photo ({header.format_name})")
-    if header.frames > 1:
-        detail = f"the file holds {header.frames} pages or frames: send one photo of them"
-        raise Problem(422, "bad-photo", detail)
     return header
 
 

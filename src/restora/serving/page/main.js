@@ -65,11 +65,12 @@ function chosen() {
 }
 
 const asksForNoise = (model) => model?.needs === "noise level";
-const sigmaFor = (model) => (asksForNoise(model) ? Number($("sigma").value) : null);
+const sigmaFor = (model) => (!asksForNoise(model) ? null : $("sigma-auto").checked ? "auto" : Number($("sigma").value));
 
 function modelChanged() {
   $("noise").hidden = !asksForNoise(chosen());
-  $("sigma-word").textContent = noiseWord(Number($("sigma").value));
+  $("sigma").disabled = $("sigma-auto").checked;
+  $("sigma-word").textContent = $("sigma").disabled ? "" : noiseWord(Number($("sigma").value));
   $("sigma").setAttribute("aria-valuetext", $("sigma-word").textContent);
   renderTools();
 }
@@ -471,4 +472,5 @@ window.addEventListener("beforeunload", (event) => {
 });
 document.addEventListener("change", (event) => event.target.name === "model" && modelChanged());
 $("sigma").addEventListener("input", modelChanged);
+$("sigma-auto").addEventListener("change", modelChanged);
 loadModels();

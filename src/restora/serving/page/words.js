@@ -14,7 +14,7 @@ export function stateOf(item) {
     case "sending": return "Sending";
     case "waiting": return item.position > 0 ? `Waiting, ${item.position} before it` : "Waiting";
     case "running": return item.left === null ? "Restoring" : `Restoring, ${timeLeft(item.left)}`;
-    case "done": return item.size ? `Done, ${item.size.width} × ${item.size.height}` : "Done";
+    case "done": return (item.size ? `Done, ${item.size.width} × ${item.size.height}` : "Done") + (item.frames > 1 ? `, the first of ${item.frames} pages or frames` : "");
     case "cancelled": return "Cancelled";
     default: return sentence(item.note || "Something went wrong");
   }
