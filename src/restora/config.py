@@ -129,8 +129,10 @@ def compose(
 
 
 def fit_to_batch(config: DictConfig, overrides: Iterable[str]) -> None:
-    """Fits learning rates and steps of a composed configuration to another batch than its experiment's, in
-    place, and notes the experiment's as `recipe_batch`."""
+    """Fits learning rates and steps to another batch than that of the experiment, in place.
+
+    The experiment's is noted as `recipe_batch`.
+    """
     typed = batch_rule.keys_of(overrides)
     if batch_rule.is_asked(config, typed):
         recipe = [word for word in overrides if not batch_rule.keys_of([word]) & {*batch_rule.BATCH}]

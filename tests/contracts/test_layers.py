@@ -94,7 +94,7 @@ ALLOWED = {
 HEAVY = {
     "lightning": {"data", "families", "training"},
     "hydra": {"config", "config_source", "composing", "training", "sweeping", "apps"},
-    "omegaconf": {"config", "config_source", "composing", "training", "sweeping", "apps"},
+    "omegaconf": {"batch_rule", "config", "config_source", "composing", "training", "sweeping", "apps"},
     "wandb": {"training"},
 }
 

@@ -75,8 +75,10 @@ def check_tasks(config: Any, launcher: Any) -> None:
 
 
 def agreed(make: Callable[[], str]) -> str:
-    """What the first process makes, for all that torchrun has started: by the store of its agents, which also
-    outlives a restart."""
+    """What the first process makes, for all that torchrun has started.
+
+    By the store of its agents, which also outlives a restart.
+    """
     import torch
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
