@@ -5,7 +5,8 @@ O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedic
 output. Convolutions are padded here, so that the output has the size of the input. Side outputs are the deep
 supervision of Lee et al., AISTATS 2015.
 
-Variants override `make_stage` (what one level computes) and `make_skip` (what happens to a skip on its way).
+Variants override `make_stage` (what one level computes), `make_skip` (what happens to a skip on its way) and
+`pool`; one without a skip at the full size says so in `top_skip`.
 
 Legend: B samples, H height, W width, C channels of a level, K condition channels, L levels.
 """
@@ -56,6 +57,8 @@ class UNet(Network):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
+    top_skip: ClassVar[bool] = True
+    """Whether the finest features of the encoder go to the decoder."""
 
     def __init__(
         self,
@@ -81,7 +84,10 @@ class UNet(Network):
             nn.ConvTranspose2d(coarse, fine, 2, stride=2) for fine, coarse in reversed(pairs)
         )
         self.skips = nn.ModuleList(self.make_skip(fine) for fine, _ in reversed(pairs))
-        self.decoder = nn.ModuleList(self.make_stage(2 * fine, fine) for fine, _ in reversed(pairs))
+        self.decoder = nn.ModuleList(
+            self.make_stage(2 * fine if level or self.top_skip else fine, fine)
+            for level, (fine, _) in reversed(list(enumerate(pairs)))
+        )
         self.head = PointwiseConv(channels[0], out_channels)
         self.side_heads = nn.ModuleList(
             PointwiseConv(c, out_channels) for c in channels[1 : side_outputs + 1]
@@ -108,7 +114,7 @@ class UNet(Network):
         None for another's. Weights do not tell whether the output is added to the photo: `residual`
         is left at its default.
         """
-        if "skips.0.W_x.weight" in state or "encoder.0.1.mlp.0.weight" in state:
+        if "skips.0.W_x.weight" in state or "encoder.0.1.mlp.0.weight" in state or lacks_top_skip(state):
             return None  # a variant's
         return unet_arguments(state, stage="")
 
@@ -118,6 +124,10 @@ class UNet(Network):
         It has the same shape.
         """
         return PlainSkip()
+
+    def pool(self, x: Tensor) -> Tensor:
+        """(B,C,H,W) -> (B,C,H/2,W/2)."""
+        return F.max_pool2d(x, 2)
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return self._output(self.head, self._features(x, condition)[0], x)
@@ -144,12 +154,15 @@ class UNet(Network):
         y = x if condition is None else torch.cat((x, condition), dim=1)
         skips = []
         for level, stage in enumerate(self.encoder):
-            y = stage(F.max_pool2d(y, 2) if level else y)
+            y = stage(self.pool(y) if level else y)
             skips.append(y)
         features = [skips.pop()]
         for up, gate, stage in zip(self.ups, self.skips, self.decoder, strict=True):
             upsampled = up(features[-1])  # (B,C_i,H/2^i,W/2^i)
-            features.append(stage(torch.cat((gate(skips.pop(), upsampled), upsampled), dim=1)))
+            skip = skips.pop()
+            if skips or self.top_skip:
+                upsampled = torch.cat((gate(skip, upsampled), upsampled), dim=1)
+            features.append(stage(upsampled))
         return features[::-1]
 
     def _output(self, head: nn.Module, features: Tensor, x: Tensor) -> Tensor:
@@ -171,6 +184,12 @@ def _check(
         raise ValueError(
             f"network.side_outputs is from 0 to {len(channels) - 1} for this network, got {side_outputs}"
         )
+
+
+def lacks_top_skip(state: Mapping[str, Tensor]) -> bool:
+    """Whether the last stage of the decoder of a U-Net is given what comes up from below alone."""
+    last = state.get(f"decoder.{count_children(state, 'decoder') - 1}.0.weight")
+    return last is not None and last.shape[1] == last.shape[0]
 
 
 def unet_arguments(state: Mapping[str, Tensor], *, stage: str) -> dict[str, Any] | None:
