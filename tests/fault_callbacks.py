@@ -21,23 +21,36 @@ class AtStep(Callback):
 
 
 class Poison(Callback):
-    """Makes photos, loss or gradients of the given steps (counted from 0; none: all) not finite."""
+    """Makes photos, loss or gradients of the given steps (counted from 0; none: all) not finite.
 
-    def __init__(self, *, what: str, steps: list[int] | None = None, value: float = float("nan")) -> None:
-        self.what, self.steps, self.value = what, steps, value
+    In all processes, or in the one that `rank` names.
+    """
 
-    def _now(self, trainer: Any) -> bool:
-        return self.steps is None or trainer.global_step in self.steps
+    def __init__(
+        self,
+        *,
+        what: str,
+        steps: list[int] | None = None,
+        value: float = float("nan"),
+        rank: int | None = None,
+    ) -> None:
+        self.what, self.steps, self.value, self.rank = what, steps, value, rank
+
+    def _now(self, what: str, trainer: Any, module: Any) -> bool:
+        if self.what != what or self.rank not in (None, trainer.global_rank):
+            return False
+        return self.steps is None or module.steps_done() in self.steps
 
     def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_index: int) -> None:
-        if self.what in ("degraded", "clean") and self._now(trainer):
-            getattr(batch, self.what).view(-1)[7] = self.value
+        for what in ("degraded", "clean"):
+            if self._now(what, trainer, module):
+                getattr(batch, what).view(-1)[7] = self.value
 
     def on_after_backward(self, trainer: Any, module: Any) -> None:
-        if self.what == "gradient" and self._now(trainer):
+        if self._now("gradient", trainer, module):
             gradients = [p.grad for p in module.parameters() if p.grad is not None]
-            gradients[-1].view(-1)[0] = self.value
+            gradients[0][(0,) * gradients[0].ndim] = self.value
 
     def on_before_backward(self, trainer: Any, module: Any, loss: torch.Tensor) -> None:
-        if self.what == "loss" and self._now(trainer):
+        if self._now("loss", trainer, module):
             loss.data.fill_(self.value)

@@ -101,6 +101,22 @@ def read_json(path: Path) -> Any:
     return _restored(content, "", lost) if isinstance(lost, dict) else content
 
 
+def read_json_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects of a file with one a line; what is none, such as a line that a kill has cut off, is left
+    out.
+    """
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            content = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        if isinstance(content, dict):
+            lost = content.pop(NOT_FINITE, None)
+            found.append(_restored(content, "", lost) if isinstance(lost, dict) else content)
+    return found
+
+
 def _strict(value: Any, where: str, lost: dict[str, str]) -> Any:
     """`value` in JSON's own types; the numbers that JSON does not have are noted by their place."""
     if isinstance(value, float) and not math.isfinite(value):

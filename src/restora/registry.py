@@ -44,7 +44,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "benchmark": ("restora.evaluation.benchmarks",),
     "testset": ("restora.evaluation.testsets",),
     "method": ("restora.fitting",),
-    "callback": ("restora.training.callbacks",),
+    "callback": ("restora.training.callbacks", "restora.training.poison"),
 }
 """Where the parts of each kind are defined."""
 

@@ -14,6 +14,8 @@ import pytest
 import torch
 from warm_start import run_code, run_restora
 
+from restora.files import read_json_lines
+
 TESTS = Path(__file__).resolve().parents[1]
 SHORT = [
     "data.patch_size=32",
@@ -115,6 +117,8 @@ SIX = [
     *("network=nafnet_small", "family=nafnet"),
     *("data.steps_per_epoch=4", "trainer.max_steps=6", "trainer.val_check_interval=3"),
     "callbacks.last.every_n_steps=1",
+    "callbacks.non_finite.patience=1",  # one lost step, and all processes go back
+    "+callbacks.poison={_target_:fault_callbacks.Poison,what:loss,steps:[4]}",
 ]
 
 
@@ -161,7 +165,8 @@ def one(tmp_path_factory: pytest.TempPathFactory, shared_data_dir: Path) -> Path
 def test_a_sweep_of_distributed_jobs_gives_complete_runs(
     one: Path, shared_data_dir: Path, tmp_path: Path
 ) -> None:
-    words = ["-m", *SIX, *TWO, "logger.mode=offline", "seed=1,2", f"hydra.sweep.dir={tmp_path}/two"]
+    only = "+callbacks.poison.rank=1"  # the other process has a finite loss
+    words = ["-m", *SIX, *TWO, only, "logger.mode=offline", "seed=1,2", f"hydra.sweep.dir={tmp_path}/two"]
     train(tmp_path, shared_data_dir, *words)
     folders = sorted(path.parent for path in tmp_path.rglob("run.json"))
     assert [folder.name for folder in folders] == ["0_nafnet_small", "1_nafnet_small"]
@@ -169,6 +174,14 @@ def test_a_sweep_of_distributed_jobs_gives_complete_runs(
     assert all(record(folder)["cost"]["steps"] == 6 for folder in folders)
     assert [len(list(folder.glob("wandb/offline-run-*"))) for folder in folders] == [1, 1]
     check_alike(one, folders[0], decibels=0.01)
+    (alone,), (together,) = (read_json_lines(folder / "poison.jsonl") for folder in (one, folders[0]))
+    assert alone["step"] == together["step"] == 4
+    assert len(alone["keys"]) == 4
+    assert len(together["keys"]) == 2, "those of the process whose loss it was"
+    assert set(together["keys"]) < set(alone["keys"])
+    for folder in (one, folders[0]):
+        saved = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        assert saved["optimizer_states"][0]["param_groups"][0]["initial_lr"] == pytest.approx(0.0005)
 
 
 def test_another_number_of_processes_goes_on(one: Path, shared_data_dir: Path, tmp_path: Path) -> None:

@@ -25,6 +25,9 @@ HELP = """usage: restora preview degradation=NAME [PHOTO ...] [KEY=VALUE ...]
                                                               one column per value of a parameter
   restora preview degradation=gaussian_noise degradation.sigma=50 seed=3 draws=2 size=384
 
+  restora preview poison=RUN step=120                         the crops of a training step that was left out
+                                                              (poison.jsonl in RUN lists such steps)
+
 Without a photo the sample photos are shown. reduce=false shows them pixel for pixel instead of made small.
 """
 _ABSENT = object()
@@ -41,6 +44,10 @@ def main(argv: list[str]) -> int:
 
         print("degradations:", ", ".join(options("degradation")))
         return 0 if argv else 2
+    if any(word.startswith("poison=") for word in argv):
+        from restora.apps.preview_poison import show
+
+        return show(argv)
     from restora.apps.contact_sheet import contact_sheet
     from restora.config import compose
     from restora.path_values import with_quoted_paths

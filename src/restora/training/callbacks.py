@@ -48,6 +48,14 @@ class StepSeed(Callback):
         torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, 0))
 
 
+class Settling(Callback):
+    """A callback that may be behind the training, and can catch up before weights are saved."""
+
+    def settle(self, trainer: Trainer, module: LightningModule) -> None:
+        """Does what is still to be done about the steps up to now."""
+        raise NotImplementedError
+
+
 @register("callback", "last_checkpoint")
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt` fresh; the one before it stays as `previous.ckpt`.
@@ -110,6 +118,9 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.fast_dev_run:
             return
+        for callback in trainer.callbacks:
+            if isinstance(callback, Settling):
+                callback.settle(trainer, module)
         if not is_finite(module):
             raise NonFinite(f"weights are no longer finite at step {trainer.global_step}", self)
         save_checkpoint(trainer, self.path, keep=self.path.with_name("previous.ckpt"))
@@ -208,41 +219,6 @@ class NonFinite(ValueError):
             f"{what}. Lower family.optimizer.lr or set trainer.gradient_clip_val (family.gradient_clip of a "
             f"GAN){kept}"
         )
-
-
-@register("callback", "stop_on_non_finite_loss")
-class StopOnNonFiniteLoss(Callback):
-    """Ends a run whose loss is no longer a number, and says what to try.
-
-    It is checked every `every_n_steps` batches of the run and after the last.
-    """
-
-    def __init__(self, *, every_n_steps: int = 50) -> None:
-        self.every_n_steps = every_n_steps
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_index: int,
-    ) -> None:
-        if batches_done(trainer, batch_index) % self.every_n_steps == 0:
-            self._check(trainer)
-
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._check(trainer)
-
-    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self._check(trainer)
-
-    def _check(self, trainer: Trainer) -> None:
-        loss = trainer.callback_metrics.get("train/loss")
-        if loss is not None and not torch.isfinite(loss):
-            saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
-            raise NonFinite(f"train/loss is {float(loss)} at step {trainer.global_step}", saver)
 
 
 @register("callback", "save_test_images")

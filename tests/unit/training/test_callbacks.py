@@ -25,7 +25,6 @@ from restora.training.callbacks import (
     LastCheckpoint,
     SaveTestImages,
     StepSeed,
-    StopOnNonFiniteLoss,
 )
 from restora.training.record import RunInfo
 from restora.training.run import train
@@ -120,34 +119,6 @@ def test_the_last_checkpoint_is_written_by_the_clock_and_by_the_step(
     fit(family(), steps=11, callbacks=[last, watch], enable_checkpointing=True, **UNVALIDATED)
     assert watch.steps == saved
     assert last.path.exists(), "the end of a training is kept too"
-
-
-class BreaksAt(nn.Module):
-    """A loss that is `value` from its call number `step` on."""
-
-    def __init__(self, step: int, value: float) -> None:
-        super().__init__()
-        self.step, self.value, self.calls = step, value, 0
-
-    def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
-        self.calls += 1
-        return (restored - clean).square().mean() * (self.value if self.calls >= self.step else 1.0)
-
-
-@pytest.mark.parametrize(("step", "value"), [(3, float("nan")), (4, float("inf"))])
-def test_a_loss_that_is_no_number_ends_the_run_with_what_to_try(
-    step: int, value: float, fit: Callable[..., Trainer]
-) -> None:
-    loss = BreaksAt(step, value)
-    with pytest.raises(ValueError, match=rf"train/loss is {value} at step 4\..*family\.optimizer\.lr"):
-        fit(family(loss=loss), steps=8, callbacks=[StopOnNonFiniteLoss(every_n_steps=2)], **UNVALIDATED)
-    assert loss.calls == 4, "checked every two steps"
-
-
-def test_a_large_loss_is_a_number(fit: Callable[..., Trainer]) -> None:
-    loss = BreaksAt(4, 1e6)  # broken by one step, which is the last
-    trainer = fit(family(loss=loss), steps=4, callbacks=[StopOnNonFiniteLoss(every_n_steps=1)], **UNVALIDATED)
-    assert trainer.global_step == 4
 
 
 class OneByOne(ReadyBatches):

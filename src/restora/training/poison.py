@@ -1,0 +1,330 @@
+"""Steps whose numbers are not finite: left out and named, and after too many in a row taken back from.
+
+Enters: what a backward pass left. Leaves: weights, optimiser and batch norms as they were before a step
+whose loss or gradient holds a NaN or an infinity; `poison.jsonl` in the run folder, which says what replays
+the step (batch, photos, keys, degradation parameters; `restora preview poison=RUN` shows it); and, where step
+after step is lost, the weights of an earlier checkpoint with a smaller step, or the end of the run.
+
+Note: on a GPU nothing here waits for a step. The flag stays there and makes the fused optimiser's kernel do
+nothing, and the host reads the flags of `_WINDOW` steps at once, when it has queued as many further ones. On
+a CPU, and for optimisers without such a kernel, a step is read as soon as it is made. All processes of a
+distributed run share the flag, so that they leave out the same steps and go back at the same one.
+"""
+
+import json
+import logging
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from torch import Tensor
+from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
+
+from restora.data.module import PhotoData
+from restora.families.base import Family
+from restora.files import json_text, read_json_lines, write_whole
+from restora.keyed import KeyedGenerator
+from restora.registry import register
+from restora.training.callbacks import LastCheckpoint, NonFinite, Settling, batches_done
+from restora.types import Batch
+
+log = logging.getLogger(__name__)
+FILE = "poison.jsonl"
+Then = Literal["back", "stop"]
+_WINDOW = 16
+_NAMED = 5
+"""Steps that are named on the screen; of further ones only the number is said."""
+_LONGEST = 64
+"""Numbers of a degradation parameter that are written."""
+_BEFORE = ("last", "previous", "best")
+"""Checkpoints to go back to: the first time, the second, later."""
+
+
+@dataclass
+class _Seen:
+    """What is remembered of a step until its flag is read: no pixels."""
+
+    step: int
+    batches: list[int] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    keys: list[Tensor] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
+
+
+@register("callback", "skip_non_finite")
+class SkipNonFinite(Settling):
+    """Leaves out the update of a step whose loss or gradient is not finite, and names its photos.
+
+    After `patience` such steps in a row the run goes `back` to its last checkpoint with learning rates
+    multiplied by `factor`, at most `returns` times, or it ends (`then` stop). Steps are counted as if they
+    had been made, so a run that goes on after a stop is the run that was not stopped.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: str | Path,
+        patience: int = 10,
+        then: Then = "back",
+        factor: float = 0.5,
+        returns: int = 3,
+    ) -> None:
+        if then not in get_args(Then) or not 0 < factor <= 1 or patience < 1 or returns < 0:
+            raise ValueError(
+                "callbacks.non_finite: then is back or stop, factor in (0, 1], patience at least 1, returns "
+                f"at least 0; got {then}, {factor}, {patience}, {returns}"
+            )
+        self.path = Path(directory) / FILE
+        self.patience, self.then, self.factor, self.returns = patience, then, factor, returns
+        self.in_a_row = self.skipped = self.returned = 0
+        self._seen: _Seen | None = None
+        self._loss: Tensor | None = None
+        self._flag: Tensor | None = None  # of the present step: loss, norm of the gradient, 1 if left out
+        self._statistics: list[Tensor] = []
+        self._kept: list[Tensor] = []
+        self._unread: list[tuple[_Seen, Tensor]] = []
+        self._copied: tuple[list[_Seen], Tensor, Any] | None = None
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"in_a_row": self.in_a_row, "skipped": self.skipped, "returned": self.returned}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        for name in self.state_dict():
+            setattr(self, name, int(state_dict[name]))
+
+    # --- a step ---------------------------------------------------------------------------------------------
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._statistics = _running_statistics(module)
+        self._kept = [value.clone() for value in self._statistics]
+        if trainer.is_global_zero:
+            _drop_from(self.path, _step(module))
+
+    def on_train_batch_start(
+        self, trainer: Trainer, module: LightningModule, batch: Batch, batch_index: int
+    ) -> None:
+        if self._seen is None:  # the first batch of an accumulation
+            self._seen, self._loss, self._flag = _Seen(_step(module)), None, None
+            if self._kept:
+                torch._foreach_copy_(self._kept, self._statistics)
+        self._seen.batches.append(batches_done(trainer, batch_index) - 1)
+        self._seen.names += batch.names
+        if batch.keys is not None and batch.clean is not None:
+            self._seen.keys.append(batch.keys)
+            self._seen.shapes.append(tuple(batch.clean.shape))
+
+    def on_before_backward(self, trainer: Trainer, module: LightningModule, loss: Tensor) -> None:
+        loss = loss.detach()
+        self._loss = loss if self._loss is None else self._loss + loss
+
+    @torch.no_grad()
+    def on_before_optimizer_step(
+        self, trainer: Trainer, module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        gradients = [
+            p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None
+        ]
+        if not gradients:
+            return
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None  # which looks for itself
+        norm = gradients[0].new_zeros(()) if scaled else torch.stack(torch._foreach_norm(gradients)).norm()
+        loss = norm if self._loss is None else self._loss.float().mean()
+        lost = ~(norm + loss).isfinite()
+        flag = torch.stack((loss.float(), norm.float(), lost.float()))
+        if trainer.world_size > 1:  # the gradient is everybody's, the loss is each one's own
+            torch.distributed.all_reduce(flag[2:], op=torch.distributed.ReduceOp.MAX)
+        if self._flag is not None:  # of the half-step before
+            flag = torch.where(self._flag[2] > 0, self._flag, flag)
+        self._flag, self._loss = flag, None
+        if self._reads_late(trainer, optimizer):
+            optimizer.found_inf = flag[2]
+            for value, kept in zip(self._statistics, self._kept, strict=True):
+                torch.where(flag[2] > 0, kept, value, out=value)
+        elif flag[2]:
+            optimizer.zero_grad(set_to_none=True)  # optimisers leave alone what has no gradient
+            if self._kept:
+                torch._foreach_copy_(self._statistics, self._kept)
+
+    def _reads_late(self, trainer: Trainer, optimizer: Optimizer) -> bool:
+        """Whether the optimiser's kernel leaves a step out by itself, and waiting for it would cost time."""
+        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+        fused = all(group.get("fused") for group in optimizer.param_groups)
+        return trainer.strategy.root_device.type == "cuda" and fused and not scaled
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
+    ) -> None:
+        if self._flag is None or self._seen is None:  # in the middle of an accumulation
+            return
+        self._unread.append((self._seen, self._flag))
+        self._seen = None
+        if all(self._reads_late(trainer, optimizer) for optimizer in trainer.optimizers):
+            if len(self._unread) < _WINDOW:
+                return
+            self._read(trainer, module)
+            self._copy()
+        else:
+            self.settle(trainer, module)
+
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.settle(trainer, module)
+        if not self.skipped:
+            return
+        if trainer.is_global_zero:
+            log.warning("%d steps were not finite and left out: %s", self.skipped, self.path)
+        if self.skipped == _step(module):
+            raise NonFinite("every step was not finite", None)
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
+            self.settle(trainer, module)
+
+    # --- reading flags --------------------------------------------------------------------------------------
+
+    def settle(self, trainer: Trainer, module: LightningModule) -> None:
+        """Reads all flags that there are: before weights are saved, and where waiting costs nothing."""
+        self._read(trainer, module)
+        self._copy()
+        self._read(trainer, module)
+
+    def _copy(self) -> None:
+        """Sends the flags of the steps since the last time to the host, without waiting for them."""
+        if not self._unread:
+            return
+        flags = torch.stack([flag for _, flag in self._unread])
+        done = None
+        if flags.is_cuda:
+            flags = torch.empty(flags.shape, pin_memory=True).copy_(flags, non_blocking=True)
+            done = torch.cuda.Event()
+            done.record()
+        self._copied, self._unread = ([seen for seen, _ in self._unread], flags, done), []
+
+    def _read(self, trainer: Trainer, module: LightningModule) -> None:
+        """Takes in what was sent: names the steps that were left out, goes back where they are too many."""
+        if self._copied is None:
+            return
+        (steps, flags, done), self._copied = self._copied, None
+        if done is not None:
+            done.synchronize()
+        too_many = False
+        for seen, (loss, norm, lost) in zip(steps, flags.tolist(), strict=True):
+            self.in_a_row = self.in_a_row + 1 if lost else 0
+            if lost:
+                self._name(trainer, seen, loss, norm)
+            too_many = too_many or self.in_a_row >= self.patience
+        if too_many:
+            self._go_back(trainer, module)
+
+    def _name(self, trainer: Trainer, seen: _Seen, loss: float, norm: float) -> None:
+        self.skipped += 1
+        row: dict[str, Any] = {
+            "step": seen.step,
+            "batches": seen.batches,
+            "loss": loss,
+            "gradient_norm": norm,
+            "photos": seen.names,
+            "keys": [key for keys in seen.keys for key in keys.tolist()],
+            "degradation": [
+                _parameters(trainer, shape, keys) for shape, keys in zip(seen.shapes, seen.keys, strict=True)
+            ],
+        }
+        if trainer.world_size > 1:
+            row = _of_all(row, trainer.world_size)
+        if not trainer.is_global_zero:
+            return
+        with self.path.open("a") as file:
+            file.write(json_text(row, indent=None) + "\n")
+        if self.skipped <= _NAMED:
+            names = ", ".join(dict.fromkeys(row["photos"]))
+            log.warning(
+                "step %d is left out: loss %g, gradient %g; photos %s (restora preview poison=%s shows them)",
+                seen.step, row["loss"], norm, names, self.path.parent,
+            )  # fmt: skip
+
+    # --- going back -----------------------------------------------------------------------------------------
+
+    def _go_back(self, trainer: Trainer, module: LightningModule) -> None:
+        saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
+        what = f"{self.in_a_row} steps in a row were not finite, up to step {_step(module)}"
+        path = None if saver is None else self._checkpoint(saver.path.parent)
+        path = trainer.strategy.broadcast(path)
+        if self.then == "stop" or self.returned >= self.returns or path is None:
+            raise NonFinite(what, saver)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        module.load_state_dict(checkpoint["state_dict"])
+        for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
+            rates = [group["initial_lr"] * self.factor for group in optimizer.param_groups]
+            optimizer.load_state_dict(state)
+            for group, rate in zip(optimizer.param_groups, rates, strict=True):
+                group["initial_lr"] = rate
+        self.returned, self.in_a_row = self.returned + 1, 0
+        if trainer.is_global_zero:
+            log.warning(
+                "%s: the weights of %s (step %s) are taken again, with %g of the learning rate",
+                what, path.name, checkpoint["restora"]["step"], self.factor**self.returned,
+            )  # fmt: skip
+
+    def _checkpoint(self, folder: Path) -> Path | None:
+        """The checkpoint to go back to; an older one each time."""
+        names = _BEFORE[min(self.returned, len(_BEFORE) - 1) :] + _BEFORE
+        return next((path for name in names if (path := folder / f"{name}.ckpt").is_file()), None)
+
+
+def _step(module: LightningModule) -> int:
+    assert isinstance(module, Family)
+    return module.steps_done()
+
+
+def _running_statistics(module: LightningModule) -> list[Tensor]:
+    """What a forward pass in training changes besides gradients: the statistics of norms that keep any.
+
+    Those of frozen norms and of the weights' average are not changed by it.
+    """
+    norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.training]
+    return [value for norm in norms for value in norm.buffers(recurse=False)]
+
+
+def _of_all(row: dict[str, Any], processes: int) -> dict[str, Any]:
+    """One row of all processes' rows: of those whose own loss was not finite, or of all where none was."""
+    rows: list[Any] = [None] * processes
+    torch.distributed.all_gather_object(rows, row)
+    rows = [other for other in rows if not math.isfinite(other["loss"])] or rows
+    joined = {
+        key: [value for other in rows for value in other[key]] for key in ("photos", "keys", "degradation")
+    }
+    return row | joined | {"loss": rows[0]["loss"]}
+
+
+def _parameters(trainer: Trainer, shape: tuple[int, ...], keys: Tensor) -> Any:
+    """What the degradation drew for a batch, as plain values; null where nothing was drawn."""
+    data: Any = getattr(trainer, "datamodule", None)
+    if not isinstance(data, PhotoData) or data.source.paired:
+        return None
+    try:
+        drawn = data.degradation.sample(shape, KeyedGenerator(keys))  # type: ignore[arg-type]
+        return json.loads(json_text(_plain(drawn), indent=None))
+    except (ValueError, TypeError, RuntimeError) as error:
+        return str(error)
+
+
+def _plain(value: Any) -> Any:
+    """Tensors as lists, long ones by their shape: the keys draw them again."""
+    if isinstance(value, Tensor):
+        return value.tolist() if value.numel() <= _LONGEST else f"tensor of shape {tuple(value.shape)}"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return value if isinstance(value, str | bool | int | float | None) else repr(value)
+
+
+def _drop_from(path: Path, step: int) -> None:
+    """Takes out of the file what is about to be computed again."""
+    if path.exists():
+        rows = [row for row in read_json_lines(path) if row.get("step", step) < step]
+        write_whole(path, "".join(json_text(row, indent=None) + "\n" for row in rows))
