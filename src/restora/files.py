@@ -102,8 +102,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one a line; what is none, such as a line that a kill has cut off, is left
-    out.
+    """The objects of a file with one a line.
+
+    What is none, such as a line that a kill has cut off, is left out.
     """
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

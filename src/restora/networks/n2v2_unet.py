@@ -49,5 +49,5 @@ class N2V2UNet(UNet):
     def pool(self, x: Tensor) -> Tensor:
         """The largest of each 2x2 neighbourhood, blurred, every other one: (B,C,H,W) -> (B,C,H/2,W/2)."""
         largest = F.max_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
-        kernel = self.blur.to(x.dtype).expand(x.shape[1], 1, 3, 3)
+        kernel = self.get_buffer("blur").to(x.dtype).expand(x.shape[1], 1, 3, 3)
         return F.conv2d(F.pad(largest, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=x.shape[1])
