@@ -72,10 +72,11 @@ COMBINATIONS = {
         "monitor.direction=min",
         "objective=noise2void",
     ],
-    "U-Net, neighbor2neighbor": [
+    "U-Net, neighbor2neighbor + noise2noise + recorrupted + SURE": [
         "family=unet",
         "network=noise2noise_unet_small",
-        "objective=neighbor2neighbor",
+        "objective=[neighbor2neighbor,noise2noise,recorrupted,sure]",
+        "data.target=noisy",
     ],
     "GAN, cycle of unpaired photos": [
         "family=gan",
