@@ -13,7 +13,7 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test test-kills test-slurm test-quick bench zoo-verify lint docs clean
+.PHONY: help setup run test test-kills test-faults test-slurm test-quick bench zoo-verify lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -52,6 +52,9 @@ test-kills: setup ## sweeps of 20 jobs, also on Ray and as a search, killed ten 
 test-slurm: setup ## the same through a real SLURM on this machine, set up for it (Debian, as root; 20 minutes)
 	tests/slurm.sh start
 	export SLURM_CONF=/tmp/restora-slurm/slurm.conf; $(BIN)/python -m pytest -q tests/end_to_end/test_slurm.py && $(KILLS) --executor slurm; code=$$?; tests/slurm.sh stop; exit $$code
+
+test-faults: setup ## kills, damaged files, full disks, bad servers, poison, strangers, little memory, at random, with a count (FAULTS="--seed 2")
+	PYTHONPATH=src $(BIN)/python tests/faults $(FAULTS)
 
 test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in under 90 seconds
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/contracts/test_layers.py
