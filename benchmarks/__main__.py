@@ -28,6 +28,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "tiling.py": [],
     "engines.py": [],
     "startup.py": [],
+    "sweep_jobs.py": [],
     "host.py": [],
     "training_gpu.py": [],
     "to_bm3d.py": [],

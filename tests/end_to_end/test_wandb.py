@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+import yaml
 from warm_start import run_restora
 
 COMMON = ["debug=fast", "experiments=quickstart/dncnn", "logger.mode=offline"]
@@ -53,6 +54,41 @@ def test_one_run_per_job_grouped_by_sweep(sweep: Path) -> None:
         assert "validation photos" in text
         assert "checkpoint-" in text  # the artifact
     assert len(set(identities)) == 2
+
+
+def test_a_run_of_a_wandb_sweep_is_the_one_that_its_agent_names(tmp_path: Path) -> None:
+    """The agent's own functions make the command line and the file of parameters, from the command of the
+    how-to page; what they stand for is trained."""
+    from wandb import env
+    from wandb.sdk.launch.sweeps import utils
+    from wandb.sdk.lib import config_util
+
+    page = (Path(__file__).parents[2] / "docs" / "how-to" / "wandb.md").read_text()
+    block = page.partition("```yaml\n")[2].partition("```")[0]
+    settings = yaml.safe_load(block)
+    args = {"family.optimizer.lr": {"value": 0.003}, "network.depth": {"value": 4}}
+    assert set(args) == set(settings["parameters"])
+    config_util.save_config_file_from_dict(str(tmp_path / "config-abc123.yaml"), args)
+    values = utils.create_sweep_command_args({"args": args})
+    words: list[str] = []
+    for word in utils.create_sweep_command(settings["command"]):
+        words += values.get(word[2:-1], []) if word.startswith("${") else [word]
+    assert words[:2] == ["restora", "train"]
+    offline = [word for word in words[2:] if word != "logger.mode=online"]
+    named = {
+        env.SWEEP_ID: "s1",
+        env.RUN_ID: "abc123",
+        env.SWEEP_PARAM_PATH: str(tmp_path / "config-abc123.yaml"),
+    }
+    (tmp_path / "work").mkdir()
+    done = train(tmp_path / "work", *offline, *COMMON[::2], f"hydra.run.dir={tmp_path}/run", **named)
+    assert done.returncode == 0, done.stdout + done.stderr
+    record = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert record["wandb"]["id"] == "abc123"
+    assert record["config"]["family"]["optimizer"]["lr"] == 0.003
+    assert record["config"]["network"]["depth"] == 4
+    (made,) = (tmp_path / "run").glob("wandb/offline-run-*")
+    assert made.name.endswith("-abc123")
 
 
 def test_online_without_a_key_goes_on_offline_and_says_so(tmp_path: Path) -> None:

@@ -152,7 +152,9 @@ def show(
     console.print(
         f"jobs      {count}, {'chosen as the search goes' if chosen_later else f'{len(jobs) - count} folded'}"
     )
-    console.print(f"computing {in_words(total)}{' of GPUs' if on_gpu else ''}, measured on this machine")
+    limited = all(_time_limit(job.config) is not None for job in distinct.values())
+    how = "by their time limits" if limited else "measured on this machine"
+    console.print(f"computing {in_words(total)}{' of GPUs' if on_gpu else ''}, {how}")
     console.print(f"wall time about {in_words(total / slots)}, {slots} at a time")
     console.print(f"disk      about {size / 1e9:.2f} GB, {free / 1e9:.0f} GB are free")
 

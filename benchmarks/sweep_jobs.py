@@ -1,0 +1,138 @@
+"""What a sweep adds to each training: the wall time of a job in a process of its own, without the training.
+
+    python benchmarks/sweep_jobs.py [--jobs 12] [--quick]
+
+Two sweeps of tiny jobs, one longer than the other, one job at a time: what a further job takes, composed,
+checked, forked, trained and closed. From that goes what the same trainings take one after the other in one
+warm process. Beside it, how many threads compute where there are as many slots as cores.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from timing import Row, machine, parser, print_table, save_rows
+
+TARGET = 1.0
+WORDS = [
+    *(
+        "network=dncnn_small",
+        "network.depth=4",
+        "network.channels=8",
+        "data.patch_size=24",
+        "data.batch_size=4",
+    ),
+    *("data.steps_per_epoch=9", "data.val_crop=48", "trainer.max_steps=12", "logger.mode=disabled"),
+    *("leakage.check=false", "threads=1"),
+]
+
+
+def main() -> None:
+    made = parser(__doc__)
+    made.add_argument("--jobs", type=int, default=12)
+    made.add_argument("--trained", type=Path, help="a sweep folder whose trainings are timed in this process")
+    options = made.parse_args()
+    if options.trained:
+        print(json.dumps(trained(options.trained)))
+        return
+    jobs = 6 if options.quick else options.jobs
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sweep(folder / "first", 1)  # packs the photos
+        short, long = sweep(folder / "short", 2), sweep(folder / "long", 2 + jobs)
+        warm = in_one_process(folder / "long" / "sweep", folder)
+        busiest = threads_at_once(folder / "slots")
+    each, alone = (long - short) / jobs, statistics.median(warm)
+    beyond = each - alone
+    cores = len(os.sched_getaffinity(0))
+    rows = [["a further job of a sweep", f"{each:.2f}"], ["its training in a warm process", f"{alone:.2f}"]]
+    print_table(f"a sweep of {2 + jobs} jobs, {machine()}", ["", "seconds"], rows)
+    save_rows(
+        [
+            Row(
+                "sweep: beyond the training of a job",
+                f"{beyond:.2f} s",
+                "<= 1 s",
+                beyond <= TARGET,
+            ),
+            Row("sweep: threads at work, slots = cores", f"{busiest}", f"<= {cores}", busiest <= cores),
+        ],
+        options.rows,
+    )
+    print(f"beyond the training: {beyond:.2f} s a job; {busiest} threads at work on {cores} cores")
+
+
+def start(folder: Path, jobs: int, *more: str) -> "subprocess.Popen[bytes]":
+    folder.mkdir(parents=True, exist_ok=True)
+    seeds = f"seed={','.join(map(str, range(1, jobs + 1)))}"
+    words = ["-m", "restora", "train", "-m", *WORDS, seeds, "hydra.sweep.dir=sweep", *more]
+    environment = {**os.environ, "RESTORA_DATA": str(folder.parent / "data")}
+    with (folder / "output.txt").open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, *words], cwd=folder, env=environment, stderr=output, stdout=output
+        )
+
+
+def sweep(folder: Path, jobs: int) -> float:
+    """Seconds of a sweep from its command to its end. Raises `SystemExit` with what it said."""
+    began = time.perf_counter()
+    if start(folder, jobs, "sweep.slots=1").wait():
+        raise SystemExit((folder / "output.txt").read_text())
+    return time.perf_counter() - began
+
+
+def in_one_process(sweep: Path, folder: Path) -> list[float]:
+    """Seconds of each training but the first, in one process; the folders are emptied for it."""
+    environment = {**os.environ, "RESTORA_DATA": str(folder / "data")}
+    command = [sys.executable, __file__, "--trained", str(sweep)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return list(json.loads(done.stdout.splitlines()[-1]))[1:]
+
+
+def trained(sweep: Path) -> list[float]:
+    from restora.training.starting import start_folder
+
+    seconds = []
+    for path in sorted(sweep.glob("*/run.json")):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "queued"}))
+        began = time.perf_counter()
+        start_folder(path.parent, threads=1)
+        seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+def threads_at_once(folder: Path) -> int:
+    """How many threads of running jobs compute, at most, where there is a slot for each core."""
+    cores = len(os.sched_getaffinity(0))
+    words = ["threads=null", f"sweep.slots={cores}", "trainer.max_steps=60", "network.channels=32"]
+    process = start(folder, 2 * cores, *words)
+    most = 0
+    while process.poll() is None:
+        counts = [compute_threads(record) for record in folder.glob("sweep/*/run.json")]
+        most = max(most, sum(counts))
+        time.sleep(0.2)
+    return most
+
+
+def compute_threads(record: Path) -> int:
+    """Threads of a running job that have computed for more than a tenth of what its busiest one has."""
+    try:
+        content = json.loads(record.read_text())
+        if content["status"] != "running":
+            return 0
+        ticks = []
+        for stat in Path(f"/proc/{content['process']['pid']}/task").glob("*/stat"):
+            fields = stat.read_text().rpartition(")")[2].split()
+            ticks.append(int(fields[11]) + int(fields[12]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0
+    return sum(tick > max(ticks) / 10 for tick in ticks) if ticks and max(ticks) > 20 else 0
+
+
+if __name__ == "__main__":
+    main()
