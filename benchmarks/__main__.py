@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "startup.py": [],
     "sweep_jobs.py": [],
     "host.py": [],
+    "busy.py": [],
     "training_gpu.py": [],
     "to_bm3d.py": [],
 }

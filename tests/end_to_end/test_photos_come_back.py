@@ -195,10 +195,13 @@ def test_self_ensemble_is_the_mean_over_turns(tmp_path):
 
 
 def test_compare_puts_before_and_after_beside_the_photo(identity, tmp_path):
-    (tmp_path / "a.png").write_bytes(KINDS["rgba16.png"].data)
-    assert restore([str(identity), str(tmp_path / "a.png"), str(tmp_path / "out"), "--compare"]) == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.compare.jpg", "a.png"]
-    with Image.open(tmp_path / "out" / "a.compare.jpg") as sheet:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.png").write_bytes(KINDS["rgba16.png"].data)
+    (tmp_path / "in" / "a.jpg").write_bytes(KINDS["photo.jpg"].data)
+    assert restore([str(identity), str(tmp_path / "in"), str(tmp_path / "out"), "--compare"]) == 0
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == ["a.jpg", "a.jpg.compare.jpg", "a.png", "a.png.compare.jpg"]
+    with Image.open(tmp_path / "out" / "a.png.compare.jpg") as sheet:
         assert sheet.width > 2 * 256
 
 

@@ -2,6 +2,7 @@
 connections and archives."""
 
 import io
+import os
 import time
 from pathlib import Path
 
@@ -253,3 +254,32 @@ def test_the_help_names_every_test_set(capsys: pytest.CaptureFixture[str]) -> No
     assert "restora prepare testsets=bsd68,set12" in said
     assert "restora prepare testsets=all" in said
     assert {name for name in options("benchmark/testset") if name not in said.split()} == {"folder"}
+
+
+def test_verify_reads_every_pixel_and_packs_again_what_is_not_as_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """In a folder whose name is no markup."""
+    photos = tmp_path / "my [/raw] photos"
+    photos.mkdir()
+    for number in range(1, 13):
+        (photos / f"{number:02}.png").write_bytes(png(number, SIDE))
+    words = ["prepare", "--verify", "data=folder", f"data.source.root={photos}", "data.patch_size=32"]
+    words += [f"data_dir={tmp_path / 'data [/raw]'}"]
+    assert main(words) == 0
+    said = caplog.text + capsys.readouterr().out
+    assert "photos are as they were packed" in said
+    assert "packed again" not in said
+    (store,) = (path for path in (tmp_path / "data [/raw]" / "packed").iterdir() if "-train-" in path.name)
+    pixels = store / "photos.bin"
+    before = pixels.read_bytes()
+    changed = bytearray(before)
+    changed[len(changed) // 2 + 17] ^= 1  # one bit, with the file's time and size as they were
+    times = pixels.stat()
+    pixels.write_bytes(changed)
+    os.utime(pixels, ns=(times.st_atime_ns, times.st_mtime_ns))
+    caplog.clear()
+    assert main(words) == 0
+    assert "photos.bin" in caplog.text
+    assert "packed again" in caplog.text
+    assert pixels.read_bytes() == before

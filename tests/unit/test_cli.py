@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from restora import __version__
 from restora.cli import COMMANDS, main
@@ -76,12 +77,17 @@ def test_waiting_threads_do_not_spin_unless_the_user_has_said_how(
 ) -> None:
     import os
 
+    from restora.apps.bench import threads_in_words
     from restora.cli import share_busy_cores
 
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "RESTORA_SPINCOUNT"):
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
     for name, value in own.items():
         monkeypatch.setenv(name, value)
     share_busy_cores()
     assert os.environ.get("GOMP_SPINCOUNT") == own.get("GOMP_SPINCOUNT", None if own else "1000")
+    said = threads_in_words(None)  # as `restora bench` ends
+    value = ", ".join(f"{name}={value} (yours)" for name, value in own.items())
+    assert said.endswith(value or "GOMP_SPINCOUNT=1000 (set by restora)")
+    assert threads_in_words(3).startswith(f"{torch.get_num_threads()} (threads=3)")

@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
         recipe=recipe,
     )
     _show(cost)
+    print(f"threads      {threads_in_words(config.threads)}")
     if output is not None:
         write_json(output, asdict(cost))
         print(output)
@@ -100,11 +101,34 @@ def _machine(config: "DictConfig") -> str:
     return f"{found['cpu']}, {torch.get_num_threads()} of {found['cores']} cores, {config.trainer.precision}"
 
 
+def threads_in_words(chosen: int | None) -> str:
+    """How many threads compute, how they wait for each other, and who has said so."""
+    import os
+
+    import torch
+
+    count = torch.get_num_threads()
+    if chosen is not None:
+        whose = f"threads={chosen}"
+    elif "OMP_NUM_THREADS" in os.environ:
+        whose = f"your OMP_NUM_THREADS={os.environ['OMP_NUM_THREADS']}"
+    else:
+        whose = "torch's choice; threads=N sets it"
+    spin, policy = os.environ.get("GOMP_SPINCOUNT"), os.environ.get("OMP_WAIT_POLICY")
+    if spin is not None:
+        own = spin == os.environ.get("RESTORA_SPINCOUNT")
+        waiting = f"GOMP_SPINCOUNT={spin} ({'set by restora' if own else 'yours'})"
+    else:
+        waiting = f"OMP_WAIT_POLICY={policy} (yours)" if policy else "as OpenMP has it"
+    return f"{count} ({whose}), waiting: {waiting}"
+
+
 def _show(cost: "Cost") -> None:
     from rich.console import Console
+    from rich.markup import escape
 
     console = Console(width=80, highlight=False)
-    console.print(f"[bold]{cost.experiment}[/bold] on {cost.machine}", soft_wrap=True)
+    console.print(f"[bold]{escape(cost.experiment)}[/bold] on {escape(cost.machine)}", soft_wrap=True)
     console.print(table(cost))
     if cost.validation is not None:
         each = f"{cost.validation.photos} x {cost.validation.seconds_per_photo:.3g} s each time"
@@ -160,6 +184,7 @@ def _duration(hours: float) -> str:
 def _progress(experiment: str) -> "Iterator[Progress]":
     """A bar on a terminal, a line per stage elsewhere."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True, highlight=False)
@@ -167,10 +192,10 @@ def _progress(experiment: str) -> "Iterator[Progress]":
 
         def line(done: int, total: int) -> None:
             if done == 1:
-                console.print(f"{experiment}: measuring {total} batches", soft_wrap=True)
+                console.print(f"{experiment}: measuring {total} batches", markup=False, soft_wrap=True)
 
         yield line
         return
     with Bar(console=console, transient=True) as bar:
-        task = bar.add_task(experiment)
+        task = bar.add_task(escape(experiment))
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -135,6 +135,7 @@ def _show(data: "PhotoData") -> int:
     import sys
 
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     from restora.data.sources import SPLITS
@@ -146,10 +147,10 @@ def _show(data: "PhotoData") -> int:
             named |= {gone.path: gone.reason for gone in data.left_out(store, split)}
             pixels = sum(entry.clean.height * entry.clean.width for entry in store.entries)
             gone = len(data.left_out(store, split))
-            table.add_row(split, str(len(store)), f"{pixels / 1e6:.1f}", str(gone), store.folder.name)
+            table.add_row(split, str(len(store)), f"{pixels / 1e6:.1f}", str(gone), escape(store.folder.name))
     console = Console()
     console.print(table)
-    console.print(f"packed in {data.store_dir}", soft_wrap=True, highlight=False)
+    console.print(f"packed in {data.store_dir}", markup=False, soft_wrap=True, highlight=False)
     if named:
         print(f"restora prepare: {len(named)} left out:", file=sys.stderr)
     for path, reason in named.items():

@@ -30,7 +30,12 @@ def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -
     numbers: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
     if not in_bytes:
         numbers = (MofNCompleteColumn(),)
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=None), *numbers, TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=None),
+        *numbers,
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=console, expand=True, transient=True) as bar:
         task = bar.add_task(label, total=total, completed=done)
         yield lambda amount: bar.advance(task, amount)
@@ -50,4 +55,4 @@ class _Lines:
         if now - self.drawn_at >= _LINE_SECONDS:
             self.drawn_at = now
             state = f"{self.done / self.unit:.0f} of {self.total / self.unit:.0f}{self.name}"
-            self.console.print(f"{self.label} · {state}", highlight=False, soft_wrap=True)
+            self.console.print(f"{self.label} · {state}", markup=False, highlight=False, soft_wrap=True)

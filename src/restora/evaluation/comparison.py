@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from restora.evaluation.results import Result, read_seeds, same_benchmark
@@ -83,7 +84,7 @@ def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[R
     for line in lines:
         interval = f"{line.score.low:.2f}–{line.score.high:.2f}"
         seeds = str(len(methods[line.name]))
-        table.add_row(line.label, line.name, f"{line.score.mean:.3f}", interval, seeds)
+        table.add_row(line.label, escape(line.name), f"{line.score.mean:.3f}", interval, seeds)
     return table
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
 from restora.evaluation.results import Result
@@ -26,7 +27,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     lines = ranking(results)
     ranked = {line.name: line for line in lines}
     metrics = [name for name in METRICS if any(name in result.metrics for result in results)]
-    table = Table(title=f"{title}: {photos(len(results[0].rows))}", title_justify="left")
+    table = Table(title=f"{escape(title)}: {photos(len(results[0].rows))}", title_justify="left")
     if len(results) > 1:
         table.add_column("", justify="right")
     table.add_column("method", overflow="fold", min_width=12)
@@ -42,7 +43,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     for result in order:
         seconds = sum(row["seconds"] for row in result.rows) / len(result.rows)
         label = [ranked[result.name].label if result.name in ranked else "-"] if len(results) > 1 else []
-        table.add_row(*label, result.name, *_figures(result, metrics, ""), f"{seconds:.2f}")
+        table.add_row(*label, escape(result.name), *_figures(result, metrics, ""), f"{seconds:.2f}")
     return table
 
 
@@ -106,12 +107,12 @@ def notes(results: Sequence[Result]) -> list[str]:
 
 def difference_table(first: str, second: str, differences: dict[str, Difference]) -> Table:
     """Two methods, metric by metric: the paired difference, its interval, the tests."""
-    table = Table(title=f"{first} less {second}", title_justify="left")
+    table = Table(title=f"{escape(first)} less {escape(second)}", title_justify="left")
     for heading in ("metric", "difference", "95 %", "p photos", "p seeds", "higher", "verdict"):
         table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")
     for metric, item in differences.items():
         digits = 3 if metric.startswith("psnr") else 5
-        interval = f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]"
+        interval = escape(f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]")
         table.add_row(
             _TITLES.get(metric, metric.upper()),
             f"{item.interval.mean:+.{digits}f}",
@@ -119,7 +120,7 @@ def difference_table(first: str, second: str, differences: dict[str, Difference]
             _p(item.p_photos),
             "-" if item.p_seeds is None else _p(item.p_seeds),
             f"{item.wins}/{item.photos}",
-            verdict(item, METRICS[metric].higher_is_better, first, second),
+            escape(verdict(item, METRICS[metric].higher_is_better, first, second)),
         )
     return table
 
@@ -137,7 +138,7 @@ def severity_table(points: Sequence[Point], severity: str) -> Table:
     table = Table(title=f"PSNR in dB by {UNITS[severity]}", title_justify="left")
     table.add_column(severity, justify="right")
     for method in methods:
-        table.add_column(method, justify="right", overflow="fold")
+        table.add_column(escape(method), justify="right", overflow="fold")
     for value in sorted({point.severity for point in points}):
         row = {point.method: point for point in points if point.severity == value}
         cells = [_cell(row[method]) if method in row else "-" for method in methods]

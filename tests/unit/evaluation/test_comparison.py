@@ -7,10 +7,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from restora.apps.bench import _show as show_cost
+from restora.data.progress import progress
 from restora.evaluation.comparison import compare, read_methods
 from restora.evaluation.results import Result
+from restora.evaluation.severity import Point
 from restora.evaluation.statistics import paired_difference
-from restora.evaluation.tables import results_table, verdict
+from restora.evaluation.tables import results_table, severity_table, verdict
+from restora.training.costing import Recipe, total
+from restora.training.measuring import StageCost
 
 PHOTOS = np.random.default_rng(0).normal(29, 3, 24)
 
@@ -99,3 +104,30 @@ def test_the_table_puts_the_best_first_and_marks_what_is_shared() -> None:
     assert "1=" in printed
     assert "│  3 │" in printed
     assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_names_are_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every table with names that users choose; `[/raw]` would end a style that never began."""
+    names = ["[/raw]", "[bold]x[/bold]"]
+    for name, shift in zip(names, (0.3, 0.0), strict=True):
+        result(name, shift).write(tmp_path / name.replace("/", "-"))
+    said = run([str(path) for path in sorted(tmp_path.iterdir())], None)
+    results = [result(name, 0.1) for name in names]
+    points = [Point(name, 25.0, 30.0, 29.0, 31.0, False) for name in names]
+    console = Console(width=200, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(results_table(results, "[/raw] folder"))
+    console.print(severity_table(points, "sigma"))
+    said += console.export_text()
+    stage = StageCost(0, 64, 4, [1.0] * 4, {"data": 1.0}, 2**30, "process", 4.0)
+    recipe = Recipe(100, 1, None, None)
+    show_cost(
+        total(
+            experiment=names[0], machine=names[1], processes=1, stages=[stage], validation=None, recipe=recipe
+        )
+    )
+    with progress(names[0], 2) as advance:
+        advance(1)
+    said += capsys.readouterr().out
+    for name in names:
+        assert said.count(name) >= 4, said
+    assert "[/raw] folder" in said
