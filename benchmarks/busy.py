@@ -3,9 +3,10 @@
     python benchmarks/busy.py [--spin default,1000] [--seconds 6] [--quick]
 
 Milliseconds, median, all cores as threads. A process of its own for each value of GOMP_SPINCOUNT, as libgomp
-reads it once; `default` leaves it unset, `passive` is OMP_WAIT_POLICY=PASSIVE. Each is measured alone and with
-one busy process per core beside it. `--spin default,passive,300,1000,3000,10000,30000` is the whole table.
-Targets: busy at most 4 times idle, idle at most 5% over `default` in the geometric mean. Wants an idle machine.
+reads it once; `default` leaves it unset, `passive` is OMP_WAIT_POLICY=PASSIVE. Each is measured alone and
+with one busy process per core beside it. `--spin default,passive,300,1000,3000,10000,30000` is the whole
+table. Targets: busy at most 4 times idle, idle at most 5% over `default` in the geometric mean. Wants an idle
+machine.
 """
 
 import json
@@ -17,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from timing import Row, console, parser, print_table, save_rows
+from timing import Row, parser, print_table, save_rows
 
 CASES = ("NAFNet step", "DnCNN step", "NAFNet", "Restormer")
 OURS, TIMES, COST = "1000", 4.0, 1.05
