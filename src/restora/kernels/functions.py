@@ -3,9 +3,10 @@
 What is not a weight is read once forward, and made anew backward instead of kept.
 
 `norm_linear` is a layer norm and a 1x1 convolution, `depthwise_gate` a depthwise 3x3 convolution, NAFNet's
-gate and the sums that its attention takes, `scaled_linear` and `gated_linear` what closes the two halves of
-its block. Weights and biases are cast to the dtype of the features by the caller (`like`), so that autograd
-brings their gradients back to float32.
+gate and the sums that its attention takes, `depthwise_gelu_gate` the same with the gate of Restormer's
+feed-forward, `scaled_linear` and `gated_linear` what closes the two halves of NAFNet's block. Weights and
+biases are cast to the dtype of the features by the caller (`like`), so that autograd brings their gradients
+back to float32.
 
 Legend: B samples, H height, W width, C channels, N output channels, M = B*H*W rows.
 """
@@ -54,8 +55,15 @@ def depthwise_gate(x_BHWC: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor
 
     Of (B,H,W,2C), weight (2C,1,3,3), bias (2C); a sum is over each photo.
     """
-    pair: tuple[Tensor, Tensor] = _DepthwiseGate.apply(x_BHWC, weight, bias)
+    pair: tuple[Tensor, Tensor] = _DepthwiseGate.apply(x_BHWC, weight, bias, False)
     return pair
+
+
+def depthwise_gelu_gate(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """gelu(y1) * y2, (B,H,W,C), of the halves of a depthwise convolution: what `depthwise_gate` takes."""
+    y: Tensor
+    y, _ = _DepthwiseGate.apply(x_BHWC, weight, bias, True)
+    return y
 
 
 def scaled_linear(x_BHWC: Tensor, y_BHWC: Tensor, factor: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -128,21 +136,27 @@ class _NormLinear(torch.autograd.Function):
 
 class _DepthwiseGate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, gelu: bool
+    ) -> tuple[Tensor, Tensor]:
         x = x.contiguous()
+        ctx.gelu, ctx.biased = gelu, bias is not None
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
         batch, height, width, channels = x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2
         taps = weight.flatten(1).t().contiguous()  # (9,2C)
         grid, tile = _bands(batch, height, width, channels)
         y = x.new_empty(batch, height, width, channels)
         sums = x.new_empty(grid[0] * grid[1], channels, dtype=torch.float32)
         bands = grid[0] // batch
-        programs.depthwise_gate[grid](x, taps, bias, y, sums, height, width, bands, C=channels, **tile)
+        programs.depthwise_gate[grid](
+            x, taps, bias, y, sums, height, width, bands, C=channels, GELU=gelu, **tile
+        )
         ctx.save_for_backward(x, taps, bias)
         return y, sums.view(batch, -1, channels).sum(1)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor, grad_sum: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor, grad_sum: Tensor) -> tuple[Tensor | None, ...]:
         x, taps, bias = ctx.saved_tensors
         batch, height, width, channels = x.shape[0], x.shape[1], x.shape[2], x.shape[3] // 2
         grid, tile = _bands(batch, height, width, channels)
@@ -150,7 +164,7 @@ class _DepthwiseGate(torch.autograd.Function):
         products = x.new_empty(grid[0] * grid[1], 10, 2 * channels, dtype=torch.float32)
         programs.depthwise_gate_backward[grid](
             x, taps, bias, grad.contiguous(), grad_sum.contiguous(), slopes, products,
-            height, width, grid[0] // batch, C=channels, **tile,
+            height, width, grid[0] // batch, C=channels, GELU=ctx.gelu, **tile,
         )  # fmt: skip
         grad_x = torch.empty_like(x)
         grid, tile = _bands(batch, height, width, 2 * channels)
@@ -159,7 +173,8 @@ class _DepthwiseGate(torch.autograd.Function):
         )
         total = products.sum(0)
         grad_weight = total[:9].t().reshape(2 * channels, 1, 3, 3)
-        return grad_x, grad_weight.to(taps.dtype), total[9].to(bias.dtype)
+        grad_bias = total[9].to(bias.dtype) if ctx.biased else None
+        return grad_x, grad_weight.to(taps.dtype), grad_bias, None
 
 
 class _GatedLinear(torch.autograd.Function):

@@ -152,15 +152,21 @@ def weight_products(
 
 
 @triton.jit
+def _below(x):
+    """The share of a standard normal distribution below x; times x it is the GELU."""
+    return 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
+
+
+@triton.jit
 def depthwise_gate(
     x, weight, bias, y, sums,
     height, width, bands,
-    C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr,
+    C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr, GELU: tl.constexpr,
 ):  # fmt: skip
     """A 3x3 depthwise convolution and the product of its halves, (B,H,W,2C) -> (B,H,W,C).
 
-    Outside are zeros; `sums` (B, bands * columns, C) has the sum of y over each band of ROWS rows and BL
-    columns. The weight is (9,2C).
+    With GELU, that of the first half is multiplied. Outside are zeros; `sums` (B, bands * columns, C) has the
+    sum of y over each band of ROWS rows and BL columns. The weight is (9,2C).
     """
     band, columns, channel = _places(bands, BC, BL)
     sample = tl.program_id(0) // bands
@@ -169,6 +175,8 @@ def depthwise_gate(
         row = band * ROWS + line
         first, second = _convolved(x, weight, bias, sample, row, columns, channel, height, width, C, BC, BL)
         inside = ((row + 0 * columns)[:, None] < height) & (columns[:, None] < width) & (channel[None, :] < C)
+        if GELU:
+            first *= _below(first)
         gated = tl.where(inside, first * second, 0.0)
         place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * C + channel[None, :]
         tl.store(y + place, gated.to(y.dtype.element_ty), mask=inside)
@@ -231,7 +239,7 @@ def _convolved(
 def depthwise_gate_backward(
     x, weight, bias, grad, grad_sum, slopes, products,
     height, width, bands,
-    C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr,
+    C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr, GELU: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the convolution's 2C outputs, which are made anew, and of weight and bias by pieces.
 
@@ -249,6 +257,11 @@ def depthwise_gate_backward(
         first, second = _convolved(x, weight, bias, sample, row, columns, channel, height, width, C, BC, BL)
         inside = ((row + 0 * columns)[:, None] < height) & (columns[:, None] < width) & known[None, :]
         given = _shifted(grad, sample, row, columns, channel, height, width, C, C, 0) + shared[None, :]
+        if GELU:
+            share = _below(first)
+            # the slope of x share(x), whose second part is x times the normal density
+            second *= share + first * tl.exp(-0.5 * first * first) * 0.3989422804014327
+            first *= share
         slope_first = tl.where(inside, given * second, 0.0)
         slope_second = tl.where(inside, given * first, 0.0)
         place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * 2 * C + channel[None, :]

@@ -89,6 +89,24 @@ def test_depthwise_convolution_gate_and_sums(dtype: torch.dtype, size: tuple[int
         compare(functions.depthwise_gate, plain, inputs, dtype)
 
 
+@dtypes
+@sizes
+@pytest.mark.parametrize("biased", [True, False], ids=["bias", "no bias"])
+def test_depthwise_convolution_and_gelu_gate(dtype: torch.dtype, size: tuple[int, ...], biased: bool) -> None:
+    batch, height, width, channels = size
+
+    def plain(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        y = F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=1, groups=2 * channels).permute(0, 2, 3, 1)
+        first, second = y.chunk(2, dim=-1)
+        return F.gelu(first) * second
+
+    def fused(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        return functions.depthwise_gelu_gate(x, weight, bias)
+
+    inputs = [numbers(batch, height, width, 2 * channels), numbers(2 * channels, 1, 3, 3) / 3]
+    compare(fused, plain, [*inputs, *([numbers(2 * channels)] if biased else [])], dtype)
+
+
 def test_many_rows_are_walked_in_bands() -> None:
     """More rows than one program walks down, and more channels than it holds."""
     test_depthwise_convolution_gate_and_sums(torch.float32, (1, 18, 2, 36))

@@ -128,6 +128,21 @@ class GatedFeedForward(nn.Module):
         weight = _filled_up(self.project_out.weight.flatten(1), 1)
         return linear(F.gelu(x1) * x2, weight, self.project_out.bias)
 
+    def fused(self, x_BHWC: Tensor, norm: ChannelNorm) -> Tensor:
+        """x + feed-forward(norm(x)) by the kernels: the hidden channels are written twice instead of six
+        times, and neither gate nor GELU is kept for the way back."""
+        from restora.kernels import functions
+
+        last = _filled_up(self.project_out.weight.flatten(1), 1)
+        inner, inner_bias, outer, outer_bias, closing, bias = functions.like(
+            x_BHWC, *_both_halves(self.project_in), *_both_halves(self.dwconv), last, self.project_out.bias
+        )
+        gain, shift = functions.like(x_BHWC, norm.body.weight, norm.body.bias)
+        y = functions.norm_linear(
+            x_BHWC, gain, shift, inner.flatten(1), inner_bias, 1e-5, centred=shift is not None
+        )  # (B,H,W,2E')
+        return x_BHWC + F.linear(functions.depthwise_gelu_gate(y, outer, outer_bias), closing, bias)
+
     def _hidden(self, x_BHWC: Tensor, half: int) -> Tensor:
         """One half of the hidden channels, (B,H,W,E'), contiguous and filled up to E'."""
         inner, outer = (
@@ -147,6 +162,16 @@ def _norms(x_BNC: Tensor) -> Tensor:
     if x_BNC.dtype in (torch.float32, torch.float64):
         return (x_BNC * x_BNC).sum(1).clamp_min(1e-24).sqrt()
     return torch.linalg.vector_norm(x_BNC, dim=1).clamp_min(1e-12)
+
+
+def _both_halves(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias, each half of the outputs filled up for itself."""
+    weight, bias = (
+        None if value is None else torch.cat([_filled_up(half, 0) for half in value.chunk(2)])
+        for value in (conv.weight, conv.bias)
+    )
+    assert weight is not None
+    return weight, bias
 
 
 def _half_bias(conv: nn.Conv2d, half: int) -> Tensor | None:
@@ -174,6 +199,8 @@ class TransformerBlock(nn.Module):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         qkv_BHWC = convolve(self.attn.qkv_dwconv, self.norm1.then(self.attn.qkv, x_BHWC))
         x_BHWC = x_BHWC + self.attn.attend(qkv_BHWC)
+        if kernels.usable(x_BHWC, x_BHWC.shape[-1]):
+            return self.ffn.fused(x_BHWC, self.norm2)
         return x_BHWC + self.ffn(self.norm2(x_BHWC))
 
 
