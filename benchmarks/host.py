@@ -2,7 +2,8 @@
 
     python benchmarks/host.py [--only nafnet,dncnn] [--steps 30] [--quick]
 
-Milliseconds on one thread, batches of one patch of 16x16 (or the smallest that the network takes).
+Milliseconds on one thread, batches of one patch of 16x16 (or the smallest that the network takes). Networks
+have the depth of the paper and few channels: as many operations, and little arithmetic in each.
 `whole` is a step as `restora train` makes it, of which data, degradation, network and optimiser are parts;
 `plain` is the same network and optimiser in a loop of four lines, `spandrel` that package's network in the
 same loop. `loop` is how many times the plain loop and the degradation a whole step costs: the price of
@@ -30,13 +31,19 @@ from restora.training.measuring import Measurement
 
 LOOP, NAFNET_MS = 1.2, 8.0
 FAMILIES = {
-    "dncnn": ["family=residual_cnn", "network=dncnn_color"],
-    "unet": ["family=unet", "network=unet"],
-    "nafnet": ["family=nafnet", "network=nafnet"],
-    "restormer": ["family=transformer", "network=restormer"],
+    "dncnn": ["family=residual_cnn", "network=dncnn_color", "network.channels=8"],
+    "unet": ["family=unet", "network=unet_small"],
+    "nafnet": ["family=nafnet", "network=nafnet", "network.width=4"],
+    "restormer": ["family=transformer", "network=restormer", "network.channels=8"],
     "srgan": ["experiments=quickstart/srgan"],
 }
-"""A network of the paper's size for each family, but the GAN's, whose discriminator wants larger patches."""
+"""A network of the paper's depth for each family, but the U-Net and the GAN, whose discriminator wants larger
+patches."""
+_OF_SPANDREL = {
+    "dncnn": {"in_channels": 3, "depth": 20, "channels": 8},
+    "nafnet": {"width": 4},
+    "restormer": {"channels": 8},
+}
 
 
 def main() -> None:
@@ -121,13 +128,12 @@ def _timed(call: Callable[[], None], steps: int) -> float:
 
 
 def _of_spandrel(name: str, side: int, steps: int) -> str:
-    """Milliseconds of spandrel's network of the size of benchmarks/networks.py, where it has one."""
-    if name not in CASES:
+    """Milliseconds of spandrel's network of the same size, where it has one."""
+    if name not in _OF_SPANDREL:
         return "none"
     case = CASES[name]
-    full = {"nafnet": {}, "restormer": {}, "dncnn": {"in_channels": 3, "depth": 20}}[name]
     try:
-        _, theirs = networks(type(case)(case.title, case.network, full))
+        _, theirs = networks(type(case)(case.title, case.network, _OF_SPANDREL[name]))
     except PeerMissingError:
         return "not installed"
     return f"{seconds(theirs.requires_grad_(True), side, steps):.1f}"

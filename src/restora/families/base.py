@@ -32,7 +32,7 @@ from restora.evaluation.scorer import DECIMALS, Scorer
 from restora.families.as_one import act_as_one
 from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode, compile_in_place
-from restora.families.ema import averaged_copy, update_average
+from restora.families.ema import Average, averaged_copy
 from restora.families.parameter_groups import ParameterGroups
 from restora.image import enlarge, to_8_bit
 from restora.networks.adapters import adapt
@@ -127,6 +127,7 @@ class Family(LightningModule):
             protocol=Protocol.of_run(None, channels=network.in_channels, scale=network.scale)
         )
         self.validation_loss = validation_loss
+        self._average: Average | None = None
         self.sync_batchnorm = sync_batchnorm
         self._recorded: dict[str, Tensor] = {}
         """What the present step logs, by name."""
@@ -188,6 +189,7 @@ class Family(LightningModule):
             self._compiled = compile_in_place(self.network, device, self.compile_network)
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
+        self._average = None  # of the weights where they are now
         own = self._ready(self.groups.optimizer(self.make_optimizer, self._partners()))
         others = [self._ready(opponent.make_optimizer()) for opponent in self.opponents.values()]
         return [own, *others] if others else own
@@ -266,10 +268,23 @@ class Family(LightningModule):
 
     def _log_recorded(self, samples: int) -> None:
         """Logs what the step has recorded: of several processes their mean, the figure of the whole batch."""
-        values = processes.averaged_scalars(self._recorded.values())
-        for name, value in zip(self._recorded, values, strict=True):
-            self.log(name, value, prog_bar=name == "train/loss", batch_size=samples)
+        if self.logs_now():
+            values = processes.averaged_scalars(self._recorded.values())
+            for name, value in zip(self._recorded, values, strict=True):
+                self.log(name, value, prog_bar=name == "train/loss", batch_size=samples)
         self._recorded.clear()
+
+    def logs_now(self) -> bool:
+        """Whether what this step logs is used: it is the first, the last, or one that loggers are sent.
+
+        Logging a scalar takes 0.1 ms of the host, and a copy of it or more.
+        """
+        trainer, done = self.trainer, self.steps_done()
+        ends = (
+            trainer.max_steps > 0
+            and trainer.global_step + self.optimizer_steps_per_batch >= trainer.max_steps
+        )
+        return done == 0 or ends or trainer._logger_connector.should_update_logs
 
     def network_step(self, optimizer: Optimizer, step: Step) -> None:
         """First half-step: the network against the sum of the objectives."""
@@ -297,7 +312,8 @@ class Family(LightningModule):
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-        self.log("train/learning_rate", group["lr"], batch_size=1)
+        if self.logs_now():
+            self.log("train/learning_rate", group["lr"], batch_size=1)
 
     def steps_done(self) -> int:
         """Training steps (batches after accumulation) that are done; a GAN's two half-steps are one."""
@@ -340,7 +356,9 @@ class Family(LightningModule):
     def update_ema(self) -> None:
         """Takes the network's new weights into the average; called after each step of its optimiser."""
         if self.ema is not None and self.ema_decay is not None:
-            update_average(self.ema, self.network, decay=self.ema_decay, updates=self.steps_done())
+            if self._average is None:
+                self._average = Average(self.ema, self.network)
+            self._average.update(decay=self.ema_decay, updates=self.steps_done())
 
     def train(self, mode: bool = True) -> "Family":
         super().train(mode)

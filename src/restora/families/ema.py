@@ -7,7 +7,7 @@ both, and validation, export and evaluation pick one without any swapping.
 import copy
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from restora.networks.base import Network
 
@@ -17,20 +17,35 @@ def averaged_copy(network: Network) -> Network:
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
-@torch.no_grad()
-def update_average(average: nn.Module, network: nn.Module, *, decay: float, updates: int) -> None:
-    """`average <- d * average + (1 - d) * network`, with d larger in later steps.
+class Average:
+    """Takes a network's weights into their average, in one or two kernels for all of them.
 
-    `d = min(decay, (1 + t) / (10 + t))` after t = `updates` steps.
-
-    The growing decay forgets the initialisation early in short runs (the rule of TensorFlow's
-    ExponentialMovingAverage with `num_updates`). Batch-norm statistics are averaged
-    too: those of the moment do not fit the averaged weights.
+    Note: it holds the tensors of both, so it is made after they have been moved to their device.
     """
-    weight = 1 - min(decay, (1 + updates) / (10 + updates))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), weight)
-    for kept, current in zip(average.buffers(), network.buffers(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(current, weight)
-        else:
-            kept.copy_(current)
+
+    def __init__(self, average: nn.Module, network: nn.Module) -> None:
+        pairs = list(zip(average.buffers(), network.buffers(), strict=True))
+        floats: list[tuple[Tensor, Tensor]] = [pair for pair in pairs if pair[0].is_floating_point()]
+        floats += zip(average.parameters(), network.parameters(), strict=True)
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        self._floats, self._counts = floats, counts
+
+    @torch.no_grad()
+    def update(self, *, decay: float, updates: int) -> None:
+        """`average <- d * average + (1 - d) * network`, with d larger in later steps.
+
+        `d = min(decay, (1 + t) / (10 + t))` after t = `updates` steps.
+
+        The growing decay forgets the initialisation early in short runs (the rule of TensorFlow's
+        ExponentialMovingAverage with `num_updates`). Batch-norm statistics are averaged too: those of the
+        moment do not fit the averaged weights.
+        """
+        weight = 1 - min(decay, (1 + updates) / (10 + updates))
+        if self._floats:
+            torch._foreach_lerp_(*_sides(self._floats), weight)
+        if self._counts:
+            torch._foreach_copy_(*_sides(self._counts))
+
+
+def _sides(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:
+    return [kept for kept, _ in pairs], [current for _, current in pairs]

@@ -45,7 +45,11 @@ class StepSeed(Callback):
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
     ) -> None:
         step = batches_done(trainer, batch_index) - 1
-        torch.manual_seed(sample_key(_STEP_STREAM, self.seed, step, 0))
+        seed = sample_key(_STEP_STREAM, self.seed, step, 0)
+        if torch.accelerator.is_available():
+            torch.manual_seed(seed)
+        else:  # which would note down where it was called, for a device that may come: 0.4 ms
+            torch.default_generator.manual_seed(seed)
 
 
 class Settling(Callback):

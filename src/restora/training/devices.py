@@ -9,6 +9,7 @@ from typing import Any
 
 from lightning.pytorch import Trainer
 from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import StrategyRegistry
 
 from restora.config import ConfigError
 
@@ -25,8 +26,8 @@ _TORCHRUN = (
 
 def check_strategy(strategy: Any) -> None:
     """Raises `ConfigError` for ways to share a training that a run does not survive."""
-    if not isinstance(strategy, str) or strategy in STRATEGIES:
-        return
+    if strategy not in StrategyRegistry.available_strategies() or strategy in STRATEGIES:
+        return  # what nobody knows is for the trainer to say
     if strategy.startswith(_SHARDS):
         raise ConfigError(
             f"trainer.strategy={strategy} splits the weights over the devices, and the averaged weights, the "

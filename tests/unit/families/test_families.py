@@ -11,7 +11,7 @@ from lightning.pytorch import Callback
 from torch import nn
 
 from restora.families.base import Family
-from restora.families.ema import averaged_copy, update_average
+from restora.families.ema import Average, averaged_copy
 from restora.families.gan import GanFamily
 from restora.families.nafnet import NAFNetFamily
 from restora.families.residual_cnn import ResidualCNN
@@ -61,7 +61,7 @@ def test_average_follows_the_written_rule() -> None:
     before = average.weight.clone()
     with torch.no_grad():
         network.weight += 1.0
-    update_average(average, network, decay=0.9, updates=1)
+    Average(average, network).update(decay=0.9, updates=1)
     decay = min(0.9, 2 / 11)
     torch.testing.assert_close(average.weight, decay * before + (1 - decay) * network.weight)
     assert not average.weight.requires_grad
