@@ -1,5 +1,7 @@
 """Compiles what `trainer=gpu` compiles, on a CPU: a check for another torch than the environment's.
 
+Beside the packages of the environment, an other torch comes first:
+
     python -m venv other && other/bin/pip install torch==2.11.0
     echo $PWD/.venv/lib/python3.11/site-packages > other/lib/python3.11/site-packages/ours.pth
     PYTHONPATH=src other/bin/python tests/preset_starts.py
