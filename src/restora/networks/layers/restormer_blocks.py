@@ -129,8 +129,11 @@ class GatedFeedForward(nn.Module):
         return linear(F.gelu(x1) * x2, weight, self.project_out.bias)
 
     def fused(self, x_BHWC: Tensor, norm: ChannelNorm) -> Tensor:
-        """x + feed-forward(norm(x)) by the kernels: the hidden channels are written twice instead of six
-        times, and neither gate nor GELU is kept for the way back."""
+        """x + feed-forward(norm(x)) by the kernels, (B,H,W,C) -> same.
+
+        The hidden channels are written twice instead of six times, and neither gate nor GELU is kept for the
+        way back.
+        """
         from restora.kernels import functions
 
         last = _filled_up(self.project_out.weight.flatten(1), 1)
