@@ -20,6 +20,8 @@ from contextlib import contextmanager
 
 from timing import Row, parser, print_table, save_rows
 
+from restora.files import json_text
+
 CASES = ("NAFNet step", "DnCNN step", "NAFNet", "Restormer")
 OURS, TIMES, COST = "1000", 4.0, 1.05
 
@@ -34,7 +36,7 @@ def main() -> None:
     options = made.parse_args()
     seconds = 2.0 if options.quick else options.seconds
     if options.measure:
-        sys.stdout.write(json.dumps(measured(seconds)))
+        sys.stdout.write(json_text(measured(seconds)))
         return
     found: dict[tuple[str, str], dict[str, float]] = {}
     lines = []

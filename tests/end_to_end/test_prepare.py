@@ -261,7 +261,7 @@ def test_verify_reads_every_pixel_and_packs_again_what_is_not_as_it_was(
 ) -> None:
     """In a folder whose name is no markup."""
     photos = tmp_path / "my [/raw] photos"
-    photos.mkdir()
+    photos.mkdir(parents=True)
     for number in range(1, 13):
         (photos / f"{number:02}.png").write_bytes(png(number, SIDE))
     words = ["prepare", "--verify", "data=folder", f"data.source.root={photos}", "data.patch_size=32"]

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_resume import COMMON, SLOW, finish, start, wait_for_step
+from test_resume import COMMON, SLOW, finish, rows, start, wait_for_step
 
 from restora.cli import main
 from restora.run_state import claim, is_locked, sole_run
@@ -143,6 +143,9 @@ def test_a_damaged_file_is_named_and_the_rest_is_used(
     after, before = record(folder), record(finished)
     assert after["status"] == "finished"
     assert after["test"]["psnr"] == before["test"]["psnr"]
+    if file == "run.json":
+        assert after["metrics"] == before["metrics"]
+        assert rows(folder) == rows(finished)
     with (folder / "metrics.csv").open() as table:
         steps = [
             (row["step"], bool(row["val/psnr"]), bool(row.get("test/psnr"))) for row in csv.DictReader(table)

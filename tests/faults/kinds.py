@@ -150,7 +150,7 @@ def _kill_restoring(r: Rounds, folder: Path, how: signal.Signals) -> tuple[str, 
     _hit(r.start("restore", model, photos, folder / "out"), how, moment)
     for path in (folder / "out").glob("*.png"):
         Image.open(path).load()  # whole, or not there
-    code, output = r.run("restore", model, photos, folder / "out")
+    code, output = r.run("restore", model, photos, folder / "out", "--skip-existing")
     r.must("restore", model, photos, folder / "calm")
     made, wanted = (
         {path.name: path.read_bytes() for path in (folder / name).iterdir()} for name in ("out", "calm")
@@ -388,7 +388,7 @@ def poison(r: Rounds, rounds: int) -> None:
     for number in range(rounds):
         folder = r.work / f"poison{number}"
         what = r.random.choice(("degraded", "clean", "loss", "gradient"))
-        value = r.random.choice((".nan", ".inf", "-.inf"))
+        value = r.random.choice(("nan", "inf", "-inf"))
         then, patience = r.random.choice(("back", "stop")), r.random.randint(2, 5)
         first = r.random.randint(2, 100)
         steps = sorted(

@@ -248,9 +248,24 @@ def _take_back(trainer: Trainer, record: RunRecord, checkpoint: tuple[Path, dict
         log.info("the run goes on after step %d", step)
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCsv) and trainer.is_global_zero:
-            last = record.data["metrics"]["last"]
-            if not logger.continue_from(step) and last is not None and last["step"] >= step:
+            last, validated = record.data["metrics"]["last"], logger.continue_from(step)
+            if not validated and last is not None and last["step"] >= step:
                 record.data["metrics"]["last"] = None  # its row is gone: validated once more at the end
+            if checkpoint is not None:
+                _complete_metrics(record, checkpoint[1], validated)
+
+
+def _complete_metrics(record: RunRecord, saved: dict[str, Any], validated: bool) -> None:
+    """Takes from the checkpoints what a run.json that was lost said of validation."""
+    metrics = record.data["metrics"]
+    if validated and metrics["last"] is None and saved.get("metrics"):
+        metrics["last"] = {**saved["metrics"], "step": int(saved["step"])}
+    path = record.info.folder / "checkpoints" / "best.ckpt"
+    if metrics["best"] is None and path.exists():
+        with suppress(ValueError):  # damaged: said where it is needed
+            best = read_checkpoint(path)["restora"]
+            if best.get("metrics"):
+                metrics["best"] = {**best["metrics"], "step": int(best["step"])}
 
 
 def _compare_photos(parts: Parts, record: RunRecord, info: RunInfo) -> None:
