@@ -260,6 +260,7 @@ def test_verify_reads_every_pixel_and_packs_again_what_is_not_as_it_was(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     """In a folder whose name is no markup."""
+    caplog.set_level("INFO")
     photos = tmp_path / "my [/raw] photos"
     photos.mkdir(parents=True)
     for number in range(1, 13):

@@ -34,8 +34,9 @@ def show(words: Sequence[str]) -> int:
     if output.suffix.lower() != ".png":
         raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
     batches = _made_again(run, row["batches"])
-    shown = [photo for batch in batches for photo in batch.photos() if photo.names[0] in row["photos"]]
-    shown = shown[: int(chosen.get("rows", 8))]
+    photos = [photo for batch in batches for photo in batch.photos()]
+    named = [photo for photo in photos if photo.names[0] in row["photos"]]  # of the processes that lost it
+    shown = (named or photos)[: int(chosen.get("rows", 8))]
     headings = [name for name, pixels in _pictures(shown[0]).items() if pixels is not None]
     rows = [
         Row(photo.names[0], [_cell(pixels) for pixels in _pictures(photo).values() if pixels is not None])

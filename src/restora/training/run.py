@@ -248,7 +248,7 @@ def _take_back(trainer: Trainer, record: RunRecord, checkpoint: tuple[Path, dict
         log.info("the run goes on after step %d", step)
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCsv) and trainer.is_global_zero:
-            last, validated = record.data["metrics"]["last"], logger.continue_from(step)
+            last, validated = record.data["metrics"]["last"], bool(logger.continue_from(step))
             if not validated and last is not None and last["step"] >= step:
                 record.data["metrics"]["last"] = None  # its row is gone: validated once more at the end
             if checkpoint is not None:
