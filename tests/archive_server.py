@@ -95,7 +95,7 @@ def _handler(server: ArchiveServer) -> type[BaseHTTPRequestHandler]:
             self._send(body[start:], plan, request)
 
         def _send(self, body: bytes, plan: Plan, request: Request) -> None:
-            if plan.flip is not None:
+            if plan.flip is not None and plan.flip < len(body):
                 body = body[: plan.flip] + bytes([body[plan.flip] ^ 0xFF]) + body[plan.flip + 1 :]
             end = len(body) if plan.cut is None else plan.cut
             step = 1 << 16 if plan.rate is None else 1 << 12

@@ -318,7 +318,7 @@ def _wandb(r: Rounds, folder: Path) -> None:
         timer.cancel()
     problem = tail(output) if code else different(r.reference(), folder)
     gap = 0.0 if code else _longest_stall(folder)
-    if problem is None and gap > 5 + r.seconds():
+    if problem is None and gap > 5 + _longest_stall(r.reference()):
         problem = f"training stood still for {gap:.1f} s"
     if problem is None and spent > 100 + 3 * r.seconds():
         problem = f"it took {spent:.0f} s"
