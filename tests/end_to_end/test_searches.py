@@ -99,7 +99,8 @@ def test_distributions_follow_the_grammar() -> None:
     assert space["d"].choices == ("x", "y")
 
 
-def test_jobs_that_fall_behind_are_pruned(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", [{"max_steps": 10}, {"max_steps": -1, "max_time": "2s"}], ids=str)
+def test_jobs_that_fall_behind_are_pruned(tmp_path: Path, ends: dict[str, Any]) -> None:
     from restora.sweeping.search import Pruning, Settings
 
     settings = Settings(
@@ -107,7 +108,7 @@ def test_jobs_that_fall_behind_are_pruned(tmp_path: Path) -> None:
     )
     pruning = Pruning.of(settings)
     assert pruning is not None
-    config = {"trainer": {"max_steps": 10}}
+    config = {"trainer": ends}
     for number, value in enumerate((30.0, 29.0, 28.0, 20.0, 31.0)):
         folder = tmp_path / str(number)
         folder.mkdir()

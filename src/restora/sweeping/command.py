@@ -29,7 +29,6 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         )
     above = [word for word in typed if planning.is_hydras(word) or planning.is_about_the_sweep(word)]
     words = [word for word in typed if word not in above]
-    above = [f"++{word}" if word.startswith("sweep.options.") else word for word in above]
     settings = planning.settings_of(above)
     check_executor(settings)
     words = with_space(words, settings["space"])

@@ -25,6 +25,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from restora.config import ConfigError
 from restora.sweeping import planning
 from restora.sweeping.plan import Job, Plan
+from restora.vocabulary import seconds
 from restora.words import figure
 
 JOURNAL = "study.journal"
@@ -250,17 +251,20 @@ class Pruning:
 
 
 def _curve(path: Path, metric: str, config: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """(percent of the training, figure) of every validation."""
+    """(percent of the training, figure) of every validation; of its steps or its time, as what ends it."""
     trainer = config.get("trainer") or {}
-    steps = trainer.get("max_steps")
-    if not isinstance(steps, int) or steps <= 0:
-        return []
+    steps, limit = trainer.get("max_steps"), seconds(trainer.get("max_time"), "trainer.max_time")
+    whole = {"step": steps if isinstance(steps, int) and steps > 0 else None, "seconds": limit}
+    if not any(whole.values()):
+        epochs = trainer.get("max_epochs")
+        whole = {"epoch": epochs if isinstance(epochs, int) and epochs > 0 else None}
     found: dict[int, float] = {}
     try:
         with path.open(newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
                 try:
-                    share, value = int(100 * float(row["step"]) / steps), float(row[metric])
+                    shares = [100 * float(row[key]) / length for key, length in whole.items() if length]
+                    share, value = int(max(shares)), float(row[metric])
                 except (KeyError, TypeError, ValueError):
                     continue
                 if math.isfinite(value):

@@ -43,9 +43,12 @@ def table(plan: Plan, *, only: set[str] | None = None) -> Group:
             state = Text(f"running {job.share:.0%}", style="cyan")
         left = "" if job.left is None or job.state not in ("running", "queued") else clock(job.left)
         made.add_row(job.job.name, state, job.figure, clock(job.seconds) if job.seconds else "", left)
-        if job.reason:
-            made.add_row(Text(f"  {job.reason[:200]}", style="red" if job.state == "failed" else "dim"))
-    return Group(*([made] if shown else []), Text(summary(jobs)))
+    why = [
+        Text(f"{job.job.name}: {job.reason[:200]}", style="red" if job.state == "failed" else "dim")
+        for job in shown
+        if job.reason
+    ]
+    return Group(*([made] if shown else []), *why, Text(summary(jobs)))
 
 
 def summary(jobs: list[JobStatus]) -> str:

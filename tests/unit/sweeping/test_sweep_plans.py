@@ -78,7 +78,7 @@ def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
     [
         ("sweep.executor=pbs", "one of local, slurm, ray"),
         ("sweep.detach=true", "no queue"),
-        ("sweep.options.time=1", "sweep.executor=slurm or ray"),
+        ("+sweep.options.time=1", "sweep.executor=slurm or ray"),
     ],
 )
 def test_an_executor_that_cannot_do_it_says_so(words: str, said: str, capsys: Any) -> None:
