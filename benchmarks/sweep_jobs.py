@@ -9,6 +9,7 @@ warm process. Beside it, how many threads compute where there are as many slots 
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -47,11 +48,15 @@ def main() -> None:
         short, long = sweep(folder / "short", 2), sweep(folder / "long", 2 + jobs)
         warm = in_one_process(folder / "long" / "sweep", folder)
         busiest = threads_at_once(folder / "slots")
-    each, alone = (long - short) / jobs, statistics.median(warm)
-    beyond = each - alone
+    each, alone = [(more - few) / jobs for few, more in zip(short, long, strict=True)], medians(warm)
+    beyond, computed = (one - other for one, other in zip(each, alone, strict=True))
     cores = len(os.sched_getaffinity(0))
-    rows = [["a further job of a sweep", f"{each:.2f}"], ["its training in a warm process", f"{alone:.2f}"]]
-    print_table(f"a sweep of {2 + jobs} jobs, {machine()}", ["", "seconds"], rows)
+    names = ("a further job of a sweep", "its training in a warm process", "beyond the training")
+    rows = [
+        [name, f"{wall:.2f}", f"{processor:.2f}"]
+        for name, (wall, processor) in zip(names, (each, alone, (beyond, computed)), strict=True)
+    ]
+    print_table(f"a sweep of {2 + jobs} jobs, {machine()}", ["", "seconds", "processor"], rows)
     save_rows(
         [
             Row(
@@ -64,7 +69,7 @@ def main() -> None:
         ],
         options.rows,
     )
-    print(f"beyond the training: {beyond:.2f} s a job; {busiest} threads at work on {cores} cores")
+    print(f"{busiest} threads at work on {cores} cores")
 
 
 def start(folder: Path, jobs: int, *more: str) -> "subprocess.Popen[bytes]":
@@ -78,31 +83,41 @@ def start(folder: Path, jobs: int, *more: str) -> "subprocess.Popen[bytes]":
         )
 
 
-def sweep(folder: Path, jobs: int) -> float:
-    """Seconds of a sweep from its command to its end. Raises `SystemExit` with what it said."""
-    began = time.perf_counter()
+def sweep(folder: Path, jobs: int) -> tuple[float, float]:
+    """Seconds of a sweep from command to end, and of processors. Raises `SystemExit` with what it said."""
+    began, before = time.perf_counter(), children()
     if start(folder, jobs, "sweep.slots=1").wait():
         raise SystemExit((folder / "output.txt").read_text())
-    return time.perf_counter() - began
+    return time.perf_counter() - began, children() - before
 
 
-def in_one_process(sweep: Path, folder: Path) -> list[float]:
-    """Seconds of each training but the first, in one process; the folders are emptied for it."""
+def children() -> float:
+    """Seconds of processors that the processes below this one have taken, of those that have ended."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
+    return statistics.median(wall for wall, _ in pairs), statistics.median(used for _, used in pairs)
+
+
+def in_one_process(sweep: Path, folder: Path) -> list[tuple[float, float]]:
+    """The same of each training but the first, in one process; their folders are said to be queued for it."""
     environment = {**os.environ, "RESTORA_DATA": str(folder / "data")}
     command = [sys.executable, __file__, "--trained", str(sweep)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return list(json.loads(done.stdout.splitlines()[-1]))[1:]
 
 
-def trained(sweep: Path) -> list[float]:
+def trained(sweep: Path) -> list[tuple[float, float]]:
     from restora.training.starting import start_folder
 
     seconds = []
     for path in sorted(sweep.glob("*/run.json")):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "queued"}))
-        began = time.perf_counter()
+        began, before = time.perf_counter(), time.process_time()
         start_folder(path.parent, threads=1)
-        seconds.append(time.perf_counter() - began)
+        seconds.append((time.perf_counter() - began, time.process_time() - before))
     return seconds
 
 

@@ -83,9 +83,14 @@ def show_best(rows: list[tuple[str, dict[str, float], dict[str, Any]]]) -> None:
         made.add_column(name, no_wrap=True, justify="right")
     made.add_column("point", overflow="fold")
     for folder, values, point in rows:
-        figures = (figure(name.removeprefix("val/"), value) for name, value in values.items())
+        figures = (_objective(name, value) for name, value in values.items())
         made.add_row(folder, *figures, " ".join(f"{key}={value}" for key, value in point.items()))
     Console(highlight=False).print(made)
+
+
+def _objective(name: str, value: float) -> str:
+    counted = name in ("macs_256", "parameters")
+    return f"{value:,.0f}" if counted else figure(name.removeprefix("val/"), value)
 
 
 @dataclass
