@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from restora.networks.layers.blocks import initialise_as_dcgan
+from restora.networks.layers.blocks import InstanceNorm2d, initialise_as_dcgan
 from restora.registry import register
 
 PatchNorm = Literal["batch", "instance", "none"]
@@ -117,7 +117,7 @@ class PatchDiscriminator(Discriminator):
             stride = 2 if level < levels else 1
             layers.append(nn.Conv2d(before, width, 4, stride=stride, padding=1, bias=norm != "batch"))
             if norm != "none":
-                layers.append(nn.BatchNorm2d(width) if norm == "batch" else nn.InstanceNorm2d(width))
+                layers.append(nn.BatchNorm2d(width) if norm == "batch" else InstanceNorm2d(width))
             layers.append(nn.LeakyReLU(0.2))
         layers.append(nn.Conv2d(widths[-1], 1, 4, padding=1))
         self.model = nn.Sequential(*layers)

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from restora.networks.base import Network
+from restora.networks.layers.blocks import InstanceNorm2d
 from restora.registry import register
 
 Norm = Literal["batch", "instance"]
@@ -142,4 +143,4 @@ class Pix2PixUNet(Network):
 
 
 def _norm(name: Norm, channels: int) -> nn.Module:
-    return nn.BatchNorm2d(channels) if name == "batch" else nn.InstanceNorm2d(channels)
+    return nn.BatchNorm2d(channels) if name == "batch" else InstanceNorm2d(channels)

@@ -14,7 +14,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from restora.networks.base import Network, pad_bottom_right
-from restora.networks.layers.blocks import count_children
+from restora.networks.layers.blocks import InstanceNorm2d, count_children
 from restora.registry import register
 
 _BEFORE = 10
@@ -28,8 +28,8 @@ class _Residual(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        half = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels)]
-        other = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), nn.InstanceNorm2d(channels)]
+        half = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm2d(channels)]
+        other = [nn.ReflectionPad2d(1), nn.Conv2d(channels, channels, 3), InstanceNorm2d(channels)]
         self.conv_block = nn.Sequential(*half, nn.ReLU(inplace=True), *other)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,14 +50,14 @@ class ResNetGenerator(Network):
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
         layers: list[nn.Module] = [nn.ReflectionPad2d(3), nn.Conv2d(in_channels, channels, 7)]
-        layers += [nn.InstanceNorm2d(channels), nn.ReLU(inplace=True)]
+        layers += [InstanceNorm2d(channels), nn.ReLU(inplace=True)]
         for width in (channels, 2 * channels):
             layers += [nn.Conv2d(width, 2 * width, 3, stride=2, padding=1)]  # (B,2F,H/2,W/2), (B,4F,H/4,W/4)
-            layers += [nn.InstanceNorm2d(2 * width), nn.ReLU(inplace=True)]
+            layers += [InstanceNorm2d(2 * width), nn.ReLU(inplace=True)]
         layers += [_Residual(4 * channels) for _ in range(blocks)]
         for width in (4 * channels, 2 * channels):
             up = nn.ConvTranspose2d(width, width // 2, 3, stride=2, padding=1, output_padding=1)
-            layers += [up, nn.InstanceNorm2d(width // 2), nn.ReLU(inplace=True)]
+            layers += [up, InstanceNorm2d(width // 2), nn.ReLU(inplace=True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(channels, out_channels, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
         for module in self.modules():

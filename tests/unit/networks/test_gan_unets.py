@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from restora.networks.cost import count_parameters
 from restora.networks.dcgan_unet import DCGANUNet
+from restora.networks.layers.blocks import InstanceNorm2d
 from restora.networks.pix2pix_unet import Pix2PixUNet
 
 
@@ -89,3 +90,20 @@ def test_what_does_not_fit_together_is_refused() -> None:
         Pix2PixUNet(downs=1)
     with pytest.raises(ValueError, match="two levels or more"):
         DCGANUNet(channels=(8,))
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_instance_norm_has_one_gradient_in_every_memory_format(batch: int) -> None:
+    """torch's own is wrong for a batch of one in channels_last, which is what CycleGAN trains with."""
+    x, slope = torch.randn(2, batch, 5, 12, 9)
+    grads = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        given = x.clone(memory_format=layout).requires_grad_()
+        y = InstanceNorm2d(5)(given)
+        torch.testing.assert_close(y, F.instance_norm(x))
+        y.backward(slope.contiguous(memory_format=layout))
+        grads.append(given.grad)
+    torch.testing.assert_close(grads[0], grads[1], atol=1e-5, rtol=0)
+    wanted = x.clone().requires_grad_()
+    F.instance_norm(wanted).backward(slope)
+    torch.testing.assert_close(grads[0], wanted.grad, atol=1e-5, rtol=0)
