@@ -100,11 +100,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shared_data_dir: Path) -> 
 def test_several_processes_train_what_one_does(name: str, trained: dict[int, dict[str, Any]]) -> None:
     one = trained[1][name]
     for several in [trained[world][name] for world in (2, 4) if name in trained[world]]:
+        # CycleGAN enlarges rounding: instance norms, absolute values, a history in float16
+        more = 100 if name == "cycle" else 1
         for key, value in one["weights"].items():
-            rounding = 1e-4 if name == "cycle" else 1e-5  # a history of translations, in float16
-            rounding = 4e-3 if value.dtype == torch.float16 else rounding
+            rounding = 0.05 if value.dtype == torch.float16 else more * 1e-5
             torch.testing.assert_close(several["weights"][key], value, atol=rounding, rtol=0)
-        assert several["losses"] == pytest.approx(one["losses"], rel=1e-4)  # of the whole batch
+        assert several["losses"] == pytest.approx(one["losses"], rel=1e-4 if more == 1 else 1e-3)  # global
         assert [row["name"] for row in several["scores"]] == [row["name"] for row in one["scores"]]
         for here, there in zip(several["scores"], one["scores"], strict=True):
             assert here["psnr"] == pytest.approx(there["psnr"], abs=1e-3)
@@ -188,7 +189,8 @@ def test_another_number_of_processes_goes_on(one: Path, shared_data_dir: Path, t
     again = tmp_path / "again"
     shutil.copytree(one, again)
     (again / "checkpoints" / "kept.ckpt").replace(again / "checkpoints" / "last.ckpt")
-    train(tmp_path, shared_data_dir, f"resume={again}", *TWO, "callbacks.keep=null")
+    trusted = "+callbacks.poison._target_=fault_callbacks.Poison"  # a file alone never runs code
+    train(tmp_path, shared_data_dir, f"resume={again}", *TWO, "callbacks.keep=null", trusted)
     check_alike(one, again, decibels=0.05)
 
 
@@ -201,6 +203,7 @@ def test_torchrun_on_two_machines(one: Path, shared_data_dir: Path, tmp_path: Pa
     command = [*agent, "-m", "restora", "train", *SIX, "logger.mode=disabled"]
     command += ["trainer.strategy=ddp", "trainer.devices=1", "trainer.num_nodes=2"]
     environment = {**os.environ, "RESTORA_DATA": str(shared_data_dir), "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = _path()
     agents = [
         subprocess.Popen(
             command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT

@@ -45,6 +45,8 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
 Row = dict[str, Any]
 M = TypeVar("M", bound=nn.Module)
+_ASKED_EVERY = 10
+"""Batches after which processes agree anew on how much of `max_time` is over."""
 
 
 class Family(LightningModule):
@@ -128,6 +130,8 @@ class Family(LightningModule):
         )
         self.validation_loss = validation_loss
         self._average: Average | None = None
+        self._said: tuple[int, float] | None = None
+        """A batch, and the progress that the first process had at it."""
         self.sync_batchnorm = sync_batchnorm
         self._recorded: dict[str, Tensor] = {}
         """What the present step logs, by name."""
@@ -342,12 +346,15 @@ class Family(LightningModule):
         return min(max(shares), 1.0)
 
     def _first_process_says(self, value: float) -> float:
-        """Clocks differ between processes, learning rates must not."""
+        """Clocks differ between processes, learning rates must not. Asked every few batches, as it waits."""
         if self.trainer.world_size == 1:
             return value
-        shared = torch.tensor(value, dtype=torch.float64, device=self.device)
-        torch.distributed.broadcast(shared, src=0)
-        return float(shared)
+        batch = self.batches_done()
+        if self._said is None or not 0 <= batch - self._said[0] < _ASKED_EVERY:
+            shared = torch.tensor(value, dtype=torch.float64, device=self.device)
+            torch.distributed.broadcast(shared, src=0)
+            self._said = batch, float(shared)
+        return self._said[1]
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         super().optimizer_step(*args, **options)

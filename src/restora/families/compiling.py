@@ -40,7 +40,12 @@ def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str 
         log.warning("torch.compile does not work here (%s): training goes on uncompiled", reason)
         return False
     _allow_graphs()
-    for module in [network] if isinstance(mode, str) else regions(network):
+    chosen = [network] if isinstance(mode, str) else regions(network)
+    kinds = len({type(module) for module in chosen})
+    log.info(
+        "compiled: %s", "as one graph" if chosen == [network] else f"{len(chosen)} blocks of {kinds} kinds"
+    )
+    for module in chosen:
         module.compile(dynamic=False, mode=mode if isinstance(mode, str) else None)
     return True
 
