@@ -246,7 +246,7 @@ def upsampler_scale(state: Mapping[str, Tensor], sequence: str, width: int) -> i
 class InstanceNorm2d(nn.InstanceNorm2d):
     """Each channel of each photo normalised, (B,C,H,W), as a group norm of one channel a group.
 
-    The same numbers by another kernel: torch's own (2.11 to 2.13, on CPUs) has a wrong gradient for a batch
+    The same numbers by another kernel: torch's own (2.11 to 2.15, on CPUs) has a wrong gradient for a batch
     of one whose gradient comes in channels_last.
     """
 
