@@ -75,6 +75,11 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         "whole photo at once (Restormer's attention, NAFNet without its local converter) see a tile instead: "
         "brightness may differ by a few levels from tile size to tile size",
     )
+    group.add_argument(
+        "--global-statistics",
+        action="store_true",
+        help="for Restormer: its tiles see the statistics of the whole photo, of patches from all over it",
+    )
     group.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (48)")
     group.add_argument(
         "--sigma",
@@ -281,6 +286,7 @@ def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
             overlap=options.overlap,
             sigma=None if options.sigma == "auto" else options.sigma,
             engine=options.engine,
+            global_statistics=options.global_statistics,
         )
         for device in every_device(options.device)
     ]

@@ -199,7 +199,7 @@ def _limits(model: ModelDescription) -> str:
         lines.append(
             "- It looks at the whole photo at once, and large photos are restored in tiles: brightness may "
             "differ by a few levels from tile size to tile size. `--tile 0` restores a photo in one piece, "
-            "where memory allows."
+            "where memory allows; `--global-statistics` lets tiles see the statistics of the whole photo."
         )
     if model.local_converter is not None:
         lines.append(

@@ -1,7 +1,15 @@
-"""A network as it is used for inference."""
+"""A network as it is used for inference.
+
+Legend: B photos, C channels, H height, W width.
+"""
 
 import copy
+from functools import partial
 
+import torch
+from torch import Tensor, nn
+
+from restora.artifact.centred import centre_features
 from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
 
@@ -15,3 +23,32 @@ def prepare_network(network: Network, local_converter: tuple[int, int] | None) -
     network.eval()
     fold = getattr(network, "fold_batch_norm", None)
     return (network if fold is None else fold()).requires_grad_(False)
+
+
+def guard_precision(network: Network, dtype: torch.dtype) -> None:
+    """Lets the convolutions of a network lose less under autocast to `dtype`, at the same speed.
+
+    Plain stacks keep their features centred (`artifact/centred.py`). Elsewhere the convolutions that read the
+    photo run in float32: bfloat16 holds 8 bits, so the photo itself would be rounded. The others add their
+    biases in float32: autocast rounds these too, an error that is the same at every pixel and adds up over
+    the layers.
+    """
+    centre_features(network, dtype)
+    given = network.in_channels + network.condition_channels
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
+            reads_photo = module.groups == 1 and module.in_channels <= given
+            convolve = _convolve_exactly if reads_photo else _convolve
+            module.forward = partial(convolve, module)  # type: ignore[method-assign]
+
+
+def _convolve_exactly(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,C',H',W') in the dtype of the weights."""
+    with torch.autocast(x.device.type, enabled=False):
+        return layer._conv_forward(x.to(layer.weight.dtype), layer.weight, layer.bias)
+
+
+def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
+    """(B,C,H,W) -> (B,C',H',W') in autocast's dtype, the bias added in its own."""
+    product = layer._conv_forward(x, layer.weight, None)
+    return product if layer.bias is None else product.add_(layer.bias.view(-1, 1, 1))

@@ -16,21 +16,20 @@ Legend: B photos, C channels, K condition channels, H height, W width, h w of a 
 import copy
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from restora import vocabulary
 from restora.allocator import freed_memory_kept
-from restora.artifact.centred import centre_features
 from restora.artifact.engine_choice import EngineChoice, exported, graphs_in
 from restora.artifact.engines import check_engine
+from restora.artifact.global_statistics import attentions, of_whole_photo
 from restora.artifact.memory import fitting_tile, ran_out
 from restora.artifact.model_folder import ModelDescription
 from restora.artifact.parity import Compute
-from restora.artifact.prepared import prepare_network
+from restora.artifact.prepared import guard_precision, prepare_network
 from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, grid
 from restora.artifact.winograd import use_winograd
@@ -81,35 +80,6 @@ def every_device(names: str) -> list[str]:
     return [name.strip() for name in names.split(",")]
 
 
-def guard_precision(network: Network, dtype: torch.dtype) -> None:
-    """Lets the convolutions of a network lose less under autocast to `dtype`, at the same speed.
-
-    Plain stacks keep their features centred (`artifact/centred.py`). Elsewhere the convolutions that read the
-    photo run in float32: bfloat16 holds 8 bits, so the photo itself would be rounded. The others add their
-    biases in float32: autocast rounds these too, an error that is the same at every pixel and adds up over
-    the layers.
-    """
-    centre_features(network, dtype)
-    given = network.in_channels + network.condition_channels
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
-            reads_photo = module.groups == 1 and module.in_channels <= given
-            convolve = _convolve_exactly if reads_photo else _convolve
-            module.forward = partial(convolve, module)  # type: ignore[method-assign]
-
-
-def _convolve_exactly(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,C',H',W') in the dtype of the weights."""
-    with torch.autocast(x.device.type, enabled=False):
-        return layer._conv_forward(x.to(layer.weight.dtype), layer.weight, layer.bias)
-
-
-def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,C',H',W') in autocast's dtype, the bias added in its own."""
-    product = layer._conv_forward(x, layer.weight, None)
-    return product if layer.bias is None else product.add_(layer.bias.view(-1, 1, 1))
-
-
 def default_overlap(tile: int) -> int:
     """The overlap for tiles of this size: 48 pixels, less for tiles too small for that."""
     return min(OVERLAP, tile // 2) if tile else OVERLAP
@@ -127,6 +97,9 @@ class Restorer:
 
     `engine` is torch, onnxruntime or openvino, the latter two on a CPU in float32; auto is the fastest of
     those whose graphs are in `graphs`, by `paces` (seconds per megapixel on this machine) or by measuring.
+
+    `global_statistics`, for networks that attend across channels (Restormer): their tiles see the statistics
+    of the whole photo.
     """
 
     def __init__(
@@ -143,8 +116,12 @@ class Restorer:
         engine: str = "auto",
         graphs: Mapping[str, Path] | None = None,
         paces: Mapping[str, float] | None = None,
+        global_statistics: bool = False,
     ) -> None:
         check_engine(engine)
+        if global_statistics:
+            engine = _with_statistics(network, engine)
+        self.global_statistics = global_statistics
         other_engine = engine not in ("auto", "torch")
         self.device = pick_device("cpu" if other_engine and device == "auto" else device)
         self.precision: Precision = vocabulary.precision(precision)
@@ -186,6 +163,7 @@ class Restorer:
         overlap: int | None = None,
         sigma: float | None = None,
         engine: str = "auto",
+        global_statistics: bool = False,
     ) -> "Restorer":
         """The restorer of any source of a model: a model folder, a graph, a run, a checkpoint, weights.
 
@@ -206,6 +184,7 @@ class Restorer:
             engine=engine,
             graphs=graphs,
             paces=paces,
+            global_statistics=global_statistics,
         )
         made.said = loaded.said
         return made
@@ -248,6 +227,8 @@ class Restorer:
             )
         while True:
             try:
+                if self.global_statistics and self.tile and longest > self.tile:
+                    return self._by_its_statistics(x, condition, progress)
                 return self._in_tiles(x, condition, progress)
             except (RuntimeError, MemoryError) as error:
                 smaller = min(self.tile or longest, longest) // 2
@@ -264,6 +245,23 @@ class Restorer:
 
     def _take_tile(self, tile: int) -> None:
         self.tile, self.overlap = tile, min(self.overlap, default_overlap(tile))
+
+    def _by_its_statistics(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
+        """Photo by photo, in tiles that see the statistics of the whole."""
+        restored = []
+        for index in range(len(x)):
+            one, maps = x[index : index + 1], None if condition is None else condition[index : index + 1]
+
+            def show(done: int, tiles: int, index: int = index) -> None:
+                if progress is not None:
+                    progress(index * tiles + done, len(x) * tiles)
+
+            autocast = self._autocast()
+            with of_whole_photo(
+                self.network, one, maps, side=self.tile, device=self.device, autocast=autocast
+            ):
+                restored.append(self._in_tiles(one, maps, show))
+        return torch.cat(restored)
 
     def _in_tiles(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
         """Tile by tile."""
@@ -350,3 +348,15 @@ class Restorer:
             expected = (x.shape[0], channels, *x.shape[2:])
             raise ValueError(f"the condition must be of shape {expected}, got {tuple(condition.shape)}")
         return condition
+
+
+def _with_statistics(network: Network, engine: str) -> str:
+    """The engine that can take statistics of the whole photo. Raises ValueError if there are none."""
+    if not attentions(network):
+        raise ValueError(
+            f"{type(network).__name__} has no attention across channels, so its tiles need no global "
+            "statistics: leave that out"
+        )
+    if engine not in ("auto", "torch"):
+        raise ValueError(f"global statistics are taken by torch: leave out engine {engine}")
+    return "torch"

@@ -11,6 +11,8 @@ from restora.artifact.restorer import Restorer
 from restora.artifact.tiles import fade, grid, spans
 from restora.networks.base import Network
 from restora.networks.dncnn import FDnCNN
+from restora.networks.layers.restormer_blocks import TransposedAttention
+from restora.networks.restormer import Restormer
 
 
 def strided(scale: int = 1) -> Strided:
@@ -213,3 +215,37 @@ def test_wrong_options_are_named(options, message):
 def test_a_tile_without_room_beside_the_overlap_is_refused():
     with pytest.raises(ValueError, match="too small for an overlap"):
         Restorer(network=tiny_network(), device="cpu", tile=32, overlap=30)(real(64, 64))
+
+
+def test_tiles_that_see_the_statistics_of_the_whole_photo_are_nearer_to_it():
+    """Of patches from all over it; a photo of one tile and the next photo are computed as ever."""
+    torch.manual_seed(0)
+    network = Restormer(channels=8, blocks=(1, 1, 1, 1), refinement_blocks=1, heads=(1, 1, 1, 1)).eval()
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, TransposedAttention):
+                module.temperature.fill_(2)  # attention that depends on the photo, as after training
+        network.output.weight.mul_(0.2)
+    x = torch.cat([real(256, 384), 0.5 * real(256, 384).flip(-1)])
+    options = {"network": network, "device": "cpu"}
+    whole = Restorer(**options, tile=0)(x)
+    apart = Restorer(**options, tile=128, overlap=32)(x)
+    restorer = Restorer(**options, tile=128, overlap=32, global_statistics=True)
+    seen = []
+    together = restorer(x, progress=lambda done, tiles: seen.append((done, tiles)))
+    assert (together - whole).abs().mean() < 0.7 * (apart - whole).abs().mean()
+    assert seen == [(count + 1, len(seen)) for count in range(len(seen))]
+    assert torch.equal(restorer(x[:, :, :96, :96]), Restorer(**options)(x[:, :, :96, :96]))
+    torch.testing.assert_close(restorer(x[1:]), together[1:])
+
+
+@pytest.mark.parametrize(
+    ("network", "options", "message"),
+    [
+        (tiny_network(), {}, "DnCNN has no attention across channels"),
+        (Restormer(channels=8), {"engine": "onnxruntime"}, "taken by torch"),
+    ],
+)
+def test_statistics_that_there_are_none_of_are_refused(network, options, message):
+    with pytest.raises(ValueError, match=message):
+        Restorer(network=network, global_statistics=True, **options)
