@@ -271,7 +271,8 @@ def test_verify_reads_every_pixel_and_packs_again_what_is_not_as_it_was(
     said = caplog.text + capsys.readouterr().out
     assert "photos are as they were packed" in said
     assert "packed again" not in said
-    (store,) = (path for path in (tmp_path / "data [/raw]" / "packed").iterdir() if "-train-" in path.name)
+    packed = (tmp_path / "data [/raw]" / "packed").iterdir()
+    (store,) = (path for path in packed if "-train-" in path.name and path.is_dir())
     pixels = store / "photos.bin"
     before = pixels.read_bytes()
     changed = bytearray(before)

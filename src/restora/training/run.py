@@ -9,6 +9,7 @@ import logging
 import math
 import os
 import shlex
+import shutil
 import warnings
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from restora.config import ConfigError
 from restora.data.sources import SPLITS
 from restora.data.store import fingerprint
 from restora.degradations.compose.composition import OnDemand
+from restora.files import sync
 from restora.run_state import sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
@@ -237,8 +239,22 @@ def _checkpoint(
     check_changes(info.changed)
     if found is None:
         log.warning("%s has no checkpoint that can be read: the run starts anew", info.folder)
+    if found is not None and found[0].name != "last.ckpt":
+        _replace_last(found[0])
     record.goes_on(None if found is None else found[1], info.changed)
     return found
+
+
+def _replace_last(whole: Path) -> None:
+    """Puts a whole checkpoint in the place of a damaged `last.ckpt`."""
+    last = whole.with_name("last.ckpt")
+    draft = last.with_suffix(".ckpt.tmp")
+    try:
+        shutil.copyfile(whole, draft)
+        sync(draft)
+        draft.replace(last)
+    finally:
+        draft.unlink(missing_ok=True)
 
 
 def _take_back(trainer: Trainer, record: RunRecord, checkpoint: tuple[Path, dict[str, Any]] | None) -> None:
