@@ -32,6 +32,17 @@ from restora.sweeping.job import write_to_log
 _PATIENCE_SECONDS = 60.0
 """How long jobs may take to save and end."""
 _PR_SET_PDEATHSIG = 1
+_PARTS = (
+    "degradation",
+    "network",
+    "objective",
+    "family",
+    "data",
+    "source",
+    "callback",
+    "schedule",
+    "optimizer",
+)
 Request = dict[str, Any]
 
 
@@ -149,7 +160,10 @@ def run(request: Request) -> int:
 
 def main() -> int:
     import restora.training.starting  # noqa: F401 -- what every job needs, once
+    from restora.registry import names
 
+    for kind in _PARTS:  # with all that they import, such as kornia: a second for each job
+        names(kind)
     request = Server().serve()
     if request is None:
         return 0
