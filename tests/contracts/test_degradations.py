@@ -57,6 +57,7 @@ UNCLIPPED = {  # noise as the field defines it, and filters that overshoot
     "gaussian_noise",
     "gaussian_noise_range",
     "low_resolution",
+    "on_demand_noise",
     "pixel_shift",
     "poisson_gaussian_noise",
     "poisson_noise",

@@ -157,7 +157,8 @@ class OnDemand(OneOf):
 
     Gao and Grauman, "On-Demand Learning for Deep Image Restoration", ICCV 2017: training begins with the
     given weights, and after each validation the share of a stage is proportional to 1/PSNR of the photos that
-    went through it. Validation and tests draw the stages with the given weights at all times.
+    went through it. Validation and tests draw the stages with the given weights at all times. Not clipped
+    where its stages are not.
     """
 
     def __init__(
