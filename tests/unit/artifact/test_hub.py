@@ -53,7 +53,11 @@ def server(monkeypatch):
     handler = type("Handler", (Hub,), {"seen": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as made:
         threading.Thread(target=made.serve_forever, daemon=True).start()
-        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{made.server_port}")
+        address = f"http://127.0.0.1:{made.server_port}"
+        monkeypatch.setenv("HF_ENDPOINT", address)
+        # which the library reads when it is imported, perhaps by a test before
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", address)
+        monkeypatch.setattr("huggingface_hub.constants.HF_URL_HOSTS", frozenset({"127.0.0.1"}))
         monkeypatch.setenv("HF_TOKEN", "hf_of_a_test")
         yield handler
         made.shutdown()
