@@ -7,7 +7,7 @@ checked, forked, trained and closed. From that goes what the same trainings take
 warm process. Beside it, how many threads compute where there are as many slots as cores.
 """
 
-import json
+import ast
 import os
 import resource
 import statistics
@@ -18,6 +18,8 @@ import time
 from pathlib import Path
 
 from timing import Row, machine, parser, print_table, save_rows
+
+from restora.files import json_text, read_json, write_json
 
 TARGET = 1.0
 WORDS = [
@@ -39,7 +41,7 @@ def main() -> None:
     made.add_argument("--trained", type=Path, help="a sweep folder whose trainings are timed in this process")
     options = made.parse_args()
     if options.trained:
-        print(json.dumps(trained(options.trained)))
+        print(json_text(trained(options.trained), indent=None))
         return
     jobs = 6 if options.quick else options.jobs
     with tempfile.TemporaryDirectory() as name:
@@ -106,7 +108,7 @@ def in_one_process(sweep: Path, folder: Path) -> list[tuple[float, float]]:
     environment = {**os.environ, "RESTORA_DATA": str(folder / "data")}
     command = [sys.executable, __file__, "--trained", str(sweep)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
-    return list(json.loads(done.stdout.splitlines()[-1]))[1:]
+    return list(ast.literal_eval(done.stdout.splitlines()[-1]))[1:]
 
 
 def trained(sweep: Path) -> list[tuple[float, float]]:
@@ -114,7 +116,7 @@ def trained(sweep: Path) -> list[tuple[float, float]]:
 
     seconds = []
     for path in sorted(sweep.glob("*/run.json")):
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "queued"}))
+        write_json(path, read_json(path) | {"status": "queued"})
         began, before = time.perf_counter(), time.process_time()
         start_folder(path.parent, threads=1)
         seconds.append((time.perf_counter() - began, time.process_time() - before))
@@ -137,7 +139,7 @@ def threads_at_once(folder: Path) -> int:
 def compute_threads(record: Path) -> int:
     """Threads of a running job that have computed for more than a tenth of what its busiest one has."""
     try:
-        content = json.loads(record.read_text())
+        content = read_json(record)
         if content["status"] != "running":
             return 0
         ticks = []

@@ -58,9 +58,9 @@ def table_word(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
-def clear_drafts(folder: Path) -> None:
-    """Removes what `write_whole` left in `folder` when its process was killed."""
-    for draft in folder.glob(".*.part"):
+def clear_drafts(folder: Path, *, below: bool = False) -> None:
+    """Removes what `write_whole` left in `folder`, and `below` it, when its process was killed."""
+    for draft in folder.rglob(".*.part") if below else folder.glob(".*.part"):
         found = _DRAFT.fullmatch(draft.name)
         if found is not None and not _runs(int(found[1])):
             draft.unlink(missing_ok=True)
@@ -69,11 +69,12 @@ def clear_drafts(folder: Path) -> None:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
+        state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2]
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's
+    except OSError:  # somebody else's, or there is no /proc
         return True
-    return True
+    return state.split()[0] not in "ZX"  # killed, but nobody has asked how it ended
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -64,7 +64,8 @@ def main(argv: list[str]) -> int:
         recipe=recipe,
     )
     _show(cost)
-    print(f"threads      {threads_in_words(config.threads)}")
+    threads, waiting = threads_in_words(config.threads)
+    print(f"threads      {threads}\nwaiting      {waiting}")
     if output is not None:
         write_json(output, asdict(cost))
         print(output)
@@ -101,7 +102,7 @@ def _machine(config: "DictConfig") -> str:
     return f"{found['cpu']}, {torch.get_num_threads()} of {found['cores']} cores, {config.trainer.precision}"
 
 
-def threads_in_words(chosen: int | None) -> str:
+def threads_in_words(chosen: int | None) -> tuple[str, str]:
     """How many threads compute, how they wait for each other, and who has said so."""
     import os
 
@@ -120,7 +121,7 @@ def threads_in_words(chosen: int | None) -> str:
         waiting = f"GOMP_SPINCOUNT={spin} ({'set by restora' if own else 'yours'})"
     else:
         waiting = f"OMP_WAIT_POLICY={policy} (yours)" if policy else "as OpenMP has it"
-    return f"{count} ({whose}), waiting: {waiting}"
+    return f"{count} ({whose})", waiting
 
 
 def _show(cost: "Cost") -> None:

@@ -35,7 +35,7 @@ from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import Average, averaged_copy
 from restora.families.parameter_groups import ParameterGroups
 from restora.image import enlarge, to_8_bit
-from restora.networks.adapters import adapt
+from restora.networks.adapters import adapt, without_adapters
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Opponent, Setting, Step
 from restora.objectives.supervised import Loss, Supervised
@@ -379,7 +379,8 @@ class Family(LightningModule):
 
     def evaluation_network(self) -> Network:
         """The network that is evaluated and exported: the averaged weights where there are any."""
-        return self.network if self.ema is None else self.ema
+        network = self.network if self.ema is None else self.ema
+        return network if self.adapters is None else without_adapters(network)
 
     def on_validation_epoch_start(self) -> None:
         self.rows = []

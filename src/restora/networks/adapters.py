@@ -6,8 +6,10 @@ Language Models", ICLR 2022, with its scale at 1. Reading a checkpoint adds them
 network under its own names, and costs what it cost.
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +59,21 @@ def adapt(network: Network, *, rank: int, names: Sequence[str] = ()) -> list[str
             layer = layers[name]
             parametrize.register_parametrization(layer, "weight", LowRank(layer.weight, rank), unsafe=True)
     return [name for name in layers if name in chosen]
+
+
+def without_adapters(network: Network) -> Network:
+    """A copy whose weights have the adapters added, for what reads or folds weights.
+
+    Note: torch's own way to take a parametrization off changes a class that a copy shares with the original.
+    """
+    plain = copy.deepcopy(network)
+    for module in plain.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            weight = cast(Tensor, module.weight).detach().clone()
+            del module.parametrizations
+            module.__class__ = type(module).__bases__[0]
+            module.register_parameter("weight", nn.Parameter(weight, requires_grad=False))
+    return plain
 
 
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

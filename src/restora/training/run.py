@@ -28,7 +28,7 @@ from restora.config import ConfigError
 from restora.data.sources import SPLITS
 from restora.data.store import fingerprint
 from restora.degradations.compose.composition import OnDemand
-from restora.files import sync
+from restora.files import clear_drafts, sync
 from restora.run_state import sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
@@ -67,6 +67,8 @@ def train(config: DictConfig, info: RunInfo) -> float:
     seed_everything(config.seed, workers=True, verbose=False)
     first, stopping = rank_zero_only.rank == 0, StopAtSignal()
     with sole_run(info.folder) if first else nullcontext(), stopping.listening():
+        if first:
+            clear_drafts(info.folder, below=True)
         record = RunRecord(info)
         status, error, sent = "failed", None, None
         workers: Workers | None = None

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from restora.config import build, parts
-from restora.networks.adapters import adapt, merged
+from restora.networks.adapters import adapt, merged, without_adapters
 
 NODES = parts("network")
 SMALL = [
@@ -44,3 +44,17 @@ def test_a_rank_above_every_weight_is_refused() -> None:
     network = build(dict(NODES["dncnn_small"]), "network")
     with pytest.raises(ValueError, match="set a lower rank"):
         adapt(network, rank=100_000)
+
+
+def test_a_copy_without_adapters_is_the_same_network_and_leaves_the_original() -> None:
+    network = build(dict(NODES["dncnn_small"]), "network").eval()
+    adapt(network, rank=2)
+    for module in network.modules():
+        if hasattr(module, "B"):
+            torch.nn.init.normal_(module.B, std=0.05)
+    x = torch.rand(1, network.in_channels, 16, 16)
+    for _ in range(2):
+        plain = without_adapters(network)
+        assert type(plain.model[0]) is torch.nn.Conv2d
+        with torch.no_grad():
+            torch.testing.assert_close(plain(x), network(x), atol=1e-6, rtol=0)
