@@ -56,7 +56,7 @@ test-slurm: setup ## the same through a real SLURM on this machine, set up for i
 test-faults: setup ## kills, damaged files, full disks, bad servers, poison, strangers, little memory, at random, with a count (FAULTS="--seed 2")
 	PYTHONPATH=src $(BIN)/python tests/faults $(FAULTS)
 
-test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in under 90 seconds
+test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in two to three minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/contracts/test_layers.py
 
 $(VENV)/.peers-bench: benchmarks/peers.txt $(VENV)/.ready
