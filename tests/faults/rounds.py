@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from warm_start import Started, start_restora
 
+MODEL_FILES = ("model.json", "weights.safetensors")
 QUICK = [
     "network=dncnn_small", "network.depth=3", "network.channels=8", "data.patch_size=24", "data.batch_size=4",
     "data.val_crop=48", "data.test_crop=48", "data.steps_per_epoch=60", "trainer.max_steps=150",
