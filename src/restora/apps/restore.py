@@ -15,11 +15,15 @@ from typing import TYPE_CHECKING
 from restora import vocabulary
 from restora.apps import restore_method
 from restora.photos.kinds import FORMAT_SUFFIXES, LIMIT_VARIABLE, MEGAPIXELS
+from restora.zoo.index import DEFAULT, PREFIX
 
 if TYPE_CHECKING:
     from restora.apps.restore_plan import Failure, Job
     from restora.artifact.restorer import Restorer
     from restora.fitting.photos import PhotoFit
+
+MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx", ".pt2", ".xml")
+"""Files that are models, never photos."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -33,8 +37,11 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "model",
         metavar="SOURCE",
+        nargs="?",
+        default=DEFAULT,
         help="a model folder of `restora export` or a graph in it, a run, a checkpoint, a .pth, .safetensors "
-        "or .onnx file, zoo:NAME, or method:NAME, which needs no training",
+        f"or .onnx file, zoo:NAME, or method:NAME, which needs no training (default: {DEFAULT}, for everyday "
+        "photos)",
     )
     made.add_argument("input", metavar="INPUT", help="a photo or a folder of photos")
     made.add_argument(
@@ -160,7 +167,8 @@ def main(argv: Sequence[str]) -> int:
     """0 if every photo was restored, 1 if some could not be; ValueError for arguments that make no sense."""
     from restora.apps.restore_plan import Naming, measure, plan, settle_existing
 
-    options = parser().parse_args(argv)
+    options = parser().parse_intermixed_args(argv)
+    _check_names(options)
     _check_numbers(options)
     if options.max_megapixels is not None:
         os.environ[LIMIT_VARIABLE] = str(
@@ -247,6 +255,17 @@ def _name(failures: "list[Failure]") -> None:
         print(f"restora restore: {len(failures)} were left out, or not restored wholly:", file=sys.stderr)
     for failure in failures:
         print(f"restora restore: {failure.name}: {failure.reason}", file=sys.stderr)
+
+
+def _check_names(options: argparse.Namespace) -> None:
+    """Raises ValueError where two names were given and the first is a model: OUTPUT is what is missing."""
+    name, folder = options.input, Path(options.input)
+    if (
+        name.startswith((PREFIX, "method:"))
+        or folder.suffix.lower() in MODEL_SUFFIXES
+        or any((folder / record).is_file() for record in ("model.json", "run.json"))
+    ):
+        raise ValueError(f"OUTPUT is missing: restora restore {name} {options.output} OUTPUT")
 
 
 def _check_numbers(options: argparse.Namespace) -> None:

@@ -19,8 +19,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "sources",
         metavar="SOURCE",
-        nargs="+",
-        help="a model folder, a run, a checkpoint, a weights file or zoo:NAME; several are offered",
+        nargs="*",
+        help="a model folder, a run, a checkpoint, a weights file or zoo:NAME; several are offered (default: "
+        "those of the zoo for colour photos)",
     )
     made.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
     made.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
@@ -92,6 +93,7 @@ def main(argv: Sequence[str]) -> int:
     from restora.serving.models import load_models
     from restora.serving.server import address, listen, run
     from restora.serving.service import Service
+    from restora.zoo.index import offered
 
     limits = Limits(
         megabytes=options.max_megabytes,
@@ -102,7 +104,7 @@ def main(argv: Sequence[str]) -> int:
     )
     keep_freed_memory()
     models = load_models(
-        options.sources,
+        options.sources or offered(),
         device=options.device,
         precision=options.precision,
         tile=options.tile,

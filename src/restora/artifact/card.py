@@ -9,6 +9,7 @@ from restora.files import json_text
 from restora.words import worse_than_input
 
 TASKS = {
+    "photo": "cleans everyday photos: grain, colour specks, JPEG blocks",
     "denoise": "removes noise",
     "super_resolution": "enlarges photos",
     "deblur": "removes blur",

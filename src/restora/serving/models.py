@@ -11,6 +11,7 @@ from restora.artifact.restorer import Restorer
 from restora.vocabulary import Precision
 
 WORDS = {
+    "photo": ("Everyday photo", "Takes out grain and JPEG blocks, and leaves a good photo as it is."),
     "denoise": ("Grainy", "Takes out grain and colour specks, as in photos taken in the dark."),
     "deblur": ("Blurred", "Sharpens what shook or was out of focus."),
     "jpeg": ("Blocky", "Takes out the blocks and halos of strong JPEG compression."),

@@ -7,6 +7,10 @@ import difflib
 from pathlib import Path
 
 PREFIX = "zoo:"
+DEFAULT = f"{PREFIX}photo"
+"""What everyday photos are restored with where no model is named."""
+SPECIAL = ("denoise_gray", "half_minute", "jpeg")
+"""Those for grey photos alone: nobody is offered them unasked."""
 FOLDER = Path(__file__).resolve().parent / "models"
 
 
@@ -18,6 +22,12 @@ def is_zoo(source: str | Path) -> bool:
 def names() -> list[str]:
     """The shipped models, in alphabetical order."""
     return sorted(path.parent.name for path in FOLDER.glob("*/model.json"))
+
+
+def offered() -> list[str]:
+    """Sources of the shipped models that are for photos of any kind, the default first."""
+    found = [f"{PREFIX}{name}" for name in names() if name not in SPECIAL]
+    return sorted(found, key=lambda source: source != DEFAULT)
 
 
 def folder_of(name: str) -> Path:
