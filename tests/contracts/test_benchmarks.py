@@ -75,12 +75,14 @@ def test_ready_benchmarks_are_what_they_are_called(name: str, folder: Path) -> N
     values = made(name, folder).describe()
     testset, _, severity = name.rpartition("_")
     prefix = severity.rstrip("0123456789")
-    key = {"sigma": "sigma", "x": "scale", "q": "quality"}[prefix]
+    key = {"sigma": "sigma", "x": "scale", "q": "quality"}.get(prefix, "width")
     assert values[key] == int(severity.removeprefix(prefix))
     assert values["testset"].lower().startswith(testset.split("_")[0])
     assert values["color"] == {"bsd68": "gray", "set12": "gray", "classic5": "gray"}.get(
-        testset, "rgb" if key == "sigma" or testset == "div2k_valid" else "y"
+        testset, "rgb" if key in ("sigma", "width") or testset in ("div2k_valid", "kodak24") else "y"
     )
+    if key == "width":
+        assert values["blur"] == {"defocus": "disc"}.get(prefix, prefix)
 
 
 @pytest.mark.parametrize("name", TESTSETS)

@@ -9,14 +9,19 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "denoise": ("cbsd68_sigma15", "cbsd68_sigma25", "cbsd68_sigma50"),
     "denoise_gray": ("bsd68_sigma15", "bsd68_sigma25", "bsd68_sigma50"),
     "half_minute": ("bsd68_sigma25",),
+    "photo": ("kodak24_everyday", "kodak24_sigma15", "kodak24_sigma25", "kodak24_q10", "kodak24_q40"),
+    "deblur": ("kodak24_blurred", "kodak24_gaussian2", "kodak24_defocus3", "kodak24_motion9"),
     "jpeg": ("classic5_q10", "classic5_q20", "classic5_q40", "live1_q10", "live1_q20", "live1_q40"),
     "sr_x2": ("set5_x2", "set14_x2"),
+    "sr_x4": ("set5_x4", "set14_x4"),
 }
 """Benchmarks by model; the first figure of a model is shown first."""
 
 CURVES: dict[str, tuple[str, tuple[int, ...]]] = {
     "denoise": ("cbsd68_sigma25", (1, 2, 3, 5, 10, 35, 55, 65)),
     "denoise_gray": ("bsd68_sigma25", (1, 2, 3, 5, 10, 35, 55, 65)),
+    "photo": ("kodak24_sigma25", (1, 2, 3, 5, 10, 35, 55)),
+    "deblur": ("kodak24_motion9", (1, 3, 5, 9, 15, 21)),
 }
 """Benchmark and severities of a model's curve, also outside its range."""
 
@@ -35,5 +40,7 @@ PSNR: dict[str, dict[str, float]] = {
     "live1_q40": {"DnCNN-3": 33.96},
     "set5_x2": {"bicubic": 33.66, "VDSR": 37.53},
     "set14_x2": {"bicubic": 30.24, "VDSR": 33.03},
+    "set5_x4": {"bicubic": 28.42, "VDSR": 31.35},
+    "set14_x4": {"bicubic": 26.00, "VDSR": 28.01},
 }
 """Benchmark -> method -> dB, from the weaker to the stronger: the last is the goal."""
