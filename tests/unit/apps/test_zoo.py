@@ -16,7 +16,7 @@ from restora.artifact.model_folder import read_description
 from restora.cli import main
 from restora.data.free_photos import manifest
 from restora.zoo import index
-from restora.zoo.index import folder_of, names
+from restora.zoo.index import DEFAULT, folder_of, names, offered
 from restora.zoo.references import CURVES, MEASURED, PSNR
 
 
@@ -111,6 +111,20 @@ def test_commands_take_a_shipped_model_by_its_name(noisy: Path, monkeypatch, cap
     copied = noisy / source.removeprefix("zoo:") / "model"
     flat = torch.full((1, open_source(source).network.in_channels, 16, 16), 0.5)
     assert torch.equal(Restorer.load(source, sigma=25)(flat), Restorer.load(copied, sigma=25)(flat))
+
+
+def test_a_photo_is_restored_where_no_model_is_named(noisy: Path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(noisy)
+    assert offered()[0] == DEFAULT == "zoo:photo"
+    assert "zoo:half_minute" not in offered()
+    assert main(["restore", "noisy.png", "--tile", "0", "default.png"]) == 0
+    assert main(["restore", DEFAULT, "noisy.png", "--tile", "0", "named.png"]) == 0
+    assert np.array_equal(pixels(noisy / "default.png"), pixels(noisy / "named.png"))
+    for model in ("zoo:photo", "method:dip", "weights.pth", "model"):
+        (noisy / "model").mkdir(exist_ok=True)
+        (noisy / "model" / "model.json").touch()
+        assert main(["restore", model, "noisy.png"]) == 2
+        assert f"OUTPUT is missing: restora restore {model} noisy.png OUTPUT" in capsys.readouterr().err
 
 
 def test_a_run_is_shipped_in_half_precision_and_measured(
