@@ -2,11 +2,19 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
+from restora.data.packing import cores
 from restora.data.schedule import ResumableSampler
+
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
+
+Workers = int | Literal["auto"]
+_MOST = 8
+"""Of processes that cut crops for one device: a batch is a copy out of a mapped file."""
 
 log = logging.getLogger(__name__)
 
@@ -17,7 +25,7 @@ class Described(Protocol):
     def described(self) -> dict[str, Any]: ...
 
 
-JudgingLoader = DataLoader[Any]
+EvaluationLoader = DataLoader[Any]
 """Whole photos: `PhotoBatch`es, or several by name where parts are mixed."""
 
 
@@ -51,7 +59,7 @@ class TrainingLoader(DataLoader[Any]):
                 log.warning("this run goes on with other crops: data %s was %s, is %s", key, state[key], now)
 
 
-def judging_loader(photos: Dataset[Any], *, pin_memory: bool) -> JudgingLoader:
+def evaluation_loader(photos: Dataset[Any], *, pin_memory: bool) -> EvaluationLoader:
     """Whole photos, read in this process: a copy out of the mapped file takes no time."""
     return DataLoader(photos, batch_size=None, collate_fn=_as_it_is, pin_memory=pin_memory)
 
@@ -59,3 +67,13 @@ def judging_loader(photos: Dataset[Any], *, pin_memory: bool) -> JudgingLoader:
 def _as_it_is(batch: Any) -> Any:
     """No collating: the data sets give whole batches."""
     return batch
+
+
+def workers_of(workers: Workers, trainer: "Trainer | None") -> int:
+    """How many processes cut crops. `auto` is none on a CPU, whose cores the training has, and on other
+    devices the cores that are there for each, less the one that steps, at most eight."""
+    if workers != "auto":
+        return workers
+    if trainer is None or trainer.strategy.root_device.type == "cpu":
+        return 0
+    return min(max(cores() // max(trainer.num_devices, 1) - 1, 1), _MOST)

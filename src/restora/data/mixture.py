@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos
-from restora.data.loaders import JudgingLoader, TrainingLoader, judging_loader
+from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
 from restora.data.module import PhotoData, Target
 from restora.data.packing import PhotoFile
 from restora.data.schedule import ResumableSampler
@@ -80,7 +80,7 @@ class MixtureData(PhotoData):
         geometry: Geometry = "d4",
         transforms: Sequence[Any] | None = None,
         target: Target = "clean",
-        workers: int = 0,
+        workers: Workers = 0,
         seed: int = 1,
     ) -> None:
         alike: dict[str, Any] = {
@@ -173,12 +173,14 @@ class MixtureData(PhotoData):
             {name: member.crop_batches() for name, member in self.members.items()}, self.turns, self.seed
         )
         sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
-        return TrainingLoader(batches, sampler, workers=self.workers, pin_memory=self._pin_memory)
+        return TrainingLoader(
+            batches, sampler, workers=workers_of(self.workers, self.trainer), pin_memory=self._pin_memory
+        )
 
-    def _judging_loader(self, split: Split, crop: int | None, *, pixels: int) -> JudgingLoader:
+    def _evaluation_loader(self, split: Split, crop: int | None, *, pixels: int) -> EvaluationLoader:
         members = {name: m for name, m in self.members.items() if m.source.photos(split)}
         photos = {name: m.whole_photos(split, crop, pixels=pixels) for name, m in members.items()}
-        return judging_loader(MixedPhotos(photos), pin_memory=self._pin_memory)
+        return evaluation_loader(MixedPhotos(photos), pin_memory=self._pin_memory)
 
     # --- on the device --------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
-from restora.data.loaders import JudgingLoader, TrainingLoader, judging_loader
+from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
 from restora.data.packing import pack
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sources import SPLITS, Source, Split
@@ -56,7 +56,8 @@ class PhotoData(LightningDataModule):
     each photo. `geometry` turns training crops: `d4` by all eight symmetries of the square,
     `hflip` by mirroring, `none`. `transforms` are further albumentations transforms of the clean crop.
     `target` noisy: what is learnt from is another degraded version of the photo, from keys of its own.
-    `workers` are processes that cut training crops. `channels` is a number, rgb for 3 or gray for 1.
+    `workers` are processes that cut training crops, by `workers_of`. `channels` is a number, rgb for 3 or
+    gray for 1.
     """
 
     unpaired = False
@@ -78,7 +79,7 @@ class PhotoData(LightningDataModule):
         geometry: Geometry = "d4",
         transforms: Sequence[Any] | None = None,
         target: Target = "clean",
-        workers: int = 0,
+        workers: Workers = 0,
         seed: int = 1,
     ) -> None:
         super().__init__()
@@ -135,7 +136,7 @@ class PhotoData(LightningDataModule):
             ("steps_per_epoch", self.steps_per_epoch, 1),
             ("val_crop", self.val_crop, _SMALLEST_EVALUATED),
             ("test_crop", self.test_crop, _SMALLEST_EVALUATED),
-            ("workers", self.workers, 0),
+            ("workers", None if self.workers == "auto" else self.workers, 0),
         ):
             if value is not None and value < least:
                 raise ValueError(f"data.{name} is at least {least}, got {value}")
@@ -261,7 +262,12 @@ class PhotoData(LightningDataModule):
 
     def train_dataloader(self) -> TrainingLoader:
         sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
-        return TrainingLoader(self.crop_batches(), sampler, workers=self.workers, pin_memory=self._pin_memory)
+        return TrainingLoader(
+            self.crop_batches(),
+            sampler,
+            workers=workers_of(self.workers, self.trainer),
+            pin_memory=self._pin_memory,
+        )
 
     def crop_batches(self) -> CropBatches:
         """This process's training batches."""
@@ -283,20 +289,20 @@ class PhotoData(LightningDataModule):
             transforms=self.transforms,
         )
 
-    def val_dataloader(self) -> JudgingLoader:
-        return self._judging_loader("val", self.val_crop, pixels=self._training_pixels)
+    def val_dataloader(self) -> EvaluationLoader:
+        return self._evaluation_loader("val", self.val_crop, pixels=self._training_pixels)
 
-    def test_dataloader(self) -> JudgingLoader:
+    def test_dataloader(self) -> EvaluationLoader:
         """One by one: what a photo takes is a figure of the report."""
-        return self._judging_loader("test", self.test_crop, pixels=0)
+        return self._evaluation_loader("test", self.test_crop, pixels=0)
 
     @property
     def _training_pixels(self) -> int:
         """Clean pixels of the largest training batch of a process, for which there is memory and more."""
         return max(stage.batch_size * stage.patch_size**2 for stage in self.stages) // self._world_size
 
-    def _judging_loader(self, split: Split, crop: int | None, *, pixels: int) -> JudgingLoader:
-        return judging_loader(self.whole_photos(split, crop, pixels=pixels), pin_memory=self._pin_memory)
+    def _evaluation_loader(self, split: Split, crop: int | None, *, pixels: int) -> EvaluationLoader:
+        return evaluation_loader(self.whole_photos(split, crop, pixels=pixels), pin_memory=self._pin_memory)
 
     def whole_photos(self, split: Split, crop: int | None, *, pixels: int) -> WholePhotos:
         """This process's photos of a split, in batches of at most `pixels` where they are of equal size."""

@@ -108,7 +108,7 @@ def pack(
             except DamagedStore as damage:  # another process may have packed it again in the meantime
                 log.warning("%s: the photos are packed again", damage)
                 shutil.rmtree(folder)
-        _build(files, folder, channel_count(channels), scale, processes or _cores(), reader or Reader())
+        _build(files, folder, channel_count(channels), scale, processes or cores(), reader or Reader())
     return PhotoStore(folder=folder)
 
 
@@ -119,7 +119,7 @@ def _opened(folder: Path) -> PhotoStore:
     return store
 
 
-def _cores() -> int:
+def cores() -> int:
     """The cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from restora.data.crops import CropBatches, PhotoBatch
-from restora.data.loaders import TrainingLoader
+from restora.data.loaders import TrainingLoader, workers_of
 from restora.data.module import PhotoData
 from restora.data.schedule import ResumableSampler
 from restora.data.sources import Split, UnpairedFolder
@@ -72,7 +72,9 @@ class UnpairedData(PhotoData):
     def train_dataloader(self) -> TrainingLoader:
         batches = BothBatches(self.crop_batches(), self.strangers.crop_batches())
         sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
-        return TrainingLoader(batches, sampler, workers=self.workers, pin_memory=self._pin_memory)
+        return TrainingLoader(
+            batches, sampler, workers=workers_of(self.workers, self.trainer), pin_memory=self._pin_memory
+        )
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
         if "strangers" not in batch:

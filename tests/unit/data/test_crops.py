@@ -3,6 +3,7 @@
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from restora.data import loaders
 from restora.data.crops import CropBatches, WholePhotos, turn
 from restora.data.loaders import TrainingLoader
 from restora.data.packing import PhotoFile, pack
@@ -305,3 +307,21 @@ def test_grey(tmp_path: Path) -> None:
     made = batches(grey)[0]["clean"]
     assert made.shape == (12, 1, 32, 32)
     assert all(len(np.unique(crop)) == 32 for crop in made)
+
+
+@pytest.mark.parametrize(
+    ("said", "device", "devices", "cores", "wanted"),
+    [
+        ("auto", "cpu", 1, 16, 0),
+        ("auto", "cuda", 1, 16, 8),
+        ("auto", "cuda", 4, 16, 3),
+        ("auto", "cuda", 8, 4, 1),
+        (3, "cpu", 1, 16, 3),
+        (0, "cuda", 1, 16, 0),
+    ],
+)
+def test_workers_follow_the_cores_of_each_device(monkeypatch, said, device, devices, cores, wanted) -> None:
+    monkeypatch.setattr(loaders, "cores", lambda: cores)
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    trainer = SimpleNamespace(strategy=strategy, num_devices=devices)
+    assert loaders.workers_of(said, trainer) == wanted
