@@ -1,0 +1,67 @@
+"""docs/zoo.png: what models that come with restora make of photos that none of them was trained on.
+
+    python benchmarks/zoo_picture.py [--data-dir data]
+
+Each row: a photo of the set's held-out share (`restora prepare data=free_photos`), degraded with a fixed seed,
+and what the model makes of it, pixel for pixel. The photos are in the public domain or CC0.
+"""
+
+import argparse
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from restora import Restorer
+from restora.config import build, option
+from restora.image import enlarge, to_8_bit
+from restora.keyed import KeyedGenerator, image_key, sample_key
+
+SIDE, EDGE, SIZE = 300, 6, 17
+ROWS = (
+    ("explore_world_animals_kangaroo", "everyday_photo", "photo", (170, 40), 4),
+    ("explore_farm_animals_horse", "blurred_photo", "deblur", (300, 90), 2),
+    ("explore_monuments_qutubMinar", "bicubic_x4", "sr_x4", (100, 120), 0),
+)
+"""Photo, degradation, model, left upper corner of the part that is shown, seed."""
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("--data-dir", default=os.environ.get("RESTORA_DATA", "data"))
+    made.add_argument("--output", default=str(Path(__file__).parents[1] / "docs" / "zoo.png"))
+    options = made.parse_args()
+    rows = [row(Path(options.data_dir), *words) for words in ROWS]
+    width = 3 * SIDE + 2 * EDGE
+    sheet = Image.new("RGB", (width, sum(part.height for part in rows)), "white")
+    for place, part in enumerate(rows):
+        sheet.paste(part, (0, place * part.height))
+    sheet.save(options.output)
+
+
+def row(data: Path, name: str, degradation: str, model: str, corner: tuple[int, int], seed: int) -> Image.Image:
+    """One photo: degraded, restored, as it was, with a line of words above."""
+    photo = np.asarray(Image.open(data / "free_photos" / f"{name}.png").convert("RGB"), np.float32) / 255
+    clean = torch.from_numpy(photo).permute(2, 0, 1)[None]
+    clean = clean[..., : clean.shape[-2] // 8 * 8, : clean.shape[-1] // 8 * 8]
+    key = torch.tensor([sample_key(image_key(name), seed)])
+    degraded, _ = build(option("degradation", degradation), "degradation")(clean, KeyedGenerator(key))
+    restored = Restorer.load(f"zoo:{model}")(to_8_bit(degraded))
+    shown = (enlarge(degraded, clean.shape[-2:]), restored, clean)
+    x, y = corner
+    part = Image.new("RGB", (3 * SIDE + 2 * EDGE, SIDE + SIZE + 2 * EDGE), "white")
+    write = ImageDraw.Draw(part)
+    for place, (image, words) in enumerate(zip(shown, (degradation, f"zoo:{model}", "photo"), strict=True)):
+        left = place * (SIDE + EDGE)
+        error = (to_8_bit(image) - clean)[..., 4:-4, 4:-4].square().mean()
+        figure = "" if place == 2 else f"  {-10 * float(torch.log10(error)):.1f} dB"
+        write.text((left, EDGE), words + figure, "black", ImageFont.load_default(SIZE - 3))
+        pixels = to_8_bit(image)[0, :, y : y + SIDE, x : x + SIDE].permute(1, 2, 0).mul(255).round()
+        part.paste(Image.fromarray(pixels.byte().numpy()), (left, SIZE + EDGE))
+    return part
+
+
+if __name__ == "__main__":
+    main()
