@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import hydra._internal.hydra as hydra_internal
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
@@ -35,6 +34,7 @@ from restora.composing import (
     combinations,
     full_forms,
     group_options,
+    use_own_rules,
 )
 from restora.config_source import ConfFolder
 from restora.first_edition import renamed_key
@@ -72,7 +72,7 @@ def _path(folder: Path) -> str:
 
 def register_search_path() -> None:
     """Lets Hydra find the `experiments` group, and compose by our rules. Safe to call more than once."""
-    hydra_internal.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
+    use_own_rules()
     if _ExperimentsPath not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(_ExperimentsPath)
         Plugins.instance().register(ConfFolder)
