@@ -101,6 +101,7 @@ def _run(arguments: list[str]) -> int:
         print(f"restora: there is no command {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         return 2
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its version at import
+    os.environ.setdefault("PYTHONSAFEPATH", "1")  # our processes import nothing from where they are started
     share_busy_cores()
     module, _, function = COMMANDS[name][0].partition(":")
     run = getattr(importlib.import_module(module), function)

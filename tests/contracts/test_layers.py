@@ -19,6 +19,7 @@ GROUND = {
     "image",
     "monitor",
     "run_state",
+    "strangers",
     "redaction",
     "connection",
     "processes",

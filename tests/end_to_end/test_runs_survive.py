@@ -271,6 +271,10 @@ def with_overrides(finished: Path, target: Path, *words: str) -> Path:
         ["--config-dir=/tmp"],
         ["plugins=[evil]"],
         ["+callbacks.x=${hydra:job}"],
+        ["name=${oc.env:HOME}"],
+        ["+a=oc.env", "name='${${a}:HOME}'"],
+        ["callbacks.last.directory=/elsewhere"],
+        ["callbacks.test_images.directory='${run_dir}/../../elsewhere'"],
     ],
     ids=lambda words: words[0].replace("/", "_")[:40],
 )

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,14 @@ class Rounds:
 
     def not_tried(self, why: str) -> None:
         print(f"not tried  {self.kind}: {why}", flush=True)
+
+
+def stopped(r: Rounds, folder: Path) -> dict[str, Any]:
+    """A copy of the undisturbed run that says it was stopped; its record."""
+    shutil.copytree(r.reference(), folder)
+    record = record_of(folder) | {"status": "stopped"}
+    (folder / "run.json").write_text(json.dumps(record))
+    return record
 
 
 def different(reference: Path, folder: Path) -> str | None:

@@ -56,6 +56,19 @@ def test_an_unknown_command_suggests_the_near_one(capsys: pytest.CaptureFixture[
     assert "Did you mean train?" in capsys.readouterr().err
 
 
+def test_a_mistake_is_one_message_and_a_traceback_where_it_is_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["export", "/there/is/no/run", "/x"]
+    assert main(words) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("restora export: ")
+    assert len(said.splitlines()) == 1
+    monkeypatch.setenv("RESTORA_TRACEBACK", "1")
+    with pytest.raises(ValueError, match="/there/is/no/run"):
+        main(words)
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out

@@ -96,13 +96,15 @@ def _made_again(run: Path, batches: Sequence[int]) -> "list[Batch]":
     from restora.data.module import PhotoData
     from restora.files import read_json
     from restora.registry import build
+    from restora.strangers import started_in
 
     record = read_json(run / "run.json")
     config = record.get("config") if isinstance(record, dict) else None
     if not isinstance(config, dict) or not isinstance(config.get("data"), dict):
         raise ValueError(f"{run / 'run.json'} has no configuration: the batch cannot be made again")
-    if isinstance(record.get("cwd"), str) and Path(record["cwd"]).is_dir():
-        os.chdir(record["cwd"])  # where its relative paths are of
+    there = started_in(record, run)
+    if there is not None and there.is_dir():
+        os.chdir(there)  # where its relative paths are of
     degradation = build(config["degradation"], "degradation")
     data: PhotoData = build(config["data"], "data", degradation=degradation)
     data.prepare_data()

@@ -112,9 +112,11 @@ def stop(plan: Plan) -> None:
 
 def resume(plan: Plan, *, retry_failed: bool) -> int:
     """Goes on with the sweep, where it was started."""
+    from restora.strangers import started_in
     from restora.sweeping.command import go_on
 
     plan.folder = plan.folder.resolve()
-    if Path(plan.cwd).is_dir():
-        os.chdir(plan.cwd)
+    there = started_in({"cwd": plan.cwd}, plan.folder)
+    if there is not None and there.is_dir():
+        os.chdir(there)
     return go_on(plan, retry_failed=retry_failed)

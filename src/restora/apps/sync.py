@@ -17,6 +17,7 @@ from typing import Any
 from restora.connection import wandb_obstacle
 from restora.files import read_json
 from restora.run_state import status_of
+from restora.strangers import check_inside
 
 _HELP = "the folder of a run, of a sweep or of everything"
 
@@ -96,11 +97,14 @@ def _is_complete(record: dict[str, Any], folder: Path) -> bool:
 
 def send(folder: Path, timeout: float) -> str | None:
     """Sends one run by W&B's own command, which leaves its mark; what went wrong, or None."""
-    words = [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", str(folder)]
+    words = [sys.executable, "-P", "-m", "wandb", "sync", "--yes", "--include-online", str(folder)]
     try:
+        check_inside(folder.parent)  # W&B sends what a link leads to
         done = subprocess.run(
-            words, capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
+            words, cwd="/", capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
         )
+    except ValueError as error:
+        return str(error)
     except subprocess.TimeoutExpired:
         return f"not done in {timeout:g} s"
     said = [_plain(line) for line in (done.stdout + done.stderr).splitlines() if line.strip()]

@@ -102,8 +102,10 @@ def read_result(folder: str | Path) -> Result:
         summary = read_json(folder / SUMMARY)
         with (folder / PER_IMAGE).open(newline="", encoding="utf-8") as file:
             rows = [{key: _number(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
-    except (ValueError, UnicodeDecodeError) as error:
+    except (ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{folder} cannot be read as results: {error}") from error
+    if not isinstance(summary, dict) or not all("name" in row for row in rows):
+        raise ValueError(f"{folder} cannot be read as results: {SUMMARY} or {PER_IMAGE} holds something else")
     return Result(
         name=str(summary.get("name") or folder.name),
         benchmark={_RENAMED.get(key, key): value for key, value in (summary.get("protocol") or {}).items()},

@@ -113,15 +113,17 @@ def write_into(tags: ImageFileDirectory_v2, exif: bytes) -> None:
 
 
 def _entries(exif: bytes) -> Iterator[tuple[int, int, int]]:
-    """(tag, type, where its value lies) of the first directory and the EXIF directory."""
+    """(tag, type, where its value lies) of the first directory and the EXIF directory.
+
+    However many of them a block claims, and where it says that one lies in itself, two are read.
+    """
     end = ">" if exif[:2] == b"MM" else "<"
     (first,) = struct.unpack_from(f"{end}I", exif, 4)
-    waiting = [first]
-    while waiting:
-        at = waiting.pop()
+    directories = [first]
+    for at in directories:
         (count,) = struct.unpack_from(f"{end}H", exif, at)
         for entry in range(at + 2, at + 2 + 12 * count, 12):
             tag, kind, _, value = struct.unpack_from(f"{end}HHII", exif, entry)
             yield tag, kind, entry + 8
-            if tag == EXIF_IFD and at == first:
-                waiting.append(value)
+            if tag == EXIF_IFD and directories == [first] and value != first:
+                directories.append(value)

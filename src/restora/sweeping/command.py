@@ -10,9 +10,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from restora.config import ConfigError, written_out
-from restora.files import read_json
+from restora.files import json_text, read_json
 from restora.registry import named_plugins
 from restora.run_state import sole_run
+from restora.strangers import check_inside, started_in
 from restora.sweeping import estimate, planning, search, showing
 from restora.sweeping.plan import FILE, Job, Plan
 from restora.sweeping.running import Listed, check_executor, run, slots_of
@@ -107,7 +108,8 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
 
 
 def _refuse_foreign(plan: Plan) -> None:
-    """A file alone runs no code: no modules, no variables, no classes that nobody registered."""
+    """A file alone runs no code and writes nowhere else: no modules, no variables, no classes that nobody
+    registered, no links."""
     from restora.training.resuming import refuse_foreign
 
     again = f"if you trust it, give its command again: {plan.command}"
@@ -115,12 +117,18 @@ def _refuse_foreign(plan: Plan) -> None:
         raise ConfigError(f"the sweep needs {missing[0]}: add --plugin {missing[0]} if you trust it")
     if plan.environment:
         raise ConfigError(f"the sweep sets {', '.join(plan.environment)} in the environment: {again}")
+    check_inside(plan.folder)
+    if started_in({"cwd": plan.cwd}, plan.folder) is None:
+        raise ConfigError(f"the sweep was started in {plan.cwd}, which is no folder of its own: {again}")
     for job in plan.jobs:
         path = plan.path(job) / "run.json"
         if not path.exists():
             raise ConfigError(f"{path} is missing: give the command of the sweep again: {plan.command}")
         try:
-            refuse_foreign(OmegaConf.create(read_json(path)["config"]), [])
+            text = json_text(config := read_json(path)["config"])
+            if "${" in text:
+                raise ConfigError(f"{text[text.index('${') :][:60]} is no value")
+            refuse_foreign(OmegaConf.create(config), [])
         except ValueError as error:
             raise ConfigError(f"{path}: {str(error).partition(': if you')[0]}; {again}") from error
 

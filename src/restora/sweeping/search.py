@@ -269,8 +269,8 @@ def _curve(path: Path, metric: str, config: Mapping[str, Any]) -> list[tuple[int
                     continue
                 if math.isfinite(value):
                     found.setdefault(share, value)
-    except OSError:
-        return []
+    except (OSError, UnicodeDecodeError, csv.Error):  # damaged: what is before it counts
+        pass
     return list(found.items())
 
 

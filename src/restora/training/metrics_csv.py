@@ -88,10 +88,11 @@ class MetricsCsv(Logger):
         if not self.path.exists():
             return []
         text = self.path.read_bytes().decode(errors="replace")
-        rows = list(csv.DictReader(io.StringIO(text.replace("\0", "\ufffd"), newline="")))
+        header, *others = [_fields(line) for line in text.splitlines()] or [[]]
+        rows = [dict(zip(header, fields, strict=True)) for fields in others if len(fields) == len(header)]
         whole = [row for row in rows if _is_whole(row)]
-        if len(whole) < len(rows) or not text.startswith("step,"):
-            lost = len(rows) - len(whole)
+        if len(whole) < len(others) or not text.startswith("step,"):
+            lost = len(others) - len(whole)
             log.warning("%s is damaged: %d rows of it cannot be read and are left out", self.path, lost)
         return whole
 
@@ -103,10 +104,16 @@ class MetricsCsv(Logger):
         write_whole(self.path, table.getvalue())
 
 
-def _is_whole(row: Mapping[str | None, Any]) -> bool:
+def _fields(line: str) -> list[str]:
+    """Of a line by itself, so that a quote which a damaged disk has left does not swallow those below."""
+    try:
+        return next(csv.reader([line.replace("\0", "\ufffd")]), [])
+    except csv.Error:  # longer than any of ours
+        return []
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
     """Whether a row that was read has a number for step and seconds, and numbers or nothing elsewhere."""
-    if None in row or any(value is None for value in row.values()):  # more, or fewer fields than columns
-        return False
     try:
         for value in row.values():
             float(value or 0)

@@ -2,8 +2,8 @@
 
 Enters: a run folder, perhaps a stranger's. Leaves: the words of the command that goes on, or an error that
 names what is wrong. What a folder says is bounded: its overrides may set values and choose registered parts,
-but they cannot set Hydra's own keys, pass flags, or name a function or class that is not registered, unless
-the user types the same word again.
+but they cannot set Hydra's own keys, pass flags, read the environment, have something written outside of the
+folder, or name a function or class that is not registered, unless the user types the same word again.
 """
 
 import logging
@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml  # type: ignore[import-untyped]
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -27,6 +28,7 @@ from restora.files import read_json
 from restora.first_edition import renamed
 from restora.path_values import quoted
 from restora.run_state import Occupied, status_of
+from restora.strangers import check_inside, started_in
 
 log = logging.getLogger(__name__)
 TYPED_IN = "RESTORA_TYPED_IN"
@@ -39,6 +41,9 @@ _OF_NO_RESULT = re.compile(
 """Keys that change where and how a run works, not what comes out."""
 _FIXED = re.compile(r"^(network\..*|init\..*|family\._target_|data\.channels|data\.steps_per_epoch)$")
 """Keys that the first weights, the weights or the place in the data depend on."""
+_INTERPOLATION = re.compile(r"\$\{[\w.]*\}")
+"""The value of another key; others call a function, such as the one that reads the environment."""
+_LONGEST_FILE = 1 << 20
 
 
 # --- the words of the command ----------------------------------------------------------------------------
@@ -51,7 +56,8 @@ def continued(argv: Sequence[str]) -> list[str]:
         return list(argv)
     folder = Path(runs[-1].strip("'\"")).expanduser().resolve()
     rest = [word for word in argv if not word.startswith("resume=")]
-    earlier = stored_overrides(folder, runs[-1])
+    check_inside(folder)
+    earlier = stored_overrides(folder, runs[-1], rest)
     plugins = [word for word in earlier if word.startswith("plugins=")]
     if plugins and not any(word.startswith("plugins=") for word in argv):
         raise ConfigError(
@@ -65,8 +71,8 @@ def continued(argv: Sequence[str]) -> list[str]:
     return [*earlier, *rest, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
 
 
-def stored_overrides(folder: Path, named: str) -> list[str]:
-    """The overrides that a run was started with.
+def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> list[str]:
+    """The overrides that a run was started with, without those that the user has `typed` again.
 
     From `.hydra/overrides.yaml`, or run.json where that is damaged. Raises `ConfigError`.
     """
@@ -76,7 +82,7 @@ def stored_overrides(folder: Path, named: str) -> list[str]:
         raise ConfigError(f"resume={named}: {path} does not exist; name a run folder")
     words: Any = None
     try:
-        words = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+        words = _list_in(path)
         problem = f"is a {type(words).__name__}, not a list"
     except Exception as error:  # YAML's and OmegaConf's own, OS errors, bytes that are no text
         problem = f"cannot be read ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
@@ -88,14 +94,26 @@ def stored_overrides(folder: Path, named: str) -> list[str]:
                 "one override a line, each after a dash"
             )
         log.warning("%s %s: the overrides are taken from run.json", path, problem)
-    words = [word for word in words if not word.startswith("resume=")]
     recorded: Any = (record or {}).get("overrides")
-    if _are_words(recorded) and recorded != words:
+    if _are_words(recorded) and _own(recorded) != _own(words):
         log.warning("%s is not what the run was started with: the overrides are those of run.json", path)
-        words = [word for word in recorded if not word.startswith("resume=")]
+        words = recorded
+    words = [word for word in words if not word.startswith("resume=") and word not in typed]
     for word in words:
         _check_stored(word, path)
     return words
+
+
+def _list_in(path: Path) -> Any:
+    """What a YAML file holds, aliases as the one object that they stand for, however many there are."""
+    if path.stat().st_size > _LONGEST_FILE:
+        raise ValueError(f"it has {path.stat().st_size} bytes")
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _own(words: Iterable[str]) -> list[str]:
+    """Without the one that made an interrupted run go on."""
+    return [word for word in words if not word.startswith("resume=")]
 
 
 def _are_words(value: Any) -> bool:
@@ -107,6 +125,11 @@ def _check_stored(word: str, path: Path) -> None:
     key = word.lstrip("+~").partition("=")[0].partition("@")[0]
     if word.startswith("-") or re.split(r"[./]", key)[0] == "hydra" or "${hydra" in word:
         raise ConfigError(f"{path} says {word}, which a file may not set: take it out, or type it yourself")
+    if "${" in _INTERPOLATION.sub("", word):
+        raise ConfigError(
+            f"{path} says {word}, which calls a function, and a file never reads the environment: if you "
+            f"trust it, add '{word}' to the command"
+        )
     try:
         OverridesParser.create().parse_override(word)
     except HydraException as error:
@@ -116,17 +139,17 @@ def _check_stored(word: str, path: Path) -> None:
 def _from_here(words: list[str], folder: Path) -> list[str]:
     """Changes to the folder that the run was started in, for its relative paths; those of `words` are of
     here."""
-    started_in = (_record(folder) or {}).get("cwd")
-    here = Path.cwd()
+    record, here = _record(folder) or {}, Path.cwd()
     os.environ[TYPED_IN] = str(here)
-    if not isinstance(started_in, str) or Path(started_in) == here:
+    if not record.get("cwd") or record["cwd"] == str(here):
         return words
-    if not Path(started_in).is_dir():
+    there = started_in(record, folder)
+    if there is None or not there.is_dir():
         log.warning(
-            "the run was started in %s, which is not there: its relative paths are of here", started_in
+            "the run was started in %s, which is not there: its relative paths are of here", record["cwd"]
         )
         return words
-    os.chdir(started_in)
+    os.chdir(there)
     moved = []
     for word in words:
         key, _, value = word.partition("=")
@@ -147,8 +170,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
 def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
     """Raises `ConfigError` for a function or class in a resumed configuration that nobody registered.
 
-    Not where the configuration files or the user's own words name it.
+    Also for a callback that writes elsewhere than in the run's folder. Not where the configuration files or
+    the user's own words name it.
     """
+    _refuse_other_folders(config, typed)
     known = _of_configuration_files()
     for where, target in _targets(config, ""):
         if "." not in target or target in known or any(target in word for word in typed):
@@ -159,6 +184,22 @@ def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
                 f"trust the run, add +{where}={target} to the command, or register it in a module and name "
                 "that, plugins=[MODULE]"
             )
+
+
+def _refuse_other_folders(config: DictConfig, typed: Sequence[str]) -> None:
+    plain: Any = OmegaConf.to_container(config, resolve=False)
+    callbacks = plain.get("callbacks")
+    for name, node in callbacks.items() if isinstance(callbacks, dict) else ():
+        if not isinstance(node, dict) or "directory" not in node:
+            continue
+        place, own = str(node["directory"]), ("${run_dir}", str(plain.get("run_dir")))
+        inside = any(place == folder or place.startswith(f"{folder}/") for folder in own)
+        if (inside and ".." not in Path(place).parts) or any(place in word for word in typed):
+            continue
+        raise ConfigError(
+            f"callbacks.{name}.directory is {place}, and a run writes in its own folder: if you trust it, "
+            f"add callbacks.{name}.directory={place} to the command"
+        )
 
 
 def _is_registered(target: str) -> bool:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora.files import read_json
 from restora.run_state import sole_run
+from restora.strangers import check_inside
 from restora.training.record import RunInfo
 from restora.training.resuming import differences, what_to_do
 from restora.training.run import train
@@ -27,6 +28,7 @@ def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None
     """
     if _is_further_process():
         return _join(config, info)
+    check_inside(info.folder)
     with sole_run(info.folder):
         asked = config.resume is not None
         todo = what_to_do(info.folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
@@ -58,7 +60,7 @@ def _join(config: DictConfig, info: RunInfo) -> float:
 def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, retry: bool = False) -> float:
     """The run that `run.json` of the folder describes, from nothing else; `jobs`: of so many in a sweep."""
     record = read_json(folder / "run.json")
-    plain: dict[str, Any] = record["config"]
+    plain: dict[str, Any] = _moved_to(folder.resolve(), record["config"])
     config = OmegaConf.create(plain)
     config.retry_failed = retry
     config.threads = config.threads or threads
@@ -74,6 +76,23 @@ def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, ret
         jobs=jobs,
     )
     return start(config, info)
+
+
+def _moved_to(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """The configuration for `folder`, whatever folder it was composed for: a run writes where it is found."""
+    old = str(config["run_dir"])
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: moved(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [moved(part) for part in value]
+        inside = isinstance(value, str) and (value == old or value.startswith(f"{old}/"))
+        return f"{folder}{value[len(old) :]}" if inside else value
+
+    found = moved(config)
+    assert isinstance(found, dict)
+    return found
 
 
 def earlier_config(folder: Path) -> Any:

@@ -16,6 +16,7 @@ import shlex
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import wandb
@@ -172,6 +173,8 @@ def _keep_pictures_apart() -> None:
 def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
     """`wandb.init`, offline where online mode fails; None where not even that can be written."""
     settings = wandb.Settings(init_timeout=_INIT_SECONDS, console="off", silent=True)
+    if Path.cwd().is_relative_to(arguments["dir"]):  # git runs what a repository's own settings say
+        settings.disable_git = True
     if hasattr(settings, "finish_timeout_raises"):  # then it writes what it could not send, and ends itself
         settings.finish_timeout, settings.finish_timeout_raises = 0.75 * _FINISH_SECONDS, True
     try:

@@ -1,6 +1,8 @@
 """Stored results compared: seeds found in subfolders, verdicts that know which way is better, limits said."""
 
+import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from rich.console import Console
 from restora.apps.bench import _show as show_cost
 from restora.data.progress import progress
 from restora.evaluation.comparison import compare, read_methods
-from restora.evaluation.results import Result
+from restora.evaluation.results import Result, read_result
 from restora.evaluation.severity import Point
 from restora.evaluation.statistics import paired_difference
 from restora.evaluation.tables import results_table, severity_table, verdict
@@ -53,6 +55,28 @@ def run(folders: list[str], output: Path | None) -> str:
     console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     compare(folders, output, console)
     return console.export_text()
+
+
+def test_photo_names_are_no_formulas_in_a_spreadsheet_and_are_read_back(tmp_path: Path) -> None:
+    one = result("=cmd|' /C calc'!A0", 0.0)
+    names = ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "'=1", "''=1", "'plain", "a=b", 'x",=1']
+    for row, name in zip(one.rows, names, strict=False):
+        row["name"] = name
+    one.write(tmp_path)
+    with (tmp_path / "per_image.csv").open(newline="") as file:
+        cells = [row["name"] for row in csv.DictReader(file)]
+    assert not [cell for cell in cells if cell[0] in "=+-@\t\r\n"]
+    assert [row["name"] for row in read_result(tmp_path).rows[: len(names)]] == names
+
+
+@pytest.mark.parametrize(
+    "content", [b"name\n" + b"x" * 200_000, b"a,b\n1,2\n", b"\xff\xfe", b"name,psnr\na,b,c\n"]
+)
+def test_results_that_are_none_are_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    result("a", 0.0).write(tmp_path)
+    (tmp_path / "per_image.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(str(tmp_path))):
+        read_result(tmp_path)
 
 
 def test_seeds_are_the_result_folders_below(folders: dict[str, str], tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from run_folders import photo
 
 from restora.photos.encoding import encode
-from restora.photos.files import FORMATS, Metadata, Photo, read_photo
+from restora.photos.exif import _entries as entries_of
+from restora.photos.files import FORMATS, Metadata, Photo, open_photo, read_photo
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
@@ -198,6 +199,18 @@ def test_recorded_size_follows_the_pixels():
     with Image.open(io.BytesIO(data)) as image:
         directory = image.getexif().get_ifd(0x8769)
         assert (directory[0xA002], directory[0xA003]) == image.size == (168, 120)
+
+
+@pytest.mark.parametrize("pointers", [1, 200], ids=["itself", "each further one"])
+def test_exif_directories_that_lie_in_each_other_are_read_once(pointers):
+    """A few bytes would else be read for ever, and what was found fill the memory."""
+    at = 8 if pointers == 1 else 8 + 12
+    entries = b"".join(struct.pack(">HHII", 0x8769, 4, 1, at + 12 * n) for n in range(pointers))
+    block = b"MM\0*" + struct.pack(">IH", 8, pointers) + entries + bytes(4)
+    assert len(list(entries_of(block))) <= 2 * 65_536
+    data = io.BytesIO()
+    Image.fromarray(photo()).save(data, "JPEG", exif=b"Exif\0\0" + block)
+    assert open_photo(data.getvalue()).encode("JPEG")
 
 
 def test_png_text_and_gamma_are_kept(tmp_path):

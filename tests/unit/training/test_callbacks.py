@@ -1,6 +1,7 @@
 """What watches a run: when it saves, when it stops, what it writes, and what it seeds."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from torch.utils.data import DataLoader
 
 from restora.config import compose
 from restora.families.base import Family
+from restora.files import write_json
 from restora.networks.dncnn import DnCNN
 from restora.training.callbacks import (
     BestCheckpoint,
@@ -94,7 +96,7 @@ class SavedAfter(Callback):
     [
         ({"every_minutes": 1, "every_n_steps": 1000}, [2, 5, 8]),
         ({"every_minutes": 2, "every_n_steps": 1000}, [2, 7]),
-        ({"every_minutes": 1000, "every_n_steps": 2}, [2, 4, 6, 8, 10]),
+        ({"every_minutes": 1000, "every_n_steps": 5}, [2, 5, 10]),  # an epoch has four batches
     ],
     ids=str,
 )
@@ -109,6 +111,38 @@ def test_the_last_checkpoint_is_written_by_the_clock_and_by_the_step(
     fit(family(), steps=11, callbacks=[last, watch], enable_checkpointing=True, **UNVALIDATED)
     assert watch.steps == saved
     assert last.path.exists(), "the end of a training is kept too"
+
+
+def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_one_before(
+    fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And `run.json` likewise: what a machine that loses its power leaves is the old file or the new one."""
+    events: list[tuple[str, str]] = []
+    flush, rename = os.fsync, Path.replace
+
+    def fsync(handle: int) -> None:
+        events.append(("fsync", Path(f"/proc/self/fd/{handle}").resolve().name))
+        flush(handle)
+
+    def replace(path: Path, target: Path) -> Path:
+        events.append(("rename", path.name))
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(Path, "replace", replace)
+    last = LastCheckpoint(directory=tmp_path / "checkpoints", every_n_steps=2)
+    fit(family(), steps=4, callbacks=[last], enable_checkpointing=True, **UNVALIDATED)
+    write_json(tmp_path / "run.json", {})
+    *_, (_, draft) = events
+    assert events[-6:] == [
+        ("fsync", "last.ckpt.tmp"),
+        ("rename", "last.ckpt"),
+        ("rename", "last.ckpt.tmp"),
+        ("fsync", "checkpoints"),
+        ("fsync", draft),
+        ("rename", draft),
+    ]
+    assert (tmp_path / "checkpoints" / "previous.ckpt").exists()
 
 
 class OneByOne(ReadyBatches):

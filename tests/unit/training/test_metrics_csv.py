@@ -1,7 +1,10 @@
 """metrics.csv keeps every number, whatever is logged when, and survives a run that goes on."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
+
+import pytest
 
 from restora.training.metrics_csv import MetricsCsv
 
@@ -20,6 +23,33 @@ def test_new_metrics_add_columns_and_lose_nothing(tmp_path: Path) -> None:
     assert [row["step"] for row in read] == ["0", "1", "2"]
     assert [row["train/loss"] for row in read] == ["0.5", "", "0.25"]
     assert [row["val/psnr"] for row in read] == ["", "30.0", ""]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda text: text + '4,0,"',
+        lambda text: text.replace("\r\n2,", '\r\n"2,'),
+        lambda text: text.replace("\r\n2,", f"\r\n2{'0' * 200_000},"),
+        lambda text: text.replace("\r\n2,", "\r\n2\0,"),
+        lambda text: text.replace("\r\n2,", "\r\n-2,"),
+        lambda text: text[:-9],
+        lambda text: text + "".join(f'"{"x" * 70_000}\n' for _ in range(3)),
+    ],
+)
+def test_a_damaged_row_is_named_and_costs_no_other(
+    damage: Callable[[str], str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, path = MetricsCsv(path=tmp_path / "metrics.csv"), tmp_path / "metrics.csv"
+    for step in range(5):
+        log.log_metrics({"train/loss": 0.125 + step, "epoch": 0}, step=step)
+    whole = path.read_bytes().decode()
+    damaged = damage(whole)
+    path.write_bytes(damaged.encode())
+    MetricsCsv(path=path).continue_from(9)
+    kept, told = path.read_bytes().decode().splitlines(), set(damaged.splitlines()) & set(whole.splitlines())
+    assert kept == [line for line in whole.splitlines() if line in told]
+    assert str(path) in caplog.text
 
 
 def test_going_on_drops_what_will_be_computed_again(tmp_path: Path) -> None:
