@@ -12,6 +12,7 @@ command -v slurmctld >/dev/null || apt-get install -y --no-install-recommends sl
 mkdir -p "$place/state" "$place/spool" /run/munge
 chown munge /run/munge
 cores=$(nproc)
+[ "$cores" -ge 2 ] || cores=2 # a test has two tasks
 memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
 host=$(hostname -s)
 cat >"$place/slurm.conf" <<CONF
@@ -25,6 +26,7 @@ TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
 ReturnToService=2
 KillWait=20
 StateSaveLocation=$place/state

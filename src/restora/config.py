@@ -18,6 +18,7 @@ from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.default_element import GroupDefault
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -34,10 +35,13 @@ from restora.composing import (
     combinations,
     full_forms,
     group_options,
+    parsed_by,
+    read_keys,
     use_own_rules,
 )
 from restora.config_source import ConfFolder
 from restora.first_edition import renamed_key
+from restora.task_rule import fit_task
 
 
 class ConfigError(ValueError):
@@ -111,13 +115,13 @@ def compose(
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             message = _innermost(error)
         else:
-            _refuse_unused(config, _read_keys(loader, config_name) | {*extra}, overrides)
+            _refuse_unused(config, read_keys(loader, config_name) | {*extra}, overrides)
             _refuse_plain_parts(config, loader)
             if not hydra_node:
                 OmegaConf.set_struct(config, False)
                 del config["hydra"]
                 OmegaConf.set_struct(config, True)
-            fit_to_batch(config, overrides)
+            fit_to_words(config, overrides)
             return config
         try:
             chosen = [o for o in overrides if _is_choice(o, loader)]
@@ -128,11 +132,13 @@ def compose(
         raise ConfigError(_explained(message, overrides, known))
 
 
-def fit_to_batch(config: DictConfig, overrides: Iterable[str]) -> None:
-    """Fits learning rates and steps to another batch than that of the experiment, in place.
+def fit_to_words(config: DictConfig, overrides: Iterable[str]) -> None:
+    """Fits to what was typed, in place, what follows from it.
 
-    The experiment's is noted as `recipe_batch`.
+    Learning rates and steps follow another batch than that of the experiment, which is noted as
+    `recipe_batch`; the task follows another degradation.
     """
+    fit_task(config, overrides := list(overrides))
     typed = batch_rule.keys_of(overrides)
     if batch_rule.is_asked(config, typed):
         recipe = [word for word in overrides if not batch_rule.keys_of([word]) & {*batch_rule.BATCH}]
@@ -153,6 +159,15 @@ def jobs_of(overrides: Iterable[str]) -> list[list[str]]:
             raise ConfigError(_innermost(error)) from error
 
 
+def parsed(overrides: Iterable[str]) -> list[Override]:
+    """The overrides as Hydra reads them; those with `glob` know the options. Raises `ConfigError`."""
+    with _loader() as loader:
+        try:
+            return parsed_by(loader, overrides)
+        except HydraException as error:
+            raise ConfigError(_innermost(error)) from error
+
+
 def written_out(config_name: str, overrides: Iterable[str]) -> list[str]:
     """The overrides as Hydra takes them, short forms written out. Raises `ConfigError`."""
     overrides = list(overrides)
@@ -163,15 +178,6 @@ def written_out(config_name: str, overrides: Iterable[str]) -> list[str]:
             raise ConfigError(_renamed(overrides) or str(error)) from error
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(_explained(_innermost(error), overrides, [])) from error
-
-
-def _read_keys(loader: Loader, config_name: str) -> set[str]:
-    """The top-level keys of a configuration: those of its file, and the places of the groups it takes."""
-    primary = loader.repository.load_config(config_name)
-    assert primary is not None
-    places = choices(loader, config_name, [])
-    groups = {(place.partition("@")[2] or place).partition(".")[0] for place in places}
-    return {*map(str, primary.config), *groups, "hydra"} - {"defaults"}
 
 
 def _refuse_unused(config: DictConfig, known: set[str], overrides: list[str]) -> None:

@@ -31,7 +31,11 @@ ALLOWED = {
     "path_values": set(),
     "registry": {"arguments"},
     "batch_rule": set(),
-    "config": {"registry", "arguments", "composing", "config_source", "first_edition", "batch_rule"},
+    "task_rule": {"constructors"},
+    "config": {
+        *("registry", "arguments", "composing", "config_source", "first_edition"),
+        *("batch_rule", "task_rule"),
+    },
     "config_source": {"registry", "constructors"},
     "constructors": {"registry"},
     "composing": {"vocabulary", "registry", "config_source"},
@@ -95,7 +99,16 @@ ALLOWED = {
 HEAVY = {
     "lightning": {"data", "families", "training"},
     "hydra": {"config", "config_source", "composing", "training", "sweeping", "apps"},
-    "omegaconf": {"batch_rule", "config", "config_source", "composing", "training", "sweeping", "apps"},
+    "omegaconf": {
+        "batch_rule",
+        "task_rule",
+        "config",
+        "config_source",
+        "composing",
+        "training",
+        "sweeping",
+        "apps",
+    },
     "wandb": {"training"},
 }
 

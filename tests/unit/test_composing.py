@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from restora import registry
 from restora.apps.train import help_text
-from restora.composing import sweeps_among
+from restora.composing import Loader, sweeps_among
 from restora.config import ConfigError, all_options, compose, jobs_of, written_out
 
 
@@ -229,3 +229,49 @@ def test_options_of_the_users_own_are_listed(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.setattr(registry, "_folders", [tmp_path])
     assert "mine" in all_options()["network"]
     assert "mine" in help_text().split()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        ["seed=7", "trainer.max_steps=12", "name='a,b'"],
+        ["+family.optimizer.eps=1e-6", "++data.batch_size=8", "~callbacks.last"],
+        ["callbacks.last={every_n_steps:3}", "data.patch_size=24", "hydra.job.chdir=true"],
+        ["trainer.max_time=90s", "network.depth=${seed}"],
+    ],
+    ids=" ".join,
+)
+def test_values_laid_over_a_kept_composition_give_what_hydra_composes(
+    values: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["experiments=quickstart/dncnn", "loss@family.loss=mse", *values]
+    compose("train", words[:2], hydra_node=True)
+    kept = compose("train", words, hydra_node=True)
+    monkeypatch.setattr(Loader, "_sets_a_value", lambda *_: False)
+    anew = compose("train", words, hydra_node=True)
+    assert OmegaConf.to_container(kept) == OmegaConf.to_container(anew)
+
+
+@pytest.mark.parametrize(
+    ("words", "task"),
+    [
+        ([], "denoise"),
+        (["degradation=jpeg"], "jpeg"),
+        (["experiments=denoise/dncnn", "degradation=motion_blur"], "deblur"),
+        (["experiments=denoise/dncnn", "degradation=any_noise"], "denoise"),
+        (["experiments=denoise/dncnn", "degradation=old_photo"], "restore"),
+        (["experiments=super_resolution/edsr", "degradation=bsrgan_x4"], "super_resolution"),
+        (["degradation=rain", "task=drizzle"], "drizzle"),
+        (["experiments=jpeg/dncnn", "degradation.quality=10"], "jpeg"),
+    ],
+    ids=str,
+)
+def test_the_task_follows_a_degradation_that_is_typed(words: list[str], task: str) -> None:
+    assert compose("train", words).task == task
+
+
+def test_globs_know_options_of_sub_groups() -> None:
+    jobs = jobs_of(["experiments=glob(quickstart/*,exclude=*gan)"])
+    assert [job[0].rpartition("/")[2] for job in jobs] == ["dncnn", "nafnet", "restormer", "unet"]
+    with pytest.raises(ConfigError, match=r"network=glob\(zz\*\): no value fits"):
+        jobs_of(["network=glob(zz*)"])

@@ -23,7 +23,7 @@ from restora.config import (
     all_options,
     compose,
     config_root,
-    fit_to_batch,
+    fit_to_words,
     jobs_of,
     register_search_path,
     set_by,
@@ -182,7 +182,7 @@ def job(config: DictConfig) -> float:
     folder = Path(hydra_config.runtime.output_dir)
     OmegaConf.set_struct(config, False)
     config.run_dir = str(folder)
-    fit_to_batch(config, hydra_config.overrides.task)
+    fit_to_words(config, hydra_config.overrides.task)
     config.pop("sweep", None)  # of the command that runs the jobs
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
         config.retry_failed = True  # torchrun --max-restarts

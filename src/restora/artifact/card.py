@@ -17,6 +17,9 @@ TASKS = {
     "inpaint": "fills missing regions",
     "colourise": "colours grey photos",
     "derain": "removes rain",
+    "dehaze": "removes haze",
+    "colour": "brings colours back",
+    "restore": "restores damaged photos",
 }
 CHANNELS = {1: "grey", 3: "RGB"}
 

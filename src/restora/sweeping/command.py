@@ -16,7 +16,7 @@ from restora.run_state import sole_run
 from restora.strangers import check_inside, started_in
 from restora.sweeping import estimate, planning, search, showing
 from restora.sweeping.plan import FILE, Job, Plan
-from restora.sweeping.running import Listed, check_executor, run, slots_of
+from restora.sweeping.running import Listed, check_executor, run
 
 
 def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> int:
@@ -50,8 +50,8 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         if folded := len(jobs) - len(chosen):
             message = f"{folded} of {len(jobs)} combinations come to the same as others: {len(chosen)} jobs"
             planning.tell(message)
-        slots = slots_of(plan, jobs[0].config)
-        return run(plan, Listed.of(chosen), jobs=len(chosen), slots=slots, retry_failed=retry)
+        source, config = Listed.of(chosen), jobs[0].config
+        return run(plan, source, jobs=len(chosen), config=config, retry_failed=retry)
 
 
 @contextmanager
@@ -88,7 +88,7 @@ def _search(
     with _plan(typed, copies, lambda plan: plan.overrides == list(typed), yes=yes) as plan:
         plan.write()
         source = search.Search.of(plan, settings, words, above)
-        code = run(plan, source, jobs=settings.trials, slots=slots_of(plan, first.config))
+        code = run(plan, source, jobs=settings.trials, config=first.config)
         best = source.best()
     showing.show_best(best)
     return 0 if code == 1 and best else code  # a trial that fails is an answer too
@@ -104,7 +104,7 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
         raise ConfigError(f"a search chooses its jobs as it goes: give its command again: {plan.command}")
     config = read_json(plan.path(plan.jobs[0]) / "run.json")["config"]
     jobs: list[Job] = list(plan.jobs)
-    return run(plan, Listed.of(jobs), jobs=len(jobs), slots=slots_of(plan, config), retry_failed=retry_failed)
+    return run(plan, Listed.of(jobs), jobs=len(jobs), config=config, retry_failed=retry_failed)
 
 
 def _refuse_foreign(plan: Plan) -> None:

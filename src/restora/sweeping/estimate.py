@@ -5,6 +5,7 @@ compilation and device. A limit of time needs none.
 """
 
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -58,8 +59,9 @@ def measured(jobs: Sequence[Composed], say: Callable[[str], None]) -> dict[str, 
 
 def known_hours(jobs: Sequence[Composed], limit: float, say: Callable[[str], None]) -> float:
     """Hours of all jobs together; not measured where they cannot reach the limit."""
-    most = {job.identity: _time_limit(job.config) or _most_hours(job.config) for job in jobs}
-    if (total := sum(most[job.identity] for job in jobs)) <= limit:
+    kinds = {kind(job.config): job for job in jobs}
+    most = {key: _time_limit(job.config) or _most_hours(job.config) for key, job in kinds.items()}
+    if (total := sum(most[kind(job.config)] for job in jobs)) <= limit:
         return total
     hours = measured(jobs, say)
     return sum(hours[job.identity] for job in jobs)
@@ -127,7 +129,7 @@ def show(
     """The table of jobs, and the sums below it."""
     console = Console(highlight=False)
     distinct = {job.identity: job for job in jobs}
-    same = {key: sum(job.identity == key for job in jobs) for key in distinct}
+    same = Counter(job.identity for job in jobs)
     common = set.intersection(*(set(job.words) for job in jobs))
     if not chosen_later:
         made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -147,12 +149,15 @@ def show(
     count = len(jobs) if chosen_later else len(distinct)
     total = sum(hours[job.identity] for job in (jobs if chosen_later else distinct.values()))
     slots, on_gpu = gpu_slots(jobs[0].config, settings)
-    size = sum(disk_bytes(job.config) for job in (jobs if chosen_later else distinct.values()))
+    networks = {repr(job.config["network"]): job.config for job in distinct.values()}
+    sizes = {network: disk_bytes(config) for network, config in networks.items()}
+    size = sum(sizes[repr(job.config["network"])] for job in (jobs if chosen_later else distinct.values()))
     free = shutil.disk_usage(".").free
     console.print(
         f"jobs      {count}, {'chosen as the search goes' if chosen_later else f'{len(jobs) - count} folded'}"
     )
-    limited = all(_time_limit(job.config) is not None for job in distinct.values())
+    kinds = {kind(job.config): job.config for job in distinct.values()}
+    limited = all(_time_limit(config) is not None for config in kinds.values())
     how = "by their time limits" if limited else "measured on this machine"
     console.print(f"computing {in_words(total)}{' of GPUs' if on_gpu else ''}, {how}")
     console.print(f"wall time about {in_words(total / slots)}, {slots} at a time")

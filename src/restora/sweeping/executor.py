@@ -133,14 +133,23 @@ class Executor(ABC):
 
     def _is_done(self, job: Job, source: Source) -> bool:
         """Whether nothing is left of a job, which is then closed."""
-        state, record = ending.status(self.plan.path(job))
+        state, record = self._state(job)
         if state in ("finished", "pruned") or (state == "failed" and not self._is_tried_again(job, record)):
             self._close(job, state, record, source)
             return True
         return False
 
+    def _state(self, job: Job) -> tuple[str, dict[str, Any]]:
+        """What became of a job, and its record; one without a record, such as one that somebody has removed,
+        has failed."""
+        state, record = ending.status(self.plan.path(job))
+        if record:
+            return state, record
+        return "failed", {"error": "run.json is gone or damaged: the command of the sweep writes it again"}
+
     def _is_tried_again(self, job: Job, record: dict[str, Any]) -> bool:
-        return self.attempts.get(job.name, 0) > 0 or self.retry_failed or ending.was_killed(record)
+        again = self.attempts.get(job.name, 0) > 0 or self.retry_failed or ending.was_killed(record)
+        return again and "config" in record
 
     def _fill(self, source: Source) -> None:
         """Starts jobs while there are slots, and jobs that nobody trains."""
@@ -182,7 +191,7 @@ class Executor(ABC):
             ending.failed(folder, f"its process ended with {code} before it could say why")
         if running.pruned is not None and ending.status(folder)[0] != "finished":
             ending.pruned(folder, running.pruned)
-        state, record = ending.status(folder)
+        state, record = self._state(job)
         attempts = self.attempts[job.name] = self.attempts.get(job.name, 0) + 1
         if state == "failed" and attempts <= self.retries and self.asked is None:
             why = record.get("error")

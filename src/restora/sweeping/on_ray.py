@@ -57,39 +57,47 @@ def connected(options: Mapping[str, Any]) -> Any:
     return ray
 
 
-def share(
-    nodes: list[dict[str, float]], config: Mapping[str, Any], count: int | None
-) -> tuple[int, int, int]:
-    """(jobs at a time, cores of each, GPUs of each) on nodes with so much `CPU` and `GPU`."""
+def gpus_of(nodes: list[dict[str, float]], config: Mapping[str, Any]) -> int:
+    """GPUs of a job. Raises `ConfigError` where no machine has as many."""
     trainer = config.get("trainer") or {}
-    devices = trainer.get("devices")
-    on_gpu = trainer.get("accelerator") in ("gpu", "cuda")
-    gpus = [int(node.get("GPU", 0)) for node in nodes]
-    cores = [max(int(node.get("CPU", 1)), 1) for node in nodes]
-    each = (devices if isinstance(devices, int) and devices > 0 else max(gpus, default=1)) if on_gpu else 0
-    fitting = sum(n // each for n in gpus) if each else len(nodes)
-    if each and not fitting:
+    if trainer.get("accelerator") not in ("gpu", "cuda"):
+        return 0
+    most, devices = max(int(node.get("GPU", 0)) for node in nodes), trainer.get("devices")
+    each = devices if isinstance(devices, int) and devices > 0 else max(most, 1)
+    if each > most:
         raise ConfigError(f"no machine of the Ray cluster has {each} GPUs: set trainer.devices")
-    at_once = count or fitting
-    return at_once, max(1, min(sum(cores) // at_once, *cores)), each
+    return each
+
+
+def share(nodes: list[dict[str, float]], gpus: set[int], count: int | None) -> tuple[int, int]:
+    """(jobs at a time, cores of each) on nodes with so much `CPU` and `GPU`; `gpus` are what jobs ask for."""
+    cores = [max(int(node.get("CPU", 1)), 1) for node in nodes]
+    fitting = [
+        sum(int(node.get("GPU", 0)) // each for node in nodes) if each else len(nodes) for each in gpus
+    ]
+    at_once = count or max(fitting)
+    return at_once, max(1, min(sum(cores) // at_once, *cores))
 
 
 @dataclass
 class OnRay(Executor):
-    """`options` are those of `ray.init`; `count` jobs at a time, or as many as there are GPUs or machines."""
+    """`options` are those of `ray.init`; `count` jobs at a time, or as many as there are GPUs or machines.
+
+    `config` is that of a job, where the plan has none yet.
+    """
 
     options: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
     count: int | None = None
     ray: Any = None
-    gpus: int = 0
+    nodes: list[dict[str, float]] = field(default_factory=list)
 
     def _work(self, source: Source) -> None:
-        first = ending.read_record(self.plan.path(self.plan.jobs[0])) if self.plan.jobs else {}
         self.ray = connected(self.options)
         try:
-            nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
-            at_once, threads, self.gpus = share(nodes, first.get("config") or {}, self.count)
-            self.slots = Slots(at_once, threads)
+            self.nodes = [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+            gpus = {self._gpus(job) for job in self.plan.jobs} or {gpus_of(self.nodes, self.config)}
+            self.slots = Slots(*share(self.nodes, gpus, self.count))
             while True:
                 self._fill(source)
                 if not (self.running or self.waiting):
@@ -100,11 +108,17 @@ class OnRay(Executor):
         finally:
             self.ray.shutdown()
 
+    def _gpus(self, job: Job) -> int:
+        return gpus_of(self.nodes, ending.read_record(self.plan.path(job)).get("config") or {})
+
     def _launch(self, running: Running, *, again: bool) -> None:
         words = [str(self.plan.folder.resolve()), "--job", str(running.job.number)]
         words += ["--threads", str(self.slots.threads), *(["--retry"] if again else [])]
         remote = self.ray.remote(train).options(
-            num_cpus=self.slots.threads, num_gpus=self.gpus, max_retries=0, name=running.job.name
+            num_cpus=self.slots.threads,
+            num_gpus=self._gpus(running.job),
+            max_retries=0,
+            name=running.job.name,
         )
         running.handle = remote.remote(words)
 

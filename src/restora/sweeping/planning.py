@@ -5,7 +5,6 @@ come to the same are one job; a job that the sweep folder has already keeps its 
 the next numbers.
 """
 
-import copy
 import os
 import re
 import shlex
@@ -14,17 +13,18 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from restora.composing import sweeps_among
+from restora.composing import as_of_now, sweeps_among
 from restora.config import ConfigError, compose, jobs_of, set_by
 from restora.files import read_json, write_whole
 from restora.path_values import quoted
 from restora.registry import stored
 from restora.run_state import Occupied, claim
+from restora.sweeping import ending
 from restora.sweeping.plan import FILE, Job, Plan, earlier_sweep, identity, read_plan
 
 _HERE = "__run_dir__"
@@ -51,7 +51,7 @@ class Composed:
         OmegaConf.set_readonly(self.hydra.hydra, False)
         self.hydra.hydra.job.num = number
         self.hydra.hydra.job.id = str(number)
-        HydraConfig.instance().set_config(self.hydra)
+        HydraConfig.instance().cfg = cast(Any, self.hydra)
         return str(OmegaConf.select(self.hydra, "hydra.sweep.subdir"))
 
 
@@ -66,19 +66,23 @@ def is_about_the_sweep(word: str) -> bool:
 
 def composed(words: Sequence[str], above: Sequence[str], number: int = 0) -> Composed:
     """A combination; `above` are the words about Hydra and the sweep, which jobs do not record."""
-    place = ["hydra.mode=MULTIRUN", f"hydra.job.num={number}", f"hydra.job.id={number}", f"run_dir={_HERE}"]
-    config = compose("train", [*words, *above, *place], hydra_node=True)
+    config = compose("train", [*words, *above, "hydra.mode=MULTIRUN", f"run_dir={_HERE}"], hydra_node=True)
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config.hydra, False)
+    config.hydra.job.num, config.hydra.job.id = number, str(number)
     config.hydra.runtime.output_dir = _HERE
-    HydraConfig.instance().set_config(config)
-    task = copy.deepcopy(config)
-    del task["hydra"]
-    plain = OmegaConf.to_container(task, resolve=True)
-    assert isinstance(plain, dict)
+    HydraConfig.instance().cfg = cast(Any, config)  # for ${hydra:…}; set_config copies it, in 10 ms
+    plain = {key: _resolved(config, key) for key in map(str, config) if key != "hydra"}
     settings = plain.pop("sweep")
-    kept = stored({str(key): value for key, value in plain.items()})
+    kept = stored(plain)
     return Composed(list(words), kept, config, settings, identity(kept))
+
+
+def _resolved(config: DictConfig, key: str) -> Any:
+    if OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def check(job: Composed, *, several: bool) -> None:
@@ -105,6 +109,7 @@ def settings_of(above: Sequence[str]) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
+@as_of_now()
 def combinations(words: Sequence[str], above: Sequence[str], say: Callable[[str], None]) -> list[Composed]:
     """Every combination of a grid, composed and checked, at most 256 of them."""
     listed = jobs_of(words)
@@ -177,8 +182,9 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
     New ones are added to it, and their folders written. Raises `Occupied` for a folder that holds
     something else.
     """
-    known, asked, new = plan.by_identity(), dict[str, Composed](), list[str]()
+    known, asked = plan.by_identity(), dict[str, Composed]()
     same: dict[str, int] = {}
+    names = {job.name for job in plan.jobs}
     for position, job in enumerate(jobs):
         if job.identity in asked:
             same[job.identity] += 1
@@ -188,14 +194,14 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
             taken = {other.number for other in known.values()}
             number = position if position not in taken else max(taken) + 1
             known[job.identity] = Job(number, job.subfolder(number), job.identity, job.words)
-            new.append(job.identity)
+            _refuse_shared(known[job.identity].name, names)
             _refuse_other(plan.path(known[job.identity]), asked[job.identity])
     plan.jobs = [replace(job, same=same.get(job.identity, job.same)) for job in known.values()]
     plan.folder.mkdir(parents=True, exist_ok=True)
     plan.write()
     chosen = plan.by_identity()
     for key, job in asked.items():
-        if not (plan.path(chosen[key]) / "run.json").exists():  # also one that a killed process has left out
+        if not ending.read_record(plan.path(chosen[key])):  # also what a kill has left out, or a hand removed
             _write_folder(plan, chosen[key], job)
     return [chosen[key] for key in asked]
 
@@ -222,7 +228,7 @@ def _write_folder(plan: Plan, job: Job, made: Composed) -> None:
     )
     write_whole(folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(list(made.words)))
     write_whole(folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(config))
-    RunRecord(info).queue()
+    RunRecord(info).queue(begun=(folder / "checkpoints" / "last.ckpt").is_file())
 
 
 def _placed(value: Any, folder: str) -> Any:
@@ -231,6 +237,16 @@ def _placed(value: Any, folder: str) -> Any:
     if isinstance(value, list):
         return [_placed(item, folder) for item in value]
     return value.replace(_HERE, folder) if isinstance(value, str) else value
+
+
+def _refuse_shared(name: str, names: set[str]) -> None:
+    """Raises `ConfigError` for a name that another job has; else it is noted."""
+    if name in names:
+        raise ConfigError(
+            f"hydra.sweep.subdir gives two jobs the folder {name}: name the job in it, "
+            "'hydra.sweep.subdir=${hydra.job.num}_${name}'"
+        )
+    names.add(name)
 
 
 def _refuse_other(folder: Path, job: Composed) -> None:

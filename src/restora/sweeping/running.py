@@ -35,17 +35,17 @@ class Listed:
         return None
 
 
-def run(plan: Plan, source: Source, *, jobs: int, slots: Slots, retry_failed: bool = False) -> int:
-    """Runs the jobs of the source, says what happens, and gives the exit code.
+def run(plan: Plan, source: Source, *, jobs: int, config: dict[str, Any], retry_failed: bool = False) -> int:
+    """Runs the jobs of the source, says what happens, and gives the exit code; `config` is one of theirs.
 
     Raises `Occupied` where another process runs the sweep.
     """
     with sole_run(plan.folder):
-        here = plan.settings["executor"] == "local"
+        here, slots = plan.settings["executor"] == "local", slots_for_settings(config, plan.settings)
         teller = showing.Lines(plan, jobs, copy_log=here and slots.count == 1)
         teller.say(f"{jobs} jobs in {plan.folder}")
         try:
-            executor = executor_of(plan, slots, teller, jobs=jobs)
+            executor = executor_of(plan, slots, teller, jobs=jobs, config=config)
             executor.retries, executor.retry_failed = int(plan.settings.get("retries") or 0), retry_failed
             code = executor.run(source)
         finally:
@@ -70,7 +70,7 @@ def check_executor(settings: Mapping[str, Any]) -> None:
         raise ConfigError("sweep.options are those of sbatch or of Ray: set sweep.executor=slurm or ray")
 
 
-def executor_of(plan: Plan, slots: Slots, teller: Teller, *, jobs: int) -> Executor:
+def executor_of(plan: Plan, slots: Slots, teller: Teller, *, jobs: int, config: dict[str, Any]) -> Executor:
     """What runs the jobs of the plan."""
     settings = plan.settings
     check_executor(settings)
@@ -84,7 +84,7 @@ def executor_of(plan: Plan, slots: Slots, teller: Teller, *, jobs: int) -> Execu
     if settings["executor"] == "ray":
         from restora.sweeping.on_ray import OnRay
 
-        return OnRay(plan, Slots(), teller, options=options, count=count)
+        return OnRay(plan, Slots(), teller, options=options, count=count, config=config)
     from restora.sweeping.local import Local
 
     return Local(plan, slots, teller)
@@ -94,11 +94,6 @@ def gpu_slots(config: dict[str, Any], settings: dict[str, Any]) -> tuple[int, bo
     """How many jobs run at a time, and whether on GPUs."""
     slots = slots_for_settings(config, settings)
     return slots.count, bool(slots.devices)
-
-
-def slots_of(plan: Plan, config: dict[str, Any]) -> Slots:
-    """The slots of a plan whose jobs are like this configuration."""
-    return slots_for_settings(config, plan.settings)
 
 
 def slots_for_settings(config: dict[str, Any], settings: dict[str, Any]) -> Slots:

@@ -19,10 +19,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from restora.config import ConfigError
+from restora.composing import Refused, values_of
+from restora.config import ConfigError, parsed
 from restora.sweeping import planning
 from restora.sweeping.plan import Job, Plan
 from restora.vocabulary import seconds
@@ -101,7 +101,7 @@ def space_of(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Distributions by key, of the overrides that name several values, and the other overrides."""
     space: dict[str, Any] = {}
     fixed = []
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in parsed(words):
         if override.is_sweep_override():
             space[_key(override)] = _distribution(override)
         else:
@@ -126,19 +126,22 @@ def _distribution(override: Override) -> Any:
             whole = isinstance(value.start, int) and isinstance(value.end, int)
             kind = kinds.IntDistribution if whole else kinds.FloatDistribution
             return kind(value.start, value.end, log=log)
+        named = values_of(override)
         if isinstance(value, RangeSweep):
             listed = list(value.range())
             whole = all(isinstance(item, int) for item in listed)
             kind = kinds.IntDistribution if whole else kinds.FloatDistribution
             return kind(min(listed), max(listed), log=log, **({} if log else {"step": abs(value.step)}))
-        return kinds.CategoricalDistribution(list(override.sweep_string_iterator()))
+        return kinds.CategoricalDistribution(named)
+    except Refused as error:
+        raise ConfigError(str(error)) from error
     except ValueError as error:
         raise ConfigError(f"{override.input_line}: {error}") from error
 
 
 def refuse_intervals(words: Sequence[str]) -> None:
     """Raises `ConfigError` for an interval that nobody searches."""
-    for override in OverridesParser.create().parse_overrides(list(words)):
+    for override in parsed(words):
         if isinstance(override.value(), IntervalSweep):
             raise ConfigError(
                 f"{override.input_line}: an interval has no list of values: search it (add sweep=tpe or "

@@ -13,6 +13,7 @@ Note: nothing here may start a thread, because a fork would copy its locks and n
 """
 
 import ctypes
+import gc
 import json
 import logging
 import os
@@ -145,7 +146,7 @@ def stop_with_parent(parent: int) -> None:
 
 def run(request: Request) -> int:
     """The process of a job; its exit code."""
-    folder = Path(request["start"])
+    folder = Path(request["start"]).resolve()
     write_to_log(folder)
     os.environ.update(request.get("environment", {}))
     os.chdir(request.get("cwd") or ".")
@@ -164,6 +165,8 @@ def main() -> int:
 
     for kind in _PARTS:  # with all that they import, such as kornia: a second for each job
         names(kind)
+    gc.collect()
+    gc.freeze()  # no collection in a job looks through what was imported, and copies its pages
     request = Server().serve()
     if request is None:
         return 0

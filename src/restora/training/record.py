@@ -141,9 +141,9 @@ class RunRecord(Callback):
             keys = {key: {"from": then, "to": now} for key, (then, now) in changed.items()}
             self.data["changes"] = [*self.data["changes"], {"step": step, "keys": keys}]
 
-    def queue(self) -> None:
-        """The record of a run that has not started yet."""
-        self.data.update(status="queued", started=None, process=None)
+    def queue(self, *, begun: bool = False) -> None:
+        """The record of a run that has not started yet, or of one that has `begun` and lost its record."""
+        self.data.update(status="stopped" if begun else "queued", started=None, process=None)
         write_json(self.path, self.data)
 
     def write(self) -> None:

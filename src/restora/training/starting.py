@@ -60,7 +60,7 @@ def _join(config: DictConfig, info: RunInfo) -> float:
 def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, retry: bool = False) -> float:
     """The run that `run.json` of the folder describes, from nothing else; `jobs`: of so many in a sweep."""
     record = read_json(folder / "run.json")
-    plain: dict[str, Any] = _moved_to(folder.resolve(), record["config"])
+    plain: dict[str, Any] = _placed(record["config"], str(record["config"].get("run_dir")), folder)
     config = OmegaConf.create(plain)
     config.retry_failed = retry
     config.threads = config.threads or threads
@@ -78,21 +78,17 @@ def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, ret
     return start(config, info)
 
 
-def _moved_to(folder: Path, config: dict[str, Any]) -> dict[str, Any]:
-    """The configuration for `folder`, whatever folder it was composed for: a run writes where it is found."""
-    old = str(config["run_dir"])
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: moved(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [moved(part) for part in value]
-        inside = isinstance(value, str) and (value == old or value.startswith(f"{old}/"))
-        return f"{folder}{value[len(old) :]}" if inside else value
-
-    found = moved(config)
-    assert isinstance(found, dict)
-    return found
+def _placed(value: Any, recorded: str, folder: Path) -> Any:
+    """A configuration whose own folder is `folder`, where it was moved since, or paths are of elsewhere."""
+    if Path(recorded).resolve() == folder.resolve():
+        return value
+    if isinstance(value, dict):
+        return {key: _placed(item, recorded, folder) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_placed(item, recorded, folder) for item in value]
+    if isinstance(value, str) and (value == recorded or value.startswith(f"{recorded}/")):
+        return f"{folder}{value.removeprefix(recorded)}"
+    return value
 
 
 def earlier_config(folder: Path) -> Any:

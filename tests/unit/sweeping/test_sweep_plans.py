@@ -13,7 +13,7 @@ from restora.run_state import Occupied
 from restora.sweeping import executor, planning, search
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
-from restora.sweeping.on_ray import share
+from restora.sweeping.on_ray import gpus_of, share
 from restora.sweeping.plan import identity
 from restora.sweeping.slurm import tasks_of
 from restora.training.resuming import what_to_do
@@ -56,9 +56,13 @@ def test_tasks_and_shares_of_a_cluster_follow_the_devices() -> None:
         tasks_of({"accelerator": "gpu", "devices": "auto"})
     nodes = [{"CPU": 16, "GPU": 4}, {"CPU": 8, "GPU": 4}]
     gpu = {"trainer": {"accelerator": "gpu", "devices": 2}}
-    assert share(nodes, gpu, None) == (4, 6, 2)
-    assert share(nodes, {"trainer": {"accelerator": "cpu"}}, None) == (2, 8, 0)
-    assert share(nodes, {"trainer": {"accelerator": "cpu"}}, 24) == (24, 1, 0)
+    assert [gpus_of(nodes, config) for config in (gpu, {"trainer": {"accelerator": "cpu"}})] == [2, 0]
+    with pytest.raises(ConfigError, match="no machine of the Ray cluster has 8 GPUs"):
+        gpus_of(nodes, {"trainer": {"accelerator": "gpu", "devices": 8}})
+    assert share(nodes, {2}, None) == (4, 6)
+    assert share(nodes, {0}, None) == (2, 8)
+    assert share(nodes, {0, 1, 4}, None) == (8, 3)
+    assert share(nodes, {0}, 24) == (24, 1)
 
 
 def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(

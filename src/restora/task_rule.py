@@ -1,0 +1,67 @@
+"""What a degradation that was chosen on the command line makes the task, which recipes name themselves.
+
+`experiments=denoise/nafnet degradation=jpeg` is about JPEG: what the run's record, its model card and W&B's
+tags say follows the degradation, unless `task` is typed too.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from restora.constructors import own_parts
+
+_OF_FOLDERS = {
+    "noise": "denoise",
+    "blur": "deblur",
+    "missing": "inpaint",
+    "colour": "colour",
+    "compose": "",
+    "degradations": "",  # what several parts make, and nothing
+}
+"""Task by the folder of a degradation's source file."""
+_OF_NAMES = {
+    "jpeg": "jpeg",
+    "greyscale": "colourise",
+    "rain": "derain",
+    "haze": "dehaze",
+    "downsample": "super_resolution",
+    "varying_resizing": "super_resolution",
+}
+_OTHER = "restore"
+
+
+def fit_task(config: DictConfig, overrides: Iterable[str]) -> None:
+    """Sets the task of a composed configuration, in place, where a degradation was typed and no task."""
+    keys = {word.lstrip("+~").partition("=")[0] for word in overrides}
+    if "degradation" not in keys or "task" in keys or "task" not in config:
+        return
+    node = OmegaConf.to_container(config.degradation, resolve=False)
+    if (task := _task_of(node)) is not None:
+        config.task = task
+
+
+def _task_of(node: Any) -> str | None:
+    """The task of a degradation's description; None where it leaves photos as they are."""
+    found = {task for name in _targets(node) if (task := _task_of_part(name))}
+    if len(found) > 1:
+        return "super_resolution" if "super_resolution" in found else _OTHER
+    return next(iter(found), None)
+
+
+def _task_of_part(name: str) -> str:
+    path = own_parts("degradation").get(name)
+    folder = path.parent.name if isinstance(path, Path) else ""
+    return _OF_NAMES.get(name) or _OF_FOLDERS.get(folder, _OTHER)
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield str(node["_target_"])
+        for value in node.values():
+            yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)
