@@ -13,7 +13,7 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test test-kills test-faults test-slurm test-quick bench zoo-verify lint docs clean
+.PHONY: help setup run test test-kills test-faults test-slurm test-wheel test-quick bench zoo-verify lint docs clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -55,6 +55,9 @@ test-slurm: setup ## the same through a real SLURM on this machine, set up for i
 
 test-faults: setup ## kills, damaged files, full disks, bad servers, poison, strangers, little memory, at random, with a count (FAULTS="--seed 2")
 	PYTHONPATH=src $(BIN)/python tests/faults $(FAULTS)
+
+test-wheel: setup ## the README's lines in a new environment, with the wheel and its dependencies alone (minutes; from the package index)
+	$(BIN)/python tests/clean_install.py
 
 test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in two to three minutes
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/contracts/test_layers.py

@@ -1,4 +1,5 @@
-"""What a word of the command line means, the same in every command: precisions, durations, tiles, threads.
+"""What a word of the command line means, the same in every command: precisions, durations, tiles, threads,
+tasks.
 
 Note: a duration is written as `90s`, `2min`, `1h30min` or `3d`. Lightning's `DD:HH:MM:SS`, `HH:MM:SS` and the
 keywords of a timedelta are read too, as configurations that were stored before have them.
@@ -18,8 +19,29 @@ _PRECISIONS: dict[Precision, tuple[str, ...]] = {
 }
 """Each with its other names; the last is Lightning's. Below float32, weights stay float32 and what gains from
 it is computed in the type."""
+TASKS = {
+    "photo": "cleans everyday photos: grain, colour specks, JPEG blocks",
+    "denoise": "removes noise",
+    "super_resolution": "enlarges photos",
+    "deblur": "removes blur",
+    "jpeg": "removes JPEG artefacts",
+    "inpaint": "fills missing regions",
+    "colourise": "colours grey photos",
+    "colour": "brings back faded colours",
+    "derain": "removes rain",
+    "dehaze": "removes haze",
+    "restore": "restores damaged photos",
+}
+"""What a model can be for, in words."""
 _UNITS = {"d": "days", "h": "hours", "min": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)min)?(?:(\d+(?:\.\d+)?)s)?")
+
+
+def task(value: str | None) -> str | None:
+    """A key of `TASKS`, or None. Raises ValueError."""
+    if value is not None and value not in TASKS:
+        raise ValueError(f"there is no task {value!r}: use one of {', '.join(TASKS)}")
+    return value
 
 
 def precision(value: Any) -> Precision:

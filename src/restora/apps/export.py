@@ -62,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
         help="then upload the folder to the Hugging Face hub, as who HF_TOKEN or `hf auth login` says; a new "
         "repository is private",
     )
+    made.add_argument(
+        "--task", metavar="TASK", help=f"what weights are for that do not say: {', '.join(vocabulary.TASKS)}"
+    )
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     made.add_argument("--no-onnx", action="store_true", help="the same as --format safetensors")
     return made
@@ -101,7 +104,11 @@ def main(argv: Sequence[str]) -> int:
         if best.warning:
             console.print(f"its result is {best.warning}", markup=False, style="yellow")
     else:
-        source = _opened(source_name)
+        source = _opened(source_name, options.task)
+    if options.task is not None and (isinstance(source, Source) or source.description.task != options.task):
+        raise ValueError(
+            f"{source_name or options.best} says what it is for: leave --task {options.task} out"
+        )
     if isinstance(source, Loaded):
         if isinstance(source.network, GraphNetwork):
             raise ValueError(f"{source.source} is a graph, made by an export: name what it was exported from")
@@ -154,18 +161,18 @@ def ended_by_exception() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _opened(name: str) -> "Source | Loaded":
+def _opened(name: str, task: str | None) -> "Source | Loaded":
     """A run or a checkpoint with its record; any other source of a model as its network and what it tells."""
     from restora.artifact.checkpoint import locate
     from restora.artifact.model_folder import DESCRIPTION
     from restora.artifact.sources import open_source
 
     if is_zoo(name):
-        return open_source(name)
+        return open_source(name, task=task)
     path = Path(name.removeprefix("weights="))
     if path.suffix == ".ckpt" or (path.is_dir() and not (path / DESCRIPTION).is_file()) or not path.exists():
         return locate(path)
-    return open_source(path)
+    return open_source(path, task=task)
 
 
 def parity_table(parity: Mapping[str, Any]) -> "Table":

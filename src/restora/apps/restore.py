@@ -95,6 +95,9 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         help="noise level, 0 to 255, for models conditioned on it; auto estimates that of each photo",
     )
     group.add_argument(
+        "--task", metavar="TASK", help=f"what weights are for that do not say: {', '.join(vocabulary.TASKS)}"
+    )
+    group.add_argument(
         "--mask",
         metavar="WHAT",
         help="for models that fill in: a picture that is white where the photo is lost, a folder of them "
@@ -306,6 +309,7 @@ def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
             sigma=None if options.sigma == "auto" else options.sigma,
             engine=options.engine,
             global_statistics=options.global_statistics,
+            task=options.task,
         )
         for device in every_device(options.device)
     ]
@@ -324,7 +328,8 @@ def _check_condition(restorer: "Restorer", options: argparse.Namespace) -> None:
     if options.sigma is not None and wanted != "noise level":
         raise ValueError("--sigma: this model is not conditioned on a noise level, leave it out")
     if options.mask is not None and wanted != "mask":
-        raise ValueError("--mask: this model is not conditioned on a mask, leave it out")
+        fills = " (or add --task inpaint, if it fills in)" if restorer.description.condition_channels else ""
+        raise ValueError(f"--mask: this model is not conditioned on a mask, leave it out{fills}")
     if options.mask is None and wanted == "mask":
         raise ValueError("this model is conditioned on which pixels are lost: give --mask WHAT")
     if wanted == "noise level" and restorer.sigma is None and options.sigma is None:

@@ -248,7 +248,7 @@ class _Work:
         try:
             return work()
         except Exception as error:  # decoders fail in every way on broken files: IndexError, MemoryError, …
-            self.failures[job.name] = Failure(job.name, str(error) or type(error).__name__)
+            self.failures[job.name] = Failure(job.name, " ".join(str(error).split()) or type(error).__name__)
             return None
 
 

@@ -8,6 +8,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from restora.vocabulary import TASKS
+
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora serve`."""
@@ -22,6 +24,9 @@ def parser() -> argparse.ArgumentParser:
         nargs="*",
         help="a model folder, a run, a checkpoint, a weights file or zoo:NAME; several are offered (default: "
         "those of the zoo for colour photos)",
+    )
+    made.add_argument(
+        "--task", metavar="TASK", help=f"what SOURCES are for that do not say: {', '.join(TASKS)}"
     )
     made.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
     made.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
@@ -109,7 +114,13 @@ def main(argv: Sequence[str]) -> int:
         precision=options.precision,
         tile=options.tile,
         engine=options.engine,
+        task=options.task,
     )
+    for model in models.values():
+        if model.restorer.said:
+            print(model.restorer.said)
+        if model.description.task == "unknown":
+            print(f"{model.name}: what it is for is not known: --task TASK says it")
     on_cpu = all(model.restorer.device.type == "cpu" for model in models.values())
     batch = options.batch or (1 if on_cpu else 4)
     service = Service(models=models, limits=limits, batch=batch)

@@ -6,21 +6,9 @@ from typing import Any
 
 from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription, network_class, network_node
 from restora.files import json_text
+from restora.vocabulary import TASKS
 from restora.words import worse_than_input
 
-TASKS = {
-    "photo": "cleans everyday photos: grain, colour specks, JPEG blocks",
-    "denoise": "removes noise",
-    "super_resolution": "enlarges photos",
-    "deblur": "removes blur",
-    "jpeg": "removes JPEG artefacts",
-    "inpaint": "fills missing regions",
-    "colourise": "colours grey photos",
-    "derain": "removes rain",
-    "dehaze": "removes haze",
-    "colour": "brings colours back",
-    "restore": "restores damaged photos",
-}
 CHANNELS = {1: "grey", 3: "RGB"}
 
 
@@ -52,10 +40,16 @@ def _head(model: ModelDescription) -> str:
     trained = "trained and " if model.family != "unknown" else "trained elsewhere and "
     return (
         f"# {model.name}\n\n"
-        f"An image-restoration network that {TASKS.get(model.task, model.task)}: {architecture} "
+        f"An image-restoration network{_purpose(model.task)}: {architecture} "
         f"(family `{model.family}`), {trained}exported with restora. "
         f"It takes {takes} photos of any size and gives {gives} photos{enlarges}.{condition}"
     )
+
+
+def _purpose(task: str) -> str:
+    if task == "unknown":
+        return " whose purpose its weights do not say"
+    return f" that {TASKS[task]}" if task in TASKS else f" for {task}"
 
 
 def _number(value: Any) -> str:

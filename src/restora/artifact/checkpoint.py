@@ -19,6 +19,7 @@ from restora.networks.adapters import merged
 from restora.networks.base import Network
 
 READABLE = (1, 2)
+RECORD = "run.json"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class Source:
 
 def read_record(run: Path) -> dict[str, Any]:
     """`run`/run.json. Raises ValueError when it is missing, half-written or not an object."""
-    path = run / "run.json"
+    path = run / RECORD
     try:
         record = read_json(path)
     except FileNotFoundError as error:

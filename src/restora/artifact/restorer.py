@@ -164,12 +164,14 @@ class Restorer:
         sigma: float | None = None,
         engine: str = "auto",
         global_statistics: bool = False,
+        task: str | None = None,
     ) -> "Restorer":
         """The restorer of any source of a model: a model folder, a graph, a run, a checkpoint, weights.
 
-        Without `sigma`, the level the model was trained at, if that was one.
+        Without `sigma`, the level the model was trained at, if that was one. `task` is what it is for, where
+        the source does not say.
         """
-        loaded = open_source(source)
+        loaded = open_source(source, task=task)
         description = loaded.description
         graphs, paces = ({}, {}) if loaded.folder is None else graphs_in(loaded.folder, description)
         made = cls(

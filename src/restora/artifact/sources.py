@@ -11,9 +11,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from restora import registry
+from restora import registry, vocabulary
 from restora.artifact import foreign
-from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
+from restora.artifact.checkpoint import RECORD, checkpoint_network, locate, read_checkpoint
 from restora.artifact.formats import FILES
 from restora.artifact.graph_network import ENGINE_OF, graph_like, strangers_graph
 from restora.artifact.model_folder import (
@@ -26,7 +26,7 @@ from restora.artifact.model_folder import (
 )
 from restora.networks.base import Network
 from restora.networks.recognition import UnknownWeights, recognise
-from restora.networks.weights import WeightsError, network_from_weights, read_tensors
+from restora.networks.weights import WeightsError, is_torch_file, network_from_weights, read_tensors
 from restora.zoo.index import folder_of, is_zoo
 
 
@@ -58,6 +58,12 @@ class Loaded:
     """The model folder, whose other formats an engine may run."""
 
     @property
+    def says_its_task(self) -> bool:
+        """Whether the source itself says what it restores; of weights alone the first use is a guess."""
+        told = self.task if self.described is None else self.described.task
+        return told not in (None, "unknown")
+
+    @property
     def description(self) -> ModelDescription:
         """The model in words: its model folder's, or what the file tells.
 
@@ -83,16 +89,26 @@ class Loaded:
         )
 
 
-def open_source(source: str | Path) -> Loaded:
+def open_source(source: str | Path, *, task: str | None = None) -> Loaded:
     """The network of any source of a model, in evaluation mode.
 
     A model folder or one file of it, a run folder, a checkpoint, a weights file, a graph or `zoo:NAME`.
+    `task` is what it is for, where the source itself does not say.
 
     Raises ValueError for what is none of them, or holds a network that this installation does not know.
     """
+    task = vocabulary.task(task)
+    loaded = _opened(source)
+    if task is None or loaded.says_its_task:
+        return loaded
+    described = loaded.described
+    return replace(loaded, task=task, described=None if described is None else replace(described, task=task))
+
+
+def _opened(source: str | Path) -> Loaded:
     path = folder_of(str(source)) if is_zoo(source) else Path(source)
     if path.is_dir():
-        return from_model_folder(str(path)) if (path / DESCRIPTION).is_file() else from_checkpoint(str(path))
+        return _from_folder(path)
     if not path.exists():
         raise ValueError(
             f"there is no {source}: a model is a model folder, a run folder, a checkpoint (.ckpt), a "
@@ -102,8 +118,11 @@ def open_source(source: str | Path) -> Loaded:
         return from_file_of_folder(path)
     if path.suffix in ENGINE_OF:
         return from_graph(path)
-    if path.suffix in _OTHERS:
-        raise ValueError(f"{path} is of {_OTHERS[path.suffix]}")
+    suffix = path.suffix.lower()
+    if suffix == ".bin" and not is_torch_file(path):
+        suffix = ".param"
+    if suffix in _OTHERS:
+        raise ValueError(f"{path} is of {_OTHERS[suffix]}")
     if path.suffix == ".ckpt":
         try:
             return from_checkpoint(str(path))
@@ -111,6 +130,19 @@ def open_source(source: str | Path) -> Loaded:
             if "was not written by" not in str(error):
                 raise
     return from_weights_alone(str(path))
+
+
+def _from_folder(path: Path) -> Loaded:
+    """A model folder or a run. Raises ValueError for others, with the file in them that may be meant."""
+    if (path / DESCRIPTION).is_file():
+        return from_model_folder(str(path))
+    if (path / RECORD).is_file():
+        return from_checkpoint(str(path))
+    if (path / "saved_model.pb").is_file():
+        raise ValueError(f"{path} is of {_OTHERS['.pb']}")
+    inside = sorted(each for each in path.iterdir() if each.suffix in _WEIGHTS)
+    more = f"; to use the weights in it, name {inside[0]}" if inside else ""
+    raise ValueError(f"{path} is no model folder ({DESCRIPTION}) and no run ({RECORD}){more}")
 
 
 def from_weights(
@@ -242,6 +274,8 @@ def from_graph(path: Path) -> Loaded:
     return Loaded(name=path.stem, network=network, source=str(path), described=described, said=said)
 
 
+_WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".onnx")
+_RETOLD = "look for the same weights as .pth, .safetensors or .onnx"
 _TO_ONNX = "makes an .onnx of it, which restora runs"
 _OTHERS = {
     ".pt2": "torch.export, and torch runs what it finds in one: name a model folder of `restora export`, or "
@@ -252,6 +286,9 @@ _OTHERS = {
         (".pb", ".h5", ".keras", ".tflite"), f"TensorFlow: tf2onnx (python -m tf2onnx.convert) {_TO_ONNX}"
     ),
     **dict.fromkeys((".pdmodel", ".pdparams"), f"PaddlePaddle: paddle2onnx {_TO_ONNX}"),
+    **dict.fromkeys((".t7", ".caffemodel", ".prototxt", ".mat"), f"another library: {_RETOLD}"),
+    ".msgpack": f"Flax: {_RETOLD}",
+    ".ptl": f"TorchScript, which is a program: {_RETOLD}",
     **dict.fromkeys(
         (".engine", ".plan"), "TensorRT, made for one kind of GPU: take the .onnx it was made of"
     ),

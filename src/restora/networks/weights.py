@@ -16,6 +16,7 @@ network's).
 import argparse
 import inspect
 import pickle
+import zipfile
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,40 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def is_torch_file(path: Path) -> bool:
+    """Whether a file begins as torch's do, today's zip or yesterday's pickle."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
+
+
+def _is_program(path: Path) -> bool:
+    """Whether a file is TorchScript's: a zip with code beside the tensors."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as parts:
+        return any(name.endswith("/constants.pkl") for name in parts.namelist())
+
+
+_DOWNLOADS = (
+    (b"<", "a web page, not weights: download the file itself"),
+    (b"version https://git-lfs", "a pointer of Git LFS, not the weights: `git lfs pull` gets them"),
+)
+"""How files begin that were saved in the place of weights."""
+
+
 def _load_torch(path: Path) -> Any:
+    with path.open("rb") as file:
+        head = file.read(64).lstrip()
+    if not head:
+        raise WeightsError(f"{path} is empty: download it again")
+    for start, what in _DOWNLOADS:
+        if head.startswith(start):
+            raise WeightsError(f"{path} is {what}")
+    if _is_program(path):
+        raise WeightsError(
+            f"{path} is TorchScript, a program, which restora never runs: ask its author for a state dict, "
+            "or torch.save(torch.jit.load(FILE).state_dict(), …) if you trust it"
+        )
     # what old checkpoints carry besides tensors, and what rebuilding runs no code of theirs
     scalar = np.float64(0).__reduce__()[0]
     harmless: list[Any] = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdilq")]

@@ -76,9 +76,18 @@ class ServedModel:
 
 
 def load_models(
-    sources: Sequence[str], *, device: str, precision: Precision, tile: int, engine: str = "auto"
+    sources: Sequence[str],
+    *,
+    device: str,
+    precision: Precision,
+    tile: int,
+    engine: str = "auto",
+    task: str | None = None,
 ) -> dict[str, ServedModel]:
-    """All sources by name, in their order; a name that comes twice gets a number. Raises ValueError."""
+    """All sources by name, in their order; a name that comes twice gets a number.
+
+    `task` is what those are for that do not say. Raises ValueError.
+    """
     models: dict[str, ServedModel] = {}
     for source in sources:
         if source.startswith("method:"):
@@ -86,7 +95,9 @@ def load_models(
                 f"{source} is fitted to each photo, for seconds to hours, and a server answers sooner: use "
                 f"`restora restore {source}`, or name a model"
             )
-        restorer = Restorer.load(source, device=device, precision=precision, tile=tile, engine=engine)
+        restorer = Restorer.load(
+            source, device=device, precision=precision, tile=tile, engine=engine, task=task
+        )
         assert restorer.description is not None
         if restorer.description.conditioned_on == "maps":
             raise ValueError(f"{source} is conditioned on maps that no photo comes with: use it from Python")

@@ -16,6 +16,7 @@ from restora.artifact.restorer import Restorer
 from restora.artifact.sources import open_source
 from restora.networks import recognition
 from restora.networks.layers.local_converter import convert
+from restora.serving.models import load_models
 
 RCAN = {"scale": 2, "channels": 16, "groups": 2, "blocks": 2, "reduction": 4}
 HAT = {
@@ -27,6 +28,7 @@ HAT = {
     "scale": 2,
     "head_channels": 16,
 }
+SERVED = {"device": "cpu", "precision": "float32", "tile": 64}
 NAFNET = {"width": 8, "middle_blocks": 1, "encoder_blocks": [1], "decoder_blocks": [1]}
 
 
@@ -127,6 +129,32 @@ def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path,
         assert (restored - expected).abs().max() < 0.02  # tiles
         whole = Restorer.load(place, device="cpu", tile=0)(x)
         torch.testing.assert_close(whole, expected, atol=1e-5, rtol=0)
+
+
+def test_what_weights_do_not_say_of_their_purpose_is_asked_for(tmp_path, capsys):
+    """Also where it decides what a model is conditioned on."""
+    architecture = pytest.importorskip("spandrel.architectures.Compact", reason="spandrel is not installed")
+    path = tmp_path / "one.pth"
+    torch.save(architecture.Compact(num_feat=8, num_conv=1, upscale=1).state_dict(), path)
+    for words, task, purpose in (
+        ([], "unknown", "whose purpose its weights do not say: "),
+        (["--task", "jpeg"], "jpeg", "that removes JPEG artefacts: "),
+    ):
+        assert export([str(path), str(tmp_path / "m"), "--no-onnx", *words]) == 0
+        assert open_source(tmp_path / "m").description.task == task
+        assert purpose in (tmp_path / "m" / "README.md").read_text()
+    assert load_models([str(path)], **SERVED, task="jpeg")["one"].words[0] == "Blocky"
+    assert load_models([str(tmp_path / "m")], **SERVED, task="deblur")["one"].words[0] == "Blocky"
+    with pytest.raises(ValueError, match="says what it is for: leave --task deblur out"):
+        export([str(tmp_path / "m"), str(tmp_path / "n"), "--no-onnx", "--task", "deblur"])
+    with pytest.raises(ValueError, match="there is no task 'sharpen'"):
+        open_source(path, task="sharpen")
+    torch.save(
+        registry.find("network", "fdncnn")(in_channels=3, depth=3, channels=4).state_dict(),
+        tmp_path / "filler.pth",
+    )
+    assert open_source(tmp_path / "filler.pth").description.conditioned_on == "noise level"
+    assert open_source(tmp_path / "filler.pth", task="inpaint").description.conditioned_on == "mask"
 
 
 def test_without_spandrel_the_way_to_it_is_named(tmp_path, monkeypatch):

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import zipfile
 from dataclasses import replace
 
 import pytest
@@ -274,7 +275,9 @@ def test_graphs_that_do_not_take_photos_are_named(shapes, message, tmp_path):
     ("name", "tool"),
     [
         ("a.param", "ncnn"),
-        ("a.pb", "tf2onnx"),
+        ("a.bin", "ncnn"),
+        ("a.PB", "tf2onnx"),
+        ("a.t7", "another library"),
         ("a.pt2", "torch.export"),
         ("a.engine", "TensorRT"),
         ("a.onnx", "cannot open"),
@@ -284,6 +287,35 @@ def test_what_is_not_read_is_answered_with_what_is(name, tool, tmp_path):
     (tmp_path / name).write_bytes(b"7767517")
     with pytest.raises(ValueError, match=tool):
         open_source(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"PK\x03\x04cut short", "damaged or not a torch file"),
+    ],
+)
+def test_what_was_downloaded_in_the_place_of_weights_is_named(content, words, tmp_path):
+    (tmp_path / "model.pth").write_bytes(content)
+    with pytest.raises(ValueError, match=words):
+        open_source(tmp_path / "model.pth")
+
+
+def test_a_folder_that_is_no_model_names_what_in_it_may_be_one(tmp_path):
+    with pytest.raises(ValueError, match=r"is no model folder \(model\.json\) and no run \(run\.json\)$"):
+        open_source(tmp_path)
+    with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as program:
+        program.writestr("model/constants.pkl", b"")
+    with pytest.raises(ValueError, match=r"name .*pytorch_model\.bin"):
+        open_source(tmp_path)
+    with pytest.raises(ValueError, match="TorchScript"):
+        open_source(tmp_path / "pytorch_model.bin")
+    (tmp_path / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(ValueError, match="tf2onnx"):
+        open_source(tmp_path)
 
 
 def test_weights_of_before_have_no_table(copied):
