@@ -281,6 +281,13 @@ def bad_files() -> dict[str, Callable[[], bytes]]:
         "cut.webp": lambda: saved(colours(), "WEBP")[:60],
         "big_endian_bigtiff.tif": lambda: tiff(deep_colours(), order=">", big=True),
         "float.tif": lambda: tiff(deep_colours().astype(np.float32), sample_format=3),
+        "half.tif": lambda: tiff((deep_colours() / 65535).astype(np.float16), sample_format=3),
+        "whole_32.tif": lambda: tiff(deep_colours().astype(np.uint32)),
+        "lab.tif": lambda: tiff(colours(), photometric=9),
+        "planar_cmyk16.tif": lambda: tiff(
+            np.dstack([deep_colours(), cut_out(np.uint16)]), photometric=5, planar=True
+        ),
+        "deep.jp2": lambda: by_opencv(".jp2", deep_colours()),
         "signed.tif": lambda: tiff(deep_colours(), sample_format=2),
         "signed8.tif": lambda: tiff(colours(), sample_format=2),
         "unspecified.tif": lambda: tiff(np.dstack([deep_colours(), cut_out(np.uint16)]), extra=(0,)),

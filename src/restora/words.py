@@ -15,6 +15,11 @@ def figure(metric: str, value: float) -> str:
     return f"{value:.{decimals}f}{unit}"
 
 
+def shown(name: str) -> str:
+    """A file's name for a terminal: what is no letter there, such as a line end, is written as its escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
+
+
 def worse_than_input(scores: Mapping[str, Any]) -> str:
     """In which metrics restored photos are no better than they were before, in words; empty where in none.
 

@@ -3,6 +3,7 @@ agree."""
 
 import os
 import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 from run_folders import photo, write_run
 from warm_start import run_code, run_restora, shell_words
 
+from restora.apps import restore_run
 from restora.apps.restore import main as restore
 from restora.config import compose
 from restora.data.packing import pack
@@ -122,6 +124,40 @@ def test_a_name_that_a_suffix_makes_too_long_is_refused_before_computing(identit
     source = tmp_path / f"{'a' * 246}.png"
     assert restore([str(identity), str(source), str(tmp_path / "o"), "--suffix", "_restored"]) == 1
     assert "longer than 255 bytes" in capsys.readouterr().err
+
+
+def test_names_that_a_terminal_would_act_on_are_written_out(identity, tmp_path, capsysbinary):
+    """Line ends, colours and bytes that are no text, in names of photos that are restored and of
+    others; the files keep their names."""
+    (tmp_path / "in").mkdir()
+    good = [b"a\nb.png", b"\x1b[31m.png", b"\xff\xfe.png", "\u202egnp.png".encode(), b"[bold].png"]
+    for name in good:
+        Path(os.fsdecode(bytes(tmp_path) + b"/in/" + name)).write_bytes(KINDS["rgb8.png"].data)
+    (tmp_path / "in" / "bad\rly.jpg").touch()
+    assert restore([str(identity), str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    assert sorted(os.listdir(bytes(tmp_path / "out"))) == sorted(good)
+    said = b"".join(capsysbinary.readouterr()).decode()
+    assert r"restora restore: bad\rly.jpg: is empty" in said
+    for name in (r"a\nb.png", r"\x1b[31m.png", r"\udcff\udcfe.png", r"\u202egnp.png", "[bold].png"):
+        assert f"/5 {name}\n" in said
+
+
+def test_where_nothing_can_be_written_is_said_before_anything_is_computed(identity, tmp_path, monkeypatch):
+    photo = tmp_path / "a.png"
+    photo.write_bytes(KINDS["rgb8.png"].data)
+    (tmp_path / "notes").write_text("summer")
+    monkeypatch.setattr(restore_run, "run", None)
+    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path))
+    (tmp_path / "locked").mkdir()
+    for output, words in (
+        (tmp_path / "notes", "notes is a file"),
+        (tmp_path / "notes" / "deeper" / "o.png", "notes is a file"),
+        (tmp_path / "locked", "locked cannot be written to"),
+        (tmp_path / "locked" / "new" / "o.png", "locked cannot be written to"),
+        ("-", "photos are read from files"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            restore([str(identity), str(photo), str(output)])
 
 
 @pytest.mark.parametrize("name", ["pic.heic", "pic.gif", "pic.mp4", "pic.jxl"])

@@ -67,6 +67,17 @@ def test_iptc_extended_xmp_and_comments_are_kept_or_counted(identity, tmp_path, 
     assert IPTC in (tmp_path / "p.jpg").read_bytes()
 
 
+@pytest.mark.parametrize(("mode", "suffix"), [("CMYK", ".jpg"), ("CMYK", ".tif"), ("LAB", ".tif")])
+def test_colours_that_are_none_of_the_screen_are_said_to_become_srgb(
+    identity, tmp_path, mode, suffix, capsys
+):
+    image = Image.fromarray(colours()).convert(mode)
+    (tmp_path / f"a{suffix}").write_bytes(saved(image, FORMATS[suffix]))
+    assert restore([str(identity), str(tmp_path / f"a{suffix}"), str(tmp_path / f"o{suffix}")]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"{mode.replace('LAB', 'Lab')} colours (they became sRGB) (1 photo)" in said
+
+
 def test_png_text_is_counted_where_it_has_no_place(identity, tmp_path, capsys):
     text = PngInfo()
     text.add_text("Title", "Old photo")

@@ -254,10 +254,12 @@ def _counted(number: int, noun: str) -> str:
 
 
 def _name(failures: "list[Failure]") -> None:
+    from restora.words import shown
+
     if len(failures) > 1:
         print(f"restora restore: {len(failures)} were left out, or not restored wholly:", file=sys.stderr)
     for failure in failures:
-        print(f"restora restore: {failure.name}: {failure.reason}", file=sys.stderr)
+        print(f"restora restore: {shown(failure.name)}: {failure.reason}", file=sys.stderr)
 
 
 def _check_names(options: argparse.Namespace) -> None:

@@ -71,17 +71,30 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
     written, or when it would overwrite an input.
     """
     naming = naming or Naming()
+    if "-" in (str(source), str(output)):
+        raise ValueError("-: photos are read from files and written to files here: give a name (./- is one)")
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
     if not made.jobs and not made.failures and not empty:
         raise ValueError(f"there are no photos in {source}")
     made.jobs = _kept_apart(made.jobs)
     inputs = {job.source.resolve() for job in made.jobs}
+    for folder in {job.target.parent for job in made.jobs}:
+        _check_writable(folder)
     for job in made.jobs:
         if job.target.resolve() in inputs:
             raise ValueError(
                 f"{job.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
             )
     return made
+
+
+def _check_writable(folder: Path) -> None:
+    """Raises ValueError for a folder that cannot be made or written to."""
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{there} is a file: name a folder, or a photo such as NAME.png, to write to")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{there} cannot be written to: name another OUTPUT")
 
 
 def _kept_apart(jobs: list[Job]) -> list[Job]:

@@ -26,6 +26,7 @@ from restora.files import write_whole
 from restora.fitting.photos import PhotoFit
 from restora.photos.encoding import encode, lost_in, refuse
 from restora.photos.files import FORMATS, Photo, read_photo
+from restora.words import shown
 
 T = TypeVar("T")
 
@@ -192,7 +193,7 @@ class _Work:
             restored = restorer(photo, lost=lost, progress=show, strength=settings.strength)
         elif settings.estimate:
             sigma = estimated_sigma(photo)
-            self.bar.console.print(f"{job.name}: noise level {sigma:.1f} (estimated)", markup=False)
+            self.bar.console.print(f"{shown(job.name)}: noise level {sigma:.1f} (estimated)", markup=False)
             restorer = restorer.with_sigma(sigma)
         if restored is None:
             assert isinstance(restorer, Restorer)
@@ -238,7 +239,7 @@ class _Work:
             self._settled += 1
             self._show([job], 1)
             if not self.bar.console.is_terminal:
-                self.bar.console.print(f"{self._settled}/{self._count} {job.name}", markup=False)
+                self.bar.console.print(f"{self._settled}/{self._count} {shown(job.name)}", markup=False)
 
     def guarded(self, job: Job, work: Callable[[], T]) -> T | None:
         """The result of `work`, or None and a failure noted.
@@ -273,4 +274,5 @@ def _progress_bar() -> Progress:
 
 def _shortened(name: str, length: int = 28) -> str:
     """The end of a long name, which tells photos apart."""
+    name = shown(name)
     return name if len(name) <= length else f"…{name[1 - length :]}"

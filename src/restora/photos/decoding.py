@@ -25,6 +25,7 @@ from restora.photos.header import QUARTER_TURNED, Header, decoding_errors, look,
 Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 AnyPixels = TypeVar("AnyPixels", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 
+_CONVERTED = {"CMYK": "CMYK colours (they became sRGB)", "LAB": "Lab colours (they became sRGB)"}
 _PNG_COLOUR_TYPE, _PNG_GREY_WITH_ALPHA = 25, 4
 
 
@@ -39,6 +40,8 @@ class Decoded:
     """The profile that holds for `pixels`."""
     info: dict[Any, Any] = field(default_factory=dict)
     """What else Pillow found."""
+    converted: str = ""
+    """The colours of the file, in words, where `pixels` are others."""
 
 
 def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Decoded:
@@ -57,7 +60,8 @@ def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None 
                 return Decoded(pixels, alpha, header, image.info.get("icc_profile"), image.info)
             image.load()
             converted, icc = _to_srgb(image)
-            return Decoded(*_decode_8_bit(converted), header, icc, image.info)
+            others = _CONVERTED.get(image.mode, "")
+            return Decoded(*_decode_8_bit(converted), header, icc, image.info, others)
 
 
 def rounded_to_8_bits(values: Pixels) -> NDArray[np.uint8]:
@@ -131,7 +135,7 @@ def _to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
     """CMYK or Lab as sRGB, by the file's profile or by Pillow's own formula, and the profile that then
     holds; other modes as they are."""
     profile = image.info.get("icc_profile")
-    if image.mode not in ("CMYK", "LAB"):
+    if image.mode not in _CONVERTED:
         return image, profile
     srgb = ImageCms.createProfile("sRGB")
     try:

@@ -58,7 +58,7 @@ class _Found:
 def metadata_of(held: Decoded, data: bytes) -> Metadata:
     """What a photo, whose file is `data`, says about itself."""
     info, name = held.info, held.header.format_name
-    found = _Found({"icc": held.icc})
+    found = _Found({"icc": held.icc}, [held.converted] if held.converted else [])
     if held.header.page is not None:
         _from_tiff(held, data, found)
     if isinstance(info.get("exif"), bytes):

@@ -28,6 +28,7 @@ _SUBFILE_TYPE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 254, 338, 339, 507
 _PREVIEW_OR_MASK = 1 | 4
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSPECIFIED, _MULTIPLIED_IN = 0, 1
+_FLOAT, _COMPLEX_FLOAT = 3, 6
 _OF_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}
 """Compressions that know nothing of samples: none, LZW, deflate twice, PackBits, LZMA, Zstandard."""
 _PAGES_COUNTED = 10_000
@@ -105,7 +106,9 @@ def check_samples(page: Page) -> None:
     """
     formats = set(page.numbers(_SAMPLE_FORMAT)) or {1}
     bits = set(page.numbers(_BITS)) or {1}
-    if 3 in formats or max(bits) > 16:
+    if formats & {_FLOAT, _COMPLEX_FLOAT}:
+        raise DecodingError("has floating-point pixels: convert it to 8 or 16 bits first")
+    if max(bits) > 16:
         raise DecodingError("has more than 16 bits per channel: convert it to 8 or 16 bits first")
     if formats != {1}:
         raise DecodingError("has samples that are not unsigned numbers: convert it to 8 or 16 bits first")

@@ -301,7 +301,7 @@ def floats() -> bytes:
         ("cut.png", lambda: encoded("PNG")[:3000], "truncated"),
         ("cut.jpg", lambda: encoded("JPEG")[:3000], "truncated"),
         ("broken.png", lambda: encoded("PNG")[:500] + bytes(200) + encoded("PNG")[700:], "cannot be decoded"),
-        ("float.tif", floats, "more than 16 bits"),
+        ("float.tif", floats, "floating-point pixels"),
     ],
 )
 def test_unusable_files_are_named(tmp_path: Path, name: str, make: Callable[[], bytes], reason: str) -> None:
