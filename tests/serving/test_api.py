@@ -63,7 +63,7 @@ def test_an_id_comes_at_once_and_leads_to_everything(served: Served) -> None:
     assert answer.status_code == 202
     assert answer.headers["location"] == answer.json()["links"]["self"]
     held = until(served, answer.json()["id"], "done")
-    assert held["result"] == {"width": 80, "height": 48}
+    assert held["result"] == {"width": 80, "height": 48, "sigma": None}
     assert held["progress"]["fraction"] == 1
     photo = served.client.get(held["links"]["photo"])
     assert pixels(photo.content).shape == (48, 80, 3)
@@ -96,6 +96,9 @@ def test_a_portrait_of_a_phone_keeps_its_exif_and_its_turn(served: Served) -> No
         6,
         "Maker",
     )
+    held = served.client.get(f"/v1/restorations/{answer.headers['x-restoration-id']}").json()
+    for which in ("photo", "result"):  # as a viewer shows it
+        assert (held[which]["width"], held[which]["height"]) == (32, 48)
     stripped = Image.open(io.BytesIO(served.post(out.getvalue(), wait=30, metadata="strip").content))
     assert (stripped.size, dict(stripped.getexif())) == ((32, 48), {})
     shown = served.client.get(f"/v1/restorations/{answer.headers['x-restoration-id']}/photo?format=preview")
@@ -193,8 +196,10 @@ def test_the_noise_level_is_estimated_when_asked_for(served: Served, monkeypatch
 
     monkeypatch.setattr(worker, "restore_photo", spy)
     grain = np.random.default_rng(0).normal(128, 20, (96, 96, 3)).clip(0, 255).astype(np.uint8)
-    assert served.post(png(grain), wait=30, model="conditioned", sigma="auto").status_code == 200
+    answer = served.post(png(grain), wait=30, model="conditioned", sigma="auto")
     assert levels == [pytest.approx(20, abs=1)]
+    held = served.client.get(f"/v1/restorations/{answer.headers['x-restoration-id']}").json()
+    assert held["result"]["sigma"] == round(levels[0], 1)
     tiny = served.post(png(noise()[:8, :8]), wait=30, model="conditioned", sigma="auto")
     assert (tiny.status_code, "give it as a number" in tiny.json()["detail"]) == (422, True)
 

@@ -132,6 +132,16 @@ def test_what_browsers_cannot_show_is_shown_and_saved(page: Page, tmp_path: Path
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), np.asarray(Image.open(source)))
 
 
+def test_how_grainy_each_photo_is_is_found_out_and_said(page: Page, tmp_path: Path) -> None:
+    page.choose("Grainy (conditioned)")
+    noise = np.random.default_rng(0).normal(128, 20, (96, 96, 3)).clip(0, 255)
+    Image.fromarray(noise.astype(np.uint8)).save(tmp_path / "grain.png")
+    page.add(tmp_path / "grain.png", picture(tmp_path / "smooth.png"))
+    page.wait_rows(2)
+    said = sorted(page.rows().locator(".state").all_text_contents())
+    assert said == ["Done, 120 × 80, it was hardly grainy", "Done, 96 × 96, it was clearly grainy"]
+
+
 def test_a_damaged_photo_says_so_and_the_others_go_on(page: Page, tmp_path: Path) -> None:
     (tmp_path / "broken.jpg").write_bytes(picture(tmp_path / "a.jpg").read_bytes()[:500])
     page.add(tmp_path / "broken.jpg", picture(tmp_path / "fine.png"))
@@ -141,4 +151,9 @@ def test_a_damaged_photo_says_so_and_the_others_go_on(page: Page, tmp_path: Path
         ".row.failed .state"
     )
     assert "--" not in page.tab.text_content(".row.failed .state")
+    page.rows(".done").locator(".open").click()
+    page.wait_result()
+    page.rows(".failed").locator(".open").click()  # and not the picture of the photo before it
+    page.tab.wait_for_selector("#stage-wait:not([hidden])")
+    assert page.tab.locator("#before[src], #after[src]").count() == 0
     page.told = [line for line in page.told if "422" not in line]  # the browser's own note

@@ -70,6 +70,8 @@ class Job:
     """The result without its pixels, which are in `result`: metadata, and the size as shape."""
     result_bytes: int = 0
     result_size: tuple[int, int] | None = None
+    sigma: float | None = None
+    """the noise level that it was restored for, where the model is conditioned on one"""
     version: int = 0
     handed_back: Problem | None = None
     """why it was stopped, where that was not the client's wish"""
@@ -129,7 +131,7 @@ class Job:
     def as_json(self, position: int | None, ahead: float) -> dict[str, Any]:
         """As `GET /v1/restorations/{id}` shows it."""
         left = self.seconds_left(ahead)
-        width, height = self.header.width, self.header.height
+        height, width = self.header.shown
         base = f"/v1/restorations/{self.id}"
         return {
             "id": self.id,
@@ -148,10 +150,15 @@ class Job:
             "seconds": round(self.finished - self.started, 3) if self.finished and self.started else None,
             "result": None
             if self.result_size is None
-            else {"width": self.result_size[0], "height": self.result_size[1]},
+            else {"width": width * self._scale, "height": height * self._scale, "sigma": self.sigma},
             "problem": None if self.problem is None else self.problem.body(),
             "links": {"self": base, "events": f"{base}/events", "photo": f"{base}/photo"},
         }
+
+    @property
+    def _scale(self) -> int:
+        assert self.result_size is not None
+        return self.result_size[0] // self.header.width
 
     def _fraction(self) -> float:
         if self.state == "done":

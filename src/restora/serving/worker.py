@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 
 from restora.artifact.photo_pixels import estimated_sigma, restore_photo, restore_photos
-from restora.artifact.restorer import Progress, Restorer
+from restora.artifact.restorer import Restorer
 from restora.photos.files import Photo
 from restora.serving.examples import example
 from restora.serving.jobs import Job, JobStore, State
@@ -198,7 +198,8 @@ class Worker(threading.Thread):
             photo, lost = example(model.description.task)
             for _ in range(2):
                 started = time.perf_counter()
-                restored = _restore(photo, model, model.restorer.sigma or 25.0, lost, None)
+                restorer = _restorer(model, model.restorer.sigma or 25.0, photo)
+                restored = restore_photo(photo, restorer, lost=lost)
                 seconds = time.perf_counter() - started
             model.pace = seconds / (photo.pixels.shape[0] * photo.pixels.shape[1] / 1e6)
             model.example = (preview(photo), preview(restored))
@@ -225,6 +226,8 @@ class Worker(threading.Thread):
             if len({(photo.pixels.shape, photo.pixels.dtype) for photo in photos}) == 1:
                 restorer = _restorer(first.model, first.options.sigma, photos[0])
                 restored = restore_photos(photos, restorer, progress=tick)
+                for job in jobs:
+                    job.sigma = restorer.sigma
         except Exception as error:  # served one by one, each gets its own answer
             logger.info("a batch of %d is served one by one: %s", len(jobs), error)
         share = (time.monotonic() - (first.started or 0)) / len(jobs)
@@ -295,7 +298,9 @@ class Worker(threading.Thread):
             self.store.changed(job)
             self._check(job)
 
-        return _restore(photo, job.model, job.options.sigma, mask, tick)
+        restorer = _restorer(job.model, job.options.sigma, photo)
+        job.sigma = None if restorer.sigma is None else round(restorer.sigma, 1)
+        return restore_photo(photo, restorer, lost=mask, progress=tick)
 
     def _check(self, job: Job) -> None:
         """Between tiles: whether to go on."""
@@ -307,12 +312,6 @@ class Worker(threading.Thread):
                 f"it took longer than the {self.limits.seconds:.0f} s a photo may take: send a smaller one"
             )
             raise Problem(413, "too-large", detail)
-
-
-def _restore(
-    photo: Photo, model: ServedModel, sigma: Sigma, lost: Photo | None, tick: Progress | None
-) -> Photo:
-    return restore_photo(photo, _restorer(model, sigma, photo), lost=lost, progress=tick)
 
 
 def _restorer(model: ServedModel, sigma: Sigma, photo: Photo) -> Restorer:

@@ -269,8 +269,9 @@ async function render() {
   try {
     await picturesOf(item);
   } catch (problem) {
-    if (item === current) wait(`This photo cannot be shown here: ${problem.message}`, { spin: false });
-    return;
+    if (item !== current) return;
+    stage.show({ before: null, after: null, width: 1, height: 1 });
+    return wait(`This photo cannot be shown here: ${problem.message}`, { spin: false });
   }
   if (item !== current) return;
   const done = item.state === "done" && item.afterOf === item.result;

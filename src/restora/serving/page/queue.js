@@ -92,7 +92,7 @@ export class Queue {
       if (job.state === "cancelled") return this._set(item, { state: "cancelled" });
       const result = await api.photo(job.id);
       if (!current()) return;
-      this._set(item, { state: "done", progress: 1, took: job.seconds, result, size: job.result, format: job.photo.format, frames: job.photo.frames });
+      this._set(item, { state: "done", progress: 1, took: job.seconds, result, size: job.result, noise: item.sigma === "auto" ? job.result.sigma : null, format: job.photo.format, frames: job.photo.frames });
     } catch (problem) {
       if (item.turn !== turn || !GOING.includes(item.state)) return;
       this._failed(item, problem);

@@ -226,6 +226,7 @@ export class Stage {
 }
 
 function set(picture, source) {
+  picture.hidden = !source;
   if (source) {
     if (picture.src !== source) picture.src = source;
   } else picture.removeAttribute("src");
