@@ -1,14 +1,17 @@
 """`python -m restora` and `python -c` as processes of their own, without the seconds that imports take.
 
 A server has imported what the commands import; for each command it forks a process that becomes it, with its
-own folder, environment, output and signals. Whatever is about a fresh start itself (what is imported when,
-variables that libraries read as they are loaded) is tested with fresh processes.
+own folder, environment, output and signals. What such a command starts of restora itself (the process that
+starts jobs, further processes of a distributed run) is forked too, and is its child as ever. Whatever is
+about a fresh start itself (what is imported when, variables that libraries read as they are loaded) is tested
+with fresh processes.
 
 As a script: `warm_start.py serve SOCKET` is the server, `warm_start.py run SOCKET WORDS…` runs a command in
 the folder, the environment and the streams of whoever calls it.
 """
 
 import atexit
+import ctypes
 import functools
 import json
 import os
@@ -23,24 +26,34 @@ import time
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NoReturn
 
 PRELOADED = (
     *("hydra", "kornia", "lightning.pytorch", "torch._dynamo", "torchmetrics", "wandb"),
     *(f"restora.apps.{name}" for name in ("bench", "evaluate", "export", "prepare", "preview", "report")),
     *(f"restora.apps.{name}" for name in ("restore", "train")),
     *("restora.serving.app", "restora.training.run", "restora.training.build"),
+    *("restora.sweeping.command", "skimage.data", "skimage.metrics"),
 )
+_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 class Started:
     """A command that runs: what `subprocess.Popen` is for a fresh one, its output kept in files."""
 
-    def __init__(self, words: list[str], *, cwd: Path | None, env: Mapping[str, str], merged: bool) -> None:
+    def __init__(
+        self,
+        words: list[str],
+        *,
+        cwd: Path | None,
+        env: Mapping[str, str],
+        merged: bool,
+        output: Path | None = None,
+    ) -> None:
         self.words = words
         self.returncode: int | None = None
         # open for as long as this object is: read when the process has ended
-        self._out = tempfile.TemporaryFile()  # noqa: SIM115
+        self._out = tempfile.TemporaryFile() if output is None else output.open("ab+")  # noqa: SIM115
         self._err = self._out if merged else tempfile.TemporaryFile()  # noqa: SIM115
         with open(os.devnull) as nothing:
             streams = [nothing.fileno(), self._out.fileno(), self._err.fileno()]
@@ -84,10 +97,27 @@ class Started:
 
 
 def start_restora(
-    *words: object, cwd: Path | None = None, merged: bool = True, **environment: str
+    *words: object,
+    cwd: Path | None = None,
+    merged: bool = True,
+    output: Path | None = None,
+    **environment: str,
 ) -> Started:
-    """Starts a command in a process of its own; variables are added to this process's."""
-    return _start(["-m", "restora", *map(str, words)], cwd, merged, environment)
+    """Starts a command in a process of its own; variables are added to this process's.
+
+    What it says is added to the file `output` where there is one.
+    """
+    return _start(["-m", "restora", *map(str, words)], cwd, merged, environment, output)
+
+
+def start_typed(words: list[str], folder: Path, data: Path) -> Started:
+    """A command line with `restora` in it, typed in the folder; what it says is added to output.txt there.
+
+    The modules of tests/ are found.
+    """
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
+    output, typed = folder / "output.txt", words[words.index("restora") + 1 :]
+    return start_restora(*typed, cwd=folder, output=output, RESTORA_DATA=str(data), PYTHONPATH=path)
 
 
 def run_restora(
@@ -104,9 +134,15 @@ def run_code(
     return _ended(_start(["-c", code, *map(str, words)], cwd, True, environment), timeout)
 
 
-def _start(words: list[str], cwd: Path | None, merged: bool, environment: Mapping[str, str]) -> Started:
+def _start(
+    words: list[str],
+    cwd: Path | None,
+    merged: bool,
+    environment: Mapping[str, str],
+    output: Path | None = None,
+) -> Started:
     env = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    return Started(words, cwd=cwd, env=env, merged=merged)
+    return Started(words, cwd=cwd, env=env, merged=merged, output=output)
 
 
 def _ended(process: Started, timeout: float) -> "subprocess.CompletedProcess[str]":
@@ -178,10 +214,8 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 
 def serve(path: str) -> None:
     import gc
-    import importlib
 
-    for name in PRELOADED:
-        importlib.import_module(name)
+    _preload()
     gc.collect()
     gc.freeze()  # so that a collection in a child does not copy every page
     listener = socket.socket(socket.AF_UNIX)
@@ -191,6 +225,8 @@ def serve(path: str) -> None:
     while True:
         readable, _, _ = select.select([listener, sys.stdin], [], [])
         if sys.stdin in readable:
+            while _ended_child():  # so that their times are among this process's
+                pass
             return
         connection, _ = listener.accept()
         if os.fork() == 0:
@@ -200,6 +236,20 @@ def serve(path: str) -> None:
         connection.close()
         while _ended_child():
             pass
+
+
+def _preload() -> None:
+    """Imports what commands import, and composes as they all do once."""
+    import importlib
+
+    for name in PRELOADED:
+        importlib.import_module(name)
+    from restora import registry
+    from restora.config import compose
+
+    for kind in registry.PACKAGES:
+        registry.names(kind)
+    compose("train")
 
 
 def _ended_child() -> bool:
@@ -227,6 +277,17 @@ def _watch(connection: socket.socket) -> None:
 
 
 def _become(request: dict[str, Any], streams: list[int]) -> None:
+    """Runs what is asked for in this process, with a process beside it that forks what it starts itself."""
+    nursery = _nursery(streams)
+
+    class Popen(_Forked):
+        asked, owner = nursery, os.getpid()
+
+    subprocess.Popen = Popen
+    _run(request, streams)
+
+
+def _run(request: dict[str, Any], streams: list[int]) -> None:
     import runpy
 
     for target, stream in enumerate(streams):
@@ -241,15 +302,104 @@ def _become(request: dict[str, Any], streams: list[int]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     own = [entry for entry in request["env"].get("PYTHONPATH", "").split(os.pathsep) if entry]
-    sys.path[:] = [request["cwd"], *own, *(entry for entry in sys.path[1:] if entry not in own)]
     kind, code, *arguments = request["words"]
+    first = {"-P": [], "script": [str(Path(code).parent)]}.get(kind, [request["cwd"]])
+    sys.path[:] = [*first, *own, *(entry for entry in sys.path[1:] if entry not in own)]
+    if kind == "-P":
+        kind, code, *arguments = code, *arguments
     if kind == "-m":
         sys.argv = [code, *arguments]
         runpy.run_module(code, run_name="__main__", alter_sys=True)
+    elif kind == "script":
+        sys.argv = [code, *arguments]
+        runpy.run_path(code, run_name="__main__")
     else:
         sys.argv = [kind, *arguments]
         sys.modules["__main__"] = module = types.ModuleType("__main__")
         exec(compile(code, "<string>", "exec"), module.__dict__)
+
+
+# --- what a command starts ----------------------------------------------------------------------------------
+
+
+def _nursery(streams: list[int]) -> socket.socket:
+    """A child that has done nothing yet: it forks what this process starts, asked by the socket."""
+    ours, its = socket.socketpair()
+    starter = os.getpid()
+    if os.fork():
+        its.close()
+        return ours
+    ours.close()
+    for stream in streams:
+        os.close(stream)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    while os.getppid() == starter:
+        head, streams, _, _ = socket.recv_fds(its, 8, 3)
+        if not head:
+            break
+        request = json.loads(_exactly(its, int.from_bytes(head, "big")))
+        if (between := os.fork()) == 0:
+            pid = os.fork()
+            if pid == 0:
+                its.close()
+                _be_child_of(starter, request, streams)
+            its.sendall(pid.to_bytes(8, "big"))
+            os._exit(0)  # so that it becomes a child of the starter
+        for stream in streams:
+            os.close(stream)
+        os.waitpid(between, 0)
+        its.sendall(b".")
+    os._exit(0)
+
+
+def _be_child_of(starter: int, request: dict[str, Any], streams: list[int]) -> NoReturn:
+    while os.getppid() != starter:
+        time.sleep(0.001)
+    if request["session"]:
+        os.setsid()
+    _run(request, streams)
+    sys.exit(0)
+
+
+class _Forked(subprocess.Popen):
+    """Processes of restora are forked, as children of this one; all others are started as they are."""
+
+    asked: socket.socket
+    owner: int
+
+    def _execute_child(self, args: Any, *rest: Any) -> None:
+        _, preexec, _, passed, cwd, env, _, _, shell, *pipes = rest[:15]
+        words = _words_of_restora(args)
+        if words is None or os.getpid() != self.owner or preexec or passed or shell:
+            super()._execute_child(args, *rest)
+            return
+        session = rest[20]
+        streams = [own if pipe == -1 else pipe for own, pipe in enumerate((pipes[0], pipes[3], pipes[5]))]
+        request = {"words": words, "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
+        request["session"] = session
+        content = json.dumps(request).encode()
+        prctl = ctypes.CDLL(None).prctl
+        prctl(_PR_SET_CHILD_SUBREAPER, 1)
+        socket.send_fds(self.asked, [len(content).to_bytes(8, "big")], streams)
+        self.asked.sendall(content)
+        self.pid = _number(self.asked)
+        _exactly(self.asked, 1)
+        prctl(_PR_SET_CHILD_SUBREAPER, 0)
+        self._child_created = True
+        self._close_pipe_fds(*pipes)
+
+
+def _words_of_restora(args: Any) -> list[str] | None:
+    """What `_run` takes, where the command is Python with a module or a script of restora."""
+    if isinstance(args, str | bytes) or list(args[:1]) != [sys.executable]:
+        return None
+    words = [str(word) for word in args[1:]]
+    module = words[1:] if words[:1] == ["-P"] else words
+    if module[:1] == ["-m"] and module[1].partition(".")[0] == "restora":
+        return words
+    if words and words[0].endswith(".py") and "restora" in Path(words[0]).parts:
+        return ["script", *words]
+    return None
 
 
 def run(path: str, words: list[str]) -> int:

@@ -60,6 +60,10 @@ class Loader(ConfigLoaderImpl):
     Note: a launcher's process unpickles it, so that a job is composed there by the same rules.
     """
 
+    def files(self) -> IConfigRepository:
+        """The files of the configuration, as they were read before while they are the same."""
+        return _GivingWay(self.repository, _read_of(_files_of(self, [])))
+
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Override], CachingConfigRepository]:

@@ -336,7 +336,7 @@ def set_by(error: BaseException, overrides: Iterable[str]) -> str:
         return ""
     option = f"experiments/{names[-1]}"
     with _loader() as loader:
-        found = loader.repository.load_config(option)
+        found = loader.files().load_config(option)
     if found is None or OmegaConf.select(found.config, cause.key, throw_on_missing=False) is None:
         return ""
     file = files_of("experiments")[names[-1]]
@@ -347,8 +347,9 @@ def recipes() -> dict[str, dict[str, Any]]:
     """Experiment -> what it chooses itself, group (without a package) -> option."""
     with _loader() as loader:
         found: dict[str, dict[str, Any]] = {}
-        for name in group_options(loader.repository, "experiments"):
-            loaded = loader.repository.load_config(f"experiments/{name}")
+        files = loader.files()
+        for name in group_options(files, "experiments"):
+            loaded = files.load_config(f"experiments/{name}")
             assert loaded is not None
             chosen = [d for d in loaded.defaults_list or [] if isinstance(d, GroupDefault)]
             found[name] = {str(d.group).removeprefix("/"): d.value for d in chosen if d.package is None}
@@ -374,7 +375,7 @@ def options(group: str) -> list[str]:
 def option(group: str, name: str) -> dict[str, Any]:
     """The part that `group=name` stands for, where it is complete in itself (a network, a degradation)."""
     with _loader() as loader:
-        found = loader.repository.load_config(f"{group}/{name}")
+        found = loader.files().load_config(f"{group}/{name}")
     if found is None:
         raise ConfigError(_no_such_option(f"{group}/{name}"))
     node = OmegaConf.to_container(found.config)
@@ -389,8 +390,9 @@ def parts(group: str) -> dict[str, dict[str, Any]]:
     """
     with _loader() as loader:
         found: dict[str, dict[str, Any]] = {}
-        for name in group_options(loader.repository, group):
-            loaded = loader.repository.load_config(f"{group}/{name}")
+        files = loader.files()
+        for name in group_options(files, group):
+            loaded = files.load_config(f"{group}/{name}")
             assert loaded is not None
             node = OmegaConf.to_container(loaded.config)
             assert isinstance(node, dict)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_sweep import command, hit, records, running, start
+from kill_sweep import command, hit, records, running
+from warm_start import start_typed as start
 
 from restora.cli import main
 

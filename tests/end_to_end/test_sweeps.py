@@ -3,12 +3,12 @@
 import json
 import os
 import random
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from kill_sweep import assert_equal, command, kill, output, records, start, wait_until_jobs_run
+from kill_sweep import assert_equal, command, kill, output, records, wait_until_jobs_run
+from warm_start import start_typed as start
 
 from restora.cli import main
 from restora.run_state import is_locked
@@ -108,7 +108,7 @@ def test_what_fails_is_said_and_the_others_go_on(
     assert "killed by SIGKILL" in said
     assert "Traceback" in (sweep / "1_dncnn_small" / "train.log").read_text()
 
-    again = [sys.executable, "-m", "restora", "sweep", str(sweep), "--resume"]
+    again = ["restora", "sweep", str(sweep), "--resume"]
     assert start(again, tmp_path, data).wait(timeout=120) == 1
     assert states(sweep, capsys) == ["finished", "failed", "finished"]
 
