@@ -6,12 +6,15 @@ of variables, folders and modules holds, and the job opens `train.log` itself.
 """
 
 import argparse
+import atexit
 import logging
 import os
 import sys
+import threading
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 LOG = "train.log"
 
@@ -63,6 +66,27 @@ def main_of(sweep: Path, number: int, *, threads: int | None, retry: bool) -> in
     return main(folder, jobs=len(plan.jobs), threads=threads, retry=retry, plugins=plan.plugins)
 
 
+def leave(work: Callable[[], int]) -> NoReturn:
+    """Ends the process with the code of its work, as Python would, but takes apart nothing that was imported.
+
+    That takes 2.2 s in a fork of a process with torch and Lightning, which would copy their pages for it.
+    """
+    try:
+        code: Any = work()
+    except SystemExit as stopped:
+        code = stopped.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+    finally:
+        os._exit(code if isinstance(code, int) else int(code is not None))
+
+
 def share_of_slurm() -> int | None:
     """The cores that SLURM gives to a task; None outside SLURM."""
     if each := os.environ.get("SLURM_CPUS_PER_TASK"):
@@ -86,5 +110,5 @@ if __name__ == "__main__":
         stop_with_parent(words.parent)
     share = words.threads or share_of_slurm()
     if words.job is not None:
-        sys.exit(main_of(words.folder, words.job, threads=share, retry=words.retry))
-    sys.exit(main(words.folder, threads=share, retry=words.retry, plugins=words.plugin))
+        leave(lambda: main_of(words.folder, words.job, threads=share, retry=words.retry))
+    leave(lambda: main(words.folder, threads=share, retry=words.retry, plugins=words.plugin))

@@ -111,13 +111,16 @@ def settings_of(above: Sequence[str]) -> dict[str, Any]:
 
 @as_of_now()
 def combinations(words: Sequence[str], above: Sequence[str], say: Callable[[str], None]) -> list[Composed]:
-    """Every combination of a grid, composed and checked, at most 256 of them."""
+    """Every combination of a grid, composed, and checked: at most 256 that differ by more than the seed."""
     listed = jobs_of(words)
     found: list[Composed] = []
+    checked: set[str] = set()
     said = float("inf")
     for number, words in enumerate(listed):
         job = composed(words, above, number)
-        if number < _CHECKED:
+        kind = identity({**job.config, "seed": None})
+        if kind not in checked and len(checked) < _CHECKED:
+            checked.add(kind)
             check(job, several=len(listed) > 1)
         found.append(job)
         now = time.monotonic()

@@ -21,14 +21,13 @@ import selectors
 import signal
 import sys
 import time
-import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from restora.files import json_text
+from restora.sweeping.job import leave, write_to_log
 from restora.sweeping.job import main as job
-from restora.sweeping.job import write_to_log
 
 _PATIENCE_SECONDS = 60.0
 """How long jobs may take to save and end."""
@@ -168,15 +167,9 @@ def main() -> int:
     gc.collect()
     gc.freeze()  # no collection in a job looks through what was imported, and copies its pages
     request = Server().serve()
-    if request is None:
-        return 0
-    try:
-        return run(request)
-    except SystemExit:
-        raise
-    except BaseException:
-        traceback.print_exc()
-        return 1
+    if request is not None:
+        leave(lambda: run(request))
+    return 0
 
 
 if __name__ == "__main__":
