@@ -41,7 +41,9 @@ def main() -> None:
     sheet.save(options.output)
 
 
-def row(data: Path, name: str, degradation: str, model: str, corner: tuple[int, int], seed: int) -> Image.Image:
+def row(
+    data: Path, name: str, degradation: str, model: str, corner: tuple[int, int], seed: int
+) -> Image.Image:
     """One photo: degraded, restored, as it was, with a line of words above."""
     photo = np.asarray(Image.open(data / "free_photos" / f"{name}.png").convert("RGB"), np.float32) / 255
     clean = torch.from_numpy(photo).permute(2, 0, 1)[None]
