@@ -30,6 +30,7 @@ COMMON = [
     "trainer.log_every_n_steps=1",
     "callbacks.last.every_n_steps=2",
     "logger.mode=disabled",
+    "leakage.check=false",
     "threads=1",
 ]
 
@@ -65,8 +66,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def data(shared_data_dir: Path) -> Path:
+    return shared_data_dir
 
 
 @pytest.fixture(scope="module")
