@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from kill_sweep import left_behind
 from warm_start import run_code, run_restora
 
 from restora.files import read_json_lines
@@ -234,7 +235,8 @@ def test_a_process_that_fails_ends_the_run(
     fault = [f"+callbacks.fault={{_target_:fault_ranks.AtRank,rank:{rank},step:2,event:{event}}}"]
     words = [*SIX, *TWO, *fault, "logger.mode=disabled", f"hydra.run.dir={tmp_path}/run"]
     started = time.monotonic()
-    done = run_restora("train", *words, merged=True, RESTORA_DATA=str(shared_data_dir), PYTHONPATH=_path())
+    places = {"RESTORA_DATA": str(shared_data_dir), "PYTHONPATH": _path()}
+    done = run_restora("train", *words, merged=True, cwd=tmp_path, **places)
     until = time.monotonic() + 5
     assert done.returncode != 0
     assert time.monotonic() - started < 60
@@ -242,19 +244,6 @@ def test_a_process_that_fails_ends_the_run(
         assert record(tmp_path / "run")["status"] == "failed"
         assert record(tmp_path / "run")["error"].startswith(error)
         assert ("in on_train_batch_end" in done.stdout) == (event == "raise")  # that process's own traceback
-    while left := _processes_of(tmp_path / "run"):
+    while left := left_behind(tmp_path):
         assert time.monotonic() < until, left
         time.sleep(0.05)
-
-
-def _processes_of(folder: Path) -> list[str]:
-    """Command lines of the processes that name the run folder."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if "worker.py" in line and str(folder) in line:
-            found.append(line)
-    return found
