@@ -103,6 +103,8 @@ def _run(arguments: list[str]) -> int:
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its version at import
     os.environ.setdefault("PYTHONSAFEPATH", "1")  # our processes import nothing from where they are started
     share_busy_cores()
+    if rest[:1] not in (["-h"], ["--help"]):
+        leave_control_codes_out()
     module, _, function = COMMANDS[name][0].partition(":")
     run = getattr(importlib.import_module(module), function)
     try:
@@ -115,10 +117,25 @@ def _run(arguments: list[str]) -> int:
             raise
         from restora.redaction import redacted
 
-        print(f"restora {name}: {redacted(message)}", file=sys.stderr)
+        print(f"restora {name}: {redacted(message).translate(_CONTROL)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+_CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
+"""What makes a terminal do something, but for new lines and tabs."""
+
+
+def leave_control_codes_out() -> None:
+    """Lets rich print the names that stand in files as text alone: it leaves out the bell, and not what sets
+    colours, titles and the cursor.
+
+    Note: rich has no call for it; a version without that table is left alone.
+    """
+    from rich import control
+
+    getattr(control, "_CONTROL_STRIP_TRANSLATE", {}).update(_CONTROL)
 
 
 def share_busy_cores() -> None:

@@ -32,6 +32,10 @@ class Occupied(ValueError):
     """A run folder that this command must not touch; the message says why and what to do."""
 
 
+class Gone(ValueError):
+    """A run folder that was moved or deleted while a process trained in it."""
+
+
 def this_process() -> dict[str, Any]:
     """What run.json says of the process that trains, heard of now."""
     return {
@@ -91,6 +95,18 @@ def sole_run(folder: Path) -> Iterator[None]:
                 os.close(_held.pop(folder))
 
 
+def check_place(folder: Path) -> None:
+    """Raises `Gone` where this process trains in a folder that is not there any more.
+
+    What is written after that would be half a run in its old place.
+    """
+    handle = _held.get(folder.resolve())
+    if handle is not None and not _is_at(handle, folder / LOCK):
+        raise Gone(
+            f"{folder} was moved or deleted while it was trained in: go on with resume=FOLDER where it is now"
+        )
+
+
 def is_locked(folder: Path) -> bool:
     """Whether a process trains in the folder."""
     folder = folder.resolve()
@@ -124,15 +140,19 @@ def _locked(folder: Path) -> int:
                 f"{folder} is being trained in by {holder or 'another process'}: wait for it, stop it, or "
                 "train in another folder"
             ) from error
-        try:
-            same = os.stat(folder / LOCK).st_ino == os.fstat(handle).st_ino
-        except FileNotFoundError:
-            same = False
-        if same:
+        if _is_at(handle, folder / LOCK):
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
             return handle
         os.close(handle)  # its holder ended and removed it in between
+
+
+def _is_at(handle: int, path: Path) -> bool:
+    """Whether an open file is the one at a path."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
 
 
 @cache

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from fault_callbacks import EVENTS
 from test_resume import COMMON, SLOW, finish, rows, start, wait_for_step
 
 from restora.cli import main
@@ -144,8 +145,9 @@ def test_a_damaged_file_is_named_and_the_rest_is_used(
     assert after["status"] == "finished"
     assert after["test"]["psnr"] == before["test"]["psnr"]
     torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)  # whole again
-    if file == "run.json":
+    if file != "metrics.csv" and file != "checkpoints/last.ckpt":  # as when it is killed in its last test
         assert after["metrics"] == before["metrics"]
+        assert after["cost"]["samples"] == before["cost"]["samples"]
         assert rows(folder) == rows(finished)
     with (folder / "metrics.csv").open() as table:
         steps = [
@@ -242,6 +244,21 @@ def test_diverging_fails_with_one_message_and_keeps_finite_weights(
     for path in (tmp_path / "run").rglob("*.ckpt"):
         state = torch.load(path, weights_only=True)["state_dict"]
         assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
+
+
+def test_a_folder_that_is_moved_while_it_is_trained_in_stays_one(
+    finished: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder, place = tmp_path / "run", tmp_path / "elsewhere"
+    EVENTS["move"] = lambda: folder.rename(place)
+    fault = [
+        f"+callbacks.fault.{word}" for word in ("_target_=fault_callbacks.AtStep", "step=2", "event=move")
+    ]
+    assert train(*QUICK, *fault, f"hydra.run.dir={folder}") == 2
+    assert "was moved or deleted while it was trained in" in capfd.readouterr().err
+    assert not list(folder.rglob("*")), "half a run in the old place"
+    assert train(f"resume={place}", "callbacks.fault=null") == 0
+    assert rows(place) == rows(finished)
 
 
 # --- a stranger's run folder -----------------------------------------------------------------------------

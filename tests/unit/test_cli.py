@@ -69,6 +69,20 @@ def test_a_mistake_is_one_message_and_a_traceback_where_it_is_asked_for(
         main(words)
 
 
+def test_names_in_files_are_text_on_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    from rich.console import Console
+
+    from restora.cli import leave_control_codes_out
+
+    hostile = "\x1b]0;title\x07a\x1b[2J\x9b31mb"
+    assert main(["export", f"/no/{hostile}", "/x"]) == 2
+    leave_control_codes_out()
+    Console(force_terminal=True, color_system=None).print(hostile, markup=False)
+    out, err = capsys.readouterr()
+    assert out.startswith("]0;titlea[2J31mb")
+    assert not set("\x1b\x07\x9b") & set(out + err)
+
+
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert __version__ in capsys.readouterr().out

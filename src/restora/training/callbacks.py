@@ -21,6 +21,7 @@ from restora.keyed import sample_key
 from restora.monitor import Direction, Monitor
 from restora.photos.names import file_stem
 from restora.registry import register
+from restora.run_state import check_place
 from restora.types import Batch
 
 log = logging.getLogger(__name__)
@@ -170,6 +171,7 @@ def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -
     So a kill or a full disk in the middle leaves the one before. That one becomes `keep`.
     """
     draft = path.with_suffix(".ckpt.tmp")
+    check_place(path.parent.parent)
     try:
         trainer.save_checkpoint(draft, weights_only=False)
         if trainer.is_global_zero:

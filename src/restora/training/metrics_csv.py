@@ -15,6 +15,7 @@ from lightning.pytorch.loggers.logger import Logger
 from torch import Tensor
 
 from restora.files import write_whole
+from restora.run_state import check_place
 
 _FIXED = ("step", "epoch", "seconds")
 log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class MetricsCsv(Logger):
             return  # a validation that a run which goes on has made once more
         new = [key for key in row if key not in self.columns]
         if new or not self.path.exists():
+            check_place(self.path.parent)
             rows = self._read()
             self.columns += new
             self._write([*rows, row])

@@ -26,7 +26,7 @@ from restora.files import read_json, sync, write_json
 from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 from restora.redaction import redacted
-from restora.run_state import this_process
+from restora.run_state import check_place, this_process
 from restora.training.progress import share_done
 
 FORMAT = 2
@@ -147,6 +147,8 @@ class RunRecord(Callback):
         write_json(self.path, self.data)
 
     def write(self) -> None:
+        """Raises `Gone` where the folder was moved meanwhile."""
+        check_place(self.path.parent)
         self.data["process"] = this_process()
         self._written = time.monotonic()
         write_json(self.path, self.data)

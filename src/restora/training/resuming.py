@@ -56,6 +56,10 @@ def continued(argv: Sequence[str]) -> list[str]:
         return list(argv)
     folder = Path(runs[-1].strip("'\"")).expanduser().resolve()
     rest = [word for word in argv if not word.startswith("resume=")]
+    if folder.is_dir() and not os.access(folder, os.W_OK):
+        raise ConfigError(
+            f"resume={runs[-1]}: nothing can be written there: copy the run to a folder of yours"
+        )
     check_inside(folder)
     earlier = stored_overrides(folder, runs[-1], rest)
     plugins = [word for word in earlier if word.startswith("plugins=")]

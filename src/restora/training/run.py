@@ -29,7 +29,7 @@ from restora.data.sources import SPLITS
 from restora.data.store import fingerprint
 from restora.degradations.compose.composition import OnDemand
 from restora.files import clear_drafts, sync
-from restora.run_state import sole_run
+from restora.run_state import Gone, sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
 from restora.training.launch import (
@@ -130,12 +130,12 @@ def _close(record: RunRecord, status: str, error: str | None, sent: WandbLog | N
     """Writes how the run ended, also on a full disk as far as that goes, and ends its W&B run."""
     try:
         record.close(status, error)
-    except OSError as failure:
+    except (OSError, Gone) as failure:
         log.warning("%s cannot be written (%s): the run will be shown as dead", record.path, failure)
     if sent is None:
         return
     record.data["wandb"] = _wandb_entry(sent, complete=sent.finish(record, status)) or record.data["wandb"]
-    with suppress(OSError):
+    with suppress(OSError, Gone):
         record.write()
 
 

@@ -1,7 +1,9 @@
 """What watches a run: when it saves, when it stops, what it writes, and what it seeds."""
 
+import errno
 import json
 import os
+from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -23,6 +25,7 @@ from restora.files import write_json
 from restora.networks.dncnn import DnCNN
 from restora.training.callbacks import (
     BestCheckpoint,
+    DiskFull,
     LastCheckpoint,
     SaveTestImages,
     StepSeed,
@@ -143,6 +146,32 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_one_before
         ("rename", draft),
     ]
     assert (tmp_path / "checkpoints" / "previous.ckpt").exists()
+
+
+def test_a_full_disk_is_named_with_sizes_and_costs_no_checkpoint(
+    fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    last = LastCheckpoint(directory=tmp_path, every_n_steps=2)
+    save = Trainer.save_checkpoint
+
+    def full(trainer: Trainer, path: Path, **options: Any) -> None:
+        if trainer.global_step < 4:
+            return save(trainer, path, **options)
+        path.write_bytes(bytes(3_000_000))
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Trainer, "save_checkpoint", full)
+    with pytest.raises(DiskFull, match=r"no room for .*/last\.ckpt: 3\.0 MB of it were written, .* are free"):
+        fit(family(), steps=6, callbacks=[last], enable_checkpointing=True, **UNVALIDATED)
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["last.ckpt"]
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+
+    monkeypatch.setattr("restora.training.callbacks.shutil.disk_usage", lambda _: Namespace(free=1000))
+    last.path.unlink()
+    with pytest.raises(
+        DiskFull, match=r"they need .* \(last, previous, best and a draft\), 1\.0 kB are free"
+    ):
+        fit(family(), steps=1, callbacks=[last], enable_checkpointing=True, **UNVALIDATED)
 
 
 class OneByOne(ReadyBatches):

@@ -1,0 +1,70 @@
+"""What the words of a run folder may say, without starting a run: files that are bombs, and what the user has
+typed again."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from restora.config import ConfigError
+from restora.training.resuming import refuse_foreign, stored_overrides
+
+BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+
+
+def folder_with(tmp_path: Path, text: str, *words: str) -> Path:
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra" / "overrides.yaml").write_text(text)
+    (tmp_path / "run.json").write_text(json.dumps({"overrides": list(words)}))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BOMB,
+        "- !!python/object/apply:os.system ['touch OWNED']\n",
+        "- !!python/name:os.system\n",
+        "[" * 5000,
+        "- seed=1\n" + "#" * (1 << 21),
+        "- 1\n",
+        "seed: 1\n",
+    ],
+    ids=["aliases", "a call", "a name", "deep", "large", "a number", "a mapping"],
+)
+def test_a_file_of_overrides_that_is_none_runs_nothing_and_gives_way(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    started = time.process_time()
+    folder = folder_with(tmp_path, text.replace("OWNED", str(tmp_path / "owned")), "seed=3", "resume=/x")
+    assert stored_overrides(folder, "run") == ["seed=3"]
+    assert "overrides.yaml" in caplog.text
+    assert not (tmp_path / "owned").exists()
+    assert time.process_time() - started < 2
+
+
+def test_what_the_user_has_typed_again_is_not_asked_of_the_file(tmp_path: Path) -> None:
+    word = "name=${oc.env:HOME}"
+    folder = folder_with(tmp_path, f"- seed=1\n- {word}\n", "seed=1", word)
+    with pytest.raises(ConfigError, match="add 'name="):
+        stored_overrides(folder, "run")
+    assert stored_overrides(folder, "run", [word]) == ["seed=1"]
+    (tmp_path / "other").mkdir()
+    assert stored_overrides(folder_with(tmp_path / "other", "", "a=${b.c}"), "run") == ["a=${b.c}"]
+
+
+@pytest.mark.parametrize(
+    "place", ["/x/run", "${run_dir}", "/x/run/../other", "/x/runner", "${run_dir}/../b", "y"]
+)
+def test_callbacks_write_in_the_folder_of_the_run(place: str) -> None:
+    node = {"run_dir": "/x/run", "callbacks": {"best": None, "last": {"directory": place}}}
+    if place in ("/x/run", "${run_dir}"):
+        refuse_foreign(OmegaConf.create(node), [])
+        return
+    with pytest.raises(ConfigError, match=r"callbacks\.last\.directory"):
+        refuse_foreign(OmegaConf.create(node), [])
+    refuse_foreign(OmegaConf.create(node), [f"callbacks.last.directory={place}"])
