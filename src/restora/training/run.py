@@ -29,6 +29,7 @@ from restora.data.sources import SPLITS
 from restora.data.store import fingerprint
 from restora.degradations.compose.composition import OnDemand
 from restora.files import clear_drafts, sync
+from restora.redaction import redacted
 from restora.run_state import Gone, sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
@@ -215,7 +216,7 @@ def _trainer(
     job = info.sweep["job"] + 1 if info.sweep else 1
     callbacks = [
         record,
-        TrainingProgress(label=label, monitor=record.monitor, job=job, jobs=info.jobs),
+        TrainingProgress(label=redacted(label), monitor=record.monitor, job=job, jobs=info.jobs),
         *build_callbacks(config),
     ]
     if sent is not None:
