@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -29,9 +30,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, shared_data_dir: Path) -> tu
 def states(sweep: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
     capsys.readouterr()
     assert main(["sweep", str(sweep), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert all(Path(job["folder"]).is_dir() for job in told["jobs"])
-    return [job["state"] for job in told["jobs"]]
+    return [job["state"] for job in json.loads(capsys.readouterr().out)["jobs"]]
 
 
 def sweep_in(folder: Path) -> Path:
@@ -69,6 +68,29 @@ def test_the_same_command_skips_what_is_finished(
     assert main(command(JOBS)[3:]) == 0
     assert [record["finished"] for record in records(folder / "calm")] == before
     assert capsys.readouterr().err.count("finished already: skipped") == JOBS
+
+
+def test_a_folder_that_was_moved_and_lost_jobs_is_made_whole(
+    place: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One job has lost its record, one is queued (its record names the old folder), one is gone."""
+    folder, data = place
+    sweep, moved = sweep_in(folder / "calm"), tmp_path / "moved"
+    shutil.copytree(sweep, moved)
+    jobs = sorted(path.parent for path in moved.glob("*/run.json"))
+    (jobs[0] / "run.json").unlink()
+    (jobs[1] / "run.json").write_text((jobs[1] / "run.json").read_text().replace("finished", "queued", 1))
+    shutil.rmtree(jobs[1] / "checkpoints")
+    shutil.rmtree(jobs[2])
+    before = {path: path.stat().st_mtime_ns for path in sweep.rglob("*")}
+    assert states(moved, capsys) == ["queued", "queued", "queued"]
+    assert main(["sweep", str(moved), "--resume"]) == 2
+    assert "give the command of the sweep again" in capsys.readouterr().err
+    process = start(command(JOBS, f"hydra.sweep.dir={moved}"), tmp_path, data)
+    assert process.wait(timeout=240) == 0, output(tmp_path)
+    assert "goes on after step 12" in (jobs[0] / "train.log").read_text()
+    assert {path: path.stat().st_mtime_ns for path in sweep.rglob("*")} == before
+    assert_equal(tmp_path, folder / "calm")
 
 
 def test_a_plan_says_what_each_job_is(place: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
