@@ -1,6 +1,7 @@
 """Callbacks that make something go wrong in a run, named in its configuration by their dotted path."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,18 @@ class AtStep(Callback):
     def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
         if trainer.global_step == self.step:
             EVENTS[self.event]()
+
+
+class Once(Callback):
+    """Fails after the given step, unless `marker` says that it has."""
+
+    def __init__(self, *, step: int, marker: str) -> None:
+        self.step, self.marker = step, Path(marker)
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.global_step == self.step and not self.marker.exists():
+            self.marker.touch()
+            raise LookupError("a fault that does not come again")
 
 
 class Poison(Callback):

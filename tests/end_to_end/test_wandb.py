@@ -1,6 +1,7 @@
 """What a W&B user finds: read back from the real offline files with W&B's own reader."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -36,23 +37,30 @@ def inspect(run: Path, *flags: str) -> list[dict]:
 def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wandb") / "work"
     folder.mkdir()
-    done = train(folder, "-m", *COMMON, "seed=1,2", f"hydra.sweep.dir={folder}/sweep")
+    fault = f"+callbacks.fault={{_target_:fault_callbacks.Once,step:2,marker:{folder}/failed}}"
+    words = ["seed=1,2", fault, "sweep.retries=1", f"hydra.sweep.dir={folder}/sweep"]
+    path = f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    done = train(folder, "-m", *COMMON, *words, PYTHONPATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
+    assert "tried again, 1 of 1" in done.stderr
     return folder / "sweep"
 
 
 def test_one_run_per_job_grouped_by_sweep(sweep: Path) -> None:
+    """Also of the job that failed and was tried again, which has two parts of one run."""
     jobs = sorted(path.parent for path in sweep.rglob("run.json"))
-    assert len(jobs) == 2
     identities = []
-    for job in jobs:
-        (offline,) = job.glob("wandb/offline-run-*")
-        text = json.dumps(inspect(offline))
-        identities.append(offline.name)
-        assert str(sweep) in text  # the group
-        assert "val/psnr" in text
-        assert "validation photos" in text
-        assert "checkpoint-" in text  # the artifact
+    for job, count in zip(jobs, (2, 1), strict=True):
+        parts = sorted(job.glob("wandb/offline-run-*"), key=lambda part: part.stat().st_ctime)
+        assert len(parts) == count
+        (identity,) = {part.name.rpartition("-")[2] for part in parts}
+        assert json.loads((job / "run.json").read_text())["wandb"]["id"] == identity
+        identities.append(identity)
+        told = [json.dumps(inspect(part)) for part in parts]
+        assert all(str(sweep) in text for text in told)  # the group
+        assert "val/psnr" in told[-1]
+        assert "validation photos" in told[-1]
+        assert "checkpoint-" in told[-1]  # the artifact
     assert len(set(identities)) == 2
 
 
