@@ -3,9 +3,10 @@
     python benchmarks/engines.py [--networks dncnn,nafnet_small,imdn,restormer_small] [--side 256] [--quick]
 
 Each network (of conf/network, random weights) is exported to a model folder in a temporary place, whose table
-`auto` goes by; then the four restore a photo in turns, each turn in another order. On a CPU, in float32.
+`auto` goes by; then the four restore a photo in turns, in an order that is drawn anew. On a CPU, in float32.
 """
 
+import random
 import tempfile
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--networks", default="dncnn,nafnet_small,imdn,restormer_small")
     made.add_argument("--side", type=int, default=256)
-    made.add_argument("--rounds", type=int, default=8)
+    made.add_argument("--rounds", type=int, default=12)
     options = made.parse_args()
     names = [name for name in ENGINES if name == "auto" or available(name)]
     rows = []
@@ -96,8 +97,8 @@ def measure(name: str, engines: list[str], side: int, rounds: int) -> tuple[dict
             way()
         times = {engine: Times() for engine in engines}
         for number in range(rounds):
-            # who comes after whom changes, as caches are left behind by whoever came before
-            order = engines[number % len(engines) :] + engines[: number % len(engines)]
+            # who comes after whom changes: each leaves caches and threads that wait a while behind
+            order = random.Random(number).sample(engines, len(engines))
             taken = interleaved({engine: ways[engine] for engine in order}, rounds=1, warm_up=0)
             for engine, found in taken.items():
                 times[engine].wall += found.wall

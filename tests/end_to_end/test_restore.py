@@ -105,7 +105,7 @@ def test_single_photo_into_a_file_or_a_folder(model, photos, tmp_path):
     assert files(tmp_path / "folder") == ["a.png"]
 
 
-def test_existing_outputs_are_replaced_or_skipped_as_told(model, photos, tmp_path):
+def test_existing_outputs_are_replaced_or_skipped_as_told(model, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert restore([str(model), str(photos), str(out)]) == 0
     (out / "a.png").write_bytes(b"mine")
@@ -113,6 +113,7 @@ def test_existing_outputs_are_replaced_or_skipped_as_told(model, photos, tmp_pat
         restore([str(model), str(photos), str(out)])
     (out / "b.JPG").unlink()
     assert restore([str(model), str(photos), str(out), "--skip-existing"]) == 0
+    assert f"3 photos skipped: {out} has them already" in capsys.readouterr().out
     assert (out / "a.png").read_bytes() == b"mine"
     assert (out / "b.JPG").is_file()
     assert restore([str(model), str(photos), str(out), "--skip-existing"]) == 0

@@ -184,8 +184,11 @@ def main(argv: Sequence[str]) -> int:
     wanted = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
     jobs, unreadable = measure(wanted)
     failures = [*planned.failures, *unreadable]
+    skipped = len(planned.jobs) - len(wanted)
     if jobs:
         failures += _restore(jobs, _load(options), options, output)
+        if skipped:
+            print(f"{_counted(skipped, 'photo')} skipped: {output} has them already")
     elif not failures:
         print(f"nothing to restore: {output} has every photo already")
     if planned.links:

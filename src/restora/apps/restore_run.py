@@ -257,7 +257,7 @@ def _write(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
     if settings.compare:
         # the ending stays: a.png and a.jpg have a sheet each
         sheet = job.target.with_name(f"{job.target.name}.compare.jpg")
-        write_whole(sheet, before_and_after(photo, restored, job.name))
+        write_whole(sheet, before_and_after(photo, restored, shown(job.name)))
     format_name = FORMATS[job.target.suffix.lower()]
     write_whole(job.target, encode(restored, format_name, quality=settings.quality))
 

@@ -72,7 +72,7 @@ def recognise(path: str | Path, *, by_order: bool = True) -> Recognised:
     if not found:
         raise UnknownWeights(
             f"no network of restora recognises the weights in {path}, whose first names are "
-            f"{', '.join(list(tensors)[:4])}: name the network (network=NAME, --network NAME; `restora "
+            f"{', '.join(list(tensors)[:4])}: name the network (network=NAME of `restora evaluate`; `restora "
             "networks` lists them)"
         )
     photos = [each for each in found if each.arguments.get("in_channels", 3) in (1, 3)]
