@@ -18,7 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import IO, Any, Literal
 
+from restora.photos import exif
 from restora.photos.files import Header, Photo
+from restora.photos.header import QUARTER_TURNED
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import format_of_result, load_pixels, store_pixels
@@ -70,6 +72,7 @@ class Job:
     """The result without its pixels, which are in `result`: metadata, and the size as shape."""
     result_bytes: int = 0
     result_size: tuple[int, int] | None = None
+    """width and height as a viewer shows it"""
     sigma: float | None = None
     """the noise level that it was restored for, where the model is conditioned on one"""
     version: int = 0
@@ -100,7 +103,8 @@ class Job:
         self.result = unnamed_file()
         self.result_bytes = store_pixels(photo, self.result)
         height, width = photo.pixels.shape[:2]
-        self.result_size = (width, height)
+        turned = exif.orientation(photo.metadata.exif) in QUARTER_TURNED
+        self.result_size = (height, width) if turned else (width, height)
         self.result_photo = photo.replaced(photo.pixels[:0].copy())
 
     def read_result(self) -> Photo:
@@ -150,15 +154,10 @@ class Job:
             "seconds": round(self.finished - self.started, 3) if self.finished and self.started else None,
             "result": None
             if self.result_size is None
-            else {"width": width * self._scale, "height": height * self._scale, "sigma": self.sigma},
+            else {"width": self.result_size[0], "height": self.result_size[1], "sigma": self.sigma},
             "problem": None if self.problem is None else self.problem.body(),
             "links": {"self": base, "events": f"{base}/events", "photo": f"{base}/photo"},
         }
-
-    @property
-    def _scale(self) -> int:
-        assert self.result_size is not None
-        return self.result_size[0] // self.header.width
 
     def _fraction(self) -> float:
         if self.state == "done":
