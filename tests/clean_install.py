@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -137,6 +138,7 @@ def served(clean: Clean) -> None:
         try:
             assert server.stdout is not None
             url = next(line.split("page: ")[1].strip() for line in server.stdout if "page: " in line)
+            until_ready(url)
             with urllib.request.urlopen(url) as page:
                 assert b"<title>" in page.read()
             photo = (clean.work / "photos" / "cat.png").read_bytes()
@@ -157,6 +159,17 @@ def served(clean: Clean) -> None:
         finally:
             server.terminate()
     assert server.returncode == 0, server.returncode
+
+
+def until_ready(url: str, seconds: float = 120) -> None:
+    """The models warm up first; until then the server answers 503."""
+    for _ in range(int(seconds * 2)):
+        try:
+            urllib.request.urlopen(f"{url.rstrip('/')}/readyz").close()
+            return
+        except urllib.error.HTTPError:
+            time.sleep(0.5)
+    sys.exit(f"{url} was not ready after {seconds:.0f} s")
 
 
 def main() -> None:

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,8 +17,10 @@ from PIL import Image
 from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_run
 from warm_start import run_restora
 
+from restora.apps import restore_run
 from restora.apps.export import main as export
 from restora.apps.restore import main as restore
+from restora.apps.restore_plan import Job
 from restora.artifact.model_folder import load_model_folder
 from restora.artifact.photo_pixels import estimated_sigma
 from restora.artifact.restorer import Restorer
@@ -377,6 +380,17 @@ def test_small_photos_of_one_size_go_together(model, tmp_path, monkeypatch):
     for name in files(tmp_path / "alone"):
         one, other = (np.asarray(Image.open(tmp_path / where / name)) for where in ("alone", "together"))
         assert np.abs(one.astype(int) - other).max() <= 1
+
+
+def test_the_time_left_is_that_of_the_megapixels_left():
+    """Of a small photo that is done and a large one of which a third is: four of ten megapixels."""
+    jobs = [Job(Path(n), Path(n), n, megapixels=m) for n, m in (("small", 1.0), ("large", 9.0))]
+    work = restore_run._Work(jobs, [None], restore_run.Settings())
+    task = work.bar.tasks[0]
+    work.advance(jobs[:1])
+    assert (task.completed, task.total, task.fields["photos"]) == (1.0, 10.0, "1/2")
+    work._progress(jobs[1:])(1, 3)
+    assert task.completed == pytest.approx(4.0)
 
 
 def test_watching_restores_whole_files_and_goes_on_after_a_restart(model, photos, tmp_path):
