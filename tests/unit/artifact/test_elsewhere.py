@@ -4,9 +4,11 @@ import re
 
 import pytest
 import torch
+from PIL import Image
 from run_folders import ARGUMENTS, photo
 
 from restora import registry
+from restora.apps.evaluate import main as evaluate
 from restora.apps.export import main as export
 from restora.artifact import foreign
 from restora.artifact.foreign import opened_elsewhere
@@ -129,6 +131,12 @@ def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path,
         assert (restored - expected).abs().max() < 0.02  # tiles
         whole = Restorer.load(place, device="cpu", tile=0)(x)
         torch.testing.assert_close(whole, expected, atol=1e-5, rtol=0)
+    assert list(load_models([str(path)], **SERVED)) == ["compact"]
+    (tmp_path / "clean").mkdir()
+    Image.fromarray(photo(40, 52)).save(tmp_path / "clean" / "a.png")
+    scored = ["benchmark=super_resolution", "benchmark.scale=2", f"benchmark.root={tmp_path / 'clean'}"]
+    assert evaluate([f"weights={path}", *scored, "processes=1", f"output={tmp_path / 'scores'}"]) == 0
+    assert "compact" in (tmp_path / "scores" / "summary.json").read_text()
 
 
 def test_what_weights_do_not_say_of_their_purpose_is_asked_for(tmp_path, capsys):

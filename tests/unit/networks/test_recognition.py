@@ -168,7 +168,7 @@ def test_commands_take_a_bare_file(tmp_path: Path, capsys: pytest.CaptureFixture
     for name in "ab":
         Image.new("RGB", (40, 30), (200, 100, 50)).save(tmp_path / "in" / f"{name}.png")
     assert main(["restore", str(weights), str(tmp_path / "in"), str(tmp_path / "out")]) == 0
-    assert main(["export", str(weights), str(tmp_path / "model"), "--no-onnx"]) == 0
+    assert main(["export", f"weights={weights}", str(tmp_path / "model"), "--no-onnx"]) == 0
     assert "holds DnCNN: network.in_channels=3 network.depth=4" in capsys.readouterr().out.replace("\n", " ")
     assert main(["restore", str(tmp_path / "model"), str(tmp_path / "in"), str(tmp_path / "again")]) == 0
     for name in "ab":
