@@ -2,8 +2,8 @@
 
     python benchmarks/zoo_picture.py [--data-dir data]
 
-Each row: a photo of the set's held-out share (`restora prepare data=free_photos`), degraded with a fixed seed,
-and what the model makes of it, pixel for pixel. The photos are in the public domain or CC0.
+Each row: a photo of the set's held-out share (`restora prepare data=free_photos`), degraded with a fixed
+seed, and what the model makes of it, pixel for pixel. The photos are in the public domain or CC0.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from restora.keyed import KeyedGenerator, image_key, sample_key
 SIDE, EDGE, SIZE = 300, 6, 17
 ROWS = (
     ("explore_world_animals_kangaroo", "everyday_photo", "photo", (170, 40), 4),
-    ("explore_farm_animals_horse", "blurred_photo", "deblur", (300, 90), 2),
+    ("explore_farm_animals_horse", "gaussian_noise", "denoise", (300, 90), 2),
     ("explore_monuments_qutubMinar", "bicubic_x4", "sr_x4", (100, 120), 0),
 )
 """Photo, degradation, model, left upper corner of the part that is shown, seed."""
@@ -50,7 +50,8 @@ def row(
     clean = clean[..., : clean.shape[-2] // 8 * 8, : clean.shape[-1] // 8 * 8]
     key = torch.tensor([sample_key(image_key(name), seed)])
     degraded, _ = build(option("degradation", degradation), "degradation")(clean, KeyedGenerator(key))
-    restored = Restorer.load(f"zoo:{model}")(to_8_bit(degraded))
+    restorer = Restorer.load(f"zoo:{model}", sigma=25 if model == "denoise" else None)
+    restored = restorer(to_8_bit(degraded))
     shown = (enlarge(degraded, clean.shape[-2:]), restored, clean)
     x, y = corner
     part = Image.new("RGB", (3 * SIDE + 2 * EDGE, SIDE + SIZE + 2 * EDGE), "white")
