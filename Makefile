@@ -12,6 +12,8 @@ FAMILIES := quickstart/dncnn,quickstart/unet,quickstart/nafnet,quickstart/srgan,
 
 export NO_ALBUMENTATIONS_UPDATE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# the tests start many interpreters: without its bytecode, each would compile the package again
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup run test test-kills test-faults test-slurm test-wheel test-quick bench zoo-verify lint docs clean
 

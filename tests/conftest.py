@@ -32,6 +32,27 @@ if os.environ.get("PYTEST_XDIST_WORKER"):
     torch.set_num_threads(1)  # the workers share the cores
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Each worker starts with whole modules of long tests: none is left for the end, where the others would
+    have nothing to do, and none is divided among workers that each make what its tests share."""
+    if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) == 1:
+        return
+    modules: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if item.path.parent.name in ("end_to_end", "serving"):
+            modules.setdefault(item.path, []).append(item)
+    short = [item for item in items if item.path not in modules]
+    left, ordered = len(items), []
+    for worker in range(workers):
+        first = [item for module in [*modules.values()][worker::workers] for item in module]
+        share = left // (workers - worker)  # what xdist gives to this one
+        ordered += [*first, *short[: max(0, share - len(first))]]
+        del short[: max(0, share - len(first))]
+        left -= share
+    items[:] = [*ordered, *short]
+
+
 def pytest_collection_finish() -> None:
     gc.freeze()  # what the imports made stays: no collection looks through it again
 
@@ -69,5 +90,8 @@ def development_data() -> Path:
 
 @pytest.fixture(scope="session")
 def shared_data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One folder for packed stores, so that the sample photos are packed once for all tests of a process."""
-    return tmp_path_factory.mktemp("data")
+    """One folder for packed stores, so that the sample photos are packed once for all tests."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "data"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,5 +1,6 @@
 """One small file of every kind of photo, made in code, with the pixels that it holds."""
 
+import functools
 import io
 import struct
 import zlib
@@ -259,8 +260,9 @@ def _others() -> dict[str, Kind]:
     return made
 
 
+@functools.cache
 def photo_kinds() -> dict[str, Kind]:
-    """By file name."""
+    """By file name; made once."""
     return _tiffs() | _pngs() | _others()
 
 

@@ -1,6 +1,7 @@
 """Small real run folders for tests: a tiny DnCNN with its checkpoint and run record, as `restora train`
 leaves them."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any, ClassVar
@@ -127,10 +128,16 @@ def record(name: str = "dncnn", psnr: float = 28.0, **entries: Any) -> dict[str,
 
 def photo(height: int = 60, width: int = 84, seed: int = 0) -> np.ndarray:
     """A part of a natural photo, (H,W,3) uint8."""
+    top, left = 100 + 17 * seed, 60 + 23 * seed
+    return _astronaut()[top : top + height, left : left + width].copy()
+
+
+@functools.cache
+def _astronaut() -> np.ndarray:
+    """Decoded once."""
     import skimage.data
 
-    top, left = 100 + 17 * seed, 60 + 23 * seed
-    return np.ascontiguousarray(skimage.data.astronaut()[top : top + height, left : left + width])
+    return skimage.data.astronaut()
 
 
 def write_run(run: Path, *, psnr: float = 28.0, seed: int = 0, **entries: Any) -> Path:

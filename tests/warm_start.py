@@ -178,7 +178,7 @@ def _server() -> str:
         folder.cleanup()
 
     atexit.register(end)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 400
     while not Path(path).exists():
         assert server.poll() is None, "the server of warm starts ended"
         assert time.monotonic() < deadline, "the server of warm starts did not start"

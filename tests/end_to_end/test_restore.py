@@ -1,13 +1,9 @@
 """From a run folder to restored photos, through the commands a person types."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import threading
 import time
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_run
-from warm_start import run_restora
+from warm_start import run_restora, start_restora
 
 from restora.apps import restore_run
 from restora.apps.export import main as export
@@ -398,8 +394,7 @@ def test_watching_restores_whole_files_and_goes_on_after_a_restart(model, photos
     whole = (photos / "a.png").read_bytes()
     watched, out = tmp_path / "watched", tmp_path / "out"
     watched.mkdir()
-    command = [sys.executable, "-m", "restora", "restore", str(model), "--watch", str(watched), str(out)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    command = ["restore", model, "--watch", watched, out]
 
     def until(name):
         for _ in range(2400):
@@ -408,28 +403,24 @@ def test_watching_restores_whole_files_and_goes_on_after_a_restart(model, photos
             time.sleep(0.05)
         pytest.fail(f"{name} was not restored")
 
-    with subprocess.Popen([*command, "--skip-existing"], env=environment) as process:
-        try:
-            (watched / "half.png").write_bytes(whole[: len(whole) // 2])
-            (watched / "a.png").write_bytes(whole)
-            until("a.png")
-            (watched / "half.png").write_bytes(whole)
-            until("half.png")
-        finally:
-            process.kill()
+    process = start_restora(*command, "--skip-existing")
+    try:
+        (watched / "half.png").write_bytes(whole[: len(whole) // 2])
+        (watched / "a.png").write_bytes(whole)
+        until("a.png")
+        (watched / "half.png").write_bytes(whole)
+        until("half.png")
+    finally:
+        process.kill()
     first = (out / "a.png").stat().st_mtime_ns
     (watched / "b.png").write_bytes(whole)
-    # a shell that runs the tests in the background ignores Ctrl-C for what it starts
-    usual = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, text=True, preexec_fn=usual
-    ) as process:
-        try:
-            until("b.png")
-            process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=60)
-        finally:
-            process.kill()
+    process = start_restora(*command)
+    try:
+        until("b.png")
+        process.send_signal(signal.SIGINT)
+        said, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert (process.returncode, "stopped watching" in said) == (0, True)
     assert (out / "a.png").stat().st_mtime_ns == first
     assert files(out) == ["a.png", "b.png", "half.png"]

@@ -18,12 +18,12 @@ from test_resume import COMMON, SLOW, finish, rows, start, wait_for_step
 from restora.cli import main
 from restora.run_state import claim, is_locked, sole_run
 
-QUICK = [*COMMON, "trainer.max_steps=6", "trainer.val_check_interval=3", "leakage.check=false"]
+QUICK = [*COMMON, "trainer.max_steps=6", "trainer.val_check_interval=3"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def data(shared_data_dir: Path) -> Path:
+    return shared_data_dir
 
 
 @pytest.fixture(autouse=True)

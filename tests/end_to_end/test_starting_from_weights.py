@@ -32,8 +32,8 @@ STILL = ["family.optimizer.lr=0"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def data(shared_data_dir: Path) -> Path:
+    return shared_data_dir
 
 
 def train(folder: Path, data: Path, *words: str) -> dict[str, torch.Tensor]:

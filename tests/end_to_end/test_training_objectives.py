@@ -103,8 +103,8 @@ COMBINATIONS = {
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
+def data(shared_data_dir: Path) -> Path:
+    return shared_data_dir
 
 
 @pytest.fixture(scope="module")

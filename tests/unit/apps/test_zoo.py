@@ -127,6 +127,7 @@ def test_a_photo_is_restored_where_no_model_is_named(noisy: Path, monkeypatch, c
         assert f"OUTPUT is missing: restora restore {model} noisy.png OUTPUT" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_run_is_shipped_in_half_precision_and_measured(
     noisy: Path,
     monkeypatch,
