@@ -64,7 +64,16 @@ def _kept(run: Run, name: str) -> HeldOut:
     exact, clean = _files(run, name)
     with Image.open(clean) as image:
         original = np.atleast_3d(np.asarray(image, dtype=np.float32) / np.float32(255))
-    return HeldOut(name, np.load(exact, allow_pickle=False).astype(np.float32), original.astype(np.float32))
+    return HeldOut(name, _array(exact), original.astype(np.float32))
+
+
+def _array(path: Path) -> Floats:
+    """Raises ValueError that names a file that is none, or claims more than it holds."""
+    try:
+        # mapped, as a header that claims terabytes would have them reserved
+        return np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float32)
+    except Exception as error:  # numpy parses the header as Python, and passes on what its tokenizer raises
+        raise ValueError(f"{path} cannot be read as an array: {error}") from error
 
 
 def _made_anew(run: Run, names: list[str]) -> Photos:

@@ -69,6 +69,26 @@ def test_filters_are_judged_on_the_exact_inputs_of_the_runs(sweep):
     assert seen == [(np.dtype("float32"), True, 25.0)] * 2
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x93NUMPY\x01\x00v\x00"
+        + b"{'descr': '<f4', 'fortran_order': False, 'shape': (9000000, 1000000), }".ljust(118),
+        b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (1,), }".ljust(118),
+        b"\x93NUMPY\x01\x00v\x00" + b"(" * 118,
+        b"cos\nsystem\n",
+        b"",
+    ],
+    ids=["terabytes", "objects", "no header", "a pickle", "nothing"],
+)
+def test_an_array_that_is_none_is_named_and_takes_no_memory(sweep, content):
+    for exact in sweep.rglob("*_degraded.npy"):
+        exact.write_bytes(content)
+    read = held_out_photos(one_group(sweep))
+    with pytest.raises(ValueError, match=r"_degraded\.npy cannot be read as an array"):
+        next(iter(read.values()))()
+
+
 def test_filters_are_computed_once_and_again_when_the_inputs_change(sweep):
     calls = []
 
