@@ -70,6 +70,33 @@ def test_a_store_is_built_once_and_again_when_photos_change(tmp_path: Path, make
     assert (changed.clean(0) == 0).all()
 
 
+@pytest.mark.parametrize("file", [PIXELS, INDEX])
+@pytest.mark.parametrize(
+    "damage",
+    [
+        Path.unlink,
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_bytes(path.read_bytes()[:-9]),
+        lambda path: path.write_bytes(os.urandom(path.stat().st_size)),
+    ],
+    ids=["missing", "empty", "truncated", "garbage"],
+)
+def test_a_damaged_store_is_named_and_packed_again(
+    damage: Callable[[Path], object],
+    file: str,
+    tmp_path: Path,
+    make_photos: MakePhotos,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    photos, options = make_photos(2), {"store_dir": tmp_path / "packed", "name": "x", "channels": "rgb"}
+    folder = pack(photos, **options).folder
+    before = (folder / PIXELS).read_bytes()
+    damage(folder / file)
+    assert pack(photos, **options).folder == folder
+    assert (folder / PIXELS).read_bytes() == before
+    assert file in caplog.text
+
+
 def test_a_store_travels_without_its_pixels(tmp_path: Path, make_photos: MakePhotos) -> None:
     store = pack(make_photos(3, side=200), store_dir=tmp_path, name="x", channels="rgb")
     first = store.clean(0).copy()
