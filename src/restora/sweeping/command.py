@@ -50,8 +50,20 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         if folded := len(jobs) - len(chosen):
             message = f"{folded} of {len(jobs)} combinations come to the same as others: {len(chosen)} jobs"
             planning.tell(message)
+        _say_changed(plan, chosen)
         source, config = Listed.of(chosen), jobs[0].config
         return run(plan, source, jobs=len(chosen), config=config, retry_failed=retry)
+
+
+def _say_changed(plan: Plan, chosen: Sequence[Job]) -> None:
+    """Says which jobs were planned by the same words when the configuration files said something else."""
+    now, words = {job.identity for job in chosen}, [job.overrides for job in chosen]
+    before = [job.name for job in plan.jobs if job.identity not in now and job.overrides in words]
+    if before:
+        planning.tell(
+            f"the configuration has changed since {', '.join(before[:3])}{', …' if len(before) > 3 else ''} "
+            "was planned: what was trained stays, and the jobs are trained anew in folders of their own"
+        )
 
 
 @contextmanager

@@ -10,11 +10,11 @@ import pytest
 from restora.cli import main
 from restora.config import ConfigError, options
 from restora.run_state import Occupied
-from restora.sweeping import executor, planning, search
+from restora.sweeping import command, executor, planning, search
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
 from restora.sweeping.on_ray import gpus_of, share
-from restora.sweeping.plan import identity
+from restora.sweeping.plan import Job, Plan, identity
 from restora.sweeping.slurm import tasks_of
 from restora.training.resuming import what_to_do
 
@@ -83,11 +83,24 @@ def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
         ("sweep.executor=pbs", "one of local, slurm, ray"),
         ("sweep.detach=true", "no queue"),
         ("+sweep.options.time=1", "sweep.executor=slurm or ray"),
+        ("hydra.sweep.subdir=${name}", "gives two jobs the folder dncnn_small"),
     ],
 )
-def test_an_executor_that_cannot_do_it_says_so(words: str, said: str, capsys: Any) -> None:
+def test_what_cannot_be_run_is_said(
+    words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
     assert main(["train", "-m", *TINY, "seed=1,2", words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_configuration_that_has_changed_is_said(tmp_path: Path, capsys: Any) -> None:
+    before, now, other = (Job(n, f"{n}_a", f"{n}", [f"seed={n % 2}"]) for n in (0, 2, 3))
+    plan = Plan(tmp_path, "", [], "", {}, jobs=[before, now, other])
+    command._say_changed(plan, [now])
+    assert "changed since 0_a was planned" in capsys.readouterr().err
+    command._say_changed(plan, [before, now])
+    assert capsys.readouterr().err == ""
 
 
 def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
