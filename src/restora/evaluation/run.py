@@ -209,7 +209,10 @@ def _few_threads(threads: int) -> Iterator[None]:
 def _check_shape(output: Tensor, observation: Observation) -> None:
     if output.shape[-2:] != observation.clean.shape[-2:]:
         got, expected = tuple(output.shape[-2:]), tuple(observation.clean.shape[-2:])
-        raise ValueError(f"the answer to {observation.name} is {got}, its clean photo {expected}")
+        raise ValueError(
+            f"the answer to {observation.name} is {got}, its clean photo {expected}: what enlarges is scored "
+            "by benchmark=super_resolution with its benchmark.scale"
+        )
 
 
 def _save(photo: Tensor, path: Path) -> None:

@@ -137,6 +137,8 @@ def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path,
     scored = ["benchmark=super_resolution", "benchmark.scale=2", f"benchmark.root={tmp_path / 'clean'}"]
     assert evaluate([f"weights={path}", *scored, "processes=1", f"output={tmp_path / 'scores'}"]) == 0
     assert "compact" in (tmp_path / "scores" / "summary.json").read_text()
+    with pytest.raises(ValueError, match=r"is \(80, 104\), its clean photo \(40, 52\): what enlarges"):
+        evaluate([f"weights={path}", "benchmark=denoise", "benchmark.sigma=5", *scored[2:], "processes=1"])
 
 
 def test_what_weights_do_not_say_of_their_purpose_is_asked_for(tmp_path, capsys):
