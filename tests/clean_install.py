@@ -89,6 +89,7 @@ def lines(clean: Clean, wheel: Path) -> None:
     for script in (PHOTOS, OURS):
         clean.run("python", "-c", script)
     clean.run("restora", "restore", "ours.pth", "photos/", "restored/", says="restored 2 of 2 photos")
+    clean.run("restora", "restore", "photos/", "everyday/", says="restored 2 of 2 photos")
     clean.run("restora", "restore", "zoo:denoise", "photos/", "clean/", "--sigma", "auto", says="estimated")
     clean.run("restora", "restore", "zoo:denoise", "photos/cat.png", "again.webp", "--sigma", "15")
     benchmark = ["benchmark=denoise", "benchmark.sigma=25", "benchmark.root=photos", "output=figures"]
