@@ -109,8 +109,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, shared_data_dir: Path) -> 
 def test_several_processes_train_what_one_does(name: str, trained: dict[int, dict[str, Any]]) -> None:
     one = trained[1][name]
     for several in [trained[world][name] for world in (2, 4) if name in trained[world]]:
-        # CycleGAN enlarges rounding: its losses differ by 1e-7, 2e-6 and 9e-5 of their size at the three steps
-        # (also without its history, which is kept in float16)
+        # CycleGAN enlarges rounding: already without a history (in float16) its losses differ by 1e-7, 2e-6
+        # and 9e-5 of their size at the three steps
         more = 100 if name == "cycle" else 1
         for key, value in one["weights"].items():
             rounding = 0.05 if value.dtype == torch.float16 else more * 1e-5
