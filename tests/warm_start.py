@@ -301,6 +301,9 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
+    from lightning.fabric.utilities.rank_zero import _get_rank, rank_zero_only
+
+    rank_zero_only.rank = _get_rank() or 0  # which Lightning reads as it is loaded
     own = [entry for entry in request["env"].get("PYTHONPATH", "").split(os.pathsep) if entry]
     kind, code, *arguments = request["words"]
     first = {"-P": [], "script": [str(Path(code).parent)]}.get(kind, [request["cwd"]])

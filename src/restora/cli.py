@@ -74,6 +74,8 @@ def _with_plugins(name: str, arguments: Sequence[str]) -> list[str]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; a mistake of the user's ends in one message and exit code 2, not in a traceback."""
+    if argv is None:  # this process is the command's: what it starts imports nothing from where it is started
+        os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
@@ -101,7 +103,6 @@ def _run(arguments: list[str]) -> int:
         print(f"restora: there is no command {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         return 2
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its version at import
-    os.environ.setdefault("PYTHONSAFEPATH", "1")  # our processes import nothing from where they are started
     share_busy_cores()
     if rest[:1] not in (["-h"], ["--help"]):
         leave_control_codes_out()
@@ -128,10 +129,10 @@ _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
 
 
 def leave_control_codes_out() -> None:
-    """Lets rich print the names that stand in files as text alone: it leaves out the bell, and not what sets
-    colours, titles and the cursor.
+    """Lets rich print the names that stand in files as text alone.
 
-    Note: rich has no call for it; a version without that table is left alone.
+    It leaves out the bell, and not what sets colours, titles and the cursor. Note: rich has no call for it; a
+    version without that table is left alone.
     """
     from rich import control
 

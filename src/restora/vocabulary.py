@@ -1,5 +1,4 @@
-"""What a word of the command line means, the same in every command: precisions, durations, tiles, threads,
-tasks.
+"""What words of the command line mean in every command: precisions, durations, tiles, threads, tasks.
 
 Note: a duration is written as `90s`, `2min`, `1h30min` or `3d`. Lightning's `DD:HH:MM:SS`, `HH:MM:SS` and the
 keywords of a timedelta are read too, as configurations that were stored before have them.

@@ -70,8 +70,11 @@ def _as_it_is(batch: Any) -> Any:
 
 
 def workers_of(workers: Workers, trainer: "Trainer | None") -> int:
-    """How many processes cut crops. `auto` is none on a CPU, whose cores the training has, and on other
-    devices the cores that are there for each, less the one that steps, at most eight."""
+    """How many processes cut crops.
+
+    `auto` is none on a CPU, whose cores the training has, and on other devices the cores that are there for
+    each, less the one that steps, at most eight.
+    """
     if workers != "auto":
         return workers
     if trainer is None or trainer.strategy.root_device.type == "cpu":
