@@ -1,12 +1,12 @@
 """Steps and inference beside other busy programs, and alone: how long OpenMP's threads spin while they wait.
 
-    python benchmarks/busy.py [--spin default,1000] [--seconds 6] [--quick]
+    python benchmarks/busy.py [--spin default,1000] [--seconds 6] [--rounds 3] [--quick]
 
-Milliseconds, median, all cores as threads. A process of its own for each value of GOMP_SPINCOUNT, as libgomp
-reads it once; `default` leaves it unset, `passive` is OMP_WAIT_POLICY=PASSIVE. Each is measured alone and
-with one busy process per core beside it. `--spin default,passive,300,1000,3000,10000,30000` is the whole
-table. Targets: busy at most 4 times idle, idle at most 5% over `default` in the geometric mean. Wants an idle
-machine.
+Milliseconds, medians of rounds, all cores as threads. A process of its own for each value of GOMP_SPINCOUNT,
+as libgomp reads it once; `default` leaves it unset, `passive` is OMP_WAIT_POLICY=PASSIVE. Each is measured
+alone and with one busy process per core beside it. `--spin default,passive,300,1000,3000,10000,30000` is the
+whole table. Targets: busy at most 4 times idle, idle at most 5% over `default` in the geometric mean. Wants an
+idle machine.
 """
 
 import json
@@ -15,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -32,21 +33,26 @@ def main() -> None:
         "--spin", default=f"default,{OURS}", help="values of GOMP_SPINCOUNT, default or passive"
     )
     made.add_argument("--seconds", type=float, default=6.0, help="for each case")
+    made.add_argument("--rounds", type=int, default=3)
     made.add_argument("--measure", action="store_true", help="prints the cases of this process")
     options = made.parse_args()
     seconds = 2.0 if options.quick else options.seconds
     if options.measure:
         sys.stdout.write(json_text(measured(seconds)))
         return
-    found: dict[tuple[str, str], dict[str, float]] = {}
-    lines = []
-    for spin in options.spin.split(","):
+    taken = defaultdict[tuple[str, str], list[dict[str, float]]](list)
+    for _ in range(1 if options.quick else options.rounds):  # the machine has faster and slower minutes
         for state in ("idle", "busy"):
-            with busy_processes(0 if state == "idle" else os.cpu_count() or 1):
-                found[spin, state] = child(spin, seconds)
-            lines.append([spin, state, *(f"{found[spin, state][case]:.0f}" for case in CASES)])
+            for spin in options.spin.split(","):
+                with busy_processes(0 if state == "idle" else os.cpu_count() or 1):
+                    taken[spin, state].append(child(spin, seconds))
+    found = {
+        place: {case: statistics.median(one[case] for one in several) for case in CASES}
+        for place, several in taken.items()
+    }
+    lines = [[*place, *(f"{times[case]:.0f}" for case in CASES)] for place, times in sorted(found.items())]
     print_table("Beside busy programs, ms", ["spin count", "machine", *CASES], lines)
-    save_rows(options, rows(found))
+    save_rows(rows(found), options.rows)
 
 
 def rows(found: dict[tuple[str, str], dict[str, float]]) -> list[Row]:
