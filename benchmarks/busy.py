@@ -5,8 +5,8 @@
 Milliseconds, medians of rounds, all cores as threads. A process of its own for each value of GOMP_SPINCOUNT,
 as libgomp reads it once; `default` leaves it unset, `passive` is OMP_WAIT_POLICY=PASSIVE. Each is measured
 alone and with one busy process per core beside it. `--spin default,passive,300,1000,3000,10000,30000` is the
-whole table. Targets: busy at most 4 times idle, idle at most 5% over `default` in the geometric mean. Wants an
-idle machine.
+whole table. Targets: busy at most 4 times idle, idle at most 5% over `default` in the geometric mean. Wants
+an idle machine.
 """
 
 import json
