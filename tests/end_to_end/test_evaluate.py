@@ -4,6 +4,9 @@ import csv
 import json
 import math
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -414,3 +417,39 @@ def test_dncnn_on_bsd68_is_the_published_figure_and_in_bfloat16_that_of_every_ph
     assert any(change)
     assert max(map(abs, change)) < 0.01
     assert abs(sum(change) / 16) < 0.002
+
+
+@pytest.mark.slow
+def test_processes_end_with_the_command_that_is_killed(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)
+    for number in range(4):
+        Image.fromarray(noise).save(tmp_path / f"{number}.png")
+    words = ["evaluate", "classical=total_variation,nl_means", "benchmark=denoise", "benchmark.sigma=25"]
+    words += [f"benchmark.root={tmp_path}", "processes=2", f"output={tmp_path}/figures"]
+    command = subprocess.Popen([sys.executable, "-m", "restora", *words], stdout=subprocess.DEVNULL)
+    until = time.monotonic() + 60
+    while len(workers := descendants(command.pid)) < 4:  # a tracker, a server and two that compute
+        assert time.monotonic() < until, workers
+        assert command.poll() is None
+        time.sleep(0.05)
+    command.kill()
+    command.wait()
+    until = time.monotonic() + 10
+    while left := [pid for pid in workers if running(pid)]:
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
+
+
+def descendants(pid: int) -> list[int]:
+    found = []
+    for path in Path("/proc").glob(f"{pid}/task/*/children"):
+        for child in map(int, path.read_text().split()):
+            found += [child, *descendants(child)]
+    return found
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -1,7 +1,10 @@
-"""One process at a time: a lock that the system releases when its holder ends, however it ends."""
+"""One process at a time, by a lock that the system releases when its holder ends; none without its parent."""
 
 import fcntl
 import logging
+import multiprocessing
+import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,3 +23,15 @@ def sole_process(lock: Path, *, doing: str) -> Iterator[None]:
             log.warning("another process is %s: waiting for it", doing)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+
+
+def end_with_parent() -> None:
+    """Lets a pool's process end when its parent is killed: it would wait for work, or work, for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

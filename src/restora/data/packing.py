@@ -14,7 +14,6 @@ import logging
 import multiprocessing
 import os
 import shutil
-import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -27,7 +26,7 @@ from typing import Any
 import numpy as np
 from rich.filesize import decimal
 
-from restora.data.locking import sole_process
+from restora.data.locking import end_with_parent, sole_process
 from restora.data.progress import Advance, progress
 from restora.data.store import (
     FORMAT,
@@ -247,7 +246,7 @@ def _in_processes(
     """`work` on every picture; spawned, not forked: the parent may run threads of torch and OpenMP."""
     reasons = {}
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(processes, mp_context=context, initializer=_end_with_parent) as pool:
+    with ProcessPoolExecutor(processes, mp_context=context, initializer=end_with_parent) as pool:
         jobs = {pool.submit(work, source, plane): source for source, plane in planes.items()}
         try:
             for job in as_completed(jobs):
@@ -262,18 +261,6 @@ def _in_processes(
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
     return reasons
-
-
-def _end_with_parent() -> None:
-    """Lets a worker end when its parent is killed; the pool's own workers would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def watch() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
 
 
 def _write_one(path: Path, channels: int, reader: Reader, source: Path, plane: Plane) -> str | None:

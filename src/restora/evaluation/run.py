@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from restora.data.locking import end_with_parent
 from restora.evaluation.benchmarks.base import Benchmark, Observation
 from restora.evaluation.methods import Method, NetworkMethod
 from restora.evaluation.results import Result, Row
@@ -175,6 +176,7 @@ _work: Work | None = None
 def _start(work: Work, threads: int) -> None:
     """Prepares a process: few threads, and its own accelerator where there are several."""
     global _work
+    end_with_parent()
     torch.set_num_threads(threads)
     _work = work
     count = torch.cuda.device_count()
