@@ -2,8 +2,10 @@
 sent later."""
 
 import csv
+import importlib
 import json
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -74,11 +76,21 @@ def core_process() -> int:
 
 @pytest.mark.parametrize("mode", ["well", "hang", "killed"])
 def test_a_run_ends_well_whatever_becomes_of_wandb_and_is_sent_later(
-    mode: str, server: WandbServer, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    mode: str,
+    server: WandbServer,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "catboost.py").write_text("\"\"\"One of the modules whose import W&B reports.\"\"\"")
+
     def event() -> None:
         if mode == "killed":
             os.kill(core_process(), 9)
+            time.sleep(1.0)
+            importlib.import_module("catboost")  # after W&B has lost its process
+            monkeypatch.delitem(sys.modules, "catboost")
         else:
             server.mode = mode
 

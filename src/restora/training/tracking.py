@@ -9,6 +9,7 @@ it later. Every call into W&B is made in a thread of its own (`background.py`), 
 or a W&B that dies, costs the training nothing and its end a minute.
 """
 
+import contextlib
 import importlib
 import logging
 import os
@@ -178,7 +179,9 @@ def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
     if hasattr(settings, "finish_timeout_raises"):  # then it writes what it could not send, and ends itself
         settings.finish_timeout, settings.finish_timeout_raises = 0.75 * _FINISH_SECONDS, True
     try:
-        return wandb.init(mode=mode, settings=settings, **arguments)
+        run = wandb.init(mode=mode, settings=settings, **arguments)
+        _leave_imports_alone(run)
+        return run
     except Exception as error:  # wandb raises its own, requests' and OS errors here
         if mode == "offline":
             log.warning("W&B cannot write its run (%s): this run is logged to metrics.csv only", error)
@@ -186,6 +189,19 @@ def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
         log.warning("W&B: online mode failed (%s); this run is kept offline", first_line(error))
         end_service()  # a teardown would wait for what hangs
         return _init("offline", **arguments)
+
+
+def _leave_imports_alone(run: wandb.Run) -> None:
+    """Takes away what W&B does inside of imports.
+
+    It reports the libraries that are imported while a run goes on, from inside the import, which fails where
+    W&B's process has died. Note: W&B has no setting for it; a version without these hooks is left alone.
+    """
+    with contextlib.suppress(ImportError, AttributeError):
+        hooks = importlib.import_module("wandb.sdk.lib.import_hooks")
+        telemetry = importlib.import_module("wandb.sdk.lib.telemetry")
+        for library in telemetry.list_telemetry_imports():
+            hooks.unregister_post_import_hook(library, run.id)
 
 
 class WandbPhotos(Callback):
