@@ -27,19 +27,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from restora import batch_rule, registry
 from restora.arguments import WrongArgument
-from restora.composing import (
-    RECIPES_PROVIDER,
-    Loader,
-    Refused,
-    choices,
-    combinations,
-    full_forms,
-    group_options,
-    parsed_by,
-    read_keys,
-    use_own_rules,
-)
-from restora.config_source import ConfFolder
+from restora.composing.kept import RECIPES_PROVIDER
+from restora.composing.loader import Loader, group_options, use_own_rules
+from restora.composing.overrides import Refused, combinations, parsed_by
+from restora.composing.short_forms import choices, full_forms, read_keys
+from restora.composing.sources import ConfFolder
 from restora.first_edition import renamed_key
 from restora.task_rule import fit_task
 

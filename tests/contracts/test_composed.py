@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 import yaml
 
+from restora.composing.sources import ConfFolder, laid_over
 from restora.config import parts
-from restora.config_source import ConfFolder, laid_over
 
 FROZEN: dict[str, dict[str, Any]] = json.loads(
     Path(__file__).with_name("composed.json").read_text(encoding="utf-8")

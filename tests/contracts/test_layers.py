@@ -33,12 +33,10 @@ ALLOWED = {
     "batch_rule": set(),
     "task_rule": {"constructors"},
     "config": {
-        *("registry", "arguments", "composing", "config_source", "first_edition"),
-        *("batch_rule", "task_rule"),
+        *("registry", "arguments", "composing", "first_edition", "batch_rule", "task_rule"),
     },
-    "config_source": {"registry", "constructors"},
     "constructors": {"registry"},
-    "composing": {"vocabulary", "registry", "config_source"},
+    "composing": {"vocabulary", "registry", "constructors"},
     "first_edition": set(),
     "cli": {"registry", "redaction"},
     "kernels": set(),
@@ -98,12 +96,11 @@ ALLOWED = {
 }
 HEAVY = {
     "lightning": {"data", "families", "training"},
-    "hydra": {"config", "config_source", "composing", "training", "sweeping", "apps"},
+    "hydra": {"config", "composing", "training", "sweeping", "apps"},
     "omegaconf": {
         "batch_rule",
         "task_rule",
         "config",
-        "config_source",
         "composing",
         "training",
         "sweeping",

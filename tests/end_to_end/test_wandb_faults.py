@@ -83,7 +83,7 @@ def test_a_run_ends_well_whatever_becomes_of_wandb_and_is_sent_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "catboost.py").write_text("\"\"\"One of the modules whose import W&B reports.\"\"\"")
+    (tmp_path / "catboost.py").write_text('"""One of the modules whose import W&B reports."""')
 
     def event() -> None:
         if mode == "killed":

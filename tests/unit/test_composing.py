@@ -7,7 +7,8 @@ from omegaconf import OmegaConf
 
 from restora import registry
 from restora.apps.train import help_text
-from restora.composing import Loader, sweeps_among
+from restora.composing.loader import Loader
+from restora.composing.overrides import sweeps_among
 from restora.config import ConfigError, all_options, compose, jobs_of, written_out
 
 

@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from restora.composing import sweeps_among
+from restora.composing.overrides import sweeps_among
 from restora.config import (
     ConfigError,
     all_options,

@@ -9,8 +9,10 @@ Legend: B photos, C channels, K condition channels.
 
 import ctypes
 import gc
-import math
+import itertools
 import platform
+import random
+import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -27,9 +29,12 @@ SMALL, LARGE = 256, 512
 """Sides of the photo that is restored: the larger one where that takes less than a second."""
 QUICK = 0.25
 """Seconds for the small photo up to which the large one is taken."""
-REPEATS = 5
+FEWEST, MOST = 5, 25
+"""Rounds in which everything takes a turn: more where they are hard to tell apart."""
 LONGEST = 3.0
 """Seconds for each after which nothing is repeated."""
+ALIKE = 1.03
+"""A ratio between two that makes no difference."""
 
 
 def processor() -> str:
@@ -72,24 +77,40 @@ def megabytes(opened: Callable[[], Compute], network: Network, side: int) -> flo
 
 @torch.no_grad()
 def paces(computes: Mapping[str, Compute], network: Network, side: int) -> dict[str, float]:
-    """Seconds per megapixel of each, the least of several times; the first is not counted.
+    """Seconds per megapixel of each, the median over rounds; a first round is not counted.
 
-    They take turns, so that what else the machine does meets all alike; of one thread the time counts that
-    the processor worked for it, which other programs do not lengthen.
+    They take turns in an order that changes, as each leaves caches and waiting threads behind for the next,
+    and what else the machine does meets all alike. Rounds go on until all can be told apart or time
+    is up. Of one thread the time counts that the processor worked for it, which other programs do not
+    lengthen.
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     x, condition = test_photo(network, side)
-    best = dict.fromkeys(computes, math.inf)
+    taken: dict[str, list[float]] = {name: [] for name in computes}
     with freed_memory_kept():
         for compute in computes.values():
             compute(x, condition)
         started = time.perf_counter()
-        for turn in range(REPEATS):
-            if turn and time.perf_counter() - started > LONGEST * len(computes):
+        for turn in range(MOST):
+            late = time.perf_counter() - started > LONGEST * len(computes)
+            if turn and (late or (turn >= FEWEST and _all_differ(taken))):
                 break
-            for name, compute in computes.items():
-                best[name] = min(best[name], _seconds(compute, x, condition, clock))
-    return {name: seconds / (side**2 / 1e6) for name, seconds in best.items()}
+            for name in random.Random(turn).sample(list(computes), len(computes)):
+                taken[name].append(_seconds(computes[name], x, condition, clock))
+    return {name: statistics.median(seconds) / (side**2 / 1e6) for name, seconds in taken.items()}
+
+
+def _all_differ(taken: Mapping[str, list[float]]) -> bool:
+    """Whether each is faster than the next in nearly all rounds, or differs by so little that it does not
+    matter."""
+    by_pace = sorted(taken.values(), key=statistics.median)
+    return all(_differ(sooner, later) for sooner, later in itertools.pairwise(by_pace))
+
+
+def _differ(sooner: list[float], later: list[float]) -> bool:
+    ratios = sorted(second / first for first, second in zip(sooner, later, strict=True))
+    low, high = ratios[len(ratios) // 10], ratios[-1 - len(ratios) // 10]
+    return low > 1.0 or (high < ALIKE and low > 1 / ALIKE)
 
 
 def _seconds(

@@ -21,7 +21,6 @@ from typing import Any, ClassVar, TypeVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -34,6 +33,7 @@ from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode, compile_in_place
 from restora.families.ema import Average, averaged_copy
 from restora.families.parameter_groups import ParameterGroups
+from restora.families.share import Share
 from restora.image import enlarge, to_8_bit
 from restora.networks.adapters import adapt, without_adapters
 from restora.networks.base import Network
@@ -45,8 +45,6 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
 Row = dict[str, Any]
 M = TypeVar("M", bound=nn.Module)
-_ASKED_EVERY = 10
-"""Batches after which processes agree anew on how much of `max_time` is over."""
 
 
 class Family(LightningModule):
@@ -130,8 +128,7 @@ class Family(LightningModule):
         )
         self.validation_loss = validation_loss
         self._average: Average | None = None
-        self._said: tuple[int, float] | None = None
-        """A batch, and the progress that the first process had at it."""
+        self._share = Share()
         self.sync_batchnorm = sync_batchnorm
         self._recorded: dict[str, Tensor] = {}
         """What the present step logs, by name."""
@@ -323,38 +320,9 @@ class Family(LightningModule):
         """Training steps (batches after accumulation) that are done; a GAN's two half-steps are one."""
         return int(self.trainer.global_step) // self.optimizer_steps_per_batch
 
-    def batches_done(self) -> int:
-        """Training batches before the present one, over all epochs."""
-        loop = self.trainer.fit_loop
-        return self.trainer.current_epoch * int(self.trainer.num_training_batches) + loop.epoch_loop.batch_idx
-
     def training_progress(self) -> float:
-        """The share of the training done, in [0,1].
-
-        Of `max_steps`, `max_epochs` or `max_time`, whichever is further.
-        """
-        trainer, shares = self.trainer, [0.0]
-        if trainer.max_steps > 0:
-            shares.append(trainer.global_step / trainer.max_steps)
-        if (trainer.max_epochs or -1) > 0:
-            batches = (trainer.max_epochs or 1) * trainer.num_training_batches
-            shares.append(self.batches_done() / batches)
-        for callback in trainer.callbacks:
-            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
-                elapsed = callback.time_elapsed()
-                shares.append(self._first_process_says(elapsed / max(elapsed + left, 1e-9)))
-        return min(max(shares), 1.0)
-
-    def _first_process_says(self, value: float) -> float:
-        """Clocks differ between processes, learning rates must not. Asked every few batches, as it waits."""
-        if self.trainer.world_size == 1:
-            return value
-        batch = self.batches_done()
-        if self._said is None or not 0 <= batch - self._said[0] < _ASKED_EVERY:
-            shared = torch.tensor(value, dtype=torch.float64, device=self.device)
-            torch.distributed.broadcast(shared, src=0)
-            self._said = batch, float(shared)
-        return self._said[1]
+        """The share of the training done, in [0,1], the same on all processes."""
+        return self._share.done(self.trainer, self.device)
 
     def optimizer_step(self, *args: Any, **options: Any) -> None:
         super().optimizer_step(*args, **options)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from restora.families.base import Family
+from restora.families.share import batches_before
 from restora.registry import register
 from restora.types import Batch
 
@@ -32,7 +33,7 @@ class TransformerFamily(Family):
         super().on_train_batch_start(batch, batch_index)
         if self.stages is None:
             return
-        step = self.batches_done()
+        step = batches_before(self.trainer)
         stage = [stage for stage in self.stages if stage["start_step"] <= step][-1]
         patch_size = batch.degraded.shape[-1] * self.network.scale
         if patch_size != stage["patch_size"]:

@@ -18,7 +18,8 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from restora.composing import as_of_now, sweeps_among
+from restora.composing.kept import as_of_now
+from restora.composing.overrides import sweeps_among
 from restora.config import ConfigError, compose, jobs_of, set_by
 from restora.files import read_json, write_whole
 from restora.path_values import quoted

@@ -21,7 +21,7 @@ from typing import Any
 
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
-from restora.composing import Refused, values_of
+from restora.composing.overrides import Refused, values_of
 from restora.config import ConfigError, parsed
 from restora.sweeping import planning
 from restora.sweeping.plan import Job, Plan

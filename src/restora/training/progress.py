@@ -17,6 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from restora.families.base import Family
+from restora.families.share import share_of_steps, share_of_time
 from restora.monitor import Monitor
 
 _LINE_SECONDS = 10.0
@@ -87,7 +88,7 @@ class TrainingProgress(ProgressBar):
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
-        share = module.training_progress() if trainer.world_size == 1 else share_done(trainer)
+        share = max(share_of_steps(trainer), share_of_time(trainer) or 0.0)
         if self.share_at_start is None:
             self.share_at_start = min(share, 0.999)
         loss = trainer.callback_metrics.get("train/loss")
@@ -154,20 +155,6 @@ def cut(text: str, cells: int) -> str:
     if cell_len(text) <= cells:
         return text
     return f"{set_cell_size(text, cells - 1).rstrip()}…" if cells > 1 else ""
-
-
-def share_done(trainer: Trainer) -> float:
-    """As `training_progress`, but without the exchange between processes.
-
-    Only a training step may make it.
-    """
-    if trainer.max_steps > 0:
-        return trainer.global_step / trainer.max_steps
-    for callback in trainer.callbacks:
-        if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
-            elapsed = callback.time_elapsed()
-            return min(elapsed / max(elapsed + left, 1e-9), 1.0)
-    return 0.0
 
 
 def _clock(seconds: float) -> str:

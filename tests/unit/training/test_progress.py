@@ -45,11 +45,14 @@ def trained(
     console = Console(file=screen, width=width, height=25, legacy_windows=False)
     monkeypatch.setattr(progress, "Console", lambda **_: console)
     module: Any = Family.__new__(Family)
-    module.__dict__.update(training_progress=lambda: 0.07, steps_done=lambda: 123456)
+    module.__dict__.update(steps_done=lambda: 123456)
     trainer: Any = SimpleNamespace(
         is_global_zero=True,
         world_size=1,
         sanity_checking=False,
+        global_step=7,
+        max_steps=100,
+        max_epochs=None,
         state=SimpleNamespace(fn="fit"),
         callbacks=[],
         callback_metrics={"train/loss": 0.000123, "val/psnr": 28.314},

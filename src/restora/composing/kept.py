@@ -1,0 +1,107 @@
+"""What is kept of compositions while the files of the configuration are the same."""
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Generic, TypeVar
+
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.plugins.config_source import ConfigResult
+
+from restora import registry
+from restora.composing.sources import COMPLETED, ConfFolder
+
+T = TypeVar("T")
+RECIPES = "experiments/"
+RECIPES_PROVIDER = "restora"
+"""Of the source whose recipes they are."""
+_MOST_FILES = 2000
+_read: dict[Any, dict[str, ConfigResult]] = {}
+"""What was read of the configuration, by the state of its files: of the last state alone."""
+_seen: dict[str, Any] | None = None
+"""The files by their folder, where they are looked at once."""
+
+
+class Kept(Generic[T]):
+    """The last few results of something that depends on the files of the configuration and on overrides."""
+
+    def __init__(self, most: int = 32) -> None:
+        self.most, self.known = most, dict[Any, T]()
+
+    def of(
+        self, loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str], make: Callable[[], T]
+    ) -> T:
+        key = _state(loader, config_name, overrides)
+        if key is None:
+            return make()
+        if key not in self.known:
+            made = make()
+            while len(self.known) >= self.most:
+                del self.known[next(iter(self.known))]
+            self.known[key] = made
+        return self.known[key]
+
+
+def read_of(files: Any) -> dict[str, ConfigResult]:
+    """What has been read of the files in this state, to be added to."""
+    if files is None:
+        return {}
+    if files not in _read:
+        _read.clear()
+        _read[files] = {}
+    return _read[files]
+
+
+def files_of(loader: ConfigLoaderImpl, overrides: list[str]) -> Any:
+    """The state of what a composition reads; None where that is not known."""
+    sources = [source for source in loader.get_sources() if source.scheme() not in ("pkg", "structured")]
+    if any(source.scheme() != ConfFolder.scheme() for source in sources):
+        return None
+    if any("searchpath" in word for word in overrides):
+        return None
+    files = []
+    for source in sources:
+        # the root of a checkout is a source for one folder in it
+        folder = os.path.join(source.path, RECIPES) if source.provider == RECIPES_PROVIDER else source.path
+        files.append(_files_in(folder))
+    if any(len(found) == _MOST_FILES for found in files):
+        return None
+    plugins = tuple(frozenset(registry.foreign(kind)) for kind in sorted({*COMPLETED.values()}))
+    return plugins, tuple(files)
+
+
+def _state(loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str]) -> Any:
+    """What a composition depends on; None where that is not known."""
+    files = files_of(loader, overrides)
+    return files and (config_name, tuple(overrides), os.getcwd(), version.getbase(), files)
+
+
+@contextmanager
+def as_of_now() -> Iterator[None]:
+    """All that is composed within is composed from the files as they are when they are first looked at."""
+    global _seen
+    before, _seen = _seen, {} if _seen is None else _seen
+    try:
+        yield
+    finally:
+        _seen = before
+
+
+def _files_in(folder: str) -> tuple[Any, ...]:
+    if _seen is not None and folder in _seen:
+        return tuple(_seen[folder])
+    found = tuple(itertools.islice(_files(folder), _MOST_FILES))
+    if _seen is not None:
+        _seen[folder] = found
+    return found
+
+
+def _files(folder: str) -> Iterator[tuple[str, int, int]]:
+    """The configuration files in a folder, each with when it was changed and its size."""
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = os.path.join(place, name)
+            status = os.stat(path, follow_symlinks=True) if name.endswith(".yaml") else None
+            yield (path, status.st_mtime_ns, status.st_size) if status else ("", 0, 0)

@@ -1,0 +1,263 @@
+"""How a command line becomes a configuration: what Hydra does, and a rule of ours.
+
+*A group that is chosen on the command line wins.* What a recipe (a file of `experiments/`) says about the
+part that it had chosen itself is left out: `experiments=denoise/dncnn degradation=jpeg` has jpeg's own
+numbers. Two groups are about surroundings, and a recipe keeps what is its own of them: of `data` the patches,
+batches and crops (the option brings the `source`), of `trainer` what the option's file leaves open.
+"""
+
+import copy
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import hydra._internal.hydra as hydra_internal
+from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl, get_overrides_dirname
+from hydra._internal.config_repository import CachingConfigRepository, IConfigRepository
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.default_element import ConfigDefault, GroupDefault, InputDefault
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.utils import JobRuntime
+from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigResult
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from restora.composing.kept import RECIPES, Kept, files_of, read_of
+from restora.composing.overrides import chooses, parsed_by
+
+BASE = "base"
+"""The option of a group that the others are made of, and that nobody chooses."""
+_SURROUNDINGS = ("data", "trainer")
+_APART = ("experiments", "debug")
+"""Groups whose options are about the whole configuration."""
+_ADDED = ("hydra.mode=RUN", "hydra.run.dir=", "hydra.sweep.dir=")
+"""Overrides that change no other key: Hydra adds the first when it has seen that it is no sweep, and a
+command the others when it has claimed its folder."""
+_compositions = Kept[tuple[bytes, str]]()
+_hydras_names = defaults_list._create_interpolation_map
+
+
+class Loader(ConfigLoaderImpl):
+    """Hydra's, with recipes that give way to what was chosen on the command line.
+
+    Note: a launcher's process unpickles it, so that a job is composed there by the same rules.
+    """
+
+    def files(self) -> IConfigRepository:
+        """The files of the configuration, as they were read before while they are the same."""
+        return _GivingWay(self.repository, read_of(files_of(self, [])))
+
+    def _parse_overrides_and_create_caching_repo(
+        self, config_name: str | None, overrides: list[str]
+    ) -> tuple[list[Override], CachingConfigRepository]:
+        parsed = OverridesParser.create().parse_overrides(overrides)
+        repository = _GivingWay(self.repository, read_of(files_of(self, overrides)))
+        self._process_config_searchpath(config_name, parsed, repository)
+        chosen = {
+            o.get_key_element(): o.value()
+            for o in parsed
+            if not o.is_sweep_override() and chooses(o, repository) and not o.is_hydra_override()
+        }
+        repository.chosen = {k: v for k, v in chosen.items() if k not in _APART}
+        return parsed, repository
+
+    @staticmethod
+    def _embed_result_config(ret: ConfigResult, package_override: str | None) -> ConfigResult:
+        """At its place, as a copy: what has been read is kept for the next composition."""
+        made = ConfigLoaderImpl._embed_result_config(ret, package_override)
+        return replace(ret, config=copy.deepcopy(ret.config)) if made is ret else made
+
+    def get_group_options(
+        self,
+        group_name: str,
+        results_filter: ObjectType | None = ObjectType.CONFIG,
+        config_name: str | None = None,
+        overrides: list[str] | None = None,
+    ) -> list[str]:
+        """Also those of sub-groups, for `experiments=glob(quickstart/*)`."""
+        if results_filter == ObjectType.CONFIG and not overrides:
+            return group_options(self.repository, group_name)
+        return list(super().get_group_options(group_name, results_filter, config_name, overrides))
+
+    def _load_configuration_impl(
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
+    ) -> DictConfig:
+        """What groups are chosen decides most of a composition: that is kept while the files are the same.
+        What sets values is applied to copies of it, in a tenth of the time."""
+        if overrides and overrides[-1].startswith(_ADDED):
+            (last,) = OverridesParser.create().parse_overrides(overrides[-1:])
+            if not last.is_sweep_override():
+                config = self._load_configuration_impl(
+                    config_name, overrides[:-1], run_mode, from_shell, validate_sweep_overrides
+                )
+                OmegaConf.update(config, last.key_or_group, last.value())
+                config.hydra.overrides.hydra.append(last.input_line)
+                return config
+        parsed = parsed_by(self, overrides)
+        values = [override for override in parsed if self._sets_a_value(override)]
+        chosen = [str(override.input_line) for override in parsed if not self._sets_a_value(override)]
+        try:  # as one run, which is the same for a sweep where it succeeds
+            known, name = _compositions.of(
+                self, config_name, chosen, lambda: self._pickled(config_name, chosen, from_shell)
+            )
+        except HydraException:
+            if run_mode == RunMode.RUN and validate_sweep_overrides:
+                raise
+            made = super()._load_configuration_impl
+            return made(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
+        copied: DictConfig = pickle.loads(known)  # in 3 ms; deepcopy takes 17
+        if copied.hydra.job.name == name:
+            copied.hydra.job.name = JobRuntime.instance().get("name")
+        if values:
+            self._apply_overrides_to_config(values, copied)
+            _note(copied, [override for override in parsed if not override.is_hydra_override()])
+        return copied
+
+    def _pickled(self, config_name: str | None, overrides: list[str], from_shell: bool) -> tuple[bytes, str]:
+        """A composition, and the name that Hydra had for the program."""
+        made = super()._load_configuration_impl(config_name, overrides, RunMode.RUN, from_shell, True)
+        return pickle.dumps(made), JobRuntime.instance().get("name")
+
+    def _sets_a_value(self, override: Override) -> bool:
+        """Whether an override changes nothing but values of the task's configuration."""
+        other = override.is_hydra_override() or override.is_sweep_override()
+        return not (other or self.repository.group_exists(override.key_or_group))
+
+
+def _note(config: DictConfig, overrides: list[Override]) -> None:
+    """Writes to Hydra's node which overrides there were."""
+    shown = config.hydra.job.config.override_dirname
+    config.hydra.overrides.task = [str(override.input_line) for override in overrides]
+    config.hydra.job.override_dirname = get_overrides_dirname(
+        overrides=overrides,
+        kv_sep=shown.kv_sep,
+        item_sep=shown.item_sep,
+        exclude_keys=list(shown.exclude_keys),
+    )
+
+
+class _GivingWay(CachingConfigRepository):
+    """Recipes without what they say about parts that were chosen on the command line."""
+
+    def __init__(self, repository: IConfigRepository, read: dict[str, ConfigResult]) -> None:
+        self.delegate = repository
+        self.cache: dict[str, ConfigResult | None] = {}
+        self.read = read
+        self.chosen: dict[str, Any] = {}
+
+    def initialize_sources(self, config_search_path: ConfigSearchPath) -> None:
+        self.delegate, self.read = copy.deepcopy(self.delegate), {}
+        super().initialize_sources(config_search_path)
+
+    def load_config(self, config_path: str) -> ConfigResult | None:
+        key = f"config_path={config_path}"
+        if key in self.cache:
+            return self.cache[key]
+        found = self.read.get(config_path) or self.delegate.load_config(config_path)
+        if found is not None:
+            self.read[config_path] = found
+        self.cache[key] = found = self._given_way(config_path, found)
+        return found
+
+    def _given_way(self, config_path: str, found: ConfigResult | None) -> ConfigResult | None:
+        if found is None or not self.chosen or not config_path.startswith(RECIPES):
+            return found
+        found = copy.deepcopy(found)
+        for key, option in self.chosen.items():
+            for path in self._won(key, option):
+                _remove(found.config, path)
+        places = [_place(key) for key in self.chosen if _place(key) not in _SURROUNDINGS]
+        if found.defaults_list:
+            found.defaults_list = [
+                default
+                for default in found.defaults_list
+                if not any(_is_below(default, place) for place in places)
+            ]
+        return found
+
+    def _won(self, key: str, option: Any) -> Iterator[str]:
+        """The keys of a recipe that a chosen option replaces."""
+        place = _place(key)
+        if place == "data":
+            yield "data.source"
+        elif place == "trainer":
+            yield from self._said(f"{key}/{option}")
+        else:
+            yield place
+
+    def _said(self, path: str) -> Iterator[str]:
+        """The keys that the file of an option says, and those that it is based on but `base`."""
+        found = self.load_config(path)
+        if found is None:
+            return
+        group = path.rpartition("/")[0]
+        prefix = "" if (found.header or {}).get("package") == "_global_" else f"{group}."
+        for name in _leaves(found.config):
+            yield f"{prefix}{name}"
+        for default in found.defaults_list or []:
+            if not default.is_self() and (option := default.get_name() or BASE) != BASE:
+                yield from self._said(f"{group}/{option}")
+
+
+def _place(key: str) -> str:
+    """Where the option of `group@package` stands in the configuration."""
+    group, _, package = key.partition("@")
+    return package or group.replace("/", ".")
+
+
+def _is_below(default: InputDefault, place: str) -> bool:
+    """Whether a recipe overrides a choice inside the part at `place`."""
+    if not isinstance(default, GroupDefault) or not default.override:
+        return False
+    package = (default.package or "").removeprefix("_global_.")
+    return package.startswith(f"{place}.")
+
+
+def _remove(config: Any, path: str) -> None:
+    above, _, key = path.rpartition(".")
+    node = OmegaConf.select(config, above) if above else config
+    if isinstance(node, DictConfig) and key in node:
+        del node[key]
+
+
+def _leaves(config: Any, prefix: str = "") -> Iterator[str]:
+    for key in map(str, config):
+        node = config._get_node(key)
+        if isinstance(node, DictConfig) and not node._is_none() and len(node):
+            yield from _leaves(node, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def group_options(repository: IConfigRepository, group: str) -> list[str]:
+    """The options of a group, those of its sub-groups as `sub/name`."""
+    found = [name for name in repository.get_group_options(group, ObjectType.CONFIG) if name != BASE]
+    for below in repository.get_group_options(group, ObjectType.GROUP):
+        found += [f"{below}/{name}" for name in group_options(repository, f"{group}/{below}")]
+    return sorted(found)
+
+
+def _names_to_refer_to(overrides: Any, defaults: list[InputDefault], self_added: bool) -> DictConfig:
+    """What the names in a defaults list may refer to; Hydra collects it for every file (a fifth of the time
+    of a composition), also where no name refers to anything."""
+    groups = (default.value for default in defaults if isinstance(default, GroupDefault))
+    files = (default.path for default in defaults if isinstance(default, ConfigDefault))
+    if not any("${" in str(name) for name in (*groups, *files)):
+        return OmegaConf.create()
+    return _hydras_names(overrides, defaults, self_added)
+
+
+def use_own_rules() -> None:
+    """Lets Hydra compose by the rules of this module. Safe to call more than once."""
+    hydra_internal.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
+    defaults_list._create_interpolation_map = _names_to_refer_to  # type: ignore[assignment]

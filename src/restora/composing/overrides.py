@@ -1,0 +1,117 @@
+"""Overrides by Hydra's grammar: what they choose, which values they sweep, and their spelling."""
+
+import functools
+import itertools
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, Override
+
+from restora import vocabulary
+
+_ALIASES = {"precision": "trainer.precision", "init": "init.source"}
+"""Words that stand for a key: one that other commands have in the same sense, and the source of `init`."""
+_DURATIONS = ("trainer.max_time",)
+
+
+class Refused(ValueError):
+    """An override that cannot be written out; the message is complete."""
+
+
+def parsed_by(loader: ConfigLoaderImpl, overrides: Iterable[str]) -> list[Override]:
+    """The overrides as Hydra's grammar reads them; those with `glob` look among the loader's options."""
+    return [replace(_parsed(word), config_loader=loader) for word in overrides]
+
+
+@functools.lru_cache(maxsize=4096)
+def _parsed(override: str) -> Override:
+    """Not to be changed. A millisecond each, and the jobs of a sweep have most of theirs in common."""
+    return OverridesParser.create().parse_overrides([override])[0]
+
+
+def chooses(override: Override, repository: IConfigRepository) -> bool:
+    """Whether an override picks an option of a group, rather than setting a key."""
+    if override.is_add() or override.is_force_add() or override.is_delete():
+        return False
+    return "." not in override.key_or_group and repository.group_exists(override.key_or_group)
+
+
+def sweeps_among(overrides: Iterable[str]) -> list[str]:
+    """The overrides that name several values."""
+    return [word for word in overrides if _parsed(word).is_sweep_override()]
+
+
+def combinations(loader: ConfigLoaderImpl, overrides: Iterable[str]) -> list[list[str]]:
+    """The overrides of every job of a sweep, whatever their form; of an interval, both ends."""
+    parsed = parsed_by(loader, overrides)
+    values: dict[str, list[str]] = {}
+    for o in parsed:
+        if o.is_hydra_override():
+            continue
+        key = o.get_key_element()
+        if o.is_discrete_sweep():
+            values[key] = [f"{key}={value}" for value in values_of(o)]
+        elif o.is_sweep_override():
+            interval: Any = o.value()
+            values[key] = [f"{key}={interval.start}", f"{key}={interval.end}"]
+        else:
+            values[key] = [str(o.input_line)]
+    return [list(job) for job in itertools.product(*values.values())]
+
+
+def values_of(override: Override) -> list[str]:
+    """The values of a sweep that can be listed, as they are typed. Raises Refused where there are none."""
+    found = [str(value) for value in override.sweep_string_iterator()]
+    if not found:
+        raise Refused(f"{override.input_line}: no value fits")
+    return found
+
+
+def first_option(override: Override) -> str:
+    """The option that an override chooses; of a sweep, the first."""
+    if override.is_sweep_override():
+        return values_of(override)[0]
+    return str(override.get_value_element_as_str())
+
+
+def with_alias(override: Override) -> Override:
+    if override.package is None and (key := _ALIASES.get(override.key_or_group)):
+        override.key_or_group = key
+    return override
+
+
+def written(override: Override, key: str | None) -> str:
+    if override.key_or_group in _DURATIONS and override.value() is not None:
+        return f"{override.get_key_element()}={_durations(override)}"
+    if override.is_delete():
+        return str(override.input_line)
+    return f"{key or override.get_key_element()}={_value_of(override)}"
+
+
+def _value_of(override: Override) -> str:
+    """As it was typed, a sweep with all its values."""
+    return str(override.input_line).partition("=")[2]
+
+
+def _durations(override: Override) -> str:
+    """A duration as one word, so that it replaces a mapping instead of being merged into it."""
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return ",".join(_one_duration(one) for one in value.list)
+    return _value_of(override) if override.is_sweep_override() else _one_duration(value)
+
+
+def _one_duration(value: Any) -> str:
+    if value is None:
+        return "null"
+    plain = {str(k): v for k, v in value.items()} if isinstance(value, dict) else str(value)
+    try:
+        length = vocabulary.seconds(plain, "trainer.max_time")
+    except ValueError as error:
+        raise Refused(str(error)) from error
+    assert length is not None
+    return vocabulary.duration(length)
