@@ -32,6 +32,11 @@ def share_of_time(trainer: Trainer) -> float | None:
     return None
 
 
+def share_here(trainer: Trainer) -> float:
+    """The share done by this process's clock, which asks no other process."""
+    return max(share_of_steps(trainer), share_of_time(trainer) or 0.0)
+
+
 class Share:
     """The share done as all processes see it: clocks differ between them, learning rates must not."""
 

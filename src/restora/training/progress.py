@@ -17,7 +17,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn
 from rich.table import Column
 
 from restora.families.base import Family
-from restora.families.share import share_of_steps, share_of_time
+from restora.families.share import share_here
 from restora.monitor import Monitor
 
 _LINE_SECONDS = 10.0
@@ -88,7 +88,7 @@ class TrainingProgress(ProgressBar):
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
-        share = max(share_of_steps(trainer), share_of_time(trainer) or 0.0)
+        share = share_here(trainer)
         if self.share_at_start is None:
             self.share_at_start = min(share, 0.999)
         loss = trainer.callback_metrics.get("train/loss")

@@ -22,12 +22,12 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from restora import __version__
 from restora.artifact.measuring import processor
 from restora.families.base import Family
+from restora.families.share import share_here
 from restora.files import read_json, sync, write_json
 from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 from restora.redaction import redacted
 from restora.run_state import check_place, this_process
-from restora.training.progress import share_done
 
 FORMAT = 2
 _STEP_TIMES_KEPT = 2000
@@ -274,7 +274,7 @@ class RunRecord(Callback):
             "steps": module.steps_done(),
             "samples": self.samples,
             "step_ms": round(1000 * statistics.median(self.step_seconds), 2) if self.step_seconds else None,
-            "share": round(share_done(module.trainer), 4),
+            "share": round(share_here(module.trainer), 4),
         }
 
 
