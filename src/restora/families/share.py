@@ -25,7 +25,7 @@ def share_of_steps(trainer: Trainer) -> float:
 
 def share_of_time(trainer: Trainer) -> float | None:
     """The share of `max_time` that is over, by this process's clock; None without a limit."""
-    for callback in trainer.callbacks:
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
             elapsed = callback.time_elapsed()
             return min(elapsed / max(elapsed + left, 1e-9), 1.0)

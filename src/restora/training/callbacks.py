@@ -84,7 +84,7 @@ class LastCheckpoint(Checkpoint):
         self.due = False
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.is_global_zero and not trainer.fast_dev_run:
+        if trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
             _check_room(self.path.parent, module)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -121,9 +121,9 @@ class LastCheckpoint(Checkpoint):
         return True
 
     def _save(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.fast_dev_run:
+        if trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Settling):
                 callback.settle(trainer, module)
         if not is_finite(module):
@@ -303,7 +303,7 @@ class BestCheckpoint(Checkpoint):
         self.best = state_dict["best"]
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.fast_dev_run:
+        if trainer.sanity_checking or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         score = monitored(trainer, self.monitor)
         if not math.isnan(score) and self.monitor.better(score, self.best):

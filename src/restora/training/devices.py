@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer
-from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.plugins.environments import LightningEnvironment  # type: ignore[attr-defined]
 from lightning.pytorch.strategies import StrategyRegistry
 
 from restora.config import ConfigError
@@ -22,6 +23,11 @@ _TORCHRUN = (
     "start it on each machine by torchrun --nnodes {nodes} --nproc-per-node DEVICES --rdzv-backend c10d "
     "--rdzv-endpoint HOST:29400 -m restora train …, or by srun with one task per device"
 )
+
+
+def own_rank() -> int:
+    """This process's number, also before there is a trainer (as far as Lightning can know it)."""
+    return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def check_strategy(strategy: Any) -> None:
@@ -83,7 +89,7 @@ def agreed(make: Callable[[], str]) -> str:
     import torch
 
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    store = torch.distributed.TCPStore(host, port, is_master=False)
+    store = torch.distributed.TCPStore(host, port, is_master=False)  # type: ignore[attr-defined]
     if os.environ["RANK"] == "0" and not store.check([_AGREED]):
         store.set(_AGREED, make())
     return str(store.get(_AGREED).decode())

@@ -142,7 +142,7 @@ class SkipNonFinite(Settling):
             flag = torch.where(self._flag[2] > 0, self._flag, flag)
         self._flag, self._loss = flag, None
         if self._reads_late(trainer, optimizer):
-            optimizer.found_inf = flag[2]
+            optimizer.found_inf = flag[2]  # type: ignore[attr-defined]
             for value, kept in zip(self._statistics, self._kept, strict=True):
                 torch.where(flag[2] > 0, kept, value, out=value)
         elif flag[2]:
@@ -249,7 +249,7 @@ class SkipNonFinite(Settling):
     # --- going back -----------------------------------------------------------------------------------------
 
     def _go_back(self, trainer: Trainer, module: LightningModule) -> None:
-        saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
+        saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
         what = f"{self.in_a_row} steps in a row were not finite, up to step {_step(module)}"
         path = None if saver is None else self._checkpoint(saver.path.parent)
         path = trainer.strategy.broadcast(path)

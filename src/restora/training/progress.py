@@ -106,7 +106,7 @@ class TrainingProgress(ProgressBar):
             self._say(" · ".join(fitted(self.label, facts, self.console.width - 3)))
 
     def _time_left(self, trainer: Trainer, share: float) -> str:
-        for callback in trainer.callbacks:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
                 return f"{_clock(max(left, 0.0))} left"
         done = share - (self.share_at_start or 0.0)

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch import Trainer, seed_everything
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig
@@ -33,6 +32,7 @@ from restora.redaction import redacted
 from restora.run_state import Gone, sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
+from restora.training.devices import own_rank
 from restora.training.launch import (
     ProcessFailed,
     Workers,
@@ -66,7 +66,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
     quieten(config)
     keep_freed_memory()
     seed_everything(config.seed, workers=True, verbose=False)
-    first, stopping = rank_zero_only.rank == 0, StopAtSignal()
+    first, stopping = own_rank() == 0, StopAtSignal()
     with sole_run(info.folder) if first else nullcontext(), stopping.listening():
         if first:
             clear_drafts(info.folder, below=True)
@@ -102,7 +102,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
             raise
         except BaseException as failure:
             if not first:
-                note_failure(info.folder, rank_zero_only.rank, failure)
+                note_failure(info.folder, own_rank(), failure)
             cause = cause_of(failure, info.folder, workers) if first else failure
             error = cause.summary if isinstance(cause, ProcessFailed) else f"{type(cause).__name__}: {cause}"
             if cause is failure:
@@ -177,7 +177,7 @@ def quieten(config: DictConfig) -> None:
 
 def _say_initial(parts: Parts, record: RunRecord) -> None:
     """Says and records what the network starts from."""
-    if rank_zero_only.rank != 0 or parts.initial is None:
+    if own_rank() != 0 or parts.initial is None:
         return
     record.data["init"] = parts.initial.as_dict()
     record.write()
@@ -187,7 +187,7 @@ def _say_initial(parts: Parts, record: RunRecord) -> None:
 
 def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:
     """Says and records which of the evaluation photos are among the training photos."""
-    if rank_zero_only.rank != 0 or not config.leakage.check:
+    if own_rank() != 0 or not config.leakage.check:
         return
     options = config.leakage
     report = check_leakage(
@@ -290,7 +290,7 @@ def _complete_metrics(record: RunRecord, saved: dict[str, Any], validated: bool)
 def _compare_photos(parts: Parts, record: RunRecord, info: RunInfo) -> None:
     """Records fingerprints of the photos of all splits. Raises `ConfigError` for a run that would go on with
     others than it was trained on, unless its configuration of the data was changed."""
-    if rank_zero_only.rank != 0:
+    if own_rank() != 0:
         return
     found = {split: fingerprint(stores) for split in SPLITS if (stores := parts.data.stores(split))}
     earlier = record.data["photos"] or {}
@@ -313,7 +313,7 @@ def _score(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
     if best is None or not math.isfinite(best.get(record.monitor.metric, 0.0)):
         raise NonFinite("validation never gave a number", None)
     path = record.info.folder / "checkpoints" / "best.ckpt"
-    if trainer.fast_dev_run or not parts.data.has_test:
+    if trainer.fast_dev_run or not parts.data.has_test:  # type: ignore[attr-defined]
         return
     if path.exists():
         read_checkpoint(path)  # its own message where it is damaged
@@ -333,7 +333,7 @@ def _say_stopped(record: RunRecord) -> None:
 
 
 def _say_outcome(record: RunRecord) -> None:
-    if rank_zero_only.rank != 0:
+    if own_rank() != 0:
         return
     console = Console(stderr=True)
     photos, scores = record.outcome()

@@ -98,7 +98,7 @@ class StopAtSignal(Checkpoint):
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
         if self._all_asked(trainer, batch_index) and whole_accumulation(trainer):
-            saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)
+            saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
             if saver is not None and not saver.save_before_stop(trainer, module):
                 return  # validation comes next, and the weights are saved after it
             # Lightning logs a step after this hook, and a run that goes on does not make this step again

@@ -31,6 +31,7 @@ from restora.connection import wandb_obstacle
 from restora.monitor import Monitor
 from restora.training.background import Background, end_service, first_line
 from restora.training.callbacks import to_image
+from restora.training.devices import own_rank
 from restora.training.record import RunInfo, RunRecord
 from restora.types import Batch
 
@@ -116,7 +117,7 @@ def start_wandb(
     """
     if mode not in get_args(Mode):
         raise ValueError(f"logger.mode is {', '.join(get_args(Mode))}; got {mode!r}")
-    if mode == "disabled" or rank_zero_only.rank != 0:
+    if mode == "disabled" or own_rank() != 0:
         return None
     advice = f"Send the run later with: restora sync {shlex.quote(str(info.folder))}"
     if mode == "online" and (obstacle := wandb_obstacle()):
