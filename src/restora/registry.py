@@ -21,7 +21,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from restora.arguments import check_arguments
+from restora.arguments import check_arguments, shown
 
 T = TypeVar("T")
 
@@ -326,7 +326,9 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
         return functools.partial(cls, **values)
     try:
         return cls(**values)
-    except TypeError as error:
+    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
+        if isinstance(error, ValueError) and _is_ours(error):
+            raise
         raise ValueError(f"{where}: {name} cannot be made of {_listed(values)}: {error}") from error
 
 
@@ -347,5 +349,14 @@ def _class_of(target: str, kind: str | None, where: str, foreign: bool) -> Calla
     return made
 
 
+def _is_ours(error: BaseException) -> bool:
+    """Whether it was raised in this package, whose messages are complete."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and str(place.tb_frame.f_globals.get("__name__")).partition(".")[0] == "restora"
+
+
 def _listed(values: Mapping[str, Any]) -> str:
-    return ", ".join(values) or "nothing"
+    plain = {k: v for k, v in values.items() if isinstance(v, bool | int | float | str | list | tuple)}
+    return ", ".join(f"{key}={shown(plain[key])}" if key in plain else key for key in values) or "nothing"

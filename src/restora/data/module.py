@@ -203,11 +203,15 @@ class PhotoData(LightningDataModule):
             store = self.store(split)
             if store is not None:
                 self._stores[split] = store
+        self.check_processes(self._world_size)
+
+    def check_processes(self, count: int) -> None:
+        """Raises ValueError for batches that so many processes cannot share."""
         for part in self.stages:
-            if part.batch_size % self._world_size:
+            if part.batch_size % count:
                 raise ValueError(
-                    f"data.batch_size={part.batch_size} is shared by {self._world_size} processes: set a "
-                    f"multiple of {self._world_size}"
+                    f"data.batch_size={part.batch_size} is shared by {count} processes: "
+                    f"set a multiple of {count}"
                 )
 
     def store(self, split: Split) -> PhotoStore | None:

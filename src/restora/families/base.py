@@ -113,6 +113,8 @@ class Family(LightningModule):
                 f"family.gradient_clip={gradient_clip} is of objectives with parameters of their own: set "
                 f"family.gradient_clip=null and trainer.gradient_clip_val={gradient_clip}"
             )
+        if gradient_clip is not None and gradient_clip <= 0:
+            raise ValueError(f"family.gradient_clip is above 0, or null to clip nothing; got {gradient_clip}")
         self.gradient_clip = gradient_clip
         self.groups = ParameterGroups(self.network, freeze=freeze, rate_factors=rate_factors or {})
         if adapters is not None and (freeze or rate_factors):

@@ -4,6 +4,7 @@ The one place where the training command builds anything.
 """
 
 import copy
+import math
 import tempfile
 from dataclasses import dataclass
 from typing import Any
@@ -103,7 +104,7 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     family.check(_setting(network, data))
     check_adapters(config)
     check_optimisation(config, family)
-    check_trainer(config, family, here=here)
+    data.check_processes(check_trainer(config, family, here=here).world_size)
     data.source.check()
     if config.leakage.check:
         named_folders(list(config.leakage.folders))
@@ -218,7 +219,7 @@ def check_together(network: Network, data: PhotoData) -> None:
         )
 
 
-def check_trainer(config: DictConfig, family: Family, *, here: bool) -> None:
+def check_trainer(config: DictConfig, family: Family, *, here: bool) -> Trainer:
     """Makes the trainer with its callbacks, and raises `ConfigError` for what it refuses.
 
     Where the run is to be `here`, also for a device that this machine has not.
@@ -230,8 +231,8 @@ def check_trainer(config: DictConfig, family: Family, *, here: bool) -> None:
     if not here:
         config.trainer.update(accelerator="cpu", devices=1, num_nodes=1, strategy="auto")
     try:
-        build_trainer(config, family, build_callbacks(config), [])
-    except (MisconfigurationException, RuntimeError, TypeError) as error:
+        return build_trainer(config, family, build_callbacks(config), [])
+    except (MisconfigurationException, RuntimeError, TypeError, ImportError) as error:
         raise ConfigError(f"trainer: {error}") from error
 
 
@@ -242,7 +243,18 @@ def check_adapters(config: DictConfig) -> None:
 
 
 def check_optimisation(config: DictConfig, family: Family) -> None:
-    """What cannot be combined with objectives that have parameters of their own."""
+    """Raises `ConfigError` for an optimiser or a schedule that cannot be, and for what cannot be combined
+    with objectives that have parameters of their own."""
+    try:
+        family.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"family.optimizer: {error}") from error
+    for share in (0.0, 1.0):
+        if not math.isfinite(factor := family.schedule(share)) or factor < 0:
+            raise ConfigError(
+                f"family.schedule: the learning rate is multiplied by {factor} when a share of {share:g} is "
+                "done; wanted 0 or more"
+            )
     if not family.opponents:
         return
     several = " and ".join(family.opponents)

@@ -41,6 +41,9 @@ _SETTINGS: dict[str, Any] = {
 _OURS = ("callbacks", "logger", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
 """Arguments of the trainer that are not settings."""
 _LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+_COUNTS = ("val_check_interval", "check_val_every_n_epoch", "log_every_n_steps", "accumulate_grad_batches")
+_LARGEST_SEED = 2**32 - 1
+"""NumPy takes no more."""
 _PATIENCE = 4.0
 """Seconds after which one pass is measured, and not a second, warm one."""
 
@@ -56,6 +59,8 @@ def check_settings(config: DictConfig) -> None:
         known = {key.partition(".")[2] for key in _SETTINGS if key.startswith(f"{group}.")}
         if unknown := [key for key in map(str, config[group]) if key not in known]:
             raise ConfigError(f"{group}.{unknown[0]}: nothing reads it; there are {', '.join(sorted(known))}")
+    if not 0 <= config.seed <= _LARGEST_SEED:
+        raise ConfigError(f"seed={config.seed}: wanted a whole number from 0 to {_LARGEST_SEED}")
     vocabulary.check_threads(config.threads)
     for key in _OURS:
         if key in config.trainer:
@@ -115,6 +120,13 @@ def _check_length(options: dict[str, Any], steps_per_epoch: int) -> None:
     for key in ("max_steps", "max_epochs"):
         if options.get(key) == 0:
             raise ConfigError(f"trainer.{key}=0 trains nothing: set 1 or more")
+    for key in _COUNTS:
+        if options.get(key) is not None and options[key] <= 0:
+            raise ConfigError(f"trainer.{key}={options[key]}: wanted 1 or more")
+    if (clip := options.get("gradient_clip_val")) is not None and clip <= 0:
+        raise ConfigError(
+            f"trainer.gradient_clip_val={clip}: wanted a number above 0, or null to clip nothing"
+        )
     interval = options.get("val_check_interval")
     every = options.get("check_val_every_n_epoch")
     if every is not None and type(interval) is int and interval > steps_per_epoch:

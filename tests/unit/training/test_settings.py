@@ -57,6 +57,13 @@ def _nothing_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("+trainer.barebones=true", "barebones"),
         ("+trainer.reload_dataloaders_every_n_epochs=1", "crops are a function of the step"),
         ("trainer.val_check_interval=0.5", "val_check_interval"),
+        ("trainer.val_check_interval=0", "trainer.val_check_interval=0: wanted 1 or more"),
+        ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: wanted a number above 0"),
+        ("seed=-1", "seed=-1: wanted a whole number from 0 to 4294967295"),
+        ("network.channels=-3", "network: dncnn cannot be made of in_channels=3, depth=7, channels=-3"),
+        ("family.optimizer.lr=-1", "family.optimizer: Invalid learning rate: -1"),
+        ("trainer.accelerator=tpu", "torch_xla"),
+        ("trainer.devices=7", "is shared by 7 processes: set a multiple of 7"),
     ],
 )
 def test_a_setting_that_cannot_work_is_found(override: str, said: str, tmp_path: Path) -> None:
