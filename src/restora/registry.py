@@ -40,6 +40,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
         "restora.data.div2k",
         "restora.data.free_photos",
         "restora.data.real_pairs",
+        "restora.data.dnd",
     ),
     "benchmark": ("restora.evaluation.benchmarks",),
     "testset": ("restora.evaluation.testsets",),

@@ -26,7 +26,13 @@ TRAINED = (
     *("inpaint/dcgan", "inpaint/unet", "jpeg/swinir", "quickstart/unet", "super_resolution/carn"),
     *("super_resolution/esrgan", "super_resolution/srresnet", "zoo/half_minute", "supervision/poisson"),
     *("no_clean/cycle_gan", "no_clean/neighbor2neighbor", "no_clean/noise2noise", "no_clean/noise2void"),
-    *("no_clean/recorrupted", "no_clean/sure", "denoise/nafnet_sidd_div2k", "deblur/nafnet_gopro_div2k"),
+    *(
+        "no_clean/recorrupted",
+        "no_clean/sure",
+        "no_clean/fastcut",
+        "denoise/nafnet_sidd_div2k",
+        "deblur/nafnet_gopro_div2k",
+    ),
 )
 """Together they have every part but the networks, each of which takes its steps in test_networks."""
 

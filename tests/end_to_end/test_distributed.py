@@ -81,6 +81,10 @@ CASES = {
         "discriminator@objective.cycle.clean_discriminator=patch_small",
         "discriminator@objective.cycle.degraded_discriminator=patch_small",
     ],
+    "fastcut": [
+        *(*DNCNN, "objective=fastcut", "objective.fastcut.places=64", "objective.fastcut.features=16"),
+        "discriminator@objective.fastcut.discriminator=patch_small",
+    ],
 }
 TWO = ["trainer.strategy=ddp", "trainer.devices=2"]
 

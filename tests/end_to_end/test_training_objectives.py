@@ -93,6 +93,18 @@ COMBINATIONS = {
         "monitor.metric=val/loss",
         "monitor.direction=min",
     ],
+    "residual CNN, one way between unpaired photos": [
+        *DNCNN,
+        "data=unpaired_folder",
+        "data.source.root=UNPAIRED",
+        "degradation=identity",
+        "objective=fastcut",
+        "objective.fastcut.places=64",
+        "objective.fastcut.features=16",
+        "discriminator@objective.fastcut.discriminator=patch_small",
+        "monitor.metric=val/loss",
+        "monitor.direction=min",
+    ],
     "transformer, masked": [
         "family=transformer",
         "network=restormer_small",

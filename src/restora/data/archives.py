@@ -1,10 +1,10 @@
 """Photos out of zip and tar files: whole folders or nothing, and nothing anywhere else.
 
 Enters: an archive on the disk and what is known of it. Leaves: a folder of photos, which appears when all of
-them are in it. Archives are not trusted: of a member only the last part of its name is used, links and
-devices are passed over, and one that unpacks to far more than photos do is refused. Which of the two a file
-is, its bytes say, not its name. The CRCs of a zip file are checked on the way; a tar file has none of what it
-holds.
+them are in it. Archives are not trusted: of a member only the last part of its name is used (or the last few,
+none of which climbs), links and devices are passed over, and one that unpacks to far more than photos do is
+refused. Which of the two a file is, its bytes say, not its name. The CRCs of a zip file are checked on the
+way; a tar file has none of what it holds.
 """
 
 import errno
@@ -53,15 +53,19 @@ class Archive:
     """One zip or tar file (plain or compressed) of photos, and what is known of it.
 
     `folder` (below the data set's) is where the photos are put; `size` in bytes and `sha256` are those of the
-    file. `inside` is the one folder of the archive to take, all of them without it. `photos` is how many
-    there are to be, each of which must decode. `url_key` is the key that a user sets the address with.
+    file; `md5` stands in where its authors publish nothing better. `inside` is the one folder of the archive
+    to take, all of them without it. `levels` are the last parts of a photo's path that are kept, its name
+    alone or also folders above it. `photos` is how many there are to be, each of which must decode. `url_key`
+    is the key that a user sets the address with.
     """
 
     name: str
     folder: str
     size: int | None = None
     sha256: str | None = None
+    md5: str | None = None
     inside: str | None = None
+    levels: int = 1
     photos: int | None = None
     url_key: str = "data.source.url"
 
@@ -84,11 +88,12 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
     try:
         with _members(archive, path) as members:
             photos = _photos(members, archive)
-            _check_swelling(archive, path, photos)
-            check_disk(draft, sum(photo.size for photo in photos))
+            _check_swelling(archive, path, list(photos.values()))
+            check_disk(draft, sum(photo.size for photo in photos.values()))
             with progress(f"unpacking {archive.name}", len(photos)) as advance:
-                for photo in photos:
-                    with photo.open() as source, (draft / photo.path.name).open("xb") as out:
+                for place, photo in photos.items():
+                    (draft / place).parent.mkdir(parents=True, exist_ok=True)
+                    with photo.open() as source, (draft / place).open("xb") as out:
                         shutil.copyfileobj(source, out, _CHUNK)
                     advance(1)
         _check_photos(draft, archive)
@@ -158,20 +163,23 @@ def _open_in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     return source
 
 
-def _photos(members: list[_Member], archive: Archive) -> list[_Member]:
-    """The photos of the wanted folder, or of all, each under a name of its own."""
+def _photos(members: list[_Member], archive: Archive) -> dict[PurePosixPath, _Member]:
+    """The photos of the wanted folder, or of all, each by the place that it gets."""
     photos = [
         member
         for member in members
         if kind(member.path.name) == "photo" and "__MACOSX" not in member.path.parts
     ]
-    wanted = {}
+    wanted: dict[PurePosixPath, _Member] = {}
     for photo in photos:
         if archive.inside is not None and photo.path.parent != PurePosixPath(archive.inside):
             continue
-        if photo.path.name in wanted:
-            raise CorruptArchive(f"{archive.name} holds two photos {photo.path.name}")
-        wanted[photo.path.name] = photo
+        place = PurePosixPath(*photo.path.parts[-archive.levels :])
+        if ".." in place.parts or place.is_absolute():
+            raise CorruptArchive(f"{archive.name} holds {photo.path}, which leads out of its folder")
+        if place in wanted:
+            raise CorruptArchive(f"{archive.name} holds two photos {place}")
+        wanted[place] = photo
     if not wanted:
         folders = sorted({str(photo.path.parent) for photo in photos})
         there_are = f"; it has some in {', '.join(folders[:8])}" if folders else ""
@@ -182,7 +190,7 @@ def _photos(members: list[_Member], archive: Archive) -> list[_Member]:
         raise CorruptArchive(
             f"{archive.name} holds {len(wanted)} photos in {where}, expected {archive.photos}"
         )
-    return list(wanted.values())
+    return wanted
 
 
 def _check_photos(folder: Path, archive: Archive) -> None:

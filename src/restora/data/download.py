@@ -3,9 +3,9 @@
 Enters: a URL and what is known of the file. Leaves: the file, or a folder of photos. A download that breaks
 off goes on where it stopped, also in a later command: the bytes so far lie in `NAME.part`, and
 `NAME.part.version` holds the server's mark of the version that they belong to (sent as If-Range, so a file
-that has changed on the server starts over). What is known of the file (size, SHA-256) is checked before it
-gets its name. A downloaded file that is damaged, or not what it should be when it is unpacked, is removed and
-fetched once more, then given up.
+that has changed on the server starts over). What is known of the file (size, SHA-256 or MD5) is checked
+before it gets its name. A downloaded file that is damaged, or not what it should be when it is unpacked, is
+removed and fetched once more, then given up.
 """
 
 import base64
@@ -237,18 +237,19 @@ def _length(path: Path) -> int:
 
 
 def _verify(path: Path, archive: Archive) -> None:
-    """Raises `CorruptArchive` if the file is not of the known size and SHA-256."""
+    """Raises `CorruptArchive` if the file is not of the known size and SHA-256 (or MD5)."""
     size = _length(path)
     if archive.size is not None and size != archive.size:
         raise CorruptArchive(f"{archive.name} has {size} bytes, expected {archive.size}")
-    if archive.sha256 is None:
+    known, name = archive.sha256 or archive.md5, "SHA-256" if archive.sha256 else "MD5"
+    if known is None:
         return
-    digest = hashlib.sha256()
+    digest = hashlib.sha256() if archive.sha256 else hashlib.md5(usedforsecurity=False)
     with path.open("rb") as handle, progress(f"checking {archive.name}", size, in_bytes=True) as advance:
         while chunk := handle.read(_CHUNK):
             digest.update(chunk)
             advance(len(chunk))
-    if digest.hexdigest() != archive.sha256:
+    if digest.hexdigest() != known:
         raise CorruptArchive(
-            f"{archive.name} is damaged: its SHA-256 is {digest.hexdigest()}, expected {archive.sha256}"
+            f"{archive.name} is damaged: its {name} is {digest.hexdigest()}, expected {known}"
         )

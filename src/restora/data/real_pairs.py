@@ -1,13 +1,18 @@
 """Published pairs of real photos, in the layouts of their archives: SIDD (noise), GoPro, RealBlur (shake).
 
-None can be downloaded without a form or a click; a folder of the unpacked archive is what is named. Their
-degraded photos come with them: `degradation=identity`, or a part of a mixture.
+SIDD and GoPro are downloaded from where their authors publish them; RealBlur, which takes a click, is named
+as the folder of its unpacked archive, and so may the others be. Their degraded photos come with them:
+`degradation=identity`, or a part of a mixture.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from restora.data.archives import Archive
+from restora.data.download import fetch, obtain
+from restora.data.locking import sole_process
 from restora.data.packing import PhotoFile
 from restora.data.sources import Source, Split
 from restora.keyed import image_key
@@ -16,8 +21,8 @@ from restora.photos.kinds import READABLE
 from restora.registry import register
 
 
-class RealPairs(Source):
-    """Pairs of one archive.
+class RealPhotos(Source):
+    """Photos of one archive, pairs but where a subclass says otherwise.
 
     `val_fraction` of the groups (scenes, sequences) of the training part choose the checkpoint: photos of
     one group are never in both.
@@ -26,6 +31,8 @@ class RealPairs(Source):
     paired = True
     layout: str
     """What the folder has to hold, for messages."""
+    remedy = ""
+    """How else it comes to hold it, for messages."""
 
     def __init__(self, *, root: str | Path | None, val_fraction: float = 0.1) -> None:
         if not 0 < val_fraction < 1:
@@ -36,14 +43,19 @@ class RealPairs(Source):
     def check(self) -> None:
         for split in ("train", "val"):
             if not self.photos(split):
-                raise DataError(f"no pairs for {split} in {self.root}, expected {self.layout}")
+                raise DataError(
+                    f"no photos for {split} in {self.root}, expected {self.layout}{self.remedy}: set "
+                    "data.source.root=FOLDER"
+                )
 
     def existing_root(self) -> Path:
         """The folder that was given. Raises `DataError`."""
         if self.root is None or not self.root.is_dir():
             named = "is given" if self.root is None else f"is at {self.root.absolute()}"
             where = "data.source.root=FOLDER (of a mixture data.parts.NAME.source.root)"
-            raise DataError(f"no folder of {self.name} {named}: set {where}, which holds {self.layout}")
+            raise DataError(
+                f"no folder of {self.name} {named}: set {where}, which holds {self.layout}{self.remedy}"
+            )
         return self.root
 
     def _share(self, groups: Sequence[str], split: Split) -> set[str]:
@@ -53,17 +65,64 @@ class RealPairs(Source):
         return set(ordered[:count] if split == "val" else ordered[count:])
 
 
+class Downloadable(RealPhotos):
+    """An archive with a public address. `verify` compares it with the published size and checksum."""
+
+    archive: Archive
+
+    def __init__(
+        self, *, root: str | Path | None, url: str, verify: bool = True, val_fraction: float = 0.1
+    ) -> None:
+        super().__init__(root=root, val_fraction=val_fraction)
+        self.url, self.verify = url.rstrip("/"), verify
+
+    @property
+    def remedy(self) -> str:  # type: ignore[override]
+        return f" (or run `restora prepare data={self.name}`, which downloads it)"
+
+    def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:
+        """Downloads what is not there, unless the photos lie in the folder in another way, then checks."""
+        if self.root is not None:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with sole_process(self.root / ".download.lock", doing=f"downloading into {self.root}"):
+                self._download(self.root, keep_archives=keep_archives)
+        super().obtain(tracks=tracks, keep_archives=keep_archives)
+
+    def _download(self, root: Path, *, keep_archives: bool) -> None:
+        if self.photos("train"):
+            return
+        archive = self.archive if self.verify else replace(self.archive, size=None, sha256=None, md5=None)
+        obtain(archive, url=f"{self.url}/{archive.name}", root=root, keep=keep_archives)
+
+
 @register("source", "sidd")
-class SIDD(RealPairs):
-    """SIDD-Medium, sRGB: 320 scene instances of smartphone noise, two pairs each.
+class SIDD(Downloadable):
+    """SIDD-Medium, sRGB: 160 scene instances of smartphone noise, two pairs each.
 
     Abdelhamed, Lin and Brown, CVPR 2018. Its own benchmark is scored on a server; papers report the 1,280
-    validation blocks of 256x256, which are the test part here where `ValidationNoisyBlocksSrgb.mat` and
-    `ValidationGtBlocksSrgb.mat` lie in the folder too: `restora prepare data=sidd` writes them as pictures.
+    validation blocks of 256x256, which are the test part here: `restora prepare data=sidd` writes the blocks
+    of `ValidationNoisyBlocksSrgb.mat` and `ValidationGtBlocksSrgb.mat` in the folder as pictures.
     """
 
     name = "sidd"
     layout = "[SIDD_Medium_Srgb/]Data/<instance>/<number>_NOISY_SRGB_<shot>.PNG beside …_GT_SRGB_<shot>.PNG"
+    archive = Archive(
+        "SIDD_Medium_Srgb.zip",
+        "SIDD_Medium_Srgb",
+        size=13_234_744_070,
+        md5="f95b4bc9ec1dd3fe4ebd61aeacad3991",
+        levels=3,
+    )
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None,
+        url: str = "http://130.63.97.225/share",
+        verify: bool = True,
+        val_fraction: float = 0.1,
+    ) -> None:
+        super().__init__(root=root, url=url, verify=verify, val_fraction=val_fraction)
 
     def photos(self, split: Split) -> list[PhotoFile]:
         root = self.existing_root()
@@ -88,14 +147,19 @@ class SIDD(RealPairs):
         noisy = sorted((folder / "noisy").glob("*.png"))
         return [PhotoFile(path.stem, folder / "clean" / path.name, path) for path in noisy]
 
-    def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:
-        """Writes the validation blocks as pictures where their files lie in the folder, then checks."""
-        root = self.existing_root()
-        for kind, half in (("Gt", "clean"), ("Noisy", "noisy")):
-            file = root / f"Validation{kind}BlocksSrgb.mat"
-            if file.is_file() and not (root / _BLOCKS / half / ".whole").exists():
-                _write_blocks(file, root / _BLOCKS / half)
-        super().obtain(tracks=tracks, keep_archives=keep_archives)
+    def _download(self, root: Path, *, keep_archives: bool) -> None:
+        """With the photos also the validation blocks, before them; they are written as pictures."""
+        fresh = not self.photos("train")
+        for kind, half, size in (("Gt", "clean", 232_055_617), ("Noisy", "noisy", 229_724_517)):
+            file, folder = root / f"Validation{kind}BlocksSrgb.mat", root / _BLOCKS / half
+            if (folder / ".whole").exists():
+                continue
+            if fresh and not file.is_file():
+                known = Archive(file.name, "", size=size if self.verify else None)
+                fetch(known, url=f"{self.url}/SIDD_Blocks/{file.name}", target=file)
+            if file.is_file():
+                _write_blocks(file, folder)
+        super()._download(root, keep_archives=keep_archives)
 
 
 _BLOCKS = "validation_blocks"
@@ -125,17 +189,34 @@ def _write_blocks(file: Path, folder: Path) -> None:
 
 
 @register("source", "gopro")
-class GoPro(RealPairs):
+class GoPro(Downloadable):
     """GoPro: 2,103 pairs to train on and 1,111 to test, blurred by averaging frames.
 
     They are of 240 a second (Nah, Kim and Lee, CVPR 2017).
     """
 
     name = "gopro"
-    layout = "train/<sequence>/blur/ beside train/<sequence>/sharp/, and test/ alike"
+    layout = "[GOPRO_Large/]train/<sequence>/blur/ beside train/<sequence>/sharp/, and test/ alike"
+    archive = Archive(
+        "GOPRO_Large.zip",
+        "GOPRO_Large",
+        sha256="24532c036712515cf33803704421311c91f6a080e76049d7e5e7fd22389f128e",
+        levels=4,
+    )
+
+    def __init__(
+        self,
+        *,
+        root: str | Path | None,
+        url: str = "https://huggingface.co/datasets/snah/GOPRO_Large/resolve/main",
+        verify: bool = True,
+        val_fraction: float = 0.1,
+    ) -> None:
+        super().__init__(root=root, url=url, verify=verify, val_fraction=val_fraction)
 
     def photos(self, split: Split) -> list[PhotoFile]:
         root = self.existing_root()
+        root = root if (root / "train").is_dir() else root / self.archive.folder
         part = root / ("test" if split == "test" else "train")
         folders = sorted(path for path in part.glob("*") if (path / "blur").is_dir())
         if split != "test":
@@ -150,14 +231,14 @@ class GoPro(RealPairs):
 
 
 @register("source", "realblur")
-class RealBlur(RealPairs):
+class RealBlur(RealPhotos):
     """RealBlur: 3,758 pairs of real camera shake to train on and 980 to test, aligned by the authors.
 
     Rim, Lee, Won and Cho, ECCV 2020. `kind` J are the camera's JPEG photos, R those made from its raw files.
     """
 
     name = "realblur"
-    layout = "RealBlur_<kind>_train_list.txt, RealBlur_<kind>_test_list.txt and the photos that they name"
+    layout = "[RealBlur/]RealBlur_<kind>_train_list.txt and …_test_list.txt, and the photos that they name"
 
     def __init__(
         self, *, root: str | Path | None, kind: Literal["J", "R"] = "J", val_fraction: float = 0.1
@@ -170,11 +251,15 @@ class RealBlur(RealPairs):
     def photos(self, split: Split) -> list[PhotoFile]:
         root = self.existing_root()
         part = "test" if split == "test" else "train"
-        file = root / f"RealBlur_{self.kind}_{part}_list.txt"
+        name = f"RealBlur_{self.kind}_{part}_list.txt"
+        root = root if (root / name).is_file() else root / "RealBlur"
+        file = root / name
         if not file.is_file():
-            raise DataError(f"{file} does not exist, expected {self.layout}")
+            raise DataError(
+                f"{name} is not in {self.root}, expected {self.layout}: set data.source.root=FOLDER"
+            )
         pairs = []
-        for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(file.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if not line.strip():
                 continue
             clean, _, degraded = (word.strip() for word in line.strip().partition(" "))

@@ -1,13 +1,17 @@
 """Mixed sources: shares, each part's own degradation and keys, the same on any number of processes; and the
 layouts of published pairs."""
 
+import hashlib
 from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from archive_server import ArchiveServer, zipped
 from data_toys import STEPS, Toy, trainer
 from PIL import Image
 from scipy.io import savemat
@@ -225,7 +229,9 @@ def test_pairs_of_gopro(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"set data\.source\.root=FOLDER"):
         GoPro(root=None).check()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"expected train/<sequence>"):
+    with pytest.raises(
+        DataError, match=r"expected \[GOPRO_Large/\]train/<sequence>.*restora prepare data=gopro"
+    ):
         GoPro(root=tmp_path / "empty").check()
 
 
@@ -249,6 +255,58 @@ def test_validation_blocks_of_sidd_are_its_test_photos(tmp_path: Path) -> None:
     (tmp_path / "validation_blocks/clean/.whole").unlink()
     with pytest.raises(DataError, match="does not hold the array ValidationGtBlocksSrgb"):
         source.obtain()
+
+
+def png(shade: int) -> bytes:
+    buffer = BytesIO()
+    Image.new("RGB", (8, 8), (shade, shade, shade)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_sidd_and_gopro_are_downloaded_as_their_archives_unpack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sidd = {
+        f"SIDD_Medium_Srgb/Data/{scene}_{scene}_S6_00100/{scene}_{kind}_SRGB_010.PNG": png(int(scene))
+        for scene in ("001", "002", "003")
+        for kind in ("GT", "NOISY")
+    }
+    blocks = BytesIO()
+    savemat(blocks, {"ValidationGtBlocksSrgb": np.zeros((1, 2, 8, 8, 3), np.uint8)})
+    noisy = BytesIO()
+    savemat(noisy, {"ValidationNoisyBlocksSrgb": np.ones((1, 2, 8, 8, 3), np.uint8)})
+    gopro = {
+        f"GOPRO_Large/{part}/{sequence}/{kind}/000047.png": png(7)
+        for part, sequence in (("train", "a"), ("train", "b"), ("test", "c"))
+        for kind in ("blur", "blur_gamma", "sharp")
+    }
+    files = {
+        "SIDD_Medium_Srgb.zip": zipped(sidd),
+        "ValidationGtBlocksSrgb.mat": blocks.getvalue(),
+        "ValidationNoisyBlocksSrgb.mat": noisy.getvalue(),
+        "GOPRO_Large.zip": zipped(gopro),
+    }
+    with ArchiveServer(files) as server:
+        with pytest.raises(DataError, match=r"the known file has 232055617: it is another file"):
+            SIDD(root=tmp_path / "other", url=server.url).obtain()
+        source = SIDD(root=tmp_path / "SIDD", url=server.url, verify=False)
+        source.obtain()
+        assert [len(source.photos(split)) for split in ("train", "val", "test")] == [2, 1, 2]
+        asked = len(server.requests)
+        source.obtain()  # all is there
+        assert len(server.requests) == asked
+        with pytest.raises(DataError, match=r"its SHA-256 is"):
+            GoPro(root=tmp_path / "other", url=server.url).obtain()
+        md5 = hashlib.md5(files["GOPRO_Large.zip"]).hexdigest()
+        monkeypatch.setattr(GoPro, "archive", replace(GoPro.archive, sha256=None, md5=md5))
+        clips = GoPro(root=tmp_path / "GoPro", url=server.url)
+        clips.obtain()
+        assert [len(clips.photos(split)) for split in ("train", "val", "test")] == [1, 1, 1]
+        assert all(path.is_file() for pair in clips.photos("test") for path in pair.paths)
+        assert not list(tmp_path.rglob("*.zip"))
+        monkeypatch.setattr(GoPro, "archive", replace(GoPro.archive, md5="0" * 32))
+        with pytest.raises(DataError, match=r"its MD5 is"):
+            GoPro(root=tmp_path / "other", url=server.url).obtain()
 
 
 def test_pairs_of_realblur(tmp_path: Path) -> None:

@@ -41,6 +41,10 @@ CASES = {
         "discriminator@objective.cycle.clean_discriminator=patch_small",
         "discriminator@objective.cycle.degraded_discriminator=patch_small",
     ],
+    "fastcut": [
+        *("network=dncnn_small", "objective=fastcut"),
+        "discriminator@objective.fastcut.discriminator=patch_small",
+    ],
 }
 
 

@@ -18,6 +18,7 @@ from restora.networks.nafnet import NAFNet
 from restora.networks.noise2noise_unet import Noise2NoiseUNet
 from restora.networks.srresnet import SRResNet
 from restora.objectives.base import Noise, Objective, Setting, Step
+from restora.objectives.blind2unblind import Blind2Unblind, surroundings
 from restora.objectives.neighbor2neighbor import Neighbor2Neighbor, draw_pairs, pick
 from restora.objectives.noise2noise import Noise2Noise
 from restora.objectives.noise2void import Noise2Void
@@ -34,6 +35,7 @@ ALL: dict[str, Callable[[], Objective]] = {
     "noise2void": lambda: Noise2Void(percent=1.0),
     "noise2void, median": lambda: Noise2Void(percent=1.0, replacement="median"),
     "neighbor2neighbor": Neighbor2Neighbor,
+    "blind2unblind": lambda: Blind2Unblind(cell=3),
     "recorrupted": Recorrupted,
     "sure": Sure,
 }
@@ -118,7 +120,7 @@ def test_its_random_numbers_are_the_samples_own(name: str) -> None:
     assert torch.equal(torch.stack(alone), torch.stack(again))
     if "noise2void" not in name:  # whose mean is over the hidden pixels of all
         torch.testing.assert_close(torch.stack(alone).mean(), total(objective, step(network, batch)))
-    if "noise2noise" not in name:
+    if name not in ("noise2noise", "noise2noise, l1", "noise2noise, l0", "blind2unblind"):  # which draw none
         other = replace(batch, keys=batch.keys + 7)
         assert not torch.equal(total(objective, step(network, other)), total(objective, step(network, batch)))
 
@@ -139,6 +141,36 @@ def test_the_blind_spot_is_blind(replacement: str) -> None:
         seen.append(float(gradient[sample, :, row, column].abs().max()))
         assert int((gradient != 0).sum()) >= 20  # all around it
     assert (max(seen) == 0) == (replacement != "neighbour_or_itself")
+
+
+def test_every_pixel_is_hidden_once_and_its_answer_does_not_see_it() -> None:
+    objective = Blind2Unblind()
+    noisy = torch.rand(2, 3, 9, 11, requires_grad=True)
+    assert torch.equal(objective.masks(noisy).sum(0), torch.ones(1, 1, 9, 11))
+    batch = Batch(None, noisy, None, ["a", "b"], keys=torch.arange(2))
+    blind = objective.blind_answer(step(Blur(), batch))
+    for row, column in ((0, 0), (4, 5), (8, 10), (3, 7)):
+        (gradient,) = torch.autograd.grad(blind[1, :, row, column].sum(), noisy, retain_graph=True)
+        assert float(gradient[1, :, row, column].abs().max()) == 0
+        assert int((gradient != 0).sum()) >= 20  # all around it
+        assert float(gradient[0].abs().max()) == 0
+    assert torch.allclose(surroundings(torch.full((1, 3, 4, 5), 0.3)), torch.tensor(0.3))
+
+
+def test_the_visible_answer_comes_in_with_a_weight_that_grows_and_no_gradient() -> None:
+    objective, batch = Blind2Unblind(), noisy_batch(clean_photos(2))
+    assert [objective.weight_of_visible(share) for share in (0, 0.5, 0.8, 1)] == [2, 2, 2, 20]
+    assert objective.weight_of_visible(0.9) == pytest.approx(11)
+    network = dncnn()
+    now = step(network, batch, progress=1.0)
+    hidden = objective.blind_answer(now) - batch.degraded
+    seen = (network(batch.degraded) - batch.degraded).detach()
+    expected = (hidden + 20 * seen).square().mean() + hidden.square().mean()
+    found = total(objective, now)
+    torch.testing.assert_close(found, expected)
+    gradients = [torch.autograd.grad(value, network.parameters()) for value in (found, expected)]
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
 
 
 def test_hidden_pixels_are_everywhere_and_as_many_as_asked_for() -> None:
@@ -265,7 +297,9 @@ def test_noisy_targets_teach_what_clean_ones_do() -> None:
     with_clean = trained(Supervised(loss=nn.MSELoss()))
     with_noisy = trained(Noise2Noise())
     assert abs(with_clean - with_noisy) < 0.1
-    alone = {name: trained(ALL[name]()) for name in ("neighbor2neighbor", "recorrupted", "sure")}
+    alone = {
+        name: trained(ALL[name]()) for name in ("neighbor2neighbor", "recorrupted", "sure", "blind2unblind")
+    }
     assert min(alone.values()) > 23.5, alone
     assert max(alone.values()) < with_clean + 0.1, alone
 
@@ -289,6 +323,8 @@ ALONE = Setting(network=dncnn(), patch_size=48, has_clean=False)
         (Noise2Void, replace(SETTING, noise=GRAIN), "not independent from pixel to pixel"),
         (Neighbor2Neighbor, replace(SETTING, noise=TEXT), "its mean is not the photo"),
         (Noise2Void, replace(SETTING, patch_size=16), "data.patch_size=22"),
+        (Blind2Unblind, replace(SETTING, patch_size=7), "data.patch_size=8"),
+        (Blind2Unblind, replace(SETTING, noise=GRAIN), "not independent from pixel to pixel"),
         (Neighbor2Neighbor, replace(SETTING, network=SRResNet(scale=2, channels=4, blocks=1)), "×2"),
         (Sure, replace(SETTING, noise=POISSON), "white Gaussian"),
         (Sure, ALONE, "set its sigma"),
@@ -320,7 +356,13 @@ def test_what_the_mathematics_does_not_allow_is_refused(
 def test_what_it_allows_is_not_refused() -> None:
     for make in ALL.values():
         make().check(SETTING)
-    for objective in (Noise2Void(), Neighbor2Neighbor(), Sure(sigma=25), Recorrupted(sigma=25)):
+    for objective in (
+        Noise2Void(),
+        Neighbor2Neighbor(),
+        Blind2Unblind(),
+        Sure(sigma=25),
+        Recorrupted(sigma=25),
+    ):
         objective.check(ALONE)
     Noise2Noise().check(replace(SETTING, noise=POISSON))
     Noise2Noise(norm="l1").check(replace(SETTING, noise=TEXT))

@@ -1,0 +1,104 @@
+"""Blind2Unblind: every pixel is hidden once, and what the network makes of the whole photo is let in again.
+
+Z. Wang, J. Liu, G. Li, H. Han, "Blind2Unblind: Self-Supervised Image Denoising with Visible Blind Spots",
+CVPR 2022. Of each cell of pixels one is hidden at a time and replaced by its surroundings; the answers at the
+hidden pixels of all those versions are put together to one photo (the global mask mapper), whose error has a
+gradient. The answer to the whole photo, which has none, stands beside it (the re-visible loss), with a weight
+that grows: so the network that is exported sees all pixels and copies no noise.
+
+Note: a step runs the network on `cell` squared versions of each photo, 16 times the work of most.
+
+Legend: B samples, C channels, H height, W width, n = cell squared.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from restora.objectives.base import Setting, Step, Terms
+from restora.objectives.without_clean import WithoutClean
+from restora.registry import register
+
+_STEADY = 0.8
+"""The share of the training in which the weight stays `visible`, before it grows."""
+_AROUND = ((0.5, 1.0, 0.5), (1.0, 0.0, 1.0), (0.5, 1.0, 0.5))
+"""Weights of the pixels that stand in for a hidden one; they are divided by their sum."""
+
+
+@register("objective", "blind2unblind")
+class Blind2Unblind(WithoutClean):
+    """`|h - y + b (g - y)|^2 + w |h - y|^2`, h the answers at hidden pixels, g that to the whole photo.
+
+    b is `visible` for the first 0.8 of the training and grows to `visible_at_end`; w is `blind`. One pixel of
+    each `cell` x `cell` is hidden at a time.
+    """
+
+    def __init__(
+        self,
+        *,
+        cell: int = 4,
+        blind: float = 1.0,
+        visible: float = 2.0,
+        visible_at_end: float = 20.0,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        if cell < 2:
+            raise ValueError(f"objective.blind2unblind.cell is 2 or more pixels, got {cell}")
+        for name, value in (("blind", blind), ("visible", visible), ("visible_at_end", visible_at_end)):
+            if value < 0:
+                raise ValueError(f"objective.blind2unblind.{name} is 0 or more, got {value}")
+        self.cell, self.blind = cell, blind
+        self.visible, self.visible_at_end = visible, visible_at_end
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        if setting.patch_size < 2 * self.cell:
+            raise ValueError(
+                f"objective Blind2Unblind hides one pixel in {self.cell}x{self.cell}, the patches are "
+                f"{setting.patch_size}: set data.patch_size={2 * self.cell} or more"
+            )
+
+    def terms(self, step: Step) -> Terms:
+        noisy = step.degraded.float()
+        hidden = self.blind_answer(step) - noisy
+        with torch.no_grad():
+            seen = step.restore(step.degraded, step.condition) - noisy
+        terms = {"": (hidden + self.weight_of_visible(step.progress) * seen).square().mean()}
+        if self.blind > 0:
+            terms["blind"] = self.blind * hidden.square().mean()
+        return terms
+
+    def weight_of_visible(self, progress: float) -> float:
+        """b at a share of the training."""
+        grown = max(progress - _STEADY, 0.0) / (1 - _STEADY)
+        return self.visible + grown * (self.visible_at_end - self.visible)
+
+    def blind_answer(self, step: Step) -> Tensor:
+        """The answer at each pixel from a photo in which it is hidden, (B,C,H,W)."""
+        noisy, count = step.degraded, self.cell**2
+        around = surroundings(noisy)
+        masks = self.masks(noisy)  # (n,1,1,H,W)
+        shown = torch.where(masks > 0, around, noisy).flatten(0, 1)  # (nB,C,H,W)
+        condition = None if step.condition is None else step.condition.repeat(count, 1, 1, 1)
+        answers = step.restore(shown, condition).unflatten(0, (count, -1))  # (n,B,C,H,W)
+        return (answers * masks).sum(0)
+
+    def masks(self, photos: Tensor) -> Tensor:
+        """1 where a version hides the pixel; their sum over versions is 1 everywhere: (n,1,1,H,W)."""
+        height, width = photos.shape[-2:]
+        row = torch.arange(height, device=photos.device) % self.cell
+        column = torch.arange(width, device=photos.device) % self.cell
+        which = row[:, None] * self.cell + column
+        versions = torch.arange(self.cell**2, device=photos.device)
+        return (versions[:, None, None] == which).float()[:, None, None]
+
+
+def surroundings(photos: Tensor) -> Tensor:
+    """Each pixel as a mean of the eight around it, of which those beside it count twice: (B,C,H,W)."""
+    kernel = torch.tensor(_AROUND, dtype=photos.dtype, device=photos.device)
+    kernel = (kernel / kernel.sum()).expand(photos.shape[1], 1, 3, 3)
+    padded = F.pad(photos, (1, 1, 1, 1), mode="reflect")
+    return F.conv2d(padded, kernel, groups=photos.shape[1])

@@ -1,0 +1,280 @@
+"""FastCUT: one network and one discriminator learn from two sets of photos that do not match.
+
+T. Park, A. Efros, R. Zhang, J.-Y. Zhu, "Contrastive Learning for Unpaired Image-to-Image Translation", ECCV
+2020: the restored photo is to look like the clean ones (adversarial), and each place of it is to be known, by
+the network's own features, from the same place of the degraded photo among other places (PatchNCE). There is
+no second network and no way back as in CycleGAN. FastCUT is the paper's variant without an identity term,
+with a weight of 10 and flips: features of a mirrored photo have to be mirrored features.
+
+Note: the features are of the network that is trained, at modules that are named, or, where none are, at
+convolutions spread over the first half of it; the pixels are the first of them. The small networks that
+compare them (`heads`) learn by the network's optimiser and are part of the checkpoint.
+
+Legend: B samples, C channels, H height, W width, N places, D features compared.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from restora.keyed import KeyedGenerator
+from restora.losses.adversarial import AdversarialLoss
+from restora.networks.base import Network
+from restora.networks.discriminators import Discriminator
+from restora.objectives.base import Opponent, Setting, Step, Terms
+from restora.objectives.cycle import strangers
+from restora.registry import register
+
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+_FOUND = 4
+"""How many convolutions are taken where no layers are named."""
+_PROBE = 32
+"""Side of the photo that shows which modules a network runs, in which order, of how many channels."""
+
+
+class _Enough(Exception):
+    """The last of the wanted features is there: the rest of the network need not run."""
+
+
+@register("objective", "fastcut")
+class FastCut(Opponent):
+    """An adversarial term of `adversarial_weight` and PatchNCE of `contrast_weight`.
+
+    `places` of each photo are compared, by `features` numbers each, at a `temperature`. `layers` are names of
+    modules of the network (`model.4`), null for some found in its first half. With `flips` half of the photos
+    are mirrored before their features are taken, which are mirrored back.
+    """
+
+    needs_clean = False
+
+    def __init__(
+        self,
+        *,
+        discriminator: Discriminator,
+        loss: AdversarialLoss,
+        optimizer: MakeOptimizer,
+        layers: Sequence[str] | None = None,
+        contrast_weight: float = 10.0,
+        adversarial_weight: float = 1.0,
+        places: int = 256,
+        features: int = 256,
+        temperature: float = 0.07,
+        flips: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        for name, value in (("contrast_weight", contrast_weight), ("adversarial_weight", adversarial_weight)):
+            if value < 0:
+                raise ValueError(f"objective.fastcut.{name} is 0 or more, got {value}")
+        if places < 2 or features < 1:
+            raise ValueError(
+                "objective.fastcut: places is 2 or more and features 1 or more, "
+                f"got places={places} features={features}"
+            )
+        if temperature <= 0:
+            raise ValueError(f"objective.fastcut.temperature is above 0, got {temperature}")
+        if layers is not None and (not layers or len(set(layers)) < len(layers)):
+            raise ValueError(
+                "objective.fastcut.layers are names of modules, each once, or null for some that are found; "
+                f"got {list(layers)}"
+            )
+        self.discriminator, self.game, self._make_optimizer = discriminator, loss, optimizer
+        self.layers = None if layers is None else tuple(layers)
+        self.contrast_weight, self.adversarial_weight = contrast_weight, adversarial_weight
+        self.places, self.features, self.temperature, self.flips = places, features, temperature, flips
+        self.taps: tuple[str, ...] = ()
+        """The layers that are compared, in the order in which the network runs them; known after `check`."""
+        self.heads = nn.ModuleList()
+        """What compares the pixels and each tap: (B,N,C) -> (B,N,D)."""
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        network = setting.network
+        if not (setting.has_clean or setting.strangers):
+            raise ValueError(
+                "objective FastCut learns what clean photos look like, and these data have none: set "
+                "data=unpaired_folder, with other clean photos in clean/"
+            )
+        if network.scale != 1 or network.condition_channels:
+            raise ValueError("objective FastCut takes a network of scale 1 without condition: choose another")
+        takes = self.discriminator
+        if takes.in_channels != network.out_channels:
+            raise ValueError(
+                f"the discriminator takes {takes.in_channels} channels, the photos have "
+                f"{network.out_channels}: set objective.fastcut.discriminator.in_channels="
+                f"{network.out_channels}"
+            )
+        if setting.patch_size < takes.minimum_size:
+            raise ValueError(
+                f"the discriminator takes photos from {takes.minimum_size} on, the patches are "
+                f"{setting.patch_size}: set data.patch_size={takes.minimum_size}"
+            )
+        self._tap(network)
+
+    def _tap(self, network: Network) -> None:
+        """Chooses the layers and makes a head for each."""
+        ran = _ran(network)
+        if self.layers is None:
+            found = [
+                name
+                for name, module in network.named_modules()
+                if isinstance(module, nn.Conv2d) and name in ran
+            ]
+            found = sorted(found, key=list(ran).index)
+            half = found[: max(len(found) // 2 + 1, 1)]
+            count = min(_FOUND, len(half))
+            self.taps = tuple(half[(number + 1) * len(half) // count - 1] for number in range(count))
+        else:
+            unknown = [name for name in self.layers if name not in ran]
+            if unknown:
+                near = ", ".join(list(ran)[:12])
+                raise ValueError(
+                    f"objective.fastcut.layers: {type(network).__name__} has no module {unknown[0]!r} that "
+                    f"gives (B,C,H,W); it runs {near}, …: name some of them, or set layers=null"
+                )
+            self.taps = tuple(name for name in ran if name in self.layers)
+        widths = [network.in_channels, *(ran[name] for name in self.taps)]
+        self.heads = nn.ModuleList(_head(width, self.features) for width in widths)
+
+    def partners(self) -> Iterable[nn.Parameter]:
+        return self.heads.parameters()
+
+    def make_optimizer(self) -> Optimizer:
+        return self._make_optimizer(self.discriminator.parameters())
+
+    def own_module(self) -> nn.Module:
+        return self.discriminator
+
+    def terms(self, step: Step) -> Terms:
+        fake = self.discriminator(step.restored).float()
+        with torch.no_grad():
+            real = self.discriminator(strangers(step)).float()
+        return {
+            "adversarial": self.adversarial_weight * self.game.generator(real, fake),
+            "contrast": self.contrast_weight * self.contrast(step, flips=self.flips),
+        }
+
+    def validation(self, step: Step) -> Terms:
+        """The same of one photo without flips; where nobody shows clean photos their logits count as 0."""
+        terms = {"contrast": self.contrast_weight * self.contrast(step, flips=False)}
+        if min(step.restored.shape[-2:]) >= self.discriminator.minimum_size:
+            fake = self.discriminator(step.restored).float()
+            game = self.game.generator(torch.zeros_like(fake), fake)
+            terms["adversarial"] = self.adversarial_weight * game
+        return terms
+
+    def contrast(self, step: Step, *, flips: bool) -> Tensor:
+        """PatchNCE, a mean over layers, samples and places.
+
+        A place of the restored photo is to be known from that of the degraded one, among others of the same.
+        """
+        generator = step.generator("fastcut")
+        mirrored = (generator.uniform() < 0.5) & flips  # (B,)
+        network, order = step.network, step.memory_format
+        asked = [step.restored, *_features(network, step.restored.contiguous(memory_format=order), self.taps)]
+        with torch.no_grad():
+            degraded = _mirror(step.degraded, mirrored).contiguous(memory_format=order)
+            known = [degraded, *_features(network, degraded, self.taps)]
+        total = step.restored.new_zeros(())
+        for head, query, key in zip(self.heads, asked, known, strict=True):
+            at = self._places(query.shape[-2:], generator)  # (B,N)
+            found = F.normalize(head(_picked(query.float(), at)), dim=-1)
+            with torch.no_grad():
+                sought = F.normalize(head(_picked(_mirror(key.float(), mirrored), at)), dim=-1)
+            alike = found @ sought.transpose(1, 2) / self.temperature  # (B,N,N)
+            right = torch.arange(at.shape[1], device=at.device).expand(len(at), -1)
+            total = total + F.cross_entropy(alike.flatten(0, 1), right.flatten())
+        return total / len(self.heads)
+
+    def _places(self, size: Sequence[int], generator: KeyedGenerator) -> Tensor:
+        """Places of each sample, each once: (B,N) of rows times W plus columns."""
+        pixels = size[0] * size[1]
+        return generator.uniform((pixels,)).topk(min(self.places, pixels), dim=1).indices
+
+    def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
+        clean, shown = strangers(step), step.restored.detach()
+        real, fake = self.discriminator(clean).float(), self.discriminator(shown).float()
+        loss = self.game.discriminator(real, fake) + self.game.penalty(self.discriminator, clean, shown)
+        right = 0.5 * ((real > fake.mean()).float().mean() + (fake < real.mean()).float().mean())
+        return loss, {"loss": loss.detach(), "accuracy": right}
+
+
+def _head(channels: int, features: int) -> nn.Sequential:
+    """Two layers, their weights from N(0, 0.02^2) as the authors'."""
+    head = nn.Sequential(nn.Linear(channels, features), nn.ReLU(), nn.Linear(features, features))
+    for layer in (head[0], head[2]):
+        assert isinstance(layer, nn.Linear)
+        nn.init.normal_(layer.weight, std=0.02)
+        nn.init.zeros_(layer.bias)
+    return head
+
+
+def _ran(network: Network) -> dict[str, int]:
+    """Channels of what each module gives as (B,C,H,W), by its name, in the order in which they first end."""
+    ran: dict[str, int] = {}
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _given: Any, made: Any) -> None:
+            if isinstance(made, Tensor) and made.ndim == 4:
+                ran.setdefault(name, made.shape[1])
+
+        return hook
+
+    parameter = next(network.parameters())
+    photo = torch.zeros(1, network.in_channels, _PROBE, _PROBE, device=parameter.device)
+    was, training = [], [module for module in network.modules() if module.training]
+    try:
+        network.eval()
+        was = [module.register_forward_hook(note(name)) for name, module in network.named_modules() if name]
+        with torch.no_grad():
+            network.forward(photo)
+    finally:
+        for handle in was:
+            handle.remove()
+        for module in training:
+            module.training = True
+    return ran
+
+
+def _features(network: Network, photos: Tensor, taps: Sequence[str]) -> list[Tensor]:
+    """What the modules give for the photos, in the order of `taps`; the network runs as far as the last.
+
+    Uncompiled, as compiled code passes hooks by.
+    """
+    caught: dict[str, Tensor] = {}
+
+    def catch(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, _given: Any, made: Tensor) -> None:
+            caught.setdefault(name, made)
+            if len(caught) == len(taps):
+                raise _Enough
+
+        return hook
+
+    modules = dict(network.named_modules())
+    with ExitStack() as hooks:
+        for name in taps:
+            handle = modules[name].register_forward_hook(catch(name))
+            hooks.callback(handle.remove)
+        try:
+            with torch.compiler.set_stance("force_eager"):
+                network.forward(photos)
+        except _Enough:
+            pass
+    return [caught[name] for name in taps]
+
+
+def _mirror(photos: Tensor, which: Tensor) -> Tensor:
+    """Those samples left to right that `which` (B,) says."""
+    return torch.where(which.view(-1, 1, 1, 1), photos.flip(-1), photos)
+
+
+def _picked(features: Tensor, at: Tensor) -> Tensor:
+    """(B,C,H,W) at places (B,N) -> (B,N,C)."""
+    flat = features.flatten(2)
+    return flat.gather(2, at[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)
