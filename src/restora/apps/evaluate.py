@@ -15,7 +15,7 @@ WHAT  weights=FILE [network=NAME [network.<argument>=...]]
       checkpoint=RUN_OR_CKPT
       model=MODEL_FOLDER
       method=NAME [method.<argument>=... seed=N max_time=90s], fitted to each
-      photo, without training: zs_n2n, dip, zssr; pnp_hqs, pnp_admm and red
+      photo, without training: zs_n2n, dip, zssr, double_dip; pnp_hqs, pnp_admm and red
       with method.denoiser=SOURCE
       classical=NAME[,NAME ...] or classical=all, alone or beside the others
 

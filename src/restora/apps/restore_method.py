@@ -19,8 +19,8 @@ def add_options(made: argparse.ArgumentParser) -> None:
     """The options of methods that need no model of their own."""
     group = made.add_argument_group(
         "methods (SOURCE is method:NAME)",
-        "Fitted to each photo: zs_n2n, dip, zssr; around a denoiser: pnp_hqs, pnp_admm, red. They take "
-        "seconds to hours a photo; the time left is shown.",
+        "Fitted to each photo: zs_n2n, dip, zssr, double_dip (haze); around a denoiser: pnp_hqs, pnp_admm, "
+        "red. They take seconds to hours a photo; the time left is shown.",
     )
     group.add_argument(
         "--denoiser",
@@ -77,7 +77,8 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         "super_resolution": scale > 1,
         "deblur": bool(options.kernel),
     }
-    asked = [task for task, is_so in wanted.items() if is_so] or ["denoise"]
+    unsaid = "dehaze" if "dehaze" in fit.tasks else "denoise"  # of a photo of which nothing is said
+    asked = [task for task, is_so in wanted.items() if is_so] or [unsaid]
     for task in asked:
         if task not in fit.tasks:
             how = {"inpaint": "--mask", "super_resolution": "--scale above 1", "deblur": "--kernel"}.get(task)
