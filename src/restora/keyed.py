@@ -20,6 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restora import keyed_kernel
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
@@ -109,18 +111,30 @@ class KeyedGenerator:
     def fork(self, label: str | int) -> "KeyedGenerator":
         """An independent generator for a named purpose; independent also of what this one has drawn."""
         salt = image_key(label) if isinstance(label, str) else sample_key(label)
-        return KeyedGenerator(_splitmix(self.keys + salt))
+        return KeyedGenerator(self._drawn(salt, "keys"))
 
     def next_keys(self) -> Tensor:
         """Fresh int64 (B,) keys, for a draw that is made later from parameters.
 
         That is by `KeyedGenerator(params["key"])`.
         """
+        return self._drawn(self._next_salt(), "keys")
+
+    def _next_salt(self) -> int:
         self._stream += 1
-        return _splitmix(self.keys + _signed(_GOLDEN * (self._stream << 1 | 1)))
+        return _signed(_GOLDEN * (self._stream << 1 | 1))
+
+    @property
+    def _in_one_launch(self) -> bool:
+        return self.keys.is_cuda and keyed_kernel.usable(self.keys, _by_torch)
+
+    def _drawn(self, salt: int, kind: keyed_kernel.Kind, count: int = 1) -> Tensor:
+        return (keyed_kernel.draw if self._in_one_launch else _by_torch)(self.keys, salt, kind, count)
 
     def bits(self, size: Sequence[int] = ()) -> Tensor:
         """Random int64 (B,*size), all 64 bits uniform."""
+        if self._in_one_launch:
+            return self._drawn(self._next_salt(), "words", math.prod(size)).view(self.batch, *size)
         if not size:
             return _splitmix(self.next_keys().add_(_signed(_GOLDEN)))
         return _splitmix(_states(self.next_keys(), 0, math.prod(size))).view(self.batch, *size)
@@ -136,10 +150,13 @@ class KeyedGenerator:
             drawn *= np.float32(scale)
             drawn += np.float32(low)
             return torch.from_numpy(drawn).view(self.batch, *size)
-        out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
-        for start, stop, words, scratch in self._chunks(half):
-            out[:, start:stop] = _shift_right(words, 40, scratch)
-            out[:, half + start : half + stop] = words.bitwise_and_(0xFFFFFF)
+        if self._in_one_launch:
+            out = self._drawn(self._next_salt(), "halves", half)
+        else:
+            out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
+            for start, stop, words, scratch in self._chunks(half):
+                out[:, start:stop] = _shift_right(words, 40, scratch)
+                out[:, half + start : half + stop] = words.bitwise_and_(0xFFFFFF)
         out.mul_(scale)
         return (out.add_(low) if low else out)[:, :count].reshape(self.batch, *size)
 
@@ -154,6 +171,9 @@ class KeyedGenerator:
         """Standard normal float32 (B,*size); two per 64-bit word (Box-Muller), the largest is 6.7."""
         count = math.prod(size)
         half = (count + 1) // 2
+        if self._in_one_launch:
+            out = self._drawn(self._next_salt(), "normals", half)
+            return out[:, :count].reshape(self.batch, *size)
         out = torch.empty(self.batch, 2 * half, dtype=torch.float32, device=self.device)
         for start, stop, words, scratch in self._chunks(half):
             _box_muller(words, scratch, out[:, start:stop], out[:, half + start : half + stop])
@@ -194,6 +214,21 @@ class KeyedGenerator:
                 words = keys[:, None] + positions[start:stop] * _signed(_GOLDEN)
             scratch = torch.empty_like(words)
             yield start, stop, _splitmix(words, scratch), scratch
+
+
+def _by_torch(keys: Tensor, salt: int, kind: keyed_kernel.Kind, count: int) -> Tensor:
+    """`keyed_kernel.draw` by torch's operations."""
+    fresh = _splitmix(keys + salt)
+    if kind == "keys":
+        return fresh
+    words = _splitmix(_states(fresh, 0, count))
+    if kind == "words":
+        return words
+    if kind == "halves":
+        return torch.cat((_shift_right(words, 40), words & 0xFFFFFF), 1).to(torch.float32)
+    out = torch.empty(len(keys), 2 * count, dtype=torch.float32, device=keys.device)
+    _box_muller(words, torch.empty_like(words), out[:, :count], out[:, count:])
+    return out
 
 
 def _box_muller(words: Tensor, scratch: Tensor, first: Tensor, second: Tensor) -> None:

@@ -16,6 +16,8 @@ GROUND = {
     "words",
     "allocator",
     "keyed",
+    "keyed_kernel",
+    "keyed_program",
     "image",
     "monitor",
     "run_state",

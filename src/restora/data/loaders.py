@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from torch.utils.data import DataLoader, Dataset
 
+from restora.data.ahead import OneAhead
 from restora.data.packing import cores
 from restora.data.schedule import ResumableSampler
 
@@ -33,10 +34,19 @@ class TrainingLoader(DataLoader[Any]):
     """Batches of crops.
 
     What is saved in a checkpoint is not where the run was, which its batch count tells, but what its
-    crops are drawn from, so that a run that goes on with other data says so.
+    crops are drawn from, so that a run that goes on with other data says so. With `ahead`, a batch is begun
+    on the device before it is wanted.
     """
 
-    def __init__(self, batches: Any, sampler: ResumableSampler, *, workers: int, pin_memory: bool) -> None:
+    def __init__(
+        self,
+        batches: Any,
+        sampler: ResumableSampler,
+        *,
+        workers: int,
+        pin_memory: bool,
+        ahead: OneAhead | None = None,
+    ) -> None:
         super().__init__(
             batches,
             batch_size=None,
@@ -47,6 +57,11 @@ class TrainingLoader(DataLoader[Any]):
             pin_memory=pin_memory,
         )
         self.batches: Described = batches
+        self.ahead = ahead
+
+    def __iter__(self) -> Any:
+        batches = super().__iter__()
+        return batches if self.ahead is None else self.ahead(batches)
 
     def state_dict(self) -> dict[str, Any]:
         """What the stream of crops is a function of, in plain values."""

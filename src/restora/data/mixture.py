@@ -174,7 +174,11 @@ class MixtureData(PhotoData):
         )
         sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
         return TrainingLoader(
-            batches, sampler, workers=workers_of(self.workers, self.trainer), pin_memory=self._pin_memory
+            batches,
+            sampler,
+            workers=workers_of(self.workers, self.trainer),
+            pin_memory=self._pin_memory,
+            ahead=self._ahead,
         )
 
     def _evaluation_loader(self, split: Split, crop: int | None, *, pixels: int) -> EvaluationLoader:
@@ -184,9 +188,9 @@ class MixtureData(PhotoData):
 
     # --- on the device --------------------------------------------------------------------------------------
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+    def degraded(self, batch: Any) -> Batch:
         """Each part's samples degraded by its own, one after another."""
-        made = [self.members[name].on_after_batch_transfer(of, dataloader_idx) for name, of in batch.items()]
+        made = [self.members[name].degraded(of) for name, of in batch.items()]
         joined = join(made)
         return joined if self.undamaged else replace(joined, condition=None)
 

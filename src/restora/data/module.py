@@ -18,6 +18,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
+from restora.data.ahead import Ahead, OneAhead
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
 from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
 from restora.data.packing import pack
@@ -60,6 +61,8 @@ class PhotoData(LightningDataModule):
     gray for 1.
     """
 
+    overlap = True
+    """Whether a GPU gets and degrades the next batch while a step is computed (ahead.py)."""
     unpaired = False
     """Whether the clean photos that are learnt from are others than those that are degraded."""
 
@@ -271,6 +274,7 @@ class PhotoData(LightningDataModule):
             sampler,
             workers=workers_of(self.workers, self.trainer),
             pin_memory=self._pin_memory,
+            ahead=self._ahead,
         )
 
     def crop_batches(self) -> CropBatches:
@@ -347,7 +351,33 @@ class PhotoData(LightningDataModule):
 
     # --- on the device --------------------------------------------------------------------------------------
 
-    def on_after_batch_transfer(self, batch: PhotoBatch, dataloader_idx: int) -> Batch:  # noqa: ARG002
+    @property
+    def _ahead(self) -> OneAhead | None:
+        """What begins a batch before it is wanted.
+
+        None on a CPU, which has no time left, and where what degrades a batch follows the validation that may
+        come before it.
+        """
+        if not self.overlap or self.trainer is None or isinstance(self.degradation, OnDemand):
+            return None
+        device = self.trainer.strategy.root_device
+        return self._begun_on(device) if device.type == "cuda" else None
+
+    def _begun_on(self, device: torch.device) -> OneAhead:
+        send = super().transfer_batch_to_device
+        return OneAhead(lambda batch: self.degraded(send(batch, device, 0)), device)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return (
+            batch
+            if isinstance(batch, Ahead)
+            else super().transfer_batch_to_device(batch, device, dataloader_idx)
+        )
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:  # noqa: ARG002
+        return batch.ready() if isinstance(batch, Ahead) else self.degraded(batch)
+
+    def degraded(self, batch: PhotoBatch) -> Batch:
         """uint8 -> float32 in [0,1] -> degraded, on the device that the batch has reached."""
         clean = to_float(batch["clean"])
         if self.source.holds == "degraded":

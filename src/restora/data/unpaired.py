@@ -73,14 +73,18 @@ class UnpairedData(PhotoData):
         batches = BothBatches(self.crop_batches(), self.strangers.crop_batches())
         sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
         return TrainingLoader(
-            batches, sampler, workers=workers_of(self.workers, self.trainer), pin_memory=self._pin_memory
+            batches,
+            sampler,
+            workers=workers_of(self.workers, self.trainer),
+            pin_memory=self._pin_memory,
+            ahead=self._ahead,
         )
 
-    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:
+    def degraded(self, batch: Any) -> Batch:
         if "strangers" not in batch:
-            return super().on_after_batch_transfer(batch, dataloader_idx)
-        made = super().on_after_batch_transfer(batch["photos"], dataloader_idx)
-        clean = self.strangers.on_after_batch_transfer(batch["strangers"], dataloader_idx).clean
+            return super().degraded(batch)
+        made = super().degraded(batch["photos"])
+        clean = self.strangers.degraded(batch["strangers"]).clean
         return replace(made, clean=clean, unpaired=True)
 
 

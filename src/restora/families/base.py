@@ -30,7 +30,8 @@ from restora.evaluation.protocol import Protocol
 from restora.evaluation.scorer import DECIMALS, Scorer
 from restora.families.as_one import act_as_one
 from restora.families.checkpointing import checkpoint_blocks
-from restora.families.compiling import check_mode, compile_in_place
+from restora.families.compiling import check_mode
+from restora.families.compiling_auto import FastestPass, compile_for
 from restora.families.ema import Average, averaged_copy
 from restora.families.parameter_groups import ParameterGroups
 from restora.families.share import Share
@@ -60,10 +61,11 @@ class Family(LightningModule):
     those whose learning rate is multiplied, by name or pattern (`body`, `*.bias`). `adapters` {rank, names}
     leaves the network's weights as they are and trains low-rank ones beside them (networks/adapters.py).
     `ema_decay` null trains and evaluates the raw weights.
-    `channels_last`, `compile_network` (see compiling.py) and `activation_checkpointing` (see
-    checkpointing.py) change how the same numbers are computed. `scorer` is how validation and held-out photos
-    are scored; null follows from the network (`Protocol.of_run`). `validation_loss` also logs the objectives
-    of validation photos, val/loss. `sync_batchnorm`: batch norm takes its statistics over all processes of a
+    `channels_last`, `compile_network` (see compiling.py, and compiling_auto.py for auto) and
+    `activation_checkpointing` (see checkpointing.py) change how the same numbers are computed. `scorer` is
+    how validation and held-out photos are scored; null follows from the network (`Protocol.of_run`).
+    `validation_loss` also logs the objectives of validation photos, val/loss. `sync_batchnorm`: batch norm
+    takes its statistics over all processes of a
     distributed run.
     """
 
@@ -125,6 +127,7 @@ class Family(LightningModule):
         self.compile_network = compile_network
         self._compiled: bool | None = None
         """Null before a trainer has asked."""
+        self._passes: FastestPass | None = None
         self.scorer = scorer or Scorer(
             protocol=Protocol.of_run(None, channels=network.in_channels, scale=network.scale)
         )
@@ -188,8 +191,9 @@ class Family(LightningModule):
         if self.trainer.world_size > 1:
             act_as_one(self, batch_norm=self.sync_batchnorm)
         if self.compile_network and self._compiled is None:
-            device = self.trainer.strategy.root_device  # where the network will be put
-            self._compiled = compile_in_place(self.network, device, self.compile_network)
+            made = compile_for(self.network, self.trainer, self.compile_network)
+            self._compiled = bool(made)
+            self._passes = made if isinstance(made, FastestPass) else None
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
         self._average = None  # of the weights where they are now
@@ -220,6 +224,8 @@ class Family(LightningModule):
         return self.network(x.contiguous(memory_format=self.memory_format), condition)
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor | None:
+        if self._passes is not None:
+            self._passes.begin_step()
         step = self.make_step(batch)
         if self.automatic_optimization:
             loss = self.loss_of(step)

@@ -14,6 +14,7 @@ from restora.families.checkpointing import blocks_of
 log = logging.getLogger(__name__)
 
 
+AUTO = "auto"
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _MOST_GRAPHS = 128
 """Of one class of blocks: its sizes in a network, times the patch sizes of progressive learning."""
@@ -21,9 +22,9 @@ _MOST_GRAPHS = 128
 
 def check_mode(mode: bool | str) -> None:
     """Raises ValueError for what torch.compile does not know."""
-    if isinstance(mode, str) and mode not in MODES:
+    if isinstance(mode, str) and mode not in (AUTO, *MODES):
         raise ValueError(
-            f"compile is true, false or a mode of torch.compile ({', '.join(MODES)}), got {mode}"
+            f"compile is true, false, {AUTO} or a mode of torch.compile ({', '.join(MODES)}), got {mode}"
         )
 
 
@@ -35,11 +36,11 @@ def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str 
     launches). Training patches keep one shape per stage, so shapes are static: inductor's dynamic shapes
     crashed when several layouts met in one process (torch 2.13).
     """
-    reason = _why_not(device)
+    reason = why_not(device)
     if reason:
         log.warning("torch.compile does not work here (%s): training goes on uncompiled", reason)
         return False
-    _allow_graphs()
+    allow_graphs()
     chosen = [network] if isinstance(mode, str) else regions(network)
     kinds = len({type(module) for module in chosen})
     log.info(
@@ -50,9 +51,11 @@ def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str 
     return True
 
 
-def _allow_graphs() -> None:
-    """Raises the limit of graphs a function may have; as an argument of `compile` it is newer than torch
-    2.11."""
+def allow_graphs() -> None:
+    """Raises the limit of graphs a function may have.
+
+    As an argument of `compile` it is newer than torch 2.11.
+    """
     settings = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
 
@@ -64,7 +67,7 @@ def regions(network: nn.Module) -> list[nn.Module]:
     return blocks if 2 * within >= sum(p.numel() for p in network.parameters()) else [network]
 
 
-def _why_not(device: torch.device) -> str | None:
+def why_not(device: torch.device) -> str | None:
     """What keeps torch.compile from working on the device, found by compiling something small.
 
     A compiler may be missing, be named wrongly by CXX, or lack Python's headers. The first step of the
@@ -72,12 +75,16 @@ def _why_not(device: torch.device) -> str | None:
     """
     try:
         torch.compile(_small, dynamic=False)(torch.ones(8, device=device))
-    except Exception as error:  # torch wraps whatever a compiler says
-        cause: BaseException = error
-        while (before := cause.__cause__ or cause.__context__) is not None:
-            cause = before
-        return next(iter(str(cause).splitlines()), type(cause).__name__)
+    except Exception as error:
+        return first_cause(error)
     return None
+
+
+def first_cause(error: BaseException) -> str:
+    """What an error began with, in one line: torch wraps whatever a compiler says."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _small(x: Tensor) -> Tensor:

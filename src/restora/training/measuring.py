@@ -239,6 +239,7 @@ class Measurement:
             parts,
         ):
             meter.watch(parts)
+            parts.data.overlap = not divided
             trainer.fit(parts.family, parts.data)
         return meter
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restora.networks.layers.formulations import fused_by_compiler, on_cpu
+
 
 def to_channels_last(x_BCHW: Tensor) -> Tensor:
     """(B,C,H,W) -> contiguous (B,H,W,C); no copy where the memory is in that order already."""
@@ -51,7 +53,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     inputs would go to a slow path of torch's own convolutions.
     """
     if (
-        x.device.type != "cpu"
+        not on_cpu(x)
         or x.dtype != torch.float32
         or torch.compiler.is_exporting()
         or x.numel() <= _SMALL
@@ -171,6 +173,10 @@ class _BiasFreeLayerNorm(torch.autograd.Function):
 
 def bias_free_layer_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
     """Divides the last axis by its standard deviation and keeps its mean (Restormer's "BiasFree" norm)."""
+    if fused_by_compiler(x):
+        values = x.float()
+        deviation = (values.var(-1, correction=0, keepdim=True) + eps).rsqrt()
+        return (values * deviation * weight).to(x.dtype)
     if not autocast_enabled(x):
         return _BiasFreeLayerNorm.apply(x, weight.to(x.dtype), eps)  # type: ignore[no-untyped-call]
     with torch.autocast(x.device.type, enabled=False):

@@ -26,6 +26,7 @@ from restora.networks.layers.channels_last import (
     to_channels_first,
     to_channels_last,
 )
+from restora.networks.layers.formulations import on_cpu
 
 NormType = Literal["BiasFree", "WithBias"]
 
@@ -109,8 +110,8 @@ class GatedFeedForward(nn.Module):
     """Gated-Dconv feed-forward (section 3.2): (B,H,W,C) -> same by gelu(x1) * x2 of 2E hidden channels.
 
     The paper's E are 127, 255, 510 and 1,021. Weights are filled up with zeros to a multiple of 16 for the
-    time of a pass, and the halves computed apart, so that the gate reads and writes whole rows: a training
-    step is 1.1 times as fast on a CPU, with the same numbers (benchmarks/NOTES.md).
+    time of a pass. On a CPU the halves are computed apart, so that the gate reads and writes whole rows: a
+    training step is 1.1 times as fast, with the same numbers (benchmarks/NOTES.md).
     """
 
     def __init__(self, *, channels: int, expansion: float, bias: bool) -> None:
@@ -124,7 +125,13 @@ class GatedFeedForward(nn.Module):
         if torch.compiler.is_exporting() or x_BHWC.is_meta:  # graphs keep the convolutions, counts the widths
             x1, x2 = convolve(self.dwconv, pointwise(self.project_in, x_BHWC)).chunk(2, dim=-1)
             return pointwise(self.project_out, F.gelu(x1) * x2)  # (B,H,W,E) each
-        x1, x2 = (self._hidden(x_BHWC, half) for half in (0, 1))  # (B,H,W,E') each
+        if on_cpu(x_BHWC):
+            x1, x2 = (self._hidden(x_BHWC, half) for half in (0, 1))  # (B,H,W,E') each
+        else:
+            (inner, inner_bias), (outer, outer_bias) = map(_both_halves, (self.project_in, self.dwconv))
+            y = to_channels_first(linear(x_BHWC, inner.flatten(1), inner_bias))
+            y = to_channels_last(F.conv2d(y, outer, outer_bias, padding=1, groups=y.shape[1]))  # (B,H,W,2E')
+            x1, x2 = y.chunk(2, dim=-1)
         weight = _filled_up(self.project_out.weight.flatten(1), 1)
         return linear(F.gelu(x1) * x2, weight, self.project_out.bias)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from restora import processes
+from restora.networks.layers.formulations import on_cpu
 
 MASKED = -1000.0
 """What is added to the logit of two positions that do not see each other. Swin's own -100 leaves exp(-100), a
@@ -112,7 +113,7 @@ def attend(
     """
     width = q.shape[-1] // heads
     q, k, v = (_split_heads(t, heads) for t in (q, k, v))  # (B*n,h,N or M,D), D = d filled up with zeros
-    if q.device.type == "cpu" and torch.is_grad_enabled():
+    if on_cpu(q) and torch.is_grad_enabled():
         q, k, v, bias = q.contiguous(), k.contiguous(), v.contiguous(), bias.to(q.dtype)
         y: Tensor = _InPlaceAttention.apply(q, k, v, bias, mask, width**-0.5)  # type: ignore[no-untyped-call]
     else:
