@@ -50,7 +50,7 @@ from restora.training.record import RunInfo, RunRecord
 from restora.training.resuming import TYPED_IN, ChangedOptimizer, check_changes, find_checkpoint
 from restora.training.settings import keep_lightning_quiet
 from restora.training.stopping import StopAtSignal, Stopped
-from restora.training.tracking import WandbLog, WandbPhotos, start_wandb
+from restora.training.tracking import WandbLog, WandbPhotos, wandb_log
 from restora.vocabulary import use_threads
 from restora.words import worse_than_input
 
@@ -135,28 +135,35 @@ def _close(record: RunRecord, status: str, error: str | None, sent: WandbLog | N
         log.warning("%s cannot be written (%s): the run will be shown as dead", record.path, failure)
     if sent is None:
         return
-    record.data["wandb"] = _wandb_entry(sent, complete=sent.finish(record, status)) or record.data["wandb"]
+    record.data["wandb"] = _wandb_entry(sent, complete=sent.finish(record, status))
     with suppress(OSError, Gone):
         record.write()
 
 
 def _start_wandb(config: DictConfig, info: RunInfo, record: RunRecord) -> WandbLog | None:
-    """W&B's run, where there is to be one; it gets ready while the data and the network do."""
+    """W&B's run, where there is to be one, which is noted first; it gets ready while data and network do."""
     options: dict[str, Any] = dict(config.logger)
     options.pop("photos")
-    sent = start_wandb(info, run_id=(record.data["wandb"] or {}).get("id"), **options)
-    if sent is not None and (entry := _wandb_entry(sent, complete=False)):
-        record.data["wandb"] = entry
+    sent = wandb_log(info, run_id=(record.data["wandb"] or {}).get("id"), **options)
+    if sent is None:
+        return None
+    record.data["wandb"] = _wandb_entry(sent, complete=False)
+    record.write()
+    sent.start()
+    record.data["wandb"] = _wandb_entry(sent, complete=False)
     return sent
 
 
-def _wandb_entry(sent: WandbLog, *, complete: bool) -> dict[str, Any] | None:
+def _wandb_entry(sent: WandbLog, *, complete: bool) -> dict[str, Any]:
     """What run.json says of the run at W&B; `complete` where an online run has been taken whole."""
     run = sent.run
-    if run is None:
-        return None
-    mode = "offline" if run.offline else "online"
-    return {"mode": mode, "dir": run.dir, "id": run.id, "complete": complete and mode == "online"}
+    mode = sent.mode if run is None else "offline" if run.offline else "online"
+    return {
+        "mode": mode,
+        "dir": None if run is None else run.dir,
+        "id": sent.identity,
+        "complete": complete and mode == "online",
+    }
 
 
 def quieten(config: DictConfig) -> None:

@@ -18,7 +18,7 @@ from restora import vocabulary
 from restora.arguments import check_arguments, fits, shown, wanted
 from restora.config import ConfigError, build
 from restora.photos.reading import channel_count
-from restora.training.tracking import start_wandb
+from restora.training.tracking import wandb_log
 
 _SETTINGS: dict[str, Any] = {
     "task": str,
@@ -67,7 +67,7 @@ def check_settings(config: DictConfig) -> None:
             raise ConfigError(f"trainer.{key} is not a setting: a run sets it itself")
     logger: Any = OmegaConf.to_container(config.logger, resolve=True)
     values = {key: value for key, value in logger.items() if key != "photos"}
-    check_arguments(start_wandb, values, where="logger", name="W&B", partial=True)
+    check_arguments(wandb_log, values, where="logger", name="W&B", partial=True)
     if not fits(logger.get("photos"), int):
         raise ConfigError(f"logger.photos={shown(logger.get('photos'))}: wanted a whole number")
     _check_length(trainer_options(config), int(config.data.steps_per_epoch))

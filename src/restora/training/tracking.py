@@ -13,6 +13,7 @@ import contextlib
 import importlib
 import logging
 import os
+import secrets
 import shlex
 import tempfile
 from argparse import Namespace
@@ -46,13 +47,18 @@ _FINISH_SECONDS = 60.0
 
 
 class WandbLog(Logger):
-    """A run of W&B's, begun by `begin` in the background; `experiment` is W&B's own object of it."""
+    """A run of W&B's by its id, which `start` begins in the background; `experiment` is W&B's own object."""
 
-    def __init__(self, *, begin: "Callable[[], wandb.Run | None]", advice: str) -> None:
+    def __init__(
+        self, *, identity: str, mode: Mode, begin: "Callable[[], wandb.Run | None]", advice: str
+    ) -> None:
         super().__init__()
+        self.identity, self.mode, self.begin = identity, mode, begin
         self.run: wandb.Run | None = None
         self.background = Background(advice=advice)
-        self.background.call(lambda: setattr(self, "run", begin()))
+
+    def start(self) -> None:
+        self.background.call(lambda: setattr(self, "run", self.begin()))
         self.background.wait(_START_SECONDS)
 
     @property
@@ -61,7 +67,7 @@ class WandbLog(Logger):
 
     @property
     def version(self) -> str | None:
-        return None if self.run is None else self.run.id
+        return self.identity
 
     @property
     def experiment(self) -> "wandb.Run | None":
@@ -99,7 +105,7 @@ class WandbLog(Logger):
         return self.background.close(_FINISH_SECONDS) and self.run is not None
 
 
-def start_wandb(
+def wandb_log(
     info: RunInfo,
     *,
     mode: Mode = "offline",
@@ -109,9 +115,10 @@ def start_wandb(
     tags: list[str] | None = None,
     run_id: str | None = None,
 ) -> WandbLog | None:
-    """A logger whose run begins in the background, grouped by sweep.
+    """A logger whose run is to be started, grouped by sweep; `run_id` is that of the run which goes on.
 
-    None where logging is off or this is not the first process.
+    A new run has an id before W&B hears of it, so that it can be noted: W&B may take its time, and the run
+    may be killed meanwhile. None where logging is off or this is not the first process.
 
     Raises `ValueError` for an unknown mode.
     """
@@ -126,6 +133,7 @@ def start_wandb(
     folder = info.folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     os.environ["WANDB_DATA_DIR"] = str(folder / "wandb")  # artifact staging, else in the home folder
+    identity = run_id or (None if info.sweep else os.environ.get("WANDB_RUN_ID")) or secrets.token_hex(4)
     arguments: dict[str, Any] = {
         "project": project,
         "entity": entity,
@@ -135,10 +143,15 @@ def start_wandb(
         "tags": tags or [info.config["task"], info.network_name],
         "config": info.config,
         "dir": str(folder),
-        "id": run_id,
+        "id": identity,
         "resume": "allow" if run_id else None,
     }
-    return WandbLog(begin=lambda: _begin(mode, Monitor.of(info.config), **arguments), advice=advice)
+    return WandbLog(
+        identity=identity,
+        mode=mode,
+        begin=lambda: _begin(mode, Monitor.of(info.config), **arguments),
+        advice=advice,
+    )
 
 
 def _begin(mode: Mode, monitor: Monitor, **arguments: Any) -> wandb.Run | None:

@@ -124,7 +124,9 @@ def test_a_resumed_run_has_the_whole_command_and_keeps_its_place_in_the_sweep(
     assert resumed.sweep == job.sweep == {"id": str(tmp_path / "sweep"), "job": 1, "overrides": job.overrides}
     sent: dict[str, Any] = {}
     monkeypatch.setattr(tracking, "_init", lambda mode, **words: sent.update(words))
-    tracking.start_wandb(resumed)
+    log = tracking.wandb_log(resumed)
+    assert log is not None
+    log.start()
     assert (sent["group"], sent["job_type"]) == (str(tmp_path / "sweep"), "sweep")
     main([f"resume={job.folder}", "trainer.max_steps=70"])  # once more, and longer
     longer = started[-1]

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
+from restora.training import run, tracking
 from restora.training.record import RunInfo, RunRecord
 from restora.training.run import _say_outcome
 
@@ -79,3 +81,29 @@ def test_a_result_better_than_its_input_needs_no_more_words(
     record.data["metrics"]["best"] = {"val/psnr": 25.0, "val/input_psnr": 20.0}
     _say_outcome(record)
     assert "worse" not in capsys.readouterr().err
+
+
+def test_a_run_that_is_killed_before_wandb_has_begun_goes_on_as_the_same_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """W&B may take its time: run.json has the id before. A sweep's jobs do not take an agent's."""
+    monkeypatch.setenv("WANDB_RUN_ID", "agents")
+    begun: list[tuple[str, str | None]] = []
+
+    def begin(mode: str, **arguments: Any) -> None:  # is killed here, so to speak
+        begun.append((stored(tmp_path)["wandb"]["id"], arguments["resume"]))
+        assert arguments["id"] == begun[-1][0]
+
+    monkeypatch.setattr(tracking, "_init", begin)
+    config = OmegaConf.create({**CONFIG, "logger": {"mode": "offline", "photos": 1}})
+    for sweep in ({"id": "sweep", "job": 0, "overrides": []}, None):
+        for _ in range(2):
+            info = RunInfo(folder=tmp_path, config=CONFIG, sweep=sweep)
+            sent = run._start_wandb(config, info, RunRecord(info))
+            assert sent is not None
+            sent.background.wait(5.0)
+        (tmp_path / "run.json").unlink()
+    first, again, *agents = begun
+    assert (first[1], again) == (None, (first[0], "allow"))
+    assert agents == [("agents", None), ("agents", "allow")]
+    assert first[0] != "agents"
