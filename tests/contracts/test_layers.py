@@ -71,7 +71,7 @@ ALLOWED = {
         "path_values",
         "batch_rule",
     },
-    "sweeping": GROUND | {"config", "composing", "path_values", "networks", "training"},
+    "sweeping": GROUND | {"config", "composing", "path_values", "networks", "training", "reporting"},
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
     "serving": GROUND | {"photos", "networks", "artifact"},
     "apps": GROUND

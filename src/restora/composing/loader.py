@@ -7,6 +7,7 @@ batches and crops (the option brings the `source`), of `trainer` what the option
 """
 
 import copy
+import functools
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -25,7 +26,8 @@ from hydra.core.utils import JobRuntime
 from hydra.errors import HydraException
 from hydra.plugins.config_source import ConfigResult
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, grammar_parser
+from omegaconf import base as omegaconf_base
 
 from restora.composing.kept import RECIPES, Kept, files_of, read_of
 from restora.composing.overrides import chooses, parsed_by
@@ -257,7 +259,13 @@ def _names_to_refer_to(overrides: Any, defaults: list[InputDefault], self_added:
     return _hydras_names(overrides, defaults, self_added)
 
 
+_interpolation = functools.lru_cache(maxsize=4096)(grammar_parser.parse)
+"""Of the text of interpolations, which are the same in every configuration: parsing them anew takes a third
+of the time of a composition that is kept."""
+
+
 def use_own_rules() -> None:
     """Lets Hydra compose by the rules of this module. Safe to call more than once."""
+    omegaconf_base.parse = _interpolation  # type: ignore[attr-defined]
     hydra_internal.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
     defaults_list._create_interpolation_map = _names_to_refer_to  # type: ignore[assignment]

@@ -114,6 +114,8 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
     _refuse_foreign(plan)
     if plan.settings.get("search"):
         raise ConfigError(f"a search chooses its jobs as it goes: give its command again: {plan.command}")
+    if not plan.jobs:
+        raise ConfigError(f"{plan.folder} has no jobs yet: give its command again: {plan.command}")
     config = read_json(plan.path(plan.jobs[0]) / "run.json")["config"]
     jobs: list[Job] = list(plan.jobs)
     return run(plan, Listed.of(jobs), jobs=len(jobs), config=config, retry_failed=retry_failed)

@@ -47,12 +47,13 @@ def connected(options: Mapping[str, Any]) -> Any:
         import ray
     except ImportError as error:
         raise ConfigError('sweep.executor=ray needs Ray: pip install "restora[ray]"') from error
-    usual = {"log_to_driver": False, "include_dashboard": False, "logging_level": "warning"}
-    if options.get("address") or os.environ.get("RAY_ADDRESS"):
-        del usual["include_dashboard"]
+    usual = {"log_to_driver": False, "logging_level": "warning"}
+    if not (options.get("address") or os.environ.get("RAY_ADDRESS")):
+        # left open, Ray waits half a minute for the last cluster of this machine, also where that was killed
+        usual |= {"include_dashboard": False, "address": "local"}
     try:
         ray.init(**{**usual, **options})
-    except (ConnectionError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # also a bare one, where its processes take half a minute to start
         raise ConfigError(f"Ray: {error}") from error
     return ray
 

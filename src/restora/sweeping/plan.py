@@ -10,14 +10,18 @@ import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+from restora.arguments import fits
 from restora.files import json_text, read_json, write_json
+from restora.registry import stored
 
 FILE = "sweep.json"
 STOP = ".stop"
 """A file that asks the process that runs a sweep to end it."""
 FORMAT = 1
+SETTINGS = ("executor", "slots", "options", "detach", "search")
+"""Those of the group sweep that running a plan needs."""
 SURROUNDINGS = (
     *("run_dir", "resume", "retry_failed", "output_dir", "data_dir", "threads", "plugins", "sweep"),
     *("data.store_dir", "data.workers", "leakage", "logger"),
@@ -69,8 +73,16 @@ class Plan:
         write_json(self.folder / FILE, {"format": FORMAT, **content})
 
 
+class Damaged(ValueError):
+    """A plan that cannot be read: the command of the sweep makes it anew from the folders of its jobs."""
+
+    def __init__(self, path: Path, reason: object) -> None:
+        again = f"give the command of the sweep again, with hydra.sweep.dir={path.parent}"
+        super().__init__(f"{path} is damaged ({reason}): {again}")
+
+
 def read_plan(folder: Path) -> Plan:
-    """The plan of a sweep folder. Raises `ValueError` that names what is wrong."""
+    """The plan of a sweep folder. Raises `ValueError` that names what is wrong, `Damaged` among them."""
     path = folder / FILE
     try:
         content = read_json(path)
@@ -78,24 +90,58 @@ def read_plan(folder: Path) -> Plan:
         raise ValueError(
             f"{folder} is no sweep folder (it has no {FILE}): name the folder that `restora train -m` said"
         ) from error
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): give the command of the sweep again") from error
-    if not isinstance(content, dict) or content.pop("format", None) != FORMAT:
-        raise ValueError(f"{path} is no plan of format {FORMAT}: it is of another version of restora")
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise Damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise Damaged(path, "it is no mapping")
+    if (version := content.pop("format", None)) != FORMAT:
+        raise ValueError(
+            f"{path} is a plan of format {version}, this restora reads format {FORMAT}: go on with the "
+            "version that made it, or name another folder, hydra.sweep.dir=FOLDER"
+        )
     try:
-        content["jobs"] = [Job(**job) for job in content["jobs"]]
-        for job in content["jobs"]:
-            if Path(job.name).is_absolute() or ".." in Path(job.name).parts:
-                raise KeyError(f"job {job.name} is not in the folder")
-        return Plan(folder=folder, **content)
+        plan = Plan(folder=folder, **{**content, "jobs": [Job(**job) for job in content["jobs"]]})
     except (TypeError, KeyError) as error:
-        raise ValueError(f"{path} is damaged ({error}): give the command of the sweep again") from error
+        raise Damaged(path, error) from error
+    for part in (plan, *plan.jobs):
+        for name, hint in get_type_hints(type(part)).items():
+            if not fits(getattr(part, name), hint):
+                raise Damaged(path, f"{name}: {getattr(part, name)!r}"[:80])
+    for job in plan.jobs:
+        if Path(job.name).is_absolute() or ".." in Path(job.name).parts:
+            raise Damaged(path, f"job {job.name} is not in the folder")
+    if missing := [name for name in SETTINGS if name not in plan.settings]:
+        raise Damaged(path, f"settings have no {missing[0]}")
+    return plan
 
 
-def identity(config: Mapping[str, Any]) -> str:
-    """A hash of a plain, resolved configuration without `SURROUNDINGS` and the run's own folder."""
+def jobs_in(folder: Path) -> list[Job]:
+    """The jobs of a sweep by what their own folders say, where its plan is lost."""
+    found = []
+    for path in folder.rglob("run.json"):
+        try:
+            record = read_json(path)
+            number, words = record["sweep"]["job"], record["sweep"]["overrides"]
+            known = identity(stored(record["config"]))
+            found.append(Job(int(number), str(path.parent.relative_to(folder)), known, list(words)))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # no job
+    return sorted(found, key=lambda job: job.number)
+
+
+def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
+    """A hash of a plain, resolved configuration without `SURROUNDINGS` and the run's own folder.
+
+    Without `seeds` it is the same for repetitions.
+    """
     own = str(config.get("run_dir"))
-    flat = {key: _without(value, own) for key, value in _leaves(config, "") if not _surrounds(key)}
+    flat = {
+        key: _without(value, own)
+        for key, value in _leaves(config, "")
+        if not _surrounds(key) and (seeds or key.rpartition(".")[2] != "seed")
+    }
     return hashlib.sha256(json_text(flat, indent=None, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -26,12 +26,21 @@ from restora.path_values import quoted
 from restora.registry import stored
 from restora.run_state import Occupied, claim
 from restora.sweeping import ending
-from restora.sweeping.plan import FILE, Job, Plan, earlier_sweep, identity, read_plan
+from restora.sweeping.plan import (
+    FILE,
+    Damaged,
+    Job,
+    Plan,
+    earlier_sweep,
+    identity,
+    jobs_in,
+    read_plan,
+)
 
 _HERE = "__run_dir__"
 """Stands for the run folder until it is known."""
 _CHECKED = 256
-_SILENT_SECONDS = 5.0
+_SILENT_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,7 @@ def combinations(words: Sequence[str], above: Sequence[str], say: Callable[[str]
     said = float("inf")
     for number, words in enumerate(listed):
         job = composed(words, above, number)
-        kind = identity({**job.config, "seed": None})
+        kind = identity(job.config, seeds=False)
         if kind not in checked and len(checked) < _CHECKED:
             checked.add(kind)
             check(job, several=len(listed) > 1)
@@ -160,7 +169,7 @@ def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
     """The plan of the folder, with the settings of this command, and without its jobs."""
     from restora.training.record import git, versions
 
-    earlier = read_plan(folder) if (folder / FILE).exists() else None
+    earlier = _earlier(folder)
     hydra = first.hydra.hydra
     environment = OmegaConf.to_container(hydra.job.env_set, resolve=True)
     assert isinstance(environment, dict)
@@ -170,7 +179,7 @@ def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
         overrides=list(overrides),
         cwd=os.getcwd(),
         settings=first.settings,
-        jobs=[] if earlier is None else earlier.jobs,
+        jobs=jobs_in(folder) if earlier is None else earlier.jobs,
         plugins=list(first.config.get("plugins") or []),
         environment={str(key): str(value) for key, value in environment.items()},
         chdir=bool(hydra.job.chdir),
@@ -178,6 +187,15 @@ def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
         versions=versions(),
         hours={} if earlier is None else earlier.hours,
     )
+
+
+def _earlier(folder: Path) -> Plan | None:
+    """The plan that the folder has, if it has one that can be read."""
+    try:
+        return read_plan(folder) if (folder / FILE).exists() else None
+    except Damaged as error:
+        tell(f"{error.args[0].partition(': give')[0]}: it is made anew from the folders of the jobs")
+        return None
 
 
 def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:

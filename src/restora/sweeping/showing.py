@@ -1,5 +1,6 @@
 """A sweep in a terminal: a table of its jobs, and lines for what happens while it runs."""
 
+import re
 import sys
 import time
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from restora.words import figure
 
 _STYLES = {"failed": "red", "dead": "red", "running": "cyan", "finished": "green"}
 _REDRAW_SECONDS = 1.0
+_PLACE = re.compile(r"@[\w.:]+(?==)")
+"""Where a group is put, in `loss@family.loss=l1`."""
 
 
 def clock(seconds: float) -> str:
@@ -33,6 +36,8 @@ def table(plan: Plan, *, only: set[str] | None = None) -> Group:
     shown = [job for job in jobs if only is None or job.state in only]
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=bool(shown))
     made.add_column("job", overflow="fold")
+    if described := any(job.words for job in shown):
+        made.add_column("settings", overflow="fold")
     made.add_column("state", no_wrap=True)
     made.add_column("best", no_wrap=True, justify="right")
     made.add_column("spent", no_wrap=True, justify="right")
@@ -42,7 +47,8 @@ def table(plan: Plan, *, only: set[str] | None = None) -> Group:
         if job.state == "running" and job.share:
             state = Text(f"running {job.share:.0%}", style="cyan")
         left = "" if job.left is None or job.state not in ("running", "queued") else clock(job.left)
-        made.add_row(job.job.name, state, job.figure, clock(job.seconds) if job.seconds else "", left)
+        name = (job.job.name, job.words) if described else (job.job.name,)
+        made.add_row(*name, state, job.figure, clock(job.seconds) if job.seconds else "", left)
     why = [
         Text(f"{job.job.name}: {job.reason[:200]}", style="red" if job.state == "failed" else "dim")
         for job in shown
@@ -63,7 +69,7 @@ def summary(jobs: list[JobStatus]) -> str:
 
 def states(jobs: list[JobStatus]) -> str:
     """3 finished, 2 queued."""
-    return ", ".join(f"{n} {state}" for state, n in counts(jobs).items())
+    return ", ".join(f"{n} {state}" for state, n in counts(jobs).items()) or "no jobs yet"
 
 
 def show(plan: Plan) -> None:
@@ -107,7 +113,7 @@ class Lines:
     live: Live | None = None
     done: int = 0
     read: dict[str, int] = field(default_factory=dict)
-    drawn: float = 0.0
+    next_draw: float = 0.0
 
     def __post_init__(self) -> None:
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -129,7 +135,8 @@ class Lines:
         same = set(self.plan.overrides)
         if self.plan.settings["search"] is None:
             same |= set.intersection(*(set(other.overrides) for other in self.plan.jobs))
-        self.say(f"{job.name}: {' '.join(word for word in job.overrides if word not in same)}".rstrip(": "))
+        words = (_PLACE.sub("", word) for word in job.overrides if word not in same)
+        self.say(f"{job.name}: {' '.join(words)}".rstrip(": "))
 
     def ended(self, job: Job, state: str, record: dict[str, Any]) -> None:
         self._copy(job)
@@ -148,9 +155,11 @@ class Lines:
     def poll(self, running: list[Job]) -> None:
         for job in running:
             self._copy(job)
-        if self.live is not None and time.monotonic() - self.drawn > _REDRAW_SECONDS:
-            self.drawn = time.monotonic()
+        began = time.monotonic()
+        if self.live is not None and began > self.next_draw:
             self.live.update(table(self.plan, only={"running"}), refresh=True)
+            taken = time.monotonic() - began  # every record is read: a tenth of a second for 1000 jobs
+            self.next_draw = began + max(_REDRAW_SECONDS, 20 * taken)
 
     def _copy(self, job: Job) -> None:
         log = self.plan.path(job) / LOG

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from restora.monitor import Monitor
+from restora.reporting.naming import Name, names
 from restora.sweeping import ending
 from restora.sweeping.plan import Job, Plan
 
@@ -17,11 +18,13 @@ STATES = ("running", "queued", "finished", "pruned", "stopped", "dead", "failed"
 class JobStatus:
     """One job.
 
-    `value` is the best monitored figure so far, `seconds` what it has cost, `left` what it is expected to
-    cost from here on, as far as that is known.
+    `words` are the settings that set it apart from the others, as a report has them. `value` is the best
+    monitored figure so far, `seconds` what it has cost, `left` what it is expected to cost from here on, as
+    far as that is known.
     """
 
     job: Job
+    words: str
     folder: str
     state: str
     metric: str
@@ -56,18 +59,23 @@ def statuses(plan: Plan) -> list[JobStatus]:
             spent.setdefault(_kind(record), []).append(_seconds(record))
     known = {kind: statistics.fmean(seconds) for kind, seconds in spent.items()}
     every = [value for seconds in spent.values() for value in seconds]
+    called = names(
+        [{"overrides": job.overrides, **record} for job, _, record in read], [job.name for job in plan.jobs]
+    )
     found = []
-    for job, state, record in read:
+    for (job, state, record), name in zip(read, called, strict=True):
         estimate = known.get(_kind(record))
         if estimate is None and job.identity in plan.hours:
             estimate = 3600 * plan.hours[job.identity]
         if estimate is None and every:
             estimate = statistics.fmean(every)
-        found.append(_status(plan, job, state, record, estimate))
+        found.append(_status(plan, job, name, state, record, estimate))
     return found
 
 
-def _status(plan: Plan, job: Job, state: str, record: dict[str, Any], estimate: float | None) -> JobStatus:
+def _status(
+    plan: Plan, job: Job, name: Name, state: str, record: dict[str, Any], estimate: float | None
+) -> JobStatus:
     monitor = _monitor(record)
     best = (record.get("metrics") or {}).get("best") or {}
     value = best.get(monitor.metric)
@@ -79,6 +87,7 @@ def _status(plan: Plan, job: Job, state: str, record: dict[str, Any], estimate: 
         left = estimate - seconds
     return JobStatus(
         job=job,
+        words=" ".join(f"{key}={value}" for key, value in name.words.items()),
         folder=str(plan.path(job)),
         state=state,
         metric=monitor.metric,

@@ -1,8 +1,10 @@
 """Which combinations are one job, how slots share a machine, what a sweep is estimated to cost."""
 
 import json
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +15,8 @@ from restora.run_state import Occupied
 from restora.sweeping import command, executor, planning, search
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
-from restora.sweeping.on_ray import gpus_of, share
-from restora.sweeping.plan import Job, Plan, identity
+from restora.sweeping.on_ray import connected, gpus_of, share
+from restora.sweeping.plan import Damaged, Job, Plan, identity, jobs_in, read_plan
 from restora.sweeping.slurm import tasks_of
 from restora.training.resuming import what_to_do
 
@@ -36,6 +38,33 @@ def test_a_job_is_known_by_what_decides_its_result() -> None:
     }
     assert identity(config) == identity(moved)
     assert identity(config) != identity({**moved, "data": {**moved["data"], "patch_size": 9}})
+
+
+def test_a_plan_that_is_damaged_is_said_and_its_jobs_are_found_in_their_folders(tmp_path: Path) -> None:
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    config = {"network": {"_target_": "dncnn"}, "seed": 3}
+    job = Job(4, "4_a", identity(config), ["seed=3"])
+    Plan(tmp_path, "restora train -m seed=3", ["seed=3"], "/", settings, jobs=[job]).write()
+    assert read_plan(tmp_path).jobs == [job]
+    file = tmp_path / "sweep.json"
+    good = json.loads(file.read_text())
+    for text in (
+        *("", "[]", json.dumps(good)[:200], '{"a":' * 100_000),
+        *(json.dumps(good | more) for more in ({"x": 1}, {"settings": {}}, {"hours": []}, {"jobs": [7]})),
+        json.dumps(good | {"jobs": [good["jobs"][0] | {"number": "x"}]}),
+    ):
+        file.write_text(text)
+        with pytest.raises(Damaged, match="give the command of the sweep again, with hydra.sweep.dir="):
+            read_plan(tmp_path)
+    file.write_text(json.dumps(good | {"format": 2}))
+    with pytest.raises(ValueError, match="go on with the version that made it"):
+        read_plan(tmp_path)
+    (tmp_path / "4_a").mkdir()
+    record = {"sweep": {"job": 4, "overrides": ["seed=3"]}, "config": config}
+    (tmp_path / "4_a" / "run.json").write_text(json.dumps(record))
+    (tmp_path / "5_b").mkdir()
+    (tmp_path / "5_b" / "run.json").write_text("[]")
+    assert jobs_in(tmp_path) == [job]
 
 
 def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +92,24 @@ def test_tasks_and_shares_of_a_cluster_follow_the_devices() -> None:
     assert share(nodes, {0}, None) == (2, 8)
     assert share(nodes, {0, 1, 4}, None) == (8, 3)
     assert share(nodes, {0}, 24) == (24, 1)
+
+
+def test_ray_is_started_here_unless_a_cluster_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would look for the last cluster of this machine first, which may be dead."""
+    asked: list[dict[str, Any]] = []
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=lambda **options: asked.append(options)))
+    connected({})
+    connected({"address": "auto"})
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    connected({})
+    assert [options.get("address") for options in asked] == ["local", "auto", None]
+
+    def late(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setitem(sys.modules, "ray", SimpleNamespace(init=late))
+    with pytest.raises(ConfigError, match="Ray: The current node timed out"):
+        connected({})
 
 
 def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
