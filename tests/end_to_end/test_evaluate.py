@@ -163,6 +163,7 @@ def test_several_methods_share_a_table_and_can_be_compared(
     code = evaluate(
         "network=dncnn", f"weights={weights}", "classical=median,gaussian", "benchmark=denoise",
         "benchmark.sigma=25", f"benchmark.root={photos}", "metrics=psnr_b,niqe", f"output={tmp_path}",
+        "images=true",
     )  # fmt: skip
     assert code == 0
     figures = summary(tmp_path)
@@ -178,7 +179,14 @@ def test_several_methods_share_a_table_and_can_be_compared(
     difference = figures["methods"]["median"]["psnr"] - figures["methods"]["gaussian"]["psnr"]
     assert pair["psnr"]["difference"] == pytest.approx(difference, abs=1e-6)
     assert pair["psnr"]["verdict"] == "cannot tell"
-    assert "3 photos cannot tell any two methods apart" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 photos cannot tell any two methods apart" in printed
+    assert "sheet.jpg" in printed
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        width, height = sheet.size
+        pictures = np.asarray(sheet)[height - 90, :, 0]
+    assert width > 3 * 64  # the clean photo and two answers, in a row
+    assert pictures.std() > 10
 
 
 CLASSICAL = {

@@ -30,7 +30,8 @@ WHAT  weights=FILE [network=NAME [network.<argument>=...]]
   restora evaluate model=model/ benchmark=bsd68_sigma25 severities=5,15,25,50
   restora evaluate compare=DIR_A,DIR_B
 
-summary.json and per_image.csv are written to output=DIR.
+summary.json and per_image.csv are written to output=DIR; compare= writes
+comparison.json and, of photos kept by images=true, sheet.jpg.
 
 benchmarks  denoise (benchmark.sigma), super_resolution (benchmark.scale),
             jpeg (benchmark.quality), deblur, inpaint, degraded, paired: with
@@ -62,10 +63,14 @@ def main(argv: list[str]) -> int:
 
     console = Console(highlight=False)
     if config.compare is not None:
+        from restora.apps.compare_sheet import write_sheet
         from restora.evaluation.comparison import compare
 
         output = None if config.output is None else Path(config.output)
-        compare([str(folder) for folder in config.compare], output, console)
+        folders = [str(folder) for folder in config.compare]
+        compare(folders, output, console)
+        if output is not None:
+            write_sheet(folders, output, console)
         return 0
     missing = [key for key in missing_keys(config) if key.startswith("benchmark.")]
     if missing:

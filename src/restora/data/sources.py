@@ -225,6 +225,8 @@ class UnpairedFolder(Folder):
         self.strangers().check()
 
     def photos_in(self, folder: Path) -> list[PhotoFile]:
+        if folder != self.root and not folder.is_dir():  # a split that is not there
+            return []
         return named(folder / "degraded", list_photos(self._half(folder, "degraded")))
 
     def strangers(self) -> "Folder":

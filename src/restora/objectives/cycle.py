@@ -44,6 +44,12 @@ class History:
             return fakes
         if self.kept is not None and self.kept.shape[1:] != fakes.shape[1:]:  # patches have grown
             self.kept = None
+        with torch.autocast(
+            fakes.device.type, enabled=False
+        ):  # which puts no float16 together, on a CPU as on a GPU
+            return self._mixed(fakes, generator)
+
+    def _mixed(self, fakes: Tensor, generator: KeyedGenerator) -> Tensor:
         draws = processes.gathered(generator.uniform((2,))).double()
         shown = []
         for fake, (chance, place) in zip(processes.gathered(fakes), draws, strict=True):

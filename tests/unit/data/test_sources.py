@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from restora.data.div2k import Div2k
-from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source
+from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source, UnpairedFolder
 from restora.photos.errors import DataError
 
 
@@ -98,6 +98,16 @@ def test_a_folder_that_is_not_there(tmp_path: Path, kind: type[Folder]) -> None:
         kind(root=None).check()
     with pytest.raises(DataError, match=r"nowhere does not exist: set data\.source\.root=FOLDER"):
         kind(root=tmp_path / "nowhere").check()
+
+
+def test_strangers_may_have_no_test_photos(tmp_path: Path) -> None:
+    put(tmp_path, "train/clean/a.png", "train/degraded/b.png", "val/degraded/c.png")
+    source = UnpairedFolder(root=tmp_path, holds="clean")
+    source.check()
+    assert [len(names(source, split)) for split in SPLITS] == [1, 1, 0]
+    (tmp_path / "val" / "degraded").rename(tmp_path / "val" / "other")
+    with pytest.raises(DataError, match="val/degraded does not exist"):
+        source.check()
 
 
 def test_pairs_of_any_format_and_suffix(tmp_path: Path) -> None:

@@ -110,6 +110,17 @@ def test_the_history_shows_old_translations_half_of_the_time() -> None:
     assert torch.equal(History(0).mix(fakes, KeyedGenerator(torch.arange(4))), fakes)
 
 
+def test_the_history_is_kept_alike_under_autocast() -> None:
+    """Which puts no float16 together, so that mixed precision would stop here."""
+    fakes, plain, mixed = torch.rand(4, 1, 2, 2), History(6), History(6)
+    for turn in range(4):
+        keys = torch.arange(4) + 4 * turn
+        with torch.autocast("cpu", torch.bfloat16):
+            shown = mixed.mix(fakes, KeyedGenerator(keys))
+        assert torch.equal(shown, plain.mix(fakes, KeyedGenerator(keys)))
+        assert torch.equal(mixed.kept, plain.kept)
+
+
 def test_the_history_is_part_of_a_checkpoint() -> None:
     first, other, network = cycle(history=2), cycle(history=2), Shift(0.1)
     for _ in range(2):

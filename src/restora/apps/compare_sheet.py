@@ -1,0 +1,85 @@
+"""One photo by every method of a comparison, where `restora evaluate images=true` kept the photos."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Console
+
+from restora.apps.contact_sheet import Cell, Pixels, Row, contact_sheet
+from restora.evaluation.comparison import read_methods
+from restora.evaluation.results import Result
+from restora.files import write_whole
+from restora.photos.names import file_stem
+from restora.photos.reading import list_photos
+
+SIDE, COLUMNS = 200, 4
+"""Pixels of the photo's centre that are shown, and pictures in a row."""
+
+
+def write_sheet(folders: Sequence[str], output: Path, console: Console) -> None:
+    """Writes sheet.jpg into `output`, where every method has kept some photo that the others have too."""
+    sheet = compare_sheet(read_methods(folders), folders)
+    if sheet is not None:
+        path = output / "sheet.jpg"
+        write_whole(path, encoded(sheet))
+        console.print(f"one photo by all: {path}", markup=False)
+
+
+def compare_sheet(methods: dict[str, list[Result]], folders: Sequence[str]) -> Image.Image | None:
+    """The first photo that all methods have kept, each with its PSNR, after the clean one; None without one.
+
+    Of several seeds, the first that kept photos is shown.
+    """
+    kept = {name: _kept(folder) for name, folder in zip(methods, folders, strict=True)}
+    shared = [photo for photo in next(iter(kept.values())) if all(photo in one for one in kept.values())]
+    if not shared:
+        return None
+    photo = shared[0]
+    cells = [Cell(_centre(clean), "clean") for clean in _clean(next(iter(methods.values()))[0], photo)]
+    for name, results in methods.items():
+        cells.append(Cell(_centre(kept[name][photo]), f"{name}  {_psnr(results, photo)}"))
+    width = min(COLUMNS, len(cells))
+    cells += [Cell(np.full_like(cells[0].pixels, 252))] * (-len(cells) % width)
+    rows = [Row("", cells[at : at + width]) for at in range(0, len(cells), width)]
+    about = f"{SIDE} x {SIDE} pixels of the centre; dB of the whole photo"
+    return contact_sheet(title=photo, subtitle=about, columns=[""] * width, rows=rows)
+
+
+def encoded(sheet: Image.Image) -> bytes:
+    out = io.BytesIO()
+    sheet.save(out, "JPEG", quality=85)
+    return out.getvalue()
+
+
+def _kept(folder: str) -> dict[str, Path]:
+    """Photo -> the file of the first seed that kept it."""
+    found: dict[str, Path] = {}
+    for images in sorted(path for path in Path(folder).rglob("images") if path.is_dir()):
+        for file in list_photos(images):
+            found.setdefault(file.stem, file)
+    return found
+
+
+def _clean(result: Result, photo: str) -> list[Path]:
+    """The photo as it was, where the test set still lies where it did."""
+    root = Path(str(result.benchmark.get("root")))
+    return [file for file in list_photos(root) if file_stem(file.stem) == photo] if root.is_dir() else []
+
+
+def _psnr(results: Sequence[Result], photo: str) -> str:
+    scores = {
+        file_stem(name): score for result in reversed(results) for name, score in result.scores().items()
+    }
+    return f"{scores[photo]:.2f} dB" if photo in scores else ""
+
+
+def _centre(file: Path) -> Pixels:
+    """uint8 (SIDE,SIDE,3), or less where the photo is smaller."""
+    with Image.open(file) as image:
+        width, height = image.size
+        left, top = max((width - SIDE) // 2, 0), max((height - SIDE) // 2, 0)
+        box = (left, top, min(left + SIDE, width), min(top + SIDE, height))
+        return np.asarray(image.convert("RGB").crop(box))
