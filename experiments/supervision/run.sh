@@ -63,24 +63,24 @@ train gaussian gaussian photos $seeds objective=noise2void $noise2void
 train unpaired unpaired halves $seeds
 train paired_gan paired_gan half $seeds
 train prior prior photos seed=1
+train poisson poisson photos $seeds objective=supervised,noise2noise,neighbor2neighbor
+train poisson poisson photos $seeds objective=noise2void $noise2void
 score gaussian gaussian $gaussian
 score gaussian unpaired $gaussian
 score gaussian paired_gan $gaussian
 learnt="supervised noise2noise recorrupted sure neighbor2neighbor noise2void_2 noise2void paired_gan unpaired"
 compare gaussian gaussian $learnt
 
-few=benchmark.limit=8 # photos: what is fitted to each photo, and BM3D, take their time
+few=benchmark.limit=6 # photos: what is fitted to each photo, and BM3D, take their time
 fit gaussian bm3d classical=bm3d processes=1 $gaussian $few
-fit gaussian zs_n2n method=zs_n2n $gaussian $few
+fit gaussian zs_n2n method=zs_n2n max_time=40s $gaussian $few
 fit gaussian prior method=pnp_hqs "method.denoiser=$out/prior/0_supervision_prior" $gaussian $few
-compare gaussian_8 gaussian $learnt bm3d zs_n2n prior
+compare gaussian_6 gaussian $learnt bm3d zs_n2n prior
 
 poisson="benchmark=degraded benchmark/testset=bsd68 benchmark.color=gray degradation@benchmark.degradation=poisson_noise"
 poisson="$poisson benchmark.degradation.photons=30"
-train poisson poisson photos $seeds objective=supervised,noise2noise,neighbor2neighbor
-train poisson poisson photos $seeds objective=noise2void $noise2void
 score poisson poisson $poisson
 fit poisson bm3d classical=bm3d processes=1 $poisson $few
-fit poisson zs_n2n method=zs_n2n $poisson $few
+fit poisson zs_n2n method=zs_n2n max_time=40s $poisson $few
 compare poisson poisson supervised noise2noise neighbor2neighbor noise2void_2
-compare poisson_8 poisson supervised noise2noise neighbor2neighbor noise2void_2 bm3d zs_n2n
+compare poisson_6 poisson supervised noise2noise neighbor2neighbor noise2void_2 bm3d zs_n2n
