@@ -63,8 +63,6 @@ train gaussian gaussian photos $seeds objective=noise2void $noise2void
 train unpaired unpaired halves $seeds
 train paired_gan paired_gan half $seeds
 train prior prior photos seed=1
-train poisson poisson photos $seeds objective=supervised,noise2noise,neighbor2neighbor
-train poisson poisson photos $seeds objective=noise2void $noise2void
 score gaussian gaussian $gaussian
 score gaussian unpaired $gaussian
 score gaussian paired_gan $gaussian
@@ -79,6 +77,8 @@ compare gaussian_6 gaussian $learnt bm3d zs_n2n prior
 
 poisson="benchmark=degraded benchmark/testset=bsd68 benchmark.color=gray degradation@benchmark.degradation=poisson_noise"
 poisson="$poisson benchmark.degradation.photons=30"
+train poisson poisson photos $seeds objective=supervised,noise2noise,neighbor2neighbor
+train poisson poisson photos $seeds objective=noise2void $noise2void
 score poisson poisson $poisson
 fit poisson bm3d classical=bm3d processes=1 $poisson $few
 fit poisson zs_n2n method=zs_n2n max_time=40s $poisson $few
