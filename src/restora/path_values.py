@@ -54,5 +54,6 @@ def _with_quoted_path(word: str, sweep: bool) -> str:
     if written and not there:
         return word
     if sweep and "," in value and not there:
-        return f"{key}={','.join(quoted(part) for part in value.split(','))}"
+        parts = [part if part == "null" else quoted(part) for part in value.split(",")]
+        return f"{key}={','.join(parts)}"
     return f"{key}={quoted(value)}"

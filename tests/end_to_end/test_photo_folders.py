@@ -268,6 +268,7 @@ def test_quoting_leaves_the_grammar_to_those_who_use_it(tmp_path, monkeypatch):
     ]
     assert with_quoted_paths(kept, sweep=True) == kept
     assert with_quoted_paths(["data.source.root=a,b"], sweep=True) == ["data.source.root='a','b'"]
+    assert with_quoted_paths(["init=null,a b"], sweep=True) == ["init=null,'a b'"]
     (tmp_path / "a,b").mkdir()
     assert with_quoted_paths(["data.source.root=a,b"], sweep=True) == ["data.source.root='a,b'"]
 
