@@ -35,7 +35,8 @@ PRELOADED = (
     *("restora.serving.app", "restora.training.run", "restora.training.build"),
     *("restora.sweeping.command", "skimage.data", "skimage.metrics"),
     # what a run of W&B imports: two seconds
-    *("requests", "wandb.analytics.opentelemetry.opentelemetry_proxy", "wandb.apis.public", "wandb.sdk.launch"),
+    *("requests", "wandb.analytics.opentelemetry.opentelemetry_proxy"),
+    *("wandb.apis.public", "wandb.sdk.launch"),
     *(f"opentelemetry.exporter.otlp.proto.http.{name}_exporter" for name in ("metric", "_log")),
 )
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36

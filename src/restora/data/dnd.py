@@ -164,7 +164,7 @@ def _decoded(path: Path) -> NDArray[np.float32]:
         raise DataError(f"{path}: {error}") from error
     if pixels.shape[2] != 3:
         raise DataError(f"{path} has {pixels.shape[2]} channel(s), the crops of DND have 3")
-    return pixels.astype(np.float32) / np.iinfo(pixels.dtype).max
+    return pixels.astype(np.float32) / np.float32(np.iinfo(pixels.dtype).max)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -313,7 +313,7 @@ def _compiling_at_most(trainer: Trainer) -> float:
     """Seconds that compiling the whole network may take in this run."""
     lengths = [
         left + timer.time_elapsed()
-        for timer in trainer.callbacks
+        for timer in trainer.callbacks  # type: ignore[attr-defined]
         if isinstance(timer, Timer) and (left := timer.time_remaining()) is not None
     ]
     return min([COMPILING_AT_MOST, *(_SHARE_OF_RUN * length for length in lengths)])
