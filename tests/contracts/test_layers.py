@@ -29,6 +29,8 @@ GROUND = {
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
     **{name: set() for name in GROUND - {"registry", "monitor"}},
+    "keyed": {"keyed_kernel"},
+    "keyed_kernel": {"keyed_program"},
     "monitor": {"words"},
     "path_values": set(),
     "registry": {"arguments"},
