@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from restora.fitting.photos import PhotoFit
 
-OPTIONS = ("seed", "max_time", "scale", "denoiser", "kernel", "set")
+OPTIONS = ("seed", "max_time", "scale", "denoiser", "kernel", "mosaic", "set")
 """What only such methods take."""
 
 
@@ -34,6 +34,12 @@ def add_options(made: argparse.ArgumentParser) -> None:
         metavar="FILE|gaussian:WIDTH",
         help="the blur to take away: a picture of a point that was blurred, of odd sides, or a Gaussian's "
         "standard deviation in pixels",
+    )
+    group.add_argument(
+        "--mosaic",
+        metavar="RGGB",
+        help="the photos are what a sensor reads, grey or with one colour in each pixel: the colours of its "
+        "2x2 pixels by rows",
     )
     group.add_argument(
         "--max-time", metavar="TIME", help="of a photo, such as 90s or 10min: as far as it got"
@@ -76,12 +82,18 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         "inpaint": options.mask is not None,
         "super_resolution": scale > 1,
         "deblur": bool(options.kernel),
+        "demosaic": options.mosaic is not None,
     }
     unsaid = "dehaze" if "dehaze" in fit.tasks else "denoise"  # of a photo of which nothing is said
     asked = [task for task, is_so in wanted.items() if is_so] or [unsaid]
     for task in asked:
         if task not in fit.tasks:
-            how = {"inpaint": "--mask", "super_resolution": "--scale above 1", "deblur": "--kernel"}.get(task)
+            how = {
+                "inpaint": "--mask",
+                "super_resolution": "--scale above 1",
+                "deblur": "--kernel",
+                "demosaic": "--mosaic",
+            }.get(task)
             raise ValueError(
                 f"{name} is for {', '.join(fit.tasks).replace('_', '-')}: "
                 + (
@@ -90,6 +102,8 @@ def load(options: argparse.Namespace) -> "PhotoFit":
                     else "say what is wrong with the photo (--mask, --scale, --kernel)"
                 )
             )
+    if options.mosaic is not None:
+        _check_mosaic(options.mosaic, asked)
     device = pick_device(options.device)
     fit.prepare(device)
     return PhotoFit(
@@ -100,7 +114,20 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         sigma=None if options.sigma == "auto" else options.sigma,  # it estimates by itself
         scale=scale,
         kernel=None if options.kernel is None else _kernel(options.kernel),
+        mosaic=options.mosaic,
     )
+
+
+def _check_mosaic(pattern: str, asked: list[str]) -> None:
+    """Raises ValueError for what is no pattern, and for what else is asked of the same photo."""
+    from restora.operators.pointwise import bayer
+
+    try:
+        bayer(2, 2, pattern)
+    except ValueError as error:
+        raise ValueError(f"--mosaic {pattern}: {error}") from error
+    if len(asked) > 1:
+        raise ValueError("--mosaic beside --mask, --scale or --kernel: there is no method for both")
 
 
 def _set(words: list[str]) -> dict[str, Any]:

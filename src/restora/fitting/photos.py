@@ -11,8 +11,9 @@ from restora.artifact.photo_pixels import restored_by
 from restora.fitting.base import Fit, Problem
 from restora.fitting.running import Progress, run
 from restora.image import estimated_sigma
+from restora.operators.base import Operator
 from restora.operators.observed import operator_of
-from restora.operators.pointwise import Identity
+from restora.operators.pointwise import Identity, Mask, bayer
 from restora.photos.files import Photo
 
 PREFIX = "method:"
@@ -23,8 +24,9 @@ PREFIX = "method:"
 class PhotoFit:
     """`sigma` (8-bit scale) is the noise of the photos, None where nobody knows.
 
-    `scale` how many times they are to be enlarged; `kernel` (k,k) the blur to take away; `max_time` what
-    a photo may take, in seconds.
+    `scale` how many times they are to be enlarged; `kernel` (k,k) the blur to take away; `mosaic` the pattern
+    of the sensor that read them, grey or one colour in each pixel; `max_time` what a photo may take, in
+    seconds.
     """
 
     fit: Fit
@@ -34,6 +36,7 @@ class PhotoFit:
     sigma: float | None = None
     scale: int = 1
     kernel: Tensor | None = None
+    mosaic: str | None = None
     resolution: ClassVar[int] = 1000
     """Parts of a photo that progress is counted in."""
 
@@ -54,8 +57,10 @@ class PhotoFit:
                 progress(round(self.resolution * done), self.resolution)
 
         def answer(x: Tensor, known: Tensor | None) -> Tensor:
-            operator = operator_of(mask=known, kernel=self.kernel, scale=self.scale)
-            x = operator.A(x) if known is not None else x
+            operator: Operator = operator_of(mask=known, kernel=self.kernel, scale=self.scale)
+            if self.mosaic is not None:
+                operator, x = Mask(bayer(*x.shape[-2:], self.mosaic)), x.expand(-1, 3, -1, -1)
+            x = operator.A(x) if isinstance(operator, Mask) else x
             sigma = self.sigma
             if sigma is None and isinstance(operator, Identity):
                 sigma = estimated_sigma(x[0].permute(1, 2, 0).double().numpy())

@@ -25,7 +25,7 @@ from restora.evaluation.run import evaluate
 from restora.fitting.base import Fit, Problem, Step
 from restora.fitting.zs_n2n import ZeroShotNoise2Noise
 from restora.operators.blur import MirroredBlur
-from restora.operators.pointwise import Identity
+from restora.operators.pointwise import Identity, bayer
 from restora.operators.resizing import Bicubic
 
 
@@ -110,6 +110,34 @@ def test_what_cannot_be_done_is_said_first(words: list[str], said: str, folder: 
     rest = ["benchmark=denoise", "benchmark.sigma=25", f"benchmark.root={folder}"]
     with pytest.raises(ValueError, match=said):
         main([*words, *rest])
+
+
+def test_a_mosaic_becomes_a_photo(tmp_path: Path) -> None:
+    clean = torch.from_numpy(np.ascontiguousarray(data.astronaut()[20:60, 180:224]))
+    read = (clean * bayer(40, 44, "BGGR")[0].permute(1, 2, 0)).sum(-1)
+    Image.fromarray(read.numpy().astype(np.uint8)).save(tmp_path / "raw.png")
+    method = [
+        "method:pnp_hqs",
+        str(tmp_path / "raw.png"),
+        str(tmp_path / "out.png"),
+        "--denoiser",
+        "gaussian",
+    ]
+    errors = {}
+    for pattern in ("BGGR", "RGGB"):
+        assert restore([*method, "--mosaic", pattern, "--set", "steps=4", "--overwrite"]) == 0
+        restored = np.asarray(Image.open(tmp_path / "out.png")).astype(float)
+        assert restored.shape == (40, 44, 3)
+        errors[pattern] = float(np.square(restored - clean.numpy()).mean() ** 0.5)
+    assert errors["BGGR"] < 14
+    assert errors["RGGB"] > 3 * errors["BGGR"]  # of another sensor
+    for words, said in (
+        ([*method, "--mosaic", "RGB"], "--mosaic RGB: a Bayer pattern is"),
+        ([*method, "--mosaic", "RGGB", "--kernel", "gaussian:1"], "there is no method for both"),
+        (["method:zs_n2n", *method[1:3], "--mosaic", "RGGB"], "leave --mosaic out"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            restore([*words, "--overwrite"])
 
 
 def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
