@@ -82,7 +82,8 @@ CASES = {
         "discriminator@objective.cycle.degraded_discriminator=patch_small",
     ],
     "fastcut": [
-        *(*DNCNN, "objective=fastcut", "objective.fastcut.places=64", "objective.fastcut.features=16"),
+        *(*DNCNN, "network.batch_norm=false", "objective=fastcut", "objective.fastcut.places=64"),
+        "objective.fastcut.features=16",
         "discriminator@objective.fastcut.discriminator=patch_small",
     ],
 }
