@@ -83,7 +83,7 @@ CASES = {
     ],
     "fastcut": [
         *(*DNCNN, "network.batch_norm=false", "objective=fastcut", "objective.fastcut.places=64"),
-        "objective.fastcut.features=16",
+        *("objective.fastcut.features=16", "objective.fastcut.contrast_weight=0.1"),
         "discriminator@objective.fastcut.discriminator=patch_small",
     ],
 }
