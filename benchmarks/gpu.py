@@ -2,10 +2,13 @@
 with and without the fused kernels, beside spandrel's network; where the time goes; and what the hardware
 would allow.
 
-    python benchmarks/gpu.py [--only nafnet,dncnn] [--rounds 10] [--traces FOLDER] [--rows-file FILE] [--tiny]
+    python benchmarks/gpu.py [--only nafnet,dncnn] [--rounds 10] [--seconds 240] [--traces FOLDER]
+        [--rows-file FILE] [--tiny]
 
-Batches are the papers'. A way that fails has a row with its error, and the next one follows. `--tiny` runs
-the same code with small sizes on a CPU, to see that it works, and gives no figures.
+Batches are the papers'. What needs no compiling comes first, for all networks, then the compiled ways, the
+one that matters most first. A way that fails or takes too long has a row that says so, and the next one
+follows; with a rows file, what it holds is not measured again, so that the same command goes on. `--tiny`
+runs the same code with small sizes on a CPU, to see that it works, and gives no figures.
 """
 
 import os
@@ -34,17 +37,28 @@ BATCHES = {
 }
 FULL = {"nafnet": {}, "restormer": {}, "dncnn": {"in_channels": 3, "depth": 17}}
 """Arguments of the paper's network, where benchmarks/networks.py measures a smaller one."""
-WAYS = {
-    "spandrel float32 eager": ("theirs", False, None, "0"),
-    "spandrel bf16 compiled": ("theirs", True, True, "0"),
-    "restora float32 eager": ("ours", False, None, "0"),
+EAGER = {
     "restora bf16 eager": ("ours", True, None, "0"),
-    "restora bf16 compiled": ("ours", True, True, "0"),
-    "restora bf16 one graph": ("ours", True, "reduce-overhead", "0"),
+    "restora float32 eager": ("ours", False, None, "0"),
+    "spandrel float32 eager": ("theirs", False, None, "0"),
+    "spandrel bf16 eager": ("theirs", True, None, "0"),
     "restora bf16 eager, kernels": ("ours", True, None, "1"),
-    "restora bf16 one graph, kernels": ("ours", True, "reduce-overhead", "1"),
 }
+COMPILED = {
+    "restora bf16 one graph": ("ours", True, "reduce-overhead", "0"),
+    "restora bf16 compiled": ("ours", True, True, "0"),
+    "spandrel bf16 compiled": ("theirs", True, "default", "0"),
+    "restora bf16 one graph, kernels": ("ours", True, "reduce-overhead", "1"),
+    "spandrel bf16 one graph": ("theirs", True, "reduce-overhead", "0"),
+    "restora float32 compiled": ("ours", False, True, "0"),
+    "restora float32 one graph": ("ours", False, "reduce-overhead", "0"),
+    "spandrel float32 compiled": ("theirs", False, "default", "0"),
+    "spandrel float32 one graph": ("theirs", False, "reduce-overhead", "0"),
+}
+WAYS = EAGER | COMPILED
 """Whose network, whether autocast is on, how it is compiled, and whether the fused kernels are on."""
+AT_MOST = {"eager": 40, "compiled": 150}
+"""Seconds for a row, compiling included."""
 LARGEST = 5
 
 
@@ -60,20 +74,48 @@ def main() -> None:
     say(
         f"{machine(options.device)}: {flops / 1e12:.0f} TFLOP/s in bf16, {bandwidth / 1e12:.2f} TB/s", options
     )
-    for name in options.only.split(","):
-        for way, (*_, switch) in WAYS.items():
-            started = time.monotonic()
-            words = [sys.executable, __file__, "--only", name, "--way", way, "--rounds", str(options.rounds)]
-            words += [] if options.traces is None else ["--traces", str(options.traces)]
-            words += ["--tiny"] if options.tiny else []
-            done = subprocess.run(  # a process each: a failure of one leaves the others alone
-                words, env={**os.environ, SWITCH: switch}, capture_output=True, text=True, check=False
-            )
-            lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-            say(
-                f"{name}, {way}: {lines[-1] if lines else 'no answer'} [{time.monotonic() - started:.0f} s]",
-                options,
-            )
+    end = time.monotonic() + options.seconds
+    for ways, most in ((EAGER, AT_MOST["eager"]), (COMPILED, AT_MOST["compiled"])):
+        for way in ways:
+            for name in options.only.split(","):
+                if f"{name}, {way}: " not in measured(options):
+                    row(name, way, min(most, end - time.monotonic()), options)
+
+
+def measured(options: Namespace) -> str:
+    """The rows that a run before this one has left, without those that the time did not reach."""
+    if options.rows_file is None or not options.rows_file.exists():
+        return ""
+    kept = options.rows_file.read_text().splitlines()
+    return "\n".join(line for line in kept if not line.endswith(LATE))
+
+
+LATE = "not measured, the time is over"
+
+
+def row(name: str, way: str, seconds: float, options: Namespace) -> None:
+    """Measures one way in a process of its own, as a failure of one leaves the others alone."""
+    if seconds < 5:
+        say(f"{name}, {way}: {LATE}", options)
+        return
+    started = time.monotonic()
+    words = [sys.executable, __file__, "--only", name, "--way", way, "--rounds", str(options.rounds)]
+    words += [] if options.traces is None else ["--traces", str(options.traces)]
+    words += ["--tiny"] if options.tiny else []
+    try:
+        done = subprocess.run(
+            words,
+            env={**os.environ, SWITCH: WAYS[way][3]},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=seconds,
+        )
+        lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+        found = lines[-1] if lines else "no answer"
+    except subprocess.TimeoutExpired:
+        found = f"takes more than {seconds:.0f} s to start, compile and measure"
+    say(f"{name}, {way}: {found} [{time.monotonic() - started:.0f} s]", options)
 
 
 def _options() -> Namespace:
@@ -81,6 +123,7 @@ def _options() -> Namespace:
     made.add_argument("--only", default=",".join(BATCHES))
     made.add_argument("--way", choices=WAYS, help="measure this one way, in this process")
     made.add_argument("--rounds", type=int, default=10)
+    made.add_argument("--seconds", type=float, default=1e9, help="for all rows together")
     made.add_argument("--traces", type=Path, help="also write a profile of each way there")
     made.add_argument("--rows-file", type=Path, help="also add each row to this file as it comes")
     made.add_argument("--tiny", action="store_true")
@@ -118,7 +161,7 @@ def one(name: str, way: str, options: Namespace) -> None:
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if mode is not None and not options.tiny:
         if whose == "theirs":
-            network = torch.compile(network, dynamic=False)
+            network = torch.compile(network, dynamic=False, mode=mode)
         else:
             compile_in_place(network, torch.device(options.device), mode)
     x = torch.rand(batch, 3, side, side, device=options.device)

@@ -1,6 +1,6 @@
 """Training on a GPU: against spandrel in its own mode, against the hardware's limit, and shares of a step.
 
-    python benchmarks/training_gpu.py [--only nafnet,dncnn] [--rounds 20] [--quick] [--tiny]
+    python benchmarks/training_gpu.py [--only nafnet,dncnn] [--rounds 20] [--shares] [--quick] [--tiny]
 
 restora's step is that of `trainer=gpu`: bfloat16 autocast, channels_last, compiled; spandrel's is float32 in
 torch's default memory format, uncompiled, as its networks come. The limit is the sum over layers of the
@@ -76,9 +76,10 @@ def main() -> None:
         save_rows(not_measured(_targets(options), "no CUDA device"), options.rows)
         return
     console().print(machine(options.device))
-    rows = [row for name in options.only for row in against_spandrel(name, options)]
-    rows += [near_the_limit(name, options) for name in ("dncnn_color", "unet")]
-    rows += [nafnet_step(options), *shares(options)]
+    rows = [] if options.shares else [row for n in options.only for row in against_spandrel(n, options)]
+    if not options.shares:
+        rows += [near_the_limit(name, options) for name in ("dncnn_color", "unet")] + [nafnet_step(options)]
+    rows += shares(options)
     if options.tiny:
         rows = not_measured([(row.what, row.target) for row in rows], "a tiny run, to see that it works")
     print_table("on a GPU", ["what", "measured", "target"], [[r.what, r.measured, r.target] for r in rows])
@@ -89,6 +90,7 @@ def _options() -> Namespace:
     made = parser(__doc__)
     made.add_argument("--only", default=",".join(COMPARED), help="networks that are compared with spandrel")
     made.add_argument("--rounds", type=int, default=20)
+    made.add_argument("--shares", action="store_true", help="only what else than the network takes time")
     made.add_argument("--tiny", action="store_true", help="small sizes on a CPU, uncompiled: no figures")
     options = made.parse_args()
     options.only = [name for name in options.only.split(",") if name]
@@ -262,12 +264,13 @@ def shares(options: Namespace) -> list[Row]:
         for what, (part, most, words) in jobs.items():
             share = measured_share(part, [*words, f"data_dir={folder / 'data'}"], options)
             rows.append(Row(f"GPU: share of {what}", f"{share:.1%}", f"<= {most:.0%}", share <= most))
+            console().print(f"{rows[-1].what}: {rows[-1].measured}")
     return rows
 
 
 def measured_share(part: str, words: list[str], options: Namespace) -> float:
     """The share of one part of a training step, as `restora bench` measures it."""
-    words = [*words, "trainer=gpu"]
+    words = [*words, "trainer=gpu", "compile=true"]  # without the trial of ways, which the other rows are
     if options.tiny:
         words = [*_tiny(words), "trainer=cpu"]
     config = compose("train", words)
