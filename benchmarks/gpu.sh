@@ -7,6 +7,7 @@
 # The same command again goes on with the rows that the time did not reach. TINY=1 runs all of it with small sizes on a CPU, to see
 # that it works (SECONDS_IN_ALL=1800, say), and gives no figures.
 set -uo pipefail
+export PYTHONUNBUFFERED=1
 cd "$(dirname "$0")/.."
 OUT=${OUT:-outputs/gpu}
 PYTHON=${PYTHON:-python}

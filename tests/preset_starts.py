@@ -4,10 +4,11 @@ Beside the packages of the environment, an other torch comes first:
 
     python -m venv other && other/bin/pip install torch==2.11.0
     echo $PWD/.venv/lib/python3.11/site-packages > other/lib/python3.11/site-packages/ours.pth
-    PYTHONPATH=src other/bin/python tests/preset_starts.py
+    PYTHONPATH=src other/bin/python tests/preset_starts.py [auto]
 """
 
 import logging
+import sys
 
 import torch
 
@@ -22,7 +23,7 @@ def main() -> None:
     small = ["network=dncnn_small", "network.depth=3", "network.channels=8"]
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     config = compose("train", ["trainer=gpu", *small])
-    for mode in (True, "reduce-overhead", config.compile):
+    for mode in sys.argv[1:] or (True, "reduce-overhead", config.compile):
         torch._dynamo.reset()
         network = build(config.network, "network").train()
         passes = None

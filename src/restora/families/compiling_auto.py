@@ -213,6 +213,8 @@ class FastestPass:
             if way != UNCOMPILED and (reason := why_not(self.device)):
                 return Tried(way, note=f"failed: {reason}")
             self._take(way)
+            if way.graphs and self.device.type == "cuda":  # for whose memory nothing else is given back
+                torch.cuda.empty_cache()
             with _undisturbed(self.network, self.device):
                 self._pass(arguments)
                 self._wait()
@@ -252,11 +254,13 @@ class FastestPass:
             _begin_replay()
         call: Any = self.network._call_impl if self._compiled is None else self._compiled
         output = call(*arguments)
-        outputs = [output] if isinstance(output, Tensor) else list(output)
-        loss = torch.stack([value.float().square().mean() for value in outputs]).sum()
-        leaves: list[Tensor] = [p for p in self.network.parameters() if p.requires_grad]
-        leaves += [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
-        torch.autograd.grad(loss, leaves, allow_unused=True)
+        torch.clear_autocast_cache()  # as at the end of a step: each pass casts its weights anew
+        with torch.autocast(self.device.type, enabled=False):  # as a trainer does
+            outputs = [output] if isinstance(output, Tensor) else list(output)
+            loss = torch.stack([value.float().square().mean() for value in outputs]).sum()
+            leaves: list[Tensor] = [p for p in self.network.parameters() if p.requires_grad]
+            leaves += [a for a in arguments if isinstance(a, Tensor) and a.requires_grad]
+            torch.autograd.grad(loss, leaves, allow_unused=True)
 
     def _wait(self) -> None:
         if self.device.type == "cuda":

@@ -28,7 +28,7 @@ class Average:
         floats: list[tuple[Tensor, Tensor]] = [pair for pair in pairs if pair[0].is_floating_point()]
         floats += zip(average.parameters(), network.parameters(), strict=True)
         counts = [pair for pair in pairs if not pair[0].is_floating_point()]
-        self._floats, self._counts = floats, counts
+        self._floats, self._counts = _sides(floats), _sides(counts)
 
     @torch.no_grad()
     def update(self, *, decay: float, updates: int) -> None:
@@ -41,10 +41,10 @@ class Average:
         moment do not fit the averaged weights.
         """
         weight = 1 - min(decay, (1 + updates) / (10 + updates))
-        if self._floats:
-            torch._foreach_lerp_(*_sides(self._floats), weight)
-        if self._counts:
-            torch._foreach_copy_(*_sides(self._counts))
+        if self._floats[0]:
+            torch._foreach_lerp_(*self._floats, weight)
+        if self._counts[0]:
+            torch._foreach_copy_(*self._counts)
 
 
 def _sides(pairs: list[tuple[Tensor, Tensor]]) -> tuple[list[Tensor], list[Tensor]]:

@@ -169,12 +169,16 @@ def same(one: Family, other: Family) -> None:
     assert other.scores[0]["psnr"] == pytest.approx(one.scores[0]["psnr"], abs=1e-3)
 
 
-@pytest.mark.parametrize("make", [dncnn, nafnet])
+@pytest.mark.parametrize(("make", "precision"), [(dncnn, "32-true"), (nafnet, "bf16-mixed")])
 def test_a_graph_is_replayed_where_it_is_the_fastest(
-    make: Callable[[], Any], graphs: Overwritten, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    make: Callable[[], Any],
+    precision: str,
+    graphs: Overwritten,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
 ) -> None:
     """And trains the same weights, average and validation, though nothing of a replay outlives its step."""
-    family = trained(make, tmp_path, "auto", played=graphs)
+    family = trained(make, tmp_path, "auto", played=graphs, precision=precision)
     assert family._passes is not None
     assert family._passes.way == ONE_CUDA_GRAPH
     assert graphs.begun == graphs.replayed > 3  # its trial, and all steps but the first
@@ -183,7 +187,7 @@ def test_a_graph_is_replayed_where_it_is_the_fastest(
     assert said.endswith(
         "uncompiled 100 ms; by block 50 ms; as one CUDA graph 10 ms; taken: as one CUDA graph"
     )
-    same(trained(make, tmp_path, False), family)
+    same(trained(make, tmp_path, False, precision=precision), family)
 
 
 def test_another_size_is_tried_once_and_gives_the_memory_back(
