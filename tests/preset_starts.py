@@ -14,7 +14,8 @@ import torch
 
 from restora.config import build, compose
 from restora.families.compiling import compile_in_place
-from restora.families.compiling_auto import FastestPass, ways_of
+from restora.families.compiling_auto import FastestPass
+from restora.families.ways import ways_of
 
 CPU = torch.device("cpu")
 

@@ -20,7 +20,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -28,7 +27,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
-from restora.families.compiling import AUTO, allow_graphs, compile_in_place, first_cause, regions, why_not
+from restora.families.compiling import allow_graphs, compile_in_place, first_cause, regions, why_not
+from restora.families.ways import UNCOMPILED, Tried, Way, fastest, ways_of
 
 log = logging.getLogger(__name__)
 
@@ -36,42 +36,11 @@ COMPILING_AT_MOST = 300.0
 """Seconds that compiling a whole network may take by what its blocks took; otherwise it stays with these."""
 _SHARE_OF_RUN = 0.1
 """The same, of a run's `max_time`."""
-_WORTH = 0.97
-"""A later way is taken where it needs less than this share of the time of an earlier, simpler one."""
 _RECORDED = 3
 """Passes before those that are timed: a CUDA graph warms up, records, and replays for the first time."""
 _MOST_SIZES = 32
 """Kinds of inputs that are tried; what comes after them is uncompiled, where it is not compiled by block."""
 _ROUNDS, _ROUND_SECONDS, _MOST_PASSES = 3, 0.2, 20
-
-
-@dataclass(frozen=True)
-class Way:
-    """A way to compute a pass: by block, or the whole network in a mode of torch.compile."""
-
-    words: str
-    by_block: bool = False
-    mode: str | None = None
-    graphs: bool = False
-    """Whether CUDA graphs replay it."""
-
-    @property
-    def whole(self) -> bool:
-        return self.mode is not None
-
-
-UNCOMPILED = Way("uncompiled")
-BY_BLOCK = Way("by block", by_block=True)
-ONE_CUDA_GRAPH = Way("as one CUDA graph", mode="reduce-overhead", graphs=True)
-_GRAPH_MODES = ("reduce-overhead", "max-autotune")
-
-
-def ways_of(mode: str, device: torch.device) -> tuple[Way, ...]:
-    """What is tried, the simplest first: of `auto`, on other devices than CUDA, nothing."""
-    if mode == AUTO:
-        return (UNCOMPILED, BY_BLOCK, ONE_CUDA_GRAPH) if device.type == "cuda" else (UNCOMPILED,)
-    graphs = device.type == "cuda" and mode in _GRAPH_MODES
-    return (Way("as one CUDA graph" if graphs else "as one graph", mode=mode, graphs=graphs),)
 
 
 Signature = tuple[Any, ...]
@@ -88,24 +57,6 @@ def signature_of(arguments: Sequence[Any], device: torch.device) -> Signature:
             for a in arguments
         ),
     )
-
-
-@dataclass(frozen=True)
-class Tried:
-    """What came of one way."""
-
-    way: Way
-    seconds: float | None = None
-    compiling: float = 0.0
-    note: str = ""
-    """Why there are no seconds, or what is odd about them."""
-
-    def __str__(self) -> str:
-        if self.seconds is None:
-            return f"{self.way.words} {self.note}"
-        compiled = [] if self.way == UNCOMPILED else [f"compiled in {self.compiling:.0f} s"]
-        said = ", ".join([*compiled, *([self.note] if self.note else [])])
-        return f"{self.way.words} {1e3 * self.seconds:.3g} ms" + (f" ({said})" if said else "")
 
 
 class FastestPass:
@@ -143,7 +94,7 @@ class FastestPass:
         self._made += 1
         if self._compiled is not None and not self.way.graphs:
             return self._compiled(*arguments)
-        if self._made > 1 or (self._compiled is None and len(self._tried) > _MOST_SIZES):
+        if self._made > 1:
             return self.network._call_impl(*arguments)
         signature = signature_of(arguments, self.device)
         if self._compiled is not None and signature == self._tried[-1]:
@@ -154,14 +105,15 @@ class FastestPass:
 
     def begin_step(self) -> None:
         """Before the first pass of a step: nothing of the step before is needed any more."""
+        if self.way.graphs:
+            for parameter in self.network.parameters():
+                parameter.grad = None
         if self._first is not None:
             (signature, arguments), self._first = self._first, None
             self._choose([_as_leaf(a) for a in arguments], several=self._made > 1)
             self._tried.append(signature)
         self._made = 0
         if self.way.graphs:
-            for parameter in self.network.parameters():
-                parameter.grad = None
             _begin_replay()
 
     # --- choosing -------------------------------------------------------------------------------------------
@@ -178,7 +130,7 @@ class FastestPass:
             tried.append(Tried(way, note=f"not tried: {reason}") if reason else self._try(way, arguments))
             if again and tried[-1].seconds is not None:
                 break
-        best = _fastest(tried)
+        best = fastest(tried)
         if best != self.way:
             if self.way.graphs:
                 torch.compiler.reset()
@@ -281,17 +233,6 @@ class FastestPass:
                     self._compiled = torch.compile(self.network._call_impl, dynamic=False)
                 else:
                     block.compile(dynamic=False)
-
-
-def _fastest(tried: Sequence[Tried]) -> Way:
-    """The simplest way of those that work, unless a later one is worth it."""
-    best: Tried | None = None
-    for found in tried:
-        if found.seconds is None:
-            continue
-        if best is None or best.seconds is None or found.seconds < _WORTH * best.seconds:
-            best = found
-    return UNCOMPILED if best is None else best.way
 
 
 def compile_for(network: nn.Module, trainer: Trainer, mode: bool | str) -> FastestPass | bool:

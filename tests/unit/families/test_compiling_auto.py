@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 
 from restora.families import compiling_auto
 from restora.families.base import Family
-from restora.families.compiling_auto import BY_BLOCK, ONE_CUDA_GRAPH, UNCOMPILED, FastestPass, Way, ways_of
+from restora.families.compiling_auto import FastestPass
+from restora.families.ways import BY_BLOCK, ONE_CUDA_GRAPH, UNCOMPILED, Way, ways_of
 from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.objectives.base import Objective, Step
