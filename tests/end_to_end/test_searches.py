@@ -100,6 +100,23 @@ def test_distributions_follow_the_grammar() -> None:
     assert space["d"].choices == ("x", "y")
 
 
+def test_what_a_killed_process_leaves_in_the_study_costs_nothing(tmp_path: Path) -> None:
+    """Its lock, and the line that it was writing; the trial that it had asked for is there."""
+    from optuna.distributions import FloatDistribution
+
+    from restora.sweeping.search import JOURNAL, Settings, open_study
+
+    settings = Settings(sampler="random", trials=3, objectives={"val/psnr": "max"})
+    asked = open_study(tmp_path, settings).ask({"a": FloatDistribution(0, 1)})
+    (tmp_path / f"{JOURNAL}.lock").symlink_to(tmp_path / JOURNAL)
+    with (tmp_path / JOURNAL).open("a") as journal:
+        journal.write('{"op_code": 6, "worker')
+    began = time.monotonic()
+    (found,) = open_study(tmp_path, settings).trials
+    assert found.params == asked.params
+    assert time.monotonic() - began < 10  # Optuna would wait 30 s for the lock
+
+
 @pytest.mark.parametrize("ends", [{"max_steps": 10}, {"max_steps": -1, "max_time": "2s"}], ids=str)
 def test_jobs_that_fall_behind_are_pruned(tmp_path: Path, ends: dict[str, Any]) -> None:
     from restora.sweeping.search import Pruning, Settings

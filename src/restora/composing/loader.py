@@ -266,6 +266,6 @@ of the time of a composition that is kept."""
 
 def use_own_rules() -> None:
     """Lets Hydra compose by the rules of this module. Safe to call more than once."""
-    omegaconf_base.parse = _interpolation  # type: ignore[attr-defined]
+    setattr(omegaconf_base, "parse", _interpolation)  # noqa: B010 -- a name that it imports
     hydra_internal.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
     defaults_list._create_interpolation_map = _names_to_refer_to  # type: ignore[assignment]
