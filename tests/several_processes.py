@@ -1,7 +1,8 @@
 """Trains recipes for three steps on one process and on several, all of them in one start.
 
 `main(FOLDER, CASES, WORLDS)` with CASES {name: overrides} leaves, for each number of processes in WORLDS,
-FOLDER/of_N.pt: {name: weights, train/loss of each step, scores of each validation photo}.
+FOLDER/of_N.pt: {name: weights, train/loss of each step, scores of each validation photo}. Cases in DOUBLE are
+trained in float64.
 """
 
 import os
@@ -14,8 +15,12 @@ import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from omegaconf import DictConfig, OmegaConf
+from torch import nn
 
 from restora.config import compose
+from restora.families.base import Family
+from restora.networks.base import Network
+from restora.networks.discriminators import Discriminator
 from restora.training.build import build_parts, build_trainer
 from restora.training.callbacks import StepSeed
 from restora.training.run import quieten
@@ -45,10 +50,12 @@ def composed(words: list[str]) -> DictConfig:
     return config
 
 
-def trained(config: DictConfig) -> dict[str, Any]:
+def trained(config: DictConfig, *, double: bool) -> dict[str, Any]:
     torch.manual_seed(1)
     quieten(config)
     parts, losses = build_parts(config), Losses()
+    if double:
+        use_float64(parts.family)
     trainer = build_trainer(config, parts.family, [StepSeed(seed=1), losses], [])
     trainer.fit(parts.family, parts.data)
     return {
@@ -58,16 +65,33 @@ def trained(config: DictConfig) -> dict[str, Any]:
     }
 
 
-def rank(folder: Path, configs: dict[str, DictConfig], number: int, world: int, port: int) -> None:
+def use_float64(family: Family) -> None:
+    """Computes in float64 from the photos on, also where the code asks for float32, which this process then
+    has not."""
+    setattr(torch.Tensor, "float", torch.Tensor.double)  # noqa: B010 -- mypy knows what it is
+    family.double()
+    for module in family.modules():
+        if isinstance(module, Network | Discriminator):
+            module.register_forward_pre_hook(_in_float64)
+
+
+def _in_float64(_: nn.Module, tensors: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(None if tensor is None else tensor.double() for tensor in tensors)
+
+
+def rank(
+    folder: Path, configs: dict[str, DictConfig], double: set[str], number: int, world: int, port: int
+) -> None:
     os.environ |= {"LOCAL_RANK": str(number), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     for config in configs.values():
         config.trainer.update(devices=world, strategy="ddp" if world > 1 else "auto")
-    found = {name: trained(config) for name, config in configs.items()}
+    ordered = sorted(configs, key=lambda name: name in double)  # there is no way back
+    found = {name: trained(configs[name], double=name in double) for name in ordered}
     if number == 0:
         torch.save(found, folder / f"of_{world}.pt")
 
 
-def main(folder: Path, cases: dict[str, list[str]], worlds: dict[int, list[str]]) -> int:
+def main(folder: Path, cases: dict[str, list[str]], worlds: dict[int, list[str]], double: set[str]) -> int:
     """`worlds` names the cases of each number of processes."""
     configs = {name: composed(words) for name, words in cases.items()}
     children = []
@@ -78,7 +102,7 @@ def main(folder: Path, cases: dict[str, list[str]], worlds: dict[int, list[str]]
         for number in range(world):
             if (pid := os.fork()) == 0:
                 try:
-                    rank(folder, {name: configs[name] for name in names}, number, world, port)
+                    rank(folder, {name: configs[name] for name in names}, double, number, world, port)
                 except BaseException:
                     traceback.print_exc()
                     os._exit(1)

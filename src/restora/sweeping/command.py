@@ -4,7 +4,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -45,8 +45,8 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         return {job.identity for job in plan.jobs} == identities
 
     retry = any(word.lstrip("+") == "retry_failed=true" for word in typed)
-    with _plan(typed, jobs, same, yes=yes) as plan:
-        chosen = planning.add_jobs(plan, jobs)
+    chosen: list[Job] = []
+    with _plan(typed, jobs, same, lambda plan: chosen.extend(planning.add_jobs(plan, jobs)), yes=yes) as plan:
         if folded := len(jobs) - len(chosen):
             message = f"{folded} of {len(jobs)} combinations come to the same as others: {len(chosen)} jobs"
             planning.tell(message)
@@ -68,15 +68,23 @@ def _say_changed(plan: Plan, chosen: Sequence[Job]) -> None:
 
 @contextmanager
 def _plan(
-    typed: Sequence[str], jobs: Sequence[planning.Composed], same: Callable[[Plan], bool], *, yes: bool
+    typed: Sequence[str],
+    jobs: Sequence[planning.Composed],
+    same: Callable[[Plan], bool],
+    write: Callable[[Plan], None],
+    *,
+    yes: bool,
 ) -> Iterator[Plan]:
-    """The plan of this command's folder, which is its own within it. A costly new one is asked about."""
+    """The plan of this command's folder, written, and its own within it. A costly new one is asked about."""
     folder = planning.sweep_folder(typed, jobs[0], same)
     if not (folder / FILE).exists():
         _ask_if_costly(jobs, yes=yes)
-    folder = planning.claimed(folder, typed)
-    with sole_run(folder):
-        yield planning.new_plan(folder, typed, jobs[0])
+    with ExitStack() as held:
+        with planning.one_by_one(folder.parent):
+            folder = planning.claimed(planning.sweep_folder(typed, jobs[0], same), typed)
+            held.enter_context(sole_run(folder))
+            write(plan := planning.new_plan(folder, typed, jobs[0]))
+        yield plan
 
 
 def with_space(words: Sequence[str], space: dict[str, object]) -> list[str]:
@@ -97,8 +105,7 @@ def _search(
     copies = [first] * settings.trials
     if dry_run:
         return _show_cost(copies, first.settings, chosen_later=True)
-    with _plan(typed, copies, lambda plan: plan.overrides == list(typed), yes=yes) as plan:
-        plan.write()
+    with _plan(typed, copies, lambda plan: plan.overrides == list(typed), Plan.write, yes=yes) as plan:
         source = search.Search.of(plan, settings, words, above)
         code = run(plan, source, jobs=settings.trials, config=first.config)
         best = source.best()

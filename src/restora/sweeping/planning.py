@@ -5,12 +5,14 @@ come to the same are one job; a job that the sweep folder has already keeps its 
 the next numbers.
 """
 
+import fcntl
 import os
 import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -147,6 +149,20 @@ def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan
         return Path(str(OmegaConf.select(first.hydra, "hydra.sweep.dir")))
     folder = _usual_folder(overrides, first)
     return earlier_sweep(folder.parent, same) or folder
+
+
+@contextmanager
+def one_by_one(above: Path) -> Iterator[None]:
+    """One command at a time looks for its sweep in a folder and begins it: two that are given at once are the
+    same sweep. Note: not on file systems that lock no folders, such as NFS."""
+    above.mkdir(parents=True, exist_ok=True)
+    handle = os.open(above, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def claimed(folder: Path, overrides: Sequence[str]) -> Path:
