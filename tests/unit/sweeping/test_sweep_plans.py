@@ -1,7 +1,10 @@
 """Which combinations are one job, how slots share a machine, what a sweep is estimated to cost."""
 
 import json
+import os
 import sys
+import time
+from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -148,6 +151,37 @@ def test_a_configuration_that_has_changed_is_said(tmp_path: Path, capsys: Any) -
     assert "changed since 0_a was planned" in capsys.readouterr().err
     command._say_changed(plan, [before, now])
     assert capsys.readouterr().err == ""
+
+
+def test_the_same_command_given_twice_at_once_is_one_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second says who runs it, and ends; jobs would be trained where `run` is called."""
+    import restora.training.build  # noqa: F401 -- once for both
+
+    def trained(plan: Plan, *_: Any, **__: Any) -> int:
+        (plan.folder / "trained").touch()
+        until = time.monotonic() + 60
+        while not (tmp_path / "enough").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        return 0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "run", trained)
+    for _ in range(2):
+        if os.fork() == 0:
+            try:
+                with (tmp_path / "said").open("a") as said, redirect_stderr(said):
+                    code = main(["train", "-m", *TINY, "seed=1,2"])
+                os._exit(code)
+            finally:
+                os._exit(9)
+    codes = [os.waitstatus_to_exitcode(os.wait()[1])]
+    (tmp_path / "enough").touch()
+    codes.append(os.waitstatus_to_exitcode(os.wait()[1]))
+    assert codes == [2, 0]
+    assert "is being trained in by process" in (tmp_path / "said").read_text()
+    assert len(list(tmp_path.rglob("trained"))) == len(list(tmp_path.rglob("sweep.json"))) == 1
 
 
 def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
