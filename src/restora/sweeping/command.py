@@ -36,7 +36,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
     if settings["search"] is not None:
         return _search(typed, words, above, dry_run=dry_run, yes=yes)
     search.refuse_intervals(words)
-    jobs = planning.combinations(words, above, planning.tell)
+    jobs = planning.combinations(words, above, planning.tell, here=not dry_run)
     if dry_run:
         return _show_cost(jobs, settings)
     identities = {job.identity for job in jobs}
@@ -100,7 +100,7 @@ def _search(
     """A sweep whose jobs are chosen one after the other."""
     search.space_of(words)  # for its errors
     first = planning.composed(planning.firsts(words), above)
-    planning.check(first, several=True)
+    planning.check(first, several=True, here=not dry_run)
     settings = search.Settings.of(first.settings["search"], first.config["monitor"])
     copies = [first] * settings.trials
     if dry_run:

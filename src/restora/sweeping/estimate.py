@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from restora.networks.cost import count_macs, count_parameters
-from restora.sweeping.planning import Composed
+from restora.sweeping.planning import Composed, check
 from restora.sweeping.running import gpu_slots
+from restora.sweeping.showing import short
 
 _SLOWEST_MACS = 2e10
 """Multiply-accumulates per second that every machine does; a sweep that stays below its limit by that is not
@@ -51,6 +52,7 @@ def measured(jobs: Sequence[Composed], say: Callable[[str], None]) -> dict[str, 
     for number, (key, job) in enumerate(distinct.items(), 1):
         limit = _time_limit(job.config)
         if limit is None:
+            check(job, several=len(distinct) > 1)
             say(f"measuring {number} of {len(distinct)} kinds of jobs: {job.config['name']}")
             limit = _measured_hours(job.config)
         kinds[key] = limit
@@ -138,7 +140,7 @@ def show(
         made.add_column("same", justify="right")
         made.add_column("hours", justify="right", no_wrap=True)
         for position, (key, job) in enumerate(list(distinct.items())[:_LISTED]):
-            words = " ".join(word for word in job.words if word not in common)
+            words = " ".join(short(word) for word in job.words if word not in common)
             number = next(n for n, other in enumerate(jobs) if other.identity == key)
             made.add_row(
                 job.subfolder(number), words, str(same[key]) if same[key] > 1 else "", in_words(hours[key])
@@ -161,6 +163,9 @@ def show(
     how = "by their time limits" if limited else "measured on this machine"
     console.print(f"computing {in_words(total)}{' of GPUs' if on_gpu else ''}, {how}")
     console.print(f"wall time about {in_words(total / slots)}, {slots} at a time")
+    needs_gpu = any(config["trainer"].get("accelerator") in ("gpu", "cuda") for config in kinds.values())
+    if needs_gpu and not on_gpu and settings["executor"] == "local":
+        console.print("device    a GPU, which this machine does not have (trainer=cpu, sweep.executor=slurm)")
     console.print(f"disk      about {size / 1e9:.2f} GB, {free / 1e9:.0f} GB are free")
 
 

@@ -97,12 +97,13 @@ def _resolved(config: DictConfig, key: str) -> Any:
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def check(job: Composed, *, several: bool) -> None:
-    """Raises `ConfigError` for what cannot be trained, with the job's words."""
+def check(job: Composed, *, several: bool, here: bool = True) -> None:
+    """Raises `ConfigError` for what cannot be trained, with the job's words; on this machine if `here`."""
     from restora.training.build import check_before_training
 
+    here = here and job.settings["executor"] == "local"
     try:
-        check_before_training(OmegaConf.create(job.config), here=job.settings["executor"] == "local")
+        check_before_training(OmegaConf.create(job.config), here=here)
     except ValueError as error:
         where = f" (in the job {' '.join(job.words)})" if several else ""
         raise ConfigError(f"{error}{set_by(error, job.words)}{where}") from error
@@ -122,8 +123,11 @@ def settings_of(above: Sequence[str]) -> dict[str, Any]:
 
 
 @as_of_now()
-def combinations(words: Sequence[str], above: Sequence[str], say: Callable[[str], None]) -> list[Composed]:
-    """Every combination of a grid, composed, and checked: at most 256 that differ by more than the seed."""
+def combinations(
+    words: Sequence[str], above: Sequence[str], say: Callable[[str], None], *, here: bool = True
+) -> list[Composed]:
+    """Every combination of a grid, composed, and checked (on this machine if `here`): at most 256 that differ
+    by more than the seed."""
     listed = jobs_of(words)
     found: list[Composed] = []
     checked: set[str] = set()
@@ -133,7 +137,7 @@ def combinations(words: Sequence[str], above: Sequence[str], say: Callable[[str]
         kind = identity(job.config, seeds=False)
         if kind not in checked and len(checked) < _CHECKED:
             checked.add(kind)
-            check(job, several=len(listed) > 1)
+            check(job, several=len(listed) > 1, here=here)
         found.append(job)
         now = time.monotonic()
         said = min(said, now)  # the first imports torch

@@ -19,8 +19,6 @@ from restora.words import figure
 
 _STYLES = {"failed": "red", "dead": "red", "running": "cyan", "finished": "green"}
 _REDRAW_SECONDS = 1.0
-_PLACE = re.compile(r"@[\w.:]+(?==)")
-"""Where a group is put, in `loss@family.loss=l1`."""
 
 
 def clock(seconds: float) -> str:
@@ -28,6 +26,11 @@ def clock(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+def short(word: str) -> str:
+    """`loss@family.loss=l1` as it is typed, `loss=l1`."""
+    return re.sub(r"@[\w.:]+(?==)", "", word, count=1)
 
 
 def table(plan: Plan, *, only: set[str] | None = None) -> Group:
@@ -135,7 +138,7 @@ class Lines:
         same = set(self.plan.overrides)
         if self.plan.settings["search"] is None:
             same |= set.intersection(*(set(other.overrides) for other in self.plan.jobs))
-        words = (_PLACE.sub("", word) for word in job.overrides if word not in same)
+        words = (short(word) for word in job.overrides if word not in same)
         self.say(f"{job.name}: {' '.join(words)}".rstrip(": "))
 
     def ended(self, job: Job, state: str, record: dict[str, Any]) -> None:
