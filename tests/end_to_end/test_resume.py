@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_runs import DNCNN, UNLOGGED
 from warm_start import Started, start_restora
 
 from restora.run_state import status_of
@@ -17,21 +18,12 @@ from restora.run_state import status_of
 TESTS = Path(__file__).resolve().parents[1]  # where slow_training.py is
 STEPS = 22
 COMMON = [
-    "network=dncnn_small",
-    "network.depth=4",
-    "network.channels=8",
-    "data.patch_size=24",
-    "data.batch_size=4",
+    *DNCNN,
+    *UNLOGGED,
     "data.steps_per_epoch=9",  # stops fall into the middle of an epoch
-    "data.val_crop=48",
-    "data.test_crop=48",
     f"trainer.max_steps={STEPS}",
     "trainer.val_check_interval=7",
-    "trainer.log_every_n_steps=1",
     "callbacks.last.every_n_steps=2",
-    "logger.mode=disabled",
-    "leakage.check=false",
-    "threads=1",
 ]
 
 
@@ -70,24 +62,40 @@ def data(shared_data_dir: Path) -> Path:
     return shared_data_dir
 
 
-@pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
-    folder = tmp_path_factory.mktemp("runs") / "whole"
-    finish(start(folder, data, *COMMON))
-    return folder
-
-
+ACCUMULATING = [
+    "trainer.accumulate_grad_batches=4",
+    "data.steps_per_epoch=10",  # 4 + 4 + 2
+    "trainer.val_check_interval=9",
+    "callbacks.last.every_n_steps=3",  # in the middle of accumulations
+]
+RECIPES = {"plain": COMMON, "accumulating": [*COMMON, *ACCUMULATING]}
 SLOW = ["+callbacks.slow._target_=slow_training.Pause", "+callbacks.slow.seconds=0.15"]
-SIGNALS = [signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGKILL]
 
 
-@pytest.mark.parametrize("how", SIGNALS, ids=lambda how: how.name)
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, data: Path) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("runs")
+    for name, words in RECIPES.items():
+        finish(start(folder / name, data, *words))
+    return {name: folder / name for name in RECIPES}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "step", "how"),
+    [
+        ("plain", 6, signal.SIGTERM),
+        ("plain", 6, signal.SIGINT),
+        ("accumulating", 8, signal.SIGHUP),
+        ("accumulating", 9, signal.SIGKILL),
+    ],
+)
 def test_stopped_and_resumed_equals_uninterrupted(
-    how: signal.Signals, uninterrupted: Path, data: Path, tmp_path: Path
+    recipe: str, step: int, how: signal.Signals, uninterrupted: dict[str, Path], data: Path, tmp_path: Path
 ) -> None:
+    """Also in the middle of an accumulation. A kill between accumulations: in test_sweeps."""
     folder = tmp_path / "run"
-    process = start(folder, data, *COMMON, *SLOW)
-    wait_for_step(process, folder, 6)
+    process = start(folder, data, *RECIPES[recipe], *SLOW)
+    wait_for_step(process, folder, step)
     process.send_signal(how)
     output = process.communicate(timeout=120)[0]
     before = json.loads((folder / "run.json").read_text())
@@ -103,7 +111,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
     assert 0 < stopped_at < STEPS
 
     finish(start(folder, data, f"resume={folder}", "callbacks.slow=null"))
-    check_equal(uninterrupted, folder)
+    check_equal(uninterrupted[recipe], folder)
 
 
 def check_equal(uninterrupted: Path, folder: Path) -> None:
@@ -126,29 +134,6 @@ def rows(folder: Path) -> list[dict[str, str]]:
     """metrics.csv without the clock."""
     with (folder / "metrics.csv").open(newline="") as file:
         return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
-
-
-ACCUMULATING = [
-    *COMMON,
-    "trainer.accumulate_grad_batches=4",
-    "data.steps_per_epoch=10",  # 4 + 4 + 2
-    "trainer.val_check_interval=9",
-    "callbacks.last.every_n_steps=3",  # in the middle of accumulations
-]
-
-
-def test_a_stop_in_the_middle_of_an_accumulation_changes_nothing(data: Path, tmp_path: Path) -> None:
-    whole = tmp_path / "whole"
-    finish(start(whole, data, *ACCUMULATING))
-    for number, how in enumerate((signal.SIGKILL, signal.SIGTERM)):
-        folder = tmp_path / f"cut{number}"
-        process = start(folder, data, *ACCUMULATING, *SLOW)
-        wait_for_step(process, folder, 18 + number)
-        process.send_signal(how)
-        process.communicate(timeout=120)
-        assert (folder / "checkpoints" / "last.ckpt").exists()
-        finish(start(folder, data, f"resume={folder}", "callbacks.slow=null"))
-        check_equal(whole, folder)
 
 
 def test_resume_names_what_is_not_a_run(tmp_path: Path, data: Path) -> None:
