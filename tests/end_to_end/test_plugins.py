@@ -78,6 +78,7 @@ CHOSEN = [
     "objective=[supervised,lab_flat]",
     "debug=fast",
     "leakage.check=false",
+    "logger.mode=disabled",
 ]
 
 
@@ -120,15 +121,8 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 def test_from_training_to_a_restored_photo(lab: tuple[Path, list[str]]) -> None:
     folder, words = lab
-    plugin = ["--plugin", "mylab"]
-    Image.new("RGB", (40, 30), (200, 100, 50)).save(folder / "photo.png")
-    scored = ["benchmark=degraded", f"benchmark.root={folder}", "benchmark.testset=null", "output=scores"]
     said = restora(
         ["train", *words, *CHOSEN, "hydra.run.dir=run"],
-        ["export", "run", "model", "--no-onnx", *plugin],
-        ["restore", "model", "photo.png", "out.png", "--plugin=mylab"],
-        ["evaluate", "checkpoint=run", *plugin, *scored],
-        ["report", "run", *plugin],
         ["train", "-m", *words, *CHOSEN, "network.width=4,6", "hydra.sweep.dir=sweep"],
         ["bench", *words, *CHOSEN, "output=cost.json"],
         ["networks", "lab_net", "--time", "none", *words],
@@ -139,14 +133,30 @@ def test_from_training_to_a_restored_photo(lab: tuple[Path, list[str]]) -> None:
     assert record["config"]["degradation"]["_target_"] == "lab_stripes"
     assert record["config"]["objective"]["supervised"]["loss"]["_target_"] == "lab_cubic"
     assert record["config"]["plugins"] == ["mylab"]
-    with Image.open(folder / "out.png") as restored:
-        assert restored.size == (40, 30)
-    assert json.loads((folder / "scores" / "summary.json").read_text())["images"] >= 1
-    assert "lab_net" in said.partition("$ report")[2].partition("$ train -m")[0]
     assert "lab_net" in said.partition("$ networks")[2].partition("\n")[2]
     jobs = [json.loads(path.read_text()) for path in sorted((folder / "sweep").rglob("run.json"))]
     assert [job["config"]["network"]["width"] for job in jobs] == [4, 6]
     assert (folder / "cost.json").is_file()
+    if "--config-dir" not in words:
+        _to_a_restored_photo(folder)
+
+
+def _to_a_restored_photo(folder: Path) -> None:
+    """By the name alone, which is imported in the same way whatever it is."""
+    plugin = ["--plugin", "mylab"]
+    Image.new("RGB", (40, 30), (200, 100, 50)).save(folder / "photo.png")
+    scored = ["benchmark=degraded", f"benchmark.root={folder}", "benchmark.testset=null", "output=scores"]
+    said = restora(
+        ["export", "run", "model", "--no-onnx", *plugin],
+        ["restore", "model", "photo.png", "out.png", "--plugin=mylab"],
+        ["evaluate", "checkpoint=run", *plugin, *scored],
+        ["report", "run", *plugin],
+        cwd=folder,
+    )
+    with Image.open(folder / "out.png") as restored:
+        assert restored.size == (40, 30)
+    assert json.loads((folder / "scores" / "summary.json").read_text())["images"] >= 1
+    assert "lab_net" in said.partition("$ report")[2]
 
     refused = restora(  # in a process that has not been told of the module
         ["export", "run", "again", "--no-onnx"],
@@ -158,7 +168,7 @@ def test_from_training_to_a_restored_photo(lab: tuple[Path, list[str]]) -> None:
     )
     assert refused.count("add --plugin mylab if you trust it") == 3
     assert "add plugins=[mylab] if you trust it" in refused
-    restora(["train", "resume=run", "trainer.max_steps=4", "plugins=[mylab]", *words[2:]], cwd=folder)
+    restora(["train", "resume=run", "trainer.max_steps=4", "plugins=[mylab]"], cwd=folder)
     assert json.loads((folder / "run" / "run.json").read_text())["cost"]["steps"] == 4
 
 

@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_runs import DNCNN, UNLOGGED
 from warm_start import shell_words
 
 SMALL = [
-    "network=dncnn_small",
-    "network.depth=4",
+    *DNCNN[:2],
+    *UNLOGGED,
     "network.channels=4,8",
     "schedule@family.schedule=constant",
     "name='it is (a) test'",
     "logger.tags=[x,y z]",
-    "data.patch_size=24",
-    "data.batch_size=4",
     "data.steps_per_epoch=9",
-    "data.val_crop=48",
     "trainer.max_steps=4",
     "trainer.val_check_interval=2",
-    "logger.mode=disabled",
-    "leakage.check=false",
-    "threads=1",
 ]
 
 
