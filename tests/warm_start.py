@@ -35,8 +35,12 @@ PRELOADED = (
     *("restora.serving.app", "restora.training.run", "restora.training.build"),
     *("restora.sweeping.command", "skimage.data", "skimage.metrics"),
     # what a run of W&B imports: two seconds
-    *("requests", "wandb.analytics.opentelemetry.opentelemetry_proxy"),
-    *("wandb.apis.public", "wandb.sdk.launch"),
+    *(
+        "requests",
+        "wandb.analytics.opentelemetry.opentelemetry_proxy",
+        "wandb.apis.public",
+        "wandb.sdk.launch",
+    ),
     *(f"opentelemetry.exporter.otlp.proto.http.{name}_exporter" for name in ("metric", "_log")),
 )
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
@@ -135,7 +139,12 @@ def run_code(
     code: str, *words: object, cwd: Path | None = None, timeout: float = 300, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Runs Python code in a process of its own, its outputs as one."""
-    return _ended(_start(["-c", code, *map(str, words)], cwd, True, environment), timeout)
+    return _ended(start_code(code, *words, cwd=cwd, **environment), timeout)
+
+
+def start_code(code: str, *words: object, cwd: Path | None = None, **environment: str) -> Started:
+    """Starts Python code in a process of its own, its outputs as one."""
+    return _start(["-c", code, *map(str, words)], cwd, True, environment)
 
 
 def _start(
@@ -400,7 +409,7 @@ def _words_of_restora(args: Any) -> list[str] | None:
     """What `_run` takes, where the command is Python with a module or a script of restora."""
     if isinstance(args, str | bytes) or list(args[:1]) != [sys.executable]:
         return None
-    words = [str(word) for word in args[1:]]
+    words = [str(word) for word in args[1:] if word != "-u"]
     module = words[1:] if words[:1] == ["-P"] else words
     if module[:1] == ["-m"] and module[1].partition(".")[0] == "restora":
         return words

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,26 +11,23 @@ from typing import Any
 import pytest
 import torch
 from kill_sweep import left_behind
-from warm_start import run_code, run_restora
+from tiny_runs import DNCNN, TINY
+from warm_start import run_code, run_restora, start_code
 
 from restora.files import read_json_lines
 
 TESTS = Path(__file__).resolve().parents[1]
 SHORT = [
+    *TINY,
     "data.patch_size=32",
-    "data.batch_size=4",
-    "data.val_crop=48",
     "data.workers=0",
-    "trainer.log_every_n_steps=1",
     "trainer.accelerator=cpu",
     "trainer.precision=32-true",
     "compile=false",
-    "leakage.check=false",
-    "threads=1",
 ]
 THREE = [*SHORT, "data.steps_per_epoch=3", "trainer.max_steps=3", "trainer.val_check_interval=3"]
 PATCH_SMALL = "discriminator@objective.adversarial.discriminator=patch_small"
-DNCNN = ["family=residual_cnn", "network=dncnn_small", "network.channels=8", "network.depth=4"]
+RESIDUAL = ["family=residual_cnn", *DNCNN]
 CASES = {
     "DnCNN of the paper, batch norm": [
         # at its depth of 17, float32 and float64 of one process differ by 4e-4 after three steps
@@ -69,13 +64,13 @@ CASES = {
     "transformer, stochastic depth": [
         *("family=transformer", "network=swinir_denoise_small", "network.drop_path=0.5"),
     ],
-    "noise2void": [*DNCNN, "objective=noise2void"],
-    "noise2noise": [*DNCNN, "objective=noise2noise"],
-    "neighbor2neighbor": [*DNCNN, "objective=neighbor2neighbor"],
-    "recorrupted": [*DNCNN, "objective=recorrupted"],
-    "SURE": [*DNCNN, "objective=sure"],
+    "noise2void": [*RESIDUAL, "objective=noise2void"],
+    "noise2noise": [*RESIDUAL, "objective=noise2noise"],
+    "neighbor2neighbor": [*RESIDUAL, "objective=neighbor2neighbor"],
+    "recorrupted": [*RESIDUAL, "objective=recorrupted"],
+    "SURE": [*RESIDUAL, "objective=sure"],
     "distil": [
-        *(*DNCNN, "data.channels=gray", "network.in_channels=1"),
+        *(*RESIDUAL, "data.channels=gray", "network.in_channels=1"),
         *("objective=distil", "objective.distil.teacher=zoo:half_minute"),
     ],
     "cycle": [
@@ -233,23 +228,26 @@ def test_another_number_of_processes_goes_on(one: Path, shared_data_dir: Path, t
     check_alike(one, again, decibels=0.05)
 
 
+TORCHRUN = """
+import subprocess
+from torch.distributed.elastic.multiprocessing.subprocess_handler import subprocess_handler
+subprocess_handler.Popen = subprocess.Popen  # forks
+from torch.distributed.run import main
+main()
+"""
+
+
 def test_torchrun_on_two_machines(one: Path, shared_data_dir: Path, tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    agent = [sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1"]
-    agent += ["--rdzv-backend", "c10d", "--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
-    command = [*agent, "-m", "restora", "train", *SIX, "logger.mode=disabled"]
-    command += ["trainer.strategy=ddp", "trainer.devices=1", "trainer.num_nodes=2"]
-    environment = {**os.environ, "RESTORA_DATA": str(shared_data_dir), "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = _path()
-    agents = [
-        subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for _ in range(2)
-    ]
-    said = [agent.communicate(timeout=240)[0].decode() for agent in agents]
+    words = ["--nnodes", "2", "--nproc-per-node", "1", "--rdzv-backend", "c10d"]
+    words += ["--rdzv-endpoint", f"127.0.0.1:{port}", "--local-addr", "127.0.0.1"]
+    words += ["-m", "restora", "train", *SIX, "logger.mode=disabled"]
+    words += ["trainer.strategy=ddp", "trainer.devices=1", "trainer.num_nodes=2"]
+    places = {"RESTORA_DATA": str(shared_data_dir), "PYTHONPATH": _path()}
+    agents = [start_code(TORCHRUN, *words, cwd=tmp_path, **places) for _ in range(2)]
+    said = [agent.communicate(timeout=240)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], "\n".join(said)
     (folder,) = (path.parent for path in tmp_path.rglob("run.json"))  # both agreed on it
     check_alike(one, folder, decibels=0.01)
