@@ -10,13 +10,13 @@ import sys
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("WANDB_SILENT", "true")
+# what few tests compile takes less time than to start processes for it
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -24,12 +24,22 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 _peers = Path(sys.prefix) / "peers"
 if _peers.is_dir():
     sys.path.append(str(_peers))
+_held: list[object] = []
+"""What is declared to torch lasts as long as who declared it."""
 
-_of_peers = runpy.run_path(str(REPOSITORY / "benchmarks" / "peers.py"))
-_of_peers["declare_operators"]()
 
-if os.environ.get("PYTEST_XDIST_WORKER"):
-    torch.set_num_threads(1)  # the workers share the cores
+def pytest_configure(config: pytest.Config) -> None:
+    """What is heavy is imported by the processes that run tests, not by the one that hands them out."""
+    worker = bool(os.environ.get("PYTEST_XDIST_WORKER"))
+    if not worker and config.getoption("numprocesses", None):
+        return
+    import torch
+
+    peers = runpy.run_path(str(REPOSITORY / "benchmarks" / "peers.py"))
+    peers["declare_operators"]()
+    _held.append(peers)
+    if worker:
+        torch.set_num_threads(1)  # the workers share the cores
 
 
 @pytest.hookimpl(trylast=True)
@@ -40,7 +50,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return
     modules: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        if item.path.parent.name in ("end_to_end", "serving"):
+        if item.path.parent.name != "unit" and item.path.parents[1].name == "tests":
             modules.setdefault(item.path, []).append(item)
     short = [item for item in items if item.path not in modules]
     left, ordered = len(items), []
@@ -60,6 +70,9 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Every test draws the same numbers, alone or after others."""
+    import numpy as np
+    import torch
+
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002 -- libraries under test draw from it
     torch.manual_seed(0)
