@@ -1,8 +1,9 @@
 """What the documents say works: their commands run, and the site asks nobody for anything.
 
 A block of commands after a line `<!-- tested -->` is run as it stands, in a folder with a few photos, where
-`restora train` takes three steps (`debug=fast`) of the same run. A block after `<!-- file NAME -->` is
-written to that file first. Python after `<!-- tested python -->` runs too, and asserts what the text says.
+`restora train` takes three steps (`debug=fast`) of the same run, without W&B. A block after
+`<!-- file NAME -->` is written to that file first. Python after `<!-- tested python -->` runs too, and
+asserts what the text says.
 """
 
 import os
@@ -27,7 +28,7 @@ DOCS = [
 ]
 RESTORA = """
 restora() {
-    if [ "$1" = train ]; then set -- "$@" debug=fast leakage.check=false; fi
+    if [ "$1" = train ]; then set -- "$@" debug=fast leakage.check=false logger.mode=disabled; fi
     WORDS "$@"
 }
 """
@@ -50,14 +51,14 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     "page", [p for p in DOCS if TESTED.search(p.read_text("utf-8"))], ids=lambda p: p.stem
 )
-def test_its_commands_run(page: Path, folder: Path) -> None:
+def test_its_commands_run(page: Path, folder: Path, shared_data_dir: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for name, content in FILES.findall(text):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(content)
     script = "\n".join(TESTED.findall(text))
     assert script.count("restora ") >= 1
-    environment = {**os.environ, "RESTORA_DATA": str(folder / "data")}
+    environment = {**os.environ, "RESTORA_DATA": str(shared_data_dir)}
     done = subprocess.run(
         ["bash", "-euxc", RESTORA.replace("WORDS", shell_words()) + script],
         cwd=folder,

@@ -64,35 +64,39 @@ def test_its_types_are_declared(wheel: Path, clean: Path, tmp_path: Path) -> Non
     (tmp_path / "own.py").write_text(
         "from restora import Restorer\nreveal_type(Restorer.load('model').scale)\n"
     )
-    skipped = "".join(f"[mypy-{name}.*]\nfollow_imports = skip\n" for name in ("torch", "numpy", "lightning"))
-    (tmp_path / "mypy.ini").write_text(f"[mypy]\nfollow_imports = silent\n{skipped}")
+    read = "".join(
+        f"[mypy-{name}]\nfollow_imports = silent\n" for name in ("restora", "restora.artifact.restorer")
+    )
+    (tmp_path / "mypy.ini").write_text(f"[mypy]\nfollow_imports = skip\n{read}")
     words = [sys.executable, "-m", "mypy", "--python-executable", str(clean / "python"), "own.py"]
     assert 'Revealed type is "int"' in run(words, tmp_path).replace("builtins.", "")
 
 
-TRAIN_AND_LIST = """
+TRAIN_LIST_AND_RESTORE = """
 import restora
 from restora.cli import main
 
 print(restora.__file__)
-assert main(["train", "experiments=quickstart/dncnn", "debug=fast", "hydra.run.dir=out"]) == 0
+train = ["train", "experiments=quickstart/dncnn", "debug=fast", "logger.mode=disabled", "hydra.run.dir=out"]
+assert main(train) == 0
 assert main(["networks", "dncnn*", "--time", "none"]) == 0
+assert main(["restore", "zoo:denoise", "photo.png", "out.png", "--sigma", "25"]) == 0
 """
 
 
-def test_it_trains_and_lists_from_another_directory(clean: Path, tmp_path: Path) -> None:
-    words = [str(clean / "python"), "-c", TRAIN_AND_LIST]
-    where, said = run(words, tmp_path, RESTORA_DATA=str(tmp_path / "data")).split("\n", 1)
+def test_it_trains_lists_and_restores_from_another_directory(
+    clean: Path, tmp_path: Path, shared_data_dir: Path
+) -> None:
+    Image.fromarray(np.full((20, 24, 3), 90, np.uint8)).save(tmp_path / "photo.png")
+    words = [str(clean / "python"), "-c", TRAIN_LIST_AND_RESTORE]
+    where, said = run(words, tmp_path, RESTORA_DATA=str(shared_data_dir)).split("\n", 1)
     assert str(clean.parent) in where
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status"] == "finished"
     assert "dncnn_small" in said.partition("MACs")[2]
-
-
-def test_it_brings_models_that_restore_at_once(wheel: Path, clean: Path, tmp_path: Path) -> None:
-    assert wheel.stat().st_size < 10e6
-    restora = str(clean / "restora")
-    listed = json.loads(run([restora, "zoo", "--json"], tmp_path))
-    assert {"denoise", "half_minute"} <= {model["name"] for model in listed}
-    Image.fromarray(np.full((20, 24, 3), 90, np.uint8)).save(tmp_path / "photo.png")
-    run([restora, "restore", "zoo:denoise", "photo.png", "out.png", "--sigma", "25"], tmp_path)
     assert np.abs(np.asarray(Image.open(tmp_path / "out.png"), int) - 90).max() <= 3
+
+
+def test_its_command_lists_the_models_that_it_brings(wheel: Path, clean: Path, tmp_path: Path) -> None:
+    assert wheel.stat().st_size < 10e6
+    listed = json.loads(run([str(clean / "restora"), "zoo", "--json"], tmp_path))
+    assert {"denoise", "half_minute"} <= {model["name"] for model in listed}
