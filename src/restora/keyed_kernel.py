@@ -46,9 +46,12 @@ def draw(keys: Tensor, salt: int, kind: Kind, count: int = 1) -> Tensor:
 
 def usable(keys: Tensor, plain: Callable[[Tensor, int, Kind, int], Tensor]) -> bool:
     """Whether the kernel draws for these keys; `plain` is the same by torch's operations."""
-    if not keys.is_cuda or importlib.util.find_spec("triton") is None:
-        return False
-    return _works(keys.device, plain)
+    return keys.is_cuda and _installed() and _works(keys.device, plain)
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
 
 
 @functools.cache
