@@ -282,8 +282,8 @@ def measured_share(part: str, words: list[str], options: Namespace) -> float:
 
 def _tiny(words: list[str]) -> list[str]:
     small = {"network=rrdbnet": "network=rrdbnet_x4_small", "network=nafnet": "network=nafnet_small"}
-    kept = [small.get(word, word) for word in words if word != "trainer=gpu" and ".patch_size" not in word]
-    kept = [word for word in kept if ".batch_size" not in word]
+    left_out = ("trainer=", "compile=", "data.patch_size=", "data.batch_size=")
+    kept = [small.get(word, word) for word in words if not word.startswith(left_out)]
     return [*kept, "data.patch_size=32", "data.batch_size=2", "data.workers=0"]
 
 
