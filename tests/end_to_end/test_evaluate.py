@@ -4,8 +4,6 @@ import csv
 import json
 import math
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from PIL import Image
 from run_folders import tiny_network, write_run
 from safetensors.torch import save_file
 from skimage import data
+from warm_start import start_restora
 
 from restora.apps.export import main as export
 from restora.cli import main
@@ -163,7 +162,7 @@ def test_several_methods_share_a_table_and_can_be_compared(
     code = evaluate(
         "network=dncnn", f"weights={weights}", "classical=median,gaussian", "benchmark=denoise",
         "benchmark.sigma=25", f"benchmark.root={photos}", "metrics=psnr_b,niqe", f"output={tmp_path}",
-        "images=true",
+        "images=true", "processes=1",
     )  # fmt: skip
     assert code == 0
     figures = summary(tmp_path)
@@ -239,7 +238,7 @@ def test_severities_become_a_curve(photos: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     code = evaluate(
         f"checkpoint={run}", "classical=gaussian", "benchmark=denoise", "benchmark.sigma=25",
-        "severities=15,25", f"benchmark.root={photos}", f"output={tmp_path}/o",
+        "severities=15,25", f"benchmark.root={photos}", f"output={tmp_path}/o", "processes=1",
     )  # fmt: skip
     assert code == 0
     with (tmp_path / "o" / "severity.csv").open(newline="") as file:
@@ -329,7 +328,7 @@ def test_photos_that_cannot_be_decoded_leave_nothing_half_written(
 def test_results_of_other_photos_are_compared_on_what_they_share(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    common = [*DENOISE_25[1:], f"benchmark.root={photos}"]
+    common = [*DENOISE_25[1:], f"benchmark.root={photos}", "processes=1"]
     assert evaluate("classical=median", *common, f"output={tmp_path}/a") == 0
     assert evaluate("classical=gaussian", *common, "benchmark.limit=2", f"output={tmp_path}/b") == 0
     capsys.readouterr()
@@ -356,77 +355,6 @@ def test_a_grey_network_on_colour_photos_says_what_to_set(
     assert evaluate(*words, "per_channel=true") == 0
 
 
-BICUBIC = {2: (33.682, 33.649), 3: (30.405, 30.386), 4: (28.431, 28.419)}
-VDSR = {2: 37.592, 3: 33.737, 4: 31.356}
-
-
-@pytest.mark.parametrize("scale", BICUBIC)
-def test_bicubic_on_set5_is_the_published_figure(scale: int, development_data: Path, tmp_path: Path) -> None:
-    for rounded, figure in zip((False, True), BICUBIC[scale], strict=True):
-        code = evaluate(
-            "classical=bicubic", "benchmark=super_resolution", f"benchmark.scale={scale}", "processes=1",
-            f"benchmark.root={development_data}/testsets/Set5", "benchmark.color=y",
-            f"benchmark.y_rounded={rounded}", f"output={tmp_path}/{rounded}",
-        )  # fmt: skip
-        assert code == 0
-        assert summary(tmp_path / str(rounded))["psnr"] == pytest.approx(figure, abs=0.002)
-
-
-@pytest.mark.parametrize("scale", VDSR)
-def test_vdsr_on_set5_is_the_published_figure(scale: int, development_data: Path, tmp_path: Path) -> None:
-    code = evaluate(
-        "network=vdsr", f"weights={development_data}/weights/vdsr.safetensors", "benchmark=super_resolution",
-        f"benchmark.scale={scale}", f"benchmark.root={development_data}/testsets/Set5", "benchmark.color=y",
-        f"output={tmp_path}",
-    )  # fmt: skip
-    assert code == 0
-    assert summary(tmp_path)["psnr"] == pytest.approx(VDSR[scale], abs=0.002)
-
-
-def dncnn_on_bsd68(data_dir: Path, output: Path, *words: str) -> dict:
-    code = evaluate(
-        "network=dncnn", f"weights={data_dir}/weights/dncnn_gray_sigma25.pth", "benchmark=bsd68_sigma25",
-        f"data_dir={data_dir}", f"output={output}", *words,
-    )  # fmt: skip
-    assert code == 0
-    return summary(output)
-
-
-def test_dncnn_on_the_first_photos_of_bsd68(development_data: Path, tmp_path: Path) -> None:
-    """The figures that a plain loop over `F.conv2d` with the same weights and noise gives."""
-    figures = dncnn_on_bsd68(development_data, tmp_path, "benchmark.limit=3")
-    assert figures["psnr"] == pytest.approx(28.8065, abs=0.002)
-
-
-def test_two_processes_give_the_figures_of_one_process(development_data: Path, tmp_path: Path) -> None:
-    one = dncnn_on_bsd68(development_data, tmp_path / "one", "benchmark.limit=3", "processes=1")
-    two = dncnn_on_bsd68(development_data, tmp_path / "two", "benchmark.limit=3", "processes=2")
-    assert figures(tmp_path / "one") == figures(tmp_path / "two")
-    assert (one["psnr"], one["ssim"]) == (two["psnr"], two["ssim"])
-
-
-def figures(output: Path) -> list[list[str]]:
-    return [[row[key] for key in ("name", "psnr", "ssim")] for row in per_image(output)]
-
-
-@pytest.mark.slow
-def test_dncnn_on_bsd68_is_the_published_figure_and_in_bfloat16_that_of_every_photo(
-    development_data: Path, tmp_path: Path
-) -> None:
-    """All photos in bfloat16, and enough of them in float32 to see that each keeps its figure."""
-    whole = dncnn_on_bsd68(development_data, tmp_path / "bfloat16", "precision=bf16")
-    assert whole["images"] == 68
-    assert whole["psnr"] == pytest.approx(29.233, abs=0.004)
-    dncnn_on_bsd68(development_data, tmp_path / "float32", "benchmark.limit=16")
-    exact = {name: float(psnr) for name, psnr, _ in figures(tmp_path / "float32")}
-    rough = {name: float(psnr) for name, psnr, _ in figures(tmp_path / "bfloat16") if name in exact}
-    change = [rough[name] - exact[name] for name in rough]
-    assert len(change) == 16
-    assert any(change)
-    assert max(map(abs, change)) < 0.01
-    assert abs(sum(change) / 16) < 0.002
-
-
 @pytest.mark.slow
 def test_processes_end_with_the_command_that_is_killed(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (1200, 1200, 3), np.uint8)
@@ -434,9 +362,9 @@ def test_processes_end_with_the_command_that_is_killed(tmp_path: Path) -> None:
         Image.fromarray(noise).save(tmp_path / f"{number}.png")
     words = ["evaluate", "classical=total_variation,nl_means", "benchmark=denoise", "benchmark.sigma=25"]
     words += [f"benchmark.root={tmp_path}", "processes=2", f"output={tmp_path}/figures"]
-    command = subprocess.Popen([sys.executable, "-m", "restora", *words], stdout=subprocess.DEVNULL)
+    command = start_restora(*words)
     until = time.monotonic() + 60
-    while len(workers := descendants(command.pid)) < 4:  # a tracker, a server and two that compute
+    while len(workers := descendants(command.pid)) < 5:  # ours, a tracker, a server and two that compute
         assert time.monotonic() < until, workers
         assert command.poll() is None
         time.sleep(0.05)
