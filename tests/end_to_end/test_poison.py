@@ -8,27 +8,20 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from tiny_runs import DNCNN, UNLOGGED
 
 from restora.apps.preview_poison import _made_again
 from restora.cli import main
 from restora.files import read_json_lines
 
 QUICK = [
-    "network=dncnn_small",
-    "network.depth=3",
-    "network.channels=8",
-    "data.patch_size=24",
+    *DNCNN,
+    *UNLOGGED,
     "data.batch_size=2",
-    "data.val_crop=48",
-    "data.test_crop=48",
     "data.steps_per_epoch=20",
     "trainer.max_steps=20",
     "trainer.val_check_interval=10",
-    "trainer.log_every_n_steps=1",
     "callbacks.last.every_n_steps=2",
-    "threads=1",
-    "leakage.check=false",
-    "logger.mode=disabled",
     "+callbacks.fault._target_=fault_callbacks.Poison",
 ]
 
