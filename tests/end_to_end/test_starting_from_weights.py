@@ -8,24 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from tiny_runs import UNLOGGED
 
 from restora.artifact.restorer import Restorer
 from restora.cli import main
 
 SMALL = [
+    *UNLOGGED,
     "network=msrresnet_small",
     "network.scale=1",
     "network.channels=8",
     "network.blocks=2",
     "data.patch_size=32",
     "data.batch_size=2",
-    "data.val_crop=48",
-    "data.test_crop=48",
     "trainer.max_steps=2",
     "trainer.val_check_interval=2",
-    "logger.mode=disabled",
-    "leakage.check=false",
-    "threads=1",
 ]
 STILL = ["family.optimizer.lr=0"]
 """What is trained at a rate of 0 is what it started from."""

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import wandb
 from fault_callbacks import EVENTS
+from tiny_runs import DNCNN, TINY
 from wandb_server import WandbServer
 
 from restora.cli import main
@@ -21,19 +22,12 @@ from restora.training import tracking
 from restora.training.background import end_service
 
 QUICK = [
-    "network=dncnn_small",
-    "network.depth=3",
-    "network.channels=8",
-    "data.patch_size=24",
+    *DNCNN,
+    *TINY,
     "data.batch_size=2",
-    "data.val_crop=48",
-    "data.test_crop=48",
     "data.steps_per_epoch=12",
     "trainer.max_steps=12",
     "trainer.val_check_interval=12",
-    "trainer.log_every_n_steps=1",
-    "threads=1",
-    "leakage.check=false",
     "logger.mode=online",
     "callbacks.best=null",
     "logger.photos=0",  # tables and checkpoints are artifacts, which the server of the tests has not
