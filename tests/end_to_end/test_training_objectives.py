@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from run_folders import photo
+from tiny_runs import DNCNN, UNLOGGED
 
 from restora.artifact.restorer import Restorer
 from restora.cli import main
@@ -17,31 +18,19 @@ from restora.cli import main
 TESTS = Path(__file__).resolve().parents[1]
 STEPS, KEPT = 7, 5
 COMMON = [
+    *UNLOGGED,
     "data.patch_size=32",
-    "data.batch_size=4",
     "data.steps_per_epoch=3",  # the kept step is in the middle of an epoch
-    "data.val_crop=48",
-    "data.test_crop=48",
     f"trainer.max_steps={STEPS}",
     "trainer.val_check_interval=4",
-    "trainer.log_every_n_steps=1",
     "callbacks.last.every_n_steps=1",
-    "logger.mode=disabled",
-    "leakage.check=false",
-    "threads=1",
 ]
 SMALL_DISCRIMINATOR = [
     "discriminator@objective.adversarial.discriminator=patch_small",
     "objective.adversarial.discriminator.norm=none",
 ]
 NAFNET = ["family=nafnet", "network=nafnet_small"]
-DNCNN = [
-    "family=residual_cnn",
-    "network=dncnn_small",
-    "network.depth=4",
-    "network.channels=8",
-    "network.batch_norm=false",
-]
+PLAIN_DNCNN = ["family=residual_cnn", *DNCNN, "network.batch_norm=false"]
 COMBINATIONS = {
     "nafnet, supervised + adversarial": [
         *NAFNET,
@@ -49,7 +38,7 @@ COMBINATIONS = {
         *SMALL_DISCRIMINATOR,
     ],
     "residual CNN, supervised + distil": [
-        *DNCNN,
+        *PLAIN_DNCNN,
         "objective=[supervised,distil]",
         "objective.distil.teacher=TEACHER",
         "degradation=on_demand_noise",  # its shares move at the validation before the kept step
@@ -64,7 +53,7 @@ COMBINATIONS = {
         *SMALL_DISCRIMINATOR,
     ],
     "residual CNN, noise2void from noisy photos alone": [
-        *DNCNN,
+        *PLAIN_DNCNN,
         "data=noisy_folder",
         "data.source.root=NOISY",
         "degradation=identity",
@@ -123,7 +112,7 @@ def data(shared_data_dir: Path) -> Path:
 def teacher(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Path:
     """A run whose network has the architecture of the one that learns from it."""
     folder = tmp_path_factory.mktemp("teacher") / "run"
-    words = ["train", *DNCNN, *COMMON, f"data_dir={data}", f"hydra.run.dir={folder}", "seed=7"]
+    words = ["train", *PLAIN_DNCNN, *COMMON, f"data_dir={data}", f"hydra.run.dir={folder}", "seed=7"]
     assert main(words) == 0
     return folder
 
