@@ -3,13 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import yaml
-from warm_start import run_restora
+from warm_start import run_code, run_restora
 
 COMMON = ["debug=fast", "experiments=quickstart/dncnn", "logger.mode=offline"]
 
@@ -23,9 +22,8 @@ def train(cwd: Path, *overrides: str, **environment: str) -> subprocess.Complete
 
 def inspect(run: Path, *flags: str) -> list[dict]:
     """The records of an offline run, by `wandb leet inspect`."""
-    words = [sys.executable, "-m", "wandb", "leet", "inspect", "--json", *flags, str(run)]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    done = run_code("from wandb.cli.leet import leet; leet()", "inspect", "--json", *flags, run)
+    assert done.returncode == 0, done.stdout
     text = done.stdout.strip()
     try:
         return [json.loads(text)]
