@@ -30,6 +30,7 @@ TRAINED = (
         "no_clean/recorrupted",
         "no_clean/sure",
         "no_clean/fastcut",
+        "no_clean/blind2unblind",
         "denoise/nafnet_sidd_div2k",
         "deblur/nafnet_gopro_div2k",
     ),

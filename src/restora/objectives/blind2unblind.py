@@ -6,7 +6,10 @@ hidden pixels of all those versions are put together to one photo (the global ma
 gradient. The answer to the whole photo, which has none, stands beside it (the re-visible loss), with a weight
 that grows: so the network that is exported sees all pixels and copies no noise.
 
-Note: a step runs the network on `cell` squared versions of each photo, 16 times the work of most.
+Note: a step runs the network on `cell` squared versions of each photo, 16 times the work of most. And a
+network that begins as the photo itself (a residual one with small last weights) stays there: its answer at a
+hidden pixel is that pixel's surroundings, which are a fair guess, and nothing asks more of the visible one.
+Such a DnCNN took 20.2 dB to 20.3 in 100 steps, four plain convolutions to 24.4 in 150.
 
 Legend: B samples, C channels, H height, W width, n = cell squared.
 """

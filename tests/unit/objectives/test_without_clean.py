@@ -264,15 +264,32 @@ def test_the_power_goes_from_two_to_nothing() -> None:
     assert float(total(Noise2Noise(norm="l0"), step(Blur(), batch, progress=1.0))) == pytest.approx(1)
 
 
-def trained(objective: Objective, steps: int = 100) -> float:
+class Plain(Network):
+    """Four convolutions whose answer is the photo, not what is to be taken off it."""
+
+    in_channels = out_channels = 3
+
+    def __init__(self) -> None:
+        super().__init__()
+        layers: list[nn.Module] = [nn.Conv2d(3, 16, 3, padding=1)]
+        for channels in (16, 16, 3):
+            layers += [nn.LeakyReLU(0.1), nn.Conv2d(16, channels, 3, padding=1)]
+        self.body = nn.Sequential(*layers)
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self.body(x)
+
+
+def trained(objective: Objective, steps: int = 100, *, plain: bool = False) -> float:
     """PSNR on another photo, after a few steps from the same weights on the same crops."""
     import skimage.data
 
     torch.manual_seed(1)
-    network = dncnn(channels=12)
-    initialise(network, "he")
-    with torch.no_grad():
-        list(network.parameters())[-2].mul_(0.1)  # begins near the noisy photo
+    network: Network = Plain() if plain else dncnn(channels=12)
+    if isinstance(network, DnCNN):
+        initialise(network, "he")
+        with torch.no_grad():
+            list(network.parameters())[-2].mul_(0.1)  # begins near the noisy photo
     optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
     photo = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None] / 255
     crops = nn.functional.unfold(photo, 24, stride=24).view(3, 24, 24, -1).permute(3, 0, 1, 2)
@@ -302,6 +319,12 @@ def test_noisy_targets_teach_what_clean_ones_do() -> None:
     }
     assert min(alone.values()) > 23.5, alone
     assert max(alone.values()) < with_clean + 0.1, alone
+
+
+@pytest.mark.slow
+def test_the_visible_answer_copies_no_noise() -> None:
+    """24.45 dB of 20.2, as Noise2Void's 24.17; the answers at hidden pixels have 24.06."""
+    assert trained(Blind2Unblind(), 150, plain=True) > 23.8
 
 
 GAUSSIAN = Noise("the degradation GaussianNoise", frozenset({"mean", "median", "mode"}), True, True)
