@@ -61,10 +61,10 @@ COMBINATIONS = {
         "monitor.direction=min",
         "objective=noise2void",
     ],
-    "U-Net, neighbor2neighbor + noise2noise + recorrupted + SURE": [
+    "U-Net, neighbor2neighbor + blind2unblind + noise2noise + recorrupted + SURE": [
         "family=unet",
         "network=noise2noise_unet_small",
-        "objective=[neighbor2neighbor,noise2noise,recorrupted,sure]",
+        "objective=[neighbor2neighbor,blind2unblind,noise2noise,recorrupted,sure]",
         "data.target=noisy",
     ],
     "GAN, cycle of unpaired photos": [
