@@ -50,7 +50,7 @@ def test_a_short_form_does_what_the_long_one_does() -> None:
 @pytest.mark.parametrize(
     ("typed", "said"),
     [
-        (["discriminator=patch"], "objective=[supervised,adversarial] or objective=[supervised,cycle] does"),
+        (["discriminator=patch"], "objective=[supervised,adversarial] or objective=[supervised,cycle] or"),
         (["perceptual=vgg19"], "objective=[supervised,perceptual] does"),
         (["loss@network.loss=l1"], "write loss@family.loss=l1"),
         (["loss=banana"], "there is no loss=banana"),
