@@ -2,6 +2,7 @@
 
 import re
 import sys
+import textwrap
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,6 +20,8 @@ from restora.words import figure
 
 _STYLES = {"failed": "red", "dead": "red", "running": "cyan", "finished": "green"}
 _REDRAW_SECONDS = 1.0
+_LONGEST = 400
+"""Letters of a reason; all of it is in the log of the job."""
 
 
 def clock(seconds: float) -> str:
@@ -53,9 +56,9 @@ def table(plan: Plan, *, only: set[str] | None = None) -> Group:
         name = (job.job.name, job.words) if described else (job.job.name,)
         made.add_row(*name, state, job.figure, clock(job.seconds) if job.seconds else "", left)
     why = [
-        Text(f"{job.job.name}: {job.reason[:200]}", style="red" if job.state == "failed" else "dim")
+        Text(f"{job.job.name}: {said}", style="red" if job.state == "failed" else "dim")
         for job in shown
-        if job.reason
+        if (said := textwrap.shorten(job.reason, _LONGEST, placeholder=" …"))
     ]
     return Group(*([made] if shown else []), *why, Text(summary(jobs)))
 

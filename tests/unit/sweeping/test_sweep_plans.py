@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import threading
 import time
 from contextlib import redirect_stderr
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ import torch
 
 from restora.cli import main
 from restora.config import ConfigError, options
-from restora.run_state import Occupied
+from restora.run_state import Occupied, sole_run
 from restora.sweeping import command, executor, planning
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
@@ -183,6 +184,33 @@ def test_the_same_command_given_twice_at_once_is_one_sweep(
     assert codes == [2, 0]
     assert "is being trained in by process" in (tmp_path / "said").read_text()
     assert len(list(tmp_path.rglob("trained"))) == len(list(tmp_path.rglob("sweep.json"))) == 1
+
+
+def test_a_sweep_that_another_process_runs_is_followed_and_stopped(tmp_path: Path, capsys: Any) -> None:
+    """From another terminal: the process that runs it ends when the file `.stop` is there."""
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    Plan(tmp_path, "", [], "/", settings, jobs=[Job(0, "0_a", "x", ["seed=1"])]).write()
+    if (child := os.fork()) == 0:
+        try:
+            with sole_run(tmp_path):
+                (tmp_path / "runs").touch()
+                until = time.monotonic() + 60
+                while not (tmp_path / ".stop").exists() and time.monotonic() < until:
+                    time.sleep(0.05)
+            os._exit(0 if (tmp_path / ".stop").exists() else 1)
+        finally:
+            os._exit(9)
+    while not (tmp_path / "runs").exists():
+        time.sleep(0.05)
+    stopping = threading.Timer(0.5, (tmp_path / ".stop").touch)
+    stopping.start()
+    assert main(["sweep", str(tmp_path), "--follow"]) == 0  # until it has ended
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    said = capsys.readouterr()
+    assert "1 queued" in said.err
+    assert "1 queued" in said.out
+    assert main(["sweep", str(tmp_path), "--stop"]) == 0
+    assert "nothing runs in" in capsys.readouterr().err
 
 
 def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
