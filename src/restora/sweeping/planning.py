@@ -126,8 +126,10 @@ def settings_of(above: Sequence[str]) -> dict[str, Any]:
 def combinations(
     words: Sequence[str], above: Sequence[str], say: Callable[[str], None], *, here: bool = True
 ) -> list[Composed]:
-    """Every combination of a grid, composed, and checked (on this machine if `here`): at most 256 that differ
-    by more than the seed."""
+    """Every combination of a grid, composed, and checked, as what runs on this machine if `here`.
+
+    At most 256 are checked, those that differ by more than the seed.
+    """
     listed = jobs_of(words)
     found: list[Composed] = []
     checked: set[str] = set()
@@ -157,8 +159,10 @@ def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan
 
 @contextmanager
 def one_by_one(above: Path) -> Iterator[None]:
-    """One command at a time looks for its sweep in a folder and begins it: two that are given at once are the
-    same sweep. Note: not on file systems that lock no folders, such as NFS."""
+    """One command at a time looks for its sweep in a folder and begins it.
+
+    So two that are given at once are the same sweep. Note: not on file systems that lock no folders.
+    """
     above.mkdir(parents=True, exist_ok=True)
     handle = os.open(above, os.O_RDONLY)
     try:

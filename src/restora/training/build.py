@@ -243,8 +243,10 @@ def check_adapters(config: DictConfig) -> None:
 
 
 def check_optimisation(config: DictConfig, family: Family) -> None:
-    """Raises `ConfigError` for an optimiser or a schedule that cannot be, and for what cannot be combined
-    with objectives that have parameters of their own."""
+    """Raises `ConfigError` for an optimiser or a schedule that cannot be.
+
+    Also for what cannot be combined with objectives that have parameters of their own.
+    """
     try:
         family.configure_optimizers()
     except (TypeError, ValueError) as error:
