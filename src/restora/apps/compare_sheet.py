@@ -50,7 +50,7 @@ def compare_sheet(methods: dict[str, list[Result]], folders: Sequence[str]) -> I
 
 def encoded(sheet: Image.Image) -> bytes:
     out = io.BytesIO()
-    sheet.save(out, "JPEG", quality=75)
+    sheet.save(out, "JPEG", quality=70)
     return out.getvalue()
 
 
