@@ -29,7 +29,7 @@ from restora.registry import register
 
 
 class ResidualTrunk(Network):
-    """restored = tail(body(head(x - mean)) + head(x - mean)) + mean: what EDSR and RCAN share.
+    """restored = tail(body(head(x - mean)) + head(x - mean)) + mean: what EDSR, RCAN and HAN share.
 
     `parts` are the body's before its last convolution; made one by one, after the head, if they are a
     generator. Scale 1 keeps the size (EDSR's authors' network for deblurring and JPEG).
@@ -54,8 +54,13 @@ class ResidualTrunk(Network):
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         shallow = self.head(self.sub_mean(x * self.rgb_range))  # (B,F,H,W)
-        y: Tensor = self.add_mean(self.tail(self.body(shallow) + shallow).to(x.dtype))  # (B,C,sH,sW)
+        y: Tensor = self.add_mean(self.tail(self.deep(shallow) + shallow).to(x.dtype))  # (B,C,sH,sW)
         return y / self.rgb_range
+
+    def deep(self, shallow: Tensor) -> Tensor:
+        """(B,F,H,W) -> (B,F,H,W): what is added to the features of the head."""
+        y: Tensor = self.body(shallow)
+        return y
 
     @classmethod
     @abstractmethod

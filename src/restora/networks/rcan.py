@@ -77,7 +77,7 @@ class RCAN(ResidualTrunk):
         if factor == 1:
             return self, dict(arguments)
         changed = {**arguments, "rgb_range": _PUBLISHED_RANGE}
-        equal, state = RCAN(**changed), self.state_dict()
+        equal, state = type(self)(**changed), self.state_dict()
         for name in state:
             if name == "head.0.weight":
                 state[name] = state[name] / factor
@@ -89,6 +89,10 @@ class RCAN(ResidualTrunk):
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
         """The constructor's arguments that a state dict of this architecture tells, else None."""
+        return None if "csa.gamma" in state else cls._arguments(state)
+
+    @staticmethod
+    def _arguments(state: Mapping[str, Tensor]) -> dict[str, int] | None:
         attention = "body.0.body.0.body.3.conv_du.0.weight"
         if "head.0.weight" not in state or attention not in state:
             return None

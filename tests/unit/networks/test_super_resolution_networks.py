@@ -12,6 +12,7 @@ from torch import Tensor
 from restora.networks.base import Network
 from restora.networks.carn import CARN
 from restora.networks.edsr import EDSR
+from restora.networks.han import HAN
 from restora.networks.imdn import IMDN
 from restora.networks.rcan import RCAN
 from restora.networks.rdn import RDN
@@ -45,11 +46,48 @@ def test_rcan_of_the_papers_size_is_found_by_spandrel() -> None:
     assert found.tags == ["32nf", "2nrg", "2nrb"]
 
 
+def test_han_weighs_layers_channels_and_pixels() -> None:
+    """Both attentions written out, entry by entry, between RCAN's head and tail."""
+    torch.manual_seed(0)
+    network = HAN(scale=2, channels=4, groups=2, blocks=1, reduction=2, rgb_range=1.0).double().eval()
+    torch.nn.init.constant_(network.la.gamma, 0.7)
+    torch.nn.init.constant_(network.csa.gamma, -1.3)
+    x, state = torch.rand(1, 3, 5, 6, dtype=torch.float64), network.state_dict()
+    assert state["csa.conv.weight"].shape == (1, 1, 3, 3, 3)
+    with torch.no_grad():
+        shallow = network.head(network.sub_mean(x))
+        first = network.body[0](shallow)
+        second = network.body[1](first)
+        layers = [network.body[2](second), second, first]
+        weighed = []
+        for layer in layers:
+            energies = torch.stack([(layer * other).sum() for other in layers])
+            shares = torch.exp(energies.max() - energies)
+            mixed = sum(share * other for share, other in zip(shares / shares.sum(), layers, strict=True))
+            weighed.append(0.7 * mixed + layer)
+        weight = F.conv3d(layers[0][:, None], state["csa.conv.weight"], state["csa.conv.bias"], padding=1)
+        attended = layers[0] * (1 - 1.3 * torch.sigmoid(weight[:, 0]))
+        deep = network.last(torch.cat([attended, network.last_conv(torch.cat(weighed, dim=1))], dim=1))
+        torch.testing.assert_close(network(x), network.add_mean(network.tail(deep + shallow)))
+
+
+def test_han_begins_with_rcans_weights_under_the_authors_names() -> None:
+    han = HAN(scale=2, channels=8, groups=2, blocks=1, reduction=2)
+    rcan = RCAN(scale=2, channels=8, groups=2, blocks=1, reduction=2)
+    own = {"csa.gamma", "csa.conv.weight", "csa.conv.bias", "la.gamma"}
+    own |= {f"{name}.{kind}" for name in ("last_conv", "last") for kind in ("weight", "bias")}
+    assert han.state_dict().keys() - rcan.state_dict().keys() == own
+    assert han.load_state_dict(rcan.state_dict(), strict=False).unexpected_keys == []
+    assert RCAN.infer_arguments(han.state_dict()) is None
+    assert HAN.infer_arguments(rcan.state_dict()) is None
+
+
 ARGUMENTS: list[tuple[type[Network], dict[str, Any]]] = [
     (EDSR, {"scale": 3, "in_channels": 3, "channels": 8, "blocks": 3}),
     (EDSR, {"scale": 1, "in_channels": 1, "channels": 8, "blocks": 2}),
     (EDSR, {"scale": 2, "in_channels": 3, "channels": 256, "blocks": 1, "residual_scale": 0.1}),
     (RCAN, {"scale": 4, "in_channels": 3, "channels": 8, "groups": 2, "blocks": 3, "reduction": 2}),
+    (HAN, {"scale": 2, "in_channels": 3, "channels": 8, "groups": 3, "blocks": 1, "reduction": 4}),
     (RDN, {"scale": 4, "in_channels": 3, "channels": 8, "growth": 4, "blocks": 3, "layers": 2}),
     (RDN, {"scale": 3, "in_channels": 3, "channels": 8, "growth": 8, "blocks": 2, "layers": 3}),
     (CARN, {"scale": 4, "in_channels": 3, "channels": 8, "groups": None}),
@@ -64,7 +102,7 @@ def test_arguments_are_read_off_a_state_dict(cls: type[Network], arguments: dict
     assert cls.infer_arguments({"model.0.weight": torch.ones(4, 1, 3, 3)}) is None
 
 
-@pytest.mark.parametrize("cls", [EDSR, RCAN])
+@pytest.mark.parametrize("cls", [EDSR, RCAN, HAN])
 def test_a_photo_of_the_mean_colour_leaves_the_body_at_rest(cls: type[Network]) -> None:
     """With biases at zero nothing but the mean colour comes out, whatever the weights."""
     network = cls(scale=2, channels=8, blocks=2).eval()
