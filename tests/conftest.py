@@ -20,10 +20,6 @@ import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
-# `make test` installs tests/peers.txt beside the environment
-_peers = Path(sys.prefix) / "peers"
-if _peers.is_dir():
-    sys.path.append(str(_peers))
 _held: list[object] = []
 """What is declared to torch lasts as long as who declared it."""
 
@@ -33,6 +29,9 @@ def pytest_configure(config: pytest.Config) -> None:
     worker = bool(os.environ.get("PYTEST_XDIST_WORKER"))
     if not worker and config.getoption("numprocesses", None):
         return
+    peers_folder = Path(sys.prefix) / "peers"
+    if peers_folder.is_dir():  # `make test` installs tests/peers.txt beside the environment
+        sys.path.append(str(peers_folder))
     import torch
 
     peers = runpy.run_path(str(REPOSITORY / "benchmarks" / "peers.py"))
