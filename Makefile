@@ -42,7 +42,7 @@ $(VENV)/.peers: tests/peers.txt $(VENV)/.ready
 	@touch $@
 
 test: setup $(VENV)/.peers ## the whole test suite
-	$(BIN)/python -m pytest -n 3 --dist worksteal -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 KILLS := PYTHONPATH=src $(BIN)/python tests/kill_sweep.py --jobs 20 --kills 10
 test-kills: setup ## sweeps of 20 jobs, also on Ray and as a search, killed ten times at random, against undisturbed ones (35 minutes)

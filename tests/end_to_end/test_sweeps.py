@@ -73,8 +73,8 @@ def test_the_same_command_skips_what_is_finished(
 def test_a_folder_that_was_moved_and_lost_jobs_is_made_whole(
     place: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One job has lost its record, one is queued (its record names the old folder), one is gone; then the
-    plan is cut off."""
+    """One job has lost its record, one is queued (its record names the old folder), one is gone; then, with
+    all of them finished, the plan is cut off."""
     folder, data = place
     sweep, moved = sweep_in(folder / "calm"), tmp_path / "moved"
     shutil.copytree(sweep, moved)
@@ -87,11 +87,14 @@ def test_a_folder_that_was_moved_and_lost_jobs_is_made_whole(
     assert states(moved, capsys) == ["queued", "queued", "queued"]
     assert main(["sweep", str(moved), "--resume"]) == 2
     assert "give the command of the sweep again" in capsys.readouterr().err
+    process = start(command(JOBS, f"hydra.sweep.dir={moved}"), tmp_path, data)
+    assert process.wait(timeout=240) == 0, output(tmp_path)
+    assert "goes on after step 12" in (jobs[0] / "train.log").read_text()
     (moved / "sweep.json").write_text((moved / "sweep.json").read_text()[:500])
     process = start(command(JOBS, f"hydra.sweep.dir={moved}"), tmp_path, data)
     assert process.wait(timeout=240) == 0, output(tmp_path)
     assert "it is made anew from the folders of the jobs" in output(tmp_path)
-    assert "goes on after step 12" in (jobs[0] / "train.log").read_text()
+    assert states(moved, capsys) == ["finished", "finished", "finished"]
     assert {path: path.stat().st_mtime_ns for path in sweep.rglob("*")} == before
     assert_equal(tmp_path, folder / "calm")
 

@@ -325,7 +325,7 @@ def test_pairs_of_realblur(tmp_path: Path) -> None:
     pair = source.photos("test")[1]
     assert (pair.name, pair.clean.name, pair.degraded.name) == ("scene050_blur_2", "gt_2.png", "blur_2.png")
     assert pair.clean.is_file()
-    with pytest.raises(DataError, match=r"RealBlur_R_train_list.txt does not exist"):
+    with pytest.raises(DataError, match=r"RealBlur_R_train_list.txt is not in"):
         RealBlur(root=tmp_path, kind="R").check()
     (tmp_path / "RealBlur_J_test_list.txt").write_text("../../etc/gt/passwd ../blur/x\n")
     with pytest.raises(DataError, match="line 1: expected"):
