@@ -34,7 +34,9 @@ REPEATED = {
     "dither_atkinson": "dither_floyd_steinberg",
     "dither_jarvis": "dither_floyd_steinberg",
     "old_photo": "a chain; its stages are watched alone",
+    "old_photo_scan": "a chain; its stages are watched alone",
     "real_esrgan_x2": "real_esrgan_x4",
+    "small_photo_x2": "small_photo_x4",
 }
 """Options that make the calls of another one: watching them takes seconds."""
 READ_BY_THE_HOST = (

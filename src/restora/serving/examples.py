@@ -41,18 +41,26 @@ def example(task: str) -> tuple[Photo, Photo | None]:
     if task == "colourise":
         return _photo(clean.convert("L").convert("RGB")), None
     if task == "colour":
-        return _photo(ImageEnhance.Contrast(ImageEnhance.Color(clean).enhance(0.4)).enhance(0.5)), None
+        return _photo(faded(clean)), None
+    if task == "old_photo":
+        paper = Image.new("RGB", clean.size, (238, 224, 192))
+        return _photo(Image.composite(paper, faded(clean), scratches(1))), None
     noise = np.random.default_rng(0).normal(0, 25, (SIDE, SIDE, 3))
     return _photo(Image.fromarray(_levels(np.asarray(clean) + noise))), None
 
 
-def scratches() -> Image.Image:
-    """The mask of a torn photo: white lines."""
+def faded(photo: Image.Image) -> Image.Image:
+    """With less contrast and colour."""
+    return ImageEnhance.Contrast(ImageEnhance.Color(photo).enhance(0.4)).enhance(0.5)
+
+
+def scratches(width: int = 3) -> Image.Image:
+    """The mask of a torn photo: white lines of about `width` pixels."""
     mask = Image.new("L", (SIDE, SIDE), 0)
     pen = ImageDraw.Draw(mask)
-    pen.line((12, 20, 60, 48, 78, 90, 120, 112), fill=255, width=4)
-    pen.line((100, 8, 84, 52, 92, 84), fill=255, width=3)
-    pen.line((8, 104, 44, 96, 70, 118), fill=255, width=3)
+    pen.line((12, 20, 60, 48, 78, 90, 120, 112), fill=255, width=width + 1)
+    pen.line((100, 8, 84, 52, 92, 84), fill=255, width=width)
+    pen.line((8, 104, 44, 96, 70, 118), fill=255, width=width)
     return mask
 
 

@@ -19,6 +19,7 @@ WORDS = {
     "inpaint": ("Scratched or torn", "Fills in what you paint over: scratches, tears, stains, things."),
     "colourise": ("Black and white", "Gives a black-and-white photo its colours."),
     "colour": ("Faded", "Brings back the contrast and colours of faded photos."),
+    "old_photo": ("Old photo", "Takes out scratches and grain, and brings back faded colours."),
     "derain": ("Rainy", "Takes out streaks of rain."),
 }
 """Task -> what is wrong with a photo, in one word, and what the model does about it."""

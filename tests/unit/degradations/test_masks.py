@@ -6,15 +6,19 @@ import pytest
 import torch
 from photos import generator, grey_card, photos
 
+from restora.degradations.compose.composition import OneOf
 from restora.degradations.missing.brush_strokes import BrushStrokes, covered_by_segments
+from restora.degradations.missing.holes import Holes
 from restora.degradations.missing.masking import Masking
 from restora.degradations.missing.random_rectangles import RandomRectangles
 from restora.degradations.missing.scratches import Scratches
 from restora.degradations.missing.text_overlay import TextOverlay
+from restora.degradations.noise.gaussian_noise import GaussianNoise
 
 MASKINGS: dict[str, Masking] = {
     "rectangles": RandomRectangles(count=3, area=(0.02, 0.1), fill=0.5),
     "brush": BrushStrokes(fill=0.5),
+    "holes": Holes(stage=OneOf(stages={"scratches": Scratches(), "letters": TextOverlay()}), fill=0.5),
 }
 
 
@@ -29,6 +33,15 @@ def test_known_pixels_are_untouched_and_lost_ones_filled(name: str) -> None:
     assert torch.equal(image[known], clean[known])
     assert (image[~known] == 0.5).all()
     assert len({float(m.mean()) for m in mask}) > 4
+
+
+def test_holes_are_where_their_stage_leaves_a_mark_and_need_its_mask() -> None:
+    clean, scratches = photos(8), Scratches()
+    drawn = Holes(stage=scratches)
+    params = drawn.sample((8, 3, 48, 60), generator(8))
+    assert torch.equal(drawn.condition(clean, params), scratches.condition(clean, params["stage"]))
+    with pytest.raises(ValueError, match="GaussianNoise gives no mask of its own size"):
+        Holes(stage=GaussianNoise(sigma=25))
 
 
 def test_random_erasing_is_one_rectangle_of_its_area_and_aspect() -> None:
