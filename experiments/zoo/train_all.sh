@@ -5,7 +5,7 @@
 # A run that was broken off goes on; one that is finished is left as it is. ZOO_RUNS is where the runs lie.
 set -eu
 runs=${ZOO_RUNS:-outputs/zoo}
-for name in ${*:-denoise denoise_gray half_minute photo jpeg deblur sr_x2 sr_x4}; do
+for name in ${*:-denoise denoise_gray half_minute photo jpeg deblur inpaint old_photo sr_x2 sr_x4 sr_photo_x2 sr_photo_x4}; do
     run=$runs/$name
     if ! grep -q '"status": "finished"' "$run/run.json" 2>/dev/null; then
         if [ -e "$run/checkpoints/last.ckpt" ]; then

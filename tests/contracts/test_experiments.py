@@ -22,8 +22,8 @@ PRESETS = [f"{group}={name}" for group in GROUPS for name in options(group)]
 
 TRAINED = (
     *("colourise/pix2pix", "deblur/nafnet", "denoise/ffdnet", "denoise/gan", "denoise/half_minute"),
-    *("denoise/on_demand", "zoo/photo", "zoo/deblur"),
-    *("inpaint/dcgan", "inpaint/unet", "jpeg/swinir", "quickstart/unet", "super_resolution/carn"),
+    *("denoise/on_demand", "zoo/photo", "zoo/deblur", "zoo/inpaint", "zoo/old_photo"),
+    *("inpaint/dcgan", "jpeg/swinir", "quickstart/unet", "super_resolution/carn"),
     *("super_resolution/esrgan", "super_resolution/srresnet", "zoo/half_minute", "supervision/poisson"),
     *("no_clean/cycle_gan", "no_clean/neighbor2neighbor", "no_clean/noise2noise", "no_clean/noise2void"),
     *(
