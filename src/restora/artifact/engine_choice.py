@@ -1,12 +1,14 @@
 """Which engine computes a restorer's tiles: torch, or one that is faster for this network and machine.
 
-A model folder holds what was measured at its export. On another machine, or with other threads, engines are
-measured again before the first photo that is large enough for that to pay.
+A model folder holds what was measured at its export, for small and for large tiles, as one engine may be the
+fastest for the ones and another for the others. On another machine, or with other threads, engines are
+measured again once that pays.
 """
 
 import logging
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,59 +33,90 @@ log = logging.getLogger(__name__)
 class EngineChoice:
     """What computes a restorer's tiles: torch's `network`, or the engine that is faster on this machine.
 
-    `graphs` are the files that engines can run, `paces` seconds per megapixel that were measured on this very
-    machine, "torch" among them. Where there are none, they are measured before the first photo that is
-    large enough for that to pay. Copies of a restorer share it.
+    `graphs` are the files that engines can run. `paces` are seconds per megapixel by side of a square photo
+    and engine, "torch" among them, as measured on this very machine; where there are none, they are measured
+    once as many pixels were restored as measuring takes. Copies of a restorer share it.
     """
 
     network: Network
     graphs: Mapping[str, Path]
-    paces: Mapping[str, float]
+    paces: Mapping[int, Mapping[str, float]]
     name: str = "torch"
-    compute: Compute | None = None
+    """What has computed last, or what is to compute large tiles."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
-        self.settled = not self.graphs
-        if self.graphs and self.paces.keys() >= {"torch", *self.graphs}:
-            self.take(min(self.paces, key=lambda name: self.paces[name]))
+        self._computes: dict[str, Compute] = {"torch": self.network}
+        self._measured = {
+            side: table for side, table in self.paces.items() if table.keys() >= {"torch", *self.graphs}
+        }
+        self._sides = tuple(self._measured)
+        self._seen: Counter[int] = Counter()
+        if self.graphs and self._measured:
+            self.name = _fastest(self._measured[max(self._measured)])
 
-    def take(self, name: str) -> None:
-        self.name, self.settled = name, True
-        self.compute = None if name == "torch" else open_engine(name, self.graphs[name])
+    def take(self, name: str, compute: Compute) -> None:
+        """From now on this computes everything."""
+        self.graphs, self.name, self._computes[name] = {}, name, compute
 
-    def for_photo(self, pixels: int) -> Compute:
-        """What computes a photo of so many pixels."""
-        if not self.settled and pixels >= _WORTH_MEASURING:
+    def for_tiles(self, pixels: int, all_pixels: int) -> Compute:
+        """What computes tiles of so many pixels, for photos of `all_pixels`."""
+        if self.graphs:
             with self._lock:
-                if not self.settled:
-                    self._measure()
-        return self.network if self.compute is None else self.compute
+                self._choose(pixels, all_pixels)
+        return self._computes[self.name]
 
-    def _measure(self) -> None:
-        computes: dict[str, Compute] = {"torch": self.network}
-        for name, path in self.graphs.items():
+    def _choose(self, pixels: int, all_pixels: int) -> None:
+        self._sides = self._sides or measuring.sides_for(self.network, self.network)
+        side = measuring.nearest_side(self._sides, pixels)
+        self._seen[side] += all_pixels
+        if side not in self._measured:
+            if self._seen[side] < measuring.FEWEST * (1 + len(self.graphs)) * side**2:
+                return
+            for name in self.graphs:
+                self._opened(name)
+            self._measured[side] = measuring.paces(self._computes, self.network, side)
+        self.name = _fastest(self._measured[side])
+        self._opened(self.name)
+
+    def _opened(self, name: str) -> None:
+        if name not in self._computes:
             try:
-                computes[name] = open_engine(name, path)
+                self._computes[name] = open_engine(name, self.graphs[name])
             except ValueError as error:
                 log.warning("%s is left out: %s", name, error)
-        self.paces = measuring.paces(computes, self.network, measuring.SMALL)
-        self.name = min(self.paces, key=lambda name: self.paces[name])
-        self.compute, self.settled = computes[self.name], True
+                self.graphs = {other: path for other, path in self.graphs.items() if other != name}
+                self._measured = {
+                    side: {other: pace for other, pace in table.items() if other != name}
+                    for side, table in self._measured.items()
+                }
+                self.name = "torch"
 
 
-_WORTH_MEASURING = 250_000
-"""Pixels of a photo before which engines are measured on a small one, of a quarter of them."""
+def _fastest(paces: Mapping[str, float]) -> str:
+    return min(paces, key=lambda name: paces[name])
 
 
-def graphs_in(folder: Path, description: ModelDescription) -> tuple[dict[str, Path], dict[str, float]]:
-    """What engines that are installed can run of a model folder, in float32, and what was measured of them.
+def graphs_in(
+    folder: Path, description: ModelDescription
+) -> tuple[dict[str, Path], dict[int, dict[str, float]]]:
+    """What engines that are installed can run of a model folder, in float32, and their paces by side.
 
     The latter is empty unless it was measured on this machine with as many threads.
     """
     parity = description.parity
     rows: Mapping[str, Mapping[str, Any]] = parity.get("formats") or {}
-    graphs, paces = {}, {}
+    machine = parity.get("machine") or {}
+    graphs: dict[str, Path] = {}
+    paces: dict[int, dict[str, float]] = {}
+
+    def add(engine: str, row: Mapping[str, Any]) -> None:
+        by_side = row.get("seconds_per_megapixel_by_side") or {
+            machine.get("side", measuring.LARGE): row["seconds_per_megapixel"]
+        }
+        for side, pace in by_side.items():
+            paces.setdefault(int(side), {})[engine] = float(pace)
+
     for name, made in FORMATS.items():
         path = folder / made.files[0]
         if (
@@ -94,10 +127,9 @@ def graphs_in(folder: Path, description: ModelDescription) -> tuple[dict[str, Pa
             and path.is_file()
         ):
             graphs[made.engine] = path
-            paces[made.engine] = float(rows[name]["seconds_per_megapixel"])
+            add(made.engine, rows[name])
     if graphs:
-        paces["torch"] = float(rows["safetensors"]["seconds_per_megapixel"])
-    machine = parity.get("machine") or {}
+        add("torch", rows["safetensors"])
     here = (measuring.processor(), torch.get_num_threads())
     return graphs, paces if (machine.get("cpu"), machine.get("threads")) == here else {}
 
@@ -114,8 +146,7 @@ def exported(
     if isinstance(network, GraphNetwork):
         raise ValueError(f"this graph has an engine of its own: leave out engine {engine}")
     if engine in graphs:
-        chosen.graphs = graphs
-        chosen.take(engine)
+        chosen.take(engine, open_engine(engine, graphs[engine]))
         return chosen
     if missing := FORMATS["onnx"].missing:
         raise ValueError(
@@ -125,5 +156,5 @@ def exported(
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / ONNX
         write_onnx(prepare_network(network, local_converter), path, local_converter=local_converter)
-        chosen.compute, chosen.name = open_engine(engine, path), engine
+        chosen.take(engine, open_engine(engine, path))
     return chosen

@@ -179,7 +179,8 @@ def _write(
             f"the model folder differs from the checkpoint by up to {difference.largest:.2e} on real photos; "
             f"at most {parity.TOLERANCE:.0e} is allowed"
         )
-    side = measuring.side_for(loaded, network)
+    sides = measuring.sides_for(loaded, network)
+    side = sides[-1]
     taken = measuring.megabytes(by_torch, network, side)
     rows = {"safetensors": _row((WEIGHTS,), "torch", difference, taken, draft)}
     computes: dict[str, parity.Compute] = {"safetensors": loaded}
@@ -193,8 +194,10 @@ def _write(
             except LeftOut as reason:
                 left_out[name] = str(reason)
             say(f"{FORMATS[name].files[0]}: {'left out' if name in left_out else 'written and checked'}")
-    for name, pace in measuring.paces(computes, network, side).items():
-        rows[name]["seconds_per_megapixel"] = pace
+    paces = {each: measuring.paces(computes, network, each) for each in sides}
+    for name, row in rows.items():
+        row["seconds_per_megapixel"] = paces[side][name]
+        row["seconds_per_megapixel_by_side"] = {str(each): paces[each][name] for each in sides}
     elsewhere = opened_elsewhere(draft / WEIGHTS, reference, samples, converted=converter is not None)
     say(f"in other programs: {elsewhere['words']}")
     figures: dict[str, Any] = {

@@ -10,12 +10,13 @@ Legend: B photos, C channels, K condition channels.
 import ctypes
 import gc
 import itertools
+import math
 import platform
 import random
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -26,9 +27,10 @@ from restora.artifact.parity import Compute
 from restora.networks.base import Network
 
 SMALL, LARGE = 256, 512
-"""Sides of the photo that is restored: the larger one where that takes less than a second."""
+"""Sides of the photos that are restored: the larger one where that takes less than a second. Which engine is
+the fastest depends on the size: what fits the caches of one does not fit those of another."""
 QUICK = 0.25
-"""Seconds for the small photo up to which the large one is taken."""
+"""Seconds for the small photo up to which the large one is restored too."""
 FEWEST, MOST = 5, 25
 """Rounds in which everything takes a turn: more where they are hard to tell apart."""
 LONGEST = 3.0
@@ -55,11 +57,17 @@ def test_photo(network: Network, side: int) -> tuple[Tensor, Tensor | None]:
     return x, torch.full((1, maps, side, side), 0.1) if maps else None
 
 
-def side_for(compute: Compute, network: Network) -> int:
-    """The side of the photo to measure on, by how long torch takes."""
+@torch.no_grad()
+def sides_for(compute: Compute, network: Network) -> tuple[int, ...]:
+    """The sides of the photos to measure on, in rising order, by how long torch takes."""
     x, condition = test_photo(network, SMALL)
     compute(x, condition)
-    return LARGE if _seconds(compute, x, condition) < QUICK else SMALL
+    return (SMALL, LARGE) if _seconds(compute, x, condition) < QUICK else (SMALL,)
+
+
+def nearest_side(sides: Iterable[int], pixels: int) -> int:
+    """The side of the square that is the most like a photo of so many pixels, by their ratio."""
+    return min(sides, key=lambda side: abs(math.log(pixels / side**2)))
 
 
 @torch.no_grad()

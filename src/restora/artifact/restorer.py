@@ -14,6 +14,7 @@ Legend: B photos, C channels, K condition channels, H height, W width, h w of a 
 """
 
 import copy
+import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -96,7 +97,8 @@ class Restorer:
     neighbouring tiles share.
 
     `engine` is torch, onnxruntime or openvino, the latter two on a CPU in float32; auto is the fastest of
-    those whose graphs are in `graphs`, by `paces` (seconds per megapixel on this machine) or by measuring.
+    those whose graphs are in `graphs` for the size of the tiles, by `paces` (seconds per megapixel on this
+    machine, by side and engine) or by measuring.
 
     `global_statistics`, for networks that attend across channels (Restormer): their tiles see the statistics
     of the whole photo.
@@ -115,7 +117,7 @@ class Restorer:
         description: ModelDescription | None = None,
         engine: str = "auto",
         graphs: Mapping[str, Path] | None = None,
-        paces: Mapping[str, float] | None = None,
+        paces: Mapping[int, Mapping[str, float]] | None = None,
         global_statistics: bool = False,
     ) -> None:
         check_engine(engine)
@@ -149,7 +151,7 @@ class Restorer:
 
     @property
     def engine(self) -> str:
-        """What computes: torch, onnxruntime or openvino."""
+        """What has computed last, or is to compute large tiles: torch, onnxruntime or openvino."""
         return self._engine.name
 
     @classmethod
@@ -274,7 +276,8 @@ class Restorer:
         out = x.new_zeros(
             (count, self.network.out_channels, height * scale, width * scale), dtype=torch.float32
         )
-        done, compute = 0, self._engine.for_photo(count * height * width)
+        largest = max(math.prod(tile.shape) for tile in tiles)
+        done, compute = 0, self._engine.for_tiles(largest, count * height * width)
         for batch in batches(jobs, self.together):
             restored = self._run(x, condition, batch, compute)
             for y, (photo, tile) in zip(restored, batch, strict=True):

@@ -7,6 +7,7 @@ import shutil
 import signal
 import zipfile
 from dataclasses import replace
+from types import MappingProxyType
 
 import pytest
 import torch
@@ -41,11 +42,14 @@ def parity_of(folder):
     return json.loads((folder / "model.json").read_text())["parity"]
 
 
-def pretend(folder, paces, **machine):
+def pretend(folder, paces, by_side=MappingProxyType({}), **machine):
     """The folder's table says that these are the engines' paces, and where they were measured."""
     described = json.loads((folder / "model.json").read_text())
     for row in described["parity"]["formats"].values():
         row["seconds_per_megapixel"] = paces.get(row["engine"], 9.0)
+        row["seconds_per_megapixel_by_side"] = {
+            side: table.get(row["engine"], 9.0) for side, table in by_side.items()
+        }
     described["parity"]["machine"] |= machine
     (folder / "model.json").write_text(json.dumps(described))
 
@@ -105,7 +109,7 @@ def test_what_computes_something_else_or_fails_is_left_out_and_said(run, tmp_pat
 
 
 def test_an_export_that_is_ended_leaves_nothing(run, tmp_path, monkeypatch):
-    monkeypatch.setattr(measuring, "side_for", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(measuring, "sides_for", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     with pytest.raises(SystemExit):
         export([str(run), str(tmp_path / "out" / "model"), "--no-onnx"])
     assert list((tmp_path / "out").iterdir()) == []
@@ -159,22 +163,41 @@ def test_the_fastest_of_the_folders_table_is_taken(engine, copied):
     assert Restorer.load(copied, device="cpu").engine == "torch"
 
 
-def test_on_another_machine_engines_are_measured_before_a_large_photo(copied, monkeypatch):
+def test_small_and_large_tiles_each_get_the_engine_that_is_faster_for_them(copied):
+    here = {"cpu": measuring.processor(), "threads": torch.get_num_threads()}
+    pretend(
+        copied,
+        {},
+        {256: {"torch": 2.0, "onnxruntime": 1.0}, 512: {"torch": 1.0, "onnxruntime": 2.0}},
+        **here,
+    )
+    restorer = Restorer.load(copied, device="cpu", tile=512)
+    assert restorer.engine == "torch"  # as most tiles are large
+    for height, engine in ((100, "onnxruntime"), (600, "torch"), (90, "onnxruntime")):
+        restorer(real(height, 500 if height > 500 else 100))
+        assert restorer.engine == engine
+
+
+def test_on_another_machine_engines_are_measured_once_that_pays(copied, monkeypatch):
     pretend(copied, {"torch": 1.0, "onnxruntime": 2.0}, cpu="a CPU of elsewhere")
     measured = []
 
-    def paces(computes, *_):
-        measured.append(set(computes))
+    def paces(computes, _, side):
+        measured.append((side, set(computes)))
         return {name: 1.0 if name == "onnxruntime" else 2.0 for name in computes}
 
     monkeypatch.setattr(engine_choice.measuring, "paces", paces)
+    monkeypatch.setattr(engine_choice.measuring, "sides_for", lambda *_: (32, 64))
     restorer = Restorer.load(copied, device="cpu")
-    restorer(real())
-    assert (restorer.engine, measured) == ("torch", [])
+    engines = {"torch", "onnxruntime", *(["openvino"] if available("openvino") else [])}
+    costs = measuring.FEWEST * len(engines) * 64**2  # pixels
+    for seen in range(costs // 64**2 - 1):
+        restorer(torch.rand(1, 3, 64, 64))
+        assert (seen, restorer.engine, measured) == (seen, "torch", [])
     for sigma in (10, 20):  # copies share what was found
-        restorer.with_sigma(sigma)(torch.rand(1, 3, 500, 500))
+        restorer.with_sigma(sigma)(torch.rand(1, 3, 64, 64))
     assert restorer.engine == "onnxruntime"
-    assert measured == [{"torch", "onnxruntime", *(["openvino"] if available("openvino") else [])}]
+    assert measured == [(64, engines)]
 
 
 @pytest.mark.parametrize(
