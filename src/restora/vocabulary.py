@@ -48,23 +48,17 @@ def precision(value: Any) -> Precision:
     for name, words in _PRECISIONS.items():
         if str(value) in words:
             return name
-    raise ValueError(no_precision(value))
-
-
-def no_precision(value: Any) -> str:
-    """That a word names none, and those that do."""
-    return f"precision={value}: wanted one of {PRECISIONS}"
+    raise ValueError(f"precision={value}: wanted one of {PRECISIONS}")
 
 
 PRECISIONS = ", ".join(f"{name} ({', '.join(words[1:])})" for name, words in _PRECISIONS.items())
 
 
-def trainer_precision(value: Any) -> Any:
-    """The same in the trainer's words; what only Lightning has (`bf16-true`, `64-true`) as it is."""
-    try:
-        return _PRECISIONS[precision(value)][-1]
-    except ValueError:
-        return value
+def trainer_precision(value: Any) -> str:
+    """The same in the trainer's words. Raises ValueError, also for what only Lightning has (`bf16-true`): the
+    parameters are float32 in every precision, as photos, losses and averages are.
+    """
+    return _PRECISIONS[precision(value)][-1]
 
 
 def seconds(value: Any, where: str) -> float | None:

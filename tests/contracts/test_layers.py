@@ -25,6 +25,7 @@ GROUND = {
     "redaction",
     "connection",
     "processes",
+    "walking",
 }
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
@@ -44,7 +45,7 @@ ALLOWED = {
     "first_edition": set(),
     "cli": {"registry", "redaction"},
     "kernels": set(),
-    "photos": set(),
+    "photos": {"walking"},
     "degradations": GROUND,
     "networks": GROUND | {"kernels"},
     "losses": GROUND,

@@ -31,8 +31,9 @@ def test_precisions(word: object, name: str, trainers: str) -> None:
     assert vocabulary.trainer_precision(word) == trainers
 
 
-def test_what_only_the_trainer_has_stays() -> None:
-    assert vocabulary.trainer_precision("64-true") == "64-true"
+def test_other_precisions_are_refused() -> None:
+    with pytest.raises(ValueError, match="precision=64-true: wanted one of float32"):
+        vocabulary.trainer_precision("64-true")
     with pytest.raises(ValueError, match="precision=bf17: wanted one of float32"):
         vocabulary.precision("bf17")
 

@@ -57,8 +57,8 @@ def encoded(sheet: Image.Image) -> bytes:
 def _kept(folder: str) -> dict[str, Path]:
     """Photo -> the file of the first seed that kept it."""
     found: dict[str, Path] = {}
-    for images in sorted(path for path in Path(folder).rglob("images") if path.is_dir()):
-        for file in list_photos(images):
+    for file in list_photos(Path(folder)):
+        if "images" in file.parts[len(Path(folder).parts) :]:
             found.setdefault(file.stem, file)
     return found
 

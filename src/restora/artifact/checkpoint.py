@@ -17,6 +17,7 @@ from restora.artifact.model_folder import build_network, network_node
 from restora.files import read_json
 from restora.networks.adapters import merged
 from restora.networks.base import Network
+from restora.walking import files_below
 
 READABLE = (1, 2)
 RECORD = "run.json"
@@ -82,7 +83,7 @@ def inside(folder: Path, recorded: Any) -> str:
 
 def find_runs(folder: str | Path) -> list[Path]:
     """All run folders at or below `folder`, sorted."""
-    return sorted(path.parent for path in Path(folder).rglob("run.json"))
+    return sorted(path.parent for path in files_below(folder) if path.name == "run.json")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

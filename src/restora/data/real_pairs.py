@@ -18,6 +18,7 @@ from restora.data.sources import Source, Split
 from restora.keyed import image_key
 from restora.photos.errors import DataError
 from restora.photos.kinds import READABLE
+from restora.photos.listing import list_photos
 from restora.registry import register
 
 
@@ -128,7 +129,7 @@ class SIDD(Downloadable):
         root = self.existing_root()
         if split == "test":
             return self._blocks(root / _BLOCKS)
-        noisy = sorted(path for path in root.rglob("*_NOISY_SRGB_*") if path.suffix.lower() in READABLE)
+        noisy = sorted(path for path in list_photos(root) if "_NOISY_SRGB_" in path.name)
         # an instance is number_scene_camera_iso_…: one scene under several cameras stays together
         scenes = {path: path.parent.name.partition("_")[2].partition("_")[0] for path in noisy}
         chosen = self._share(list(scenes.values()), split)

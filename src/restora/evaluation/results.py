@@ -16,6 +16,7 @@ from restora.evaluation.scorer import DECIMALS
 from restora.evaluation.statistics import bootstrap_mean
 from restora.files import read_json, table_text, table_word, write_json, write_whole
 from restora.metrics.registry import METRICS
+from restora.walking import files_below
 
 FORMAT = 1
 SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
@@ -123,7 +124,7 @@ def read_seeds(folder: str | Path) -> list[Result]:
     folder = Path(folder)
     if (folder / PER_IMAGE).is_file():
         return [read_result(folder)]
-    found = sorted(path.parent for path in folder.rglob(PER_IMAGE))
+    found = sorted(path.parent for path in files_below(folder) if path.name == PER_IMAGE)
     if not found:
         raise ValueError(
             f"there are no results ({PER_IMAGE}) in {folder}: run `restora evaluate output={folder}` first"

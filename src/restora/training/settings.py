@@ -3,12 +3,11 @@
 What a part takes is held against its constructor where it is built; what stands beside the parts, here.
 """
 
-import inspect
 import logging
 import time
 import warnings
 from datetime import timedelta
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -85,9 +84,10 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
 
 def _precision(options: dict[str, Any]) -> Any:
     """The trainer's precision in Lightning's words. Raises `ConfigError`."""
-    found = vocabulary.trainer_precision(options.get("precision"))
-    if not fits(found, get_type_hints(inspect.unwrap(Trainer.__init__))["precision"]):
-        raise ConfigError(f"trainer.{vocabulary.no_precision(found)}, bf16-true, 16-true, 64-true")
+    try:
+        found = vocabulary.trainer_precision(options.get("precision"))
+    except ValueError as error:
+        raise ConfigError(f"trainer.{error}") from error
     if found == "16-mixed" and options["accelerator"] == "cpu":
         raise ConfigError("float16 is not trained in on a CPU: set precision=bf16 or precision=float32")
     return found

@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from restora.artifact.checkpoint import find_runs
 from restora.evaluation.benchmarks.denoise import Denoise
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
 from restora.evaluation.methods import ClassicalMethod, NetworkMethod, Options
@@ -214,6 +215,18 @@ def test_results_of_different_benchmarks_are_told_apart(photo_folder: Path, tmp_
         evaluate(NetworkMethod("identity", Identity()), benchmark).write(tmp_path / str(sigma))
     assert same_benchmark([read_result(tmp_path / "15"), read_result(tmp_path / "15")]) is None
     assert "sigma is 15" in str(same_benchmark(read_seeds(tmp_path)))
+
+
+def test_results_and_runs_behind_links_are_found_once(photo_folder: Path, tmp_path: Path) -> None:
+    benchmark = Denoise(root=str(photo_folder), color="gray", sigma=15)
+    evaluate(NetworkMethod("identity", Identity()), benchmark).write(tmp_path / "disk" / "seed1")
+    (tmp_path / "disk" / "seed1" / "run.json").write_text("{}")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "seed1").symlink_to(tmp_path / "disk" / "seed1")
+    (tmp_path / "disk" / "loop").symlink_to(tmp_path / "disk")
+    for folder in ("linked", "disk"):
+        assert len(read_seeds(tmp_path / folder)) == 1
+        assert find_runs(tmp_path / folder) == [tmp_path / folder / "seed1"]
 
 
 def test_missing_results_say_what_to_do(tmp_path: Path) -> None:
