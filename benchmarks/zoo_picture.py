@@ -2,7 +2,7 @@
 
     python benchmarks/zoo_picture.py [--data-dir data]
 
-Each row: a photo of the set's held-out share (`restora prepare data=free_photos`), degraded with a fixed
+Each panel: a photo of the set's held-out share (`restora prepare data=free_photos`), degraded with a fixed
 seed, and what the model makes of it, pixel for pixel. The photos are in the public domain or CC0.
 """
 
@@ -19,11 +19,14 @@ from restora.config import build, option
 from restora.image import enlarge, to_8_bit
 from restora.keyed import KeyedGenerator, image_key, sample_key
 
-SIDE, EDGE, SIZE = 300, 6, 17
-ROWS = (
-    ("explore_world_animals_kangaroo", "everyday_photo", "photo", (170, 40), 4),
-    ("explore_farm_animals_horse", "gaussian_noise", "denoise", (300, 90), 2),
-    ("explore_monuments_qutubMinar", "bicubic_x4", "sr_x4", (100, 120), 0),
+SIDE, EDGE, SIZE, COLUMNS = 200, 6, 17, 2
+PANELS = (
+    ("explore_world_animals_kangaroo", "everyday_photo", "photo", (200, 60), 4),
+    ("explore_farm_animals_horse", "gaussian_noise", "denoise", (340, 120), 2),
+    ("explore_monuments_machuPicchu", "old_photo_scan", "old_photo", (120, 60), 3),
+    ("explore_monuments_machuPicchu", "damaged", "inpaint", (180, 90), 1),
+    ("explore_farm_animals_horse", "defocus_blur", "deblur", (40, 110), 0),
+    ("explore_monuments_qutubMinar", "small_photo_x4", "sr_photo_x4", (130, 180), 0),
 )
 """Photo, degradation, model, left upper corner of the part that is shown, seed."""
 
@@ -33,15 +36,16 @@ def main() -> None:
     made.add_argument("--data-dir", default=os.environ.get("RESTORA_DATA", "data"))
     made.add_argument("--output", default=str(Path(__file__).parents[1] / "docs" / "zoo.png"))
     options = made.parse_args()
-    rows = [row(Path(options.data_dir), *words) for words in ROWS]
-    width = 3 * SIDE + 2 * EDGE
-    sheet = Image.new("RGB", (width, sum(part.height for part in rows)), "white")
-    for place, part in enumerate(rows):
-        sheet.paste(part, (0, place * part.height))
+    panels = [panel(Path(options.data_dir), *words) for words in PANELS]
+    width, height = (panels[0].width + 2 * EDGE, panels[0].height)
+    rows = -(-len(panels) // COLUMNS)
+    sheet = Image.new("RGB", (COLUMNS * width - 2 * EDGE, rows * height), "white")
+    for place, part in enumerate(panels):
+        sheet.paste(part, (place % COLUMNS * width, place // COLUMNS * height))
     sheet.save(options.output)
 
 
-def row(
+def panel(
     data: Path, name: str, degradation: str, model: str, corner: tuple[int, int], seed: int
 ) -> Image.Image:
     """One photo: degraded, restored, as it was, with a line of words above."""
@@ -49,9 +53,13 @@ def row(
     clean = torch.from_numpy(photo).permute(2, 0, 1)[None]
     clean = clean[..., : clean.shape[-2] // 8 * 8, : clean.shape[-1] // 8 * 8]
     key = torch.tensor([sample_key(image_key(name), seed)])
-    degraded, _ = build(option("degradation", degradation), "degradation")(clean, KeyedGenerator(key))
+    degraded, condition = build(option("degradation", degradation), "degradation")(clean, KeyedGenerator(key))
+    degraded = to_8_bit(degraded)
     restorer = Restorer.load(f"zoo:{model}", sigma=25 if model == "denoise" else None)
-    restored = restorer(to_8_bit(degraded))
+    if model == "inpaint":
+        restored = torch.where(condition > 0, degraded, restorer(degraded, condition))
+    else:
+        restored = restorer(degraded)
     shown = (enlarge(degraded, clean.shape[-2:]), restored, clean)
     x, y = corner
     part = Image.new("RGB", (3 * SIDE + 2 * EDGE, SIDE + SIZE + 2 * EDGE), "white")

@@ -204,8 +204,8 @@ def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Bench
 def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:
     listed = _listed(names)
     if listed == ["all"]:
-        listed = list(METHODS.get(benchmark.task, {}))
-    return [ClassicalMethod(str(name), benchmark.task) for name in dict.fromkeys(listed)]
+        listed = list(METHODS.get(benchmark.classical_task, {}))
+    return [ClassicalMethod(str(name), benchmark.classical_task) for name in dict.fromkeys(listed)]
 
 
 def _fitted(settings: Mapping[str, Any], benchmark: Benchmark, overrides: Sequence[str]) -> list[Entry]:

@@ -46,7 +46,9 @@ class ServedModel:
         scale = self.restorer.scale
         task = self.description.task
         title, text = WORDS.get(task, (self.name, "Restores photos of the kind that it was trained on."))
-        return (title, f"{text} {scale} times as wide and as high.") if scale > 1 else (title, text)
+        if scale == 1:
+            return title, text
+        return f"{title}, ×{scale}", f"{text} {scale} times as wide and as high."
 
     def seconds(self, megapixels: float) -> float:
         """How long a photo will take, by what was measured so far."""

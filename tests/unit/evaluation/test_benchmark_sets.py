@@ -9,8 +9,10 @@ import torch
 from PIL import Image
 from scored_planes import scored_planes
 
+from restora.apps.evaluate_plan import _classical
 from restora.degradations.missing.brush_strokes import BrushStrokes
 from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.degradations.sampling.downsample import Downsample
 from restora.evaluation.benchmarks.base import Benchmark, Intake
 from restora.evaluation.benchmarks.deblur import Deblur
 from restora.evaluation.benchmarks.degraded import Degraded, Inpaint
@@ -154,6 +156,16 @@ def test_kernels_are_centred_and_as_wide_as_they_say(blur: str, photo_folder: Pa
     variance = {"gaussian": 1.6**2, "motion": 9**2 / 12, "disc": 3**2 / 4}[blur]
     assert across @ offsets**2 == pytest.approx(variance, rel=0.05, abs=0.1)
     assert down @ offsets**2 == pytest.approx(0 if blur == "motion" else variance, rel=0.05, abs=0.1)
+
+
+def test_a_degradation_that_reduces_is_compared_with_what_enlarges(photo_folder: Path) -> None:
+    benchmark = Degraded(root=str(photo_folder), color="rgb", degradation=Downsample(scale=2))
+    (method,) = _classical(["lanczos"], benchmark)
+    observation = benchmark.observe(0, Intake())
+    restored, clean = scored_planes(benchmark, method.restore(observation), observation)
+    assert psnr(restored, clean).item() > 20
+    with pytest.raises(ValueError, match="classical=bm3d: for super_resolution there is bicubic"):
+        _classical(["bm3d"], benchmark)
 
 
 def test_inpainting_puts_the_known_pixels_back(photo_folder: Path) -> None:

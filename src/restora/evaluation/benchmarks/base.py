@@ -78,6 +78,11 @@ class Benchmark(ABC):
     severity: ClassVar[str | None] = None
     """The argument that a severity curve varies."""
 
+    @property
+    def classical_task(self) -> str:
+        """The task whose classical methods can be measured on it."""
+        return self.task
+
     root: str
     color: Color
     testset: TestSet | None = None

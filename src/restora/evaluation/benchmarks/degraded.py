@@ -24,6 +24,10 @@ class Degraded(Benchmark):
     configuration: dict[str, Any] | None = None
     """What the degradation was built from, to be written beside the figures."""
 
+    @property
+    def classical_task(self) -> str:
+        return "super_resolution" if self.degradation.scale > 1 else self.task
+
     def describe(self) -> dict[str, Any]:
         values = super().describe()
         values["degradation"] = values.pop("configuration") or type(self.degradation).__name__
