@@ -96,7 +96,8 @@ class DRUNet(Network):
 
         None for another's.
         """
-        if "m_head.weight" not in state or "m_down1.0.res.0.weight" not in state:
+        own = "m_head.weight" in state and "m_down1.0.res.0.weight" in state
+        if not own or "fill_levels" in state:  # which FillingDRUNet has
             return None
         widths = [state[f"m_down{level}.0.res.0.weight"].shape[0] for level in (1, 2, 3)]
         photo = state["m_tail.weight"].shape[0]

@@ -5,6 +5,7 @@ import torch
 
 from restora.networks.cost import count_parameters
 from restora.networks.drunet import DRUNet
+from restora.networks.filling_drunet import FillingDRUNet, filled_from_around
 
 SMALL = {"channels": [8, 12, 16, 20], "blocks": 2}
 
@@ -53,3 +54,27 @@ def test_a_checkpoint_tells_what_it_was_made_with(arguments: dict[str, object]) 
 def test_four_scales_are_asked_for() -> None:
     with pytest.raises(ValueError, match="four network.channels"):
         DRUNet(channels=[8, 16, 24])
+
+
+def test_lost_pixels_are_filled_from_around_them() -> None:
+    """A plane comes back nearly as it was, however wide the hole; known pixels come back as they are."""
+    row = torch.linspace(0, 1, 96)
+    photo = (row[:, None] + row).expand(2, 3, 96, 96) / 2
+    known = torch.ones(2, 1, 96, 96)
+    known[0, :, 40:50, 40:50] = 0
+    known[1, :, 16:80, 10:84] = 0
+    filled = filled_from_around(photo, known)
+    lost = known.expand_as(photo) == 0
+    torch.testing.assert_close(filled[~lost], photo[~lost])
+    assert (filled - photo)[0].abs().max() < 0.04
+    assert (filled - photo)[1].abs().max() < 0.3
+    assert torch.equal(filled, filled_from_around(photo.where(~lost, 0.7), known))  # whatever was there
+    assert (filled_from_around(photo, torch.zeros_like(known)) == 0).all()
+
+
+def test_its_weights_are_told_from_those_of_drunet() -> None:
+    network = FillingDRUNet(channels=(8, 12, 16, 24))
+    assert DRUNet.infer_arguments(network.state_dict()) is None
+    assert FillingDRUNet.infer_arguments(DRUNet(channels=(8, 12, 16, 24)).state_dict()) is None
+    found = FillingDRUNet.infer_arguments(network.state_dict())
+    assert found == {"in_channels": 3, "channels": [8, 12, 16, 24], "blocks": 1}
