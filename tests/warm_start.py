@@ -43,6 +43,8 @@ PRELOADED = (
     ),
     *(f"opentelemetry.exporter.otlp.proto.http.{name}_exporter" for name in ("metric", "_log")),
 )
+_folder: Path
+"""The server's."""
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -228,6 +230,8 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 def serve(path: str) -> None:
     import gc
 
+    global _folder
+    _folder = Path(path).parent
     _preload()
     gc.collect()
     gc.freeze()  # so that a collection in a child does not copy every page
@@ -291,13 +295,17 @@ def _watch(connection: socket.socket) -> None:
 
 def _become(request: dict[str, Any], streams: list[int]) -> None:
     """Runs what is asked for in this process, with a process beside it that forks what it starts itself."""
+    _fork_what_is_started(streams)
+    _run(request, streams)
+
+
+def _fork_what_is_started(streams: list[int]) -> None:
     nursery = _nursery(streams)
 
     class Popen(_Forked):
         asked, owner = nursery, os.getpid()
 
     subprocess.Popen = Popen
-    _run(request, streams)
 
 
 def _run(request: dict[str, Any], streams: list[int]) -> None:
@@ -310,7 +318,7 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
         signal.signal(number, signal.SIG_DFL)
     media = sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP
-    media.name = tempfile.mkdtemp(dir=Path(sys.argv[2]).parent)  # W&B deletes it at the end of each process
+    media.name = tempfile.mkdtemp(dir=_folder)  # W&B deletes it at the end of each process
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["env"])
@@ -325,6 +333,8 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
         kind, code, *arguments = code, *arguments
     if kind == "-m":
         sys.argv = [code, *arguments]
+        if code == "restora.sweeping.server":
+            _start_jobs()
         runpy.run_module(code, run_name="__main__", alter_sys=True)
     elif kind == "script":
         sys.argv = [code, *arguments]
@@ -333,6 +343,21 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
         sys.argv = [kind, *arguments]
         sys.modules["__main__"] = module = types.ModuleType("__main__")
         exec(compile(code, "<string>", "exec"), module.__dict__)
+
+
+def _start_jobs() -> NoReturn:
+    """The process that starts jobs, whose distributed jobs start their further processes by forks too."""
+    from restora.sweeping import server
+
+    class Server(server.Server):
+        def fork(self, request: dict[str, Any]) -> int:
+            pid = super().fork(request)
+            if pid == 0 and '"ddp"' in Path(request["start"], "run.json").read_text(encoding="utf-8"):
+                _fork_what_is_started([])
+            return pid
+
+    server.Server = Server  # type: ignore[misc]
+    sys.exit(server.main())
 
 
 # --- what a command starts ----------------------------------------------------------------------------------
