@@ -147,6 +147,8 @@ def jobs_of(overrides: Iterable[str]) -> list[list[str]]:
     with _loader() as loader:
         try:
             return combinations(loader, overrides)
+        except Refused as error:
+            raise ConfigError(str(error)) from error
         except (HydraException, OmegaConfBaseException, ValueError) as error:
             raise ConfigError(_innermost(error)) from error
 
@@ -156,8 +158,8 @@ def parsed(overrides: Iterable[str]) -> list[Override]:
     with _loader() as loader:
         try:
             return parsed_by(loader, overrides)
-        except HydraException as error:
-            raise ConfigError(_innermost(error)) from error
+        except Refused as error:
+            raise ConfigError(str(error)) from error
 
 
 def written_out(config_name: str, overrides: Iterable[str]) -> list[str]:
@@ -297,10 +299,10 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
             if f"{above}._target_" in known:
                 keys = [name.removeprefix(f"{above}.") for name in known if name.startswith(f"{above}.")]
                 keys = [name for name in keys if "." not in name and not name.startswith("_")]
-                return (
-                    f"{override} is no key of the {above} chosen, which has {', '.join(keys)}.{hint} "
-                    f"(+{override} gives its constructor an argument more)"
-                )
+                more = f" (+{override} gives its constructor an argument more)"
+                more = "" if override.startswith("~") else more
+                known_there = ", ".join(keys) or "none"
+                return f"{override} is no key of the {above} chosen, which has {known_there}.{hint}{more}"
             hint += f" (+{override} adds a new key)" if above in known else ""
             return f"there is no key {key!r} in the configuration.{hint}"
     return message

@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.config_repository import IConfigRepository
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Override, OverrideType
+from hydra.errors import OverrideParseException
 
 from restora import vocabulary
 
@@ -30,7 +32,27 @@ def parsed_by(loader: ConfigLoaderImpl, overrides: Iterable[str]) -> list[Overri
 @functools.lru_cache(maxsize=4096)
 def _parsed(override: str) -> Override:
     """Not to be changed. A millisecond each, and the jobs of a sweep have most of theirs in common."""
-    return OverridesParser.create().parse_overrides([override])[0]
+    try:
+        return OverridesParser.create().parse_overrides([override])[0]
+    except OverrideParseException as error:
+        raise Refused(_unreadable(override, str(error))) from error
+
+
+def _unreadable(override: str, message: str) -> str:
+    """What is wrong with a word that Hydra's grammar does not read, without the tokens of its parser."""
+    for line in message.splitlines():
+        if " while evaluating " in line:
+            return f"{override}: {line.partition(': ')[2]}"
+    key, equals, value = override.partition("=")
+    if not re.fullmatch(r"[+~]*[\w./@:$-]+", key) or key.startswith("-"):
+        return f"{override}: {key!r} is no key"
+    if not equals:
+        return f"{override}: no value: write {key}=VALUE"
+    quoted = value.strip("'\"")
+    return (
+        f"{override}: Hydra's grammar cannot read the value; a text with signs in it stands in two pairs of "
+        f"quotes: '{key}=\"{quoted}\"'"
+    )
 
 
 def chooses(override: Override, repository: IConfigRepository) -> bool:
@@ -38,6 +60,18 @@ def chooses(override: Override, repository: IConfigRepository) -> bool:
     if override.is_add() or override.is_force_add() or override.is_delete():
         return False
     return "." not in override.key_or_group and repository.group_exists(override.key_or_group)
+
+
+def plain_value(override: str) -> tuple[str, Any] | None:
+    """Key and value of an override that sets a key to a number, a text or null, and does no more; else
+    None."""
+    found = _parsed(override)
+    value, key = found.value(), found.key_or_group
+    if found.type != OverrideType.CHANGE or found.package is not None or "/" in key:
+        return None
+    if key in _ALIASES or key in _DURATIONS or not isinstance(value, int | float | str | None):
+        return None
+    return None if "${" in str(value) or value == "???" else (key, value)
 
 
 def sweeps_among(overrides: Iterable[str]) -> list[str]:

@@ -14,7 +14,7 @@ from restora.files import json_text, read_json
 from restora.registry import named_plugins
 from restora.run_state import sole_run
 from restora.strangers import check_inside, started_in
-from restora.sweeping import estimate, planning, search, showing
+from restora.sweeping import combinations, estimate, planning, search, showing
 from restora.sweeping.plan import FILE, Job, Plan
 from restora.sweeping.running import Listed, check_executor, run
 
@@ -28,7 +28,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         raise ConfigError(
             "a sweep is started by one process, which starts those of its jobs: leave torchrun out"
         )
-    above = [word for word in typed if planning.is_hydras(word) or planning.is_about_the_sweep(word)]
+    above = [word for word in typed if combinations.is_hydras(word) or combinations.is_about_the_sweep(word)]
     words = [word for word in typed if word not in above]
     settings = planning.settings_of(above)
     check_executor(settings)
@@ -36,7 +36,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
     if settings["search"] is not None:
         return _search(typed, words, above, dry_run=dry_run, yes=yes)
     search.refuse_intervals(words)
-    jobs = planning.combinations(words, above, planning.tell, here=not dry_run)
+    jobs = combinations.combinations(words, above, planning.tell, here=not dry_run)
     if dry_run:
         return _show_cost(jobs, settings)
     identities = {job.identity for job in jobs}
@@ -69,7 +69,7 @@ def _say_changed(plan: Plan, chosen: Sequence[Job]) -> None:
 @contextmanager
 def _plan(
     typed: Sequence[str],
-    jobs: Sequence[planning.Composed],
+    jobs: Sequence[combinations.Composed],
     same: Callable[[Plan], bool],
     write: Callable[[Plan], None],
     *,
@@ -99,8 +99,11 @@ def _search(
 ) -> int:
     """A sweep whose jobs are chosen one after the other."""
     search.space_of(words)  # for its errors
-    first = planning.composed(planning.firsts(words), above)
-    planning.check(first, several=True, here=not dry_run)
+    first = combinations.composed(combinations.firsts(words), above)
+    try:
+        combinations.check(first, here=not dry_run)
+    except ConfigError as error:
+        raise search.in_whole_numbers(words, error) from error
     settings = search.Settings.of(first.settings["search"], first.config["monitor"])
     copies = [first] * settings.trials
     if dry_run:
@@ -158,7 +161,7 @@ def _refuse_foreign(plan: Plan) -> None:
 
 
 def _show_cost(
-    jobs: Sequence[planning.Composed], settings: dict[str, Any], *, chosen_later: bool = False
+    jobs: Sequence[combinations.Composed], settings: dict[str, Any], *, chosen_later: bool = False
 ) -> int:
     """What `--dry-run` prints."""
     hours = estimate.measured(jobs, planning.tell)
@@ -166,7 +169,7 @@ def _show_cost(
     return 0
 
 
-def _ask_if_costly(jobs: Sequence[planning.Composed], *, yes: bool) -> None:
+def _ask_if_costly(jobs: Sequence[combinations.Composed], *, yes: bool) -> None:
     """Raises `ConfigError` where a new sweep will cost more than its limit and nobody says that this is
     meant."""
     limit = jobs[0].settings.get("limit_hours")

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from restora.networks.cost import count_macs, count_parameters
-from restora.sweeping.planning import Composed, check
+from restora.sweeping.combinations import Composed, check
 from restora.sweeping.running import gpu_slots
 from restora.sweeping.showing import short
 
@@ -52,7 +52,7 @@ def measured(jobs: Sequence[Composed], say: Callable[[str], None]) -> dict[str, 
     for number, (key, job) in enumerate(distinct.items(), 1):
         limit = _time_limit(job.config)
         if limit is None:
-            check(job, several=len(distinct) > 1)
+            check(job, apart=job.words if len(distinct) > 1 else ())
             say(f"measuring {number} of {len(distinct)} kinds of jobs: {job.config['name']}")
             limit = _measured_hours(job.config)
         kinds[key] = limit

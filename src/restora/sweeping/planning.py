@@ -1,6 +1,6 @@
 """From the words of `restora train -m …` to a plan and the folders of its jobs.
 
-Each combination is composed once, checked, and written to the `run.json` of its folder. Combinations that
+Each combination (`combinations.py`) is written to the `run.json` of its folder. Combinations that
 come to the same are one job; a job that the sweep folder has already keeps its folder, and further ones get
 the next numbers.
 """
@@ -10,24 +10,23 @@ import os
 import re
 import shlex
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from restora.composing.kept import as_of_now
 from restora.composing.overrides import sweeps_among
-from restora.config import ConfigError, compose, jobs_of, set_by
+from restora.config import ConfigError, compose
 from restora.files import read_json, write_whole
 from restora.path_values import quoted
 from restora.registry import stored
 from restora.run_state import Occupied, claim
 from restora.sweeping import ending
+from restora.sweeping.combinations import HERE, Composed
 from restora.sweeping.plan import (
     FILE,
     Damaged,
@@ -39,80 +38,6 @@ from restora.sweeping.plan import (
     read_plan,
 )
 
-_HERE = "__run_dir__"
-"""Stands for the run folder until it is known."""
-_CHECKED = 256
-_SILENT_SECONDS = 2.0
-
-
-@dataclass(frozen=True)
-class Composed:
-    """One combination, composed.
-
-    Its own words, its plain configuration, and the composition with Hydra's node.
-    """
-
-    words: list[str]
-    config: dict[str, Any]
-    hydra: DictConfig
-    settings: dict[str, Any]
-    identity: str
-
-    def subfolder(self, number: int) -> str:
-        """The name of job `number`."""
-        OmegaConf.set_readonly(self.hydra.hydra, False)
-        self.hydra.hydra.job.num = number
-        self.hydra.hydra.job.id = str(number)
-        HydraConfig.instance().cfg = cast(Any, self.hydra)
-        return str(OmegaConf.select(self.hydra, "hydra.sweep.subdir"))
-
-
-def is_hydras(word: str) -> bool:
-    return bool(re.match(r"[+~]*hydra[./=]", word))
-
-
-def is_about_the_sweep(word: str) -> bool:
-    """Whether an override says how the sweep is run, and is no setting of a job."""
-    return bool(re.match(r"[+~]*(sweep[.=]|retry_failed=)", word))
-
-
-def composed(words: Sequence[str], above: Sequence[str], number: int = 0) -> Composed:
-    """A combination; `above` are the words about Hydra and the sweep, which jobs do not record."""
-    config = compose("train", [*words, *above, "hydra.mode=MULTIRUN", f"run_dir={_HERE}"], hydra_node=True)
-    OmegaConf.set_struct(config, False)
-    OmegaConf.set_readonly(config.hydra, False)
-    config.hydra.job.num, config.hydra.job.id = number, str(number)
-    config.hydra.runtime.output_dir = _HERE
-    HydraConfig.instance().cfg = cast(Any, config)  # for ${hydra:…}; set_config copies it, in 10 ms
-    plain = {key: _resolved(config, key) for key in map(str, config) if key != "hydra"}
-    settings = plain.pop("sweep")
-    kept = stored(plain)
-    return Composed(list(words), kept, config, settings, identity(kept))
-
-
-def _resolved(config: DictConfig, key: str) -> Any:
-    if OmegaConf.is_missing(config, key):
-        return "???"
-    value = config[key]
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-
-
-def check(job: Composed, *, several: bool, here: bool = True) -> None:
-    """Raises `ConfigError` for what cannot be trained, with the job's words; on this machine if `here`."""
-    from restora.training.build import check_before_training
-
-    here = here and job.settings["executor"] == "local"
-    try:
-        check_before_training(OmegaConf.create(job.config), here=here)
-    except ValueError as error:
-        where = f" (in the job {' '.join(job.words)})" if several else ""
-        raise ConfigError(f"{error}{set_by(error, job.words)}{where}") from error
-
-
-def firsts(words: Sequence[str]) -> list[str]:
-    """The overrides with the first of several values each."""
-    return jobs_of(words)[0]
-
 
 def settings_of(above: Sequence[str]) -> dict[str, Any]:
     """What the group sweep says."""
@@ -122,36 +47,10 @@ def settings_of(above: Sequence[str]) -> dict[str, Any]:
     return {str(key): value for key, value in settings.items()}
 
 
-@as_of_now()
-def combinations(
-    words: Sequence[str], above: Sequence[str], say: Callable[[str], None], *, here: bool = True
-) -> list[Composed]:
-    """Every combination of a grid, composed, and checked, as what runs on this machine if `here`.
-
-    At most 256 are checked, those that differ by more than the seed.
-    """
-    listed = jobs_of(words)
-    found: list[Composed] = []
-    checked: set[str] = set()
-    said = float("inf")
-    for number, words in enumerate(listed):
-        job = composed(words, above, number)
-        kind = identity(job.config, seeds=False)
-        if kind not in checked and len(checked) < _CHECKED:
-            checked.add(kind)
-            check(job, several=len(listed) > 1, here=here)
-        found.append(job)
-        now = time.monotonic()
-        said = min(said, now)  # the first imports torch
-        if now - said > _SILENT_SECONDS:
-            said = now
-            say(f"composed and checked {number + 1} of {len(listed)} jobs")
-    return found
-
-
 def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan], bool]) -> Path:
     """The folder that the command names, or that of the newest sweep which is the same, or a new one."""
     if any(re.match(r"\+?hydra\.sweep\.dir=", word) for word in overrides):
+        first.use(0)
         return Path(str(OmegaConf.select(first.hydra, "hydra.sweep.dir")))
     folder = _usual_folder(overrides, first)
     return earlier_sweep(folder.parent, same) or folder
@@ -184,6 +83,7 @@ def _usual_folder(overrides: Sequence[str], first: Composed) -> Path:
     try:
         config = compose("train", [w for w in overrides if w not in sweeps_among(overrides)], hydra_node=True)
     except ConfigError:  # what is fixed needs what is swept
+        first.use(0)
         config = first.hydra
     HydraConfig.instance().set_config(config)
     return Path(str(OmegaConf.select(config, "hydra.sweep.dir")))
@@ -282,7 +182,7 @@ def _placed(value: Any, folder: str) -> Any:
         return {key: _placed(item, folder) for key, item in value.items()}
     if isinstance(value, list):
         return [_placed(item, folder) for item in value]
-    return value.replace(_HERE, folder) if isinstance(value, str) else value
+    return value.replace(HERE, folder) if isinstance(value, str) else value
 
 
 def _refuse_shared(name: str, names: set[str]) -> None:

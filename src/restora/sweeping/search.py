@@ -23,7 +23,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 
 from restora.composing.overrides import Refused, values_of
 from restora.config import ConfigError, parsed
-from restora.sweeping import planning
+from restora.sweeping import combinations, planning
 from restora.sweeping.plan import Job, Plan
 from restora.vocabulary import seconds
 from restora.words import figure
@@ -147,6 +147,16 @@ def refuse_intervals(words: Sequence[str]) -> None:
                 f"{override.input_line}: an interval has no list of values: search it (add sweep=tpe or "
                 f"sweep=random), or name values, {_key(override)}=A,B,C"
             )
+
+
+def in_whole_numbers(words: Sequence[str], error: ConfigError) -> ConfigError:
+    """The error of an interval whose ends stand for whole numbers, with what to write."""
+    for override in parsed(words):
+        key, value = _key(override), override.value()
+        if isinstance(value, IntervalSweep) and str(error).startswith(f"{key}={value.start}: wanted a whole"):
+            said = str(override.input_line).partition("=")[2]
+            return ConfigError(f"{override.input_line}: wanted whole numbers: write '{key}=int({said})'")
+    return error
 
 
 # --- the study ---------------------------------------------------------------------------------------------
@@ -338,10 +348,10 @@ class Search:
         """The job that answers a trial; None where it is answered already, or cannot be trained."""
         from restora.sweeping import ending
 
-        words = [*self.fixed, *(f"{key}={value}" for key, value in trial.params.items())]
+        point = [f"{key}={value}" for key, value in trial.params.items()]
         try:
-            made = planning.composed(words, self.above)
-            planning.check(made, several=True)
+            made = combinations.composed([*self.fixed, *point], self.above)
+            combinations.check(made, apart=point)
         except ConfigError as error:
             self._fail(trial, str(error))
             return None

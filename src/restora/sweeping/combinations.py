@@ -1,0 +1,295 @@
+"""From the words of `restora train -m …` to its combinations: each composed, checked and known by a hash.
+
+Hydra takes 20 ms for a composition and OmegaConf as long for its values, which for a thousand jobs is a
+minute. Most jobs differ by a few numbers: of those that choose the same parts, the first is composed whole,
+and the others are it with their own numbers and with what refers to them. What could change more than that
+(an option, a list, a key that is added, a batch that scales learning rates) is composed whole.
+"""
+
+import pickle
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from restora import batch_rule
+from restora.composing.kept import as_of_now
+from restora.composing.overrides import plain_value
+from restora.config import ConfigError, compose, jobs_of, options, set_by
+from restora.registry import stored
+from restora.sweeping.plan import identity
+
+HERE = "__run_dir__"
+"""Stands for the run folder until it is known."""
+_CHECKED = 64
+"""Combinations that are checked, and further ones up to `_MOST_CHECKED` that have a value of their own."""
+_MOST_CHECKED = 256
+_SILENT_SECONDS = 2.0
+_NOT_PLAIN = ("recipe_batch", "plugins", "run_dir", "resume")
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Composed:
+    """One combination, composed.
+
+    Its own words, its plain configuration, and the composition with Hydra's node, which jobs share that
+    differ from it by `values` alone.
+    """
+
+    words: list[str]
+    config: dict[str, Any]
+    hydra: DictConfig
+    settings: dict[str, Any]
+    identity: str
+    values: Mapping[Path, Any] = field(default_factory=dict)
+
+    def subfolder(self, number: int) -> str:
+        """The name of job `number`."""
+        self.use(number)
+        return str(OmegaConf.select(self.hydra, "hydra.sweep.subdir"))
+
+    def use(self, number: int) -> None:
+        """Lets what is read of the composition be this combination's, and `${hydra:…}` too."""
+        OmegaConf.set_readonly(self.hydra.hydra, False)
+        self.hydra.hydra.job.num, self.hydra.hydra.job.id = number, str(number)
+        for path, value in self.values.items():
+            _within(self.hydra, path[:-1])[path[-1]] = value
+        HydraConfig.instance().cfg = cast(Any, self.hydra)  # set_config copies it, in 10 ms
+
+
+def is_hydras(word: str) -> bool:
+    return bool(re.match(r"[+~]*hydra[./=]", word))
+
+
+def is_about_the_sweep(word: str) -> bool:
+    """Whether an override says how the sweep is run, and is no setting of a job."""
+    return bool(re.match(r"[+~]*(sweep[.=]|retry_failed=)", word))
+
+
+def composed(words: Sequence[str], above: Sequence[str], number: int = 0) -> Composed:
+    """A combination; `above` are the words about Hydra and the sweep, which jobs do not record."""
+    return _of_plain(words, *_whole(words, above, number))
+
+
+def _whole(words: Sequence[str], above: Sequence[str], number: int) -> tuple[dict[str, Any], DictConfig]:
+    config = compose("train", [*words, *above, "hydra.mode=MULTIRUN", f"run_dir={HERE}"], hydra_node=True)
+    OmegaConf.set_struct(config, False)
+    OmegaConf.set_readonly(config.hydra, False)
+    config.hydra.job.num, config.hydra.job.id = number, str(number)
+    config.hydra.runtime.output_dir = HERE
+    HydraConfig.instance().cfg = cast(Any, config)
+    return {key: _resolved(config, key) for key in map(str, config) if key != "hydra"}, config
+
+
+def _of_plain(
+    words: Sequence[str],
+    plain: dict[str, Any],
+    config: DictConfig,
+    values: Mapping[Path, Any] | None = None,
+) -> Composed:
+    settings = plain.pop("sweep")
+    kept = stored(plain)
+    return Composed(list(words), kept, config, settings, identity(kept), values or {})
+
+
+def _resolved(config: DictConfig, key: str) -> Any:
+    if OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def check(job: Composed, *, apart: Sequence[str] = (), here: bool = True) -> None:
+    """Raises `ConfigError` for what cannot be trained; on this machine if `here`.
+
+    `apart` are the words that set the job apart from others, which the message names.
+    """
+    from restora.training.build import check_before_training
+
+    here = here and job.settings["executor"] == "local"
+    try:
+        check_before_training(OmegaConf.create(job.config), here=here)
+    except ValueError as error:
+        where = f" (in the job {' '.join(apart)})" if apart else ""
+        raise ConfigError(f"{error}{set_by(error, job.words)}{where}") from error
+
+
+def firsts(words: Sequence[str]) -> list[str]:
+    """The overrides with the first of several values each."""
+    return jobs_of(words)[0]
+
+
+@as_of_now()
+def combinations(
+    words: Sequence[str], above: Sequence[str], say: Callable[[str], None], *, here: bool = True
+) -> list[Composed]:
+    """Every combination of a grid, composed, and checked, as what runs on this machine if `here`.
+
+    Of those that differ by more than the seed, 64 are checked, and of the others those that have a value
+    which none before has had, up to 256 in all.
+    """
+    listed = jobs_of(words)
+    alike, found = Alike(listed, above), list[Composed]()
+    checked, seen = set[str](), Seen()
+    known = set[tuple[str, ...]]()
+    said = float("inf")
+    for number, words in enumerate(listed):
+        job = alike.composed(words, number)
+        unseeded = tuple(word for word in words if not re.match(r"([\w.]+\.)?seed=", word))
+        wanted = seen.is_new(unseeded) or len(checked) < _CHECKED
+        if wanted and unseeded not in known and len(checked) < _MOST_CHECKED:
+            known.add(unseeded)
+            if (kind := identity(job.config, seeds=False)) not in checked:
+                checked.add(kind)
+                check(job, apart=[word for word in words if word not in alike.common], here=here)
+        found.append(job)
+        now = time.monotonic()
+        said = min(said, now)  # the first imports torch
+        if now - said > _SILENT_SECONDS:
+            said = now
+            say(f"composed and checked {number + 1} of {len(listed)} jobs")
+    return found
+
+
+class Seen:
+    """The overrides that were checked; a number between two others of its key has been, as good as."""
+
+    def __init__(self) -> None:
+        self.words = set[str]()
+        self.ends = dict[str, tuple[float, float]]()
+
+    def is_new(self, words: Sequence[str]) -> bool:
+        """Whether one of the words says what none before has said."""
+        return sum(map(self._is_new, words)) > 0  # all are noted
+
+    def _is_new(self, word: str) -> bool:
+        if word in self.words:
+            return False
+        self.words.add(word)
+        key, value = plain_value(word) or ("", None)
+        if not isinstance(value, float):
+            return True
+        low, high = self.ends.get(key, (value, value))
+        new = key not in self.ends or not low <= value <= high
+        self.ends[key] = min(low, value), max(high, value)
+        return new
+
+
+# --- alike -------------------------------------------------------------------------------------------------
+
+
+class Alike:
+    """Composes the combinations of a grid, whose words are `listed`."""
+
+    def __init__(self, listed: Sequence[Sequence[str]], above: Sequence[str]) -> None:
+        self.above = above
+        self.common = set(listed[0]).intersection(*listed)
+        self.has_recipe = "experiments" in batch_rule.keys_of(listed[0])
+        self.known = dict[tuple[str, ...], _Pattern | None]()
+        self.plain = dict[str, bool]()
+
+    def composed(self, words: Sequence[str], number: int) -> Composed:
+        """One of them."""
+        plain = {word: found for word in words if word not in self.common and (found := self._value(word))}
+        kind = tuple(plain[word][0] if word in plain else word for word in words)
+        values = {tuple(key.split(".")): value for key, value in plain.values()}
+        if (pattern := self.known.get(kind)) is not None:
+            return pattern.with_values(words, values, number)
+        made, config = _whole(words, self.above, number)
+        if kind not in self.known:
+            self.known[kind] = _Pattern.of(made, config, values)
+        return _of_plain(words, made, config, values if self.known[kind] else {})
+
+    def _value(self, word: str) -> tuple[str, Any] | None:
+        """Key and value of a word that decides nothing but values."""
+        found = plain_value(word)
+        if found is not None and found[0] not in self.plain:
+            self.plain[found[0]] = self._is_plain(found[0])
+        return found if found and self.plain[found[0]] else None
+
+    def _is_plain(self, key: str) -> bool:
+        path = key.split(".")
+        scales = self.has_recipe and key in batch_rule.BATCH
+        return not (scales or path[0] in _NOT_PLAIN or path[-1].startswith("_") or options(key))
+
+
+@dataclass(frozen=True)
+class _Pattern:
+    """A combination of which others differ by the values of some keys; `read` is what refers to values."""
+
+    plain: bytes
+    config: DictConfig
+    read: list[Path]
+
+    @classmethod
+    def of(cls, plain: dict[str, Any], config: DictConfig, values: Iterable[Path]) -> "_Pattern | None":
+        """None where other values could change more than themselves and what refers to them."""
+        raw: Any = OmegaConf.to_container(config, resolve=False)
+        hydras = raw.pop("hydra")
+        places = {place.rpartition("@")[2] for place in hydras["runtime"]["choices"]}
+        if not all(_is_value(raw, path) and ".".join(path) not in places for path in values):
+            return None
+        refers = {path: str(value) for path, value in _leaves(raw, ()) if "${" in str(value)}
+        if any("hydra" in text.replace("${hydra:runtime.", "") for text in refers.values()):
+            return None
+        if "overrid" in str(hydras["sweep"]["subdir"]):
+            return None
+        return cls(pickle.dumps(plain), config, _that_follow(values, refers))
+
+    def with_values(self, words: Sequence[str], values: Mapping[Path, Any], number: int) -> Composed:
+        plain = pickle.loads(self.plain)  # a copy, in 20 µs
+        if self.read:
+            Composed(list(words), {}, self.config, {}, "", values).use(number)
+        for path, value in values.items():
+            _within(plain, path[:-1])[path[-1]] = value
+        for path in self.read:
+            if path not in values:
+                _within(plain, path[:-1])[path[-1]] = _resolved(_within(self.config, path[:-1]), path[-1])
+        return _of_plain(words, plain, self.config, values)
+
+
+def _is_value(raw: dict[str, Any], path: Path) -> bool:
+    """Whether a key is there and holds one value."""
+    node: Any = raw
+    for key in path:
+        if not isinstance(node, dict) or key not in node:
+            return False
+        node = node[key]
+    return not isinstance(node, dict | list)
+
+
+def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
+    """What mappings hold at their ends; a list is one thing."""
+    if isinstance(node, dict):
+        for key, value in node.items():
+            yield from _leaves(value, (*path, key))
+    else:
+        yield path, node
+
+
+def _that_follow(values: Iterable[Path], refers: Mapping[Path, str]) -> list[Path]:
+    """The keys that refer to one of the values, at first or second hand, or may."""
+    found, names = list[Path](), [".".join(path) for path in values]
+    while more := [path for path, text in refers.items() if path not in found and _may_refer(text, names)]:
+        found += more
+        names += [".".join(path) for path in more]
+    return found
+
+
+def _may_refer(text: str, names: Iterable[str]) -> bool:
+    said = re.findall(r"\$\{([A-Za-z_][\w.]*)\}", text)
+    if "${" in re.sub(r"\$\{(hydra:runtime\.[\w.]*|oc\.env:[^${}]*|[A-Za-z_][\w.]*)\}", "", text):
+        return True
+    pairs = [(f"{one}.", f"{name}.") for one in said for name in names]
+    return any(one.startswith(name) or name.startswith(one) for one, name in pairs)
+
+
+def _within(node: Any, path: Path) -> Any:
+    for key in path:
+        node = node[key]
+    return node
