@@ -58,7 +58,10 @@ def test_two_tasks_requeued_in_mid_run_go_on_in_the_same_run_of_wandb(
 
 
 def test_a_job_saves_before_its_time_limit_and_is_requeued(tmp_path: Path, shared_data_dir: Path) -> None:
-    words = slowly(1, 4.0, "+sweep.options.time=1", "+sweep.options.signal=B:USR1@15", "trainer.max_steps=25")
+    """SLURM signals up to a minute earlier than it is asked to: 45 to 105 s after the start, and steps take
+    125 s. An attempt that a loaded machine leaves less than its start is made anew."""
+    limit = ["+sweep.options.time=2", "+sweep.options.signal=B:USR1@15"]
+    words = slowly(1, 5.0, *limit, "trainer.max_steps=25", "sweep.retries=5")
     assert release(start(words, tmp_path, shared_data_dir)) == 0, output(tmp_path)
     (record,) = records(tmp_path)
     assert (record["status"], record["cost"]["steps"]) == ("finished", 25)
@@ -76,3 +79,26 @@ def test_jobs_that_are_left_alone_are_stopped_by_their_folder(
     assert main(["sweep", str(tmp_path / "sweep"), "--stop"]) == 0
     assert "2 queued, 1 stopped" in capsys.readouterr().out
     assert elements("pending,running") == []
+
+
+def test_a_time_limit_that_ends_before_the_first_step_is_not_tried_for_ever(
+    tmp_path: Path, shared_data_dir: Path
+) -> None:
+    """The job is asked to save 0 to 30 s after its start, and a step takes an hour."""
+    limit = ["+sweep.options.time=1", "+sweep.options.signal=B:USR1@45"]
+    assert start(slowly(1, 3600.0, *limit), tmp_path, shared_data_dir).wait(timeout=600) == 1
+    (record,) = records(tmp_path)
+    assert record["status"] in ("stopped", "failed")
+    assert "REQUEUE" not in (tmp_path / "sweep" / "slurm.log").read_text()
+
+
+def test_a_job_on_two_nodes_is_one_run(tmp_path: Path, shared_data_dir: Path) -> None:
+    nodes = ["trainer=multi_node", "trainer.accelerator=cpu", "trainer.devices=1", "trainer.num_nodes=2"]
+    words = [*command(1, *SLURM, *nodes), "trainer.precision=32-true", "compile=false", "channels_last=false"]
+    assert release(start(words, tmp_path, shared_data_dir)) == 0, output(tmp_path)
+    (record,) = records(tmp_path)
+    assert (record["status"], record["cost"]["steps"]) == ("finished", 12)
+    log = (tmp_path / "sweep" / "slurm.log").read_text() + (record["folder"] / "train.log").read_text()
+    assert "MEMBER: 2/2" in log
+    shown = subprocess.run(["scontrol", "show", "jobs"], capture_output=True, text=True, check=True).stdout
+    assert "NodeList=restora-node[1-2]" in shown

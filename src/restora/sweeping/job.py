@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 LOG = "train.log"
+SAVED = ".saved_"
+"""With the number of a job, a file in the folder of a sweep on SLURM: the job was stopped and has saved."""
 
 
 def main(
@@ -63,7 +65,19 @@ def main_of(sweep: Path, number: int, *, threads: int | None, retry: bool) -> in
     write_to_log(folder)
     os.environ.update(plan.environment)
     os.chdir(folder if plan.chdir else plan.cwd)
-    return main(folder, jobs=len(plan.jobs), threads=threads, retry=retry, plugins=plan.plugins)
+    began = _saved_at(folder)
+    try:
+        return main(folder, jobs=len(plan.jobs), threads=threads, retry=retry, plugins=plan.plugins)
+    except SystemExit:
+        if _saved_at(folder) != began:
+            (plan.folder / f"{SAVED}{number}").touch()
+        raise
+
+
+def _saved_at(folder: Path) -> int | None:
+    """When the last checkpoint was written."""
+    path = folder / "checkpoints" / "last.ckpt"
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def leave(work: Callable[[], int]) -> NoReturn:

@@ -27,6 +27,7 @@ from typing import Any
 from restora.config import ConfigError
 from restora.sweeping import ending
 from restora.sweeping.executor import Executor, Running, Source
+from restora.sweeping.job import SAVED
 from restora.sweeping.plan import Job, Plan
 
 LOG = "slurm.log"
@@ -157,6 +158,10 @@ class Slurm(Executor):
             self.teller.say(f"{name} was stopped by SLURM ({state}): it goes on")
             self.waiting.append(self.running.pop(key).job)
             return
+        if status == "stopped" and unasked:
+            self.teller.say(
+                f"{name} was stopped by SLURM ({state}) again: give it more time, sweep.options.time"
+            )
         if status == "queued" and self.asked is None:
             ending.failed(folder, f"ended by SLURM before it began ({state}): see {self.plan.folder / LOG}")
         elif status == "running" and self.asked is None:
@@ -258,19 +263,24 @@ def _dashed(key: object) -> str:
 
 
 def _script(folder: Path, needs: Needs) -> str:
-    """What an element runs: the job, which is asked to save before the time limit and then requeued."""
+    """What an element runs: the job, which is asked to save before the time limit and then requeued.
+
+    Unless it had nothing to save: where the limit ends before the first step, it would be requeued for ever.
+    """
     number = f"$(({needs.block * _INDICES} + SLURM_ARRAY_TASK_ID))"
+    saved = f"{shlex.quote(str(folder))}/{SAVED}{number}"
     job = shlex.join([sys.executable, "-P", "-m", "restora.sweeping.job", str(folder)])
     again = " --retry" if needs.again else ""
     return "\n".join(
         [
             "trap 'late=1; scancel --signal=TERM $SLURM_JOB_ID' USR1",
+            f"rm -f {saved}",
             "srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task=$SLURM_CPUS_PER_TASK} \\",
             f"  {job} --job {number}{again} &",
             "wait $!; code=$?",
             'if [ -n "$late" ]; then',
             "  wait $!; code=$?",
-            "  [ $code = 143 ] && scontrol requeue $SLURM_JOB_ID",
+            f"  [ $code = 143 ] && [ -e {saved} ] && scontrol requeue $SLURM_JOB_ID",
             "fi",
             "exit $code",
         ]
