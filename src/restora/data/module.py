@@ -368,11 +368,9 @@ class PhotoData(LightningDataModule):
         return OneAhead(lambda batch: self.degraded(send(batch, device, 0)), device)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return (
-            batch
-            if isinstance(batch, Ahead)
-            else super().transfer_batch_to_device(batch, device, dataloader_idx)
-        )
+        if isinstance(batch, Ahead) or device.type == "cpu":
+            return batch
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Batch:  # noqa: ARG002
         return batch.ready() if isinstance(batch, Ahead) else self.degraded(batch)

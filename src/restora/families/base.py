@@ -135,6 +135,7 @@ class Family(LightningModule):
         self._average: Average | None = None
         self._share = Share()
         self.sync_batchnorm = sync_batchnorm
+        self._logs = False
         self._recorded: dict[str, Tensor] = {}
         """What the present step logs, by name."""
         self.rows: list[Row] = []
@@ -220,6 +221,16 @@ class Family(LightningModule):
     # --- training
     # -------------------------------------------------------------------------------------------------
 
+    def _apply_batch_transfer_handler(
+        self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
+    ) -> Any:
+        """What Lightning does, without looking for each batch who has which hook: a data module has them."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            return super()._apply_batch_transfer_handler(batch, device, dataloader_idx)
+        batch = data.transfer_batch_to_device(batch, device or self.device, dataloader_idx)
+        return data.on_after_batch_transfer(batch, dataloader_idx)
+
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         return self.network(x.contiguous(memory_format=self.memory_format), condition)
 
@@ -277,17 +288,21 @@ class Family(LightningModule):
 
     def _log_recorded(self, samples: int) -> None:
         """Logs what the step has recorded: of several processes their mean, the figure of the whole batch."""
-        if self.logs_now():
+        if self._logs:
             values = processes.averaged_scalars(self._recorded.values())
             for name, value in zip(self._recorded, values, strict=True):
                 self.log(name, value, prog_bar=name == "train/loss", batch_size=samples)
         self._recorded.clear()
 
+    @property
     def logs_now(self) -> bool:
         """Whether what this step logs is used: it is the first, the last, or one that loggers are sent.
 
         Logging a scalar takes 0.1 ms of the host, and a copy of it or more.
         """
+        return self._logs
+
+    def _logs_this_step(self) -> bool:
         trainer, done = self.trainer, self.steps_done()
         ends = (
             trainer.max_steps > 0
@@ -321,7 +336,8 @@ class Family(LightningModule):
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-        if self.logs_now():
+        self._logs = self._logs_this_step()
+        if self._logs:
             self.log("train/learning_rate", group["lr"], batch_size=1)
 
     def steps_done(self) -> int:

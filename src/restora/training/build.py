@@ -31,6 +31,7 @@ from restora.photos.reading import channel_count, channel_word
 from restora.training.devices import check_launch, check_strategy
 from restora.training.initial import Initial, check_stage, initial_weights
 from restora.training.leakage import named_folders
+from restora.training.profiling import Unprofiled
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
 
 _GPUS = ("gpu", "cuda", "mps")
@@ -313,6 +314,8 @@ def build_trainer(
     check_strategy(options.get("strategy"))
     if options.get("strategy") == "ddp" and family.leaves_parameters_unused:
         options["strategy"] = "ddp_find_unused_parameters_true"
+    if options.get("profiler") is None:
+        options["profiler"] = Unprofiled()
     trainer = Trainer(
         **options,
         callbacks=callbacks,

@@ -84,7 +84,9 @@ class SkipNonFinite(Settling):
         self.in_a_row = self.skipped = self.returned = 0
         self._seen: _Seen | None = None
         self._loss: Tensor | None = None
-        self._flag: Tensor | None = None  # of the present step: loss, norm of the gradient, 1 if left out
+        self._flag: Tensor | None = None
+        """Of the present step: loss, norm of the gradient, 1 if left out. None where it was read: finite."""
+        self._looked = False
         self._statistics: list[Tensor] = []
         self._kept: list[Tensor] = []
         self._unread: list[tuple[_Seen, Tensor]] = []
@@ -109,7 +111,7 @@ class SkipNonFinite(Settling):
         self, trainer: Trainer, module: LightningModule, batch: Batch, batch_index: int
     ) -> None:
         if self._seen is None:  # the first batch of an accumulation
-            self._seen, self._loss, self._flag = _Seen(_step(module)), None, None
+            self._seen, self._loss, self._flag, self._looked = _Seen(_step(module)), None, None, False
             if self._kept:
                 torch._foreach_copy_(self._kept, self._statistics)
         self._seen.batches.append(batches_done(trainer, batch_index) - 1)
@@ -131,24 +133,41 @@ class SkipNonFinite(Settling):
         ]
         if not gradients:
             return
-        scaled = getattr(trainer.precision_plugin, "scaler", None) is not None  # which looks for itself
-        norm = gradients[0].new_zeros(()) if scaled else torch.stack(torch._foreach_norm(gradients)).norm()
-        loss = norm if self._loss is None else self._loss.float().mean()
-        lost = ~(norm + loss).isfinite()
-        flag = torch.stack((loss.float(), norm.float(), lost.float()))
-        if trainer.world_size > 1:  # the gradient is everybody's, the loss is each one's own
-            torch.distributed.all_reduce(flag[2:], op=torch.distributed.ReduceOp.MAX)
-        if self._flag is not None:  # of the half-step before
-            flag = torch.where(self._flag[2] > 0, self._flag, flag)
-        self._flag, self._loss = flag, None
+        self._looked = True
         if self._reads_late(trainer, optimizer):
-            optimizer.found_inf = flag[2]  # type: ignore[attr-defined]
+            self._flag = self._flagged(trainer, gradients)
+            optimizer.found_inf = self._flag[2]  # type: ignore[attr-defined]
             for value, kept in zip(self._statistics, self._kept, strict=True):
-                torch.where(flag[2] > 0, kept, value, out=value)
-        elif flag[2]:
+                torch.where(self._flag[2] > 0, kept, value, out=value)
+        elif self._is_lost(trainer, gradients):
             optimizer.zero_grad(set_to_none=True)  # optimisers leave alone what has no gradient
             if self._kept:
                 torch._foreach_copy_(self._statistics, self._kept)
+        self._loss = None
+
+    def _flagged(self, trainer: Trainer, gradients: list[Tensor]) -> Tensor:
+        """Loss, norm of the gradient and 1 if left out, of the step with its half-steps before."""
+        norm = self._norm(trainer, gradients)
+        loss = norm if self._loss is None else self._loss.float().mean()
+        flag = torch.stack((loss.float(), norm.float(), (~(norm + loss).isfinite()).float()))
+        if trainer.world_size > 1:  # the gradient is everybody's, the loss is each one's own
+            torch.distributed.all_reduce(flag[2:], op=torch.distributed.ReduceOp.MAX)
+        return flag if self._flag is None else torch.where(self._flag[2] > 0, self._flag, flag)
+
+    def _is_lost(self, trainer: Trainer, gradients: list[Tensor]) -> bool:
+        """Whether the step is left out, read now; on a CPU two numbers say so, before anything is kept."""
+        if self._flag is None and trainer.world_size == 1 and gradients[0].device.type == "cpu":
+            norm = float(self._norm(trainer, gradients))
+            if math.isfinite(norm + (0.0 if self._loss is None else float(self._loss))):
+                return False
+        self._flag = self._flagged(trainer, gradients)
+        return bool(self._flag[2])
+
+    @staticmethod
+    def _norm(trainer: Trainer, gradients: list[Tensor]) -> Tensor:
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:  # which looks for itself
+            return gradients[0].new_zeros(())
+        return torch.stack(torch._foreach_norm(gradients)).norm()
 
     def _reads_late(self, trainer: Trainer, optimizer: Optimizer) -> bool:
         """Whether the optimiser's kernel leaves a step out by itself, and waiting for it would cost time."""
@@ -159,10 +178,13 @@ class SkipNonFinite(Settling):
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_index: int
     ) -> None:
-        if self._flag is None or self._seen is None:  # in the middle of an accumulation
+        if not self._looked or self._seen is None:  # in the middle of an accumulation
             return
-        self._unread.append((self._seen, self._flag))
-        self._seen = None
+        seen, self._seen = self._seen, None
+        if self._flag is None:
+            self.in_a_row = 0
+            return
+        self._unread.append((seen, self._flag))
         if all(self._reads_late(trainer, optimizer) for optimizer in trainer.optimizers):
             if len(self._unread) < _WINDOW:
                 return
