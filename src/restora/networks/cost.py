@@ -1,12 +1,20 @@
 """What a network costs: parameters, and multiply-accumulates counted on the meta device."""
 
 import copy
+from typing import Any
 
 import torch
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 from restora.networks.base import Network
+
+_aten = torch.ops.aten
+_ELEMENTWISE = {
+    *(_aten.add, _aten.sub, _aten.mul, _aten.div, _aten.neg, _aten.pow, _aten.exp, _aten.sqrt, _aten.rsqrt),
+    *(_aten.relu, _aten.leaky_relu, _aten.gelu, _aten.silu, _aten.sigmoid, _aten.tanh, _aten.clamp),
+}
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -19,17 +27,50 @@ def count_macs(network: Network, *, height: int = 256, width: int = 256) -> int 
 
     Those of convolutions and matrix products.
 
-    Half of what torch's FlopCounterMode counts. None where the network cannot run on the meta device.
+    By torch's formulas. None where the network cannot run on the meta device.
     """
     ghost = copy.deepcopy(network).to("meta").eval()
     x = torch.empty(1, network.in_channels, height, width, device="meta")
     condition = None
     if network.condition_channels:
         condition = torch.empty(1, network.condition_channels, height, width, device="meta")
-    counter = FlopCounterMode(display=False)
     try:
-        with torch.no_grad(), counter:
+        with torch.no_grad(), _Counter() as counter:
             ghost(x, condition)
     except (NotImplementedError, RuntimeError):
         return None
-    return counter.get_total_flops() // 2
+    return counter.operations // 2
+
+
+class _Counter(TorchDispatchMode):
+    """Adds up what torch's FlopCounterMode does, which also keeps books on every module.
+
+    What an element-wise operation or a layer norm gives has a known shape, which torch works out in Python.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.operations = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, packet = kwargs or {}, func._overloadpacket
+        result: Any = None
+        if packet in _ELEMENTWISE and not func._schema.is_mutable:
+            result = _of_its_shape(args)
+        elif packet is _aten.native_layer_norm:
+            result = torch.empty_like(args[0]), *2 * [args[0].new_empty(*args[0].shape[:-1], 1)]
+        if result is None:
+            result = func(*args, **kwargs)
+        if (count := flop_registry.get(packet)) is not None:
+            self.operations += count(*args, **kwargs, out_val=result)
+        return result
+
+
+def _of_its_shape(arguments: tuple[Any, ...]) -> Tensor | None:
+    """What an element-wise operation gives; None where that is not plain."""
+    tensors = [each for each in arguments if isinstance(each, Tensor)]
+    shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
+    for tensor in tensors:
+        if tensor.shape == shape and tensor.is_floating_point() and 0 not in tensor.stride():
+            return torch.empty_strided(shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device)
+    return None
