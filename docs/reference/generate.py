@@ -4,9 +4,10 @@ Commands come from their own `--help`, configuration groups from the files in co
 registered, experiments from their comments.
 """
 
+import io
 import os
-import subprocess
 import sys
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,16 @@ GROUPS_OF_NAMES = ("network", "degradation", "benchmark")
 
 def commands() -> str:
     """A section per command, with its help as it is at 80 columns."""
-    from restora.cli import COMMANDS
+    from restora.cli import COMMANDS, main
 
-    environment = os.environ | {"COLUMNS": "80", "PYTHONPATH": str(ROOT / "src")}
+    os.environ["COLUMNS"] = "80"
     sections = []
     for name, (_, what) in COMMANDS.items():
-        words = [sys.executable, "-m", "restora", name, "--help"]
-        done = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT, env=environment)
-        sections.append(f"## {name}\n\n{what[0].upper()}{what[1:]}.\n\n```text\n{done.stdout.strip()}\n```")
+        with redirect_stdout(io.StringIO()) as shown, suppress(SystemExit):
+            main([name, "--help"])
+        text = shown.getvalue().strip()
+        assert text, f"restora {name} --help says nothing"
+        sections.append(f"## {name}\n\n{what[0].upper()}{what[1:]}.\n\n```text\n{text}\n```")
     return "\n\n".join(sections)
 
 
