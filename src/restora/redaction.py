@@ -23,13 +23,7 @@ _SHORTEST = 8
 
 def redacted(text: str) -> str:
     """`text` without what is secret in it."""
-    text = _IN_URL.sub(rf"\1{_HIDDEN}@", text)
-    text = _IN_QUERY.sub(rf"\1{_HIDDEN}", text)
-    text = _SETTING.sub(rf"\1{_HIDDEN}", text)
-    for name, value in os.environ.items():
-        if len(value) >= _SHORTEST and _VARIABLE.search(name) and not os.path.exists(value):
-            text = text.replace(value, _HIDDEN)
-    return text
+    return _redacted(text, _secret_values())
 
 
 def without_secrets(value: T) -> T:
@@ -37,14 +31,36 @@ def without_secrets(value: T) -> T:
 
     What keys named like `api_key` hold is redacted too.
     """
-    cleaned: Any = value
+    cleaned: T = _cleaned(value, _secret_values())
+    return cleaned
+
+
+def _secret_values() -> list[str]:
+    """Of the environment."""
+    return [
+        value
+        for name, value in os.environ.items()
+        if len(value) >= _SHORTEST and _VARIABLE.search(name) and not os.path.exists(value)
+    ]
+
+
+def _redacted(text: str, secrets: list[str]) -> str:
+    text = _IN_URL.sub(rf"\1{_HIDDEN}@", text)
+    text = _IN_QUERY.sub(rf"\1{_HIDDEN}", text)
+    text = _SETTING.sub(rf"\1{_HIDDEN}", text)
+    for secret in secrets:
+        text = text.replace(secret, _HIDDEN)
+    return text
+
+
+def _cleaned(value: Any, secrets: list[str]) -> Any:
     if isinstance(value, str):
-        cleaned = redacted(value)
-    elif isinstance(value, Mapping):
-        cleaned = {
-            key: _HIDDEN if isinstance(part, str) and _KEY.search(str(key)) else without_secrets(part)
+        return _redacted(value, secrets)
+    if isinstance(value, Mapping):
+        return {
+            key: _HIDDEN if isinstance(part, str) and _KEY.search(str(key)) else _cleaned(part, secrets)
             for key, part in value.items()
         }
-    elif isinstance(value, list | tuple):
-        cleaned = [without_secrets(part) for part in value]
-    return cleaned
+    if isinstance(value, list | tuple):
+        return [_cleaned(part, secrets) for part in value]
+    return value

@@ -210,15 +210,13 @@ def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> 
     from restora.redaction import without_secrets
 
     contents: dict[str, Any] = {
-        "config": config,
+        "config": OmegaConf.to_container(config, resolve=False),
         "overrides": list(hydra_config.overrides.task),
-        "hydra": OmegaConf.create({"hydra": OmegaConf.to_container(hydra_config, resolve=False)}),
+        "hydra": {"hydra": OmegaConf.to_container(hydra_config, resolve=False)},
     }
     for name, content in contents.items():
-        plain: Any = OmegaConf.to_container(OmegaConf.create(content), resolve=False)
-        write_whole(
-            folder / ".hydra" / f"{name}.yaml", OmegaConf.to_yaml(OmegaConf.create(without_secrets(plain)))
-        )
+        text = OmegaConf.to_yaml(OmegaConf.create(without_secrets(content)))
+        write_whole(folder / ".hydra" / f"{name}.yaml", text)
 
 
 def _config_dir(hydra_config: Any) -> str | None:
