@@ -223,15 +223,6 @@ def test_recomputed_blocks_have_the_same_gradients(small: str) -> None:
         torch.testing.assert_close(parameter.grad, expected[name].grad, atol=1e-6, rtol=1e-4)
 
 
-def test_compiles_with_inductor() -> None:
-    """One network; families/test_compiling trains compiled ones."""
-    network = moved(build("rcan_small", groups=1, blocks=1))  # each kernel takes seconds to compile
-    x, condition = inputs(network, 24, 24)
-    torch._dynamo.reset()
-    compiled = torch.compile(network, fullgraph=True, dynamic=False)
-    same(compiled(x, condition), network(x, condition), 1e-4)
-
-
 EXPORTED: dict[str, dict[str, Any]] = {
     "ffdnet_small": {"depth": 3, "channels": 8},  # a condition; pixels to channels and back
     "imdn_small": {"blocks": 1},  # channels taken apart, statistics of channels
