@@ -134,7 +134,19 @@ def run_restora(
     *words: object, cwd: Path | None = None, timeout: float = 300, merged: bool = False, **environment: str
 ) -> "subprocess.CompletedProcess[str]":
     """Runs a command in a process of its own to its end, whatever the end is."""
-    return _ended(_start(["-m", "restora", *map(str, words)], cwd, merged, environment), timeout)
+    return run_module("restora", *words, cwd=cwd, timeout=timeout, merged=merged, **environment)
+
+
+def run_module(
+    name: str,
+    *words: object,
+    cwd: Path | None = None,
+    timeout: float = 300,
+    merged: bool = False,
+    **environment: str,
+) -> "subprocess.CompletedProcess[str]":
+    """Runs a module in a process of its own to its end, whatever the end is."""
+    return _ended(_start(["-m", name, *map(str, words)], cwd, merged, environment), timeout)
 
 
 def run_code(

@@ -11,14 +11,13 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from warm_start import shell_words
+from warm_start import run_module, shell_words
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = [
@@ -130,10 +129,9 @@ class Assets(HTMLParser):
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("mkdocs")
     folder = tmp_path_factory.mktemp("site")
-    words = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(folder)]
-    environment = os.environ | {"NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout + done.stderr
+    words = ["build", "--strict", "--quiet", "--site-dir", folder]
+    done = run_module("mkdocs", *words, cwd=ROOT, timeout=900, merged=True, NO_MKDOCS_2_WARNING="1")
+    assert done.returncode == 0, done.stdout
     return folder
 
 
