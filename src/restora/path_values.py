@@ -27,6 +27,9 @@ _LAST_PARTS = ("root", "degraded_root")
 """Keys that end in these hold paths wherever they stand."""
 _PART_OF_THE_GRAMMAR = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(|\?\?\?$|null$")
 
+_PLAIN = re.compile(r"(?!null$|true$|false$)[A-Za-z_/][\w./-]*", re.IGNORECASE | re.ASCII)
+"""A path that Hydra reads as it stands; the command that a sweep notes is then as it was typed."""
+
 
 def quoted(value: str) -> str:
     """In single quotes; those inside, and the backslashes before them or at the end, escaped."""
@@ -56,4 +59,4 @@ def _with_quoted_path(word: str, sweep: bool) -> str:
     if sweep and "," in value and not there:
         parts = [part if part == "null" else quoted(part) for part in value.split(",")]
         return f"{key}={','.join(parts)}"
-    return f"{key}={quoted(value)}"
+    return word if _PLAIN.fullmatch(value) else f"{key}={quoted(value)}"

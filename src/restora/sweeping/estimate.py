@@ -137,16 +137,16 @@ def show(
         made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         made.add_column("job", no_wrap=True)
         made.add_column("overrides", overflow="fold")
-        made.add_column("same", justify="right")
-        made.add_column("hours", justify="right", no_wrap=True)
+        if folded := len(distinct) < len(jobs):
+            made.add_column("same", justify="right")
+        made.add_column("time", justify="right", no_wrap=True)
         for position, (key, job) in enumerate(list(distinct.items())[:_LISTED]):
             words = " ".join(short(word) for word in job.words if word not in common)
             number = next(n for n, other in enumerate(jobs) if other.identity == key)
-            made.add_row(
-                job.subfolder(number), words, str(same[key]) if same[key] > 1 else "", in_words(hours[key])
-            )
+            times = [str(same[key]) if same[key] > 1 else ""] if folded else []
+            made.add_row(job.subfolder(number), words, *times, in_words(hours[key]))
             if position == _LISTED - 1 and len(distinct) > _LISTED:
-                made.add_row("…", f"and {len(distinct) - _LISTED} more", "", "")
+                made.add_row("…", f"and {len(distinct) - _LISTED} more")
         console.print(made)
     count = len(jobs) if chosen_later else len(distinct)
     total = sum(hours[job.identity] for job in (jobs if chosen_later else distinct.values()))
@@ -166,11 +166,16 @@ def show(
     needs_gpu = any(config["trainer"].get("accelerator") in ("gpu", "cuda") for config in kinds.values())
     if needs_gpu and not on_gpu and settings["executor"] == "local":
         console.print("device    a GPU, which this machine does not have (trainer=cpu, sweep.executor=slurm)")
-    console.print(f"disk      about {size / 1e9:.2f} GB, {free / 1e9:.0f} GB are free")
+    console.print(f"disk      about {_in_bytes(size)}, {_in_bytes(free)} are free")
 
 
 def in_words(hours: float) -> str:
-    """40 s, 12 min, 3.1 h."""
-    if hours < 1 / 60:
+    """75 s, 12 min, 3.1 h."""
+    if hours < 2 / 60:
         return f"{3600 * hours:.0f} s"
     return f"{60 * hours:.0f} min" if hours < 1 else f"{hours:.1f} h"
+
+
+def _in_bytes(size: float) -> str:
+    """3 MB, 1.2 GB."""
+    return f"{size / 1e9:.{0 if size >= 1e10 else 1}f} GB" if size >= 1e9 else f"{max(size / 1e6, 1):.0f} MB"

@@ -96,8 +96,12 @@ def show_best(rows: list[tuple[str, dict[str, float], dict[str, Any]]]) -> None:
     made.add_column("point", overflow="fold")
     for folder, values, point in rows:
         figures = (_objective(name, value) for name, value in values.items())
-        made.add_row(folder, *figures, " ".join(f"{key}={value}" for key, value in point.items()))
+        made.add_row(folder, *figures, " ".join(f"{key}={_of_point(value)}" for key, value in point.items()))
     Console(highlight=False).print(made)
+
+
+def _of_point(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _objective(name: str, value: float) -> str:

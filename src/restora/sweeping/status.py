@@ -54,9 +54,13 @@ def statuses(plan: Plan) -> list[JobStatus]:
     """Every job of the plan, in its order."""
     read = [(job, *ending.status(plan.path(job))) for job in plan.jobs]
     spent: dict[str, list[float]] = {}
-    for _, state, record in read:
-        if state == "finished":
-            spent.setdefault(_kind(record), []).append(_seconds(record))
+    for wanted in ("finished", "running", "stopped"):  # what is done says more than what is under way
+        lengths: dict[str, list[float]] = {}
+        for _, state, record in read:
+            share = 1.0 if state == "finished" else _share(record)
+            if state == wanted and share:
+                lengths.setdefault(_kind(record), []).append(_seconds(record) / share)
+        spent = {**lengths, **spent}
     known = {kind: statistics.fmean(seconds) for kind, seconds in spent.items()}
     every = [value for seconds in spent.values() for value in seconds]
     called = names(

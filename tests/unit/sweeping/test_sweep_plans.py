@@ -16,13 +16,16 @@ import torch
 
 from restora.cli import main
 from restora.config import ConfigError, options
+from restora.files import write_json
 from restora.run_state import Occupied, sole_run
 from restora.sweeping import command, executor, planning
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
 from restora.sweeping.on_ray import connected, gpus_of, share
 from restora.sweeping.plan import Damaged, Job, Plan, identity, jobs_in, read_plan
+from restora.sweeping.showing import summary
 from restora.sweeping.slurm import tasks_of
+from restora.sweeping.status import statuses
 from restora.training.resuming import what_to_do
 
 TINY = ["network=dncnn_small", "network.depth=4", "network.channels=4", "logger.mode=disabled"]
@@ -127,6 +130,18 @@ def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
         what_to_do(tmp_path, {}, asked=False, retry=False)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert what_to_do(tmp_path, {}, asked=False, retry=False) == "go on"
+
+
+def test_what_is_to_come_is_estimated_from_what_was_stopped_where_nothing_is_finished(tmp_path: Path) -> None:
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    jobs = [Job(n, f"{n}_a", f"{n}", [f"seed={n}"]) for n in range(2)]
+    stopped_at = {"fit_seconds": 10, "share": 0.25}
+    plan = Plan(tmp_path, "", [], "/", settings, jobs=jobs)
+    for job, status, cost in zip(jobs, ("stopped", "queued"), (stopped_at, {}), strict=True):
+        record = {"status": status, "config": {"seed": job.number}, "cost": cost}
+        write_json(plan.path(job) / "run.json", record)
+    assert [job.left for job in statuses(plan)] == [30, 40]
+    assert summary(statuses(plan)) == "1 queued, 1 stopped · 0:10 spent · about 1:10 of computing to come"
 
 
 @pytest.mark.parametrize(
