@@ -192,9 +192,8 @@ class Family(LightningModule):
         if self.trainer.world_size > 1:
             act_as_one(self, batch_norm=self.sync_batchnorm)
         if self.compile_network and self._compiled is None:
-            made = compile_for(self.network, self.trainer, self.compile_network)
-            self._compiled = bool(made)
-            self._passes = made if isinstance(made, FastestPass) else None
+            self._passes = compile_for(self.network, self.trainer, self.compile_network)
+            self._compiled = self._passes is not None
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
         self._average = None  # of the weights where they are now

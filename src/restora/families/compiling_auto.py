@@ -27,8 +27,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 from torch import Tensor, nn
 
-from restora.families.compiling import allow_graphs, compile_in_place, first_cause, regions, why_not
-from restora.families.ways import UNCOMPILED, Tried, Way, fastest, ways_of
+from restora.families.compiling import allow_graphs, first_cause, regions, why_not
+from restora.families.ways import BY_BLOCK, UNCOMPILED, Tried, Way, fastest, ways_of
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def signature_of(arguments: Sequence[Any], device: torch.device) -> Signature:
 class FastestPass:
     """Stands before a network's passes in training; `begin_step` has to be called before each step.
 
-    `no_graphs` is why CUDA graphs cannot be used in this run, if they cannot.
+    `no_graphs` is why CUDA graphs cannot be used in this run, if they cannot. `at_once`: the first pass is
+    made that way already, if it works, so that a run that goes on computes what one without a stop does.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class FastestPass:
         ways: Sequence[Way],
         no_graphs: str = "",
         compiling_at_most: float = COMPILING_AT_MOST,
+        at_once: bool = False,
     ) -> None:
         self.network, self.device, self.ways, self.no_graphs = network, device, tuple(ways), no_graphs
+        self.at_once = at_once
         self.compiling_at_most = compiling_at_most
         self.way = UNCOMPILED
         self._order = self.ways
@@ -91,6 +94,8 @@ class FastestPass:
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if named or not self.network.training or not torch.is_grad_enabled():
             return self.network._call_impl(*arguments, **named)
+        if self.at_once:
+            return self._tried_at_once(arguments)
         self._made += 1
         if self._compiled is not None and not self.way.graphs:
             return self._compiled(*arguments)
@@ -102,6 +107,15 @@ class FastestPass:
         if signature not in self._tried and len(self._tried) < _MOST_SIZES:
             self._first = signature, arguments
         return self.network._call_impl(*arguments)
+
+    def _tried_at_once(self, arguments: tuple[Any, ...]) -> Any:
+        signature = signature_of(arguments, self.device)
+        given_up = bool(self._tried) and self.way == UNCOMPILED
+        if not given_up and signature not in self._tried:
+            self._choose([_as_leaf(a) for a in arguments], several=False)
+            self._tried.append(signature)
+        call: Any = self.network._call_impl if self._compiled is None else self._compiled
+        return call(*arguments)
 
     def begin_step(self) -> None:
         """Before the first pass of a step: nothing of the step before is needed any more."""
@@ -171,6 +185,8 @@ class FastestPass:
                 self._pass(arguments)
                 self._wait()
                 compiling = time.monotonic() - started
+                if self.at_once:  # there is nothing to choose from
+                    return Tried(way, self._seconds(arguments, 1), compiling)
                 for _ in range(_RECORDED):
                     self._pass(arguments)
                 skipped = way.graphs and _left_out() > skips
@@ -185,20 +201,17 @@ class FastestPass:
 
     def _timed(self, arguments: list[Any]) -> float:
         """Seconds of a pass: the shortest of some rounds, waited for at their ends alone."""
+        count = int(_ROUND_SECONDS / max(self._seconds(arguments, 1), 1e-6))
+        count = min(max(count, 1), _MOST_PASSES)
+        return min(self._seconds(arguments, count) for _ in range(_ROUNDS))
+
+    def _seconds(self, arguments: list[Any], count: int) -> float:
         self._wait()
         started = time.perf_counter()
-        self._pass(arguments)
+        for _ in range(count):
+            self._pass(arguments)
         self._wait()
-        count = int(_ROUND_SECONDS / max(time.perf_counter() - started, 1e-6))
-        count = min(max(count, 1), _MOST_PASSES)
-        seconds = []
-        for _ in range(_ROUNDS):
-            started = time.perf_counter()
-            for _ in range(count):
-                self._pass(arguments)
-            self._wait()
-            seconds.append((time.perf_counter() - started) / count)
-        return min(seconds)
+        return (time.perf_counter() - started) / count
 
     def _pass(self, arguments: list[Any]) -> None:
         """Forward and backward; gradients go nowhere."""
@@ -235,15 +248,15 @@ class FastestPass:
                     block.compile(dynamic=False)
 
 
-def compile_for(network: nn.Module, trainer: Trainer, mode: bool | str) -> FastestPass | bool:
-    """What computes the network's passes as `mode` says; else whether it was compiled by block."""
+def compile_for(network: nn.Module, trainer: Trainer, mode: bool | str) -> FastestPass | None:
+    """What computes the network's passes as `mode` says; None where they stay as they are."""
     device = trainer.strategy.root_device
     ways = () if isinstance(mode, bool) else ways_of(mode, device)
     if ways == (UNCOMPILED,):
         log.info("compile=%s: on %s a pass stays uncompiled", mode, device.type)
-        return False
+        return None
     if not ways or (trainer.world_size > 1 and any(way.graphs for way in ways)):
-        return compile_in_place(network, device)
+        return FastestPass(network, device=device, ways=(BY_BLOCK,), at_once=True)
     accumulated = trainer.accumulate_grad_batches > 1
     return FastestPass(
         network,

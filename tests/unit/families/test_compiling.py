@@ -1,7 +1,9 @@
 """Compiled training is the same training, compiled once for blocks of a kind, and never for a photo."""
 
+import logging
 from collections.abc import Callable, Iterator
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +11,9 @@ import torch
 from lightning.pytorch import Trainer
 from ready_batches import ReadyBatches
 from torch import nn
+from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
+from torch._functorch.aot_autograd import make_boxed_func
 from torch.utils.data import DataLoader
 
 from restora.config import build, compose, parts
@@ -34,6 +38,11 @@ def _nothing_compiled() -> Iterator[None]:
 def traced(monkeypatch: pytest.MonkeyPatch) -> None:
     """torch.compile without its code generation, which takes half a minute."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+
+
+def without_mode(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A mode is of inductor alone."""
+    return lambda made, *, dynamic, mode=None: function(made, dynamic=dynamic)
 
 
 class ManySizes(ReadyBatches):
@@ -108,6 +117,37 @@ def test_cuda_graphs_leave_average_and_validation_alone(tmp_path) -> None:
     family = trained(plain, tmp_path, compile_network="reduce-overhead", **recipe)
     assert counters["stats"]["unique_graphs"] == 2  # the whole network, and the trial
     assert_same(trained(plain, tmp_path, **recipe), family)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("mode", "where"), [(True, "backward"), ("default", "forward")])
+def test_a_network_that_cannot_be_compiled_is_trained_uncompiled(
+    mode: bool | str,
+    where: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What the compiler refuses is in the network, forward or backward, not in a trial of something small."""
+
+    def refuses(graph: torch.fx.GraphModule, _: Any) -> Any:
+        if "conv" in graph.code:
+            raise RuntimeError("no kernel for this convolution")
+        return make_boxed_func(graph.forward)
+
+    def accepts(graph: torch.fx.GraphModule, _: Any) -> Any:
+        return make_boxed_func(graph.forward)
+
+    backend = aot_autograd(fw_compiler=accepts if where == "backward" else refuses, bw_compiler=refuses)
+    uncompiled = trained(nafnet, tmp_path)
+    monkeypatch.setattr(torch, "compile", without_mode(partial(torch.compile, backend=backend)))
+    family = trained(nafnet, tmp_path, compile_network=mode)
+    said = [r.message for r in caplog.records if r.name.startswith("restora") and r.levelno > logging.INFO]
+    assert len(said) == 1
+    assert "no kernel for this convolution" in said[0]
+    assert said[0].endswith("training goes on uncompiled")
+    for name, value in uncompiled.state_dict().items():
+        assert torch.equal(family.state_dict()[name], value), name
 
 
 @pytest.mark.usefixtures("traced")
