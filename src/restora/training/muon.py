@@ -8,6 +8,8 @@ channels. What is not a matrix (biases, norms, depthwise kernels) is stepped by 
 2015).
 
 torch.optim.Muon takes matrices only. Those of one shape are iterated together here, in one batched product.
+Note: where the tensor `found_inf` of the optimiser is not 0, a step changes nothing, which torch's fused
+optimisers do too, and nobody waits for it (training/poison.py).
 """
 
 from collections.abc import Callable, Iterable
@@ -63,6 +65,7 @@ class Muon(Optimizer):
             if rest:
                 groups.append({**part, "params": rest, "lr": rest_lr, "kind": "rest"})
         defaults = {"momentum": momentum, "betas": tuple(betas), "weight_decay": weight_decay, "eps": eps}
+        defaults["fused"] = True  # as torch says of what heeds `found_inf`
         super().__init__(groups, defaults)
 
     @torch.no_grad()
@@ -74,15 +77,23 @@ class Muon(Optimizer):
         for group in self.param_groups:
             params = [p for p in group["params"] if p.grad is not None]
             if params:
-                if group["weight_decay"]:
-                    torch._foreach_mul_(params, 1 - group["lr"] * group["weight_decay"])
                 (self._step_matrices if group["kind"] == "matrix" else self._step_rest)(params, group)
         return loss
 
+    @property
+    def _lost(self) -> Tensor | None:
+        """() 1 where the step is to be left out, which may not be computed yet; None where nobody says."""
+        lost: Tensor | None = getattr(self, "found_inf", None)
+        return lost
+
     def _step_matrices(self, params: list[Tensor], group: dict[str, Any]) -> None:
+        lost = self._lost
+        if group["weight_decay"]:
+            taken = group["lr"] * group["weight_decay"]
+            torch._foreach_mul_(params, 1 - taken if lost is None else 1 - taken * (1 - lost))
         gradients = [_grad(p) for p in params]
         averages = [self._zeros(p, "momentum") for p in params]
-        torch._foreach_lerp_(averages, gradients, 1 - group["momentum"])
+        _approach(averages, gradients, 1 - group["momentum"], lost)
         directions = torch._foreach_lerp(gradients, averages, group["momentum"])  # Nesterov's
         by_shape: dict[tuple[int, ...], list[int]] = {}
         for index, p in enumerate(params):
@@ -90,6 +101,8 @@ class Muon(Optimizer):
         for (rows, columns, _), members in by_shape.items():
             stack = torch.stack([directions[i].reshape(rows, columns) for i in members])  # (n,rows,columns)
             steps = orthogonalise(stack)
+            if lost is not None:
+                steps = torch.where(lost > 0, 0.0, steps)
             size = -group["lr"] * max(1.0, rows / columns) ** 0.5
             for step, index in zip(steps.unbind(), members, strict=True):
                 params[index].add_(step.view(params[index].shape), alpha=size)
@@ -98,15 +111,16 @@ class Muon(Optimizer):
         gradients = [_grad(p) for p in params]
         first = [self._zeros(p, "exp_avg") for p in params]
         second = [self._zeros(p, "exp_avg_sq") for p in params]
-        counts = [self._count(p) for p in params]
+        counts = [self._steps(p) for p in params]
         beta1, beta2 = group["betas"]
-        torch._foreach_lerp_(first, gradients, 1 - beta1)
-        torch._foreach_mul_(second, beta2)
-        torch._foreach_addcmul_(second, gradients, gradients, 1 - beta2)
-        roots = torch._foreach_sqrt(second)
-        torch._foreach_div_(roots, [(1 - beta2**count) ** 0.5 for count in counts])
-        torch._foreach_add_(roots, group["eps"])
-        torch._foreach_addcdiv_(params, first, roots, [-group["lr"] / (1 - beta1**count) for count in counts])
+        torch._foreach_add_(counts, 1)
+        torch._fused_adamw_(
+            params, gradients, first, second, [], counts,
+            lr=group["lr"], beta1=beta1, beta2=beta2, weight_decay=group["weight_decay"], eps=group["eps"],
+            amsgrad=False, maximize=False, found_inf=self._lost,
+        )  # fmt: skip
+        if self._lost is not None:
+            torch._foreach_sub_(counts, [self._lost] * len(counts))
 
     def _zeros(self, p: Tensor, name: str) -> Tensor:
         state = self.state[p]
@@ -115,10 +129,24 @@ class Muon(Optimizer):
         value: Tensor = state[name]
         return value
 
-    def _count(self, p: Tensor) -> int:
-        state = self.state[p]
-        state["steps"] = int(state.get("steps", 0)) + 1
-        return int(state["steps"])
+    def _steps(self, p: Tensor) -> Tensor:
+        """() float32 on the device: how many steps the parameter has made."""
+        made = self.state[p].get("steps", 0)
+        if not isinstance(made, Tensor):  # none yet, or a checkpoint of before
+            made = torch.full((), float(made), dtype=torch.float32, device=p.device)
+        elif made.device != p.device or made.dtype != torch.float32:
+            made = made.to(p.device, torch.float32)
+        self.state[p]["steps"] = made
+        return made
+
+
+def _approach(values: list[Tensor], others: list[Tensor], weight: float, lost: Tensor | None) -> None:
+    """Moves values towards others, unless the step is lost: a kernel for all of them, that heeds it."""
+    torch._fused_sgd_(
+        values, torch._foreach_sub(values, others), [],
+        lr=weight, weight_decay=0.0, momentum=0.0, dampening=0.0, nesterov=False, maximize=False,
+        is_first_step=False, found_inf=lost,
+    )  # fmt: skip
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:

@@ -28,13 +28,16 @@ WAITS = {
 """What on a GPU waits for the result: numbers for the host, and sizes that depend on values."""
 COPIES = ("cpu", "numpy", "tolist")
 PATCH_SMALL = "discriminator@objective.adversarial.discriminator=patch_small"
+TINY = ["family=residual_cnn", "network=dncnn_small", "network.depth=3"]
 CASES = {
-    "residual CNN": ["family=residual_cnn", "network=dncnn_small", "network.depth=3"],
+    "residual CNN": TINY,
     "U-Net": ["family=unet", "network=unet_small", "degradation=inpaint_brush", "objective=masked"],
     "NAFNet": ["family=nafnet", "network=nafnet_small", "degradation=jpeg"],
     "transformer": ["family=transformer", "network=swinir_denoise_small", "network.drop_path=0.2"],
     "GAN": ["experiments=quickstart/srgan", "data.patch_size=32", "data.batch_size=2", PATCH_SMALL],
     "noise2void": ["network=dncnn_small", "objective=noise2void"],
+    "SGD": [*TINY, "family.optimizer._target_=sgd", "+family.optimizer.momentum=0.9"],
+    "Muon": [*TINY, "family.optimizer._target_=muon"],
     "neighbor2neighbor": ["network=dncnn_small", "objective=neighbor2neighbor"],
     "cycle": [
         *("family=gan", "network=resnet_generator_small", "objective=cycle", "objective.cycle.history=1"),
@@ -117,6 +120,8 @@ def test_a_step_waits_for_nothing(
     trainer.fit(parts.family, parts.data)
     assert watch.batches == 3
     assert not watch.waits.found
+    # what the flag of a step that is not finite is given to, instead of a wait
+    assert all(group["fused"] for optimizer in trainer.optimizers for group in optimizer.param_groups)
     with watch.waits:
         assert float(torch.ones(1)) == 1.0  # it would have been seen
     assert watch.waits.found
