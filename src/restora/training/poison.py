@@ -7,8 +7,9 @@ after step is lost, the weights of an earlier checkpoint with a smaller step, or
 
 Note: on a GPU nothing here waits for a step of Adam, SGD or Muon. The flag stays there and makes the fused
 optimiser's kernel do nothing, and the host reads the flags of `_WINDOW` steps at once, when it has queued as
-many further ones. On a CPU, and for optimisers without such a kernel, a step is read as soon as it is made. All processes of a
-distributed run share the flag, so that they leave out the same steps and go back at the same one.
+many further ones. On a CPU, and for optimisers without such a kernel, a step is read as soon as it is made.
+All processes of a distributed run share the flag, so that they leave out the same steps and go back at the
+same one.
 """
 
 import json
