@@ -23,8 +23,8 @@ SIDE, EDGE, SIZE, COLUMNS = 200, 6, 17, 2
 PANELS = (
     ("explore_world_animals_kangaroo", "everyday_photo", "photo", (200, 60), 4),
     ("explore_farm_animals_horse", "gaussian_noise", "denoise", (340, 120), 2),
-    ("explore_monuments_machuPicchu", "old_photo_scan", "old_photo", (120, 60), 3),
-    ("explore_monuments_machuPicchu", "damaged", "inpaint", (180, 90), 1),
+    ("explore_monuments_machuPicchu", "old_photo_scan", "old_photo", (120, 60), 5),
+    ("explore_monuments_machuPicchu", "damaged", "inpaint", (180, 90), 4),
     ("explore_farm_animals_horse", "defocus_blur", "deblur", (40, 110), 0),
     ("explore_monuments_qutubMinar", "small_photo_x4", "sr_photo_x4", (130, 180), 0),
 )

@@ -23,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="SOURCE",
         nargs="*",
         help="a model folder, a run, a checkpoint, a weights file or zoo:NAME; several are offered (default: "
-        "those of the zoo for colour photos)",
+        "those of the zoo for everyday colour photos)",
     )
     made.add_argument(
         "--task", metavar="TASK", help=f"what SOURCES are for that do not say: {', '.join(TASKS)}"

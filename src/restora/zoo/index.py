@@ -9,8 +9,8 @@ from pathlib import Path
 PREFIX = "zoo:"
 DEFAULT = f"{PREFIX}photo"
 """What everyday photos are restored with where no model is named."""
-SPECIAL = ("denoise_gray", "half_minute", "jpeg")
-"""Those for grey photos alone: nobody is offered them unasked."""
+SPECIAL = ("denoise_gray", "half_minute", "jpeg", "sr_x2", "sr_x4")
+"""Those for grey photos, or for photos that were reduced and nothing else: nobody is offered them unasked."""
 FOLDER = Path(__file__).resolve().parent / "models"
 
 
