@@ -121,7 +121,7 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
 
     Raises `ConfigError` for a folder that asks for more than registered parts.
     """
-    _refuse_foreign(plan)
+    _refuse_foreign(plan, retry_failed=retry_failed)
     if plan.settings.get("search"):
         raise ConfigError(f"a search chooses its jobs as it goes: give its command again: {plan.command}")
     if not plan.jobs:
@@ -131,12 +131,13 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
     return run(plan, Listed.of(jobs), jobs=len(jobs), config=config, retry_failed=retry_failed)
 
 
-def _refuse_foreign(plan: Plan) -> None:
+def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
     """A file alone runs no code and writes nowhere else: no modules, no variables, no classes that nobody
     registered, no links."""
     from restora.training.resuming import refuse_foreign
 
     again = f"if you trust it, give its command again: {plan.command}"
+    again += " retry_failed=true" if retry_failed else ""
     if missing := [name for name in plan.plugins if name not in named_plugins()]:
         raise ConfigError(f"the sweep needs {missing[0]}: add --plugin {missing[0]} if you trust it")
     if plan.environment:

@@ -15,7 +15,8 @@ from lightning.pytorch.strategies import StrategyRegistry
 from restora.config import ConfigError
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
-_SHARDS = ("fsdp", "deepspeed", "model_parallel")
+_SHARDS = ("fsdp", "deepspeed", "modelparallel")
+"""In the names of strategies, and of their classes, whether Lightning knows them by that name or not."""
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
 """Where a process finds its number before there is a trainer."""
 _AGREED = "restora/run_dir"
@@ -32,14 +33,14 @@ def own_rank() -> int:
 
 def check_strategy(strategy: Any) -> None:
     """Raises `ConfigError` for ways to share a training that a run does not survive."""
-    if strategy not in StrategyRegistry.available_strategies() or strategy in STRATEGIES:
-        return  # what nobody knows is for the trainer to say
-    if strategy.startswith(_SHARDS):
+    if any(name in str(strategy).lower().replace("_", "") for name in _SHARDS):
         raise ConfigError(
             f"trainer.strategy={strategy} splits the weights over the devices, and the averaged weights, the "
             "checkpoints and the exported model hold them whole: set trainer.strategy=ddp, and "
             "activation_checkpointing=true where memory is short"
         )
+    if strategy not in StrategyRegistry.available_strategies() or strategy in STRATEGIES:
+        return  # what nobody knows is for the trainer to say
     raise ConfigError(
         f"trainer.strategy={strategy}: what its processes record stays with them; set trainer.strategy=ddp "
         f"(there are {', '.join(STRATEGIES)})"

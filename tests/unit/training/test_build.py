@@ -36,6 +36,8 @@ from restora.training.build import check_before_training
         (["~logger"], "logger.mode=disabled"),
         (["~callbacks"], "callbacks.NAME=null"),
         (["trainer.strategy=fsdp"], "trainer.strategy=ddp"),
+        (["trainer.strategy=FSDP2"], "splits the weights"),
+        (["trainer.strategy=model_parallel"], "splits the weights"),
         (["trainer.strategy=ddp_spawn"], "trainer.strategy=ddp"),
         (["trainer.num_nodes=2", "trainer.strategy=ddp"], "torchrun --nnodes 2"),
         (["logger=null"], "logger cannot be left out; choose one of wandb"),
