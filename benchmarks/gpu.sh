@@ -38,7 +38,7 @@ case $OUT in /*) export TORCHINDUCTOR_CACHE_DIR=$OUT/inductor ;; esac
 left_for_runs=0
 if [ -n "${PHOTOS:-}" ] && [ -n "${TEST:-}" ]; then left_for_runs=$((DNCNN_SECONDS + 50)); fi
 steps=$((${SECONDS_IN_ALL:-470} - 20 - left_for_runs - 60))
-run steps $((steps + 10)) "$PYTHON" benchmarks/gpu.py $TINY --seconds "$steps" --traces "$OUT" --rows-file "$OUT/rows"
+run steps $((steps + 10)) "$PYTHON" benchmarks/gpu.py $TINY --until "$(($(date +%s) + steps))" --traces "$OUT" --rows-file "$OUT/rows"
 run shares 60 "$PYTHON" benchmarks/training_gpu.py $TINY --quick --only "" --shares
 if ((left_for_runs)); then
     run to_29_23 $((DNCNN_SECONDS + 30)) "$PYTHON" -m restora train experiments=denoise/dncnn_gray "trainer=$TRAINER" data=folder \

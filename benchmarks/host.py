@@ -1,13 +1,14 @@
 """What the host does for a training step, which a GPU waits for: steps so small that arithmetic is nothing.
 
-    python benchmarks/host.py [--only nafnet,dncnn] [--steps 30] [--quick]
+    python benchmarks/host.py [--only nafnet,dncnn] [--steps 100] [--quick]
 
-Milliseconds on one thread, batches of one patch of 16x16 (or the smallest that the network takes). Networks
-have the depth of the paper and few channels: as many operations, and little arithmetic in each.
-`whole` is a step as `restora train` makes it, of which data, degradation, network and optimiser are parts;
-`plain` is the same network and optimiser in a loop of four lines, `spandrel` that package's network in the
-same loop. `loop` is how many times the plain loop and the degradation a whole step costs: the price of
-Lightning, logging, schedules and the average of the weights. Wants an idle machine.
+Milliseconds of processor time on one thread, medians, batches of one patch of 16x16 (or the smallest that
+the network takes). Networks have the depth of the paper and few channels: as many operations, and little
+arithmetic in each. `whole` is a step as `restora train` makes it, with all callbacks of a run. After each the
+same network makes a step in a loop of four lines, whose `forward`, `backward` and `optim.` are the network's
+own, and spandrel's does (`spandrel`, whole), so that a busy machine slows all of them. `data` cuts the crop,
+`degrad.` degrades it, `average` takes the weights into theirs; `loop` is what is left: Lightning, objectives,
+schedules, logging, the look for steps that are not finite. `ratio` is the whole over that without `loop`.
 """
 
 import logging
@@ -15,20 +16,28 @@ import statistics
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers.logger import Logger
 from networks import CASES, networks
+from omegaconf import OmegaConf
 from peers import PeerMissingError
 from timing import Row, console, machine, parser, print_table, save_rows
 from torch import nn
 
 from restora.config import build, compose
-from restora.networks.base import Network
-from restora.training.measuring import Measurement
+from restora.data.crops import CropBatches
+from restora.training.build import build_callbacks, build_parts, build_trainer
+from restora.training.metrics_csv import MetricsCsv
+from restora.training.run import quieten
 
+_WARM_UP = 20
 LOOP, NAFNET_MS = 1.2, 8.0
 FAMILIES = {
     "dncnn": ["family=residual_cnn", "network=dncnn_color", "network.channels=8"],
@@ -49,49 +58,146 @@ _OF_SPANDREL = {
 def main() -> None:
     made = parser(__doc__)
     made.add_argument("--only", default=",".join(FAMILIES), help=f"of {', '.join(FAMILIES)}")
-    made.add_argument("--steps", type=int, default=30)
+    made.add_argument("--steps", type=int, default=100)
     options = made.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(FAMILIES):
         made.error(f"--only is of {', '.join(FAMILIES)}, got {', '.join(sorted(unknown))}")
-    options.steps = 5 if options.quick else options.steps
+    options.steps = 20 if options.quick else options.steps
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     torch.set_num_threads(1)
     cells, rows = [], []
     with tempfile.TemporaryDirectory() as folder:
         for name in options.only:
+            started = time.perf_counter()
             line, found = measured(name, options, Path(folder))
+            console().print(f"  {name}: {time.perf_counter() - started:.0f} s")
             cells.append(line)
             rows += found
-    header = ["", "whole", "data", "degrad.", "network", "optim.", "plain", "spandrel", "loop"]
+    header = ["", *PARTS, "loop", "whole", "ratio", "spandrel"]
     print_table(f"host milliseconds of a step, {machine('cpu', 1)}", header, cells)
     save_rows(rows, options.rows)
 
 
+PARTS = ("forward", "backward", "optim.", "average", "data", "degrad.")
+
+
 def measured(name: str, options: Namespace, folder: Path) -> tuple[list[str], list[Row]]:
     """The line of one family, and its rows of the table of targets."""
-    config = compose("train", [*FAMILIES[name], *_small(name), f"data_dir={folder}", "threads=1"])
-    started = time.perf_counter()
-    (stage,) = Measurement(config, warm_up=5, steps=options.steps).stages()
-    console().print(f"  {name}: {time.perf_counter() - started:.0f} s")
-    whole = 1e3 * statistics.median(stage.seconds)
-    parts = {part: whole * share for part, share in stage.shares.items()}
-    network: Network = build(config.network, "network")
-    plain = seconds(network, stage.patch_size, options.steps)
-    theirs = _of_spandrel(name, stage.patch_size, options.steps)
-    opponent = name == "srgan"  # its step trains a discriminator too: no plain loop of one network compares
-    loop = whole / (plain + parts["degradation"])
-    line = [name, *(f"{value:.1f}" for value in (whole, *(parts[p] for p in parts)))]
-    line += [f"{plain:.1f}", theirs, "" if opponent else f"{loop:.2f}"]
-    rows = []
-    if not opponent:
-        rows.append(Row(f"host: loop around {name}", f"{loop:.2f} x", f"<= {LOOP} x", loop <= LOOP))
+    taken = steps_of(name, options.steps, folder)
+    found = {part: statistics.median(values) for part, values in taken.items()}
+    whole, theirs = found["whole"], found.get("spandrel")
+    if "forward" not in found:  # its step trains a discriminator too: no loop of one network compares
+        cells = [f"{found[part]:.1f}" if part in found else "" for part in PARTS]
+        return [name, *cells, "", f"{whole:.1f}", "", ""], []
+    without = sum(found[part] for part in PARTS)
+    ratio = whole / without
+    line = [name, *(f"{found[part]:.1f}" for part in PARTS), f"{whole - without:.1f}", f"{whole:.1f}"]
+    line += [f"{ratio:.2f}", "none" if theirs is None else f"{theirs:.1f}"]
+    rows = [Row(f"host: loop around {name}", f"{ratio:.2f} x", f"<= {LOOP} x", ratio <= LOOP)]
     if name == "nafnet":
-        rows.append(
-            Row("host: step of NAFNet-32", f"{whole:.1f} ms", f"<= {NAFNET_MS:g} ms", whole <= NAFNET_MS)
-        )
+        met = whole <= NAFNET_MS
+        rows.append(Row("host: step of NAFNet-32", f"{whole:.1f} ms", f"<= {NAFNET_MS:g} ms", met))
     return line, rows
+
+
+def steps_of(name: str, steps: int, folder: Path) -> dict[str, list[float]]:
+    """Milliseconds of every step of a run after the first, and of the steps beside it."""
+    config = compose("train", [*FAMILIES[name], *_small(name), f"data_dir={folder}", "threads=1"])
+    OmegaConf.set_struct(config, False)
+    config.run_dir = str(folder / name)
+    config.trainer.update(
+        max_steps=_WARM_UP + steps, max_time=None, limit_val_batches=0, enable_progress_bar=False
+    )
+    quieten(config)
+    parts = build_parts(config)
+    clocks = Clocks()
+    clocks.watch(parts.family, "update_ema", "average")
+    clocks.watch(parts.data, "degraded", "degrad.")
+    clocks.watch(CropBatches, "cut", "data")
+    beside = {} if name == "srgan" else {"plain": build(config.network, "network")}
+    if beside and (theirs := _of_spandrel(name)) is not None:
+        beside["spandrel"] = theirs
+    side = int(config.data.patch_size) // parts.network.scale
+    callbacks = [*build_callbacks(config), Beside(clocks, beside, parts.network.in_channels, side)]
+    loggers: list[Logger] = [MetricsCsv(path=folder / name / "metrics.csv")]
+    try:
+        build_trainer(config, parts.family, callbacks, loggers).fit(parts.family, parts.data)
+    finally:
+        clocks.stop()
+    return {part: values[_WARM_UP:] for part, values in clocks.steps.items()}
+
+
+class Clocks:
+    """Milliseconds of processor time of the parts of each step."""
+
+    def __init__(self) -> None:
+        self.steps: dict[str, list[float]] = {}
+        self._now: dict[str, float] = {}
+        self._watched: list[tuple[Any, str, Any]] = []
+
+    def watch(self, owner: Any, name: str, part: str) -> None:
+        """Notes what a method takes."""
+        method = getattr(owner, name)
+
+        def clocked(*arguments: Any, **options: Any) -> Any:
+            with self.running(part):
+                return method(*arguments, **options)
+
+        self._watched.append((owner, name, method))
+        setattr(owner, name, clocked)
+
+    def stop(self) -> None:
+        """Leaves methods as they were."""
+        for owner, name, method in self._watched:
+            setattr(owner, name, method)
+
+    @contextmanager
+    def running(self, part: str) -> Iterator[None]:
+        started = time.process_time()
+        yield
+        self.add(part, time.process_time() - started)
+
+    def add(self, part: str, seconds: float) -> None:
+        self._now[part] = self._now.get(part, 0.0) + 1e3 * seconds
+
+    def end_step(self) -> None:
+        for part, value in self._now.items():
+            self.steps.setdefault(part, []).append(value)
+        self._now = {}
+
+
+class Beside(Callback):
+    """After each step of a run one of the same network, or another's, without the run."""
+
+    def __init__(self, clocks: Clocks, networks: dict[str, nn.Module], channels: int, side: int) -> None:
+        self.clocks, self.networks = clocks, networks
+        self.x = torch.rand(1, channels, side, side).contiguous(memory_format=torch.channels_last)
+        self.optimisers, self.clean = {}, {}
+        for name, network in networks.items():
+            if name == "plain":  # as a family arranges it
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+            network.train()
+            self.optimisers[name] = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
+            with torch.no_grad():
+                self.clean[name] = torch.rand_like(network(self.x))
+        self.started: float | None = None
+
+    def on_train_batch_end(self, *_: Any) -> None:
+        if self.started is not None:
+            self.clocks.add("whole", time.process_time() - self.started)
+        for name, network in self.networks.items():
+            whole = name != "plain"
+            self.optimisers[name].zero_grad()
+            with self.clocks.running(name if whole else "forward"):
+                loss = F.l1_loss(network(self.x), self.clean[name])
+            with self.clocks.running(name if whole else "backward"):
+                loss.backward()
+            with self.clocks.running(name if whole else "optim."):
+                self.optimisers[name].step()
+        self.clocks.end_step()
+        self.started = time.process_time()
 
 
 def _small(name: str) -> list[str]:
@@ -100,43 +206,17 @@ def _small(name: str) -> list[str]:
     return ["data.patch_size=16", "data.batch_size=1", "data.workers=0", "data.stages=null"]
 
 
-def seconds(network: nn.Module, side: int, steps: int) -> float:
-    """Milliseconds of a step in a plain loop."""
-    channels = getattr(network, "in_channels", 3)
-    x = torch.rand(1, channels, side, side)
-    network.train()
-    with torch.no_grad():
-        clean = torch.rand_like(network(x))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
-    return 1e3 * _timed(lambda: _step(network, optimiser, x, clean), steps)
-
-
-def _step(network: nn.Module, optimiser: torch.optim.Optimizer, x: torch.Tensor, clean: torch.Tensor) -> None:
-    optimiser.zero_grad()
-    F.l1_loss(network(x), clean).backward()
-    optimiser.step()
-
-
-def _timed(call: Callable[[], None], steps: int) -> float:
-    taken = []
-    for number in range(5 + steps):
-        started = time.perf_counter()
-        call()
-        if number >= 5:
-            taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
-
-
-def _of_spandrel(name: str, side: int, steps: int) -> str:
-    """Milliseconds of spandrel's network of the same size, where it has one."""
+def _of_spandrel(name: str) -> nn.Module | None:
+    """spandrel's network of the same size, where it has one."""
     if name not in _OF_SPANDREL:
-        return "none"
+        return None
     case = CASES[name]
     try:
         _, theirs = networks(type(case)(case.title, case.network, _OF_SPANDREL[name]))
     except PeerMissingError:
-        return "not installed"
-    return f"{seconds(theirs.requires_grad_(True), side, steps):.1f}"
+        return None
+    network: nn.Module = theirs.requires_grad_(True)
+    return network
 
 
 if __name__ == "__main__":

@@ -227,6 +227,13 @@ class Family(LightningModule):
     # --- training
     # -------------------------------------------------------------------------------------------------
 
+    def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
+        """As below."""
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        if data is None:
+            return super()._on_before_batch_transfer(batch, dataloader_idx)
+        return data.on_before_batch_transfer(batch, dataloader_idx)
+
     def _apply_batch_transfer_handler(
         self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
     ) -> Any:
