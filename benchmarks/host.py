@@ -6,7 +6,7 @@ Milliseconds of processor time on one thread, medians, batches of one patch of 1
 the network takes). Networks have the depth of the paper and few channels: as many operations, and little
 arithmetic in each. `whole` is a step as `restora train` makes it, with all callbacks of a run. After each the
 same network makes a step in a loop of four lines, whose `forward`, `backward` and `optim.` are the network's
-own, and spandrel's does (`spandrel`, whole), so that a busy machine slows all of them. `data` cuts the crop,
+own, so that a busy machine slows both; spandrel's network is trained so afterwards. `data` cuts the crop,
 `degrad.` degrades it, `average` takes the weights into theirs; `loop` is what is left: Lightning, objectives,
 schedules, logging, the look for steps that are not finite. `ratio` is the whole over that without `loop`.
 """
@@ -116,16 +116,24 @@ def steps_of(name: str, steps: int, folder: Path) -> dict[str, list[float]]:
     clocks.watch(parts.family, "update_ema", "average")
     clocks.watch(parts.data, "degraded", "degrad.")
     clocks.watch(CropBatches, "cut", "data")
-    beside = {} if name == "srgan" else {"plain": build(config.network, "network")}
-    if beside and (theirs := _of_spandrel(name)) is not None:
-        beside["spandrel"] = theirs
     side = int(config.data.patch_size) // parts.network.scale
-    callbacks = [*build_callbacks(config), Beside(clocks, beside, parts.network.in_channels, side)]
+    x = torch.rand(1, parts.network.in_channels, side, side)
+    callbacks = [*build_callbacks(config), Steps(clocks)]
+    if name != "srgan":
+        plain = build(config.network, "network").to(
+            memory_format=torch.channels_last
+        )  # as families arrange it
+        callbacks[-1] = Steps(clocks, Plain(plain, x.contiguous(memory_format=torch.channels_last)))
     loggers: list[Logger] = [MetricsCsv(path=folder / name / "metrics.csv")]
     try:
         build_trainer(config, parts.family, callbacks, loggers).fit(parts.family, parts.data)
     finally:
         clocks.stop()
+    if (theirs := _of_spandrel(name)) is not None:  # not beside the run, whose caches it cools
+        theirs_too = Plain(theirs, x)
+        for _ in range(_WARM_UP + steps):
+            theirs_too.step(clocks, ("spandrel",) * 3)
+            clocks.end_step()
     return {part: values[_WARM_UP:] for part, values in clocks.steps.items()}
 
 
@@ -168,34 +176,38 @@ class Clocks:
         self._now = {}
 
 
-class Beside(Callback):
-    """After each step of a run one of the same network, or another's, without the run."""
+class Plain:
+    """A network trained in a loop without anything around it."""
 
-    def __init__(self, clocks: Clocks, networks: dict[str, nn.Module], channels: int, side: int) -> None:
-        self.clocks, self.networks = clocks, networks
-        self.x = torch.rand(1, channels, side, side).contiguous(memory_format=torch.channels_last)
-        self.optimisers, self.clean = {}, {}
-        for name, network in networks.items():
-            if name == "plain":  # as a family arranges it
-                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-            network.train()
-            self.optimisers[name] = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
-            with torch.no_grad():
-                self.clean[name] = torch.rand_like(network(self.x))
+    def __init__(self, network: nn.Module, x: torch.Tensor) -> None:
+        self.network, self.x = network.train(), x
+        self.optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
+        with torch.no_grad():
+            self.clean = torch.rand_like(network(x))
+
+    def step(self, clocks: Clocks, parts: tuple[str, str, str] = PARTS[:3]) -> None:
+        """One step; `parts` are what forward, backward and optimiser are noted as."""
+        with clocks.running(parts[0]):
+            loss = F.l1_loss(self.network(self.x), self.clean)
+        with clocks.running(parts[1]):
+            loss.backward()
+        with clocks.running(parts[2]):
+            self.optimiser.step()
+            self.optimiser.zero_grad()
+
+
+class Steps(Callback):
+    """Times whole steps of a run, and makes a plain one after each."""
+
+    def __init__(self, clocks: Clocks, plain: Plain | None = None) -> None:
+        self.clocks, self.plain = clocks, plain
         self.started: float | None = None
 
     def on_train_batch_end(self, *_: Any) -> None:
         if self.started is not None:
             self.clocks.add("whole", time.process_time() - self.started)
-        for name, network in self.networks.items():
-            whole = name != "plain"
-            self.optimisers[name].zero_grad()
-            with self.clocks.running(name if whole else "forward"):
-                loss = F.l1_loss(network(self.x), self.clean[name])
-            with self.clocks.running(name if whole else "backward"):
-                loss.backward()
-            with self.clocks.running(name if whole else "optim."):
-                self.optimisers[name].step()
+        if self.plain is not None:
+            self.plain.step(self.clocks)
         self.clocks.end_step()
         self.started = time.process_time()
 
