@@ -55,8 +55,9 @@ PRECISIONS = ", ".join(f"{name} ({', '.join(words[1:])})" for name, words in _PR
 
 
 def trainer_precision(value: Any) -> str:
-    """The same in the trainer's words. Raises ValueError, also for what only Lightning has (`bf16-true`): the
-    parameters are float32 in every precision, as photos, losses and averages are.
+    """The same in the trainer's words. Raises ValueError, also for what only Lightning has (`bf16-true`).
+
+    Parameters are float32 in every precision, as photos, losses and averages are.
     """
     return _PRECISIONS[precision(value)][-1]
 

@@ -63,8 +63,10 @@ def chooses(override: Override, repository: IConfigRepository) -> bool:
 
 
 def plain_value(override: str) -> tuple[str, Any] | None:
-    """Key and value of an override that sets a key to a number, a text or null, and does no more; else
-    None."""
+    """Key and value of an override that sets a key to a number, a text or null, and does no more.
+
+    None for any other.
+    """
     found = _parsed(override)
     value, key = found.value(), found.key_or_group
     if found.type != OverrideType.CHANGE or found.package is not None or "/" in key:
