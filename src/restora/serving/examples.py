@@ -4,16 +4,21 @@ The portrait is of Eileen Collins, by NASA (public domain).
 """
 
 import io
+from collections.abc import Callable
 from functools import cache
 from importlib.resources import files
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter
 
+from restora.keyed import KeyedGenerator
 from restora.photos.files import Metadata, Photo
 
 SIDE = 128
+_KEY = 5
 
 
 @cache
@@ -23,9 +28,14 @@ def portrait() -> Image.Image:
     return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
 
 
-def example(task: str) -> tuple[Photo, Photo | None]:
-    """The spoilt portrait, and for `inpaint` the mask of what is lost. Unknown tasks get noise."""
+def example(task: str, undoes: Callable[..., Any] | None = None) -> tuple[Photo, Photo | None]:
+    """The spoilt portrait, and for `inpaint` the mask of what is lost. Unknown tasks get noise.
+
+    `undoes` is the degradation that the model was trained against, where that is known.
+    """
     clean = portrait()
+    if task == "old_photo" and undoes is not None:
+        return _photo(_by(undoes, clean)), None
     if task == "inpaint":
         mask = scratches()
         torn = Image.composite(Image.new("RGB", clean.size, "white"), clean, mask)
@@ -40,28 +50,27 @@ def example(task: str) -> tuple[Photo, Photo | None]:
         return _photo(clean.resize((SIDE // 2, SIDE // 2), Image.Resampling.BICUBIC)), None
     if task == "colourise":
         return _photo(clean.convert("L").convert("RGB")), None
-    if task == "colour":
-        return _photo(faded(clean)), None
-    if task == "old_photo":
-        paper = Image.new("RGB", clean.size, (238, 224, 192))
-        return _photo(Image.composite(paper, faded(clean), scratches(1))), None
+    if task in ("colour", "old_photo"):
+        return _photo(ImageEnhance.Contrast(ImageEnhance.Color(clean).enhance(0.4)).enhance(0.5)), None
     noise = np.random.default_rng(0).normal(0, 25, (SIDE, SIDE, 3))
     return _photo(Image.fromarray(_levels(np.asarray(clean) + noise))), None
 
 
-def faded(photo: Image.Image) -> Image.Image:
-    """With less contrast and colour."""
-    return ImageEnhance.Contrast(ImageEnhance.Color(photo).enhance(0.4)).enhance(0.5)
-
-
-def scratches(width: int = 3) -> Image.Image:
-    """The mask of a torn photo: white lines of about `width` pixels."""
+def scratches() -> Image.Image:
+    """The mask of a torn photo: white lines."""
     mask = Image.new("L", (SIDE, SIDE), 0)
     pen = ImageDraw.Draw(mask)
-    pen.line((12, 20, 60, 48, 78, 90, 120, 112), fill=255, width=width + 1)
-    pen.line((100, 8, 84, 52, 92, 84), fill=255, width=width)
-    pen.line((8, 104, 44, 96, 70, 118), fill=255, width=width)
+    pen.line((12, 20, 60, 48, 78, 90, 120, 112), fill=255, width=4)
+    pen.line((100, 8, 84, 52, 92, 84), fill=255, width=3)
+    pen.line((8, 104, 44, 96, 70, 118), fill=255, width=3)
     return mask
+
+
+def _by(degradation: Callable[..., Any], photo: Image.Image) -> Image.Image:
+    """The photo degraded, the same at all times."""
+    clean = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
+    spoilt, _ = degradation(clean, KeyedGenerator(torch.tensor([_KEY])))
+    return Image.fromarray(_levels(spoilt[0].permute(1, 2, 0).double().numpy() * 255))
 
 
 def _photo(image: Image.Image) -> Photo:

@@ -195,7 +195,7 @@ class Worker(threading.Thread):
         """The first run of a network is slower than the others; the second one is measured. What comes out
         is the example that the page shows of the model."""
         try:
-            photo, lost = example(model.description.task)
+            photo, lost = example(model.description.task, model.description.undoes)
             for _ in range(2):
                 started = time.perf_counter()
                 restorer = _restorer(model, model.restorer.sigma or 25.0, photo)
