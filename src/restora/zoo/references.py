@@ -13,7 +13,10 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "deblur": ("kodak24_blurred", "kodak24_gaussian2", "kodak24_defocus3", "kodak24_motion9"),
     "inpaint": ("kodak24_damaged",),
     "old_photo": ("kodak24_old_photo",),
-    "jpeg": ("classic5_q10", "classic5_q20", "classic5_q40", "live1_q10", "live1_q20", "live1_q40"),
+    "jpeg": (
+        *("bsd68_q10", "bsd68_q20", "bsd68_q30", "bsd68_q40"),
+        *("classic5_q10", "classic5_q20", "classic5_q40", "live1_q10", "live1_q20", "live1_q40"),
+    ),
     "sr_x2": ("set5_x2", "set14_x2"),
     "sr_x4": ("set5_x4", "set14_x4"),
     "sr_photo_x2": ("kodak24_small_x2",),
