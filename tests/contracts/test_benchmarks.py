@@ -18,6 +18,7 @@ from restora.apps.evaluate_plan import _benchmark
 from restora.config import compose, options, parts
 from restora.data.div2k import _photo_archive
 from restora.evaluation.benchmarks.base import Benchmark, Intake
+from restora.evaluation.benchmarks.degraded import Degraded
 from restora.evaluation.testsets import TestSet, archive_name
 from restora.registry import build
 
@@ -72,7 +73,10 @@ def test_benchmark_builds_and_observes(name: str, folder: Path) -> None:
 
 @pytest.mark.parametrize("name", [name for name in BENCHMARKS if name[-1].isdigit()])
 def test_ready_benchmarks_are_what_they_are_called(name: str, folder: Path) -> None:
-    values = made(name, folder).describe()
+    benchmark = made(name, folder)
+    values = benchmark.describe()
+    if isinstance(benchmark, Degraded):
+        values["scale"] = benchmark.degradation.scale
     testset, _, severity = name.rpartition("_")
     prefix = severity.rstrip("0123456789")
     key = {"sigma": "sigma", "x": "scale", "q": "quality"}.get(prefix, "width")
