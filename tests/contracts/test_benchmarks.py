@@ -83,7 +83,7 @@ def test_ready_benchmarks_are_what_they_are_called(name: str, folder: Path) -> N
     assert values[key] == int(severity.removeprefix(prefix))
     assert values["testset"].lower().startswith(testset.split("_")[0])
     assert values["color"] == {"bsd68": "gray", "set12": "gray", "classic5": "gray"}.get(
-        testset, "rgb" if key in ("sigma", "width") or testset in ("div2k_valid", "kodak24") else "y"
+        testset, "rgb" if key in ("sigma", "width") or testset.startswith(("div2k", "kodak24")) else "y"
     )
     if key == "width":
         assert values["blur"] == {"defocus": "disc"}.get(prefix, prefix)
