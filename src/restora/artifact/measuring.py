@@ -27,13 +27,13 @@ from restora.artifact.parity import Compute
 from restora.networks.base import Network
 
 SMALL, LARGE = 256, 512
-"""Sides of the photos that are restored: the larger one where that takes less than a second. Which engine is
+"""Sides of the photos that are restored: the larger one where that takes but seconds. Which engine is
 the fastest depends on the size: what fits the caches of one does not fit those of another."""
-QUICK = 0.25
+QUICK = 1.0
 """Seconds for the small photo up to which the large one is restored too."""
 FEWEST, MOST = 5, 25
 """Rounds in which everything takes a turn: more where they are hard to tell apart."""
-LONGEST = 3.0
+LONGEST = 6.0
 """Seconds for each after which nothing is repeated."""
 ALIKE = 1.03
 """A ratio between two that makes no difference."""
