@@ -3,9 +3,9 @@
     python benchmarks/engines.py [--networks dncnn,nafnet_small] [--sides 256,512] [--quick]
 
 Each network (of conf/network, random weights) is exported to a model folder in a temporary place, whose table
-`auto` goes by; then the four restore a photo in turns, in an order that is drawn anew, for at least 20 seconds.
-A row is missed where `auto` took another engine than the fastest and the 95% interval of the ratio lies above
-the target. On a CPU, in float32.
+`auto` goes by; then the four restore a photo in turns, in an order that is drawn anew, for 20 seconds or
+more. A row is missed where `auto` took another engine than the fastest and the 95% interval of the ratio lies
+above the target. On a CPU, in float32.
 """
 
 import itertools

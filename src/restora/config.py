@@ -288,6 +288,8 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
         return renamed
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
+        if options(key):  # a group: what is wrong is in one of its files, whose name the message has
+            continue
         if key not in known and (key in message or key.split(".")[-1] in message):
             near = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
             near = list(dict.fromkeys(near))

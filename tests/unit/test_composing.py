@@ -161,6 +161,18 @@ def test_recipes_of_the_users_own_give_way_too(tmp_path: Path, monkeypatch) -> N
     assert "quality" not in config.degradation
 
 
+def test_what_is_wrong_in_a_recipe_is_said_with_its_file(tmp_path: Path, monkeypatch) -> None:
+    """Its path names the group, which the command line has every right to choose."""
+    folder = tmp_path / "experiments"
+    folder.mkdir()
+    (folder / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /degradation: jpeg\n  - /loss@other: l1\n"
+    )
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    with pytest.raises(ConfigError, match=r"In experiments/mine(.|\n)*end of the defaults list"):
+        chosen("experiments=mine")
+
+
 @pytest.mark.parametrize(
     ("word", "jobs"),
     [

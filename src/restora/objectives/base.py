@@ -134,6 +134,13 @@ class Setting:
     strangers: bool = False
 
 
+def check_weights(objective: str, **weights: float) -> None:
+    """Raises ValueError for a weight below 0 of the objective of that name."""
+    for name, value in weights.items():
+        if value < 0:
+            raise ValueError(f"objective.{objective}.{name} is 0 or more, got {value}")
+
+
 class Objective(nn.Module, ABC):
     """A term of what is learnt: called with a `Step`, it gives named scalars in float32.
 

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.objectives.base import Setting, Step, Terms
+from restora.objectives.base import Setting, Step, Terms, check_weights
 from restora.objectives.without_clean import WithoutClean
 from restora.registry import register
 
@@ -50,9 +50,7 @@ class Blind2Unblind(WithoutClean):
         super().__init__(**options)
         if cell < 2:
             raise ValueError(f"objective.blind2unblind.cell is 2 or more pixels, got {cell}")
-        for name, value in (("blind", blind), ("visible", visible), ("visible_at_end", visible_at_end)):
-            if value < 0:
-                raise ValueError(f"objective.blind2unblind.{name} is 0 or more, got {value}")
+        check_weights("blind2unblind", blind=blind, visible=visible, visible_at_end=visible_at_end)
         self.cell, self.blind = cell, blind
         self.visible, self.visible_at_end = visible, visible_at_end
 

@@ -5,11 +5,18 @@ J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Ad
 set. A photo that went through both has to come back (cycle), and one that is of the target set already has to
 stay (identity, section 5.2). What is exported is the restoring network.
 
+One clean photo has many noisy versions, and a function of the photo alone gives one of them. A `backward`
+with a condition draws: it is given normal noise there (A. Almahairi et al., "Augmented CycleGAN: Learning
+Many-to-Many Mappings from Unpaired Data", ICML 2018, section 3.2). Then the cycle of clean photos is what
+teaches: the network restores what was drawn. Degraded photos come back otherwise than they were, so that
+their cycle would teach to draw nothing, and is left out; the identity of `backward` is that opposite draws
+have the clean photo as their mean.
+
 Note: `backward` learns in the network's half-step, by the same optimiser, as their losses share the cycles.
 Discriminators are shown translations of the last `history` samples too (section 4); those are part of a
 checkpoint. Every process keeps the same history, that of the whole batch.
 
-Legend: B samples, C channels, H height, W width.
+Legend: B samples, C channels, K channels of noise, H height, W width.
 """
 
 from collections.abc import Callable, Iterable
@@ -24,7 +31,7 @@ from restora.keyed import KeyedGenerator
 from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
-from restora.objectives.base import Opponent, Setting, Step, Terms
+from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
 from restora.registry import register
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -70,7 +77,7 @@ class Cycle(Opponent):
     """Adversarial, cycle and identity terms of both directions.
 
     Cycles weigh `cycle_weight`, the identity `identity_weight` times that, the adversarial terms
-    `adversarial_weight`.
+    `adversarial_weight`. A `backward` with condition channels is given noise in them.
     """
 
     needs_clean = False
@@ -90,9 +97,7 @@ class Cycle(Opponent):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value in (("cycle_weight", cycle_weight), ("identity_weight", identity_weight)):
-            if value < 0:
-                raise ValueError(f"objective.cycle.{name} is 0 or more, got {value}")
+        check_weights("cycle", cycle_weight=cycle_weight, identity_weight=identity_weight)
         if history < 0:
             raise ValueError(f"objective.cycle.history is a number of photos from 0 on, got {history}")
         self.backward, self.game, self._make_optimizer = backward, loss, optimizer
@@ -111,8 +116,11 @@ class Cycle(Opponent):
                 "data=unpaired_folder, with other clean photos in clean/"
             )
         there, back = setting.network, self.backward
-        if there.scale != 1 or back.scale != 1 or there.condition_channels or back.condition_channels:
-            raise ValueError("objective Cycle takes networks of scale 1 without condition: choose others")
+        if there.scale != 1 or back.scale != 1 or there.condition_channels:
+            raise ValueError(
+                "objective Cycle takes networks of scale 1, and for the restoring one none with a condition: "
+                "choose others"
+            )
         if (there.in_channels, there.out_channels) != (back.out_channels, back.in_channels):
             raise ValueError(
                 f"objective.cycle.backward makes {back.in_channels} channels into {back.out_channels}, the "
@@ -156,15 +164,17 @@ class Cycle(Opponent):
             with torch.no_grad():
                 seen = self._discriminator(name)(real).float()
             adversarial = adversarial + self.game.generator(seen, fake)
-        back = (self._degrade(made["clean"], step) - degraded).abs().mean()
-        forth = (step.restore(made["degraded"], None) - clean).abs().mean()
-        terms = {
-            "adversarial": self.adversarial_weight * adversarial,
-            "cycle": self.cycle_weight * (back + forth),
-        }
+        cycle = (step.restore(made["degraded"], None) - clean).abs().mean()
+        if not self.draws:
+            cycle = cycle + (self._degrade(made["clean"], step) - degraded).abs().mean()
+        terms = {"adversarial": self.adversarial_weight * adversarial, "cycle": self.cycle_weight * cycle}
         if self.identity_weight > 0:
             stays = (step.restore(clean, None) - clean).abs().mean()
-            stays = stays + (self._degrade(degraded, step) - degraded).abs().mean()
+            if self.draws:
+                mean = (made["degraded"] + self._degrade(clean, step, noise=-1.0)) / 2
+                stays = stays + (mean - clean).abs().mean()
+            else:
+                stays = stays + (self._degrade(degraded, step) - degraded).abs().mean()
             terms["identity"] = self.identity_weight * self.cycle_weight * stays
         return terms
 
@@ -172,8 +182,18 @@ class Cycle(Opponent):
         """How far a degraded photo is from itself after both ways."""
         return {"cycle": (self._degrade(step.restored, step) - step.degraded).abs().mean()}
 
-    def _degrade(self, photos: Tensor, step: Step) -> Tensor:
-        answer: Tensor = self.backward(photos.contiguous(memory_format=step.memory_format), None)
+    @property
+    def draws(self) -> bool:
+        """Whether `backward` is given noise."""
+        return self.backward.condition_channels > 0
+
+    def _degrade(self, photos: Tensor, step: Step, *, noise: float = 1.0) -> Tensor:
+        """By `backward`, with so much noise where it takes some."""
+        drawn = None
+        if self.draws:  # (B,K,H,W)
+            size = (self.backward.condition_channels, *photos.shape[2:])
+            drawn = noise * step.generator("noise of backward").normal(size)
+        answer: Tensor = self.backward(photos.contiguous(memory_format=step.memory_format), drawn)
         return answer.float()
 
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:

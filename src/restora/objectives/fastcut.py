@@ -26,7 +26,7 @@ from restora.keyed import KeyedGenerator
 from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
-from restora.objectives.base import Opponent, Setting, Step, Terms
+from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
 from restora.objectives.cycle import strangers
 from restora.registry import register
 
@@ -68,9 +68,7 @@ class FastCut(Opponent):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        for name, value in (("contrast_weight", contrast_weight), ("adversarial_weight", adversarial_weight)):
-            if value < 0:
-                raise ValueError(f"objective.fastcut.{name} is 0 or more, got {value}")
+        check_weights("fastcut", contrast_weight=contrast_weight, adversarial_weight=adversarial_weight)
         if places < 2 or features < 1:
             raise ValueError(
                 "objective.fastcut: places is 2 or more and features 1 or more, "

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.keyed import KeyedGenerator
-from restora.objectives.base import Step, Terms
+from restora.objectives.base import Step, Terms, check_weights
 from restora.objectives.without_clean import WithoutClean
 from restora.registry import register
 
@@ -31,8 +31,7 @@ class Neighbor2Neighbor(WithoutClean):
 
     def __init__(self, *, consistency: float = 2.0, **options: Any) -> None:
         super().__init__(**options)
-        if consistency < 0:
-            raise ValueError(f"objective.neighbor2neighbor.consistency is 0 or more, got {consistency}")
+        check_weights("neighbor2neighbor", consistency=consistency)
         self.consistency = consistency
 
     def terms(self, step: Step) -> Terms:

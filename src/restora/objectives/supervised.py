@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.losses.pixel import centre_of
-from restora.objectives.base import Centre, Objective, Setting, Step, Terms
+from restora.objectives.base import Centre, Objective, Setting, Step, Terms, check_weights
 from restora.registry import register
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -111,8 +111,7 @@ class Masked(Objective):
 
     def __init__(self, *, loss: Loss, hole_weight: float = 6.0, **options: Any) -> None:
         super().__init__(**options)
-        if hole_weight < 0:
-            raise ValueError(f"objective.masked.hole_weight is 0 or more, got {hole_weight}")
+        check_weights("masked", hole_weight=hole_weight)
         self.loss, self.hole_weight = loss, hole_weight
 
     def check(self, setting: Setting) -> None:

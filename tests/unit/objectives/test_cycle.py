@@ -81,6 +81,40 @@ def test_one_half_step_teaches_both_networks_and_the_other_both_discriminators()
     assert set(diagnostics) == {f"{a}_{b}" for a in ("clean", "degraded") for b in ("loss", "accuracy")}
 
 
+class Drawing(Network):
+    """Adds the noise it is given, times a learnt number."""
+
+    in_channels = out_channels = 3
+    condition_channels = 2
+
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = nn.Parameter(torch.tensor(by))
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        assert condition is not None
+        return x + self.by * condition[:, :1]
+
+
+def test_a_backward_network_with_a_condition_draws_noise() -> None:
+    objective, now = cycle(Drawing(0.1), identity_weight=0.5), step(Shift(0.0))
+    terms = objective(now)
+    noise = now.shared["cycle"]["degraded"] - now.batch.clean
+    assert 0.09 < float(noise.std()) < 0.11
+    assert not torch.equal(noise[0], noise[1])
+    # the network keeps the noise: clean photos come back with it; what starts degraded is left out
+    assert float(terms["cycle"]) == pytest.approx(10 * float(noise.abs().mean()), rel=1e-5)
+    assert float(terms["identity"]) == pytest.approx(0, abs=1e-5)  # clean photos are the mean of draws
+    again = step(Shift(0.0))
+    objective(again)
+    apart = again.shared["cycle"]["degraded"] - again.batch.clean
+    assert torch.allclose(apart, noise, atol=1e-6)  # a function of the keys
+    again = replace(again, batch=replace(again.batch, keys=torch.arange(3) + 3))
+    again.shared = {}
+    objective(again)
+    assert not torch.allclose(again.shared["cycle"]["degraded"] - again.batch.clean, noise, atol=1e-2)
+
+
 def test_each_discriminator_knows_its_own_set() -> None:
     """One that tells brightness apart: restored photos are to be bright, degraded ones dark."""
 
@@ -155,6 +189,9 @@ def test_what_cannot_be_combined_is_refused() -> None:
         cycle().check(replace(setting, strangers=False))
     with pytest.raises(ValueError, match=r"backward\.in_channels=3"):
         cycle(ResNetGenerator(in_channels=1, channels=4, blocks=1)).check(setting)
+    cycle(Drawing(0.1)).check(setting)
+    with pytest.raises(ValueError, match="restoring one none with a condition"):
+        cycle().check(replace(setting, network=Drawing(0.1)))
     with pytest.raises(ValueError, match=r"set data\.patch_size=6"):
         cycle().check(replace(setting, patch_size=4))
 
