@@ -50,17 +50,23 @@ class ParameterGroups:
     def optimizer(self, make: Callable[[Any], Optimizer], partners: Sequence[nn.Parameter] = ()) -> Optimizer:
         """The optimiser of what is trained, and of the objectives' parameters that learn with it.
 
-        Its groups in order of their factors, 1 last.
+        Its groups in order of their factors, 1 last; the objectives' are a group of their own where the
+        optimiser steps them otherwise (Muon).
         """
         trained = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
-        trained += [("", parameter) for parameter in partners]
-        if not self.factors:
+        apart: list[dict[str, Any]] = []
+        if partners and getattr(getattr(make, "func", make), "partners_apart", False):
+            apart = [{"params": list(partners), "kind": "rest", "rate_factor": 1.0}]
+        else:
+            trained += [("", parameter) for parameter in partners]
+        if not self.factors and not apart:
             return make(parameter for _, parameter in trained)
         by_factor: dict[float, list[nn.Parameter]] = {}
         for name, parameter in trained:
             by_factor.setdefault(self.factors.get(name, 1.0), []).append(parameter)
         order = sorted(by_factor, key=lambda factor: (factor == 1.0, factor))
-        made = make([{"params": by_factor[factor], "rate_factor": factor} for factor in order])
+        groups = [{"params": by_factor[factor], "rate_factor": factor} for factor in order]
+        made = make([*groups, *apart])
         for group in made.param_groups:
             group["lr"] *= group["rate_factor"]
         return made

@@ -8,9 +8,9 @@ stay (identity, section 5.2). What is exported is the restoring network.
 One clean photo has many noisy versions, and a function of the photo alone gives one of them. A `backward`
 with a condition draws: it is given normal noise there (A. Almahairi et al., "Augmented CycleGAN: Learning
 Many-to-Many Mappings from Unpaired Data", ICML 2018, section 3.2). Then the cycle of clean photos is what
-teaches: the network restores what was drawn. Degraded photos come back otherwise than they were, so that
-their cycle would teach to draw nothing, and is left out; the identity of `backward` is that opposite draws
-have the clean photo as their mean.
+teaches: the network restores what was drawn. `backward` learns from its discriminator alone, as the cycle
+would teach it to draw what is easy to restore. Degraded photos come back otherwise than they were, so their
+cycle is left out, and the identity of `backward` is that opposite draws have the clean photo as their mean.
 
 Note: `backward` learns in the network's half-step, by the same optimiser, as their losses share the cycles.
 Discriminators are shown translations of the last `history` samples too (section 4); those are part of a
@@ -77,7 +77,9 @@ class Cycle(Opponent):
     """Adversarial, cycle and identity terms of both directions.
 
     Cycles weigh `cycle_weight`, the identity `identity_weight` times that, the adversarial terms
-    `adversarial_weight`. A `backward` with condition channels is given noise in them.
+    `adversarial_weight`, that of restored photos `restored_weight` times as much; with 0 there is no
+    discriminator of clean photos, which a `backward` that draws may do without. A `backward` with condition
+    channels is given noise in them.
     """
 
     needs_clean = False
@@ -93,20 +95,25 @@ class Cycle(Opponent):
         cycle_weight: float = 10.0,
         identity_weight: float = 0.5,
         adversarial_weight: float = 1.0,
+        restored_weight: float = 1.0,
         history: int = 50,
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        check_weights("cycle", cycle_weight=cycle_weight, identity_weight=identity_weight)
+        weights = {"cycle_weight": cycle_weight, "identity_weight": identity_weight}
+        check_weights("cycle", **weights, restored_weight=restored_weight)
         if history < 0:
             raise ValueError(f"objective.cycle.history is a number of photos from 0 on, got {history}")
         self.backward, self.game, self._make_optimizer = backward, loss, optimizer
-        self.discriminators = nn.ModuleDict(
-            {"clean": clean_discriminator, "degraded": degraded_discriminator}
-        )
+        shown = {"clean": clean_discriminator, "degraded": degraded_discriminator}
+        self.sides = {"clean": restored_weight, "degraded": 1.0}
+        """What the adversarial term of each kind of photos weighs."""
+        if restored_weight == 0:
+            del shown["clean"], self.sides["clean"]
+        self.discriminators = nn.ModuleDict(shown)
         self.cycle_weight, self.identity_weight = cycle_weight, identity_weight
         self.adversarial_weight = adversarial_weight
-        self.histories = {"clean": History(history), "degraded": History(history)}
+        self.histories = {name: History(history) for name in self.sides}
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
@@ -128,6 +135,8 @@ class Cycle(Opponent):
                 f"in_channels={there.out_channels} and out_channels={there.in_channels}"
             )
         for name, channels in (("clean", there.out_channels), ("degraded", there.in_channels)):
+            if name not in self.sides:
+                continue
             shown = self._discriminator(name)
             if shown.in_channels != channels:
                 raise ValueError(
@@ -156,15 +165,18 @@ class Cycle(Opponent):
 
     def terms(self, step: Step) -> Terms:
         degraded, clean = step.degraded, strangers(step)
-        made = {"clean": step.restored, "degraded": self._degrade(clean, step)}
+        made = {"degraded": self._degrade(clean, step)}
+        if "clean" in self.sides or not self.draws:
+            made["clean"] = step.restored
         step.shared["cycle"] = made
-        adversarial = step.restored.new_zeros(())
-        for name, real in (("clean", clean), ("degraded", degraded)):
+        adversarial = degraded.new_zeros(())
+        for name, weight in self.sides.items():
             fake = self._discriminator(name)(made[name]).float()
             with torch.no_grad():
-                seen = self._discriminator(name)(real).float()
-            adversarial = adversarial + self.game.generator(seen, fake)
-        cycle = (step.restore(made["degraded"], None) - clean).abs().mean()
+                seen = self._discriminator(name)(clean if name == "clean" else degraded).float()
+            adversarial = adversarial + weight * self.game.generator(seen, fake)
+        drawn = made["degraded"].detach() if self.draws else made["degraded"]
+        cycle = (step.restore(drawn, None) - clean).abs().mean()
         if not self.draws:
             cycle = cycle + (self._degrade(made["clean"], step) - degraded).abs().mean()
         terms = {"adversarial": self.adversarial_weight * adversarial, "cycle": self.cycle_weight * cycle}
@@ -199,7 +211,8 @@ class Cycle(Opponent):
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         reals = {"clean": strangers(step), "degraded": step.degraded}
         total, diagnostics = step.degraded.new_zeros(()), {}
-        for name, real in reals.items():
+        for name in self.sides:
+            real = reals[name]
             fake = step.shared["cycle"][name].detach()
             fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))
             seen, made = self._discriminator(name)(real).float(), self._discriminator(name)(fake).float()
@@ -213,10 +226,12 @@ class Cycle(Opponent):
         return total, diagnostics
 
     def get_extra_state(self) -> Tensor:
-        """The histories, (2,n,C,H,W) float16; n is 0 before the first step."""
+        """The histories, one a side, (sides,n,C,H,W) float16; n is 0 before the first step."""
         kept = [history.kept for history in self.histories.values()]
         known = [one for one in kept if one is not None]
-        return torch.stack(known).cpu() if len(known) == len(kept) else torch.empty(2, 0, dtype=torch.float16)
+        if len(known) < len(kept):
+            return torch.empty(len(kept), 0, dtype=torch.float16)
+        return torch.stack(known).cpu()
 
     def set_extra_state(self, state: Any) -> None:
         device = next(self.parameters()).device

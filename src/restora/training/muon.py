@@ -13,7 +13,7 @@ optimisers do too, and nobody waits for it (training/poison.py).
 """
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -32,10 +32,14 @@ class Muon(Optimizer):
 
     `lr` is the length of a matrix's step: its singular values change by about `lr`, times the root of
     rows/columns where there are more rows. `rest_lr` and `betas` are Adam's, for the rest. Both rates are
-    scaled by one schedule. `weight_decay` times the rate is what a step takes off all weights (decoupled, as
-    in AdamW). A matrix has at least `smallest` rows and columns. Raises ValueError for rates below 0 and
-    a momentum outside [0, 1).
+    scaled by one schedule. Adam also steps what an objective learns beside the network (CycleGAN's second
+    network), as steps of one length never settle in a game. `weight_decay` times the rate is what a step
+    takes off all weights (decoupled, as in AdamW). A matrix has at least `smallest` rows and columns.
+    Raises ValueError for rates below 0 and a momentum outside [0, 1).
     """
+
+    partners_apart: ClassVar[bool] = True
+    """Parameters of objectives come in a group of the kind "rest"."""
 
     def __init__(
         self,
@@ -58,8 +62,9 @@ class Muon(Optimizer):
         groups: list[dict[str, Any]] = []
         for part in given if given and isinstance(given[0], dict) else [{"params": given}]:
             own = list(part["params"])
-            matrices = [p for p in own if _is_matrix(p, smallest)]
-            rest = [p for p in own if not _is_matrix(p, smallest)]
+            by_adam = part.get("kind") == "rest"
+            matrices = [p for p in own if not by_adam and _is_matrix(p, smallest)]
+            rest = [p for p in own if by_adam or not _is_matrix(p, smallest)]
             if matrices:
                 groups.append({**part, "params": matrices, "lr": lr, "kind": "matrix"})
             if rest:

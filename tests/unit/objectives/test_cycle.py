@@ -105,6 +105,10 @@ def test_a_backward_network_with_a_condition_draws_noise() -> None:
     # the network keeps the noise: clean photos come back with it; what starts degraded is left out
     assert float(terms["cycle"]) == pytest.approx(10 * float(noise.abs().mean()), rel=1e-5)
     assert float(terms["identity"]) == pytest.approx(0, abs=1e-5)  # clean photos are the mean of draws
+    objective.discriminators.requires_grad_(False)
+    (by,) = objective.partners()
+    assert torch.autograd.grad(terms["cycle"], by, allow_unused=True) == (None,)  # or it would draw little
+    assert float(torch.autograd.grad(terms["adversarial"], by)[0]) != 0
     again = step(Shift(0.0))
     objective(again)
     apart = again.shared["cycle"]["degraded"] - again.batch.clean
@@ -113,6 +117,24 @@ def test_a_backward_network_with_a_condition_draws_noise() -> None:
     again.shared = {}
     objective(again)
     assert not torch.allclose(again.shared["cycle"]["degraded"] - again.batch.clean, noise, atol=1e-2)
+
+
+def test_restored_photos_may_do_without_a_discriminator() -> None:
+    objective, now = cycle(Drawing(0.1), restored_weight=0.0, history=2), step(Shift(0.0))
+    objective(now)
+    _, diagnostics = objective.own_loss(now)
+    assert {*diagnostics} == {"degraded_loss", "degraded_accuracy"}
+    assert {*objective.discriminators} == {"degraded"}
+    assert {*now.shared["cycle"]} == {"degraded"}  # nothing else is computed
+    other = cycle(Drawing(0.1), restored_weight=0.0, history=2)
+    other.load_state_dict(objective.state_dict())
+    assert torch.equal(other.histories["degraded"].kept, objective.histories["degraded"].kept)
+    half, whole = cycle(restored_weight=0.5), cycle()
+    for each in (half, whole):
+        each.load_state_dict(half.state_dict())
+    of_clean = [float(each(now)["adversarial"]) for each in (half, whole)]
+    fake = whole.discriminators["clean"](now.shared["cycle"]["clean"])
+    assert of_clean[1] - of_clean[0] == pytest.approx(0.5 * 0.5 * float((fake - 1).square().mean()), rel=1e-4)
 
 
 def test_each_discriminator_knows_its_own_set() -> None:

@@ -1,17 +1,33 @@
 """Muon: orthogonal steps for matrices, Adam for the rest, and a stopped run goes on as it was."""
 
 import copy
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor, nn
 
+from restora.families.parameter_groups import ParameterGroups
+from restora.networks.base import Network
 from restora.training.muon import Muon, orthogonalise
 
 
 def network() -> nn.Module:
     torch.manual_seed(0)
     return nn.Sequential(nn.Conv2d(4, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 12, 1))
+
+
+class Twin(Network):
+    """A network around one that is no network of restora."""
+
+    in_channels, out_channels = 4, 12
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        return self.inner(x)
 
 
 def step(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
@@ -103,3 +119,24 @@ def test_parameters_without_gradient_are_left_alone() -> None:
 def test_impossible_rates_are_refused(arguments: dict[str, float], told: str) -> None:
     with pytest.raises(ValueError, match=told):
         Muon(network().parameters(), **arguments)
+
+
+def test_what_an_objective_learns_is_stepped_by_adam() -> None:
+    """Beside a network whose matrices are stepped by Muon, in the same optimiser."""
+    own, partner = network(), network()
+    groups = ParameterGroups(Twin(own), freeze=[], rate_factors={})
+    optimizer = groups.optimizer(partial(Muon, lr=0.01, rest_lr=1e-2), [*partner.parameters()])
+    theirs = copy.deepcopy(partner)
+    adam = torch.optim.Adam(theirs.parameters(), lr=1e-2, betas=(0.9, 0.95))
+    before = own[0].weight.detach().clone()
+    for seed in range(3):
+        optimizer.zero_grad()
+        x = torch.randn(3, 4, 9, 9, generator=torch.Generator().manual_seed(seed))
+        (own(x).square().mean() + partner(x).square().mean()).backward()
+        optimizer.step()
+        step(theirs, adam, seed)
+    for mine, other in zip(partner.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(mine, other)
+    assert torch.linalg.svdvals((own[0].weight.detach() - before).flatten(1)).min() > 0.005
+    plain = groups.optimizer(torch.optim.Adam, [*partner.parameters()])
+    assert len(plain.param_groups) == 1  # as checkpoints of other optimisers have them
