@@ -24,7 +24,6 @@ from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from restora import processes
 from restora.artifact.restorer import Restorer
 from restora.evaluation.protocol import Protocol
 from restora.evaluation.scorer import DECIMALS, Scorer
@@ -33,8 +32,10 @@ from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode
 from restora.families.compiling_auto import FastestPass, compile_for
 from restora.families.ema import Average, averaged_copy
+from restora.families.one_kernel import in_one_kernel
 from restora.families.parameter_groups import ParameterGroups
 from restora.families.share import Share
+from restora.families.step_log import StepLog
 from restora.image import enlarge, to_8_bit
 from restora.networks.adapters import adapt, without_adapters
 from restora.networks.base import Network
@@ -46,7 +47,6 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
 Row = dict[str, Any]
 M = TypeVar("M", bound=nn.Module)
-_FUSED = (torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD)
 
 
 class Family(LightningModule):
@@ -136,9 +136,7 @@ class Family(LightningModule):
         self._average: Average | None = None
         self._share = Share()
         self.sync_batchnorm = sync_batchnorm
-        self._logs = False
-        self._recorded: dict[str, Tensor] = {}
-        """What the present step logs, by name."""
+        self.step_log = StepLog()
         self.rows: list[Row] = []
         self.scores: list[Row] = []
         """Per-image scores of the last validation or test, sorted by name, the same on every process."""
@@ -198,31 +196,12 @@ class Family(LightningModule):
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
         self._average = None  # of the weights where they are now
-        own = self._ready(self.groups.optimizer(self.make_optimizer, self._partners()))
-        others = [self._ready(opponent.make_optimizer()) for opponent in self.opponents.values()]
+        own = in_one_kernel(self.groups.optimizer(self.make_optimizer, self._partners()))
+        others = [in_one_kernel(opponent.make_optimizer()) for opponent in self.opponents.values()]
         return [own, *others] if others else own
 
     def _partners(self) -> list[nn.Parameter]:
         return [parameter for part in self._parts for parameter in part.partners()]
-
-    @staticmethod
-    def _ready(optimizer: Optimizer) -> Optimizer:
-        """Its rates noted for the schedule; Adam and SGD in one kernel for all weights, unless set otherwise.
-
-        Adam's is 7 to 9 ms instead of 28 to 37 for 5.9 million weights on a CPU. Such a kernel also leaves
-        out by itself a step that is not finite (training/poison.py). Set here, not in the constructor, after
-        which Lightning would not clip gradients under autocast.
-        """
-        for group in optimizer.param_groups:
-            group.setdefault("initial_lr", group["lr"])
-            if type(optimizer) in _FUSED and not group["differentiable"]:
-                group["fused"] = group["foreach"] is None and group["fused"] is not False
-            if type(optimizer) is torch.optim.SGD and group["fused"] and group["momentum"]:
-                # the kernel's first step would leave memory as it found it, where it is left out
-                group["fused"] = group["dampening"] == 0
-                for p in group["params"] if group["fused"] else ():
-                    optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
-        return optimizer
 
     # --- training
     # -------------------------------------------------------------------------------------------------
@@ -253,7 +232,7 @@ class Family(LightningModule):
         step = self.make_step(batch)
         if self.automatic_optimization:
             loss = self.loss_of(step)
-            self._log_recorded(len(batch.names))
+            self.step_log.write(self, samples=len(batch.names))
             return loss
         optimizers = cast(list[Optimizer], self.optimizers())
         _ = step.restored  # one forward pass for all half-steps
@@ -265,7 +244,7 @@ class Family(LightningModule):
             self.toggle_optimizer(optimizer)
             self.opponent_step(name, opponent, optimizer, step)
             self.untoggle_optimizer(optimizer)
-        self._log_recorded(len(batch.names))
+        self.step_log.write(self, samples=len(batch.names))
         return None
 
     def make_step(self, batch: Batch) -> Step:
@@ -275,7 +254,7 @@ class Family(LightningModule):
             batch=batch,
             progress=self.training_progress(),
             number=self.steps_done(),
-            record=self._recorded.__setitem__,
+            record=self.step_log.record,
             scales=max(part.scales for part in self._parts),
             memory_format=self.memory_format,
         )
@@ -298,30 +277,6 @@ class Family(LightningModule):
             for name, term in terms.items():
                 step.record(f"objective/{name}", term.detach())
         return loss
-
-    def _log_recorded(self, samples: int) -> None:
-        """Logs what the step has recorded: of several processes their mean, the figure of the whole batch."""
-        if self._logs:
-            values = processes.averaged_scalars(self._recorded.values())
-            for name, value in zip(self._recorded, values, strict=True):
-                self.log(name, value, prog_bar=name == "train/loss", batch_size=samples)
-        self._recorded.clear()
-
-    @property
-    def logs_now(self) -> bool:
-        """Whether what this step logs is used: it is the first, the last, or one that loggers are sent.
-
-        Logging a scalar takes 0.1 ms of the host, and a copy of it or more.
-        """
-        return self._logs
-
-    def _logs_this_step(self) -> bool:
-        trainer, done = self.trainer, self.steps_done()
-        ends = (
-            trainer.max_steps > 0
-            and trainer.global_step + self.optimizer_steps_per_batch >= trainer.max_steps
-        )
-        return done == 0 or ends or trainer._logger_connector.should_update_logs
 
     def network_step(self, optimizer: Optimizer, step: Step) -> None:
         """First half-step: the network against the sum of the objectives."""
@@ -349,8 +304,10 @@ class Family(LightningModule):
         for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
-        self._logs = self._logs_this_step()
-        if self._logs:
+        self.step_log.begin(
+            self.trainer, steps_done=self.steps_done(), optimizers=self.optimizer_steps_per_batch
+        )
+        if self.step_log.now:
             self.log("train/learning_rate", group["lr"], batch_size=1)
 
     def steps_done(self) -> int:

@@ -46,7 +46,7 @@ class ResidualCNN(Family):
     def loss_of(self, step: Step) -> Tensor:
         """The sum of the objectives; logs the standard deviation of the predicted residual."""
         loss = super().loss_of(step)
-        if "outputs" not in vars(step) or not self.logs_now:
+        if "outputs" not in vars(step) or not self.step_log.now:
             return loss  # without outputs, what the objectives asked the network was something else
         restored = step.restored.detach()
         if restored.shape[1] == step.degraded.shape[1]:

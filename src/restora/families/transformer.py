@@ -41,7 +41,7 @@ class TransformerFamily(Family):
                 f"step {step} should train on patches of {stage['patch_size']}, got {patch_size}: "
                 "data.stages must be ${family.stages}"
             )
-        if not self.logs_now:
+        if not self.step_log.now:
             return
         self.log("train/patch_size", float(patch_size), batch_size=1)
         self.log("train/batch_size", float(len(batch.names) * self.trainer.world_size), batch_size=1)
