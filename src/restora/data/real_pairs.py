@@ -67,15 +67,25 @@ class RealPhotos(Source):
 
 
 class Downloadable(RealPhotos):
-    """An archive with a public address. `verify` compares it with the published size and checksum."""
+    """An archive with a public address, null for the one of its authors.
+
+    `verify` compares it with the published size and checksum.
+    """
 
     archive: Archive
+    address: str
+    """Where its authors publish it."""
 
     def __init__(
-        self, *, root: str | Path | None, url: str, verify: bool = True, val_fraction: float = 0.1
+        self,
+        *,
+        root: str | Path | None,
+        url: str | None = None,
+        verify: bool = True,
+        val_fraction: float = 0.1,
     ) -> None:
         super().__init__(root=root, val_fraction=val_fraction)
-        self.url, self.verify = url.rstrip("/"), verify
+        self.url, self.verify = (url or self.address).rstrip("/"), verify
 
     @property
     def remedy(self) -> str:  # type: ignore[override]
@@ -107,6 +117,7 @@ class SIDD(Downloadable):
 
     name = "sidd"
     layout = "[SIDD_Medium_Srgb/]Data/<instance>/<number>_NOISY_SRGB_<shot>.PNG beside …_GT_SRGB_<shot>.PNG"
+    address = "http://130.63.97.225/share"
     archive = Archive(
         "SIDD_Medium_Srgb.zip",
         "SIDD_Medium_Srgb",
@@ -114,16 +125,6 @@ class SIDD(Downloadable):
         md5="f95b4bc9ec1dd3fe4ebd61aeacad3991",
         levels=3,
     )
-
-    def __init__(
-        self,
-        *,
-        root: str | Path | None,
-        url: str = "http://130.63.97.225/share",
-        verify: bool = True,
-        val_fraction: float = 0.1,
-    ) -> None:
-        super().__init__(root=root, url=url, verify=verify, val_fraction=val_fraction)
 
     def photos(self, split: Split) -> list[PhotoFile]:
         root = self.existing_root()
@@ -198,22 +199,13 @@ class GoPro(Downloadable):
 
     name = "gopro"
     layout = "[GOPRO_Large/]train/<sequence>/blur/ beside train/<sequence>/sharp/, and test/ alike"
+    address = "https://huggingface.co/datasets/snah/GOPRO_Large/resolve/main"
     archive = Archive(
         "GOPRO_Large.zip",
         "GOPRO_Large",
         sha256="24532c036712515cf33803704421311c91f6a080e76049d7e5e7fd22389f128e",
         levels=4,
     )
-
-    def __init__(
-        self,
-        *,
-        root: str | Path | None,
-        url: str = "https://huggingface.co/datasets/snah/GOPRO_Large/resolve/main",
-        verify: bool = True,
-        val_fraction: float = 0.1,
-    ) -> None:
-        super().__init__(root=root, url=url, verify=verify, val_fraction=val_fraction)
 
     def photos(self, split: Split) -> list[PhotoFile]:
         root = self.existing_root()
