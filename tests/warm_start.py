@@ -1,17 +1,16 @@
 """`python -m restora` and `python -c` as processes of their own, without the seconds that imports take.
 
-A server has imported what the commands import; for each command it forks a process that becomes it, with its
-own folder, environment, output and signals. What such a command starts of restora itself (the process that
-starts jobs, further processes of a distributed run) is forked too, and is its child as ever. Whatever is
-about a fresh start itself (what is imported when, variables that libraries read as they are loaded) is tested
-with fresh processes.
+A server (warm_server.py) has imported what the commands import; for each command it forks a process that
+becomes it, with its own folder, environment, output and signals. What such a command starts of restora itself
+(the process that starts jobs, further processes of a distributed run) is forked too, and is its child as
+ever. Whatever is about a fresh start itself (what is imported when, variables that libraries read as they are
+loaded) is tested with fresh processes.
 
-As a script: `warm_start.py serve SOCKET` is the server, `warm_start.py run SOCKET WORDS…` runs a command in
-the folder, the environment and the streams of whoever calls it.
+As a script, `warm_start.py SOCKET WORDS…` runs a command in the folder, the environment and the streams of
+whoever calls it.
 """
 
 import atexit
-import ctypes
 import functools
 import json
 import os
@@ -23,29 +22,9 @@ import subprocess
 import sys
 import tempfile
 import time
-import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, NoReturn
-
-PRELOADED = (
-    *("hydra", "kornia", "lightning.pytorch", "torch._dynamo", "torchmetrics", "wandb"),
-    *(f"restora.apps.{name}" for name in ("bench", "evaluate", "export", "prepare", "preview", "report")),
-    *(f"restora.apps.{name}" for name in ("restore", "train")),
-    *("restora.serving.app", "restora.training.run", "restora.training.build"),
-    *("restora.sweeping.command", "skimage.data", "skimage.metrics"),
-    # what a run of W&B imports: two seconds
-    *(
-        "requests",
-        "wandb.analytics.opentelemetry.opentelemetry_proxy",
-        "wandb.apis.public",
-        "wandb.sdk.launch",
-    ),
-    *(f"opentelemetry.exporter.otlp.proto.http.{name}_exporter" for name in ("metric", "_log")),
-)
-_folder: Path
-"""The server's."""
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+from typing import IO
 
 
 class Started:
@@ -68,7 +47,7 @@ class Started:
         with open(os.devnull) as nothing:
             streams = [nothing.fileno(), self._out.fileno(), self._err.fileno()]
             self._connection = _ask(_server(), words, str(cwd or Path.cwd()), dict(env), streams)
-        self.pid = _number(self._connection)
+        self.pid = number(self._connection)
 
     def poll(self) -> int | None:
         if self.returncode is None and self._has_ended(0):
@@ -79,7 +58,7 @@ class Started:
         if self.returncode is None:
             if not self._has_ended(timeout):
                 raise subprocess.TimeoutExpired(self.words, timeout or 0)
-            self.returncode = _number(self._connection)
+            self.returncode = number(self._connection)
             self._connection.close()
         return self.returncode
 
@@ -182,7 +161,7 @@ def _ended(process: Started, timeout: float) -> "subprocess.CompletedProcess[str
 
 def shell_words() -> str:
     """What a shell script calls as `restora`."""
-    return shlex.join([sys.executable, "-I", "-S", __file__, "run", _server()])
+    return shlex.join([sys.executable, "-I", "-S", __file__, _server()])
 
 
 def _content(file: IO[bytes]) -> str:
@@ -196,9 +175,8 @@ def _server() -> str:
     folder = tempfile.TemporaryDirectory(prefix="restora-warm-")
     path = str(Path(folder.name, "socket"))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NO_ALBUMENTATIONS_UPDATE": "1"}
-    server = subprocess.Popen(
-        [sys.executable, __file__, "serve", path], stdin=subprocess.PIPE, env=environment
-    )
+    script = str(Path(__file__).with_name("warm_server.py"))
+    server = subprocess.Popen([sys.executable, script, path], stdin=subprocess.PIPE, env=environment)
 
     def end() -> None:
         server.communicate()  # it ends with its standard input
@@ -222,11 +200,11 @@ def _ask(path: str, words: list[str], cwd: str, env: dict[str, str], streams: li
     return connection
 
 
-def _number(connection: socket.socket) -> int:
-    return int.from_bytes(_exactly(connection, 8), "big", signed=True)
+def number(connection: socket.socket) -> int:
+    return int.from_bytes(exactly(connection, 8), "big", signed=True)
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def exactly(connection: socket.socket, count: int) -> bytes:
     data = b""
     while len(data) < count:
         more = connection.recv(count - len(data))
@@ -236,234 +214,12 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return data
 
 
-# --- the server ---------------------------------------------------------------------------------------------
-
-
-def serve(path: str) -> None:
-    import gc
-
-    global _folder
-    _folder = Path(path).parent
-    _preload()
-    gc.collect()
-    gc.freeze()  # so that a collection in a child does not copy every page
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(path + ".new")
-    listener.listen(16)
-    os.rename(path + ".new", path)
-    while True:
-        readable, _, _ = select.select([listener, sys.stdin], [], [])
-        if sys.stdin in readable:
-            while _ended_child():  # so that their times are among this process's
-                pass
-            return
-        connection, _ = listener.accept()
-        if os.fork() == 0:
-            listener.close()
-            _watch(connection)
-            return
-        connection.close()
-        while _ended_child():
-            pass
-
-
-def _preload() -> None:
-    """Imports what commands import, and composes as they all do once."""
-    import importlib
-
-    for name in PRELOADED:
-        importlib.import_module(name)
-    from restora import registry
-    from restora.config import compose
-
-    for kind in registry.PACKAGES:
-        registry.names(kind)
-    compose("train")
-
-
-def _ended_child() -> bool:
-    try:
-        return os.waitpid(-1, os.WNOHANG)[0] != 0
-    except ChildProcessError:
-        return False
-
-
-def _watch(connection: socket.socket) -> None:
-    """Forks once more: this process says how that one ends."""
-    head, streams, _, _ = socket.recv_fds(connection, 8, 3)
-    request = json.loads(_exactly(connection, int.from_bytes(head, "big")))
-    pid = os.fork()
-    if pid == 0:
-        connection.close()
-        _become(request, streams)
-        return
-    for stream in streams:
-        os.close(stream)
-    connection.sendall(pid.to_bytes(8, "big", signed=True))
-    _, status = os.waitpid(pid, 0)
-    connection.sendall(os.waitstatus_to_exitcode(status).to_bytes(8, "big", signed=True))
-    os._exit(0)
-
-
-def _become(request: dict[str, Any], streams: list[int]) -> None:
-    """Runs what is asked for in this process, with a process beside it that forks what it starts itself."""
-    _fork_what_is_started(streams)
-    _run(request, streams)
-
-
-def _fork_what_is_started(streams: list[int]) -> None:
-    nursery = _nursery(streams)
-
-    class Popen(_Forked):
-        asked, owner = nursery, os.getpid()
-
-    subprocess.Popen = Popen
-
-
-def _run(request: dict[str, Any], streams: list[int]) -> None:
-    import runpy
-
-    for target, stream in enumerate(streams):
-        os.dup2(stream, target)
-        os.close(stream)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD):
-        signal.signal(number, signal.SIG_DFL)
-    media = sys.modules["wandb.sdk.data_types._private"].MEDIA_TMP
-    media.name = tempfile.mkdtemp(dir=_folder)  # W&B deletes it at the end of each process
-    os.chdir(request["cwd"])
-    os.environ.clear()
-    os.environ.update(request["env"])
-    from lightning.fabric.utilities.rank_zero import _get_rank, rank_zero_only
-
-    rank_zero_only.rank = _get_rank() or 0  # which Lightning reads as it is loaded
-    own = [entry for entry in request["env"].get("PYTHONPATH", "").split(os.pathsep) if entry]
-    kind, code, *arguments = request["words"]
-    first = {"-P": [], "script": [str(Path(code).parent)]}.get(kind, [request["cwd"]])
-    sys.path[:] = [*first, *own, *(entry for entry in sys.path[1:] if entry not in own)]
-    if kind == "-P":
-        kind, code, *arguments = code, *arguments
-    if kind == "-m":
-        sys.argv = [code, *arguments]
-        if code == "restora.sweeping.server":
-            _start_jobs()
-        runpy.run_module(code, run_name="__main__", alter_sys=True)
-    elif kind == "script":
-        sys.argv = [code, *arguments]
-        runpy.run_path(code, run_name="__main__")
-    else:
-        sys.argv = [kind, *arguments]
-        sys.modules["__main__"] = module = types.ModuleType("__main__")
-        exec(compile(code, "<string>", "exec"), module.__dict__)
-
-
-def _start_jobs() -> NoReturn:
-    """The process that starts jobs, whose distributed jobs start their further processes by forks too."""
-    from restora.sweeping import server
-
-    class Server(server.Server):
-        def fork(self, request: dict[str, Any]) -> int:
-            pid = super().fork(request)
-            if pid == 0 and '"ddp"' in Path(request["start"], "run.json").read_text(encoding="utf-8"):
-                _fork_what_is_started([])
-            return pid
-
-    server.Server = Server  # type: ignore[misc]
-    sys.exit(server.main())
-
-
-# --- what a command starts ----------------------------------------------------------------------------------
-
-
-def _nursery(streams: list[int]) -> socket.socket:
-    """A child that has done nothing yet: it forks what this process starts, asked by the socket."""
-    ours, its = socket.socketpair()
-    starter = os.getpid()
-    if os.fork():
-        its.close()
-        return ours
-    ours.close()
-    for stream in streams:
-        os.close(stream)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    while os.getppid() == starter:
-        head, streams, _, _ = socket.recv_fds(its, 8, 3)
-        if not head:
-            break
-        request = json.loads(_exactly(its, int.from_bytes(head, "big")))
-        if (between := os.fork()) == 0:
-            pid = os.fork()
-            if pid == 0:
-                its.close()
-                _be_child_of(starter, request, streams)
-            its.sendall(pid.to_bytes(8, "big"))
-            os._exit(0)  # so that it becomes a child of the starter
-        for stream in streams:
-            os.close(stream)
-        os.waitpid(between, 0)
-        its.sendall(b".")
-    os._exit(0)
-
-
-def _be_child_of(starter: int, request: dict[str, Any], streams: list[int]) -> NoReturn:
-    while os.getppid() != starter:
-        time.sleep(0.001)
-    if request["session"]:
-        os.setsid()
-    _run(request, streams)
-    sys.exit(0)
-
-
-class _Forked(subprocess.Popen):
-    """Processes of restora are forked, as children of this one; all others are started as they are."""
-
-    asked: socket.socket
-    owner: int
-
-    def _execute_child(self, args: Any, *rest: Any) -> None:
-        _, preexec, _, passed, cwd, env, _, _, shell, *pipes = rest[:15]
-        words = _words_of_restora(args)
-        if words is None or os.getpid() != self.owner or preexec or passed or shell:
-            super()._execute_child(args, *rest)
-            return
-        session = rest[20]
-        streams = [own if pipe == -1 else pipe for own, pipe in enumerate((pipes[0], pipes[3], pipes[5]))]
-        request = {"words": words, "cwd": str(cwd or Path.cwd()), "env": dict(env or os.environ)}
-        request["session"] = session
-        content = json.dumps(request).encode()
-        prctl = ctypes.CDLL(None).prctl
-        prctl(_PR_SET_CHILD_SUBREAPER, 1)
-        socket.send_fds(self.asked, [len(content).to_bytes(8, "big")], streams)
-        self.asked.sendall(content)
-        self.pid = _number(self.asked)
-        _exactly(self.asked, 1)
-        prctl(_PR_SET_CHILD_SUBREAPER, 0)
-        self._child_created = True
-        self._close_pipe_fds(*pipes)
-
-
-def _words_of_restora(args: Any) -> list[str] | None:
-    """What `_run` takes, where the command is Python with a module or a script of restora."""
-    if isinstance(args, str | bytes) or list(args[:1]) != [sys.executable]:
-        return None
-    words = [str(word) for word in args[1:] if word != "-u"]
-    module = words[1:] if words[:1] == ["-P"] else words
-    if module[:1] == ["-m"] and module[1].partition(".")[0] == "restora":
-        return words
-    if words and words[0].endswith(".py") and "restora" in Path(words[0]).parts:
-        return ["script", *words]
-    return None
-
-
 def run(path: str, words: list[str]) -> int:
     connection = _ask(path, ["-m", "restora", *words], os.getcwd(), dict(os.environ), [0, 1, 2])
-    _number(connection)
-    code = _number(connection)
+    number(connection)
+    code = number(connection)
     return code if code >= 0 else 128 - code
 
 
 if __name__ == "__main__":
-    if sys.argv[1] == "serve":
-        serve(sys.argv[2])
-    else:
-        sys.exit(run(sys.argv[2], sys.argv[3:]))
+    sys.exit(run(sys.argv[1], sys.argv[2:]))
