@@ -19,6 +19,47 @@ def _product(a, b, PRECISION: tl.constexpr):
 
 
 @triton.jit
+def _vector(values, index, known):
+    """Numbers of a vector in float32, zero where they are not known."""
+    return tl.load(values + index, mask=known, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _block(matrix, row, valid, column, known, width):
+    """Rows and columns of a matrix whose rows have `width` numbers, as they are stored; zero outside."""
+    place = row.to(tl.int64)[:, None] * width + column[None, :]
+    return tl.load(matrix + place, mask=valid[:, None] & known[None, :], other=0.0)
+
+
+@triton.jit
+def _keep(matrix, row, valid, column, known, width, values):
+    """Stores what `_block` would load."""
+    place = row.to(tl.int64)[:, None] * width + column[None, :]
+    tl.store(matrix + place, values.to(matrix.dtype.element_ty), mask=valid[:, None] & known[None, :])
+
+
+@triton.jit
+def _linear(values, weight, out, outs, column, known, C: tl.constexpr, PRECISION: tl.constexpr):
+    """values weight^T for some of the outputs: (BM,BC) -> (BM,BN)."""
+    part = _block(weight, out, out < outs, column, known, C)
+    return _product(values, tl.trans(part), PRECISION)
+
+
+@triton.jit
+def _linear_backward(
+    grad, weight, row, valid, outs, column, known,
+    C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """grad weight, the gradient of what `_linear` was given: (BM,BC), from all N outputs."""
+    total = tl.zeros((BM, BC), dtype=tl.float32)
+    for start in range(0, outs, BN):
+        out = start + tl.arange(0, BN)
+        slope = _block(grad, row, valid, out, out < outs, outs).to(weight.dtype.element_ty)
+        total += _product(slope, _block(weight, out, out < outs, column, known, C), PRECISION)
+    return total
+
+
+@triton.jit
 def norm_linear(
     x, gain, shift, weight, bias, y, means, deviations,
     rows, outs, eps,
@@ -30,33 +71,25 @@ def norm_linear(
     Keeps the mean and the inverse deviation of each row. Without CENTRED the mean stays in the row
     (Restormer's norm).
     """
-    row = tl.program_id(0) * BM + tl.arange(0, BM)
-    column = tl.arange(0, BC)
-    inside = (row[:, None] < rows) & (column[None, :] < C)
-    place = row.to(tl.int64)[:, None] * C + column[None, :]
-    values = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
+    row, column = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
+    valid, known = row < rows, column < C
+    values = _block(x, row, valid, column, known, C).to(tl.float32)
     mean = tl.sum(values, 1) / C
-    centred = tl.where(inside, values - mean[:, None], 0.0)
+    centred = tl.where(valid[:, None] & known[None, :], values - mean[:, None], 0.0)
     inverse = 1.0 / tl.sqrt(tl.sum(centred * centred, 1) / C + eps)
-    tl.store(means + row, mean, mask=row < rows)
-    tl.store(deviations + row, inverse, mask=row < rows)
+    tl.store(means + row, mean, mask=valid)
+    tl.store(deviations + row, inverse, mask=valid)
     normed = (centred if CENTRED else values) * inverse[:, None]
-    normed *= tl.load(gain + column, mask=column < C, other=0.0).to(tl.float32)[None, :]
+    normed *= _vector(gain, column, known)[None, :]
     if SHIFT:
-        normed += tl.load(shift + column, mask=column < C, other=0.0).to(tl.float32)[None, :]
+        normed += _vector(shift, column, known)[None, :]
     normed = normed.to(weight.dtype.element_ty)
     for start in range(0, outs, BN):
         out = start + tl.arange(0, BN)
-        part = tl.load(
-            weight + out[:, None] * C + column[None, :],
-            mask=(out[:, None] < outs) & (column[None, :] < C),
-            other=0.0,
-        )
-        total = _product(normed, tl.trans(part), PRECISION)
+        total = _linear(normed, weight, out, outs, column, known, C, PRECISION)
         if BIAS:
-            total += tl.load(bias + out, mask=out < outs, other=0.0).to(tl.float32)[None, :]
-        where = row.to(tl.int64)[:, None] * outs + out[None, :]
-        tl.store(y + where, total.to(y.dtype.element_ty), mask=(row[:, None] < rows) & (out[None, :] < outs))
+            total += _vector(bias, out, out < outs)[None, :]
+        _keep(y, row, valid, out, out < outs, outs, total)
 
 
 @triton.jit
@@ -71,37 +104,21 @@ def norm_linear_backward(
     With r the inverse deviation, h the normed row and g = gain (grad weight): r (g - mean(g) - h mean(g
     h)) where the norm centres, r g - (x - m) r^3 mean(g x) where it does not.
     """
-    row = tl.program_id(0) * BM + tl.arange(0, BM)
-    column = tl.arange(0, BC)
-    inside = (row[:, None] < rows) & (column[None, :] < C)
-    total = tl.zeros((BM, BC), dtype=tl.float32)
-    for start in range(0, outs, BN):
-        out = start + tl.arange(0, BN)
-        slope = tl.load(
-            grad + row.to(tl.int64)[:, None] * outs + out[None, :],
-            mask=(row[:, None] < rows) & (out[None, :] < outs),
-            other=0.0,
-        ).to(weight.dtype.element_ty)
-        part = tl.load(
-            weight + out[:, None] * C + column[None, :],
-            mask=(out[:, None] < outs) & (column[None, :] < C),
-            other=0.0,
-        )
-        total += _product(slope, part, PRECISION)
-    total *= tl.load(gain + column, mask=column < C, other=0.0).to(tl.float32)[None, :]
-    place = row.to(tl.int64)[:, None] * C + column[None, :]
-    values = tl.load(x + place, mask=inside, other=0.0).to(tl.float32)
-    mean = tl.load(means + row, mask=row < rows, other=0.0)
-    inverse = tl.load(deviations + row, mask=row < rows, other=0.0)[:, None]
-    centred = values - mean[:, None]
+    row, column = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
+    valid, known = row < rows, column < C
+    total = _linear_backward(grad, weight, row, valid, outs, column, known, C, BC, BM, BN, PRECISION)
+    total *= _vector(gain, column, known)[None, :]
+    values = _block(x, row, valid, column, known, C).to(tl.float32)
+    inverse = _vector(deviations, row, valid)[:, None]
+    centred = values - _vector(means, row, valid)[:, None]
     if CENTRED:
-        normed = tl.where(inside, centred * inverse, 0.0)
+        normed = tl.where(valid[:, None] & known[None, :], centred * inverse, 0.0)
         along = tl.sum(total * normed, 1) / C
         result = inverse * (total - (tl.sum(total, 1) / C)[:, None] - normed * along[:, None])
     else:
         along = tl.sum(total * values, 1) / C
         result = inverse * total - centred * inverse * inverse * inverse * along[:, None]
-    tl.store(grad_x + place, result.to(grad_x.dtype.element_ty), mask=inside)
+    _keep(grad_x, row, valid, column, known, C, result)
 
 
 @triton.jit
@@ -116,37 +133,29 @@ def weight_products(
     MODE 0: source normed and centred; 1: source / deviation; 2: source times `second` (B,C), a factor for
     each sample and channel; 3: the product of the halves of source (M,2C); 4: source as it is.
     """
-    out = tl.program_id(0) * BN + tl.arange(0, BN)
-    column = tl.program_id(1) * BC + tl.arange(0, BC)
-    part = tl.program_id(2)
+    out, column = tl.program_id(0) * BN + tl.arange(0, BN), tl.program_id(1) * BC + tl.arange(0, BC)
+    known, part = column < C, tl.program_id(2)
+    last = tl.minimum((part + 1) * share, rows)
+    width = 2 * C if MODE == 3 else C
     total = tl.zeros((BN, BC), dtype=tl.float32)
     sum_of = tl.zeros((BN,), dtype=tl.float32)
-    for start in range(part * share, tl.minimum((part + 1) * share, rows), BM):
+    for start in range(part * share, last, BM):
         row = start + tl.arange(0, BM)
-        valid = row < tl.minimum((part + 1) * share, rows)
-        inside = valid[:, None] & (column[None, :] < C)
-        slope = tl.load(
-            grad + row.to(tl.int64)[:, None] * outs + out[None, :],
-            mask=valid[:, None] & (out[None, :] < outs),
-            other=0.0,
-        )
-        width = 2 * C if MODE == 3 else C
-        place = row.to(tl.int64)[:, None] * width + column[None, :]
-        values = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
+        valid = row < last
+        slope = _block(grad, row, valid, out, out < outs, outs)
+        values = _block(source, row, valid, column, known, width).to(tl.float32)
         if MODE <= 1:
-            inverse = tl.load(deviations + row, mask=valid, other=0.0)[:, None]
+            inverse = _vector(deviations, row, valid)[:, None]
             if MODE == 0:
-                values -= tl.load(means + row, mask=valid, other=0.0)[:, None]
-            values = tl.where(inside, values * inverse, 0.0)
+                values -= _vector(means, row, valid)[:, None]
+            values = tl.where(valid[:, None] & known[None, :], values * inverse, 0.0)
         if MODE == 2:
-            factor = (row // per_sample)[:, None] * C + column[None, :]
-            values *= tl.load(second + factor, mask=inside, other=0.0).to(tl.float32)
+            values *= _block(second, row // per_sample, valid, column, known, C).to(tl.float32)
         if MODE == 3:
-            values *= tl.load(source + place + C, mask=inside, other=0.0).to(tl.float32)
+            values *= _block(source + C, row, valid, column, known, width).to(tl.float32)
         total += _product(tl.trans(slope), values.to(slope.dtype), PRECISION)
         sum_of += tl.sum(slope.to(tl.float32), 0)
-    where = part.to(tl.int64) * outs * C + out[:, None] * C + column[None, :]
-    tl.store(products + where, total, mask=(out[:, None] < outs) & (column[None, :] < C))
+    _keep(products + part.to(tl.int64) * outs * C, out, out < outs, column, known, C, total)
     if tl.program_id(1) == 0:
         tl.store(sums + part * outs + out, sum_of, mask=out < outs)
 
@@ -168,27 +177,25 @@ def depthwise_gate(
     With GELU, that of the first half is multiplied. Outside are zeros; `sums` (B, bands * columns, C) has the
     sum of y over each band of ROWS rows and BL columns. The weight is (9,2C).
     """
-    band, columns, channel = _places(bands, BC, BL)
-    sample = tl.program_id(0) // bands
+    sample, band, columns, channel = _places(bands, BC, BL)
     total = tl.zeros((BC,), dtype=tl.float32)
     for line in range(ROWS):
         row = band * ROWS + line
         first, second = _convolved(x, weight, bias, sample, row, columns, channel, height, width, C, BC, BL)
-        inside = ((row + 0 * columns)[:, None] < height) & (columns[:, None] < width) & (channel[None, :] < C)
+        place, inside = _at(sample, row, columns, channel, height, width, C, C)
         if GELU:
             first *= _below(first)
         gated = tl.where(inside, first * second, 0.0)
-        place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * C + channel[None, :]
         tl.store(y + place, gated.to(y.dtype.element_ty), mask=inside)
         total += tl.sum(gated, 0)
-    piece = tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)
-    tl.store(sums + piece.to(tl.int64) * C + channel, total, mask=channel < C)
+    tl.store(sums + _piece() * C + channel, total, mask=channel < C)
 
 
 @triton.jit
 def _places(bands, BC: tl.constexpr, BL: tl.constexpr):
-    """The band of rows, the columns and the channels of a program."""
+    """The sample, the band of rows, the columns and the channels of a program."""
     return (
+        tl.program_id(0) // bands,
         tl.program_id(0) % bands,
         tl.program_id(1) * BL + tl.arange(0, BL),
         tl.program_id(2) * BC + tl.arange(0, BC),
@@ -196,18 +203,34 @@ def _places(bands, BC: tl.constexpr, BL: tl.constexpr):
 
 
 @triton.jit
+def _piece():
+    """The number of a program's band and columns among those of all samples."""
+    return (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
+
+
+@triton.jit
+def _at(
+    sample, row, columns, channel, height, width,
+    CHANNELS: tl.constexpr, LIMIT: tl.constexpr,
+):  # fmt: skip
+    """Where a row and columns of (B,H,W,CHANNELS) are, (BL,BC), and which are in the photo.
+
+    Of the channels those below LIMIT.
+    """
+    rows = row + 0 * columns  # a block, as the interpreter makes numbers of a truth and a block of them
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * CHANNELS + channel[None, :]
+    return place, inside[:, None] & (channel[None, :] < LIMIT)
+
+
+@triton.jit
 def _shifted(
     x, sample, row, columns, channel, height, width,
     CHANNELS: tl.constexpr, LIMIT: tl.constexpr, OFFSET: tl.constexpr,
 ):  # fmt: skip
-    """Values (BL,BC) at a row and columns of (B,H,W,CHANNELS), float32, zero outside the photo; channels
-    below LIMIT, from OFFSET on."""
-    rows = row + 0 * columns  # a block, as the interpreter makes numbers of a truth and a block of them
-    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * CHANNELS
-    return tl.load(
-        x + place + OFFSET + channel[None, :], mask=inside[:, None] & (channel[None, :] < LIMIT), other=0.0
-    ).to(tl.float32)
+    """Values (BL,BC) at a row and columns, float32, zero outside the photo; channels from OFFSET on."""
+    place, inside = _at(sample, row, columns, channel, height, width, CHANNELS, LIMIT)
+    return tl.load(x + place + OFFSET, mask=inside, other=0.0).to(tl.float32)
 
 
 @triton.jit
@@ -217,21 +240,15 @@ def _convolved(
 ):  # fmt: skip
     """Both halves of the convolution at one row, (BL,BC) each."""
     known = channel < C
-    first = tl.zeros((BL, BC), dtype=tl.float32) + tl.load(bias + channel, mask=known, other=0.0).to(
-        tl.float32
-    )
-    second = tl.zeros((BL, BC), dtype=tl.float32) + tl.load(bias + C + channel, mask=known, other=0.0).to(
-        tl.float32
-    )
+    first = tl.zeros((BL, BC), dtype=tl.float32) + _vector(bias, channel, known)
+    second = tl.zeros((BL, BC), dtype=tl.float32) + _vector(bias + C, channel, known)
     for tap in tl.static_range(9):
         r, c = row + tap // 3 - 1, columns + tap % 3 - 1
-        tap_of = weight + tap * 2 * C + channel
-        first += _shifted(x, sample, r, c, channel, height, width, 2 * C, C, 0) * tl.load(
-            tap_of, mask=known, other=0.0
-        ).to(tl.float32)
-        second += _shifted(x, sample, r, c, channel, height, width, 2 * C, C, C) * tl.load(
-            tap_of + C, mask=known, other=0.0
-        ).to(tl.float32)
+        taps = weight + tap * 2 * C
+        one = _shifted(x, sample, r, c, channel, height, width, 2 * C, C, 0)
+        other = _shifted(x, sample, r, c, channel, height, width, 2 * C, C, C)
+        first += one * _vector(taps, channel, known)
+        second += other * _vector(taps + C, channel, known)
     return first, second
 
 
@@ -245,17 +262,16 @@ def depthwise_gate_backward(
 
     `products` (pieces,10,2C), the bias in the last place. `grad_sum` (B,C) is that of the sums.
     """
-    band, columns, channel = _places(bands, BC, BL)
-    sample = tl.program_id(0) // bands
+    sample, band, columns, channel = _places(bands, BC, BL)
     known = channel < C
-    shared = tl.load(grad_sum + sample * C + channel, mask=known, other=0.0).to(tl.float32)
+    shared = _vector(grad_sum + sample * C, channel, known)
     places = tl.arange(0, 16)[:, None]
     total_first = tl.zeros((16, BC), dtype=tl.float32)
     total_second = tl.zeros((16, BC), dtype=tl.float32)
     for line in range(ROWS):
         row = band * ROWS + line
         first, second = _convolved(x, weight, bias, sample, row, columns, channel, height, width, C, BC, BL)
-        inside = ((row + 0 * columns)[:, None] < height) & (columns[:, None] < width) & known[None, :]
+        place, inside = _at(sample, row, columns, channel, height, width, 2 * C, C)
         given = _shifted(grad, sample, row, columns, channel, height, width, C, C, 0) + shared[None, :]
         if GELU:
             share = _below(first)
@@ -264,7 +280,6 @@ def depthwise_gate_backward(
             first *= share
         slope_first = tl.where(inside, given * second, 0.0)
         slope_second = tl.where(inside, given * first, 0.0)
-        place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * 2 * C + channel[None, :]
         tl.store(slopes + place, slope_first.to(slopes.dtype.element_ty), mask=inside)
         tl.store(slopes + place + C, slope_second.to(slopes.dtype.element_ty), mask=inside)
         for tap in tl.static_range(9):
@@ -275,8 +290,7 @@ def depthwise_gate_backward(
             total_second += tl.where(places == tap, other[None, :], 0.0)
         total_first += tl.where(places == 9, tl.sum(slope_first, 0)[None, :], 0.0)
         total_second += tl.where(places == 9, tl.sum(slope_second, 0)[None, :], 0.0)
-    piece = (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
-    where = (piece * 10 + places) * 2 * C + channel[None, :]
+    where = (_piece() * 10 + places) * 2 * C + channel[None, :]
     tl.store(products + where, total_first, mask=(places < 10) & known[None, :])
     tl.store(products + where + C, total_second, mask=(places < 10) & known[None, :])
 
@@ -288,18 +302,15 @@ def depthwise_transposed(
     C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
     """The gradient of what a 3x3 depthwise convolution of C channels was given, (B,H,W,C) -> same."""
-    band, columns, channel = _places(bands, BC, BL)
-    sample = tl.program_id(0) // bands
+    sample, band, columns, channel = _places(bands, BC, BL)
     for line in range(ROWS):
         row = band * ROWS + line
         total = tl.zeros((BL, BC), dtype=tl.float32)
         for tap in tl.static_range(9):
             r, c = row - tap // 3 + 1, columns - tap % 3 + 1
-            total += _shifted(slopes, sample, r, c, channel, height, width, C, C, 0) * tl.load(
-                weight + tap * C + channel, mask=channel < C, other=0.0
-            ).to(tl.float32)
-        place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * C + channel[None, :]
-        inside = ((row + 0 * columns)[:, None] < height) & (columns[:, None] < width) & (channel[None, :] < C)
+            slope = _shifted(slopes, sample, r, c, channel, height, width, C, C, 0)
+            total += slope * _vector(weight + tap * C, channel, channel < C)
+        place, inside = _at(sample, row, columns, channel, height, width, C, C)
         tl.store(grad_x + place, total.to(grad_x.dtype.element_ty), mask=inside)
 
 
@@ -314,32 +325,22 @@ def gated_linear(
 
     The factor is its sample's. A program has positions of one sample.
     """
-    sample = tl.program_id(1)
-    position = tl.program_id(0) * BM + tl.arange(0, BM)
-    row = sample.to(tl.int64) * length + position
-    column = tl.arange(0, BC)
-    inside = (position[:, None] < length) & (column[None, :] < C)
+    sample, position = tl.program_id(1), tl.program_id(0) * BM + tl.arange(0, BM)
+    row, column = sample.to(tl.int64) * length + position, tl.arange(0, BC)
+    valid, known = position < length, column < C
     width = 2 * C if HALVES else C
-    place = row[:, None] * width + column[None, :]
-    values = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
+    values = _block(source, row, valid, column, known, width).to(tl.float32)
     if HALVES:
-        values *= tl.load(source + place + C, mask=inside, other=0.0).to(tl.float32)
+        values *= _block(source + C, row, valid, column, known, width).to(tl.float32)
     else:
-        values *= tl.load(factor + sample * C + column, mask=column < C, other=0.0).to(tl.float32)[None, :]
+        values *= _vector(factor + sample * C, column, known)[None, :]
     values = values.to(weight.dtype.element_ty)
     for start in range(0, outs, BN):
         out = start + tl.arange(0, BN)
-        part = tl.load(
-            weight + out[:, None] * C + column[None, :],
-            mask=(out[:, None] < outs) & (column[None, :] < C),
-            other=0.0,
-        )
-        total = _product(values, tl.trans(part), PRECISION)
-        total += tl.load(bias + out, mask=out < outs, other=0.0).to(tl.float32)[None, :]
-        where = row[:, None] * outs + out[None, :]
-        written = (position[:, None] < length) & (out[None, :] < outs)
-        total += tl.load(x + where, mask=written, other=0.0).to(tl.float32)
-        tl.store(y + where, total.to(y.dtype.element_ty), mask=written)
+        total = _linear(values, weight, out, outs, column, known, C, PRECISION)
+        total += _vector(bias, out, out < outs)[None, :]
+        total += _block(x, row, valid, out, out < outs, outs).to(tl.float32)
+        _keep(y, row, valid, out, out < outs, outs, total)
 
 
 @triton.jit
@@ -350,36 +351,18 @@ def gated_linear_backward(
     HALVES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """The gradient of the source, and of the factors by pieces: (B, pieces, C)."""
-    sample = tl.program_id(1)
-    position = tl.program_id(0) * BM + tl.arange(0, BM)
-    row = sample.to(tl.int64) * length + position
-    column = tl.arange(0, BC)
-    inside = (position[:, None] < length) & (column[None, :] < C)
-    total = tl.zeros((BM, BC), dtype=tl.float32)
-    for start in range(0, outs, BN):
-        out = start + tl.arange(0, BN)
-        slope = tl.load(
-            grad + row[:, None] * outs + out[None, :],
-            mask=(position[:, None] < length) & (out[None, :] < outs),
-            other=0.0,
-        ).to(weight.dtype.element_ty)
-        part = tl.load(
-            weight + out[:, None] * C + column[None, :],
-            mask=(out[:, None] < outs) & (column[None, :] < C),
-            other=0.0,
-        )
-        total += _product(slope, part, PRECISION)
+    sample, position = tl.program_id(1), tl.program_id(0) * BM + tl.arange(0, BM)
+    row, column = sample.to(tl.int64) * length + position, tl.arange(0, BC)
+    valid, known = position < length, column < C
+    total = _linear_backward(grad, weight, row, valid, outs, column, known, C, BC, BM, BN, PRECISION)
     width = 2 * C if HALVES else C
-    place = row[:, None] * width + column[None, :]
-    values = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
-    kind = grad_source.dtype.element_ty
+    values = _block(source, row, valid, column, known, width).to(tl.float32)
     if HALVES:
-        others = tl.load(source + place + C, mask=inside, other=0.0).to(tl.float32)
-        tl.store(grad_source + place, (total * others).to(kind), mask=inside)
-        tl.store(grad_source + place + C, (total * values).to(kind), mask=inside)
+        others = _block(source + C, row, valid, column, known, width).to(tl.float32)
+        _keep(grad_source, row, valid, column, known, width, total * others)
+        _keep(grad_source + C, row, valid, column, known, width, total * values)
     else:
-        known = column < C
-        times = tl.load(factor + sample * C + column, mask=known, other=0.0).to(tl.float32)
-        tl.store(grad_source + place, (total * times[None, :]).to(kind), mask=inside)
+        times = _vector(factor + sample * C, column, known)[None, :]
+        _keep(grad_source, row, valid, column, known, width, total * times)
         piece = sample * tl.num_programs(0) + tl.program_id(0)
         tl.store(grad_factor + piece * C + column, tl.sum(total * values, 0), mask=known)
