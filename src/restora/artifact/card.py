@@ -210,6 +210,9 @@ def _limits(model: ModelDescription) -> str:
 def _export(model: ModelDescription) -> str:
     parity = model.parity
     photos = ", ".join(f"{p['name']} {p['width']}x{p['height']}" for p in parity["photos"])
+    if "formats" not in parity:  # exported by an older version
+        apart = f"differed by at most {parity['checkpoint_max_difference']:.1e} from the training checkpoint"
+        return f"## Checked at export\n\nThe weights {apart}, on a scale of [0,1], on: {photos}."
     lines = [
         "## Checked at export",
         "",

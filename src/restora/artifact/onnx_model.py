@@ -41,7 +41,7 @@ class AnySize(nn.Module):
         height, width = degraded.shape[-2:]
         padded = _fill_up(degraded, multiple, network.padding)
         if condition is not None:
-            condition = _fill_up(condition, multiple, "replicate")
+            condition = _fill_up(condition, multiple, network.condition_padding)
         return network.restore(padded, condition)[..., : height * scale, : width * scale]
 
 

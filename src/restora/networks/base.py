@@ -13,6 +13,8 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Padding = Literal["reflect", "replicate", "constant"]
+
 
 class Network(nn.Module, ABC):
     """A plain module that knows nothing of training.
@@ -23,7 +25,7 @@ class Network(nn.Module, ABC):
 
     tasks: ClassVar[tuple[str, ...]]
     """What its paper restores: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
-    padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "reflect"
+    padding: Padding = "reflect"
     """How `forward` fills up to `size_multiple`: as the authors do, so that their figures come out."""
 
     whole_photo: ClassVar[bool] = False
@@ -52,9 +54,14 @@ class Network(nn.Module, ABC):
         if below or right:
             x = pad_bottom_right(x, below, right, self.padding)
             if condition is not None:
-                condition = pad_bottom_right(condition, below, right, "replicate")
+                condition = pad_bottom_right(condition, below, right, self.condition_padding)
         y = self.restore(x, condition)
         return y[..., : height * self.scale, : width * self.scale] if below or right else y
+
+    @property
+    def condition_padding(self) -> Padding:
+        """How the condition is filled up: as the photo, as it may be a mask, but not with levels of 0."""
+        return "replicate" if self.padding == "constant" else self.padding
 
     def published_state_dict(self) -> dict[str, Tensor]:
         """The weights as the authors' code and the tools built on it want to load them.

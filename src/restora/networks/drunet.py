@@ -14,7 +14,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from restora.networks.base import Network
+from restora.networks.base import Network, Padding
 from restora.networks.layers.blocks import conv3x3, count_children
 from restora.registry import register
 
@@ -39,12 +39,11 @@ class ResidualBlock(nn.Module):
 class DRUNet(Network):
     """The whole network: three scales down by strided convolutions, three up by transposed ones, skips added.
 
-    The condition is the noise-level map, sigma / 255 at every pixel (for JPEG: the quality). Photos are
-    filled up by their border, as the authors' test code does.
-    """
+    The condition is the noise-level map, sigma / 255 at every pixel (for JPEG: the quality). Photos whose
+    sides are no multiples of 8 are filled up by `padding`: "replicate" as in the authors' test code, which
+    draws streaks of the border's noise; "reflect" does not."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg")
-    padding = "replicate"
     size_multiple = 8
 
     def __init__(
@@ -54,8 +53,12 @@ class DRUNet(Network):
         condition_channels: int = 1,
         channels: Sequence[int] = (64, 128, 256, 512),
         blocks: int = 4,
+        padding: Padding = "replicate",
     ) -> None:
         super().__init__()
+        if padding not in ("replicate", "reflect"):
+            raise ValueError(f'network.padding is "replicate" or "reflect", got {padding!r}')
+        self.padding = padding
         if len(channels) != 4:
             raise ValueError(f"DRUNet has four scales: give four network.channels, got {[*channels]}")
         self.in_channels = self.out_channels = in_channels

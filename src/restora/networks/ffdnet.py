@@ -10,7 +10,7 @@ Legend: B samples, C channels of the photo, F features, H height, W width.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -29,7 +29,7 @@ class FFDNet(PlainStack):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise",)
-    padding: ClassVar[Literal["reflect", "replicate", "constant"]] = "replicate"
+    padding = "replicate"
     size_multiple = 2
     condition_channels = 1
 

@@ -17,8 +17,10 @@ from safetensors.torch import load_file
 from restora.apps.export import main as export
 from restora.apps.export import measured_on, parity_table
 from restora.artifact import engine_choice, measuring, writing
+from restora.artifact.card import write_card
 from restora.artifact.engines import available
 from restora.artifact.formats import FORMATS, chosen
+from restora.artifact.model_folder import read_description
 from restora.artifact.onnx_model import write_onnx
 from restora.artifact.restorer import Restorer
 from restora.artifact.sources import open_source
@@ -350,3 +352,6 @@ def test_weights_of_before_have_no_table(copied):
     assert Restorer.load(copied, device="cpu").engine == "torch"
     assert replace(open_source(copied).description).sigma == 25
     assert load_file(copied / "weights.safetensors")
+    write_card(copied, read_description(copied))
+    card = (copied / "README.md").read_text()
+    assert "from the training checkpoint" in card.partition("## Checked at export")[2]

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
+from restora.artifact.onnx_model import AnySize
 from restora.networks.cost import count_parameters
 from restora.networks.drunet import DRUNet
 from restora.networks.filling_drunet import FillingDRUNet, filled_from_around
@@ -54,6 +56,20 @@ def test_a_checkpoint_tells_what_it_was_made_with(arguments: dict[str, object]) 
 def test_four_scales_are_asked_for() -> None:
     with pytest.raises(ValueError, match="four network.channels"):
         DRUNet(channels=[8, 16, 24])
+
+
+@pytest.mark.parametrize("padding", ["replicate", "reflect"])
+def test_photos_and_their_conditions_are_filled_up_alike(padding: str) -> None:
+    network = DRUNet(channels=(8, 8, 8, 8), blocks=1, padding=padding)
+    x, mask = torch.rand(1, 3, 13, 21), (torch.rand(1, 1, 13, 21) > 0.5).float()
+    with torch.no_grad():
+        answer = network(x, mask)
+        filled = [F.pad(each, (0, 3, 0, 3), mode=padding) for each in (x, mask)]
+        assert torch.equal(answer, network.restore(*filled)[..., :13, :21])
+        exported = AnySize(network)(x, mask)
+    torch.testing.assert_close(exported, answer)
+    with pytest.raises(ValueError, match=r"network\.padding"):
+        DRUNet(padding="constant")
 
 
 def test_lost_pixels_are_filled_from_around_them() -> None:
