@@ -58,7 +58,7 @@ CASES = {
     ],
     "U-Net with batch norm and dropout": ["family=unet", "network=pix2pix_unet_small"],
     "transformer, masked": [
-        *("family=transformer", "network=restormer_small"),
+        *("family=transformer", "network=restormer_small", "network.channels=8"),
         *("degradation=inpaint_brush", "objective=masked"),
     ],
     "transformer, stochastic depth": [

@@ -97,6 +97,7 @@ COMBINATIONS = {
     "transformer, masked": [
         "family=transformer",
         "network=restormer_small",
+        "network.channels=8",
         "degradation=inpaint_brush",
         "objective=masked",
     ],

@@ -1,11 +1,18 @@
 """Memory that is kept is not faulted in again."""
 
 import platform
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from warm_start import run_code
+
+
+def measured(code: str, *words: str) -> str:
+    """What code says in a process of its own."""
+    done = run_code(code, *words)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
 
 MEASURE = """
 import resource, sys
@@ -28,10 +35,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
 @pytest.mark.slow
 def test_kept_memory_is_not_faulted_in_again() -> None:
-    faults = {
-        way: int(subprocess.run([sys.executable, "-c", MEASURE, way], capture_output=True, check=True).stdout)
-        for way in ("given back", "kept")
-    }
+    faults = {way: int(measured(MEASURE, way)) for way in ("given back", "kept")}
     # the heap may still grow by a tensor where something small lies in the way
     assert faults["given back"] > 5 * faults["kept"], faults
 
@@ -58,7 +62,7 @@ print(inside - before, resident() - before)
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has the switch")
 @pytest.mark.slow
 def test_memory_is_given_back_at_the_end_of_the_outermost_block() -> None:
-    answer = subprocess.run([sys.executable, "-c", SCOPED], capture_output=True, check=True, text=True).stdout
+    answer = measured(SCOPED)
     inside, after = map(int, answer.split())
     assert inside > 150e6 > 50e6 > after, answer
 
@@ -81,6 +85,6 @@ def test_kept_memory_comes_in_huge_pages() -> None:
     shown = Path("/proc/self/smaps_rollup")
     if not (setting.exists() and shown.exists()) or "[never]" in setting.read_text():
         pytest.skip("this kernel has no huge pages to give")
-    answer = subprocess.run([sys.executable, "-c", HUGE], capture_output=True, check=True, text=True).stdout
+    answer = measured(HUGE)
     # how many the kernel finds depends on what else is in memory
     assert int(answer) >= 2048, answer

@@ -89,13 +89,13 @@ def test_arguments_are_read_off_a_state_dict(cls: type[DnCNN], arguments: dict[s
 
 @pytest.mark.slow
 def test_published_weights_give_the_published_noise_reduction(development_data: Path) -> None:
-    """Sigma 25 on BSD68: the paper's 29.23 dB is the mean of 68 photos; the first four have 29.29 dB."""
+    """Sigma 25 on BSD68: the paper's 29.23 dB is the mean of 68 photos; the first two have 28.12 dB."""
     state = torch.load(development_data / "weights" / "dncnn_gray_sigma25.pth", weights_only=True)
     network = DnCNN(**DnCNN.infer_arguments(state))
     network.load_state_dict(state)
     network.eval().to(memory_format=torch.channels_last)
     scores = []
-    for path in sorted((development_data / "testsets" / "BSD68").iterdir())[:4]:
+    for path in sorted((development_data / "testsets" / "BSD68").iterdir())[:2]:
         clean = np.asarray(Image.open(path).convert("L")) / 255
         # the denoising papers' code seeds numpy's old generator before each photo
         noisy = clean + np.random.RandomState(0).normal(0, 25 / 255, clean.shape)
@@ -103,7 +103,7 @@ def test_published_weights_give_the_published_noise_reduction(development_data: 
             restored = network(torch.from_numpy(noisy).float()[None, None]).squeeze().numpy()
         restored = (restored.clip(0, 1) * 255).round() / 255
         scores.append(-10 * np.log10(np.mean((restored - clean) ** 2)))
-    assert np.mean(scores) == pytest.approx(29.29, abs=0.01)
+    assert np.mean(scores) == pytest.approx(28.12, abs=0.01)
 
 
 @pytest.mark.parametrize(("cls", "depth"), [(DnCNN, 2), (FDnCNN, 2), (FFDNet, 2), (VDSR, 1)])
