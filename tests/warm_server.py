@@ -82,6 +82,14 @@ def _preload() -> None:
     for kind in registry.PACKAGES:
         registry.names(kind)
     compose("train")
+    time_on_small_photos()
+
+
+def time_on_small_photos() -> None:
+    """Exports measure what they write on photos of these sides: half of the time of an export otherwise."""
+    from restora.artifact import measuring
+
+    measuring.SMALL, measuring.LARGE = 64, 96
 
 
 def _ended_child() -> bool:
