@@ -215,12 +215,13 @@ def test_wrong_engines_are_named(options, message):
 
 
 @pytest.mark.parametrize(
-    ("file", "tolerance"), [("model.onnx", 1e-5), ("model.fp16.onnx", 2e-3), ("model.pt2", 1e-5)]
+    ("file", "tolerance", "engine"),
+    [("model.onnx", 1e-5, "auto"), ("model.fp16.onnx", 2e-3, "auto"), ("model.pt2", 1e-5, "torch")],
 )
-def test_a_file_of_a_model_folder_is_a_source(file, tolerance, model):
+def test_a_file_of_a_model_folder_is_a_source(file, tolerance, engine, model):
     source = open_source(model / file)
     assert source.description.sigma == 25
-    restored = Restorer.load(model / file, device="cpu")(real())
+    restored = Restorer.load(model / file, device="cpu", engine=engine)(real())
     expected = Restorer.load(model, device="cpu", engine="torch")(real())
     torch.testing.assert_close(restored, expected, atol=tolerance, rtol=0)
     assert torch.equal(restored, expected) == (file == "model.pt2")  # whose weights stand for it
