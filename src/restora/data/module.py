@@ -11,6 +11,7 @@ Legend: B samples, C channels, H height, W width, s scale.
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,6 +23,7 @@ from restora.data.ahead import Ahead, OneAhead
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
 from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
 from restora.data.packing import pack
+from restora.data.replayed import Made, Make, Replayed, wanted
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sources import SPLITS, Source, Split
 from restora.data.store import LeftOut, PhotoStore
@@ -96,6 +98,7 @@ class PhotoData(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._stores: dict[Split, PhotoStore] = {}
         self._named: set[Split] = set()
+        self._replayed = Replayed(partial(made, degradation, target == "noisy"))
         self._check()
 
     def _check(self) -> None:
@@ -377,30 +380,40 @@ class PhotoData(LightningDataModule):
 
     def degraded(self, batch: PhotoBatch) -> Batch:
         """uint8 -> float32 in [0,1] -> degraded, on the device that the batch has reached."""
-        clean = to_float(batch["clean"])
         if self.source.holds == "degraded":
-            return Batch(None, clean, None, batch["names"], keys=batch["key"])
+            return Batch(None, to_float(batch["clean"]), None, batch["names"], keys=batch["key"])
         if self.source.paired:
-            return Batch(clean, to_float(batch["degraded"]), None, batch["names"], keys=batch["key"])
+            pair = to_float(batch["clean"]), to_float(batch["degraded"])
+            return Batch(*pair, None, batch["names"], keys=batch["key"])
+        training = self.trainer is not None and self.trainer.training
         degradation = self.degradation
-        if isinstance(degradation, OnDemand) and self.trainer is not None and self.trainer.training:
+        if isinstance(degradation, OnDemand) and training:
             degradation = degradation.in_training
-        degraded = degradation(clean, KeyedGenerator(batch["key"]))
+        make: Make = partial(made, degradation, self.target == "noisy")
+        if training and degradation is self.degradation and wanted(batch["key"].device):
+            make = self._replayed
+        clean, image, condition, target = make(batch["clean"], batch["key"])
+        assert clean is not None
+        assert image is not None
+        photos = clean
 
         def redegrade(keys: Tensor) -> Tensor:
-            return degradation(clean, KeyedGenerator(keys)).image
+            return degradation(photos, KeyedGenerator(keys)).image
 
         return Batch(
-            clean,
-            degraded.image,
-            degraded.condition,
-            batch["names"],
-            target=redegrade(KeyedGenerator(batch["key"]).fork("target").keys)
-            if self.target == "noisy"
-            else None,
-            keys=batch["key"],
-            redegrade=redegrade,
+            clean, image, condition, batch["names"], target=target, keys=batch["key"], redegrade=redegrade
         )
+
+
+def made(degradation: Degradation, noisy: bool, photos: Tensor, keys: Tensor) -> Made:
+    """Clean and degraded photos, condition and, where it is `noisy`, the target.
+
+    Of uint8 photos (B,C,H,W) and keys int64 (B,).
+    """
+    clean = to_float(photos)
+    image, condition = degradation(clean, KeyedGenerator(keys))
+    target = degradation(clean, KeyedGenerator(keys).fork("target")).image if noisy else None
+    return clean, image, condition, target
 
 
 def to_float(photos: Tensor) -> Tensor:

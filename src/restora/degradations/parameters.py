@@ -45,6 +45,11 @@ def per_sample(values: Tensor) -> Tensor:
     return values.view(-1, 1, 1, 1)
 
 
+def host_knows(values: Tensor) -> bool:
+    """Whether the host may ask what was drawn: on a CPU; on a device the answer would be waited for."""
+    return values.device.type == "cpu"
+
+
 @lru_cache(maxsize=256)
 def constant(values: Any, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
     """A tensor of (nested tuples of) numbers, copied to the device once.

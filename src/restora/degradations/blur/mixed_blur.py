@@ -9,6 +9,7 @@ from torch import Tensor
 from restora.degradations.base import Params, Shape
 from restora.degradations.blur.filtering import KernelBlur
 from restora.degradations.compose.composition import choose, named, probabilities
+from restora.degradations.parameters import host_knows
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -34,9 +35,8 @@ class MixedBlur(KernelBlur):
     def kernels(self, params: Params) -> Tensor:
         choice = params["choice"].view(-1, 1, 1)
         out: Tensor | None = None
-        on_cpu = choice.device.type == "cpu"
         for index, (name, stage) in enumerate(self.stages.items()):
-            if out is not None and on_cpu and not (choice == index).any():
+            if out is not None and host_knows(choice) and not (choice == index).any():
                 continue  # on a device the answer would have to be waited for
             own = F.pad(stage.kernels(params["stages"][name]), (self.radius - stage.radius,) * 4)
             out = own if out is None else torch.where(choice == index, own, out)

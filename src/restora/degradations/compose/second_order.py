@@ -22,7 +22,7 @@ from restora.degradations.compose.composition import choose
 from restora.degradations.compose.selection import rows_of, where_drawn
 from restora.degradations.compression.jpeg import jpeg
 from restora.degradations.noise.poisson import poisson_from
-from restora.degradations.parameters import Range, as_range, as_whole_range, per_sample
+from restora.degradations.parameters import Range, as_range, as_whole_range, host_knows, per_sample
 from restora.degradations.sampling.varying_resizing import apply_matrices, interpolation_matrices
 from restora.image import levels, round_to_8_bits
 from restora.keyed import KeyedGenerator
@@ -157,7 +157,7 @@ class SecondOrder(Degradation):
         """`_between_blur_and_noise` with no more canvas than a sample needs: where none becomes larger than
         the photo, half of it. On a CPU, which knows how many do without waiting; the numbers are the same.
         """
-        if x.device.type != "cpu":
+        if not host_knows(x):
             return self._between_blur_and_noise(x, params, self.first.resize_range[1])
         out: Tensor | None = None
         # (B,)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restora.degradations.base import Params
-from restora.degradations.parameters import per_sample
+from restora.degradations.parameters import host_knows, per_sample
 
 
 def where_drawn(
@@ -21,7 +21,7 @@ def where_drawn(
     drawn ones selected. On a CPU it is known, and only those are computed: of four noises with equal chance,
     a quarter of each.
     """
-    if x.device.type != "cpu":
+    if not host_knows(x):
         return torch.where(per_sample(drawn), change(x, params), otherwise)
     rows = drawn.nonzero()[:, 0]
     if len(rows) == 0:

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from restora.degradations.parameters import host_knows
 from restora.keyed import KeyedGenerator
 
 _SMALL = 4.0
@@ -28,7 +29,7 @@ def poisson_from(rate: Tensor, normal: Tensor) -> Tensor:
     Below, the distribution function is inverted term by term, exact to float32.
     """
     out = torch.empty_like(rate, memory_format=torch.contiguous_format)
-    if rate.device.type != "cpu":
+    if not host_knows(rate):
         return torch.where(rate < _SMALL, _by_inversion(rate, normal), _by_expansion(rate, normal), out=out)
     chunk = _CHUNK * torch.get_num_threads()
     parts = zip(*(t.reshape(-1).split(chunk) for t in (out, rate, normal)), strict=True)
