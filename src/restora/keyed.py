@@ -34,6 +34,10 @@ _FEW = 1 << 12
 """Words up to which numpy is faster on a CPU, whose calls cost a fifth of torch's: a batch's parameters."""
 
 
+_SALTS: dict[str | int, int] = {}
+"""Of purposes: torch.compile can look them up, and cannot trace how they are hashed."""
+
+
 def _signed(value: int) -> int:
     """The 64-bit pattern `value` as the signed number that torch.int64 holds it as."""
     value &= _MASK
@@ -66,7 +70,7 @@ def _shift_right(bits: Tensor, by: int, out: Tensor | None = None) -> Tensor:
 
 
 def _few(state: Tensor) -> bool:
-    return state.device.type == "cpu" and state.numel() <= _FEW
+    return state.device.type == "cpu" and state.numel() <= _FEW and not torch.compiler.is_compiling()
 
 
 def _splitmix(state: Tensor, scratch: Tensor | None = None) -> Tensor:
@@ -110,7 +114,9 @@ class KeyedGenerator:
 
     def fork(self, label: str | int) -> "KeyedGenerator":
         """An independent generator for a named purpose; independent also of what this one has drawn."""
-        salt = image_key(label) if isinstance(label, str) else sample_key(label)
+        if label not in _SALTS:
+            _SALTS[label] = image_key(label) if isinstance(label, str) else sample_key(label)
+        salt = _SALTS[label]
         return KeyedGenerator(self._drawn(salt, "keys"))
 
     def next_keys(self) -> Tensor:
@@ -126,7 +132,9 @@ class KeyedGenerator:
 
     @property
     def _in_one_launch(self) -> bool:
-        return self.keys.is_cuda and keyed_kernel.usable(self.keys, _by_torch)
+        # what is compiled is one kernel anyway
+        compiling = torch.compiler.is_compiling()
+        return self.keys.is_cuda and not compiling and keyed_kernel.usable(self.keys, _by_torch)
 
     def _drawn(self, salt: int, kind: keyed_kernel.Kind, count: int = 1) -> Tensor:
         return (keyed_kernel.draw if self._in_one_launch else _by_torch)(self.keys, salt, kind, count)
@@ -204,7 +212,8 @@ class KeyedGenerator:
         scratch tensor like them.
         """
         keys = self.next_keys()
-        at_once = _CHUNK * torch.get_num_threads() if self.device.type == "cpu" else count * self.batch
+        in_pieces = self.device.type == "cpu" and not torch.compiler.is_compiling()
+        at_once = _CHUNK * torch.get_num_threads() if in_pieces else count * self.batch
         width = max(1, at_once // max(1, self.batch * multiple)) * multiple
         for start in range(0, count, width):
             stop = min(count, start + width)
@@ -237,6 +246,10 @@ def _box_muller(words: Tensor, scratch: Tensor, first: Tensor, second: Tensor) -
     radius = _shift_right(words, 32, scratch).to(torch.float32).add_(1.0).mul_(2.0**-32)
     radius.log_().mul_(-2.0).sqrt_()
     angle = words.bitwise_and_(0xFFFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
+    if torch.compiler.is_compiling():  # which writes to nothing that is not contiguous
+        first.copy_(radius * angle.cos())
+        second.copy_(radius * angle.sin())
+        return
     torch.mul(radius, angle.cos(), out=first)
     torch.mul(radius, angle.sin_(), out=second)
 

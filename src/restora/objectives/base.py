@@ -10,7 +10,6 @@ Legend: B samples, C channels, H height, W width, s scale.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any, ClassVar, Literal, cast, get_args
 
 import torch
@@ -43,6 +42,7 @@ class Step:
     memory_format: torch.memory_format = torch.channels_last
     shared: dict[str, Any] = field(default_factory=dict)
     """What one objective computes for another, by a name that they agree on."""
+    _outputs: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     @property
     def degraded(self) -> Tensor:
@@ -59,12 +59,17 @@ class Step:
         """(B,C,H,W): the target if there is one, else the clean photos."""
         return self.batch.supervision
 
-    @cached_property
+    @property
     def outputs(self) -> list[Tensor]:
-        """The restored photos at full, half, quarter ... size, float32.
+        """The restored photos at full, half, quarter ... size, float32; computed once.
 
         One entry unless an objective asked for more.
         """
+        if not self._outputs:
+            self._outputs += self._computed()
+        return self._outputs
+
+    def _computed(self) -> list[Tensor]:
         if self.scales == 1:
             return [self.restore(self.degraded, self.condition)]
         degraded = self.degraded.contiguous(memory_format=self.memory_format)

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 import torch
 from lightning.pytorch import Trainer
 from ready_batches import ReadyBatches
-from torch import nn
+from torch import Tensor, nn
 from torch._dynamo.backends.common import aot_autograd
 from torch._dynamo.utils import counters
 from torch._functorch.aot_autograd import make_boxed_func
@@ -21,7 +22,10 @@ from restora.families.base import Family
 from restora.families.compiling import compile_in_place, regions
 from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFBlock, NAFNet
+from restora.objectives.base import Opponent, Step
+from restora.training.build import build_objectives
 from restora.training.schedules import Constant
+from restora.types import Batch
 
 SIDES = (24, 32, 40)
 
@@ -197,6 +201,75 @@ def test_a_loss_is_one_graph(name: str) -> None:
     restored, clean = torch.rand(2, 1, 3, 24, 24)
     whole = torch.compile(loss, backend="eager", fullgraph=True, dynamic=False)(restored, clean)
     torch.testing.assert_close(whole, loss(restored, clean))
+
+
+SMALL = "patch_small"
+OBJECTIVES = {
+    "adversarial": [f"discriminator@objective.adversarial.discriminator={SMALL}"],
+    "blind2unblind": [],
+    "cycle": [
+        *("network=resnet_generator_small", "objective.cycle.history=0"),
+        f"discriminator@objective.cycle.clean_discriminator={SMALL}",
+        f"discriminator@objective.cycle.degraded_discriminator={SMALL}",
+    ],
+    "feature_matching": [
+        "objective=[adversarial,feature_matching]",
+        f"discriminator@objective.adversarial.discriminator={SMALL}",
+    ],
+    "masked": [],
+    "multi_scale": ["network=unet_small", "network.side_outputs=2"],
+    "neighbor2neighbor": [],
+    "noise2noise": [],
+    "noise2void": [],
+    "recorrupted": [],
+    "supervised": [],
+    "sure": [],
+}
+OTHERS = {
+    "perceptual": "compares as supervised does, with a network that has to be loaded",
+    "distil": "the same",
+    "fastcut": "catches features by hooks, which compiled code passes by: it asks for no compiling",
+}
+
+
+def test_all_objectives_are_listed() -> None:
+    assert set(OBJECTIVES) | set(OTHERS) == set(parts("objective"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_is_one_graph_under_autocast(name: str) -> None:
+    """From the degraded photos to its terms, the network's pass and an opponent's half-step included."""
+    words = OBJECTIVES[name]
+    kinds = [word.partition("=")[0] for word in words]
+    network = [] if "network" in kinds else ["network=dncnn_small"]
+    config = compose("train", [*network, *([] if "objective" in kinds else [f"objective={name}"]), *words])
+    objectives = build_objectives(config)
+    made = build(config.network, "network")
+    for part in objectives.values():
+        part.join(objectives)
+    clean, noisy, again = torch.rand(3, 2, 3, 32, 32)
+    condition, keys = torch.full((2, 1, 32, 32), 0.1), torch.tensor([3, 8])
+
+    def terms(clean: Tensor, noisy: Tensor, again: Tensor, condition: Tensor, keys: Tensor) -> Tensor:
+        batch = Batch(clean, noisy, condition, ["a", "b"], keys=keys, redegrade=lambda _: again)
+        step = Step(
+            network=made,
+            batch=replace(batch, unpaired=name == "cycle"),
+            progress=0.5,
+            number=3,
+            record=lambda *_: None,
+            scales=max(part.scales for part in objectives.values()),
+        )
+        found = [term for part in objectives.values() for term in part(step).values()]
+        found += [part.own_loss(step)[0] for part in objectives.values() if isinstance(part, Opponent)]
+        return torch.stack(found)
+
+    given = (clean, noisy, again, condition, keys)
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted = terms(*given)
+        got = torch.compile(terms, backend="eager", fullgraph=True, dynamic=False)(*given)
+    torch.testing.assert_close(got, wanted)
 
 
 @pytest.mark.parametrize(

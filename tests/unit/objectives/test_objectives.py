@@ -155,7 +155,7 @@ def test_the_game_is_given_real_and_fake_in_that_order(loss: Any) -> None:
     shown.gain = nn.Parameter(torch.tensor(1.0))
     dark = torch.zeros(2, 3, 16, 16)
     now = step(data=Batch(torch.ones_like(dark), dark, None, ["a", "b"]))
-    now.outputs = [dark.clone().requires_grad_()]
+    now._outputs.append(dark.clone().requires_grad_())
     part = adversarial(loss, discriminator=shown)
     (value,) = part(now).values()
     (gradient,) = torch.autograd.grad(value, now.outputs[0])
