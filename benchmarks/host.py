@@ -1,14 +1,16 @@
 """What the host does for a training step, which a GPU waits for: steps so small that arithmetic is nothing.
 
-    python benchmarks/host.py [--only nafnet,dncnn] [--steps 100] [--quick]
+    python benchmarks/host.py [--only nafnet,dncnn] [--steps 100] [--compile default] [--quick]
 
 Milliseconds of processor time on one thread, medians, batches of one patch of 16x16 (or the smallest that
 the network takes). Networks have the depth of the paper and few channels: as many operations, and little
 arithmetic in each. `whole` is a step as `restora train` makes it, with all callbacks of a run. After each the
 same network makes a step in a loop of four lines, whose `forward`, `backward` and `optim.` are the network's
-own, so that a busy machine slows both; spandrel's network is trained so afterwards. `data` cuts the crop,
-`degrad.` degrades it, `average` takes the weights into theirs; `loop` is what is left: Lightning, objectives,
-schedules, logging, the look for steps that are not finite. `ratio` is the whole over that without `loop`.
+own, so that a busy machine slows both; spandrel's network is trained so afterwards. With `--compile` both are
+compiled, restora's as `compile=` says, the plain one as one graph (with TORCHINDUCTOR_CPP_WRAPPER=1 C++ makes
+the calls of both). `data` cuts the crop, `degrad.` degrades it, `average` takes the weights into theirs;
+`loop` is what is left: Lightning, objectives, schedules, logging, the look for steps that are not finite.
+`ratio` is the whole over that without `loop`.
 """
 
 import logging
@@ -59,6 +61,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--only", default=",".join(FAMILIES), help=f"of {', '.join(FAMILIES)}")
     made.add_argument("--steps", type=int, default=100)
+    made.add_argument("--compile", default="false", help="as compile= of a training")
     options = made.parse_args()
     options.only = options.only.split(",")
     if unknown := set(options.only) - set(FAMILIES):
@@ -85,7 +88,7 @@ PARTS = ("forward", "backward", "optim.", "average", "data", "degrad.")
 
 def measured(name: str, options: Namespace, folder: Path) -> tuple[list[str], list[Row]]:
     """The line of one family, and its rows of the table of targets."""
-    taken = steps_of(name, options.steps, folder)
+    taken = steps_of(name, options.steps, folder, options.compile)
     found = {part: statistics.median(values) for part, values in taken.items()}
     whole, theirs = found["whole"], found.get("spandrel")
     if "forward" not in found:  # its step trains a discriminator too: no loop of one network compares
@@ -102,9 +105,10 @@ def measured(name: str, options: Namespace, folder: Path) -> tuple[list[str], li
     return line, rows
 
 
-def steps_of(name: str, steps: int, folder: Path) -> dict[str, list[float]]:
+def steps_of(name: str, steps: int, folder: Path, compiled: str = "false") -> dict[str, list[float]]:
     """Milliseconds of every step of a run after the first, and of the steps beside it."""
-    config = compose("train", [*FAMILIES[name], *_small(name), f"data_dir={folder}", "threads=1"])
+    words = [f"data_dir={folder}", "threads=1", f"compile={compiled}"]
+    config = compose("train", [*FAMILIES[name], *_small(name), *words])
     OmegaConf.set_struct(config, False)
     config.run_dir = str(folder / name)
     config.trainer.update(
@@ -120,9 +124,10 @@ def steps_of(name: str, steps: int, folder: Path) -> dict[str, list[float]]:
     x = torch.rand(1, parts.network.in_channels, side, side)
     callbacks = [*build_callbacks(config), Steps(clocks)]
     if name != "srgan":
-        plain = build(config.network, "network").to(
-            memory_format=torch.channels_last
-        )  # as families arrange it
+        plain = build(config.network, "network")
+        plain = plain.to(memory_format=torch.channels_last)  # as families arrange it
+        if compiled != "false":
+            plain.compile(dynamic=False)
         callbacks[-1] = Steps(clocks, Plain(plain, x.contiguous(memory_format=torch.channels_last)))
     loggers: list[Logger] = [MetricsCsv(path=folder / name / "metrics.csv")]
     try:
