@@ -23,7 +23,6 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
-from torch.nn.modules.batchnorm import _NormBase
 from torch.optim import Optimizer
 
 from restora.data.module import PhotoData
@@ -32,6 +31,7 @@ from restora.files import json_text, read_json_lines, write_whole
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 from restora.training.callbacks import LastCheckpoint, NonFinite, Settling, batches_done
+from restora.training.statistics import Statistics
 from restora.types import Batch
 
 log = logging.getLogger(__name__)
@@ -88,8 +88,7 @@ class SkipNonFinite(Settling):
         self._flag: Tensor | None = None
         """Of the present step: loss, norm of the gradient, 1 if left out. None where it was read: finite."""
         self._looked = False
-        self._statistics: list[Tensor] = []
-        self._kept: list[Tensor] = []
+        self._statistics: Statistics | None = None
         self._unread: list[tuple[_Seen, Tensor]] = []
         self._copied: tuple[list[_Seen], Tensor, Any] | None = None
 
@@ -103,8 +102,7 @@ class SkipNonFinite(Settling):
     # --- a step ---------------------------------------------------------------------------------------------
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._statistics = _running_statistics(module)
-        self._kept = [value.clone() for value in self._statistics]
+        self._statistics = Statistics(module)
         if trainer.is_global_zero:
             _drop_from(self.path, _step(module))
 
@@ -113,8 +111,8 @@ class SkipNonFinite(Settling):
     ) -> None:
         if self._seen is None:  # the first batch of an accumulation
             self._seen, self._loss, self._flag, self._looked = _Seen(_step(module)), None, None, False
-            if self._kept:
-                torch._foreach_copy_(self._kept, self._statistics)
+            if self._statistics is not None:
+                self._statistics.keep()
         self._seen.batches.append(batches_done(trainer, batch_index) - 1)
         self._seen.names += batch.names
         if batch.keys is not None and batch.clean is not None:
@@ -138,12 +136,12 @@ class SkipNonFinite(Settling):
         if self._reads_late(trainer, optimizer):
             self._flag = self._flagged(trainer, gradients)
             optimizer.found_inf = self._flag[2]  # type: ignore[attr-defined]
-            for value, kept in zip(self._statistics, self._kept, strict=True):
-                torch.where(self._flag[2] > 0, kept, value, out=value)
+            if self._statistics is not None:
+                self._statistics.put_back_where(self._flag[2] > 0)
         elif self._is_lost(trainer, gradients):
             optimizer.zero_grad(set_to_none=True)  # optimisers leave alone what has no gradient
-            if self._kept:
-                torch._foreach_copy_(self._statistics, self._kept)
+            if self._statistics is not None:
+                self._statistics.put_back()
         self._loss = None
 
     def _flagged(self, trainer: Trainer, gradients: list[Tensor]) -> Tensor:
@@ -301,15 +299,6 @@ class SkipNonFinite(Settling):
 def _step(module: LightningModule) -> int:
     assert isinstance(module, Family)
     return module.steps_done()
-
-
-def _running_statistics(module: LightningModule) -> list[Tensor]:
-    """What a forward pass in training changes besides gradients: the statistics of norms that keep any.
-
-    Those of frozen norms and of the weights' average are not changed by it.
-    """
-    norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.training]
-    return [value for norm in norms for value in norm.buffers(recurse=False)]
 
 
 def _of_all(row: dict[str, Any], processes: int) -> dict[str, Any]:

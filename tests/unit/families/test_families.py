@@ -1,14 +1,17 @@
 """What each family does differently, seen from outside."""
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from lightning.pytorch import Callback
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from restora.families.base import Family
 from restora.families.ema import Average, averaged_copy
@@ -27,6 +30,7 @@ from restora.networks.srresnet import SRResNet
 from restora.objectives.adversarial import Adversarial, FeatureMatching
 from restora.objectives.base import Objective
 from restora.objectives.supervised import Supervised
+from restora.training.poison import SkipNonFinite
 from restora.training.schedules import Constant, Cosine
 from restora.types import Batch
 
@@ -150,6 +154,53 @@ def test_adam_is_fused_unless_told_otherwise_and_is_clipped_under_autocast(fit: 
     assert bool(group["fused"]) == (not told)
     norms = [p.grad.square().sum() for p in family.network.parameters()]
     assert float(torch.stack(norms).sum().sqrt()) <= 0.1 * 1.001
+
+
+class Calls(TorchDispatchMode):
+    """Counts what reaches torch, but for views."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if not func.is_view:
+            self.made[func.overloadpacket.__name__] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.AdamW, partial(torch.optim.SGD, momentum=0.9)])
+def test_an_update_makes_no_more_calls_for_more_weights(
+    fit: Callable, optimizer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The look for a step that is not finite, optimiser and average, as on a GPU: each takes all weights, and
+    all statistics of batch norms, at once."""
+    monkeypatch.setattr(SkipNonFinite, "_reads_late", lambda *_: True)
+
+    def calls(depth: int) -> Counter[str]:
+        network = DnCNN(in_channels=3, depth=depth, channels=4, batch_norm=True, bias=False)
+        family = ResidualCNN(**recipe(network=network, optimizer=partial(optimizer, lr=0.01), ema_decay=0.9))
+        counted = Calls()
+
+        class Update(Callback):
+            def on_before_optimizer_step(self, trainer: Any, *_: Any) -> None:
+                if trainer.global_step == 2:
+                    counted.__enter__()
+
+        def update() -> None:
+            ResidualCNN.update_ema(family)
+            if counted.made:
+                counted.__exit__(None, None, None)
+
+        family.update_ema = update
+        fit(family, steps=3, callbacks=[Update(), SkipNonFinite(directory=tmp_path)])
+        return counted.made
+
+    few, many = calls(3), calls(8)
+    assert few["_foreach_lerp_"] == 1
+    assert sum(name.startswith("_fused_") for name in few) == 1
+    assert sum(few.values()) < 30
+    assert many == few
 
 
 class Listening(nn.Module):
