@@ -14,7 +14,11 @@ PYTHON=${PYTHON:-python}
 TINY=${TINY:+--tiny}
 TRAINER=gpu
 DNCNN_SECONDS=${DNCNN_SECONDS:-180}
-if [ -n "$TINY" ]; then TRAINER=cpu DNCNN_SECONDS=20; fi
+SMALL=()
+if [ -n "$TINY" ]; then
+    TRAINER=cpu DNCNN_SECONDS=20
+    SMALL=(network.depth=3 network.channels=8 data.batch_size=4 recipe_batch=null data.val_crop=64 data.test_crop=64)
+fi
 mkdir -p "$OUT"
 end=$((SECONDS + ${SECONDS_IN_ALL:-470}))
 
@@ -42,7 +46,7 @@ run steps $((steps + 10)) "$PYTHON" benchmarks/gpu.py $TINY --until "$(($(date +
 run shares 60 "$PYTHON" benchmarks/training_gpu.py $TINY --quick --only "" --shares
 if ((left_for_runs)); then
     run to_29_23 $((DNCNN_SECONDS + 30)) "$PYTHON" -m restora train experiments=denoise/dncnn_gray "trainer=$TRAINER" data=folder \
-        "data.source.root=$PHOTOS" "data_dir=$OUT/data" logger.mode=disabled "trainer.max_time=${DNCNN_SECONDS}s" \
+        "${SMALL[@]}" "data.source.root=$PHOTOS" "data_dir=$OUT/data" logger.mode=disabled "trainer.max_time=${DNCNN_SECONDS}s" \
         "hydra.run.dir=$OUT/dncnn_gray"
     run bsd68 40 "$PYTHON" -m restora evaluate "checkpoint=$OUT/dncnn_gray" benchmark=bsd68_sigma25 "benchmark.root=$TEST" "output=$OUT/bsd68"
     tail -n 4 "$OUT/bsd68.txt" >>"$OUT/rows"

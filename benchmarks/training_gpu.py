@@ -6,12 +6,14 @@ restora's step is that of `trainer=gpu`: bfloat16 autocast, channels_last, compi
 torch's default memory format, uncompiled, as its networks come. The limit is the sum over layers of the
 larger of arithmetic / peak and traffic / bandwidth, both peaks measured here; traffic counts each layer's
 input and output once forward, and its input and both gradients once backward. Shares are those of `restora
-bench`. Without a GPU every row says so; --tiny runs the same code with small sizes on a CPU, to see that it
-works, and gives no figures.
+bench`, and those of the degradation again where its batches are replayed (data/replayed.py). Without a GPU
+every row says so; --tiny runs the same code with small sizes on a CPU, to see that it works, and gives no
+figures.
 """
 
 import copy
 import logging
+import os
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator
@@ -40,6 +42,7 @@ from timing import ratio as times_faster
 from torch import Tensor, nn
 
 from restora.config import build, compose
+from restora.data.replayed import SWITCH
 from restora.families.compiling import compile_in_place
 from restora.networks.base import Network
 from restora.training.measuring import Measurement
@@ -265,6 +268,11 @@ def shares(options: Namespace) -> list[Row]:
             share = measured_share(part, [*words, f"data_dir={folder / 'data'}"], options)
             rows.append(Row(f"GPU: share of {what}", f"{share:.1%}", f"<= {most:.0%}", share <= most))
             console().print(f"{rows[-1].what}: {rows[-1].measured}")
+        os.environ[SWITCH] = "1"
+        for what, (part, _, words) in SHARES.items():
+            share = measured_share(part, [*words, f"data_dir={folder / 'data'}"], options)
+            console().print(f"GPU: share of {what}, by one launch: {share:.1%}")
+        del os.environ[SWITCH]
     return rows
 
 
