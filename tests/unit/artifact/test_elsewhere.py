@@ -114,6 +114,7 @@ def compact(tmp_path):
     return tmp_path / "compact.pth", network
 
 
+@pytest.mark.slow
 def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path, capsys):
     path, network = compact
     x = torch.from_numpy(photo(40, 53)).permute(2, 0, 1)[None] / 255

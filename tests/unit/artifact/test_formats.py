@@ -87,6 +87,7 @@ def test_the_table_fits_80_columns(model):
     assert max(map(len, map(str.rstrip, text.splitlines()))) <= 80
 
 
+@pytest.mark.slow
 def test_what_computes_something_else_or_fails_is_left_out_and_said(run, tmp_path, monkeypatch, capsys):
     other = tmp_path / "other.onnx"
 
@@ -142,6 +143,7 @@ class Conditioned(Strided):
         return super().restore(x + condition, None)
 
 
+@pytest.mark.slow
 def test_an_engine_runs_what_has_no_model_folder():
     """A graph is exported for it: scale, condition and padding are the network's."""
     torch.manual_seed(0)

@@ -217,6 +217,7 @@ def test_a_tile_without_room_beside_the_overlap_is_refused():
         Restorer(network=tiny_network(), device="cpu", tile=32, overlap=30)(real(64, 64))
 
 
+@pytest.mark.slow
 def test_tiles_that_see_the_statistics_of_the_whole_photo_are_nearer_to_it():
     """Of patches from all over it; a photo of one tile and the next photo are computed as ever."""
     torch.manual_seed(0)

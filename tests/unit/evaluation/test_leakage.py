@@ -96,6 +96,7 @@ def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     assert near_duplicates(Fingerprints([], np.zeros((0, 32, 32), np.float32)), fingerprints([])) == []
 
 
+@pytest.mark.slow
 def test_bsd68_is_all_of_it_in_bsds500s_validation_photos(development_data: Path) -> None:
     """And none of it in the photos that are trained on; the woman of Set5 is one of those."""
     testsets = of_testsets(development_data / "testsets")

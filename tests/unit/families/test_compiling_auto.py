@@ -171,6 +171,7 @@ def same(one: Family, other: Family) -> None:
 
 
 @pytest.mark.parametrize(("make", "precision"), [(dncnn, "32-true"), (nafnet, "bf16-mixed")])
+@pytest.mark.slow
 def test_a_graph_is_replayed_where_it_is_the_fastest(
     make: Callable[[], Any],
     precision: str,
@@ -204,6 +205,7 @@ def test_another_size_is_tried_once_and_gives_the_memory_back(
     same(trained(dncnn, tmp_path, False, sides=sides), family)
 
 
+@pytest.mark.slow
 def test_what_fails_is_left_out_with_its_reason(
     graphs: Overwritten, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def test_weights_of_another_network_are_recognised(tmp_path: Path) -> None:
         load_weights(small(), tmp_path / "carn.pth")
 
 
+@pytest.mark.slow
 def test_weights_of_no_known_network_say_so(tmp_path: Path) -> None:
     torch.save({"mystery.weight": torch.ones(2, 2)}, tmp_path / "mystery.pth")
     with pytest.raises(WeightsError, match="no network of restora recognises them"):
