@@ -9,6 +9,7 @@ from restora import registry
 from restora.apps.train import help_text
 from restora.composing.loader import Loader
 from restora.composing.overrides import sweeps_among
+from restora.composing.writing import yaml_text
 from restora.config import ConfigError, all_options, compose, jobs_of, written_out
 
 
@@ -288,3 +289,22 @@ def test_globs_know_options_of_sub_groups() -> None:
     assert [job[0].rpartition("/")[2] for job in jobs] == ["dncnn", "nafnet", "restormer", "unet"]
     with pytest.raises(ConfigError, match=r"network=glob\(zz\*\): no value fits"):
         jobs_of(["network=glob(zz*)"])
+
+
+@pytest.mark.parametrize("experiment", ["quickstart/dncnn", "super_resolution/esrgan", "zoo/old_photo"])
+def test_configuration_is_written_as_omegaconf_writes_it(experiment: str) -> None:
+    texts = {
+        "sha": "1e5",
+        "yes": "on",
+        "zero": "007",
+        "long": "word " * 40,
+        "sign": "σ: × #",
+        "lines": "a\nb ",
+    }
+    config = compose("train", [f"experiments={experiment}"], hydra_node=True)
+    content = {
+        **OmegaConf.to_container(config, resolve=False, enum_to_str=True),
+        "texts": texts,
+        "none": [None],
+    }
+    assert yaml_text(content) == OmegaConf.to_yaml(OmegaConf.create(content))

@@ -207,16 +207,16 @@ def job(config: DictConfig) -> float:
 def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> None:
     """What Hydra would write to `.hydra/`, but only once the folder is known to be this run's, and without
     passwords."""
+    from restora.composing.writing import yaml_text
     from restora.redaction import without_secrets
 
     contents: dict[str, Any] = {
         "config": OmegaConf.to_container(config, resolve=False),
         "overrides": list(hydra_config.overrides.task),
-        "hydra": {"hydra": OmegaConf.to_container(hydra_config, resolve=False)},
+        "hydra": {"hydra": OmegaConf.to_container(hydra_config, resolve=False, enum_to_str=True)},
     }
     for name, content in contents.items():
-        text = OmegaConf.to_yaml(OmegaConf.create(without_secrets(content)))
-        write_whole(folder / ".hydra" / f"{name}.yaml", text)
+        write_whole(folder / ".hydra" / f"{name}.yaml", yaml_text(without_secrets(content)))
 
 
 def _config_dir(hydra_config: Any) -> str | None:
