@@ -61,7 +61,7 @@ test-faults: setup ## kills, damaged files, full disks, bad servers, poison, str
 test-wheel: setup ## the README's lines in a new environment, with the wheel and its dependencies alone (minutes; from the package index)
 	$(BIN)/python tests/clean_install.py
 
-test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in two to three minutes
+test-quick: setup $(VENV)/.peers ## what a change breaks first: unit tests and layers, in a minute and a half on two cores
 	$(BIN)/python -m pytest -n 2 --dist worksteal -q -m "not slow" tests/unit tests/contracts/test_layers.py
 
 $(VENV)/.peers-bench: benchmarks/peers.txt $(VENV)/.ready
