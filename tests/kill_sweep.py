@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,8 @@ def hit(first: int, kind: str, chance: random.Random) -> None:
             subprocess.run(["scontrol", "requeue", numbers[0]], check=False)
         elif kind == "job":
             subprocess.run(["scancel", "--signal=KILL", numbers[0]], check=False)
-    server = next(iter(below(first)), None)
+    children = [pid for pid in below(first) if _parent(pid) == first]
+    server = next((pid for pid in children if below(pid)), next(iter(children), None))  # it has the jobs
     jobs = [] if server is None else [pid for pid in below(server) if _parent(pid) == server]
     if clustered := [pid for pid in below(first) if "restora.sweeping.job" in _command(pid)]:
         jobs = clustered
@@ -168,9 +170,16 @@ def wait_until_jobs_run(folder: Path, process: "subprocess.Popen[bytes]") -> Non
         time.sleep(0.1)
 
 
-def kill(folder: Path, data: Path, words: list[str], kind: str, chance: random.Random) -> None:
+def kill(
+    folder: Path,
+    data: Path,
+    words: list[str],
+    kind: str,
+    chance: random.Random,
+    starting: Callable[[list[str], Path, Path], Any] = start,
+) -> None:
     """Starts the command and, once jobs run, kills it."""
-    process = start(words, folder, data)
+    process = starting(words, folder, data)
     wait_until_jobs_run(folder, process)
     time.sleep(chance.uniform(0.0, 2.5))
     hit(process.pid, kind, chance)

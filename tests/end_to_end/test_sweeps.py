@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from kill_sweep import assert_equal, command, kill, output, records, wait_until_jobs_run
+from kill_sweep import assert_equal, command, kill, left_behind, output, records, wait_until_jobs_run
 from warm_start import start_typed as start
 
 from restora.cli import main
@@ -44,7 +44,11 @@ def test_killed_and_stopped_it_ends_as_the_undisturbed_sweep(place: tuple[Path, 
     folder, data = place
     rough, chance = folder / "rough", random.Random(7)
     rough.mkdir()
-    kill(rough, data, command(JOBS), "server", chance)
+    kill(rough, data, command(JOBS), "server", chance, start)
+    until = time.monotonic() + 60
+    while left := left_behind(rough):  # its jobs save what they have
+        assert time.monotonic() < until, left
+        time.sleep(0.05)
     process = start(command(JOBS), rough, data)
     sweep = sweep_in(rough)
     wait_until_jobs_run(rough, process)
