@@ -94,7 +94,7 @@ class _NormLinear(torch.autograd.Function):
         rows, (outs, channels) = x.numel() // x.shape[-1], weight.shape
         y = x.new_empty(*x.shape[:-1], outs)
         means, deviations = (x.new_empty(rows, dtype=torch.float32) for _ in range(2))
-        tile = _tile(channels)
+        tile = _tile(channels, outs)
         programs.norm_linear[(triton.cdiv(rows, tile["BM"]),)](
             x, gain, gain if shift is None else shift, weight, weight if bias is None else bias, y, means,
             deviations, rows, outs, eps, C=channels, CENTRED=centred, SHIFT=shift is not None,
@@ -110,7 +110,7 @@ class _NormLinear(torch.autograd.Function):
         x, gain, shift, weight, means, deviations = ctx.saved_tensors
         grad = grad.contiguous()
         rows, (outs, channels) = x.numel() // x.shape[-1], weight.shape
-        grad_x, tile = torch.empty_like(x), _tile(channels)
+        grad_x, tile = torch.empty_like(x), _tile(channels, outs)
         programs.norm_linear_backward[(triton.cdiv(rows, tile["BM"]),)](
             grad, x, gain, weight, means, deviations, grad_x, rows, outs, C=channels,
             CENTRED=ctx.centred, PRECISION=_precision(x), **tile,
@@ -184,7 +184,7 @@ class _GatedLinear(torch.autograd.Function):
     ) -> Tensor:
         x, source = x.contiguous(), source.contiguous()
         length, (outs, channels) = x.shape[1] * x.shape[2], weight.shape
-        y, tile = torch.empty_like(x), _tile(channels)
+        y, tile = torch.empty_like(x), _tile(channels, outs)
         factors = source if factor is None else factor.contiguous()
         programs.gated_linear[(triton.cdiv(length, tile["BM"]), x.shape[0])](
             x, source, factors, weight, bias, y, length, outs, C=channels, HALVES=factor is None,
@@ -199,7 +199,7 @@ class _GatedLinear(torch.autograd.Function):
         source, factor, weight = ctx.saved_tensors
         grad = grad.contiguous()
         batch, length, (outs, channels) = grad.shape[0], grad.shape[1] * grad.shape[2], weight.shape
-        tile, grad_source = _tile(channels), torch.empty_like(source)
+        tile, grad_source = _tile(channels, outs), torch.empty_like(source)
         grid = (triton.cdiv(length, tile["BM"]), batch)
         pieces = grad.new_empty(batch, grid[0], channels, dtype=torch.float32)
         factors = source if factor is None else factor.contiguous()
@@ -246,10 +246,12 @@ def _weight_products(
     return products.sum(0), sums.sum(0)
 
 
-def _tile(channels: int) -> dict[str, int]:
-    """Rows, outputs and channels of a block: all channels, and fewer rows where these are many."""
+def _tile(channels: int, outs: int) -> dict[str, int]:
+    """Rows, outputs and channels of a block: all channels, fewer rows where these are many, no more outputs
+    than there are."""
     whole = _power(channels)
-    return {"BC": whole, "BM": max(16, min(64, 8192 // whole)), "BN": max(16, min(64, 16384 // whole))}
+    most = min(64, _power(outs))
+    return {"BC": whole, "BM": max(16, min(64, 8192 // whole)), "BN": max(16, min(most, 16384 // whole))}
 
 
 def _power(number: int) -> int:
