@@ -137,6 +137,12 @@ def test_scaled_linear_and_residual(dtype: torch.dtype, size: tuple[int, ...], h
     compare(fused, plain, [*inputs, *([] if halves else [numbers(batch, channels)])], dtype)
 
 
+def test_a_block_has_no_more_outputs_than_there_are() -> None:
+    assert functions._tile(32, 32) == {"BC": 32, "BM": 64, "BN": 32}
+    assert functions._tile(32, 200)["BN"] == 64
+    assert functions._tile(512, 1024)["BN"] == 32  # nor more than registers hold
+
+
 @pytest.fixture
 def turned_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """As if the CPU were a GPU with kernels turned on; the channels of those that were used."""
