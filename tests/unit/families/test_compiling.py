@@ -212,6 +212,11 @@ OBJECTIVES = {
         f"discriminator@objective.cycle.clean_discriminator={SMALL}",
         f"discriminator@objective.cycle.degraded_discriminator={SMALL}",
     ],
+    "cycle_noise": [
+        "objective.cycle.history=0",
+        f"discriminator@objective.cycle.clean_discriminator={SMALL}",
+        f"discriminator@objective.cycle.degraded_discriminator={SMALL}",
+    ],
     "feature_matching": [
         "objective=[adversarial,feature_matching]",
         f"discriminator@objective.adversarial.discriminator={SMALL}",
