@@ -150,26 +150,28 @@ def test_debug_has_the_last_word() -> None:
     assert (config.trainer.accelerator, config.trainer.max_steps) == ("cpu", 3)
 
 
-def test_recipes_of_the_users_own_give_way_too(tmp_path: Path, monkeypatch) -> None:
-    folder = tmp_path / "experiments"
-    folder.mkdir()
-    (folder / "mine.yaml").write_text(
+@pytest.fixture
+def own_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The file of experiments=mine, in a folder of configuration of the user's own."""
+    (tmp_path / "experiments").mkdir()
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    return tmp_path / "experiments" / "mine.yaml"
+
+
+def test_recipes_of_the_users_own_give_way_too(own_recipe: Path) -> None:
+    own_recipe.write_text(
         "# @package _global_\ndefaults:\n  - override /degradation: jpeg\n\ndegradation:\n  quality: 33\n"
     )
-    monkeypatch.setattr(registry, "_folders", [tmp_path])
     assert chosen("experiments=mine").degradation.quality == 33
     config = chosen("experiments=mine", "degradation=gaussian_noise")
     assert "quality" not in config.degradation
 
 
-def test_what_is_wrong_in_a_recipe_is_said_with_its_file(tmp_path: Path, monkeypatch) -> None:
+def test_what_is_wrong_in_a_recipe_is_said_with_its_file(own_recipe: Path) -> None:
     """Its path names the group, which the command line has every right to choose."""
-    folder = tmp_path / "experiments"
-    folder.mkdir()
-    (folder / "mine.yaml").write_text(
+    own_recipe.write_text(
         "# @package _global_\ndefaults:\n  - override /degradation: jpeg\n  - /loss@other: l1\n"
     )
-    monkeypatch.setattr(registry, "_folders", [tmp_path])
     with pytest.raises(ConfigError, match=r"In experiments/mine(.|\n)*end of the defaults list"):
         chosen("experiments=mine")
 
