@@ -62,7 +62,7 @@ train gaussian gaussian photos $seeds objective=supervised,noise2noise,neighbor2
 train gaussian gaussian photos $seeds objective=noise2void $noise2void
 train unpaired unpaired halves $seeds
 train paired_gan paired_gan half $seeds
-train prior prior photos seed=1
+train prior prior photos $seeds
 score gaussian gaussian $gaussian
 score gaussian unpaired $gaussian
 score gaussian paired_gan $gaussian
@@ -71,8 +71,10 @@ compare gaussian gaussian $learnt
 
 few=benchmark.limit=6 # photos: what is fitted to each photo, and BM3D, take their time
 fit gaussian bm3d classical=bm3d processes=1 $gaussian $few
-fit gaussian zs_n2n method=zs_n2n max_time=40s $gaussian $few
-fit gaussian prior method=pnp_hqs "method.denoiser=$out/prior/0_supervision_prior" $gaussian $few
+for seed in 1 2 3; do
+    fit gaussian zs_n2n/$seed method=zs_n2n max_time=60s seed=$seed $gaussian $few
+    fit gaussian prior/$seed method=pnp_hqs "method.denoiser=$(echo "$out"/prior/$((seed - 1))_*)" $gaussian $few
+done
 compare gaussian_6 gaussian $learnt bm3d zs_n2n prior
 
 poisson="benchmark=degraded benchmark/testset=bsd68 benchmark.color=gray degradation@benchmark.degradation=poisson_noise"
@@ -81,6 +83,6 @@ train poisson poisson photos $seeds objective=supervised,noise2noise,neighbor2ne
 train poisson poisson photos $seeds objective=noise2void $noise2void
 score poisson poisson $poisson
 fit poisson bm3d classical=bm3d processes=1 $poisson $few
-fit poisson zs_n2n method=zs_n2n max_time=40s $poisson $few
+for seed in 1 2 3; do fit poisson zs_n2n/$seed method=zs_n2n max_time=60s seed=$seed $poisson $few; done
 compare poisson poisson supervised noise2noise neighbor2neighbor noise2void_2
 compare poisson_6 poisson supervised noise2noise neighbor2neighbor noise2void_2 bm3d zs_n2n
