@@ -53,8 +53,8 @@ def test_two_tasks_requeued_in_mid_run_go_on_in_the_same_run_of_wandb(
     (record,) = records(tmp_path)
     assert (record["status"], record["cost"]["steps"]) == ("finished", 12)
     assert "the run goes on after step" in (job / "train.log").read_text()
-    parts = sorted(path.name.rpartition("-")[2] for path in (job / "wandb").glob("offline-run-*"))
-    assert parts == [record["wandb"]["id"]] * 2
+    parts = [path.name for path in (job / "wandb").glob("offline-run-*/run-*.wandb")]
+    assert parts == [f"run-{record['wandb']['id']}.wandb"] * 2
 
 
 def test_a_job_saves_before_its_time_limit_and_is_requeued(tmp_path: Path, shared_data_dir: Path) -> None:
