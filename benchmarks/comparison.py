@@ -1,0 +1,216 @@
+"""The networks of `experiments/comparison`, each for the steps that its recipe says, on test sets: one table.
+
+    python benchmarks/comparison.py OUT [--task denoise] [--networks drunet,nafnet] [--seeds 1,2,3]
+    python benchmarks/comparison.py --table
+
+Trains by one sweep for each seed, evaluates, and has the first seed of each network exported to time it. What
+a run gave goes to two files (`--kept`, by default beside the recipes) as soon as it is known: `runs.csv`, a
+line for each run, and `photos.csv`, one for each photo. Runs that are there already are not made again, so
+the table grows over several sittings and machines: budgets are steps, which are the same everywhere. Runs in
+OUT go on where they stopped. Ranks and intervals are over the photos of the first test set, and over seeds.
+"""
+
+import argparse
+import csv
+import subprocess
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from restora.apps.experiments import experiments
+from restora.evaluation.results import read_result
+from restora.evaluation.statistics import Scores, leaderboard
+from restora.files import read_json
+
+_EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "comparison"
+_FORMATS = ("safetensors", "onnx", "openvino")
+"""What is timed, in the order of its columns."""
+Line = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is put before the words of `restora train`, and the test sets by the words of `evaluate`."""
+
+    train: tuple[str, ...]
+    tests: dict[str, tuple[str, ...]]
+
+
+TASKS = {
+    "denoise": Task(
+        (),
+        {"cbsd68": ("benchmark=cbsd68_sigma25",), "kodak24": ("benchmark=kodak24_sigma25",)},
+    ),
+}
+
+
+def main() -> None:
+    options = _options()
+    kept: Path = options.kept
+    if not options.table:
+        for seed in options.seeds.split(","):
+            _one_seed(options.out, kept, options.task, options.networks, seed)
+    for line in table(kept, options.task):
+        print(line)
+
+
+def _options() -> argparse.Namespace:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("out", type=Path, nargs="?", help="folder for runs, scores and model folders")
+    made.add_argument("--task", choices=list(TASKS), default="denoise")
+    made.add_argument("--networks", default="", help="names with commas (default: all)")
+    made.add_argument("--seeds", default="1")
+    made.add_argument("--kept", type=Path, default=_EXPERIMENTS, help="folder of runs.csv and photos.csv")
+    made.add_argument("--table", action="store_true", help="the table of what is kept, and nothing else")
+    options = made.parse_args()
+    if options.out is None and not options.table:
+        made.error("OUT is the folder for runs, scores and model folders")
+    return options
+
+
+def _one_seed(out: Path, kept: Path, task: str, names: str, seed: str) -> None:
+    """Trains by one sweep what is not kept yet, and keeps what each run gives."""
+    known = {(line["task"], line["network"], line["seed"]) for line in _read(kept / "runs.csv")}
+    wanted = names.split(",") if names else _networks()
+    missing = [name for name in wanted if (task, name, seed) not in known]
+    if not missing:
+        return
+    sweep = out / task / f"seed{seed}"
+    which = ",".join(f"comparison/{name}" for name in missing)
+    words = [f"experiments={which}", f"seed={seed}", *TASKS[task].train, f"hydra.sweep.dir={sweep}"]
+    _restora("train", "-m", *words, "--yes")
+    for path in sorted(sweep.glob("*/run.json")):
+        record = read_json(path)
+        name = next(word for word in record["overrides"] if word.startswith("experiments=")).rpartition("/")[
+            2
+        ]
+        if record["status"] == "finished" and name in missing:
+            _keep(path.parent, record, kept, {"task": task, "network": name, "seed": seed})
+
+
+def _networks() -> list[str]:
+    return [item.name.rpartition("/")[2] for item in experiments() if item.name.startswith("comparison/")]
+
+
+def _keep(run: Path, record: Mapping[str, Any], kept: Path, which: Line) -> None:
+    """Evaluates a run, has it timed where no seed of its network is, and adds its lines."""
+    photos: list[Line] = []
+    for test, words in TASKS[which["task"]].tests.items():
+        folder = run / "scores" / test
+        if not (folder / "summary.json").exists():
+            _restora("evaluate", f"checkpoint={run}", *words, f"output={folder}")
+        for row in read_result(folder).rows:
+            figures = {key: f"{row[key]:.4f}" for key in ("psnr", "ssim", "input_psnr")}
+            photos.append({**which, "test": test, "photo": row["name"], **figures})
+    timed = {line["network"] for line in _read(kept / "runs.csv") if line[_FORMATS[0]]}
+    seconds = dict.fromkeys(_FORMATS, "") if which["network"] in timed else _seconds(run)
+    cost, best = record["cost"], record["metrics"]["best"]
+    _append(kept / "photos.csv", photos)
+    line = {
+        **which,
+        "parameters": str(record["parameters"]),
+        "macs_256": str(record["macs_256"]),
+        "steps": str(cost["steps"]),
+        "fit_seconds": str(cost["fit_seconds"]),
+        "step_ms": str(cost["step_ms"]),
+        "validation": f"{best['val/psnr']:.4f}",
+        **seconds,
+        "cpu": record["machine"]["cpu"],
+        "torch": record["versions"]["torch"],
+        "commit": str(record["git"]["commit"])[:7],
+        "date": record["finished"][:10],
+    }
+    _append(kept / "runs.csv", [line])
+
+
+def _seconds(run: Path) -> Line:
+    """Of a megapixel by each engine, as the export measures them; empty where it cannot."""
+    folder = run / "model"
+    if not (folder / "model.json").exists():
+        _restora("export", str(run), str(folder), "--format", "onnx,openvino", "--threads", "1", check=False)
+    formats = read_json(folder / "model.json")["parity"]["formats"] if folder.exists() else {}
+    found = {name: formats.get(name, {}).get("seconds_per_megapixel") for name in _FORMATS}
+    return {name: "" if value is None else f"{value:.2f}" for name, value in found.items()}
+
+
+def _restora(*words: str, check: bool = True) -> None:
+    print("restora", *words, flush=True)
+    subprocess.run([sys.executable, "-m", "restora", *words], check=check)
+
+
+def _read(path: Path) -> list[Line]:
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def _append(path: Path, lines: list[Line]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(lines[0]), lineterminator="\n")
+        if new:
+            writer.writeheader()
+        writer.writerows(lines)
+
+
+def table(kept: Path, task: str) -> Iterator[str]:
+    """The table in Markdown, best first; a row for each network that has all photos of the test sets."""
+    runs: dict[str, list[Line]] = defaultdict(list)
+    for kept_run in _read(kept / "runs.csv"):
+        if kept_run["task"] == task:
+            runs[kept_run["network"]].append(kept_run)
+    tests = list(TASKS[task].tests)
+    scores: dict[str, dict[str, dict[str, dict[str, float]]]] = {test: {} for test in tests}
+    inputs: dict[str, dict[str, float]] = {test: {} for test in tests}
+    for photo in _read(kept / "photos.csv"):
+        if photo["task"] == task and photo["network"] in runs:
+            by_seed = scores[photo["test"]].setdefault(photo["network"], {})
+            by_seed.setdefault(photo["seed"], {})[photo["photo"]] = float(photo["psnr"])
+            inputs[photo["test"]][photo["photo"]] = float(photo["input_psnr"])
+    if not runs:
+        return
+    first, *others = tests
+    columns = ["rank", "network", f"{first} dB", "95 %", "seeds", *(f"{test} dB" for test in others)]
+    costs = ["k parameters", "GMACs at 256²", "steps", "ms a step", "s/MP torch", "ONNX Runtime", "OpenVINO"]
+    columns += costs
+    yield "| " + " | ".join(columns) + " |"
+    yield "|---:|---|" + "---:|" * (len(columns) - 2)
+    methods = {name: list(by_seed.values()) for name, by_seed in scores[first].items()}
+    for line in leaderboard(methods):
+        run, interval = runs[line.name][0], line.score
+        yield _row(
+            line.label,
+            f"`{line.name}`",
+            f"{interval.mean:.2f}",
+            f"{interval.low:.2f}–{interval.high:.2f}",
+            " ".join(f"{_mean(photos):.2f}" for photos in methods[line.name]),
+            *(f"{_mean_of_seeds(scores[test][line.name]):.2f}" for test in others),
+            f"{int(run['parameters']) / 1e3:,.0f}",
+            f"{int(run['macs_256']) / 1e9:.1f}",
+            f"{int(run['steps']):,}",
+            f"{float(run['step_ms']):.0f}",
+            *(next((one[key] for one in runs[line.name] if one[key]), "–") for key in _FORMATS),
+        )
+    means = [f"{_mean(inputs[test]):.2f}" for test in tests]
+    yield _row("", "the input", means[0], "", "", *means[1:], *([""] * len(costs)))
+
+
+def _mean_of_seeds(by_seed: Mapping[str, Scores]) -> float:
+    return sum(map(_mean, by_seed.values())) / len(by_seed)
+
+
+def _mean(scores: Scores) -> float:
+    return sum(scores.values()) / len(scores)
+
+
+def _row(*cells: str) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()
