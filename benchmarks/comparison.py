@@ -176,7 +176,7 @@ def table(kept: Path, task: str) -> Iterator[str]:
         return
     first, *others = tests
     columns = ["rank", "network", f"{first} dB", "95 %", "seeds", *(f"{test} dB" for test in others)]
-    costs = ["k parameters", "GMACs at 256²", "steps", "ms a step", "s/MP torch", "ONNX Runtime", "OpenVINO"]
+    costs = ["k parameters", "GMACs at 256²", "steps", "s/MP torch", "ONNX Runtime", "OpenVINO"]
     columns += costs
     yield "| " + " | ".join(columns) + " |"
     yield "|---:|---|" + "---:|" * (len(columns) - 2)
@@ -193,7 +193,6 @@ def table(kept: Path, task: str) -> Iterator[str]:
             f"{int(run['parameters']) / 1e3:,.0f}",
             f"{int(run['macs_256']) / 1e9:.1f}",
             f"{int(run['steps']):,}",
-            f"{float(run['step_ms']):.0f}",
             *(next((one[key] for one in runs[line.name] if one[key]), "–") for key in _FORMATS),
         )
     means = [f"{_mean(inputs[test]):.2f}" for test in tests]
