@@ -42,7 +42,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
     identities = {job.identity for job in jobs}
 
     def same(plan: Plan) -> bool:
-        return {job.identity for job in plan.jobs} == identities
+        return {job.identity for job in planning.renewed(plan, jobs)} == identities
 
     retry = any(word.lstrip("+") == "retry_failed=true" for word in typed)
     chosen: list[Job] = []

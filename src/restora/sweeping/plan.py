@@ -137,13 +137,23 @@ def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
 
     Without `seeds` it is the same for repetitions.
     """
+    flat = _deciding(config, seeds=seeds)
+    return hashlib.sha256(json_text(flat, indent=None, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def has_grown(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether `now` says all that `before` did, and what it says besides are keys that came since."""
+    then, today = _deciding(before, seeds=True), _deciding(now, seeds=True)
+    return all(key in today and today[key] == value for key, value in then.items() if value != {})
+
+
+def _deciding(config: Mapping[str, Any], *, seeds: bool) -> dict[str, Any]:
     own = str(config.get("run_dir"))
-    flat = {
+    return {
         key: _without(value, own)
         for key, value in _leaves(config, "")
         if not _surrounds(key) and (seeds or key.rpartition(".")[2] != "seed")
     }
-    return hashlib.sha256(json_text(flat, indent=None, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @functools.lru_cache(maxsize=4096)  # every job of a sweep asks for the same keys

@@ -33,6 +33,7 @@ from restora.sweeping.plan import (
     Job,
     Plan,
     earlier_sweep,
+    has_grown,
     identity,
     jobs_in,
     read_plan,
@@ -128,6 +129,8 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
     New ones are added to it, and their folders written. Raises `Occupied` for a folder that holds
     something else.
     """
+    jobs = list(jobs)
+    plan.jobs = renewed(plan, jobs)
     known, asked = plan.by_identity(), dict[str, Composed]()
     same: dict[str, int] = {}
     names = {job.name for job in plan.jobs}
@@ -150,6 +153,22 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
         if not ending.read_record(plan.path(chosen[key])):  # also what a kill has left out, or a hand removed
             _write_folder(plan, chosen[key], job)
     return [chosen[key] for key in asked]
+
+
+def renewed(plan: Plan, asked: Sequence[Composed]) -> list[Job]:
+    """The jobs of a plan; where one was asked for by the same words before configurations had some of their
+    keys, such as a new argument with a default, it is known by what they are today."""
+    known = plan.by_identity()
+    unknown = {tuple(job.words): job for job in asked if job.identity not in known}
+    jobs = []
+    for job in plan.jobs:
+        now = unknown.get(tuple(job.overrides))
+        before = ending.read_record(plan.path(job)).get("config") if now is not None else None
+        if now is not None and isinstance(before, dict) and has_grown(stored(before), now.config):
+            del unknown[tuple(job.overrides)]
+            job = replace(job, identity=now.identity)
+        jobs.append(job)
+    return jobs
 
 
 def _write_folder(plan: Plan, job: Job, made: Composed) -> None:

@@ -170,6 +170,37 @@ def test_a_configuration_that_has_changed_is_said(tmp_path: Path, capsys: Any) -
     assert capsys.readouterr().err == ""
 
 
+def test_jobs_of_before_a_key_came_stay_the_same_jobs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """An argument with a default came to the network, and a node to the configuration; the same command goes
+    on with the sweep, also where its folder is not named. A value that differs is another job."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "run", lambda *_, **__: 0)
+    words = ["train", "-m", *TINY, "seed=1,2"]
+    assert main(words) == 0
+    (path,) = tmp_path.rglob("sweep.json")
+    before = read_plan(path.parent)
+    for job in before.jobs:
+        record = json.loads((before.path(job) / "run.json").read_text())
+        del record["config"]["network"]["batch_norm"], record["config"]["callbacks"]
+        write_json(before.path(job) / "run.json", record)
+    old = [Job(job.number, job.name, f"before{job.number}", job.overrides) for job in before.jobs]
+    Plan(**{**vars(before), "jobs": old}).write()
+    assert main(words) == 0
+    (same,) = tmp_path.rglob("sweep.json")
+    assert read_plan(same.parent).jobs == before.jobs
+
+    Plan(**{**vars(before), "jobs": old}).write()
+    record = json.loads((before.path(old[0]) / "run.json").read_text())
+    record["config"]["network"]["depth"] = 5
+    write_json(before.path(old[0]) / "run.json", record)
+    capsys.readouterr()
+    assert main([*words, f"hydra.sweep.dir={path.parent}"]) == 0
+    assert f"changed since {old[0].name} was planned" in capsys.readouterr().err
+    assert [job.number for job in read_plan(path.parent).jobs] == [0, 1, 2]
+
+
 def test_the_same_command_given_twice_at_once_is_one_sweep(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
