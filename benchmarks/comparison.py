@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -33,16 +33,47 @@ Line = dict[str, str]
 
 @dataclass(frozen=True)
 class Task:
-    """What is put before the words of `restora train`, and the test sets by the words of `evaluate`."""
+    """Words of `restora train` for all networks and for some, and of `restora evaluate` by test set."""
 
-    train: tuple[str, ...]
     tests: dict[str, tuple[str, ...]]
+    train: tuple[str, ...] = ()
+    own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
+def _degraded(testset: str, degradation: str, *words: str) -> tuple[str, ...]:
+    by = f"degradation@benchmark.degradation={degradation}"
+    return ("benchmark=degraded", f"benchmark/testset={testset}", by, *words)
+
+
+_BLIND: Mapping[str, tuple[str, ...]] = {"drunet": ("network.condition_channels=0",)}
+_MASKED: Mapping[str, tuple[str, ...]] = dict.fromkeys(
+    ("unet", "attention_unet", "cvt"), ("network.condition_channels=1",)
+)
 TASKS = {
     "denoise": Task(
-        (),
-        {"cbsd68": ("benchmark=cbsd68_sigma25",), "kodak24": ("benchmark=kodak24_sigma25",)},
+        tests={"cbsd68": ("benchmark=cbsd68_sigma25",), "kodak24": ("benchmark=kodak24_sigma25",)}
+    ),
+    "jpeg": Task(
+        tests={f"kodak24_q{quality}": (f"benchmark=kodak24_q{quality}",) for quality in (10, 40)},
+        train=("task=jpeg", "degradation=jpeg_range", "degradation.quality=[10,40]"),
+        own=_BLIND,
+    ),
+    "deblur": Task(
+        tests={"kodak24": _degraded("kodak24", "motion_blur", "benchmark.degradation.length=[5,15]")},
+        train=("task=deblur", "degradation=motion_blur", "degradation.length=[5,15]"),
+        own=_BLIND,
+    ),
+    "inpaint": Task(
+        tests={"kodak24": ("benchmark=kodak24_inpaint",)},
+        train=("task=inpaint", "degradation=inpaint_brush"),
+        own=_MASKED,
+    ),
+    "enlarge_x4": Task(
+        tests={
+            "set14": _degraded("set14", "bicubic_x4_same_size", "benchmark.color=y", "benchmark.border=4")
+        },
+        train=("task=super_resolution", "degradation=bicubic_x4_same_size"),
+        own=_BLIND,
     ),
 }
 
@@ -76,19 +107,18 @@ def _one_seed(out: Path, kept: Path, task: str, names: str, seed: str) -> None:
     known = {(line["task"], line["network"], line["seed"]) for line in _read(kept / "runs.csv")}
     wanted = names.split(",") if names else _networks()
     missing = [name for name in wanted if (task, name, seed) not in known]
-    if not missing:
-        return
-    sweep = out / task / f"seed{seed}"
-    which = ",".join(f"comparison/{name}" for name in missing)
-    words = [f"experiments={which}", f"seed={seed}", *TASKS[task].train, f"hydra.sweep.dir={sweep}"]
-    _restora("train", "-m", *words, "--yes")
-    for path in sorted(sweep.glob("*/run.json")):
-        record = read_json(path)
-        name = next(word for word in record["overrides"] if word.startswith("experiments=")).rpartition("/")[
-            2
-        ]
-        if record["status"] == "finished" and name in missing:
-            _keep(path.parent, record, kept, {"task": task, "network": name, "seed": seed})
+    for words in sorted({TASKS[task].own.get(name, ()) for name in missing}):
+        alike = [name for name in missing if TASKS[task].own.get(name, ()) == words]
+        sweep = out / task / "-".join([f"seed{seed}", *words])
+        which = ",".join(f"comparison/{name}" for name in alike)
+        typed = [f"experiments={which}", f"seed={seed}", *TASKS[task].train, *words]
+        _restora("train", "-m", *typed, f"hydra.sweep.dir={sweep}", "--yes")
+        for path in sorted(sweep.glob("*/run.json")):
+            record = read_json(path)
+            named = next(word for word in record["overrides"] if word.startswith("experiments="))
+            name = named.rpartition("/")[2]
+            if record["status"] == "finished" and name in alike:
+                _keep(path.parent, record, kept, {"task": task, "network": name, "seed": seed})
 
 
 def _networks() -> list[str]:
