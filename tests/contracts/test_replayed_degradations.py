@@ -4,6 +4,9 @@ The way of a device is taken here on a CPU, where all is asked of torch and noth
 """
 
 import importlib
+import pkgutil
+from collections.abc import Iterator
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -11,28 +14,15 @@ import torch
 from played_graph import Played
 from torch import Tensor
 
+from restora import degradations
 from restora.config import build, parts
 from restora.data.module import made
 from restora.data.replayed import Replayed
 from restora.keyed import sample_key
+from restora.registry import classes
 
 NODES = parts("degradation")
-ASKING = ("compose.selection", "compose.second_order", "noise.poisson", "blur.mixed_blur")
-"""Modules of degradations that have a way of their own on a CPU."""
 SIDE = 24
-LONG = {
-    "bicubic_x3": "bicubic_x2",
-    "damaged": "scratches, text_overlay and a blur",
-    "div2k_mild_x4": "div2k_wild_x4",
-    "dither_atkinson": "dither_floyd_steinberg",
-    "dither_jarvis": "dither_floyd_steinberg",
-    "old_photo": "scratches, and what else is here alone",
-    "old_photo_scan": "the same",
-    "real_esrgan_x2": "real_esrgan_x4",
-    "scratches": "6,772 calls, as of damaged's",
-    "small_photo_x2": "small_photo_x4",
-}
-"""Options that take long and repeat others."""
 
 
 def batch(number: int) -> tuple[Tensor, Tensor]:
@@ -41,15 +31,35 @@ def batch(number: int) -> tuple[Tensor, Tensor]:
     return photos, torch.tensor([sample_key(number, index) for index in range(3)])
 
 
-@pytest.mark.parametrize("name", [name for name in NODES if name not in LONG])
+def asking() -> list[ModuleType]:
+    """Modules of degradations that have a way of their own on a CPU."""
+    found = pkgutil.walk_packages(degradations.__path__, f"{degradations.__name__}.")
+    modules = [importlib.import_module(module.name) for module in found]
+    return [module for module in modules if hasattr(module, "host_knows")]
+
+
+def named_in(node: Any) -> Iterator[str]:
+    """The parts of a description."""
+    for value in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from named_in(value)
+    if isinstance(node, dict) and "_target_" in node:
+        yield node["_target_"]
+
+
+def test_no_degradation_is_left_out() -> None:
+    """Each is an option, or a stage of one, and all options are replayed below."""
+    ours = {name for name, kind in classes("degradation").items() if kind.__module__.startswith("restora.")}
+    assert ours == ours & set(named_in(NODES))
+    assert len(asking()) > 3
+
+
+@pytest.mark.parametrize("name", NODES)
 def test_a_degradation_is_replayed_bit_for_bit(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     degradation = build(dict(NODES[name]), "degradation")
     by_a_cpu = [made(degradation, False, *batch(number)) for number in range(4)]
     played, calls = Played(monkeypatch), []
-    for module in ASKING:
-        monkeypatch.setattr(
-            importlib.import_module(f"restora.degradations.{module}"), "host_knows", lambda _: False
-        )
+    for module in asking():
+        monkeypatch.setattr(module, "host_knows", lambda _: False)
 
     def make(photos: Tensor, keys: Tensor) -> Any:
         calls.append(len(photos))
