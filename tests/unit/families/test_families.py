@@ -1,5 +1,6 @@
 """What each family does differently, seen from outside."""
 
+import inspect
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -9,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -130,6 +131,36 @@ def test_scores_do_not_depend_on_the_batch_a_photo_comes_in() -> None:
     for together, single in zip(*rows, strict=True):
         for key in ("psnr", "ssim", "input_psnr", "input_ssim"):
             assert float(together[key]) == pytest.approx(float(single[key]), abs=1e-5)
+
+
+def test_batches_would_arrive_by_lightnings_public_hooks_too(
+    fit: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The family overrides two private methods, which save time: without them the same is learnt.
+
+    So a Lightning that has them no more is none the worse; one that calls them in another way fails here.
+    """
+    names = ("_on_before_batch_transfer", "_apply_batch_transfer_handler")
+    called: Counter[str] = Counter()
+    for name in names:
+        ours, theirs = Family.__dict__[name], getattr(LightningModule, name, None)
+        assert theirs is not None, f"this Lightning does not call {name}: the override can go"
+        assert [*inspect.signature(ours).parameters] == [*inspect.signature(theirs).parameters]
+
+        def counted(*given: Any, ours: Any = ours, name: str = name, **options: Any) -> Any:
+            called[name] += 1
+            return ours(*given, **options)
+
+        monkeypatch.setattr(Family, name, counted)
+    by_ours = ResidualCNN(**recipe(), ema_decay=0.5)
+    fit(by_ours, steps=3)
+    assert called[names[0]] == called[names[1]] >= 3
+    for name in names:
+        monkeypatch.delattr(Family, name)
+    by_theirs = ResidualCNN(**recipe(), ema_decay=0.5)
+    fit(by_theirs, steps=3)
+    for name, value in by_theirs.state_dict().items():
+        assert torch.equal(value, by_ours.state_dict()[name]), name
 
 
 def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> None:
