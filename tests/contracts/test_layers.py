@@ -74,7 +74,8 @@ ALLOWED = {
         "path_values",
         "batch_rule",
     },
-    "sweeping": GROUND | {"config", "composing", "path_values", "networks", "training", "reporting"},
+    "sweeping": GROUND
+    | {"config", "composing", "constructors", "path_values", "networks", "training", "reporting"},
     "reporting": GROUND | {"photos", "data", "degradations", "metrics", "evaluation", "artifact"},
     "serving": GROUND | {"photos", "networks", "artifact"},
     "apps": GROUND

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from restora.arguments import fits
+from restora.constructors import defaults
 from restora.files import json_text, read_json, write_json
-from restora.registry import stored
+from restora.registry import kind_below, part_of, stored
 
 FILE = "sweep.json"
 STOP = ".stop"
@@ -137,23 +138,26 @@ def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
 
     Without `seeds` it is the same for repetitions.
     """
-    flat = _deciding(config, seeds=seeds)
-    return hashlib.sha256(json_text(flat, indent=None, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def has_grown(before: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
-    """Whether `now` says all that `before` did, and what it says besides are keys that came since."""
-    then, today = _deciding(before, seeds=True), _deciding(now, seeds=True)
-    return all(key in today and today[key] == value for key, value in then.items() if value != {})
-
-
-def _deciding(config: Mapping[str, Any], *, seeds: bool) -> dict[str, Any]:
     own = str(config.get("run_dir"))
-    return {
+    flat = {
         key: _without(value, own)
         for key, value in _leaves(config, "")
         if not _surrounds(key) and (seeds or key.rpartition(".")[2] != "seed")
     }
+    return hashlib.sha256(json_text(flat, indent=None, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def completed(node: Any, kind: str | None = None) -> Any:
+    """A stored description with every argument of its parts, also those that they have gained since."""
+    if isinstance(node, list):
+        return [completed(value, kind) for value in node]
+    if not isinstance(node, dict):
+        return node
+    within = "_target_" in node
+    full = {key: completed(value, kind_below(kind, key, within_part=within)) for key, value in node.items()}
+    if kind is not None and part_of(node, kind) is not None:
+        full = {**defaults(kind, node["_target_"]), **full}
+    return full
 
 
 @functools.lru_cache(maxsize=4096)  # every job of a sweep asks for the same keys

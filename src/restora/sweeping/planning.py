@@ -32,8 +32,8 @@ from restora.sweeping.plan import (
     Damaged,
     Job,
     Plan,
+    completed,
     earlier_sweep,
-    has_grown,
     identity,
     jobs_in,
     read_plan,
@@ -156,19 +156,23 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
 
 
 def renewed(plan: Plan, asked: Sequence[Composed]) -> list[Job]:
-    """The jobs of a plan; where one was asked for by the same words before configurations had some of their
-    keys, such as a new argument with a default, it is known by what they are today."""
+    """The jobs of a plan; where one was asked for by the same words before its parts gained arguments with
+    defaults, it is known by what it is today."""
     known = plan.by_identity()
     unknown = {tuple(job.words): job for job in asked if job.identity not in known}
     jobs = []
     for job in plan.jobs:
         now = unknown.get(tuple(job.overrides))
-        before = ending.read_record(plan.path(job)).get("config") if now is not None else None
-        if now is not None and isinstance(before, dict) and has_grown(stored(before), now.config):
+        if now is not None and _completed(plan.path(job)) == identity(completed(now.config)):
             del unknown[tuple(job.overrides)]
             job = replace(job, identity=now.identity)
         jobs.append(job)
     return jobs
+
+
+def _completed(folder: Path) -> str | None:
+    config = ending.read_record(folder).get("config")
+    return identity(completed(stored(config))) if isinstance(config, dict) else None
 
 
 def _write_folder(plan: Plan, job: Job, made: Composed) -> None:

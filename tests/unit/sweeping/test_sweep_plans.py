@@ -170,21 +170,33 @@ def test_a_configuration_that_has_changed_is_said(tmp_path: Path, capsys: Any) -
     assert capsys.readouterr().err == ""
 
 
-def test_jobs_of_before_a_key_came_stay_the_same_jobs(
+def test_jobs_of_before_an_argument_came_stay_the_same_jobs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    """An argument with a default came to the network, and a node to the configuration; the same command goes
-    on with the sweep, also where its folder is not named. A value that differs is another job."""
+    """A network and a schedule gained arguments with defaults; the same command goes on with the sweep, also
+    where its folder is not named. Another value is another job, and so is a part that was added."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(command, "run", lambda *_, **__: 0)
-    words = ["train", "-m", *TINY, "seed=1,2"]
+    words = ["train", "-m", *TINY, "seed=1,2,3"]
     assert main(words) == 0
     (path,) = tmp_path.rglob("sweep.json")
     before = read_plan(path.parent)
+
+    def change(job: Job, key: str, value: Any) -> None:
+        """None takes the key away."""
+        place = before.path(job) / "run.json"
+        record = json.loads(place.read_text())
+        *above, last = key.split(".")
+        node = record["config"]
+        for name in above:
+            node = node[name]
+        del node[last]
+        node.update({} if value is None else {last: value})
+        write_json(place, record)
+
     for job in before.jobs:
-        record = json.loads((before.path(job) / "run.json").read_text())
-        del record["config"]["network"]["batch_norm"], record["config"]["callbacks"]
-        write_json(before.path(job) / "run.json", record)
+        change(job, "network.batch_norm", None)
+        change(job, "family.schedule.hold", None)
     old = [Job(job.number, job.name, f"before{job.number}", job.overrides) for job in before.jobs]
     Plan(**{**vars(before), "jobs": old}).write()
     assert main(words) == 0
@@ -192,13 +204,12 @@ def test_jobs_of_before_a_key_came_stay_the_same_jobs(
     assert read_plan(same.parent).jobs == before.jobs
 
     Plan(**{**vars(before), "jobs": old}).write()
-    record = json.loads((before.path(old[0]) / "run.json").read_text())
-    record["config"]["network"]["depth"] = 5
-    write_json(before.path(old[0]) / "run.json", record)
+    change(old[0], "network.depth", 5)
+    change(old[1], "objective", {})
     capsys.readouterr()
     assert main([*words, f"hydra.sweep.dir={path.parent}"]) == 0
-    assert f"changed since {old[0].name} was planned" in capsys.readouterr().err
-    assert [job.number for job in read_plan(path.parent).jobs] == [0, 1, 2]
+    assert f"changed since {old[0].name}, {old[1].name} was planned" in capsys.readouterr().err
+    assert [job.number for job in read_plan(path.parent).jobs] == [0, 1, 2, 3, 4]
 
 
 def test_the_same_command_given_twice_at_once_is_one_sweep(
