@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy.ndimage import gaussian_filter
 from skimage import data
 
 from restora.degradations.missing.brush_strokes import BrushStrokes
@@ -15,6 +16,7 @@ from restora.evaluation.benchmarks.degraded import Inpaint
 from restora.evaluation.benchmarks.jpeg import Jpeg
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
 from restora.evaluation.classical import METHODS, Known, deblur, estimated_sigma
+from restora.evaluation.classical.denoise import Photo
 from restora.evaluation.classical.enlarge import bicubic
 from restora.evaluation.methods import ClassicalMethod
 from restora.evaluation.run import Work, score
@@ -105,3 +107,17 @@ def test_an_unknown_noise_level_is_estimated(sigma: float) -> None:
 def test_a_clean_photo_is_left_alone() -> None:
     photo = np.full((16, 16, 3), 0.5)
     np.testing.assert_array_equal(METHODS["denoise"]["gaussian"](photo, Known(sigma=0.0)), photo)
+
+
+def test_sharpening_helps_a_blurred_photo_of_unknown_blur() -> None:
+    clean = data.coffee()[100:300, 100:300] / 255
+    blurred = np.stack([gaussian_filter(clean[..., channel], 1.2) for channel in range(3)], axis=-1)
+    blurred = blurred + np.random.default_rng(0).normal(0, 2 / 255, clean.shape)
+
+    def error(photo: Photo) -> float:
+        return float(np.mean((photo - clean) ** 2))
+
+    by = METHODS["restore"]
+    assert error(by["sharpened_wavelet"](blurred, Known())) < 0.8 * error(by["wavelet"](blurred, Known()))
+    flat = np.full((16, 16, 1), 0.5)
+    np.testing.assert_allclose(by["sharpened_wavelet"](flat, Known()), flat, atol=1e-12)

@@ -71,6 +71,11 @@ def _deconvolve(
     return method(photo, known.kernel, known.sigma)
 
 
+def _sharpen(photo: Photo, known: Known) -> Photo:
+    """What is done against blur where nobody knows its kernel."""
+    return deblur.sharpened(_denoise(photo, known, method=denoise.wavelet))
+
+
 def _inpaint(photo: Photo, known: Known, *, method: Callable[[Photo, inpaint.Mask], Photo]) -> Photo:
     assert known.mask is not None
     return method(photo, known.mask)
@@ -84,7 +89,7 @@ _AS_DENOISERS: dict[str, Method] = {name: partial(_denoise, method=f) for name, 
 METHODS: dict[str, dict[str, Method]] = {
     "denoise": _AS_DENOISERS,
     "jpeg": _AS_DENOISERS,
-    "restore": _AS_DENOISERS,
+    "restore": _AS_DENOISERS | {"sharpened_wavelet": _sharpen},
     "deblur": {
         "inverse_filter": partial(_deconvolve, method=deblur.inverse_filter),
         "wiener_deconvolution": partial(_deconvolve, method=deblur.wiener_deconvolution),

@@ -1,4 +1,4 @@
-"""Deconvolution with a known kernel.
+"""Deconvolution with a known kernel, and sharpening without one.
 
 Enters: a blurred photo, float (H,W,C) on the [0,1] scale with white noise of `sigma` (8-bit scale), and the
 kernel, float (k,k), k odd, that sums to one. Leaves: a photo of the same shape, not clipped.
@@ -67,6 +67,16 @@ def richardson_lucy(blurred: Photo, kernel: Kernel, sigma: float, *, strength: f
         iterate(padded[..., c], kernel, num_iter=iterations, clip=False) for c in range(blurred.shape[-1])
     ]
     return np.stack(restored, axis=-1)[margin:-margin, margin:-margin]
+
+
+def sharpened(blurred: Photo, *, radius: float = 1.5, amount: float = 0.6) -> Photo:
+    """An unsharp mask: `amount` of what a Gaussian of `radius` pixels takes away is added.
+
+    The defaults are the best for `kodak24_blurred` after wavelet denoising, of 1 to 3 pixels and 0.3 to 1.
+    """
+    from scipy.ndimage import gaussian_filter
+
+    return blurred + amount * (blurred - gaussian_filter(blurred, (radius, radius, 0)))
 
 
 def _per_channel(photo: Photo, kernel: Kernel, restore: Callable[[Photo], Photo]) -> Photo:
