@@ -8,6 +8,7 @@ does not compute the same, or cannot be written, is left out; weights that do no
 import glob
 import os
 import platform
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
@@ -240,12 +241,20 @@ def _further(
         taken = measuring.megabytes(lambda: opened(name, draft), network, side)
         reason = _too_far(made, difference)
     except Exception as error:  # each converter fails in its own ways; the others go on
-        reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]:.200}"
+        reason = _in_a_line(error)
     if reason:
         for file in made.files:
             (draft / file).unlink(missing_ok=True)
         raise LeftOut(reason)
     return _row(made.files, made.engine, difference, taken, draft), compute
+
+
+def _in_a_line(error: BaseException) -> str:
+    """What went wrong at the bottom: converters wrap it in words about themselves, some of them in colour."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
+    return f"{type(error).__name__}: {text.partition(chr(10))[0]:.200}"
 
 
 def _too_far(made: Format, difference: parity.Difference) -> str:

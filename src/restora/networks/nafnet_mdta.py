@@ -34,7 +34,8 @@ class GatedTransposedAttention(TransposedAttention, GlobalStatistic):
             return x_BHWC * self.attend(qkv)
         if torch.compiler.is_exporting():
             raise ValueError(
-                "attention over local windows has no graph for every size: export with local_converter=null"
+                "attention over local windows has no graph for every size; that of a run trained with "
+                "family.local_converter=null has one"
             )
         total, count = torch.zeros_like(x_BHWC), x_BHWC.new_zeros(1, height, width, 1)
         for rows in _cover(height, self.window[0]):
