@@ -156,8 +156,10 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
 
 
 def renewed(plan: Plan, asked: Sequence[Composed]) -> list[Job]:
-    """The jobs of a plan; where one was asked for by the same words before its parts gained arguments with
-    defaults, it is known by what it is today."""
+    """The jobs of a plan, each known by what it is today.
+
+    One that was asked for by the same words before its parts gained arguments with defaults is the same job.
+    """
     known = plan.by_identity()
     unknown = {tuple(job.words): job for job in asked if job.identity not in known}
     jobs = []
