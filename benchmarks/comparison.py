@@ -161,7 +161,8 @@ def _seconds(run: Path) -> Line:
     folder = run / "model"
     if not (folder / "model.json").exists():
         _restora("export", str(run), str(folder), "--format", "onnx,openvino", "--threads", "1", check=False)
-    formats = read_json(folder / "model.json")["parity"]["formats"] if folder.exists() else {}
+    written = (folder / "model.json").exists()
+    formats = read_json(folder / "model.json")["parity"]["formats"] if written else {}
     found = {name: formats.get(name, {}).get("seconds_per_megapixel") for name in _FORMATS}
     return {name: "" if value is None else f"{value:.2f}" for name, value in found.items()}
 
