@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from restora.families.parameter_groups import ParameterGroups
 from restora.networks.base import Network
-from restora.training.muon import Muon, orthogonalise
+from restora.training.muon import Muon, _iterated, orthogonalise
 
 
 def network() -> nn.Module:
@@ -43,6 +43,20 @@ def test_singular_values_come_near_one(shape: tuple[int, ...]) -> None:
     values = torch.linalg.svdvals(orthogonalise(matrices))
     assert values.min() > 0.5
     assert values.max() < 1.3
+
+
+@pytest.mark.parametrize("shape", [(3, 6, 54), (2, 54, 6), (1, 16, 32)])
+@pytest.mark.parametrize("spread", [0, 5])
+def test_small_matrices_give_what_the_iteration_itself_gives(shape: tuple[int, ...], spread: int) -> None:
+    matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0)).double()
+    u, values, v = torch.linalg.svd(matrices, full_matrices=False)
+    u = u * torch.logspace(0, -spread, values.shape[1])
+    matrices = u @ v  # singular values over as many decades
+    wide = matrices if shape[1] < shape[2] else matrices.mT
+    expected = _iterated(wide / wide.norm(dim=(1, 2), keepdim=True))
+    found = orthogonalise(matrices.float())
+    bound = 1e-3 if spread else 1e-5
+    assert (found - (expected if wide is matrices else expected.mT)).abs().max() < bound
 
 
 def test_directions_are_kept() -> None:
