@@ -1,8 +1,8 @@
 """Putting a trained run among the shipped models: exported, in float16, with its card. For a checkout.
 
-Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16), model.json, which says how
-and where it was trained, and README.md with the photographers. Figures are added by `restora zoo verify
-NAME --write`.
+Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16, rounded), model.json, which
+says how and where it was trained, and README.md with the photographers. Figures are added by `restora zoo
+verify NAME --write`.
 """
 
 import math
@@ -11,7 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 from restora.artifact.card import write_card
 from restora.artifact.checkpoint import locate
@@ -32,6 +34,8 @@ from restora.zoo.references import CURVE_PHOTOS, PSNR
 
 LARGEST = 3_000_000
 """Bytes of the weights of one model."""
+_BITS = 9
+"""Of a shipped weight, with the leading one."""
 _LICENCE = "## Licence"
 _NAMED = {
     " (run beside this folder, here called `model`)": "",
@@ -50,7 +54,7 @@ def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDE
     target = folder / name
     description = export_model(source, target, wanted=())
     weights = {
-        key: value.half() if value.is_floating_point() else value
+        key: rounded(value) if value.is_floating_point() else value
         for key, value in load_file(target / WEIGHTS).items()
     }
     data = save(weights, metadata={"format": "pt"})
@@ -62,6 +66,12 @@ def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDE
     metrics = description.metrics | {"training": _training(source.record, commit), "benchmarks": []}
     write(target, replace(description, name=name, metrics=metrics))
     return target
+
+
+def rounded(weights: Tensor) -> Tensor:
+    """The nearest float16 with 8 of its 10 fractional bits: a packed file is a tenth smaller."""
+    mantissa, exponent = torch.frexp(weights.half().float())
+    return torch.ldexp((mantissa * 2**_BITS).round() / 2**_BITS, exponent).half()
 
 
 def _training(record: dict[str, Any], commit: str | None) -> dict[str, Any]:

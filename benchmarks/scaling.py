@@ -1,0 +1,219 @@
+"""PSNR against compute: what `experiments/scaling/run.sh OUT` trained, as a table, a fitted line and a plot.
+
+    python benchmarks/scaling.py OUT [--kept FOLDER] [--plot docs/scaling.png]
+    python benchmarks/scaling.py --table
+
+Each run of OUT is a line of `scaling.csv`, kept beside the recipe: what it cost in multiply-accumulates and
+minutes, and what it reached on the test set. The line is a power law of the error (the root of the mean
+square of it, on the 8-bit scale, by PSNR) over compute: a straight one in a log-log plot, fitted by least
+squares to the runs that no other beats with less compute. The plot is drawn by a headless Chromium (the extra
+"test", then `playwright install chromium`).
+"""
+
+import argparse
+import csv
+import itertools
+import math
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import numpy as np
+
+from restora.files import read_json
+from restora.zoo.references import PSNR
+
+_ROOT = Path(__file__).parents[1]
+_COLOURS = {"drunet": "#1f6fb2", "nafnet": "#c8511b"}
+_MARKS = {"small": "circle", "medium": "square", "large": "diamond"}
+_LEVELS = {f"{name} {psnr}": psnr for name, psnr in PSNR["cbsd68_sigma25"].items()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one training cost and reached; `macs` are those of all its steps, forward and backward."""
+
+    network: str
+    size: str
+    parameters: int
+    steps: int
+    macs: float
+    minutes: float
+    psnr: float
+    cpu: str
+    commit: str
+    date: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """PSNR = `at_peta` + `decade` * log10(MACs / 1e15); the fitted runs are off it by `spread` dB."""
+
+    at_peta: float
+    decade: float
+    spread: float
+
+    def psnr(self, macs: float) -> float:
+        return self.at_peta + self.decade * math.log10(macs / 1e15)
+
+
+def main() -> None:
+    made = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    made.add_argument("out", type=Path, nargs="?", help="folder of run.sh")
+    made.add_argument("--kept", type=Path, default=_ROOT / "experiments" / "scaling" / "scaling.csv")
+    made.add_argument("--plot", type=Path, help="a PNG")
+    made.add_argument("--table", action="store_true", help="the table of what is kept, and nothing else")
+    options = made.parse_args()
+    if options.out is None and not options.table:
+        made.error("OUT is the folder that run.sh wrote")
+    if options.out is not None:
+        write(collect(options.out), options.kept)
+    runs = read(options.kept)
+    for text in table(runs):
+        print(text)
+    if options.plot is not None:
+        draw(runs, options.plot)
+
+
+def collect(out: Path) -> Iterator[Run]:
+    """The finished and evaluated runs of a folder."""
+    for path in sorted(out.glob("runs/*/*/run.json")):
+        record = read_json(path)
+        summary = out / "scores" / path.parts[-3] / path.parts[-2] / "summary.json"
+        if record["status"] != "finished" or not summary.exists():
+            continue
+        network, _, size = path.parts[-3].partition("_")
+        cost = record["cost"]
+        pixels = cost["samples"] * record["config"]["data"]["patch_size"] ** 2
+        yield Run(
+            network=network,
+            size=size,
+            parameters=record["parameters"],
+            steps=cost["steps"],
+            macs=3 * record["macs_256"] / 256**2 * pixels,  # the backward pass has two products for each
+            minutes=round(cost["fit_seconds"] / 60, 2),
+            psnr=round(read_json(summary)["psnr"], 4),
+            cpu=record["machine"]["cpu"],
+            commit=str(record["git"]["commit"])[:7],
+            date=record["finished"][:10],
+        )
+
+
+def write(runs: Iterator[Run], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, [field.name for field in fields(Run)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({**asdict(run), "macs": f"{run.macs:.4g}"} for run in runs)
+
+
+def read(path: Path) -> list[Run]:
+    kinds = {field.name: field.type for field in fields(Run)}
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    return [Run(**{name: kinds[name](value) for name, value in line.items()}) for line in lines]  # type: ignore[operator]
+
+
+def best(runs: Sequence[Run]) -> list[Run]:
+    """Those that no run with as little compute beats, by compute."""
+    found: list[Run] = []
+    for run in sorted(runs, key=lambda run: (run.macs, -run.psnr)):
+        if not found or run.psnr > found[-1].psnr:
+            found.append(run)
+    return found
+
+
+def fit(runs: Sequence[Run]) -> Line:
+    """By least squares; needs two runs of different compute."""
+    x = np.log10([run.macs / 1e15 for run in runs])
+    y = np.array([run.psnr for run in runs])
+    decade, at_peta = np.polyfit(x, y, 1)
+    spread = float(np.sqrt(np.mean((y - at_peta - decade * x) ** 2)))
+    return Line(at_peta=float(at_peta), decade=float(decade), spread=spread)
+
+
+def table(runs: Sequence[Run]) -> Iterator[str]:
+    """The table in Markdown, by network, size and compute, and what the lines say."""
+    yield "| network | parameters | steps | T MACs | minutes | PSNR | |"
+    yield "|---|---:|---:|---:|---:|---:|---|"
+    front = best(runs)
+    for run in sorted(runs, key=lambda run: (run.network, run.parameters, run.macs)):
+        cells = (f"{run.parameters / 1e3:,.0f} k", f"{run.steps:,}", f"{run.macs / 1e12:,.0f}")
+        mark = "best for its compute" if run in front else ""
+        yield f"| {run.network} | {' | '.join(cells)} | {run.minutes:.1f} | {run.psnr:.2f} | {mark} |"
+    yield ""
+    for name, own in [("all", list(runs)), *_by_network(runs)]:
+        points = best(own)
+        if len(points) > 1:
+            line = fit(points)
+            yield (
+                f"{name}: {line.at_peta:.2f} dB at 1 P MACs, {line.decade:+.2f} dB for ten times as many"
+                f" ({line.decade * math.log10(2):+.2f} for twice), {len(points)} runs, ±{line.spread:.2f}"
+            )
+
+
+def _by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
+    ordered = sorted(runs, key=lambda run: run.network)
+    return [(name, list(own)) for name, own in itertools.groupby(ordered, lambda run: run.network)]
+
+
+def draw(runs: Sequence[Run], path: Path) -> None:
+    """A PNG of 900 x 560 pixels."""
+    import plotly.graph_objects as go
+    from playwright.sync_api import sync_playwright
+
+    figure = go.Figure()
+    for network, size in sorted({(run.network, run.size) for run in runs}):
+        own = sorted(
+            (run for run in runs if (run.network, run.size) == (network, size)), key=lambda r: r.macs
+        )
+        figure.add_scatter(
+            x=[run.macs for run in own], y=[_error(run.psnr) for run in own], mode="lines+markers",
+            name=f"{network} {own[0].parameters / 1e6:.2f} M", opacity=0.85,
+            line={"color": _COLOURS.get(network, "#555"), "width": 1},
+            marker={"symbol": _MARKS.get(size, "x"), "size": 9},
+        )  # fmt: skip
+    front = best(runs)
+    line = fit(front)
+    span = (front[0].macs, 4 * front[-1].macs)
+    figure.add_scatter(
+        x=span, y=[_error(line.psnr(macs)) for macs in span], mode="lines",
+        name=f"{line.decade:+.2f} dB a decade", line={"color": "#222", "dash": "dash"},
+    )  # fmt: skip
+    for name, psnr in _LEVELS.items():
+        figure.add_hline(y=_error(psnr), line={"color": "#999", "dash": "dot", "width": 1},
+                         annotation_text=name, annotation_position="bottom left")  # fmt: skip
+    low, high = (round(function(run.psnr for run in runs) * 2) / 2 for function in (min, max))
+    ticks = np.arange(low, max(high, max(_LEVELS.values())) + 0.5, 0.5)
+    figure.update_xaxes(
+        type="log", title="training compute, multiply-accumulates", dtick=1, exponentformat="power"
+    )
+    figure.update_yaxes(
+        type="log", title="error on CBSD68, σ 25 (8-bit levels)", tickvals=[_error(psnr) for psnr in ticks],
+        ticktext=[f"{_error(psnr):.2f} · {psnr:.1f} dB" for psnr in ticks],
+    )  # fmt: skip
+    figure.update_layout(
+        template="plotly_white", width=900, height=560, margin={"l": 130, "r": 20, "t": 20, "b": 60},
+        legend={"x": 0.99, "xanchor": "right", "y": 0.99},
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as started:
+        page = Path(folder) / "plot.html"
+        figure.write_html(page, include_plotlyjs="inline", config={"displayModeBar": False})
+        system = shutil.which("chromium")
+        browser = started.chromium.launch(executable_path=system, args=["--no-sandbox"])
+        opened = browser.new_page(viewport={"width": 900, "height": 560})
+        opened.goto(page.as_uri())
+        opened.wait_for_selector(".main-svg")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened.screenshot(path=path)
+        browser.close()
+
+
+def _error(psnr: float) -> float:
+    """The root of the mean squared error on the 8-bit scale."""
+    return 255 * 10 ** (-psnr / 20)
+
+
+if __name__ == "__main__":
+    main()
