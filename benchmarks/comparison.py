@@ -33,11 +33,16 @@ Line = dict[str, str]
 
 @dataclass(frozen=True)
 class Task:
-    """Words of `restora train` for all networks and for some, and of `restora evaluate` by test set."""
+    """Words of `restora train` for all networks and for some, and of `restora evaluate` by test set.
+
+    `networks` are taken where no others are named (none: all), for `share` of the steps of their recipes.
+    """
 
     tests: dict[str, tuple[str, ...]]
     train: tuple[str, ...] = ()
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    networks: tuple[str, ...] = ()
+    share: float = 1.0
 
 
 def _degraded(testset: str, degradation: str, *words: str) -> tuple[str, ...]:
@@ -49,6 +54,9 @@ _BLIND: Mapping[str, tuple[str, ...]] = {"drunet": ("network.condition_channels=
 _MASKED: Mapping[str, tuple[str, ...]] = dict.fromkeys(
     ("unet", "attention_unet", "cvt"), ("network.condition_channels=1",)
 )
+_BEST = ("nafnet", "drunet", "unet", "cvt", "attention_unet", "rednet")
+"""Of denoising, in five minutes."""
+_SHARE = 0.4
 TASKS = {
     "denoise": Task(
         tests={"cbsd68": ("benchmark=cbsd68_sigma25",), "kodak24": ("benchmark=kodak24_sigma25",)}
@@ -57,16 +65,22 @@ TASKS = {
         tests={f"kodak24_q{quality}": (f"benchmark=kodak24_q{quality}",) for quality in (10, 40)},
         train=("task=jpeg", "degradation=jpeg_range", "degradation.quality=[10,40]"),
         own=_BLIND,
+        networks=_BEST,
+        share=_SHARE,
     ),
     "deblur": Task(
         tests={"kodak24": _degraded("kodak24", "motion_blur", "benchmark.degradation.length=[5,15]")},
         train=("task=deblur", "degradation=motion_blur", "degradation.length=[5,15]"),
         own=_BLIND,
+        networks=_BEST,
+        share=_SHARE,
     ),
     "inpaint": Task(
         tests={"kodak24": ("benchmark=kodak24_inpaint",)},
         train=("task=inpaint", "degradation=inpaint_brush"),
         own=_MASKED,
+        networks=_BEST,
+        share=_SHARE,
     ),
     "enlarge_x4": Task(
         tests={
@@ -74,6 +88,8 @@ TASKS = {
         },
         train=("task=super_resolution", "degradation=bicubic_x4_same_size"),
         own=_BLIND,
+        networks=_BEST,
+        share=_SHARE,
     ),
 }
 
@@ -104,14 +120,15 @@ def _options() -> argparse.Namespace:
 
 def _one_seed(out: Path, kept: Path, task: str, names: str, seed: str) -> None:
     """Trains by one sweep what is not kept yet, and keeps what each run gives."""
+    what = TASKS[task]
     known = {(line["task"], line["network"], line["seed"]) for line in _read(kept / "runs.csv")}
-    wanted = names.split(",") if names else _networks()
-    missing = [name for name in wanted if (task, name, seed) not in known]
-    for words in sorted({TASKS[task].own.get(name, ()) for name in missing}):
-        alike = [name for name in missing if TASKS[task].own.get(name, ()) == words]
+    wanted = names.split(",") if names else what.networks or tuple(_steps())
+    missing = {name: _words(what, name) for name in wanted if (task, name, seed) not in known}
+    for words in sorted(set(missing.values())):
+        alike = [name for name in missing if missing[name] == words]
         sweep = out / task / "-".join([f"seed{seed}", *words])
         which = ",".join(f"comparison/{name}" for name in alike)
-        typed = [f"experiments={which}", f"seed={seed}", *TASKS[task].train, *words]
+        typed = [f"experiments={which}", f"seed={seed}", *what.train, *words]
         _restora("train", "-m", *typed, f"hydra.sweep.dir={sweep}", "--yes")
         for path in sorted(sweep.glob("*/run.json")):
             record = read_json(path)
@@ -121,8 +138,19 @@ def _one_seed(out: Path, kept: Path, task: str, names: str, seed: str) -> None:
                 _keep(path.parent, record, kept, {"task": task, "network": name, "seed": seed})
 
 
-def _networks() -> list[str]:
-    return [item.name.rpartition("/")[2] for item in experiments() if item.name.startswith("comparison/")]
+def _words(task: Task, network: str) -> tuple[str, ...]:
+    own = task.own.get(network, ())
+    return own if task.share == 1 else (*own, f"trainer.max_steps={round(task.share * _steps()[network])}")
+
+
+def _steps() -> dict[str, int]:
+    """Those of the recipe of each network."""
+    costs = {item.name.rpartition("/"): item.cost for item in experiments()}
+    return {
+        name: int(cost.partition(" steps")[0].replace(",", ""))
+        for (folder, _, name), cost in costs.items()
+        if folder == "comparison"
+    }
 
 
 def _keep(run: Path, record: Mapping[str, Any], kept: Path, which: Line) -> None:
