@@ -1,26 +1,16 @@
 """`benchmarks/comparison.py`: the table is made of what is kept, and ranks no more than the photos decide."""
 
-import importlib.util
 import random
 from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-ROOT = Path(__file__).parents[2]
+from benchmark_scripts import ROOT, benchmark
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = ROOT / "benchmarks" / "comparison.py"
-    if not path.exists():
-        pytest.skip("benchmarks come with a checkout")
-    made = importlib.util.spec_from_file_location("comparison_script", path)
-    assert made is not None
-    assert made.loader is not None
-    module = importlib.util.module_from_spec(made)
-    made.loader.exec_module(module)
-    return module
+    return benchmark("comparison")
 
 
 def keep(script: ModuleType, folder: Path, network: str, seed: str, gain: float, seconds: str) -> None:
@@ -81,3 +71,14 @@ def test_what_is_kept_in_the_repository_is_whole(script: ModuleType) -> None:
         whole = {key: sets for key, sets in photos.items() if key[0] == task}
         assert all(sets == next(iter(whole.values())) for sets in whole.values())
         assert all(set(sets) == set(script.TASKS[task].tests) for sets in whole.values())
+
+
+def test_a_smaller_table_takes_a_share_of_the_steps_of_the_best(script: ModuleType) -> None:
+    whole, smaller = script.TASKS["denoise"], script.TASKS["deblur"]
+    assert script._words(whole, "nafnet") == ()
+    steps = script._steps()
+    assert set(smaller.networks) < set(steps)
+    for name in smaller.networks:
+        *own, length = script._words(smaller, name)
+        assert length == f"trainer.max_steps={round(0.4 * steps[name])}"
+        assert tuple(own) == smaller.own.get(name, ())
