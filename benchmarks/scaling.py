@@ -3,11 +3,11 @@
     python benchmarks/scaling.py OUT [--kept FOLDER] [--plot docs/scaling.png]
     python benchmarks/scaling.py --table
 
-Each run of OUT is a line of `scaling.csv`, kept beside the recipe: what it cost in multiply-accumulates and
-minutes, and what it reached on the test set. The line is a power law of the error (the root of the mean
-square of it, on the 8-bit scale, by PSNR) over compute: a straight one in a log-log plot, fitted by least
-squares to the runs that no other beats with less compute. The plot is drawn by a headless Chromium (the extra
-"test", then `playwright install chromium`).
+Each run of OUT becomes a line of `scaling.csv`, kept beside the recipe with those of other sittings: what it
+cost in multiply-accumulates and minutes, and what it reached on the test set. The line is a power law of the
+error (the root of the mean square of it, on the 8-bit scale, by PSNR) over compute: a straight one in a
+log-log plot, fitted by least squares to the runs that no other beats with less compute. The plot is drawn by
+a headless Chromium (the extra "test", then `playwright install chromium`).
 """
 
 import argparse
@@ -16,7 +16,7 @@ import itertools
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -69,7 +69,8 @@ def main() -> None:
     if options.out is None and not options.table:
         made.error("OUT is the folder that run.sh wrote")
     if options.out is not None:
-        write(collect(options.out), options.kept)
+        known = read(options.kept) if options.kept.exists() else []
+        write(joined(known, collect(options.out)), options.kept)
     runs = read(options.kept)
     for text in table(runs):
         print(text)
@@ -101,7 +102,13 @@ def collect(out: Path) -> Iterator[Run]:
         )
 
 
-def write(runs: Iterator[Run], path: Path) -> None:
+def joined(known: Iterable[Run], new: Iterable[Run]) -> list[Run]:
+    """All, the new one where a network was trained as long before."""
+    by = {(run.network, run.size, run.steps): run for run in [*known, *new]}
+    return sorted(by.values(), key=lambda run: (run.network, run.parameters, run.steps))
+
+
+def write(runs: Iterable[Run], path: Path) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, [field.name for field in fields(Run)], lineterminator="\n")
         writer.writeheader()

@@ -106,7 +106,10 @@ def keep(line: dict[str, str], tried: str, path: Path) -> None:
 
 
 def table(path: Path) -> Iterator[str]:
-    """In Markdown: by goal, what got there by its minutes, then what did not by how near it came."""
+    """In Markdown: by goal, what got there by its minutes, then what did not by how near it came.
+
+    Published figures have two decimals, and so are ours compared.
+    """
     if not path.exists():
         return
     with path.open(newline="", encoding="utf-8") as file:
@@ -115,8 +118,8 @@ def table(path: Path) -> Iterator[str]:
     yield "|---|---:|---:|---:|---|---|---|"
     for name, aim in GOALS.items():
         own = [line for line in lines if line["goal"] == name]
-        there = [line for line in own if float(line["psnr"]) >= aim.psnr]
-        short = [line for line in own if float(line["psnr"]) < aim.psnr]
+        there = [line for line in own if round(float(line["psnr"]), 2) >= aim.psnr]
+        short = [line for line in own if line not in there]
         for line in sorted(there, key=lambda line: float(line["minutes"])):
             yield _row(line, f"{aim.whose}, {aim.psnr} dB", f"**{float(line['minutes']):.2f}**")
         for line in sorted(short, key=lambda line: -float(line["psnr"])):

@@ -52,6 +52,8 @@ def test_runs_are_read_as_they_were_written(scaling: ModuleType, tmp_path: Path)
     runs = power_law(scaling)
     scaling.write(iter(runs), tmp_path / "scaling.csv")
     assert scaling.read(tmp_path / "scaling.csv") == runs
+    again = replace(runs[0], psnr=29.0)
+    assert scaling.joined(runs, [again]) == [again, *runs[1:]]
 
 
 def test_leaders_are_those_that_get_there_soonest(speed: ModuleType, tmp_path: Path) -> None:
