@@ -4,10 +4,11 @@
     python benchmarks/scaling.py --table
 
 Each run of OUT becomes a line of `scaling.csv`, kept beside the recipe with those of other sittings: what it
-cost in multiply-accumulates and minutes, and what it reached on the test set. The line is a power law of the
-error (the root of the mean square of it, on the 8-bit scale, by PSNR) over compute: a straight one in a
-log-log plot, fitted by least squares to the runs that no other beats with less compute. The plot is drawn by
-a headless Chromium (the extra "test", then `playwright install chromium`).
+cost, and what it reached on the test set. Its minutes are its steps by the time of a step in the short run of
+the same network in OUT/alone, which had a core for itself, so that what else the machine did meanwhile does
+not count. The line is a power law of the error (the root of the mean square of it, on the 8-bit scale, by
+PSNR) over minutes: a straight one in a log-log plot, fitted by least squares to the runs that no other beats
+in less time. The plot is drawn by a headless Chromium (the extra "test", then `playwright install chromium`).
 """
 
 import argparse
@@ -33,7 +34,10 @@ _LEVELS = {f"{name} {psnr}": psnr for name, psnr in PSNR["cbsd68_sigma25"].items
 
 @dataclass(frozen=True)
 class Run:
-    """What one training cost and reached; `macs` are those of all its steps, forward and backward."""
+    """What one training cost and reached; `macs` are those of all its steps, forward and backward.
+
+    `minutes` are those of one core that does nothing else.
+    """
 
     network: str
     size: str
@@ -49,14 +53,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Line:
-    """PSNR = `at_peta` + `decade` * log10(MACs / 1e15); the fitted runs are off it by `spread` dB."""
+    """PSNR = `first` + `decade` * log10(minutes); the fitted runs are off it by `spread` dB."""
 
-    at_peta: float
+    first: float
     decade: float
     spread: float
 
-    def psnr(self, macs: float) -> float:
-        return self.at_peta + self.decade * math.log10(macs / 1e15)
+    def psnr(self, minutes: float) -> float:
+        return self.first + self.decade * math.log10(minutes)
 
 
 def main() -> None:
@@ -79,11 +83,16 @@ def main() -> None:
 
 
 def collect(out: Path) -> Iterator[Run]:
-    """The finished and evaluated runs of a folder."""
+    """The finished and evaluated runs of a folder, of networks that were timed alone."""
+    alone = {}
+    for path in out.glob("alone/*/run.json"):
+        record = read_json(path)
+        named = next(word for word in record["overrides"] if word.startswith("experiments="))
+        alone[named.rpartition("/")[2]] = record["cost"]["step_ms"]
     for path in sorted(out.glob("runs/*/*/run.json")):
         record = read_json(path)
         summary = out / "scores" / path.parts[-3] / path.parts[-2] / "summary.json"
-        if record["status"] != "finished" or not summary.exists():
+        if record["status"] != "finished" or not summary.exists() or path.parts[-3] not in alone:
             continue
         network, _, size = path.parts[-3].partition("_")
         cost = record["cost"]
@@ -94,7 +103,7 @@ def collect(out: Path) -> Iterator[Run]:
             parameters=record["parameters"],
             steps=cost["steps"],
             macs=3 * record["macs_256"] / 256**2 * pixels,  # the backward pass has two products for each
-            minutes=round(cost["fit_seconds"] / 60, 2),
+            minutes=round(cost["steps"] * alone[path.parts[-3]] / 60e3, 2),
             psnr=round(read_json(summary)["psnr"], 4),
             cpu=record["machine"]["cpu"],
             commit=str(record["git"]["commit"])[:7],
@@ -123,31 +132,31 @@ def read(path: Path) -> list[Run]:
 
 
 def best(runs: Sequence[Run]) -> list[Run]:
-    """Those that no run with as little compute beats, by compute."""
+    """Those that no run beats in as little time, by time."""
     found: list[Run] = []
-    for run in sorted(runs, key=lambda run: (run.macs, -run.psnr)):
+    for run in sorted(runs, key=lambda run: (run.minutes, -run.psnr)):
         if not found or run.psnr > found[-1].psnr:
             found.append(run)
     return found
 
 
 def fit(runs: Sequence[Run]) -> Line:
-    """By least squares; needs two runs of different compute."""
-    x = np.log10([run.macs / 1e15 for run in runs])
+    """By least squares; needs two runs of different lengths."""
+    x = np.log10([run.minutes for run in runs])
     y = np.array([run.psnr for run in runs])
-    decade, at_peta = np.polyfit(x, y, 1)
-    spread = float(np.sqrt(np.mean((y - at_peta - decade * x) ** 2)))
-    return Line(at_peta=float(at_peta), decade=float(decade), spread=spread)
+    decade, first = np.polyfit(x, y, 1)
+    spread = float(np.sqrt(np.mean((y - first - decade * x) ** 2)))
+    return Line(first=float(first), decade=float(decade), spread=spread)
 
 
 def table(runs: Sequence[Run]) -> Iterator[str]:
-    """The table in Markdown, by network, size and compute, and what the lines say."""
+    """The table in Markdown, by network, size and length, and what the lines say."""
     yield "| network | parameters | steps | T MACs | minutes | PSNR | |"
     yield "|---|---:|---:|---:|---:|---:|---|"
     front = best(runs)
-    for run in sorted(runs, key=lambda run: (run.network, run.parameters, run.macs)):
+    for run in sorted(runs, key=lambda run: (run.network, run.parameters, run.steps)):
         cells = (f"{run.parameters / 1e3:,.0f} k", f"{run.steps:,}", f"{run.macs / 1e12:,.0f}")
-        mark = "best for its compute" if run in front else ""
+        mark = "best for its time" if run in front else ""
         yield f"| {run.network} | {' | '.join(cells)} | {run.minutes:.1f} | {run.psnr:.2f} | {mark} |"
     yield ""
     for name, own in [("all", list(runs)), *_by_network(runs)]:
@@ -155,7 +164,7 @@ def table(runs: Sequence[Run]) -> Iterator[str]:
         if len(points) > 1:
             line = fit(points)
             yield (
-                f"{name}: {line.at_peta:.2f} dB at 1 P MACs, {line.decade:+.2f} dB for ten times as many"
+                f"{name}: {line.first:.2f} dB after a minute, {line.decade:+.2f} dB for ten times as many"
                 f" ({line.decade * math.log10(2):+.2f} for twice), {len(points)} runs, ±{line.spread:.2f}"
             )
 
@@ -173,19 +182,19 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     figure = go.Figure()
     for network, size in sorted({(run.network, run.size) for run in runs}):
         own = sorted(
-            (run for run in runs if (run.network, run.size) == (network, size)), key=lambda r: r.macs
+            (run for run in runs if (run.network, run.size) == (network, size)), key=lambda r: r.steps
         )
         figure.add_scatter(
-            x=[run.macs for run in own], y=[_error(run.psnr) for run in own], mode="lines+markers",
+            x=[run.minutes for run in own], y=[_error(run.psnr) for run in own], mode="lines+markers",
             name=f"{network} {own[0].parameters / 1e6:.2f} M", opacity=0.85,
             line={"color": _COLOURS.get(network, "#555"), "width": 1},
             marker={"symbol": _MARKS.get(size, "x"), "size": 9},
         )  # fmt: skip
     front = best(runs)
     line = fit(front)
-    span = (front[0].macs, 4 * front[-1].macs)
+    span = (front[0].minutes, 60.0)
     figure.add_scatter(
-        x=span, y=[_error(line.psnr(macs)) for macs in span], mode="lines",
+        x=span, y=[_error(line.psnr(minutes)) for minutes in span], mode="lines",
         name=f"{line.decade:+.2f} dB a decade", line={"color": "#222", "dash": "dash"},
     )  # fmt: skip
     for name, psnr in _LEVELS.items():
@@ -194,7 +203,10 @@ def draw(runs: Sequence[Run], path: Path) -> None:
     low, high = (round(function(run.psnr for run in runs) * 2) / 2 for function in (min, max))
     ticks = np.arange(low, max(high, max(_LEVELS.values())) + 0.5, 0.5)
     figure.update_xaxes(
-        type="log", title="training compute, multiply-accumulates", dtick=1, exponentformat="power"
+        type="log",
+        title="minutes of one core",
+        tickvals=[0.5, 1, 2, 5, 10, 20, 60],
+        ticktext=["½", "1", "2", "5", "10", "20", "60"],
     )
     figure.update_yaxes(
         type="log", title="error on CBSD68, σ 25 (8-bit levels)", tickvals=[_error(psnr) for psnr in ticks],

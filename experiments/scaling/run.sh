@@ -4,6 +4,7 @@
 # Photos and test set first: restora prepare data=free_photos testsets=cbsd68
 set -eu
 out=$1
+[ -e "$out/alone" ] || restora train -m 'experiments=glob(scaling/*)' trainer.max_steps=60 "hydra.sweep.dir=$out/alone" # times a step: leave the machine alone
 while read -r name steps; do
     restora train -m "experiments=scaling/$name" "trainer.max_steps=$steps,$((4 * steps)),$((16 * steps))" \
         "hydra.sweep.dir=$out/runs/$name" --yes
