@@ -205,12 +205,15 @@ def test_a_slow_upload_is_given_up(served: Served) -> None:
 def test_half_an_upload_leaves_nothing_behind(served: Served) -> None:
     for _ in range(20):
         connect(served).close()
+    # a place is free again as soon as the server has seen the connection end, which a busy machine delays
+    answer = served.post(PNG, wait=30)
     for _ in range(200):
-        if len(served.service.queue) == 0:
+        if answer.status_code != 429:
             break
-        time.sleep(0.02)
+        time.sleep(0.05)
+        answer = served.post(PNG, wait=30)
+    assert answer.status_code == 200
     assert len(served.service.queue) == 0
-    assert served.post(PNG, wait=30).status_code == 200
 
 
 def test_a_client_that_asks_before_it_sends_is_not_made_to_send(served: Served) -> None:
