@@ -28,6 +28,8 @@ from restora.files import read_json
 _EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "comparison"
 _FORMATS = ("safetensors", "onnx", "openvino")
 """What is timed, in the order of its columns."""
+_BEST = ("nafnet", "drunet", "unet", "cvt", "attention_unet", "rednet")
+"""Of denoising, in five minutes."""
 Line = dict[str, str]
 
 
@@ -41,8 +43,8 @@ class Task:
     tests: dict[str, tuple[str, ...]]
     train: tuple[str, ...] = ()
     own: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    networks: tuple[str, ...] = ()
-    share: float = 1.0
+    networks: tuple[str, ...] = _BEST
+    share: float = 0.4
 
 
 def _degraded(testset: str, degradation: str, *words: str) -> tuple[str, ...]:
@@ -54,33 +56,26 @@ _BLIND: Mapping[str, tuple[str, ...]] = {"drunet": ("network.condition_channels=
 _MASKED: Mapping[str, tuple[str, ...]] = dict.fromkeys(
     ("unet", "attention_unet", "cvt"), ("network.condition_channels=1",)
 )
-_BEST = ("nafnet", "drunet", "unet", "cvt", "attention_unet", "rednet")
-"""Of denoising, in five minutes."""
-_SHARE = 0.4
 TASKS = {
     "denoise": Task(
-        tests={"cbsd68": ("benchmark=cbsd68_sigma25",), "kodak24": ("benchmark=kodak24_sigma25",)}
+        tests={"cbsd68": ("benchmark=cbsd68_sigma25",), "kodak24": ("benchmark=kodak24_sigma25",)},
+        networks=(),
+        share=1.0,
     ),
     "jpeg": Task(
         tests={f"kodak24_q{quality}": (f"benchmark=kodak24_q{quality}",) for quality in (10, 40)},
         train=("task=jpeg", "degradation=jpeg_range", "degradation.quality=[10,40]"),
         own=_BLIND,
-        networks=_BEST,
-        share=_SHARE,
     ),
     "deblur": Task(
         tests={"kodak24": _degraded("kodak24", "motion_blur", "benchmark.degradation.length=[5,15]")},
         train=("task=deblur", "degradation=motion_blur", "degradation.length=[5,15]"),
         own=_BLIND,
-        networks=_BEST,
-        share=_SHARE,
     ),
     "inpaint": Task(
         tests={"kodak24": ("benchmark=kodak24_inpaint",)},
         train=("task=inpaint", "degradation=inpaint_brush"),
         own=_MASKED,
-        networks=_BEST,
-        share=_SHARE,
     ),
     "enlarge_x4": Task(
         tests={
@@ -88,8 +83,6 @@ TASKS = {
         },
         train=("task=super_resolution", "degradation=bicubic_x4_same_size"),
         own=_BLIND,
-        networks=_BEST,
-        share=_SHARE,
     ),
 }
 

@@ -1,6 +1,6 @@
 """PSNR against compute: what `experiments/scaling/run.sh OUT` trained, as a table, a fitted line and a plot.
 
-    python benchmarks/scaling.py OUT [--kept FOLDER] [--plot docs/scaling.png]
+    python benchmarks/scaling.py OUT [--kept FILE] [--plot docs/scaling.png]
     python benchmarks/scaling.py --table
 
 Each run of OUT becomes a line of `scaling.csv`, kept beside the recipe with those of other sittings: what it
@@ -31,9 +31,8 @@ _ROOT = Path(__file__).parents[1]
 _COLOURS = {"drunet": "#1f6fb2", "nafnet": "#c8511b"}
 _MARKS = {"small": "circle", "medium": "square", "large": "diamond"}
 _LEVELS = {f"{name} {psnr}": psnr for name, psnr in PSNR["cbsd68_sigma25"].items()}
-
-
 _SLACK = 1.25
+"""How much longer a run may take and still show that another is not the best for its time."""
 
 
 @dataclass(frozen=True)

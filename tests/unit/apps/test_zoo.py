@@ -127,7 +127,6 @@ def test_a_photo_is_restored_where_no_model_is_named(noisy: Path, monkeypatch, c
         assert f"OUTPUT is missing: restora restore {model} noisy.png OUTPUT" in capsys.readouterr().err
 
 
-@pytest.mark.slow
 def test_shipped_weights_keep_eight_fractional_bits() -> None:
     weights = torch.randn(4000, generator=torch.Generator().manual_seed(0))
     kept = zoo_ship.rounded(weights)
@@ -137,6 +136,7 @@ def test_shipped_weights_keep_eight_fractional_bits() -> None:
     assert zoo_ship.rounded(torch.tensor([0.0, -1.0, 0.75])).tolist() == [0.0, -1.0, 0.75]
 
 
+@pytest.mark.slow
 def test_a_run_is_shipped_in_half_precision_and_measured(
     noisy: Path,
     monkeypatch,
