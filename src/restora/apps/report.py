@@ -13,6 +13,7 @@ from restora.files import write_whole
 from restora.reporting.baselines import Baseline, compute, stored
 from restora.reporting.leaderboard import leaderboard, legend, verdict
 from restora.reporting.runs import Group, group_runs, read_runs
+from restora.reporting.table import check_data_file, table_rows, write_table
 from restora.reporting.terminal import shown, terminal_table
 
 if TYPE_CHECKING:
@@ -30,6 +31,11 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("outputs", metavar="OUTPUTS_DIR", help="folder of runs, of a sweep, or one run")
     made.add_argument("--output", metavar="FILE", help="the page (default: OUTPUTS_DIR/report.html)")
+    made.add_argument(
+        "--data",
+        metavar="FILE",
+        help="also a table for other programs (.csv, .parquet): a row for each held-out photo of each run",
+    )
     made.add_argument(
         "--baselines",
         action="store_true",
@@ -52,6 +58,9 @@ def main(argv: Sequence[str]) -> int:
 
     options = parser().parse_args(argv)
     names = _names(options.methods, baselines=options.baselines)
+    data = None if options.data is None else Path(options.data)
+    if data is not None:
+        check_data_file(data)
     root = Path(options.outputs)
     if not root.is_dir():
         raise ValueError(f"there is no folder {root}")
@@ -67,8 +76,12 @@ def main(argv: Sequence[str]) -> int:
             f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow", soft_wrap=True
         )
     output = root / "report.html" if options.output is None else Path(options.output)
-    write_whole(output, page(root, [(group, baselines[id(group)]) for group in groups], problems))
+    compared = [(group, baselines[id(group)]) for group in groups]
+    write_whole(output, page(root, compared, problems))
     console.print(f"page: {output}", markup=False, soft_wrap=True)
+    if data is not None:
+        write_table(data, list(table_rows(compared, root)))
+        console.print(f"table: {data}", markup=False, soft_wrap=True)
     return 0
 
 
