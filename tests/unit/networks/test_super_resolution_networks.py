@@ -86,6 +86,8 @@ ARGUMENTS: list[tuple[type[Network], dict[str, Any]]] = [
     (EDSR, {"scale": 3, "in_channels": 3, "channels": 8, "blocks": 3}),
     (EDSR, {"scale": 1, "in_channels": 1, "channels": 8, "blocks": 2}),
     (EDSR, {"scale": 2, "in_channels": 3, "channels": 256, "blocks": 1, "residual_scale": 0.1}),
+    (EDSR, {"scale": 4, "in_channels": 3, "channels": 8, "blocks": 2, "upsampler": "pixelshuffledirect"}),
+    (EDSR, {"scale": 3, "in_channels": 1, "channels": 8, "blocks": 1, "upsampler": "pixelshuffledirect"}),
     (RCAN, {"scale": 4, "in_channels": 3, "channels": 8, "groups": 2, "blocks": 3, "reduction": 2}),
     (HAN, {"scale": 2, "in_channels": 3, "channels": 8, "groups": 3, "blocks": 1, "reduction": 4}),
     (RDN, {"scale": 4, "in_channels": 3, "channels": 8, "growth": 4, "blocks": 3, "layers": 2}),
@@ -100,6 +102,26 @@ ARGUMENTS: list[tuple[type[Network], dict[str, Any]]] = [
 def test_arguments_are_read_off_a_state_dict(cls: type[Network], arguments: dict[str, Any]) -> None:
     assert cls.infer_arguments(cls(**arguments).state_dict()) == arguments
     assert cls.infer_arguments({"model.0.weight": torch.ones(4, 1, 3, 3)}) is None
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_edsr_without_steps_makes_the_large_photo_of_one_convolution(scale: int) -> None:
+    """Pixel (s i + k, s j + l) of a colour is channel (colour, k, l) of the small photo's pixel (i, j)."""
+    torch.manual_seed(scale)
+    network = EDSR(scale=scale, channels=8, blocks=1, upsampler="pixelshuffledirect", rgb_range=1.0).eval()
+    x = torch.rand(1, 3, 5, 6)
+    with torch.no_grad():
+        shallow = network.head(network.sub_mean(x))
+        last = network.tail[0]
+        wide = F.conv2d(network.body(shallow) + shallow, last.weight, last.bias, padding=1)
+        large = wide.reshape(1, 3, scale, scale, 5, 6).permute(0, 1, 4, 2, 5, 3)
+        expected = network.add_mean(large.reshape(1, 3, 5 * scale, 6 * scale))
+        torch.testing.assert_close(network(x), expected)
+
+
+def test_edsr_names_the_upsamplers_it_has() -> None:
+    with pytest.raises(ValueError, match="pixelshuffledirect"):
+        EDSR(channels=8, blocks=1, upsampler="nearest")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("cls", [EDSR, RCAN, HAN])
