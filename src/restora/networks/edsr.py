@@ -74,7 +74,7 @@ class EDSR(ResidualTrunk):
     """Baseline: 16 blocks, 64 channels, residual scale 1. Full: 32, 256 and 0.1.
 
     `upsampler` "pixelshuffledirect" makes the large photo of one convolution, as ESPCN does (Shi et al., CVPR
-    2016): nothing is computed at its size, which is half of a small network's time at ×4.
+    2016): nothing is computed at its size, which at ×4 is more than half of a small network's work.
     """
 
     def __init__(

@@ -112,10 +112,10 @@ def _cell(value: Any) -> Any:
 
 
 def _of_one_type(values: Sequence[Any]) -> list[Any]:
-    """All text where one of them is, else all whole numbers or all fractions; None stays."""
+    """All text where one of them is, else all whole numbers of 64 bits or all fractions; None stays."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, str) for value in known):
         return [None if value is None else as_text(value) for value in values]
-    if any(isinstance(value, float) for value in known):
+    if any(isinstance(value, float) or not -(2**63) <= value < 2**63 for value in known):
         return [None if value is None else float(value) for value in values]
     return list(values)

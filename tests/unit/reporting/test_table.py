@@ -81,10 +81,10 @@ def test_settings_that_differ_are_columns(tmp_path):
 
 def test_a_column_has_one_type(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    rows = [{"a": 1, "b": "x", "c": None, "d": 1}, {"a": 2.5, "b": 3, "c": None}]
+    rows = [{"a": 1, "b": "x", "c": None, "d": 1, "e": 2**70}, {"a": 2.5, "b": 3, "c": None, "e": 0}]
     write_table(tmp_path / "t.parquet", rows)
     found = parquet.read_table(tmp_path / "t.parquet").to_pydict()
-    assert found == {"a": [1.0, 2.5], "b": ["x", "3"], "c": [None, None], "d": [1, None]}
+    assert found == {"a": [1.0, 2.5], "b": ["x", "3"], "c": [None, None], "d": [1, None], "e": [2.0**70, 0.0]}
 
 
 @pytest.mark.parametrize("name", ["runs.xlsx", "runs"])
