@@ -1,8 +1,8 @@
 """Putting a trained run among the shipped models: exported, in float16, with its card. For a checkout.
 
-Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16, rounded), model.json, which
-says how and where it was trained, and README.md with the photographers. Figures are added by `restora zoo
-verify NAME --write`.
+Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16, of bfloat16's digits),
+model.json, which says how and where it was trained, and README.md with the photographers. Figures are added
+by `restora zoo verify NAME --write`.
 """
 
 import math
@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -34,8 +33,6 @@ from restora.zoo.references import CURVE_PHOTOS, PSNR
 
 LARGEST = 3_000_000
 """Bytes of the weights of one model."""
-_BITS = 8
-"""Of a shipped weight, with the leading one."""
 _LICENCE = "## Licence"
 _NAMED = {
     " (run beside this folder, here called `model`)": "",
@@ -69,11 +66,11 @@ def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDE
 
 
 def rounded(weights: Tensor) -> Tensor:
-    """The nearest float16 with 7 of its 10 fractional bits, as many as bfloat16's: a packed file is a sixth
-    smaller.
+    """The weights as bfloat16 has them, which is what a run in mixed precision computes with, in float16.
+
+    A packed file is a sixth smaller than with all of float16's digits.
     """
-    mantissa, exponent = torch.frexp(weights.half().float())
-    return torch.ldexp((mantissa * 2**_BITS).round() / 2**_BITS, exponent).half()
+    return weights.bfloat16().half()
 
 
 def _training(record: dict[str, Any], commit: str | None) -> dict[str, Any]:
