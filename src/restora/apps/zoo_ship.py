@@ -187,7 +187,7 @@ def _made(model: ModelDescription) -> str:
         f"`{training.get('command')}`, {training.get('steps')} steps in {training.get('seconds')} s "
         f"(max_time {training.get('max_time')}), seed {training.get('seed')}, "
         f"commit {training.get('commit')}, {training.get('date')}, {training.get('machine')}. "
-        "The weights were rounded to float16 after the check at export; "
+        "The weights were rounded to bfloat16's digits, in float16, after the check at export; "
         "the figures are those of the rounded weights."
     )
 
