@@ -16,7 +16,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +86,11 @@ TASKS = {
         train=("task=super_resolution", "degradation=bicubic_x4_same_size", *_MUON),
         own=_BLIND,
     ),
+}
+
+TASKS |= {
+    f"{task}_adamw": replace(TASKS[task], train=tuple(w for w in TASKS[task].train if w not in _MUON))
+    for task in ("jpeg", "deblur")
 }
 
 
