@@ -45,7 +45,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "benchmark": ("restora.evaluation.benchmarks",),
     "testset": ("restora.evaluation.testsets",),
     "method": ("restora.fitting",),
-    "callback": ("restora.training.callbacks", "restora.training.poison"),
+    "callback": ("restora.training.callbacks", "restora.training.poison", "restora.training.unmoved"),
 }
 """Where the parts of each kind are defined."""
 
