@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_LOWER_IS_BETTER = ("lpips", "dists", "niqe", "brisque")
-_UNITS = {"psnr": (2, " dB"), "psnr_b": (2, " dB")}
+_LOWER_IS_BETTER = ("delta_e", "lpips", "dists", "niqe", "brisque")
+_UNITS = {"psnr": (2, " dB"), "psnr_b": (2, " dB"), "delta_e": (2, "")}
 """Decimals and unit; all other metrics have four decimals and none."""
 
 

@@ -15,8 +15,8 @@ SHARED = (
     "= the data cannot tell this method from at least one other (paired bootstrap interval and Wilcoxon's "
     "test with Holm's correction)"
 )
-_TITLES = {"psnr": "PSNR dB", "psnr_b": "PSNR-B", "ms_ssim": "MS-SSIM"}
-_DECIMALS = {"psnr": 2, "psnr_b": 2, "niqe": 2, "brisque": 1}
+_TITLES = {"psnr": "PSNR dB", "psnr_b": "PSNR-B", "ms_ssim": "MS-SSIM", "delta_e": "ΔE00"}
+_DECIMALS = {"psnr": 2, "psnr_b": 2, "delta_e": 2, "niqe": 2, "brisque": 1}
 
 
 def results_table(results: Sequence[Result], title: str) -> Table:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from restora.metrics import image, natural, perceptual
+from restora.metrics import color, image, natural, perceptual
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,7 @@ METRICS: dict[str, Metric] = {
     "ssim": Metric(image.ssim, higher_is_better=True, smallest_side=image.WINDOW),
     "ms_ssim": Metric(image.ms_ssim, higher_is_better=True, smallest_side=161),
     "psnr_b": Metric(image.psnr_b, higher_is_better=True, smallest_side=9),
+    "delta_e": Metric(color.delta_e, higher_is_better=False),
     "lpips": Metric(perceptual.lpips, False, 64, missing=perceptual.lpips_missing),
     "dists": Metric(perceptual.dists, False, 64, missing=perceptual.dists_missing),
     "niqe": Metric(natural.niqe, False, 2 * natural.BLOCK, False, natural.niqe_missing),
