@@ -46,7 +46,7 @@ def files_below(
 
 
 def _identity(folder: Path) -> set[Identity]:
-    """What tells a folder from others, in a set; an empty one where it cannot be known."""
+    """What distinguishes a folder from others, in a set; an empty one where it cannot be known."""
     try:
         status = folder.stat()
     except OSError:

@@ -113,7 +113,7 @@ def test_any_size(small: str, size: tuple[int, int]) -> None:
     assert y.dtype == torch.float32
 
 
-def test_wrong_channels_are_refused_with_the_mend(small: str) -> None:
+def test_wrong_channels_are_refused_with_the_fix(small: str) -> None:
     network = lively(small)
     x, condition = inputs(network, 16, 16)
     with pytest.raises(ValueError, match="channels"):

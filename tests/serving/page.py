@@ -32,10 +32,10 @@ class Page:
         options.setdefault("viewport", {"width": 1200, "height": 900})
         self.context = browser.new_context(**options)
         self.tab = self.context.new_page()
-        self.told: list[str] = []
+        self.console: list[str] = []
         self.asked: set[str] = set()
-        self.tab.on("console", lambda message: self.told.append(message.text))
-        self.tab.on("pageerror", lambda error: self.told.append(str(error)))
+        self.tab.on("console", lambda message: self.console.append(message.text))
+        self.tab.on("pageerror", lambda error: self.console.append(str(error)))
         self.tab.on("request", lambda request: self.asked.add(request.url))
         self.tab.on("filechooser", lambda _: None)  # from now on, not a moment after it is asked
         self.tab.goto(served.url)
@@ -78,7 +78,7 @@ class Page:
 
     def check(self) -> None:
         """Nothing was said on the console, and nobody else was asked."""
-        assert self.told == []
+        assert self.console == []
         assert all(url.startswith((self.url, "blob:")) for url in self.asked), self.asked
 
 

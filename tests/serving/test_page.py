@@ -85,7 +85,7 @@ def test_cancel_stops_a_photo_in_the_middle_and_all_the_others(
     wait_for(lambda: not list(served.service.store.unfinished()))
     assert served.service.worker.finished_by_state["done"] == 0
     assert page.tab.text_content("#count") == "0 of 4 done"
-    assert all("429" in line for line in page.told)  # the browser notes on its console that it had to wait
+    assert all("429" in line for line in page.console)  # the browser notes on its console that it had to wait
 
 
 def test_a_full_queue_is_shown_as_waiting_and_goes_on_by_itself(
@@ -102,7 +102,7 @@ def test_a_full_queue_is_shown_as_waiting_and_goes_on_by_itself(
     )
     GatedDnCNN.gate.release(100)
     page.wait_rows(1)
-    assert all("429" in line for line in page.told)
+    assert all("429" in line for line in page.console)
 
 
 @pytest.mark.slow
@@ -156,4 +156,4 @@ def test_a_damaged_photo_says_so_and_the_others_go_on(page: Page, tmp_path: Path
     page.rows(".failed").locator(".open").click()  # and not the picture of the photo before it
     page.tab.wait_for_selector("#stage-wait:not([hidden])")
     assert page.tab.locator("#before[src], #after[src]").count() == 0
-    page.told = [line for line in page.told if "422" not in line]  # the browser's own note
+    page.console = [line for line in page.console if "422" not in line]  # the browser's own note

@@ -162,7 +162,7 @@ def ended_by_exception() -> Iterator[None]:
 
 
 def _opened(name: str, task: str | None) -> "Source | Loaded":
-    """A run or a checkpoint with its record; any other source of a model as its network and what it tells."""
+    """A run or a checkpoint with its record; any other source of a model as its network and what it says."""
     from restora.artifact.checkpoint import locate
     from restora.artifact.model_folder import DESCRIPTION
     from restora.artifact.sources import open_source

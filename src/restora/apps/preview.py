@@ -145,7 +145,7 @@ def _columns(config: "DictConfig") -> list[Column]:
 
 
 def _row(path: Path, columns: list[Column], config: "DictConfig") -> "tuple[Row, Cell | None]":
-    """The cells of a photo, and the first draw's condition where it tells one pixel from another."""
+    """The cells of a photo, and the first draw's condition where it differs between pixels."""
     import torch
 
     from restora.apps.contact_sheet import Cell, Row
@@ -240,7 +240,7 @@ def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]
     if all(shown is None for _, shown in parts):
         return [row for row, _ in parts]
     headings.append("condition")
-    nothing = Cell(np.full_like(parts[0][0].cells[0].pixels, 255), "nothing to tell")
+    nothing = Cell(np.full_like(parts[0][0].cells[0].pixels, 255), "no condition")
     return [Row(row.label, [*row.cells, shown or nothing]) for row, shown in parts]
 
 

@@ -1,7 +1,7 @@
 """Networks of architectures that are not restora's: what the package spandrel knows (extra `restora[any]`).
 
 Its descriptors say scale, channels, sizes and whether tiles may be taken. Tensors are read by restora's own
-safe reader. The same package tells whether weights that are exported here open elsewhere.
+safe reader. The same package decides whether weights that are exported here open elsewhere.
 
 Note: spandrel imports torchvision, whose import fails without its compiled operators (a CPU-only torch beside
 a torchvision for CUDA). Nothing here uses them: they are declared, so that the import succeeds.

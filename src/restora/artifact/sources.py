@@ -34,9 +34,9 @@ from restora.zoo.index import folder_of, is_zoo
 class Loaded:
     """A network with its weights and what is known of it.
 
-    `arguments` are the constructor's, `changed` those that the weights corrected or gave, `said` what to tell
-    the user of how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of its
-    training, None where unknown.
+    `arguments` are the constructor's, `changed` those that the weights corrected or gave, `said` what the
+    user should know of how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of
+    its training, None where unknown.
     """
 
     name: str
@@ -60,12 +60,12 @@ class Loaded:
     @property
     def says_its_task(self) -> bool:
         """Whether the source itself says what it restores; of weights alone the first use is a guess."""
-        told = self.task if self.described is None else self.described.task
-        return told not in (None, "unknown")
+        task = self.task if self.described is None else self.described.task
+        return task not in (None, "unknown")
 
     @property
     def description(self) -> ModelDescription:
-        """The model in words: its model folder's, or what the file tells.
+        """The model in words: its model folder's, or what can be inferred from the file.
 
         Weights alone do not say what they restore: what enlarges does that, others what their paper
         does first.
@@ -150,7 +150,7 @@ def from_weights(
 ) -> Loaded:
     """The network of a configuration node with the weights in a file.
 
-    What the weights tell of the arguments corrects those that the user did not choose. A network that
+    Arguments inferred from the weights replace those that the user did not choose. A network that
     enlarges takes the scale of the benchmark where neither speaks.
     """
     target = str(node["_target_"])
@@ -163,7 +163,7 @@ def from_weights(
 
 
 def from_weights_alone(path: str) -> Loaded:
-    """The network that the names and shapes in a weights file tell: one of restora's, else of spandrel's."""
+    """The network inferred from names and shapes in a weights file: one of restora's, else of spandrel's."""
     known_elsewhere = foreign.installed()
     try:
         found = recognise(path, by_order=not known_elsewhere)

@@ -33,7 +33,7 @@ EvaluationLoader = DataLoader[Any]
 class TrainingLoader(DataLoader[Any]):
     """Batches of crops.
 
-    What is saved in a checkpoint is not where the run was, which its batch count tells, but what its
+    What is saved in a checkpoint is not where the run was, which its batch count says, but what its
     crops are drawn from, so that a run that goes on with other data says so. With `ahead`, a batch is begun
     on the device before it is wanted.
     """

@@ -96,7 +96,7 @@ class Degradation(ABC):
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
         """What a network may be conditioned on: a map (B,K,H/s,W/s), or None.
 
-        Reads the shape of `clean` and never its pixels: a condition must not tell what was lost.
+        Reads the shape of `clean` and never its pixels: a condition must not reveal what was lost.
         """
         return None
 

@@ -54,7 +54,7 @@ _SHARED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def act_as_one(module: nn.Module, *, batch_norm: bool = True) -> None:
-    """Gives every batch norm (unless told otherwise) and dropout in the module its shared kind."""
+    """Gives every batch norm (unless `batch_norm` is off) and dropout in the module its shared kind."""
     for part in module.modules():
         shared = _SHARED.get(type(part))
         if shared is not None and (batch_norm or shared is _Dropout):

@@ -73,7 +73,7 @@ class Fit(ABC):
 
     @property
     def stops_early(self) -> bool:
-        """Whether the running variance of its outputs tells when to stop."""
+        """Whether it stops where the running variance of its outputs is least."""
         return False
 
 

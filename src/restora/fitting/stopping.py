@@ -16,7 +16,7 @@ size."""
 
 
 class EarlyStop:
-    """Told every output; `picture` is the answer where the variance was least.
+    """Given every output; `picture` is the one where their variance was least.
 
     `patience` is how many steps may pass without a smaller variance.
     """

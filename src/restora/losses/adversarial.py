@@ -1,4 +1,4 @@
-"""Adversarial losses: what the discriminator's logits mean to each of the two players.
+"""Adversarial losses: what the generator and the discriminator minimise, given the discriminator's logits.
 
 Each has `generator(real, fake)` and `discriminator(real, fake)`, functions of the logits of clean ("real")
 and restored ("fake") photos, any shape, larger meaning "clean"; both are to be minimised. `penalty` is what
@@ -19,7 +19,7 @@ from restora.registry import register
 
 
 class AdversarialLoss(ABC):
-    """The two halves of a GAN's game, scalars each."""
+    """The generator's loss and the discriminator's, scalars each."""
 
     @abstractmethod
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class RelativisticAverageLoss(AdversarialLoss):
         self.cost = _COSTS[kind]
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        return self.discriminator(fake, real)  # the same game with the roles exchanged
+        return self.discriminator(fake, real)  # the same loss with real and fake exchanged
 
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
         real_mean, fake_mean = processes.averaged(torch.stack((real.mean(), fake.mean()))).unbind()

@@ -144,9 +144,9 @@ class CARN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | None] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        A checkpoint for several scales does not tell `scale`.
+        `scale` cannot be inferred from a checkpoint for several scales.
         """
         body = convolution_names(state, "b1.b1.body")
         if "entry.weight" not in state or len(body) < 2 or "c3.body.0.weight" not in state:

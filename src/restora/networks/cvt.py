@@ -193,7 +193,7 @@ class CvTRestorer(Network):
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The constructor's arguments that a state dict of this architecture was made with.
 
-        None for another's. Weights do not tell the number of heads: 64 channels each, as published,
+        None for another's. The number of heads cannot be inferred: 64 channels each, as published,
         where that divides.
         """
         if not {"first.weight", "embed_half.conv.weight", "stages.0.0.norm1.weight"} <= state.keys():

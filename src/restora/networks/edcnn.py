@@ -120,7 +120,7 @@ class EDCNN(Network):
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The constructor's arguments that a state dict of this architecture was made with.
 
-        None for another's. Weights do not tell bilinear from unpooling: the first is taken.
+        None for another's. Bilinear and unpooling have the same weights: the first is taken.
         """
         if not {"input.0.weight", "ups.0.conv.weight", "output.weight"} <= state.keys():
             return None

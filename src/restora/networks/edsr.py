@@ -66,7 +66,7 @@ class ResidualTrunk(Network):
     @classmethod
     @abstractmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> Mapping[str, float] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
 
 
 @register("network", "edsr")
@@ -123,7 +123,7 @@ class EDSR(ResidualTrunk):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         basicsr = "conv_first.weight" in state
         head, tail = ("conv_first", "upsample") if basicsr else ("head.0", "tail.0")
         if f"{head}.weight" not in state or f"body.0.{'conv1' if basicsr else 'body.0'}.weight" not in state:
@@ -141,5 +141,5 @@ class EDSR(ResidualTrunk):
         if "tail.0.weight" in state:
             scale = math.isqrt(state["tail.0.weight"].shape[0] // in_channels)
             found |= {"scale": scale, "upsampler": "pixelshuffledirect"}
-        # no weight tells the residual scale; the one wide network that was published has 0.1
+        # the residual scale cannot be inferred; the one wide network that was published has 0.1
         return found | {"residual_scale": 0.1} if channels == 256 else found

@@ -41,7 +41,7 @@ class FillingDRUNet(DRUNet):
         blocks: int = 1,
     ) -> None:
         super().__init__(in_channels=in_channels, condition_channels=1, channels=channels, blocks=blocks)
-        self.register_buffer("fill_levels", torch.tensor(LEVELS))  # by which files tell it from DRUNet
+        self.register_buffer("fill_levels", torch.tensor(LEVELS))  # which DRUNet's files lack
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         if condition is None:

@@ -54,7 +54,7 @@ class FSRCNN(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "mid_part.0.weight" not in state or "last_part.weight" not in state:
             return None
         shrunk, channels = state["mid_part.0.weight"].shape[:2]

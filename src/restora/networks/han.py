@@ -116,5 +116,5 @@ class HAN(RCAN):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         return cls._arguments(state) if "csa.gamma" in state else None

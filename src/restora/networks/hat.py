@@ -111,7 +111,7 @@ class HAT(SwinNetwork):
         return super().published_state_dict() | rows
 
     def as_published(self, arguments: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
-        """With the authors' weight of the convolutional branch, which no checkpoint tells.
+        """With the authors' weight of the convolutional branch, which no checkpoint holds.
 
         The branch's last convolution is multiplied, and what its gate sees divided again.
         """

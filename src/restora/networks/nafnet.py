@@ -219,7 +219,7 @@ class NAFNet(Network):
 
 
 def nafnet_arguments(state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
-    """What a state dict made of NAFNet's blocks tells of the constructor's arguments; None for another's."""
+    """The constructor's arguments inferred from a state dict of NAFNet's blocks; None for another's."""
     if "intro.weight" not in state or "middle_blks.0.conv1.weight" not in state:
         return None
     width, in_channels = state["intro.weight"].shape[:2]

@@ -99,7 +99,7 @@ class PatchMLP(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
         Patches are taken for grey where their size is a square, else for colour. The stride leaves no trace.
         """

@@ -88,7 +88,7 @@ class RCAN(ResidualTrunk):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         return None if "csa.gamma" in state else cls._arguments(state)
 
     @staticmethod

@@ -111,7 +111,7 @@ class RDN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | float] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         other = "sfe1.weight" in state
         first, blocks = ("sfe1.weight", "rdbs") if other else ("SFENet1.weight", "RDBs")
         layers, layer = f"{blocks}.0.{'layers' if other else 'convs'}", "conv" if other else "conv.0"

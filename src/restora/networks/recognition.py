@@ -1,6 +1,6 @@
 """Which network a weights file belongs to: found from the names and shapes in it.
 
-Every registered network that can tell its constructor's arguments from weights (`infer_arguments`) is asked,
+Every registered network that can infer its constructor's arguments from weights (`infer_arguments`) is asked,
 under every wrapping; one whose names and shapes all agree is the answer. Where several agree the user has to
 choose, and is shown what to type. Weights under other names (a re-implementation) are taken where the order,
 the shapes and the roles of all tensors leave no doubt: a plain stack of convolutions under another prefix or

@@ -76,7 +76,7 @@ class REDNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "conv_layers.0.0.weight" not in state or "deconv_layers.0.0.weight" not in state:
             return None
         channels, in_channels = state["conv_layers.0.0.weight"].shape[:2]

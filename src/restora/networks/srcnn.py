@@ -57,7 +57,7 @@ class SRCNN(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, list[int]] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         names = [f"conv{i}.weight" for i in (1, 2, 3)]
         if set(state) != {*names, *(name.replace("weight", "bias") for name in names)}:
             return None

@@ -111,7 +111,7 @@ class UNet(Network):
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The constructor's arguments that a state dict of this architecture was made with.
 
-        None for another's. Weights do not tell whether the output is added to the photo: `residual`
+        None for another's. Whether the output is added to the photo cannot be inferred: `residual`
         is left at its default.
         """
         if "skips.0.W_x.weight" in state or "encoder.0.1.mlp.0.weight" in state or lacks_top_skip(state):
@@ -193,7 +193,7 @@ def lacks_top_skip(state: Mapping[str, Tensor]) -> bool:
 
 
 def unet_arguments(state: Mapping[str, Tensor], *, stage: str) -> dict[str, Any] | None:
-    """What a state dict of a U-Net or a variant tells of the constructor's arguments; None for another's.
+    """The constructor's arguments inferred from a state dict of a U-Net or a variant; None for another's.
 
     `stage` is where a stage keeps its two convolutions, such as "0.".
     """

@@ -66,7 +66,7 @@ class VDSR(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture tells, else None."""
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "input.weight" not in state or "residual_layer.0.conv.weight" not in state:
             return None
         return {

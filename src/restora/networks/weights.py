@@ -41,7 +41,7 @@ def load_weights(network: Network, path: str | Path) -> None:
     """Copy the weights in the file at `path` into `network`; every name and shape must agree.
 
     Raises WeightsError with the missing, unexpected and differently shaped names, and with the arguments or
-    the network that would fit, where the weights tell.
+    the network that would fit, where they can be inferred.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -67,7 +67,7 @@ def network_from_weights(
 ) -> tuple[Network, dict[str, Any]]:
     """cls(**arguments) with the weights in the file at `path`.
 
-    The arguments are corrected by what the weights tell of them.
+    Arguments that can be inferred from the weights are corrected.
 
     `chosen` names the arguments that the user set: those stay as they are. Returns the network and the
     arguments that were changed, with their new values: say so to the user. Raises WeightsError when it does
@@ -272,7 +272,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def inferred(cls: type[Network], state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What the class reads off the weights; None where they are another's, or of a class that cannot tell."""
+    """What the class infers from the weights; None where they are another's, or where it infers nothing."""
     infer = getattr(cls, "infer_arguments", None)
     if infer is None:
         return None

@@ -1,7 +1,7 @@
 """A discriminator to be convinced, and its features to be matched.
 
-The network's half-step follows the game's loss through the discriminator; the discriminator's own half-step
-follows it with the restored photos detached. Both half-steps look at the restored photos of one forward pass.
+The network's half-step follows the adversarial loss through the discriminator; the discriminator's own
+half-step follows it with the restored photos detached. Both look at the restored photos of one forward pass.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -41,7 +41,7 @@ class Adversarial(Opponent):
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self.discriminator, self.game, self._make_optimizer = discriminator, loss, optimizer
+        self.discriminator, self.gan_loss, self._make_optimizer = discriminator, loss, optimizer
         self.conditional = conditional
 
     def check(self, setting: Setting) -> None:
@@ -61,7 +61,7 @@ class Adversarial(Opponent):
                 f"{type(self.discriminator).__name__} takes photos from {least}x{least} on, the patches are "
                 f"{setting.patch_size}: set data.patch_size={least} or take another discriminator"
             )
-        if isinstance(self.game, WassersteinLoss) and self.game.penalty_weight > 0:
+        if isinstance(self.gan_loss, WassersteinLoss) and self.gan_loss.penalty_weight > 0:
             normed = [type(m).__name__ for m in self.discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
             if normed:
                 raise ValueError(
@@ -78,7 +78,7 @@ class Adversarial(Opponent):
 
     def terms(self, step: Step) -> Terms:
         real, fake = self.features(step)
-        return {"": self.game.generator(real[-1].float(), fake[-1].float())}
+        return {"": self.gan_loss.generator(real[-1].float(), fake[-1].float())}
 
     def features(self, step: Step) -> tuple[list[Tensor], list[Tensor]]:
         """The discriminator's activations for clean and for restored photos, logits last; computed once."""
@@ -94,7 +94,9 @@ class Adversarial(Opponent):
         clean = self._shown(step.supervision, step)
         shown = self._shown(step.restored.detach(), step)
         real, fake = self.discriminator(clean).float(), self.discriminator(shown).float()
-        loss = self.game.discriminator(real, fake) + self.game.penalty(self.discriminator, clean, shown)
+        loss = self.gan_loss.discriminator(real, fake) + self.gan_loss.penalty(
+            self.discriminator, clean, shown
+        )
         right = 0.5 * ((real > fake.mean()).float().mean() + (fake < real.mean()).float().mean())
         return loss, {
             "loss": loss.detach(),

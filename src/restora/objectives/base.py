@@ -231,7 +231,7 @@ class Opponent(Objective):
     """An objective with parameters of its own, which take a half-step of theirs after the network's."""
 
     def validation(self, step: Step) -> Terms:  # noqa: ARG002
-        """None: how a game stands says nothing of photos."""
+        """None: an adversarial loss says nothing of how good photos are."""
         return {}
 
     @abstractmethod

@@ -104,7 +104,7 @@ class Cycle(Opponent):
         check_weights("cycle", **weights, restored_weight=restored_weight)
         if history < 0:
             raise ValueError(f"objective.cycle.history is a number of photos from 0 on, got {history}")
-        self.backward, self.game, self._make_optimizer = backward, loss, optimizer
+        self.backward, self.gan_loss, self._make_optimizer = backward, loss, optimizer
         shown = {"clean": clean_discriminator, "degraded": degraded_discriminator}
         self.sides = {"clean": restored_weight, "degraded": 1.0}
         """What the adversarial term of each kind of photos weighs."""
@@ -174,7 +174,7 @@ class Cycle(Opponent):
             fake = self._discriminator(name)(made[name]).float()
             with torch.no_grad():
                 seen = self._discriminator(name)(clean if name == "clean" else degraded).float()
-            adversarial = adversarial + weight * self.game.generator(seen, fake)
+            adversarial = adversarial + weight * self.gan_loss.generator(seen, fake)
         drawn = made["degraded"].detach() if self.draws else made["degraded"]
         cycle = (step.restore(drawn, None) - clean).abs().mean()
         if not self.draws:
@@ -216,8 +216,8 @@ class Cycle(Opponent):
             fake = step.shared["cycle"][name].detach()
             fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))
             seen, made = self._discriminator(name)(real).float(), self._discriminator(name)(fake).float()
-            loss = self.game.discriminator(seen, made)
-            loss = loss + self.game.penalty(self._discriminator(name), real, fake)
+            loss = self.gan_loss.discriminator(seen, made)
+            loss = loss + self.gan_loss.penalty(self._discriminator(name), real, fake)
             total = total + loss
             diagnostics[f"{name}_loss"] = loss.detach()
             diagnostics[f"{name}_accuracy"] = 0.5 * (

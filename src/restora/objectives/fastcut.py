@@ -81,7 +81,7 @@ class FastCut(Opponent):
                 "objective.fastcut.layers are names of modules, each once, or null for some that are found; "
                 f"got {list(layers)}"
             )
-        self.discriminator, self.game, self._make_optimizer = discriminator, loss, optimizer
+        self.discriminator, self.gan_loss, self._make_optimizer = discriminator, loss, optimizer
         self.layers = None if layers is None else tuple(layers)
         self.contrast_weight, self.adversarial_weight = contrast_weight, adversarial_weight
         self.places, self.features, self.temperature, self.flips = places, features, temperature, flips
@@ -153,7 +153,7 @@ class FastCut(Opponent):
         with torch.no_grad():
             real = self.discriminator(strangers(step)).float()
         return {
-            "adversarial": self.adversarial_weight * self.game.generator(real, fake),
+            "adversarial": self.adversarial_weight * self.gan_loss.generator(real, fake),
             "contrast": self.contrast_weight * self.contrast(step, flips=self.flips),
         }
 
@@ -162,8 +162,8 @@ class FastCut(Opponent):
         terms = {"contrast": self.contrast_weight * self.contrast(step, flips=False)}
         if min(step.restored.shape[-2:]) >= self.discriminator.minimum_size:
             fake = self.discriminator(step.restored).float()
-            game = self.game.generator(torch.zeros_like(fake), fake)
-            terms["adversarial"] = self.adversarial_weight * game
+            score = self.gan_loss.generator(torch.zeros_like(fake), fake)
+            terms["adversarial"] = self.adversarial_weight * score
         return terms
 
     def contrast(self, step: Step, *, flips: bool) -> Tensor:
@@ -197,7 +197,9 @@ class FastCut(Opponent):
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         clean, shown = strangers(step), step.restored.detach()
         real, fake = self.discriminator(clean).float(), self.discriminator(shown).float()
-        loss = self.game.discriminator(real, fake) + self.game.penalty(self.discriminator, clean, shown)
+        loss = self.gan_loss.discriminator(real, fake) + self.gan_loss.penalty(
+            self.discriminator, clean, shown
+        )
         right = 0.5 * ((real > fake.mean()).float().mean() + (fake < real.mean()).float().mean())
         return loss, {"loss": loss.detach(), "accuracy": right}
 

@@ -78,7 +78,7 @@ class Photo:
 
 
 def open_photo(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Photo:
-    """The photo whose file is `data`; `name` tells camera raw files.
+    """The photo whose file is `data`; `name` distinguishes camera raw files.
 
     Raises `DecodingError` that says why it cannot be read, before decoding if it has more than `limit`
     pixels (without one: RESTORA_MAX_MEGAPIXELS).

@@ -96,7 +96,7 @@ class Executor(ABC):
     running: dict[str, Running] = field(default_factory=dict)
     waiting: list[Job] = field(default_factory=list)
     attempts: dict[str, int] = field(default_factory=dict)
-    told: set[str] = field(default_factory=set)
+    named: set[str] = field(default_factory=set)
     asked: int | None = None
     bad: int = 0
 
@@ -168,8 +168,8 @@ class Executor(ABC):
 
     def _say_waiting(self) -> None:
         for job in self.waiting:
-            if job.name not in self.told:
-                self.told.add(job.name)
+            if job.name not in self.named:
+                self.named.add(job.name)
                 self.teller.say(f"{self.plan.path(job)} is still being trained in: it is waited for")
 
     def _start(self, job: Job, source: Source) -> None:

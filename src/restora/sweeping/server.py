@@ -2,7 +2,7 @@
 
 It has imported torch and Lightning, computes nothing itself, and forks a process for each job, which costs
 tens of milliseconds instead of seconds. Each job is the leader of its own process group, writes to
-`train.log` in its folder, and is told to stop when this process ends, however it ends.
+`train.log` in its folder, and is stopped when this process ends, however it ends.
 
 Requests come as lines of JSON on standard input: {"start": FOLDER, "jobs": 5, "threads": 1, "retry": false,
 "environment": {}, "cwd": FOLDER}. Answers go to standard output: {"ready": true}, {"started": FOLDER,

@@ -33,8 +33,8 @@ class Muon(Optimizer):
     `lr` is the length of a matrix's step: its singular values change by about `lr`, times the root of
     rows/columns where there are more rows. `rest_lr` and `betas` are Adam's, for the rest. Both rates are
     scaled by one schedule. Adam also steps what an objective learns beside the network (CycleGAN's second
-    network), as steps of one length never settle in a game. `weight_decay` times the rate is what a step
-    takes off all weights (decoupled, as in AdamW). A matrix has at least `smallest` rows and columns.
+    network), as steps of one length never settle against an opponent. `weight_decay` times the rate is what a
+    step takes off all weights (decoupled, as in AdamW). A matrix has at least `smallest` rows and columns.
     Raises ValueError for rates below 0 and a momentum outside [0, 1).
     """
 

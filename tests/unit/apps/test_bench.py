@@ -153,7 +153,7 @@ def test_processes_are_read_from_the_trainer(overrides: list[str], expected: int
 
 
 @pytest.mark.parametrize(
-    ("words", "mend"),
+    ("words", "fix"),
     [
         (["steps=1"], "steps is a number of 2 or more"),
         (["warm_up=x"], "warm_up is a number of 1 or more"),
@@ -164,6 +164,6 @@ def test_processes_are_read_from_the_trainer(overrides: list[str], expected: int
     ],
     ids=str,
 )
-def test_what_cannot_be_measured_is_said_with_the_mend(words: list[str], mend: str, capsys) -> None:
+def test_what_cannot_be_measured_is_said_with_the_fix(words: list[str], fix: str, capsys) -> None:
     assert main(["bench", *words]) == 2
-    assert mend in capsys.readouterr().err
+    assert fix in capsys.readouterr().err

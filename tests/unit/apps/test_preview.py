@@ -1,4 +1,4 @@
-"""`restora preview`: one PNG of any photo, and mistakes that name their mend."""
+"""`restora preview`: one PNG of any photo, and mistakes that name their fix."""
 
 from pathlib import Path
 
@@ -97,7 +97,7 @@ def test_a_tiny_photo_is_shown_at_its_size() -> None:
     ],
 )
 @pytest.mark.slow
-def test_mistakes_name_thing_and_mend(arguments: list[str], message: str) -> None:
+def test_mistakes_name_thing_and_fix(arguments: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         main(arguments)
     assert not Path("sheet.jpg").exists()

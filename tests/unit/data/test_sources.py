@@ -1,4 +1,4 @@
-"""Sources list the right files for each split, and say what is missing and how to mend it."""
+"""Sources list the right files for each split, and say what is missing and how to fix it."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -154,10 +154,10 @@ def test_a_network_of_nine_channels_learns_from_them(nine: Any, tmp_path: Path) 
     assert 10 < figures["test/psnr"] < 60
 
 
-@pytest.mark.parametrize(("channels", "mend"), [(9, "data.channels=9"), (1, "data.channels=gray")])
-def test_a_network_of_other_channels_is_refused(channels: int, mend: str) -> None:
+@pytest.mark.parametrize(("channels", "fix"), [(9, "data.channels=9"), (1, "data.channels=gray")])
+def test_a_network_of_other_channels_is_refused(channels: int, fix: str) -> None:
     data: Any = SimpleNamespace(scale=1, condition_channels=0, channels="rgb")
-    with pytest.raises(ConfigError, match=f"network.in_channels=3, or {mend}"):
+    with pytest.raises(ConfigError, match=f"network.in_channels=3, or {fix}"):
         check_together(network(channels), data)
 
 

@@ -42,13 +42,13 @@ def check_gradients(network: nn.Module, reference: nn.Module, x: Tensor) -> None
         torch.testing.assert_close(parameter.grad, expected[name], msg=lambda m, n=name: n + m)
 
 
-def check_told(cls: type[Any], arguments: Mapping[str, Any]) -> None:
-    """A state dict tells the arguments it was made with, as far as weights can."""
+def check_inferred(cls: type[Any], arguments: Mapping[str, Any]) -> None:
+    """The arguments are inferred from a state dict, as far as weights can."""
     network = cls(**arguments)
-    told = cls.infer_arguments(network.published_state_dict())
-    assert told is not None
-    for name in told:
-        value = arguments.get(name, told[name])
-        assert told[name] == (list(value) if isinstance(value, tuple) else value)
-    again = cls(**told).state_dict()
+    found = cls.infer_arguments(network.published_state_dict())
+    assert found is not None
+    for name in found:
+        value = arguments.get(name, found[name])
+        assert found[name] == (list(value) if isinstance(value, tuple) else value)
+    again = cls(**found).state_dict()
     assert {n: v.shape for n, v in again.items()} == {n: v.shape for n, v in network.state_dict().items()}

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from authors_code import check_gradients, check_told, randomise, recognised_by_spandrel
+from authors_code import check_gradients, check_inferred, randomise, recognised_by_spandrel
 
 from restora.networks.cost import count_parameters
 from restora.networks.hat import HAT
@@ -104,5 +104,5 @@ def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_checkpoint_tells_what_it_was_made_with(variant: str) -> None:
-    check_told(HAT, TINY | VARIANTS[variant])
+    check_inferred(HAT, TINY | VARIANTS[variant])
     assert HAT.infer_arguments({"conv_first.weight": torch.zeros(8, 3, 3, 3)}) is None

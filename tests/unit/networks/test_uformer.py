@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from authors_code import check_gradients, check_told, randomise
+from authors_code import check_gradients, check_inferred, randomise
 from torch import nn
 
 from restora.networks.cost import count_parameters
@@ -137,5 +137,5 @@ def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_checkpoint_tells_what_it_was_made_with(variant: str) -> None:
-    check_told(Uformer, TINY | VARIANTS[variant])
+    check_inferred(Uformer, TINY | VARIANTS[variant])
     assert Uformer.infer_arguments({"input_proj.proj.0.weight": torch.zeros(8, 3, 3, 3)}) is None

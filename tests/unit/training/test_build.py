@@ -10,7 +10,7 @@ from restora.training.build import check_before_training
 
 
 @pytest.mark.parametrize(
-    ("overrides", "mend"),
+    ("overrides", "fix"),
     [
         (["network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"], "network.scale=2"),
         (["degradation=bicubic_x2"], "network.scale=2"),
@@ -45,11 +45,11 @@ from restora.training.build import check_before_training
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
-def test_conflicts_name_the_mend(overrides: list[str], mend: str, tmp_path, monkeypatch) -> None:
+def test_conflicts_name_the_fix(overrides: list[str], fix: str, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
     with pytest.raises(ValueError, match=".") as caught:
         check_before_training(compose("train", overrides))
-    assert mend in str(caught.value)
+    assert fix in str(caught.value)
 
 
 def test_the_defaults_have_no_conflict(tmp_path, monkeypatch) -> None:
@@ -81,7 +81,7 @@ def test_several_values_without_m_are_explained(tmp_path, monkeypatch) -> None:
 
 @pytest.mark.skipif(torch.accelerator.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize("command", ["train", "bench"])
-def test_a_gpu_that_is_not_there_is_said_with_the_mend(
+def test_a_gpu_that_is_not_there_is_said_with_the_fix(
     command: str, tmp_path, shared_data_dir, monkeypatch, capsys
 ) -> None:
     monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
