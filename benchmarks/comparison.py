@@ -92,6 +92,10 @@ TASKS |= {
     f"{task}_adamw": replace(TASKS[task], train=tuple(w for w in TASKS[task].train if w not in _MUON))
     for task in ("jpeg", "deblur")
 }
+TASKS["denoise_muon"] = replace(
+    TASKS["denoise"], train=_MUON, networks=("mwcnn", "edcnn", "ffdnet", "nafnet")
+)
+"""Those that are far below the others by AdamW, and the first."""
 
 
 def main() -> None:
