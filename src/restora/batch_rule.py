@@ -1,4 +1,4 @@
-"""What another batch than the recipe's does to learning rates and steps.
+"""How a batch size other than the recipe's changes learning rates and steps.
 
 With a batch of k times the recipe's, over all processes and accumulated batches, a learning rate is
 multiplied by k for SGD (Goyal et al., "Accurate, Large Minibatch SGD", 2017) and by the square root of k for

@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
 
 
 def _verify(data: "PhotoData") -> None:
-    """Packs again what is not, to the last pixel, what was packed."""
+    """Packs again every store whose pixels are not those that were packed."""
     import shutil
 
     from restora.data.sources import SPLITS

@@ -21,7 +21,7 @@ Stamp = tuple[int, int]
 def appearing(
     source: Path, output: Path, naming: Naming, *, overwrite: bool, seconds: float = SECONDS
 ) -> Iterator[Plan]:
-    """Plans of what is new and whole, for ever; what is left out is named once.
+    """Plans for new photos once their files are whole, without end; a photo left out is named once.
 
     Raises ValueError where `source` is no folder.
     """

@@ -88,7 +88,7 @@ def find_unsent(root: Path) -> Iterator[Unsent]:
 
 
 def _is_complete(record: dict[str, Any], folder: Path) -> bool:
-    """Whether W&B took an online run whole; runs of before were."""
+    """Whether W&B received all of an online run; older records do not say, and count as complete."""
     entry = record.get("wandb")
     if not isinstance(entry, dict) or Path(str(entry.get("dir"))).parent.name != folder.name:
         return False

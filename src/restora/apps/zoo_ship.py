@@ -66,7 +66,7 @@ def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDE
 
 
 def rounded(weights: Tensor) -> Tensor:
-    """The weights as bfloat16 has them, which is what a run in mixed precision computes with, in float16.
+    """The weights in float16, rounded to bfloat16, the precision of a run in mixed precision.
 
     A packed file is a sixth smaller than with all of float16's digits.
     """

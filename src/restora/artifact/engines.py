@@ -1,4 +1,4 @@
-"""What runs a network besides torch: ONNX Runtime and OpenVINO, on a CPU.
+"""Engines other than torch that run a network: ONNX Runtime and OpenVINO, on a CPU.
 
 An engine takes float32 (B,C,H,W) and (B,K,H,W) or None and gives (B,C',H*s,W*s), neither clamped nor
 rounded, like the network that it was exported from.

@@ -45,7 +45,7 @@ FILES = tuple(name for made in FORMATS.values() for name in made.files)
 
 
 def chosen(words: str) -> tuple[str, ...]:
-    """The formats of a list with commas; `all` is every one, `safetensors` none besides.
+    """The formats of a list with commas; `all` is every one, `safetensors` adds none.
 
     Raises ValueError for a name that is none.
     """

@@ -233,7 +233,7 @@ def file_digests(folder: Path) -> dict[str, str]:
 
 
 def check_digest(folder: Path, name: str, description: ModelDescription) -> None:
-    """Raises ValueError if a file is not the one that was exported; folders of before have no digests."""
+    """Raises ValueError if a file is not the one that was exported; older folders have no digests."""
     expected = description.sha256.get(name)
     if expected is not None and (found := _sha256(folder / name)) != expected:
         raise ValueError(

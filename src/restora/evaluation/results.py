@@ -21,7 +21,7 @@ from restora.walking import files_below
 FORMAT = 1
 SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
 _RENAMED = {"told_sigma": "conditioned_sigma"}
-"""Keys of a protocol in files of before, and what they are called now."""
+"""Keys of a protocol in older files, and their present names."""
 Row = dict[str, Any]
 """name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
 

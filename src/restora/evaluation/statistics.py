@@ -1,4 +1,4 @@
-"""How sure a comparison is: paired differences over photos and seeds, and ranks that claim no more.
+"""Significance of comparisons: paired differences over photos and seeds, and ranks that follow them.
 
 Enters: per method one or more runs (seeds), each a mapping photo name -> score, higher is better. Two
 methods are compared on the photos that both have, photo by photo. Scores that are not finite (PSNR of an
@@ -52,7 +52,7 @@ class Difference:
 
     @property
     def decided(self) -> bool:
-        """Whether the data tell the two apart: the interval excludes 0 and p over photos is below 0.05."""
+        """Whether it is significant: the interval excludes 0 and p over photos is below 0.05."""
         return (self.interval.low > 0 or self.interval.high < 0) and self.p_photos < 1 - LEVEL
 
 
@@ -141,8 +141,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Ranked:
     """One line of a leaderboard.
 
-    `rank` is 1 plus the number of methods that are better beyond doubt; `tied_with` are those that the data
-    cannot tell this one apart from, whatever their rank.
+    `rank` is 1 plus the number of methods that are significantly better; `tied_with` are those that are not
+    significantly different from this one, whatever their rank.
     """
 
     name: str
@@ -156,7 +156,7 @@ class Ranked:
 
     @property
     def label(self) -> str:
-        """The rank, with = where another method may well have the same."""
+        """The rank, with = where another method is not significantly different."""
         return f"{self.rank}{'=' if self.shared else ''}"
 
 

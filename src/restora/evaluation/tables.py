@@ -53,7 +53,7 @@ def photos(count: int) -> str:
 
 
 def few_photos(count: int) -> str | None:
-    """Says that so many photos cannot tell any two methods apart, where that is so."""
+    """A line for too few photos to show any significant difference; None where there are enough."""
     least = smallest_p(count)
     if least < 0.05:
         return None
@@ -126,7 +126,7 @@ def difference_table(first: str, second: str, differences: dict[str, Difference]
 
 
 def verdict(item: Difference, higher_is_better: bool, first: str, second: str) -> str:
-    """Who is better, or that the data cannot tell."""
+    """The better method, or that the difference is not significant."""
     if not item.decided:
         return "cannot tell"
     return first if (item.interval.mean > 0) == higher_is_better else second

@@ -283,7 +283,7 @@ class Family(LightningModule):
         self._half_step(optimizer, self.loss_of(step), self.network)
 
     def opponent_step(self, name: str, opponent: Opponent, optimizer: Optimizer, step: Step) -> None:
-        """Further half-step: an objective's own parameters, with the restored photos of before detached."""
+        """Further half-step: an objective's own parameters, with the restored photos detached."""
         loss, diagnostics = opponent.own_loss(step)
         norm = self._half_step(optimizer, loss, opponent.own_module())
         for what, value in (diagnostics | {"gradient_norm": norm}).items():

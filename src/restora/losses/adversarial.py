@@ -1,9 +1,9 @@
 """Adversarial losses: what the generator and the discriminator minimise, given the discriminator's logits.
 
 Each has `generator(real, fake)` and `discriminator(real, fake)`, functions of the logits of clean ("real")
-and restored ("fake") photos, any shape, larger meaning "clean"; both are to be minimised. `penalty` is what
-the discriminator pays besides. In the generator's half-step gradients flow through `fake` alone; only the
-relativistic loss looks at `real` there.
+and restored ("fake") photos, any shape, larger meaning "clean"; both are to be minimised. `penalty` is a
+further term of the discriminator's loss. In the generator's half-step gradients flow through `fake` alone;
+only the relativistic loss looks at `real` there.
 """
 
 from abc import ABC, abstractmethod

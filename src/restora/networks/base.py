@@ -66,7 +66,7 @@ class Network(nn.Module, ABC):
     def published_state_dict(self) -> dict[str, Tensor]:
         """The weights as the authors' code and the tools built on it want to load them.
 
-        These are `state_dict` and what those store besides.
+        These are `state_dict` and whatever else their files store.
         """
         return dict(self.state_dict())
 

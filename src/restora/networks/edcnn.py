@@ -1,4 +1,4 @@
-"""EDCNN: a plain encoder-decoder of 23 convolutional layers, to compare ways of going up.
+"""EDCNN: a plain encoder-decoder of 23 convolutional layers, to compare ways of up-sampling.
 
 Two layers at the photo's size, four encoder blocks of two, four decoder blocks of three, one output layer
 with tanh: the layers of U-Net (O. Ronneberger et al., MICCAI 2015), with or without its skips. The first

@@ -1,4 +1,4 @@
-"""A discriminator to be convinced, and its features to be matched.
+"""The adversarial loss of a discriminator, and the matching of its features.
 
 The network's half-step follows the adversarial loss through the discriminator; the discriminator's own
 half-step follows it with the restored photos detached. Both look at the restored photos of one forward pass.

@@ -207,7 +207,7 @@ class Objective(nn.Module, ABC):
 
     @property
     def centre(self) -> Centre | None:
-        """What it finds of targets that are spread about something; None for nothing in particular."""
+        """The centre of the distribution of the targets that it finds; None for no particular one."""
         return None
 
     def _check_noisy_target(self, setting: Setting) -> None:

@@ -1,4 +1,4 @@
-"""Blind2Unblind: every pixel is hidden once, and what the network makes of the whole photo is let in again.
+"""Blind2Unblind: every pixel is hidden once, and the output for the whole photo joins the loss.
 
 Z. Wang, J. Liu, G. Li, H. Han, "Blind2Unblind: Self-Supervised Image Denoising with Visible Blind Spots",
 CVPR 2022. Of each cell of pixels one is hidden at a time and replaced by its surroundings; the answers at the

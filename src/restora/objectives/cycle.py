@@ -1,4 +1,4 @@
-"""CycleGAN: photos of two sets that do not match, degraded ones and clean ones, translated there and back.
+"""CycleGAN: unpaired degraded and clean photos, translated there and back.
 
 J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV
 2017. The network restores, a second one (`backward`) degrades; each has a discriminator that knows its target
@@ -46,7 +46,7 @@ class History:
         """(n,C,H,W), n up to `length`."""
 
     def mix(self, fakes: Tensor, generator: KeyedGenerator) -> Tensor:
-        """Each photo or, half of the time once the history is full, one of before, whose place it takes."""
+        """Each photo or, half of the time once the history is full, an earlier one, replacing it there."""
         if self.length == 0:
             return fakes
         if self.kept is not None and self.kept.shape[1:] != fakes.shape[1:]:  # patches have grown

@@ -1,4 +1,4 @@
-"""Learning from a trained network: what the teacher makes of the degraded photo is what is aimed at.
+"""Distillation: the target is what a trained network, the teacher, restores from the degraded photo.
 
 Legend: B samples, C channels, H height, W width.
 """

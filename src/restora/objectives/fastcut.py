@@ -1,4 +1,4 @@
-"""FastCUT: one network and one discriminator learn from two sets of photos that do not match.
+"""FastCUT: one network and one discriminator learn from two unpaired sets of photos.
 
 T. Park, A. Efros, R. Zhang, J.-Y. Zhu, "Contrastive Learning for Unpaired Image-to-Image Translation", ECCV
 2020: the restored photo is to look like the clean ones (adversarial), and each place of it is to be known, by

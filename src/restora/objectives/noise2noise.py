@@ -1,4 +1,4 @@
-"""Noise2Noise: another noisy version of the photo is what is aimed at.
+"""Noise2Noise: the target is another noisy version of the photo.
 
 J. Lehtinen et al., "Noise2Noise: Learning Image Restoration without Clean Data", ICML 2018: the squared error
 is least at the mean of the target's distribution, the absolute error at its median, and the limit of the

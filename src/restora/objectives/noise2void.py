@@ -1,4 +1,4 @@
-"""Noise2Void: a few pixels are hidden from the network, which is to say what they are.
+"""Noise2Void: a few pixels are hidden from the network, which learns to predict them.
 
 A. Krull, T.-O. Buchholz, F. Jug, "Noise2Void: Learning Denoising from Single Noisy Images", CVPR 2019. What
 a network cannot see it cannot copy: where noise is independent from pixel to pixel it learns the mean of the

@@ -1,4 +1,4 @@
-"""What the objectives share that learn from noisy photos alone: what they need of network and noise.
+"""The base of objectives that learn from noisy photos alone: their demands on network and noise.
 
 They rest on the noise: zero mean given the photo, independent from pixel to pixel, in some of known level.
 What a degradation of ours does is known and held against it; of photos that come noisy it is the user's word.

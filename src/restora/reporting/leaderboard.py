@@ -196,7 +196,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
 
 
 def _first(runs: Sequence[Row]) -> list[str]:
-    """Which method leads, and which others the photos cannot tell from it."""
+    """The leading method, and the others that are not significantly different from it."""
     best = runs[0]
     scored = f"{best.label}, {_monitored(best)}{decimals(best.psnr, 2)} dB{_against_input(best)}."
     if len(runs) == 1:
@@ -260,7 +260,7 @@ def _against(best: Row, classical: Row) -> str:
 
 
 def rank_label(row: Row) -> str:
-    """1, 2, …; with = where the photos cannot tell the method apart from every other."""
+    """1, 2, …; with = where at least one other method is not significantly different."""
     return "" if row.rank is None else row.rank.label
 
 

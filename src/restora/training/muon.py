@@ -1,4 +1,4 @@
-"""Muon: steps of equal size in all directions of a weight matrix, for recipes that have minutes.
+"""Muon: steps of equal size in all directions of a weight matrix, for recipes of a few minutes.
 
 K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse, J. Bernstein, "Muon: An optimizer for hidden
 layers in neural networks", 2024 (kellerjordan.github.io/posts/muon): the momentum of a matrix is replaced by
@@ -87,7 +87,7 @@ class Muon(Optimizer):
 
     @property
     def _lost(self) -> Tensor | None:
-        """() 1 where the step is to be left out, which may not be computed yet; None where nobody says."""
+        """() 1 where the step is to be skipped, perhaps not computed yet; None where no flag was set."""
         lost: Tensor | None = getattr(self, "found_inf", None)
         return lost
 

@@ -1,4 +1,4 @@
-"""Training photos follow validation: the worse a severity is restored, the more of it is drawn."""
+"""On-demand learning: the worse validation restores a severity, the more often training draws it."""
 
 import logging
 from typing import Any, cast

@@ -1,4 +1,4 @@
-"""Steps whose numbers are not finite: left out and named, and after too many in a row taken back from.
+"""Steps with non-finite numbers: skipped and named; after too many in a row the run goes back.
 
 Enters: what a backward pass left. Leaves: weights, optimiser and batch norms as they were before a step
 whose loss or gradient holds a NaN or an infinity; `poison.jsonl` in the run folder, which says what replays

@@ -1,4 +1,4 @@
-"""What a run is profiled with where nobody profiles it."""
+"""The profiler of a run that is not profiled."""
 
 from contextlib import nullcontext
 from typing import Any

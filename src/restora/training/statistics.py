@@ -1,4 +1,4 @@
-"""What a forward pass in training changes besides gradients: the statistics of norms that keep any.
+"""The running statistics of norms, which a forward pass in training changes.
 
 Those of frozen norms and of the weights' average are not changed by it. They are kept before a step and put
 back where it is left out, in a few calls for all of them.

@@ -1,4 +1,4 @@
-"""A network that restores nothing, seen while there is time to stop."""
+"""An early warning that a network restores nothing."""
 
 import logging
 import math

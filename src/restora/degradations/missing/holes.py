@@ -10,7 +10,7 @@ from restora.registry import register
 
 @register("degradation", "holes")
 class Holes(Masking):
-    """The pixels that `stage` touches become `fill`, as one sees them who paints over what is to be replaced.
+    """The pixels that `stage` touches become `fill`, as when somebody paints over what is to be replaced.
 
     The stage's condition is the mask, 1 = known. A half-transparent letter keeps some of the photo under it;
     a mask drawn by hand says nothing of that, so that nothing of it is left here either. Raises ValueError
