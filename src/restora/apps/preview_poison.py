@@ -35,7 +35,7 @@ def show(words: Sequence[str]) -> int:
         raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
     batches = _made_again(run, row["batches"])
     photos = [photo for batch in batches for photo in batch.photos()]
-    named = [photo for photo in photos if photo.names[0] in row["photos"]]  # of the processes that failed
+    named = [photo for photo in photos if photo.names[0] in row["photos"]]  # where the loss was not finite
     shown = (named or photos)[: int(chosen.get("rows", 8))]
     headings = [name for name, pixels in _pictures(shown[0]).items() if pixels is not None]
     rows = [
