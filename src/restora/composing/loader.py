@@ -38,8 +38,8 @@ _SURROUNDINGS = ("data", "trainer")
 _APART = ("experiments", "debug")
 """Groups whose options apply to the whole configuration."""
 _ADDED = ("hydra.mode=RUN", "hydra.run.dir=", "hydra.sweep.dir=")
-"""Overrides that change no other key: Hydra adds the first if there is no sweep, and a command adds one of the
-others after it has claimed its folder."""
+"""Overrides that change no other key: Hydra adds the first if there is no sweep, and a command adds one of
+the others after it has claimed its folder."""
 _compositions = Kept[tuple[bytes, str]]()
 _hydras_names = defaults_list._create_interpolation_map
 
