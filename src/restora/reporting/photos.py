@@ -64,7 +64,7 @@ def _photo(name: str, runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def _most_detailed(image: Image.Image) -> tuple[float, float]:
-    """Centre, as fractions of width and height, of the quarter-size window with the most edges."""
+    """Centre, in fractions of width and height, of the window (a quarter of the side) with most edges."""
     if min(image.size) < 8:
         return 0.5, 0.5
     grey = np.asarray(image.convert("L"), dtype=np.float64)
