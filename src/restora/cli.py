@@ -140,7 +140,7 @@ def leave_control_codes_out() -> None:
 
 
 def share_busy_cores() -> None:
-    """Lets OpenMP's threads wait for each other without spinning for long, unless the user has said how.
+    """Makes OpenMP's threads wait for each other without long spinning, unless the user has set it.
 
     Spinning threads occupy the cores that the others need: beside two busy programs on two cores a NAFNet
     step took 9,168 ms, with a spin count of 1,000 it takes 238 (73 instead of 66 where nothing else runs).

@@ -37,7 +37,7 @@ from restora.task_rule import fit_task
 
 
 class ConfigError(ValueError):
-    """The configuration the user asked for cannot be composed; the message says what to set."""
+    """The requested configuration cannot be composed; the message names the fix."""
 
 
 def config_root() -> Path:

@@ -74,7 +74,7 @@ _named: dict[type[Any], tuple[str, str]] = {}
 
 
 class UnknownPart(ValueError):
-    """A description names a part that nobody registered; the message lists the near names."""
+    """A description names an unregistered part; the message lists similar names."""
 
 
 def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:

@@ -29,7 +29,7 @@ _holding = threading.Lock()
 
 
 class Occupied(ValueError):
-    """A run folder that this command must not touch; the message says why and what to do."""
+    """A run folder that this command must not touch; the message names the reason and the fix."""
 
 
 class Gone(ValueError):

@@ -10,7 +10,7 @@ from restora.reporting.values import as_text, flat
 def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
     """Label -> the seeds of a method, in the order of the group.
 
-    A run without a score, or one that repeats a seed, is a method of its own.
+    A run without a score is a method of its own; runs that repeat seeds form a further method.
     """
     alike: dict[str, list[Run]] = {}
     times: Counter[str] = Counter()

@@ -39,7 +39,7 @@ class Composed:
     """One composed combination.
 
     It has its own overrides, its plain configuration, and the composition with Hydra's node. Jobs that differ
-    by `values` only share one composition.
+    only by `values` share one composition.
     """
 
     words: list[str]
@@ -221,7 +221,7 @@ class Alike:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A combination, from which others differ by the values of some keys; `read` refer to such keys."""
+    """A combination, from which others differ by the values of some keys; `read`: keys that refer to them."""
 
     plain: bytes
     config: DictConfig
