@@ -34,7 +34,7 @@ BENCHMARKS: dict[str, list[str]] = {
     "training_gpu.py": [],
     "to_bm3d.py": [],
 }
-"""Scripts with the arguments they are run with here. Each takes `--quick` and `--rows FILE`."""
+"""Scripts with their default arguments. Each takes `--quick` and `--rows FILE`."""
 
 
 def main() -> None:
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def run(script: str, arguments: list[str]) -> list[Row]:
-    """The rows of one benchmark, whose own output goes to the terminal; one row that says so if it fails."""
+    """Runs one benchmark, with its output on the terminal; returns its rows, or one row if it fails."""
     console().rule(shlex.join(["python", f"benchmarks/{script}", *arguments]), align="left")
     with tempfile.TemporaryDirectory() as folder:
         path, started = Path(folder) / "rows.json", time.monotonic()
@@ -74,7 +74,7 @@ def run(script: str, arguments: list[str]) -> list[Row]:
 
 
 def table(rows: list[tuple[str, Row]]) -> Table:
-    """What was measured, for a terminal."""
+    """The table of results for a terminal."""
     made = Table(box=box.SIMPLE_HEAD, title="Speed", title_justify="left", pad_edge=False, width=WIDTH)
     for name in ("what", "measured", "target", "met"):
         made.add_column(name)
@@ -88,7 +88,7 @@ def met(row: Row) -> str:
 
 
 def markdown(rows: list[tuple[str, Row]], quick: bool) -> str:
-    """The same for a page, with the command of each row."""
+    """The table of results in Markdown, with the command of each row."""
     command = "python benchmarks --quick" if quick else "make bench"
     lines = [
         f"Measured by `{command}` on {time.strftime('%Y-%m-%d')}: {machine()}.",

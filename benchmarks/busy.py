@@ -41,7 +41,7 @@ def main() -> None:
         sys.stdout.write(json_text(measured(seconds)))
         return
     taken = defaultdict[tuple[str, str], list[dict[str, float]]](list)
-    for _ in range(1 if options.quick else options.rounds):  # the machine has faster and slower minutes
+    for _ in range(1 if options.quick else options.rounds):  # the machine's speed varies over minutes
         for state in ("idle", "busy"):
             for spin in options.spin.split(","):
                 with busy_processes(0 if state == "idle" else os.cpu_count() or 1):
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def rows(found: dict[tuple[str, str], dict[str, float]]) -> list[Row]:
-    """What the value that restora sets is worth; nothing where it was not measured."""
+    """The rows of targets for the value that restora sets; none if it was not measured."""
     if (OURS, "idle") not in found:
         return []
     idle, busy = found[OURS, "idle"], found[OURS, "busy"]
@@ -98,7 +98,7 @@ def child(spin: str, seconds: float) -> dict[str, float]:
 
 @contextmanager
 def busy_processes(count: int) -> Iterator[None]:
-    """So many processes that compute without end."""
+    """Runs `count` processes that compute without end."""
     running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
     try:
         yield

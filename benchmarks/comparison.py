@@ -27,17 +27,17 @@ from restora.files import read_json
 
 _EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "comparison"
 _FORMATS = ("safetensors", "onnx", "openvino")
-"""What is timed, in the order of its columns."""
+"""Formats that are timed, in the order of the columns."""
 _BEST = ("nafnet", "drunet", "unet", "cvt", "attention_unet", "rednet")
-"""Of denoising, in five minutes."""
+"""The best networks of denoising after five minutes."""
 Line = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Task:
-    """Words of `restora train` for all networks and for some, and of `restora evaluate` by test set.
+    """Overrides of `restora train` for all networks and for some, and of `restora evaluate` by test set.
 
-    `networks` are taken where no others are named (none: all), for `share` of the steps of their recipes.
+    `networks` are the default ones (none: all), trained for `share` of the steps of their recipes.
     """
 
     tests: dict[str, tuple[str, ...]]
@@ -53,7 +53,7 @@ def _degraded(testset: str, degradation: str, *words: str) -> tuple[str, ...]:
 
 
 _MUON = ("family.optimizer._target_=muon", "family.optimizer.lr=0.005")
-"""AdamW hardly leaves the input in so few steps."""
+"""With AdamW the output hardly differs from the input after so few steps."""
 _BLIND: Mapping[str, tuple[str, ...]] = {"drunet": ("network.condition_channels=0",)}
 _MASKED: Mapping[str, tuple[str, ...]] = dict.fromkeys(
     ("unet", "attention_unet", "cvt"), ("network.condition_channels=1",)
@@ -95,7 +95,7 @@ TASKS |= {
 TASKS["denoise_muon"] = replace(
     TASKS["denoise"], train=_MUON, networks=("mwcnn", "edcnn", "ffdnet", "nafnet")
 )
-"""Those that are far below the others by AdamW, and the first."""
+"""The networks that are far below the others with AdamW, and the leading one."""
 
 
 def main() -> None:
@@ -123,7 +123,7 @@ def _options() -> argparse.Namespace:
 
 
 def _one_seed(out: Path, kept: Path, task: str, names: str, seed: str) -> None:
-    """Trains by one sweep what is not kept yet, and keeps what each run gives."""
+    """Trains the networks that are not in the kept files yet, in sweeps, and keeps each run's results."""
     what = TASKS[task]
     known = {(line["task"], line["network"], line["seed"]) for line in _read(kept / "runs.csv")}
     wanted = names.split(",") if names else what.networks or tuple(_steps())
@@ -148,7 +148,7 @@ def _words(task: Task, network: str) -> tuple[str, ...]:
 
 
 def _steps() -> dict[str, int]:
-    """Those of the recipe of each network."""
+    """The steps of each network's recipe."""
     costs = {item.name.rpartition("/"): item.cost for item in experiments()}
     return {
         name: int(cost.partition(" steps")[0].replace(",", ""))
@@ -158,7 +158,7 @@ def _steps() -> dict[str, int]:
 
 
 def _keep(run: Path, record: Mapping[str, Any], kept: Path, which: Line) -> None:
-    """Evaluates a run, has it timed where no seed of its network is, and adds its lines."""
+    """Evaluates a run, times it if no seed of its network is timed yet, and adds its lines."""
     photos: list[Line] = []
     for test, words in TASKS[which["task"]].tests.items():
         folder = run / "scores" / test
@@ -189,7 +189,7 @@ def _keep(run: Path, record: Mapping[str, Any], kept: Path, which: Line) -> None
 
 
 def _seconds(run: Path) -> Line:
-    """Of a megapixel by each engine, as the export measures them; empty where it cannot."""
+    """Seconds per megapixel in each format, as the export measures them; empty if it cannot."""
     folder = run / "model"
     if not (folder / "model.json").exists():
         _restora("export", str(run), str(folder), "--format", "onnx,openvino", "--threads", "1", check=False)
@@ -222,7 +222,7 @@ def _append(path: Path, lines: list[Line]) -> None:
 
 
 def table(kept: Path, task: str) -> Iterator[str]:
-    """The table in Markdown, best first; a row for each network that has all photos of the test sets."""
+    """The table in Markdown, best first; a row for each network with all photos of the test sets."""
     runs: dict[str, list[Line]] = defaultdict(list)
     for kept_run in _read(kept / "runs.csv"):
         if kept_run["task"] == task:

@@ -38,7 +38,7 @@ Pixels = NDArray[np.uint8]
 
 
 def main() -> None:
-    """Prints crops per second of each way, and how many times faster the store is."""
+    """Prints the crops per second of each way, and how many times faster the store is."""
     options = _options()
     cv2.setNumThreads(1)
     torch.set_num_threads(1)
@@ -95,7 +95,7 @@ def _options() -> argparse.Namespace:
 
 
 def mosaics(folder: Path) -> list[Path]:
-    """PNG files of DIV2K's size, made of natural photos side by side."""
+    """PNG files of DIV2K's size, mosaics of natural photos."""
     folder.mkdir()
     source = SamplePhotos()
     samples = [read_photo(photo.clean) for split in SPLITS for photo in source.photos(split)]
@@ -183,7 +183,7 @@ def _stored(
 
 
 def _measure(ways: dict[str, Iterator[torch.Tensor]], options: argparse.Namespace) -> dict[str, list[float]]:
-    """Crops per second in every round, each of which gives every way the same time."""
+    """Crops per second of each way in every round; within a round all ways have the same time."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for batches in ways.values():
         next(batches)

@@ -50,7 +50,7 @@ def main() -> None:
 
 
 def photos_as_in_training(options: argparse.Namespace) -> torch.Tensor:
-    """Clean crops (B,3,H,W) on the device, with the threads asked for and freed memory kept."""
+    """Clean crops (B,3,H,W) on the device; sets the threads and keeps freed memory."""
     keep_freed_memory()
     if options.threads:
         torch.set_num_threads(options.threads)

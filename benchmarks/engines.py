@@ -39,7 +39,7 @@ from restora.networks.base import Network
 
 SLOWER = 1.05
 SECONDS = 20.0
-"""Time for a network and a side, beyond the least number of rounds."""
+"""Least time for a network and a side; also a least number of rounds is made."""
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
             table,
         )
         shown = ", ".join(f"{name} {milliseconds(times[name].median())}" for name in names if name != "auto")
-        right = chosen == best or low <= SLOWER  # more between two of one engine is the machine's doing
+        right = chosen == best or low <= SLOWER  # two of one engine differ only by noise
         met = None if len(names) < len(ENGINES) else right
         row = Row(
             f"{network} {side}x{side}: engine auto ({chosen})",
@@ -89,7 +89,7 @@ def main() -> None:
 def measure(
     name: str, engines: list[str], sides: list[int], rounds: int
 ) -> Iterator[tuple[int, tuple[dict[str, Times], str]]]:
-    """By side of the photo the times by engine, and which one `auto` took."""
+    """For each side of the photo: the times by engine, and the engine that `auto` took."""
     torch.manual_seed(0)
     node = option("network", name)
     network = build(node, "network").eval()
@@ -108,7 +108,7 @@ def measure(
 
 
 def in_turns(restorers: dict[str, Restorer], network: Network, side: int, rounds: int) -> dict[str, Times]:
-    """Each restores a photo in each round, in an order that is drawn anew."""
+    """Each engine restores a photo in each round, in a random order."""
     photo = torch.rand(1, network.in_channels, side, side)
     maps = network.condition_channels
     condition = torch.full((1, maps, side, side), 0.1) if maps else None
@@ -123,7 +123,7 @@ def in_turns(restorers: dict[str, Restorer], network: Network, side: int, rounds
     for number in itertools.count():
         if number >= rounds and time.perf_counter() > end:
             break
-        # who comes after whom changes: each leaves caches and threads that wait a while behind
+        # the order changes, because each engine leaves caches and waiting threads to the next
         order = random.Random(number).sample(list(ways), len(ways))
         taken = interleaved({engine: ways[engine] for engine in order}, rounds=1, warm_up=0)
         for engine, found in taken.items():

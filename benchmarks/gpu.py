@@ -1,14 +1,14 @@
-"""Steps on a GPU, row by row as they come: eager, compiled and as one CUDA graph, in float32 and bfloat16,
-with and without the fused kernels, beside spandrel's network; where the time goes; and what the hardware
-would allow.
+"""Training steps on a GPU in several ways, one row for each as soon as it is measured.
 
-    python benchmarks/gpu.py [--only nafnet,dncnn] [--rounds 10] [--seconds 240] [--traces FOLDER]
+    python benchmarks/gpu.py [--only nafnet,dncnn] [--rounds 10] [--until TIME] [--traces FOLDER]
         [--rows-file FILE] [--tiny]
 
-Batches are the papers'. What needs no compiling comes first, for all networks, then the compiled ways, the
-one that matters most first. A way that fails or takes too long has a row that says so, and the next one
-follows; with a rows file, what it holds is not measured again, so that the same command goes on. `--tiny`
-runs the same code with small sizes on a CPU, to see that it works, and gives no figures.
+The ways are eager, compiled and as one CUDA graph, in float32 and bfloat16, with and without the fused
+kernels, of restora's and spandrel's networks. Profiles show where the time goes, and the hardware's limits
+are measured too. Batches are the papers'. Ways without compiling come first, for all networks, then the
+compiled ways, the most important first. A way that fails or takes too long gets a row that says so. Rows that
+are in the rows file already are not measured again, so that the same command continues. `--tiny` runs the
+same code with small sizes on a CPU, as a test, and gives no figures.
 """
 
 import os
@@ -36,7 +36,7 @@ BATCHES = {
     "rcan": (16, 48),
 }
 FULL = {"nafnet": {}, "restormer": {}, "dncnn": {"in_channels": 3, "depth": 17}}
-"""Arguments of the paper's network, where benchmarks/networks.py measures a smaller one."""
+"""Arguments of the paper's network, if benchmarks/networks.py measures a smaller one."""
 EAGER = {
     "restora bf16 eager": ("ours", True, None, "0"),
     "restora float32 eager": ("ours", False, None, "0"),
@@ -56,7 +56,7 @@ COMPILED = {
     "spandrel float32 one graph": ("theirs", False, "reduce-overhead", "0"),
 }
 WAYS = EAGER | COMPILED
-"""Whose network, whether autocast is on, how it is compiled, and whether the fused kernels are on."""
+"""The package of the network, whether autocast is on, how it is compiled, and the fused kernels' switch."""
 AT_MOST = {"eager": 40, "compiled": 150}
 """Seconds for a row, compiling included."""
 LARGEST = 5
@@ -82,7 +82,7 @@ def main() -> None:
 
 
 def measured(options: Namespace) -> str:
-    """The rows that a run before this one has left, without those that the time did not reach."""
+    """The rows of an earlier run, without those that were out of time."""
     if options.rows_file is None or not options.rows_file.exists():
         return ""
     kept = options.rows_file.read_text().splitlines()
@@ -93,9 +93,9 @@ LATE = "not measured, the time is over"
 
 
 def row(name: str, way: str, seconds: float, options: Namespace) -> None:
-    """Measures one way in a process of its own, as a failure of one leaves the others alone.
+    """Measures one way in a separate process, so that its failure does not affect the others.
 
-    A tiny run, which compiles nothing, has one process for all: most of its time would be their starts.
+    A tiny run, which compiles nothing, uses one process for all, because starting them would take most time.
     """
     if seconds < 5:
         say(f"{name}, {way}: {LATE}", options)
@@ -182,7 +182,7 @@ def one(name: str, way: str, options: Namespace) -> str:
 
 
 def profiled(step: Callable[[], None], name: str, way: str, options: Namespace) -> str:
-    """The time that the device works in a step, and its largest kernels; the trace goes to a file."""
+    """The device's busy time in a step, and its largest kernels; the trace goes to a file."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [] if options.tiny else [torch.profiler.ProfilerActivity.CUDA]
     with torch.profiler.profile(activities=kinds) as profile:

@@ -1,16 +1,16 @@
-"""What the host does for a training step, which a GPU waits for: steps so small that arithmetic is nothing.
+"""The host's time for a training step, which a GPU waits for: steps with very little arithmetic.
 
     python benchmarks/host.py [--only nafnet,dncnn] [--steps 100] [--compile default] [--quick]
 
 Milliseconds of processor time on one thread, medians, batches of one patch of 16x16 (or the smallest that
-the network takes). Networks have the depth of the paper and few channels: as many operations, and little
-arithmetic in each. `whole` is a step as `restora train` makes it, with all callbacks of a run. After each the
-same network makes a step in a loop of four lines, whose `forward`, `backward` and `optim.` are the network's
-own, so that a busy machine slows both; spandrel's network is trained so afterwards. With `--compile` both are
-compiled, restora's as `compile=` says, the plain one as one graph (with TORCHINDUCTOR_CPP_WRAPPER=1 C++ makes
-the calls of both). `data` cuts the crop, `degrad.` degrades it, `average` takes the weights into theirs;
-`loop` is what is left: Lightning, objectives, schedules, logging, the look for steps that are not finite.
-`ratio` is the whole over that without `loop`.
+the network takes). Networks have the depth of the paper and few channels: as many operations, with little
+arithmetic in each. `whole` is a step as in `restora train`, with all callbacks of a run. After each one the
+same network makes a step in a plain loop of four lines, so that a busy machine slows both; `forward`,
+`backward` and `optim.` are the times of that step. Afterwards spandrel's network is trained in the same loop.
+With `--compile` both are compiled, restora's as `compile=` says, the plain one as one graph (with
+TORCHINDUCTOR_CPP_WRAPPER=1 both are called from C++). `data` cuts the crop, `degrad.` degrades it, `average`
+updates the average of the weights; `loop` is the rest: Lightning, objectives, schedules, logging, the check
+for steps that are not finite. `ratio` is the whole divided by the whole without `loop`.
 """
 
 import logging
@@ -48,8 +48,8 @@ FAMILIES = {
     "restormer": ["family=transformer", "network=restormer", "network.channels=8"],
     "srgan": ["experiments=quickstart/srgan"],
 }
-"""A network of the paper's depth for each family, but the U-Net and the GAN, whose discriminator wants larger
-patches."""
+"""A network of the paper's depth for each family, except for the U-Net and the GAN, whose discriminator needs
+larger patches."""
 _OF_SPANDREL = {
     "dncnn": {"in_channels": 3, "depth": 20, "channels": 8},
     "nafnet": {"width": 4},
@@ -87,11 +87,11 @@ PARTS = ("forward", "backward", "optim.", "average", "data", "degrad.")
 
 
 def measured(name: str, options: Namespace, folder: Path) -> tuple[list[str], list[Row]]:
-    """The line of one family, and its rows of the table of targets."""
+    """The line of one family, and its rows in the table of targets."""
     taken = steps_of(name, options.steps, folder, options.compile)
     found = {part: statistics.median(values) for part, values in taken.items()}
     whole, theirs = found["whole"], found.get("spandrel")
-    if "forward" not in found:  # its step trains a discriminator too: no loop of one network compares
+    if "forward" not in found:  # its step also trains a discriminator, unlike the plain loop
         cells = [f"{found[part]:.1f}" if part in found else "" for part in PARTS]
         return [name, *cells, "", f"{whole:.1f}", "", ""], []
     without = sum(found[part] for part in PARTS)
@@ -106,7 +106,7 @@ def measured(name: str, options: Namespace, folder: Path) -> tuple[list[str], li
 
 
 def steps_of(name: str, steps: int, folder: Path, compiled: str = "false") -> dict[str, list[float]]:
-    """Milliseconds of every step of a run after the first, and of the steps beside it."""
+    """Milliseconds of the steps of a run after the warm-up, and of the plain and spandrel's steps."""
     words = [f"data_dir={folder}", "threads=1", f"compile={compiled}"]
     config = compose("train", [*FAMILIES[name], *_small(name), *words])
     OmegaConf.set_struct(config, False)
@@ -125,7 +125,7 @@ def steps_of(name: str, steps: int, folder: Path, compiled: str = "false") -> di
     callbacks = [*build_callbacks(config), Steps(clocks)]
     if name != "srgan":
         plain = build(config.network, "network")
-        plain = plain.to(memory_format=torch.channels_last)  # as families arrange it
+        plain = plain.to(memory_format=torch.channels_last)  # as families do
         if compiled != "false":
             plain.compile(dynamic=False)
         callbacks[-1] = Steps(clocks, Plain(plain, x.contiguous(memory_format=torch.channels_last)))
@@ -134,7 +134,7 @@ def steps_of(name: str, steps: int, folder: Path, compiled: str = "false") -> di
         build_trainer(config, parts.family, callbacks, loggers).fit(parts.family, parts.data)
     finally:
         clocks.stop()
-    if (theirs := _of_spandrel(name)) is not None:  # not beside the run, whose caches it cools
+    if (theirs := _of_spandrel(name)) is not None:  # not during the run, whose caches it would evict
         theirs_too = Plain(theirs, x)
         for _ in range(_WARM_UP + steps):
             theirs_too.step(clocks, ("spandrel",) * 3)
@@ -151,7 +151,7 @@ class Clocks:
         self._watched: list[tuple[Any, str, Any]] = []
 
     def watch(self, owner: Any, name: str, part: str) -> None:
-        """Notes what a method takes."""
+        """Records the time of a method under `part`."""
         method = getattr(owner, name)
 
         def clocked(*arguments: Any, **options: Any) -> Any:
@@ -162,7 +162,7 @@ class Clocks:
         setattr(owner, name, clocked)
 
     def stop(self) -> None:
-        """Leaves methods as they were."""
+        """Restores the watched methods."""
         for owner, name, method in self._watched:
             setattr(owner, name, method)
 
@@ -182,7 +182,7 @@ class Clocks:
 
 
 class Plain:
-    """A network trained in a loop without anything around it."""
+    """A network trained in a plain loop."""
 
     def __init__(self, network: nn.Module, x: torch.Tensor) -> None:
         self.network, self.x = network.train(), x
@@ -191,7 +191,7 @@ class Plain:
             self.clean = torch.rand_like(network(x))
 
     def step(self, clocks: Clocks, parts: tuple[str, str, str] = PARTS[:3]) -> None:
-        """One step; `parts` are what forward, backward and optimiser are noted as."""
+        """One step; `parts` are the names under which forward, backward and optimiser are recorded."""
         with clocks.running(parts[0]):
             loss = F.l1_loss(self.network(self.x), self.clean)
         with clocks.running(parts[1]):
@@ -202,7 +202,7 @@ class Plain:
 
 
 class Steps(Callback):
-    """Times whole steps of a run, and makes a plain one after each."""
+    """Times whole steps of a run, and makes a plain step after each."""
 
     def __init__(self, clocks: Clocks, plain: Plain | None = None) -> None:
         self.clocks, self.plain = clocks, plain
@@ -224,7 +224,7 @@ def _small(name: str) -> list[str]:
 
 
 def _of_spandrel(name: str) -> nn.Module | None:
-    """spandrel's network of the same size, where it has one."""
+    """spandrel's network of the same size; None if it has none or is not installed."""
     if name not in _OF_SPANDREL:
         return None
     case = CASES[name]

@@ -44,8 +44,8 @@ PARTS = {"step": "training step", "inference": "inference"}
 
 @dataclass(frozen=True)
 class Case:
-    """One network: its size, what it is run on (`side` None: no inference), and how many times faster than
-    spandrel step and inference shall be."""
+    """One network: its size, its inputs (`side` None: no inference), and the targets of how many times faster
+    than spandrel its step and inference are."""
 
     title: str
     network: str
@@ -56,7 +56,7 @@ class Case:
     targets: tuple[float | None, float | None] = (None, None)
 
     def parts(self, chosen: list[str]) -> list[tuple[str, float | None]]:
-        """(part, target) of those chosen."""
+        """(part, target) of the chosen parts."""
         named = zip(PARTS.items(), self.targets, strict=True)
         known = PARTS if self.side else {"step"}
         return [(part, target) for (word, part), target in named if word in chosen and word in known]
@@ -165,7 +165,7 @@ def _what(name: str, part: str, threads: int) -> str:
 
 
 def networks(case: Case) -> tuple[Network, nn.Module]:
-    """Ours with random weights and spandrel's with the same. Raises `PeerMissingError`."""
+    """Our network with random weights and spandrel's with the same weights. Raises `PeerMissingError`."""
     module, _, name = case.network.partition(":")
     torch.manual_seed(0)
     ours: Network = getattr(importlib.import_module(f"restora.networks.{module}"), name)(**case.arguments)
@@ -178,7 +178,7 @@ def networks(case: Case) -> tuple[Network, nn.Module]:
 
 @torch.no_grad()
 def _randomise(network: nn.Module) -> None:
-    """What starts at zero or one and would hide a part of the network: residual scales, norms, statistics."""
+    """Randomises residual scales, norms and statistics, whose initial zeros and ones would hide parts."""
     for name, parameter in network.named_parameters():
         if name.endswith(("beta", "gamma")):
             nn.init.normal_(parameter, std=0.1)
@@ -189,7 +189,7 @@ def _randomise(network: nn.Module) -> None:
 
 
 def prepare(name: str, side: str, device: str, part: str, threads: int) -> Prepared:
-    """A training step or an inference of one side; the latter's output is sent back."""
+    """A training step or an inference of one side; an inference's output is sent back."""
     torch.set_num_threads(threads)
     ours, theirs = networks(CASES[name])
     make = _step if part == "training step" else _inference
@@ -199,8 +199,8 @@ def prepare(name: str, side: str, device: str, part: str, threads: int) -> Prepa
 
 
 def measure(name: str, options: Namespace) -> list[Row]:
-    """Prints the tables of one network; the rows that have a target. Each table has processes of its own: in
-    one that has trained before, fresh memory costs an inference less than its users pay."""
+    """Prints the tables of one network, and returns the rows with a target. Each table has its own processes,
+    because after training in the same process an inference gets fresh memory at less cost than for users."""
     case, rows = CASES[name], []
     for threads in options.threads:
         for part, target in case.parts(options.parts):
@@ -237,7 +237,7 @@ def _photos(batch: int, side: int, device: str) -> Tensor:
 
 
 def _step(case: Case, ours: Network, theirs: nn.Module | None, device: str) -> Callable[[], object]:
-    """A training step of spandrel's network, or of ours where there is none."""
+    """A training step of spandrel's network, or of ours if `theirs` is None."""
     layout = torch.channels_last if theirs is None else torch.contiguous_format
     network: nn.Module = ours if theirs is None else theirs.requires_grad_(True)
     network = network.to(device=device, memory_format=layout)  # type: ignore[call-overload]

@@ -1,7 +1,7 @@
-"""Other people's implementations, imported where they are installed; where not, how to fix it in one line.
+"""Imports other people's implementations if they are installed; else names the command that installs them.
 
-`make bench` and `make test` put them beside the environment (benchmarks/peers.txt, tests/peers.txt), so that
-they do not meet what users run.
+`make bench` and `make test` install them beside the environment (benchmarks/peers.txt, tests/peers.txt), so
+that they do not mix with the users' packages.
 """
 
 import importlib.util
@@ -19,7 +19,7 @@ _operators: list[torch.library.Library] = []
 
 
 class PeerMissingError(ImportError):
-    """A peer is not installed, or does not import; the message says how to get it."""
+    """A peer is not installed or cannot be imported; the message names the fix."""
 
 
 def peer(module: str, name: str, folder: str = "peers") -> Any:
@@ -29,7 +29,7 @@ def peer(module: str, name: str, folder: str = "peers") -> Any:
     sys.path.extend(str(place) for place in places if place.is_dir() and str(place) not in sys.path)
     declare_operators()
     try:
-        if module.startswith("basicsr"):  # it asks for a module of torchvision by its old name
+        if module.startswith("basicsr"):  # it imports a torchvision module by its old name
             old = "torchvision.transforms.functional_tensor"
             sys.modules.setdefault(old, import_module("torchvision.transforms._functional_tensor"))
         return getattr(import_module(module), name)
@@ -40,10 +40,10 @@ def peer(module: str, name: str, folder: str = "peers") -> Any:
 
 
 def declare_operators() -> None:
-    """Declares what a torchvision without compiled operators of its own asks torch for at import.
+    """Declares the operators that a torchvision without its own compiled ones needs at import.
 
-    That is one beside a CPU-only torch, or made for another torch. One that fits brings its operators, and
-    torch ends the process where they are there twice.
+    Such a torchvision is beside a CPU-only torch, or was built for another torch. A matching one has its own
+    operators, and torch ends the process if they are declared twice.
     """
     found = importlib.util.find_spec("torchvision")
     if _operators or found is None or found.origin is None:

@@ -3,13 +3,12 @@
     python benchmarks/scaling.py OUT [--kept FILE] [--plot docs/scaling.png]
     python benchmarks/scaling.py --table
 
-Each run of OUT becomes a line of `scaling.csv`, kept beside the recipe with those of other sittings: what it
-cost, and what it reached on the test set. Its minutes are its steps by the time of a step in the short run of
-the same network in OUT/alone, which had a core for itself, so that what else the machine did meanwhile does
-not count. The line is a power law of the error (the root of the mean square of it, on the 8-bit scale, by
-PSNR) over minutes: a straight one in a log-log plot, fitted by least squares to the runs that no other beats
-in about as little time. The plot is drawn by a headless Chromium (the extra "test", then `playwright install
-chromium`).
+Each run of OUT becomes a line of `scaling.csv`, kept beside the recipe with those of earlier calls: its cost,
+and its PSNR on the test set. Its minutes are its steps times the step time in the short run of the same
+network in OUT/alone, which had a core for itself, so that other load of the machine does not count. The line
+is a power law of the error (root mean square on the 8-bit scale, from the PSNR) over minutes, straight in a
+log-log plot, and fitted by least squares to the runs that no other run beats in about the same time. The plot
+is drawn by a headless Chromium (the extra "test", then `playwright install chromium`).
 """
 
 import argparse
@@ -32,14 +31,14 @@ _COLOURS = {"drunet": "#1f6fb2", "nafnet": "#c8511b"}
 _MARKS = {"small": "circle", "medium": "square", "large": "diamond"}
 _LEVELS = {f"{name} {psnr}": psnr for name, psnr in PSNR["cbsd68_sigma25"].items()}
 _SLACK = 1.25
-"""How much longer a run may take and still show that another is not the best for its time."""
+"""A run with a higher PSNR beats another if it takes at most this many times as long."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """What one training cost and reached; `macs` are those of all its steps, forward and backward.
+    """The cost and result of one training; `macs` are those of all its steps, forward and backward.
 
-    `minutes` are those of one core that does nothing else.
+    `minutes` are for one core without other load.
     """
 
     network: str
@@ -56,7 +55,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Line:
-    """PSNR = `first` + `decade` * log10(minutes); the fitted runs are off it by `spread` dB."""
+    """PSNR = `first` + `decade` * log10(minutes); the fitted runs deviate by `spread` dB (RMS)."""
 
     first: float
     decade: float
@@ -105,7 +104,7 @@ def collect(out: Path) -> Iterator[Run]:
             size=size,
             parameters=record["parameters"],
             steps=cost["steps"],
-            macs=3 * record["macs_256"] / 256**2 * pixels,  # the backward pass has two products for each
+            macs=3 * record["macs_256"] / 256**2 * pixels,  # the backward pass needs twice as many
             minutes=round(cost["steps"] * alone[path.parts[-3]] / 60e3, 2),
             psnr=round(read_json(summary)["psnr"], 4),
             cpu=record["machine"]["cpu"],
@@ -115,7 +114,7 @@ def collect(out: Path) -> Iterator[Run]:
 
 
 def joined(known: Iterable[Run], new: Iterable[Run]) -> list[Run]:
-    """All, the new one where a network was trained as long before."""
+    """All runs; a new run replaces a known one of the same network, size and steps."""
     by = {(run.network, run.size, run.steps): run for run in [*known, *new]}
     return sorted(by.values(), key=lambda run: (run.network, run.parameters, run.steps))
 
@@ -135,7 +134,7 @@ def read(path: Path) -> list[Run]:
 
 
 def best(runs: Sequence[Run]) -> list[Run]:
-    """Those that no run beats in at most a quarter more time, by time."""
+    """The runs that no other run beats in at most a quarter more time, by time."""
 
     def beaten(run: Run) -> bool:
         return any(other.psnr > run.psnr and other.minutes <= _SLACK * run.minutes for other in runs)
@@ -144,7 +143,7 @@ def best(runs: Sequence[Run]) -> list[Run]:
 
 
 def fit(runs: Sequence[Run]) -> Line:
-    """By least squares; needs two runs of different lengths."""
+    """Fits a line by least squares; needs two runs of different lengths."""
     x = np.log10([run.minutes for run in runs])
     y = np.array([run.psnr for run in runs])
     decade, first = np.polyfit(x, y, 1)
@@ -153,7 +152,7 @@ def fit(runs: Sequence[Run]) -> Line:
 
 
 def table(runs: Sequence[Run]) -> Iterator[str]:
-    """The table in Markdown, by network, size and length, and what the lines say."""
+    """The table in Markdown, by network, size and length, and the fitted lines in words."""
     yield "| network | parameters | steps | T MACs | minutes | PSNR | |"
     yield "|---|---:|---:|---:|---:|---:|---|"
     front = best(runs)
@@ -178,7 +177,7 @@ def _by_network(runs: Sequence[Run]) -> list[tuple[str, list[Run]]]:
 
 
 def draw(runs: Sequence[Run], path: Path) -> None:
-    """A PNG of 900 x 560 pixels."""
+    """Draws the plot, a PNG of 900 x 560 pixels."""
     import plotly.graph_objects as go
     from playwright.sync_api import sync_playwright
 

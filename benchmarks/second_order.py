@@ -77,7 +77,7 @@ class BasicSRRecipe:
         self.scale, self.device = scale, device
 
     def kernels(self, batch: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Of the two blurs and the ringing, (B,21,21) each."""
+        """The kernels of the two blurs and the ringing, (B,21,21) each."""
         blurs = [[self._kernel(settings.blur_sigma) for _ in range(batch)] for settings in (FIRST, SECOND)]
         ringing = [self._sinc(1 / 3) if random.random() < 0.8 else self._nothing() for _ in range(batch)]
         made = (torch.tensor(np.stack(k), dtype=torch.float32) for k in (*blurs, ringing))
@@ -113,7 +113,7 @@ class BasicSRRecipe:
 
     def _compressed(self, x: Tensor, settings: Round) -> Tensor:
         quality = x.new_zeros(x.shape[0]).uniform_(*settings.quality)
-        return self.jpeg(x.clamp(0, 1), quality=quality).contiguous()  # filter2D asks for that
+        return self.jpeg(x.clamp(0, 1), quality=quality).contiguous()  # filter2D needs that
 
     def _kernel(self, sigma: tuple[float, float]) -> Any:
         size = random.choice(range(7, WINDOW + 1, 2))
@@ -173,7 +173,7 @@ def _options() -> argparse.Namespace:
 
 
 def prepare(side: str, options: argparse.Namespace) -> Prepared:
-    """One batch of one side, each call with the next seed. Raises `PeerMissingError`."""
+    """A call that degrades one batch on one side, each time with the next seed. Raises `PeerMissingError`."""
     if options.threads:
         torch.set_num_threads(options.threads)
     clean = photos_as_in_training(options)

@@ -1,4 +1,4 @@
-"""What is compared, each in a process of its own with its own allocator and memory, and called in turns."""
+"""Sides of a comparison, each in a separate process with its own allocator and memory, called in turns."""
 
 import multiprocessing
 import resource
@@ -12,15 +12,15 @@ from timing import Times, synchronise
 from restora.allocator import keep_freed_memory
 
 Prepared = tuple[Callable[[], object], Any]
-"""What is timed, and what is sent back once (small, or a numpy array)."""
+"""The function to time, and a value that is sent back once (small, or a numpy array)."""
 _PAUSE = 0.1
 
 
 class Side:
-    """A process that prepares a call and makes it when it is asked to.
+    """A process that prepares a function and calls it on request.
 
-    `make`, a function of a module, is called with `arguments` and those of `prepare`. `kept` keeps freed
-    memory, as restora's commands do. Use in a `with` statement, which ends the process.
+    `make`, a module-level function, is called with `arguments` and those of `prepare`. `kept` keeps freed
+    memory, as restora's commands do. Use it in a `with` statement, which ends the process.
     """
 
     def __init__(
@@ -41,17 +41,17 @@ class Side:
         self.process.join()
 
     def prepare(self, *arguments: Any) -> Any:
-        """Builds what is timed, calls it once and hands over what `make` sends back."""
+        """Calls `make` for the function to time, and returns the value that it sends back."""
         return self._ask(("prepare", arguments))
 
     def call(self, times: Times) -> None:
-        """One call, whose seconds are added to `times`."""
+        """Makes one call and adds its seconds to `times`."""
         wall, processor = self._ask(("call", ()))
         times.wall.append(wall)
         times.processor.append(processor)
 
     def memory(self) -> tuple[int, int]:
-        """Bytes in use at the most so far, and before the first `prepare`."""
+        """Peak memory in bytes, so far and before the first `prepare`."""
         peak, before = self._ask(("memory", ()))
         return peak, before
 
@@ -64,8 +64,9 @@ class Side:
 
 
 def in_turns(sides: dict[str, Side], rounds: int) -> dict[str, Times]:
-    """`rounds` calls of each, the next when the threads of the last have stopped waiting for work: OpenMP's
-    spin some milliseconds on the cores that the next one needs.
+    """Calls each side `rounds` times, in turns, with a pause before each call.
+
+    In the pause the last side's OpenMP threads stop spinning on the cores that the next side needs.
     """
     times = {name: Times() for name in sides}
     for _ in range(rounds):
@@ -99,6 +100,6 @@ def _serve(connection: Any, make: Callable[..., Prepared], arguments: Any, kept:
 
 
 def peak_memory() -> int:
-    """The most memory that this process has had, in bytes."""
+    """The peak memory of this process, in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

@@ -28,7 +28,7 @@ _KEPT = Path(__file__).parents[1] / "docs" / "speed_runs.csv"
 
 @dataclass(frozen=True)
 class Goal:
-    """A recipe, the benchmark, and whose figure there it goes for."""
+    """A recipe, its benchmark, and the method whose figure there is the goal."""
 
     experiment: str
     benchmark: str
@@ -36,7 +36,7 @@ class Goal:
 
     @property
     def psnr(self) -> float:
-        """In dB."""
+        """The goal in dB."""
         return PSNR[self.benchmark][self.whose]
 
 
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def attempt(goal: str, words: Sequence[str], data_dir: str) -> dict[str, str]:
-    """Trains, evaluates, and says what it took."""
+    """Trains and evaluates; returns the line of the results."""
     aim = GOALS[goal]
     with tempfile.TemporaryDirectory() as folder:
         run, scores = Path(folder) / "run", Path(folder) / "scores"
@@ -77,7 +77,7 @@ def attempt(goal: str, words: Sequence[str], data_dir: str) -> dict[str, str]:
         started, before = time.perf_counter(), os.times()
         _restora("train", *typed)
         spent, after = time.perf_counter() - started, os.times()
-        cpu = sum(after[2:4]) - sum(before[2:4])  # of the processes that were waited for
+        cpu = sum(after[2:4]) - sum(before[2:4])  # of ended child processes
         measured = [f"benchmark={aim.benchmark}", f"data_dir={data_dir}", "metrics=psnr"]
         _restora("evaluate", f"checkpoint={run}", *measured, f"output={scores}")
         record, psnr = read_json(run / "run.json"), read_json(scores / "summary.json")["psnr"]
@@ -106,9 +106,9 @@ def keep(line: dict[str, str], tried: str, path: Path) -> None:
 
 
 def table(path: Path) -> Iterator[str]:
-    """In Markdown: by goal, what got there by its minutes, then what did not by how near it came.
+    """The table in Markdown; for each goal the tries that reach it by minutes, then the others by PSNR.
 
-    Published figures have two decimals, and so are ours compared.
+    Figures are compared with two decimals, as published figures have.
     """
     if not path.exists():
         return

@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _run(arguments: list[str], folder: Path, times: Times) -> None:
-    """One process with its data in `folder`. Raises `SystemExit` with its errors."""
+    """Runs and times one process with its data in `folder`. Raises `SystemExit` if it fails."""
     folder.mkdir(exist_ok=True)
     environment = {**os.environ, "RESTORA_DATA": str(folder / "data")}
     started, used = time.perf_counter(), _processor()
@@ -75,7 +75,7 @@ def _run(arguments: list[str], folder: Path, times: Times) -> None:
 
 
 def _processor() -> float:
-    """Seconds that all processes started from here have computed."""
+    """Processor seconds of all ended child processes."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
 

@@ -2,9 +2,9 @@
 
     python benchmarks/sweep_jobs.py [--jobs 12] [--quick]
 
-Two sweeps of tiny jobs, one longer than the other, one job at a time: what a further job takes, composed,
-checked, forked, trained and closed. From that goes what the same trainings take one after the other in one
-warm process. Beside it, how many threads compute where there are as many slots as cores.
+Two sweeps of tiny jobs, one longer than the other, one job at a time, give the time of a further job:
+composed, checked, forked, trained and closed. The time of the same trainings, one after the other in one warm
+process, is subtracted. Also counts the threads that compute if there are as many slots as cores.
 """
 
 import ast
@@ -86,7 +86,7 @@ def start(folder: Path, jobs: int, *more: str) -> "subprocess.Popen[bytes]":
 
 
 def sweep(folder: Path, jobs: int) -> tuple[float, float]:
-    """Seconds of a sweep from command to end, and of processors. Raises `SystemExit` with what it said."""
+    """Wall and processor seconds of a whole sweep. Raises `SystemExit` with its output if it fails."""
     began, before = time.perf_counter(), children()
     if start(folder, jobs, "sweep.slots=1").wait():
         raise SystemExit((folder / "output.txt").read_text())
@@ -94,7 +94,7 @@ def sweep(folder: Path, jobs: int) -> tuple[float, float]:
 
 
 def children() -> float:
-    """Seconds of processors that the processes below this one have taken, of those that have ended."""
+    """Processor seconds of all ended child processes."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
@@ -104,7 +104,7 @@ def medians(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def in_one_process(sweep: Path, folder: Path) -> list[tuple[float, float]]:
-    """The same of each training but the first, in one process; their folders are said to be queued for it."""
+    """Wall and processor seconds of each training but the first, all in one process; resets their status."""
     environment = {**os.environ, "RESTORA_DATA": str(folder / "data")}
     command = [sys.executable, __file__, "--trained", str(sweep)]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=True)
@@ -124,7 +124,7 @@ def trained(sweep: Path) -> list[tuple[float, float]]:
 
 
 def threads_at_once(folder: Path) -> int:
-    """How many threads of running jobs compute, at most, where there is a slot for each core."""
+    """The most threads that compute at once in running jobs, with a slot for each core."""
     cores = len(os.sched_getaffinity(0))
     words = ["threads=null", f"sweep.slots={cores}", "trainer.max_steps=60", "network.channels=32"]
     process = start(folder, 2 * cores, *words)
@@ -137,7 +137,7 @@ def threads_at_once(folder: Path) -> int:
 
 
 def compute_threads(record: Path) -> int:
-    """Threads of a running job that have computed for more than a tenth of what its busiest one has."""
+    """The number of a running job's threads with more than a tenth of its busiest thread's time."""
     try:
         content = read_json(record)
         if content["status"] != "running":

@@ -2,11 +2,11 @@
 
     python benchmarks/tiling.py [--megapixels 12] [--network dncnn_small] [--tile N] [--rounds 3] [--quick]
 
-Both through `Restorer` in float32, each in a process of its own, so that the peak of its memory is its own;
-the memory is what came on top of the process before it had a photo, photo and result included. What is left
-without these two is held against the same of a photo of one tile, in a third process: it is bounded by the
-tile where the whole photo takes about that, too. Weights are random. The network is one of conf/network; a
-fully convolutional one has no seams to show.
+Both use `Restorer` in float32, each in a separate process, so that the peak of its memory is its own. The
+memory is the increase over the process before it had a photo, photo and result included. The memory beyond
+these two is compared with that of a photo of one tile, in a third process: the tile bounds it if both are
+about equal. Weights are random. The network is one of conf/network; a fully convolutional one has no seams to
+show.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from restora.networks.base import Network
 
 SLOWER, SEAM = 1.1, 1 / 255
 MORE = 1.5
-"""With blending and what the allocator leaves between it was 0.9 to 1.2 for photos of 3 to 36 megapixels."""
+"""With blending and the allocator's gaps it was 0.9 to 1.2 for photos of 3 to 36 megapixels."""
 TILED, WHOLE, ONE = "in tiles", "in one piece", "one tile alone"
 
 
@@ -94,7 +94,7 @@ def _options() -> argparse.Namespace:
 
 
 def prepare(name: str, height: int, width: int, tile: int, result: Path) -> Prepared:
-    """Restoring one photo. The result is saved; the bytes of the photo and of it are sent back."""
+    """A call that restores one photo. The result is saved; the bytes of photo and result are sent back."""
     torch.manual_seed(0)
     network: Network = build(compose("train", [f"network={name}"]).network, "network")
     restorer = Restorer(network=network, device="cpu", tile=tile)

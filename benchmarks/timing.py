@@ -1,9 +1,9 @@
-"""Timing that survives a shared machine, and the rows that `make bench` gathers.
+"""Timing that is robust on a shared machine, and the rows that `make bench` gathers.
 
-What is compared runs in turns, one call of each per round, so that a disturbance hits all of it. Wall-clock
-and processor time are both taken: the second is what the work itself needed, over all threads of this
-process. Of both the median counts, with the quartiles beside it; a ratio is the median of the ratios within a
-round.
+The compared functions are called in turns, each once per round, so that a disturbance affects all of them.
+Both wall-clock and processor time are measured: the latter is the time of the work itself, over all threads
+of this process. For both, the median is reported, with the quartiles; a ratio is the median of the ratios
+within a round.
 """
 
 import argparse
@@ -48,8 +48,8 @@ class Times:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table of targets. `met` is None where nothing could be measured; `measured` then says
-    why."""
+    """One line of the table of targets. `met` is None if nothing could be measured; `measured` then has the
+    reason."""
 
     what: str
     measured: str
@@ -65,8 +65,7 @@ def interleaved(
     repeats: int = 1,
     warm_up: int = 1,
 ) -> dict[str, Times]:
-    """Calls each way once per round (`repeats` times, of which the mean counts), after `warm_up` unmeasured
-    rounds."""
+    """Times each way once per round, as the mean of `repeats` calls, after `warm_up` unmeasured rounds."""
     times = {name: Times() for name in ways}
     for number in range(warm_up + rounds):
         for name, way in ways.items():
@@ -82,21 +81,21 @@ def interleaved(
 
 
 def synchronise(device: str) -> None:
-    """Waits for what a GPU still has to do."""
+    """Waits for the pending work of a GPU."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
 
 
 def ratio(slow: Times, fast: Times, clock: Clock = "wall") -> float:
-    """How many times faster the second is: the median over rounds of the ratio within the round."""
+    """How many times faster `fast` is: the median over rounds of the ratio within a round."""
     pairs = zip(getattr(slow, clock), getattr(fast, clock), strict=True)
     return statistics.median(a / b for a, b in pairs)
 
 
 def ratio_interval(slow: Times, fast: Times, clock: Clock = "wall") -> tuple[float, float]:
-    """The 95% interval of `ratio`, by the order of the ratios: a median lies between two of them with a
-    probability that the binomial distribution gives, whatever theirs is. All of the range with fewer than six
-    rounds."""
+    """The 95% interval of `ratio`, from the sorted ratios: the binomial distribution gives the probability
+    that the median lies between two of them, whatever their distribution. With fewer than six rounds it is
+    the full range."""
     ratios = sorted(a / b for a, b in zip(getattr(slow, clock), getattr(fast, clock), strict=True))
     count = len(ratios)
     below, outside = 0, 0.0
@@ -111,7 +110,7 @@ def ratio_of_medians(slow: Times, fast: Times, clock: Clock = "wall") -> float:
 
 
 def milliseconds(seconds: float) -> str:
-    """Three digits or so: `0.482`, `48.2`, `4,820`."""
+    """Milliseconds with about three digits: `0.482`, `48.2`, `4,820`."""
     number = 1e3 * seconds
     digits = 0 if number >= 100 else 1 if number >= 10 else 2 if number >= 1 else 3
     return f"{number:,.{digits}f}"
@@ -161,19 +160,19 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def save_rows(rows: Sequence[Row], path: Path | None) -> None:
-    """Hands the rows of the table of targets to `make bench`."""
+    """Writes the rows of the table of targets to a file for `make bench`."""
     if path is not None:
         write_json(path, [asdict(row) for row in rows])
 
 
 def not_measured(what: Sequence[tuple[str, str]], why: str) -> list[Row]:
-    """A row for each (what, target) that says why there is no figure."""
+    """A row for each (what, target), with the reason why there is no figure."""
     return [Row(name, f"not measured: {why}", target) for name, target in what]
 
 
 def machine(device: str = "cpu", threads: int | None = None) -> str:
-    """The device in words, with the threads that torch uses (or another process, if given), for the head of a
-    table."""
+    """The device in words, for the head of a table; `threads` are those of another process, by default this
+    one's."""
     if device.startswith("cuda"):
         return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}"
     cpuinfo = Path("/proc/cpuinfo")

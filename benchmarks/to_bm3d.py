@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def on_gpu(options: Namespace, folder: Path, why: str | None) -> list[Row]:
-    """Rows of what a GPU reaches; `why` says what is missing besides one."""
+    """The rows of results on a GPU; `why` is a reason, other than a missing GPU, not to measure."""
     target = f"<= {GPU_MINUTES} min"
     if not torch.cuda.is_available():
         why = "no CUDA device"
@@ -93,7 +93,7 @@ def _options() -> Namespace:
 
 
 def compare(options: Namespace, folder: Path) -> list[Row]:
-    """Trains both ways, prints what they reach, and returns the rows of the table of targets."""
+    """Trains both ways, prints their results, and returns the rows of the table of targets."""
     seconds = options.seconds
     table = []
     run = folder / "run"
@@ -124,7 +124,7 @@ def compare(options: Namespace, folder: Path) -> list[Row]:
 
 
 def _rows(minutes: float, psnr: float, plainly: dict[int, float]) -> list[Row]:
-    """`plainly` is the PSNR in dB of the plain loop by how many times the training time it had."""
+    """The rows of targets; `plainly` is the plain loop's PSNR in dB by the multiple of the training time."""
     said = ", ".join(f"{plain:.2f} dB after {factor} x" for factor, plain in plainly.items())
     reached = psnr >= BM3D
     return [
@@ -173,7 +173,7 @@ def _psnr(what: list[str], options: Namespace, folder: Path) -> float:
 
 
 class Photos(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
-    """Noisy and clean patches, each out of a photo opened for it."""
+    """Noisy and clean patches; each opens its photo anew."""
 
     def __init__(self, folder: Path, length: int) -> None:
         self.files = sorted(path for path in folder.iterdir() if path.is_file())
@@ -197,7 +197,7 @@ class Photos(torch.utils.data.Dataset[tuple[Tensor, Tensor]]):
 
 
 def train_plainly(options: Namespace) -> None:
-    """The loop, ended by the clock; saves a state dict."""
+    """Trains in the plain loop for a fixed time; saves a state dict."""
     from restora.networks.drunet import DRUNet
 
     torch.set_num_threads(options.threads)

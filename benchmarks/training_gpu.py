@@ -145,7 +145,7 @@ def against_spandrel(name: str, options: Namespace) -> list[Row]:
 
 
 def fast(network: Network, options: Namespace) -> Network:
-    """As `trainer=gpu` runs it."""
+    """The network as `trainer=gpu` runs it."""
     network = network.to(device=options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if not options.tiny:
         compile_in_place(network, torch.device(options.device))
@@ -162,7 +162,7 @@ def _timed(ways: dict[str, Callable[[], object]], options: Namespace) -> dict[st
 
 
 def training_step(network: nn.Module, x: Tensor, clean: Tensor, *, amp: bool = False) -> Callable[[], None]:
-    """Forward, loss in float32, backward, optimiser."""
+    """A function for one step: forward, loss in float32, backward, optimiser."""
     optimiser = torch.optim.AdamW(network.parameters(), lr=1e-6, fused=True)
     layout = torch.channels_last if amp else torch.contiguous_format
 
@@ -194,7 +194,7 @@ def inference(network: nn.Module, x: Tensor, *, amp: bool = False) -> Callable[[
 
 
 def near_the_limit(name: str, options: Namespace) -> Row:
-    """The step of a network of conf/network over the time that its layers need at the least."""
+    """The step time of a network of conf/network relative to the least time of its layers."""
     batch, side = (1, 32) if options.tiny else (32, 128)
     network: Network = build(compose("train", [f"network={name}"]).network, "network")
     x = torch.empty(batch, network.in_channels, side, side)
@@ -209,7 +209,7 @@ def near_the_limit(name: str, options: Namespace) -> Row:
 
 
 def costs(network: Network, x: Tensor) -> Iterator[tuple[float, float]]:
-    """Of each convolution and batch norm in a training step in bfloat16: (operations, bytes moved)."""
+    """(operations, bytes moved) of each convolution and batch norm in a training step in bfloat16."""
     found: list[tuple[float, float]] = []
 
     def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
@@ -242,7 +242,7 @@ def peaks(options: Namespace) -> tuple[float, float]:
 
 
 def nafnet_step(options: Namespace) -> Row:
-    """The paper's NAFNet of width 32, which fits a 32x256x256 batch into one GPU."""
+    """The step of the paper's NAFNet of width 32, with a batch of 32x256x256 on one GPU."""
     batch, side = (1, 32) if options.tiny else (32, 256)
     network = fast(build(compose("train", ["network=nafnet"]).network, "network"), options)
     step = training_step(network, _photos(batch, side, options), _photos(batch, side, options), amp=True)
@@ -257,7 +257,7 @@ def nafnet_step(options: Namespace) -> Row:
 
 
 def shares(options: Namespace) -> list[Row]:
-    """Degradation as a share of a step, and waiting for photos of DIV2K's size from the disk."""
+    """The shares of a step for the degradation, and for waiting for photos of DIV2K's size from disk."""
     rows = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -278,7 +278,7 @@ def shares(options: Namespace) -> list[Row]:
 
 def measured_share(part: str, words: list[str], options: Namespace) -> float:
     """The share of one part of a training step, as `restora bench` measures it."""
-    words = [*words, "trainer=gpu", "compile=true"]  # without the trial of ways, which the other rows are
+    words = [*words, "trainer=gpu", "compile=true"]  # compiled without a trial of ways, as in the other rows
     if options.tiny:
         words = [*_tiny(words), "trainer=cpu"]
     config = compose("train", words)
@@ -297,7 +297,7 @@ def _tiny(words: list[str]) -> list[str]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Lightning's greetings."""
+    """Hides Lightning's start messages."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -28,7 +28,7 @@ PANELS = (
     ("explore_farm_animals_horse", "defocus_blur", "deblur", (40, 110), 0),
     ("explore_monuments_qutubMinar", "small_photo_x4", "sr_photo_x4", (130, 180), 0),
 )
-"""Photo, degradation, model, left upper corner of the part that is shown, seed."""
+"""Photo, degradation, model, upper left corner of the shown crop, seed."""
 
 
 def main() -> None:
@@ -48,7 +48,7 @@ def main() -> None:
 def panel(
     data: Path, name: str, degradation: str, model: str, corner: tuple[int, int], seed: int
 ) -> Image.Image:
-    """One photo: degraded, restored, as it was, with a line of words above."""
+    """One photo degraded, restored and clean, each with a caption above."""
     photo = np.asarray(Image.open(data / "free_photos" / f"{name}.png").convert("RGB"), np.float32) / 255
     clean = torch.from_numpy(photo).permute(2, 0, 1)[None]
     clean = clean[..., : clean.shape[-2] // 8 * 8, : clean.shape[-1] // 8 * 8]

@@ -1,7 +1,7 @@
 """Train, sweep, compare, export and use image-restoration networks.
 
 In Python: `from restora import Restorer` restores photos, `open_source` gives the network itself, and
-`fit("zs_n2n", Problem(photo))` restores without one. All are imported when they are first asked for, so that
+`fit("zs_n2n", Problem(photo))` restores without a trained network. All are imported on first access, so that
 `import restora` costs nothing.
 """
 

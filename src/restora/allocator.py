@@ -5,8 +5,8 @@ the kernel hands the next one out page by page, zeroed: 1.1 million page faults 
 small Restormer, and a third of their time; on a tile of 512x512 a network takes up to three times as long
 (benchmarks/NOTES.md). Kept memory is not faulted in again, and the largest amount in use stays the same.
 
-Besides, memory is taken in pages of 2 MB where the kernel has them for who asks: a training step is 1.02 to
-1.08 times as fast. Elsewhere than on glibc nothing changes.
+Memory is also taken in pages of 2 MB where the kernel gives them on request: a training step is 1.02 to 1.08
+times as fast. With other C libraries nothing changes.
 """
 
 import ctypes
@@ -19,25 +19,25 @@ from typing import Any
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 _USUAL = ((_M_MMAP_MAX, 65536), (_M_MMAP_THRESHOLD, 32 << 20), (_M_TRIM_THRESHOLD, 64 << 20))
-"""What glibc arrives at by itself in a process that has freed a tensor of 32 MB."""
+"""The values that glibc sets by itself in a process that has freed a tensor of 32 MB."""
 _MADV_HUGEPAGE, _HUGE = 14, 2 << 20
 _lock = threading.Lock()
 _holders = 0
 
 
 def keep_freed_memory() -> bool:
-    """From now on this process keeps the memory it frees, for the next tensor.
+    """Makes this process keep the memory that it frees, for the next tensor.
 
-    False where that has no switch. For commands, which own their process.
+    False if the C library has no such setting. For commands, which own their process.
     """
     return _hold()
 
 
 @contextmanager
 def freed_memory_kept() -> Iterator[None]:
-    """The same for the time of a `with` block, after which the memory goes back.
+    """Keeps freed memory during a `with` block and gives it back to the system afterwards.
 
-    Any number of threads may be in one; the last to leave gives back.
+    Several threads may be in such a block; the last one to leave gives the memory back.
     """
     held = _hold()
     try:
@@ -60,10 +60,10 @@ def _hold() -> bool:
 
 
 def _ask_for_huge_pages() -> None:
-    """Grows the heap, which has to be kept, by half of the machine's memory and frees that untouched.
+    """Allocates half of the machine's memory on the heap as huge pages, and frees it untouched.
 
-    It costs nothing until it is used, and what is used comes in huge pages. Where there is less room nothing
-    is asked for.
+    The heap must keep freed memory. Unused pages cost nothing, and later tensors get huge pages. If the
+    allocation fails, nothing changes.
     """
     malloc, free, madvise = (_function(name) for name in ("malloc", "free", "madvise"))
     if malloc is None or free is None or madvise is None:

@@ -1,7 +1,7 @@
-"""Arguments held against the signature that takes them, before it is called.
+"""Checks arguments against the signature of a function or constructor before the call.
 
-What a user sets reaches constructors as plain values and built parts. A key that a constructor does not have
-and a value of another type than it is annotated with are refused here, by key, value and what is wanted,
+A user's settings reach constructors as plain values and built parts. A key that the constructor does not have
+and a value that is not of the annotated type are refused here, with the key, the value and the wanted type,
 instead of in the middle of a training step.
 
 Note: keyword arguments that a constructor passes on (`**options`) are those of its parents.
@@ -27,17 +27,17 @@ _WORDS: dict[Any, str] = {
 _PLURALS = {int: "whole numbers", float: "numbers", bool: "true or false", str: "names", Path: "paths"}
 _LONGEST = 60
 _MOST = 20
-"""Parameters that are listed where one is not known."""
+"""The most parameters that the message about an unknown one lists."""
 
 
 class WrongArgument(ValueError):
-    """A key that nothing takes, or a value that does not fit; `key` is its whole path."""
+    """A key that no parameter has, or a value of a wrong type; `key` is its whole path."""
 
     def __init__(self, message: str, *, key: str, value: Any = None, part: bool = False) -> None:
         super().__init__(message)
         self.key, self.value = key, value
         self.part = part
-        """Whether an object is wanted where there is a plain value."""
+        """Whether an object is wanted and a plain value was given."""
 
 
 def check_arguments(
@@ -51,8 +51,8 @@ def check_arguments(
 ) -> None:
     """Raises WrongArgument for the first of `values` that `make`, called `name`, does not take.
 
-    `where` is the key above the values. `partial`: others come later. `types`: also hold the values against
-    the annotations.
+    `where` is the key above the values. `partial`: missing arguments come later. `types`: also check the
+    values against the annotations.
     """
     parameters, hints, is_open = _taken(make)
     for key, value in values.items():
@@ -90,7 +90,7 @@ def _unknown(whole: str, key: str, value: Any, name: str, parameters: Mapping[st
 def _taken(
     make: Callable[..., Any],
 ) -> tuple[dict[str, inspect.Parameter], dict[str, Any], bool]:
-    """The parameters that can be named, their annotations, and whether there may be others."""
+    """The parameters that take keywords, their annotations, and whether there may be others."""
     if not isinstance(make, type):
         return _of_function(make)
     found: dict[str, inspect.Parameter] = {}
@@ -124,13 +124,13 @@ def _of_function(
     }
     try:
         hints = typing.get_type_hints(inspect.unwrap(function))
-    except (NameError, TypeError, AttributeError):  # annotations that are imported for type checkers alone
+    except (NameError, TypeError, AttributeError):  # annotations imported for type checkers only
         hints = {}
     return named, hints, is_open
 
 
 def fits(value: Any, hint: Any) -> bool:
-    """Whether a plain value or a built part is of the annotated type. A whole number is also a number."""
+    """Whether a plain value or a built part is of the annotated type; an int also counts as a float."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(fits(value, part) for part in inner)
@@ -166,7 +166,7 @@ def _fits_class(value: Any, hint: Any) -> bool:
         return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
     if hint is Path:
         return isinstance(value, str | Path)
-    if not isinstance(hint, type) or hint in (Any, object):  # also a type variable, or text not resolved
+    if not isinstance(hint, type) or hint in (Any, object):  # also a type variable or unresolved text
         return True
     if getattr(hint, "_is_protocol", False):
         return not _is_plain(value)
@@ -178,7 +178,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _is_part(hint: Any) -> bool:
-    """Whether an object of a class of its own, or a function, is wanted."""
+    """Whether the annotation wants an object of some class, or a function, not a plain value."""
     origin, inner = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return any(_is_part(part) for part in inner)

@@ -3,7 +3,7 @@
 With a batch of k times the recipe's, over all processes and accumulated batches, a learning rate is
 multiplied by k for SGD (Goyal et al., "Accurate, Large Minibatch SGD", 2017) and by the square root of k for
 Adam and its kin (Malladi et al., "On the SDEs and Scaling Rules for Adaptive Gradient Algorithms", NeurIPS
-2022), and there are 1/k of the steps, so that as many crops are seen. What the user sets holds.
+2022), and the steps are divided by k, so that as many crops are seen. Values that the user sets are kept.
 """
 
 import math
@@ -28,19 +28,19 @@ def batch_of(config: DictConfig) -> int:
 
 
 def is_asked(config: DictConfig, typed: set[str]) -> bool:
-    """Whether a composed configuration may have another batch than the experiment that it names."""
+    """Whether the command line sets the batch of an experiment, so that its own batch has to be looked up."""
     asked = config.get("recipe_batch") == "auto" and "experiments" in typed and typed.intersection(BATCH)
     return bool(asked) and _is_plain(config)
 
 
 def _is_plain(config: DictConfig) -> bool:
-    """Whether one batch holds for the whole run; with stages each has its own."""
+    """Whether the whole run has one batch size; with stages each stage has its own."""
     numbers = [OmegaConf.select(config, key) for key in BATCH]
     return all(type(number) is int and number > 0 for number in numbers) and not config.data.get("stages")
 
 
 def rescale(config: DictConfig, typed: set[str]) -> None:
-    """Fits rates and steps to the batch, in place, where `recipe_batch` is another one."""
+    """Fits learning rates and steps to the batch, in place, if it is not `recipe_batch`."""
     recipe = config.get("recipe_batch")
     if type(recipe) is not int or recipe < 1 or not _is_plain(config):
         return
@@ -55,7 +55,7 @@ def rescale(config: DictConfig, typed: set[str]) -> None:
 
 
 def rate_factor(optimizer: str, more: float) -> float:
-    """On the learning rate, for `more` times the batch."""
+    """The factor on the learning rate for `more` times the batch."""
     return more if optimizer.rpartition(".")[2].lower() == "sgd" else math.sqrt(more)
 
 
@@ -71,7 +71,7 @@ def _optimizers(config: DictConfig) -> Iterable[tuple[str, Any]]:
 
 
 def in_words(config: DictConfig) -> str:
-    """How a batch differs from the recipe's, for a run's first line; empty where it does not."""
+    """How the batch differs from the recipe's, for a run's first line; empty if it does not."""
     recipe = config.get("recipe_batch")
     if type(recipe) is not int or not _is_plain(config) or batch_of(config) == recipe:
         return ""

@@ -1,6 +1,6 @@
-"""The `restora` command: one table from a name to the function that serves it.
+"""The `restora` command: a table of commands and the functions that run them.
 
-It is imported only when it is called.
+A function's module is imported only when its command is run.
 """
 
 import errno
@@ -38,12 +38,12 @@ def usage() -> str:
 
 
 _COMPOSED = ("train", "bench", "evaluate", "preview", "prepare")
-"""Commands whose arguments are a configuration, which has a key `plugins`."""
+"""Commands whose arguments are overrides of a configuration with a key `plugins`."""
 
 
 def _with_plugins(name: str, arguments: Sequence[str]) -> list[str]:
-    """Imports the modules and takes the folders of configuration that the user names; gives the arguments as
-    the command takes them."""
+    """Imports the user's plugins and adds the user's configuration folders; returns the arguments that the
+    command takes."""
     rest: list[str] = []
     plugins: list[str] = []
     folders: list[str] = []
@@ -73,14 +73,14 @@ def _with_plugins(name: str, arguments: Sequence[str]) -> list[str]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; a mistake of the user's ends in one message and exit code 2, not in a traceback."""
-    if argv is None:  # this process is the command's: what it starts imports nothing from where it is started
+    """Runs one command; a user's mistake ends in one message and exit status 2, not in a traceback."""
+    if argv is None:  # a command's own process: its children import nothing from the working directory
         os.environ.setdefault("PYTHONSAFEPATH", "1")
     try:
         code = _run(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()
         return code
-    except BrokenPipeError:  # who read the output has read enough, as `head` does
+    except BrokenPipeError:  # the reader of the output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
 
@@ -102,7 +102,7 @@ def _run(arguments: list[str]) -> int:
         hint = f" Did you mean {near[0]}?" if near else ""
         print(f"restora: there is no command {name!r}.{hint}\n\n{usage()}", file=sys.stderr)
         return 2
-    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it asks the network for its version at import
+    os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for a newer version online at import
     share_busy_cores()
     if rest[:1] not in (["-h"], ["--help"]):
         leave_control_codes_out()
@@ -125,14 +125,14 @@ def _run(arguments: list[str]) -> int:
 
 
 _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])
-"""What makes a terminal do something, but for new lines and tabs."""
+"""Control characters of terminals, except new lines and tabs."""
 
 
 def leave_control_codes_out() -> None:
-    """Lets rich print the names that stand in files as text alone.
+    """Makes rich remove control codes from names that come from files.
 
-    It leaves out the bell, and not what sets colours, titles and the cursor. Note: rich has no call for it; a
-    version without that table is left alone.
+    By itself it removes the bell, but not the codes for colours, titles and the cursor. Note: rich has no
+    function for this; a version without that table is left unchanged.
     """
     from rich import control
 
@@ -140,19 +140,19 @@ def leave_control_codes_out() -> None:
 
 
 def share_busy_cores() -> None:
-    """Lets OpenMP's threads wait for each other without spinning for long, unless the user has said how.
+    """Makes OpenMP's threads wait for each other without long spinning, unless the user has set it.
 
-    They lose the core that they wait for to it: beside two busy programs on two cores a NAFNet step took
-    9,168 ms, with a spin count of 1,000 it takes 238 (73 instead of 66 where nothing else runs). libgomp
-    reads it once, when torch is loaded; processes that this one starts inherit it.
+    Spinning threads occupy the cores that the others need: beside two busy programs on two cores a NAFNet
+    step took 9,168 ms, with a spin count of 1,000 it takes 238 (73 instead of 66 where nothing else runs).
+    libgomp reads the variable once, when torch is loaded; child processes inherit it.
     """
     if not {"GOMP_SPINCOUNT", "OMP_WAIT_POLICY"} & os.environ.keys():
         os.environ["GOMP_SPINCOUNT"] = "1000"
-        os.environ["RESTORA_SPINCOUNT"] = "1000"  # lets `bench` say whose value it is
+        os.environ["RESTORA_SPINCOUNT"] = "1000"  # so `bench` can say who set it
 
 
 def _explained(error: Exception) -> str | None:
-    """What a person can do about an error; None where it is a mistake of this program."""
+    """The message for an error that the user can fix; None for a bug of this program."""
     if isinstance(error, ValueError):
         return str(error)
     if isinstance(error, OSError):

@@ -1,4 +1,4 @@
-"""Where the configuration lives, and composing it with errors that name the fix.
+"""Finds the configuration and composes it, with errors that name the fix.
 
 `conf/` and `experiments/` are found beside the package in an installed wheel and at the root of a checkout
 otherwise. The folder that holds them is put on Hydra's search path, so `experiments=denoise/dncnn` is an
@@ -37,7 +37,7 @@ from restora.task_rule import fit_task
 
 
 class ConfigError(ValueError):
-    """The configuration the user asked for cannot be composed; the message says what to set."""
+    """The requested configuration cannot be composed; the message names the fix."""
 
 
 def config_root() -> Path:
@@ -125,10 +125,10 @@ def compose(
 
 
 def fit_to_words(config: DictConfig, overrides: Iterable[str]) -> None:
-    """Fits to what was typed, in place, what follows from it.
+    """Fits the values that depend on the overrides, in place.
 
-    Learning rates and steps follow another batch than that of the experiment, which is noted as
-    `recipe_batch`; the task follows another degradation.
+    A batch other than the experiment's changes learning rates and steps, and the experiment's batch becomes
+    `recipe_batch`; another degradation changes the task.
     """
     fit_task(config, overrides := list(overrides))
     typed = batch_rule.keys_of(overrides)
@@ -143,7 +143,7 @@ def _is_hydras(override: str) -> bool:
 
 
 def jobs_of(overrides: Iterable[str]) -> list[list[str]]:
-    """The overrides of every job of a sweep; of one run without one."""
+    """The overrides of each job of a sweep; without a sweep, those of the only run."""
     with _loader() as loader:
         try:
             return combinations(loader, overrides)
@@ -154,7 +154,7 @@ def jobs_of(overrides: Iterable[str]) -> list[list[str]]:
 
 
 def parsed(overrides: Iterable[str]) -> list[Override]:
-    """The overrides as Hydra reads them; those with `glob` know the options. Raises `ConfigError`."""
+    """The overrides as Hydra parses them; `glob` ones can list the options. Raises `ConfigError`."""
     with _loader() as loader:
         try:
             return parsed_by(loader, overrides)
@@ -194,7 +194,7 @@ def _refuse_unused(config: DictConfig, known: set[str], overrides: list[str]) ->
 
 
 def _refuse_plain_parts(config: DictConfig, loader: Loader) -> None:
-    """Raises `ConfigError` for text where the option of a group stands, such as `family.loss=l1`."""
+    """Raises `ConfigError` for text in place of a group's option, such as `family.loss=l1`."""
     for place in map(str, config.hydra.runtime.choices):
         group, _, key = place.partition("@")
         value = OmegaConf.select(config, key or group, throw_on_missing=False)
@@ -218,8 +218,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def _is_choice(override: str, loader: Loader) -> bool:
-    """Whether an override picks an option of a config group that exists (those decide which keys there
-    are)."""
+    """Whether an override picks an existing option of a config group; options decide which keys there are."""
     group, _, option = override.lstrip("+~").partition("=")
     group = group.partition("@")[0]
     return loader.repository.config_exists(f"{group}/{option}")
@@ -238,9 +237,10 @@ def _dotted_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def build(node: Any, kind: str, *, where: str = "", **extra: Any) -> Any:
-    """What a node of the user's configuration stands for (`registry.build`), lists and mappings plain.
+    """The object that a node of the user's configuration describes (`registry.build`).
 
-    Raises `ConfigError` with the constructor's own message where it refuses its arguments.
+    Lists and mappings become plain. Raises `ConfigError` with the constructor's own message if it refuses its
+    arguments.
     """
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     try:
@@ -250,7 +250,7 @@ def build(node: Any, kind: str, *, where: str = "", **extra: Any) -> Any:
 
 
 def missing_keys(config: DictConfig, prefix: str = "") -> list[str]:
-    """The keys that wait for a value (`???`). OmegaConf's own function resolves interpolations."""
+    """The keys without a value (`???`). Note: OmegaConf's own function would resolve interpolations."""
     found: list[str] = []
     for key in map(str, config):
         node = config._get_node(key)
@@ -262,7 +262,7 @@ def missing_keys(config: DictConfig, prefix: str = "") -> list[str]:
 
 
 def _renamed(overrides: list[str]) -> str | None:
-    """What a key of the first edition is called now, where an override has one."""
+    """A message with the new name of a first edition's key, if an override has one."""
     for override in overrides:
         if (now := renamed_key(override.lstrip("+~").partition("=")[0])) is not None:
             return f"{override}: the key is called {now} now"
@@ -270,12 +270,11 @@ def _renamed(overrides: list[str]) -> str | None:
 
 
 def _explained(message: str, overrides: list[str], known: list[str]) -> str:
-    """Hydra's message without its search path, and the near matches for the key or option that it complains
-    of."""
+    """Hydra's message without its search path, with near matches for the unknown key or option."""
     option = re.search(r"Could not find '([^']+)'", message)
     if option:
         return _no_such_option(option.group(1))
-    if message.startswith("Config group override must be"):  # without the name of the group
+    if message.startswith("Config group override must be"):  # the message does not name the group
         for override in overrides:
             group, _, value = override.lstrip("+").partition("=")
             known_options = options(group.partition("@")[0])
@@ -288,7 +287,7 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
         return renamed
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
-        if options(key):  # a group: what is wrong is in one of its files, whose name the message has
+        if options(key):  # a group: the error is in one of its files, which the message names
             continue
         if key not in known and (key in message or key.split(".")[-1] in message):
             near = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
@@ -322,7 +321,7 @@ def _no_such_option(wanted: str) -> str:
 
 
 def set_by(error: BaseException, overrides: Iterable[str]) -> str:
-    """The file of an experiment that sets the argument which was refused, in words; empty where none does."""
+    """A phrase that names the experiment's file that sets the refused argument; empty if none does."""
     cause = error if isinstance(error, WrongArgument) else error.__cause__
     if not isinstance(cause, WrongArgument):
         return ""
@@ -340,7 +339,7 @@ def set_by(error: BaseException, overrides: Iterable[str]) -> str:
 
 
 def recipes() -> dict[str, dict[str, Any]]:
-    """Experiment -> what it chooses itself, group (without a package) -> option."""
+    """Experiment -> its own choices, group (without a package) -> option."""
     with _loader() as loader:
         found: dict[str, dict[str, Any]] = {}
         files = loader.files()
@@ -369,7 +368,7 @@ def options(group: str) -> list[str]:
 
 
 def option(group: str, name: str) -> dict[str, Any]:
-    """The part that `group=name` stands for, where it is complete in itself (a network, a degradation)."""
+    """The description of the part `group=name`, for a group of complete parts (networks, degradations)."""
     with _loader() as loader:
         found = loader.files().load_config(f"{group}/{name}")
     if found is None:
@@ -380,9 +379,9 @@ def option(group: str, name: str) -> dict[str, Any]:
 
 
 def parts(group: str) -> dict[str, dict[str, Any]]:
-    """Name -> description of the options of a group that are complete in themselves.
+    """Name -> description of the options of a group of complete parts.
 
-    Networks, degradations, discriminators, losses, schedules.
+    These are networks, degradations, discriminators, losses and schedules.
     """
     with _loader() as loader:
         found: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Whether W&B's server can be reached, found in seconds and without W&B's own code."""
+"""Checks in seconds, without W&B's own code, whether W&B's server can be reached."""
 
 import netrc
 import os
@@ -10,7 +10,7 @@ _CONNECT_SECONDS = 3.0
 
 
 def wandb_obstacle() -> str | None:
-    """Why nothing can be sent to W&B, in words; None if nothing speaks against it."""
+    """Why nothing can be sent to W&B, in words; None if it can."""
     url = urlparse(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai"))
     host = url.hostname or "api.wandb.ai"
     if not os.environ.get("WANDB_API_KEY") and not _has_netrc_key(host):

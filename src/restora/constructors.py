@@ -1,7 +1,8 @@
 """The arguments of a part's constructor with their defaults, as plain values.
 
 Note: the parts of this package are read from their source text, because importing one imports torch, and a
-configuration is composed in a fifth of that time. What is not a plain value there is asked of the class.
+configuration is composed in a fifth of that time. If a default is no plain value there, the class is imported
+and inspected.
 """
 
 import ast
@@ -14,7 +15,7 @@ from typing import Any
 from restora import registry
 
 MISSING = "???"
-"""Stands for an argument without a default, as in a configuration."""
+"""The value of an argument without a default, as in a configuration."""
 
 
 def defaults(kind: str, name: str) -> dict[str, Any]:
@@ -47,7 +48,7 @@ def own_parts(kind: str) -> dict[str, Path]:
 
 @functools.cache
 def _read(path: Path, kind: str, name: str) -> dict[str, Any] | None:
-    """The constructor's defaults from the source text; None where it is inherited or not of plain values."""
+    """The constructor's defaults from the source text; None if it is inherited or a default is not plain."""
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.ClassDef) and any(_registers(d, kind, name) for d in node.decorator_list):
             made = [f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"]
@@ -65,7 +66,7 @@ def _registers(decorator: ast.expr, kind: str, name: str) -> bool:
 
 
 def _keywords(arguments: ast.arguments) -> dict[str, Any]:
-    """Raises ValueError for a default that is an expression, and for arguments that are not keywords."""
+    """Argument -> default. Raises ValueError for an expression as default and for positional arguments."""
     if len(arguments.args) > 1 or arguments.vararg or arguments.kwarg:
         raise ValueError("not keywords alone")
     return {

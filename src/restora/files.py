@@ -1,7 +1,7 @@
-"""Files that are written whole or not at all, JSON that every program reads, and tables that run nothing.
+"""Atomic writes, JSON that every program can read, and tables whose cells are never formulas.
 
-Note: JSON has no NaN and no infinity. They are written as null, and the entry `not_finite` of the file says
-which numbers they were; `read_json` gives them back. Files of before, in which they stand bare, are read too.
+Note: JSON has no NaN and no infinity. They are written as null, and the file's entry `not_finite` says which
+numbers they were; `read_json` restores them. Older files with a bare NaN or Infinity are read too.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ def sync(path: Path) -> None:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write `content` (text as UTF-8) to `path`, or leave `path` as it was; missing folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    # the name is short whatever the file's is, which may be as long as the file system allows
+    # a short name, as the file's own may be as long as the file system allows
     draft = path.with_name(
         f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.{os.getpid()}.part"
     )
@@ -47,19 +47,19 @@ def write_whole(path: Path, content: str | bytes) -> None:
 def table_text(text: str) -> str:
     """`text` for a cell of a CSV file.
 
-    A spreadsheet would take what begins with =, +, - or @ for a formula, and an apostrophe before it says
-    that it is text.
+    A spreadsheet takes a cell that begins with =, +, - or @ for a formula; a leading apostrophe marks it as
+    text.
     """
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 def table_word(cell: str) -> str:
-    """What `table_text` made `cell` of."""
+    """The text that `table_text` made into `cell`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell
 
 
 def clear_drafts(folder: Path, *, below: bool = False) -> None:
-    """Removes what `write_whole` left in `folder`, and `below` it, when its process was killed."""
+    """Removes the drafts that killed processes left in `folder`; with `below`, also in folders below it."""
     for draft in folder.rglob(".*.part") if below else folder.glob(".*.part"):
         found = _DRAFT.fullmatch(draft.name)
         if found is not None and not _runs(int(found[1])):
@@ -72,9 +72,9 @@ def _runs(process: int) -> bool:
         state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2]
     except ProcessLookupError:
         return False
-    except OSError:  # somebody else's, or there is no /proc
+    except OSError:  # another user's process, or no /proc
         return True
-    return state.split()[0] not in "ZX"  # killed, but nobody has asked how it ended
+    return state.split()[0] not in "ZX"  # Z: a zombie, killed but not yet waited for
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -85,8 +85,8 @@ def write_json(path: Path, content: Any) -> None:
 def json_text(content: Any, *, indent: int | None = 2, sort_keys: bool = False) -> str:
     """`content` as strict JSON: plain values, lists and mappings; paths as text.
 
-    In a mapping, `not_finite` says which nulls were numbers that JSON does not have. Raises `TypeError` that
-    names the place of anything else.
+    In a mapping, `not_finite` says which nulls were NaN or infinite. For any other type of value, raises a
+    `TypeError` that names its place.
     """
     lost: dict[str, str] = {}
     strict = _strict(content, "", lost)
@@ -96,16 +96,16 @@ def json_text(content: Any, *, indent: int | None = 2, sort_keys: bool = False) 
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote, by any version. Raises `OSError`, or `ValueError` for what is not JSON."""
+    """The content that `write_json` of any version wrote. Raises `OSError`, or `ValueError` if not JSON."""
     content = json.loads(path.read_text(encoding="utf-8"))
     lost = content.pop(NOT_FINITE, None) if isinstance(content, dict) else None
     return _restored(content, "", lost) if isinstance(lost, dict) else content
 
 
 def read_json_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects of a file with one a line.
+    """The JSON objects of a file that has one per line.
 
-    What is none, such as a line that a kill has cut off, is left out.
+    Other lines, such as one that a kill has cut off, are skipped.
     """
     found = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -120,7 +120,7 @@ def read_json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _strict(value: Any, where: str, lost: dict[str, str]) -> Any:
-    """`value` in JSON's own types; the numbers that JSON does not have are noted by their place."""
+    """`value` in JSON's own types; `lost` gets the numbers that are not finite, by their place."""
     if isinstance(value, float) and not math.isfinite(value):
         lost[where] = "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
         return None

@@ -1,4 +1,4 @@
-"""What the first edition called things, for runs of it that go on: overrides of then, as they are typed now.
+"""Translates overrides of the first edition, so that its runs can be continued.
 
 Dotted class names in its files are resolved by `registry.find`, its checkpoints' weights by
 `Family.on_load_checkpoint`.
@@ -24,7 +24,7 @@ _KEYS = {
 
 
 def renamed_key(key: str) -> str | None:
-    """What a key or `group@package` of the first edition is called now; None where it has not changed."""
+    """The present name of a first edition's key or `group@package`; None if it has not changed."""
     group, at, package = key.partition("@")
     path = package if at else group
     for old, new in _KEYS.items():
@@ -34,7 +34,7 @@ def renamed_key(key: str) -> str | None:
 
 
 def renamed(overrides: Iterable[str]) -> list[str]:
-    """Overrides with the keys of today, and the objectives that they are of."""
+    """The overrides with present keys, and with the choice of the objectives that the keys belong to."""
     words, objectives = [], []
     for word in overrides:
         key, _, value = word.lstrip("+").partition("=")

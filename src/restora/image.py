@@ -1,9 +1,9 @@
-"""The rules on pixels that everybody shares: rounding to 8 bits, luminance, and MATLAB's resize.
+"""Shared pixel operations: rounding to 8 bits, luminance, and MATLAB's resize.
 
-Rounding is what saving a photo does; luminance is Y of ITU-R BT.601 as MATLAB's rgb2ycbcr. Resizing is two
+Rounding is as in saving a photo; luminance is Y of ITU-R BT.601 as in MATLAB's rgb2ycbcr. Resizing is two
 matrix products: bicubic, bilinear, area and nearest, at any scale.
 
-`bicubic` with anti-aliasing is MATLAB's `imresize`, by which super-resolution is evaluated: Keys' cubic (a =
+`bicubic` with anti-aliasing is MATLAB's `imresize`, the standard for super-resolution: Keys' cubic (a =
 -1/2), widened by the reduction, pixel centres at half integers, borders mirrored with the edge pixel
 repeated, weights that sum to one. A matrix is made once per size in float64 on the host, so that every
 device multiplies by the same numbers.
@@ -42,7 +42,7 @@ def round_to_8_bits(photo: Tensor) -> Tensor:
 
 
 def to_8_bit(photo: Tensor) -> Tensor:
-    """Photos on the [0,1] scale as saving them leaves them: clamped, then rounded to 8 bits."""
+    """Photos on the [0,1] scale as after saving: clamped, then rounded to 8 bits."""
     return levels(photo).div_(255)
 
 
@@ -52,8 +52,8 @@ def levels(photo: Tensor, white: int = 255) -> Tensor:
 
 
 def levels_half_up(photo: Tensor) -> Tensor:
-    """`levels` with halves going up, as MATLAB rounds. A part of networks: traced and exported with them."""
-    # the 1e-4 is for halves that float32 puts just below
+    """`levels` with halves rounded up, as in MATLAB. Networks use it, so it is traced and exported too."""
+    # the 1e-4 is for halves that float32 rounds to just below
     return photo.mul(255).add(0.5 + 1e-4).floor().clamp(0, 255)
 
 
@@ -105,7 +105,7 @@ def resize(
 def enlarge(degraded: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
     """Degraded photos at the size of the clean ones, (B,C,H,W).
 
-    By MATLAB's bicubic interpolation, clamped, where they are smaller, and untouched where they are not.
+    Smaller ones are enlarged by MATLAB's bicubic interpolation and clamped; others are unchanged.
     """
     if tuple(degraded.shape[-2:]) == tuple(size):
         return degraded
@@ -135,9 +135,7 @@ def matrix(n: int, m: int, kernel: Kernel, antialias: bool, device: torch.device
 def profile(kernel: Kernel, distance: Tensor, a: float = -0.5) -> Tensor:
     """The bilinear or bicubic kernel at a distance in pixels of the coarser grid.
 
-    `a` is the cubic's slope at 1.
-
-    -1/2 is MATLAB's and Pillow's, -3/4 OpenCV's and torch's.
+    `a` is the cubic's slope at 1: -1/2 in MATLAB and Pillow, -3/4 in OpenCV and torch.
     """
     t = distance.abs()
     if kernel == "bilinear":
@@ -181,9 +179,9 @@ def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Float32 stays float32 inside.
+    """Computes float32 in full precision inside the block.
 
-    No autocast, no TF32 or bf16 products (1e-3 off, so another photo than the CPU's).
+    No autocast, and no TF32 or bf16 products (1e-3 off, so the photo would differ from the CPU's).
     """
     backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
     before = [backend.fp32_precision for backend in backends]

@@ -3,11 +3,11 @@
 Every number is a function of (sample key, stream, position) and nothing else.
 
 Enters: one 64-bit key per sample. Leaves: tensors of uniform, normal or integer numbers whose row b depends
-on key b alone. A batch of eight therefore draws what two batches of four draw, on any device, whatever was
-drawn before it; torch's own generators promise none of the three. The numbers are SplitMix64 (Steele, Lea
-and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), whose output is a hash of `key +
-position * GOLDEN`, in 64-bit integer arithmetic that wraps in the same way on every device. Normals are
-Box-Muller: equal across devices up to the last bits of log and cos.
+on key b alone. A batch of eight therefore gets the same numbers as two batches of four, on any device,
+whatever was drawn before; torch's own generators guarantee none of the three. The numbers are SplitMix64
+(Steele, Lea and Flood, "Fast splittable pseudorandom number generators", OOPSLA 2014), whose output is a hash
+of `key + position * GOLDEN`, in 64-bit integer arithmetic that wraps in the same way on every device. Normals
+are Box-Muller: equal across devices up to the last bits of log and cos.
 
 Legend: B samples.
 """
@@ -27,15 +27,13 @@ _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
 _MASK = 0xFFFFFFFFFFFFFFFF
 _CHUNK = 1 << 17
-"""Words drawn at once by a thread of a CPU: 1 MB, so that the passes over them meet its cache and not fresh
-pages.
-"""
+"""Words drawn at once by a thread of a CPU: 1 MB, so that further passes over them hit its cache."""
 _FEW = 1 << 12
-"""Words up to which numpy is faster on a CPU, whose calls cost a fifth of torch's: a batch's parameters."""
+"""Up to this many words (a batch's parameters) numpy is faster on a CPU: a call costs a fifth of torch's."""
 
 
 _SALTS: dict[str | int, int] = {}
-"""Of purposes: torch.compile can look them up, and cannot trace how they are hashed."""
+"""Salts by label: torch.compile can look them up, but cannot trace the hash that makes them."""
 
 
 def _signed(value: int) -> int:
@@ -59,7 +57,7 @@ def sample_key(*parts: int) -> int:
 
 
 def image_key(name: str) -> int:
-    """The key of a validation or benchmark image: its name alone decides, for every model and for ever."""
+    """The key of a validation or benchmark image: it depends on the name alone, whatever the model."""
     digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
     return _signed(int.from_bytes(digest, "little"))
 
@@ -74,7 +72,7 @@ def _few(state: Tensor) -> bool:
 
 
 def _splitmix(state: Tensor, scratch: Tensor | None = None) -> Tensor:
-    """SplitMix64's output function, in place on a tensor this module owns; `scratch` is one like it."""
+    """SplitMix64's output function, in place on a tensor of this module; `scratch` is a tensor like it."""
     if _few(state):
         words = state.numpy().view(np.uint64)
         words ^= words >> 30
@@ -120,9 +118,9 @@ class KeyedGenerator:
         return KeyedGenerator(self._drawn(salt, "keys"))
 
     def next_keys(self) -> Tensor:
-        """Fresh int64 (B,) keys, for a draw that is made later from parameters.
+        """Fresh int64 (B,) keys, for a later draw from stored parameters.
 
-        That is by `KeyedGenerator(params["key"])`.
+        That draw uses `KeyedGenerator(params["key"])`.
         """
         return self._drawn(self._next_salt(), "keys")
 
@@ -132,7 +130,7 @@ class KeyedGenerator:
 
     @property
     def _in_one_launch(self) -> bool:
-        # what is compiled is one kernel anyway
+        # compiled code is one kernel anyway
         compiling = torch.compiler.is_compiling()
         return self.keys.is_cuda and not compiling and keyed_kernel.usable(self.keys, _by_torch)
 
@@ -190,8 +188,7 @@ class KeyedGenerator:
     def normal_corner(self, size: Sequence[int], field: Sequence[int]) -> Tensor:
         """The upper left corner, (B,*size), of standard normal noise (B,C,*field), where C is size[0].
 
-        Its numbers do not depend on how much of it is asked for. A word makes two, one below the
-        other.
+        The numbers do not depend on the size of the corner. A word makes two, one below the other.
         """
         channels, height, width = size
         pairs = (height + 1) // 2
@@ -208,8 +205,9 @@ class KeyedGenerator:
     def _chunks(
         self, count: int, positions: Tensor | None = None, *, multiple: int = 1
     ) -> Iterator[tuple[int, int, Tensor, Tensor]]:
-        """Words number start to stop of a new stream, or those at `positions`, int64 (B,stop-start), and a
-        scratch tensor like them.
+        """`count` words of a new stream, or those at its `positions`, in chunks.
+
+        A chunk is start, stop, the words from start to stop, int64 (B,stop-start), and a scratch tensor.
         """
         keys = self.next_keys()
         in_pieces = self.device.type == "cpu" and not torch.compiler.is_compiling()
@@ -226,7 +224,7 @@ class KeyedGenerator:
 
 
 def _by_torch(keys: Tensor, salt: int, kind: keyed_kernel.Kind, count: int) -> Tensor:
-    """`keyed_kernel.draw` by torch's operations."""
+    """`keyed_kernel.draw` with torch's operations."""
     fresh = _splitmix(keys + salt)
     if kind == "keys":
         return fresh
@@ -246,7 +244,7 @@ def _box_muller(words: Tensor, scratch: Tensor, first: Tensor, second: Tensor) -
     radius = _shift_right(words, 32, scratch).to(torch.float32).add_(1.0).mul_(2.0**-32)
     radius.log_().mul_(-2.0).sqrt_()
     angle = words.bitwise_and_(0xFFFFFFFF).to(torch.float32).mul_(2 * math.pi * 2.0**-32)
-    if torch.compiler.is_compiling():  # which writes to nothing that is not contiguous
+    if torch.compiler.is_compiling():  # compiled, `out` has to be contiguous
         first.copy_(radius * angle.cos())
         second.copy_(radius * angle.sin())
         return

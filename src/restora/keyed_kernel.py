@@ -1,8 +1,8 @@
-"""What `keyed.py` draws, in one launch on a GPU instead of ten to thirty, in Triton.
+"""The random numbers of `keyed.py` by a Triton kernel: one launch on a GPU instead of ten to thirty.
 
-`usable` draws some numbers both ways when a device is first asked about: where they differ, or where the
-kernel does not run, it says so once and torch's operations draw as before. Words are equal bit for bit;
-normals up to the last bits of log, sin and cos.
+On a device's first use, `usable` draws some numbers both ways. If they differ, or if the kernel does not run,
+it logs one warning and torch's operations draw instead. Words are equal bit for bit; normals up to the last
+bits of log, sin and cos.
 
 Legend: B samples.
 """
@@ -45,7 +45,7 @@ def draw(keys: Tensor, salt: int, kind: Kind, count: int = 1) -> Tensor:
 
 
 def usable(keys: Tensor, plain: Callable[[Tensor, int, Kind, int], Tensor]) -> bool:
-    """Whether the kernel draws for these keys; `plain` is the same by torch's operations."""
+    """Whether the kernel can draw for these keys; `plain` does the same with torch's operations."""
     return keys.is_cuda and _installed() and _works(keys.device, plain)
 
 
@@ -63,7 +63,7 @@ def _works(device: torch.device, plain: Callable[[Tensor, int, Kind, int], Tenso
             near = torch.allclose(got, wanted, rtol=0, atol=1e-4) if kind == "normals" else False
             if not near and not torch.equal(got, wanted):
                 raise ValueError(f"{kind} differ")
-    except Exception as error:  # a compiler, a driver or a card that nobody has tried
+    except Exception as error:  # an untested compiler, driver or card
         log.warning("the kernel for random numbers is not used on %s (%s): torch draws", device, error)
         return False
     return True

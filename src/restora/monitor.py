@@ -1,7 +1,7 @@
-"""What runs are chosen by: a metric that validation logs, and whether more or less of it is better.
+"""The metric that selects checkpoints and runs: a metric of validation, and whether more or less is better.
 
-The best checkpoint, the run record, the leaderboard, `export --best` and sweeps all read the same two words,
-from `monitor:` of the configuration. Note: photos that a report shows never choose anything.
+The best checkpoint, the run record, the leaderboard, `export --best` and sweeps all read the same two values
+from `monitor:` of the configuration. Note: photos that a report shows never take part in a selection.
 """
 
 import math
@@ -16,7 +16,7 @@ Direction = Literal["max", "min"]
 
 @dataclass(frozen=True, kw_only=True)
 class Monitor:
-    """`metric` as validation logs it, such as val/psnr; `direction` max where more is better."""
+    """`metric` as validation logs it, such as val/psnr; `direction` is max if more is better."""
 
     metric: str = "val/psnr"
     direction: Direction = "max"
@@ -31,7 +31,7 @@ class Monitor:
 
     @classmethod
     def of(cls, config: Mapping[str, Any]) -> "Monitor":
-        """The monitor of a run's configuration; validation's PSNR for runs from before there was a choice."""
+        """The monitor of a run's configuration; validation's PSNR if an older run does not set one."""
         node = config.get("monitor")
         if not isinstance(node, Mapping):
             return cls()
@@ -44,11 +44,11 @@ class Monitor:
 
     @property
     def input_metric(self) -> str:
-        """What is logged of the degraded photos for the same metric: val/input_psnr."""
+        """The name under which the same metric of the degraded photos is logged: val/input_psnr."""
         return f"val/input_{self.name}"
 
     def better(self, value: float, than: float | None) -> bool:
-        """Whether a run or checkpoint of `value` is preferred; anything is to nothing, a number to NaN."""
+        """Whether `value` is better than `than`; any value is better than None, and a number than NaN."""
         if than is None:
             return True
         if math.isnan(value) or math.isnan(than):

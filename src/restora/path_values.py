@@ -1,7 +1,7 @@
-"""Paths on a command line of Hydra's: `KEY=PATH` with accents, brackets, commas, quotes or `#` in the path.
+"""Paths on Hydra's command line: `KEY=PATH` with accents, brackets, commas, quotes or `#` in the path.
 
 Hydra's grammar reads those characters as lists, sweeps and comments. The values of keys that hold paths are
-quoted before it sees them, so that a path needs no quoting but the shell's.
+quoted before Hydra parses them, so that a path needs only the shell's quoting.
 """
 
 import re
@@ -24,15 +24,15 @@ _KEYS = frozenset(
     )
 )
 _LAST_PARTS = ("root", "degraded_root")
-"""Keys that end in these hold paths wherever they stand."""
+"""A dotted key whose last part is one of these holds a path."""
 _PART_OF_THE_GRAMMAR = re.compile(r"(choice|range|interval|glob|sort|shuffle|tag)\(|\?\?\?$|null$")
 
 _PLAIN = re.compile(r"(?!null$|true$|false$)[A-Za-z_/][\w./-]*", re.IGNORECASE | re.ASCII)
-"""A path that Hydra reads as it stands; the command that a sweep notes is then as it was typed."""
+"""A path that needs no quotes; the command that a sweep records is then the one that was typed."""
 
 
 def quoted(value: str) -> str:
-    """In single quotes; those inside, and the backslashes before them or at the end, escaped."""
+    """The value in single quotes; inner quotes, and backslashes before them or at the end, are escaped."""
     escaped = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), value)
     return f"'{escaped}'"
 
@@ -43,7 +43,7 @@ def with_quoted_paths(words: Iterable[str], *, sweep: bool = False) -> list[str]
 
 
 def is_path_key(key: str) -> bool:
-    """Whether a key, as it stands before `=`, holds a path."""
+    """Whether a key, as written before `=`, holds a path."""
     name = key.lstrip("+~").partition("@")[0]
     return name in _KEYS or name.rpartition(".")[2] in _LAST_PARTS
 
@@ -53,7 +53,7 @@ def _with_quoted_path(word: str, sweep: bool) -> str:
     if not equals or not value or key.startswith("-") or not is_path_key(key):
         return word
     there = Path(value).expanduser().exists()
-    written = _PART_OF_THE_GRAMMAR.match(value) or value[0] in "'\"["  # by somebody who knows the grammar
+    written = _PART_OF_THE_GRAMMAR.match(value) or value[0] in "'\"["  # written in Hydra's grammar
     if written and not there:
         return word
     if sweep and "," in value and not there:

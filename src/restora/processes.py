@@ -1,8 +1,8 @@
-"""The processes of a distributed run as one: what a step computes over the whole batch.
+"""Collective operations of a distributed run: what a step computes over the whole batch.
 
-Enters: tensors of this process's part of the batch. Leaves: what a single process with the whole batch would
-have. In a run of one process every function returns what it was given. All processes call them in the same
-order, as they do a training step.
+Enters: tensors of this process's part of the batch. Leaves: the values that a single process with the whole
+batch would have. In a run of one process every function returns its input. All processes must call the
+functions in the same order, as they do in a training step.
 
 Legend: B samples of this process, N processes.
 """
@@ -20,7 +20,7 @@ def count() -> int:
 
 
 def rank() -> int:
-    """This process's number among them."""
+    """This process's rank, from 0 to N - 1."""
     return torch.distributed.get_rank() if _several() else 0
 
 
@@ -29,8 +29,8 @@ def _several() -> bool:
 
 
 class _Summed(torch.autograd.Function):
-    """The sum over the processes. Every process's loss sees every process's part, so gradients are summed
-    too; that they are then averaged over the processes is DDP's part."""
+    """The sum over the processes. Each process's loss depends on every process's part, so gradients are
+    summed too; DDP then averages them over the processes."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # noqa: ARG004
@@ -49,12 +49,12 @@ def summed(x: Tensor) -> Tensor:
 
 
 def averaged(x: Tensor) -> Tensor:
-    """The mean over the processes, with its gradient: of means of equally many values, the mean of all."""
+    """The mean over the processes, with its gradient; for means of equally many values, the overall mean."""
     return summed(x) / count() if count() > 1 else x
 
 
 def averaged_scalars(values: Iterable[Tensor]) -> list[Tensor]:
-    """Several scalars in one exchange, without gradient, float32."""
+    """The means of several scalars over the processes, in one exchange, without gradient, float32."""
     row = [value.detach().float() for value in values]
     if count() == 1 or not row:
         return row

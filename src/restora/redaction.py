@@ -1,7 +1,7 @@
-"""Passwords and keys taken out of what is printed, logged and stored.
+"""Removes passwords and keys from text that is printed, logged or stored.
 
-What counts: the user and password of a URL, what a URL's query calls a token, key or signature, settings
-named like `api_key`, and the values of environment variables that are named so. Each becomes ***.
+Secrets are the user and password of a URL, the values of a URL's query that are named like a token, key or
+signature, settings named like `api_key`, and the values of environment variables named so. Each becomes ***.
 """
 
 import os
@@ -18,25 +18,25 @@ _SETTING = re.compile(rf"(?i)((?:^|[\s.,{{+'\"_-]){_NAMES}['\"]?\s*[=:]\s*)(?!nu
 _VARIABLE = re.compile(rf"(?i)(?:^|_){_NAMES}s?$")
 _KEY = re.compile(rf"(?i)(?:^|[._-]){_NAMES}$")
 _SHORTEST = 8
-"""Of an environment variable's value: shorter ones are in innocent words too."""
+"""Least length of an environment variable's value: shorter ones also occur in ordinary words."""
 
 
 def redacted(text: str) -> str:
-    """`text` without what is secret in it."""
+    """`text` without the secrets in it."""
     return _redacted(text, _secret_values())
 
 
 def without_secrets(value: T) -> T:
     """Plain values with `redacted` applied to every text in them.
 
-    What keys named like `api_key` hold is redacted too.
+    The text under a key named like `api_key` is redacted too.
     """
     cleaned: T = _cleaned(value, _secret_values())
     return cleaned
 
 
 def _secret_values() -> list[str]:
-    """Of the environment."""
+    """The secret values of the environment."""
     return [
         value
         for name, value in os.environ.items()

@@ -1,13 +1,13 @@
-"""Stable names of the parts that runs are made of, and building parts from their descriptions.
+"""Stable names of the parts of runs, and the construction of parts from their descriptions.
 
-A class registers itself under a kind and a name (`@register("network", "dncnn")`); what is stored in run
-records, checkpoints and model folders is that name. A description is a mapping whose `_target_` is the name
+A class registers itself under a kind and a name (`@register("network", "dncnn")`); run records, checkpoints
+and model folders store that name. A description is a mapping whose `_target_` is the name
 and whose other keys are constructor arguments, built inside out. Parts come from this package, from entry
 points of installed packages (group `restora.networks` and so on: `mynet = "mylab.nets:MyNet"`) and from
 modules that the user names (`plugins=[mylab]`).
 
-Note: a description read from a file can only name parts that are registered. Dotted paths, which import
-whatever they name, are followed only for the user's own configuration (`foreign=True`).
+Note: a description read from a file can only name registered parts. Dotted paths, which can import any code,
+are allowed only in the user's own configuration (`foreign=True`).
 """
 
 import difflib
@@ -47,7 +47,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "method": ("restora.fitting",),
     "callback": ("restora.training.callbacks", "restora.training.poison", "restora.training.unmoved"),
 }
-"""Where the parts of each kind are defined."""
+"""The packages that define the parts of each kind."""
 
 KIND_OF_KEY = {
     **{kind: kind for kind in PACKAGES},
@@ -65,7 +65,7 @@ KIND_OF_KEY = {
 them."""
 
 _CLOSED = ("network", "degradation", "loss", "optimizer", "schedule")
-"""Kinds whose own arguments hold parts of that kind only, whatever the keys are called."""
+"""Kinds whose arguments hold parts of the same kind only, whatever the keys are."""
 
 _parts: dict[str, dict[str, type[Any]]] = {kind: {} for kind in PACKAGES}
 _plugins: list[str] = []
@@ -74,11 +74,11 @@ _named: dict[type[Any], tuple[str, str]] = {}
 
 
 class UnknownPart(ValueError):
-    """A description names a part that nobody registered; the message lists the near names."""
+    """A description names an unregistered part; the message lists similar names."""
 
 
 def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
-    """Class decorator: the class is `name` among the parts of `kind`. A name is given once."""
+    """Class decorator: registers the class as `name` among the parts of `kind`. Names are unique."""
     if kind not in PACKAGES:
         raise ValueError(f"there is no kind {kind!r}: kinds are {', '.join(PACKAGES)}")
     if not name or "." in name:
@@ -110,7 +110,7 @@ def _import_own(kind: str) -> None:
 
 @functools.cache
 def _installed() -> dict[str, dict[str, Any]]:
-    """Entry points of installed packages, by kind and name; imported when one is asked for.
+    """Entry points of installed packages, by kind and name; each is imported on first use.
 
     Read once for all kinds, as the metadata of every installed package takes a tenth of a second.
     """
@@ -162,10 +162,10 @@ def use_configuration(folders: Iterable[str]) -> None:
 
 
 def configuration_folders() -> list[tuple[str, Path]]:
-    """Folders with configuration, each with who brings it.
+    """Folders with configuration, each with its provider.
 
-    "command-line" for those that the user named, "plugin" for the `conf` folders of plugins and of
-    installed packages that have entry points; nothing is imported to find them.
+    The provider is "command-line" for folders that the user named, "plugin" for the `conf` folders of plugins
+    and of installed packages that have entry points. Nothing is imported to find them.
     """
     packages = {
         point.value.partition(":")[0] for of_kind in _installed().values() for point in of_kind.values()
@@ -182,7 +182,7 @@ def configuration_folders() -> list[tuple[str, Path]]:
 def find(kind: str, name: str) -> type[Any]:
     """The class of a stored name.
 
-    Also takes the dotted class names that were stored before there were names. Raises UnknownPart.
+    Also takes the dotted class names that the first edition stored. Raises UnknownPart.
     """
     if name in _parts[kind]:
         return _parts[kind][name]
@@ -206,8 +206,8 @@ def find(kind: str, name: str) -> type[Any]:
 
 
 def _of_dotted(kind: str, path: str) -> type[Any] | None:
-    """The part that a first-edition file means by `restora.<package>.<module>.<Class>`: class names have
-    stayed, and are unique within a kind. Foreign classes that were usual then are in `_OLD_FOREIGN`."""
+    """The part that a first-edition file means by `restora.<package>.<module>.<Class>`: class names have not
+    changed, and are unique within a kind. Common foreign classes of that edition are in `_OLD_FOREIGN`."""
     if path in _OLD_FOREIGN:
         return find(kind, _OLD_FOREIGN[path])
     package = PACKAGES[kind][0].split(".")[1]
@@ -255,14 +255,14 @@ def classes(kind: str) -> dict[str, type[Any]]:
 
 
 def kind_below(kind: str | None, key: str, *, within_part: bool) -> str | None:
-    """The kind of parts under `key` of a description of `kind`, which is a part itself if `within_part`."""
+    """The kind of the parts under `key` of a description of `kind`; `within_part`: that is a part itself."""
     if kind in _CLOSED or (kind is not None and not within_part):
         return kind
     return KIND_OF_KEY.get(key, kind)
 
 
 def part_of(node: Mapping[str, Any], kind: str | None) -> type[Any] | None:
-    """The class that a description names; None where nobody registered it or it names none."""
+    """The class that a description names; None if it names none or an unregistered one."""
     target = node.get("_target_")
     if not isinstance(target, str) or kind is None:
         return None
@@ -275,7 +275,7 @@ def part_of(node: Mapping[str, Any], kind: str | None) -> type[Any] | None:
 def stored(node: Any, kind: str | None = None) -> Any:
     """A description as it is written to files: plain values, every `_target_` the stable name of its part.
 
-    What has no name (a foreign class of the user's configuration) keeps its path.
+    A class without a name (a foreign one of the user's configuration) keeps its path.
     """
     if isinstance(node, Mapping):
         within = "_target_" in node
@@ -293,12 +293,12 @@ def stored(node: Any, kind: str | None = None) -> Any:
 
 
 def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False, **extra: Any) -> Any:
-    """The object that a description stands for, its parts built first; plain values are themselves.
+    """The object that a description describes, its parts built first; plain values are returned unchanged.
 
     `where` is the key of the description in messages, `extra` are further arguments of the outermost object.
-    `_partial_: true` gives a function that waits for the remaining arguments. Raises ValueError that names
-    the key for a part that is not there or that refuses its arguments: keys are held against the
-    constructor's signature, values of the user's own configuration (`foreign`) also against its annotations.
+    `_partial_: true` gives a function that takes the remaining arguments. Raises a ValueError that names the
+    key for an unknown part and for refused arguments: keys are checked against the constructor's signature,
+    values of the user's own configuration (`foreign`) also against its annotations.
     """
     where = where or kind or ""
     if isinstance(node, list | tuple):
@@ -351,7 +351,7 @@ def _class_of(target: str, kind: str | None, where: str, foreign: bool) -> Calla
 
 
 def _is_ours(error: BaseException) -> bool:
-    """Whether it was raised in this package, whose messages are complete."""
+    """Whether the error was raised in this package, whose messages are complete."""
     place = error.__traceback__
     while place is not None and place.tb_next is not None:
         place = place.tb_next

@@ -1,9 +1,9 @@
-"""Whose a run folder is, and what became of its run: claims, locks, signs of life.
+"""Ownership and status of run folders: claims, locks, heartbeats.
 
 A folder belongs to the command that created it; two commands that want the same name get two folders. While a
-process trains in a folder it holds the lock `.lock` there, which the system releases when the process ends,
-however it ends, and `run.json` names the process: host, start of the machine, process id and start, and when
-it was last heard of. So a run that says "running" and whose process is gone is dead, and is shown as dead.
+process trains in a folder it holds the lock `.lock` there, which the system releases however the process
+ends, and `run.json` names the process: host, boot of the machine, process id and start, and last heartbeat.
+So a run whose record says "running" but whose process is gone is shown as dead.
 
 Note: the lock is POSIX's, not flock's, because it must not be inherited: the workers that cut crops outlive a
 killed trainer by seconds.
@@ -22,14 +22,14 @@ from typing import Any
 
 LOCK = ".lock"
 _SILENT_SECONDS = 900.0
-"""A process of another machine that was not heard of for so long is taken for dead; it writes every 10 s,
-unless it packs photos or looks for near-duplicates."""
+"""A process of another machine counts as dead after this long without a heartbeat; it writes one every 10 s,
+except while it packs photos or searches for near-duplicates."""
 _held: dict[Path, int] = {}
 _holding = threading.Lock()
 
 
 class Occupied(ValueError):
-    """A run folder that this command must not touch; the message says why and what to do."""
+    """A run folder that this command must not touch; the message names the reason and the fix."""
 
 
 class Gone(ValueError):
@@ -37,7 +37,7 @@ class Gone(ValueError):
 
 
 def this_process() -> dict[str, Any]:
-    """What run.json says of the process that trains, heard of now."""
+    """The entry of run.json on the training process, with a heartbeat of now."""
     return {
         "host": platform.node(),
         "boot": _boot(),
@@ -49,24 +49,24 @@ def this_process() -> dict[str, Any]:
 
 
 def status_of(record: Mapping[str, Any], folder: Path) -> str:
-    """The status of a run record, `dead` where it says `running` and the process is gone."""
+    """The status of a run record; `dead` if it says `running` and the process is gone."""
     status = str(record.get("status") or "unknown")
     if status != "running":
         return status
     process = record.get("process")
-    if not isinstance(process, Mapping):  # written by a version that did not say
+    if not isinstance(process, Mapping):  # an older version's record
         return status
     if process.get("host") == platform.node() and process.get("boot") == _boot():
         pid = process.get("pid")
         alive = isinstance(pid, int) and _started(pid) == process.get("started") is not None
         return status if alive or is_locked(folder) else "dead"
-    if process.get("host") == platform.node():  # the machine was started again since
+    if process.get("host") == platform.node():  # the machine has rebooted since
         return "dead"
     return "dead" if _seconds_since(process.get("heartbeat")) > _SILENT_SECONDS else status
 
 
 def claim(folder: Path) -> Path:
-    """Creates `folder`, or the first of `folder_2`, `folder_3`, … that nobody has, and returns it."""
+    """Creates `folder`, or the first free one of `folder_2`, `folder_3`, …, and returns it."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     number, candidate = 1, folder
     while True:
@@ -80,7 +80,7 @@ def claim(folder: Path) -> Path:
 
 @contextmanager
 def sole_run(folder: Path) -> Iterator[None]:
-    """Holds the run folder's lock. Raises `Occupied` where another process does, which it names."""
+    """Holds the run folder's lock. Raises `Occupied`, with the holder's name, if another process has it."""
     folder = folder.resolve()
     with _holding:
         mine = folder in _held
@@ -96,9 +96,9 @@ def sole_run(folder: Path) -> Iterator[None]:
 
 
 def check_place(folder: Path) -> None:
-    """Raises `Gone` where this process trains in a folder that is not there any more.
+    """Raises `Gone` if the folder that this process trains in no longer exists at its path.
 
-    What is written after that would be half a run in its old place.
+    Anything written after that would make half a run at the old path.
     """
     handle = _held.get(folder.resolve())
     if handle is not None and not _is_at(handle, folder / LOCK):
@@ -111,7 +111,7 @@ def is_locked(folder: Path) -> bool:
     """Whether a process trains in the folder."""
     folder = folder.resolve()
     with _holding:
-        if folder in _held:  # closing another handle of the file would give the lock away
+        if folder in _held:  # closing another handle of the file would release the lock
             return True
         try:
             handle = os.open(folder / LOCK, os.O_RDWR)
@@ -127,7 +127,7 @@ def is_locked(folder: Path) -> bool:
 
 
 def _locked(folder: Path) -> int:
-    """The handle of the lock file, locked."""
+    """Locks the lock file and returns its handle."""
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
@@ -144,7 +144,7 @@ def _locked(folder: Path) -> int:
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
             return handle
-        os.close(handle)  # its holder ended and removed it in between
+        os.close(handle)  # its holder ended and removed the file meanwhile
 
 
 def _is_at(handle: int, path: Path) -> bool:
@@ -157,13 +157,13 @@ def _is_at(handle: int, path: Path) -> bool:
 
 @cache
 def _boot() -> str | None:
-    """A number that is another one each time the machine starts."""
+    """An identifier that changes with each boot of the machine."""
     path = Path("/proc/sys/kernel/random/boot_id")
     return path.read_text().strip() if path.exists() else None
 
 
 def _started(pid: int) -> int | None:
-    """When a process of this machine started, in ticks since the machine did; None where there is none."""
+    """When a process of this machine started, in ticks since boot; None if it does not run."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

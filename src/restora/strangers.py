@@ -1,8 +1,9 @@
-"""Run folders that somebody else may have made: what their files must not do before they are used.
+"""Safety checks of run folders from untrusted sources, before they are used.
 
-A folder that was unpacked from an archive can hold links, and what a run writes to a link is written where
-the link leads. So a run goes on only where everything in its folder lies in it. The folder in which it was
-started, to which its relative paths belong, is believed where it is an absolute path outside of it.
+A folder that was unpacked from an archive can hold links, and a run that writes to a link writes to the
+link's target. So a run is continued only if no link leads out of its folder. Its relative paths are relative
+to the folder in which it was started; the record's entry on that is trusted only if it is an absolute path
+outside of the run folder.
 """
 
 import os
@@ -12,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 _OF_WANDB = re.compile(r"(?:.*/)?[^/]*run-[^/]*/logs/debug-core\.log")
-"""A link to its own log, in the cache of the user, that W&B makes."""
+"""W&B's own link to its log, which is in the user's cache."""
 _SETTINGS = re.compile(r"(?:.*/)?\.?wandb/settings")
-"""What W&B reads where it is started, such as the address that keys are sent to."""
+"""Settings that W&B reads from its working directory, such as the address that API keys are sent to."""
 
 
 def check_inside(folder: Path) -> None:
@@ -36,9 +37,9 @@ def check_inside(folder: Path) -> None:
 
 
 def started_in(record: Mapping[str, Any] | None, folder: Path) -> Path | None:
-    """The folder that a record says the run or sweep of `folder` was started in.
+    """The folder in which the run or sweep of `folder` was started, from its record.
 
-    None where there is none, and where it is not believed: relative, or part of what came with the record.
+    None if there is none, or if it is not trusted: a relative path, or one inside of `folder`.
     """
     place = (record or {}).get("cwd")
     if not isinstance(place, str) or not os.path.isabs(place) or "\0" in place:

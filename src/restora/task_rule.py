@@ -1,7 +1,7 @@
-"""What a degradation that was chosen on the command line makes the task, which recipes name themselves.
+"""The task of a run whose degradation was chosen on the command line; recipes name their task themselves.
 
-`experiments=denoise/nafnet degradation=jpeg` is about JPEG: what the run's record, its model card and W&B's
-tags say follows the degradation, unless `task` is typed too.
+`experiments=denoise/nafnet degradation=jpeg` is about JPEG: the task in the run's record, its model card and
+W&B's tags follows the degradation, unless `task` is set too.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +18,9 @@ _OF_FOLDERS = {
     "missing": "inpaint",
     "colour": "colour",
     "compose": "",
-    "degradations": "",  # what several parts make, and nothing
+    "degradations": "",  # compositions, and none at all
 }
-"""Task by the folder of a degradation's source file."""
+"""The task by the folder of a degradation's source file."""
 _OF_NAMES = {
     "jpeg": "jpeg",
     "greyscale": "colourise",
@@ -33,7 +33,7 @@ _OTHER = "restore"
 
 
 def fit_task(config: DictConfig, overrides: Iterable[str]) -> None:
-    """Sets the task of a composed configuration, in place, where a degradation was typed and no task."""
+    """Sets the task of a composed configuration, in place, if the overrides set a degradation but no task."""
     keys = {word.lstrip("+~").partition("=")[0] for word in overrides}
     if "degradation" not in keys or "task" in keys or "task" not in config:
         return
@@ -43,7 +43,7 @@ def fit_task(config: DictConfig, overrides: Iterable[str]) -> None:
 
 
 def _task_of(node: Any) -> str | None:
-    """The task of a degradation's description; None where it leaves photos as they are."""
+    """The task of a degradation's description; None if it leaves photos unchanged."""
     found = {task for name in _targets(node) if (task := _task_of_part(name))}
     if len(found) > 1:
         return "super_resolution" if "super_resolution" in found else _OTHER

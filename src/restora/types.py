@@ -14,13 +14,13 @@ from torch import Tensor
 class Batch:
     """One batch on the device, degraded and ready for a network.
 
-    `clean` is float32 (B,C,H,W) in [0,1], None where nobody has it. `degraded` is float32 (B,C,H/s,W/s) on
+    `clean` is float32 (B,C,H,W) in [0,1], None if there is none. `degraded` is float32 (B,C,H/s,W/s) on
     the [0,1] scale; a degradation that the field does not clip (Gaussian noise) may leave the interval.
     `condition` is float32 (B,K,H/s,W/s): a noise-level map in the units of `degraded`, or a mask that is 1
-    where the pixel is known. `target` is what to learn from where that is not `clean`. `keys` are the
+    where the pixel is known. `target` is the training target if that is not `clean`. `keys` are the
     samples' random-number keys, int64 (B,), and `redegrade` draws another degraded version of the same
-    photos, like `degraded`, from the keys that it is given; both None where the data module has none.
-    `unpaired`: `clean` are other photos than those that were degraded.
+    photos, like `degraded`, from the keys that it gets; both are None if the data module has none.
+    `unpaired`: `clean` are not the photos that were degraded.
     """
 
     clean: Tensor | None
@@ -51,7 +51,7 @@ class Batch:
 
     @property
     def supervision(self) -> Tensor:
-        """What restored photos are compared with in training: (B,C,H,W). Raises ValueError without one."""
+        """The target of the restored photos in training: (B,C,H,W). Raises ValueError if there is none."""
         wanted = self.clean if self.target is None else self.target
         if wanted is None:
             raise ValueError(

@@ -1,7 +1,7 @@
-"""What words of the command line mean in every command: precisions, durations, tiles, threads, tasks.
+"""Values that mean the same in every command: precisions, durations, tiles, threads, tasks.
 
 Note: a duration is written as `90s`, `2min`, `1h30min` or `3d`. Lightning's `DD:HH:MM:SS`, `HH:MM:SS` and the
-keywords of a timedelta are read too, as configurations that were stored before have them.
+keywords of a timedelta are read too, as older stored configurations contain them.
 """
 
 import re
@@ -16,8 +16,8 @@ _PRECISIONS: dict[Precision, tuple[str, ...]] = {
     "bfloat16": ("bfloat16", "bf16", "bf16-mixed"),
     "float16": ("float16", "fp16", "16", "16-mixed"),
 }
-"""Each with its other names; the last is Lightning's. Below float32, weights stay float32 and what gains from
-it is computed in the type."""
+"""Each precision with its other names; the last is Lightning's. Below float32 the precision is mixed: weights
+stay float32, and operations that gain from the type use it."""
 TASKS = {
     "photo": "cleans everyday photos: grain, colour specks, JPEG blocks",
     "denoise": "removes noise",
@@ -31,7 +31,7 @@ TASKS = {
     "dehaze": "removes haze",
     "restore": "restores damaged photos",
 }
-"""What a model can be for, in words."""
+"""The tasks of models, with a description of each."""
 _UNITS = {"d": "days", "h": "hours", "min": "minutes", "s": "seconds"}
 _DURATION = re.compile(r"(?=.)(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)min)?(?:(\d+(?:\.\d+)?)s)?")
 
@@ -55,7 +55,7 @@ PRECISIONS = ", ".join(f"{name} ({', '.join(words[1:])})" for name, words in _PR
 
 
 def trainer_precision(value: Any) -> str:
-    """The same in the trainer's words. Raises ValueError, also for what only Lightning has (`bf16-true`).
+    """Lightning's name of a precision. Raises ValueError, also for one that only Lightning has (`bf16-true`).
 
     Parameters are float32 in every precision, as photos, losses and averages are.
     """
@@ -94,7 +94,7 @@ def _timedelta(value: Any) -> timedelta | None:
 
 
 def duration(length: float) -> str:
-    """Seconds as they are written in a configuration: 5400 is 1h30min."""
+    """Seconds as a duration of a configuration: 5400 is 1h30min."""
     words, left = "", round(length, 3)
     for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
         count, left = divmod(left, size)
@@ -103,7 +103,7 @@ def duration(length: float) -> str:
 
 
 def about(length: float) -> str:
-    """Seconds as a person would say them: 5 s, 12 min, 7.5 h, 26 days."""
+    """Seconds in a readable unit: 5 s, 12 min, 7.5 h, 26 days."""
     for size, unit in ((48 * 3600, "days"), (90 * 60, "h"), (120, "min")):
         if length >= size:
             number = length / {"days": 86400, "h": 3600, "min": 60}[unit]
@@ -112,7 +112,7 @@ def about(length: float) -> str:
 
 
 def tile(value: Any, default: int) -> int:
-    """The side of a tile in pixels of the input, 0 for the photo in one piece; None is the `default`."""
+    """The side of a tile in pixels of the input, 0 for the whole photo at once; None gives `default`."""
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
@@ -121,7 +121,7 @@ def tile(value: Any, default: int) -> int:
 
 
 def use_threads(count: Any) -> None:
-    """Lets torch compute with `count` CPU threads; None is its own choice. Raises ValueError."""
+    """Makes torch use `count` CPU threads; None leaves the number to torch. Raises ValueError."""
     check_threads(count)
     if count is not None:
         import torch
@@ -130,7 +130,7 @@ def use_threads(count: Any) -> None:
 
 
 def check_threads(count: Any) -> None:
-    """Raises ValueError for what is no number of threads."""
+    """Raises ValueError if `count` is not a number of threads."""
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(
             f"threads={count}: wanted a whole number of 1 or more, or null for torch's own choice"

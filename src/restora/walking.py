@@ -1,7 +1,7 @@
-"""The files below a folder, through links too, each folder once.
+"""Lists the files below a folder, also through links, visiting each folder once.
 
-Data sets and results are often links to where there is room. A link into a folder above it would list one
-file for ever, and `Path.rglob` does not follow any.
+Data sets and results are often links to another disk. Following a link to a folder above it would never end,
+and `Path.rglob` follows no links.
 """
 
 import os
@@ -17,10 +17,10 @@ def files_below(
     avoid: Path | None = None,
     unopened: Callable[[Path, str], object] | None = None,
 ) -> Iterator[Path]:
-    """The files below `folder`, those with a name of their own before those that links lead to.
+    """The files below `folder`, regular files before links to files.
 
-    Not those below `avoid` and in hidden folders; `unopened` is called with each folder that cannot be
-    opened, and why.
+    Files below `avoid` and in hidden folders are left out; `unopened` is called with each folder that cannot
+    be opened, and the reason.
     """
     seen = set() if avoid is None else _identity(avoid)
     linked: list[Path] = []
@@ -46,7 +46,7 @@ def files_below(
 
 
 def _identity(folder: Path) -> set[Identity]:
-    """What distinguishes a folder from others, in a set; an empty one where it cannot be known."""
+    """A set with the folder's device and inode; empty if they are unknown."""
     try:
         status = folder.stat()
     except OSError:

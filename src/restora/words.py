@@ -1,4 +1,4 @@
-"""What a score means, in the words that the terminal, the report and the model card share."""
+"""Scores in words, the same in the terminal, the report and the model card."""
 
 import math
 from collections.abc import Mapping
@@ -16,15 +16,15 @@ def figure(metric: str, value: float) -> str:
 
 
 def shown(name: str) -> str:
-    """A file's name for a terminal: what is no letter there, such as a line end, is written as its escape."""
+    """A file's name for a terminal; characters that are not printable become their escapes."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
 def worse_than_input(scores: Mapping[str, Any]) -> str:
-    """In which metrics restored photos are no better than they were before, in words; empty where in none.
+    """The metrics in which restored photos are no better than the degraded ones, in words; empty if none.
 
-    `scores` holds means by the metric's name and those of the degraded photos by `input_` and the name. What
-    differs by less than is shown counts as equal.
+    `scores` holds means by the metric's name, and the means of the degraded photos by `input_` and the name.
+    Means that are equal in the digits shown count as equal.
     """
     notes = [_compared(name, value, scores[f"input_{name}"]) for name, value in _pairs(scores).items()]
     for phrase in ("not a number", "worse than its input", "no better than its input"):
@@ -35,7 +35,7 @@ def worse_than_input(scores: Mapping[str, Any]) -> str:
 
 
 def _pairs(scores: Mapping[str, Any]) -> dict[str, float]:
-    """The metrics that were measured before and after."""
+    """The metrics that were measured on both the restored and the degraded photos."""
     return {
         name: float(value)
         for name, value in scores.items()
@@ -44,7 +44,7 @@ def _pairs(scores: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _compared(metric: str, value: float, before: float) -> tuple[str, str]:
-    """A phrase for the metric, empty where it is better, and the figures."""
+    """A phrase for the metric, empty if it is better than the input, and the figures."""
     name = metric.upper()
     if math.isnan(value):
         return "not a number", name

@@ -1,6 +1,6 @@
-"""`restora bench`: what an experiment will cost on this machine, by training a few of its steps.
+"""`restora bench`: estimates the cost of an experiment on this machine by training a few of its steps.
 
-The same path as `train`, stage by stage of its patches, without records and checkpoints. Ends with a table:
+It trains as `train` does, for each stage of patch sizes, without records and checkpoints. It prints a table:
 seconds per step, the shares of data, degradation, network and optimiser, memory, and hours to the end of the
 recipe with its validations.
 """
@@ -36,7 +36,7 @@ LEAST = {"steps": 2, "warm_up": 1, "val_batches": 0}
 
 
 def main(argv: list[str]) -> int:
-    """Raises `ConfigError` (a `ValueError`) for what cannot be measured."""
+    """Raises `ConfigError` (a `ValueError`) for an experiment that cannot be measured."""
     if any(word in ("-h", "--help") for word in argv):
         print(HELP)
         return 0
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> int:
 
 
 def _own(argv: list[str]) -> tuple[dict[str, int], Path | None, list[str]]:
-    """This command's numbers, the file, and the words for the configuration."""
+    """This command's own numbers, its output file, and the overrides of the configuration."""
     numbers, output, rest = dict(DEFAULTS), None, []
     for word in argv:
         key, _, value = word.partition("=")
@@ -91,7 +91,7 @@ def _own(argv: list[str]) -> tuple[dict[str, int], Path | None, list[str]]:
 
 
 def _machine(config: "DictConfig") -> str:
-    """What was measured on, in words."""
+    """The measured device, cores and precision, in words."""
     import torch
 
     from restora.training.record import machine
@@ -103,7 +103,7 @@ def _machine(config: "DictConfig") -> str:
 
 
 def threads_in_words(chosen: int | None) -> tuple[str, str]:
-    """How many threads compute, how they wait for each other, and who has said so."""
+    """The number of CPU threads and how they wait for each other, each with who set it."""
     import os
 
     import torch
@@ -183,7 +183,7 @@ def _duration(hours: float) -> str:
 
 @contextmanager
 def _progress(experiment: str) -> "Iterator[Progress]":
-    """A bar on a terminal, a line per stage elsewhere."""
+    """A progress bar on a terminal, else a line per stage."""
     from rich.console import Console
     from rich.markup import escape
     from rich.progress import Progress as Bar

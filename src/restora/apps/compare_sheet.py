@@ -1,4 +1,4 @@
-"""One photo by every method of a comparison, where `restora evaluate images=true` kept the photos."""
+"""A sheet of one photo restored by each method of a comparison, from photos kept by `images=true`."""
 
 import io
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from restora.photos.names import file_stem
 from restora.photos.reading import list_photos
 
 SIDE, COLUMNS = 200, 4
-"""Pixels of the photo's centre that are shown, and pictures in a row."""
+"""Side in pixels of the centre crop that is shown, and pictures in a row."""
 
 
 def write_sheet(folders: Sequence[str], output: Path, console: Console) -> None:
-    """Writes sheet.jpg into `output`, where every method has kept some photo that the others have too."""
+    """Writes sheet.jpg into `output` if there is a photo that all methods have kept."""
     sheet = compare_sheet(read_methods(folders), folders)
     if sheet is not None:
         path = output / "sheet.jpg"
@@ -29,9 +29,9 @@ def write_sheet(folders: Sequence[str], output: Path, console: Console) -> None:
 
 
 def compare_sheet(methods: dict[str, list[Result]], folders: Sequence[str]) -> Image.Image | None:
-    """The first photo that all methods have kept, each with its PSNR, after the clean one; None without one.
+    """The clean photo, and each method's result with its PSNR; None if the methods share no kept photo.
 
-    Of several seeds, the first that kept photos is shown.
+    It is the first photo that all methods have kept. Of several seeds, the first that kept photos is shown.
     """
     kept = {name: _kept(folder) for name, folder in zip(methods, folders, strict=True)}
     shared = [photo for photo in next(iter(kept.values())) if all(photo in one for one in kept.values())]
@@ -64,7 +64,7 @@ def _kept(folder: str) -> dict[str, Path]:
 
 
 def _clean(result: Result, photo: str) -> list[Path]:
-    """The photo as it was, where the test set still lies where it did."""
+    """The clean photo's file, if the test set is still in its folder."""
     root = Path(str(result.benchmark.get("root")))
     return [file for file in list_photos(root) if file_stem(file.stem) == photo] if root.is_dir() else []
 
@@ -77,7 +77,7 @@ def _psnr(results: Sequence[Result], photo: str) -> str:
 
 
 def _centre(file: Path) -> Pixels:
-    """uint8 (SIDE,SIDE,3), or less where the photo is smaller."""
+    """The centre crop, uint8 (SIDE,SIDE,3), or smaller if the photo is smaller."""
     with Image.open(file) as image:
         width, height = image.size
         left, top = max((width - SIDE) // 2, 0), max((height - SIDE) // 2, 0)

@@ -1,7 +1,7 @@
 """Pictures in rows and columns with titles, drawn with Pillow and its own font.
 
-Enters: 8-bit pictures of one size with a caption each. Leaves: one picture. Text that is too long for its
-place is broken into lines (title) or cut (captions).
+Enters: 8-bit pictures of one size with a caption each. Leaves: one picture. Text that is too long is broken
+into lines (title) or shortened (captions).
 """
 
 from collections.abc import Sequence
@@ -93,7 +93,7 @@ def _wrapped(text: str, width: int, font: Any) -> list[str]:
 
 
 def _cut(text: str, width: int, font: Any) -> str:
-    """`text`, or as much of it as `width` pixels hold with an ellipsis in the middle."""
+    """`text`, shortened by an ellipsis in the middle if it is wider than `width` pixels."""
     if font.getlength(text) <= width:
         return text
     kept = len(text)

@@ -1,4 +1,4 @@
-"""`restora evaluate`: models and classical methods by the field's protocols, and comparisons."""
+"""`restora evaluate`: scores models and classical methods by the field's protocols, and compares them."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ _LISTS = ("classical", "metrics", "compare", "severities")
 
 
 def main(argv: list[str]) -> int:
-    """Prints the table and writes the figures. Raises ValueError for what cannot be evaluated."""
+    """Prints the table and writes the figures. Raises ValueError if something cannot be evaluated."""
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP)
         return 0 if argv else 2
@@ -90,7 +90,7 @@ def main(argv: list[str]) -> int:
 
 
 def tidy(word: str) -> str:
-    """One override as Hydra's grammar needs it: `a,b` becomes a list, paths of any characters are quoted."""
+    """One override in Hydra's grammar: `a,b` becomes a list, and paths are quoted."""
     key, equals, value = word.partition("=")
     name = key.lstrip("+")
     if not equals or not value or value == "null" or value[0] in "'\"[":

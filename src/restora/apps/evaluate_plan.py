@@ -1,4 +1,4 @@
-"""From the settings of `restora evaluate` to its objects: methods, benchmark, and where the figures go."""
+"""Builds the objects of `restora evaluate` from its settings: methods, benchmark and output folder."""
 
 import re
 import time
@@ -29,12 +29,12 @@ from restora.evaluation.severity import at_severity
 from restora.metrics.registry import unavailable
 
 _USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": False}
-"""What null means in a benchmark, where the network under test does not say how it was scored."""
+"""Defaults for null in a benchmark, if the network under test does not record how it was scored."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table: a method, what is known of it, and the same without the user's options."""
+    """A row of the table: a method, its description, and the same method without the user's options."""
 
     method: Method
     description: dict[str, Any]
@@ -45,7 +45,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Plan:
-    """Everything of one command, built. Without severities the benchmark is run as it is."""
+    """All objects of one command. Without severities the benchmark is run unchanged."""
 
     entries: list[Entry]
     benchmark: Benchmark
@@ -61,7 +61,7 @@ class Plan:
 
 
 def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
-    """Builds all that a command needs; the mistakes of the user show here, as ValueError."""
+    """Builds all objects of a command. Raises ValueError for a user's mistakes."""
     vocabulary.use_threads(settings["threads"])
     loaded = _load(settings, overrides)
     node = settings.get("benchmark")
@@ -94,7 +94,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
 
 
 def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | None:
-    """The network under test, None where only classical methods are."""
+    """The network under test; None if only other methods are tested."""
     network, weights = settings.get("network"), settings["weights"]
     checkpoint, model = settings["checkpoint"], settings["model"]
     given = [key for key in ("weights", "checkpoint", "model") if settings[key] is not None]
@@ -118,7 +118,7 @@ def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | Non
 
 
 def _held_out(loaded: Loaded | None) -> Benchmark:
-    """The photos that a run was reported by, scored as they were then."""
+    """The held-out photos of a run, scored by the run's own protocol."""
     config = None if loaded is None else loaded.config
     if loaded is None or not isinstance(config, dict):
         raise ValueError(
@@ -132,7 +132,7 @@ def _held_out(loaded: Loaded | None) -> Benchmark:
 
 
 def _protocol_of_then(config: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
-    """For runs from before protocols were recorded."""
+    """The protocol of an older run, which did not record one."""
     network = loaded.network
     made = Protocol.of_run(config.get("protocol"), channels=network.in_channels, scale=network.scale)
     return asdict(made)
@@ -164,7 +164,7 @@ def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
 def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Benchmark) -> Entry:
     converter = settings["local_converter"]
     auto = converter == "auto"
-    pick_device(str(settings["device"]))  # refuses one that is not there
+    pick_device(str(settings["device"]))  # refuses a device that is not there
     options = Options(
         self_ensemble=bool(settings["self_ensemble"]),
         local_converter=loaded.local_converter if auto else _patch(converter),
@@ -209,7 +209,7 @@ def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:
 
 
 def _fitted(settings: Mapping[str, Any], benchmark: Benchmark, overrides: Sequence[str]) -> list[Entry]:
-    """The method that is fitted to each photo, where one is chosen."""
+    """The entry of the method that is fitted to each photo, if one is chosen."""
     node = settings.get("method")
     if node is None:
         unused = [key for key in ("seed", "max_time") if any(o.startswith(f"{key}=") for o in overrides)]
@@ -269,7 +269,7 @@ def _severities(value: Any, benchmark: Benchmark) -> list[float]:
 
 
 def _output(path: str | Path) -> Path:
-    """The folder for the figures. Raises ValueError where there can be none."""
+    """The folder for the figures. Raises ValueError if a file is in its place."""
     folder = Path(path).expanduser()
     for part in (folder, *folder.parents):
         if part.exists() and not part.is_dir():

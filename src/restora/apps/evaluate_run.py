@@ -1,4 +1,4 @@
-"""Running the plan of `restora evaluate`: progress while it goes, then the files and the table."""
+"""Runs the plan of `restora evaluate`: shows the progress, then writes the files and the table."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def run(plan: Plan, console: Console) -> None:
 
 
 def _check_leakage(plan: Plan, console: Console) -> dict[str, object] | None:
-    """Says which test photos are among the training photos, where a folder of those was named."""
+    """Prints which test photos are among the training photos, if the user named a folder of those."""
     if plan.training_photos is None:
         return None
     folder = Path(plan.training_photos).expanduser()
@@ -58,9 +58,9 @@ def _check_leakage(plan: Plan, console: Console) -> dict[str, object] | None:
 
 
 def write_results(results: list[Result], output: Path) -> None:
-    """One method: its files in `output`.
+    """Writes the files of one method into `output`.
 
-    Several: each in its folder, and the first one's figures and the ranks on top.
+    Several methods get a folder each; `output` itself gets the first one's figures and the ranks.
     """
     results[0].write(output)
     if len(results) == 1:
@@ -140,7 +140,7 @@ def _with_bar(
 
 
 def effect(entry: Entry, result: Result, plain: Result) -> dict[str, object]:
-    """What the user's options changed: paired differences in PSNR and SSIM, and the time it took."""
+    """The effect of the user's options: paired differences in PSNR and SSIM, and the ratio of times."""
     values: dict[str, object] = {"options": entry.effects, "plain": {}, "difference": {}}
     for metric in ("psnr", "ssim"):
         difference = paired_difference([result.scores(metric)], [plain.scores(metric)])

@@ -1,7 +1,7 @@
-"""`restora experiments`: every experiment by its task, with the machine it is meant for and what it costs.
+"""`restora experiments`: lists the experiments by task, with the machine each is meant for and its cost.
 
-Read from the files alone, where the comment of each has a line `# machine: …` and one `# cost: …`, so that
-the list is there at once; `machine_of` and `cost_of` are what those lines say, from the configuration.
+To be fast, it reads only the files: each experiment's comment has a line `# machine: …` and a line
+`# cost: …`. `machine_of` and `cost_of` compute the text of those lines from the configuration.
 """
 
 import argparse
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _PASSES = 3
-"""A training step in forward passes: the backward pass takes two."""
+"""The cost of a training step in forward passes: the backward pass counts as two."""
 _OTHER = "other"
 _TABULAR = re.compile(r"(@package|machine:|cost:)")
 """Lines of a comment that are not prose."""
 _NONE = "adhoc"
-"""The choice of no experiment."""
+"""The option that stands for no experiment."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """One option of `experiments`; `machine` and `cost` are empty where its comment does not say."""
+    """One option of `experiments`; `machine` and `cost` are empty if its comment does not state them."""
 
     name: str
     task: str
     machine: str
     cost: str
     about: str
-    """What its comment says first."""
+    """The first sentence of its comment."""
     words: str = ""
-    """The whole of it."""
+    """The whole comment, without the lines for machine and cost."""
 
 
 def main(argv: list[str]) -> int:
@@ -67,7 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def experiments() -> Iterator[Experiment]:
-    """Those that come with restora, of plugins and of --config-dir, in order of their names."""
+    """The experiments of restora, of plugins and of --config-dir, in order of their names."""
     from restora.config import files_of
 
     for name, path in files_of("experiments").items():
@@ -76,7 +76,7 @@ def experiments() -> Iterator[Experiment]:
 
 
 def comment(name: str, path: Path) -> list[str]:
-    """The lines of the comment that opens the file of an experiment, or that stands above the variant."""
+    """The lines of the comment at the top of an experiment's file, or above its variant."""
     lines = path.read_text(encoding="utf-8").splitlines()
     own = name.rpartition("/")[2]
     if path.stem == own:
@@ -87,7 +87,7 @@ def comment(name: str, path: Path) -> list[str]:
 
 
 def read(name: str, path: Path) -> Experiment:
-    """What the comment of an experiment says."""
+    """An experiment with the entries of its comment."""
     text = path.read_text(encoding="utf-8")
     said = {key: value for key, _, value in (line.partition(": ") for line in comment(name, path))}
     words = [line for line in comment(name, path) if not _TABULAR.match(line)]
@@ -111,9 +111,9 @@ def machine_of(config: "DictConfig") -> str:
 
 
 def cost_of(config: "DictConfig") -> str:
-    """The length of a composed experiment.
+    """The length of a composed experiment: its time limit, or its steps and their multiply-accumulates.
 
-    Its time, or its steps and their multiply-accumulates, forward and backward, of the network alone.
+    The multiply-accumulates are those of the network alone, forward and backward.
     """
     import torch
 

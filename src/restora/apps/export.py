@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when a checked model folder stands at OUTPUT, 1 when the check failed and nothing was left behind."""
+    """0 if OUTPUT is a checked model folder; 1 if the check failed, and then nothing is left behind."""
     made = parser()
     options = made.parse_args(argv)
     source_name, output_name = options.source, options.output
@@ -146,7 +146,7 @@ def main(argv: Sequence[str]) -> int:
 
 @contextmanager
 def ended_by_exception() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the command like Ctrl-C, so that what is half written is removed."""
+    """SIGTERM and SIGHUP end the command by an exception, as Ctrl-C does, so unfinished output is removed."""
 
     def end(number: int, _frame: object) -> None:
         raise SystemExit(128 + number)
@@ -162,7 +162,7 @@ def ended_by_exception() -> Iterator[None]:
 
 
 def _opened(name: str, task: str | None) -> "Source | Loaded":
-    """A run or a checkpoint with its record; any other source of a model as its network and what it says."""
+    """A run or checkpoint as `Source`, with its record; any other source of a model as `Loaded`."""
     from restora.artifact.checkpoint import locate
     from restora.artifact.model_folder import DESCRIPTION
     from restora.artifact.sources import open_source
@@ -176,7 +176,7 @@ def _opened(name: str, task: str | None) -> "Source | Loaded":
 
 
 def parity_table(parity: Mapping[str, Any]) -> "Table":
-    """What was measured of each format, for a terminal of 80 columns."""
+    """A table of the measurements of each format, for a terminal of 80 columns."""
     from rich import box
     from rich.table import Table
 
@@ -192,7 +192,7 @@ def parity_table(parity: Mapping[str, Any]) -> "Table":
 
 
 def measured_on(parity: Mapping[str, Any]) -> list[str]:
-    """What the table was measured on, in lines."""
+    """Lines that name the photos and the machine of the measurements."""
     machine = parity["machine"]
     side, threads = machine["side"], machine["threads"]
     return [

@@ -1,8 +1,8 @@
-"""`restora networks`: every network there is a configuration of, with its size and what it costs.
+"""`restora networks`: lists every network that has a configuration, with its size and cost.
 
-Parameters and multiply-accumulates are counted on the meta device, where nothing is computed; times are
-measured here, on this machine's CPU, on a smaller photo, because the largest networks take a minute for one
-of 256x256.
+Parameters and multiply-accumulates are counted on the meta device, where nothing is computed. Times are
+measured on this machine's CPU, on a smaller photo, because the largest networks take a minute for one of
+256x256.
 """
 
 import argparse
@@ -27,7 +27,7 @@ Node = dict[str, Any]
 SIZE = 256
 TIMED_SIZE = 64
 QUICK = 150e9
-"""Multiply-accumulates at SIZE x SIZE up to which a network is timed unasked: about a second of two cores."""
+"""Most multiply-accumulates at SIZE x SIZE of a network timed by default: about a second of two cores."""
 CODES = {
     "denoise": "DN",
     "super_resolution": "SR",
@@ -41,18 +41,18 @@ CODES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """One network: what its configuration makes, without weights."""
+    """One network, built from its configuration, without weights."""
 
     name: str
     family: str
-    """The families of the experiments that train the architecture; empty where there is none."""
+    """The families of the experiments that train the architecture; empty if there are none."""
     tasks: tuple[str, ...]
     scale: int
     parameters: int
     macs: int | None
-    """Multiply-accumulates of one photo of SIZE x SIZE; None where they cannot be counted."""
+    """Multiply-accumulates of one photo of SIZE x SIZE; None if they cannot be counted."""
     milliseconds: float | None = None
-    """Of one photo of TIMED_SIZE x TIMED_SIZE on this CPU, float32; None where not measured."""
+    """Time of one photo of TIMED_SIZE x TIMED_SIZE on this CPU, float32; None if not measured."""
 
 
 def configurations() -> dict[str, Node]:
@@ -103,7 +103,7 @@ def count(name: str, node: Node, family: str = "") -> Entry:
 def measure(node: Node, *, runs: int = 3, patience: float = 0.3) -> float:
     """Median milliseconds of one TIMED_SIZE x TIMED_SIZE photo, after one run to warm up.
 
-    No further run is begun once `patience` seconds are spent on measured ones.
+    No further run starts once the measured runs have taken `patience` seconds.
     """
     import torch
 
@@ -165,9 +165,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _chosen(found: dict[str, Node], patterns: list[str], small: bool) -> dict[str, Node]:
-    """The configurations by name or pattern, or all full-size ones. Raises ValueError where a name fits
-    none.
-    """
+    """The configurations by name or pattern, or all full-size ones. Raises ValueError if a name fits none."""
     if not patterns:
         return {name: node for name, node in found.items() if small or not name.endswith("_small")}
     names: set[str] = set()
@@ -182,7 +180,7 @@ def _chosen(found: dict[str, Node], patterns: list[str], small: bool) -> dict[st
 
 
 def _suited(found: dict[str, Node], family: str | None, task: str | None) -> dict[str, Node]:
-    """Those of the family and for the task, where one is asked for."""
+    """The networks of the wanted family and task; None stands for any."""
     if family is None and task is None:
         return found
     from restora import registry

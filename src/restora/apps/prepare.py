@@ -1,4 +1,4 @@
-"""`restora prepare`: data sets and test sets, downloaded, verified and packed."""
+"""`restora prepare`: downloads, verifies and packs data sets and test sets."""
 
 import difflib
 import logging
@@ -33,9 +33,9 @@ log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> int:
-    """Raises ValueError for what cannot be prepared.
+    """Raises ValueError if a data set cannot be prepared.
 
-    Photos that cannot be used are named and left out, and the exit code is 1.
+    Photos that cannot be used are named and left out, and the exit status is 1.
     """
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
@@ -85,7 +85,7 @@ def _verify(data: "PhotoData") -> None:
 
 
 def _as_list(word: str) -> str:
-    """`testsets=a,b` as Hydra's grammar has lists."""
+    """`testsets=a,b` in Hydra's grammar of lists."""
     key, _, value = word.partition("=")
     return f"{key}=[{value}]" if key == "testsets" and not value.startswith("[") else word
 
@@ -107,7 +107,7 @@ def _prepare_testsets(config: "DictConfig", overrides: list[str]) -> None:
 
 
 def _known_testsets(wanted: list[str]) -> list[str]:
-    """The names in lower case, each once, or all. Raises `ConfigError` with near matches for others."""
+    """The names in lower case, each once; every name for `all`. Raises `ConfigError` for unknown ones."""
     from restora.config import ConfigError, options
 
     known = [name for name in options(_TESTSETS) if name != "folder"]
@@ -131,7 +131,7 @@ def _made(node: "DictConfig") -> "PhotoData":
 
 
 def _show(data: "PhotoData") -> int:
-    """What was packed, as a table, and what was left out, as a list: 1 if there was anything, else 0."""
+    """Prints a table of the packed photos and a list of those left out; returns 1 if any were, else 0."""
     import sys
 
     from rich.console import Console

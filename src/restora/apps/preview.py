@@ -1,7 +1,7 @@
-"""`restora preview`: what a degradation does, before a network is trained on it.
+"""`restora preview`: shows the effect of a degradation, before a network is trained on it.
 
 Enters: photos and a degradation. Leaves: one PNG, rows for photos, columns for the clean photo and several
-draws (one for all where they are the same), or for several values of one parameter with the same random
+draws (one column if all draws are equal), or for several values of one parameter with the same random
 numbers.
 """
 
@@ -37,7 +37,7 @@ _OVERRIDE = re.compile(r"^[~+]{0,2}[A-Za-z_][\w./@]*=")
 
 
 def main(argv: list[str]) -> int:
-    """Raises ValueError for photos that cannot be read and settings that make no sense."""
+    """Raises ValueError for unreadable photos and invalid settings."""
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
         from restora.config import options
@@ -84,7 +84,7 @@ def _file(photo: str) -> Path:
 
 
 def _output(config: "DictConfig") -> Path:
-    """Where the sheet goes, after the numbers that shape it were looked at."""
+    """The sheet's file. Raises ValueError if it is no PNG, or if size, seed or draws are invalid."""
     for name in ("size", "seed", "draws"):
         if not isinstance(config[name], int) or config[name] < (name != "seed"):
             least = "" if name == "seed" else " of at least 1"
@@ -118,7 +118,7 @@ class Column:
 
 
 def _columns(config: "DictConfig") -> list[Column]:
-    """Every column beside the clean photo."""
+    """All columns except the clean photo."""
     from omegaconf import ListConfig, OmegaConf
 
     from restora.config import build
@@ -145,7 +145,7 @@ def _columns(config: "DictConfig") -> list[Column]:
 
 
 def _row(path: Path, columns: list[Column], config: "DictConfig") -> "tuple[Row, Cell | None]":
-    """The cells of a photo, and the first draw's condition where it differs between pixels."""
+    """The cells of a photo, and one for the first draw's condition if that varies between pixels."""
     import torch
 
     from restora.apps.contact_sheet import Cell, Row
@@ -174,8 +174,9 @@ def _condition_cell(condition: "torch.Tensor", size: int) -> "Cell | None":
 
 
 def _clean(path: Path, config: "DictConfig") -> "torch.Tensor":
-    """A square of config.size from the photo, (1,3,size,size), reduced to it first unless config.reduce is
-    off.
+    """The centre square of the photo, (1,3,size,size), `size` from the configuration.
+
+    With config.reduce, the photo's shorter side is first reduced to that size.
     """
     import torch
 
@@ -205,7 +206,7 @@ def _pixels(image: "torch.Tensor") -> Any:
 
 
 def _enlarged(pixels: Any, size: int) -> Any:
-    """Every pixel of a reduced photo as a square, so that the cell is full."""
+    """A reduced photo with each pixel repeated as a square, so that it fills the cell."""
     times = size // pixels.shape[0]
     return pixels.repeat(times, 0).repeat(times, 1)
 
@@ -220,7 +221,7 @@ def _caption(degraded: "torch.Tensor", clean: "torch.Tensor") -> str:
 def _without_repeats(
     parts: "list[tuple[Row, Cell | None]]", headings: list[str]
 ) -> "list[tuple[Row, Cell | None]]":
-    """The rows, with one column for all draws where every one of them is the same."""
+    """The rows, with a single column for the draws if all draws are equal."""
     from restora.apps.contact_sheet import Row
 
     drawn = [cell for row, _ in parts for cell in row.cells[2:]]
@@ -232,7 +233,7 @@ def _without_repeats(
 
 
 def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]) -> "list[Row]":
-    """The rows, with a last column for the condition if any photo has something to show there."""
+    """The rows, with a last column for the condition if any photo has a varying one."""
     import numpy as np
 
     from restora.apps.contact_sheet import Cell, Row
@@ -245,7 +246,7 @@ def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]
 
 
 def _subtitle(node: "DictConfig") -> str:
-    """The parameters of a degradation in words, those of a composition's stages as deep as there is room."""
+    """The parameters of a degradation in words, with nested stages as deep as there is room."""
     words = ""
     for depth in range(3, -1, -1):
         words = _settings(node, depth)
@@ -255,7 +256,7 @@ def _subtitle(node: "DictConfig") -> str:
 
 
 def _settings(node: "DictConfig", depth: int) -> str:
-    """The parameters of a degradation, of its stages `depth` deep, and the names of deeper ones."""
+    """The parameters of a degradation and of its stages to `depth`, and the names of deeper stages."""
     stages = {**(node.get("stages") or {}), **{key: node[key] for key in node if _is_stage(node[key])}}
     own = [
         f"{key!s} {_plain(node[key])}"

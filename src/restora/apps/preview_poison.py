@@ -1,9 +1,9 @@
-"""`restora preview poison=RUN`: the photos of a training step that was left out, made again as it had them.
+"""`restora preview poison=RUN`: recreates and shows the photos of a training step that was left out.
 
 Enters: a run folder and its `poison.jsonl`. Leaves: one PNG, rows for the crops of the batch, columns for the
-clean and the degraded crop and what else was learnt from, each with what is not finite in it; and the numbers
-of the step on the terminal. A batch is a function of the configuration and its number, so nothing of it was
-kept. What the run's files name is built from registered parts only.
+clean and the degraded crop, the target and the condition, each with its count of values that are not finite;
+and the numbers of the step on the terminal. A batch is a function of the configuration and its number, so the
+run stores no photos. The run's configuration is built from registered parts only.
 """
 
 import os
@@ -24,7 +24,7 @@ _CELL = 160
 
 
 def show(words: Sequence[str]) -> int:
-    """Raises ValueError for a folder without such steps, and for what cannot be made again."""
+    """Raises ValueError for a folder without such steps, and if the batch cannot be recreated."""
     from restora.apps.contact_sheet import Row, contact_sheet
 
     chosen = _options(words)
@@ -35,7 +35,7 @@ def show(words: Sequence[str]) -> int:
         raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
     batches = _made_again(run, row["batches"])
     photos = [photo for batch in batches for photo in batch.photos()]
-    named = [photo for photo in photos if photo.names[0] in row["photos"]]  # of the processes that lost it
+    named = [photo for photo in photos if photo.names[0] in row["photos"]]  # where the loss was not finite
     shown = (named or photos)[: int(chosen.get("rows", 8))]
     headings = [name for name, pixels in _pictures(shown[0]).items() if pixels is not None]
     rows = [
@@ -66,7 +66,7 @@ def _options(words: Sequence[str]) -> dict[str, str]:
 
 
 def _chosen_row(run: Path, step: str | None) -> dict[str, Any]:
-    """The row of a step, or the first."""
+    """The row of `step` in poison.jsonl, or the first row."""
     from restora.files import read_json_lines
 
     path = run / "poison.jsonl"
@@ -92,7 +92,7 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 
 def _made_again(run: Path, batches: Sequence[int]) -> "list[Batch]":
-    """The batches of a run by their numbers, of all its processes together."""
+    """The batches of a run by their numbers, each with the parts of all processes."""
     from restora.data.module import PhotoData
     from restora.files import read_json
     from restora.registry import build
@@ -104,7 +104,7 @@ def _made_again(run: Path, batches: Sequence[int]) -> "list[Batch]":
         raise ValueError(f"{run / 'run.json'} has no configuration: the batch cannot be made again")
     there = started_in(record, run)
     if there is not None and there.is_dir():
-        os.chdir(there)  # where its relative paths are of
+        os.chdir(there)  # its relative paths start there
     degradation = build(config["degradation"], "degradation")
     data: PhotoData = build(config["data"], "data", degradation=degradation)
     data.prepare_data()
@@ -123,7 +123,7 @@ def _pictures(photo: "Batch") -> "dict[str, Tensor | None]":
 
 
 def _cell(photo: "Tensor") -> "Cell":
-    """(1,C,h,w) -> its picture, grey where it has not three channels; what is not finite is black."""
+    """(1,C,h,w) -> its picture, grey if C < 3; values that are not finite are black."""
     from restora.apps.contact_sheet import Cell
     from restora.image import to_bytes
 

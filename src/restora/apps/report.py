@@ -1,7 +1,7 @@
-"""`restora report`: the runs below a folder side by side, in the terminal and as one self-contained page.
+"""`restora report`: compares the runs below a folder, in the terminal and as one self-contained page.
 
-Reads run folders only (run.json, metrics.csv, images/): no W&B, no checkpoint, no network. A run that cannot
-be read is named and left out; one that failed is listed with its error.
+Reads run folders only (run.json, metrics.csv, images/): no W&B, no checkpoint, no network. An unreadable run
+is named and left out; a failed one is listed with its error.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when the page was written; ValueError where there are no runs to report on."""
+    """0 if the page was written. Raises ValueError if there are no runs."""
     from rich.console import Console
 
     from restora.reporting.page import page
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _names(given: str | None, *, baselines: bool) -> list[str]:
-    """The baselines to run, none where they are not wanted. Raises ValueError for one that is not there."""
+    """The baselines to run; none without `--baselines`. Raises ValueError for an unknown name."""
     if given is None and not baselines:
         return []
     from restora.evaluation.classical import BASELINES
@@ -103,7 +103,7 @@ def _names(given: str | None, *, baselines: bool) -> list[str]:
 
 
 def _baselines(group: Group, root: Path, console: "Console", names: Sequence[str]) -> list[Baseline]:
-    """The rows of a group without training: those of these names, computed now, or those computed before."""
+    """The rows of classical methods in a group: computed now if there are `names`, else the stored ones."""
     if not names or not group.scored:
         return stored(group, root)
     from rich.progress import Progress

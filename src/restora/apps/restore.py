@@ -1,7 +1,7 @@
-"""`restora restore`: a photo or a tree of photos through a model folder.
+"""`restora restore`: restores a photo or a tree of photos with a model or method.
 
-Names, tree, format, bit depth, EXIF, colour profile and transparency are kept. One photo that cannot be
-restored is named and the rest goes on; the exit code is 0 only if every photo was restored, and wholly.
+Names, tree, format, bit depth, EXIF, colour profile and transparency are kept. A photo that cannot be
+restored is named and the others go on; the exit status is 0 only if every photo was restored completely.
 """
 
 import argparse
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from restora.fitting.photos import PhotoFit
 
 MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx", ".pt2", ".xml")
-"""Files that are models, never photos."""
+"""Suffixes of model files."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -54,7 +54,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_work(made: argparse.ArgumentParser) -> None:
-    """What is done to the pixels, and with what."""
+    """Options of the computation."""
     group = made.add_argument_group("restoring")
     group.add_argument(
         "--device",
@@ -119,7 +119,7 @@ def _add_work(made: argparse.ArgumentParser) -> None:
 
 
 def _add_files(made: argparse.ArgumentParser) -> None:
-    """What is read and written."""
+    """Options of reading and writing files."""
     group = made.add_argument_group("files")
     group.add_argument(
         "--format",
@@ -167,16 +167,14 @@ def _add_files(made: argparse.ArgumentParser) -> None:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 if every photo was restored, 1 if some could not be; ValueError for arguments that make no sense."""
+    """0 if every photo was restored, 1 if some could not be. Raises ValueError for invalid arguments."""
     from restora.apps.restore_plan import Naming, measure, plan, settle_existing
 
     options = parser().parse_intermixed_args(argv)
     _check_names(options)
     _check_numbers(options)
     if options.max_megapixels is not None:
-        os.environ[LIMIT_VARIABLE] = str(
-            options.max_megapixels
-        )  # also for the processes that this one starts
+        os.environ[LIMIT_VARIABLE] = str(options.max_megapixels)  # child processes inherit it
     output = Path(options.output)
     if options.watch:
         return _watch(options, output)
@@ -200,7 +198,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _watch(options: argparse.Namespace, output: Path) -> int:
-    """Until it is interrupted: 0 if all that appeared was restored."""
+    """Restores new photos until interrupted; returns 0 if all were restored, else 1."""
     from restora.apps.restore_plan import Naming, measure
     from restora.apps.restore_watch import appearing
 
@@ -227,7 +225,7 @@ def _restore(
     options: argparse.Namespace,
     output: Path,
 ) -> "list[Failure]":
-    """Those that failed, in part or wholly."""
+    """Restores the photos; returns those that failed, partly or completely."""
     from restora.apps.restore_masks import Masks
     from restora.apps.restore_run import Settings, run
     from restora.files import clear_drafts
@@ -266,7 +264,7 @@ def _name(failures: "list[Failure]") -> None:
 
 
 def _check_names(options: argparse.Namespace) -> None:
-    """Raises ValueError where two names were given and the first is a model: OUTPUT is what is missing."""
+    """Raises ValueError if there are only two names and the first is a model: OUTPUT is missing."""
     name, folder = options.input, Path(options.input)
     if (
         name.startswith((PREFIX, "method:"))
@@ -291,7 +289,7 @@ def _level(word: str) -> float | str:
 
 
 def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
-    """One for each device. Raises ValueError before any photo is read."""
+    """One restorer for each device, or one method. Raises ValueError before any photo is read."""
     from restora.allocator import keep_freed_memory
     from restora.apps.restore_masks import Masks
     from restora.artifact.restorer import Restorer, every_device
@@ -325,7 +323,7 @@ def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
 
 
 def _check_condition(restorer: "Restorer", options: argparse.Namespace) -> None:
-    """Raises ValueError where the model and the options differ about what it is conditioned on."""
+    """Raises ValueError if the options do not give the condition that the model needs, or give another."""
     assert restorer.description is not None
     wanted = restorer.description.conditioned_on
     if wanted == "maps":

@@ -1,4 +1,4 @@
-"""Which pixels of a photo are lost, as `--mask` says it: a picture, a folder of pictures, or a colour."""
+"""The lost pixels of a photo, from `--mask`: a picture, a folder of pictures, or a colour."""
 
 from pathlib import Path
 
@@ -10,14 +10,14 @@ from restora.photos.decoding import rounded_to_8_bits
 from restora.photos.files import FORMATS, Photo, read_photo
 
 NEAR = 8
-"""Levels by which a channel may differ from the colour: JPEG changes what was painted."""
+"""Levels by which a channel may differ from the colour, because JPEG changes painted colours."""
 
 
 class Masks:
-    """The masks of the photos, as the command names them.
+    """The masks of the photos, from the value of `--mask`.
 
-    One file for all of them, a folder of the same tree, or the colour that the lost pixels are painted
-    with, as #RRGGBB or by its name in English.
+    The value is one file for all photos, a folder with the same tree, or the colour in which the lost pixels
+    are painted, as #RRGGBB or by its English name.
     """
 
     def __init__(self, word: str) -> None:
@@ -32,7 +32,7 @@ class Masks:
             ) from error
 
     def read(self, job: Job, photo: Photo) -> Photo:
-        """The mask, white where the photo is lost. Raises ValueError where the photo has none."""
+        """The mask, white where the photo is lost. Raises ValueError if the photo has none."""
         if self.colour is not None:
             return _painted(photo, self.colour)
         if self.path.is_file():
@@ -45,7 +45,7 @@ class Masks:
 
 
 def _painted(photo: Photo, colour: tuple[int, ...]) -> Photo:
-    """White where all channels are near the colour. Raises ValueError where nothing is."""
+    """A mask, white where all channels are near the colour. Raises ValueError if no pixel is."""
     pixels = rounded_to_8_bits(photo.pixels).astype(np.int16)  # (H,W,C)
     lost = (np.abs(pixels - np.array(colour, dtype=np.int16)) <= NEAR).all(axis=2, keepdims=True)
     if not lost.any():

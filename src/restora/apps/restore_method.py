@@ -1,4 +1,4 @@
-"""`restora restore method:NAME`: methods that are fitted to each photo, from the options of the command."""
+"""`restora restore method:NAME`: builds methods that are fitted to each photo from the command's options."""
 
 import argparse
 from pathlib import Path
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from restora.fitting.photos import PhotoFit
 
 OPTIONS = ("seed", "max_time", "scale", "denoiser", "kernel", "mosaic", "set")
-"""What only such methods take."""
+"""Options of such methods only."""
 
 
 def add_options(made: argparse.ArgumentParser) -> None:
@@ -51,7 +51,7 @@ def add_options(made: argparse.ArgumentParser) -> None:
 
 
 def refuse_options(options: argparse.Namespace) -> None:
-    """Raises ValueError for an option of methods where the source is a model."""
+    """Raises ValueError for an option of methods if the source is a model."""
     for name in OPTIONS:
         if getattr(options, name) is not None:
             raise ValueError(
@@ -60,7 +60,7 @@ def refuse_options(options: argparse.Namespace) -> None:
 
 
 def load(options: argparse.Namespace) -> "PhotoFit":
-    """The method that the command names. Raises ValueError for options that it has no use for."""
+    """The method that the command names. Raises ValueError for options that it does not use."""
     from restora.artifact.restorer import pick_device
     from restora.config import build, option
     from restora.evaluation.methods import with_classical
@@ -84,7 +84,7 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         "deblur": bool(options.kernel),
         "demosaic": options.mosaic is not None,
     }
-    unsaid = "dehaze" if "dehaze" in fit.tasks else "denoise"  # of a photo of which nothing is said
+    unsaid = "dehaze" if "dehaze" in fit.tasks else "denoise"  # the task if no option names one
     asked = [task for task, is_so in wanted.items() if is_so] or [unsaid]
     for task in asked:
         if task not in fit.tasks:
@@ -111,7 +111,7 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         seed=options.seed or 0,
         device=str(device),
         max_time=vocabulary.seconds(options.max_time, "--max-time"),
-        sigma=None if options.sigma == "auto" else options.sigma,  # it estimates by itself
+        sigma=None if options.sigma == "auto" else options.sigma,  # the method estimates it itself
         scale=scale,
         kernel=None if options.kernel is None else _kernel(options.kernel),
         mosaic=options.mosaic,
@@ -119,7 +119,7 @@ def load(options: argparse.Namespace) -> "PhotoFit":
 
 
 def _check_mosaic(pattern: str, asked: list[str]) -> None:
-    """Raises ValueError for what is no pattern, and for what else is asked of the same photo."""
+    """Raises ValueError for an invalid pattern, and if another task is wanted too."""
     from restora.operators.pointwise import bayer
 
     try:
@@ -144,7 +144,7 @@ def _set(words: list[str]) -> dict[str, Any]:
 
 
 def _kernel(word: str) -> "Tensor":
-    """(k,k), its sum 1. Raises ValueError for what is neither a picture nor a Gaussian."""
+    """(k,k) with sum 1. Raises ValueError if `word` is neither a picture nor a Gaussian."""
     import torch
 
     from restora.photos.reading import read_photo

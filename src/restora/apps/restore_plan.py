@@ -1,4 +1,4 @@
-"""What `restora restore` has to do: the photos to restore, where each goes, and which cannot be done."""
+"""The plan of `restora restore`: the photos to restore, their outputs, and the photos that cannot be done."""
 
 import os
 from collections import Counter
@@ -11,19 +11,19 @@ from restora.photos.listing import look_through
 from restora.photos.reading import photo_header
 
 _LONGEST_NAME = 255
-"""Bytes of a file's name, where the file system does not say."""
+"""Bytes in a file's name, the usual limit of file systems."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One photo: where it is, where it goes, and what it is called in messages."""
+    """One photo: its file, its output, and its name in messages."""
 
     source: Path
     target: Path
     name: str
     megapixels: float = 0.0
     size: tuple[int, int] = (0, 0)
-    """Width and height as stored; like the megapixels 0 until `measure` has looked."""
+    """Width and height as stored; 0, like `megapixels`, until `measure` sets them."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Naming:
-    """How an output's name is made of its input's: the ending of another format, and a suffix before it."""
+    """The rule for an output's name: the input's, with another format's ending and a suffix before it."""
 
     format: str | None = None
     """A key of `FORMAT_SUFFIXES`, or None for the input's own."""
@@ -53,9 +53,9 @@ class Naming:
 
 @dataclass
 class Plan:
-    """The photos to restore, and what is left out with its reasons.
+    """The photos to restore, and those that are left out with the reasons.
 
-    Also further names of photos that are listed, and files that are not pictures.
+    `links` counts further names of photos that are in the list, `others` files that are not pictures.
     """
 
     jobs: list[Job] = field(default_factory=list)
@@ -65,10 +65,10 @@ class Plan:
 
 
 def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: bool = False) -> Plan:
-    """What `restora restore` is going to do.
+    """Makes the plan.
 
-    Raises ValueError when there are no photos (unless it may be `empty`), when an output cannot be
-    written, or when it would overwrite an input.
+    Raises ValueError if there are no photos (unless it may be `empty`), if an output cannot be written, or if
+    an output would overwrite an input.
     """
     naming = naming or Naming()
     if "-" in (str(source), str(output)):
@@ -98,8 +98,8 @@ def _check_writable(folder: Path) -> None:
 
 
 def _kept_apart(jobs: list[Job]) -> list[Job]:
-    """Where several photos would become one file of another format, as a.jpg and a.png, those keep their own
-    endings within the name: a.jpg.png. Raises ValueError where that name is taken too."""
+    """If several photos, such as a.jpg and a.png, would get one output, the converted ones keep their own
+    endings within the name: a.jpg.png. Raises ValueError if that name is taken too."""
     times = Counter(job.target for job in jobs)
     apart = []
     for job in jobs:
@@ -153,7 +153,7 @@ def _of_file(source: Path, output: Path, naming: Naming) -> Plan:
 
 
 def _add(made: Plan, source: Path, target: Path, name: str) -> None:
-    """A job, or why its output cannot be written."""
+    """Adds a job, or a failure with the reason why its output cannot be written."""
     ending = suffix_of(target)
     if ending not in FORMATS:
         what = READABLE.get(ending, ending or "a name without suffix")
@@ -171,7 +171,7 @@ def _endings() -> str:
 
 
 def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:
-    """The jobs with their photos' sizes, and those whose headers say that they cannot be read."""
+    """The jobs with their photos' sizes, and the failures of photos whose headers cannot be read."""
     measured, failures = [], []
     for job in jobs:
         try:
@@ -184,9 +184,9 @@ def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:
 
 
 def settle_existing(jobs: list[Job], *, overwrite: bool, skip: bool) -> list[Job]:
-    """The jobs to do when some outputs exist.
+    """The jobs to do if some outputs exist.
 
-    Raises ValueError when the user has not said what to do with them.
+    Raises ValueError if neither `overwrite` nor `skip` is set.
     """
     existing = [job for job in jobs if job.target.exists()]
     if not existing or overwrite:

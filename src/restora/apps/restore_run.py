@@ -1,8 +1,8 @@
-"""The photos of `restora restore` through one restorer, or several on as many devices.
+"""Runs the jobs of `restora restore` on one restorer, or on several on as many devices.
 
-Small photos of one size go together where that is faster. Reading and writing files runs beside the network,
-so that an accelerator does not wait for PNG compression. The time left is that of the megapixels left, not of
-the photos.
+Small photos of one size form a batch if that is faster. Files are read and written in threads beside the
+network, so that an accelerator does not wait for PNG compression. The time left is estimated from the
+megapixels left, not from the number of photos.
 """
 
 import threading
@@ -31,12 +31,12 @@ from restora.words import shown
 T = TypeVar("T")
 
 FILES_IN_FLIGHT = 3
-"""Photos being written while the next is restored; bounds the memory that waiting files take."""
+"""Photos that are written while the next is restored; bounds the memory of waiting files."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the user chose beside the model. With `estimate`, each photo's noise level is estimated."""
+    """The user's options beside the model. With `estimate`, each photo's noise level is estimated."""
 
     masks: Masks | None = None
     strength: float = 1.0
@@ -49,14 +49,14 @@ class Settings:
 
 @dataclass
 class Outcome:
-    """How many photos were written, which could not be or not wholly, and what the formats could not hold."""
+    """The number of photos written, the full or partial failures, and the losses that formats cause."""
 
     restored: int = 0
     failures: list[Failure] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
 
     def losses(self) -> list[str]:
-        """One line that counts what was left out of the files, or none."""
+        """One line that counts the properties left out of the files, or none."""
         if not self.lost:
             return []
         counted = (f"{what} ({times} photo{'s' * (times > 1)})" for what, times in self.lost.most_common())
@@ -67,7 +67,7 @@ Write = Callable[[], None]
 
 
 def run(jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings: Settings) -> Outcome:
-    """Restore all jobs, each with whichever restorer is free, showing the progress.
+    """Restores all jobs, each with the next free restorer, and shows the progress.
 
     Failures are in the order of the jobs.
     """
@@ -104,7 +104,7 @@ def run(jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings:
 
 
 def _groups(jobs: Sequence[Job], restorer: Restorer | PhotoFit, settings: Settings) -> Iterator[list[Job]]:
-    """Neighbours of one size that keep an accelerator busy only together; usually each photo by itself."""
+    """Batches of adjacent photos of one size that fill an accelerator only together; usually one photo."""
     if isinstance(restorer, PhotoFit) or settings.masks or settings.self_ensemble or settings.estimate:
         yield from ([job] for job in jobs)
         return
@@ -120,11 +120,11 @@ def _groups(jobs: Sequence[Job], restorer: Restorer | PhotoFit, settings: Settin
 
 
 class _Stopped(Exception):
-    """Raised between tiles once nobody waits for the photos."""
+    """Raised between tiles once the results are no longer needed."""
 
 
 class _Work:
-    """What the threads that restore share: the free restorers, the progress, what failed."""
+    """State shared by the restoring threads: the free restorers, the progress, the failures."""
 
     def __init__(
         self, jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings: Settings
@@ -143,7 +143,7 @@ class _Work:
         self._task = self.bar.add_task("", total=total, photos=f"0/{self._count}")
 
     def restore(self, group: list[Job], photos: "list[Future[Photo]]") -> list[tuple[Job, Write]]:
-        """In a thread: what writes each photo that could be restored."""
+        """Runs in a thread; returns a function per restored photo that writes its file."""
         restorer = self._free.get()
         try:
             together = None
@@ -167,7 +167,7 @@ class _Work:
     def _together(
         self, group: list[Job], photos: "list[Future[Photo]]", restorer: Restorer
     ) -> list[Photo] | None:
-        """Photos of one size as one batch; None where they differ after all or it fails: each is then
+        """Restores photos of one size as one batch; None if their shapes differ or it fails. Each is then
         restored by itself and gets its own message."""
         try:
             read = [photo.result() for photo in photos]
@@ -182,8 +182,8 @@ class _Work:
         return [blended(new, old, strength) for new, old in zip(restored, read, strict=True)]
 
     def _one(self, job: Job, photo: Photo, restorer: Restorer | PhotoFit, restored: Photo | None) -> Write:
-        """What writes the restored photo. Raises ValueError where it cannot be restored, or the file could
-        not hold it, which is found first."""
+        """Restores a photo; returns a function that writes it. Raises ValueError if it cannot be restored,
+        or, before that, if the file's format cannot hold it."""
         settings = self.settings
         format_name = FORMATS[job.target.suffix.lower()]
         refuse(photo, format_name, scale=restorer.scale)
@@ -234,7 +234,7 @@ class _Work:
             )
 
     def advance(self, group: list[Job]) -> None:
-        """The photos are done with, whether restored or not."""
+        """Counts the photos as done, whether restored or not."""
         for job in group:
             self._settled += 1
             self._show([job], 1)
@@ -242,20 +242,20 @@ class _Work:
                 self.bar.console.print(f"{self._settled}/{self._count} {shown(job.name)}", markup=False)
 
     def guarded(self, job: Job, work: Callable[[], T]) -> T | None:
-        """The result of `work`, or None and a failure noted.
+        """The result of `work`; None if it fails, and the failure is recorded.
 
-        Whatever is wrong with one photo, the others go on.
+        No error of one photo stops the others.
         """
         try:
             return work()
-        except Exception as error:  # decoders fail in every way on broken files: IndexError, MemoryError, …
+        except Exception as error:  # decoders raise anything on broken files: IndexError, MemoryError, …
             self.failures[job.name] = Failure(job.name, " ".join(str(error).split()) or type(error).__name__)
             return None
 
 
 def _write(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
     if settings.compare:
-        # the ending stays: a.png and a.jpg have a sheet each
+        # keeps the ending, so that a.png and a.jpg get a sheet each
         sheet = job.target.with_name(f"{job.target.name}.compare.jpg")
         write_whole(sheet, before_and_after(photo, restored, shown(job.name)))
     format_name = FORMATS[job.target.suffix.lower()]
@@ -273,6 +273,6 @@ def _progress_bar() -> Progress:
 
 
 def _shortened(name: str, length: int = 28) -> str:
-    """The end of a long name, which tells photos apart."""
+    """The end of a long name, which is the part that distinguishes photos."""
     name = shown(name)
     return name if len(name) <= length else f"…{name[1 - length :]}"

@@ -1,4 +1,4 @@
-"""A photo before and after, side by side, as one JPEG of a size that a screen shows."""
+"""A photo before and after restoration, side by side, as one JPEG that fits a screen."""
 
 import io
 
@@ -11,13 +11,13 @@ from restora.photos.decoding import rounded_to_8_bits
 from restora.photos.files import Photo
 
 LONGEST_SIDE = 1600
-"""Of each of the two pictures."""
+"""Pixels, of each of the two pictures."""
 SHORTEST_SIDE = 256
 _PAPER, _TITLE = 252, 32
 
 
 def before_and_after(before: Photo, after: Photo, name: str) -> bytes:
-    """The sheet's file. Both pictures have one size; a small photo is shown enlarged, a large one reduced."""
+    """The sheet as JPEG. Both pictures have the same size; small photos are enlarged, large ones reduced."""
     size = after.upright().pixels.shape
     factor = min(LONGEST_SIDE / max(size[:2]), 1) * max(SHORTEST_SIDE / max(size[:2]), 1)
     height, width = (max(round(side * factor), 1) for side in size[:2])
@@ -30,7 +30,7 @@ def before_and_after(before: Photo, after: Photo, name: str) -> bytes:
 
 
 def _shown(photo: Photo, width: int, height: int) -> npt.NDArray[np.uint8]:
-    """uint8 (height,width,3), upright, transparency on the sheet's own ground."""
+    """uint8 (height,width,3), upright, transparent pixels over the sheet's background colour."""
     photo = photo.upright()
     colours = rounded_to_8_bits(photo.pixels)
     image = Image.fromarray(np.repeat(colours, 3, axis=2) if colours.shape[2] == 1 else colours)

@@ -1,10 +1,10 @@
-"""The photos that appear in a folder, handed out once each file is whole.
+"""Watches a folder for new photos, and yields each once its file is complete.
 
-A file counts as whole when neither its size nor its time has changed between two looks. One that could not be
-restored is tried again when it changes.
+A file counts as complete if neither its size nor its time has changed between two checks. A photo that could
+not be restored is tried again when its file changes.
 
-Note: what OUTPUT has already is skipped, so that a watch that is started again goes on where the last one
-ended; with `overwrite` a photo that changes is restored again.
+Note: photos whose output exists are skipped, so that a restarted watch continues where the last one ended;
+with `overwrite` a photo is restored again when its file changes.
 """
 
 import time
@@ -14,16 +14,16 @@ from pathlib import Path
 from restora.apps.restore_plan import Failure, Naming, Plan, plan
 
 SECONDS = 1.0
-"""Between two looks."""
+"""Time between two checks."""
 Stamp = tuple[int, int]
 
 
 def appearing(
     source: Path, output: Path, naming: Naming, *, overwrite: bool, seconds: float = SECONDS
 ) -> Iterator[Plan]:
-    """Plans for new photos once their files are whole, without end; a photo left out is named once.
+    """Plans for new photos once their files are complete, without end; each failure is reported once.
 
-    Raises ValueError where `source` is no folder.
+    Raises ValueError if `source` is no folder.
     """
     if not source.is_dir():
         raise ValueError(f"--watch looks after a folder, and {source} is none")
@@ -50,7 +50,7 @@ def appearing(
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """Size and time of a file; None for one that is gone or empty."""
+    """Size and time of a file; None if it is gone or empty."""
     try:
         status = path.stat()
     except OSError:

@@ -1,6 +1,6 @@
-"""`restora serve`: a web page and an HTTP API that restore photos with the models that are named.
+"""`restora serve`: a web page and an HTTP API that restore photos with the named models.
 
-Needs the packages of `restora[serve]`. Answers on this machine only unless `--host` says otherwise.
+Needs the packages of `restora[serve]`. Listens on this machine only, unless `--host` names another address.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 after a signal; ValueError for sources or addresses that cannot be used."""
+    """0 after a signal. Raises ValueError for sources or addresses that cannot be used."""
     options = parser().parse_args(argv)
     try:
         import fastapi  # noqa: F401

@@ -1,4 +1,4 @@
-"""`restora sweep`: what became of a sweep, and what to do about it."""
+"""`restora sweep`: shows the status of a sweep, follows, stops or resumes it."""
 
 import argparse
 import os
@@ -27,7 +27,7 @@ _FOLLOW_SECONDS = 2.0
 
 
 def main(argv: list[str]) -> int:
-    """Raises `ValueError` for what is no sweep folder."""
+    """Raises `ValueError` for a folder that is no sweep's."""
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP, end="")
         return 0 if argv else 2
@@ -81,12 +81,12 @@ def follow(folder: Path) -> None:
 
 
 def _is_run(plan: Plan) -> bool:
-    """Whether a process runs the sweep, or SLURM does that was left alone with it."""
+    """Whether a process runs the sweep, or SLURM still has its jobs without one."""
     return is_locked(plan.folder) or bool(_in_queue(plan))
 
 
 def _in_queue(plan: Plan) -> list[str]:
-    """Numbers of the jobs that SLURM has in its queue."""
+    """Numbers of the sweep's jobs in SLURM's queue."""
     if plan.settings.get("executor") != "slurm":
         return []
     from restora.sweeping.slurm import queued
@@ -95,7 +95,7 @@ def _in_queue(plan: Plan) -> list[str]:
 
 
 def stop(plan: Plan) -> None:
-    """Asks the process that runs the sweep to end it, or SLURM, and waits until it has."""
+    """Asks the sweep's process to stop, or cancels its SLURM jobs, and waits until they have ended."""
     if is_locked(plan.folder):
         (plan.folder / STOP).touch()
     elif numbers := _in_queue(plan):
@@ -111,7 +111,7 @@ def stop(plan: Plan) -> None:
 
 
 def resume(plan: Plan, *, retry_failed: bool) -> int:
-    """Goes on with the sweep, where it was started."""
+    """Resumes the sweep, in the folder where it was started."""
     from restora.strangers import started_in
     from restora.sweeping.command import go_on
 

@@ -1,8 +1,8 @@
-"""`restora sync`: what W&B was not sent, sent now.
+"""`restora sync`: sends runs to W&B that it has not received.
 
-Enters: a folder with runs. Leaves: each of their offline runs, and of those online runs that W&B did not take
-whole, at W&B. What was sent is marked beside it (`*.wandb.synced`, by W&B itself), so that the same command
-goes on where it was broken off. A run that still trains is left for later.
+Enters: a folder with runs. Leaves: at W&B, their offline runs and the online runs that it received only in
+part. W&B marks each sent run by a file beside it (`*.wandb.synced`), so that an interrupted command can be
+repeated. A run that still trains is left for later.
 """
 
 import argparse
@@ -24,7 +24,7 @@ _HELP = "the folder of a run, of a sweep or of everything"
 
 @dataclass(frozen=True)
 class Unsent:
-    """A folder that W&B wrote, and the record of the run that it is of."""
+    """A folder that W&B wrote, and the run that it belongs to, with its record."""
 
     folder: Path
     record: dict[str, Any]
@@ -36,7 +36,7 @@ class Unsent:
 
 
 def main(argv: list[str]) -> int:
-    """Raises ValueError for a folder that is not there, and where W&B cannot be reached."""
+    """Raises ValueError if the folder does not exist, W&B cannot be reached, or a run could not be sent."""
     parser = argparse.ArgumentParser(
         prog="restora sync", description="Send the W&B runs below FOLDER that were kept offline."
     )
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> int:
 
 
 def find_unsent(root: Path) -> Iterator[Unsent]:
-    """What W&B wrote below `root` and was not sent, the parts of a run in the order of their time."""
+    """The W&B folders below `root` that were not sent, the parts of a run in the order of their time."""
     for path in sorted(
         root.resolve().rglob("wandb/*run-*/*.wandb"), key=lambda path: path.parent.name[-100:]
     ):
@@ -96,10 +96,10 @@ def _is_complete(record: dict[str, Any], folder: Path) -> bool:
 
 
 def send(folder: Path, timeout: float) -> str | None:
-    """Sends one run by W&B's own command, which leaves its mark; what went wrong, or None."""
+    """Sends one run by W&B's own command, which marks it as sent; returns the error, or None."""
     words = [sys.executable, "-P", "-m", "wandb", "sync", "--yes", "--include-online", str(folder)]
     try:
-        check_inside(folder.parent)  # W&B sends what a link leads to
+        check_inside(folder.parent)  # W&B follows links and sends their targets
         done = subprocess.run(
             words, cwd="/", capture_output=True, text=True, timeout=timeout, stdin=subprocess.DEVNULL
         )

@@ -1,8 +1,7 @@
 """`restora train`: Hydra in front of `training.run.train`.
 
-Everything that can be known to fail is found before the first job starts: each combination of a sweep is
-composed and its parts are held against each other. `resume=RUN_FOLDER` goes on with a run by its own
-overrides.
+Errors that can be foreseen are found before the first job starts: each combination of a sweep is composed,
+and its parts are checked for compatibility. `resume=RUN_FOLDER` continues a run with its own overrides.
 """
 
 import os
@@ -35,7 +34,7 @@ from restora.path_values import quoted, with_quoted_paths
 _JOBS = "RESTORA_JOBS"
 _COMBINATIONS_CHECKED = 256
 _LAUNCHERS_HERE = ("basic", "joblib")
-"""Those whose jobs run on this machine."""
+"""Launchers whose jobs run on this machine."""
 _SLURM = "submitit_slurm"
 
 HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
@@ -68,7 +67,7 @@ _NOT_OF_TRAINING = ("benchmark", "hydra")
 
 
 def help_text(width: int = 80) -> str:
-    """Every group with its options, below how to call the command."""
+    """The usage, followed by every group with its options."""
     lines = [HELP.rstrip()]
     for group, names in all_options().items():
         if group not in _NOT_OF_TRAINING:
@@ -80,13 +79,13 @@ def help_text(width: int = 80) -> str:
 
 
 def main(argv: list[str]) -> int:
-    """Checks, then hands over to Hydra. Raises `ConfigError` for what cannot be trained."""
+    """Checks the overrides, then calls Hydra. Raises `ConfigError` for what cannot be trained."""
     if any(flag in argv for flag in ("-h", "--help")):
         print(help_text())
         return 0
     sweep = any(flag in argv for flag in ("-m", "--multirun"))
     resumed, typed = any(word.startswith("resume=") and word != "resume=null" for word in argv), argv
-    if resumed:  # imported only then: it brings Lightning
+    if resumed:  # imported only here, as it imports Lightning
         from restora.training.resuming import continued, refuse_foreign
 
         argv = continued(argv)
@@ -98,7 +97,7 @@ def main(argv: list[str]) -> int:
     if resumed:
         refuse_foreign(compose("train", [word for word in overrides if not _is_hydras(word)]), typed)
     if options.cfg and not options.multirun:
-        compose("train", overrides)  # for its errors
+        compose("train", overrides)  # raises its errors
     elif options.multirun and not options.cfg and not _asks_hydra(options, overrides, resumed=resumed):
         from restora.sweeping.command import start
 
@@ -108,7 +107,7 @@ def main(argv: list[str]) -> int:
     elif not (options.cfg or options.info or options.hydra_help or options.shell_completion):
         os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun))
         overrides = [*overrides, *_claimed(overrides, multirun=options.multirun)]
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # mistakes are explained by cli.py
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # cli.py explains errors
     register_search_path()
     sys.argv = ["restora train", *flags, *overrides]
     hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="train")(job)()
@@ -120,19 +119,22 @@ def _is_hydras(override: str) -> bool:
 
 
 def _asks_hydra(options: Any, overrides: list[str], *, resumed: bool) -> bool:
-    """Whether a sweep is left to a launcher or sweeper of Hydra's, or something else than jobs is wanted."""
+    """Whether Hydra handles a sweep: with its launcher or sweeper, `resume`, or an option without jobs."""
     named = any(word.startswith(("hydra/launcher=", "hydra/sweeper=")) for word in overrides)
     return bool(named or resumed or options.info or options.hydra_help or options.shell_completion)
 
 
 def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
-    """The folder of this run or sweep, created, unless the user named one: no other command gets it."""
+    """Creates the folder of this run or sweep for this command alone; returns the override that sets it.
+
+    Returns no override if the user named a folder.
+    """
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
     if any(word.partition("=")[0].lstrip("+") == key for word in overrides):
         return []
     torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and "RANK" in os.environ
     if not torchrun and any(name in os.environ for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
-        return []  # several processes of one run came by this line
+        return []  # several processes of one run execute this
     from restora.run_state import claim
 
     single = [word for word in overrides if not (multirun and (word in sweeps_among([word])))]
@@ -146,7 +148,7 @@ def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
 
 
 def _check(overrides: list[str], *, multirun: bool) -> int:
-    """Composes and checks every job; how many there are."""
+    """Composes and checks the jobs; returns their number."""
     from restora.training.build import check_before_training
     from restora.training.devices import check_tasks
 
@@ -170,22 +172,22 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 
 
 def job(config: DictConfig) -> float:
-    """One job of Hydra's, also in the process of a launcher."""
+    """One job of Hydra, possibly in a launcher's process."""
     from restora.redaction import redacted, without_secrets
     from restora.registry import stored, use_plugins
     from restora.training.command import own_overrides, repeating
     from restora.training.record import RunInfo
     from restora.training.starting import start
 
-    use_plugins(config.plugins)  # a launcher's process has not seen the command line
+    use_plugins(config.plugins)  # a launcher's process has no command line
     hydra_config = HydraConfig.get()
     folder = Path(hydra_config.runtime.output_dir)
     OmegaConf.set_struct(config, False)
     config.run_dir = str(folder)
     fit_to_words(config, hydra_config.overrides.task)
-    config.pop("sweep", None)  # of the command that runs the jobs
+    config.pop("sweep", None)  # only for the command that runs the jobs
     if int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")) > 0:
-        config.retry_failed = True  # torchrun --max-restarts
+        config.retry_failed = True  # a restart by torchrun --max-restarts
     plain = without_secrets(OmegaConf.to_container(config, resolve=True))
     assert isinstance(plain, dict)
     choices = hydra_config.runtime.choices
@@ -205,7 +207,7 @@ def job(config: DictConfig) -> float:
 
 
 def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> None:
-    """What Hydra would write to `.hydra/`, but only once the folder is known to be this run's, and without
+    """Writes Hydra's files in `.hydra/`, but only once the folder is known to be this run's, and without
     passwords."""
     from restora.composing.writing import yaml_text
     from restora.redaction import without_secrets
@@ -220,13 +222,13 @@ def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> 
 
 
 def _config_dir(hydra_config: Any) -> str | None:
-    """The folder of --config-dir, as Hydra found it."""
+    """The folder of --config-dir, from Hydra's sources."""
     sources = hydra_config.runtime.config_sources
     return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def _place_in_sweep(hydra_config: Any, folder: Path, overrides: list[str]) -> dict[str, Any] | None:
-    """Which job of which sweep this is; a run that goes on by itself keeps its place."""
+    """The sweep and the job's number in it; a run that is resumed by itself keeps its entry."""
     if hydra_config.mode == RunMode.MULTIRUN:
         return {"id": hydra_config.sweep.dir, "job": int(hydra_config.job.num), "overrides": overrides}
     try:

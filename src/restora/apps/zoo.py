@@ -1,4 +1,4 @@
-"""`restora zoo`: the models that come with restora, with their figures; and their figures measured again."""
+"""`restora zoo`: lists the models that come with restora, with their figures, or measures those again."""
 
 import argparse
 import contextlib
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 TOLERANCE = 0.01
-"""dB between a figure in the card and one that is measured again."""
+"""Largest allowed difference in dB between a recorded figure and a new measurement."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -48,7 +48,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """0; 1 where a figure that is measured again differs by more than 0.01 dB, or none could be measured."""
+    """0; 1 if a measured figure differs from the recorded one by more than 0.01 dB, or none was measured."""
     options = parser().parse_args(argv)
     from rich.console import Console
 
@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe(name: str) -> dict[str, Any]:
-    """What the list says of a model; plain JSON values."""
+    """The entry of a model in the list, as plain JSON values."""
     folder = folder_of(name)
     model = read_json(folder / "model.json")
     weights = folder / "weights.safetensors"
@@ -119,7 +119,7 @@ def _show(listed: list[dict[str, Any]], console: "Console") -> None:
 
 
 def _verify(options: argparse.Namespace, console: "Console") -> int:
-    """Prints each figure beside the one that is recorded."""
+    """Measures the figures and prints each beside the recorded one; returns the exit status."""
     from restora.apps.zoo_ship import missed, with_figures
 
     differing = compared = 0
@@ -154,7 +154,7 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
 def measure(
     folder: Path, benchmark: str, *, data_dir: str | None = None, limit: int | None = None
 ) -> dict[str, Any]:
-    """The figures of a model folder on a ready benchmark. Raises ValueError where the test set is missing."""
+    """The figures of a model folder on a ready benchmark. Raises ValueError if the test set is missing."""
     import time
 
     words = [] if limit is None else [f"benchmark.limit={limit}"]
@@ -170,7 +170,7 @@ def measure(
 
 
 def measure_curve(folder: Path, *, data_dir: str | None = None) -> list[dict[str, float]] | None:
-    """Points of the curve that the references name for the model; None where they name none."""
+    """The points of the model's severity curve in the references; None if they name none."""
     if folder.name not in CURVES:
         return None
     benchmark, severities = CURVES[folder.name]
@@ -190,7 +190,7 @@ def measure_curve(folder: Path, *, data_dir: str | None = None) -> list[dict[str
 
 
 def _evaluated(folder: Path, benchmark: str, data_dir: str | None, words: list[str]) -> dict[str, Any]:
-    """The summaries that `restora evaluate` writes, by the folder that each is in."""
+    """The summaries that `restora evaluate` writes, by the folder of each."""
     from restora.apps.evaluate import main as evaluate
 
     with tempfile.TemporaryDirectory(prefix="restora-zoo-") as output:

@@ -1,8 +1,8 @@
-"""Putting a trained run among the shipped models: exported, in float16, with its card. For a checkout.
+"""Adds a trained run to the shipped models: exported, in float16, with its card. For use in a checkout.
 
-Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16, of bfloat16's digits),
-model.json, which says how and where it was trained, and README.md with the photographers. Figures are added
-by `restora zoo verify NAME --write`.
+Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16, rounded to bfloat16),
+model.json, which records how and where it was trained, and README.md with the photographers. Figures are
+added by `restora zoo verify NAME --write`.
 """
 
 import math
@@ -32,20 +32,20 @@ from restora.zoo.index import FOLDER
 from restora.zoo.references import CURVE_PHOTOS, PSNR
 
 LARGEST = 3_000_000
-"""Bytes of the weights of one model."""
+"""Most bytes of the weights of one model."""
 _LICENCE = "## Licence"
 _NAMED = {
     " (run beside this folder, here called `model`)": "",
     "restora restore model ": "restora restore zoo:{name} ",
     'Restorer.load("model"': 'Restorer.load("zoo:{name}"',
 }
-"""What the card of a model folder says of its place, and what that is for a shipped one."""
+"""Phrases about the folder's place in a model's card, and their replacements for a shipped model."""
 
 
 def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDER) -> Path:
-    """The model folder `folder`/`name` of the best checkpoint of `run`.
+    """Exports the best checkpoint of `run` to the model folder `folder`/`name`, which it returns.
 
-    `commit` where the run has recorded none. Raises ValueError for weights beyond 3 MB.
+    `commit` is used if the run has recorded none. Raises ValueError for weights beyond 3 MB.
     """
     source = locate(run)
     target = folder / name
@@ -74,7 +74,7 @@ def rounded(weights: Tensor) -> Tensor:
 
 
 def _training(record: dict[str, Any], commit: str | None) -> dict[str, Any]:
-    """How the run was made, as its card says it."""
+    """The entries of the card on how the run was trained."""
     cost, machine = record.get("cost") or {}, record.get("machine") or {}
     return {
         "command": f"restora train experiments={record.get('experiment')}",
@@ -89,7 +89,7 @@ def _training(record: dict[str, Any], commit: str | None) -> dict[str, Any]:
 
 
 def write(folder: Path, description: ModelDescription) -> None:
-    """model.json and card of a shipped model, as its weights and figures are now."""
+    """Writes model.json and the card of a shipped model for its present weights and figures."""
     description = replace(description, sha256=file_digests(folder))
     write_description(folder, description)
     write_card(folder, description)
@@ -110,7 +110,7 @@ def write(folder: Path, description: ModelDescription) -> None:
 def with_figures(
     folder: Path, figures: list[dict[str, Any]], curve: list[dict[str, float]] | None = None
 ) -> None:
-    """The same model with measured figures and the points of its `curve`.
+    """Adds measured figures and the points of its `curve` to a shipped model.
 
     A figure has `benchmark`, `psnr`, `ssim`, `input_psnr`, `photos` and `date`, a point `severity`,
     `psnr` and `input_psnr`.
@@ -121,7 +121,7 @@ def with_figures(
 
 
 def missed(benchmark: str, psnr: float) -> str:
-    """How a figure compares with the strongest reference; empty where there is none."""
+    """How a figure compares with the strongest reference; empty if there is none."""
     known = PSNR.get(benchmark)
     if not known:
         return ""
@@ -156,7 +156,7 @@ def _measured(model: ModelDescription) -> str:
 
 
 def _curve(model: ModelDescription) -> str:
-    """Where the model helps and where it harms."""
+    """The section on the severities at which the model helps or harms."""
     points = model.metrics.get("curve") or []
     if not points:
         return ""
@@ -197,7 +197,7 @@ def _licence() -> str:
 
 
 def _photographers() -> str:
-    """Who took the photos of the data set, by licence."""
+    """The section on the photographers of the data set, by licence."""
     by_licence: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for photo in manifest()[1].values():
         by_licence[photo.licence][photo.author] += 1

@@ -1,1 +1,1 @@
-"""How a command line becomes a configuration."""
+"""Composes a configuration from the command line."""

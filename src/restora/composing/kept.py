@@ -1,4 +1,4 @@
-"""What is kept of compositions while the files of the configuration are the same."""
+"""Caches of compositions, valid while the configuration files do not change."""
 
 import itertools
 import os
@@ -16,16 +16,16 @@ from restora.composing.sources import COMPLETED, ConfFolder
 T = TypeVar("T")
 RECIPES = "experiments/"
 RECIPES_PROVIDER = "restora"
-"""Of the source whose recipes they are."""
+"""The provider name of the source with the recipes."""
 _MOST_FILES = 2000
 _read: dict[Any, dict[str, ConfigResult]] = {}
-"""What was read of the configuration, by the state of its files: of the last state alone."""
+"""The configurations that were read, by the state of the files; only the last state is kept."""
 _seen: dict[str, Any] | None = None
-"""The files by their folder, where they are looked at once."""
+"""The files by folder, listed once within `as_of_now`; None outside."""
 
 
 class Kept(Generic[T]):
-    """The last few results of something that depends on the files of the configuration and on overrides."""
+    """A cache of the last results of a function of the configuration files and the overrides."""
 
     def __init__(self, most: int = 32) -> None:
         self.most, self.known = most, dict[Any, T]()
@@ -45,7 +45,7 @@ class Kept(Generic[T]):
 
 
 def read_of(files: Any) -> dict[str, ConfigResult]:
-    """What has been read of the files in this state, to be added to."""
+    """The cache of configurations read from files in this state; callers add to it."""
     if files is None:
         return {}
     if files not in _read:
@@ -55,7 +55,7 @@ def read_of(files: Any) -> dict[str, ConfigResult]:
 
 
 def files_of(loader: ConfigLoaderImpl, overrides: list[str]) -> Any:
-    """The state of what a composition reads; None where that is not known."""
+    """The state of all files that a composition reads; None if it is not known."""
     sources = [source for source in loader.get_sources() if source.scheme() not in ("pkg", "structured")]
     if any(source.scheme() != ConfFolder.scheme() for source in sources):
         return None
@@ -63,7 +63,7 @@ def files_of(loader: ConfigLoaderImpl, overrides: list[str]) -> Any:
         return None
     files = []
     for source in sources:
-        # the root of a checkout is a source for one folder in it
+        # this source is the root of a checkout, of which only one folder counts
         folder = os.path.join(source.path, RECIPES) if source.provider == RECIPES_PROVIDER else source.path
         files.append(_files_in(folder))
     if any(len(found) == _MOST_FILES for found in files):
@@ -73,14 +73,14 @@ def files_of(loader: ConfigLoaderImpl, overrides: list[str]) -> Any:
 
 
 def _state(loader: ConfigLoaderImpl, config_name: str | None, overrides: list[str]) -> Any:
-    """What a composition depends on; None where that is not known."""
+    """Everything that a composition depends on; None if it is not known."""
     files = files_of(loader, overrides)
     return files and (config_name, tuple(overrides), os.getcwd(), version.getbase(), files)
 
 
 @contextmanager
 def as_of_now() -> Iterator[None]:
-    """All that is composed within is composed from the files as they are when they are first looked at."""
+    """Within the block, all compositions see the files as they were when first listed."""
     global _seen
     before, _seen = _seen, {} if _seen is None else _seen
     try:
@@ -99,7 +99,7 @@ def _files_in(folder: str) -> tuple[Any, ...]:
 
 
 def _files(folder: str) -> Iterator[tuple[str, int, int]]:
-    """The configuration files in a folder, each with when it was changed and its size."""
+    """The configuration files in a folder, each with its modification time and size."""
     for place, _, names in os.walk(folder):
         for name in names:
             path = os.path.join(place, name)

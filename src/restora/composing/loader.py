@@ -1,9 +1,9 @@
-"""How a command line becomes a configuration: what Hydra does, and a rule of ours.
+"""Composes a configuration from the command line with Hydra, and with one more rule.
 
-*A group that is chosen on the command line wins.* What a recipe (a file of `experiments/`) says about the
-part that it had chosen itself is left out: `experiments=denoise/dncnn degradation=jpeg` has jpeg's own
-numbers. Two groups are about surroundings, and a recipe keeps what is its own of them: of `data` the patches,
-batches and crops (the option brings the `source`), of `trainer` what the option's file leaves open.
+*A group that is chosen on the command line wins.* The settings of a recipe (a file of `experiments/`) for its
+own choice of that group are left out: `experiments=denoise/dncnn degradation=jpeg` has jpeg's own numbers.
+For two groups a recipe keeps part of its settings: of `data` the patches, batches and crops (the option sets
+the `source`), of `trainer` the keys that the option's file does not set.
 """
 
 import copy
@@ -33,25 +33,25 @@ from restora.composing.kept import RECIPES, Kept, files_of, read_of
 from restora.composing.overrides import chooses, parsed_by
 
 BASE = "base"
-"""The option of a group that the others are made of, and that nobody chooses."""
+"""The option of a group on which the others are based, and which is not chosen itself."""
 _SURROUNDINGS = ("data", "trainer")
 _APART = ("experiments", "debug")
-"""Groups whose options are about the whole configuration."""
+"""Groups whose options apply to the whole configuration."""
 _ADDED = ("hydra.mode=RUN", "hydra.run.dir=", "hydra.sweep.dir=")
-"""Overrides that change no other key: Hydra adds the first when it has seen that it is no sweep, and a
-command the others when it has claimed its folder."""
+"""Overrides that change no other key: Hydra adds the first if there is no sweep, and a command adds one of
+the others after it has claimed its folder."""
 _compositions = Kept[tuple[bytes, str]]()
 _hydras_names = defaults_list._create_interpolation_map
 
 
 class Loader(ConfigLoaderImpl):
-    """Hydra's, with recipes that give way to what was chosen on the command line.
+    """Hydra's loader, with recipes that yield to the choices of the command line.
 
     Note: a launcher's process unpickles it, so that a job is composed there by the same rules.
     """
 
     def files(self) -> IConfigRepository:
-        """The files of the configuration, as they were read before while they are the same."""
+        """The configuration files; unchanged files come from the cache."""
         return _GivingWay(self.repository, read_of(files_of(self, [])))
 
     def _parse_overrides_and_create_caching_repo(
@@ -70,7 +70,7 @@ class Loader(ConfigLoaderImpl):
 
     @staticmethod
     def _embed_result_config(ret: ConfigResult, package_override: str | None) -> ConfigResult:
-        """At its place, as a copy: what has been read is kept for the next composition."""
+        """Embeds a copy, because the original stays in the cache for the next composition."""
         made = ConfigLoaderImpl._embed_result_config(ret, package_override)
         return replace(ret, config=copy.deepcopy(ret.config)) if made is ret else made
 
@@ -81,7 +81,7 @@ class Loader(ConfigLoaderImpl):
         config_name: str | None = None,
         overrides: list[str] | None = None,
     ) -> list[str]:
-        """Also those of sub-groups, for `experiments=glob(quickstart/*)`."""
+        """The options, also of sub-groups, for `experiments=glob(quickstart/*)`."""
         if results_filter == ObjectType.CONFIG and not overrides:
             return group_options(self.repository, group_name)
         return list(super().get_group_options(group_name, results_filter, config_name, overrides))
@@ -94,8 +94,8 @@ class Loader(ConfigLoaderImpl):
         from_shell: bool = True,
         validate_sweep_overrides: bool = True,
     ) -> DictConfig:
-        """What groups are chosen decides most of a composition: that is kept while the files are the same.
-        What sets values is applied to copies of it, in a tenth of the time."""
+        """Caches the composition of the chosen groups while the files do not change. Overrides that only set
+        values are applied to copies of it, in a tenth of the time."""
         if overrides and overrides[-1].startswith(_ADDED):
             (last,) = OverridesParser.create().parse_overrides(overrides[-1:])
             if not last.is_sweep_override():
@@ -108,7 +108,7 @@ class Loader(ConfigLoaderImpl):
         parsed = parsed_by(self, overrides)
         values = [override for override in parsed if self._sets_a_value(override)]
         chosen = [str(override.input_line) for override in parsed if not self._sets_a_value(override)]
-        try:  # as one run, which is the same for a sweep where it succeeds
+        try:  # as a single run; if that succeeds, a sweep has the same result
             known, name = _compositions.of(
                 self, config_name, chosen, lambda: self._pickled(config_name, chosen, from_shell)
             )
@@ -126,18 +126,18 @@ class Loader(ConfigLoaderImpl):
         return copied
 
     def _pickled(self, config_name: str | None, overrides: list[str], from_shell: bool) -> tuple[bytes, str]:
-        """A composition, and the name that Hydra had for the program."""
+        """A pickled composition, and Hydra's name of the program."""
         made = super()._load_configuration_impl(config_name, overrides, RunMode.RUN, from_shell, True)
         return pickle.dumps(made), JobRuntime.instance().get("name")
 
     def _sets_a_value(self, override: Override) -> bool:
-        """Whether an override changes nothing but values of the task's configuration."""
+        """Whether an override only changes values of the task's configuration."""
         other = override.is_hydra_override() or override.is_sweep_override()
         return not (other or self.repository.group_exists(override.key_or_group))
 
 
 def _note(config: DictConfig, overrides: list[Override]) -> None:
-    """Writes to Hydra's node which overrides there were."""
+    """Records the overrides in Hydra's node."""
     shown = config.hydra.job.config.override_dirname
     config.hydra.overrides.task = [str(override.input_line) for override in overrides]
     config.hydra.job.override_dirname = get_overrides_dirname(
@@ -149,7 +149,7 @@ def _note(config: DictConfig, overrides: list[Override]) -> None:
 
 
 class _GivingWay(CachingConfigRepository):
-    """Recipes without what they say about parts that were chosen on the command line."""
+    """Loads recipes without their settings for parts that were chosen on the command line."""
 
     def __init__(self, repository: IConfigRepository, read: dict[str, ConfigResult]) -> None:
         self.delegate = repository
@@ -198,7 +198,7 @@ class _GivingWay(CachingConfigRepository):
             yield place
 
     def _said(self, path: str) -> Iterator[str]:
-        """The keys that the file of an option says, and those that it is based on but `base`."""
+        """The keys that an option's file sets, and those of the files that it is based on, except `base`."""
         found = self.load_config(path)
         if found is None:
             return
@@ -212,7 +212,7 @@ class _GivingWay(CachingConfigRepository):
 
 
 def _place(key: str) -> str:
-    """Where the option of `group@package` stands in the configuration."""
+    """The key in the configuration of the option of `group@package`."""
     group, _, package = key.partition("@")
     return package or group.replace("/", ".")
 
@@ -250,8 +250,8 @@ def group_options(repository: IConfigRepository, group: str) -> list[str]:
 
 
 def _names_to_refer_to(overrides: Any, defaults: list[InputDefault], self_added: bool) -> DictConfig:
-    """What the names in a defaults list may refer to; Hydra collects it for every file (a fifth of the time
-    of a composition), also where no name refers to anything."""
+    """The values for interpolations in a defaults list's names; nothing if no name has one, whereas Hydra
+    collects them for every file (a fifth of the time of a composition)."""
     groups = (default.value for default in defaults if isinstance(default, GroupDefault))
     files = (default.path for default in defaults if isinstance(default, ConfigDefault))
     if not any("${" in str(name) for name in (*groups, *files)):
@@ -260,12 +260,12 @@ def _names_to_refer_to(overrides: Any, defaults: list[InputDefault], self_added:
 
 
 _interpolation = functools.lru_cache(maxsize=4096)(grammar_parser.parse)
-"""Of the text of interpolations, which are the same in every configuration: parsing them anew takes a third
-of the time of a composition that is kept."""
+"""Caches the parsing of interpolations, which are the same in every configuration; parsing them again takes a
+third of the time of a cached composition."""
 
 
 def use_own_rules() -> None:
-    """Lets Hydra compose by the rules of this module. Safe to call more than once."""
-    setattr(omegaconf_base, "parse", _interpolation)  # noqa: B010 -- a name that it imports
+    """Makes Hydra compose by the rules of this module. Safe to call more than once."""
+    setattr(omegaconf_base, "parse", _interpolation)  # noqa: B010 -- an imported name of that module
     hydra_internal.ConfigLoaderImpl = Loader  # type: ignore[attr-defined]
     defaults_list._create_interpolation_map = _names_to_refer_to  # type: ignore[assignment]

@@ -1,4 +1,4 @@
-"""Overrides by Hydra's grammar: what they choose, which values they sweep, and their spelling."""
+"""Overrides in Hydra's grammar: the options they choose, the values they sweep, and their text."""
 
 import functools
 import itertools
@@ -16,22 +16,22 @@ from hydra.errors import OverrideParseException
 from restora import vocabulary
 
 _ALIASES = {"precision": "trainer.precision", "init": "init.source"}
-"""Words that stand for a key: one that other commands have in the same sense, and the source of `init`."""
+"""Short names of keys: `precision`, which other commands use in the same sense, and the source of `init`."""
 _DURATIONS = ("trainer.max_time",)
 
 
 class Refused(ValueError):
-    """An override that cannot be written out; the message is complete."""
+    """An override that cannot be written out; its message can be shown to the user unchanged."""
 
 
 def parsed_by(loader: ConfigLoaderImpl, overrides: Iterable[str]) -> list[Override]:
-    """The overrides as Hydra's grammar reads them; those with `glob` look among the loader's options."""
+    """The overrides as Hydra's grammar reads them; `glob` ones take the loader's options."""
     return [replace(_parsed(word), config_loader=loader) for word in overrides]
 
 
 @functools.lru_cache(maxsize=4096)
 def _parsed(override: str) -> Override:
-    """Not to be changed. A millisecond each, and the jobs of a sweep have most of theirs in common."""
+    """A cached override, which must not be changed; parsing takes 1 ms, and a sweep's jobs share most."""
     try:
         return OverridesParser.create().parse_overrides([override])[0]
     except OverrideParseException as error:
@@ -39,7 +39,7 @@ def _parsed(override: str) -> Override:
 
 
 def _unreadable(override: str, message: str) -> str:
-    """What is wrong with a word that Hydra's grammar does not read, without the tokens of its parser."""
+    """The message for an override outside of Hydra's grammar, without the tokens of its parser."""
     for line in message.splitlines():
         if " while evaluating " in line:
             return f"{override}: {line.partition(': ')[2]}"
@@ -63,9 +63,9 @@ def chooses(override: Override, repository: IConfigRepository) -> bool:
 
 
 def plain_value(override: str) -> tuple[str, Any] | None:
-    """Key and value of an override that sets a key to a number, a text or null, and does no more.
+    """Key and value of an override that only sets a key to a number, a text or null.
 
-    None for any other.
+    None for any other override.
     """
     found = _parsed(override)
     value, key = found.value(), found.key_or_group
@@ -77,12 +77,12 @@ def plain_value(override: str) -> tuple[str, Any] | None:
 
 
 def sweeps_among(overrides: Iterable[str]) -> list[str]:
-    """The overrides that name several values."""
+    """The overrides with several values."""
     return [word for word in overrides if _parsed(word).is_sweep_override()]
 
 
 def combinations(loader: ConfigLoaderImpl, overrides: Iterable[str]) -> list[list[str]]:
-    """The overrides of every job of a sweep, whatever their form; of an interval, both ends."""
+    """The overrides of each job of a sweep, of any form of override; an interval counts as its two ends."""
     parsed = parsed_by(loader, overrides)
     values: dict[str, list[str]] = {}
     for o in parsed:
@@ -100,7 +100,7 @@ def combinations(loader: ConfigLoaderImpl, overrides: Iterable[str]) -> list[lis
 
 
 def values_of(override: Override) -> list[str]:
-    """The values of a sweep that can be listed, as they are typed. Raises Refused where there are none."""
+    """The values of a discrete sweep, as they are typed. Raises Refused if there are none."""
     found = [str(value) for value in override.sweep_string_iterator()]
     if not found:
         raise Refused(f"{override.input_line}: no value fits")
@@ -108,7 +108,7 @@ def values_of(override: Override) -> list[str]:
 
 
 def first_option(override: Override) -> str:
-    """The option that an override chooses; of a sweep, the first."""
+    """The option that an override chooses; for a sweep, the first one."""
     if override.is_sweep_override():
         return values_of(override)[0]
     return str(override.get_value_element_as_str())
@@ -129,7 +129,7 @@ def written(override: Override, key: str | None) -> str:
 
 
 def _value_of(override: Override) -> str:
-    """As it was typed, a sweep with all its values."""
+    """The value as it was typed, for a sweep with all values."""
     return str(override.input_line).partition("=")[2]
 
 

@@ -1,6 +1,6 @@
 """Short forms: `loss=charbonnier` stands for `loss@family.loss=charbonnier`.
 
-Where one place of the composed defaults takes a group, its name alone is enough. The places are read from
+If only one place of the composed defaults takes a group, the group's name is enough. The places are read from
 the composition, so that a group may move.
 """
 
@@ -26,7 +26,7 @@ _keys = Kept[set[str]]()
 def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[str]) -> list[str]:
     """The overrides with every short form written out.
 
-    Raises Refused for a group that no place of the composition takes, or more than one, and for what is no
+    Raises Refused for a group that no place of the composition takes, or more than one, and for an invalid
     duration.
     """
     parsed = parsed_by(loader, overrides)
@@ -36,7 +36,7 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
     full: dict[int, str] = {}
     accepted: list[str] = []
     while pending:
-        # what everybody may choose is known from the defaults; only the rest needs a composition of its own
+        # most places are in the defaults; only the others need a composition with the choices accepted so far
         places = choices(loader, config_name, accepted)
         ready = [(o, key) for o in pending if (key := _full_key(o, places))]
         if not ready:
@@ -49,7 +49,7 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
 
 
 def choices(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) -> dict[str, Any]:
-    """What stands at each `group@package` of the composed defaults."""
+    """The option at each `group@package` of the composed defaults."""
     return _choices.of(
         loader, config_name, overrides, lambda: _composed_choices(loader, config_name, overrides)
     )
@@ -68,7 +68,7 @@ def _composed_choices(loader: ConfigLoaderImpl, config_name: str, overrides: lis
 
 
 def _lists(repository: CachingConfigRepository) -> dict[str, Any]:
-    """The groups of which several options are taken at once (Hydra keeps no record of those)."""
+    """The groups with several options at once, of which Hydra keeps no record."""
     found: dict[str, Any] = {}
     for config in repository.cache.values():
         for default in (config.defaults_list if config is not None else None) or []:
@@ -111,7 +111,7 @@ def _taking(group: str, places: Iterable[str]) -> list[str]:
 
 
 def _no_place(loader: ConfigLoaderImpl, config_name: str, accepted: list[str], override: Override) -> str:
-    """What would have to be chosen for this group to have a place."""
+    """A message that names the choices with which this group would have a place."""
     group, form = override.key_or_group, override.get_key_element()
     now = choices(loader, config_name, accepted)
     if places := _taking(group, now):

@@ -1,14 +1,14 @@
-"""How the files of `conf/` and `experiments/` become the options of Hydra's groups.
+"""Makes the options of Hydra's groups from the files of `conf/` and `experiments/`.
 
-A file is an option by its own name, as everywhere in Hydra, unless the name begins with `_`: that is what
-others share. What need not be written twice is filled in here:
+A file is an option by its own name, as usual in Hydra, unless the name begins with `_`: such files are shared
+by others. Repeated settings are filled in here:
 
-- *Constructors.* A file of the groups in `COMPLETED` that names a registered part (`_target_`) holds what
-  differs from the constructor's defaults; the other keys are read from the constructor.
-- *Variants.* The mapping `variants` of a file holds further options by their full names, each as what
-  differs from the file: `dncnn_small: {depth: 7}`. Its `defaults` replace the file's choices.
+- *Constructors.* A file of the groups in `COMPLETED` that names a registered part (`_target_`) holds only the
+  differences from the constructor's defaults; the other keys are read from the constructor.
+- *Variants.* The mapping `variants` of a file holds further options by their full names, each with its
+  differences from the file: `dncnn_small: {depth: 7}`. Its `defaults` replace the file's choices.
 - *Products.* `testsets` and `severities` of a benchmark make an option of each pair: `bsd68_sigma25`.
-- *Networks without a file.* A registered network of which no file speaks is an option by its registered name.
+- *Networks without a file.* A registered network that no file names is an option by its registered name.
 
 The configuration of plugins and the folders given with `--config-dir` are read in the same way.
 """
@@ -32,13 +32,13 @@ COMPLETED = {
     "adversarial": "loss",
     "perceptual": "loss",
 }
-"""Groups whose files hold only what differs from the constructor's defaults, and the kind of their parts."""
+"""Groups whose files hold only differences from the constructor's defaults, and the kind of their parts."""
 PRODUCT = ("testsets", "severities")
 """The tables of a benchmark that make an option of each pair."""
 
 
 class ConfFolder(FileConfigSource):
-    """A folder of configuration files with the options that they imply."""
+    """A folder of configuration files, with all options that the files define."""
 
     @staticmethod
     def scheme() -> str:
@@ -84,7 +84,7 @@ class ConfFolder(FileConfigSource):
         return Path(self.path, file).with_suffix(".yaml") if file else None
 
     def _implied(self, config_path: str) -> str | None:
-        """The file that makes an option without a file of its own, empty for a class alone; else None."""
+        """The file that defines an option without its own file; empty for a class without file; else None."""
         if super().is_config(config_path):
             return None
         group, _, name = config_path.removesuffix(".yaml").rpartition("/")
@@ -107,7 +107,7 @@ class ConfFolder(FileConfigSource):
 
 
 def _spoken_of_elsewhere(group: str) -> set[str]:
-    """The parts and the options that the configuration of plugins and of the user has files of."""
+    """The parts and options with a file in the configuration of plugins or of the user."""
     files = [
         path for _, folder in registry.configuration_folders() for path in (folder / group).glob("*.yaml")
     ]
@@ -116,9 +116,9 @@ def _spoken_of_elsewhere(group: str) -> set[str]:
 
 
 def laid_over(config: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
-    """A file's content with what differs in a variant of it: mappings merge, everything else replaces.
+    """A file's content with the differences of a variant: mappings merge, other values replace.
 
-    Of the defaults list, a choice of the same group is replaced, and another added.
+    In the defaults list, a choice of the same group is replaced, and any other is added.
     """
     rest = dict(overlay)
     choices = {_group(entry): entry for entry in rest.pop("defaults", [])}
@@ -139,7 +139,7 @@ def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any
 
 
 def _group(entry: Any) -> str:
-    """What an entry of a defaults list chooses, `override /network: dncnn` the same as `network: dncnn`."""
+    """The group of a defaults list's entry; `override /network: dncnn` is the same as `network: dncnn`."""
     choice = str(entry) if isinstance(entry, str) else str(next(iter(entry)))
     return choice.removeprefix("override ").removeprefix("/")
 
@@ -152,7 +152,7 @@ def _filled_in(content: Mapping[str, Any], group: str) -> dict[str, Any]:
         return config
     try:
         known = constructors.defaults(COMPLETED[group], str(config["_target_"]))
-    except registry.UnknownPart:  # a dotted path: built as it stands, or refused then
+    except registry.UnknownPart:  # a dotted path: built unchanged, or refused later
         return config
     return _merged({"_target_": config["_target_"]} | known, config)
 
@@ -164,7 +164,7 @@ def _mapping(path: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=1024)
 def _content(path: Path, _modified: int) -> Any:
-    """What a file holds, in plain values that nobody changes; by the C parser, ten times as fast."""
+    """A file's content as plain values, which must not be changed; the C parser is ten times as fast."""
     loader: Any = _loader()
     return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
 
@@ -177,7 +177,7 @@ def _header(path: Path, _modified: int) -> dict[str, str | None]:
 
 @functools.cache
 def _loader() -> type:
-    """OmegaConf's own reading of YAML (numbers, no dates, no key twice), with libyaml where PyYAML has it."""
+    """OmegaConf's own YAML loader (numbers, no dates, unique keys), with libyaml if PyYAML has it."""
     usual = get_yaml_loader()
     if not hasattr(yaml, "CSafeLoader"):
         return cast(type, usual)
@@ -207,7 +207,7 @@ def _construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
 
 
 def _options_in(content: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The options that the tables of a file make, and what differs in each."""
+    """The options that a file's tables define, each with its differences."""
     for name, overlay in (content.get("variants") or {}).items():
         yield name, overlay or {}
     for testset, of_set in (content.get("testsets") or {}).items():

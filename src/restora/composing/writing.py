@@ -1,4 +1,4 @@
-"""Configuration as YAML, as OmegaConf writes it, in a seventh of the time."""
+"""Writes configuration as YAML like OmegaConf, in a seventh of the time."""
 
 from typing import Any
 
@@ -7,15 +7,15 @@ from omegaconf._utils import OmegaConfDumper
 
 
 class _Dumper(getattr(yaml, "CDumper", yaml.Dumper)):  # type: ignore[misc]
-    """By libyaml, where PyYAML has it."""
+    """Uses libyaml if PyYAML has it."""
 
 
-# texts that look like numbers or truth values stand in quotes
+# quotes texts that look like numbers or booleans
 _Dumper.add_representer(str, OmegaConfDumper.str_representer)
 
 
 def yaml_text(content: Any) -> str:
-    """What `OmegaConf.to_yaml` makes of plain values, without a configuration made of them first."""
+    """The text of `OmegaConf.to_yaml` for plain values, without making a configuration of them first."""
     return str(
         yaml.dump(content, Dumper=_Dumper, default_flow_style=False, allow_unicode=True, sort_keys=False)
     )

@@ -1,8 +1,8 @@
-"""Classical filters on the very photos that the runs were evaluated on.
+"""Classical filters on exactly the photos on which the runs were evaluated.
 
-Enters: a group of denoising runs, whose exact inputs `report_inputs.py` finds. Leaves: one row per filter,
-scored as the runs are (outputs clamped and rounded to 8 bits), cached in `baselines.json` beside the runs,
-with a fingerprint of the inputs so that other photos or another noise are never mistaken for these.
+Enters: a group of denoising runs, whose exact inputs `inputs.py` finds. Leaves: one row per filter, scored
+like the runs (outputs clamped and rounded to 8 bits), cached in `baselines.json` beside the runs, with a
+fingerprint of the inputs so that rows of other photos or other noise are never used.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ from restora.reporting.values import finite, lookup
 
 FILE = "baselines.json"
 Step = Callable[[str, int, int], None]
-"""Called with (filter, pieces of work done, pieces in all)."""
+"""Called with (filter, units of work done, units in all)."""
 
 
 @dataclass(frozen=True)
@@ -50,13 +50,13 @@ def noise_level(run: Run) -> float | None:
 
 
 def home(group: Group, root: Path) -> Path:
-    """The folder that holds all runs of the group, where `baselines.json` lives."""
+    """The folder of `baselines.json`: the common parent of the group's runs, within `root`."""
     common = Path(os.path.commonpath([run.folder.resolve() for run in group.scored]))
     return common if common.is_relative_to(root.resolve()) else root
 
 
 def stored(group: Group, root: Path) -> list[Baseline]:
-    """The cached rows for this group's photos, best first; none where they are of others."""
+    """The cached rows for this group's photos, best first; empty if the cache is of other photos."""
     if not group.scored:
         return []
     names = set(group.photo_names)
@@ -97,9 +97,9 @@ def _row(row: Any) -> Baseline | None:
 def compute(
     group: Group, root: Path, filters: Mapping[str, Callable[[Any, float], Any]], step: Step
 ) -> list[Baseline]:
-    """Run every filter on every held-out photo, or take the cached rows where the inputs are the same.
+    """Runs every filter on every held-out photo, or takes the cached rows if the inputs are the same.
 
-    Raises ValueError where the group is not one of plain Gaussian noise, or its inputs are not available.
+    Raises ValueError if the degradation is not Gaussian noise of one level, or the inputs are not available.
     """
     sigma = noise_level(group.scored[0]) if group.scored else None
     if sigma is None:

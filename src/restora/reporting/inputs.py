@@ -1,8 +1,8 @@
-"""The held-out photos of a group of runs, degraded exactly as their networks saw them.
+"""The held-out photos of a group of runs, degraded exactly as for their networks.
 
 A run keeps the exact inputs of its first photos (`images/<photo>_degraded.npy`, float32, neither clipped nor
-rounded). Where that is not all of them, the inputs are made anew from the photos and the degradation of the
-run's configuration, whose noise is a function of each photo's name, and held against those that were kept.
+rounded). If that is not all of them, the inputs are recreated from the photos and the degradation of the
+run's configuration, whose noise is a function of each photo's name, and compared with the kept ones.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Floats: TypeAlias = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class HeldOut:
-    """One held-out photo, degraded as the networks saw it and clean, float32 (H,W,C) on the [0,1] scale."""
+    """One held-out photo, as the networks' input and clean, float32 (H,W,C) on the [0,1] scale."""
 
     name: str
     degraded: Floats
@@ -32,11 +32,11 @@ class HeldOut:
 
 
 Photos: TypeAlias = dict[str, Callable[[], HeldOut]]
-"""Photo name -> what reads it: photos may be too many and too large to be held at once."""
+"""Photo name -> a function that reads it, because all photos may be too large for the memory."""
 
 
 def held_out_photos(group: Group) -> Photos:
-    """The inputs of all held-out photos. Raises ValueError where they are neither kept nor to be made."""
+    """The inputs of all held-out photos. Raises ValueError if they are not kept and cannot be recreated."""
     for run in group.scored:
         if all(_is_kept(run, name) for name in group.photo_names):
             return {name: partial(_kept, run, name) for name in group.photo_names}
@@ -68,11 +68,11 @@ def _kept(run: Run, name: str) -> HeldOut:
 
 
 def _array(path: Path) -> Floats:
-    """Raises ValueError that names a file that is none, or claims more than it holds."""
+    """The array of a file. Raises a ValueError that names a file that is no array, or is truncated."""
     try:
-        # mapped, as a header that claims terabytes would have them reserved
+        # mapped, because a header that claims terabytes would otherwise allocate them
         return np.array(np.load(path, mmap_mode="r", allow_pickle=False), dtype=np.float32)
-    except Exception as error:  # numpy parses the header as Python, and passes on what its tokenizer raises
+    except Exception as error:  # numpy parses the header as Python and passes its errors on
         raise ValueError(f"{path} cannot be read as an array: {error}") from error
 
 

@@ -1,8 +1,8 @@
-"""The leaderboard of a group of runs: rows, what they say in words, and the table in the terminal.
+"""The leaderboard of a group of runs: its rows, and sentences that sum them up.
 
-Runs that differ in nothing but their seed are the seeds of one method. Methods are ranked by
-`evaluation/statistics.py` over the held-out photos, in the metric that the runs were chosen by, so a rank is
-no more than these can decide.
+Runs that differ only in their seed are the seeds of one method. Methods are ranked by
+`evaluation/statistics.py` over the held-out photos, in the monitored metric, and ranks differ only where the
+difference is significant.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,8 +28,8 @@ class Row:
     """One line of the leaderboard.
 
     `gain` is in dB over the degraded photos, `photo_seconds` the mean per photo, `scores` PSNR by photo,
-    one mapping per seed, and `monitored` the same of what runs were chosen by, such that more is better;
-    `score` is its mean.
+    one mapping per seed, and `monitored` the same for the monitored metric, signed so that more is better;
+    `score` is the mean of that.
     """
 
     kind: Kind
@@ -52,7 +52,7 @@ class Row:
 
     @property
     def is_worse(self) -> bool:
-        """Whether the restored photos are worse than the degraded ones, as far as two decimals show."""
+        """Whether the restored photos are worse than the degraded ones, rounded to two decimals."""
         return self.gain is not None and round(self.gain, 2) < 0
 
     @property
@@ -88,7 +88,7 @@ def leaderboard(group: Group, baselines: Sequence[Baseline]) -> list[Row]:
 
 
 def _ranks(methods: Mapping[str, Sequence[Scores]]) -> dict[str, Ranked]:
-    """Rank by method; none where the methods were not evaluated on the same photos."""
+    """Rank by method; empty if the methods were not evaluated on the same photos."""
     if not methods:
         return {}
     try:
@@ -167,7 +167,7 @@ def _classical_row(baseline: Baseline, before: float | None, monitor: Monitor) -
 
 
 def by_photo(photos: Sequence[PhotoScore]) -> dict[str, float]:
-    """PSNR by name of the photo, of those that have one."""
+    """PSNR by the photo's name, for photos that have one."""
     return {photo.name: photo.psnr for photo in photos if photo.psnr is not None}
 
 
@@ -177,7 +177,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """What the leaderboard says, in sentences; empty where no run was scored."""
+    """The results of the leaderboard in sentences; empty if no run was scored."""
     runs = [row for row in rows if row.kind == "run" and row.psnr is not None]
     if not runs:
         return []
@@ -214,7 +214,7 @@ def _first(runs: Sequence[Row]) -> list[str]:
 
 
 def _monitored(row: Row) -> str:
-    """The figure that ranks, where it is not the PSNR that follows."""
+    """The figure of the monitored metric; empty for PSNR, which follows anyway."""
     value = signed(row.score, row.monitor)
     return "" if value is None or row.monitor.name == "psnr" else f"{row.monitor.in_words(value)}, "
 
@@ -228,7 +228,7 @@ def _against_input(row: Row) -> str:
 
 
 def _worse(runs: Sequence[Row]) -> list[str]:
-    """Which methods make photos worse."""
+    """A sentence on the methods that make photos worse."""
     worse = [row.label for row in runs if row.is_worse]
     if not worse or len(runs) == 1:
         return []
@@ -243,7 +243,7 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def _against(best: Row, classical: Row) -> str:
-    """How far the leading method is from the best classical filter, and whether that is certain."""
+    """The difference of the leading method from the best classical filter, and whether it is significant."""
     assert best.psnr is not None
     assert classical.psnr is not None
     lead = best.psnr - classical.psnr
@@ -260,17 +260,17 @@ def _against(best: Row, classical: Row) -> str:
 
 
 def rank_label(row: Row) -> str:
-    """1, 2, …; with = where at least one other method is not significantly different."""
+    """1, 2, …; with = if at least one other method is not significantly different."""
     return "" if row.rank is None else row.rank.label
 
 
 def leads(row: Row) -> bool:
-    """Whether no other method is better beyond doubt."""
+    """Whether no other method is significantly better."""
     return row.rank is not None and row.rank.rank == 1
 
 
 def legend(rows: Sequence[Row]) -> str:
-    """What ranks where it is not PSNR, and what the = of a rank means; empty where there is neither."""
+    """Names the metric that ranks if it is not PSNR, and explains the = of a rank; empty without both."""
     lines = []
     monitor = next((row.monitor for row in rows if row.rank is not None), Monitor())
     if monitor.name != "psnr":

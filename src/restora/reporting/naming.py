@@ -1,7 +1,7 @@
-"""What runs are called beside each other: only by what differs among them, `lr=0.001 seed=2`.
+"""Names of runs in a comparison, made only of the settings that differ: `lr=0.001 seed=2`.
 
-A run is named by the settings that somebody typed for it or for one of the others. A setting that was typed
-for one run only is looked up in the configuration of the others.
+A run is named by the overrides that were typed for it or for one of the others. A setting that was typed for
+one run only is looked up in the configuration of the others.
 """
 
 import re
@@ -15,22 +15,22 @@ from typing import Any
 from restora.reporting.values import as_text, lookup
 
 LONGEST = 28
-"""Characters of a value; of a longer one the end is shown."""
+"""Most characters of a value; of a longer one only the end is shown."""
 _CHOICES = {"experiments": "experiment", "network": "network"}
-"""Groups whose option is in every run record, typed or not."""
+"""Groups whose option is in every run record, even if it was not typed."""
 _FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.?\d*e[+-]?\d+|\d*\.\d+e[+-]?\d+)", re.IGNORECASE)
 _NOT_NAMED = ("name", "output_dir", "resume", "run_dir", "data_dir", "threads")
 
 
 @dataclass(frozen=True)
 class Name:
-    """`words` are the settings that set a run apart: the shortest key that is clear -> value."""
+    """`words` are the settings that distinguish a run: the shortest unambiguous key -> value."""
 
     base: str = ""
     words: Mapping[str, str] = field(default_factory=dict)
     shows_base: bool = True
     place: str = ""
-    """The folder, where nothing else tells two runs apart."""
+    """The run's folder, if no setting distinguishes it from another run."""
 
     @property
     def label(self) -> str:
@@ -38,12 +38,12 @@ class Name:
 
     @property
     def method(self) -> str:
-        """Without the seed and the folder: what the seeds of one method have in common."""
+        """The name without seed and folder, which the seeds of one method share."""
         return self._written({key: value for key, value in self.words.items() if not is_seed(key)})
 
     @property
     def seed(self) -> str:
-        """The seed alone, as it is called among the seeds of one method; empty where it does not differ."""
+        """The seed alone, its name among the seeds of one method; empty if it does not differ."""
         return " ".join(f"{key}={value}" for key, value in self.words.items() if is_seed(key))
 
     def _written(self, words: Mapping[str, str], place: str = "") -> str:
@@ -57,7 +57,7 @@ def is_seed(key: str) -> bool:
 
 
 def names(records: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[Name]:
-    """A name for each run record that no other of them has; `places` are the folders of the runs."""
+    """A unique name for each run record; `places` are the folders of the runs."""
     bases = [
         _text(lookup(record, "name")) or place.rpartition("/")[2]
         for record, place in zip(records, places, strict=True)
@@ -79,7 +79,7 @@ def names(records: Sequence[Mapping[str, Any]], places: Sequence[str]) -> list[N
 def distinguishing(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     """The typed settings that are not the same in all records.
 
-    Shortest clear key -> a text per record, empty where a record does not say.
+    Shortest unambiguous key -> a text per record, empty if a record has no value.
     """
     typed = [_typed(record) for record in records]
     differing: dict[str, list[str]] = {}
@@ -95,7 +95,7 @@ def distinguishing(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
 
 
 def overrides(record: Mapping[str, Any]) -> list[str]:
-    """What was typed for a run. The first edition wrote the words of a sweep's job, or else the command."""
+    """The overrides of a run. The first edition recorded those of a sweep's job, or else the command."""
     for path in (("overrides",), ("sweep", "overrides")):
         listed = lookup(record, *path)
         if isinstance(listed, list) and listed:
@@ -108,7 +108,7 @@ def overrides(record: Mapping[str, Any]) -> list[str]:
 
 
 def _typed(record: Mapping[str, Any]) -> dict[str, str]:
-    """Place in the configuration -> what was typed, of a group the option."""
+    """Key in the configuration -> the typed value; for a group, its option."""
     found = {}
     for word in overrides(record):
         target, _, value = word.partition("=")
@@ -120,7 +120,7 @@ def _typed(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _value(key: str, typed: str | None, record: Mapping[str, Any]) -> str:
-    """A setting of a run as text: what was typed, else what its configuration holds, of a part its name."""
+    """A setting of a run as text: the typed value, else that of its configuration; for a part, its name."""
     if key in _CHOICES and (chosen := _text(lookup(record, _CHOICES[key]))):
         return chosen
     if typed is not None:
@@ -133,7 +133,7 @@ def _value(key: str, typed: str | None, record: Mapping[str, Any]) -> str:
 
 
 def _is_different(key: str, records: Sequence[Mapping[str, Any]]) -> bool:
-    """Whether the configurations differ there, not only the words that were typed."""
+    """Whether the configurations differ at `key`, and not only the typed text."""
     nodes = []
     for record in records:
         own = _text(lookup(record, "config", "run_dir"))
@@ -143,7 +143,7 @@ def _is_different(key: str, records: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def short_keys(keys: Iterable[str]) -> list[str]:
-    """The last part of each key, with as many parts before it as tell it from the others."""
+    """The last part of each key, with as many parts before it as make it unique."""
     parts = [key.split(".") for key in keys]
     short = []
     for one in parts:
@@ -156,7 +156,7 @@ def short_keys(keys: Iterable[str]) -> list[str]:
 
 
 def _short_values(values: Sequence[str]) -> list[str]:
-    """As few digits, folders and letters as tell the values apart."""
+    """The values with as few digits, folders and letters as keep them distinct."""
     ways: list[Callable[[Sequence[str]], list[str]]] = [partial(_rounded, digits) for digits in (5, 4, 3)]
     for shorten in (*ways, _without_common_folders, _ends):
         shorter = shorten(values)
@@ -166,7 +166,7 @@ def _short_values(values: Sequence[str]) -> list[str]:
 
 
 def _rounded(digits: int, values: Sequence[str]) -> list[str]:
-    """Small fractions, such as learning rates, with so many digits; not 0.9999, which is not 1."""
+    """Rounds small fractions, such as learning rates, to `digits`; not 0.9999, which would become 1."""
     return [f"{float(v):.{digits}g}" if re.fullmatch(r"-?(0?\.0\d+|\d\.\d+e-\d+)", v) else v for v in values]
 
 

@@ -1,7 +1,7 @@
 """The report as one HTML file: styles, scripts, plotly and photos inside, no outside request.
 
-Python writes the text and the tables, so the page says what it has to say without scripts; `page.js`
-draws the curves, sorts the tables and compares the photos from one block of JSON.
+Python writes the text and the tables, so the page is readable without scripts; `page.js` draws the curves,
+sorts the tables and compares the photos from one block of JSON.
 """
 
 import html
@@ -37,7 +37,7 @@ COLOURS = (
 
 
 SETTINGS_OPEN = 12
-"""Runs up to which the table of their settings is open from the start."""
+"""Up to this many runs, the table of their settings is open initially."""
 
 
 def page(root: Path, groups: Sequence[tuple[Group, Sequence[Baseline]]], problems: Sequence[Problem]) -> str:
@@ -76,7 +76,7 @@ def _navigation(groups: Sequence[Group]) -> str:
 
 
 def _group_data(group: Group, rows: Sequence[Row], photos: list[dict[str, Any]]) -> dict[str, Any]:
-    """What the scripts draw."""
+    """The data that the scripts draw."""
     points, lines, colour = [], [], 0
     for row in rows:
         if row.run is None:
@@ -195,7 +195,7 @@ def _table_row(row: Row, low: float, high: float, colour: str) -> str:
 
 
 def _notes(row: Row) -> list[str]:
-    """What is to be known of a row beside its figures."""
+    """Notes on a row beside its figures."""
     notes = [] if row.run is None or row.run.status == "finished" else [row.run.status]
     return [*notes, "worse than its input"] if row.is_worse else notes
 
@@ -222,7 +222,7 @@ def _short_time(seconds: float | None) -> str:
 
 
 def _failures(runs: Sequence[Run]) -> str:
-    """Runs that did not finish, with what they say about it."""
+    """Runs that did not finish, with their errors."""
     ended = [run for run in runs if run.status != "finished"]
     if not ended:
         return ""
@@ -236,7 +236,7 @@ def _failures(runs: Sequence[Run]) -> str:
 
 
 def _differences(runs: Sequence[Run]) -> str:
-    """Settings that differ between the runs, one row per run; settings that go together share a column."""
+    """Settings that differ between the runs, one row per run; equivalent settings share a column."""
     if len(runs) < 2:
         return ""
     together: dict[tuple[str, ...], list[str]] = {}
@@ -268,7 +268,7 @@ def _differences(runs: Sequence[Run]) -> str:
 
 
 def _origins(runs: Sequence[Run]) -> str:
-    """Where each run lies and how to repeat it."""
+    """The folder of each run, and how to repeat it."""
     items = []
     for run in runs:
         commit = run.text("git", "commit")[:10]

@@ -1,7 +1,7 @@
-"""Held-out photos for the page: every version of a photo, cut to one size and embedded without loss.
+"""Held-out photos for the page: every version of a photo, cropped to one size and embedded without loss.
 
-Only whole pixels are shown, since restored detail is what is looked at: of a large photo the middle is taken
-rather than a reduced copy.
+To show restored detail, pixels are not resampled: a large photo is cropped to its centre rather than
+reduced.
 """
 
 import base64
@@ -24,7 +24,7 @@ def embedded_photos(group: Group) -> list[dict[str, Any]]:
 
     A version is {id, label, psnr, ssim, uri}.
 
-    At most 6 photos of at most 12 runs, the best ones. Files that are missing or damaged are left out.
+    At most 6 photos of the best 12 runs are shown. Missing or damaged files are left out.
     """
     runs = group.scored[:RUNS_AT_MOST]
     photos = []
@@ -64,7 +64,7 @@ def _photo(name: str, runs: Sequence[Run]) -> dict[str, Any] | None:
 
 
 def _most_detailed(image: Image.Image) -> tuple[float, float]:
-    """Centre, in shares of width and height, of the fourth-part window with the strongest edges."""
+    """Centre, in fractions of width and height, of the window (a quarter of the side) with most edges."""
     if min(image.size) < 8:
         return 0.5, 0.5
     grey = np.asarray(image.convert("L"), dtype=np.float64)
@@ -96,7 +96,7 @@ def _version(
 
 
 def _middle(image: Image.Image, clean: Image.Image) -> Image.Image:
-    """The part of `image` that shows the middle SIDE x SIDE of `clean`; `image` may be smaller by a whole
+    """The part of `image` that shows the centre SIDE x SIDE of `clean`; `image` may be smaller by an integer
     factor."""
     factor = max(1, round(clean.width / image.width))
     width, height = (min(side, SIDE) // factor for side in clean.size)

@@ -1,8 +1,8 @@
-"""What a report knows of the runs below a folder, read from their files alone.
+"""Reads the runs below a folder for a report, from their files alone.
 
-Enters: run folders in any state: finished, running, killed, half-written. Leaves: `Run`s in which everything
-that is missing or of the wrong kind is None, and `Group`s of runs that may be compared, because they restored
-the same held-out photos of the same degradation. A run record that cannot be read at all becomes a `Problem`.
+Enters: run folders in any state: finished, running, killed, half-written. Leaves: `Run`s in which missing or
+invalid values are None, and `Group`s of runs that may be compared, because they restored the same held-out
+photos of the same degradation. An unreadable run record becomes a `Problem`.
 """
 
 import csv
@@ -52,14 +52,14 @@ class Run:
     name: Name = field(default_factory=Name)
     photos: list[PhotoScore] = field(default_factory=list)
     curve: list[tuple[float, float, float]] = field(default_factory=list)
-    """(step, seconds, what the run was chosen by in validation)"""
+    """(step, seconds, monitored metric in validation)"""
 
     def number(self, *path: str) -> float | None:
-        """The finite number at `path` in run.json, None for anything else."""
+        """The finite number at `path` in run.json; None for anything else."""
         return finite(lookup(self.record, *path))
 
     def text(self, *path: str) -> str:
-        """The text at `path` in run.json, empty for anything else."""
+        """The text at `path` in run.json; empty for anything else."""
         value = lookup(self.record, *path)
         return value if isinstance(value, str) else ""
 
@@ -70,8 +70,8 @@ class Run:
     def picture(self, photo: str, ending: str) -> Path:
         """The file of a held-out photo, such as `a_clean.png`.
 
-        Earlier versions dropped what is behind the last dot of its name and the folders before it;
-        where several photos would be one then, none is it.
+        Earlier versions named it without the photo's folders and without the part after its last dot;
+        such a file is used unless it could belong to several photos.
         """
         path = self.folder / "images" / f"{file_stem(photo)}{ending}"
         if not path.exists() and [Path(one.name).stem for one in self.photos].count(Path(photo).stem) <= 1:
@@ -80,14 +80,14 @@ class Run:
 
     @property
     def monitor(self) -> Monitor:
-        """What the run was chosen by; PSNR where its configuration does not say."""
+        """The monitor of the run; PSNR if its configuration does not set one."""
         try:
             return Monitor.of(self.config)
         except ValueError:
             return Monitor()
 
     def by_photo(self, metric: str) -> dict[str, float]:
-        """A metric by name of the held-out photo, of those that have it."""
+        """A metric by the held-out photo's name, for photos that have it."""
         images = lookup(self.record, "test", "images")
         rows = [row for row in images if isinstance(row, dict)] if isinstance(images, list) else []
         known = {row["name"]: finite(row.get(metric)) for row in rows if isinstance(row.get("name"), str)}
@@ -129,7 +129,7 @@ class Group:
     title: str
     runs: list[Run]
     monitor: Monitor = field(default_factory=Monitor)
-    """What all of them were chosen by; PSNR where they do not agree."""
+    """The monitor of all runs; PSNR if they have different ones."""
 
     @property
     def scored(self) -> list[Run]:
@@ -169,7 +169,7 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
-    """Folders with a run.json; a run's own subfolders are not looked into."""
+    """Folders with a run.json; a run's own subfolders are not searched."""
     for parent, folders, files in os.walk(root):
         if "run.json" in files:
             folders.clear()
@@ -188,7 +188,7 @@ def _photo_scores(record: dict[str, Any]) -> list[PhotoScore]:
 
 
 def _curve(run: Run, monitor: Monitor) -> list[tuple[float, float, float]]:
-    """The rows of metrics.csv that hold the monitored figure; a last row cut off by a crash is left out."""
+    """The rows of metrics.csv with the monitored metric; a last row that a crash cut off is left out."""
     points, path = [], run.folder / "metrics.csv"
     try:
         with path.open(newline="", encoding="utf-8") as file:
@@ -209,7 +209,7 @@ def _below(folder: Path, root: Path) -> str:
 
 
 def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
-    """Runs by what they restored, labelled; the group with the newest run first."""
+    """Groups and names the runs by what they restored; the group with the newest run is first."""
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(_what_it_restores(run), []).append(run)
@@ -222,7 +222,7 @@ def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
 
 
 def _group(runs: Sequence[Run]) -> Group:
-    """Runs by the held-out figure of what all were chosen by, or by PSNR."""
+    """A group of runs, sorted by the held-out figure of their common monitor, or by PSNR."""
     monitors = {run.monitor for run in runs}
     monitor = monitors.pop() if len(monitors) == 1 else Monitor()
     for run in runs:
@@ -232,30 +232,30 @@ def _group(runs: Sequence[Run]) -> Group:
 
 
 def score_of(run: Run, monitor: Monitor) -> float | None:
-    """The held-out mean of the monitored metric, such that more is better."""
+    """The held-out mean of the monitored metric, signed so that more is better."""
     return signed(run.number("test", monitor.name), monitor)
 
 
 def signed(value: float | None, monitor: Monitor) -> float | None:
-    """A figure of the monitored metric, such that more is better."""
+    """A figure of the monitored metric, signed so that more is better."""
     return -value if value is not None and monitor.direction == "min" else value
 
 
 def place(psnr: float | None, score: float | None) -> tuple[bool, bool, float]:
-    """Sorts by the score, then those that have only a PSNR by that, then the rest."""
+    """A sort key: rows with a score by that, then rows with only a PSNR by that, then the rest."""
     value = psnr if score is None else score
     return psnr is None, score is None, -(value or 0.0)
 
 
 def _what_it_restores(run: Run) -> str:
-    """Equal for runs that may be compared: task, degradation, photos, channels and protocol."""
+    """A key that is equal for runs that may be compared: task, degradation, photos, channels, protocol."""
     return json_text(problem(run.record), sort_keys=True)
 
 
 def named(node: Any, kind: str | None = None) -> Any:
-    """A description with the names of parts where the first edition wrote their classes.
+    """A description with the names of parts in place of the class paths of the first edition.
 
-    Any other as it is, without importing a part.
+    Any other description is returned unchanged, without importing a part.
     """
     return stored(node, kind) if '"restora.' in json_text(node) else node
 

@@ -1,4 +1,4 @@
-"""Which runs of a group are the seeds of one method: those that differ in nothing but their seed."""
+"""Finds the runs of a group that are the seeds of one method: they differ only in their seed."""
 
 from collections import Counter
 
@@ -10,7 +10,7 @@ from restora.reporting.values import as_text, flat
 def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
     """Label -> the seeds of a method, in the order of the group.
 
-    A run without a score stands alone, and so does one that repeats a seed.
+    A run without a score is a method of its own; runs that repeat seeds form a further method.
     """
     alike: dict[str, list[Run]] = {}
     times: Counter[str] = Counter()
@@ -26,7 +26,7 @@ def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
 
 
 def _without_seed(run: Run) -> str:
-    """What a run was, but for its seed and the places that it wrote to."""
+    """The settings of a run as text, without its seed and output folders."""
     own = str(run.config.get("run_dir") or run.folder)
     settings = {
         name: as_text(value).replace(own, "RUN")

@@ -1,7 +1,7 @@
 """The runs of a report as one flat table for other programs: a row for each held-out photo of each run.
 
 Enters: groups of runs, and the baselines on their photos. Leaves: a CSV or a Parquet file. A run without
-held-out figures has one row. Settings are columns, by their whole keys, where they differ among the runs.
+held-out figures has one row. Settings that differ among the runs are columns, named by their full keys.
 """
 
 import csv
@@ -32,11 +32,11 @@ _RECORDED: Mapping[str, tuple[str, ...]] = {
     "commit": ("git", "commit"),
     "started": ("started",),
 }
-"""Column -> its place in run.json."""
+"""Column -> its path in run.json."""
 
 
 def check_data_file(path: Path) -> None:
-    """Raises ValueError for a table that `write_table` cannot write, before anything is computed for it."""
+    """Raises ValueError, before any computation, if `write_table` cannot write the table."""
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"--data {path}: the name of a table ends with .csv or .parquet")
     if path.suffix.lower() == ".parquet":
@@ -49,7 +49,7 @@ def check_data_file(path: Path) -> None:
 
 
 def write_table(path: Path, rows: Sequence[Row]) -> None:
-    """The rows in the format of the file's ending, whole or not at all; a column is of one type."""
+    """Writes the rows atomically in the format of the file's ending; a column has one type."""
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {name: _of_one_type([row.get(name) for row in rows]) for name in names}
     if path.suffix.lower() == ".csv":
@@ -69,7 +69,7 @@ def write_table(path: Path, rows: Sequence[Row]) -> None:
 
 
 def table_rows(groups: Sequence[tuple[Group, Sequence[Baseline]]], root: Path) -> Iterator[Row]:
-    """Group by group, its runs best first and then its baselines; photos in the order of their names."""
+    """The rows of each group: its runs, best first, then its baselines; a row for each photo."""
     varying = list(differences([run for group, _ in groups for run in group.runs]))
     for group, baselines in groups:
         for run in group.runs:
@@ -96,7 +96,7 @@ def _of_run(run: Run, root: Path, varying: Sequence[str]) -> Row:
 
 
 def _photos(run: Run) -> list[Row]:
-    """Every finite figure of each held-out photo, by name."""
+    """All finite figures of each held-out photo, by their names."""
     images = lookup(run.record, "test", "images")
     rows = []
     for image in images if isinstance(images, list) else []:
@@ -107,12 +107,12 @@ def _photos(run: Run) -> list[Row]:
 
 
 def _cell(value: Any) -> Any:
-    """Text, a finite number or None as it is, anything else as text."""
+    """Text, a finite number or None unchanged; anything else as text."""
     return value if value is None or isinstance(value, str) or finite(value) is not None else as_text(value)
 
 
 def _of_one_type(values: Sequence[Any]) -> list[Any]:
-    """All text where one of them is, else all whole numbers of 64 bits or all fractions; None stays."""
+    """Values of one type: all text if any is, else all 64-bit integers or all floats; None stays."""
     known = [value for value in values if value is not None]
     if any(isinstance(value, str) for value in known):
         return [None if value is None else as_text(value) for value in values]

@@ -1,4 +1,4 @@
-"""The leaderboard in a terminal: a method per line, as many columns as there is room for."""
+"""The leaderboard in a terminal: a line per method, with as many columns as fit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 _GAP = 3
 _LEFT_OUT_FIRST = ("s/photo", "params", "training", "SSIM", "gain")
-"""Columns that give way to long names; the page has them all."""
+"""Columns that are left out for long names; the page has them all."""
 ROWS = 40
 
 
@@ -24,7 +24,7 @@ class _Line:
 
 
 def terminal_table(title: str, rows: Sequence[Row], width: int = 80) -> "Table":
-    """The leaderboard at `width` columns. Names that are still too long go on in a second line."""
+    """The leaderboard at `width` columns. Names that are still too long are folded."""
     from rich import box
     from rich.markup import escape
     from rich.table import Table
@@ -45,7 +45,7 @@ def terminal_table(title: str, rows: Sequence[Row], width: int = 80) -> "Table":
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:
-    """The first of very many rows, without seeds, and always the degraded photos."""
+    """All rows; of very many, only the first without seeds, and always the degraded photos."""
     if len(rows) <= ROWS:
         return list(rows)
     methods = [row for row in rows if row.kind != "seed"]
@@ -74,7 +74,7 @@ def _line(row: Row) -> _Line:
 
 
 def _columns(lines: Sequence[_Line], width: int) -> list[str]:
-    """The columns beside rank and name that leave the names room."""
+    """The columns beside rank and name that fit beside the longest name."""
     from rich.cells import cell_len
 
     columns = list(lines[0].cells) if lines else []

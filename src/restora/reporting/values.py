@@ -1,4 +1,4 @@
-"""Values of run records, of which nothing is certain: looked up, checked, written as text."""
+"""Values of run records, which may be missing or invalid: lookup, checks and text."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ from restora.files import json_text
 
 
 def lookup(value: Any, *path: str) -> Any:
-    """value[path[0]][path[1]]…, None where there is no such entry."""
+    """value[path[0]][path[1]]…; None if there is no such entry."""
     for key in path:
         if not isinstance(value, dict):
             return None

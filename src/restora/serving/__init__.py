@@ -1,4 +1,4 @@
 """`restora serve`: jobs, a bounded queue with one worker, the HTTP API and the page.
 
-Knows photos and restorers; nothing here knows training. FastAPI and uvicorn come with `restora[serve]`.
+It uses photos and restorers, but nothing of training. FastAPI and uvicorn come with `restora[serve]`.
 """

@@ -190,7 +190,7 @@ def router(service: Service) -> APIRouter:
 
 
 def _check_done(job: Job) -> None:
-    """Raises Problem where there is no result available."""
+    """Raises Problem if no result is available."""
     if job.problem is not None:
         raise job.problem
     if job.state == "cancelled":
@@ -221,11 +221,11 @@ def _pieces(file: IO[bytes]) -> Iterator[bytes]:
 
 
 async def _events(service: Service, job: Job, seen: int, shown: Any) -> AsyncIterator[str]:
-    """Server-sent events: the state now if it is newer than `seen`, then each change."""
+    """Server-sent events: the present state if it is newer than `seen`, then each change."""
     at_once = job.state in FINISHED
     while True:
         if job.version > seen or at_once:
-            seen, finished = job.version, job.state in FINISHED  # both move on while the event is sent
+            seen, finished = job.version, job.state in FINISHED  # both may change while the event is sent
             name = job.state if finished else "progress"
             yield f"id: {seen}\nevent: {name}\ndata: {json_text(shown(job), indent=None)}\n\n"
             if finished:

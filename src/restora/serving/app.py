@@ -1,4 +1,4 @@
-"""The ASGI application: the API, the page, health and metrics, with every error as problem+json."""
+"""The ASGI application: the API, the page, health and metrics; every error is problem+json."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -27,7 +27,7 @@ PAGE = Path(str(files("restora.serving"))) / "page"
 def build_app(
     service: Service, *, token: str | None = None, local: bool = True, origins: Sequence[str] = ()
 ) -> FastAPI:
-    """`local`: only names of this machine are answered; `origins`: other sites whose pages may ask."""
+    """The application; `local`: for host names of this machine only; `origins`: other sites to allow."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -42,7 +42,7 @@ def build_app(
         description="Restores photos. Errors are problem+json; `code` is one of: "
         + "; ".join(f"`{code}` {what}" for code, what in CODES.items()),
         lifespan=lifespan,
-        docs_url=None,  # these two load scripts from a CDN: /docs is a page of our own
+        docs_url=None,  # FastAPI's pages load scripts from a CDN: /docs is our own page
         redoc_url=None,
     )
     app.include_router(router(service))

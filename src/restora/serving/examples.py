@@ -1,4 +1,4 @@
-"""A small photo spoilt as a model expects it: it warms the model up, and the page shows what comes out.
+"""A small photo, degraded as a model expects: it warms the model up, and the page shows the result.
 
 The portrait is of Eileen Collins, by NASA (public domain).
 """
@@ -23,15 +23,15 @@ _KEY = 5
 
 @cache
 def portrait() -> Image.Image:
-    """128x128, sharp."""
+    """The clean photo, 128x128."""
     file = files("restora.serving") / "page" / "examples" / "portrait.webp"
     return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
 
 
 def example(task: str, undoes: Callable[..., Any] | None = None) -> tuple[Photo, Photo | None]:
-    """The spoilt portrait, and for `inpaint` the mask of what is lost. Unknown tasks get noise.
+    """The degraded portrait, and for `inpaint` the mask of the lost pixels. Unknown tasks get noise.
 
-    `undoes` is the degradation that the model was trained against, where that is known.
+    `undoes` is the degradation that the model was trained against, if known.
     """
     clean = portrait()
     if task == "old_photo" and undoes is not None:
@@ -67,7 +67,7 @@ def scratches() -> Image.Image:
 
 
 def _by(degradation: Callable[..., Any], photo: Image.Image) -> Image.Image:
-    """The photo degraded, the same at all times."""
+    """The degraded photo, always with the same random numbers."""
     clean = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float() / 255
     spoilt, _ = degradation(clean, KeyedGenerator(torch.tensor([_KEY])))
     return Image.fromarray(_levels(spoilt[0].permute(1, 2, 0).double().numpy() * 255))

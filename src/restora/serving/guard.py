@@ -1,8 +1,8 @@
-"""Who may ask, and what every answer carries: an ASGI layer around the application.
+"""Access checks for requests and common headers for responses: an ASGI layer around the application.
 
-Note: a server on this machine's own address can still be reached from a page that the user's browser has
-open, by a form that posts to it or by a host name that is made to point to it. So a foreign `Origin` is
-refused, and on a loopback address a foreign `Host` too.
+Note: a page in the user's browser can reach a server on a loopback address, by a form that posts to it or by
+a host name that resolves to it. So a foreign `Origin` is refused, and on a loopback address a foreign `Host`
+too.
 """
 
 import hmac
@@ -31,7 +31,7 @@ CONTENT_SECURITY_POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""What makes "no request to anybody else" a rule of the browser's."""
+"""Makes the browser block all requests of the page to other servers."""
 SECURITY_HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -41,13 +41,13 @@ SECURITY_HEADERS = {
 
 
 def problem_response(problem: Problem) -> JSONResponse:
-    """The answer that a problem is."""
+    """The HTTP response of a problem."""
     headers = problem.headers()
     return JSONResponse(problem.body(), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 class Guard:
-    """Refuses strangers, adds the security headers and counts the answers."""
+    """Refuses foreign or unauthorised requests, adds the security headers and counts the responses."""
 
     def __init__(
         self, app: ASGIApp, *, token: str | None, local: bool, origins: Collection[str], metrics: Metrics

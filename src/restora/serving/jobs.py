@@ -1,10 +1,9 @@
-"""Restorations: what was asked for, how far each is, and what came of it.
+"""Jobs: the options, progress and result of each restoration.
 
-Written by the worker's thread and by the event loop. Every change counts up `version`, which is the id of
-server-sent events: a client that comes back says which version it has seen.
+Jobs are written by the worker's thread and by the event loop. Every change increases `version`, which is the
+id of server-sent events: a client that reconnects sends the last version it has seen.
 
-Note: uploads and results lie in files without names, which the system frees when the process ends, however
-it ends.
+Note: uploads and results are in files without names, which the system frees however the process ends.
 """
 
 import asyncio
@@ -37,7 +36,7 @@ def unnamed_file() -> IO[bytes]:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """How the result is made; `format` None is the photo's own."""
+    """The options of a request; `format` None is the photo's own."""
 
     strength: float = 1.0
     sigma: float | Literal["auto"] | None = None
@@ -46,12 +45,12 @@ class Options:
     quality: int | None = None
     keep_metadata: bool = True
     mask_upright: bool = False
-    """the mask lies as the photo is looked at, not as its pixels are stored"""
+    """whether the mask has the orientation of the upright photo, not of its stored pixels"""
 
 
 @dataclass(kw_only=True)
 class Job:
-    """One photo on its way. `client_name` is what the client calls it, for the name of the download only."""
+    """The job of one photo. `client_name` is the client's name for it, used only to name the download."""
 
     model: ServedModel
     options: Options
@@ -74,12 +73,12 @@ class Job:
     result_size: tuple[int, int] | None = None
     """width and height as a viewer shows it"""
     sigma: float | None = None
-    """the noise level that it was restored for, where the model is conditioned on one"""
+    """the noise level of the restoration, if the model is conditioned on one"""
     version: int = 0
     handed_back: Problem | None = None
-    """why it was stopped, where that was not the client's wish"""
+    """why the server stopped it, if the client did not request that"""
     reading: threading.Lock = field(default_factory=threading.Lock)
-    """held by whoever reads the files, whose position is shared"""
+    """a lock on reading the files, because readers share their position"""
     cancelled: threading.Event = field(default_factory=threading.Event)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -89,7 +88,7 @@ class Job:
 
     @property
     def stem(self) -> str:
-        """A harmless file name without its ending."""
+        """A safe file name without its ending."""
         last = PurePath(self.client_name.replace("\\", "/")).name
         clean = re.sub(r'[\x00-\x1f\x7f"*/:<>?|]', "_", last)
         return PurePath(clean).stem[:100].strip(". ") or "photo"
@@ -99,7 +98,7 @@ class Job:
         return format_of_result(self.header, self.options.format)
 
     def set_result(self, photo: Photo) -> None:
-        """Takes the pixels to disk."""
+        """Stores the result, with its pixels on disk."""
         self.result = unnamed_file()
         self.result_bytes = store_pixels(photo, self.result)
         height, width = photo.pixels.shape[:2]
@@ -114,14 +113,14 @@ class Job:
         return load_pixels(self.result, self.result_photo)
 
     def close(self) -> None:
-        """Gives back everything that is on disk."""
+        """Frees all files on disk."""
         for file in (self.upload, self.mask, self.result):
             if file is not None:
                 file.close()
         self.mask = self.result = None
 
     def seconds_left(self, ahead: float) -> float | None:
-        """Until this is done, when the photos before it take `ahead` seconds."""
+        """Estimated seconds until this is done, if the photos before it take `ahead` seconds."""
         if self.state in FINISHED:
             return None
         whole = self.model.seconds(self.megapixels)
@@ -133,7 +132,7 @@ class Job:
         return max(whole - ran, 0)
 
     def as_json(self, position: int | None, ahead: float) -> dict[str, Any]:
-        """As `GET /v1/restorations/{id}` shows it."""
+        """The response of `GET /v1/restorations/{id}`."""
         left = self.seconds_left(ahead)
         height, width = self.header.shown
         base = f"/v1/restorations/{self.id}"
@@ -166,7 +165,7 @@ class Job:
 
 
 class JobStore:
-    """All jobs that can be asked about. `changed` may be called from any thread."""
+    """All known jobs. `changed` may be called from any thread."""
 
     def __init__(self, *, limits: Limits) -> None:
         self.limits = limits
@@ -175,7 +174,7 @@ class JobStore:
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """The loop whose coroutines wait for changes."""
+        """Sets the loop whose coroutines wait for changes."""
         self._loop = loop
 
     def add(self, job: Job, key: str | None = None) -> None:
@@ -184,7 +183,7 @@ class JobStore:
             self._by_key[key] = job.id
 
     def get(self, job_id: str) -> Job:
-        """Raises Problem for an id that nobody has, or that was too long ago."""
+        """The job of an id. Raises Problem for an unknown or expired id."""
         found = self.jobs.get(job_id)
         if found is None:
             raise Problem(
@@ -193,17 +192,17 @@ class JobStore:
         return found
 
     def of_key(self, key: str | None) -> Job | None:
-        """The job that an earlier request with this Idempotency-Key made."""
+        """The job of an earlier request with this Idempotency-Key."""
         return None if key is None else self.jobs.get(self._by_key.get(key, ""))
 
     def remove(self, job: Job) -> None:
-        """Forgets a finished job and everything of it."""
+        """Removes a finished job and all its data."""
         self.jobs.pop(job.id, None)
         self._by_key = {key: held for key, held in self._by_key.items() if held != job.id}
         job.close()
 
     def changed(self, job: Job) -> None:
-        """Wakes those who wait for news of `job`."""
+        """Increases the version of `job` and wakes the coroutines that wait for it."""
         job.version += 1
         if self._loop is not None and not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._wake, job)
@@ -213,7 +212,7 @@ class JobStore:
         event.set()
 
     async def news(self, job: Job, seen: int, seconds: float) -> bool:
-        """Waits until `job` is newer than `seen`; False after `seconds` without news."""
+        """Waits until `job` has a newer version than `seen`; False after `seconds` without one."""
         event = job.wake
         if job.version > seen:
             return True
@@ -233,7 +232,7 @@ class JobStore:
         return True
 
     def expire(self, now: float) -> None:
-        """Removes what is kept too long, and the oldest of what is too much."""
+        """Removes finished jobs that are too old, and the oldest ones beyond the limits on kept results."""
         over = [job for job in self.jobs.values() if job.state in FINISHED]
         over.sort(key=lambda job: job.finished or 0)
         total = sum(job.result_bytes for job in over)

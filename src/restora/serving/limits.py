@@ -1,23 +1,23 @@
-"""What one request may cost."""
+"""Limits on the cost of requests."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds on one photo and on what waits; the megapixels are those of the larger of photo and result."""
+    """Limits on one photo, the queue and kept results; megapixels count the larger of photo and result."""
 
     megabytes: float = 100
     megapixels: float = 100
     seconds: float = 600
-    """of computing, for one photo"""
+    """computing time of one photo"""
     queue: int = 16
-    """photos that wait or are being sent, beside the one that is computed"""
+    """photos that wait or are being uploaded, beside the one that is computed"""
     upload_seconds: float = 120
     keep_seconds: float = 900
     """how long a result can be fetched"""
     kept_megabytes: float = 4000
-    """results (uncompressed, on disk) beyond this go before their time, the oldest first"""
+    """results (uncompressed, on disk) beyond this are removed early, the oldest first"""
     kept_jobs: int = 2000
 
     def __post_init__(self) -> None:

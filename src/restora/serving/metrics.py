@@ -1,4 +1,4 @@
-"""The server's figures in the text format of Prometheus."""
+"""The server's metrics in the text format of Prometheus."""
 
 import os
 import time
@@ -10,7 +10,7 @@ Sample = tuple[dict[str, str], float]
 
 
 class Metrics:
-    """Counts answers; everything else is read from its owner when it is asked for."""
+    """Counts responses; all other metrics are read from their owners on request."""
 
     def __init__(self) -> None:
         self.started = time.time()
@@ -39,7 +39,7 @@ def _escaped(value: str) -> str:
 
 
 def resident_bytes() -> float:
-    """Memory that the process holds now; 0 where the system does not say."""
+    """Resident memory of the process; 0 if unknown."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except (OSError, ValueError, IndexError):

@@ -1,4 +1,4 @@
-"""The models that the operator named, each with its restorer and with words for people."""
+"""The models that the operator named, each with its restorer and a description for users."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,19 +22,19 @@ WORDS = {
     "old_photo": ("Old photo", "Takes out scratches and grain, and brings back faded colours."),
     "derain": ("Rainy", "Takes out streaks of rain."),
 }
-"""Task -> what is wrong with a photo, in one word, and what the model does about it."""
+"""Task -> a short name of the photo's defect, and a sentence on what the model does."""
 
 
 @dataclass
 class ServedModel:
-    """A restorer under the name that requests use. `pace` is measured, in seconds per megapixel of photo."""
+    """A restorer under the name that requests use; `pace` is its measured seconds per megapixel of photo."""
 
     name: str
     restorer: Restorer
     description: ModelDescription
     pace: float | None = None
     example: tuple[bytes, bytes] | None = None
-    """a PNG of a spoilt photo, and of what the model makes of it"""
+    """a PNG of a degraded photo, and one of the model's result"""
 
     @property
     def needs(self) -> str:
@@ -51,17 +51,17 @@ class ServedModel:
         return f"{title}, ×{scale}", f"{text} {scale} times as wide and as high."
 
     def seconds(self, megapixels: float) -> float:
-        """How long a photo will take, by what was measured so far."""
+        """Estimated time of a photo, by the measured pace."""
         return (self.pace or 0) * megapixels
 
     def measured(self, megapixels: float, seconds: float) -> None:
-        """A photo took so long: the pace follows, by the size of the photo: a tiny one says nothing."""
+        """Updates the pace by a photo that took `seconds`; a tiny photo has little weight."""
         now = seconds / megapixels
         weight = 0.3 * min(megapixels / 0.25, 1) ** 2
         self.pace = now if self.pace is None else self.pace + weight * (now - self.pace)
 
     def as_json(self) -> dict[str, Any]:
-        """As `GET /v1/models` lists it."""
+        """The entry of the model in `GET /v1/models`."""
         title, text = self.words
         held = self.description
         return {
@@ -87,9 +87,9 @@ def load_models(
     engine: str = "auto",
     task: str | None = None,
 ) -> dict[str, ServedModel]:
-    """All sources by name, in their order; a name that comes twice gets a number.
+    """All sources by name, in their order; a repeated name gets a number.
 
-    `task` is what those are for that do not say. Raises ValueError.
+    `task` is the task of sources that do not state one. Raises ValueError.
     """
     models: dict[str, ServedModel] = {}
     for source in sources:

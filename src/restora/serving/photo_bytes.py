@@ -1,4 +1,4 @@
-"""Photos as files without names: looked at, read, written, kept as pixels. What is wrong is a `Problem`."""
+"""Photos as files without names: inspected, read, written, stored as pixels. Errors are a `Problem`."""
 
 import io
 from typing import IO
@@ -16,7 +16,7 @@ from restora.serving.problems import Problem
 
 WRITABLE = {name.lower(): name for name in FORMATS.values()}
 READABLE = frozenset((*FORMATS.values(), "GIF", "JPEG2000", "HEIF", "RAW"))
-"""Pillow opens more, some of it by other programs, which is nothing for files of strangers."""
+"""Pillow opens more formats, some with other programs, which is unsafe for untrusted files."""
 MEDIA_TYPES = {
     **{name: f"image/{name.lower()}" for name in FORMATS.values()},
     "PPM": "image/x-portable-anymap",
@@ -24,11 +24,11 @@ MEDIA_TYPES = {
 SUFFIXES = {name: suffix for suffix, name in reversed(FORMATS.items())}
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"RIFF")
 _ANY = 1 << 62
-"""Size is limited by `uploads.py`, which knows what the result will be."""
+"""No limit here: `uploads.py` limits the size, because it knows the size of the result."""
 
 
 def look(file: IO[bytes]) -> Header:
-    """The header of one photo. Raises Problem for what is no photo of a kind that the server reads."""
+    """The header of one photo. Raises Problem if it is no photo of a format that the server reads."""
     file.seek(0)
     try:
         header = look_at(file, limit=_ANY)  # type: ignore[arg-type]
@@ -50,7 +50,7 @@ def _problem(file: IO[bytes], reason: str) -> Problem:
 
 
 def read(file: IO[bytes]) -> Photo:
-    """Raises Problem that says why the photo cannot be read."""
+    """The photo. Raises a Problem with the reason if it cannot be read."""
     file.seek(0)
     try:
         return open_photo(file.read(), limit=_ANY)
@@ -59,12 +59,12 @@ def read(file: IO[bytes]) -> Photo:
 
 
 def format_of_result(header: Header, wanted: str | None) -> str:
-    """What was asked for, else the photo's own format, or PNG for one that is not written."""
+    """The requested format, else the photo's own, or PNG if that cannot be written."""
     return wanted or (header.format_name if header.format_name in MEDIA_TYPES else "PNG")
 
 
 def check_format(photo: Photo, format_name: str, *, scale: int = 1) -> None:
-    """Raises Problem where the format cannot hold the photo, enlarged by `scale`."""
+    """Raises Problem if the format cannot hold the photo, enlarged by `scale`."""
     try:
         refuse(photo, format_name, scale=scale)
     except ValueError as error:
@@ -72,7 +72,7 @@ def check_format(photo: Photo, format_name: str, *, scale: int = 1) -> None:
 
 
 def write(photo: Photo, format_name: str, *, quality: int | None, keep_metadata: bool) -> bytes:
-    """The bytes of a file. Raises Problem where the format cannot hold the photo."""
+    """The bytes of a file. Raises Problem if the format cannot hold the photo."""
     try:
         return (photo if keep_metadata else photo.without_metadata()).encode(format_name, quality=quality)
     except ValueError as error:
@@ -92,14 +92,14 @@ def preview(photo: Photo) -> bytes:
 
 
 def as_stored(mask: Photo, photo: Photo) -> Photo:
-    """A mask that was painted on the upright photo, turned to lie as the photo's pixels are stored."""
+    """A mask that was painted on the upright photo, turned to the orientation of its stored pixels."""
     turn = exif.orientation(photo.metadata.exif)
     back = {6: 8, 8: 6}.get(turn, turn)
     return mask.upright().replaced(upright(mask.upright().pixels, back))
 
 
 def store_pixels(photo: Photo, file: IO[bytes]) -> int:
-    """Writes pixels and alpha as they are; returns the number of bytes."""
+    """Writes pixels and alpha unchanged; returns the number of bytes."""
     file.seek(0)
     np.save(file, photo.pixels, allow_pickle=False)
     if photo.alpha is not None:
@@ -109,7 +109,7 @@ def store_pixels(photo: Photo, file: IO[bytes]) -> int:
 
 
 def load_pixels(file: IO[bytes], like: Photo) -> Photo:
-    """What `store_pixels` wrote, with the metadata of `like`."""
+    """The photo that `store_pixels` wrote, with the metadata of `like`."""
     end = file.seek(0, io.SEEK_END)
     file.seek(0)
     pixels = np.load(file, allow_pickle=False)

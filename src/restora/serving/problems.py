@@ -1,4 +1,4 @@
-"""What the server answers when it cannot do what was asked: RFC 9457 problem details, with how to fix it."""
+"""Error responses of the server: RFC 9457 problem details that name the fix."""
 
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -9,7 +9,7 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass
 class Problem(Exception):
-    """An answer of 4xx or 503: `code` is for programs and stays, `detail` is for people.
+    """An error response: `code` is stable and for programs, `detail` is for people.
 
     `retry_after` is in whole seconds.
     """
@@ -23,14 +23,14 @@ class Problem(Exception):
         return self.detail
 
     def body(self) -> dict[str, Any]:
-        """The JSON object of the answer."""
+        """The JSON object of the response."""
         title = HTTPStatus(self.status).phrase
         held: dict[str, Any] = {"type": f"/docs#{self.code}", "title": title, "status": self.status}
         held |= {"code": self.code, "detail": self.detail}
         return held if self.retry_after is None else held | {"retry_after": self.retry_after}
 
     def headers(self) -> dict[str, str]:
-        """Beside the content type: when to come again, how to sign in."""
+        """Headers other than the content type: when to retry, how to authenticate."""
         held = {} if self.retry_after is None else {"Retry-After": str(self.retry_after)}
         return held | ({"WWW-Authenticate": "Bearer"} if self.status == HTTPStatus.UNAUTHORIZED else {})
 
@@ -50,4 +50,4 @@ CODES: dict[str, str] = {
     "full": "429: as many photos wait as the server accepts: come again after Retry-After seconds",
     "not-ready": "503: the server is warming up or stopping: come again after Retry-After seconds",
 }
-"""Every code that the server answers with, for the documentation."""
+"""The documented codes of error responses."""

@@ -1,4 +1,4 @@
-"""From a restored photo to the file that goes out: strength, format."""
+"""Makes the file of the response from a restored photo: strength, format."""
 
 import threading
 from typing import IO
@@ -10,11 +10,11 @@ from restora.serving.photo_bytes import as_stored, preview, read, write
 from restora.serving.problems import Problem
 
 _turns = threading.BoundedSemaphore(2)
-"""Encoding takes several times a photo's memory: two at a time."""
+"""Encoding takes several times a photo's memory, so only two run at a time."""
 
 
 def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
-    """The mask, white where the photo is lost, as the photo's pixels are stored. Raises Problem."""
+    """The mask, white where the photo is lost, in the orientation of the stored pixels. Raises Problem."""
     mask = read(file)
     if mask_upright:
         mask = as_stored(mask, photo)
@@ -29,7 +29,7 @@ def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
 def render(
     job: Job, *, format_name: str | None, strength: float | None, quality: int | None
 ) -> tuple[IO[bytes], str]:
-    """The finished job as a file (without a name, at its start) and the name of its format.
+    """The result of a finished job as a file without a name, at its start, and the name of its format.
 
     `preview` is a PNG for browsers. Raises Problem.
     """
@@ -51,7 +51,7 @@ def render(
 
 
 def _kept(job: Job, *, with_given: bool) -> tuple[Photo, Photo | None]:
-    """The result, and the photo that it was made of."""
+    """The result, and with `with_given` the original photo."""
     try:
         with job.reading:
             return job.read_result(), read(job.upload) if with_given else None

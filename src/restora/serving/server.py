@@ -1,4 +1,4 @@
-"""uvicorn around the application: one socket, and a SIGTERM that first finishes what was begun."""
+"""Runs the application in uvicorn, on one socket; SIGTERM finishes accepted photos first."""
 
 import asyncio
 import contextlib
@@ -12,13 +12,13 @@ from restora.serving.service import Service
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket. Raises ValueError where the address is taken or not this machine's."""
+    """A listening socket. Raises ValueError if the address is taken or not this machine's."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     made = socket.socket(family, socket.SOCK_STREAM)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         made.bind((host, port))
-        made.listen(256)  # who comes while uvicorn starts waits, and is not refused
+        made.listen(256)  # clients wait while uvicorn starts, and are not refused
     except (OSError, OverflowError) as error:
         made.close()
         reason = getattr(error, "strerror", None) or error
@@ -51,7 +51,7 @@ class Server(uvicorn.Server):
         await super().serve(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
-        """Called by uvicorn's signal handler; `super`'s would end the connections first."""
+        """Called by uvicorn's signal handler; the inherited method would end the connections first."""
         if self._service.stopping or self._running_loop is None:
             self.should_exit = self.force_exit = True
             return
@@ -67,7 +67,7 @@ class Server(uvicorn.Server):
 
 
 def run(app: Any, service: Service, bound: socket.socket, *, grace: float, verbose: bool) -> None:
-    """Serves until a signal."""
+    """Serves until a signal arrives."""
     config = uvicorn.Config(
         app,
         log_level="info" if verbose else "warning",

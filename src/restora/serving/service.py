@@ -1,4 +1,4 @@
-"""Models, jobs, queue and worker as one thing that starts, is asked, and stops."""
+"""The service: models, jobs, queue and worker together, with start and stop."""
 
 import asyncio
 import time
@@ -11,11 +11,11 @@ from restora.serving.problems import Problem
 from restora.serving.worker import Place, Queue, Worker
 
 LINGER_SECONDS = 10
-"""After the last photo a stopping server stays this long for clients that ask now and then."""
+"""A stopping server stays this long after its last photo, for clients that poll."""
 
 
 class Service:
-    """What the routes talk to. `start` once in a running loop, `stop` once."""
+    """The interface of the routes. Call `start` once in a running loop, and `stop` once."""
 
     def __init__(self, *, models: dict[str, ServedModel], limits: Limits, batch: int = 1) -> None:
         self.models, self.limits = models, limits
@@ -38,7 +38,7 @@ class Service:
         self.worker.start()
 
     async def tidy(self) -> None:
-        """Forgets old results, for ever."""
+        """Removes old results, without end."""
         while True:
             await asyncio.sleep(1)
             self.store.expire(time.monotonic())
@@ -51,7 +51,7 @@ class Service:
         return self.queue.reserve()
 
     def cancel(self, job: Job) -> None:
-        """Out of the queue, or stopped after the tile that is being computed; a finished one is forgotten."""
+        """Removes a waiting or finished job; stops a running one after its current tile."""
         if job.state in FINISHED:
             self.store.remove(job)
             return
@@ -60,9 +60,9 @@ class Service:
             self.worker.end(job, "cancelled")
 
     async def stop(self, grace: float) -> None:
-        """Accepts no more photos and finishes what it has, for at most `grace` seconds.
+        """Accepts no more photos and finishes the accepted ones, for at most `grace` seconds.
 
-        Hands the rest back as a problem that says so. Then waits a little for results to be fetched.
+        The remaining jobs fail with a problem that says so. Then waits a little for results to be fetched.
         """
         self.stopping = True
         self.queue.close()

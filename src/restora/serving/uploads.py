@@ -1,4 +1,4 @@
-"""A multipart form of limited size and duration becomes a job; on disk nothing bears a name from it."""
+"""Makes a job from a multipart form of limited size and duration; no file gets a name from the form."""
 
 import asyncio
 import shutil
@@ -77,7 +77,7 @@ FORM_SCHEMA = {
 
 
 class Body:
-    """What a request sends, received once, bounded in bytes and seconds."""
+    """The body of a request, received once, limited in bytes and seconds."""
 
     def __init__(self, request: Request, limits: Limits) -> None:
         self.request, self.limits = request, limits
@@ -85,7 +85,7 @@ class Body:
         self._ended = False
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
-        """As they come. Raises ClientDisconnect."""
+        """The chunks as they arrive. Raises ClientDisconnect."""
         while not self._ended:
             message = await self.request.receive()
             if message["type"] == "http.disconnect":
@@ -96,16 +96,16 @@ class Body:
             yield message.get("body", b"")
 
     async def limited(self) -> AsyncGenerator[bytes, None]:
-        """The same. Raises Problem beyond the limit."""
+        """The chunks as they arrive. Raises Problem beyond the limit."""
         async for chunk in self.chunks():
             if self.received > self.limits.bytes:
                 raise _too_many_bytes(self.limits)
             yield chunk
 
     async def drain(self) -> None:
-        """Receives and forgets the rest, so that the client gets to reading the answer.
+        """Receives and drops the rest, so that the client reads the response.
 
-        A client that asked first (Expect: 100-continue) has sent nothing and is not made to.
+        A client that waits for permission (Expect: 100-continue) has sent nothing, and does not have to.
         """
         if self.received == 0 and self.request.headers.get("expect", "").lower() == "100-continue":
             return
@@ -116,7 +116,7 @@ class Body:
                         return
 
     async def form(self) -> FormData:
-        """The parsed form. Raises Problem for what is no form, too large, too slow or not whole."""
+        """The parsed form. Raises Problem if it is no form, too large, too slow or incomplete."""
         try:
             return await self._form()
         except Problem:
@@ -138,7 +138,7 @@ class Body:
             async with asyncio.timeout(self.limits.upload_seconds):
                 return await parser.parse()
         except TimeoutError as error:
-            self._ended = True  # nothing more is waited for
+            self._ended = True  # no further chunk is awaited
             detail = f"the photo did not arrive within {self.limits.upload_seconds:.0f} s"
             raise Problem(408, "too-slow-upload", detail) from error
         except ClientDisconnect as error:
@@ -156,7 +156,7 @@ def _too_many_bytes(limits: Limits) -> Problem:
 
 
 async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits) -> Job:
-    """The job that a form asks for, its photo looked at but not decoded. Raises Problem."""
+    """The job of a form; its photo's header is read, but the photo is not decoded. Raises Problem."""
     for name, _ in form.multi_items():
         if name not in FIELDS:
             raise Problem(
@@ -185,7 +185,7 @@ async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits)
 
 
 def photo_of(form: FormData, limits: Limits) -> IO[bytes]:
-    """The photo of a form, looked at. Raises Problem."""
+    """The photo of a form, with its header checked. Raises Problem."""
     photo = _file(form, "photo")
     if photo is None:
         raise Problem(422, "bad-option", "the form has no file `photo`")
@@ -195,7 +195,7 @@ def photo_of(form: FormData, limits: Limits) -> IO[bytes]:
 
 
 def _copied(file: IO[bytes]) -> IO[bytes]:
-    """The form's own file goes with the request."""
+    """A copy, because the form's own file is closed with the request."""
     file.seek(0)
     held = unnamed_file()
     shutil.copyfileobj(file, held, 1 << 20)

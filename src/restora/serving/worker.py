@@ -1,9 +1,9 @@
-"""The queue of limited length and the one thread that computes.
+"""The bounded queue and the one thread that computes.
 
-A place is taken before a photo is received, so that what cannot be queued is not stored either; `Full` says
-how long the photos ahead will take, by the measured seconds per megapixel.
+A place is reserved before a photo is received, so that a photo that cannot be queued is not stored either.
+The response of a full queue (429) has the estimated rest of the running photo as Retry-After.
 
-Note: a cancelled job stops between two tiles of its photo: the network's work on one tile is not interrupted.
+Note: a cancelled job stops between two tiles of its photo; the computation of a tile is not interrupted.
 """
 
 import logging
@@ -31,11 +31,11 @@ Sigma = float | Literal["auto"] | None
 
 
 class Cancelled(Exception):
-    """Raised between tiles."""
+    """Raised between tiles of a cancelled job."""
 
 
 class Queue:
-    """Jobs that wait, and places taken by photos that are still being received: `size` in all."""
+    """Waiting jobs, and places reserved for photos that are being received; `size` in all."""
 
     def __init__(self, *, size: int) -> None:
         self.size = size
@@ -49,7 +49,7 @@ class Queue:
         return len(self._waiting) + self._reserved
 
     def reserve(self) -> "Place":
-        """A place for a photo that is about to be received. Raises Problem when there is none."""
+        """Reserves a place for a photo before it is received. Raises Problem if there is none."""
         with self._changed:
             if self._closed:
                 raise Problem(503, "not-ready", "the server is stopping: send the photo again soon", 5)
@@ -62,13 +62,13 @@ class Queue:
         return f"{self.size} photos wait already: send it again in a while, or start with a larger --queue"
 
     def retry_after(self) -> int:
-        """Whole seconds until a place is likely to be free: what is left of the running photo."""
+        """Whole seconds until a place is likely to be free: the estimated rest of the running photo."""
         running = self.running
         left = None if running is None else running.seconds_left(0)
         return max(1, min(int(-(-(left or 0) // 1)), 3600))
 
     def settle(self, job: Job | None) -> None:
-        """Gives a place back, or fills it."""
+        """Releases a reserved place, or fills it with a job."""
         with self._changed:
             self._reserved -= 1
             if job is not None:
@@ -78,7 +78,7 @@ class Queue:
                 self._changed.notify()
 
     def take(self) -> Job | None:
-        """Waits for a job, which is then `running`; None when the queue is closed and empty."""
+        """Waits for a job, which is then `running`; None if the queue is closed and empty."""
         with self._changed:
             while not self._waiting and not self._closed:
                 self._changed.wait()
@@ -86,7 +86,7 @@ class Queue:
             return self.running
 
     def take_like(self, job: Job, most: int) -> list[Job]:
-        """Up to `most` more that can be computed together with `job`, wherever they wait."""
+        """Removes and returns up to `most` waiting jobs that can be in one batch with `job`."""
         with self._changed:
             found = [other for other in self._waiting if goes_with(job, other)][: max(most, 0)]
             for other in found:
@@ -98,7 +98,7 @@ class Queue:
             self.running = None
 
     def remove(self, job: Job) -> bool:
-        """Whether `job` was waiting; it is not any more."""
+        """Removes `job` if it waits; returns whether it did."""
         with self._changed:
             if job not in self._waiting:
                 return False
@@ -106,7 +106,7 @@ class Queue:
             return True
 
     def ahead(self, job: Job) -> tuple[int | None, float]:
-        """How many photos go before `job` (None when it does not wait), and how long they take."""
+        """The number of photos before `job` (None if it does not wait), and the seconds they take."""
         with self._changed:
             before: list[Job] = []
             for other in self._waiting:
@@ -120,13 +120,13 @@ class Queue:
         return len(before) + len(current), sum(held.seconds_left(0) or 0 for held in [*current, *before])
 
     def close(self) -> None:
-        """Nothing is accepted any more; what waits is still handed out."""
+        """Accepts no more jobs; waiting jobs are still handed out."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
     def clear(self) -> list[Job]:
-        """Takes out everything that waits."""
+        """Removes and returns all waiting jobs."""
         with self._changed:
             held = list(self._waiting)
             self._waiting.clear()
@@ -134,7 +134,7 @@ class Queue:
 
 
 def goes_with(job: Job, other: Job) -> bool:
-    """Whether two photos can be one batch: small, of one size, for one model with one setting, no mask."""
+    """Whether two photos can be one batch: small, same size, model and noise level, without masks."""
     tile = job.model.restorer.tile
     size = (job.header.width, job.header.height)
     return (
@@ -148,7 +148,7 @@ def goes_with(job: Job, other: Job) -> bool:
 
 
 class Place:
-    """One place of a queue; leaving the `with` block without `fill` gives it back."""
+    """A reserved place in a queue; leaving the `with` block without `fill` releases it."""
 
     def __init__(self, queue: Queue) -> None:
         self._queue, self._held = queue, True
@@ -192,8 +192,8 @@ class Worker(threading.Thread):
                 self._serve(job)
 
     def _warm_up(self, model: ServedModel) -> None:
-        """The first run of a network is slower than the others; the second one is measured. What comes out
-        is the example that the page shows of the model."""
+        """Runs an example twice and measures the second run, because the first one is slower. The result is
+        the model's example on the page."""
         try:
             photo, lost = example(model.description.task, model.description.undoes)
             for _ in range(2):
@@ -203,11 +203,11 @@ class Worker(threading.Thread):
                 seconds = time.perf_counter() - started
             model.pace = seconds / (photo.pixels.shape[0] * photo.pixels.shape[1] / 1e6)
             model.example = (preview(photo), preview(restored))
-        except Exception:  # a model that cannot do the example may still do other photos
+        except Exception:  # a model that fails here may still restore other photos
             logger.exception("the example of model %s failed", model.name)
 
     def _serve_together(self, jobs: list[Job]) -> None:
-        """Small photos as one batch. What is different after all, or fails, is served by itself."""
+        """Restores small photos as one batch; if their shapes differ or it fails, each by itself."""
         for job in jobs:
             job.state, job.started = "running", time.monotonic()
             self.store.changed(job)
@@ -228,14 +228,14 @@ class Worker(threading.Thread):
                 restored = restore_photos(photos, restorer, progress=tick)
                 for job in jobs:
                     job.sigma = restorer.sigma
-        except Exception as error:  # served one by one, each gets its own answer
+        except Exception as error:  # one by one, each job gets its own response
             logger.info("a batch of %d is served one by one: %s", len(jobs), error)
         share = (time.monotonic() - (first.started or 0)) / len(jobs)
         for index, job in enumerate(jobs):
             self._serve(job, restored[index] if restored else None, share if restored else None)
 
     def _serve(self, job: Job, restored: Photo | None = None, seconds: float | None = None) -> None:
-        """One job from waiting to finished, whatever happens; a batch has `restored` it in `seconds`."""
+        """Takes a job from waiting to finished, whatever happens; a batch has `restored` it in `seconds`."""
         if seconds is None:
             job.state, job.started = "running", time.monotonic()
             self.store.changed(job)
@@ -274,7 +274,7 @@ class Worker(threading.Thread):
         self.queue.done()
 
     def end(self, job: Job, state: State, problem: Problem | None = None) -> None:
-        """Marks a job as finished; what it no longer needs goes."""
+        """Marks a job as finished; frees its files unless it is done."""
         job.finished = job.finished or time.monotonic()
         job.problem = problem
         self.finished_by_state[state] += 1
@@ -303,7 +303,7 @@ class Worker(threading.Thread):
         return restore_photo(photo, restorer, lost=mask, progress=tick)
 
     def _check(self, job: Job) -> None:
-        """Between tiles: whether to go on."""
+        """Called between tiles. Raises Cancelled, or Problem after the time limit."""
         if job.cancelled.is_set():
             raise Cancelled
         assert job.started is not None
@@ -315,7 +315,7 @@ class Worker(threading.Thread):
 
 
 def _restorer(model: ServedModel, sigma: Sigma, photo: Photo) -> Restorer:
-    """The model's, with the noise level of one request."""
+    """The model's restorer, with the noise level of the request."""
     if sigma is None or model.needs != "noise level":
         return model.restorer
     return model.restorer.with_sigma(estimated_sigma(photo) if sigma == "auto" else sigma)

@@ -1,9 +1,10 @@
-"""From the words of `restora train -m …` to its combinations: each composed, checked and known by a hash.
+"""Composes, checks and hashes the combinations of `restora train -m …`.
 
 Hydra takes 20 ms for a composition and OmegaConf as long for its values, which for a thousand jobs is a
-minute. Most jobs differ by a few numbers: of those that choose the same parts, the first is composed whole,
-and the others are it with their own numbers and with what refers to them. What could change more than that
-(an option, a list, a key that is added, a batch that scales learning rates) is composed whole.
+minute. Most jobs differ by a few numbers: of the jobs with the same parts, only the first is composed fully.
+The others are copies of it with their own numbers and with new values of the keys that refer to these. A job
+whose overrides could change more (an option, a list, an added key, a batch that scales learning rates) is
+composed fully.
 """
 
 import pickle
@@ -24,9 +25,9 @@ from restora.registry import stored
 from restora.sweeping.plan import identity
 
 HERE = "__run_dir__"
-"""Stands for the run folder until it is known."""
+"""Placeholder of the run folder until it is known."""
 _CHECKED = 64
-"""Combinations that are checked, and further ones up to `_MOST_CHECKED` that have a value of their own."""
+"""Combinations that are checked; beyond these, up to `_MOST_CHECKED`, only those with a new value."""
 _MOST_CHECKED = 256
 _SILENT_SECONDS = 2.0
 _NOT_PLAIN = ("recipe_batch", "plugins", "run_dir", "resume")
@@ -35,10 +36,10 @@ Path = tuple[str, ...]
 
 @dataclass(frozen=True)
 class Composed:
-    """One combination, composed.
+    """One composed combination.
 
-    Its own words, its plain configuration, and the composition with Hydra's node, which jobs share that
-    differ from it by `values` alone.
+    It has its own overrides, its plain configuration, and the composition with Hydra's node. Jobs that differ
+    only by `values` share one composition.
     """
 
     words: list[str]
@@ -54,7 +55,7 @@ class Composed:
         return str(OmegaConf.select(self.hydra, "hydra.sweep.subdir"))
 
     def use(self, number: int) -> None:
-        """Lets what is read of the composition be this combination's, and `${hydra:…}` too."""
+        """Writes this combination's values into the shared composition, also for `${hydra:…}`."""
         OmegaConf.set_readonly(self.hydra.hydra, False)
         self.hydra.hydra.job.num, self.hydra.hydra.job.id = number, str(number)
         for path, value in self.values.items():
@@ -67,12 +68,12 @@ def is_hydras(word: str) -> bool:
 
 
 def is_about_the_sweep(word: str) -> bool:
-    """Whether an override says how the sweep is run, and is no setting of a job."""
+    """Whether an override sets how the sweep is run, and is no setting of a job."""
     return bool(re.match(r"[+~]*(sweep[.=]|retry_failed=)", word))
 
 
 def composed(words: Sequence[str], above: Sequence[str], number: int = 0) -> Composed:
-    """A combination; `above` are the words about Hydra and the sweep, which jobs do not record."""
+    """Composes a combination; `above` are the overrides of Hydra and the sweep, which jobs do not record."""
     return _of_plain(words, *_whole(words, above, number))
 
 
@@ -105,9 +106,9 @@ def _resolved(config: DictConfig, key: str) -> Any:
 
 
 def check(job: Composed, *, apart: Sequence[str] = (), here: bool = True) -> None:
-    """Raises `ConfigError` for what cannot be trained; on this machine if `here`.
+    """Raises `ConfigError` for a job that cannot be trained; with `here`, on this machine.
 
-    `apart` are the words that set the job apart from others, which the message names.
+    `apart` are the overrides that distinguish the job from others; the message names them.
     """
     from restora.training.build import check_before_training
 
@@ -128,10 +129,10 @@ def firsts(words: Sequence[str]) -> list[str]:
 def combinations(
     words: Sequence[str], above: Sequence[str], say: Callable[[str], None], *, here: bool = True
 ) -> list[Composed]:
-    """Every combination of a grid, composed, and checked, as what runs on this machine if `here`.
+    """Composes every combination of a grid, and checks some of them; with `here`, for this machine.
 
-    Of those that differ by more than the seed, 64 are checked, and of the others those that have a value
-    which none before has had, up to 256 in all.
+    Combinations that differ only by the seed count once. The first 64 are checked, and later ones if they
+    have a value that no earlier one had, up to 256 in all.
     """
     listed = jobs_of(words)
     alike, found = Alike(listed, above), list[Composed]()
@@ -149,7 +150,7 @@ def combinations(
                 check(job, apart=[word for word in words if word not in alike.common], here=here)
         found.append(job)
         now = time.monotonic()
-        said = min(said, now)  # the first imports torch
+        said = min(said, now)  # the first job takes longer, it imports torch
         if now - said > _SILENT_SECONDS:
             said = now
             say(f"composed and checked {number + 1} of {len(listed)} jobs")
@@ -157,15 +158,15 @@ def combinations(
 
 
 class Seen:
-    """The overrides that were checked; a number between two others of its key has been, as good as."""
+    """The overrides seen so far; a float between two seen floats of its key counts as seen."""
 
     def __init__(self) -> None:
         self.words = set[str]()
         self.ends = dict[str, tuple[float, float]]()
 
     def is_new(self, words: Sequence[str]) -> bool:
-        """Whether one of the words says what none before has said."""
-        return sum(map(self._is_new, words)) > 0  # all are noted
+        """Whether any of the overrides is new; adds all of them."""
+        return sum(map(self._is_new, words)) > 0  # sum, not any: all are added
 
     def _is_new(self, word: str) -> bool:
         if word in self.words:
@@ -184,7 +185,7 @@ class Seen:
 
 
 class Alike:
-    """Composes the combinations of a grid, whose words are `listed`."""
+    """Composes the combinations of a grid; `listed` are the overrides of each."""
 
     def __init__(self, listed: Sequence[Sequence[str]], above: Sequence[str]) -> None:
         self.above = above
@@ -194,7 +195,7 @@ class Alike:
         self.plain = dict[str, bool]()
 
     def composed(self, words: Sequence[str], number: int) -> Composed:
-        """One of them."""
+        """One combination, from an earlier one of the same parts if possible."""
         plain = {word: found for word in words if word not in self.common and (found := self._value(word))}
         kind = tuple(plain[word][0] if word in plain else word for word in words)
         values = {tuple(key.split(".")): value for key, value in plain.values()}
@@ -206,7 +207,7 @@ class Alike:
         return _of_plain(words, made, config, values if self.known[kind] else {})
 
     def _value(self, word: str) -> tuple[str, Any] | None:
-        """Key and value of a word that decides nothing but values."""
+        """Key and value of an override that only changes values; None for any other."""
         found = plain_value(word)
         if found is not None and found[0] not in self.plain:
             self.plain[found[0]] = self._is_plain(found[0])
@@ -220,7 +221,7 @@ class Alike:
 
 @dataclass(frozen=True)
 class _Pattern:
-    """A combination of which others differ by the values of some keys; `read` is what refers to values."""
+    """A combination, from which others differ by the values of some keys; `read`: keys that refer to them."""
 
     plain: bytes
     config: DictConfig
@@ -228,7 +229,7 @@ class _Pattern:
 
     @classmethod
     def of(cls, plain: dict[str, Any], config: DictConfig, values: Iterable[Path]) -> "_Pattern | None":
-        """None where other values could change more than themselves and what refers to them."""
+        """None if other values could change more than these keys and the keys that refer to them."""
         raw: Any = OmegaConf.to_container(config, resolve=False)
         hydras = raw.pop("hydra")
         places = {place.rpartition("@")[2] for place in hydras["runtime"]["choices"]}
@@ -254,7 +255,7 @@ class _Pattern:
 
 
 def _is_value(raw: dict[str, Any], path: Path) -> bool:
-    """Whether a key is there and holds one value."""
+    """Whether a key exists and holds a single value."""
     node: Any = raw
     for key in path:
         if not isinstance(node, dict) or key not in node:
@@ -264,7 +265,7 @@ def _is_value(raw: dict[str, Any], path: Path) -> bool:
 
 
 def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
-    """What mappings hold at their ends; a list is one thing."""
+    """The leaves of nested mappings, with their paths; a list counts as a leaf."""
     if isinstance(node, dict):
         for key, value in node.items():
             yield from _leaves(value, (*path, key))
@@ -273,7 +274,7 @@ def _leaves(node: Any, path: Path) -> Iterator[tuple[Path, Any]]:
 
 
 def _that_follow(values: Iterable[Path], refers: Mapping[Path, str]) -> list[Path]:
-    """The keys that refer to one of the values, at first or second hand, or may."""
+    """The keys that refer, or may refer, to one of the values, directly or through other keys."""
     found, names = list[Path](), [".".join(path) for path in values]
     while more := [path for path, text in refers.items() if path not in found and _may_refer(text, names)]:
         found += more

@@ -1,4 +1,4 @@
-"""`restora train -m …`, and going on with a sweep from its folder alone."""
+"""Starts a sweep by `restora train -m …`, or resumes one from its folder alone."""
 
 import os
 import re
@@ -20,9 +20,9 @@ from restora.sweeping.running import Listed, check_executor, run
 
 
 def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> int:
-    """Plans the sweep, or finds it again, and runs what is not finished; the exit code.
+    """Plans the sweep, or finds its earlier plan, and runs the unfinished jobs; returns the exit status.
 
-    `dry_run` shows what it would cost instead; `yes` answers the question whether a costly one is meant.
+    `dry_run` shows the expected cost instead; `yes` confirms a costly sweep in advance.
     """
     if any(os.environ.get(name, "0") != "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID")):
         raise ConfigError(
@@ -56,7 +56,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
 
 
 def _say_changed(plan: Plan, chosen: Sequence[Job]) -> None:
-    """Says which jobs were planned by the same words when the configuration files said something else."""
+    """Prints which jobs have the same overrides but were planned from other configuration files."""
     now, words = {job.identity for job in chosen}, [job.overrides for job in chosen]
     before = [job.name for job in plan.jobs if job.identity not in now and job.overrides in words]
     if before:
@@ -75,7 +75,7 @@ def _plan(
     *,
     yes: bool,
 ) -> Iterator[Plan]:
-    """The plan of this command's folder, written, and its own within it. A costly new one is asked about."""
+    """Writes the plan of this command and holds its folder's lock. Asks before a costly new sweep."""
     folder = planning.sweep_folder(typed, jobs[0], same)
     if not (folder / FILE).exists():
         _ask_if_costly(jobs, yes=yes)
@@ -88,7 +88,7 @@ def _plan(
 
 
 def with_space(words: Sequence[str], space: dict[str, object]) -> list[str]:
-    """The overrides, and below them those of `sweep.space` whose keys they do not have."""
+    """The overrides, with those of `sweep.space` added whose keys they do not set."""
     typed = {re.split(r"[=@]", word.lstrip("+~"))[0] for word in words}
     added = [f"{key}={value}" for key, value in space.items() if key not in typed]
     return written_out("train", [*added, *words]) if added else list(words)
@@ -97,8 +97,8 @@ def with_space(words: Sequence[str], space: dict[str, object]) -> list[str]:
 def _search(
     typed: Sequence[str], words: Sequence[str], above: Sequence[str], *, dry_run: bool, yes: bool
 ) -> int:
-    """A sweep whose jobs are chosen one after the other."""
-    search.space_of(words)  # for its errors
+    """Runs a sweep whose jobs are chosen one after the other; returns the exit status."""
+    search.space_of(words)  # raises its errors
     first = combinations.composed(combinations.firsts(words), above)
     try:
         combinations.check(first, here=not dry_run)
@@ -113,13 +113,13 @@ def _search(
         code = run(plan, source, jobs=settings.trials, config=first.config)
         best = source.best()
     showing.show_best(best)
-    return 0 if code == 1 and best else code  # a trial that fails is an answer too
+    return 0 if code == 1 and best else code  # a failed trial is a result too
 
 
 def go_on(plan: Plan, *, retry_failed: bool) -> int:
-    """Runs what is not finished of a sweep that its folder alone describes.
+    """Runs the unfinished jobs of a sweep that is described by its folder alone.
 
-    Raises `ConfigError` for a folder that asks for more than registered parts.
+    Raises `ConfigError` for a folder that needs more than registered parts.
     """
     _refuse_foreign(plan, retry_failed=retry_failed)
     if plan.settings.get("search"):
@@ -132,8 +132,8 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
 
 
 def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
-    """A file alone runs no code and writes nowhere else: no modules, no variables, no classes that nobody
-    registered, no links."""
+    """Raises `ConfigError` for a plan that could run other code or write elsewhere: by modules, environment
+    variables, unregistered classes or links."""
     from restora.training.resuming import refuse_foreign
 
     again = f"if you trust it, give its command again: {plan.command}"
@@ -164,15 +164,14 @@ def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
 def _show_cost(
     jobs: Sequence[combinations.Composed], settings: dict[str, Any], *, chosen_later: bool = False
 ) -> int:
-    """What `--dry-run` prints."""
+    """Prints the cost for `--dry-run`."""
     hours = estimate.measured(jobs, planning.tell)
     estimate.show(jobs, hours, settings, chosen_later=chosen_later)
     return 0
 
 
 def _ask_if_costly(jobs: Sequence[combinations.Composed], *, yes: bool) -> None:
-    """Raises `ConfigError` where a new sweep will cost more than its limit and nobody says that this is
-    meant."""
+    """Raises `ConfigError` if a new sweep will cost more than its limit and the user does not confirm it."""
     limit = jobs[0].settings.get("limit_hours")
     if limit is None or yes:
         return

@@ -1,4 +1,4 @@
-"""How a job ended, where its own process could not write it down."""
+"""Records how a job ended if its own process could not."""
 
 import signal
 from datetime import UTC, datetime
@@ -12,7 +12,7 @@ _HINTS = {signal.SIGKILL: " (as the system does where memory runs out)"}
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """`run.json` of a job; empty where it cannot be read."""
+    """`run.json` of a job; empty if it cannot be read."""
     try:
         record = read_json(folder / "run.json")
     except (OSError, ValueError, RecursionError):
@@ -21,7 +21,7 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def failed(folder: Path, reason: str, *, killed: bool = False) -> None:
-    """Writes that the job failed and why, unless its own process has."""
+    """Records that the job failed and why, unless its own process has recorded its end."""
     record = read_record(folder)
     if not record or record.get("status") not in ("queued", "running"):
         return
@@ -31,24 +31,24 @@ def failed(folder: Path, reason: str, *, killed: bool = False) -> None:
 
 
 def pruned(folder: Path, reason: str) -> None:
-    """Writes that a job which was stopped will not go on, and why."""
+    """Records that a stopped job will not be resumed, and why."""
     record = read_record(folder)
     record.update(status="pruned", error=reason)
     write_json(folder / "run.json", record)
 
 
 def by_signal(number: int) -> str:
-    """Why a job ended that a signal has ended, in words."""
+    """A phrase for the end of a job by a signal."""
     name = signal.Signals(number).name
     return f"killed by {name}{_HINTS.get(signal.Signals(number), '')}"
 
 
 def was_killed(record: dict[str, Any]) -> bool:
-    """Whether a failed job failed by somebody's signal, so that it may do better the next time."""
+    """Whether a failed job was ended by a signal, so that a retry may succeed."""
     return bool(record.get("killed")) or "killed by signal" in str(record.get("error"))
 
 
 def status(folder: Path) -> tuple[str, dict[str, Any]]:
-    """What became of the job, and its record."""
+    """The status of the job, and its record."""
     record = read_record(folder)
     return (status_of(record, folder) if record else "queued"), record

@@ -1,7 +1,7 @@
-"""What a sweep will cost, before it starts: hours of computing and bytes on disk.
+"""Estimates the cost of a sweep before it starts: hours of computing and bytes on disk.
 
 One short measurement stands for all jobs of one kind: the same network, patches, batch, precision,
-compilation and device. A limit of time needs none.
+compilation and device. A job with a time limit needs none.
 """
 
 import shutil
@@ -20,17 +20,17 @@ from restora.sweeping.running import gpu_slots
 from restora.sweeping.showing import short
 
 _SLOWEST_MACS = 2e10
-"""Multiply-accumulates per second that every machine does; a sweep that stays below its limit by that is not
+"""Multiply-accumulates per second that every machine reaches; a sweep below its limit at that rate is not
 measured."""
 _PASSES = 3
-"""A training step in forward passes: the backward pass takes two."""
+"""The cost of a training step in forward passes: the backward pass counts as two."""
 _BYTES = 16 * 3
-"""Per parameter: weights, their average and two moments, in float32, of three checkpoints."""
+"""Bytes per parameter: weights, their average and two moments, in float32, in three checkpoints."""
 _LISTED = 30
 
 
 def kind(config: dict[str, Any]) -> str:
-    """What is measured once: jobs of the same kind take the same time per step."""
+    """A key that is equal for jobs with the same time per step; each kind is measured once."""
     data, trainer = config["data"], config["trainer"]
     sizes = [data.get(key) for key in ("patch_size", "batch_size", "stages", "channels", "val_crop")]
     length = [trainer.get(key) for key in ("max_steps", "max_epochs", "max_time", "val_check_interval")]
@@ -60,7 +60,7 @@ def measured(jobs: Sequence[Composed], say: Callable[[str], None]) -> dict[str, 
 
 
 def known_hours(jobs: Sequence[Composed], limit: float, say: Callable[[str], None]) -> float:
-    """Hours of all jobs together; not measured where they cannot reach the limit."""
+    """Hours of all jobs together; an upper bound, without measuring, if that is within the limit."""
     kinds = {kind(job.config): job for job in jobs}
     most = {key: _time_limit(job.config) or _most_hours(job.config) for key, job in kinds.items()}
     if (total := sum(most[kind(job.config)] for job in jobs)) <= limit:
@@ -70,7 +70,7 @@ def known_hours(jobs: Sequence[Composed], limit: float, say: Callable[[str], Non
 
 
 def _time_limit(config: dict[str, Any]) -> float | None:
-    """Hours after which a run ends, where time alone ends it."""
+    """The time limit of a run in hours; None unless only time ends it."""
     from restora.training.costing import recipe_of
 
     recipe = recipe_of(OmegaConf.create(config))
@@ -78,7 +78,7 @@ def _time_limit(config: dict[str, Any]) -> float | None:
 
 
 def _most_hours(config: dict[str, Any]) -> float:
-    """Hours on a machine that is slower than any."""
+    """Hours of a run on a machine that is slower than any real one."""
     import torch
 
     from restora.config import build
@@ -115,7 +115,7 @@ def _measured_hours(config: dict[str, Any]) -> float:
 
 
 def disk_bytes(config: dict[str, Any]) -> int:
-    """What a run of the configuration leaves, mostly checkpoints."""
+    """Bytes on disk of a run of the configuration, mostly checkpoints."""
     import torch
 
     from restora.config import build
@@ -128,7 +128,7 @@ def disk_bytes(config: dict[str, Any]) -> int:
 def show(
     jobs: Sequence[Composed], hours: dict[str, float], settings: dict[str, Any], *, chosen_later: bool = False
 ) -> None:
-    """The table of jobs, and the sums below it."""
+    """Prints the table of jobs, and the sums below it."""
     console = Console(highlight=False)
     distinct = {job.identity: job for job in jobs}
     same = Counter(job.identity for job in jobs)

@@ -1,8 +1,8 @@
-"""What every executor does, wherever its jobs run: starts them, closes them, tries again, stops.
+"""The common part of all executors: starting, closing, retrying and stopping jobs.
 
-A job that fails or is killed is recorded as failed and the others go on. A job that another process still
-trains is waited for. SIGTERM, Ctrl-C, SIGHUP and the file `.stop` in the sweep folder stop all jobs in an
-orderly way; a second signal kills them.
+A job that fails or is killed is recorded as failed and the others go on. If another process still trains in a
+job's folder, the executor waits for it. SIGTERM, Ctrl-C, SIGHUP and the file `.stop` in the sweep folder stop
+all jobs after they have saved; a second signal kills them.
 """
 
 import os
@@ -21,20 +21,20 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Source(Protocol):
-    """Where jobs come from, and who wants to know how they ended."""
+    """Supplies the jobs, and is notified of their ends."""
 
     def next(self) -> Job | None:
-        """The next job; None where there is none, or none yet."""
+        """The next job; None if there is none, or none yet."""
 
     def ended(self, job: Job, state: str, record: dict[str, Any]) -> None:
-        """A job is finished, failed, stopped or pruned."""
+        """Called when a job is finished, failed, stopped or pruned."""
 
     def verdict(self, job: Job) -> str | None:
-        """Why a running job is not worth its end; None where it is."""
+        """The reason to prune a running job; None to continue it."""
 
 
 class Teller(Protocol):
-    """Who shows what happens."""
+    """Shows the events of a sweep."""
 
     def started(self, job: Job) -> None: ...
 
@@ -47,7 +47,7 @@ class Teller(Protocol):
 
 @dataclass
 class Running:
-    """A job that was started; `handle` is what its executor ends it by, once that is known."""
+    """A started job; `handle` is its executor's handle to end it, None until known."""
 
     job: Job
     slot: int
@@ -57,7 +57,7 @@ class Running:
 
 @dataclass(frozen=True)
 class Slots:
-    """How many jobs at a time; threads for each (None: torch's own choice), and the GPUs of each."""
+    """The number of jobs at a time, the threads of each (None: torch's own choice), and the GPUs of each."""
 
     count: int = 1
     threads: int | None = None
@@ -68,7 +68,7 @@ class Slots:
 
 
 def cores() -> int:
-    """The cores that this process may use, by OMP_NUM_THREADS where that is fewer."""
+    """The number of cores that this process may use, or OMP_NUM_THREADS if that is smaller."""
     found = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     said = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0]
     return min(found, int(said)) if said.isdigit() and int(said) else found
@@ -101,7 +101,7 @@ class Executor(ABC):
     bad: int = 0
 
     def run(self, source: Source) -> int:
-        """Runs what the source gives until it gives no more: 0, 1 where a job failed, 128 and a signal."""
+        """Runs the source's jobs until there are no more; returns 0, 1 if a job failed, or 128 + signal."""
         (self.plan.folder / STOP).unlink(missing_ok=True)
         with self._listening():
             self._work(source)
@@ -110,29 +110,29 @@ class Executor(ABC):
 
     @abstractmethod
     def _work(self, source: Source) -> None:
-        """Fills the slots, hears of ends, and looks, until nothing is left or a stop was asked for."""
+        """Fills the slots, handles ended jobs and polls, until no job is left or a stop was requested."""
 
     @abstractmethod
     def _launch(self, running: Running, *, again: bool) -> None:
-        """Starts a job, or hands it in; `again` where it failed before."""
+        """Starts or submits a job; `again` if it failed before."""
 
     @abstractmethod
     def _end(self, running: Running, number: int) -> None:
-        """Asks a job to save and end (SIGTERM), or kills it with all that it has started (SIGKILL)."""
+        """Asks a job to save and end (SIGTERM), or kills it with its child processes (SIGKILL)."""
 
     def _is_busy(self, job: Job) -> bool:
-        """Whether a process trains it that this executor did not start: it is waited for."""
+        """Whether a process of another executor still trains the job, so that it has to wait."""
         return is_locked(self.plan.path(job))
 
     def _anything(self, source: Source) -> bool:
-        """Whether anything is left to train, which then waits; what is done already is said."""
+        """Queues the next job that needs training, and reports those already done; False if none is left."""
         while not self.waiting and self.asked is None and (job := source.next()) is not None:
             if not self._is_done(job, source):
                 self.waiting.append(job)
         return bool(self.waiting) and self.asked is None
 
     def _is_done(self, job: Job, source: Source) -> bool:
-        """Whether nothing is left of a job, which is then closed."""
+        """Whether a job needs no more training; if so, it is closed."""
         state, record = self._state(job)
         if state in ("finished", "pruned") or (state == "failed" and not self._is_tried_again(job, record)):
             self._close(job, state, record, source)
@@ -140,8 +140,7 @@ class Executor(ABC):
         return False
 
     def _state(self, job: Job) -> tuple[str, dict[str, Any]]:
-        """What became of a job, and its record; one without a record, such as one that somebody has removed,
-        has failed."""
+        """The status of a job, and its record; without a record, for example a removed one, it has failed."""
         state, record = ending.status(self.plan.path(job))
         if record:
             return state, record
@@ -152,7 +151,7 @@ class Executor(ABC):
         return again and "config" in record
 
     def _fill(self, source: Source) -> None:
-        """Starts jobs while there are slots, and jobs that nobody trains."""
+        """Starts jobs while there are free slots and jobs that no other process trains."""
         while self.asked is None and len(self.running) < self.slots.count:
             job = next((job for job in self.waiting if not self._is_busy(job)), None)
             if job is not None:
@@ -160,7 +159,7 @@ class Executor(ABC):
             elif (job := source.next()) is None:
                 self._say_waiting()
                 return
-            if self._is_busy(job):  # by a process whose sweep was killed: it ends soon
+            if self._is_busy(job):  # by a process of a killed sweep, which ends soon
                 self.waiting.append(job)
                 self._say_waiting()
                 continue
@@ -206,7 +205,7 @@ class Executor(ABC):
         source.ended(job, state, record)
 
     def _look(self, source: Source) -> None:
-        """Shows how far the jobs are, and stops those that are not worth their end."""
+        """Shows the jobs' progress, and stops those that the source prunes."""
         self.teller.poll([running.job for running in self.running.values()])
         for running in self.running.values():
             if running.handle is None or running.pruned is not None or self.asked is not None:

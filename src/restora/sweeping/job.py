@@ -1,8 +1,8 @@
-"""A job of a sweep, from nothing but its folder: `python -m restora.sweeping.job FOLDER`.
+"""Runs a job of a sweep from its folder alone: `python -m restora.sweeping.job FOLDER`.
 
-In this machine's slots its output goes to `train.log` in the folder; its exit code says how it ended, and
-`run.json` why. On a cluster the folder is the sweep's, and `--job` says which of its jobs: what the plan says
-of variables, folders and modules holds, and the job opens `train.log` itself.
+On this machine its output goes to `train.log` in the folder; the exit status shows how it ended, and
+`run.json` why. On a cluster FOLDER is the sweep's, and `--job` is the number of the job: variables, folders
+and plugins come from the plan, and the job opens `train.log` itself.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 LOG = "train.log"
 SAVED = ".saved_"
-"""With the number of a job, a file in the folder of a sweep on SLURM: the job was stopped and has saved."""
+"""With a job's number, the name of a file in a SLURM sweep's folder: the job was stopped and has saved."""
 
 
 def main(
@@ -29,7 +29,7 @@ def main(
     retry: bool = False,
     plugins: Sequence[str] = (),
 ) -> int:
-    """Trains what is left to train in the folder. Leaves by `SystemExit` where the run was stopped."""
+    """Trains the rest of the run in the folder; returns the exit status. Raises `SystemExit` if stopped."""
     logging.basicConfig(
         level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s", stream=sys.stderr
     )
@@ -48,7 +48,7 @@ def main(
 
 
 def write_to_log(folder: Path) -> None:
-    """Nothing is read any more, and all output goes to the job's log."""
+    """Redirects standard input from /dev/null, and all output to the job's log."""
     null = os.open(os.devnull, os.O_RDONLY)
     log = os.open(folder / LOG, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     for source, target in ((null, 0), (log, 1), (log, 2)):
@@ -56,7 +56,7 @@ def write_to_log(folder: Path) -> None:
 
 
 def main_of(sweep: Path, number: int, *, threads: int | None, retry: bool) -> int:
-    """Job `number` of the sweep in a folder."""
+    """Runs job `number` of the sweep in a folder."""
     from restora.sweeping.plan import read_plan
 
     plan = read_plan(sweep.resolve())
@@ -81,9 +81,9 @@ def _saved_at(folder: Path) -> int | None:
 
 
 def leave(work: Callable[[], int]) -> NoReturn:
-    """Ends the process with the code of its work, as Python would, but takes apart nothing that was imported.
+    """Ends the process with the exit status of its work, as Python would, but without unloading modules.
 
-    That takes 2.2 s in a fork of a process with torch and Lightning, which would copy their pages for it.
+    Unloading takes 2.2 s in a fork of a process with torch and Lightning, because it copies their pages.
     """
     try:
         code: Any = work()

@@ -1,4 +1,4 @@
-"""Jobs on this machine: so many at a time, each in a process of its own with its share of cores and GPUs."""
+"""Runs jobs on this machine: some at a time, each in its own process with a share of cores and GPUs."""
 
 import json
 import os
@@ -15,12 +15,12 @@ from restora.sweeping.executor import Executor, Running, Source
 
 _POLL_SECONDS = 0.2
 _SERVERS = 5
-"""How often a server that was killed is started again."""
+"""The most servers that are started, in case they are killed."""
 
 
 @dataclass
 class Local(Executor):
-    """Has a server start the jobs, each in a group of processes."""
+    """Starts the jobs through a server, each in its own process group."""
 
     server: "subprocess.Popen[bytes] | None" = None
 
@@ -33,7 +33,7 @@ class Local(Executor):
             self.teller.say("the process that starts jobs was killed: another one is started")
 
     def _server(self, source: Source) -> bool:
-        """Works with one server; whether it was killed."""
+        """Runs jobs with one server; returns whether it was killed."""
         command = [sys.executable, "-P", "-m", "restora.sweeping.server"]
         with (
             subprocess.Popen(
@@ -83,18 +83,18 @@ class Local(Executor):
             self.server.stdin.flush()
 
     def _heard(self, message: dict[str, Any], source: Source) -> bool:
-        """Takes an answer of the server; whether it says that it is ready."""
+        """Handles a response of the server; returns whether it reports that it is ready."""
         if "started" in message:
             running = self.running[message["started"]]
             running.handle = int(message["pid"])
-            if self.asked is not None:  # in between
+            if self.asked is not None:  # a stop came in between
                 self._end(running, signal.SIGTERM)
         elif "ended" in message:
             self._ended(message["ended"], int(message["code"]), source)
         return "ready" in message
 
     def _lost(self) -> bool:
-        """The server is gone, and with it its jobs, which are asked to stop by the system: all go on."""
+        """Queues the jobs of a dead server again; the system has asked them to stop."""
         self.waiting += [running.job for running in self.running.values()]
         self.running.clear()
         return self.asked is None

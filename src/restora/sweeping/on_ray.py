@@ -1,9 +1,9 @@
-"""Jobs on a Ray cluster.
+"""Runs jobs on a Ray cluster.
 
-It is there already (`RAY_ADDRESS`, or sweep.options.address), or on this machine and ends with the sweep. Ray
-decides where a job runs; there it is a process of its own, started from its folder on a file system that all
-machines share, with its share of cores and its GPUs to itself. Where the command ends, however it ends, Ray
-ends its workers, and their jobs save and stop.
+The cluster exists already (`RAY_ADDRESS`, or sweep.options.address), or is started on this machine and ends
+with the sweep. Ray decides where a job runs. There it is a separate process, started from its folder on a
+shared file system, with its share of cores and its own GPUs. However the command ends, Ray ends its workers,
+and their jobs save and stop.
 """
 
 import os
@@ -26,7 +26,7 @@ _PATIENCE_SECONDS = 60.0
 
 
 def train(words: list[str]) -> int:
-    """On a worker of Ray's: the job in a process of its own, stopped when Ray cancels it; its exit code."""
+    """Runs on a Ray worker: a job in a separate process, stopped when Ray cancels it; returns its status."""
     parent = ["--parent", str(os.getpid())]
     command = [sys.executable, "-P", "-m", "restora.sweeping.job", *words, *parent]
     with subprocess.Popen(command, start_new_session=True) as process:
@@ -42,24 +42,24 @@ def train(words: list[str]) -> int:
 
 
 def connected(options: Mapping[str, Any]) -> Any:
-    """Ray, with a cluster. Raises `ConfigError` where there is none of the address."""
+    """The module `ray`, connected to a cluster. Raises `ConfigError` if it cannot connect."""
     try:
         import ray
     except ImportError as error:
         raise ConfigError('sweep.executor=ray needs Ray: pip install "restora[ray]"') from error
     usual = {"log_to_driver": False, "logging_level": "warning"}
     if not (options.get("address") or os.environ.get("RAY_ADDRESS")):
-        # left open, Ray waits half a minute for the last cluster of this machine, also where that was killed
+        # without an address Ray waits half a minute for this machine's last cluster, even if that was killed
         usual |= {"include_dashboard": False, "address": "local"}
     try:
         ray.init(**{**usual, **options})
-    except Exception as error:  # also a bare one, where its processes take half a minute to start
+    except Exception as error:  # also a bare Exception, if its processes start too slowly
         raise ConfigError(f"Ray: {error}") from error
     return ray
 
 
 def gpus_of(nodes: list[dict[str, float]], config: Mapping[str, Any]) -> int:
-    """GPUs of a job. Raises `ConfigError` where no machine has as many."""
+    """The number of GPUs of a job. Raises `ConfigError` if no machine has as many."""
     trainer = config.get("trainer") or {}
     if trainer.get("accelerator") not in ("gpu", "cuda"):
         return 0
@@ -71,7 +71,7 @@ def gpus_of(nodes: list[dict[str, float]], config: Mapping[str, Any]) -> int:
 
 
 def share(nodes: list[dict[str, float]], gpus: set[int], count: int | None) -> tuple[int, int]:
-    """(jobs at a time, cores of each) on nodes with so much `CPU` and `GPU`; `gpus` are what jobs ask for."""
+    """(jobs at a time, cores of each) on nodes with their `CPU` and `GPU`; `gpus` are the jobs' requests."""
     cores = [max(int(node.get("CPU", 1)), 1) for node in nodes]
     fitting = [
         sum(int(node.get("GPU", 0)) // each for node in nodes) if each else len(nodes) for each in gpus
@@ -82,9 +82,9 @@ def share(nodes: list[dict[str, float]], gpus: set[int], count: int | None) -> t
 
 @dataclass
 class OnRay(Executor):
-    """`options` are those of `ray.init`; `count` jobs at a time, or as many as there are GPUs or machines.
+    """`options` are for `ray.init`; `count` jobs run at a time, by default as many as GPUs or machines allow.
 
-    `config` is that of a job, where the plan has none yet.
+    `config` is a job's configuration, used while the plan has no jobs yet.
     """
 
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -138,7 +138,7 @@ class OnRay(Executor):
                 self._ended(handles[handle], code, source)
 
     def _lost(self, key: str, error: Exception, source: Source) -> None:
-        """Its worker is gone and has stopped the job, which goes on: as often as `retries`, and once more."""
+        """Queues a job again whose Ray worker was lost; `retries` times and once more, then it has failed."""
         job = self.running[key].job
         lost = self.attempts.get(job.name, 0) + 1
         if self.asked is not None or self.running[key].pruned is not None:
@@ -153,7 +153,7 @@ class OnRay(Executor):
         self.waiting.append(self.running.pop(key).job)
 
     def _is_busy(self, job: Job) -> bool:
-        """Also while a job that lost its worker saves, perhaps on another machine."""
+        """Also true while a job that lost its worker is saving, perhaps on another machine."""
         return super()._is_busy(job) or ending.status(self.plan.path(job))[0] == "running"
 
     def _end(self, running: Running, number: int) -> None:

@@ -1,9 +1,9 @@
-"""The plan of a sweep, `sweep.json`: what was asked for, and which folder holds which job.
+"""The plan of a sweep, `sweep.json`: its command and settings, and its jobs with their folders.
 
-A job is a folder whose `run.json` says "queued" until it is started, and holds the configuration, composed
-once. It is known by its identity, a hash of what decides the result: so the same command finds its jobs
-again, and two combinations that come to the same thing are one job. What became of the jobs stands in their
-folders alone.
+A job is a folder whose `run.json` has the status "queued" until it starts, and holds the configuration,
+composed once. Its identity is a hash of the settings that determine the result: so the same command finds its
+jobs again, and two combinations with the same identity are one job. The status of the jobs is stored only in
+their folders.
 """
 
 import functools
@@ -20,20 +20,20 @@ from restora.registry import kind_below, part_of, stored
 
 FILE = "sweep.json"
 STOP = ".stop"
-"""A file that asks the process that runs a sweep to end it."""
+"""A file that requests the sweep's process to stop it."""
 FORMAT = 1
 SETTINGS = ("executor", "slots", "options", "detach", "search")
-"""Those of the group sweep that running a plan needs."""
+"""The settings of the group `sweep` that are needed to run a plan."""
 SURROUNDINGS = (
     *("run_dir", "resume", "retry_failed", "output_dir", "data_dir", "threads", "plugins", "sweep"),
     *("data.store_dir", "data.workers", "leakage", "logger"),
 )
-"""Keys, with what is below them, that decide where and how a job runs, not what comes out."""
+"""Keys, with all keys below them, that determine where and how a job runs, but not its result."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One folder of the sweep, by its name; `same` counts further combinations that come to the same."""
+    """One folder of the sweep, by its name; `same` counts further combinations with the same identity."""
 
     number: int
     name: str
@@ -44,10 +44,10 @@ class Job:
 
 @dataclass
 class Plan:
-    """What `sweep.json` says.
+    """The content of `sweep.json`.
 
-    `settings` are those of the group sweep, `environment` the variables that jobs see, `hours` an
-    estimate for each job by its identity, as far as there is one.
+    `settings` are those of the group `sweep`, `environment` the environment variables of jobs, `hours` the
+    estimates by a job's identity, if any.
     """
 
     folder: Path
@@ -76,7 +76,7 @@ class Plan:
 
 
 class Damaged(ValueError):
-    """A plan that cannot be read: the command of the sweep makes it anew from the folders of its jobs."""
+    """A plan that cannot be read; the sweep's command recreates it from the folders of its jobs."""
 
     def __init__(self, path: Path, reason: object) -> None:
         again = f"give the command of the sweep again, with hydra.sweep.dir={path.parent}"
@@ -84,7 +84,7 @@ class Damaged(ValueError):
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a sweep folder. Raises `ValueError` that names what is wrong, `Damaged` among them."""
+    """The plan of a sweep folder. Raises a `ValueError` that names the problem, such as `Damaged`."""
     path = folder / FILE
     try:
         content = read_json(path)
@@ -120,7 +120,7 @@ def read_plan(folder: Path) -> Plan:
 
 
 def jobs_in(folder: Path) -> list[Job]:
-    """The jobs of a sweep by what their own folders say, where its plan is lost."""
+    """The jobs of a sweep from the records in their folders, for a lost plan."""
     found = []
     for path in folder.rglob("run.json"):
         try:
@@ -136,7 +136,7 @@ def jobs_in(folder: Path) -> list[Job]:
 def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
     """A hash of a plain, resolved configuration without `SURROUNDINGS` and the run's own folder.
 
-    Without `seeds` it is the same for repetitions.
+    Without `seeds` it is equal for runs that differ only by their seeds.
     """
     own = str(config.get("run_dir"))
     flat = {
@@ -148,7 +148,7 @@ def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
 
 
 def completed(node: Any, kind: str | None = None) -> Any:
-    """A stored description with every argument of its parts, also those that they have gained since."""
+    """A stored description with every argument of its parts, also arguments that were added since."""
     if isinstance(node, list):
         return [completed(value, kind) for value in node]
     if not isinstance(node, dict):
@@ -160,7 +160,7 @@ def completed(node: Any, kind: str | None = None) -> Any:
     return full
 
 
-@functools.lru_cache(maxsize=4096)  # every job of a sweep asks for the same keys
+@functools.lru_cache(maxsize=4096)  # all jobs of a sweep have the same keys
 def _surrounds(key: str) -> bool:
     return any(key == name or key.startswith(f"{name}.") for name in SURROUNDINGS)
 
@@ -172,13 +172,13 @@ def _without(value: Any, folder: str) -> Any:
 
 
 def _leaves(node: Any, where: str) -> list[tuple[str, Any]]:
-    if isinstance(node, dict) and node:  # an abstract type takes ten times as long to ask for
+    if isinstance(node, dict) and node:  # isinstance of an abstract type takes ten times as long
         return [leaf for key, value in node.items() for leaf in _leaves(value, f"{where}{key}.")]
     return [(where.removesuffix("."), node)]
 
 
 def earlier_sweep(above: Path, same: Callable[[Plan], bool]) -> Path | None:
-    """The newest sweep folder in `above` whose plan is `same`, so that the same command goes on with it."""
+    """The newest sweep folder in `above` whose plan is `same`, so that the same command resumes it."""
     found = []
     for path in above.glob(f"*/{FILE}"):
         try:

@@ -1,8 +1,7 @@
-"""From the words of `restora train -m …` to a plan and the folders of its jobs.
+"""Makes the plan and the job folders of a sweep from its combinations.
 
-Each combination (`combinations.py`) is written to the `run.json` of its folder. Combinations that
-come to the same are one job; a job that the sweep folder has already keeps its folder, and further ones get
-the next numbers.
+Each combination (`combinations.py`) is written to the `run.json` of its folder. Combinations with the same
+identity are one job; a job that the sweep has already keeps its folder, and new jobs get the next numbers.
 """
 
 import fcntl
@@ -41,7 +40,7 @@ from restora.sweeping.plan import (
 
 
 def settings_of(above: Sequence[str]) -> dict[str, Any]:
-    """What the group sweep says."""
+    """The settings of the group `sweep`."""
     config = compose("train", above)
     settings = OmegaConf.to_container(config.sweep, resolve=True)
     assert isinstance(settings, dict)
@@ -49,7 +48,7 @@ def settings_of(above: Sequence[str]) -> dict[str, Any]:
 
 
 def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan], bool]) -> Path:
-    """The folder that the command names, or that of the newest sweep which is the same, or a new one."""
+    """The folder that the command names, else the newest one with the same sweep, else a new one."""
     if any(re.match(r"\+?hydra\.sweep\.dir=", word) for word in overrides):
         first.use(0)
         return Path(str(OmegaConf.select(first.hydra, "hydra.sweep.dir")))
@@ -59,9 +58,10 @@ def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan
 
 @contextmanager
 def one_by_one(above: Path) -> Iterator[None]:
-    """One command at a time looks for its sweep in a folder and begins it.
+    """Locks a folder while a command looks for its sweep there and begins it.
 
-    So two that are given at once are the same sweep. Note: not on file systems that lock no folders.
+    So two equal commands at the same time share one sweep. Note: some file systems cannot lock folders; there
+    it has no effect.
     """
     above.mkdir(parents=True, exist_ok=True)
     handle = os.open(above, os.O_RDONLY)
@@ -74,16 +74,16 @@ def one_by_one(above: Path) -> Iterator[None]:
 
 
 def claimed(folder: Path, overrides: Sequence[str]) -> Path:
-    """The folder, which is created where it is a new one that the command does not name."""
+    """The folder; claims a new one unless the command names it."""
     named = any(re.match(r"\+?hydra\.sweep\.dir=", word) for word in overrides)
     return folder if named or (folder / FILE).exists() else claim(folder)
 
 
 def _usual_folder(overrides: Sequence[str], first: Composed) -> Path:
-    """By the experiment, where all jobs are of one."""
+    """The default folder, named after the experiment if all jobs have the same one."""
     try:
         config = compose("train", [w for w in overrides if w not in sweeps_among(overrides)], hydra_node=True)
-    except ConfigError:  # what is fixed needs what is swept
+    except ConfigError:  # the fixed overrides need the swept ones
         first.use(0)
         config = first.hydra
     HydraConfig.instance().set_config(config)
@@ -91,7 +91,7 @@ def _usual_folder(overrides: Sequence[str], first: Composed) -> Path:
 
 
 def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
-    """The plan of the folder, with the settings of this command, and without its jobs."""
+    """A plan for the folder with this command's settings and the jobs of an earlier plan, if any."""
     from restora.training.record import git, versions
 
     earlier = _earlier(folder)
@@ -115,7 +115,7 @@ def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
 
 
 def _earlier(folder: Path) -> Plan | None:
-    """The plan that the folder has, if it has one that can be read."""
+    """The folder's plan; None if there is none or it is damaged."""
     try:
         return read_plan(folder) if (folder / FILE).exists() else None
     except Damaged as error:
@@ -124,10 +124,10 @@ def _earlier(folder: Path) -> Plan | None:
 
 
 def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
-    """Those of the plan that the combinations stand for, in their order.
+    """The plan's jobs for the combinations, in their order.
 
-    New ones are added to it, and their folders written. Raises `Occupied` for a folder that holds
-    something else.
+    New jobs are added to the plan, and their folders are written. Raises `Occupied` for a folder with another
+    run.
     """
     jobs = list(jobs)
     plan.jobs = renewed(plan, jobs)
@@ -150,15 +150,15 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
     plan.write()
     chosen = plan.by_identity()
     for key, job in asked.items():
-        if not ending.read_record(plan.path(chosen[key])):  # also what a kill has left out, or a hand removed
+        if not ending.read_record(plan.path(chosen[key])):  # also if a kill or a user lost the record
             _write_folder(plan, chosen[key], job)
     return [chosen[key] for key in asked]
 
 
 def renewed(plan: Plan, asked: Sequence[Composed]) -> list[Job]:
-    """The jobs of a plan, each known by what it is today.
+    """The jobs of a plan, with their present identities.
 
-    One that was asked for by the same words before its parts gained arguments with defaults is the same job.
+    A job with the same overrides whose parts have gained arguments with defaults since is the same job.
     """
     known = plan.by_identity()
     unknown = {tuple(job.words): job for job in asked if job.identity not in known}
@@ -178,7 +178,7 @@ def _completed(folder: Path) -> str | None:
 
 
 def _write_folder(plan: Plan, job: Job, made: Composed) -> None:
-    """`run.json` with the status queued, and `.hydra/`."""
+    """Writes `run.json` with the status queued, and `.hydra/`."""
     from restora.training.command import repeating
     from restora.training.record import RunInfo, RunRecord
 
@@ -211,7 +211,7 @@ def _placed(value: Any, folder: str) -> Any:
 
 
 def _refuse_shared(name: str, names: set[str]) -> None:
-    """Raises `ConfigError` for a name that another job has; else it is noted."""
+    """Raises `ConfigError` for a name that another job has; else adds it to `names`."""
     if name in names:
         raise ConfigError(
             f"hydra.sweep.subdir gives two jobs the folder {name}: name the job in it, "
@@ -221,7 +221,7 @@ def _refuse_shared(name: str, names: set[str]) -> None:
 
 
 def _refuse_other(folder: Path, job: Composed) -> None:
-    """Raises `Occupied` where the folder of a new job holds something else than this very run."""
+    """Raises `Occupied` if the folder of a new job holds anything but the same run."""
     path = folder / "run.json"
     if not path.exists():
         if (folder / "checkpoints").is_dir():

@@ -1,4 +1,4 @@
-"""Running a sweep that is planned: by its executor, under the lock of its folder."""
+"""Runs a planned sweep with its executor, under the lock of its folder."""
 
 import shlex
 from collections import deque
@@ -29,16 +29,16 @@ class Listed:
         return self.jobs.popleft() if self.jobs else None
 
     def ended(self, job: Job, state: str, record: dict[str, Any]) -> None:
-        """The others do not mind."""
+        """Does nothing: the jobs of a grid are independent."""
 
-    def verdict(self, job: Job) -> str | None:  # noqa: ARG002 -- a grid has no favourites
+    def verdict(self, job: Job) -> str | None:  # noqa: ARG002 -- a grid prunes no jobs
         return None
 
 
 def run(plan: Plan, source: Source, *, jobs: int, config: dict[str, Any], retry_failed: bool = False) -> int:
-    """Runs the jobs of the source, says what happens, and gives the exit code; `config` is one of theirs.
+    """Runs the jobs of the source, shows the events, and returns the exit status; `config` is a job's.
 
-    Raises `Occupied` where another process runs the sweep.
+    Raises `Occupied` if another process runs the sweep.
     """
     with sole_run(plan.folder):
         here, slots = plan.settings["executor"] == "local", slots_for_settings(config, plan.settings)
@@ -59,7 +59,7 @@ def run(plan: Plan, source: Source, *, jobs: int, config: dict[str, Any], retry_
 
 
 def check_executor(settings: Mapping[str, Any]) -> None:
-    """Raises `ConfigError` for what no executor does."""
+    """Raises `ConfigError` for settings that no executor supports."""
     name, several = settings["executor"], settings["search"] is not None
     if name not in EXECUTORS:
         raise ConfigError(f"sweep.executor is one of {', '.join(EXECUTORS)}, got {name!r}")
@@ -71,7 +71,7 @@ def check_executor(settings: Mapping[str, Any]) -> None:
 
 
 def executor_of(plan: Plan, slots: Slots, teller: Teller, *, jobs: int, config: dict[str, Any]) -> Executor:
-    """What runs the jobs of the plan."""
+    """The executor of the plan."""
     settings = plan.settings
     check_executor(settings)
     options, count = dict(settings["options"]), settings["slots"]
@@ -91,13 +91,13 @@ def executor_of(plan: Plan, slots: Slots, teller: Teller, *, jobs: int, config: 
 
 
 def gpu_slots(config: dict[str, Any], settings: dict[str, Any]) -> tuple[int, bool]:
-    """How many jobs run at a time, and whether on GPUs."""
+    """The number of jobs at a time, and whether they run on GPUs."""
     slots = slots_for_settings(config, settings)
     return slots.count, bool(slots.devices)
 
 
 def slots_for_settings(config: dict[str, Any], settings: dict[str, Any]) -> Slots:
-    """The slots that the settings ask for, on this machine."""
+    """The slots of the settings on this machine."""
     trainer = config.get("trainer") or {}
     gpus: list[str] = []
     if trainer.get("accelerator") in ("gpu", "cuda", "auto"):
@@ -110,7 +110,7 @@ def slots_for_settings(config: dict[str, Any], settings: dict[str, Any]) -> Slot
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+    """The GPUs that this process may use, named as in CUDA_VISIBLE_DEVICES."""
     import os
 
     import torch

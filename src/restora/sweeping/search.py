@@ -1,13 +1,12 @@
-"""A search: which job comes next is decided by those that are done. Optuna chooses, by ask and tell.
+"""Search: Optuna chooses the next job from the results so far, by ask and tell.
 
-The study is a file in the sweep folder (`study.journal`), no server. A trial is a job: its folder is noted
-with it, so that a search that was killed goes on with the jobs that ran. A point that was computed before
-is answered from its folder; a trial that fails is recorded as failed, with its reason, and the study goes
-on.
+The study is a file in the sweep folder (`study.journal`), no server. A trial is a job: the trial stores the
+job's folder, so that a killed search is resumed with the jobs that ran. The result of a point that was
+computed before is read from its folder. A failed trial is recorded with its reason, and the study goes on.
 
-Note: samplers draw by (seed, number of the trial), so that a search that was stopped asks for the same
-points. The pruner sees the first validated objective by a study of its own, because Optuna prunes no study
-of two objectives; a job that it ends early has the learning rates of the whole schedule.
+Note: samplers draw by (seed, number of the trial), so that a resumed search asks for the same points. The
+pruner sees the first validated objective in a separate study, because Optuna does not prune a study of two
+objectives; a job that it ends early has used the learning rates of the full schedule.
 """
 
 import csv
@@ -32,13 +31,13 @@ JOURNAL = "study.journal"
 SAMPLERS = ("tpe", "gp", "nsga2", "random")
 PRUNERS = ("median", "hyperband")
 MEASURES = ("macs_256", "parameters", "seconds_per_photo", "fit_seconds")
-"""Objectives beside what validation logs."""
+"""Objectives other than the metrics of validation."""
 _OVER = ("finished", "failed", "pruned")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`objectives` by name, each max or min; what validation logs (val/psnr), or one of `MEASURES`."""
+    """`objectives` by name, each max or min; a metric of validation (val/psnr) or one of `MEASURES`."""
 
     sampler: str
     trials: int
@@ -49,7 +48,7 @@ class Settings:
 
     @classmethod
     def of(cls, node: Mapping[str, Any], monitor: Mapping[str, Any]) -> "Settings":
-        """From `sweep.search` of a configuration, the monitor where it names no objective.
+        """From `sweep.search` of a configuration; the default objective is the monitor.
 
         Raises `ConfigError`.
         """
@@ -80,7 +79,7 @@ class Settings:
 
     @property
     def watched(self) -> str | None:
-        """The objective that running jobs are compared by."""
+        """The objective by which running jobs are compared; None if no objective is validated."""
         return next((name for name in self.objectives if name.startswith("val/")), None)
 
 
@@ -98,7 +97,7 @@ def optuna() -> Any:
 
 
 def space_of(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Distributions by key, of the overrides that name several values, and the other overrides."""
+    """Distributions by key, from the overrides with several values, and the other overrides."""
     space: dict[str, Any] = {}
     fixed = []
     for override in parsed(words):
@@ -140,7 +139,7 @@ def _distribution(override: Override) -> Any:
 
 
 def refuse_intervals(words: Sequence[str]) -> None:
-    """Raises `ConfigError` for an interval that nobody searches."""
+    """Raises `ConfigError` for an interval, which a grid cannot list."""
     for override in parsed(words):
         if isinstance(override.value(), IntervalSweep):
             raise ConfigError(
@@ -150,7 +149,7 @@ def refuse_intervals(words: Sequence[str]) -> None:
 
 
 def in_whole_numbers(words: Sequence[str], error: ConfigError) -> ConfigError:
-    """The error of an interval whose ends stand for whole numbers, with what to write."""
+    """The error; for an interval that needs whole numbers, one that names the fix."""
     for override in parsed(words):
         key, value = _key(override), override.value()
         if isinstance(value, IntervalSweep) and str(error).startswith(f"{key}={value.start}: wanted a whole"):
@@ -163,10 +162,10 @@ def in_whole_numbers(words: Sequence[str], error: ConfigError) -> ConfigError:
 
 
 def open_study(folder: Path, settings: Settings) -> Any:
-    """The study of a sweep folder, which this process alone uses; what a killed one left is put right."""
+    """The study of a sweep folder, for this process alone; repairs what a killed process left."""
     library = optuna()
     path = folder / JOURNAL
-    for lock in folder.glob(f"{JOURNAL}.lock*"):  # of a process that was killed
+    for lock in folder.glob(f"{JOURNAL}.lock*"):  # of a killed process
         lock.unlink(missing_ok=True)
     if path.exists():
         content = path.read_bytes()
@@ -184,7 +183,7 @@ def open_study(folder: Path, settings: Settings) -> Any:
 
 
 def sampler(settings: Settings, number: int) -> Any:
-    """The sampler of one trial."""
+    """The sampler of trial `number`."""
     kinds: Any = optuna().samplers
     seed = settings.seed * 100_003 + number
     if settings.sampler == "tpe":
@@ -197,7 +196,7 @@ def sampler(settings: Settings, number: int) -> Any:
 
 
 def value_of(name: str, record: Mapping[str, Any]) -> float | None:
-    """An objective of a finished run; None where it has none that is a number."""
+    """An objective of a finished run; None if it is missing or not finite."""
     if name.startswith("val/"):
         found = ((record.get("metrics") or {}).get("best") or {}).get(name)
     elif name == "seconds_per_photo":
@@ -213,7 +212,7 @@ def value_of(name: str, record: Mapping[str, Any]) -> float | None:
 
 @dataclass
 class Pruning:
-    """Compares running jobs by one validated figure, as far as each is."""
+    """Compares running jobs by one metric of validation, at the share of training that each has reached."""
 
     settings: Settings
     study: Any
@@ -235,7 +234,7 @@ class Pruning:
         return cls(settings, study)
 
     def look(self, name: str, folder: Path, config: Mapping[str, Any]) -> str | None:
-        """Takes what a job has validated since; why it is not worth its end, or None."""
+        """Reports a job's new validations to the pruner; returns the reason to prune it, or None."""
         trial = self.trials.setdefault(name, None) or self.study.ask()
         self.trials[name] = trial
         rows = _curve(folder / "metrics.csv", str(self.settings.watched), config)
@@ -249,7 +248,7 @@ class Pruning:
         return None
 
     def over(self, name: str, folder: Path, state: str, record: Mapping[str, Any]) -> None:
-        """The job is over: later ones are compared with it."""
+        """Adds an ended job to the study, so that later ones are compared with it."""
         if name in self.done:
             return
         self.done.add(name)
@@ -264,7 +263,7 @@ class Pruning:
 
 
 def _curve(path: Path, metric: str, config: Mapping[str, Any]) -> list[tuple[int, float]]:
-    """(percent of the training, figure) of every validation; of its steps or its time, as what ends it."""
+    """(percent of the training, metric) of every validation; the percentage is of steps, time or epochs."""
     trainer = config.get("trainer") or {}
     steps, limit = trainer.get("max_steps"), seconds(trainer.get("max_time"), "trainer.max_time")
     whole = {"step": steps if isinstance(steps, int) and steps > 0 else None, "seconds": limit}
@@ -282,14 +281,14 @@ def _curve(path: Path, metric: str, config: Mapping[str, Any]) -> list[tuple[int
                     continue
                 if math.isfinite(value):
                     found.setdefault(share, value)
-    except (OSError, UnicodeDecodeError, csv.Error):  # damaged: what is before it counts
+    except (OSError, UnicodeDecodeError, csv.Error):  # damaged: earlier rows count
         pass
     return list(found.items())
 
 
 @dataclass
 class Search:
-    """A source of jobs: Optuna's trials. `above` are the words about Hydra and the sweep."""
+    """A source of jobs: Optuna's trials. `above` are the overrides of Hydra and the sweep."""
 
     plan: Plan
     settings: Settings
@@ -299,7 +298,7 @@ class Search:
     study: Any
     pruning: Pruning | None
     trials: dict[str, list[Any]] = field(default_factory=dict)
-    """Trials that wait for a job, by its name: several where they asked for the same point."""
+    """Trials that wait for a job, by its name; several if they have the same point."""
     again: list[Job] = field(default_factory=list)
     _configs: dict[str, Mapping[str, Any]] = field(default_factory=dict)
 
@@ -313,7 +312,7 @@ class Search:
         return search
 
     def _take_up(self) -> None:
-        """What ran when an earlier process ended goes on; what is done is known to the pruner."""
+        """Takes up an earlier process's search: its running trials, and for the pruner its ended jobs."""
         library = optuna()
         from restora.sweeping import ending
 
@@ -325,7 +324,7 @@ class Search:
             if frozen.state != library.trial.TrialState.RUNNING:
                 continue
             trial = library.trial.Trial(self.study, frozen._trial_id)
-            if set(frozen.params) != set(self.space):  # killed while it was asked for
+            if set(frozen.params) != set(self.space):  # killed during ask
                 self.study.tell(trial, state=library.trial.TrialState.FAIL)
             elif (waiting := self._job_of(trial)) is not None:
                 self.again.append(waiting)
@@ -341,11 +340,11 @@ class Search:
         return None
 
     def _counted(self) -> list[Any]:
-        """Trials that have a point; those that were cut off while they were asked for do not count."""
+        """Trials with a complete point; a trial that a kill cut off during ask does not count."""
         return [t for t in self.study.get_trials(deepcopy=False) if set(t.params) == set(self.space)]
 
     def _job_of(self, trial: Any) -> Job | None:
-        """The job that answers a trial; None where it is answered already, or cannot be trained."""
+        """The job to run for a trial; None if its result is known or expected, or it cannot be trained."""
         from restora.sweeping import ending
 
         point = [f"{key}={value}" for key, value in trial.params.items()]
@@ -373,7 +372,7 @@ class Search:
 
     def ended(self, job: Job, state: str, record: dict[str, Any]) -> None:
         if state not in _OVER:
-            return  # asked to stop: it goes on with the same command
+            return  # a stop was requested: the same command resumes it
         if self.pruning is not None:
             self.pruning.over(job.name, self.plan.path(job), state, record)
         states = optuna().trial.TrialState
@@ -400,7 +399,7 @@ class Search:
         return self._configs[job.name]
 
     def best(self) -> list[tuple[str, dict[str, float], dict[str, Any]]]:
-        """Folder, objectives and point of the best trial, or of those that no other one beats in all."""
+        """Folder, objectives and point of the best trial; of several objectives, the Pareto front."""
         try:
             chosen = self.study.best_trials
         except (ValueError, RuntimeError):

@@ -2,14 +2,14 @@
 
 It has imported torch and Lightning, computes nothing itself, and forks a process for each job, which costs
 tens of milliseconds instead of seconds. Each job is the leader of its own process group, writes to
-`train.log` in its folder, and is stopped when this process ends, however it ends.
+`train.log` in its folder, and is stopped however this process ends.
 
-Requests come as lines of JSON on standard input: {"start": FOLDER, "jobs": 5, "threads": 1, "retry": false,
-"environment": {}, "cwd": FOLDER}. Answers go to standard output: {"ready": true}, {"started": FOLDER,
-"pid": 7}, {"ended": FOLDER, "code": 0}; a negative code is a signal. When the input ends, because the
-process at its other end has, all jobs are stopped.
+Requests are lines of JSON on standard input: {"start": FOLDER, "jobs": 5, "threads": 1, "retry": false,
+"environment": {}, "cwd": FOLDER, "plugins": []}. Responses go to standard output: {"ready": true},
+{"started": FOLDER, "pid": 7}, {"ended": FOLDER, "code": 0}; a negative code is a signal. When the input ends,
+because the client has ended, all jobs are stopped.
 
-Note: nothing here may start a thread, because a fork would copy its locks and not the thread.
+Note: no code here may start a thread, because a fork would copy its locks but not the thread.
 """
 
 import ctypes
@@ -47,11 +47,11 @@ Request = dict[str, Any]
 
 
 class Server:
-    """The jobs that run, by process."""
+    """The running jobs, by process."""
 
     def __init__(self) -> None:
         self.answers = os.dup(1)
-        os.dup2(2, 1)  # what libraries print is no answer
+        os.dup2(2, 1)  # output of libraries is no response
         self.folders: dict[int, str] = {}
         self.input = b""
         self.wake, waker = os.pipe()
@@ -60,7 +60,7 @@ class Server:
         signal.set_wakeup_fd(waker, warn_on_full_buffer=False)
         self.waker = waker
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        for number in (signal.SIGINT, signal.SIGHUP):  # of the terminal: the process that asks decides
+        for number in (signal.SIGINT, signal.SIGHUP):  # from the terminal: left to the client process
             signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -69,7 +69,7 @@ class Server:
             os.write(self.answers, json_text(content, indent=None).encode() + b"\n")
 
     def serve(self) -> Request | None:
-        """Starts what is asked for until the input ends; in the process of a job, its request."""
+        """Starts requested jobs until the input ends; in a job's process, returns its request."""
         self.answer(ready=True)
         with selectors.DefaultSelector() as selector:
             selector.register(0, selectors.EVENT_READ)
@@ -108,7 +108,7 @@ class Server:
         return 0
 
     def reap(self) -> None:
-        """Answers for the jobs that have ended, and ends what they left behind in their groups."""
+        """Reports the jobs that have ended, and kills the processes that are left in their groups."""
         with suppress(BlockingIOError):
             os.read(self.wake, 4096)
         while self.folders:
@@ -124,7 +124,7 @@ class Server:
                 self.answer(ended=folder, code=os.waitstatus_to_exitcode(status))
 
     def end(self) -> None:
-        """Stops all jobs; those that do not end by themselves are killed."""
+        """Stops all jobs; kills those that do not end in time."""
         for number, patience in ((signal.SIGTERM, _PATIENCE_SECONDS), (signal.SIGKILL, 5.0)):
             for pid in self.folders:
                 with suppress(ProcessLookupError):
@@ -136,7 +136,7 @@ class Server:
 
 
 def stop_with_parent(parent: int) -> None:
-    """Asks the system for SIGTERM when the parent ends; Linux alone has that."""
+    """Makes the system send SIGTERM when the parent ends; on Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
         if os.getppid() != parent:
@@ -144,7 +144,7 @@ def stop_with_parent(parent: int) -> None:
 
 
 def run(request: Request) -> int:
-    """The process of a job; its exit code."""
+    """Runs a job in its process; returns the exit status."""
     folder = Path(request["start"]).resolve()
     write_to_log(folder)
     os.environ.update(request.get("environment", {}))
@@ -159,13 +159,13 @@ def run(request: Request) -> int:
 
 
 def main() -> int:
-    import restora.training.starting  # noqa: F401 -- what every job needs, once
+    import restora.training.starting  # noqa: F401 -- imported once for all jobs
     from restora.registry import names
 
-    for kind in _PARTS:  # with all that they import, such as kornia: a second for each job
+    for kind in _PARTS:  # imports the parts, and for example kornia: saves each job a second
         names(kind)
     gc.collect()
-    gc.freeze()  # no collection in a job looks through what was imported, and copies its pages
+    gc.freeze()  # garbage collection in a job then skips, and does not copy, imported objects
     request = Server().serve()
     if request is not None:
         leave(lambda: run(request))

@@ -1,4 +1,4 @@
-"""A sweep in a terminal: a table of its jobs, and lines for what happens while it runs."""
+"""Shows a sweep in a terminal: a table of its jobs, and a line for each event while it runs."""
 
 import re
 import sys
@@ -21,7 +21,7 @@ from restora.words import figure
 _STYLES = {"failed": "red", "dead": "red", "running": "cyan", "finished": "green"}
 _REDRAW_SECONDS = 1.0
 _LONGEST = 400
-"""Letters of a reason; all of it is in the log of the job."""
+"""Most characters of a reason; the full text is in the job's log."""
 
 
 def clock(seconds: float) -> str:
@@ -32,12 +32,12 @@ def clock(seconds: float) -> str:
 
 
 def short(word: str) -> str:
-    """`loss@family.loss=l1` as it is typed, `loss=l1`."""
+    """The short form of an override: `loss@family.loss=l1` becomes `loss=l1`."""
     return re.sub(r"@[\w.:]+(?==)", "", word, count=1)
 
 
 def table(plan: Plan, *, only: set[str] | None = None) -> Group:
-    """The jobs with their states and figures, those of the states `only` alone, and the sum below."""
+    """The jobs with their states and figures, and the sum below; with `only`, just jobs in these states."""
     jobs = statuses(plan)
     shown = [job for job in jobs if only is None or job.state in only]
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=bool(shown))
@@ -79,14 +79,14 @@ def states(jobs: list[JobStatus]) -> str:
 
 
 def show(plan: Plan) -> None:
-    """The table, once."""
+    """Prints the table once."""
     console = Console(highlight=False)
     console.print(str(plan.folder), markup=False, soft_wrap=True)
     console.print(table(plan))
 
 
 def show_best(rows: list[tuple[str, dict[str, float], dict[str, Any]]]) -> None:
-    """What a search has found: one job, or of several objectives those that no other beats in all."""
+    """Prints the result of a search: the best job, or the Pareto-optimal jobs of several objectives."""
     if not rows:
         return
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False)
@@ -111,9 +111,9 @@ def _objective(name: str, value: float) -> str:
 
 @dataclass
 class Lines:
-    """Says what happens, on standard error: on a terminal below it a table of what runs.
+    """Prints events to standard error; on a terminal with a table of the running jobs below.
 
-    Elsewhere, where one job runs at a time, what the job writes to its log.
+    Elsewhere, with `copy_log` (one job at a time), it also prints the job's log.
     """
 
     plan: Plan

@@ -1,15 +1,15 @@
-"""Jobs on a SLURM cluster: job arrays, whose elements start from their folders on a shared file system.
+"""Runs jobs on a SLURM cluster: job arrays, whose elements start from their folders on a shared file system.
 
-SLURM's queue decides when they run, `sweep.slots` how many at a time. The tasks of an element follow the
-devices of its trainer. What an earlier process handed in is found in the queue by its name, which is made of
-the sweep's folder, and its index, which is the job's number: nothing is noted elsewhere that a kill could
-lose. An element that SLURM requeues goes on, and one that reaches its time limit saves before it and is
-requeued. With `sweep.detach=true`, or when the connection is lost (SIGHUP), the command ends and leaves its
-jobs in the queue.
+SLURM's queue decides when they run, `sweep.slots` how many at a time. An element has a task for each device
+of its trainer. Jobs that an earlier process submitted are found in the queue by the array's name, made from
+the sweep's folder, and their index, made from the job's number: there is no other record that a kill could
+lose. A requeued element resumes its run; one that reaches its time limit saves before and is requeued. With
+`sweep.detach=true`, or when the connection is lost (SIGHUP), the command ends and leaves its jobs in the
+queue.
 
-Note: sbatch and not submitit, which starts its jobs from a pickle (a folder would run code), ignores SIGTERM
-(scancel and a requeue would lose what was not saved), and cannot find again what a killed process has handed
-in.
+Note: this uses sbatch instead of submitit, because submitit starts its jobs from a pickle (a folder would run
+code), ignores SIGTERM (scancel and a requeue would lose unsaved work), and cannot find the jobs that a killed
+process has submitted.
 """
 
 import hashlib
@@ -33,9 +33,9 @@ from restora.sweeping.plan import Job, Plan
 LOG = "slurm.log"
 _POLL_SECONDS = 2.0
 _INDICES = 1000
-"""Elements of an array; SLURM's own limit, unless a cluster has raised it, is 1001."""
+"""Most elements of an array; SLURM's default limit is 1001."""
 _SAVED_BEFORE = 120
-"""Seconds before the time limit at which a job is asked to save and end."""
+"""A job is asked to save and end this many seconds before the time limit."""
 _OURS = ("array", "job-name", "parsable", "wrap", "ntasks-per-node", "nodes", "output", "open-mode")
 _OVER = (
     *("COMPLETED", "CANCELLED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY"),
@@ -45,7 +45,7 @@ _OVER = (
 
 @dataclass(frozen=True)
 class Needs:
-    """What sbatch is asked for; jobs that need the same are one array."""
+    """The resources for sbatch; jobs with the same needs form one array."""
 
     nodes: int
     tasks: int
@@ -57,7 +57,7 @@ class Needs:
 
 
 def call(*words: str) -> str:
-    """What a command of SLURM's prints. Raises `ConfigError` with its message."""
+    """The output of a SLURM command. Raises `ConfigError` with its message if it fails."""
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
     except FileNotFoundError as error:
@@ -70,14 +70,14 @@ def call(*words: str) -> str:
 
 
 def name_of(plan: Plan, block: int) -> str:
-    """The name of the sweep's arrays: its folder as people know it, and a hash of the whole path."""
+    """The name of the sweep's arrays: its folder's name, a hash of the full path, and the block."""
     folder = plan.folder.resolve()
     known = re.sub(r"[^\w.-]", "_", folder.name)
     return f"{known}-{hashlib.sha256(str(folder).encode()).hexdigest()[:10]}-{block}"
 
 
 def elements(plan: Plan) -> dict[str, tuple[str, str]]:
-    """Job name -> (number at SLURM, its state there) of all that the queue still knows."""
+    """Job name -> (SLURM number, state) of all the sweep's elements that the queue still lists."""
     blocks = {job.number // _INDICES for job in plan.jobs}
     names = {name_of(plan, block): block for block in blocks}
     by_number = {job.number: job.name for job in plan.jobs}
@@ -88,11 +88,11 @@ def elements(plan: Plan) -> dict[str, tuple[str, str]]:
         job = by_number.get(names[name] * _INDICES + int(index)) if index.isdigit() else None
         if job is not None:
             listed.append((state not in _OVER, int(array), job, f"{array}_{index}", state))
-    return {job: (number, state) for _, _, job, number, state in sorted(listed)}  # the last one that lives
+    return {job: (number, state) for _, _, job, number, state in sorted(listed)}  # newest, live ones first
 
 
 def queued(plan: Plan) -> dict[str, str]:
-    """Job name -> number at SLURM of what waits or runs there."""
+    """Job name -> SLURM number of the elements that wait or run."""
     return {name: number for name, (number, state) in elements(plan).items() if state not in _OVER}
 
 
@@ -105,13 +105,13 @@ def cancel(numbers: Iterable[str], *, kill: bool = False) -> None:
 
 @dataclass
 class Slurm(Executor):
-    """`options` are sbatch's, such as partition and time; `parallel` elements run at a time, all if None."""
+    """`options` are for sbatch, such as partition and time; `parallel` limits the elements at a time."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     detach: bool = False
     parallel: int | None = None
     there: dict[str, str] = field(default_factory=dict)
-    """Job name -> number at SLURM, as of the last look."""
+    """Job name -> SLURM number, from the last query."""
     to_hand_in: list[tuple[Running, bool]] = field(default_factory=list)
 
     def _work(self, source: Source) -> None:
@@ -168,7 +168,7 @@ class Slurm(Executor):
             ending.failed(folder, f"ended by SLURM ({state})", killed=True)
         self._ended(key, 0, source)
 
-    # --- handing in ---
+    # --- submitting ---
 
     def _is_busy(self, job: Job) -> bool:
         return job.name not in self.there and super()._is_busy(job)
@@ -227,7 +227,7 @@ class Slurm(Executor):
     # --- stopping ---
 
     def _ask(self, signum: int) -> None:
-        if signum == signal.SIGHUP and self.asked is None:  # a lost connection ends nothing that is queued
+        if signum == signal.SIGHUP and self.asked is None:  # a lost connection stops no queued job
             self.asked = signum
             self.waiting.clear()
             return
@@ -244,7 +244,7 @@ class Slurm(Executor):
 
 
 def tasks_of(trainer: Mapping[str, Any]) -> int:
-    """Tasks on a node, one for each device. Raises `ConfigError` where the devices are not counted."""
+    """Tasks on a node, one for each device. Raises `ConfigError` if the number of devices is not set."""
     devices = trainer.get("devices")
     if isinstance(devices, int) and devices > 0:
         return devices
@@ -263,9 +263,10 @@ def _dashed(key: object) -> str:
 
 
 def _script(folder: Path, needs: Needs) -> str:
-    """What an element runs: the job, which is asked to save before the time limit and then requeued.
+    """The script of an element: runs the job, asks it to save before the time limit, and requeues it then.
 
-    Unless it had nothing to save: where the limit ends before the first step, it would be requeued for ever.
+    A job that has saved nothing is not requeued: if the limit were too short for a first checkpoint, it would
+    be requeued without end.
     """
     number = f"$(({needs.block * _INDICES} + SLURM_ARRAY_TASK_ID))"
     saved = f"{shlex.quote(str(folder))}/{SAVED}{number}"

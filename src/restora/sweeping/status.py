@@ -1,4 +1,4 @@
-"""What became of a sweep, read from the folders of its jobs alone: states, figures, time left, cost."""
+"""The status of a sweep from the folders of its jobs alone: states, figures, time left, cost."""
 
 import statistics
 import time
@@ -18,9 +18,9 @@ STATES = ("running", "queued", "finished", "pruned", "stopped", "dead", "failed"
 class JobStatus:
     """One job.
 
-    `words` are the settings that set it apart from the others, as a report has them. `value` is the best
-    monitored figure so far, `seconds` what it has cost, `left` what it is expected to cost from here on, as
-    far as that is known.
+    `words` are the settings that distinguish it from the others, as in a report. `value` is the best
+    monitored figure so far, `seconds` the training time spent, `left` the expected remaining time, None if
+    unknown.
     """
 
     job: Job
@@ -54,7 +54,7 @@ def statuses(plan: Plan) -> list[JobStatus]:
     """Every job of the plan, in its order."""
     read = [(job, *ending.status(plan.path(job))) for job in plan.jobs]
     spent: dict[str, list[float]] = {}
-    for wanted in ("finished", "running", "stopped"):  # what is done says more than what is under way
+    for wanted in ("finished", "running", "stopped"):  # finished jobs give better estimates
         lengths: dict[str, list[float]] = {}
         for _, state, record in read:
             share = 1.0 if state == "finished" else _share(record)
@@ -112,7 +112,7 @@ def _monitor(record: dict[str, Any]) -> Monitor:
 
 
 def _kind(record: dict[str, Any]) -> str:
-    """What costs the same: the network, its size, the patches and the length."""
+    """A key that is equal for runs of equal cost: network, patches, length, precision, device."""
     config = record.get("config") or {}
     data, trainer = config.get("data") or {}, config.get("trainer") or {}
     sizes = [data.get(key) for key in ("patch_size", "batch_size", "stages")]
@@ -130,7 +130,7 @@ def _share(record: dict[str, Any]) -> float | None:
 
 
 def _silent(record: dict[str, Any]) -> float:
-    """Seconds since the run was last heard of."""
+    """Seconds since the run's last heartbeat."""
     try:
         return time.time() - datetime.fromisoformat(record["process"]["heartbeat"]).timestamp()
     except (KeyError, TypeError, ValueError):
@@ -138,12 +138,12 @@ def _silent(record: dict[str, Any]) -> float:
 
 
 def counts(jobs: list[JobStatus]) -> dict[str, int]:
-    """How many jobs are in each state that occurs."""
+    """The number of jobs in each state that occurs."""
     return {state: n for state in STATES if (n := sum(job.state == state for job in jobs))}
 
 
 def as_dict(plan: Plan) -> dict[str, Any]:
-    """What `restora sweep FOLDER --json` prints."""
+    """The content of `restora sweep FOLDER --json`."""
     jobs = statuses(plan)
     known = [job.left for job in jobs if job.left is not None]
     return {
