@@ -182,6 +182,12 @@ def test_a_field_without_meaning_is_refused_with_the_fix(served: Served, fields:
     assert words in answer.json()["detail"]
 
 
+def test_a_request_that_no_address_takes_has_a_documented_code(served: Served) -> None:
+    answer = served.client.put("/readyz")
+    assert (answer.status_code, answer.json()["code"]) == (405, "bad-request")
+    assert "`bad-request`" in served.client.get("/openapi.json").json()["info"]["description"]
+
+
 def test_the_noise_level_of_one_request_does_not_reach_the_next(served: Served) -> None:
     assert served.post(png(noise()), wait=30, model="conditioned", sigma="25").status_code == 200
     assert served.post(png(noise()), wait=30, model="conditioned").status_code == 422

@@ -19,6 +19,9 @@ class Problem(Exception):
     detail: str
     retry_after: int | None = None
 
+    def __post_init__(self) -> None:
+        assert self.code in CODES, self.code
+
     def __str__(self) -> str:
         return self.detail
 
@@ -47,7 +50,9 @@ CODES: dict[str, str] = {
     "not-a-photo": "415: not a form, or the file is of a kind that the server does not read",
     "bad-photo": "422: the file is a photo of a known kind, but damaged or of a variant that cannot be read",
     "bad-option": "422: a field of the form is missing or has no meaning for the model",
+    "bad-request": "405 and the like: the address does not take such a request",
     "full": "429: as many photos wait as the server accepts: come again after Retry-After seconds",
+    "internal": "500: an error of the server: its log has the traceback; the photo may be sent again",
     "not-ready": "503: the server is warming up or stopping: come again after Retry-After seconds",
 }
-"""The documented codes of error responses."""
+"""All codes of error responses."""
