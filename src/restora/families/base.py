@@ -1,12 +1,12 @@
-"""What all families share.
+"""The base class of all families.
 
-One training step, averaged weights, learning rates by progress, and validation by image.
+It has the training step, averaged weights, learning rates by progress, and validation by image.
 
 Enters: `Batch`es from the data module. Leaves: logged losses, and per-image scores of validation and test
 photos whose mean is the same on any number of processes. The objectives (`objectives/`) compute the losses
 of a batch; a family sums them. Note: the learning rate is a function of the share of the training that is
 done (of `max_steps`, or of `max_time`), so one schedule serves a run of 400,000 steps and one of 80 seconds.
-Torch's generators are seeded anew at each training step (`training/callbacks.py`), so a resumed run needs no
+Torch's generators are reseeded at each training step (`training/callbacks.py`), so a resumed run needs no
 saved random state.
 
 Legend: B samples, C channels, H height, W width, s scale.
@@ -194,7 +194,7 @@ class Family(LightningModule):
             self._compiled = self._passes is not None
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
-        self._average = None  # made anew, as the weights may have moved to another device
+        self._average = None  # the weights may have moved to another device
         own = in_one_kernel(self.groups.optimizer(self.make_optimizer, self._partners()))
         others = [in_one_kernel(opponent.make_optimizer()) for opponent in self.opponents.values()]
         return [own, *others] if others else own

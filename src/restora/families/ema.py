@@ -13,7 +13,7 @@ from restora.networks.base import Network
 
 
 def averaged_copy(network: Network) -> Network:
-    """A copy that no optimiser sees, in evaluation mode."""
+    """A copy in evaluation mode that is not trained."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 

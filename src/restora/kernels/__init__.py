@@ -19,8 +19,7 @@ _MOST_CHANNELS = 1024
 def usable(x: Tensor, channels: int) -> bool:
     """Whether the kernels compute rows of `channels` numbers for features like `x`.
 
-    On CUDA, where Triton is installed, and only where they are turned on, as nobody has measured them
-    yet.
+    Only on CUDA with Triton installed, and only if turned on, as their speed has not been measured yet.
     """
     return (
         x.is_cuda

@@ -77,7 +77,7 @@ class UNet256(Network):
             for level, (before, after) in enumerate(zip(ins, channels, strict=True))
         )
         outs = (*channels[-2::-1], out_channels)
-        skips = (0, *channels[-2::-1])  # what is concatenated before each transposed convolution
+        skips = (0, *channels[-2::-1])  # skips concatenated before each transposed convolution
         comes_from = (channels[-1], *outs[:-1])
         self.ups = nn.ModuleList(
             Up(below + skip, out) for below, skip, out in zip(comes_from, skips, outs, strict=True)

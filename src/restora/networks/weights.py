@@ -53,7 +53,7 @@ def load_weights(network: Network, path: str | Path) -> None:
 def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> None:
     """Copy `state` into `network`.
 
-    Every name and shape must agree, or WeightsError names those that do not, and `where` they came from.
+    Every name and shape must agree; otherwise WeightsError names the misfits and their source, `where`.
     """
     problems = misfits(network, state)
     if problems:

@@ -1,4 +1,4 @@
-"""The base of objectives that learn from noisy photos alone: their demands on network and noise.
+"""The base of objectives that learn from noisy photos alone: their requirements on network and noise.
 
 They assume noise of zero mean given the photo, independent from pixel to pixel, for some also of known level.
 For a synthetic degradation this is checked; for photos that are already noisy the user is responsible.

@@ -172,7 +172,7 @@ def noted_failure(folder: Path) -> ProcessFailed | None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says only that another process is gone."""
+    """Whether an error only reports that another process is gone."""
     if not isinstance(error, RuntimeError):
         return False
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
