@@ -1,8 +1,8 @@
-"""Layers that look at the whole batch, where it is shared by several processes.
+"""Layers that use the whole batch when it is split over several processes.
 
-Batch norm takes its statistics over all processes, and dropout draws one mask for all samples, so that a run
-on N processes trains what one process with the same batch does. Note: modules change their class in place,
-so that names, parameters and `isinstance(…, nn.BatchNorm2d)` stay what they are.
+Batch norm takes its statistics over all processes, and dropout draws one mask for all samples, so a run on N
+processes trains the same as one process with the same total batch. Note: the class of a module is changed in
+place, so names, parameters and `isinstance(…, nn.BatchNorm2d)` stay the same.
 """
 
 import torch
@@ -12,7 +12,7 @@ from restora import processes
 
 
 class _Synchronised:
-    """Batch norm over all processes in training; torch's own SyncBatchNorm refuses CPUs."""
+    """Batch norm over all processes in training; torch's own SyncBatchNorm does not run on CPUs."""
 
     def forward(self, x: Tensor) -> Tensor:
         assert isinstance(self, nn.modules.batchnorm._BatchNorm)
@@ -34,7 +34,7 @@ class _BatchNorm3d(_Synchronised, nn.BatchNorm3d):
 
 
 class _Dropout(nn.Dropout):
-    """One mask of the whole batch, of which each process takes its samples."""
+    """Draws one mask for the whole batch; each process uses the part of its own samples."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training or processes.count() == 1 or not 0 < self.p < 1:
@@ -54,7 +54,7 @@ _SHARED: dict[type[nn.Module], type[nn.Module]] = {
 
 
 def act_as_one(module: nn.Module, *, batch_norm: bool = True) -> None:
-    """Gives every batch norm (unless `batch_norm` is off) and dropout in the module its shared kind."""
+    """Switches every dropout and (unless `batch_norm` is off) every batch norm to its synchronised class."""
     for part in module.modules():
         shared = _SHARED.get(type(part))
         if shared is not None and (batch_norm or shared is _Dropout):
@@ -62,7 +62,7 @@ def act_as_one(module: nn.Module, *, batch_norm: bool = True) -> None:
 
 
 def _normalised(norm: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
-    """(B,C,...) -> the same, by the mean and the variance of the whole batch, which the averages take in."""
+    """(B,C,...) -> the same, normalised over the whole batch; updates the running averages."""
     axes, shape = [0, *range(2, x.ndim)], (1, -1, *[1] * (x.ndim - 2))
     values, number = (
         (x if x.dtype == torch.float64 else x.float()),
@@ -80,7 +80,7 @@ def _normalised(norm: nn.modules.batchnorm._BatchNorm, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _take_in(norm: nn.modules.batchnorm._BatchNorm, mean: Tensor, variance: Tensor) -> None:
-    """Running averages, as torch keeps them: by `momentum`, or of all batches where that is None."""
+    """Updates running averages as torch does: by `momentum`, or the mean of all batches where it is None."""
     if not norm.track_running_stats or norm.running_mean is None or norm.running_var is None:
         return
     assert norm.num_batches_tracked is not None

@@ -1,13 +1,13 @@
-"""What all families share.
+"""The base class of all families.
 
-One training step, averaged weights, learning rates by progress, and validation by image.
+It has the training step, averaged weights, learning rates by progress, and validation by image.
 
 Enters: `Batch`es from the data module. Leaves: logged losses, and per-image scores of validation and test
-photos whose mean is the same on any number of processes. What is learnt from a batch is the objectives'
-affair (`objectives/`); a family adds them up. Note: the learning rate is a function of
-the share of the training that is done (of `max_steps`, or of `max_time`), so one schedule serves a run of
-400,000 steps and one of 80 seconds; and every random number that torch draws in a training step is seeded by
-that step (`training/callbacks.py`), so nothing about random state needs to be restored when a run goes on.
+photos whose mean is the same on any number of processes. The objectives (`objectives/`) compute the losses
+of a batch; a family sums them. Note: the learning rate is a function of the share of the training that is
+done (of `max_steps`, or of `max_time`), so one schedule serves a run of 400,000 steps and one of 80 seconds.
+Torch's generators are reseeded at each training step (`training/callbacks.py`), so a resumed run needs no
+saved random state.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -50,24 +50,23 @@ M = TypeVar("M", bound=nn.Module)
 
 
 class Family(LightningModule):
-    """The training recipe that the families start from.
+    """The base training recipe of all families.
 
-    A subclass overrides what is really different in its family.
+    A subclass overrides only the parts that differ in its family.
 
-    `objective` are the terms of what is learnt, by name; null is `loss` of restored and clean photos. One
-    with parameters of its own (an `Opponent`) makes a training step of two named half-steps, whose gradients
-    `gradient_clip` limits in norm (otherwise the trainer clips). `optimizer` makes an optimiser from
-    parameters. `schedule` maps the share of the training that is done, in
+    `objective` holds the terms of the training loss by name; null is `loss` between restored and clean
+    photos. An objective with parameters of its own (an `Opponent`) splits a training step into two named
+    half-steps, whose gradient norm is clipped to `gradient_clip` (otherwise the trainer clips). `optimizer`
+    makes an optimiser from parameters. `schedule` maps the share of the training that is done, in
     [0,1], to a factor on the learning rate. `freeze` names parameters that are not trained, `rate_factors`
-    those whose learning rate is multiplied, by name or pattern (`body`, `*.bias`). `adapters` {rank, names}
-    leaves the network's weights as they are and trains low-rank ones beside them (networks/adapters.py).
+    multiplies the learning rate of parameters, both by name or pattern (`body`, `*.bias`). `adapters` {rank,
+    names} freezes the network's weights and trains low-rank adapters beside them (networks/adapters.py).
     `ema_decay` null trains and evaluates the raw weights.
     `channels_last`, `compile_network` (see compiling.py, and compiling_auto.py for auto) and
-    `activation_checkpointing` (see checkpointing.py) change how the same numbers are computed. `scorer` is
-    how validation and held-out photos are scored; null follows from the network (`Protocol.of_run`).
-    `validation_loss` also logs the objectives of validation photos, val/loss. `sync_batchnorm`: batch norm
-    takes its statistics over all processes of a
-    distributed run.
+    `activation_checkpointing` (see checkpointing.py) change how the same numbers are computed. `scorer`
+    scores validation and held-out photos; null derives it from the network (`Protocol.of_run`).
+    `validation_loss` also logs the objectives on validation photos as val/loss. `sync_batchnorm`: batch norm
+    takes its statistics over all processes of a distributed run.
     """
 
     name: ClassVar[str]
@@ -127,7 +126,7 @@ class Family(LightningModule):
         self.schedule = schedule
         self.compile_network = compile_network
         self._compiled: bool | None = None
-        """Null before a trainer has asked."""
+        """Whether the network is compiled; None until `configure_model` has run."""
         self._passes: FastestPass | None = None
         self.scorer = scorer or Scorer(
             protocol=Protocol.of_run(None, channels=network.in_channels, scale=network.scale)
@@ -139,7 +138,7 @@ class Family(LightningModule):
         self.step_log = StepLog()
         self.rows: list[Row] = []
         self.scores: list[Row] = []
-        """Per-image scores of the last validation or test, sorted by name, the same on every process."""
+        """Per-image scores of the last validation or test, sorted by name, identical on every process."""
 
     @staticmethod
     def _objectives(objective: Mapping[str, Objective] | None, loss: Loss | None) -> dict[str, Objective]:
@@ -160,7 +159,7 @@ class Family(LightningModule):
 
     @property
     def leaves_parameters_unused(self) -> bool:
-        """Whether a backward pass leaves parameters without gradient, which DDP must know."""
+        """Whether a backward pass leaves parameters without gradient; DDP has to be told."""
         return bool(self.opponents)
 
     def check(self, setting: Setting) -> None:
@@ -169,7 +168,7 @@ class Family(LightningModule):
             part.check(setting)
 
     def adapt(self) -> None:
-        """Gives the network and its average the recipe's adapters, once it has what it starts from."""
+        """Adds the recipe's adapters to the network and its average, after the initial weights are loaded."""
         if self.adapters is None:
             return
         adapt(self.network, **self.adapters)
@@ -177,7 +176,7 @@ class Family(LightningModule):
             self.ema = averaged_copy(self.network)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Names of the first edition, in which a GAN's discriminator was the family's own."""
+        """Renames the keys of old checkpoints, in which a GAN's discriminator belonged to the family."""
         old = {"discriminator.": "objectives.adversarial.", "perceptual.": "objectives.perceptual.loss."}
         old |= {"loss.": f"objectives.{next(iter(self.objectives))}.loss."}
         state = checkpoint["state_dict"]
@@ -195,7 +194,7 @@ class Family(LightningModule):
             self._compiled = self._passes is not None
 
     def configure_optimizers(self) -> Optimizer | list[Optimizer]:
-        self._average = None  # of the weights where they are now
+        self._average = None  # the weights may have moved to another device
         own = in_one_kernel(self.groups.optimizer(self.make_optimizer, self._partners()))
         others = [in_one_kernel(opponent.make_optimizer()) for opponent in self.opponents.values()]
         return [own, *others] if others else own
@@ -207,7 +206,7 @@ class Family(LightningModule):
     # -------------------------------------------------------------------------------------------------
 
     def _on_before_batch_transfer(self, batch: Any, dataloader_idx: int = 0) -> Any:
-        """As below."""
+        """As `_apply_batch_transfer_handler`: the data module's hook is called directly."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
             return super()._on_before_batch_transfer(batch, dataloader_idx)
@@ -216,7 +215,7 @@ class Family(LightningModule):
     def _apply_batch_transfer_handler(
         self, batch: Any, device: torch.device | None = None, dataloader_idx: int = 0
     ) -> Any:
-        """What Lightning does, without looking for each batch who has which hook: a data module has them."""
+        """As in Lightning, but without the search for hooks at each batch: the data module has them all."""
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         if data is None:
             return super()._apply_batch_transfer_handler(batch, device, dataloader_idx)
@@ -248,7 +247,7 @@ class Family(LightningModule):
         return None
 
     def make_step(self, batch: Batch) -> Step:
-        """The batch as objectives see it."""
+        """Wraps a batch in the `Step` that objectives take."""
         return Step(
             network=self.network,
             batch=batch,
@@ -260,7 +259,7 @@ class Family(LightningModule):
         )
 
     def loss_of(self, step: Step) -> Tensor:
-        """The sum of the objectives' terms, a scalar in float32; logged, and each term by its name."""
+        """The sum of the objectives' terms, a scalar in float32; logs the sum and each term by its name."""
         terms: dict[str, Tensor] = {}
         for name, part in self.objectives.items():
             for own, term in part(step).items():
@@ -279,18 +278,18 @@ class Family(LightningModule):
         return loss
 
     def network_step(self, optimizer: Optimizer, step: Step) -> None:
-        """First half-step: the network against the sum of the objectives."""
+        """First half-step: updates the network by the sum of the objectives."""
         self._half_step(optimizer, self.loss_of(step), self.network)
 
     def opponent_step(self, name: str, opponent: Opponent, optimizer: Optimizer, step: Step) -> None:
-        """Further half-step: an objective's own parameters, with the restored photos detached."""
+        """Further half-step: updates an objective's own parameters; the restored photos are detached."""
         loss, diagnostics = opponent.own_loss(step)
         norm = self._half_step(optimizer, loss, opponent.own_module())
         for what, value in (diagnostics | {"gradient_norm": norm}).items():
             step.record(f"{name}/{what}", value)
 
     def _half_step(self, optimizer: Optimizer, loss: Tensor, network: nn.Module) -> Tensor:
-        """One step of one of several optimisers; the norm of the gradient before clipping."""
+        """One step of one of several optimisers; returns the gradient norm before clipping."""
         optimizer.zero_grad()
         self.manual_backward(loss)
         limit = float("inf") if self.gradient_clip is None else self.gradient_clip
@@ -323,7 +322,7 @@ class Family(LightningModule):
         self.update_ema()
 
     def update_ema(self) -> None:
-        """Takes the network's new weights into the average; called after each step of its optimiser."""
+        """Updates the average with the network's new weights; called after each step of its optimiser."""
         if self.ema is not None and self.ema_decay is not None:
             if self._average is None:
                 self._average = Average(self.ema, self.network)
@@ -340,18 +339,18 @@ class Family(LightningModule):
     # ----------------------------------------------------------------------------------------
 
     def evaluation_network(self) -> Network:
-        """The network that is evaluated and exported: the averaged weights where there are any."""
+        """The network that is evaluated and exported: with the averaged weights if there are any."""
         network = self.network if self.ema is None else self.ema
         return network if self.adapters is None else without_adapters(network)
 
     def on_validation_epoch_start(self) -> None:
         self.rows = []
-        self._restore = self.evaluation_network().__call__  # a method: no second entry in the state dict
+        self._restore = self.evaluation_network().__call__  # a method: no second state-dict entry
 
     def on_test_epoch_start(self) -> None:
-        """Held-out photos are restored as the model folder will: in float32, batch norm folded.
+        """Held-out photos are restored as by the exported model: in float32, with batch norm folded.
 
-        So `restora evaluate` finds the same figures to the last digit.
+        So `restora evaluate` gives the same figures to the last digit.
         """
         self.rows = []
         with self._as_it_is():
@@ -365,7 +364,7 @@ class Family(LightningModule):
             return self._evaluate(batch)
 
     def _evaluate(self, batch: Batch) -> dict[str, Any]:
-        """Restores photos and scores them. The network is given the degraded photos as they are."""
+        """Restores and scores photos. The degraded photos go to the network without cropping or tiling."""
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         with self._as_it_is():
@@ -384,9 +383,9 @@ class Family(LightningModule):
         return {"restored": to_8_bit(restored), "scores": scores}
 
     def _loss_of_photo(self, photo: Batch) -> float:
-        """What the objectives say of one photo, from the keys of its name. Those that change in the course of
-        a training are as in its middle, so that one validation compares with the next; opponents are left
-        out."""
+        """The sum of the objectives on one photo. Terms that vary over a training are taken at progress 0.5,
+        so that validations are comparable; opponents are left out. Random numbers are keyed by the photo's
+        name."""
         step = Step(
             network=self.evaluation_network(),
             batch=photo,
@@ -401,8 +400,8 @@ class Family(LightningModule):
         return math.fsum(float(value) for named in terms for value in named.values())
 
     def _as_it_is(self) -> AbstractContextManager[Any]:
-        """Uncompiled, because photos have any size and a network would be compiled again for each; the
-        average never is compiled."""
+        """Runs uncompiled: photos differ in size, and each size would compile the network again. The
+        averaged network is never compiled."""
         return torch.compiler.set_stance("force_eager") if self._compiled else nullcontext()
 
     def on_validation_epoch_end(self) -> None:
@@ -421,7 +420,7 @@ class Family(LightningModule):
         metrics = dict.fromkeys(key for row in self.scores for key in row if key not in ("name", "seconds"))
         for metric in metrics:
             values = [row[metric] for row in self.scores if row.get(metric) is not None]
-            if not values:  # the photos are too small for it
+            if not values:  # the photos are too small for this metric
                 continue
             mean = math.fsum(values) / len(values)
             # every process computed the same sum over all photos: nothing to reduce

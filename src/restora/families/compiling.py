@@ -1,7 +1,7 @@
-"""torch.compile by region where it can run, and one clear line where it cannot.
+"""torch.compile by region where it can run, and one clear message where it cannot.
 
-Each block of a network is compiled for itself, so that blocks of one kind share what is compiled: NAFNet's 36
-need five graphs. What lies between them stays as it is.
+Each block of a network is compiled separately, so that blocks of one kind share a compiled graph: NAFNet's 36
+blocks need five graphs. The code between the blocks stays uncompiled.
 """
 
 import logging
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 AUTO = "auto"
 MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 _MOST_GRAPHS = 128
-"""Of one class of blocks: its sizes in a network, times the patch sizes of progressive learning."""
+"""Graphs of one class of blocks: its sizes in a network, times the patch sizes of progressive learning."""
 
 
 def check_mode(mode: bool | str) -> None:
-    """Raises ValueError for what torch.compile does not know."""
+    """Raises ValueError for a mode that torch.compile does not have."""
     if isinstance(mode, str) and mode not in (AUTO, *MODES):
         raise ValueError(
             f"compile is true, false, {AUTO} or a mode of torch.compile ({', '.join(MODES)}), got {mode}"
@@ -29,12 +29,12 @@ def check_mode(mode: bool | str) -> None:
 
 
 def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str = True) -> bool:
-    """Compiles a network without renaming its parameters; false, with one warning, where that cannot be done.
+    """Compiles a network without renaming its parameters; False, with one warning, where that is impossible.
 
-    With `mode` true the blocks are compiled; a mode of torch.compile takes the whole network as one graph, as
-    "reduce-overhead" needs to replay one CUDA graph (for networks whose kernels are shorter than their
+    With `mode` true the blocks are compiled; a mode of torch.compile compiles the whole network as one graph,
+    which "reduce-overhead" needs to replay one CUDA graph (for networks whose kernels are shorter than their
     launches). Training patches keep one shape per stage, so shapes are static: inductor's dynamic shapes
-    crashed when several layouts met in one process (torch 2.13).
+    crashed when one process used several memory layouts (torch 2.13).
     """
     reason = why_not(device)
     if reason:
@@ -52,26 +52,26 @@ def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str 
 
 
 def allow_graphs() -> None:
-    """Raises the limit of graphs a function may have.
+    """Raises the limit on the number of graphs of one function.
 
-    As an argument of `compile` it is newer than torch 2.11.
+    Torch 2.11 does not have it as an argument of `compile`.
     """
     settings = torch._dynamo.config
     settings.recompile_limit = max(settings.recompile_limit, _MOST_GRAPHS)
 
 
 def regions(network: nn.Module) -> list[nn.Module]:
-    """The blocks, where most of the weights are in them; otherwise the network itself."""
+    """The blocks, if they hold at least half of the weights; otherwise the network itself."""
     blocks = blocks_of(network)
     within = sum(p.numel() for block in blocks for p in block.parameters())
     return blocks if 2 * within >= sum(p.numel() for p in network.parameters()) else [network]
 
 
 def why_not(device: torch.device) -> str | None:
-    """What keeps torch.compile from working on the device, found by compiling something small.
+    """Why torch.compile does not work on the device, found by compiling a small function; None if it does.
 
-    A compiler may be missing, be named wrongly by CXX, or lack Python's headers. The first step of the
-    network gets shorter by about as much as this takes.
+    A compiler may be missing, be named wrongly by CXX, or lack Python's headers. The time this takes is
+    saved again in the network's first step.
     """
     try:
         torch.compile(_small, dynamic=False)(torch.ones(8, device=device))
@@ -81,7 +81,7 @@ def why_not(device: torch.device) -> str | None:
 
 
 def first_cause(error: BaseException) -> str:
-    """What an error began with, in one line: torch wraps whatever a compiler says."""
+    """The root cause of an error, in one line: torch wraps the messages of compilers."""
     while (before := error.__cause__ or error.__context__) is not None:
         error = before
     return next(iter(str(error).strip().splitlines()), type(error).__name__)

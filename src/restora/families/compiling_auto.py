@@ -1,19 +1,20 @@
-"""Which way to compute a network's training pass is the fastest here, found by trying it.
+"""Finds the fastest way to compute a network's training pass on this machine, by trying each.
 
 `compile=auto` on CUDA tries three: uncompiled, compiled by block, and the whole network as one graph that
-CUDA replays, whose launches cost nothing. The first step of a run is made uncompiled and watched. Before the
-second, the pass that it made (forward and backward of the network, on what it was given) is run in each way:
-what fails is left out, the fastest of the others computes the run, and one line says which, and why. Weights,
-gradients, statistics of batch norms and random numbers are afterwards what they were.
+CUDA replays, which saves the cost of kernel launches. The first step of a run is uncompiled, and the inputs
+of its pass are kept. Before the second step, this pass (forward and backward of the network) is run in each
+way. Ways that fail are left out, the fastest of the others is used for the run, and one log line says
+which, and why. The trial leaves weights, gradients, batch-norm statistics and random state unchanged.
 
-A CUDA graph writes its results where it wrote those before. So that nothing of this is seen, one pass of each
-step is replayed, the first, on inputs of the kind that was tried; every other pass (photos of another size,
-validation, a second pass in the same step) is uncompiled. What the network gives is copied out of the graph's
-memory, and gradients are dropped before the next replay. It is not tried where gradients are accumulated over
-batches or where a step makes several passes. Several processes exchange gradients while a backward pass goes
-on, which one by block allows, and one that is a single call does not: there nothing is tried.
+A CUDA graph overwrites its previous results at each replay. To hide this, only the first pass of each step
+is replayed, and only on inputs of the kind that was tried; every other pass (photos of another size,
+validation, a second pass in the same step) is uncompiled. The network's output is copied out of the graph's
+memory, and gradients are dropped before the next replay. A CUDA graph is not tried where gradients are
+accumulated over batches or a step makes several passes. Several processes exchange gradients during the
+backward pass, which compiling by block allows and a single graph does not: there, blocks are compiled without
+a trial.
 
-Where the patches change (progressive learning), the chosen way is tried anew, once for each size.
+Where the patch size changes (progressive learning), the chosen way is tried again, once for each size.
 """
 
 import logging
@@ -33,13 +34,13 @@ from restora.families.ways import BY_BLOCK, UNCOMPILED, Tried, Way, fastest, way
 log = logging.getLogger(__name__)
 
 COMPILING_AT_MOST = 300.0
-"""Seconds that compiling a whole network may take by what its blocks took; otherwise it stays with these."""
+"""Limit in seconds on compiling a whole network, estimated from its blocks; above it, blocks are used."""
 _SHARE_OF_RUN = 0.1
-"""The same, of a run's `max_time`."""
+"""The same limit, as a share of a run's `max_time`."""
 _RECORDED = 3
-"""Passes before those that are timed: a CUDA graph warms up, records, and replays for the first time."""
+"""Passes before the timed ones: a CUDA graph warms up, records, and replays for the first time."""
 _MOST_SIZES = 32
-"""Kinds of inputs that are tried; what comes after them is uncompiled, where it is not compiled by block."""
+"""Most kinds of inputs that are tried; further kinds run uncompiled, unless blocks are compiled."""
 _ROUNDS, _ROUND_SECONDS, _MOST_PASSES = 3, 0.2, 20
 
 
@@ -47,7 +48,7 @@ Signature = tuple[Any, ...]
 
 
 def signature_of(arguments: Sequence[Any], device: torch.device) -> Signature:
-    """What a compiled pass is made for; another one needs another."""
+    """The kind of inputs that a compiled pass is specialised for (dtypes, shapes, strides, devices)."""
     kind = device.type
     cast = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
     return (
@@ -60,10 +61,11 @@ def signature_of(arguments: Sequence[Any], device: torch.device) -> Signature:
 
 
 class FastestPass:
-    """Stands before a network's passes in training; `begin_step` has to be called before each step.
+    """Wraps the forward call of a network in training; `begin_step` must be called before each step.
 
-    `no_graphs` is why CUDA graphs cannot be used in this run, if they cannot. `at_once`: the first pass is
-    made that way already, if it works, so that a run that goes on computes what one without a stop does.
+    `no_graphs` is the reason why CUDA graphs cannot be used in this run, or empty. `at_once`: the given way
+    is used from the first pass on, if it works, so that a resumed run computes the same as an uninterrupted
+    one.
     """
 
     def __init__(
@@ -81,15 +83,15 @@ class FastestPass:
         self.compiling_at_most = compiling_at_most
         self.way = UNCOMPILED
         self._order = self.ways
-        """What is tried; after the first time the chosen way before what else there is."""
+        """The order of trials; after the first one, the chosen way comes first."""
         self._compiled: Callable[..., Any] | None = None
-        """The network as one, where `way` is that."""
+        """The compiled network, where `way` compiles it as a whole."""
         self._tried: list[Signature] = []
-        """Inputs that ways were tried on, the present kind last."""
+        """Kinds of inputs that were tried, the current one last."""
         self._made = 0
-        """Passes of this step, of which `_first` is to be tried."""
+        """Passes made in this step; `_first` is the one to try."""
         self._first: tuple[Signature, tuple[Any, ...]] | None = None
-        network._compiled_call_impl = self  # where `Module.compile` puts what it makes
+        network._compiled_call_impl = self  # where `Module.compile` stores the compiled call
 
     def __call__(self, *arguments: Any, **named: Any) -> Any:
         if named or not self.network.training or not torch.is_grad_enabled():
@@ -118,7 +120,7 @@ class FastestPass:
         return call(*arguments)
 
     def begin_step(self) -> None:
-        """Before the first pass of a step: nothing of the step before is needed any more."""
+        """Called before the first pass of a step, when results of the previous step are no longer needed."""
         if self.way.graphs:
             for parameter in self.network.parameters():
                 parameter.grad = None
@@ -133,9 +135,9 @@ class FastestPass:
     # --- choosing -------------------------------------------------------------------------------------------
 
     def _choose(self, arguments: list[Any], *, several: bool) -> None:
-        """Tries what there is and takes the fastest; at another size the chosen way, or what else works."""
+        """Tries all ways and takes the fastest; at a further size, the chosen way or the next that works."""
         again = bool(self._tried)
-        if self.way.graphs:  # what was recorded for the size before has memory of its own
+        if self.way.graphs:  # the graph of the previous size holds memory of its own
             self._take(UNCOMPILED)
             torch.compiler.reset()
         tried: list[Tried] = []
@@ -173,26 +175,26 @@ class FastestPass:
         return ""
 
     def _try(self, way: Way, arguments: list[Any]) -> Tried:
-        """What a pass takes; the first one compiles."""
+        """Times a pass; the first one compiles."""
         started, skips = time.monotonic(), _left_out()
         try:
             if way != UNCOMPILED and (reason := why_not(self.device)):
                 return Tried(way, note=f"failed: {reason}")
             self._take(way)
-            if way.graphs and self.device.type == "cuda":  # for whose memory nothing else is given back
+            if way.graphs and self.device.type == "cuda":  # cached memory is not freed for a graph's pool
                 torch.cuda.empty_cache()
             with _undisturbed(self.network, self.device):
                 self._pass(arguments)
                 self._wait()
                 compiling = time.monotonic() - started
-                if self.at_once:  # there is nothing to choose from
+                if self.at_once:  # no choice: one pass is enough
                     return Tried(way, self._seconds(arguments, 1), compiling)
                 for _ in range(_RECORDED):
                     self._pass(arguments)
                 skipped = way.graphs and _left_out() > skips
                 note = "torch left parts out of the graph" if skipped else ""
                 return Tried(way, self._timed(arguments), compiling, note)
-        except Exception as error:  # compilers, drivers and a full memory raise all kinds
+        except Exception as error:  # compilers, drivers and out-of-memory raise all kinds
             self._take(UNCOMPILED)
             torch.compiler.reset()
             if self.device.type == "cuda":
@@ -200,7 +202,7 @@ class FastestPass:
             return Tried(way, note=f"failed: {first_cause(error)}")
 
     def _timed(self, arguments: list[Any]) -> float:
-        """Seconds of a pass: the shortest of some rounds, waited for at their ends alone."""
+        """Seconds of a pass: the shortest of several rounds, each synchronised only at its end."""
         count = int(_ROUND_SECONDS / max(self._seconds(arguments, 1), 1e-6))
         count = min(max(count, 1), _MOST_PASSES)
         return min(self._seconds(arguments, count) for _ in range(_ROUNDS))
@@ -214,12 +216,12 @@ class FastestPass:
         return (time.perf_counter() - started) / count
 
     def _pass(self, arguments: list[Any]) -> None:
-        """Forward and backward; gradients go nowhere."""
+        """Forward and backward; gradients are discarded."""
         if self.way.graphs:
             _begin_replay()
         call: Any = self.network._call_impl if self._compiled is None else self._compiled
         output = call(*arguments)
-        torch.clear_autocast_cache()  # as at the end of a step: each pass casts its weights anew
+        torch.clear_autocast_cache()  # as at the end of a step: each pass casts its weights again
         with torch.autocast(self.device.type, enabled=False):  # as a trainer does
             outputs = [output] if isinstance(output, Tensor) else list(output)
             loss = torch.stack([value.float().square().mean() for value in outputs]).sum()
@@ -232,7 +234,7 @@ class FastestPass:
             torch.cuda.synchronize(self.device)
 
     def _take(self, way: Way) -> None:
-        """Computes passes that way from now on."""
+        """Uses this way for all further passes."""
         allow_graphs()
         for block in regions(self.network):
             if block is not self.network:
@@ -249,7 +251,7 @@ class FastestPass:
 
 
 def compile_for(network: nn.Module, trainer: Trainer, mode: bool | str) -> FastestPass | None:
-    """What computes the network's passes as `mode` says; None where they stay as they are."""
+    """Installs what `mode` asks for; None where the network's passes stay uncompiled."""
     device = trainer.strategy.root_device
     ways = () if isinstance(mode, bool) else ways_of(mode, device)
     if ways == (UNCOMPILED,):
@@ -278,7 +280,7 @@ def _compiling_at_most(trainer: Trainer) -> float:
 
 
 def _blocks_of_each_kind(network: nn.Module) -> float:
-    """How many blocks there are for each one that is compiled, when those of a kind share it."""
+    """Blocks per compiled graph, as blocks of one kind share a graph."""
     blocks = regions(network)
     kinds = {(type(block), tuple(p.shape for p in block.parameters())) for block in blocks}
     return len(blocks) / len(kinds)
@@ -286,7 +288,7 @@ def _blocks_of_each_kind(network: nn.Module) -> float:
 
 @contextmanager
 def _undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
-    """Puts back what a pass in training changes beside gradients: statistics and random numbers."""
+    """Restores what a training pass changes apart from gradients: buffers and random state."""
     kept = [(value, value.clone()) for value in network.buffers()]
     try:
         with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -298,12 +300,12 @@ def _undisturbed(network: nn.Module, device: torch.device) -> Iterator[None]:
 
 
 def _begin_replay() -> None:
-    """Says that what was replayed before is not needed any more."""
+    """Tells torch that the results of earlier replays are no longer needed."""
     torch.compiler.cudagraph_mark_step_begin()
 
 
 def _left_out() -> int:
-    """How many parts torch has found that a CUDA graph cannot replay."""
+    """How many parts torch has left out of CUDA graphs so far."""
     return int(torch._dynamo.utils.counters["inductor"]["cudagraph_skips"])
 
 
@@ -314,5 +316,5 @@ def _as_leaf(argument: Any) -> Any:
 
 
 def _copied(output: Any) -> Any:
-    """Out of a CUDA graph's memory."""
+    """Copies an output out of a CUDA graph's memory."""
     return output.clone() if isinstance(output, Tensor) else type(output)(value.clone() for value in output)

@@ -1,7 +1,7 @@
 """Exponential moving average of a network's weights.
 
 The average is a second network beside the first, so a checkpoint holds both by name, a resumed run continues
-both, and validation, export and evaluation pick one without any swapping.
+both, and validation, export and evaluation use either without swapping weights.
 """
 
 import copy
@@ -13,14 +13,14 @@ from restora.networks.base import Network
 
 
 def averaged_copy(network: Network) -> Network:
-    """A copy that no optimiser sees, in evaluation mode."""
+    """A copy in evaluation mode that is not trained."""
     return copy.deepcopy(network).requires_grad_(False).eval()
 
 
 class Average:
-    """Takes a network's weights into their average, in one or two kernels for all of them.
+    """Updates the average of a network's weights, with one or two kernels for all of them.
 
-    Note: it holds the tensors of both, so it is made after they have been moved to their device.
+    Note: it holds references to the tensors of both, so it is made after they are on their device.
     """
 
     def __init__(self, average: nn.Module, network: nn.Module) -> None:
@@ -37,8 +37,8 @@ class Average:
         `d = min(decay, (1 + t) / (10 + t))` after t = `updates` steps.
 
         The growing decay forgets the initialisation early in short runs (the rule of TensorFlow's
-        ExponentialMovingAverage with `num_updates`). Batch-norm statistics are averaged too: those of the
-        moment do not fit the averaged weights.
+        ExponentialMovingAverage with `num_updates`). Batch-norm statistics are averaged too: the current
+        ones do not fit the averaged weights.
         """
         weight = 1 - min(decay, (1 + updates) / (10 + updates))
         if self._floats[0]:

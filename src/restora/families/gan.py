@@ -1,8 +1,8 @@
-"""GANs: a network that restores and a discriminator that opposes it, in two half-steps on each batch.
+"""GANs: a restoration network and a discriminator, trained in two half-steps on each batch.
 
-What differs from the base recipe is the objective: a supervised term, one that convinces a discriminator,
-and often one on features (`objectives/adversarial.py`). A GAN fails by the balance of the two and not by its
-loss, so the discriminator's diagnostics are logged at every step.
+What differs from the base recipe is the objective: a supervised term, an adversarial term and often a
+perceptual one (`objectives/adversarial.py`). The loss does not show whether generator and discriminator are
+balanced, so the discriminator's diagnostics are logged with it.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from restora.registry import register
 
 @register("family", "gan")
 class GanFamily(Family):
-    """Recipe of SRGAN and its kin (ESRGAN, pix2pix), by its objectives and their weights.
+    """Recipe of SRGAN and similar GANs (ESRGAN, pix2pix), set by the objectives and their weights.
 
     Ledig et al., CVPR 2017.
     """

@@ -1,8 +1,8 @@
 """NAFNet and its attention variant: PSNR as the loss, and local statistics at test time.
 
 What differs from the base recipe: the loss is the negative PSNR of each photo, the optimiser is AdamW under a
-cosine, and photos are evaluated with the test-time local converter, because a network trained on patches has
-never seen the statistics of a whole photo.
+cosine schedule, and photos are evaluated with the test-time local converter, because the pooled statistics of
+a whole photo differ from those of the training patches.
 """
 
 from typing import Any

@@ -1,8 +1,8 @@
-"""Which parameters of a network are trained, and how fast beside the others.
+"""Which parameters of a network are trained, and at which relative learning rate.
 
-Enters: name patterns (`networks/transfer.py`) of what is frozen, and of what learns at another rate. Leaves:
-an optimiser with its groups. Note: a batch norm whose parameters are frozen keeps its statistics too;
-otherwise they would drift away from the weights that they belong to.
+Enters: name patterns (`networks/transfer.py`) of frozen parameters, and of those with another learning rate.
+Leaves: an optimiser with its groups. Note: a batch norm with frozen parameters keeps its running statistics
+too; otherwise they would drift away from the frozen weights.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +17,9 @@ from restora.networks.transfer import matching
 
 
 class ParameterGroups:
-    """Freezes what `freeze` names, and gives the optimiser of the rest its learning rates.
+    """Freezes the parameters that `freeze` names, and makes the optimiser of the others.
 
-    The first pattern of `rate_factors` that fits a name counts. Raises ValueError for patterns that fit
+    The first pattern of `rate_factors` that matches a name applies. Raises ValueError for patterns that match
     nothing, for factors of 0 or less, and where nothing is left to train.
     """
 
@@ -48,10 +48,10 @@ class ParameterGroups:
         ]
 
     def optimizer(self, make: Callable[[Any], Optimizer], partners: Sequence[nn.Parameter] = ()) -> Optimizer:
-        """The optimiser of what is trained, and of the objectives' parameters that learn with it.
+        """The optimiser of the trained parameters and of the objectives' parameters trained with them.
 
-        Its groups in order of their factors, 1 last; the objectives' are a group of their own where the
-        optimiser steps them otherwise (Muon).
+        Its groups are in order of their factors, 1 last. The objectives' parameters are a group of their own
+        where the optimiser treats them differently (Muon).
         """
         trained = [(n, p) for n, p in self.network.named_parameters() if p.requires_grad]
         apart: list[dict[str, Any]] = []
@@ -72,7 +72,7 @@ class ParameterGroups:
         return made
 
     def hold_statistics(self) -> None:
-        """Frozen batch norms as in evaluation; called whenever the network is put into training mode."""
+        """Sets frozen batch norms to evaluation mode; called whenever the network is set to training mode."""
         for module in self._still:
             module.eval()
 

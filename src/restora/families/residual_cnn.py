@@ -1,8 +1,8 @@
-"""Residual CNNs (DnCNN, VDSR, SRResNet, EDSR and kin): the network predicts what is wrong with the photo.
+"""Residual CNNs (DnCNN, VDSR, SRResNet, EDSR etc.): the network predicts the residual of the photo.
 
-What differs from the base recipe: weights start orthogonal or by He's rule, the residual's size is logged,
-and gradients can be clipped adjustably as VDSR needs for its high learning rates. Losses see photos, as in
-every family: for a loss of the difference the residual gives the same number.
+What differs from the base recipe: weights start orthogonal or by He's rule, the residual's standard deviation
+is logged, and adjustable gradient clipping serves the high learning rates of VDSR. Losses take photos, as in
+every family: a loss of the difference has the same value on the residual.
 """
 
 from typing import Any, Literal
@@ -22,8 +22,8 @@ Initialisation = Literal["he", "orthogonal", "network"]
 class ResidualCNN(Family):
     """Recipe of residual learning (Zhang et al., "Beyond a Gaussian Denoiser", TIP 2017, eq. 1).
 
-    `initialisation`: "he" (the paper's, its reference 33), "orthogonal" (KAIR's), or "network" for what the
-    constructor did. `adjustable_clip` is the theta of VDSR (Kim et al., CVPR 2016, section 3.2): gradients
+    `initialisation`: "he" (the paper's, its reference 33), "orthogonal" (KAIR's), or "network" for
+    the constructor's. `adjustable_clip` is the theta of VDSR (Kim et al., CVPR 2016, section 3.2): gradients
     are clipped to [-theta/rate, theta/rate], where rate is the current learning rate.
     """
 
@@ -47,7 +47,7 @@ class ResidualCNN(Family):
         """The sum of the objectives; logs the standard deviation of the predicted residual."""
         loss = super().loss_of(step)
         if "outputs" not in vars(step) or not self.step_log.now:
-            return loss  # without outputs, what the objectives asked the network was something else
+            return loss  # the objectives ran the network on other inputs than the batch
         restored = step.restored.detach()
         if restored.shape[1] == step.degraded.shape[1]:
             start = enlarge(step.degraded, restored.shape[-2:])
@@ -68,7 +68,7 @@ class ResidualCNN(Family):
 
 
 def initialise(network: nn.Module, rule: Initialisation) -> None:
-    """Convolutions by the rule, biases zero; batch norms keep their ones and zeros."""
+    """Initialises convolutions by the rule, their biases to zero; batch norms are left as they are."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             if rule == "he":

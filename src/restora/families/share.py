@@ -1,15 +1,15 @@
-"""How much of a training is done, which learning rates and objectives follow."""
+"""The share of a training that is done; learning rates and objectives depend on it."""
 
 import torch
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import Timer
 
 _ASKED_EVERY = 10
-"""Batches after which processes agree anew on how much of `max_time` is over."""
+"""Batches between two synchronisations of the elapsed share of `max_time` over processes."""
 
 
 def batches_before(trainer: Trainer) -> int:
-    """Training batches before the present one, over all epochs."""
+    """Training batches before the current one, over all epochs."""
     return trainer.current_epoch * int(trainer.num_training_batches) + trainer.fit_loop.epoch_loop.batch_idx
 
 
@@ -33,16 +33,16 @@ def share_of_time(trainer: Trainer) -> float | None:
 
 
 def share_here(trainer: Trainer) -> float:
-    """The share done by this process's clock, which asks no other process."""
+    """The share done by this process's clock, without communication."""
     return max(share_of_steps(trainer), share_of_time(trainer) or 0.0)
 
 
 class Share:
-    """The share done as all processes see it: clocks differ between them, learning rates must not."""
+    """The share done, the same on all processes: their clocks differ, their learning rates must not."""
 
     def __init__(self) -> None:
         self._said: tuple[int, float] | None = None
-        """A batch, and the share of the time that the first process had at it."""
+        """A batch, and the share of the time on the clock of process 0 at that batch."""
 
     def done(self, trainer: Trainer, device: torch.device) -> float:
         """In [0,1]: of `max_steps`, `max_epochs` or `max_time`, whichever is further."""
@@ -54,7 +54,7 @@ class Share:
         return max(share_of_steps(trainer), time)
 
     def _first_process_says(self, value: float, batch: int, device: torch.device) -> float:
-        """Asked every few batches, as it waits."""
+        """The value of process 0; broadcast only every few batches, as a broadcast synchronises."""
         if self._said is None or not 0 <= batch - self._said[0] < _ASKED_EVERY:
             shared = torch.tensor(value, dtype=torch.float64, device=device)
             torch.distributed.broadcast(shared, src=0)

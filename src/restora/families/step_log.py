@@ -1,7 +1,7 @@
 """What a training step logs.
 
-Enters: scalars by name, from objectives and half-steps. Leaves: Lightning's log, at those steps alone whose
-figures are used, as logging a scalar takes 0.1 ms of the host, and a copy of it or more.
+Enters: scalars by name, from objectives and half-steps. Leaves: Lightning's log, only at steps whose figures
+are used, as logging a scalar takes 0.1 ms on the host and at least one copy of it.
 """
 
 from lightning.pytorch import LightningModule, Trainer
@@ -15,11 +15,11 @@ class StepLog:
 
     def __init__(self) -> None:
         self.now = False
-        """Whether what this step logs is used: it is the first, the last, or one that loggers are sent."""
+        """Whether the figures of this step are used: the first, the last, or one that goes to the loggers."""
         self._recorded: dict[str, Tensor] = {}
 
     def begin(self, trainer: Trainer, *, steps_done: int, optimizers: int) -> None:
-        """Before a step, for `now`; `optimizers` is how many of them step on one batch."""
+        """Sets `now` before a step; `optimizers` is how many optimisers step on one batch."""
         ends = trainer.max_steps > 0 and trainer.global_step + optimizers >= trainer.max_steps
         self.now = steps_done == 0 or ends or trainer._logger_connector.should_update_logs
 
@@ -27,7 +27,7 @@ class StepLog:
         self._recorded[name] = value
 
     def write(self, module: LightningModule, *, samples: int) -> None:
-        """Logs what was recorded: of several processes their mean, the figure of the whole batch."""
+        """Logs the recorded scalars; with several processes, their mean, the figure of the whole batch."""
         if self.now:
             values = processes.averaged_scalars(self._recorded.values())
             for name, value in zip(self._recorded, values, strict=True):

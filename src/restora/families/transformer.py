@@ -1,8 +1,8 @@
 """Transformers (Restormer, SwinIR, Uformer, HAT): patches grow while the batch shrinks.
 
-What differs from the base recipe: training runs in stages. Attention over channels or windows learns the
-statistics of the patch size that it sees, so the patches grow towards the photos it will be used on, at about
-constant cost per step.
+What differs from the base recipe: training runs in stages (progressive learning). Attention over channels or
+windows learns the statistics of its training patches, so patches grow towards the size of whole photos, at
+about constant cost per step.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,9 +18,9 @@ from restora.types import Batch
 class TransformerFamily(Family):
     """Recipe of Restormer (Zamir et al., CVPR 2022, section 4 and table of progressive learning).
 
-    `stages`: each names the `start_step` it begins at, its `patch_size` (of the clean photo) and
-    `batch_size`. The data module cuts patches by the same list; this module checks that they arrive as
-    announced and logs them. Null trains with the data module's one patch size.
+    `stages`: each has the `start_step` it begins at, its `patch_size` (of the clean photo) and
+    `batch_size`. The data module cuts patches by the same list; this module checks the patch size and logs
+    both. Null trains with the data module's one patch size.
     """
 
     name = "transformer"

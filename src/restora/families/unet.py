@@ -1,7 +1,7 @@
 """U-Nets: an encoder-decoder, conditioned or not, supervised at several scales.
 
 What differs from the base recipe is the objective that its experiments choose: side outputs of the decoder
-compared at their own size (`objective=multi_scale`), or missing pixels weighed by a mask
+compared at their own size (`objective=multi_scale`), or missing pixels weighted by a mask
 (`objective=masked`).
 """
 

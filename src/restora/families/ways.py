@@ -1,4 +1,4 @@
-"""The ways to compute a network's training pass, what came of trying them, and which is taken."""
+"""The ways to compute a network's training pass, the results of trying them, and the choice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import torch
 from restora.families.compiling import AUTO
 
 _WORTH = 0.97
-"""A later way is taken where it needs less than this share of the time of an earlier, simpler one."""
+"""A later way is chosen if it needs less than this share of the time of an earlier, simpler one."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Way:
     by_block: bool = False
     mode: str | None = None
     graphs: bool = False
-    """Whether CUDA graphs replay it."""
+    """Whether the pass is replayed as a CUDA graph."""
 
     @property
     def whole(self) -> bool:
@@ -33,7 +33,7 @@ _GRAPH_MODES = ("reduce-overhead", "max-autotune")
 
 
 def ways_of(mode: str, device: torch.device) -> tuple[Way, ...]:
-    """What is tried, the simplest first: of `auto`, on other devices than CUDA, nothing."""
+    """The ways to try, the simplest first; `auto` on a device other than CUDA is only uncompiled."""
     if mode == AUTO:
         return (UNCOMPILED, BY_BLOCK, ONE_CUDA_GRAPH) if device.type == "cuda" else (UNCOMPILED,)
     graphs = device.type == "cuda" and mode in _GRAPH_MODES
@@ -42,13 +42,13 @@ def ways_of(mode: str, device: torch.device) -> tuple[Way, ...]:
 
 @dataclass(frozen=True)
 class Tried:
-    """What came of one way."""
+    """The result of trying one way."""
 
     way: Way
     seconds: float | None = None
     compiling: float = 0.0
     note: str = ""
-    """Why there are no seconds, or what is odd about them."""
+    """Why there are no seconds, or a remark on them."""
 
     def __str__(self) -> str:
         if self.seconds is None:
@@ -59,7 +59,7 @@ class Tried:
 
 
 def fastest(tried: Sequence[Tried]) -> Way:
-    """The simplest way of those that work, unless a later one is worth it."""
+    """The simplest way that works, unless a later one is clearly faster (`_WORTH`)."""
     best: Tried | None = None
     for found in tried:
         if found.seconds is None:

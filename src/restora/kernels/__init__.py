@@ -1,8 +1,8 @@
 """Fused kernels for a GPU, in Triton.
 
-What NAFNet's and Restormer's blocks spend their time in, with less memory traffic.
+They compute the most expensive operations of NAFNet's and Restormer's blocks with less memory traffic.
 
-`functions.py` has the operations with their derivatives, `programs.py` what runs on the device.
+`functions.py` has the operations with their derivatives, `programs.py` the Triton programs.
 """
 
 import importlib.util
@@ -13,14 +13,13 @@ from torch import Tensor
 SWITCH = "RESTORA_KERNELS"
 """The environment variable that turns them on (1) or off (0)."""
 _MOST_CHANNELS = 1024
-"""A row of so many fits a program's registers."""
+"""Largest number of channels of a row that fits a program's registers."""
 
 
 def usable(x: Tensor, channels: int) -> bool:
     """Whether the kernels compute rows of `channels` numbers for features like `x`.
 
-    On CUDA, where Triton is installed, and only where they are turned on, as nobody has measured them
-    yet.
+    Only on CUDA with Triton installed, and only if turned on, as their speed has not been measured yet.
     """
     return (
         x.is_cuda

@@ -1,12 +1,12 @@
 """The fused operations with their derivatives, on features (B,H,W,C).
 
-What is not a weight is read once forward, and made anew backward instead of kept.
+Features are read once in the forward pass; the backward pass recomputes intermediate results.
 
 `norm_linear` is a layer norm and a 1x1 convolution, `depthwise_gate` a depthwise 3x3 convolution, NAFNet's
-gate and the sums that its attention takes, `depthwise_gelu_gate` the same with the gate of Restormer's
-feed-forward, `scaled_linear` and `gated_linear` what closes the two halves of NAFNet's block. Weights and
-biases are cast to the dtype of the features by the caller (`like`), so that autograd brings their gradients
-back to float32.
+gate and the sums for its channel attention, `depthwise_gelu_gate` the same with the gate of Restormer's
+feed-forward block, `scaled_linear` and `gated_linear` the last convolution and residual sum of the two halves
+of NAFNet's block. The caller casts weights and biases to the dtype of the features (`like`), so that autograd
+casts their gradients back to float32.
 
 Legend: B samples, H height, W width, C channels, N output channels, M = B*H*W rows.
 """
@@ -21,14 +21,14 @@ from torch.autograd.function import once_differentiable
 from restora.kernels import programs
 
 _SHARES = 64
-"""Pieces that the rows are divided into for the gradient of a weight, summed afterwards: always in the same
-order, where atomic additions would give other numbers in every run."""
+"""Parts of the rows whose weight gradients are computed separately and then summed in a fixed order. Atomic
+additions would not be deterministic."""
 _BAND = 16
-"""Rows of a photo that one program of the depthwise convolution walks down."""
+"""Rows of a photo that one program of the depthwise convolution loops over."""
 
 
 def like(x: Tensor, *weights: Tensor | None) -> list[Any]:
-    """Weights in the dtype of the features, contiguous; None stays None."""
+    """Weights cast to the dtype of the features, contiguous; None stays None."""
     return [None if weight is None else weight.to(x.dtype).contiguous() for weight in weights]
 
 
@@ -44,7 +44,7 @@ def norm_linear(
 ) -> Tensor:
     """`F.linear(layer_norm(x), weight, bias)`: (B,H,W,C), weight (N,C) -> (B,H,W,N).
 
-    Without `centred` the norm divides by the deviation and keeps the mean (Restormer's).
+    Without `centred` the norm divides by the standard deviation without subtracting the mean (Restormer's).
     """
     y: Tensor = _NormLinear.apply(x_BHWC, gain, shift, weight, bias, eps, centred)
     return y
@@ -53,14 +53,14 @@ def norm_linear(
 def depthwise_gate(x_BHWC: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
     """The product of the halves of a depthwise convolution, (B,H,W,C), and its sums (B,C) in float32.
 
-    Of (B,H,W,2C), weight (2C,1,3,3), bias (2C); a sum is over each photo.
+    The input is (B,H,W,2C), weight (2C,1,3,3), bias (2C); sums are over the pixels of each photo.
     """
     pair: tuple[Tensor, Tensor] = _DepthwiseGate.apply(x_BHWC, weight, bias, False)
     return pair
 
 
 def depthwise_gelu_gate(x_BHWC: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """gelu(y1) * y2, (B,H,W,C), of the halves of a depthwise convolution: what `depthwise_gate` takes."""
+    """gelu(y1) * y2, (B,H,W,C), of the halves of a depthwise convolution; inputs as in `depthwise_gate`."""
     y: Tensor
     y, _ = _DepthwiseGate.apply(x_BHWC, weight, bias, True)
     return y
@@ -115,7 +115,7 @@ class _NormLinear(torch.autograd.Function):
             grad, x, gain, weight, means, deviations, grad_x, rows, outs, C=channels,
             CENTRED=ctx.centred, PRECISION=_precision(x), **tile,
         )  # fmt: skip
-        # of the row before gain and shift: theirs follow from it by the chain rule, without the rows
+        # products with the row before gain and shift; their gradients follow by the chain rule
         products, sums = _weight_products(
             grad, x, weight, 0 if ctx.centred else 1, means=means, deviations=deviations
         )
@@ -230,7 +230,7 @@ def _weight_products(
     factor: Tensor | None = None,
     per_sample: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """grad^T h (N,C) and the sum of grad over its rows (N), float32; `mode` as of the program."""
+    """grad^T h (N,C) and the sum of grad over its rows (N), float32; `mode` as in the program."""
     rows, (outs, channels) = grad.numel() // grad.shape[-1], weight.shape
     tile = {"BM": 32, "BN": min(64, _power(outs)), "BC": min(64, _power(channels))}
     shares = min(_SHARES, triton.cdiv(rows, tile["BM"]))
@@ -247,20 +247,20 @@ def _weight_products(
 
 
 def _tile(channels: int, outs: int) -> dict[str, int]:
-    """Rows, outputs and channels of a block: all channels, fewer rows where these are many, no more outputs
-    than there are."""
+    """Sizes of a block in rows, outputs and channels: all channels, fewer rows for many channels, at most all
+    outputs."""
     whole = _power(channels)
     most = min(64, _power(outs))
     return {"BC": whole, "BM": max(16, min(64, 8192 // whole)), "BN": max(16, min(most, 16384 // whole))}
 
 
 def _power(number: int) -> int:
-    """The smallest power of two that is not below it, at least what a product of blocks takes."""
+    """The smallest power of two not below `number`, and at least 16, the minimum of `tl.dot`."""
     return max(16, triton.next_power_of_2(number))
 
 
 def _bands(batch: int, height: int, width: int, channels: int) -> tuple[tuple[int, int, int], dict[str, int]]:
-    """Programs of a depthwise convolution, and their blocks."""
+    """The grid of a depthwise convolution and its block sizes."""
     tile = {"BC": min(32, _power(channels)), "BL": min(32, _power(width)), "ROWS": min(_BAND, height)}
     grid = (
         batch * triton.cdiv(height, tile["ROWS"]),
@@ -271,7 +271,7 @@ def _bands(batch: int, height: int, width: int, channels: int) -> tuple[tuple[in
 
 
 def _precision(x: Tensor) -> str:
-    """Products of float32 are exact unless the user lets tensor cores round them."""
+    """The precision of `tl.dot`: exact float32 products unless the user allows TF32."""
     if not x.is_cuda:
         return "interpreted"
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"

@@ -1,6 +1,6 @@
 """The Triton programs.
 
-Pointers are to contiguous memory, sums are float32, outputs have the dtype of their tensor.
+Pointers point to contiguous memory, sums are float32, outputs have the dtype of their tensor.
 
 Legend: M rows (positions of all samples), C input channels, N output channels, L positions of a sample; BM,
 BN, BC, BL sizes of a block (powers of two, BC at least C).
@@ -12,7 +12,7 @@ import triton.language as tl
 
 @triton.jit
 def _product(a, b, PRECISION: tl.constexpr):
-    """a b in float32. Triton's interpreter multiplies the bits of bfloat16, so there both are widened."""
+    """a b in float32. Triton's interpreter multiplies bfloat16 wrongly, so there both are cast to float32."""
     if PRECISION == "interpreted":
         return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
     return tl.dot(a, b, input_precision=PRECISION)
@@ -20,27 +20,27 @@ def _product(a, b, PRECISION: tl.constexpr):
 
 @triton.jit
 def _vector(values, index, known):
-    """Numbers of a vector in float32, zero where they are not known."""
+    """Elements of a vector in float32, 0 where `known` is false."""
     return tl.load(values + index, mask=known, other=0.0).to(tl.float32)
 
 
 @triton.jit
 def _block(matrix, row, valid, column, known, width):
-    """Rows and columns of a matrix whose rows have `width` numbers, as they are stored; zero outside."""
+    """A block of a matrix with rows of `width` elements, in its own dtype; 0 outside."""
     place = row.to(tl.int64)[:, None] * width + column[None, :]
     return tl.load(matrix + place, mask=valid[:, None] & known[None, :], other=0.0)
 
 
 @triton.jit
 def _keep(matrix, row, valid, column, known, width, values):
-    """Stores what `_block` would load."""
+    """Stores a block at the place where `_block` would load it."""
     place = row.to(tl.int64)[:, None] * width + column[None, :]
     tl.store(matrix + place, values.to(matrix.dtype.element_ty), mask=valid[:, None] & known[None, :])
 
 
 @triton.jit
 def _linear(values, weight, out, outs, column, known, C: tl.constexpr, PRECISION: tl.constexpr):
-    """values weight^T for some of the outputs: (BM,BC) -> (BM,BN)."""
+    """values weight^T for a block of outputs: (BM,BC) -> (BM,BN)."""
     part = _block(weight, out, out < outs, column, known, C)
     return _product(values, tl.trans(part), PRECISION)
 
@@ -50,7 +50,7 @@ def _linear_backward(
     grad, weight, row, valid, outs, column, known,
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """grad weight, the gradient of what `_linear` was given: (BM,BC), from all N outputs."""
+    """grad weight, the gradient of the input of `_linear`: (BM,BC), from all N outputs."""
     total = tl.zeros((BM, BC), dtype=tl.float32)
     for start in range(0, outs, BN):
         out = start + tl.arange(0, BN)
@@ -68,8 +68,8 @@ def norm_linear(
 ):  # fmt: skip
     """y = weight (norm(x) gain + shift) + bias: a row of x is read once.
 
-    Keeps the mean and the inverse deviation of each row. Without CENTRED the mean stays in the row
-    (Restormer's norm).
+    Stores the mean and the inverse standard deviation of each row. Without CENTRED the mean is not
+    subtracted (Restormer's norm).
     """
     row, column = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
     valid, known = row < rows, column < C
@@ -101,8 +101,8 @@ def norm_linear_backward(
 ):  # fmt: skip
     """The gradient of x.
 
-    With r the inverse deviation, h the normed row and g = gain (grad weight): r (g - mean(g) - h mean(g
-    h)) where the norm centres, r g - (x - m) r^3 mean(g x) where it does not.
+    With m the mean, r the inverse standard deviation, h the normalised row and g = gain (grad weight): r (g -
+    mean(g) - h mean(g h)) with CENTRED, r g - (x - m) r^3 mean(g x) without.
     """
     row, column = tl.program_id(0) * BM + tl.arange(0, BM), tl.arange(0, BC)
     valid, known = row < rows, column < C
@@ -128,10 +128,10 @@ def weight_products(
     C: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BC: tl.constexpr,
     MODE: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """For each share of the rows: grad^T h (N,C) and the sum of grad (N), where h is made anew from `source`.
+    """For each share of the rows: grad^T h (N,C) and the sum of grad (N); h is recomputed from `source`.
 
-    MODE 0: source normed and centred; 1: source / deviation; 2: source times `second` (B,C), a factor for
-    each sample and channel; 3: the product of the halves of source (M,2C); 4: source as it is.
+    MODE 0: source normalised and centred; 1: source / standard deviation; 2: source times `second` (B,C), a
+    factor per sample and channel; 3: the product of the halves of source (M,2C); 4: source unchanged.
     """
     out, column = tl.program_id(0) * BN + tl.arange(0, BN), tl.program_id(1) * BC + tl.arange(0, BC)
     known, part = column < C, tl.program_id(2)
@@ -162,7 +162,7 @@ def weight_products(
 
 @triton.jit
 def _below(x):
-    """The share of a standard normal distribution below x; times x it is the GELU."""
+    """The standard normal CDF at x; x times it is the GELU."""
     return 0.5 * (1.0 + tl.erf(x * 0.7071067811865476))
 
 
@@ -174,8 +174,8 @@ def depthwise_gate(
 ):  # fmt: skip
     """A 3x3 depthwise convolution and the product of its halves, (B,H,W,2C) -> (B,H,W,C).
 
-    With GELU, that of the first half is multiplied. Outside are zeros; `sums` (B, bands * columns, C) has the
-    sum of y over each band of ROWS rows and BL columns. The weight is (9,2C).
+    With GELU, the first half is replaced by its GELU. Photos are zero-padded; `sums` (B, bands * columns, C)
+    has the sum of y over each band of ROWS rows and BL columns. The weight is (9,2C).
     """
     sample, band, columns, channel = _places(bands, BC, BL)
     total = tl.zeros((BC,), dtype=tl.float32)
@@ -204,7 +204,7 @@ def _places(bands, BC: tl.constexpr, BL: tl.constexpr):
 
 @triton.jit
 def _piece():
-    """The number of a program's band and columns among those of all samples."""
+    """The index of a program's band and columns over all samples."""
     return (tl.program_id(0) * tl.num_programs(1) + tl.program_id(1)).to(tl.int64)
 
 
@@ -213,11 +213,11 @@ def _at(
     sample, row, columns, channel, height, width,
     CHANNELS: tl.constexpr, LIMIT: tl.constexpr,
 ):  # fmt: skip
-    """Where a row and columns of (B,H,W,CHANNELS) are, (BL,BC), and which are in the photo.
+    """Offsets (BL,BC) of a row and columns in (B,H,W,CHANNELS), and a mask of those in the photo.
 
-    Of the channels those below LIMIT.
+    The mask excludes channels from LIMIT on.
     """
-    rows = row + 0 * columns  # a block, as the interpreter makes numbers of a truth and a block of them
+    rows = row + 0 * columns  # a block, as the interpreter mishandles `&` of a scalar and a block
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
     place = ((sample * height + row).to(tl.int64) * width + columns[:, None]) * CHANNELS + channel[None, :]
     return place, inside[:, None] & (channel[None, :] < LIMIT)
@@ -258,9 +258,9 @@ def depthwise_gate_backward(
     height, width, bands,
     C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr, GELU: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the convolution's 2C outputs, which are made anew, and of weight and bias by pieces.
+    """The gradient of the convolution's 2C outputs, which are recomputed, and of weight and bias by pieces.
 
-    `products` (pieces,10,2C), the bias in the last place. `grad_sum` (B,C) is that of the sums.
+    `products` is (pieces,10,2C), the bias last. `grad_sum` (B,C) is the gradient of the sums.
     """
     sample, band, columns, channel = _places(bands, BC, BL)
     known = channel < C
@@ -275,7 +275,7 @@ def depthwise_gate_backward(
         given = _shifted(grad, sample, row, columns, channel, height, width, C, C, 0) + shared[None, :]
         if GELU:
             share = _below(first)
-            # the slope of x share(x), whose second part is x times the normal density
+            # the derivative of x share(x): share(x) plus x times the normal density
             second *= share + first * tl.exp(-0.5 * first * first) * 0.3989422804014327
             first *= share
         slope_first = tl.where(inside, given * second, 0.0)
@@ -301,7 +301,7 @@ def depthwise_transposed(
     height, width, bands,
     C: tl.constexpr, BC: tl.constexpr, BL: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of what a 3x3 depthwise convolution of C channels was given, (B,H,W,C) -> same."""
+    """The gradient of the input of a 3x3 depthwise convolution with C channels, (B,H,W,C) -> same."""
     sample, band, columns, channel = _places(bands, BC, BL)
     for line in range(ROWS):
         row = band * ROWS + line
@@ -321,9 +321,9 @@ def gated_linear(
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     HALVES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """y = x + weight h + bias, h the source with its factor, or the product of the source's halves.
+    """y = x + weight h + bias, h the source times its factor, or the product of the source's halves.
 
-    The factor is its sample's. A program has positions of one sample.
+    Each sample has its own factors. A program handles positions of one sample.
     """
     sample, position = tl.program_id(1), tl.program_id(0) * BM + tl.arange(0, BM)
     row, column = sample.to(tl.int64) * length + position, tl.arange(0, BC)
@@ -350,7 +350,7 @@ def gated_linear_backward(
     C: tl.constexpr, BC: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr,
     HALVES: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """The gradient of the source, and of the factors by pieces: (B, pieces, C)."""
+    """The gradient of the source, and that of the factors in pieces: (B, pieces, C)."""
     sample, position = tl.program_id(1), tl.program_id(0) * BM + tl.arange(0, BM)
     row, column = sample.to(tl.int64) * length + position, tl.arange(0, BC)
     valid, known = position < length, column < C

@@ -1,9 +1,9 @@
-"""Adversarial losses: what the generator and the discriminator minimise, given the discriminator's logits.
+"""Adversarial losses of the generator and the discriminator, as functions of the discriminator's logits.
 
 Each has `generator(real, fake)` and `discriminator(real, fake)`, functions of the logits of clean ("real")
-and restored ("fake") photos, any shape, larger meaning "clean"; both are to be minimised. `penalty` is a
-further term of the discriminator's loss. In the generator's half-step gradients flow through `fake` alone;
-only the relativistic loss looks at `real` there.
+and restored ("fake") photos, any shape, larger meaning "clean"; both are minimised. `penalty` is a further
+term of the discriminator's loss. In the generator's half-step gradients flow only through `fake`; only the
+relativistic loss uses `real` there.
 """
 
 from abc import ABC, abstractmethod
@@ -19,20 +19,20 @@ from restora.registry import register
 
 
 class AdversarialLoss(ABC):
-    """The generator's loss and the discriminator's, scalars each."""
+    """A loss for the generator and one for the discriminator, both scalars."""
 
     @abstractmethod
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """What the generator minimises."""
+        """The generator's loss."""
 
     @abstractmethod
     def discriminator(self, real: Tensor, fake: Tensor) -> Tensor:
-        """What the discriminator minimises."""
+        """The discriminator's loss."""
 
     def penalty(self, discriminator: nn.Module, real: Tensor, fake: Tensor) -> Tensor:  # noqa: ARG002
-        """What the discriminator pays for its shape, given the photos it saw, (B,C,H,W) each.
+        """A regularisation term of the discriminator, given its input photos, (B,C,H,W) each.
 
-        By default nothing.
+        By default 0.
         """
         return real.new_zeros(())
 
@@ -61,7 +61,7 @@ class LeastSquaresLoss(AdversarialLoss):
 
 @register("loss", "hinge")
 class HingeLoss(AdversarialLoss):
-    """Logits within a margin of 1 count (Lim and Ye, "Geometric GAN", 2017; Miyato et al., ICLR 2018)."""
+    """Hinge loss with a margin of 1 (Lim and Ye, "Geometric GAN", 2017; Miyato et al., ICLR 2018)."""
 
     def generator(self, real: Tensor, fake: Tensor) -> Tensor:  # noqa: ARG002
         return -fake.mean()
@@ -74,8 +74,8 @@ class HingeLoss(AdversarialLoss):
 class WassersteinLoss(AdversarialLoss):
     """Difference of mean logits with gradient penalty (Gulrajani et al., NeurIPS 2017, equation 3).
 
-    The penalty asks for a gradient of length 1 at points between clean and restored photos, drawn uniformly
-    with torch's own generator. A discriminator with batch norm ties photos together and makes it meaningless.
+    The penalty pulls the gradient norm to 1 at points between clean and restored photos, drawn uniformly
+    with torch's global generator. It has no meaning for a discriminator whose batch norm couples photos.
     """
 
     def __init__(self, *, penalty_weight: float = 10.0) -> None:
@@ -103,7 +103,7 @@ class WassersteinLoss(AdversarialLoss):
 
 Kind = Literal["vanilla", "least_squares", "hinge"]
 
-# what a relative logit costs that should be large; with its sign turned, one that should be small
+# the cost of a relative logit that should be large; for one that should be small, flip its sign
 _COSTS: dict[str, Callable[[Tensor], Tensor]] = {
     "vanilla": lambda logit: F.softplus(-logit),
     "least_squares": lambda logit: (logit - 1).square(),
@@ -113,7 +113,7 @@ _COSTS: dict[str, Callable[[Tensor], Tensor]] = {
 
 @register("loss", "relativistic")
 class RelativisticAverageLoss(AdversarialLoss):
-    """Clean photos should look cleaner than restored ones do on average, and the other way round.
+    """Clean photos should get a higher logit than restored ones on average, and vice versa.
 
     Jolicoeur-Martineau, "The relativistic discriminator", ICLR 2019, section 4.2 (RaSGAN, RaLSGAN,
     RaHingeGAN). Kind "vanilla" is ESRGAN's (Wang et al., ECCV Workshops 2018, equations 1 and 2).

@@ -1,8 +1,8 @@
 """ImageNet classifiers as frozen feature extractors, for perceptual losses.
 
-Their weights come from a file that the user names, or from torchvision's download cache if they lie there
-already; nothing is downloaded here, and a missing file is an error that says where to get it. The weights
-move with the loss from device to device but are neither trained nor saved with a checkpoint.
+Their weights come from a file that the user names, or from torchvision's download cache; nothing is
+downloaded here, and the error for a missing file gives the download address. The weights move with the loss
+between devices but are neither trained nor saved in checkpoints.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -24,7 +24,7 @@ STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Step:
-    """One layer. `index` is the place in torchvision's `features`, None for a layer without weights."""
+    """One layer. `index` is its position in torchvision's `features`, None for a layer without weights."""
 
     name: str
     index: int | None = None
@@ -78,7 +78,7 @@ class Backbone(nn.Module):
     """Features of chosen layers: "conv5_4" before the activation, "relu5_4" after it.
 
     `weights` is a file (.pth or .safetensors) with torchvision's names (`features.0.weight`, ...; a
-    classifier in it is ignored); None looks into torchvision's cache.
+    classifier in it is ignored); None uses torchvision's cache.
     """
 
     mean: Tensor
@@ -136,10 +136,10 @@ class Backbone(nn.Module):
         return features
 
     def _save_to_state_dict(self, *args: Any) -> None:
-        """Nothing: eighty megabytes of somebody else's numbers do not belong into every checkpoint."""
+        """Saves nothing: the pretrained weights (80 MB) do not belong in every checkpoint."""
 
     def _load_from_state_dict(self, *args: Any) -> None:
-        """Nothing either."""
+        """Loads nothing, as nothing is saved."""
 
 
 def _find(name: str, architecture: Architecture, weights: str | Path | None) -> Path:

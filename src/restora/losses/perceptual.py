@@ -1,7 +1,7 @@
 """Losses on features instead of pixels: of VGG-19, of LPIPS, or of the discriminator itself.
 
-Which of them is used is a matter of configuration. VGG and LPIPS need the weights of an ImageNet classifier
-and fail at construction without them; `feature_matching` needs none. None replaces another on its own.
+The configuration chooses one. VGG and LPIPS need the weights of an ImageNet classifier and raise an error at
+construction without them; `feature_matching` needs none. There is no automatic fallback between them.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -42,7 +42,7 @@ class VGGLoss(nn.Module):
         self.backbone = Backbone(name="vgg19", layers=tuple(self.layers), weights=weights)
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
-        """Photos (B,1|3,H,W) on the [0,1] scale -> a scalar; the gradient goes to `restored` alone."""
+        """Photos (B,1|3,H,W) on the [0,1] scale -> a scalar; gradients flow only to `restored`."""
         with torch.no_grad():
             wanted = self.backbone(clean)
         got = self.backbone(restored)
@@ -58,11 +58,11 @@ _LPIPS_NETS = {
 
 @register("loss", "lpips")
 class LPIPSLoss(nn.Module):
-    """Learned perceptual distance: squared differences of unit-length features, weighed per channel.
+    """Learned perceptual distance: squared differences of unit-length features, weighted per channel.
 
     Zhang, Isola, Efros, Shechtman, Wang, "The Unreasonable Effectiveness of Deep Features as a Perceptual
-    Metric", CVPR 2018. The channel weights are the authors' (version 0.1), as torchmetrics ships them;
-    `weights` is the file of the backbone's.
+    Metric", CVPR 2018. The channel weights are the authors' (version 0.1), as shipped with torchmetrics;
+    `weights` is the file of the backbone's weights.
     """
 
     def __init__(self, *, net: Literal["vgg", "alex"] = "vgg", weights: str | Path | None = None) -> None:
@@ -70,7 +70,7 @@ class LPIPSLoss(nn.Module):
         if net not in _LPIPS_NETS:
             raise ValueError(f'net is "vgg" or "alex", got "{net}"')
         name, layers = _LPIPS_NETS[net]
-        # the authors scale photos on [-1,1]; the same constants for [0,1]
+        # the authors' constants for photos on [-1,1], converted to [0,1]
         mean = tuple((1 + shift) / 2 for shift in (-0.030, -0.088, -0.188))
         std = tuple(scale / 2 for scale in (0.458, 0.448, 0.450))
         self.backbone = Backbone(name=name, layers=layers, weights=weights, mean=mean, std=std)
@@ -91,7 +91,7 @@ class LPIPSLoss(nn.Module):
 
 
 def _unit_length(features: Tensor) -> Tensor:
-    """(B,C,H,W), each position's C numbers as a vector of length 1."""
+    """(B,C,H,W), the channel vector at each position normalised to length 1."""
     return features / (features.square().sum(1, keepdim=True) + 1e-8).sqrt()
 
 
@@ -108,7 +108,7 @@ def feature_matching(restored: Sequence[Tensor], clean: Sequence[Tensor]) -> Ten
     """Mean absolute difference of the discriminator's features, averaged over its layers.
 
     Wang et al., "High-Resolution Image Synthesis and Semantic Manipulation with Conditional GANs", CVPR 2018,
-    equation 4, divided by the number of layers. The gradient goes to `restored` alone.
+    equation 4, divided by the number of layers. Gradients flow only to `restored`.
     """
     if not restored or len(restored) != len(clean):
         raise ValueError(

@@ -1,7 +1,7 @@
 """Losses between two photos, pixel by pixel or window by window.
 
-Each takes `restored` and `clean`, float (B,C,H,W) on the [0,1] scale, and gives a scalar whose smallest value
-is at equality. Arithmetic is float32 whatever autocast says.
+Each takes `restored` and `clean`, float (B,C,H,W) on the [0,1] scale, and returns a scalar that is minimal
+where they are equal. Arithmetic is in float32 even under autocast.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -39,7 +39,7 @@ class PSNRLoss(nn.Module):
 
     NAFNet's loss (HINet, CVPRW 2021).
 
-    Unlike the mean squared error, it weighs every photo alike, however hard. `floor` bounds it at -80 dB.
+    Unlike the mean squared error, it weights easy and hard photos alike. `floor` bounds it at -80 dB.
     """
 
     def __init__(self, *, floor: float = 1e-8) -> None:
@@ -53,7 +53,7 @@ class PSNRLoss(nn.Module):
 
 @register("loss", "ssim")
 class SSIMLoss(nn.Module):
-    """1 - SSIM, the mean over the windows that lie inside the photo, each channel by itself.
+    """1 - SSIM, the mean over all windows that lie inside the photo, computed per channel.
 
     Wang, Bovik, Sheikh, Simoncelli, "Image Quality Assessment: From Error Visibility to Structural
     Similarity", TIP 2004: a Gaussian window of 11 x 11 with deviation 1.5, K1 = 0.01, K2 = 0.03, range 1. H
@@ -128,10 +128,9 @@ class MSELoss(nn.MSELoss):
 
 
 def centre_of(loss: Any) -> Literal["mean", "median"] | None:
-    """What a restored pixel becomes where its targets are spread.
+    """The centre of a target distribution at which the loss is minimal.
 
-    Their mean under a squared error, their median under an absolute one; None where the loss has no such
-    point.
+    The mean for a squared error, the median for an absolute error; None for a loss with no such centre.
     """
     if isinstance(loss, WeightedSum):
         found = {centre_of(part) for part in loss.losses}

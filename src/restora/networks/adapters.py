@@ -1,9 +1,9 @@
-"""Low-rank adapters: a large network learns something else by a few weights beside its own, which stay.
+"""Low-rank adapters (LoRA): fine-tuning of a network by a few added weights, its own being frozen.
 
 Each adapted weight W, seen as a matrix (out, in), becomes W + B A with A (rank, in) and B (out, rank); B
-starts at 0, so training starts from the network as it was. Hu et al., "LoRA: Low-Rank Adaptation of Large
-Language Models", ICLR 2022, with its scale at 1. Reading a checkpoint adds them up: what is exported is the
-network under its own names, and costs what it cost.
+starts at 0, so training starts from the original network. Hu et al., "LoRA: Low-Rank Adaptation of Large
+Language Models", ICLR 2022, with its scale at 1. The adapters are added to the weights when a checkpoint is
+read: the exported network has its original parameter names and cost.
 """
 
 import copy
@@ -35,10 +35,10 @@ class LowRank(nn.Module):
 
 
 def adapt(network: Network, *, rank: int, names: Sequence[str] = ()) -> list[str]:
-    """Freezes the network and gives it adapters: names of the weights that have one.
+    """Freezes the network and adds adapters to it; returns the names of the adapted weights.
 
-    `names` are patterns of weights; none is every linear layer and every convolution that mixes channels and
-    has more than `rank` of them. Raises ValueError for a pattern that fits no such weight.
+    `names` are patterns of weights; empty selects every linear layer and every convolution that mixes
+    channels and has more than `rank` of them. Raises ValueError for a pattern that matches no such weight.
     """
     if not isinstance(rank, int) or rank < 1:
         raise ValueError(f"family.adapters.rank is a whole number of 1 or more, got {rank!r}")
@@ -62,9 +62,9 @@ def adapt(network: Network, *, rank: int, names: Sequence[str] = ()) -> list[str
 
 
 def without_adapters(network: Network) -> Network:
-    """A copy whose weights have the adapters added, for what reads or folds weights.
+    """A copy with the adapters added to its weights, for code that reads or folds weights.
 
-    Note: torch's own way to take a parametrization off changes a class that a copy shares with the original.
+    Note: torch's own removal of a parametrization modifies a class that the copy shares with the original.
     """
     plain = copy.deepcopy(network)
     for module in plain.modules():
@@ -77,7 +77,7 @@ def without_adapters(network: Network) -> Network:
 
 
 def merged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a network with adapters under its own names, the adapters added."""
+    """The weights of a network under its original names, with the adapters added."""
     made: dict[str, Tensor] = {}
     for name, value in state.items():
         layer, place, part = name.partition(_PLACE)

@@ -1,8 +1,8 @@
-"""Attention U-Net: the decoder decides where a skip matters.
+"""Attention U-Net: attention gates weight each skip by position.
 
-O. Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL 2018. Each skip is weighed,
-position by position, by an additive attention gate that looks at the skip and at what comes up from the level
-below. The gate looks at the latter after its enlargement, as the common implementations have it.
+O. Oktay et al., "Attention U-Net: Learning Where to Look for the Pancreas", MIDL 2018. Each skip is
+multiplied at each position by an additive attention gate, computed from the skip and the features of the
+level below. The latter are upsampled before the gate, as in the common implementations.
 
 Legend: B samples, H height, W width, C channels.
 """
@@ -39,10 +39,7 @@ class AttentionUNet(UNet):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         return unet_arguments(state, stage="") if "skips.0.W_x.weight" in state else None
 
     def make_skip(self, channels: int) -> nn.Module:

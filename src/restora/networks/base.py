@@ -1,7 +1,7 @@
-"""What every network promises: restored = network(degraded, condition), at any height and width.
+"""The interface of all networks: restored = network(degraded, condition), at any height and width.
 
-A subclass writes `restore`, which may assume that H and W are multiples of `size_multiple`; `forward` pads
-before it and crops after it. Parameter names are those of the architecture's published checkpoints.
+A subclass implements `restore`, which may assume that H and W are multiples of `size_multiple`; `forward`
+pads before it and crops after it. Parameter names are those of the architecture's published checkpoints.
 
 Legend: B samples, C channels, K condition channels, H height, W width, s scale.
 """
@@ -17,27 +17,27 @@ Padding = Literal["reflect", "replicate", "constant"]
 
 
 class Network(nn.Module, ABC):
-    """A plain module that knows nothing of training.
+    """A plain module, independent of training code.
 
-    `forward` takes float (B,C,H,W) on the [0,1] scale and gives (B,C',H*s,W*s) on the same scale, neither
-    clamped nor rounded.
+    `forward` takes float (B,C,H,W) on the [0,1] scale and returns (B,C',H*s,W*s) on the same scale,
+    neither clamped nor rounded.
     """
 
     tasks: ClassVar[tuple[str, ...]]
-    """What its paper restores: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
+    """The tasks of its paper: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
     padding: Padding = "reflect"
-    """How `forward` fills up to `size_multiple`: as the authors do, so that their figures come out."""
+    """How `forward` pads to `size_multiple`: as the authors do, to reproduce their figures."""
 
     whole_photo: ClassVar[bool] = False
-    """Whether statistics of the whole photo enter every pixel, so that a tile gives something else."""
+    """Whether each pixel depends on statistics of the whole photo, so that tiling changes the result."""
     computed_names: ClassVar[tuple[str, ...]] = ()
-    """Last parts of the names of what published checkpoints hold and this network computes (indices, masks):
-    dropped on loading, added by `published_state_dict`."""
+    """Last parts of the names of tensors that published checkpoints hold but this network computes (indices,
+    masks): dropped on loading, added by `published_state_dict`."""
 
     scale: int = 1
     size_multiple: int = 1
     condition_channels: int = 0
-    """K that `forward` demands as `condition`; 0 when the design has none (a condition is then ignored)."""
+    """The channels K of `condition` that `forward` requires; if 0, a condition is ignored."""
     in_channels: int
     out_channels: int
 
@@ -60,21 +60,21 @@ class Network(nn.Module, ABC):
 
     @property
     def condition_padding(self) -> Padding:
-        """How the condition is filled up: as the photo, as it may be a mask, but not with levels of 0."""
+        """How the condition is padded: as the photo (for masks), but never with zeros (for noise levels)."""
         return "replicate" if self.padding == "constant" else self.padding
 
     def published_state_dict(self) -> dict[str, Tensor]:
-        """The weights as the authors' code and the tools built on it want to load them.
+        """The weights in the form that the authors' code and tools built on it load.
 
-        These are `state_dict` and whatever else their files store.
+        These are `state_dict` plus the further tensors that their files hold.
         """
         return dict(self.state_dict())
 
     def as_published(self, arguments: Mapping[str, Any]) -> tuple["Network", dict[str, Any]]:
-        """An equal network in the authors' own parametrisation, with the arguments that make it.
+        """An equivalent network in the authors' parametrisation, and its constructor's arguments.
 
-        `arguments` are those that made this one. Other tools read from weights what can be read, and take the
-        authors' values for the rest; a subclass that has more of a choice says how they differ.
+        `arguments` are those of this network. Other tools infer arguments from weights where possible, and
+        use the authors' values for the rest; a subclass with further options overrides this method.
         """
         return self, dict(arguments)
 
@@ -102,7 +102,7 @@ class Network(nn.Module, ABC):
 def pad_bottom_right(x: Tensor, below: int, right: int, mode: str) -> Tensor:
     """(B,C,H,W) -> (B,C,H+below,W+right).
 
-    Reflection is limited to H-1 and W-1; smaller photos are replicated instead.
+    Reflection is limited to H-1 and W-1; smaller photos are padded by replication instead.
     """
     if mode == "reflect" and (below >= x.shape[-2] or right >= x.shape[-1]):
         mode = "replicate"

@@ -1,11 +1,11 @@
-"""CARN and CARN-M: residual blocks whose outputs cascade.
+"""CARN and CARN-M: residual blocks with cascading connections.
 
-Each is fused with all that came before by 1x1 convolutions.
+The output of each block is fused with all earlier outputs by a 1x1 convolution.
 
 N. Ahn, B. Kang, K.-A. Sohn, "Fast, Accurate, and Lightweight Super-Resolution with Cascading Residual
 Network", ECCV 2018. Parameter names are those of the authors' code for one scale (`b1.b1.body.0.weight`,
-`upsample.up.body.0.weight`). Their checkpoints hold three upsamplers, for x2, x3 and x4, on one trunk:
-loading takes the one of this network's scale.
+`upsample.up.body.0.weight`). Their checkpoints hold one trunk and three upsamplers, for x2, x3 and x4;
+loading takes the upsampler of this network's scale.
 
 Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
 """
@@ -51,7 +51,7 @@ class _Residual(nn.Module):
 
 
 class _Fusion(nn.Module):
-    """1x1 convolution and ReLU, from all that cascades to F features."""
+    """1x1 convolution and ReLU, from all cascaded outputs to F features."""
 
     def __init__(self, inputs: int, channels: int) -> None:
         super().__init__()
@@ -62,8 +62,8 @@ class _Fusion(nn.Module):
 
 
 def _cascade(x: Tensor, units: Sequence[nn.Module], fusions: Sequence[nn.Module]) -> Tensor:
-    """The input of each unit is the fusion of x and all outputs so far (equations 5 and 6); the last fusion
-    is given.
+    """The input of each unit is the fusion of x and all outputs so far (equations 5 and 6); returns the last
+    fusion.
     """
     gathered, y = x, x
     for unit, fusion in zip(units, fusions, strict=True):
@@ -73,7 +73,7 @@ def _cascade(x: Tensor, units: Sequence[nn.Module], fusions: Sequence[nn.Module]
 
 
 class _CascadingBlock(nn.Module):
-    """Three residual blocks in a cascade; with `groups` one efficient block three times over (section
+    """Three residual blocks in a cascade; with `groups` one efficient block, applied three times (section
     3.3).
     """
 
@@ -115,7 +115,7 @@ class CARN(Network):
         super().__init__()
         self.scale = scale
         self.in_channels = self.out_channels = in_channels
-        # the authors keep the mean's convolution a level down
+        # nested as in the authors' checkpoints
         self.sub_mean = nn.ModuleDict({"shifter": MeanShift(in_channels, sign=-1)})
         self.add_mean = nn.ModuleDict({"shifter": MeanShift(in_channels, sign=1)})
         self.entry = conv3x3(in_channels, channels)
@@ -131,7 +131,7 @@ class CARN(Network):
         return self.add_mean["shifter"](y.to(x.dtype))
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of a checkpoint for several scales, the upsampler of this network's."""
+        """Selects the upsampler of this network's scale from a checkpoint for several scales."""
         wanted = f"upsample.up{self.scale}."
         if not any(name.startswith(wanted) for name in state):
             return dict(state)

@@ -1,7 +1,8 @@
-"""U-Net with a convolutional block attention module behind every stage.
+"""U-Net with a convolutional block attention module after every stage.
 
-S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention Module", ECCV 2018: first which
-channels matter (from their mean and maximum), then which positions (from the mean and maximum over channels).
+S. Woo, J. Park, J.-Y. Lee, I. S. Kweon, "CBAM: Convolutional Block Attention Module", ECCV 2018: channel
+attention (from the mean and maximum of each channel), then spatial attention (from the mean and maximum over
+channels).
 
 Legend: B samples, H height, W width, C channels, r reduction.
 """
@@ -35,7 +36,7 @@ class CBAM(nn.Module):
 
 @register("network", "cbam_unet")
 class CBAMUNet(UNet):
-    """U-Net whose stages end with a CBAM; arguments as `UNet`, and the channel attention's reduction."""
+    """U-Net whose stages end with a CBAM; arguments as `UNet`, plus the channel attention's reduction."""
 
     def __init__(
         self,
@@ -51,7 +52,7 @@ class CBAMUNet(UNet):
     ) -> None:
         if reduction < 1:
             raise ValueError(f"network.reduction divides the channels and is 1 or more, got {reduction}")
-        self.reduction = reduction  # before the base class asks for the stages
+        self.reduction = reduction  # set before the base class makes the stages
         super().__init__(
             in_channels=in_channels,
             out_channels=out_channels,
@@ -64,10 +65,7 @@ class CBAMUNet(UNet):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         found = unet_arguments(state, stage="0.")
         hidden = state.get("encoder.0.1.mlp.0.weight")
         if found is None or hidden is None:

@@ -1,4 +1,4 @@
-"""What a network costs: parameters, and multiply-accumulates counted on the meta device."""
+"""The cost of a network: parameters, and multiply-accumulates counted on the meta device."""
 
 import copy
 from typing import Any
@@ -18,16 +18,15 @@ _ELEMENTWISE = {
 
 
 def count_parameters(network: nn.Module) -> int:
-    """Numbers in its parameters, trained or not."""
+    """The number of parameters, trained or not."""
     return sum(parameter.numel() for parameter in network.parameters())
 
 
 def count_macs(network: Network, *, height: int = 256, width: int = 256) -> int | None:
     """Multiply-accumulates of one forward pass on a (1,C,height,width) input.
 
-    Those of convolutions and matrix products.
-
-    By torch's formulas. None where the network cannot run on the meta device.
+    Convolutions and matrix products are counted, by torch's formulas. None if the network cannot run on the
+    meta device.
     """
     ghost = copy.deepcopy(network).to("meta").eval()
     x = torch.empty(1, network.in_channels, height, width, device="meta")
@@ -43,9 +42,10 @@ def count_macs(network: Network, *, height: int = 256, width: int = 256) -> int 
 
 
 class _Counter(TorchDispatchMode):
-    """Adds up what torch's FlopCounterMode does, which also keeps books on every module.
+    """Counts as torch's FlopCounterMode, but without its statistics per module.
 
-    What an element-wise operation or a layer norm gives has a known shape, which torch works out in Python.
+    Outputs of element-wise operations and layer norms are made from their known shapes, as torch would
+    compute these in Python.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class _Counter(TorchDispatchMode):
 
 
 def _of_its_shape(arguments: tuple[Any, ...]) -> Tensor | None:
-    """What an element-wise operation gives; None where that is not plain."""
+    """The output of an element-wise operation; None if no floating-point argument has its shape."""
     tensors = [each for each in arguments if isinstance(each, Tensor)]
     shape = torch.broadcast_shapes(*(tensor.shape for tensor in tensors))
     for tensor in tensors:

@@ -1,21 +1,21 @@
-"""A restoration network out of CvT's parts: convolutional token embedding and convolutional projections.
+"""A restoration network built of CvT's parts: convolutional token embedding and convolutional projections.
 
 H. Wu, B. Xiao, N. Codella, M. Liu, X. Dai, L. Yuan, L. Zhang, "CvT: Introducing Convolutions to Vision
-Transformers", ICCV 2021. The paper classifies; no paper defines CvT for restoration, and no published weights
-exist. This design is ours.
+Transformers", ICCV 2021. The paper is on classification; no paper defines CvT for restoration, and there are
+no published weights. This design is our own.
 
 From the paper: tokens are made by overlapping strided convolutions followed by layer norm, at 1/4, 1/8 and
 1/16 of the size, with CvT-13's widths, depths and heads (section 3.1, table 2); queries, keys and values
 are made by a depthwise 3x3 convolution and a linear layer, keys and values at half the resolution (section
-3.2); no position is encoded anywhere, so any size will do (section 3.4).
+3.2); there is no position encoding, so any size works (section 3.4).
 
 Added: the first embedding is two convolutions of stride 2 instead of one of stride 4, so that features at
 full and half size exist; a decoder mirrors the encoder, with pixel shuffle, a skip from each resolution and
 blocks of the same kind; the output is added to the input. Left out: the class token, and batch norm inside
-the projections, which would tie a photo's result to its batch.
+the projections, which would make a photo's result depend on its batch.
 
 Attention is over the whole photo: H*W pixels make H*W/16 queries and H*W/64 keys in the first stage, 4,096 by
-1,024 at 256x256. Large photos are for tiles.
+1,024 at 256x256. Large photos need tiling.
 
 Legend: B samples, C channels, H height, W width, h heads, N query positions.
 """
@@ -117,7 +117,7 @@ class Upsample(nn.Module):
 class ConvolutionalBlock(nn.Module):
     """x + conv(gelu(conv(x))) on (B,H,W,C).
 
-    For the two resolutions that have too many positions to attend to.
+    Used at the two resolutions that have too many positions for attention.
     """
 
     def __init__(self, channels: int) -> None:
@@ -133,9 +133,9 @@ class CvTRestorer(Network):
     """The whole network.
 
     `stem_channels` are the widths at full and half size, `channels`, `depths` and `heads` those of the three
-    stages of tokens, `decoder_depths` the blocks of the decoder at 1/8 and 1/4. `condition_channels` are
-    stacked onto the photo: a mask, a noise level. `drop_path` is the stochastic depth of the encoder's last
-    block in training, growing linearly from none at the first.
+    stages of tokens, `decoder_depths` the blocks of the decoder at 1/8 and 1/4. The condition (a mask, a
+    noise level) is concatenated with the photo. `drop_path` is the stochastic depth of the encoder's last
+    block in training, growing linearly from 0 at the first.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
@@ -191,10 +191,10 @@ class CvTRestorer(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's. The number of heads cannot be inferred: 64 channels each, as published,
-        where that divides.
+        The number of heads cannot be inferred: it is set to 64 channels per head, as published, where that
+        divides.
         """
         if not {"first.weight", "embed_half.conv.weight", "stages.0.0.norm1.weight"} <= state.keys():
             return None

@@ -1,11 +1,11 @@
-"""A U-Net built by the rules of DCGAN.
+"""A U-Net that follows the design rules of DCGAN.
 
 A. Radford, L. Metz, S. Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative
 Adversarial Networks", ICLR 2016: strided 4x4 convolutions instead of pooling and transposed ones instead of
 interpolation, batch norm everywhere but at input and output, no fully connected layers, tanh at the end,
-weights from N(0, 0.02). The skips of U-Net (O. Ronneberger et al., MICCAI 2015) let it restore a photo
-instead of inventing one. DCGAN's generator ends at 4 x 4 positions for 64 x 64 pixels; so do the four levels
-of this one. The network works on the range [-1, 1] inside, so its output lies within (0, 1).
+weights from N(0, 0.02). The skips of U-Net (O. Ronneberger et al., MICCAI 2015) make it restore a photo
+instead of generating one. As in DCGAN's generator, four levels lie between 64 x 64 pixels and 4 x 4
+positions. The network works on the range [-1, 1] internally, so its output lies within (0, 1).
 
 Legend: B samples, H height, W width, C channels of a level.
 """
@@ -23,7 +23,7 @@ from restora.registry import register
 
 @register("network", "dcgan_unet")
 class DCGANUNet(Network):
-    """The whole network; `channels` are those of its levels, at half the photo's size and below."""
+    """The whole network; `channels` are those of its levels, from half the photo's size down."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise")
 
@@ -57,10 +57,7 @@ class DCGANUNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if not {"downs.0.0.weight", "ups.0.0.weight", "output.weight"} <= state.keys():
             return None
         levels = range(count_children(state, "downs"))

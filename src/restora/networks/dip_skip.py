@@ -1,11 +1,11 @@
-"""The hourglass with thin skips that Deep Image Prior fits to one photo.
+"""The hourglass network with thin skips that Deep Image Prior fits to one photo.
 
 D. Ulyanov, A. Vedaldi, V. Lempitsky, "Deep Image Prior", CVPR 2018. Module names are those of the authors'
-`skip`, which numbers what it adds from 1, and its branches 0 (skip) and 1 (deeper): `1.0.1.1.weight` is the
-first skip's convolution.
+`skip`: it numbers modules from 1, and branches 0 (skip) and 1 (deeper), so `1.0.1.1.weight` is the first
+skip's convolution.
 
-Note: its input is no photo but a code of 32 planes, and it is fitted in training mode: batch norm sees the
-one photo.
+Note: its input is not a photo but a code of 32 planes, and it is fitted in training mode, with batch norm
+over the one photo.
 
 Legend: B samples, C planes of the code, H height, W width.
 """
@@ -24,7 +24,7 @@ from restora.registry import register
 class DipSkip(Network):
     """(B,in_channels,H,W) -> (B,out_channels,H,W) in [0,1] by a sigmoid.
 
-    `skip_channels` are 4 for denoising, enlarging and JPEG, 128 for filling in; 0 leaves the skips out.
+    `skip_channels` are 4 for denoising, super-resolution and JPEG, 128 for inpainting; 0 leaves skips out.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution", "inpaint", "jpeg", "deblur")
@@ -56,9 +56,9 @@ class DipSkip(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's. How features are enlarged is not in a file.
+        The kind of upsampling cannot be inferred.
         """
         skip = state.get("1.0.1.1.weight")
         first, within = ("1.1.1.weight", "1.7.") if skip is None else ("1.1.1.1.weight", "1.1.7.")
@@ -78,7 +78,7 @@ class DipSkip(Network):
 
 
 class _Reflect(nn.Module):
-    """Reflects the border of one pixel; where there is but one pixel it is repeated."""
+    """Pads one pixel by reflection; a side of one pixel is replicated."""
 
     def forward(self, x: Tensor) -> Tensor:
         for dim, pad in ((-1, (1, 1, 0, 0)), (-2, (0, 0, 1, 1))):
@@ -100,7 +100,7 @@ class _Branches(nn.Module):
 
 
 def _numbered(modules: Sequence[nn.Module]) -> nn.Sequential:
-    """A sequence whose names count from 1."""
+    """An `nn.Sequential` whose names count from 1."""
     made = nn.Sequential()
     for number, module in enumerate(modules, start=1):
         made.add_module(str(number), module)
@@ -118,7 +118,7 @@ def _unit(inputs: int, outputs: int, side: int, *, stride: int = 1) -> list[nn.M
 
 
 def _level(inputs: int, channels: int, skip: int, scales: int, upsampling: str) -> nn.Sequential:
-    """One scale with those below it; a level ends at the size that it began with."""
+    """One scale and all scales below it; input and output have the same size."""
     deeper = [*_unit(inputs, channels, 3, stride=2), *_unit(channels, channels, 3)]
     if scales > 1:
         deeper.append(_level(channels, channels, skip, scales - 1, upsampling))

@@ -1,18 +1,18 @@
-"""Discriminators: what a GAN's generator is trained against.
+"""Discriminators for the training of GANs.
 
-They give logits, never probabilities, at any height and width above a minimum.
+They return logits, not probabilities, at any height and width above a minimum.
 
-- VGG-style: SRGAN (Ledig et al., CVPR 2017) as ESRGAN has it (Wang et al., ECCV Workshops 2018); one logit
+- VGG-style: SRGAN (Ledig et al., CVPR 2017) in ESRGAN's version (Wang et al., ECCV Workshops 2018); one logit
   per photo.
 - PatchGAN: pix2pix (Isola et al., CVPR 2017); one logit per overlapping patch.
 - U-Net with spectral norm: Real-ESRGAN (Wang et al., ICCV Workshops 2021); one logit per pixel.
 - DCGAN: Radford, Metz, Chintala, ICLR 2016; one logit per 64 x 64 patch.
 
-Parameter names: BasicSR's (`conv0_0`, `linear1`; `conv0` ... `conv9`), pix2pix's authors' (`model.0`), and of
-PyTorch's DCGAN example (`main.0`). Checkpoints with the older names of spectral norm load too.
+Parameter names are those of BasicSR (`conv0_0`, `linear1`; `conv0` ... `conv9`), of pix2pix's authors
+(`model.0`), and of PyTorch's DCGAN example (`main.0`). Checkpoints with torch's old spectral-norm names load
+too.
 
-Legend: B samples, C channels seen (6 where a photo is shown beside its degraded version), H height, W width,
-F base width.
+Legend: B samples, C input channels (6 for a photo and its degraded version), H height, W width, F base width.
 """
 
 from abc import ABC, abstractmethod
@@ -30,17 +30,17 @@ PatchNorm = Literal["batch", "instance", "none"]
 
 
 class Discriminator(nn.Module, ABC):
-    """(B,C,H,W) on the [0,1] scale -> logits, large where the photo is taken for a clean one."""
+    """(B,C,H,W) on the [0,1] scale -> logits, larger for clean photos."""
 
     in_channels: int
     minimum_size: int
-    """The least H and W it accepts."""
+    """The smallest H and W that it accepts."""
 
     def forward(self, x: Tensor) -> Tensor:
         return self.features(x)[-1]
 
     def features(self, x: Tensor) -> list[Tensor]:
-        """The activations of every level, from the first to the last, and the logits as the last entry."""
+        """The activations of all levels, first to last, and the logits as the last entry."""
         if min(x.shape[-2:]) < self.minimum_size:
             raise ValueError(
                 f"{type(self).__name__} takes photos from {self.minimum_size}x{self.minimum_size} on, got "
@@ -56,8 +56,8 @@ class Discriminator(nn.Module, ABC):
 class VGGDiscriminator(Discriminator):
     """Five levels of a 3x3 and a strided 4x4 convolution, then two linear layers: logits (B,1).
 
-    The linear layers expect the 4 x 4 positions that a 128 x 128 patch leaves; other sizes are averaged or
-    repeated to that.
+    The linear layers expect the 4 x 4 positions of a 128 x 128 patch; other sizes are averaged or repeated to
+    4 x 4.
     """
 
     minimum_size = 32
@@ -96,8 +96,8 @@ class VGGDiscriminator(Discriminator):
 class PatchDiscriminator(Discriminator):
     """`levels` strided 4x4 convolutions and two more: logits (B,1,H/2^levels - 2,W/2^levels - 2).
 
-    Three levels see patches of 70 x 70 pixels. Wasserstein losses with gradient penalty want norm "none" or
-    "instance": the penalty is per photo, and a batch norm ties photos together.
+    Three levels have a receptive field of 70 x 70 pixels. Wasserstein losses with gradient penalty need norm
+    "none" or "instance": the penalty is per photo, and a batch norm couples photos.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class PatchDiscriminator(Discriminator):
 
 @register("discriminator", "unet_sn")
 class UNetDiscriminator(Discriminator):
-    """Three strided convolutions down, three enlargements up with added skips: logits (B,1,H,W).
+    """Three strided convolutions down, three upsamplings with added skips: logits (B,1,H,W).
 
-    Spectral norm (Miyato et al., ICLR 2018) on all but the first and the last convolution keeps the gradients
-    of a per-pixel discriminator in bounds.
+    Spectral norm (Miyato et al., ICLR 2018) on all but the first and the last convolution bounds the
+    gradients of a per-pixel discriminator.
     """
 
     minimum_size = 8
@@ -172,7 +172,7 @@ class UNetDiscriminator(Discriminator):
 
 @register("discriminator", "dcgan")
 class DCGANDiscriminator(Discriminator):
-    """`levels` strided 4x4 convolutions and one over what is left: (B,1,H/2^levels - 3,W/2^levels - 3).
+    """`levels` strided 4x4 convolutions and an unstrided one: (B,1,H/2^levels - 3,W/2^levels - 3).
 
     Four levels give one logit for a photo of 64 x 64.
     """
@@ -185,7 +185,7 @@ class DCGANDiscriminator(Discriminator):
         layers: list[nn.Module] = []
         for level, (before, width) in enumerate(pairwise(widths)):
             layers.append(nn.Conv2d(before, width, 4, stride=2, padding=1, bias=False))
-            if level:  # the paper leaves the batch norm of the first layer out
+            if level:  # the paper has no batch norm in the first layer
                 layers.append(nn.BatchNorm2d(width))
             layers.append(nn.LeakyReLU(0.2))
         layers.append(nn.Conv2d(widths[-1], 1, 4, bias=False))
@@ -197,7 +197,7 @@ class DCGANDiscriminator(Discriminator):
 
 
 def _activations(layers: nn.Sequential, x: Tensor) -> list[Tensor]:
-    """What leaves every activation function, and what leaves the last layer."""
+    """The outputs of all activation functions and of the last layer."""
     outputs = []
     for layer in layers:
         x = layer(x)
@@ -212,7 +212,7 @@ def _rename_old_spectral_norm(
     prefix: str,
     *rest: Any,  # noqa: ARG001
 ) -> None:
-    """`conv1.weight_orig`, `weight_u`, `weight_v` of published checkpoints -> torch's present names, in
+    """`conv1.weight_orig`, `weight_u`, `weight_v` of published checkpoints -> torch's current names, in
     place.
     """
     now = {

@@ -1,4 +1,4 @@
-"""DnCNN, a plain stack of convolutions that predicts what is wrong with the photo, and FDnCNN.
+"""DnCNN, a plain stack of convolutions that predicts the residual of the photo, and FDnCNN.
 
 K. Zhang, W. Zuo, Y. Chen, D. Meng, L. Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for
 Image Denoising", IEEE TIP 2017. Parameter names are those of KAIR's checkpoints (`model.0.weight`, ...),
@@ -49,11 +49,12 @@ class PlainStack(Network):
 class DnCNN(PlainStack):
     """restored = x - model(x).
 
-    Any degradation that keeps the size: noise, JPEG, an enlarged low-resolution photo.
+    It suits any degradation that keeps the size: noise, JPEG, an upsampled low-resolution photo.
 
     The paper's variants: S (one noise level) has depth 17; B (blind, 0 to 55) and 3 (noise, JPEG and x2 to x4
-    at once) have 20; the colour ones 3 channels. `bias` is that of the convolutions before a batch norm,
-    which cancels it, so it is not trained: KAIR has it, the paper's own count (556K) does not.
+    together) have depth 20; the colour variants have 3 channels. `bias` is that of the convolutions before a
+    batch norm, which cancels it, so it is not trained: KAIR has it, the paper's parameter count (556K) does
+    not.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg", "super_resolution", "deblur")
@@ -111,10 +112,7 @@ class DnCNN(PlainStack):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another one's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         return _infer(state, condition_channels=0)
 
 
@@ -148,10 +146,7 @@ class FDnCNN(PlainStack):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another one's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         found = _infer(state, condition_channels=1)
         if found is None or found.pop("batch_norm"):
             return None

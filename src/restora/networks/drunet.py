@@ -40,8 +40,8 @@ class DRUNet(Network):
     """The whole network: three scales down by strided convolutions, three up by transposed ones, skips added.
 
     The condition is the noise-level map, sigma / 255 at every pixel (for JPEG: the quality). Photos whose
-    sides are no multiples of 8 are filled up by `padding`: "replicate" as in the authors' test code, which
-    draws streaks of the border's noise; "reflect" does not."""
+    sides are not multiples of 8 are padded by `padding`: "replicate" as in the authors' test code, which
+    extends the border's noise to streaks; "reflect" does not."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg")
     size_multiple = 8
@@ -95,10 +95,7 @@ class DRUNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         own = "m_head.weight" in state and "m_down1.0.res.0.weight" in state
         if not own or "fill_levels" in state:  # which FillingDRUNet has
             return None

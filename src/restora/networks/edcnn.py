@@ -1,18 +1,18 @@
-"""EDCNN: a plain encoder-decoder of 23 convolutional layers, to compare ways of up-sampling.
+"""EDCNN: a plain encoder-decoder of 23 convolutional layers, to compare kinds of upsampling.
 
 Two layers at the photo's size, four encoder blocks of two, four decoder blocks of three, one output layer
 with tanh: the layers of U-Net (O. Ronneberger et al., MICCAI 2015), with or without its skips. The first
-layer of a decoder block enlarges, in one of five ways:
+layer of a decoder block upsamples, in one of five ways:
 
 - bilinear: interpolation, then a 3x3 convolution (Odena et al., "Deconvolution and Checkerboard Artifacts",
   Distill 2016);
 - transposed: a transposed 2x2 convolution with stride 2;
-- pixel_shuffle: a 3x3 convolution to four times the channels, spread over 2 x 2 positions (Shi et al., CVPR
-  2016);
-- unpooling: a 3x3 convolution, its output put where the encoder's maximum was (Zeiler and Fergus, ECCV 2014);
-- reshape: the channels as they are spread over 2 x 2 positions, then a 3x3 convolution.
+- pixel_shuffle: a 3x3 convolution to four times the channels, then a pixel shuffle (Shi et al., CVPR 2016);
+- unpooling: a 3x3 convolution, its output placed where the encoder's maximum was (Zeiler and Fergus, ECCV
+  2014);
+- reshape: a pixel shuffle of the input channels, then a 3x3 convolution.
 
-The network works on the range [-1, 1] inside, so its output lies within (0, 1).
+The network works on the range [-1, 1] internally, so its output lies within (0, 1).
 
 Legend: B samples, H height, W width, C channels of a level.
 """
@@ -35,8 +35,7 @@ Upsampling = Literal["bilinear", "transposed", "pixel_shuffle", "unpooling", "re
 class Enlarge(nn.Module):
     """(B,coarse,H,W) -> (B,fine,2H,2W) by one convolution and one rearrangement.
 
-    `places`, (B,fine,H,W,4) of 0 and 1, says where in each 2 x 2 square the maximum was that the encoder
-    kept.
+    `places`, (B,fine,H,W,4) of 0 and 1, marks the position of the encoder's maximum in each 2 x 2 square.
     """
 
     def __init__(self, coarse: int, fine: int, *, way: Upsampling) -> None:
@@ -65,7 +64,7 @@ class Enlarge(nn.Module):
 
 
 def pool(x: Tensor) -> tuple[Tensor, Tensor]:
-    """(B,C,2H,2W) -> the maximum of every 2 x 2 square, (B,C,H,W), and its place, (B,C,H,W,4) of 0 and 1."""
+    """(B,C,2H,2W) -> the maximum of each 2 x 2 square, (B,C,H,W), and its position one-hot, (B,C,H,W,4)."""
     b, c, h, w = x.shape
     squares = x.reshape(b, c, h // 2, 2, w // 2, 2).transpose(3, 4).flatten(-2)  # (B,C,H,W,4)
     maximum, place = squares.max(-1)
@@ -73,7 +72,7 @@ def pool(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def unpool(x: Tensor, places: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,C,2H,2W): every value at its place in the 2 x 2 square, zeros around it."""
+    """(B,C,H,W) -> (B,C,2H,2W): each value at its position in the 2 x 2 square, zeros elsewhere."""
     b, c, h, w = x.shape
     squares = x.unsqueeze(-1) * places  # (B,C,H,W,4)
     return squares.view(b, c, h, w, 2, 2).transpose(3, 4).reshape(b, c, 2 * h, 2 * w)
@@ -114,13 +113,13 @@ class EDCNN(Network):
         self.output = conv3x3(channels[0], out_channels)
         he_initialise(self)
         with torch.no_grad():
-            self.output.weight.mul_(0.1)  # tanh has no slope far from zero
+            self.output.weight.mul_(0.1)  # to avoid saturating tanh
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's. Bilinear and unpooling have the same weights: the first is taken.
+        Bilinear and unpooling have the same weights; bilinear is assumed.
         """
         if not {"input.0.weight", "ups.0.conv.weight", "output.weight"} <= state.keys():
             return None

@@ -1,11 +1,11 @@
-"""EDSR: residual blocks without batch norm, wide and deep.
+"""EDSR: a wide and deep network of residual blocks without batch norm.
 
-The baseline that most later super-resolution builds on.
+It is the baseline of most later super-resolution networks.
 
 B. Lim, S. Son, H. Kim, S. Nah, K. M. Lee, "Enhanced Deep Residual Networks for Single Image
 Super-Resolution", CVPR Workshops 2017. Parameter names are those of the authors' PyTorch checkpoints
-(`head.0.weight`, `body.0.body.0.weight`, `tail.0.0.weight`, ...), which expect photos on [0,255]: `rgb_range`
-is multiplied in and divided out inside.
+(`head.0.weight`, `body.0.body.0.weight`, `tail.0.0.weight`, ...), which expect photos on [0,255]: the network
+multiplies its input by `rgb_range` and divides its output by it.
 
 Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
 """
@@ -32,8 +32,8 @@ from restora.registry import register
 class ResidualTrunk(Network):
     """restored = tail(body(head(x - mean)) + head(x - mean)) + mean: what EDSR, RCAN and HAN share.
 
-    `parts` are the body's before its last convolution; made one by one, after the head, if they are a
-    generator. Scale 1 keeps the size (EDSR's authors' network for deblurring and JPEG).
+    `parts` are the modules of the body before its last convolution; a generator makes them one by one after
+    the head. Scale 1 keeps the size (as the authors of EDSR do for deblurring and JPEG).
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "deblur", "jpeg")
@@ -59,7 +59,7 @@ class ResidualTrunk(Network):
         return y / self.rgb_range
 
     def deep(self, shallow: Tensor) -> Tensor:
-        """(B,F,H,W) -> (B,F,H,W): what is added to the features of the head."""
+        """(B,F,H,W) -> (B,F,H,W): the features that are added to those of the head."""
         y: Tensor = self.body(shallow)
         return y
 
@@ -73,8 +73,8 @@ class ResidualTrunk(Network):
 class EDSR(ResidualTrunk):
     """Baseline: 16 blocks, 64 channels, residual scale 1. Full: 32, 256 and 0.1.
 
-    `upsampler` "pixelshuffledirect" makes the large photo of one convolution, as ESPCN does (Shi et al., CVPR
-    2016): nothing is computed at its size, which at ×4 is more than half of a small network's work.
+    `upsampler` "pixelshuffledirect" upsamples by one convolution and pixel shuffle, as ESPCN does (Shi et
+    al., CVPR 2016). It saves all work at the large size, at ×4 more than half of that of a small network.
     """
 
     def __init__(
@@ -100,9 +100,9 @@ class EDSR(ResidualTrunk):
             self.tail = nn.Sequential(conv3x3(channels, in_channels * scale**2), nn.PixelShuffle(scale))
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """BasicSR's names for the same network become the authors'.
+        """Renames BasicSR's parameters of the same network to the authors' names.
 
-        Those files leave the mean colours out.
+        BasicSR's files do not hold the mean colours.
         """
         if "conv_first.weight" not in state:
             return dict(state)
@@ -141,5 +141,5 @@ class EDSR(ResidualTrunk):
         if "tail.0.weight" in state:
             scale = math.isqrt(state["tail.0.weight"].shape[0] // in_channels)
             found |= {"scale": scale, "upsampler": "pixelshuffledirect"}
-        # the residual scale cannot be inferred; the one wide network that was published has 0.1
+        # the residual scale cannot be inferred; the only published wide network has 0.1
         return found | {"residual_scale": 0.1} if channels == 256 else found

@@ -1,4 +1,4 @@
-"""ESPCN: three convolutions on the small photo and one pixel shuffle; where sub-pixel convolution comes from.
+"""ESPCN: three convolutions on the small photo and a pixel shuffle; it introduced sub-pixel convolution.
 
 W. Shi et al., "Real-Time Single Image and Video Super-Resolution Using an Efficient Sub-Pixel Convolutional
 Neural Network", CVPR 2016. Names are those of the PyTorch weights in circulation (`first_part.0.weight`,
@@ -43,10 +43,7 @@ class ESPCN(LuminanceNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "first_part.0.weight" not in state or "last_part.0.weight" not in state:
             return None
         channels, planes = state["first_part.0.weight"].shape[:2]

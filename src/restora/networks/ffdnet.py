@@ -1,6 +1,6 @@
-"""FFDNet: DnCNN on a half-size mosaic of the photo, conditioned on the noise level.
+"""FFDNet: DnCNN on a half-size mosaic (pixel unshuffle) of the photo, conditioned on the noise level.
 
-Fast, and one network for all levels.
+It is fast, and one network serves all levels.
 
 K. Zhang, W. Zuo, L. Zhang, "FFDNet: Toward a Fast and Flexible Solution for CNN-Based Image Denoising", IEEE
 TIP 2018. Parameter names are those of KAIR's checkpoints (`model.0.weight`, ...), whose batch norms are
@@ -25,7 +25,8 @@ from restora.registry import register
 class FFDNet(PlainStack):
     """restored = shuffle(model(unshuffle(x), noise level)). Grey: depth 15, 64 channels; colour: 12 and 96.
 
-    `condition` is (B,1,H,W), sigma/255 at every pixel. It may vary over the photo; a 2x2 block gets its mean.
+    `condition` is (B,1,H,W), sigma/255 at every pixel. It may vary over the photo; each 2x2 block uses its
+    mean.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise",)
@@ -52,10 +53,7 @@ class FFDNet(PlainStack):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         names = convolution_names(state, "model")
         if len(names) < 3 or names[0] != "model.0.weight":
             return None

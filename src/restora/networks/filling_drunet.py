@@ -1,9 +1,9 @@
-"""DRUNet for lost pixels: they are filled from around them, and the network restores what that leaves out.
+"""DRUNet for inpainting: missing pixels are first filled from their surroundings.
 
 The filling is push-pull: S. Gortler, R. Grzeszczuk, R. Szeliski, M. Cohen, "The Lumigraph", SIGGRAPH 1996,
-section 4. Means of the known pixels are taken over ever larger cells, and a lost pixel gets its value from
-the smallest cells that know one. A hole wider than what a small network sees has thus something in its middle
-that goes with its surroundings; a network that is given black there leaves it dark.
+section 4. Means of the known pixels are taken over ever larger cells, and a missing pixel gets its value from
+the smallest cells with a known pixel. So the middle of a hole wider than a small network's receptive field
+matches its surroundings; with black input there, the network leaves it dark.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -19,12 +19,12 @@ from restora.networks.drunet import DRUNet
 from restora.registry import register
 
 LEVELS = 5
-"""Cells of up to 32 x 32 pixels; where these know nothing, the mean of the photo stands in."""
+"""Cells of up to 32 x 32 pixels; where these have no known pixel, the mean of the photo is used."""
 
 
 @register("network", "filling_drunet")
 class FillingDRUNet(DRUNet):
-    """DRUNet on photos whose lost pixels are filled from around them; its answer is added to them.
+    """DRUNet on photos with filled missing pixels; its output is added to them.
 
     The condition is the mask, 1 = known.
     """
@@ -41,7 +41,7 @@ class FillingDRUNet(DRUNet):
         blocks: int = 1,
     ) -> None:
         super().__init__(in_channels=in_channels, condition_channels=1, channels=channels, blocks=blocks)
-        self.register_buffer("fill_levels", torch.tensor(LEVELS))  # which DRUNet's files lack
+        self.register_buffer("fill_levels", torch.tensor(LEVELS))  # not in DRUNet's files
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         if condition is None:
@@ -61,7 +61,7 @@ class FillingDRUNet(DRUNet):
 
 
 def filled_from_around(x: Tensor, known: Tensor) -> Tensor:
-    """(B,C,H,W) and (B,1,H,W), 1 = known -> x where it is known, means of what is known nearby elsewhere.
+    """(B,C,H,W) and (B,1,H,W), 1 = known -> x where known, elsewhere means of known pixels nearby.
 
     H and W are multiples of 32.
     """

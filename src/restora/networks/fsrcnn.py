@@ -1,4 +1,4 @@
-"""FSRCNN: a thin hourglass on the small photo, enlarged at the very end by a transposed convolution.
+"""FSRCNN: a thin hourglass on the small photo, upsampled at the end by a transposed convolution.
 
 C. Dong, C. C. Loy, X. Tang, "Accelerating the Super-Resolution Convolutional Neural Network", ECCV 2016:
 FSRCNN(d, s, m) with (56, 12, 4), and FSRCNN-s (32, 5, 1). Names are those of the PyTorch weights in

@@ -1,10 +1,10 @@
-"""HAN: RCAN whose groups are weighed against each other, and whose channels and pixels are weighed together.
+"""HAN: RCAN with attention over its groups, and joint attention over channels and positions.
 
 B. Niu, W. Wen, W. Ren, X. Zhang, L. Yang, S. Wang, K. Zhang, X. Cao, H. Shen, "Single Image Super-Resolution
 via a Holistic Attention Network", ECCV 2020. Parameter names are those of the authors' checkpoints: RCAN's,
-`la.gamma`, `csa.conv.weight`, `last_conv.weight`, `last.weight`. The authors begin with a trained RCAN ×2.
+`la.gamma`, `csa.conv.weight`, `last_conv.weight`, `last.weight`. The authors start from a trained RCAN ×2.
 
-Legend: B samples, N groups of blocks and the convolution behind them, F features, H height, W width.
+Legend: B samples, N groups of blocks and the convolution after them, F features, H height, W width.
 """
 
 from collections.abc import Mapping
@@ -20,9 +20,9 @@ from restora.registry import register
 
 
 class _LayerAttention(nn.Module):
-    """x + gamma * attention of each layer to all others, by how little they have in common; section 3.2.
+    """x + gamma * attention over layers, larger for less similar layers; section 3.2.
 
-    Energies are sums over the whole photo.
+    The similarity is a sum over the whole photo.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class _LayerAttention(nn.Module):
 class _Convolution3d(nn.Module):
     """3×3×3 over features, rows and columns: (B,F,H,W) -> (B,F,H,W).
 
-    The weight has four dimensions here, as channels_last is an order of four, and five in files.
+    The weight has four dimensions here, as channels_last requires, and five in files.
     """
 
     def __init__(self) -> None:

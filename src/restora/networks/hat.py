@@ -1,14 +1,14 @@
-"""HAT: shifted-window attention beside a convolutional branch of channel attention.
+"""HAT: shifted-window attention with a parallel convolutional branch of channel attention.
 
-At the end of each group stands attention over windows that overlap.
+Each group ends with attention over overlapping windows.
 
 X. Chen, X. Wang, J. Zhou, Y. Qiao, C. Dong, "Activating More Pixels in Image Super-Resolution Transformer",
 CVPR 2023. Parameter names are those of the authors' checkpoints
 (`layers.0.residual_group.blocks.0.conv_block.cab.3.attention.1.weight`, ...).
 
-Notable: overlapping windows are one lookup in the keys and values, where the authors' code unfolds and
-rearranges; masks and table rows are made once per forward pass and shared by all blocks. Published
-checkpoints also hold the tables' rows, which are dropped on loading and written by `published_state_dict`.
+Notable: overlapping windows are gathered by one indexing of keys and values, where the authors' code unfolds
+and rearranges; masks and table indices are made once per forward pass and shared by all blocks. Published
+checkpoints also hold the table indices, which are dropped on loading and written by `published_state_dict`.
 
 Legend: B samples, C channels, H height, W width, s scale, w window side, o side of an overlapping window,
 n windows in a photo, N = w*w, M = o*o, h heads.
@@ -35,10 +35,9 @@ _PUBLISHED_CONV_SCALE = 0.01
 class HAT(SwinNetwork):
     """The whole network, with the classical super-resolution head (scale 1 restores at the same size).
 
-    `compress` and `squeeze` divide the channels inside the channel-attention branch, which counts
-    `conv_scale`. `overlap_ratio` is by how much a window's side is longer for the attention that overlaps.
-    `drop_path` is the stochastic depth of the last block in training, growing linearly from none at the
-    first.
+    `compress` and `squeeze` divide the channels inside the channel-attention branch, which has the weight
+    `conv_scale`. `overlap_ratio` is the relative extension of a window's side for overlapping attention.
+    `drop_path` is the stochastic depth of the last block in training, growing linearly from 0 at the first.
     """
 
     computed_names: ClassVar[tuple[str, ...]] = (
@@ -111,9 +110,9 @@ class HAT(SwinNetwork):
         return super().published_state_dict() | rows
 
     def as_published(self, arguments: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
-        """With the authors' weight of the convolutional branch, which no checkpoint holds.
+        """With the authors' `conv_scale`, which checkpoints do not hold.
 
-        The branch's last convolution is multiplied, and what its gate sees divided again.
+        The last convolution of the branch is scaled, and the weights of its gate are scaled inversely.
         """
         factor = float(arguments.get("conv_scale", _PUBLISHED_CONV_SCALE)) / _PUBLISHED_CONV_SCALE
         if factor == 1:
@@ -130,10 +129,7 @@ class HAT(SwinNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         first, overlapping = "layers.0.residual_group.blocks.0", "layers.0.residual_group.overlap_attn"
         if f"{first}.conv_block.cab.0.weight" not in state or "conv_before_upsample.0.weight" not in state:
             return None

@@ -1,6 +1,6 @@
-"""IMDN: convolutions that distil a quarter of their channels at each step.
+"""IMDN: convolutions that split off (distil) a quarter of their channels at each step.
 
-What is left is weighed by its contrast.
+Contrast-aware channel attention weights the distilled features.
 
 Z. Hui, X. Gao, Y. Yang, X. Wang, "Lightweight Image Super-Resolution with Information Multi-Distillation
 Network", ACM MM 2019. Parameter names are those of the authors' checkpoints (`fea_conv.weight`,
@@ -25,8 +25,8 @@ _SLOPE = 0.05
 
 
 class _MultiDistillation(nn.Module):
-    """(B,F,H,W) -> same: four convolutions, of which three hand a quarter of their output to the end (figure
-    3).
+    """(B,F,H,W) -> same: four convolutions; a quarter of the output of the first three goes straight to the
+    end (figure 3).
     """
 
     def __init__(self, channels: int) -> None:
@@ -54,7 +54,7 @@ class _MultiDistillation(nn.Module):
 class IMDN(Network):
     """restored = shuffle(conv(LR_conv(fusion of all blocks) + fea_conv(x))).
 
-    The paper's has 6 blocks, 64 channels.
+    The paper's network has 6 blocks and 64 channels.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
@@ -86,10 +86,7 @@ class IMDN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "fea_conv.weight" not in state or "IMDB1.cca.conv_du.0.weight" not in state:
             return None
         channels, in_channels = state["fea_conv.weight"].shape[:2]

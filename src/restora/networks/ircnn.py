@@ -46,10 +46,9 @@ class IRCNN(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's. (A DnCNN of seven convolutions has the same names and shapes: dilation is
-        not in a file.)
+        (A DnCNN of seven convolutions has the same names and shapes: a file does not hold the dilation.)
         """
         names = convolution_names(state, "model")
         if len(names) != len(DILATIONS) or len(state) != 2 * len(DILATIONS):

@@ -1,8 +1,8 @@
-"""MWCNN: a U-Net that goes down and up by the Haar wavelet, which loses nothing.
+"""MWCNN: a U-Net that down- and upsamples by the lossless Haar wavelet transform.
 
 P. Liu, H. Zhang, K. Zhang, L. Lin, W. Zuo, "Multi-level Wavelet-CNN for Image Restoration", CVPR Workshops
 2018. Parameter names are those of the authors' PyTorch code (`head.0.body.0.weight`, `d_l2.0.body.0.weight`,
-...), whose blocks have no batch norm; the paper's have one in all layers but the first and the last
+...), whose blocks have no batch norm; the paper has batch norm in all layers but the first and the last
 (`batch_norm=True`).
 
 Legend: B samples, H height, W width, C channels of the photo, F features.
@@ -24,9 +24,8 @@ from restora.registry import register
 def haar(x_BHWC: Tensor) -> Tensor:
     """(B,H,W,F) -> (B,H/2,W/2,4F).
 
-    Mean, horizontal, vertical and diagonal differences, an orthogonal transform.
-
-    Rows first, then columns: one pass over the data each.
+    An orthogonal transform to mean, horizontal, vertical and diagonal differences, rows first, then columns,
+    in one pass over the data each.
     """
     b, h, w, f = x_BHWC.shape
     top, bottom = x_BHWC.view(b, h // 2, 2, w, f).unbind(2)  # (B,H/2,W,F) each
@@ -50,7 +49,7 @@ def inverse_haar(x_BHWC: Tensor) -> Tensor:
 
 
 class Block(nn.Module):
-    """Convolution, batch norm if wanted, ReLU."""
+    """Convolution, optional batch norm, ReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, batch_norm: bool) -> None:
         super().__init__()
@@ -101,14 +100,11 @@ class MWCNN(Network):
             for last in (self.i_l2[-1], self.pro_l3[-1], self.tail):
                 for conv in last.modules():
                     if isinstance(conv, nn.Conv2d):
-                        conv.weight.mul_(0.1)  # what is added to a skip starts small
+                        conv.weight.mul_(0.1)  # the branch added to a skip starts small
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if not {"head.0.body.0.weight", "tail.0.weight", "d_l2.0.body.0.weight"} <= state.keys():
             return None
         stages = ("d_l1", "d_l2", "pro_l3")

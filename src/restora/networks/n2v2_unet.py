@@ -1,9 +1,9 @@
-"""The U-Net of N2V2, which leaves no checkerboard where blind spots are learnt.
+"""The U-Net of N2V2, for blind-spot training without checkerboard artefacts.
 
 E. Hoeck, T.-O. Buchholz, A. Brachmann, F. Jug, A. Freytag, "N2V2: Fixing Noise2Void Checkerboard Artifacts
 with Modified Sampling Strategies and a Tweaked Network Architecture", ECCV Workshops 2022: Noise2Void's U-Net
-without its residual and without the skip at the full size, pooled by maxima and then by a blur (R. Zhang,
-"Making Convolutional Networks Shift-Invariant Again", ICML 2019). Blind pixels are replaced by medians
+without its residual and without the skip at full size, with max-blur pooling (R. Zhang, "Making Convolutional
+Networks Shift-Invariant Again", ICML 2019). Blind pixels are replaced by medians
 (`objective.noise2void.replacement=median`).
 
 Legend: B samples, C channels, H height, W width.
@@ -47,7 +47,7 @@ class N2V2UNet(UNet):
         return known and {name: known[name] for name in ("in_channels", "out_channels", "channels", "norm")}
 
     def pool(self, x: Tensor) -> Tensor:
-        """The largest of each 2x2 neighbourhood, blurred, every other one: (B,C,H,W) -> (B,C,H/2,W/2)."""
+        """Max-blur pooling: dense 2x2 maxima, blurred and subsampled: (B,C,H,W) -> (B,C,H/2,W/2)."""
         largest = F.max_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
         kernel = self.get_buffer("blur").to(x.dtype).expand(x.shape[1], 1, 3, 3)
         return F.conv2d(F.pad(largest, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=x.shape[1])

@@ -3,9 +3,9 @@
 L. Chen, X. Chu, X. Zhang, J. Sun, "Simple Baselines for Image Restoration", ECCV 2022. Parameter names are
 those of the authors' checkpoints (`intro.weight`, `encoders.0.0.conv1.weight`, `middle_blks.0.beta`, ...).
 
-Notable: the same numbers as the authors' code by a shorter way. Features stay channels-last; the residual
+Notable: the same results as the authors' code with less work. Features stay channels-last; the residual
 scales beta and gamma are multiplied into the 1x1 convolution before them, which also keeps a half-precision
-residual stream in half precision; what leaves a pixel shuffle is added to its skip in the same pass. Figures:
+residual stream in half precision; a pixel shuffle and the addition of its skip are one pass. Figures:
 benchmarks/NOTES.md.
 
 Legend: B samples, H height, W width, C channels.
@@ -44,7 +44,7 @@ class SimplifiedChannelAttention(nn.Sequential):
         return x_BHWC * pointwise(conv, mean(x_BHWC))
 
     def factors(self, sums_BC: Tensor, x_BHWC: Tensor) -> Tensor | None:
-        """W mean(x), (B,C), by the sums of x over its positions; None where the mean is of windows."""
+        """W mean(x), (B,C), from the sums of x over its positions; None where the mean is over windows."""
         mean, conv = self
         assert isinstance(mean, GlobalMean)
         assert isinstance(conv, nn.Conv2d)
@@ -76,7 +76,7 @@ class NAFBlock(nn.Module):
         self.conv5 = nn.Conv2d(hidden // 2, channels, 1)
         self.norm1 = LayerNorm(channels, eps=1e-6)
         self.norm2 = LayerNorm(channels, eps=1e-6)
-        # zero, so that a new block passes its input through
+        # zero, so that a new block is the identity
         self.beta = nn.Parameter(torch.zeros(1, channels, 1, 1))
         self.gamma = nn.Parameter(torch.zeros(1, channels, 1, 1))
 
@@ -89,7 +89,7 @@ class NAFBlock(nn.Module):
         return x_BHWC + _scaled_pointwise(self.conv5, y, self.gamma)
 
     def _fused(self, x_BHWC: Tensor) -> Tensor:
-        """The same by fused kernels."""
+        """The same forward pass with fused kernels."""
         from restora.kernels import functions
 
         def normed(norm: LayerNorm, conv: nn.Conv2d, x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ class NAFBlock(nn.Module):
 
 
 def _scaled_pointwise(conv: nn.Conv2d, x_BHWC: Tensor, scale: Tensor) -> Tensor:
-    """scale * conv(x) for a 1x1 convolution, by scaling its few weights instead of all the positions."""
+    """scale * conv(x) for a 1x1 convolution, by scaling its few weights instead of all positions."""
     return linear(x_BHWC, *_scaled(conv, scale))
 
 
@@ -141,10 +141,10 @@ class Upsample(nn.Sequential):
 
 @register("network", "nafnet")
 class NAFNet(Network):
-    """The whole network, which predicts what is to be added to its input.
+    """The whole network, which predicts a residual that is added to its input.
 
     Widths and block counts of the paper: SIDD denoising (2,2,4,8) / 12 / (2,2,2,2), GoPro deblurring
-    (1,1,1,28) / 1 / (1,1,1,1), each of width 32 and 64. Photos are filled up with zeros, as the authors do.
+    (1,1,1,28) / 1 / (1,1,1,1), each of width 32 and 64. Photos are padded with zeros, as the authors do.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "derain", "inpaint", "colourise")
@@ -209,17 +209,14 @@ class NAFNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if not any(name.endswith(".sca.1.weight") for name in state):
             return None
         return nafnet_arguments(state)
 
 
 def nafnet_arguments(state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
-    """The constructor's arguments inferred from a state dict of NAFNet's blocks; None for another's."""
+    """The constructor's arguments, inferred from a state dict of NAFNet's blocks; else None."""
     if "intro.weight" not in state or "middle_blks.0.conv1.weight" not in state:
         return None
     width, in_channels = state["intro.weight"].shape[:2]

@@ -1,13 +1,14 @@
 """NAFNet with transposed attention.
 
-Channels are scaled by a map of attention across channels instead of by a mean.
+Channels are scaled by attention across channels instead of by a mean.
 
-The blocks of L. Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, whose simplified channel
-attention x * W mean(x) is replaced by x * MDTA(x), the multi-Dconv head transposed attention of S. W. Zamir
-et al., "Restormer", CVPR 2022. Names of parameters are NAFNet's, and Restormer's below `sca`.
+It has the blocks of L. Chen et al., "Simple Baselines for Image Restoration", ECCV 2022, with the simplified
+channel attention x * W mean(x) replaced by x * MDTA(x), the multi-Dconv head transposed attention of S. W.
+Zamir et al., "Restormer", CVPR 2022. Parameter names are NAFNet's, and Restormer's below `sca`.
 
-Converted for test time, the attention matrix is computed over windows instead of the whole photo, as X. Chu
-et al., ECCV 2022, convert Restormer: windows of equal size that cover the photo, averaged where they overlap.
+With the test-time local converter, the attention matrix is computed over windows instead of the whole photo,
+as X. Chu et al., ECCV 2022, do for Restormer: windows of equal size that cover the photo, averaged where they
+overlap.
 
 Legend: B samples, H height, W width, C channels, k window.
 """
@@ -25,7 +26,7 @@ from restora.registry import register
 
 
 class GatedTransposedAttention(TransposedAttention, GlobalStatistic):
-    """x * attention(x), (B,H,W,C) -> same; attention over all positions, or over windows once it is local."""
+    """x * attention(x), (B,H,W,C) -> same; over all positions, or over windows after conversion."""
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         qkv = convolve(self.qkv_dwconv, pointwise(self.qkv, x_BHWC))  # (B,H,W,3C)
@@ -46,7 +47,7 @@ class GatedTransposedAttention(TransposedAttention, GlobalStatistic):
 
 
 def _cover(size: int, window: int) -> list[slice]:
-    """The fewest windows that cover `size` positions, at equal steps but for the last."""
+    """The fewest windows that cover `size` positions, at equal steps except for the last."""
     if window >= size:
         return [slice(0, size)]
     count = -(-size // window)
@@ -76,7 +77,7 @@ class NAFNetMDTA(NAFNet):
                 f"network.heads={heads} does not divide the {width * depthwise_expansion // 2} channels of "
                 "the first level's attention: change network.heads or network.width"
             )
-        self.heads = heads  # before the base class asks for the attentions
+        self.heads = heads  # set before the base class makes the attentions
         super().__init__(
             in_channels=in_channels,
             width=width,
@@ -92,7 +93,7 @@ class NAFNetMDTA(NAFNet):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
-        """As NAFNet's, and the number of heads."""
+        """NAFNet's arguments and the number of heads."""
         heads = next((value.shape[0] for name, value in state.items() if name.endswith(".temperature")), None)
         arguments = nafnet_arguments(state)
         return None if heads is None or arguments is None else {**arguments, "heads": heads}

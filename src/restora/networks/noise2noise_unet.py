@@ -1,8 +1,9 @@
-"""Noise2Noise's U-Net: five poolings at one width, nearest enlargement, the photo itself as the last skip.
+"""Noise2Noise's U-Net: five poolings at one width, nearest upsampling, the photo itself as the last skip.
 
 J. Lehtinen et al., "Noise2Noise: Learning Image Restoration without Clean Data", ICML 2018, appendix A.1:
-991,203 parameters for colour, the names of the authors' code (NVlabs/noise2noise). Neighbor2Neighbor (CVPR
-2021) trains the same. The authors' photos are on [-0.5, 0.5]; the shift is made here.
+991,203 parameters for colour; parameter names are those of the authors' code (NVlabs/noise2noise).
+Neighbor2Neighbor (CVPR 2021) uses the same network. The authors' photos are on [-0.5, 0.5]; the network
+shifts its input.
 
 Legend: B samples, C channels, F features, H height, W width.
 """
@@ -38,7 +39,7 @@ class Noise2NoiseUNet(Network):
             setattr(self, f"enc_conv{level}", _conv(channels, channels))
         wide = 2 * channels
         for level in range(_DEPTH, 1, -1):
-            # the deepest takes features of the encoder from below, the others those of the decoder
+            # the deepest level takes the encoder's features from below, the others the decoder's
             below = channels if level == _DEPTH else wide
             setattr(self, f"dec_conv{level}", _conv(below + channels, wide))
             setattr(self, f"dec_conv{level}b", _conv(wide, wide))
@@ -66,15 +67,12 @@ class Noise2NoiseUNet(Network):
         return F.leaky_relu(getattr(self, name)(x), _SLOPE, inplace=True)
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The output is also known as `dec_conv1`."""
+        """Renames `dec_conv1`, another name of the output."""
         return {name.replace("dec_conv1.", "dec_conv1c."): value for name, value in state.items()}
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "enc_conv0.weight" not in state or "dec_conv1a.weight" not in state:
             return None
         channels, in_channels = state["enc_conv0.weight"].shape[:2]

@@ -1,9 +1,9 @@
-"""A model of noise that is independent from pixel to pixel: what CycleGAN's second network may be.
+"""A model of noise that is independent from pixel to pixel, for use as CycleGAN's second network.
 
-Each pixel gets a function of its own value and of normal noise, made by 1x1 convolutions, so that noise of
-any distribution, also one that depends on the signal, can be learnt and nothing else: no structure, no
-change of the photo's detail. Our own; with `kernel` above 1 the noise is filtered first, as that of
-demosaiced photos is.
+It adds to each pixel a function of its own value and of normal noise, made by 1x1 convolutions. It can learn
+noise of any distribution, also signal-dependent noise, but neither structure nor changes of the photo's
+detail. The design is our own; with `kernel` above 1 the noise is filtered first, like that of demosaiced
+photos.
 
 Legend: B samples, C channels of the photo, K channels of noise, H height, W width.
 """
@@ -52,10 +52,7 @@ class NoiseModel(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if {*state} != {
             "filter.weight",
             *(f"model.{n}.{kind}" for n in (0, 2, 4) for kind in ("weight", "bias")),

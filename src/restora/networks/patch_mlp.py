@@ -1,14 +1,14 @@
-"""Patch MLP: a perceptron from noisy patches to clean ones, slid over the photo.
+"""Patch MLP: a perceptron from noisy patches to clean ones, applied at all positions of the photo.
 
 Overlapping outputs are averaged.
 
 H. C. Burger, C. J. Schuler, S. Harmeling, "Image Denoising: Can Plain Neural Networks Compete with BM3D?",
-CVPR 2012. The deep one has 17x17 patches and four hidden layers of 2,047; with one hidden layer it is the
-classical shallow network. The paper's weights are text files of its own; the names are ours.
+CVPR 2012. The deep network has 17x17 patches and four hidden layers of 2,047; with one hidden layer it is the
+classical shallow network. The paper's weights are in its own text format; the parameter names are ours.
 
-The patches are never gathered: the first layer is a strided convolution, the last a strided transposed one,
-whose overlap-add is the averaging. The window and the number of patches over a pixel depend on the pixel's
-place modulo the stride alone, so they are multiplied into the last layer.
+Patches are not gathered: the first layer is a strided convolution, the last a strided transposed convolution,
+whose overlap-add is the averaging. The window and the number of patches over a pixel depend only on the
+pixel's position modulo the stride, so they are multiplied into the last layer.
 
 Legend: B samples, C channels, p input patch, q output patch, s stride, h x w patches, E hidden units, H
 height, W width.
@@ -32,8 +32,8 @@ from restora.registry import register
 class PatchMLP(Network):
     """Linear and tanh over patches (section 2), Gaussian weighting of overlapping outputs (section 3.2).
 
-    `patch` is the side of the input, `output_patch` that of the output, of equal parity and not larger;
-    `stride` is 3 in the paper's tests. The photo enters as (x - 0.5)/0.2, the paper's normalisation.
+    `patch` is the side of the input patch, `output_patch` that of the output, of equal parity and not larger;
+    `stride` is 3 in the paper's tests. The input is normalised to (x - 0.5)/0.2 as in the paper.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg", "inpaint")
@@ -71,7 +71,7 @@ class PatchMLP(Network):
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         p, q, s = self.patch, self.output_patch, self.stride
         first, *inner, last = [layer for layer in self.layers if isinstance(layer, nn.Linear)]
-        # patches start wherever their output still touches the photo
+        # all patches whose output overlaps the photo
         before, margin = (q - 1) // s * s, (p - q) // 2
         padded = F.pad(x, (before + margin, q - s + margin) * 2, mode="replicate")
         kernel = first.weight.view(-1, self.in_channels, p, p)
@@ -88,9 +88,7 @@ class PatchMLP(Network):
         return cells.reshape(batch, self.in_channels, height, width) * 0.2 + 0.5
 
     def _bias_cell(self, bias: Tensor) -> Tensor:
-        """(C,s,s): what the last layer's bias adds to each place of a cell, averaged over the patches
-        there.
-        """
+        """(C,s,s): the last layer's bias at each position of a cell, averaged over its patches."""
         s = self.stride
         weighted = bias.view(self.in_channels, *self.window.shape) * self.window
         filled = F.pad(weighted, (0, -self.output_patch % s) * 2)
@@ -101,7 +99,7 @@ class PatchMLP(Network):
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        Patches are taken for grey where their size is a square, else for colour. The stride leaves no trace.
+        Patches are assumed grey if their size is a square, else colour. The stride cannot be inferred.
         """
         count = count_children(state, "layers")
         weights = [state.get(f"layers.{i}.weight") for i in range(count)]

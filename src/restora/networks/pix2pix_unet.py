@@ -1,14 +1,14 @@
 """The U-Net generator of pix2pix.
 
-Eight strided convolutions down to a single position, eight transposed ones back.
+It has eight strided convolutions down to a single position, and eight transposed ones back.
 
 P. Isola, J.-Y. Zhu, T. Zhou, A. A. Efros, "Image-to-Image Translation with Conditional Adversarial Networks",
-CVPR 2017. Parameter names are those of the authors' PyTorch checkpoints, where every level sits inside the
+CVPR 2017. Parameter names are those of the authors' PyTorch checkpoints, where each level is nested in the
 one above it (`model.model.0.weight`, `model.model.1.model.1.weight`, ...).
 
-Notable: in the authors' code an in-place LeakyReLU also changes the skip, so skips carry LeakyReLU(x) where
-the paper draws x; the checkpoints were trained so. The network works on the range [-1, 1] inside, so its
-output lies within (0, 1).
+Notable: in the authors' code an in-place LeakyReLU also changes the skip, so skips carry LeakyReLU(x) instead
+of x as in the paper; the checkpoints were trained this way. The network works on the range [-1, 1]
+internally, so its output lies within (0, 1).
 
 Legend: B samples, H height, W width, C channels outside a level, I inside it.
 """
@@ -27,7 +27,7 @@ Norm = Literal["batch", "instance"]
 
 
 class Level(nn.Module):
-    """One level with all that is below it: (B,C,H,W) -> (B,2C,H,W), skip and result."""
+    """One level and all levels below it: (B,C,H,W) -> (B,2C,H,W), skip and result."""
 
     def __init__(
         self, outside: int, inside: int, *, below: nn.Module | None, norm: Norm, dropout: float
@@ -81,10 +81,10 @@ class Outermost(nn.Module):
 class Pix2PixUNet(Network):
     """The whole network.
 
-    `downs` = 8 is the paper's for 256 x 256; widths double up to eight times `channels`.
+    `downs` is 8 in the paper, for 256 x 256; widths double up to eight times `channels`.
 
-    Dropout acts in the inner levels of that width, while training only; the paper keeps it at test time as
-    its source of noise.
+    Dropout is used in the inner levels of that width, only in training; the paper keeps it at test time as a
+    source of noise.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("colourise", "inpaint", "denoise", "deblur", "jpeg")
@@ -119,9 +119,9 @@ class Pix2PixUNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's. Dropout leaves no trace.
+        Dropout cannot be inferred.
         """
         if (
             not {"model.model.0.weight", "model.model.3.weight", "model.model.1.model.1.weight"}

@@ -1,9 +1,9 @@
-"""RCAN: very deep residual groups whose blocks weigh their channels by attention.
+"""RCAN: very deep residual groups of blocks with channel attention.
 
 Y. Zhang, K. Li, K. Li, L. Wang, B. Zhong, Y. Fu, "Image Super-Resolution Using Very Deep Residual Channel
 Attention Networks", ECCV 2018. Parameter names are those of the authors' checkpoints
-(`body.0.body.0.body.3.conv_du.0.weight`, ...), which expect photos on [0,255]: `rgb_range` is multiplied in
-and divided out inside.
+(`body.0.body.0.body.3.conv_du.0.weight`, ...), which expect photos on [0,255]: the network multiplies its
+input by `rgb_range` and divides its output by it.
 
 Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
 """
@@ -38,7 +38,7 @@ class _AttentionBlock(nn.Module):
 
 
 class _ResidualGroup(nn.Module):
-    """Blocks and a convolution inside a short skip, equation 6."""
+    """Blocks and a convolution with a short skip, equation 6."""
 
     def __init__(self, channels: int, *, blocks: int, reduction: int) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class RCAN(ResidualTrunk):
         )
 
     def as_published(self, arguments: Mapping[str, Any]) -> tuple[Network, dict[str, Any]]:
-        """On [0,255], as the authors' checkpoints are: first weights divided, last ones multiplied."""
+        """On [0,255] as the authors' checkpoints: the first weights are divided, the last ones multiplied."""
         factor = _PUBLISHED_RANGE / self.rgb_range
         if factor == 1:
             return self, dict(arguments)

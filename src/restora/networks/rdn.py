@@ -1,9 +1,9 @@
-"""RDN: dense blocks with local fusion inside a global fusion of all of them.
+"""RDN: dense blocks with local feature fusion, and a global fusion of all blocks.
 
 Y. Zhang, Y. Tian, Y. Kong, B. Zhong, Y. Fu, "Residual Dense Network for Image Super-Resolution", CVPR 2018.
-Parameter names are those of the EDSR authors' PyTorch collection, where the PyTorch checkpoints of RDN come
-from (`SFENet1.weight`, `RDBs.0.convs.0.conv.0.weight`, `GFF.0.weight`, `UPNet.0.weight`, photos on [0,255]);
-the other published set (`sfe1`, `rdbs`, on [0,1]) is renamed on loading and needs `rgb_range=1`.
+Parameter names are those of the EDSR authors' PyTorch code, the source of RDN's PyTorch checkpoints
+(`SFENet1.weight`, `RDBs.0.convs.0.conv.0.weight`, `GFF.0.weight`, `UPNet.0.weight`, photos on [0,255]); the
+other published set (`sfe1`, `rdbs`, on [0,1]) is renamed on loading and needs `rgb_range=1`.
 
 Legend: B samples, C channels of the photo, F features, G growth, H height, W width, s scale.
 """
@@ -21,7 +21,7 @@ from restora.registry import register
 
 
 class _DenseLayer(nn.Module):
-    """(B,c,H,W) -> (B,c+G,H,W): the input and what a convolution makes of it."""
+    """(B,c,H,W) -> (B,c+G,H,W): the input concatenated with a convolution of it."""
 
     def __init__(self, channels: int, *, growth: int) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class _DenseLayer(nn.Module):
 
 
 class _ResidualDenseBlock(nn.Module):
-    """Dense layers, their fusion by a 1x1 convolution, and the input (section 3.2)."""
+    """Dense layers and their fusion by a 1x1 convolution, added to the input (section 3.2)."""
 
     def __init__(self, channels: int, *, growth: int, layers: int) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class RDN(Network):
         return restored.to(x.dtype) / self.rgb_range
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The other published names (`sfe1`, `rdbs.0.layers.0.conv`, ...) become these."""
+        """Renames the other published parameters (`sfe1`, `rdbs.0.layers.0.conv`, ...)."""
         if "sfe1.weight" not in state:
             return dict(state)
         patterns = (

@@ -1,10 +1,10 @@
-"""Which network a weights file belongs to: found from the names and shapes in it.
+"""Recognises the network of a weights file by the names and shapes in it.
 
-Every registered network that can infer its constructor's arguments from weights (`infer_arguments`) is asked,
-under every wrapping; one whose names and shapes all agree is the answer. Where several agree the user has to
-choose, and is shown what to type. Weights under other names (a re-implementation) are taken where the order,
-the shapes and the roles of all tensors leave no doubt: a plain stack of convolutions under another prefix or
-in modules of its own, and any network of its default size.
+Every registered network that can infer its constructor's arguments from weights (`infer_arguments`) is tried,
+under every wrapping prefix; it matches if all its names and shapes agree. If several networks match, the
+error shows the user what to type to choose one. Weights under other names (a re-implementation) are accepted
+if the order, shapes and roles of all tensors are unambiguous: for a plain stack of convolutions under another
+prefix or in other modules, and for any network of its default size.
 """
 
 import functools
@@ -38,7 +38,7 @@ class UnknownWeights(WeightsError):
 class Recognised:
     """A network with the weights of a file.
 
-    Its registered `name`, the constructor's arguments that the weights say, and what to say to the user.
+    It has the registered `name`, the inferred constructor's `arguments` and a message for the user, `said`.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Recognised:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A network that fits all tensors under `prefix`, with their values under its own names."""
+    """A network that fits all tensors under `prefix`; `state` holds them under its own names."""
 
     name: str
     cls: type[Network]
@@ -60,11 +60,11 @@ class Candidate:
 
 
 def recognise(path: str | Path, *, by_order: bool = True) -> Recognised:
-    """The network that the weights in the file at `path` are of, with those weights.
+    """Finds the network of the weights in the file at `path`, and loads them.
 
     `by_order` also tries weights under other names, which takes seconds.
 
-    Raises WeightsError where no registered network fits, or several do: with what would.
+    Raises WeightsError if no registered network fits, or several do; the message lists those.
     """
     path = Path(path)
     tensors = read_tensors(path)
@@ -92,7 +92,7 @@ def recognise(path: str | Path, *, by_order: bool = True) -> Recognised:
 
 
 def candidates(tensors: Mapping[str, Tensor]) -> Iterator[Candidate]:
-    """The networks that fit the tensors of a file whole: by their names, else by order and shapes."""
+    """The networks that fit all tensors of a file: by names, else by order and shapes."""
     named = list(_by_names(tensors))
     yield from named or _by_order(tensors)
 
@@ -110,8 +110,8 @@ def _by_names(tensors: Mapping[str, Tensor]) -> Iterator[Candidate]:
 
 
 def _by_order(tensors: Mapping[str, Tensor]) -> Iterator[Candidate]:
-    """Networks whose tensors are those of the file one after the other: equal in role (weight, bias, running
-    mean ...) and shape."""
+    """Networks whose tensors match those of the file in order, by role (weight, bias, running mean ...) and
+    shape."""
     for prefix in _wrappers(tensors):
         given = [
             (name, value)
@@ -140,15 +140,15 @@ def _by_order(tensors: Mapping[str, Tensor]) -> Iterator[Candidate]:
 
 
 def _wrappers(tensors: Mapping[str, Tensor]) -> list[str]:
-    """Prefixes that may wrap a whole network: at least a third of the tensors, optimisers' states and losses
-    beside them, stand under each."""
+    """Prefixes that may wrap a whole network: each covers at least a third of the tensors (files may also
+    hold optimiser states and losses)."""
     counted = ((prefix, sum(name.startswith(prefix) for name in tensors)) for prefix in prefixes(tensors))
     return [prefix for prefix, count in counted if 3 * count >= len(tensors)]
 
 
 @functools.cache
 def _usual(name: str) -> Network | None:
-    """A network of its default size, without memory."""
+    """A network of its default size on the meta device."""
     return _on_meta(registry.find("network", name), {})
 
 

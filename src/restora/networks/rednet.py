@@ -1,4 +1,4 @@
-"""RED-Net: a convolutional autoencoder, its halves joined by symmetric skips, or not.
+"""RED-Net: a convolutional autoencoder with optional symmetric skips.
 
 X.-J. Mao, C. Shen, Y.-B. Yang, "Image Restoration Using Very Deep Convolutional Encoder-Decoder Networks with
 Symmetric Skip Connections", NIPS 2016: RED10, RED20 and RED30 have 5, 10 and 15 layers in each half. The
@@ -21,13 +21,13 @@ from restora.registry import register
 
 @register("network", "rednet")
 class REDNet(Network):
-    """L convolutions, L transposed ones.
+    """L convolutions, L transposed convolutions.
 
-    Every second encoder output is added to its mirror image, the photo at the end.
+    Every second encoder output is added to the mirrored decoder layer, the photo to the output.
 
     `stride` 2 halves the photo in the first layer and doubles it in the last (the paper's section 3.4:
-    faster, a little worse). Without `skips` it is a plain autoencoder. No ReLU after the last sum: a restored
-    photo is clamped later.
+    faster, slightly worse). Without `skips` it is a plain autoencoder. There is no ReLU after the last sum,
+    as restored photos are clamped later.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution", "jpeg", "deblur", "inpaint")

@@ -2,8 +2,8 @@
 
 J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV
 2017, section 7.1, after J. Johnson, A. Alahi, L. Fei-Fei, ECCV 2016: 9 blocks for photos of 256 (11,378,179
-parameters), 6 for 128. Names are those of the authors' code (`model.10.conv_block.1`); their photos are on
-[-1, 1], a shift that is made here.
+parameters), 6 for 128. Names are those of the authors' code (`model.10.conv_block.1`). The authors' photos
+are on [-1, 1]; the network converts its input.
 
 Legend: B samples, C channels, F features, H height, W width.
 """
@@ -20,11 +20,11 @@ from restora.registry import register
 _BEFORE = 10
 """Modules before the first block."""
 _LEAST = 8
-"""Sides of which the blocks still have two pixels to mirror and to normalise."""
+"""Smallest side of a photo; the blocks need two pixels for reflection padding and instance norm."""
 
 
 class _Residual(nn.Module):
-    """x + norm(conv(relu(norm(conv(x))))) with mirrored edges."""
+    """x + norm(conv(relu(norm(conv(x))))) with reflection padding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -74,10 +74,7 @@ class ResNetGenerator(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "model.1.weight" not in state or f"model.{_BEFORE}.conv_block.1.weight" not in state:
             return None
         channels, in_channels = state["model.1.weight"].shape[:2]

@@ -1,4 +1,4 @@
-"""Restormer: a four-level transformer U-Net that attends across channels instead of positions.
+"""Restormer: a four-level transformer U-Net with attention across channels instead of positions.
 
 S. W. Zamir, A. Arora, S. Khan, M. Hayat, F. S. Khan, M.-H. Yang, "Restormer: Efficient Transformer for
 High-Resolution Image Restoration", CVPR 2022. Parameter names are those of the authors' checkpoints
@@ -33,8 +33,8 @@ from restora.registry import register
 class Restormer(Network):
     """The whole network: residual output, except in the dual-pixel task (two input photos, one output photo).
 
-    `blocks` and `heads` go from the full resolution to the lowest; the decoder mirrors them. The authors
-    train deblurring and deraining with the norm "WithBias", all denoising with "BiasFree".
+    `blocks` and `heads` are ordered from the full resolution to the lowest; the decoder mirrors them. The
+    authors use the norm "WithBias" for deblurring and deraining, "BiasFree" for all denoising.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "derain", "jpeg")
@@ -84,7 +84,7 @@ class Restormer(Network):
         self.reduce_chan_level2 = nn.Conv2d(4 * c, 2 * c, 1, bias=bias)
         self.decoder_level2 = stage(1, 2 * c, blocks[1])
         self.up2_1 = Upsample(channels=2 * c)
-        # the highest decoder keeps both halves of its skip: 2C channels, no reduction
+        # the highest decoder level keeps all 2C concatenated channels, without reduction
         self.decoder_level1 = stage(0, 2 * c, blocks[0])
         self.refinement = stage(0, 2 * c, refinement_blocks)
         self.skip_conv = nn.Conv2d(c, 2 * c, 1, bias=bias) if dual_pixel else None
@@ -108,10 +108,7 @@ class Restormer(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         stages = ["encoder_level1", "encoder_level2", "encoder_level3", "latent"]
         if "patch_embed.proj.weight" not in state or not all(
             f"{s}.0.attn.temperature" in state for s in stages
@@ -134,7 +131,7 @@ class Restormer(Network):
 
 
 def _shortest_factor(widths: Sequence[int], hidden: Sequence[int]) -> float:
-    """The number of fewest decimals by which all `widths`, rounded down after multiplying, give `hidden`."""
+    """The factor with the fewest decimals for which int(factor * width) gives `hidden` for all `widths`."""
     low = max(h / w for w, h in zip(widths, hidden, strict=True))
     high = min((h + 1) / w for w, h in zip(widths, hidden, strict=True))
     rounded = (math.ceil(low * 10**decimals) / 10**decimals for decimals in range(9))

@@ -1,11 +1,11 @@
 """RRDBNet, the generator of ESRGAN, BSRGAN and Real-ESRGAN.
 
-Residual-in-residual dense blocks without batch norm.
+It has residual-in-residual dense blocks without batch norm.
 
 X. Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCV Workshops 2018; X.
 Wang, L. Xie, C. Dong, Y. Shan, "Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic
 Data", ICCV Workshops 2021. Parameter names are BasicSR's and Real-ESRGAN's (`conv_first`,
-`body.0.rdb1.conv1`, `conv_up1`, ...); checkpoints with ESRGAN's first names (`model.1.sub.0.RDB1.conv1.0`) or
+`body.0.rdb1.conv1`, `conv_up1`, ...); checkpoints with ESRGAN's old names (`model.1.sub.0.RDB1.conv1.0`) or
 those of BSRGAN (`RRDB_trunk.0.RDB1.conv1`) load too.
 
 Legend: B samples, H height, W width, F features, G growth, u unshuffle, s scale.
@@ -28,7 +28,7 @@ _RESIDUAL_SCALE = 0.2
 
 
 class ResidualDenseBlock(nn.Module):
-    """x + 0.2 * five convolutions, each of which sees all outputs before it: (B,F,H,W) -> same."""
+    """x + 0.2 * five densely connected convolutions: (B,F,H,W) -> same."""
 
     def __init__(self, *, channels: int, growth: int) -> None:
         super().__init__()
@@ -60,10 +60,10 @@ class RRDB(nn.Module):
 
 @register("network", "rrdbnet")
 class RRDBNet(Network):
-    """The whole network. It enlarges by scale * unshuffle after its input has been folded by `unshuffle`.
+    """The whole network. It upsamples by scale * unshuffle after a pixel unshuffle of its input.
 
-    Real-ESRGAN's x2 and x1 fold 2 x 2 and 4 x 4 pixels into channels (unshuffle 2 and 4), so that all three
-    enlarge by 4 inside; ESRGAN's have unshuffle 1.
+    Real-ESRGAN's x2 and x1 networks have unshuffle 2 and 4, so that, like its x4 network, they upsample by 4
+    internally; ESRGAN's networks have unshuffle 1.
     """
 
     tasks: ClassVar[tuple[str, ...]] = (
@@ -114,7 +114,7 @@ class RRDBNet(Network):
 
     @classmethod
     def adapt_weights(cls, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A state dict under any of the three published naming schemes -> under the present one."""
+        """Renames a state dict of any of the three published naming schemes to the current one."""
         upsamplings = sum(re.fullmatch(r"model\.\d+\.weight", name) is not None for name in state) - 3
         blocks = _count(state, r"model\.1\.sub\.(\d+)\.RDB1\.")
         renames = [
@@ -140,12 +140,10 @@ class RRDBNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's.
-
-        A first convolution with 4 or 16 times the channels of the output is taken for a folded input; an
-        enlargement by 3 cannot be distinguished from one by 2.
+        A first convolution with 4 or 16 times the channels of the output is taken as an unshuffled input;
+        scale 3 cannot be distinguished from scale 2.
         """
         state = cls.adapt_weights(state)
         if "conv_first.weight" not in state or "body.0.rdb1.conv1.weight" not in state:
@@ -167,5 +165,5 @@ class RRDBNet(Network):
 
 
 def _count(state: Mapping[str, Any], pattern: str) -> int:
-    """How many different numbers the pattern's group takes among the names."""
+    """How many different values the pattern's group has among the names."""
     return len({match[1] for name in state if (match := re.match(pattern, name))})

@@ -1,8 +1,8 @@
-"""SRCNN: three convolutions on the bicubically enlarged photo, the first network of super-resolution.
+"""SRCNN: three convolutions on the bicubically upsampled photo, the first CNN for super-resolution.
 
 C. Dong, C. C. Loy, K. He, X. Tang, "Image Super-Resolution Using Deep Convolutional Networks", TPAMI 2016.
-Kernels 9-1-5 make the paper's 8,032 weights, 9-5-5 its 57,184. The authors' weights are MATLAB files; the
-names are those of the PyTorch weights in circulation (`conv1.weight`, ...).
+Kernels 9-1-5 give the paper's 8,032 weights, 9-5-5 its 57,184. The authors' weights are MATLAB files;
+parameter names are those of the PyTorch weights in circulation (`conv1.weight`, ...).
 
 Legend: B samples, C channels (1: luminance), H height, W width, s scale.
 """
@@ -22,7 +22,7 @@ from restora.registry import register
 class SRCNN(LuminanceNetwork):
     """Patch extraction, non-linear mapping, reconstruction (section 3.1).
 
-    Borders are filled with zeros; the paper cuts them off.
+    Borders are padded with zeros; the paper crops them.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg", "deblur")

@@ -1,11 +1,11 @@
-"""SRResNet, SRGAN's generator, and MSRResNet, the same idea without batch norm on top of an enlarged photo.
+"""SRResNet, SRGAN's generator, and MSRResNet, without batch norm and with a bilinear skip.
 
 C. Ledig et al., "Photo-Realistic Single Image Super-Resolution Using a Generative Adversarial Network", CVPR
 2017 (SRResNet); X. Wang et al., "ESRGAN: Enhanced Super-Resolution Generative Adversarial Networks", ECCV
 Workshops 2018 (its modified baseline). MSRResNet has the parameter names of KAIR's checkpoints
 (`recon_trunk.0.conv1.weight`, ...). SRGAN's authors published no weights; SRResNet's names are ours.
 
-Scale 1 leaves the upsampling out: a generator for denoising, deblurring or colour.
+Scale 1 leaves the upsampling out: a generator for denoising, deblurring or colourisation.
 
 Legend: B samples, C channels of the photo, F features, H height, W width, s scale.
 """
@@ -44,10 +44,10 @@ class _PlainResidual(nn.Module):
 
 @register("network", "msrresnet")
 class MSRResNet(Network):
-    """restored = bilinear enlargement of x + what the trunk adds. KAIR's MSRResNet1 (BasicSR's MSRResNet).
+    """restored = bilinear upsampling of x + trunk(x). KAIR's MSRResNet1 (BasicSR's MSRResNet).
 
-    Scales 1, 2, 3 and 4. Weights start at a tenth of He's rule, as the authors' do: the first restored photo
-    is the enlarged one.
+    Scales are 1, 2, 3 and 4. Weights start at a tenth of He's rule as in the authors' code, so the first
+    output is nearly the upsampled photo.
     """
 
     tasks: ClassVar[tuple[str, ...]] = _TASKS
@@ -79,7 +79,7 @@ class MSRResNet(Network):
         return F.interpolate(x, scale_factor=float(self.scale), mode="bilinear", align_corners=False) + y
 
     def adapt_weights(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """BasicSR's names for the same network become KAIR's."""
+        """Renames BasicSR's parameters of the same network to KAIR's names."""
         return {
             re.sub(r"^body\.", "recon_trunk.", name).replace("conv_hr.", "HRconv."): value
             for name, value in state.items()
@@ -87,10 +87,7 @@ class MSRResNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         trunk = "body" if "conv_hr.weight" in state else "recon_trunk"
         if "conv_first.weight" not in state or f"{trunk}.0.conv1.weight" not in state:
             return None
@@ -127,8 +124,8 @@ class SRResNet(Network):
 
     k9n64, 16 blocks inside a long skip, a pixel shuffle per factor of two, k9.
 
-    `batch_norm=False` is the change that later work made (EDSR, ESRGAN): it removes the artefacts that batch
-    statistics leave on photos unlike the training ones.
+    `batch_norm=False` follows later work (EDSR, ESRGAN): it removes the artefacts of batch statistics on
+    photos that differ from the training photos.
     """
 
     tasks: ClassVar[tuple[str, ...]] = _TASKS
@@ -159,10 +156,7 @@ class SRResNet(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | bool] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if not {"head.0.weight", "body.0.act.weight", "body_end.0.weight", "tail.weight"} <= state.keys():
             return None
         channels, in_channels = state["head.0.weight"].shape[:2]

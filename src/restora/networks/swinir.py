@@ -1,14 +1,14 @@
 """SwinIR: groups of shifted-window transformer blocks between two convolutions.
 
-A convolution closes each group.
+Each group ends with a convolution.
 
 J. Liang, J. Cao, G. Sun, K. Zhang, L. Van Gool, R. Timofte, "SwinIR: Image Restoration Using Swin
 Transformer", ICCV Workshops 2021. Parameter names are those of the authors' checkpoints
 (`layers.0.residual_group.blocks.0.attn.qkv.weight`, ...).
 
 Notable: features stay (B,H,W,C); the shifted windows' mask is computed once per forward pass from the
-photo's size and shared by all blocks; published checkpoints also hold that mask for one size and the
-table's indices in every block, which are dropped on loading and written by `published_state_dict`.
+photo's size and shared by all blocks; published checkpoints also hold this mask for one size and the table
+indices in every block, which are dropped on loading and written by `published_state_dict`.
 
 Legend: B samples, C channels, H height, W width, s scale, w window side, n windows in a photo, N = w*w, h
 heads.
@@ -40,13 +40,13 @@ Upsampler = Literal["none", "pixelshuffle", "pixelshuffledirect", "nearest+conv"
 
 @register("network", "swinir")
 class SwinIR(SwinNetwork):
-    """The whole network; `upsampler` chooses what follows the features.
+    """The whole network; `upsampler` chooses the head.
 
     "none" adds a residual to the input (denoising, JPEG), "pixelshuffle" is the classical super-resolution
     head, "pixelshuffledirect" the lightweight one, "nearest+conv" the real-world one (scales 2, 4 and 8).
-    `value_range` is what the photo's range is stretched to inside (255 in the published JPEG networks).
-    `drop_path` is the stochastic depth of the last block in training, growing linearly from none at the
-    first. `image_size` matters to `published_state_dict` alone: the mask is stored for this side.
+    `value_range` is the internal range of the photo (255 in the published JPEG networks). `drop_path` is the
+    stochastic depth of the last block in training, growing linearly from 0 at the first. `image_size` only
+    affects `published_state_dict`: the mask is stored for this side.
     """
 
     computed_names: ClassVar[tuple[str, ...]] = ("relative_position_index", "attn_mask")
@@ -135,11 +135,10 @@ class SwinIR(SwinNetwork):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's.
-
-        `value_range` is not in the weights: only the published JPEG networks have windows of 7, and 255.
+        `value_range` cannot be inferred; it is 255 for windows of 7, which only the published JPEG networks
+        have.
         """
         first = "layers.0.residual_group.blocks.0"
         if "conv_first.weight" not in state or f"{first}.attn.qkv.weight" not in state:

@@ -1,8 +1,8 @@
-"""Weights of one network taken over by another: by name where the shapes agree, with a report of the rest.
+"""Transfers weights between networks: by name where the shapes agree, with a report of the rest.
 
-Enters: tensors under a network's own names (`weights.fitted`), of the same architecture or of a relative: one
-of another scale, channel count or depth. Leaves: what was taken, and of everything else the reason. Also the
-one meaning of a name pattern: a shell pattern for whole names, or a name for itself and all below it.
+Enters: tensors under a network's own names (`weights.fitted`), of the same architecture or of a variant with
+another scale, channel count or depth. Leaves: the transferred tensors, and the reason for each other one. It
+also defines name patterns: a shell pattern for whole names, or a name for itself and all names below it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +19,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class Transfer:
-    """What a network takes of a source.
+    """The tensors that a network takes from a source.
 
-    `taken` by its own names; `other_shape` name -> (shape there, shape here); `missing` names that the source
-    lacks, `unused` that the network lacks, `skipped` that were left out on request.
+    `taken` is by the network's names; `other_shape` name -> (source's shape, network's shape); `missing` are
+    names that the source lacks, `unused` that the network lacks, `skipped` that were left out on request.
     """
 
     taken: Mapping[str, Tensor]
@@ -33,7 +33,7 @@ class Transfer:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing differs but what was to be skipped."""
+        """Whether only skipped names differ."""
         return not (self.other_shape or self.missing or self.unused)
 
     @property
@@ -42,7 +42,7 @@ class Transfer:
         return len(self.taken) + len(self.other_shape) + len(self.missing) + len(self.skipped)
 
     def reasons(self) -> list[str]:
-        """A line for each kind of what was not taken."""
+        """One line for each kind of tensors that were not taken."""
         shapes = [f"{name} is {there} there, {here} here" for name, (there, here) in self.other_shape.items()]
         kinds = (
             ("of another shape", shapes),
@@ -54,9 +54,9 @@ class Transfer:
 
 
 def transfer(network: Network, state: Mapping[str, Tensor], *, skip: Sequence[str] = ()) -> Transfer:
-    """What `network` can take of `state`; nothing is copied.
+    """The tensors of `state` that `network` can take; nothing is copied.
 
-    Raises ValueError for a pattern of `skip` that fits no name.
+    Raises ValueError for a pattern of `skip` that matches no name.
     """
     own = network.state_dict()
     silent = (*HARMLESS, *network.computed_names)
@@ -77,9 +77,9 @@ def transfer(network: Network, state: Mapping[str, Tensor], *, skip: Sequence[st
 
 
 def matching(names: Iterable[str], patterns: Sequence[str], *, where: str) -> set[str]:
-    """The names that any of the patterns fits: `body.*.weight`, or `tail` for `tail` and all below it.
+    """The names that match any of the patterns: `body.*.weight`, or `tail` for `tail` and all below it.
 
-    Raises ValueError, with the names there are, for a pattern that fits none; `where` is its key.
+    Raises ValueError, listing the names, for a pattern that matches none; `where` is the pattern's key.
     """
     names, found = list(names), set()
     for pattern in patterns:

@@ -1,12 +1,12 @@
-"""Uformer: a five-level U-Net of window attention, each feed-forward with a depthwise convolution inside.
+"""Uformer: a five-level U-Net of window attention and feed-forward layers with a depthwise convolution.
 
 Z. Wang, X. Cun, J. Bao, W. Zhou, J. Liu, H. Li, "Uformer: A General U-Shaped Transformer for Image
 Restoration", CVPR 2022. Parameter names are those of the authors' checkpoints
 (`encoderlayer_0.blocks.0.attn.qkv.to_q.weight`, `dowsample_0.conv.0.weight`, ...).
 
-Notable: any height and width, where the authors' code takes squares only and fills a photo up with black;
-one matrix product makes queries, keys and values. Published checkpoints also hold the tables' indices in
-every block, which are dropped on loading and written by `published_state_dict`.
+Notable: it takes any height and width, where the authors' code pads a photo to a square with black; one
+matrix product makes queries, keys and values. Published checkpoints also hold the table indices in every
+block, which are dropped on loading and written by `published_state_dict`.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -39,12 +39,11 @@ class _Convolution(nn.Module):
 class Uformer(Network):
     """The whole network; the output is added to the input.
 
-    `depths` and `heads` go down the encoder, through the bottleneck and up the decoder: nine numbers.
-    `modulator` adds learned values to the decoder's windows. `drop_path` is the stochastic depth of the
-    bottleneck in training, growing from none at the first block. `image_size` is the patch that the weights
-    were trained with: a level that is no larger than a window there has a window of its own size and no
-    shift, also when larger photos are restored (in the authors' evaluation 128, whence no shift in the
-    bottleneck).
+    `depths` and `heads` are nine numbers each, for encoder, bottleneck and decoder. `modulator` adds learned
+    values to the decoder's windows. `drop_path` is the stochastic depth of the bottleneck in training,
+    growing from 0 at the first block. `image_size` is the training patch of the weights: a level that is no
+    larger than a window for this patch has a window of its own size and no shift, also for larger photos (in
+    the authors' evaluation it is 128, so the bottleneck has no shift).
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "derain")
@@ -119,12 +118,10 @@ class Uformer(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's.
-
-        `image_size` is not in the weights, unless it was so small that the bottleneck's window is smaller
-        than the others.
+        `image_size` cannot be inferred, unless it was so small that the bottleneck's window is smaller than
+        the others.
         """
         stages = [*(f"encoderlayer_{i}" for i in range(4)), "conv", *(f"decoderlayer_{i}" for i in range(4))]
         tables = [f"{stage}.blocks.0.attn.relative_position_bias_table" for stage in stages]

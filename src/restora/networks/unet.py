@@ -1,12 +1,12 @@
-"""U-Net, with the additions that restoration makes: residual output, conditions, side outputs.
+"""U-Net with additions for restoration: residual output, conditions, side outputs.
 
 O. Ronneberger, P. Fischer, T. Brox, "U-Net: Convolutional Networks for Biomedical Image Segmentation", MICCAI
 2015: stages of two 3x3 convolutions, max pooling, 2x2 transposed convolutions, concatenated skips, a 1x1
-output. Convolutions are padded here, so that the output has the size of the input. Side outputs are the deep
-supervision of Lee et al., AISTATS 2015.
+output. Convolutions are padded here, so that the output has the size of the input. Side outputs are for the
+deep supervision of Lee et al., AISTATS 2015.
 
-Variants override `make_stage` (what one level computes), `make_skip` (what happens to a skip on its way) and
-`pool`; one without a skip at the full size says so in `top_skip`.
+Variants override `make_stage` (the layers of one level), `make_skip` (the processing of a skip) and `pool`; a
+variant without a skip at full size sets `top_skip`.
 
 Legend: B samples, H height, W width, C channels of a level, K condition channels, L levels.
 """
@@ -40,7 +40,7 @@ class DoubleConv(nn.Sequential):
 
 
 class PlainSkip(nn.Module):
-    """The skip as it is."""
+    """The unchanged skip."""
 
     def forward(self, skip: Tensor, upsampled: Tensor) -> Tensor:  # noqa: ARG002
         return skip
@@ -50,15 +50,15 @@ class PlainSkip(nn.Module):
 class UNet(Network):
     """Encoder and decoder of L = len(channels) levels.
 
-    `residual` adds the input to the output, which then has to be what the photo lacks. `condition_channels`
-    (a noise-level map, a mask) are concatenated with the photo. `side_outputs` counts further outputs at
-    half, quarter, ... size, which only `restore_scales` computes. `norm` is "batch" (what most
-    implementations of the paper have) or "none".
+    With `residual` the network predicts a residual that is added to the input. The condition (a noise-level
+    map, a mask) is concatenated with the photo. `side_outputs` is the number of further outputs at half,
+    quarter, ... size, which only `restore_scales` computes. `norm` is "batch" (as in most implementations of
+    the paper) or "none".
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
     top_skip: ClassVar[bool] = True
-    """Whether the finest features of the encoder go to the decoder."""
+    """Whether there is a skip at full size."""
 
     def __init__(
         self,
@@ -100,26 +100,25 @@ class UNet(Network):
 
     @property
     def side_outputs(self) -> int:
-        """How many sizes `restore_scales` gives besides the full one."""
+        """How many sizes `restore_scales` returns besides the full one."""
         return len(self.side_heads)
 
     def make_stage(self, in_channels: int, out_channels: int) -> nn.Module:
-        """What one level computes: (B,in_channels,H,W) -> (B,out_channels,H,W)."""
+        """The layers of one level: (B,in_channels,H,W) -> (B,out_channels,H,W)."""
         return DoubleConv(in_channels, out_channels, norm=self.norm)
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
 
-        None for another's. Whether the output is added to the photo cannot be inferred: `residual`
-        is left at its default.
+        Whether the output is added to the photo cannot be inferred: `residual` is left at its default.
         """
         if "skips.0.W_x.weight" in state or "encoder.0.1.mlp.0.weight" in state or lacks_top_skip(state):
             return None  # a variant's
         return unet_arguments(state, stage="")
 
     def make_skip(self, channels: int) -> nn.Module:  # noqa: ARG002
-        """Skip and what comes up from below, (B,channels,H,W) each -> the skip to concatenate.
+        """Skip and upsampled features, (B,channels,H,W) each -> the skip to concatenate.
 
         It has the same shape.
         """
@@ -187,15 +186,15 @@ def _check(
 
 
 def lacks_top_skip(state: Mapping[str, Tensor]) -> bool:
-    """Whether the last stage of the decoder of a U-Net is given what comes up from below alone."""
+    """Whether the last decoder stage of a U-Net only gets the upsampled features, without a skip."""
     last = state.get(f"decoder.{count_children(state, 'decoder') - 1}.0.weight")
     return last is not None and last.shape[1] == last.shape[0]
 
 
 def unet_arguments(state: Mapping[str, Tensor], *, stage: str) -> dict[str, Any] | None:
-    """The constructor's arguments inferred from a state dict of a U-Net or a variant; None for another's.
+    """The constructor's arguments, inferred from a state dict of a U-Net or a variant; else None.
 
-    `stage` is where a stage keeps its two convolutions, such as "0.".
+    `stage` is the prefix of a stage's two convolutions, such as "0.".
     """
     first, head = state.get(f"encoder.0.{stage}0.weight"), state.get("head.weight")
     if first is None or head is None or "ups.0.weight" not in state:
@@ -203,7 +202,7 @@ def unet_arguments(state: Mapping[str, Tensor], *, stage: str) -> dict[str, Any]
     levels = range(count_children(state, "encoder"))
     out_channels = head.shape[0]
     return {
-        # a photo goes in and comes out; what is stacked onto it is the condition
+        # input and output photos have equal channels; the others are the condition
         "in_channels": min(out_channels, first.shape[1]),
         "out_channels": out_channels,
         "condition_channels": max(first.shape[1] - out_channels, 0),

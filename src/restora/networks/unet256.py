@@ -1,16 +1,16 @@
 """The U-Net of five strided stages that Keras tutorials train on photos of 256 x 256.
 
-It has 9,602,766 numbers, 9,600,206 of them trainable.
+It has 9,602,766 parameters, 9,600,206 of them trainable.
 
-Known from public notebooks rather than from a paper; after O. Ronneberger et al., MICCAI 2015, and P. Isola
-et al., CVPR 2017. Strided 3x3 convolutions to 128, 128, 256, 512 and 512 channels, batch norm in the last
+It is from public notebooks rather than a paper, after O. Ronneberger et al., MICCAI 2015, and P. Isola et
+al., CVPR 2017. It has strided 3x3 convolutions to 128, 128, 256, 512 and 512 channels, batch norm in the last
 three, LeakyReLU; transposed 3x3 convolutions back, each followed by the concatenated skip, the last by the
-photo itself; a 2x2 convolution to the output. The 2,560 numbers that are not trainable are the running means
-and variances of 1,280 channels, which Keras counts.
+photo itself; a 2x2 convolution to the output. The 2,560 parameters that are not trainable are the running
+means and variances of 1,280 channels, which Keras counts as parameters.
 
-Notable: Keras' "same" padding is uneven where the stride or the kernel is even, and its defaults differ from
-torch's (slope 0.3, batch norm with eps 1e-3 and momentum 0.99). They are kept, so that weights carried over
-from Keras give the same output.
+Notable: Keras' "same" padding is asymmetric for even strides or kernels, and its defaults differ from torch's
+(slope 0.3, batch norm with eps 1e-3 and momentum 0.99). They are kept, so that weights converted from Keras
+give the same output.
 
 Legend: B samples, H height, W width, C channels.
 """
@@ -30,7 +30,7 @@ _SLOPE = 0.3
 
 
 class Down(nn.Module):
-    """(B,C,H,W) -> (B,C',H/2,W/2): strided convolution, batch norm if wanted, LeakyReLU."""
+    """(B,C,H,W) -> (B,C',H/2,W/2): strided convolution, optional batch norm, LeakyReLU."""
 
     def __init__(self, in_channels: int, out_channels: int, *, batch_norm: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Up(nn.Module):
 
 @register("network", "unet256")
 class UNet256(Network):
-    """The whole network; `normed_stages` counts the stages with batch norm from the innermost outwards."""
+    """The whole network; `normed_stages` is the number of innermost stages with batch norm."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise")
 
@@ -77,7 +77,7 @@ class UNet256(Network):
             for level, (before, after) in enumerate(zip(ins, channels, strict=True))
         )
         outs = (*channels[-2::-1], out_channels)
-        skips = (0, *channels[-2::-1])  # what is concatenated before each transposed convolution
+        skips = (0, *channels[-2::-1])  # skips concatenated before each transposed convolution
         comes_from = (channels[-1], *outs[:-1])
         self.ups = nn.ModuleList(
             Up(below + skip, out) for below, skip, out in zip(comes_from, skips, outs, strict=True)
@@ -86,10 +86,7 @@ class UNet256(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if not {"downs.0.conv.weight", "ups.0.conv.weight", "output.weight"} <= state.keys():
             return None
         levels = range(count_children(state, "downs"))

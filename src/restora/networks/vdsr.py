@@ -1,11 +1,11 @@
-"""VDSR: twenty plain convolutions that predict what bicubic enlargement lost.
+"""VDSR: twenty plain convolutions that predict the residual of bicubic upsampling.
 
-The same weights serve every scale.
+The same weights serve all scales.
 
 J. Kim, J. K. Lee, K. M. Lee, "Accurate Image Super-Resolution Using Very Deep Convolutional Networks", CVPR
 2016. Parameter names are those of the published PyTorch weights (`input.weight`,
-`residual_layer.0.conv.weight`, `output.weight`; no biases). Scale 1 takes a photo that is enlarged already,
-or one that needs no enlarging.
+`residual_layer.0.conv.weight`, `output.weight`; no biases). Scale 1 takes a photo that is already upsampled,
+or needs no upsampling.
 
 Legend: B samples, C channels (1: luminance), F features, H height, W width, s scale.
 """
@@ -34,8 +34,8 @@ class _ConvReLU(nn.Module):
 class VDSR(LuminanceNetwork):
     """restored = enlarged + output(residual_layer(input(enlarged))).
 
-    `depth` counts all convolutions. With `round_8bit` the enlarged photo is an 8-bit picture, as it was for
-    the authors: the published figures (37.59 dB at x2 on Set5) come out only so.
+    `depth` counts all convolutions. `round_8bit` rounds the upsampled photo to 8 bits as the authors do; only
+    then are the published figures (37.59 dB at x2 on Set5) reproduced.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")

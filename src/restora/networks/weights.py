@@ -1,16 +1,15 @@
-"""Loading weights that others published: safely, under whatever wrapping they come in.
+"""Loads published weights: safely, and with any wrapping keys.
 
 Errors name the fix.
 
 Enters: a `.pth`, `.pt`, `.ckpt` or `.safetensors` file. Leaves: a network with its weights. torch files are
-read by the weights-only reader, so nothing that a file contains is executed. Wrappers (`params`,
-`params_ema`, `state_dict`, `model`, a `module.` before every name, our own checkpoints' `network.` and
-`ema.`) need no list: nested dictionaries are flattened to dotted names, and the prefix under which most names
-are the network's own is the one taken; averaged weights win ties.
+read by the weights-only reader, so no code in a file is executed. Wrapping keys (`params`, `params_ema`,
+`state_dict`, `model`, a `module.` before every name, our own checkpoints' `network.` and `ema.`) are not
+listed: nested dictionaries are flattened to dotted names, and the prefix under which most names match the
+network's is used; averaged weights win ties.
 
-A network class may offer two hooks: `adapt_weights(state)` renames other published names, and the class
-method `infer_arguments(state)` reads constructor arguments off the shapes (None where the weights are another
-network's).
+A network class may have two hooks: `adapt_weights(state)` renames other published names, and the class method
+`infer_arguments(state)` infers constructor arguments from the shapes (None for weights of another network).
 """
 
 import argparse
@@ -29,12 +28,12 @@ from restora.networks.base import Network
 
 _SHOWN = 4
 HARMLESS = ("num_batches_tracked",)
-"""Last parts of names that no computation depends on."""
+"""Last parts of the names of tensors that do not affect outputs."""
 _DEEPEST_WRAPPER = 3
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be read, or that do not fit the network; the message says what would."""
+    """Weights that cannot be read, or do not fit the network; the message names what would fit."""
 
 
 def load_weights(network: Network, path: str | Path) -> None:
@@ -54,12 +53,12 @@ def load_weights(network: Network, path: str | Path) -> None:
 def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> None:
     """Copy `state` into `network`.
 
-    Every name and shape must agree, or WeightsError names those that do not, and `where` they came from.
+    Every name and shape must agree; otherwise WeightsError names the misfits and their source, `where`.
     """
     problems = misfits(network, state)
     if problems:
         raise WeightsError("\n".join(_listed(network, problems, where)))
-    network.load_state_dict(dict(state), strict=False)  # what is missing or unexpected now is harmless
+    network.load_state_dict(dict(state), strict=False)  # other missing or unexpected names are harmless
 
 
 def network_from_weights(
@@ -69,9 +68,9 @@ def network_from_weights(
 
     Arguments that can be inferred from the weights are corrected.
 
-    `chosen` names the arguments that the user set: those stay as they are. Returns the network and the
-    arguments that were changed, with their new values: say so to the user. Raises WeightsError when it does
-    not fit all the same.
+    `chosen` names the arguments that the user set; these are not changed. Returns the network and the changed
+    arguments with their new values, which should be reported to the user. Raises WeightsError if the weights
+    still do not fit.
     """
     path = Path(path)
     network = cls(**arguments)
@@ -90,7 +89,7 @@ def network_from_weights(
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors in a file by their dotted names, on the CPU.
 
-    Raises WeightsError when it cannot be read safely.
+    Raises WeightsError if it cannot be read safely.
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
@@ -109,13 +108,13 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 
 
 def is_torch_file(path: Path) -> bool:
-    """Whether a file begins as torch's do, today's zip or yesterday's pickle."""
+    """Whether a file starts like torch's: the zip format or the old pickle."""
     with path.open("rb") as file:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
 
 
 def _is_program(path: Path) -> bool:
-    """Whether a file is TorchScript's: a zip with code beside the tensors."""
+    """Whether a file is TorchScript: a zip with code beside the tensors."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as parts:
@@ -126,7 +125,7 @@ _DOWNLOADS = (
     (b"<", "a web page, not weights: download the file itself"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the weights: `git lfs pull` gets them"),
 )
-"""How files begin that were saved in the place of weights."""
+"""First bytes of files that are often saved instead of weights."""
 
 
 def _load_torch(path: Path) -> Any:
@@ -142,10 +141,10 @@ def _load_torch(path: Path) -> Any:
             f"{path} is TorchScript, a program, which restora never runs: ask its author for a state dict, "
             "or torch.save(torch.jit.load(FILE).state_dict(), …) if you trust it"
         )
-    # what old checkpoints carry besides tensors, and what rebuilding runs no code of theirs
+    # types in old checkpoints besides tensors that can be rebuilt without running their code
     scalar = np.float64(0).__reduce__()[0]
     harmless: list[Any] = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdilq")]
-    harmless.append((scalar, "numpy.core.multiarray.scalar"))  # where numpy 1 had the same function
+    harmless.append((scalar, "numpy.core.multiarray.scalar"))  # the same function in numpy 1
     try:
         with torch.serialization.safe_globals(harmless):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -159,7 +158,7 @@ def _load_torch(path: Path) -> Any:
 def _unsafe(path: Path) -> str:
     try:
         needed = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (ValueError, RuntimeError, OSError):  # not a zip file: an older format, or no torch file at all
+    except (ValueError, RuntimeError, OSError):  # not a zip file: an older format, or not a torch file
         needed = []
     reason = "is not a plain torch file of tensors"
     if needed:
@@ -172,7 +171,7 @@ def _unsafe(path: Path) -> str:
 
 
 def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every tensor in nested dictionaries (and namespaces of such), under dotted names."""
+    """All tensors in nested dictionaries (and namespaces), under dotted names."""
     if isinstance(value, Tensor):
         yield prefix.removesuffix("."), value
     elif isinstance(value, Mapping):
@@ -181,7 +180,7 @@ def _flatten(value: Any, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
 
 
 def unwrap(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under the prefix whose names fit `network` best, under their published names without it."""
+    """The tensors under the prefix that matches `network` best, by their published names without it."""
     own = network.state_dict().keys()
     best: tuple[tuple[int, bool, int], dict[str, Tensor]] = ((-1, False, 0), {})
     for prefix in prefixes(tensors):
@@ -193,7 +192,7 @@ def unwrap(network: Network, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def prefixes(names: Iterable[str]) -> list[str]:
-    """Every wrapping that the names may have, "" among them."""
+    """All prefixes that the names may have, including ""."""
     found = {""}
     for name in names:
         parts = name.split(".")[:-1][:_DEEPEST_WRAPPER]
@@ -213,7 +212,7 @@ def _ignored(names: Iterable[str], network: Network) -> set[str]:
 
 
 def misfits(network: Network, state: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """What is missing, unexpected and of another shape, in words; no entry where nothing is."""
+    """Missing, unexpected and differently shaped names, in words; only kinds that occur."""
     own = network.state_dict()
     ignored = _ignored([*own, *state], network)
     found = {
@@ -236,7 +235,7 @@ def _listed(network: Network, problems: dict[str, list[str]], where: str) -> Ite
 
 
 def _suggestion(cls: type[Network], tensors: Mapping[str, Tensor]) -> str:
-    """What the tensors of a file would fit: `cls` with other arguments, or another network."""
+    """The network that the tensors of a file fit: `cls` with other arguments, or another network."""
     from restora.networks.recognition import candidates
 
     found = {candidate.name: candidate for candidate in candidates(tensors)}
@@ -253,7 +252,7 @@ def _suggestion(cls: type[Network], tensors: Mapping[str, Tensor]) -> str:
 
 
 def as_overrides(arguments: Mapping[str, Any]) -> str:
-    """Arguments as Hydra overrides, as one types them after `restora evaluate`."""
+    """Arguments as Hydra overrides, as typed after `restora evaluate`."""
 
     def text(value: Any) -> str:
         if isinstance(value, bool):
@@ -272,7 +271,7 @@ def _equal(a: Any, b: Any) -> bool:
 
 
 def inferred(cls: type[Network], state: Mapping[str, Tensor]) -> dict[str, Any] | None:
-    """What the class infers from the weights; None where they are another's, or where it infers nothing."""
+    """The arguments that the class infers from the weights; None if they do not match or it has no hook."""
     infer = getattr(cls, "infer_arguments", None)
     if infer is None:
         return None

@@ -31,7 +31,7 @@ class ZsN2N(Network):
         self.conv3 = conv1x1(channels, in_channels)
 
     def noise(self, x: Tensor) -> Tensor:
-        """(B,C,H,W) -> what is noise in it, (B,C,H,W)."""
+        """(B,C,H,W) -> its estimated noise, (B,C,H,W)."""
         x = F.leaky_relu(self.conv1(x), 0.2)
         x = F.leaky_relu(self.conv2(x), 0.2)
         return self.conv3(x)
@@ -41,10 +41,7 @@ class ZsN2N(Network):
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments that a state dict of this architecture was made with.
-
-        None for another's.
-        """
+        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if set(state) != {f"conv{n}.{kind}" for n in (1, 2, 3) for kind in ("weight", "bias")}:
             return None
         channels, photo = state["conv1.weight"].shape[:2]

@@ -1,7 +1,8 @@
-"""The adversarial loss of a discriminator, and the matching of its features.
+"""The adversarial loss of a discriminator, and feature matching.
 
-The network's half-step follows the adversarial loss through the discriminator; the discriminator's own
-half-step follows it with the restored photos detached. Both look at the restored photos of one forward pass.
+The network's half-step takes the gradient of the adversarial loss through the discriminator; the
+discriminator's own half-step comes next, with the restored photos detached. Both use the restored photos of
+one forward pass.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -27,8 +28,8 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 class Adversarial(Opponent):
     """One of the GAN losses between the network and a discriminator (SRGAN, Ledig et al., CVPR 2017).
 
-    `conditional` shows the degraded photo to the discriminator beside the other (pix2pix, Isola et al., CVPR
-    2017). Before `start_step` the discriminator learns alone. The condition of a network is not shown to it.
+    `conditional` gives the discriminator the degraded photo as further channels (pix2pix, Isola et al., CVPR
+    2017). Before `start_step` only the discriminator is trained. It does not get the network's condition.
     """
 
     def __init__(
@@ -102,11 +103,11 @@ class Adversarial(Opponent):
             "loss": loss.detach(),
             "real": real.detach().mean(),
             "fake": fake.detach().mean(),
-            "accuracy": right,  # each side known from the other's mean; 0.5 is guessing, 1.0 has won
+            "accuracy": right,  # logits against the mean logit of the other side; 0.5 is chance
         }
 
     def _shown(self, photos: Tensor, step: Step) -> Tensor:
-        """What the discriminator sees: (B,C,H,W), with the degraded photo behind it if conditional."""
+        """The discriminator's input: (B,C,H,W), if conditional with the degraded photo as last channels."""
         if not self.conditional:
             return photos
         return torch.cat([photos, enlarge(step.degraded, photos.shape[-2:])], dim=1)
@@ -114,10 +115,10 @@ class Adversarial(Opponent):
 
 @register("objective", "feature_matching")
 class FeatureMatching(Objective):
-    """The discriminator's own features of restored and clean photos compared, level by level.
+    """The difference of the discriminator's features of restored and clean photos, level by level.
 
-    Wang et al., "High-Resolution Image Synthesis", CVPR 2018, equation 4. It needs no weights from elsewhere,
-    and an adversarial objective beside it.
+    Wang et al., "High-Resolution Image Synthesis", CVPR 2018, equation 4. It needs an adversarial objective
+    beside it, but no pretrained weights.
     """
 
     def __init__(self, **options: Any) -> None:

@@ -1,8 +1,8 @@
-"""What is learnt from a batch: the contract of an objective, and the training step as an objective sees it.
+"""The interface of training objectives, and the training step that they take as input.
 
-An objective is a function of a `Step` that gives named scalars; a family adds them up and logs them. What
-several objectives need, such as the restored photos, is computed once per step. An `Opponent` is an objective
-with parameters of its own (a discriminator), which it steps after the network's half-step.
+An objective is a function of a `Step` that returns named scalars; a family sums and logs them. Tensors that
+several objectives need, such as the restored photos, are computed once per step. An `Opponent` is an
+objective with parameters of its own (a discriminator), which are updated after the network's half-step.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -29,8 +29,8 @@ CENTRES: tuple[Centre, ...] = get_args(Centre)
 class Step:
     """One training step.
 
-    `progress` is the share of the training that is done, `number` the steps before this one, `record`
-    logs a scalar under a name. `scales` is how many sizes the network is asked for.
+    `progress` is the share of the training that is done, `number` the number of earlier steps, `record`
+    logs a scalar under a name. `scales` is the number of output sizes that the network returns.
     """
 
     network: Network
@@ -41,12 +41,12 @@ class Step:
     scales: int = 1
     memory_format: torch.memory_format = torch.channels_last
     shared: dict[str, Any] = field(default_factory=dict)
-    """What one objective computes for another, by a name that they agree on."""
+    """Results that objectives pass to each other, by name."""
     _outputs: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     @property
     def degraded(self) -> Tensor:
-        """(B,C,H/s,W/s), as the degradation left it."""
+        """(B,C,H/s,W/s): the degraded photos, the network's input."""
         return self.batch.degraded
 
     @property
@@ -77,28 +77,28 @@ class Step:
 
     @property
     def restored(self) -> Tensor:
-        """The restored photos, float32 (B,C,H,W), with their graph."""
+        """The restored photos, float32 (B,C,H,W), with their autograd graph."""
         return self.outputs[0]
 
     def restore(self, degraded: Tensor, condition: Tensor | None) -> Tensor:
-        """The network's answer to other photos, float32; `restored` is what it makes of the batch."""
+        """The network's output for other photos, float32; for those of the batch use `restored`."""
         answer: Tensor = self.network(degraded.contiguous(memory_format=self.memory_format), condition)
         return answer.float()
 
     def generator(self, label: str) -> KeyedGenerator:
         """Random numbers per sample for one purpose.
 
-        A function of the samples' keys (seed, pass, position), so neither the number of processes nor
-        a resumption changes them.
+        They depend only on the samples' keys (seed, pass, position), not on the number of processes or
+        on resuming.
         """
         if self.batch.keys is None:
             raise ValueError(f"the data module gives no keys for the random numbers of {label!r}")
         return KeyedGenerator(self.batch.keys).fork(label)
 
     def redegrade(self, label: str = "again") -> Tensor:
-        """Another degraded version of the same photos, like `degraded`, from keys of its own.
+        """Another degraded version of the same photos, like `degraded`, drawn with other keys.
 
-        Raises ValueError where the photos come degraded.
+        Raises ValueError for photos that are already degraded in the data set.
         """
         if self.batch.redegrade is None:
             raise ValueError("these photos come degraded: there is no second version of them to draw")
@@ -107,10 +107,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Noise:
-    """What a degradation is as noise.
+    """The properties of a degradation regarded as noise.
 
-    The `centres` of a degraded pixel's distribution that are the clean pixel; whether pixels are
-    `independent` given the photo; whether it is white and `gaussian` with its level as the condition.
+    `centres`: which centres of a degraded pixel's distribution equal the clean pixel; `independent`: whether
+    pixels are independent given the photo; `gaussian`: whether it is white Gaussian noise with its level as
+    the condition.
     """
 
     name: str
@@ -121,13 +122,13 @@ class Noise:
 
 @dataclass(frozen=True)
 class Setting:
-    """What an objective is combined with, known before training.
+    """The network and the data that an objective is combined with, known before training.
 
-    The network, the smallest training patch (of the clean photo), whether there are clean photos (or
-    partners), and what the condition reads at undamaged pixels (one number per channel: 0 of a
-    noise-level map, 1 of a mask). `noise` is what our degradation is as such, None for photos that come
-    degraded. `noisy_target`: what is learnt from is not the clean photo but another degraded version of
-    it. `strangers`: there are clean photos, of others than those that are degraded.
+    `patch_size` is that of the smallest training patch (of the clean photo). `has_clean`: there are clean
+    photos (or partners of pairs). `undamaged` is the value of the condition at undamaged pixels (one number
+    per channel: 0 for a noise-level map, 1 for a mask). `noise` describes a synthetic degradation, None for
+    photos that are already degraded. `noisy_target`: the target is not the clean photo but another degraded
+    version of it. `strangers`: there are clean photos, but unpaired with the degraded ones.
     """
 
     network: Network
@@ -140,20 +141,20 @@ class Setting:
 
 
 def check_weights(objective: str, **weights: float) -> None:
-    """Raises ValueError for a weight below 0 of the objective of that name."""
+    """Raises ValueError for a negative weight of the named objective."""
     for name, value in weights.items():
         if value < 0:
             raise ValueError(f"objective.{objective}.{name} is 0 or more, got {value}")
 
 
 class Objective(nn.Module, ABC):
-    """A term of what is learnt: called with a `Step`, it gives named scalars in float32.
+    """A term of the training loss: called with a `Step`, it returns named scalars in float32.
 
-    Their sum is multiplied by `weight` and takes part from the step `start_step` on.
+    They are multiplied by `weight` and used from the step `start_step` on.
     """
 
     needs_clean: ClassVar[bool] = True
-    """Whether it compares with clean photos (or a target) that somebody must have."""
+    """Whether the objective needs clean photos (or a target) to compare with."""
 
     def __init__(self, *, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
@@ -165,10 +166,10 @@ class Objective(nn.Module, ABC):
 
     @abstractmethod
     def terms(self, step: Step) -> Terms:
-        """The scalars before their weight, by name; a name that is the objective's own may be ""."""
+        """The unweighted scalars by name; the name "" stands for the objective's own name."""
 
     def forward(self, step: Step) -> Terms:
-        """The weighted terms; none where the weight is 0 or its step has not come."""
+        """The weighted terms; empty if the weight is 0 or before `start_step`."""
         if self.weight == 0 or step.number < self.start_step:
             return {}
         terms = self.terms(step)
@@ -177,26 +178,26 @@ class Objective(nn.Module, ABC):
         return terms
 
     def validation(self, step: Step) -> Terms:
-        """Its part of the validation loss."""
+        """The objective's part of the validation loss."""
         return self(step)
 
     def partners(self) -> Iterable[nn.Parameter]:
-        """Parameters of its own that learn with the network's, by the same optimiser."""
+        """Parameters of the objective that the network's optimiser trains too."""
         return ()
 
     @property
     def scales(self) -> int:
-        """How many sizes of the restored photos it compares."""
+        """How many sizes of the restored photos the objective compares."""
         return 1
 
     def join(self, others: Mapping[str, "Objective"]) -> None:
-        """Called once with all objectives of the run by name, itself among them.
+        """Called once with all objectives of the run by name, including this one.
 
-        Raises ValueError for one that it needs and that is not there.
+        Raises ValueError if an objective that this one needs is missing.
         """
 
     def check(self, setting: Setting) -> None:
-        """Raises ValueError, with the reason and what to set, for what it cannot be combined with."""
+        """Raises ValueError, with the reason and the fix, for a setting that it cannot be combined with."""
         if self.needs_clean and not setting.has_clean:
             raise ValueError(
                 f"objective {type(self).__name__} compares with clean photos, and these data have none: "
@@ -207,11 +208,11 @@ class Objective(nn.Module, ABC):
 
     @property
     def centre(self) -> Centre | None:
-        """The centre of the distribution of the targets that it finds; None for no particular one."""
+        """The centre of the targets' distribution that minimises the loss; None for no particular one."""
         return None
 
     def _check_noisy_target(self, setting: Setting) -> None:
-        """Raises ValueError where noisy targets would teach something else than clean ones."""
+        """Raises ValueError where noisy targets have another optimum than clean ones."""
         noise, name = setting.noise, type(self).__name__
         if self.centre is None:
             raise ValueError(
@@ -228,20 +229,20 @@ class Objective(nn.Module, ABC):
 
 
 class Opponent(Objective):
-    """An objective with parameters of its own, which take a half-step of theirs after the network's."""
+    """An objective with parameters of its own, updated in a half-step after the network's."""
 
     def validation(self, step: Step) -> Terms:  # noqa: ARG002
-        """None: an adversarial loss says nothing of how good photos are."""
+        """Empty: an adversarial loss does not measure the quality of photos."""
         return {}
 
     @abstractmethod
     def make_optimizer(self) -> Optimizer:
-        """The optimiser of its parameters."""
+        """Makes the optimiser of the objective's own parameters."""
 
     @abstractmethod
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
-        """What its own parameters minimise, (detached) restored photos given, and diagnostics to log."""
+        """The loss of the objective's own parameters (restored photos detached), and diagnostics to log."""
 
     @abstractmethod
     def own_module(self) -> nn.Module:
-        """The module whose parameters its optimiser steps."""
+        """The module whose parameters the objective's optimiser updates."""

@@ -1,15 +1,15 @@
-"""Blind2Unblind: every pixel is hidden once, and the output for the whole photo joins the loss.
+"""Blind2Unblind: every pixel is masked once, and the output for the unmasked photo is part of the loss.
 
 Z. Wang, J. Liu, G. Li, H. Han, "Blind2Unblind: Self-Supervised Image Denoising with Visible Blind Spots",
-CVPR 2022. Of each cell of pixels one is hidden at a time and replaced by its surroundings; the answers at the
-hidden pixels of all those versions are put together to one photo (the global mask mapper), whose error has a
-gradient. The answer to the whole photo, which has none, stands beside it (the re-visible loss), with a weight
-that grows: so the network that is exported sees all pixels and copies no noise.
+CVPR 2022. One pixel of each cell is hidden at a time and replaced by a mean of its surroundings. The outputs
+at the hidden pixels of all these versions are assembled to one photo (the global mask mapper), through which
+gradients flow. The output for the unmasked photo, without gradient, is added with a growing weight (the
+re-visible loss), so that the exported network can use all pixels without copying their noise.
 
-Note: a step runs the network on `cell` squared versions of each photo, 16 times the work of most. And a
-network that begins as the photo itself (a residual one with small last weights) stays there: its answer at a
-hidden pixel is that pixel's surroundings, which are a fair guess, and nothing asks more of the visible one.
-Such a DnCNN took 20.2 dB to 20.3 in 100 steps, four plain convolutions to 24.4 in 150.
+Note: a step runs the network on `cell` squared versions of each photo, 16 times the work of most objectives.
+A network that starts as the identity (a residual one with small last weights) hardly learns: its output at a
+hidden pixel is the mean of the surroundings, already a fair estimate, and the loss demands no more. In 100
+steps such a DnCNN went from 20.2 dB to 20.3; four plain convolutions reached 24.4 in 150.
 
 Legend: B samples, C channels, H height, W width, n = cell squared.
 """
@@ -25,14 +25,14 @@ from restora.objectives.without_clean import WithoutClean
 from restora.registry import register
 
 _STEADY = 0.8
-"""The share of the training in which the weight stays `visible`, before it grows."""
+"""The share of the training during which the weight stays at `visible`, before it grows."""
 _AROUND = ((0.5, 1.0, 0.5), (1.0, 0.0, 1.0), (0.5, 1.0, 0.5))
-"""Weights of the pixels that stand in for a hidden one; they are divided by their sum."""
+"""Weights of the pixels whose mean replaces a hidden one, before normalisation to sum 1."""
 
 
 @register("objective", "blind2unblind")
 class Blind2Unblind(WithoutClean):
-    """`|h - y + b (g - y)|^2 + w |h - y|^2`, h the answers at hidden pixels, g that to the whole photo.
+    """`|h - y + b (g - y)|^2 + w |h - y|^2`, h the outputs at hidden pixels, g for the unmasked photo.
 
     b is `visible` for the first 0.8 of the training and grows to `visible_at_end`; w is `blind`. One pixel of
     each `cell` x `cell` is hidden at a time.
@@ -73,12 +73,12 @@ class Blind2Unblind(WithoutClean):
         return terms
 
     def weight_of_visible(self, progress: float) -> float:
-        """b at a share of the training."""
+        """The weight b at a share of the training."""
         grown = max(progress - _STEADY, 0.0) / (1 - _STEADY)
         return self.visible + grown * (self.visible_at_end - self.visible)
 
     def blind_answer(self, step: Step) -> Tensor:
-        """The answer at each pixel from a photo in which it is hidden, (B,C,H,W)."""
+        """The output at each pixel for the version in which it is hidden, (B,C,H,W)."""
         noisy, count = step.degraded, self.cell**2
         around = surroundings(noisy)
         masks = self.masks(noisy)  # (n,1,1,H,W)
@@ -88,7 +88,7 @@ class Blind2Unblind(WithoutClean):
         return (answers * masks).sum(0)
 
     def masks(self, photos: Tensor) -> Tensor:
-        """1 where a version hides the pixel; their sum over versions is 1 everywhere: (n,1,1,H,W)."""
+        """(n,1,1,H,W): 1 where a version hides the pixel; the sum over versions is 1 everywhere."""
         height, width = photos.shape[-2:]
         row = torch.arange(height, device=photos.device) % self.cell
         column = torch.arange(width, device=photos.device) % self.cell
@@ -98,7 +98,7 @@ class Blind2Unblind(WithoutClean):
 
 
 def surroundings(photos: Tensor) -> Tensor:
-    """Each pixel as a mean of the eight around it, of which those beside it count twice: (B,C,H,W)."""
+    """The mean of each pixel's eight neighbours, with double weight for the direct ones: (B,C,H,W)."""
     kernel = torch.tensor(_AROUND, dtype=photos.dtype, device=photos.device)
     kernel = (kernel / kernel.sum()).expand(photos.shape[1], 1, 3, 3)
     padded = F.pad(photos, (1, 1, 1, 1), mode="reflect")

@@ -1,20 +1,21 @@
-"""CycleGAN: unpaired degraded and clean photos, translated there and back.
+"""CycleGAN: unpaired degraded and clean photos, translated in both directions.
 
 J.-Y. Zhu et al., "Unpaired Image-to-Image Translation using Cycle-Consistent Adversarial Networks", ICCV
-2017. The network restores, a second one (`backward`) degrades; each has a discriminator that knows its target
-set. A photo that went through both has to come back (cycle), and one that is of the target set already has to
-stay (identity, section 5.2). What is exported is the restoring network.
+2017. The network restores, a second network (`backward`) degrades; each has a discriminator for its target
+set. A photo that passes through both should be unchanged (cycle term), and so should a photo of the target
+set that passes through one (identity term, section 5.2). The restoring network is the one that is exported.
 
-One clean photo has many noisy versions, and a function of the photo alone gives one of them. A `backward`
-with a condition draws: it is given normal noise there (A. Almahairi et al., "Augmented CycleGAN: Learning
-Many-to-Many Mappings from Unpaired Data", ICML 2018, section 3.2). Then the cycle of clean photos is what
-teaches: the network restores what was drawn. `backward` learns from its discriminator alone, as the cycle
-would teach it to draw what is easy to restore. Degraded photos come back otherwise than they were, so their
-cycle is left out, and the identity of `backward` is that opposite draws have the clean photo as their mean.
+One clean photo has many noisy versions, but a deterministic `backward` gives only one. A `backward` with
+condition channels is stochastic: it gets normal noise there (A. Almahairi et al., "Augmented CycleGAN:
+Learning Many-to-Many Mappings from Unpaired Data", ICML 2018, section 3.2). The network then learns from the
+cycle of clean photos, restoring their noisy versions. `backward` learns from its discriminator but not from
+this cycle, which would favour noise that is easy to restore. A degraded photo comes back with other noise, so
+the cycle of degraded photos is left out; the identity term of `backward` asks that the mean of two outputs
+with opposite noise is the clean photo.
 
-Note: `backward` learns in the network's half-step, by the same optimiser, as their losses share the cycles.
-Discriminators are shown translations of the last `history` samples too (section 4); those are part of a
-checkpoint. Every process keeps the same history, that of the whole batch.
+Note: `backward` is trained in the network's half-step, by the same optimiser, as their losses share the
+cycles. Discriminators also get earlier outputs, from a buffer of `history` samples (section 4), which is part
+of a checkpoint. Every process keeps the same buffer, over the whole batch.
 
 Legend: B samples, C channels, K channels of noise, H height, W width.
 """
@@ -38,22 +39,22 @@ MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class History:
-    """Translations of the last samples, kept in float16."""
+    """A buffer of earlier outputs for the discriminator, in float16."""
 
     def __init__(self, length: int) -> None:
         self.length = length
         self.kept: Tensor | None = None
-        """(n,C,H,W), n up to `length`."""
+        """(n,C,H,W), n at most `length`."""
 
     def mix(self, fakes: Tensor, generator: KeyedGenerator) -> Tensor:
-        """Each photo or, half of the time once the history is full, an earlier one, replacing it there."""
+        """Once the buffer is full, swaps each photo with probability 0.5 for an earlier one."""
         if self.length == 0:
             return fakes
         if self.kept is not None and self.kept.shape[1:] != fakes.shape[1:]:  # patches have grown
             self.kept = None
         with torch.autocast(
             fakes.device.type, enabled=False
-        ):  # which puts no float16 together, on a CPU as on a GPU
+        ):  # `cat` refuses float16 under bfloat16 autocast, on CPU and GPU
             return self._mixed(fakes, generator)
 
     def _mixed(self, fakes: Tensor, generator: KeyedGenerator) -> Tensor:
@@ -65,7 +66,7 @@ class History:
                 self.kept = torch.cat((kept, fake[None].half()))
                 shown.append(fake)
                 continue
-            old = (place * self.length).long()[None]  # (1,); neither it nor the chance is read on the host
+            old = (place * self.length).long()[None]  # (1,); neither is read on the host: no synchronisation
             before, swaps = kept.index_select(0, old), chance >= 0.5
             kept.index_copy_(0, old, torch.where(swaps, fake[None].half(), before))
             shown.append(torch.where(swaps, before[0].to(fake.dtype), fake))
@@ -76,10 +77,10 @@ class History:
 class Cycle(Opponent):
     """Adversarial, cycle and identity terms of both directions.
 
-    Cycles weigh `cycle_weight`, the identity `identity_weight` times that, the adversarial terms
-    `adversarial_weight`, that of restored photos `restored_weight` times as much; with 0 there is no
-    discriminator of clean photos, which a `backward` that draws may do without. A `backward` with condition
-    channels is given noise in them.
+    The weight of the cycle terms is `cycle_weight`, of the identity terms `identity_weight * cycle_weight`,
+    of the adversarial terms `adversarial_weight`, for restored photos times `restored_weight`. With a
+    `restored_weight` of 0 there is no discriminator of clean photos, which a stochastic `backward` allows. A
+    `backward` with condition channels gets noise in them.
     """
 
     needs_clean = False
@@ -107,7 +108,7 @@ class Cycle(Opponent):
         self.backward, self.gan_loss, self._make_optimizer = backward, loss, optimizer
         shown = {"clean": clean_discriminator, "degraded": degraded_discriminator}
         self.sides = {"clean": restored_weight, "degraded": 1.0}
-        """What the adversarial term of each kind of photos weighs."""
+        """The weight of the adversarial term of each kind of photos."""
         if restored_weight == 0:
             del shown["clean"], self.sides["clean"]
         self.discriminators = nn.ModuleDict(shown)
@@ -191,16 +192,16 @@ class Cycle(Opponent):
         return terms
 
     def validation(self, step: Step) -> Terms:
-        """How far a degraded photo is from itself after both ways."""
+        """The mean absolute difference of a degraded photo and its cycle through both networks."""
         return {"cycle": (self._degrade(step.restored, step) - step.degraded).abs().mean()}
 
     @property
     def draws(self) -> bool:
-        """Whether `backward` is given noise."""
+        """Whether `backward` gets noise."""
         return self.backward.condition_channels > 0
 
     def _degrade(self, photos: Tensor, step: Step, *, noise: float = 1.0) -> Tensor:
-        """By `backward`, with so much noise where it takes some."""
+        """Degrades photos by `backward`; its noise, if it takes any, is multiplied by `noise`."""
         drawn = None
         if self.draws:  # (B,K,H,W)
             size = (self.backward.condition_channels, *photos.shape[2:])
@@ -226,7 +227,7 @@ class Cycle(Opponent):
         return total, diagnostics
 
     def get_extra_state(self) -> Tensor:
-        """The histories, one a side, (sides,n,C,H,W) float16; n is 0 before the first step."""
+        """The buffers of all sides, (sides,n,C,H,W) float16; empty before the first step."""
         kept = [history.kept for history in self.histories.values()]
         known = [one for one in kept if one is not None]
         if len(known) < len(kept):
@@ -240,10 +241,10 @@ class Cycle(Opponent):
 
 
 def strangers(step: Step) -> Tensor:
-    """Clean photos that are not those of the degraded ones: (B,C,H,W).
+    """Clean photos unpaired with the degraded ones: (B,C,H,W).
 
-    Where a batch has pairs, each sample's is the next one's, so that the pairing is not used.
+    For a batch of pairs, each sample gets the clean photo of another one, so that the pairing is not used.
     """
     clean = step.batch.clean
-    assert clean is not None  # `check` has seen to it
+    assert clean is not None  # ensured by `check`
     return clean if step.batch.unpaired else processes.own_part(processes.gathered(clean).roll(1, 0))

@@ -1,4 +1,4 @@
-"""Distillation: the target is what a trained network, the teacher, restores from the degraded photo.
+"""Distillation: the target is the output of a trained network, the teacher, for the degraded photo.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -16,12 +16,12 @@ from restora.registry import register
 
 @register("objective", "distil")
 class Distil(Objective):
-    """`loss(restored, teacher's answer)`, without clean photos of its own.
+    """`loss(restored, teacher's output)`; needs no clean photos.
 
     Hinton, Vinyals, Dean, "Distilling the Knowledge in a Neural Network", 2015, on outputs.
 
-    `teacher` is in evaluation mode, is never stepped, and is no part of a checkpoint. Its answer is clamped
-    to [0,1], as it would be saved.
+    `teacher` is in evaluation mode, is not trained, and is not part of a checkpoint. Its output is clamped
+    to [0,1], as in a saved photo.
     """
 
     needs_clean = False
@@ -29,7 +29,7 @@ class Distil(Objective):
     def __init__(self, *, teacher: Network, loss: Callable[[Tensor, Tensor], Tensor], **options: Any) -> None:
         super().__init__(**options)
         self.loss = loss
-        self._teacher = [teacher.eval().requires_grad_(False)]  # a list: no part of the state dict
+        self._teacher = [teacher.eval().requires_grad_(False)]  # a list: not in the state dict
 
     @property
     def teacher(self) -> Network:

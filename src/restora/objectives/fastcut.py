@@ -1,16 +1,17 @@
-"""FastCUT: one network and one discriminator learn from two unpaired sets of photos.
+"""FastCUT: trains one network and one discriminator on two unpaired sets of photos.
 
 T. Park, A. Efros, R. Zhang, J.-Y. Zhu, "Contrastive Learning for Unpaired Image-to-Image Translation", ECCV
-2020: the restored photo is to look like the clean ones (adversarial), and each place of it is to be known, by
-the network's own features, from the same place of the degraded photo among other places (PatchNCE). There is
-no second network and no way back as in CycleGAN. FastCUT is the paper's variant without an identity term,
-with a weight of 10 and flips: features of a mirrored photo have to be mirrored features.
+2020. Restored photos should look like clean ones (adversarial loss), and in the network's own features each
+position of the restored photo should match the same position of the degraded photo better than others
+(PatchNCE, a contrastive loss). Unlike CycleGAN it has no second network and no cycle. FastCUT is the paper's
+variant without an identity term, with a weight of 10 and flips: features of a mirrored photo should be the
+mirrored features.
 
-Note: the features are of the network that is trained, at modules that are named, or, where none are, at
-convolutions spread over the first half of it; the pixels are the first of them. The small networks that
-compare them (`heads`) learn by the network's optimiser and are part of the checkpoint.
+Note: the first features are the pixels, the others are outputs of the trained network's modules that `layers`
+names, by default of convolutions spread over its first half. The small networks that project them (`heads`)
+are trained by the network's optimiser and are part of the checkpoint.
 
-Legend: B samples, C channels, H height, W width, N places, D features compared.
+Legend: B samples, C channels, H height, W width, N positions, D projected features.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -32,22 +33,22 @@ from restora.registry import register
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 _FOUND = 4
-"""How many convolutions are taken where no layers are named."""
+"""Number of convolutions used where no layers are named."""
 _PROBE = 32
-"""Side of the photo that shows which modules a network runs, in which order, of how many channels."""
+"""Side of the probe photo that finds which modules run, in which order, and their channels."""
 
 
 class _Enough(Exception):
-    """The last of the wanted features is there: the rest of the network need not run."""
+    """All wanted features are computed: the rest of the network need not run."""
 
 
 @register("objective", "fastcut")
 class FastCut(Opponent):
     """An adversarial term of `adversarial_weight` and PatchNCE of `contrast_weight`.
 
-    `places` of each photo are compared, by `features` numbers each, at a `temperature`. `layers` are names of
-    modules of the network (`model.4`), null for some found in its first half. With `flips` half of the photos
-    are mirrored before their features are taken, which are mirrored back.
+    `places` is the number of positions compared per photo, `features` the size of a projected feature vector.
+    `layers` are names of modules of the network (`model.4`), null for convolutions of its first half. With
+    `flips` half of the degraded photos are mirrored before their features are computed and mirrored back.
     """
 
     needs_clean = False
@@ -86,9 +87,9 @@ class FastCut(Opponent):
         self.contrast_weight, self.adversarial_weight = contrast_weight, adversarial_weight
         self.places, self.features, self.temperature, self.flips = places, features, temperature, flips
         self.taps: tuple[str, ...] = ()
-        """The layers that are compared, in the order in which the network runs them; known after `check`."""
+        """The compared layers, in the order in which the network runs them; set by `check`."""
         self.heads = nn.ModuleList()
-        """What compares the pixels and each tap: (B,N,C) -> (B,N,D)."""
+        """One projection for the pixels and for each tap: (B,N,C) -> (B,N,D)."""
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
@@ -158,7 +159,7 @@ class FastCut(Opponent):
         }
 
     def validation(self, step: Step) -> Terms:
-        """The same of one photo without flips; where nobody shows clean photos their logits count as 0."""
+        """The same terms on one photo, without flips; logits of clean photos are taken as 0."""
         terms = {"contrast": self.contrast_weight * self.contrast(step, flips=False)}
         if min(step.restored.shape[-2:]) >= self.discriminator.minimum_size:
             fake = self.discriminator(step.restored).float()
@@ -167,9 +168,9 @@ class FastCut(Opponent):
         return terms
 
     def contrast(self, step: Step, *, flips: bool) -> Tensor:
-        """PatchNCE, a mean over layers, samples and places.
+        """PatchNCE, a mean over layers, samples and positions.
 
-        A place of the restored photo is to be known from that of the degraded one, among others of the same.
+        A position of the restored photo should match the same position of the degraded photo among others.
         """
         generator = step.generator("fastcut")
         mirrored = (generator.uniform() < 0.5) & flips  # (B,)
@@ -190,7 +191,7 @@ class FastCut(Opponent):
         return total / len(self.heads)
 
     def _places(self, size: Sequence[int], generator: KeyedGenerator) -> Tensor:
-        """Places of each sample, each once: (B,N) of rows times W plus columns."""
+        """Random distinct positions per sample: (B,N) flat indices, row * W + column."""
         pixels = size[0] * size[1]
         return generator.uniform((pixels,)).topk(min(self.places, pixels), dim=1).indices
 
@@ -205,7 +206,7 @@ class FastCut(Opponent):
 
 
 def _head(channels: int, features: int) -> nn.Sequential:
-    """Two layers, their weights from N(0, 0.02^2) as the authors'."""
+    """Two linear layers with weights from N(0, 0.02^2), as in the authors' code."""
     head = nn.Sequential(nn.Linear(channels, features), nn.ReLU(), nn.Linear(features, features))
     for layer in (head[0], head[2]):
         assert isinstance(layer, nn.Linear)
@@ -215,7 +216,7 @@ def _head(channels: int, features: int) -> nn.Sequential:
 
 
 def _ran(network: Network) -> dict[str, int]:
-    """Channels of what each module gives as (B,C,H,W), by its name, in the order in which they first end."""
+    """Output channels of each module that returns (B,C,H,W), by name, in the order of execution."""
     ran: dict[str, int] = {}
 
     def note(name: str) -> Callable[..., None]:
@@ -242,9 +243,9 @@ def _ran(network: Network) -> dict[str, int]:
 
 
 def _features(network: Network, photos: Tensor, taps: Sequence[str]) -> list[Tensor]:
-    """What the modules give for the photos, in the order of `taps`; the network runs as far as the last.
+    """The outputs of the modules `taps` for the photos, in that order; the network stops after the last.
 
-    Uncompiled, as compiled code passes hooks by.
+    Runs uncompiled, as compiled code skips hooks.
     """
     caught: dict[str, Tensor] = {}
 
@@ -270,11 +271,11 @@ def _features(network: Network, photos: Tensor, taps: Sequence[str]) -> list[Ten
 
 
 def _mirror(photos: Tensor, which: Tensor) -> Tensor:
-    """Those samples left to right that `which` (B,) says."""
+    """Mirrors the samples where `which` (B,) is true, left to right."""
     return torch.where(which.view(-1, 1, 1, 1), photos.flip(-1), photos)
 
 
 def _picked(features: Tensor, at: Tensor) -> Tensor:
-    """(B,C,H,W) at places (B,N) -> (B,N,C)."""
+    """(B,C,H,W) at positions (B,N) -> (B,N,C)."""
     flat = features.flatten(2)
     return flat.gather(2, at[:, None].expand(-1, flat.shape[1], -1)).transpose(1, 2)

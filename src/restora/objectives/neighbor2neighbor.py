@@ -1,8 +1,8 @@
-"""Neighbor2Neighbor: two half-size photos made of neighbouring pixels stand for two noisy versions of one.
+"""Neighbor2Neighbor: two half-size photos of neighbouring pixels serve as two noisy versions of one photo.
 
 T. Huang et al., "Neighbor2Neighbor: Self-Supervised Denoising from Single Noisy Images", CVPR 2021. Of each
-2 x 2 cell two adjacent pixels are drawn, one for each half. Neighbours differ also without noise; the second
-term takes that difference off, as the network's own answer to the whole photo shows it.
+2 x 2 cell two adjacent pixels are drawn, one for each half. Neighbours differ even without noise; the second
+term corrects for this difference, estimated from the network's output for the whole photo.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -51,7 +51,7 @@ class Neighbor2Neighbor(WithoutClean):
 
 
 def even(photos: Tensor) -> Tensor:
-    """Without the last row or column where their number is odd."""
+    """Crops the last row or column where their number is odd."""
     height, width = photos.shape[-2:]
     return photos[..., : height - height % 2, : width - width % 2]
 

@@ -1,8 +1,8 @@
 """Noise2Noise: the target is another noisy version of the photo.
 
 J. Lehtinen et al., "Noise2Noise: Learning Image Restoration without Clean Data", ICML 2018: the squared error
-is least at the mean of the target's distribution, the absolute error at its median, and the limit of the
-power 0 at its mode. So noisy targets teach what clean ones do wherever that centre is the clean photo.
+is minimal at the mean of the target's distribution, the absolute error at its median, and the error to the
+power p -> 0 at its mode. Noisy targets are equivalent to clean ones if that centre is the clean photo.
 """
 
 from typing import Any, Literal, get_args
@@ -20,11 +20,11 @@ _EPSILON = 1e-8
 
 @register("objective", "noise2noise")
 class Noise2Noise(WithoutClean):
-    """The restored photo against a second noisy version of the same photo.
+    """Compares the restored photo with a second noisy version of the same photo.
 
-    `norm` is l2 for noise of zero mean, l1 where less than half of the pixels are spoilt (text), l0 for
-    impulses: `(|d| + 1e-8)^g`, g from 2 down to 0 over the training (section 3.4). The second version is
-    the data's target, another draw of the degradation, or the partner of a pair.
+    `norm` is l2 for zero-mean noise, l1 where less than half of the pixels are corrupted (text), l0 for
+    impulse noise: `(|d| + 1e-8)^g`, g from 2 down to 0 over the training (section 3.4). The second version
+    is the data's target, another draw of the degradation, or the partner of a pair.
     """
 
     needs_independence = False
@@ -63,7 +63,7 @@ class Noise2Noise(WithoutClean):
 
 
 def second_version(step: Step) -> Tensor:
-    """The noisy photo that is aimed at, (B,C,H,W): the target, a second draw, or the other of a pair."""
+    """The noisy target, (B,C,H,W): the data's target, a second draw, or the partner of a pair."""
     if step.batch.target is None and step.batch.redegrade is not None:
         return step.redegrade("target")
     return step.supervision

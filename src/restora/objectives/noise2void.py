@@ -1,12 +1,12 @@
 """Noise2Void: a few pixels are hidden from the network, which learns to predict them.
 
-A. Krull, T.-O. Buchholz, F. Jug, "Noise2Void: Learning Denoising from Single Noisy Images", CVPR 2019. What
-a network cannot see it cannot copy: where noise is independent from pixel to pixel it learns the mean of the
+A. Krull, T.-O. Buchholz, F. Jug, "Noise2Void: Learning Denoising from Single Noisy Images", CVPR 2019. The
+network cannot copy a hidden pixel: where noise is independent from pixel to pixel it learns the mean of the
 hidden pixel given its surroundings. The hidden pixel is replaced by a neighbour; N2V2 (E. Höck et al., ECCV
-Workshops 2022) takes the median of the window instead, against checkerboards.
+Workshops 2022) uses the median of the window instead, against checkerboard artefacts.
 
-Note: one pixel is hidden in each box of a grid, at a keyed place. Grid and boxes leave a margin between
-hidden pixels, so that no hidden value is shown in another's place: the spot is blind, exactly.
+Note: one pixel is hidden in each box of a grid, at a keyed random position. A margin separates hidden pixels,
+so that a hidden value never replaces another one: the spots are exactly blind.
 
 Legend: B samples, C channels, H height, W width, n hidden pixels.
 """
@@ -30,9 +30,9 @@ Replacement = Literal["neighbour", "neighbour_or_itself", "median"]
 class Noise2Void(WithoutClean):
     """The squared error at hidden pixels.
 
-    `percent` of the pixels are hidden at a step (0.198 is one in 22 x 22, the authors'), each replaced by a
-    pixel of the window of `radius` around it, which lies in the photo: `neighbour` any but itself,
-    `neighbour_or_itself` the authors' `uniform_withCP`, `median` of the others (N2V2).
+    `percent` of the pixels are hidden at a step (0.198 is one in 22 x 22, the authors'). The replacement is
+    taken from a window of `radius` around the pixel, shifted to lie in the photo: `neighbour` is any other
+    pixel, `neighbour_or_itself` any (the authors' `uniform_withCP`), `median` that of the others (N2V2).
     """
 
     def __init__(
@@ -75,12 +75,12 @@ class Noise2Void(WithoutClean):
         return {"": (error * hidden).sum() / processes.averaged(hidden.sum()).clamp(min=1)}
 
     def hide(self, noisy: Tensor, generator: KeyedGenerator) -> tuple[Tensor, Tensor]:
-        """The photos with some pixels replaced, (B,C,H,W), and where: 1 of (B,1,H,W)."""
+        """The photos with some pixels replaced, (B,C,H,W), and a mask (B,1,H,W), 1 at these pixels."""
         height, width = noisy.shape[-2:]
         row, column, inside = self._places(height, width, generator)  # (B,n) each
         flat = noisy.flatten(2)  # (B,C,HW)
         values = self._replacements(flat, row, column, (height, width), generator)  # (B,C,n)
-        nowhere = height * width  # one more place, for what lies outside
+        nowhere = height * width  # one more position, for pixels outside the photo
         place = torch.where(inside, row * width + column, nowhere)
         spare = flat.new_zeros(*flat.shape[:2], 1)
         spot = place[:, None].expand(values.shape)
@@ -89,7 +89,7 @@ class Noise2Void(WithoutClean):
         return shown, hidden[:, :nowhere].view(-1, 1, height, width)
 
     def _places(self, height: int, width: int, generator: KeyedGenerator) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, columns, and whether they lie in the photo, (B,n): at most one a box of a shifted grid."""
+        """Rows, columns, and whether they lie in the photo, (B,n): one pixel per box of a shifted grid."""
         side, device = self.side, generator.device
         boxes = [math.ceil(length / side) + 1 for length in (height, width)]
         count = boxes[0] * boxes[1]
@@ -104,7 +104,7 @@ class Noise2Void(WithoutClean):
     def _replacements(
         self, flat: Tensor, row: Tensor, column: Tensor, size: tuple[int, int], generator: KeyedGenerator
     ) -> Tensor:
-        """What is shown in place of the pixels, (B,C,n): of a window that lies in the photo."""
+        """The replacements of the hidden pixels, (B,C,n), from a window that lies in the photo."""
         reach = 2 * self.radius + 1
         top = (row - self.radius).clamp(0, max(size[0] - reach, 0))  # (B,n)
         left = (column - self.radius).clamp(0, max(size[1] - reach, 0))

@@ -1,8 +1,8 @@
-"""Recorrupted-to-Recorrupted: more noise makes two independent noisy versions of one.
+"""Recorrupted-to-Recorrupted: added noise makes two independent noisy versions of one photo.
 
 T. Pang et al., "Recorrupted-to-Recorrupted: Unsupervised Deep Learning for Image Denoising", CVPR 2021: with
 y = x + n, n and z white Gaussian noise of one level, y + a z and y - z / a are independent given x, so the
-second may be the first one's target.
+second can be the target of the first.
 """
 
 import math
@@ -17,7 +17,7 @@ from restora.registry import register
 class Recorrupted(OfKnownLevel):
     """`|f(y + alpha z) - (y - z / alpha)|^2`, z drawn at every step.
 
-    The network learns on noise of level `sigma * sqrt(1 + alpha^2)`, and is conditioned on that.
+    The network is trained on noise of level `sigma * sqrt(1 + alpha^2)`, and is conditioned on that level.
     """
 
     def __init__(self, *, alpha: float = 0.5, **options: Any) -> None:

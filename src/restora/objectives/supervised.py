@@ -1,7 +1,6 @@
-"""Learning from pairs: restored photos are compared with clean ones, whole, at several sizes, or by a mask.
+"""Supervised objectives: restored against clean photos, as a whole, at several scales, or by a mask.
 
-Losses see photos, float32 (B,C,H,W) on the [0,1] scale, for every network: also one that predicts a
-residual.
+Losses take photos, float32 (B,C,H,W) on the [0,1] scale, also for networks that predict a residual.
 
 Legend: B samples, C channels, H height, W width, K condition channels.
 """
@@ -21,7 +20,7 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 
 @register("objective", "supervised")
 class Supervised(Objective):
-    """`loss(restored, clean)`, or against the target where the data give one."""
+    """`loss(restored, clean)`, or `loss(restored, target)` where the data have a target."""
 
     def __init__(self, *, loss: Loss, **options: Any) -> None:
         super().__init__(**options)
@@ -37,9 +36,9 @@ class Supervised(Objective):
 
 @register("objective", "perceptual")
 class Perceptual(Supervised):
-    """A loss on features of a pretrained network, beside a supervised one.
+    """A loss on features of a pretrained network, used beside a supervised one.
 
-    The same comparison under a name and a weight of its own (Johnson, Alahi, Fei-Fei, ECCV 2016).
+    It is `Supervised` under another name, with a weight of its own (Johnson, Alahi, Fei-Fei, ECCV 2016).
     """
 
     def check(self, setting: Setting) -> None:
@@ -53,10 +52,10 @@ class Perceptual(Supervised):
 
 @register("objective", "multi_scale")
 class MultiScale(Objective):
-    """Deep supervision: side outputs of a decoder are compared with the clean photo reduced to their size.
+    """Deep supervision: side outputs of a decoder are compared with the clean photo, downscaled.
 
     Lee et al., "Deeply-Supervised Nets", AISTATS 2015; at U-Net scales Zhou et al., "UNet++", 2018.
-    `scale_weights` are the weights of the losses at full, half, quarter ... size. `hole_weight` as of
+    `scale_weights` are the weights of the losses at full, half, quarter ... size. `hole_weight` as in
     `Masked`, null for no mask.
     """
 
@@ -103,7 +102,7 @@ class MultiScale(Objective):
 
 @register("objective", "masked")
 class Masked(Objective):
-    """The loss of known pixels plus `hole_weight` times that of missing ones.
+    """The loss on known pixels plus `hole_weight` times the loss on missing ones.
 
     Liu et al., "Image Inpainting for Irregular Holes", ECCV 2018, use 6. The condition is the mask: 1
     where a pixel is known.
@@ -133,7 +132,7 @@ def _check_mask(setting: Setting, otherwise: str) -> None:
 def masked_loss(
     loss: Loss, restored: Tensor, clean: Tensor, mask: Tensor | None, hole_weight: float | None
 ) -> Tensor:
-    """`loss` of known pixels plus `hole_weight` times that of missing ones; plain without a weight."""
+    """`loss` on known pixels plus `hole_weight` times that on missing ones; unmasked without a weight."""
     if hole_weight is None or mask is None:
         return loss(restored, clean)
     known = mask[:, :1]  # (B,1,H,W): 1 where the pixel is known

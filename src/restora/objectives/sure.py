@@ -1,9 +1,9 @@
 """SURE: the mean squared error to the clean photo, estimated without it.
 
 C. Stein, "Estimation of the Mean of a Multivariate Normal Distribution", Annals of Statistics 1981; the
-divergence by one random direction as in S. Ramani, T. Blu, M. Unser, "Monte-Carlo SURE", TIP 2008, and for
-training S. Soltanayev, S. Y. Chun, "Training Deep Learning Based Denoisers without Ground Truth Data",
-NeurIPS 2018.
+divergence is estimated along one random direction as in S. Ramani, T. Blu, M. Unser, "Monte-Carlo SURE", TIP
+2008, and used for training in S. Soltanayev, S. Y. Chun, "Training Deep Learning Based Denoisers without
+Ground Truth Data", NeurIPS 2018.
 """
 
 from typing import Any
@@ -19,8 +19,8 @@ from restora.registry import register
 class Sure(OfKnownLevel):
     """`|f(y) - y|^2 - s^2 + 2 s^2 div f(y)`, each a mean over pixels.
 
-    `div` is a difference of f along a normal direction over `epsilon`. In float32 whatever autocast says,
-    as the difference is small.
+    `div` is a finite difference of f along a random normal direction, divided by `epsilon`. It is computed
+    in float32 even under autocast, as the difference is small.
     """
 
     def __init__(self, *, epsilon: float = 1e-3, **options: Any) -> None:

@@ -1,7 +1,7 @@
-"""The base of objectives that learn from noisy photos alone: their demands on network and noise.
+"""The base of objectives that learn from noisy photos alone: their requirements on network and noise.
 
-They rest on the noise: zero mean given the photo, independent from pixel to pixel, in some of known level.
-What a degradation of ours does is known and held against it; of photos that come noisy it is the user's word.
+They assume noise of zero mean given the photo, independent from pixel to pixel, for some also of known level.
+For a synthetic degradation this is checked; for photos that are already noisy the user is responsible.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -17,7 +17,7 @@ WITHOUT = "learn from clean photos (objective=supervised)"
 
 
 class WithoutClean(Objective):
-    """An objective that sees noisy photos only."""
+    """An objective that uses noisy photos only."""
 
     needs_clean = False
     needs_independence = True
@@ -46,9 +46,9 @@ class WithoutClean(Objective):
 
 
 class OfKnownLevel(WithoutClean):
-    """White Gaussian noise whose level is known.
+    """An objective for white Gaussian noise of known level.
 
-    `sigma` on the 8-bit scale, or null for the map that the degradation gives as condition.
+    `sigma` is on the 8-bit scale; null takes the level map that the degradation gives as condition.
     """
 
     def __init__(self, *, sigma: float | None = None, **options: Any) -> None:
@@ -80,5 +80,5 @@ class OfKnownLevel(WithoutClean):
         """The standard deviation on the [0,1] scale, (B,1,H,W) or (1,1,1,1)."""
         if self.sigma is not None:
             return torch.full((1, 1, 1, 1), self.sigma / 255, device=step.degraded.device)
-        assert step.condition is not None  # `check` has seen to it
+        assert step.condition is not None  # ensured by `check`
         return step.condition[:, :1]

@@ -1,7 +1,7 @@
-"""W&B's calls in a thread of their own, so that nothing W&B does or fails to do reaches the training.
+"""Calls to W&B in a separate thread, so that a failing or hanging W&B does not affect the training.
 
-What is asked for is done in order; the first call that fails ends it all with one line. Waiting is bounded
-everywhere: a server that hangs costs the training nothing, and the end of a run a minute.
+Calls are made in order; after the first one that fails, W&B is given up with one warning. All waits have a
+time limit: a server that hangs does not delay the training, and delays the end of a run by at most a minute.
 """
 
 import contextlib
@@ -14,14 +14,14 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 _WAITING_AT_MOST = 10_000
-"""Calls; a W&B that is so far behind has stopped."""
+"""Calls in the queue; a W&B so far behind counts as stopped."""
 _KILLED_SECONDS = 5.0
 
 Call = Callable[[], Any]
 
 
 class Background:
-    """Does calls one after the other. `advice` is what to do after a failure, for the line that says so."""
+    """Runs calls in order in a thread. `advice` is added to the warning about a failure."""
 
     def __init__(self, *, advice: str) -> None:
         self.advice = advice
@@ -31,7 +31,7 @@ class Background:
         self._thread.start()
 
     def call(self, call: Call) -> None:
-        """Does `call` when those before it are done; nothing where W&B is broken."""
+        """Queues `call`; does nothing after W&B has been given up."""
         if self.broken:
             return
         try:
@@ -40,15 +40,15 @@ class Background:
             self.give_up("it does not take any more")
 
     def wait(self, seconds: float) -> bool:
-        """Until all that was asked for is done; False where it took longer."""
+        """Waits until all queued calls are done; False if that takes longer than `seconds`."""
         done = threading.Event()
         self.call(done.set)
         return done.wait(seconds) if not self.broken else True
 
     def close(self, seconds: float) -> bool:
-        """Waits so long for what was asked for; whether all was done.
+        """Waits at most `seconds` for the queued calls; returns whether all were made.
 
-        W&B's process is ended if it goes on.
+        Ends W&B's process if they were not.
         """
         with contextlib.suppress(queue.Full):
             self._calls.put_nowait(None)
@@ -61,7 +61,7 @@ class Background:
         return not self.broken
 
     def give_up(self, reason: str) -> None:
-        """Says once that W&B is out of it."""
+        """Gives W&B up for this run, with one warning."""
         if not self.broken:
             self.broken = True
             log.warning("W&B: %s; the training goes on without it. %s", reason, self.advice)
@@ -87,10 +87,10 @@ def first_line(error: BaseException) -> str:
 
 
 def end_service() -> None:
-    """Ends W&B's process and makes W&B forget it.
+    """Ends W&B's process and resets W&B's reference to it.
 
-    So neither the end of this process nor the next job of a sweep waits for it. Note: W&B has no call for
-    it; what its version lacks is left out.
+    So neither the end of this process nor the next job of a sweep waits for it. Note: W&B has no public call
+    for this; attributes that its version lacks are skipped.
     """
     import wandb
     from wandb.sdk import wandb_setup
@@ -101,7 +101,7 @@ def end_service() -> None:
     if connection is not None:
         ending = threading.Thread(target=_ended, args=(connection,), daemon=True)
         ending.start()
-        ending.join(_KILLED_SECONDS)  # in which it writes to its file what it holds
+        ending.join(_KILLED_SECONDS)  # time for it to flush its data to its file
     if process is not None:
         process.kill()
         with contextlib.suppress(Exception):

@@ -1,6 +1,6 @@
 """From a composed configuration to the objects of a run.
 
-The one place where the training command builds anything.
+Everything that the training command builds is built here.
 """
 
 import copy
@@ -46,24 +46,24 @@ _SECTIONS = {
     "logger": "W&B is off with logger.mode=disabled",
     "leakage": "the comparison is off with leakage.check=false",
 }
-"""What every run has, and how to do without what somebody may not want."""
+"""Sections that every configuration needs, with advice for the message about a missing one."""
 
 
 @dataclass
 class Parts:
-    """What is trained, by which recipe, on what."""
+    """The network, the recipe and the data of a run."""
 
     network: Network
     family: Family
     data: PhotoData
     initial: Initial | None = None
-    """What the network starts from; None for its own initialisation."""
+    """The weights that the network starts from; None for its own initialisation."""
 
 
 def build_parts(config: DictConfig, *, goes_on: bool = False) -> Parts:
-    """Objects in the order in which they depend on each other; conflicts between them raise `ConfigError`.
+    """Builds the objects in the order of their dependencies; conflicts between them raise `ConfigError`.
 
-    Where a run `goes_on`, a checkpoint will bring the weights that it would start from.
+    If a run `goes_on`, no initial weights are loaded, as they come from its checkpoint.
     """
     degradation: Degradation = build(config.degradation, "degradation")
     data: PhotoData = build(config.data, "data", degradation=degradation)
@@ -81,12 +81,12 @@ def build_parts(config: DictConfig, *, goes_on: bool = False) -> Parts:
 def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     """Builds what is cheap to build and raises `ConfigError` (a `ValueError`) for what cannot work.
 
-    `here` is on this machine, not on one that a launcher finds.
+    `here`: the run is on this machine, not on one that a launcher chooses.
     """
     for name, fix in _SECTIONS.items():
         if not isinstance(config.get(name), DictConfig):
             raise ConfigError(f"{name} cannot be left out: {fix}")
-    missing = sorted(set(missing_keys(config)) - {"run_dir"})  # that one is known only when a run starts
+    missing = sorted(set(missing_keys(config)) - {"run_dir"})  # `run_dir` is only known when a run starts
     if missing:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
@@ -112,9 +112,9 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
 
 
 def build_objectives(config: DictConfig, nodes: dict[str, Any] | None = None) -> dict[str, Objective]:
-    """What is learnt, by name, in the order of the configuration.
+    """The objectives by name, in the order of the configuration.
 
-    `nodes` are the objectives' descriptions with their teachers loaded; null loads them.
+    `nodes` are the objectives' configurations with their teachers loaded; None loads the teachers.
     """
     parts: dict[str, Objective] = {}
     for name, node in (_with_teachers(config) if nodes is None else nodes).items():
@@ -124,7 +124,7 @@ def build_objectives(config: DictConfig, nodes: dict[str, Any] | None = None) ->
 
 
 def _with_teachers(config: DictConfig) -> dict[str, Any]:
-    """The objectives' descriptions; a `teacher` is the network that its source names."""
+    """The objectives' configurations, with the source of each `teacher` replaced by the loaded network."""
     objective = config.get("objective")
     if not isinstance(objective, DictConfig) or not objective:
         raise ConfigError("objective cannot be left out: set objective=supervised, or a list of several")
@@ -143,10 +143,10 @@ def _with_teachers(config: DictConfig) -> dict[str, Any]:
 def build_family(
     config: DictConfig, network: Network, objectives: dict[str, Objective], data: PhotoData
 ) -> Family:
-    """The recipe of the family, around the network and the objectives."""
+    """Builds the family with the network and the objectives."""
     monitored = Monitor.of(OmegaConf.to_container(config, resolve=False)).name  # type: ignore[arg-type]
     node: Any = OmegaConf.to_container(config.family, resolve=True)
-    node.pop("loss", None)  # the objectives have taken it
+    node.pop("loss", None)  # it is part of the objectives
     family: Family = build(
         node,
         "family",
@@ -160,7 +160,7 @@ def build_family(
 
 
 def _scorer(config: DictConfig, network: Network, *, has_clean: bool) -> Scorer:
-    """The protocol and metrics of validation and test, what the run is chosen by among them."""
+    """The protocol and metrics of validation and test, including the monitored one."""
     node: Any = OmegaConf.to_container(config, resolve=False)
     monitor = Monitor.of(node)
     check_monitored(monitor.name, has_clean=has_clean)
@@ -191,14 +191,14 @@ def _setting(network: Network, data: PhotoData) -> Setting:
 
 
 def build_on_meta(config: DictConfig) -> Network:
-    """The network without memory for its weights."""
+    """The network on the meta device, without memory for its weights."""
     with torch.device("meta"):
         network: Network = build(config, "network")
     return network
 
 
 def check_together(network: Network, data: PhotoData) -> None:
-    """What fits neither part alone: scale, condition and channels."""
+    """Raises `ConfigError` if network and data differ in scale, condition or channels."""
     scale = data.scale
     if network.scale != scale:
         raise ConfigError(
@@ -223,7 +223,7 @@ def check_together(network: Network, data: PhotoData) -> None:
 def check_trainer(config: DictConfig, family: Family, *, here: bool) -> Trainer:
     """Makes the trainer with its callbacks, and raises `ConfigError` for what it refuses.
 
-    Where the run is to be `here`, also for a device that this machine has not.
+    If the run is `here`, also for a device that this machine does not have.
     """
     keep_lightning_quiet()
     config = copy.deepcopy(config)
@@ -238,15 +238,15 @@ def check_trainer(config: DictConfig, family: Family, *, here: bool) -> Trainer:
 
 
 def check_adapters(config: DictConfig) -> None:
-    """Adapters learn beside weights that stay, which have to come from somewhere."""
+    """Raises `ConfigError` for adapters without initial weights: they keep the network's own frozen."""
     if config.family.get("adapters") is not None and config.resume is None and config.init.source is None:
         raise ConfigError("family.adapters leaves the network as it starts: add init=SOURCE")
 
 
 def check_optimisation(config: DictConfig, family: Family) -> None:
-    """Raises `ConfigError` for an optimiser or a schedule that cannot be.
+    """Raises `ConfigError` for an invalid optimiser or schedule.
 
-    Also for what cannot be combined with objectives that have parameters of their own.
+    Also for trainer options that do not work with objectives that have parameters of their own.
     """
     try:
         family.configure_optimizers()
@@ -284,7 +284,7 @@ def _execution(config: DictConfig) -> dict[str, Any]:
 
 
 def build_callbacks(config: DictConfig) -> list[Callback]:
-    """Those that the configuration lists; null entries are left out."""
+    """Builds the callbacks of the configuration; null entries are left out."""
     for name, node in config.callbacks.items():
         if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
             raise ConfigError(
@@ -300,13 +300,14 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
 def build_trainer(
     config: DictConfig, family: Family, callbacks: list[Callback], loggers: list[Logger]
 ) -> Trainer:
-    """Lightning's Trainer.
+    """Builds Lightning's Trainer.
 
-    A GAN's `max_steps` counts batches here, and optimiser steps there. Raises `ConfigError` for a GPU
-    that is not there: where a run starts, as it may be sent to another machine.
+    A GAN's `max_steps` counts batches in our configuration, but optimiser steps in Lightning. Raises
+    `ConfigError` for a missing GPU on the machine where the run starts, perhaps not the one where it was
+    configured.
     """
     options = trainer_options(config)
-    options.pop("sync_batchnorm", None)  # the family's
+    options.pop("sync_batchnorm", None)  # it is an option of the family
     if options["accelerator"] in _GPUS and not torch.accelerator.is_available():
         raise ConfigError(no_gpu(config))
     if options.get("max_steps", -1) > 0:

@@ -27,16 +27,16 @@ from restora.types import Batch
 log = logging.getLogger(__name__)
 _STEP_STREAM = 0x57E9
 _SHOWN = (1, 3)
-"""Channels of what can be saved as a picture as it is."""
+"""Numbers of channels that can be saved as a picture directly."""
 
 
 @register("callback", "step_seed")
 class StepSeed(Callback):
     """Seeds torch's global generator at every training step from (seed, step).
 
-    Dropout, stochastic depth and whatever else draws from it then needs no saved state: a resumed run draws
-    what an uninterrupted one draws. All processes draw alike, for the whole batch (`processes.uniform`). The
-    cost is a few microseconds a step.
+    Dropout, stochastic depth and other users of this generator then need no saved state: a resumed run draws
+    the same numbers as an uninterrupted one. All processes draw the same numbers, for the whole batch
+    (`processes.uniform`). The cost is a few microseconds per step.
     """
 
     def __init__(self, *, seed: int) -> None:
@@ -49,28 +49,28 @@ class StepSeed(Callback):
         seed = sample_key(_STEP_STREAM, self.seed, step, 0)
         if torch.accelerator.is_available():
             torch.manual_seed(seed)
-        else:  # which would note down where it was called, for a device that may come: 0.4 ms
+        else:  # torch.manual_seed would record its call stack for a later CUDA initialisation: 0.4 ms
             torch.default_generator.manual_seed(seed)
 
 
 class Settling(Callback):
-    """A callback that may be behind the training, and can catch up before weights are saved."""
+    """A callback that may lag behind the training, and can catch up before weights are saved."""
 
     def settle(self, trainer: Trainer, module: LightningModule) -> None:
-        """Does what is still to be done about the steps up to now."""
+        """Completes the pending work of all steps so far."""
         raise NotImplementedError
 
 
 @register("callback", "last_checkpoint")
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt` fresh; the one before it stays as `previous.ckpt`.
+    """Keeps `last.ckpt` up to date; the one before it is kept as `previous.ckpt`.
 
-    It is written every `every_n_steps` batches of the run or `every_minutes` (the first after a minute at
-    most), after validation, and when stopped.
+    It is written every `every_n_steps` batches of the run, in a run of one process also every `every_minutes`
+    (for the first time after at most 45 s), after validation, and when stopped.
 
-    Only whole accumulations are saved, as gradients in the making are not part of a checkpoint, and only
-    finite weights. A batch that is followed by validation is saved after it, as Lightning would skip that
-    validation when it goes on from before it.
+    Only complete gradient accumulations are saved, as partial gradients are not part of a checkpoint, and
+    only finite weights. A batch that is followed by validation is saved after the validation, which Lightning
+    would skip when resuming from a checkpoint before it.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class LastCheckpoint(Checkpoint):
         self.every_n_steps, self.every_seconds = every_n_steps, 60 * every_minutes
         self.saved_at = time.monotonic()
         self.saved_step: int | None = None
-        """Whose weights the newest checkpoint holds; null before there is one."""
+        """The step of the newest checkpoint; None before there is one."""
         self.due = False
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
@@ -100,7 +100,7 @@ class LastCheckpoint(Checkpoint):
         batch_index: int,
     ) -> None:
         self.due = self.due or batches_done(trainer, batch_index) % self.every_n_steps == 0
-        # clocks differ between processes, and saving is something they do together
+        # clocks differ between processes, and saving is collective
         if trainer.world_size == 1:
             self.due = self.due or time.monotonic() - self.saved_at > self.every_seconds
         if self.due and whole_accumulation(trainer) and not validates_now(trainer):
@@ -114,7 +114,7 @@ class LastCheckpoint(Checkpoint):
         self._save(trainer, module)
 
     def save_before_stop(self, trainer: Trainer, module: LightningModule) -> bool:
-        """Saves the step that was just made; False if it cannot be before the validation that comes next."""
+        """Saves after the current step; False if validation follows, after which it is saved instead."""
         if validates_now(trainer):
             return False
         self._save(trainer, module)
@@ -136,12 +136,12 @@ _FIRST_SECONDS = 45.0
 
 
 def batches_done(trainer: Trainer, batch_index: int) -> int:
-    """Batches of the whole run up to and with this one, over all epochs."""
+    """Batches of the run up to and including this one, over all epochs."""
     return trainer.current_epoch * int(trainer.num_training_batches) + batch_index + 1
 
 
 def whole_accumulation(trainer: Trainer) -> bool:
-    """Whether the optimiser has stepped on everything so far: no gradient is waiting for more batches."""
+    """Whether a gradient accumulation is complete: the optimiser has stepped on all batches so far."""
     progress = trainer.fit_loop.epoch_loop.batch_progress
     ready = progress.current.ready
     at_the_end = ready == trainer.num_training_batches or progress.is_last_batch
@@ -162,13 +162,13 @@ def is_finite(module: LightningModule) -> bool:
 
 
 class DiskFull(ValueError):
-    """There is no room for a file; the message says for which, how large it is and what is free."""
+    """There is no room for a file; the message names the file, its size and the free space."""
 
 
 def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -> None:
-    """Writes to a draft, puts it on the disk and renames it.
+    """Writes a draft, syncs it to disk and renames it.
 
-    So a kill or a full disk in the middle leaves the one before. That one becomes `keep`.
+    So the previous checkpoint survives a kill or a full disk. It is renamed to `keep`, if given.
     """
     draft = path.with_suffix(".ckpt.tmp")
     check_place(path.parent.parent)
@@ -180,7 +180,7 @@ def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -
                 path.replace(keep)
             draft.replace(path)
             sync(path.parent)
-    except (OSError, RuntimeError) as error:  # torch's writer has RuntimeErrors of its own
+    except (OSError, RuntimeError) as error:  # torch's writer also raises RuntimeError
         full = isinstance(error, OSError) and error.errno == errno.ENOSPC
         if not full and "PytorchStreamWriter" not in str(error) and "iostream" not in str(error):
             raise
@@ -197,13 +197,13 @@ def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -
 
 
 def _check_room(folder: Path, module: LightningModule) -> None:
-    """Raises `DiskFull` where the checkpoints of a run would not fit: last, previous, best and a draft."""
+    """Raises `DiskFull` if the checkpoints of a run do not fit: last, previous, best and a draft."""
     values = {id(value): value for value in module.state_dict().values()}.values()
     weights = sum(value.numel() * value.element_size() for value in values)
     trained = sum(
         value.numel() * value.element_size() for value in module.parameters() if value.requires_grad
     )
-    needed = 4 * (weights + 2 * trained)  # Adam has two numbers a weight
+    needed = 4 * (weights + 2 * trained)  # Adam keeps two numbers per weight
     folder.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in folder.glob("*.ckpt"))
     free = shutil.disk_usage(folder).free
@@ -215,7 +215,7 @@ def _check_room(folder: Path, module: LightningModule) -> None:
 
 
 class NonFinite(ValueError):
-    """A run whose numbers are no longer finite; says where the last finite weights are."""
+    """A run whose numbers are no longer finite; the message says where the last finite weights are."""
 
     def __init__(self, what: str, saver: LastCheckpoint | None) -> None:
         kept = "; there is no checkpoint yet"
@@ -229,11 +229,11 @@ class NonFinite(ValueError):
 
 @register("callback", "save_test_images")
 class SaveTestImages(Callback):
-    """Writes what the report shows: each held-out photo degraded, restored and clean as 8-bit PNG.
+    """Writes the photos of the report: each held-out photo degraded, restored and clean as 8-bit PNG.
 
-    The exact degraded input goes beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so that
-    classical filters can be evaluated on the same numbers. Of photos of neither 1 nor 3 channels, such as
-    stacked frames, the pictures show the first, and there is no `.npy`.
+    The exact degraded input is written beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so
+    that classical filters can be evaluated on the same numbers. For photos of neither 1 nor 3 channels, such
+    as stacked frames, the pictures show the first channels, and there is no `.npy`.
     """
 
     def __init__(self, *, directory: str | Path, limit: int = 16) -> None:
@@ -257,7 +257,7 @@ class SaveTestImages(Callback):
             stem = file_stem(name)
             photos = {"degraded": batch.degraded, "restored": outputs["restored"], "clean": batch.clean}
             for kind, photo in photos.items():
-                if photo is None:  # nobody has the clean one
+                if photo is None:  # no clean photo in the data
                     continue
                 to_image(photo[index]).save(self.directory / f"{stem}_{kind}.png")
             if batch.degraded.shape[1] not in _SHOWN:
@@ -270,7 +270,7 @@ class SaveTestImages(Callback):
 def to_image(photo: Tensor) -> Image.Image:
     """(C,H,W) float on the [0,1] scale -> an 8-bit picture, clamped and rounded.
 
-    Grey where C is 1, of other numbers than 3 the first three or, of two, the first.
+    Grey for one channel; of more than three channels it shows the first three, of two the first.
     """
     if photo.shape[0] not in _SHOWN:
         photo = photo[: 3 if photo.shape[0] > 3 else 1]
@@ -282,11 +282,11 @@ def to_image(photo: Tensor) -> Image.Image:
 class BestCheckpoint(Checkpoint):
     """Keeps `best.ckpt`, the weights with the best `monitor`.
 
-    The highest where `direction` is max and the lowest where it is min; also when they are evaluated once
-    more after the last step.
+    The best is the highest for `direction` max and the lowest for min. The validation after the last step
+    counts too.
 
-    Lightning's ModelCheckpoint saves inside `fit` only, and a run that ends by `max_time` ends between two
-    validations.
+    Lightning's ModelCheckpoint saves only inside `fit`, but a run that ends by `max_time` is validated once
+    more after it.
     """
 
     def __init__(
@@ -312,7 +312,7 @@ class BestCheckpoint(Checkpoint):
 
 
 def monitored(trainer: Trainer, monitor: Monitor) -> float:
-    """The monitored figure of the validation that has just ended. Raises ValueError where it has none."""
+    """The monitored figure of the last validation. Raises ValueError if it was not logged."""
     if monitor.metric not in trainer.callback_metrics:
         logged = sorted(name for name in trainer.callback_metrics if name.startswith("val/"))
         raise ValueError(

@@ -1,19 +1,19 @@
 """The command that repeats a run.
 
-Of this one job where it is one of a sweep, of the whole run where it was resumed.
+For a job of a sweep it repeats only that job, for a resumed run the whole run.
 """
 
 import shlex
 from collections.abc import Sequence
 
 _KEPT = ("hydra.searchpath", "hydra.job.env_set", "hydra.job.chdir")
-"""What Hydra's own overrides may say about a run; all others are about folders, sweeps and launchers."""
+"""Hydra's own overrides that affect a run; all others concern folders, sweeps and launchers."""
 
 
 def repeating(overrides: Sequence[str], hydra: Sequence[str] = (), config_dir: str | None = None) -> str:
-    """One line for a POSIX shell, without the folder of the run, so that typing it makes a new one.
+    """One line for a POSIX shell, without the run's folder, so that it starts a new run.
 
-    `overrides` are the run's own, in Hydra's form, `hydra` those of Hydra's settings.
+    `overrides` are those of the run in Hydra's form, `hydra` those of Hydra's settings.
     """
     own = ["--config-dir", config_dir] if config_dir else []
     settings = [word for word in hydra if _key(word).startswith(_KEPT)]
@@ -21,7 +21,7 @@ def repeating(overrides: Sequence[str], hydra: Sequence[str] = (), config_dir: s
 
 
 def own_overrides(overrides: Sequence[str]) -> list[str]:
-    """Without the one that made an interrupted run go on."""
+    """The overrides without `resume`."""
     return [str(word) for word in overrides if _key(word) != "resume"]
 
 

@@ -1,4 +1,4 @@
-"""How long a whole run takes, from what a few of its steps took: stages, validations, and a limit of time."""
+"""The duration of a run, extrapolated from a few steps: stages, validations, and a time limit."""
 
 import statistics
 import sys
@@ -12,9 +12,9 @@ from restora.training.measuring import StageCost, Validation
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long a run is: optimiser steps, batches for each and batches between validations.
+    """The length of a run: optimiser steps, batches per step and batches between validations.
 
-    Or `seconds`, where time ends it.
+    `seconds` is its time limit, if any.
     """
 
     steps: int
@@ -25,9 +25,9 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Cost:
-    """What was measured, in plain values, on one of `processes`.
+    """The measurements, in plain values, on one of `processes`.
 
-    `hours` to the end of the recipe, validation included, and how many optimiser steps that is.
+    `hours` and `steps` (of the optimiser) are those of the whole recipe, `hours` including validation.
     """
 
     experiment: str
@@ -41,7 +41,7 @@ class Cost:
 
 
 def recipe_of(config: DictConfig) -> Recipe:
-    """The length of a run from its configuration. Raises ValueError where nothing ends it."""
+    """The length of a run from its configuration. Raises ValueError for a run without an end."""
     trainer = OmegaConf.to_container(config.trainer, resolve=True)
     assert isinstance(trainer, dict)
     per_epoch, per_step = int(config.data.steps_per_epoch), int(trainer["accumulate_grad_batches"])
@@ -67,7 +67,7 @@ def total(
     validation: Validation | None,
     recipe: Recipe,
 ) -> Cost:
-    """The hours of the whole recipe: of its steps, or of the time that ends it and the steps that fit."""
+    """The cost of the whole recipe: of all its steps, or of those that fit in its time limit."""
     batches = recipe.steps * recipe.batches_per_step if recipe.steps > 0 else sys.maxsize
     validating = 0.0
     if validation is not None and recipe.batches_per_validation is not None:
@@ -77,7 +77,7 @@ def total(
     for stage, end in zip(stages, ends, strict=True):
         each = statistics.fmean(stage.seconds) + validating
         count = max(min(end, batches) - stage.start_step, 0)
-        if recipe.seconds is not None and spent + count * each >= recipe.seconds:  # its time ends in here
+        if recipe.seconds is not None and spent + count * each >= recipe.seconds:  # its time ends here
             done, spent = done + int((recipe.seconds - spent) / each), recipe.seconds
             break
         done, spent = done + count, spent + count * each

@@ -1,6 +1,6 @@
-"""On how many devices a run can train, and who has to start its processes.
+"""Checks of the devices of a run and of how its processes are started.
 
-What is found here is found before the first job starts or is queued.
+They are made before the first job starts or is queued.
 """
 
 import os
@@ -16,9 +16,9 @@ from restora.config import ConfigError
 
 STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true", "ddp_find_unused_parameters_false")
 _SHARDS = ("fsdp", "deepspeed", "modelparallel")
-"""In the names of strategies, and of their classes, whether Lightning knows them by that name or not."""
+"""Parts of the names of sharding strategies and of their classes, registered in Lightning or not."""
 _RANKS = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
-"""Where a process finds its number before there is a trainer."""
+"""Environment variables that hold a process's rank before there is a trainer."""
 _AGREED = "restora/run_dir"
 _TORCHRUN = (
     "start it on each machine by torchrun --nnodes {nodes} --nproc-per-node DEVICES --rdzv-backend c10d "
@@ -27,12 +27,12 @@ _TORCHRUN = (
 
 
 def own_rank() -> int:
-    """This process's number, also before there is a trainer (as far as Lightning can know it)."""
+    """This process's global rank, also before there is a trainer (as far as Lightning knows it)."""
     return int(rank_zero_only.rank)  # type: ignore[attr-defined]
 
 
 def check_strategy(strategy: Any) -> None:
-    """Raises `ConfigError` for ways to share a training that a run does not survive."""
+    """Raises `ConfigError` for distributed strategies that a run does not support."""
     if any(name in str(strategy).lower().replace("_", "") for name in _SHARDS):
         raise ConfigError(
             f"trainer.strategy={strategy} splits the weights over the devices, and the averaged weights, the "
@@ -40,7 +40,7 @@ def check_strategy(strategy: Any) -> None:
             "activation_checkpointing=true where memory is short"
         )
     if strategy not in StrategyRegistry.available_strategies() or strategy in STRATEGIES:
-        return  # what nobody knows is for the trainer to say
+        return  # the trainer refuses unknown strategies
     raise ConfigError(
         f"trainer.strategy={strategy}: what its processes record stays with them; set trainer.strategy=ddp "
         f"(there are {', '.join(STRATEGIES)})"
@@ -48,7 +48,7 @@ def check_strategy(strategy: Any) -> None:
 
 
 def check_launch(trainer: Trainer) -> None:
-    """Raises `ConfigError` where the processes of several machines cannot find each other."""
+    """Raises `ConfigError` if the processes of several machines cannot find each other."""
     environment = getattr(trainer.strategy, "cluster_environment", None)
     if isinstance(environment, LightningEnvironment):
         if trainer.num_nodes > 1 or environment.node_rank() > 0:
@@ -64,9 +64,9 @@ def check_launch(trainer: Trainer) -> None:
 
 
 def check_tasks(config: Any, launcher: Any) -> None:
-    """Raises `ConfigError` where a queued job would get another number of processes than it trains on.
+    """Raises `ConfigError` if a queued job would get another number of processes than devices.
 
-    `launcher` are the settings of Hydra's launcher for SLURM, whose tasks are the processes.
+    `launcher` holds the settings of Hydra's SLURM launcher, which starts one process per task.
     """
     devices, nodes = config.trainer.devices, int(config.trainer.num_nodes)
     if not isinstance(devices, int) or devices < 1:
@@ -83,9 +83,9 @@ def check_tasks(config: Any, launcher: Any) -> None:
 
 
 def agreed(make: Callable[[], str]) -> str:
-    """What the first process makes, for all that torchrun has started.
+    """A string that process 0 makes, shared with all processes that torchrun has started.
 
-    By the store of its agents, which also outlives a restart.
+    It is shared by the store of torchrun's agents, which also survives a restart.
     """
     import torch
 

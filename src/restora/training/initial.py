@@ -1,8 +1,8 @@
 """Weights to start from: `init=SOURCE` of a run.
 
-Enters: any source of a model (folder, run, checkpoint, weights file) and a network. Leaves: the network, and
-its average, with what fits of the source's weights, and a report of what does not. Note: a run that goes on
-never looks at the source again, which may be gone by then.
+Enters: any source of a model (folder, run, checkpoint, weights file) and a network. Leaves: the network and
+its average with all weights of the source that fit, and a report of the others. Note: a resumed run does not
+read the source again, which may no longer exist.
 """
 
 import hashlib
@@ -24,14 +24,14 @@ from restora.networks.weights import WeightsError, fitted, read_tensors, unwrap
 
 @dataclass(frozen=True)
 class Initial:
-    """What a network takes of a source. `file` is where the weights lie."""
+    """The weights that a network takes from a source. `file` holds them."""
 
     source: str
     file: Path
     transfer: Transfer
 
     def give(self, family: Family) -> None:
-        """Copies the weights into the network of a family, and all of that into its average."""
+        """Copies the weights into the network of a family, and the whole network into its average."""
         family.network.load_state_dict(dict(self.transfer.taken), strict=False)
         if family.ema is not None:
             family.ema.load_state_dict(family.network.state_dict())
@@ -52,7 +52,7 @@ class Initial:
         }
 
     def lines(self) -> list[str]:
-        """What to say to the user."""
+        """Messages for the user."""
         found = self.transfer
         weights = sum(value.numel() for value in found.taken.values())
         head = f"starts from {self.source}: {len(found.taken)} of {found.total} tensors, {weights:,} numbers"
@@ -60,7 +60,7 @@ class Initial:
 
 
 def check_stage(config: DictConfig) -> None:
-    """Raises `ConfigError` where a recipe starts from the run of another and is given none."""
+    """Raises `ConfigError` for a recipe that starts from another recipe's run if no source is given."""
     if config.init.stage is not None and config.init.source is None:
         raise ConfigError(
             "this recipe starts from a trained network: set init=RUN, a run of "
@@ -70,9 +70,9 @@ def check_stage(config: DictConfig) -> None:
 
 
 def initial_weights(config: DictConfig, network: Network) -> Initial | None:
-    """What `init` of a configuration gives to the network, which may be without memory; None for nothing.
+    """The weights that `init` selects for the network, which may be on the meta device; None without `init`.
 
-    Raises `ConfigError` for a source that nothing fits of, and with `init.strict` for anything that differs.
+    Raises `ConfigError` for a source with no fitting weights, and with `init.strict` for any difference.
     """
     options = config.init
     if options.source is None:
@@ -96,7 +96,7 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
 
 
 def _weights(source: str, network: Network) -> tuple[dict[str, Tensor], Path]:
-    """The tensors of a source under the network's names where they have such, and the file they lie in."""
+    """The tensors of a source, by the network's names where they match, and the file they come from."""
     path = Path(source)
     if path.is_file() and path.suffix != ".ckpt":
         state = _named(path, network)
@@ -107,7 +107,7 @@ def _weights(source: str, network: Network) -> tuple[dict[str, Tensor], Path]:
     except WeightsError:
         if not path.is_file():
             raise
-        return _named(path, network), path  # whose names the caller lists
+        return _named(path, network), path  # the caller lists their names
     file = Path(loaded.source)
     return loaded.network.state_dict(), file / WEIGHTS if file.is_dir() else file
 

@@ -1,10 +1,10 @@
-"""The further processes of a distributed run on one machine: started, watched and ended with the first one.
+"""Starts, watches and ends the worker processes (rank 1, 2, ...) of a distributed run on one machine.
 
-Lightning would start process 1, 2, ... by running this process's own command line again. Inside a sweep,
-under a launcher or behind a console script with sub-commands that line is not the run. So each of them is
-`worker.py RUN_FOLDER`, which reads the run's recorded configuration and joins in. One that fails leaves what
-happened to it in the run folder, where the first process finds it: what that one sees itself is a connection
-that was closed. Where torchrun or SLURM start the processes, only the notes are left.
+Lightning would start them by running this process's command line again. In a sweep, under a launcher or
+behind a console script with sub-commands, that command line is not the run. So each worker is `worker.py
+RUN_FOLDER`, which reads the run's recorded configuration and joins. A worker that fails writes its error to
+the run folder for process 0, which itself only sees a closed connection. If torchrun or SLURM start the
+processes, only these notes are used.
 """
 
 import ctypes
@@ -30,10 +30,10 @@ from restora.files import read_json, write_json
 
 _LOOKED_EVERY = 0.5
 _GRACE_SECONDS = 20.0
-"""How long the first process may take to see for itself that another one is gone."""
+"""How long process 0 may take to notice by itself that a worker is gone."""
 _NOTE_SECONDS = 3.0
 _END_SECONDS = {True: 30.0, False: 5.0}
-"""How long the others may take to end when the run has finished, and when it has not."""
+"""How long the workers may take to end, by whether the run has finished."""
 _PR_SET_PDEATHSIG = 1
 _PARENT = "RESTORA_FIRST_PROCESS"
 
@@ -47,9 +47,9 @@ class ProcessFailed(ValueError):
 
 
 class Workers(_SubprocessScriptLauncher):
-    """Starts process 1, 2, … of a run and stays responsible for them.
+    """Starts the workers (rank 1, 2, …) of a run, watches and ends them.
 
-    `lost` is called, from a thread, where one is gone and the first process hangs; it records that.
+    `lost` is called, from a thread, when a worker is gone and process 0 hangs; it records the failure.
     """
 
     def __init__(
@@ -64,10 +64,10 @@ class Workers(_SubprocessScriptLauncher):
         super().__init__(environment, trainer.num_devices, trainer.num_nodes)
         self.folder, self.plugins, self.lost = folder.resolve(), list(plugins), lost
         self.left = threading.Event()
-        """The first process has left the training."""
+        """Set when process 0 has left the training."""
 
     def launch(self, function: Any, *args: Any, trainer: Any = None, **options: Any) -> Any:
-        """Calls the function, the first time with the other processes beside it."""
+        """Calls the function; the first call also starts the workers."""
         if not self.cluster_environment.creates_processes_externally:
             self._start()
             threading.Thread(target=self._watch, daemon=True, name="watch-processes").start()
@@ -100,7 +100,7 @@ class Workers(_SubprocessScriptLauncher):
             os._exit(2)
 
     def first_gone(self) -> ProcessFailed | None:
-        """What became of the first process that has ended with an error; None where all are well."""
+        """The failure of the first worker that has ended with an error; None if there is none."""
         for rank, process in enumerate(self.procs, start=1):
             code = process.poll()
             if not code:
@@ -114,7 +114,7 @@ class Workers(_SubprocessScriptLauncher):
         return None
 
     def end(self, *, finished: bool) -> None:
-        """Waits a while for the others to end, and ends those that do not."""
+        """Waits for the workers to end for a limited time, then kills the remaining ones."""
         self.left.set()
         until = time.monotonic() + _END_SECONDS[finished]
         while any(process.poll() is None for process in self.procs) and time.monotonic() < until:
@@ -132,7 +132,7 @@ class Workers(_SubprocessScriptLauncher):
 def use_workers(
     trainer: Trainer, folder: Path, plugins: Sequence[str], lost: Callable[[ProcessFailed], None]
 ) -> Workers | None:
-    """Puts `Workers` in the place of Lightning's launcher; None where it would start nothing."""
+    """Replaces Lightning's launcher by `Workers`; None if Lightning would start no processes."""
     strategy: Any = trainer.strategy
     if not isinstance(strategy.launcher, _SubprocessScriptLauncher):
         return None
@@ -140,11 +140,11 @@ def use_workers(
     return strategy._launcher
 
 
-# --- what a process leaves behind ------------------------------------------------------------------------
+# --- notes of failures -----------------------------------------------------------------------------------
 
 
 def note_failure(folder: Path, rank: int, error: BaseException) -> None:
-    """Writes what a further process failed of; the first process looks for it."""
+    """Writes the failure of a worker to the run folder, where process 0 finds it."""
     note = {
         "rank": rank,
         "error": f"{type(error).__name__}: {error}",
@@ -156,13 +156,13 @@ def note_failure(folder: Path, rank: int, error: BaseException) -> None:
 
 
 def forget_failures(folder: Path) -> None:
-    """Removes the notes of an earlier try."""
+    """Removes the notes of an earlier attempt."""
     for path in folder.glob("failure_*.json"):
         path.unlink(missing_ok=True)
 
 
 def noted_failure(folder: Path) -> ProcessFailed | None:
-    """The failure that another process has noted, unless that is a consequence of one elsewhere."""
+    """The failure noted by another process, unless it is only the consequence of another failure."""
     for path in sorted(folder.glob("failure_*.json")):
         with suppress(OSError, ValueError, json.JSONDecodeError):
             note = read_json(path)
@@ -172,14 +172,14 @@ def noted_failure(folder: Path) -> ProcessFailed | None:
 
 
 def is_lost_peer(error: BaseException) -> bool:
-    """Whether an error says only that another process is gone."""
+    """Whether an error only reports that another process is gone."""
     if not isinstance(error, RuntimeError):
         return False
     return isinstance(error, torch.distributed.DistError) or "gloo" in str(error).lower()
 
 
 def cause_of(error: BaseException, folder: Path, workers: Workers | None) -> BaseException:
-    """The failure of the other process where `error` is only its consequence; the error itself otherwise."""
+    """The failure of another process if `error` is only its consequence, otherwise `error` itself."""
     if not is_lost_peer(error):
         return error
     until = time.monotonic() + _NOTE_SECONDS
@@ -192,7 +192,7 @@ def cause_of(error: BaseException, folder: Path, workers: Workers | None) -> Bas
 
 
 def end_with_first_process() -> None:
-    """Asks the system to kill this process when the first one ends, however that is; Linux alone has it."""
+    """Asks the kernel to kill this process when process 0 ends in any way; only on Linux."""
     if sys.platform == "linux" and (parent := os.environ.get(_PARENT)):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(parent):

@@ -1,7 +1,7 @@
-"""Near-duplicates between the photos that a run learns from and those it is scored on, before its first step.
+"""Near-duplicates between training photos and evaluation photos, found before a run's first step.
 
-Enters: the run's data and folders of test photos. Leaves: a `LeakReport`, which `run.json` and the model
-card keep. The run's own validation and held-out photos are test sets like the others.
+Enters: the run's data and folders of test photos. Leaves: a `LeakReport` for `run.json` and the model card.
+The run's own validation and held-out photos count as test sets too.
 """
 
 import time
@@ -33,13 +33,13 @@ def check_leakage(
     folders: Sequence[str | Path] = (),
     max_seconds: float = 60.0,
 ) -> LeakReport:
-    """Compares the packed training photos with those that evaluate.
+    """Compares the packed training photos with all evaluation photos.
 
-    These are validation and held-out photos, each sub-folder of `testsets` (null: none), and further
+    These are the validation and held-out photos, each sub-folder of `testsets` (null: none), and further
     `folders`.
 
-    Training photos that are not reached within `max_seconds` are left out, which the report says. Raises
-    ValueError for a folder that is not there or holds no photos.
+    Training photos that are not processed within `max_seconds` are left out, as the report states. Raises
+    ValueError for a folder that does not exist or holds no photos.
     """
     deadline = time.monotonic() + max_seconds
     tested = {name: stores for split, name in _EVALUATION_SETS.items() if (stores := data.stores(split))}
@@ -64,7 +64,7 @@ def check_leakage(
 
 
 def named_folders(folders: Sequence[str | Path], *, taken: Iterable[str] = ()) -> dict[str, list[Path]]:
-    """The photos of folders that the user named, by name, or by path where the name is `taken` or another's.
+    """The photos of the user's folders, by folder name, or by path where the name is already in use.
 
     Raises ValueError for a folder without photos.
     """
@@ -82,7 +82,7 @@ def named_folders(folders: Sequence[str | Path], *, taken: Iterable[str] = ()) -
 
 
 def _distinct(store: PhotoStore) -> dict[int, int]:
-    """Offset of a photo -> its number, once where several degraded photos share a clean one."""
+    """Offset of a clean photo -> its number; a clean photo shared by several degraded ones occurs once."""
     return {entry.clean.offset: number for number, entry in reversed(list(enumerate(store.entries)))}
 
 

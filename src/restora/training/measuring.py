@@ -1,10 +1,9 @@
-"""What a step of a run costs on this machine, by training a few steps the way `train` does.
+"""The cost of a training step on this machine, measured by training a few steps as `train` does.
 
-Enters: a composed configuration. Leaves: one `StageCost` for each stage of its patches, and what validating a
-photo takes. The trainer, the data module and the family are those of a run; left out are its records, its
-checkpoints and W&B. Of several processes one is measured, with its share of a batch, and without the exchange
-between them. On a GPU the steps run twice: freely, for their time, and with a synchronisation at each border,
-for the shares.
+Enters: a composed configuration. Leaves: one `StageCost` for each stage of its patches, and the time to
+validate a photo. The trainer, the data module and the family are those of a run; records, checkpoints and W&B
+are left out. Of several processes one is measured, with its share of a batch, without communication. On a GPU
+the steps run twice: once unsynchronised for their time, once synchronised after each part for the shares.
 """
 
 import copy
@@ -28,7 +27,7 @@ from restora.training.run import quieten
 
 PARTS = ("data", "degradation", "network", "optimiser")
 Progress = Callable[[int, int], None]
-"""Called with (batches done, batches in all)."""
+"""Called with (batches done, total batches)."""
 
 
 def _silent(_done: int, _total: int) -> None:
@@ -39,8 +38,8 @@ def _silent(_done: int, _total: int) -> None:
 class StageCost:
     """One stage of a recipe, on one process.
 
-    `seconds` are those of single batches, `shares` of the time by `PARTS`, `memory` the bytes in use at
-    the most: on the GPU (`memory_of` "GPU"), or of this process since its start, earlier stages included
+    `seconds` holds the time of each batch, `shares` the share of the time by `PARTS`, `memory` the peak in
+    bytes: on the GPU (`memory_of` "GPU"), or of this process since its start, earlier stages included
     ("process").
     """
 
@@ -56,9 +55,9 @@ class StageCost:
 
 @dataclass(frozen=True)
 class Validation:
-    """Photos of one validation of one process, and seconds for each, loading and scores included.
+    """Photos of one validation per process, and seconds per photo including loading and scores.
 
-    The first batch, with its start-up costs, is not counted where there are more.
+    The first batch, with its start-up costs, is not counted if there are more.
     """
 
     photos: int
@@ -68,14 +67,14 @@ class Validation:
 class StepMeter(Callback):
     """Times the parts of every batch after the first `warm_up`.
 
-    `data` is from the end of a batch to the start of the next without the degradation; `optimiser` from the
-    end of the backward pass to that of the update, and the weights' average; `network` what is left.
+    `data` is the time from the end of a batch to the start of the next without the degradation; `optimiser`
+    from the end of the backward pass to the end of the update, plus the weights' average; `network` the rest.
     """
 
     def __init__(self, *, warm_up: int, total: int, divided: bool, progress: Progress) -> None:
         self.warm_up, self.total, self.progress = warm_up, total, progress
         self.divided = divided
-        """Whether parts are timed apart, which on a GPU makes the steps slower."""
+        """Whether parts are timed separately, which on a GPU slows the steps down."""
         self.seconds: list[float] = []
         self.parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self.batches = 0
@@ -83,7 +82,7 @@ class StepMeter(Callback):
         self._end = self._updating = 0.0
 
     def watch(self, parts: Parts) -> None:
-        """Puts a clock around the degradation and the average of the weights."""
+        """Wraps the degradation and the weights' average to time them."""
         for owner, name, part in (
             (parts.data, "on_after_batch_transfer", "degradation"),
             (parts.family, "update_ema", "optimiser"),
@@ -135,13 +134,13 @@ class StepMeter(Callback):
         self._end = self._now()
 
     def shares(self) -> dict[str, float]:
-        """The parts of the time, which sum to 1."""
+        """The share of the time of each part; they sum to 1."""
         total = sum(self.parts.values())
         return {part: seconds / total for part, seconds in self.parts.items()}
 
 
 class PhotoMeter(Callback):
-    """Times every batch of a validation, from the end of the one before."""
+    """Times every batch of a validation, from the end of the previous batch."""
 
     def __init__(self) -> None:
         self.batches: list[tuple[int, float]] = []
@@ -165,7 +164,7 @@ class PhotoMeter(Callback):
 
 @dataclass
 class Measurement:
-    """How a configuration is measured: batches of each stage that are not counted, and that are."""
+    """How a configuration is measured: per stage `warm_up` batches that do not count, then `steps`."""
 
     config: DictConfig
     warm_up: int = 3
@@ -189,7 +188,7 @@ class Measurement:
         return [self._stage(**{str(k): int(v) for k, v in s.items()}) for s in given["stages"] or [whole]]
 
     def validation(self, limit: int) -> Validation | None:
-        """What validation takes, by at most `limit` batches; None where the recipe has none."""
+        """The cost of validation, measured on at most `limit` batches; None for a recipe without it."""
         if limit == 0 or self.config.trainer.limit_val_batches == 0:
             return None
         meter = PhotoMeter()
@@ -248,7 +247,7 @@ class Measurement:
 
 
 def processes_of(config: DictConfig) -> int:
-    """How many processes a run has by its configuration, on machines like this one."""
+    """The number of processes of a run by its configuration, on machines like this one."""
     devices = config.trainer.devices
     if devices in ("auto", -1, "-1"):
         on_cpu = config.trainer.accelerator == "cpu"
@@ -260,7 +259,7 @@ def processes_of(config: DictConfig) -> int:
 
 
 class _Trial:
-    """A trainer that leaves nothing behind, and the parts of a run, for the time of a `with` block."""
+    """A context manager for a trainer and the parts of a run, in a temporary folder."""
 
     def __init__(self, config: DictConfig, callbacks: list[Callback], changes: dict[str, Any]) -> None:
         self.config, self.callbacks = copy.deepcopy(config), callbacks
@@ -280,6 +279,6 @@ class _Trial:
 
 
 def _resident_bytes() -> int:
-    """The most memory that this process has had, in bytes."""
+    """The peak resident memory of this process in bytes."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak

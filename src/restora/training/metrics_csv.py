@@ -1,4 +1,4 @@
-"""The run's numbers as one wide CSV file that spreadsheets and pandas open as it is."""
+"""The run's metrics as one wide CSV file that spreadsheets and pandas open directly."""
 
 import csv
 import io
@@ -26,8 +26,8 @@ class MetricsCsv(Logger):
 
     A cell is empty where nothing was logged.
 
-    Rows are appended as they come; a metric that is new adds a column and rewrites the file once. When a run
-    goes on from step n, rows after n are dropped first, for they are about to be computed again.
+    Rows are appended; a new metric adds a column and rewrites the file once. When a run is resumed from step
+    n, rows from step n on are dropped first, as they will be computed again.
     """
 
     def __init__(self, *, path: str | Path) -> None:
@@ -36,7 +36,7 @@ class MetricsCsv(Logger):
         self.columns: list[str] = list(_FIXED)
         self.offset = 0.0
         self.earlier: set[tuple[int, frozenset[str]]] = set()
-        """Step and columns of the rows that an earlier part of this run wrote."""
+        """Step and columns of the rows that this run wrote before it was resumed."""
         self.started = time.monotonic()
 
     @property
@@ -49,14 +49,13 @@ class MetricsCsv(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **options: Any) -> None:
-        """The configuration is in run.json."""
+        """Does nothing: the configuration is in run.json."""
 
     @rank_zero_only
     def continue_from(self, steps: int) -> bool:
-        """Keeps what an earlier part of this run wrote of its first `steps` steps.
+        """Keeps the rows of the first `steps` steps from before the run was resumed.
 
-        Gives whether the last of them was validated. Rows that a damaged disk has left are named and
-        dropped.
+        Returns whether the last of these steps was validated. Damaged rows are dropped with a warning.
         """
         rows = [row for row in self._read() if int(row["step"]) < steps]
         self.columns = list(rows[0]) if rows else list(_FIXED)
@@ -75,7 +74,7 @@ class MetricsCsv(Logger):
         row["seconds"] = round(self.offset + time.monotonic() - self.started, 3)
         filled = (int(row["step"]), frozenset(row))
         if filled in self.earlier:
-            return  # a validation that a run which goes on has made once more
+            return  # a validation repeated by a resumed run
         new = [key for key in row if key not in self.columns]
         if new or not self.path.exists():
             check_place(self.path.parent)
@@ -107,15 +106,15 @@ class MetricsCsv(Logger):
 
 
 def _fields(line: str) -> list[str]:
-    """Of a line by itself, so that a quote which a damaged disk has left does not swallow those below."""
+    """Parses one line alone, so that a stray quote in a damaged file does not swallow later lines."""
     try:
         return next(csv.reader([line.replace("\0", "\ufffd")]), [])
-    except csv.Error:  # longer than any of ours
+    except csv.Error:  # a field longer than the csv limit
         return []
 
 
 def _is_whole(row: Mapping[str, Any]) -> bool:
-    """Whether a row that was read has a number for step and seconds, and numbers or nothing elsewhere."""
+    """Whether a row has numbers for step and seconds, and numbers or empty cells elsewhere."""
     try:
         for value in row.values():
             float(value or 0)

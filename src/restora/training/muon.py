@@ -1,15 +1,14 @@
-"""Muon: steps of equal size in all directions of a weight matrix, for recipes of a few minutes.
+"""Muon: updates of equal size in all directions of a weight matrix, for recipes of a few minutes.
 
 K. Jordan, Y. Jin, V. Boza, J. You, F. Cesista, L. Newhouse, J. Bernstein, "Muon: An optimizer for hidden
 layers in neural networks", 2024 (kellerjordan.github.io/posts/muon): the momentum of a matrix is replaced by
-its nearest semi-orthogonal matrix, found by five Newton-Schulz iterations. A kernel is the matrix of its
-first axis by everything else: of a convolution's output channels, of a transposed convolution's input
-channels. What is not a matrix (biases, norms, depthwise kernels) is stepped by Adam (Kingma and Ba, ICLR
-2015).
+its nearest semi-orthogonal matrix, found by five Newton-Schulz iterations. A convolution kernel is flattened
+to a matrix of its first axis (output channels, of a transposed convolution input channels) by the others. All
+other parameters (biases, norms, depthwise kernels) are updated by Adam (Kingma and Ba, ICLR 2015).
 
-torch.optim.Muon takes matrices only. Those of one shape are iterated together here, in one batched product.
-Note: where the tensor `found_inf` of the optimiser is not 0, a step changes nothing, which torch's fused
-optimisers do too, and nobody waits for it (training/poison.py).
+torch.optim.Muon takes 2-D matrices only. Here, matrices of one shape are iterated together in one batched
+product. Note: a step with a non-zero `found_inf` tensor changes nothing, as in torch's fused optimisers and
+without host synchronisation (training/poison.py).
 """
 
 from collections.abc import Callable, Iterable
@@ -30,16 +29,16 @@ _ITERATIONS = 5
 class Muon(Optimizer):
     """Muon on matrices, Adam on the rest.
 
-    `lr` is the length of a matrix's step: its singular values change by about `lr`, times the root of
-    rows/columns where there are more rows. `rest_lr` and `betas` are Adam's, for the rest. Both rates are
-    scaled by one schedule. Adam also steps what an objective learns beside the network (CycleGAN's second
-    network), as steps of one length never settle against an opponent. `weight_decay` times the rate is what a
-    step takes off all weights (decoupled, as in AdamW). A matrix has at least `smallest` rows and columns.
-    Raises ValueError for rates below 0 and a momentum outside [0, 1).
+    `lr` is the size of a matrix's update: the update's singular values are about `lr`, times the square root
+    of rows/columns if there are more rows. `rest_lr` and `betas` are those of Adam for the rest. Both rates
+    follow the same schedule. Adam also updates the parameters of objectives (CycleGAN's second network), as
+    steps of constant size do not converge against an opponent. `weight_decay` is decoupled, as in AdamW, and
+    applies to all weights. A matrix has at least `smallest` rows and columns. Raises ValueError for negative
+    rates and a momentum outside [0, 1).
     """
 
     partners_apart: ClassVar[bool] = True
-    """Parameters of objectives come in a group of the kind "rest"."""
+    """Parameters of objectives are passed as a group of the kind "rest"."""
 
     def __init__(
         self,
@@ -70,7 +69,7 @@ class Muon(Optimizer):
             if rest:
                 groups.append({**part, "params": rest, "lr": rest_lr, "kind": "rest"})
         defaults = {"momentum": momentum, "betas": tuple(betas), "weight_decay": weight_decay, "eps": eps}
-        defaults["fused"] = True  # as torch says of what heeds `found_inf`
+        defaults["fused"] = True  # torch's marker of optimisers that respect `found_inf`
         super().__init__(groups, defaults)
 
     @torch.no_grad()
@@ -87,7 +86,7 @@ class Muon(Optimizer):
 
     @property
     def _lost(self) -> Tensor | None:
-        """() 1 where the step is to be skipped, perhaps not computed yet; None where no flag was set."""
+        """(), 1 if the step is to be skipped (perhaps still being computed); None if no flag was set."""
         lost: Tensor | None = getattr(self, "found_inf", None)
         return lost
 
@@ -135,9 +134,9 @@ class Muon(Optimizer):
         return value
 
     def _steps(self, p: Tensor) -> Tensor:
-        """() float32 on the device: how many steps the parameter has made."""
+        """(), float32 on the device: the number of updates of the parameter."""
         made = self.state[p].get("steps", 0)
-        if not isinstance(made, Tensor):  # none yet, or a checkpoint of before
+        if not isinstance(made, Tensor):  # none yet, or from an old checkpoint
             made = torch.full((), float(made), dtype=torch.float32, device=p.device)
         elif made.device != p.device or made.dtype != torch.float32:
             made = made.to(p.device, torch.float32)
@@ -146,7 +145,7 @@ class Muon(Optimizer):
 
 
 def _approach(values: list[Tensor], others: list[Tensor], weight: float, lost: Tensor | None) -> None:
-    """Moves values towards others, unless the step is lost: a kernel for all of them, that heeds it."""
+    """Lerps values towards others in place, unless the step is skipped, in one fused kernel."""
     torch._fused_sgd_(
         values, torch._foreach_sub(values, others), [],
         lr=weight, weight_decay=0.0, momentum=0.0, dampening=0.0, nesterov=False, maximize=False,
@@ -155,7 +154,7 @@ def _approach(values: list[Tensor], others: list[Tensor], weight: float, lost: T
 
 
 def orthogonalise(matrices: Tensor) -> Tensor:
-    """(n,rows,columns) -> same: U V' of each U S V', nearly; in float32, or bfloat16 on a GPU."""
+    """(n,rows,columns) -> same: approximately U V' of each U S V'; in float32, or bfloat16 on a GPU."""
     x = matrices.bfloat16() if matrices.is_cuda else matrices.float()
     tall = x.shape[1] > x.shape[2]
     if tall:
@@ -175,11 +174,11 @@ def _iterated(x: Tensor) -> Tensor:
 
 
 def _iterated_small(x: Tensor) -> Tensor:
-    """The same of (n,rows,columns) by matrices of rows x rows, to 1e-5 where singular values are alike.
+    """As `_iterated`, but with rows x rows matrices: (n,rows,columns) -> same.
 
-    An iteration multiplies x from the left by a polynomial of its gram matrix. These commute, so that the
-    product of all is found without x: kernels of 3x3 take 0.4 of the time. To 1e-3 where the values span five
-    decades.
+    An iteration multiplies x from the left by a polynomial of its Gram matrix. These commute, so the product
+    of all is computed without x: 3x3 kernels take 0.4 of the time. The results agree to 1e-5 for similar
+    singular values, and to 1e-3 where these span five decades.
     """
     a, b, c = _COEFFICIENTS
     gram, product = x @ x.mT, None
@@ -198,7 +197,7 @@ def _matrix_shape(p: Tensor) -> tuple[int, int]:
 
 
 def _is_matrix(p: Tensor, smallest: int) -> bool:
-    """Depthwise kernels, with one input channel each, are not."""
+    """Whether Muon updates the parameter; depthwise kernels (one input channel) are no matrices."""
     return p.ndim >= 2 and p.shape[1] > 1 and min(_matrix_shape(p)) >= smallest
 
 

@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 class FollowValidation(Callback):
     """Sets the shares of an `OnDemand` degradation after each validation.
 
-    Which stage a photo went through is a function of its name. All processes have all scores, so they draw
-    the same shares; these are kept in the checkpoint, so a run that goes on draws what an undisturbed one
-    draws.
+    The stage of a validation photo is a function of its name. All processes have all scores, so they compute
+    the same shares; these are saved in the checkpoint, so a resumed run draws the same as an uninterrupted
+    one.
     """
 
     def __init__(self, degradation: OnDemand) -> None:

@@ -1,4 +1,4 @@
-"""The first line of a run: what it degrades by, what learns, from what, and for how long."""
+"""The first line of a run: degradation, network, objectives, length and batch."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,11 +10,11 @@ from restora.arguments import shown
 from restora.batch_rule import in_words
 
 _SHOWN = 4
-"""Arguments of a part that are listed."""
+"""Number of arguments listed per part."""
 
 
 def opening_line(config: DictConfig, network_name: str = "") -> str:
-    """One line of words, from the configuration alone."""
+    """Describes a run in one line, from the configuration alone."""
     plain: Any = OmegaConf.to_container(config, resolve=True)
     network = network_name or _name(plain["network"])
     source, degraded = _photos(plain)
@@ -27,7 +27,7 @@ def opening_line(config: DictConfig, network_name: str = "") -> str:
 
 
 def _photos(plain: Mapping[str, Any]) -> tuple[str, str]:
-    """Where the photos come from, and what degrades them; of a mixture, of each part."""
+    """The source of the photos and their degradation; for a mixture, those of each part."""
     if parts := plain["data"].get("parts"):
         each = [
             (_name(p["source"]), _name(p.get("degradation") or {"_target_": "identity"}))
@@ -46,7 +46,7 @@ def _objective(name: str, node: Mapping[str, Any]) -> str:
 
 
 def _part(node: Mapping[str, Any]) -> str:
-    """A part with its numbers; a composition with the names of its stages."""
+    """A part with its arguments; a composition with the names of its stages."""
     stages = node.get("stages")
     if isinstance(stages, Mapping) and stages:
         return f"{_name(node)} of {', '.join(map(str, stages))}"

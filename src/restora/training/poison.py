@@ -1,15 +1,16 @@
-"""Steps with non-finite numbers: skipped and named; after too many in a row the run goes back.
+"""Non-finite steps are skipped and logged; after too many in a row the run goes back to a checkpoint.
 
-Enters: what a backward pass left. Leaves: weights, optimiser and batch norms as they were before a step
-whose loss or gradient holds a NaN or an infinity; `poison.jsonl` in the run folder, which says what replays
-the step (batch, photos, keys, degradation parameters; `restora preview poison=RUN` shows it); and, where step
-after step is lost, the weights of an earlier checkpoint with a smaller step, or the end of the run.
+Enters: the loss and gradients of a backward pass. Leaves: weights, optimiser and batch norms unchanged by a
+step whose loss or gradient holds a NaN or an infinity; `poison.jsonl` in the run folder, with the data to
+replay the step (batch, photos, keys, degradation parameters; `restora preview poison=RUN` shows it); and,
+after too many such steps, the weights of an earlier checkpoint with a smaller learning rate, or the end of
+the run.
 
-Note: on a GPU nothing here waits for a step of Adam, SGD or Muon. The flag stays there and makes the fused
-optimiser's kernel do nothing, and the host reads the flags of `_WINDOW` steps at once, when it has queued as
-many further ones. On a CPU, and for optimisers without such a kernel, a step is read as soon as it is made.
-All processes of a distributed run share the flag, so that they leave out the same steps and go back at the
-same one.
+Note: on a GPU, Adam, SGD and Muon need no host/device synchronisation here. The flag stays on the GPU and
+makes the fused optimiser kernel do nothing. The host reads the flags of `_WINDOW` steps at once, after it has
+queued as many further steps. On a CPU, and for optimisers without such a kernel, the flag is read at each
+step. All processes of a distributed run share the flag, so they skip the same steps and go back at the same
+step.
 """
 
 import json
@@ -39,16 +40,16 @@ FILE = "poison.jsonl"
 Then = Literal["back", "stop"]
 _WINDOW = 16
 _NAMED = 5
-"""Steps that are named on the screen; of further ones only the number is said."""
+"""Skipped steps that are logged one by one; further ones are only counted."""
 _LONGEST = 64
-"""Numbers of a degradation parameter that are written."""
+"""Longest tensor of a degradation parameter that is written out."""
 _BEFORE = ("last", "previous", "best")
-"""Checkpoints to go back to: the first time, the second, later."""
+"""Checkpoints to go back to: the first time, the second time, later."""
 
 
 @dataclass
 class _Seen:
-    """What is remembered of a step until its flag is read: no pixels."""
+    """The data kept of a step until its flag is read; no pixels."""
 
     step: int
     batches: list[int] = field(default_factory=list)
@@ -59,11 +60,11 @@ class _Seen:
 
 @register("callback", "skip_non_finite")
 class SkipNonFinite(Settling):
-    """Leaves out the update of a step whose loss or gradient is not finite, and names its photos.
+    """Skips the update of a step whose loss or gradient is not finite, and logs its photos.
 
     After `patience` such steps in a row the run goes `back` to its last checkpoint with learning rates
-    multiplied by `factor`, at most `returns` times, or it ends (`then` stop). Steps are counted as if they
-    had been made, so a run that goes on after a stop is the run that was not stopped.
+    multiplied by `factor`, at most `returns` times, or it ends (`then` stop). Skipped steps count as steps,
+    so a resumed run is the same as an uninterrupted one.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class SkipNonFinite(Settling):
         self._seen: _Seen | None = None
         self._loss: Tensor | None = None
         self._flag: Tensor | None = None
-        """Of the present step: loss, norm of the gradient, 1 if left out. None where it was read: finite."""
+        """(3,) of the current step: loss, gradient norm, 1 if skipped. None if already known to be finite."""
         self._looked = False
         self._statistics: Statistics | None = None
         self._unread: list[tuple[_Seen, Tensor]] = []
@@ -139,22 +140,22 @@ class SkipNonFinite(Settling):
             if self._statistics is not None:
                 self._statistics.put_back_where(self._flag[2] > 0)
         elif self._is_lost(trainer, gradients):
-            optimizer.zero_grad(set_to_none=True)  # optimisers leave alone what has no gradient
+            optimizer.zero_grad(set_to_none=True)  # optimisers skip parameters without a gradient
             if self._statistics is not None:
                 self._statistics.put_back()
         self._loss = None
 
     def _flagged(self, trainer: Trainer, gradients: list[Tensor]) -> Tensor:
-        """Loss, norm of the gradient and 1 if left out, of the step with its half-steps before."""
+        """(3,): loss, gradient norm, and 1 if skipped; earlier half-steps of the step included."""
         norm = self._norm(trainer, gradients)
         loss = norm if self._loss is None else self._loss.float().mean()
         flag = torch.stack((loss.float(), norm.float(), (~(norm + loss).isfinite()).float()))
-        if trainer.world_size > 1:  # the gradient is everybody's, the loss is each one's own
+        if trainer.world_size > 1:  # gradients are all-reduced, losses are per process
             torch.distributed.all_reduce(flag[2:], op=torch.distributed.ReduceOp.MAX)
         return flag if self._flag is None else torch.where(self._flag[2] > 0, self._flag, flag)
 
     def _is_lost(self, trainer: Trainer, gradients: list[Tensor]) -> bool:
-        """Whether the step is left out, read now; on a CPU two numbers say so, before anything is kept."""
+        """Whether the step is skipped, read at once; on a CPU finite numbers are found without a flag."""
         if self._flag is None and trainer.world_size == 1 and gradients[0].device.type == "cpu":
             norm = float(self._norm(trainer, gradients))
             if math.isfinite(norm + (0.0 if self._loss is None else float(self._loss))):
@@ -164,12 +165,12 @@ class SkipNonFinite(Settling):
 
     @staticmethod
     def _norm(trainer: Trainer, gradients: list[Tensor]) -> Tensor:
-        if getattr(trainer.precision_plugin, "scaler", None) is not None:  # which looks for itself
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:  # the scaler checks
             return gradients[0].new_zeros(())
         return torch.stack(torch._foreach_norm(gradients)).norm()
 
     def _reads_late(self, trainer: Trainer, optimizer: Optimizer) -> bool:
-        """Whether the optimiser's kernel leaves a step out by itself, and waiting for it would cost time."""
+        """Whether the optimiser's fused kernel skips a step by itself on a GPU, without synchronisation."""
         scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
         fused = all(group.get("fused") for group in optimizer.param_groups)
         return trainer.strategy.root_device.type == "cuda" and fused and not scaled
@@ -208,13 +209,13 @@ class SkipNonFinite(Settling):
     # --- reading flags --------------------------------------------------------------------------------------
 
     def settle(self, trainer: Trainer, module: LightningModule) -> None:
-        """Reads all flags that there are: before weights are saved, and where waiting costs nothing."""
+        """Reads all pending flags: before weights are saved, and where synchronising costs nothing."""
         self._read(trainer, module)
         self._copy()
         self._read(trainer, module)
 
     def _copy(self) -> None:
-        """Sends the flags of the steps since the last time to the host, without waiting for them."""
+        """Copies the flags of the steps since the last copy to the host, asynchronously."""
         if not self._unread:
             return
         flags = torch.stack([flag for _, flag in self._unread])
@@ -226,7 +227,7 @@ class SkipNonFinite(Settling):
         self._copied, self._unread = ([seen for seen, _ in self._unread], flags, done), []
 
     def _read(self, trainer: Trainer, module: LightningModule) -> None:
-        """Takes in what was sent: names the steps that were left out, goes back where they are too many."""
+        """Reads the copied flags: logs the skipped steps, and goes back if there are too many."""
         if self._copied is None:
             return
         (steps, flags, done), self._copied = self._copied, None
@@ -291,7 +292,7 @@ class SkipNonFinite(Settling):
             )  # fmt: skip
 
     def _checkpoint(self, folder: Path) -> Path | None:
-        """The checkpoint to go back to; an older one each time."""
+        """The checkpoint to go back to; each time an older one."""
         names = _BEFORE[min(self.returned, len(_BEFORE) - 1) :] + _BEFORE
         return next((path for name in names if (path := folder / f"{name}.ckpt").is_file()), None)
 
@@ -302,7 +303,7 @@ def _step(module: LightningModule) -> int:
 
 
 def _of_all(row: dict[str, Any], processes: int) -> dict[str, Any]:
-    """One row of all processes' rows: of those whose own loss was not finite, or of all where none was."""
+    """Joins the rows of the processes whose own loss was not finite, or of all if there is none."""
     rows: list[Any] = [None] * processes
     torch.distributed.all_gather_object(rows, row)
     rows = [other for other in rows if not math.isfinite(other["loss"])] or rows
@@ -313,7 +314,7 @@ def _of_all(row: dict[str, Any], processes: int) -> dict[str, Any]:
 
 
 def _parameters(trainer: Trainer, shape: tuple[int, ...], keys: Tensor) -> Any:
-    """What the degradation drew for a batch, as plain values; null where nothing was drawn."""
+    """The parameters that the degradation drew for a batch, as plain values; None if it drew none."""
     data: Any = getattr(trainer, "datamodule", None)
     if not isinstance(data, PhotoData) or data.source.paired:
         return None
@@ -325,7 +326,7 @@ def _parameters(trainer: Trainer, shape: tuple[int, ...], keys: Tensor) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """Tensors as lists, long ones by their shape: the keys draw them again."""
+    """Tensors as lists, long ones as their shape: they can be drawn again from the keys."""
     if isinstance(value, Tensor):
         return value.tolist() if value.numel() <= _LONGEST else f"tensor of shape {tuple(value.shape)}"
     if isinstance(value, Mapping):
@@ -336,7 +337,7 @@ def _plain(value: Any) -> Any:
 
 
 def _drop_from(path: Path, step: int) -> None:
-    """Takes out of the file what is about to be computed again."""
+    """Removes the rows of steps that will be computed again."""
     if path.exists():
         rows = [row for row in read_json_lines(path) if row.get("step", step) < step]
         write_whole(path, "".join(json_text(row, indent=None) + "\n" for row in rows))

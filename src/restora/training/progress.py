@@ -1,8 +1,7 @@
-"""What a person sees while a network trains: which run of how many, how far, time left, loss and figure.
+"""The progress display of a training: run number, share done, time left, loss and score.
 
-On a terminal a bar that moves; elsewhere (a log file, CI, a terminal that cannot move its cursor) a line
-every ten seconds. Both fit the terminal, or 80 columns: a long name is cut before a figure is. The
-library rich draws.
+On a terminal it is a progress bar; elsewhere (a log file, CI, a dumb terminal) a line every ten seconds. Both
+fit the terminal, or 80 columns: long names are cut before figures. It is drawn with rich.
 """
 
 import time
@@ -22,12 +21,12 @@ from restora.monitor import Monitor
 
 _LINE_SECONDS = 10.0
 _NAME_CELLS = 14
-"""The loss is left out before the name has fewer cells than these."""
+"""Minimum cells of the name; below, the loss is left out first."""
 _BAR_CELLS = 8
 
 
 class TrainingProgress(ProgressBar):
-    """A bar over the share of the training that is done, by steps or by time, whichever ends the run."""
+    """A progress bar over the share of the training done, in steps or time, whichever is further."""
 
     def __init__(self, *, label: str, monitor: Monitor | None = None, job: int = 1, jobs: int = 1) -> None:
         super().__init__()
@@ -136,9 +135,9 @@ class TrainingProgress(ProgressBar):
 
 
 def fitted(name: str, facts: dict[str, str], cells: int) -> tuple[str, str]:
-    """The name and the facts in one line of so many cells, cut to fit.
+    """The name and the facts, shortened to fit one line of `cells` cells.
 
-    First the end of a long name, then the loss, then more of the name.
+    First the end of a long name is cut, then the loss, then more of the name.
     """
     state = _listed(facts.values())
     if cells - cell_len(state) - 1 < min(_NAME_CELLS, cell_len(name)):
@@ -151,7 +150,7 @@ def _listed(facts: Iterable[str]) -> str:
 
 
 def cut(text: str, cells: int) -> str:
-    """At most so many cells of a terminal (a Chinese letter takes two), … where something is left out."""
+    """Cuts text to `cells` terminal cells (a Chinese character takes two), with … for what was cut."""
     if cell_len(text) <= cells:
         return text
     return f"{set_cell_size(text, cells - 1).rstrip()}…" if cells > 1 else ""

@@ -1,6 +1,6 @@
-"""run.json: what a run was, what it cost and what came out.
+"""run.json: the configuration, cost and results of a run.
 
-Readable without this package, W&B or a checkpoint.
+It is readable without this package, W&B or a checkpoint.
 """
 
 import logging
@@ -37,12 +37,12 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class RunInfo:
-    """What the command that starts a run knows of it. `config` is resolved and plain."""
+    """A run as known to the command that starts it. `config` is a resolved plain dict."""
 
     folder: Path
     config: dict[str, Any]
     command: str = ""
-    """What repeats the run when it is typed in `cwd`; empty where no command started it."""
+    """The command that repeats the run from `cwd`; empty if no command started it."""
     overrides: list[str] = field(default_factory=list)
     cwd: str | None = None
     experiment: str = "adhoc"
@@ -50,15 +50,15 @@ class RunInfo:
     sweep: dict[str, Any] | None = None
     jobs: int = 1
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    """Of a run that goes on: the keys that differ, with their values of then and of now."""
+    """For a resumed run: the keys that differ, with their earlier and their current values."""
 
 
 class RunRecord(Callback):
-    """Keeps `run.json` true from the first second.
+    """Keeps `run.json` up to date from the first second.
 
-    Written at the start, after each validation and at the end.
+    It is written at the start, after each validation and at the end.
 
-    Also puts into each checkpoint what is needed to use it without its run folder (key "restora").
+    It also adds to each checkpoint the data needed to use it without its run folder (key "restora").
     """
 
     def __init__(self, info: RunInfo) -> None:
@@ -118,7 +118,7 @@ class RunRecord(Callback):
         return opening
 
     def _earlier(self) -> dict[str, Any]:
-        """The record of the run that goes on here; empty where there is none that can be read."""
+        """The earlier record of a resumed run; empty if there is no readable one."""
         if not self.path.exists():
             return {}
         try:
@@ -129,7 +129,7 @@ class RunRecord(Callback):
         return earlier if isinstance(earlier, dict) else {}
 
     def goes_on(self, from_checkpoint: Mapping[str, Any] | None, changed: Mapping[str, Any]) -> None:
-        """Takes the history back to the checkpoint's step, or to nothing, and notes what differs now."""
+        """Resets the history to the checkpoint's step, or clears it, and notes changed settings."""
         step = 0
         if from_checkpoint is None:
             self.data.update(metrics={"best": None, "last": None}, changes=[], started=_now())
@@ -142,21 +142,21 @@ class RunRecord(Callback):
             self.data["changes"] = [*self.data["changes"], {"step": step, "keys": keys}]
 
     def queue(self, *, begun: bool = False) -> None:
-        """The record of a run that has not started yet, or of one that has `begun` and lost its record."""
+        """Writes the record of a run that has not started, or of one that has `begun` and lost its record."""
         self.data.update(status="stopped" if begun else "queued", started=None, process=None)
         write_json(self.path, self.data)
 
     def write(self) -> None:
-        """Raises `Gone` where the folder was moved meanwhile."""
+        """Writes `run.json`. Raises `Gone` if the folder has been moved."""
         check_place(self.path.parent)
         self.data["process"] = this_process()
         self._written = time.monotonic()
         write_json(self.path, self.data)
-        if self.data["status"] != "running":  # how it ended stays, whatever becomes of the machine
+        if self.data["status"] != "running":  # the final status is synced to disk
             sync(self.path.parent)
 
     def _heartbeat(self, trainer: Trainer, module: LightningModule | None = None) -> None:
-        """Lets others know that the run is alive, and how far it is."""
+        """Updates the record regularly, to show that the run is alive and its progress."""
         if trainer.is_global_zero and time.monotonic() - self._written > _HEARTBEAT_SECONDS:
             if module is not None:
                 self._take_cost(module)
@@ -245,16 +245,16 @@ class RunRecord(Callback):
         }
 
     def take_test(self, scores: list[dict[str, Any]]) -> None:
-        """Per-image scores of the held-out photos."""
+        """Records the per-image scores of the held-out photos and their means."""
         keys = dict.fromkeys(key for row in scores for key in row if key != "name")
         known = {key: [row[key] for row in scores if row.get(key) is not None] for key in keys}
         means = {key: statistics.fmean(values) for key, values in known.items() if values}
         self.data["test"] = {"images": scores, **means}
 
     def outcome(self) -> tuple[str, dict[str, Any]]:
-        """The photos that the run is reported by, in words, and their scores.
+        """The kind of photos that the reported scores are for, in words, and the scores.
 
-        Held-out ones, or else those of validation.
+        These are the held-out photos, or else the validation photos.
         """
         if self.data["test"]:
             return "held-out photos", self.data["test"]
@@ -283,13 +283,13 @@ def _now() -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the result most."""
+    """Versions of Python, torch and restora."""
     return {"python": platform.python_version(), "torch": torch.__version__, "restora": __version__}
 
 
 @cache
 def git() -> dict[str, Any]:
-    """The commit of the code that runs, where it is a checkout."""
+    """The commit of the running code, if it is a git checkout."""
     here = Path(__file__).resolve().parents[3]
     if not (here / ".git").exists():
         return {"commit": None, "dirty": None}

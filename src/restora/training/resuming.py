@@ -1,9 +1,9 @@
-"""Going on with a run: whose overrides hold, what may change, and from which checkpoint.
+"""Resuming a run: which overrides apply, what may change, and from which checkpoint.
 
-Enters: a run folder, perhaps a stranger's. Leaves: the words of the command that goes on, or an error that
-names what is wrong. What a folder says is bounded: its overrides may set values and choose registered parts,
-but they cannot set Hydra's own keys, pass flags, read the environment, have something written outside of the
-folder, or name a function or class that is not registered, unless the user types the same word again.
+Enters: a run folder, perhaps from an untrusted source. Leaves: the arguments of the resuming command, or an
+error with the reason. The overrides in a folder are restricted: they may set values and choose registered
+parts, but they cannot set Hydra's own keys, pass flags, read the environment, write outside of the folder, or
+name a function or class that is not registered, unless the user types the same override again.
 """
 
 import logging
@@ -32,17 +32,17 @@ from restora.strangers import check_inside, started_in
 
 log = logging.getLogger(__name__)
 TYPED_IN = "RESTORA_TYPED_IN"
-"""Where the user typed the command, for messages: a run goes on in the folder that it was started in."""
+"""The user's working directory, for messages: a run is resumed in the one that it was started in."""
 _PATHS = re.compile(r"(root|dir|folders?|path|weights|file|directory|testsets|init|init\.source|teacher)$")
 _OF_NO_RESULT = re.compile(
     r"^(run_dir|resume|retry_failed|threads|output_dir|data_dir|data\.store_dir|data\.workers|leakage\..*"
     r"|logger\..*|plugins.*)$"
 )
-"""Keys that change where and how a run works, not what comes out."""
+"""Keys that affect where and how a run works, but not its result."""
 _FIXED = re.compile(r"^(network\..*|init\..*|family\._target_|data\.channels|data\.steps_per_epoch)$")
-"""Keys that the first weights, the weights or the place in the data depend on."""
+"""Keys that the initial weights, the weights or the position in the data depend on."""
 _INTERPOLATION = re.compile(r"\$\{[\w.]*\}")
-"""The value of another key; others call a function, such as the one that reads the environment."""
+"""The value of another key; other interpolations call a function, e.g. to read the environment."""
 _LONGEST_FILE = 1 << 20
 
 
@@ -50,7 +50,7 @@ _LONGEST_FILE = 1 << 20
 
 
 def continued(argv: Sequence[str]) -> list[str]:
-    """With `resume=RUN`, the run's own overrides first, in its own folder, where it was started."""
+    """With `resume=RUN`, puts the run's own overrides first and changes to its working directory."""
     runs = [word.partition("=")[2] for word in argv if word.startswith("resume=")]
     if not runs or runs[-1] == "null":
         return list(argv)
@@ -70,7 +70,7 @@ def continued(argv: Sequence[str]) -> list[str]:
         )
     earlier = renamed(word for word in earlier if not word.startswith("plugins="))
     if "recipe_batch" not in ((_record(folder) or {}).get("config") or {}):
-        earlier = [*earlier, "recipe_batch=null"]  # a run of before that rule
+        earlier = [*earlier, "recipe_batch=null"]  # a run from before this setting
     rest = _from_here(rest, folder)
     return [*earlier, *rest, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
 
@@ -78,7 +78,8 @@ def continued(argv: Sequence[str]) -> list[str]:
 def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> list[str]:
     """The overrides that a run was started with, without those that the user has `typed` again.
 
-    From `.hydra/overrides.yaml`, or run.json where that is damaged. Raises `ConfigError`.
+    They are read from `.hydra/overrides.yaml`, or from run.json if that is damaged or differs. Raises
+    `ConfigError`.
     """
     path = folder / ".hydra" / "overrides.yaml"
     record = _record(folder)
@@ -88,7 +89,7 @@ def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> lis
     try:
         words = _list_in(path)
         problem = f"is a {type(words).__name__}, not a list"
-    except Exception as error:  # YAML's and OmegaConf's own, OS errors, bytes that are no text
+    except Exception as error:  # errors of YAML and OmegaConf, OS errors, bytes that are no text
         problem = f"cannot be read ({str(error).strip().partition(chr(10))[0] or type(error).__name__})"
     if not _are_words(words):
         words = (record or {}).get("overrides")
@@ -109,14 +110,14 @@ def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> lis
 
 
 def _list_in(path: Path) -> Any:
-    """What a YAML file holds, aliases as the one object that they stand for, however many there are."""
+    """The content of a YAML file; aliases share one object, so many of them take no memory."""
     if path.stat().st_size > _LONGEST_FILE:
         raise ValueError(f"it has {path.stat().st_size} bytes")
     return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def _own(words: Iterable[str]) -> list[str]:
-    """Without the one that made an interrupted run go on."""
+    """The overrides without `resume`."""
     return [word for word in words if not word.startswith("resume=")]
 
 
@@ -125,7 +126,7 @@ def _are_words(value: Any) -> bool:
 
 
 def _check_stored(word: str, path: Path) -> None:
-    """Refuses what a file must not ask of Hydra: flags, its own settings, plugins by other ways."""
+    """Raises `ConfigError` for overrides that a file must not contain: flags, Hydra's settings, functions."""
     key = word.lstrip("+~").partition("=")[0].partition("@")[0]
     if word.startswith("-") or re.split(r"[./]", key)[0] == "hydra" or "${hydra" in word:
         raise ConfigError(f"{path} says {word}, which a file may not set: take it out, or type it yourself")
@@ -141,8 +142,8 @@ def _check_stored(word: str, path: Path) -> None:
 
 
 def _from_here(words: list[str], folder: Path) -> list[str]:
-    """Changes to the folder that the run was started in, for its relative paths; those of `words` are of
-    here."""
+    """Changes to the folder that the run was started in, for its relative paths; relative paths in `words`
+    are made absolute first."""
     record, here = _record(folder) or {}, Path.cwd()
     os.environ[TYPED_IN] = str(here)
     if not record.get("cwd") or record["cwd"] == str(here):
@@ -172,10 +173,10 @@ def _record(folder: Path) -> dict[str, Any] | None:
 
 
 def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
-    """Raises `ConfigError` for a function or class in a resumed configuration that nobody registered.
+    """Raises `ConfigError` for an unregistered function or class in a resumed configuration.
 
-    Also for a callback that writes elsewhere than in the run's folder. Not where the configuration files or
-    the user's own words name it.
+    Also for a callback that writes outside of the run's folder. Names in the installed configuration files or
+    in the user's own arguments are allowed.
     """
     _refuse_other_folders(config, typed)
     known = _of_configuration_files()
@@ -211,7 +212,7 @@ def _is_registered(target: str) -> bool:
 
 
 def _targets(node: Any, where: str) -> Iterable[tuple[str, str]]:
-    """Every `_target_` with its key. Values that only Hydra can fill in are left alone: they are no parts."""
+    """Every `_target_` with its key; values that cannot be resolved here are skipped: they are no parts."""
     keys: Iterable[Any] = node.keys() if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
         place = f"{where}.{key}" if where else str(key)
@@ -226,13 +227,13 @@ def _targets(node: Any, where: str) -> Iterable[tuple[str, str]]:
 
 
 def _of_configuration_files() -> set[str]:
-    """Every `_target_` in the configuration that is installed."""
+    """Every `_target_` in the installed configuration files."""
     root = config_root()
     files = (path for folder in ("conf", "experiments") for path in (root / folder).rglob("*.yaml"))
     return {name for path in files for name in re.findall(r"_target_:\s*([\w.]+)", path.read_text())}
 
 
-# --- a folder that is there already ----------------------------------------------------------------------
+# --- an existing folder ----------------------------------------------------------------------------------
 
 
 def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: bool) -> str:
@@ -277,14 +278,14 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
 
 
 def is_requeued(process: Mapping[str, Any]) -> bool:
-    """Whether that process was of this very job at SLURM, which runs once, here."""
+    """Whether the process belonged to this SLURM job, of which only one instance runs, this one."""
     return process.get("slurm_job") is not None and process["slurm_job"] == os.environ.get("SLURM_JOB_ID")
 
 
 def differences(earlier: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Key -> (value of then, value of now) where both configurations have it and differ.
+    """Key -> (earlier value, current value) where both configurations have the key and differ.
 
-    Folders of the run itself are as they are now.
+    Paths in the run's own folder count as equal if the folder was moved.
     """
     if not isinstance(earlier, Mapping):
         return {}
@@ -305,9 +306,9 @@ def _flat(node: Any, where: str = "") -> dict[str, Any]:
 
 
 def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
-    """Says which keys differ from those that the run was trained with.
+    """Logs the keys that differ from the configuration that the run was trained with.
 
-    Raises `ConfigError` for those that cannot change.
+    Raises `ConfigError` for keys that cannot change.
     """
     differing = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
     if fixed := [key for key in differing if _FIXED.match(key)]:
@@ -323,9 +324,9 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
 
 
 def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
-    """The newest whole checkpoint of a run and its entry "restora"; None where there is none.
+    """The newest intact checkpoint of a run and its entry "restora"; None if there is none.
 
-    A damaged one is named and the one before it taken.
+    For a damaged checkpoint it logs a warning and takes an older one.
     """
     for name in ("last", "previous", "best"):
         path = folder / "checkpoints" / f"{name}.ckpt"
@@ -347,7 +348,7 @@ def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
 
 
 class ChangedOptimizer(Callback):
-    """Gives changed options of `family.optimizer` to an optimiser whose state came from a checkpoint."""
+    """Applies changed options of `family.optimizer` to an optimiser loaded from a checkpoint."""
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         fresh: Any = module.configure_optimizers()

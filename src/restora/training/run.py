@@ -58,10 +58,10 @@ log = logging.getLogger(__name__)
 
 
 def train(config: DictConfig, info: RunInfo) -> float:
-    """Trains, tests and records one run; the monitored figure of its best checkpoint.
+    """Trains, tests and records one run; returns the best monitored validation score.
 
-    A run that is asked to stop (SIGTERM, Ctrl-C, SIGHUP) is recorded as stopped and leaves with 128 and the
-    number of the signal; `resume=RUN` goes on. Raises `Occupied` where another process trains in the folder.
+    A run that is asked to stop (SIGTERM, Ctrl-C, SIGHUP) is recorded as stopped and exits with 128 plus the
+    signal number; `resume=RUN` resumes it. Raises `Occupied` if another process trains in the folder.
     """
     quieten(config)
     keep_freed_memory()
@@ -121,14 +121,14 @@ def train(config: DictConfig, info: RunInfo) -> float:
 
 
 def _say_lost(record: RunRecord, failure: ProcessFailed) -> None:
-    """Another process is gone and this one hangs, waiting for it: the last that it does."""
+    """Records the failure of another process, as a last action while this one hangs waiting for it."""
     Console(stderr=True).print(str(failure), markup=False, highlight=False, soft_wrap=True)
     with suppress(OSError):
         record.close("failed", failure.summary)
 
 
 def _close(record: RunRecord, status: str, error: str | None, sent: WandbLog | None) -> None:
-    """Writes how the run ended, also on a full disk as far as that goes, and ends its W&B run."""
+    """Records how the run ended, if possible also on a full disk, and ends its W&B run."""
     try:
         record.close(status, error)
     except (OSError, Gone) as failure:
@@ -141,7 +141,7 @@ def _close(record: RunRecord, status: str, error: str | None, sent: WandbLog | N
 
 
 def _start_wandb(config: DictConfig, info: RunInfo, record: RunRecord) -> WandbLog | None:
-    """W&B's run, where there is to be one, which is noted first; it gets ready while data and network do."""
+    """Records and starts the W&B run, if enabled; it starts in the background."""
     options: dict[str, Any] = dict(config.logger)
     options.pop("photos")
     sent = wandb_log(info, run_id=(record.data["wandb"] or {}).get("id"), **options)
@@ -155,7 +155,7 @@ def _start_wandb(config: DictConfig, info: RunInfo, record: RunRecord) -> WandbL
 
 
 def _wandb_entry(sent: WandbLog, *, complete: bool) -> dict[str, Any]:
-    """What run.json says of the run at W&B; `complete` where an online run has been taken whole."""
+    """The entry of run.json on the W&B run; `complete` if an online run was uploaded completely."""
     run = sent.run
     mode = sent.mode if run is None else "offline" if run.offline else "online"
     return {
@@ -167,7 +167,7 @@ def _wandb_entry(sent: WandbLog, *, complete: bool) -> dict[str, Any]:
 
 
 def quieten(config: DictConfig) -> None:
-    """Lightning's advice about things that are meant as they are."""
+    """Silences Lightning's warnings about settings that are intended."""
     keep_lightning_quiet()
     for text in (
         ".*does not have many workers.*",  # crops are slices of a memory map
@@ -183,7 +183,7 @@ def quieten(config: DictConfig) -> None:
 
 
 def _say_initial(parts: Parts, record: RunRecord) -> None:
-    """Says and records what the network starts from."""
+    """Prints and records the source of the initial weights."""
     if own_rank() != 0 or parts.initial is None:
         return
     record.data["init"] = parts.initial.as_dict()
@@ -193,7 +193,7 @@ def _say_initial(parts: Parts, record: RunRecord) -> None:
 
 
 def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:
-    """Says and records which of the evaluation photos are among the training photos."""
+    """Prints and records which evaluation photos are also among the training photos."""
     if own_rank() != 0 or not config.leakage.check:
         return
     options = config.leakage
@@ -240,7 +240,7 @@ def _trainer(
 def _checkpoint(
     config: DictConfig, info: RunInfo, record: RunRecord, first: bool
 ) -> tuple[Path, dict[str, Any]] | None:
-    """Where a run goes on from, and what its checkpoint says; a run that has none starts anew."""
+    """The checkpoint to resume from and its "restora" entry; None for a run that starts from step 0."""
     if config.resume is None and first:
         return None
     found = find_checkpoint(info.folder)
@@ -256,7 +256,7 @@ def _checkpoint(
 
 
 def _replace_last(whole: Path) -> None:
-    """Puts a whole checkpoint in the place of a damaged `last.ckpt`."""
+    """Replaces a damaged `last.ckpt` by an intact checkpoint."""
     last = whole.with_name("last.ckpt")
     draft = last.with_suffix(".ckpt.tmp")
     try:
@@ -268,7 +268,7 @@ def _replace_last(whole: Path) -> None:
 
 
 def _take_back(trainer: Trainer, record: RunRecord, checkpoint: tuple[Path, dict[str, Any]] | None) -> None:
-    """Drops from metrics.csv what is about to be computed again."""
+    """Drops the rows of metrics.csv that will be computed again."""
     step = 0 if checkpoint is None else int(checkpoint[1]["step"])
     if checkpoint is not None:
         log.info("the run goes on after step %d", step)
@@ -282,21 +282,21 @@ def _take_back(trainer: Trainer, record: RunRecord, checkpoint: tuple[Path, dict
 
 
 def _complete_metrics(record: RunRecord, saved: dict[str, Any], validated: bool) -> None:
-    """Takes from the checkpoints what a run.json that was lost said of validation."""
+    """Restores validation metrics that a lost run.json held from the checkpoints."""
     metrics = record.data["metrics"]
     if validated and metrics["last"] is None and saved.get("metrics"):
         metrics["last"] = {**saved["metrics"], "step": int(saved["step"])}
     path = record.info.folder / "checkpoints" / "best.ckpt"
     if metrics["best"] is None and path.exists():
-        with suppress(ValueError):  # damaged: said where it is needed
+        with suppress(ValueError):  # damaged: reported where it is needed
             best = read_checkpoint(path)["restora"]
             if best.get("metrics"):
                 metrics["best"] = {**best["metrics"], "step": int(best["step"])}
 
 
 def _compare_photos(parts: Parts, record: RunRecord, info: RunInfo) -> None:
-    """Records fingerprints of the photos of all splits. Raises `ConfigError` for a run that would go on with
-    others than it was trained on, unless its configuration of the data was changed."""
+    """Records fingerprints of the photos of all splits. Raises `ConfigError` for a resumed run whose photos
+    have changed, unless its data configuration has changed too."""
     if own_rank() != 0:
         return
     found = {split: fingerprint(stores) for split in SPLITS if (stores := parts.data.stores(split))}
@@ -311,8 +311,7 @@ def _compare_photos(parts: Parts, record: RunRecord, info: RunInfo) -> None:
 
 
 def _score(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
-    """Validates the last weights if nothing has yet, then scores the best checkpoint on the held-out
-    photos."""
+    """Validates the last weights if not done yet, then scores the best checkpoint on the held-out photos."""
     last = record.data["metrics"]["last"]
     if last is None or last["step"] != parts.family.steps_done():
         trainer.validate(parts.family, parts.data, verbose=False)
@@ -323,14 +322,14 @@ def _score(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
     if trainer.fast_dev_run or not parts.data.has_test:  # type: ignore[attr-defined]
         return
     if path.exists():
-        read_checkpoint(path)  # its own message where it is damaged
+        read_checkpoint(path)  # raises its own error if damaged
     chosen = path if path.exists() else None  # callbacks.best=null keeps none: the last weights
     trainer.test(parts.family, parts.data, ckpt_path=chosen, verbose=False, weights_only=True)
     record.take_test(parts.family.scores)
 
 
 def _say_stopped(record: RunRecord) -> None:
-    """How to go on, as a person would type it."""
+    """Prints the command that resumes the run."""
     where = shlex.quote(f"resume={_shortest(record.info.folder)}")
     saved = find_checkpoint(record.info.folder)
     what = "before its first checkpoint" if saved is None else f"at step {saved[1]['step']}"
@@ -351,13 +350,13 @@ def _say_outcome(record: RunRecord) -> None:
 
 
 def _shortest(folder: Path) -> Path:
-    """As a person would type it from here."""
+    """The path relative to the user's working directory, if it lies below it."""
     folder, here = folder.resolve(), Path(os.environ.get(TYPED_IN) or Path.cwd())
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
 def _forget_processes() -> None:
-    """Leaves no trace of a process group, so that the next job of a sweep can open its own."""
+    """Removes the process group, so that the next job of a sweep can open its own."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
     if os.environ.get("LOCAL_RANK") == "0" and "TORCHELASTIC_RUN_ID" not in os.environ:

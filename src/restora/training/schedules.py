@@ -1,8 +1,8 @@
 """Learning-rate schedules: functions from the share of the training done to a factor.
 
-The share is in [0,1]; the factor is on the base rate.
+The share is in [0,1]; the factor multiplies the base learning rate.
 
-A schedule in shares serves a run of any length, counted in steps or in minutes, and has no state to save.
+Such a schedule suits runs of any length, in steps or in minutes, and has no state to save.
 """
 
 import math
@@ -23,8 +23,8 @@ class Constant:
 class Cosine:
     """Half a cosine from 1 down to `final` (Loshchilov and Hutter, "SGDR", ICLR 2017, one cycle).
 
-    The first `hold` of the training keeps the base rate (Restormer: 92,000 of 300,000 steps); before it,
-    `warmup` of the training rises linearly from a hundredth.
+    `hold` is the share of the training at the base rate before the decay (Restormer: 92,000 of 300,000
+    steps); `warmup` is the share before that, in which the rate rises linearly from 0.01 of it.
     """
 
     def __init__(self, *, final: float = 0.0, warmup: float = 0.0, hold: float = 0.0) -> None:
@@ -44,7 +44,7 @@ class Cosine:
 
 @register("schedule", "linear")
 class Linear:
-    """The base rate for the first `hold` of the training, then down to nothing on a line (CycleGAN: 0.5)."""
+    """The base rate for the first `hold` of the training, then linearly down to 0 (CycleGAN: 0.5)."""
 
     def __init__(self, *, hold: float = 0.5) -> None:
         if not 0 <= hold < 1:
@@ -72,7 +72,7 @@ class MultiStep:
 
 @register("schedule", "exponential")
 class Exponential:
-    """From 1 down to `final` by equal factors (DnCNN: 1e-1 to 1e-4 over 50 epochs)."""
+    """Exponential decay from 1 to `final` (DnCNN: 1e-1 to 1e-4 over 50 epochs)."""
 
     def __init__(self, *, final: float) -> None:
         if not 0 < final <= 1:

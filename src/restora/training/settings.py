@@ -1,6 +1,6 @@
-"""The settings of a run that belong to no part: their types, the trainer's options, and what it takes here.
+"""The settings of a run that belong to no part: their types, the trainer's options, and the estimated cost.
 
-What a part takes is held against its constructor where it is built; what stands beside the parts, here.
+The arguments of a part are checked against its constructor when it is built; all other settings here.
 """
 
 import logging
@@ -38,17 +38,17 @@ _SETTINGS: dict[str, Any] = {
     "leakage.max_seconds": float,
 }
 _OURS = ("callbacks", "logger", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
-"""Arguments of the trainer that are not settings."""
+"""Arguments of the trainer that a configuration may not set."""
 _LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
 _COUNTS = ("val_check_interval", "check_val_every_n_epoch", "log_every_n_steps", "accumulate_grad_batches")
 _LARGEST_SEED = 2**32 - 1
-"""NumPy takes no more."""
+"""NumPy's limit."""
 _PATIENCE = 4.0
-"""Seconds after which one pass is measured, and not a second, warm one."""
+"""Seconds; after a first pass longer than this, no second, warm pass is measured."""
 
 
 def check_settings(config: DictConfig) -> None:
-    """Raises `ConfigError` with key, value and what is wanted."""
+    """Raises `ConfigError` with key, value and the expected type."""
     for key, hint in _SETTINGS.items():
         value = OmegaConf.select(config, key)
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
@@ -73,7 +73,7 @@ def check_settings(config: DictConfig) -> None:
 
 
 def trainer_options(config: DictConfig) -> dict[str, Any]:
-    """The arguments of Lightning's Trainer, durations and precisions in its words. Raises `ConfigError`."""
+    """The arguments of Lightning's Trainer, with its types and names. Raises `ConfigError`."""
     options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     length = vocabulary.seconds(options.get("max_time"), "trainer.max_time")
     options["max_time"] = None if length is None else timedelta(seconds=length)
@@ -83,7 +83,7 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
 
 
 def _precision(options: dict[str, Any]) -> Any:
-    """The trainer's precision in Lightning's words. Raises `ConfigError`."""
+    """The trainer's precision by Lightning's name. Raises `ConfigError`."""
     try:
         found = vocabulary.trainer_precision(options.get("precision"))
     except ValueError as error:
@@ -94,14 +94,14 @@ def _precision(options: dict[str, Any]) -> Any:
 
 
 def keep_lightning_quiet() -> None:
-    """Without Lightning's lines about which devices there are and what to install."""
+    """Silences Lightning's messages on available devices and packages to install."""
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # on a cluster's login node
 
 
 def _check_length(options: dict[str, Any], steps_per_epoch: int) -> None:
-    """What leaves a run without training, validation or test, or fails in its middle."""
+    """Raises `ConfigError` for a run without training, validation or test, or one that would fail midway."""
     for key in _LIMITS:
         if options.get(key) in (0, 0.0):
             raise ConfigError(
@@ -137,7 +137,7 @@ def _check_length(options: dict[str, Any], steps_per_epoch: int) -> None:
 
 
 def no_gpu(config: DictConfig) -> str:
-    """That there is no GPU, what the run would take here, and where to find what is made for a CPU."""
+    """The message on a missing GPU: the estimated time on this CPU, and where to find CPU recipes."""
     kind = config.trainer.accelerator
     return (
         f"trainer.accelerator={kind}, but this machine has no GPU: set trainer=cpu, with which "
@@ -159,7 +159,7 @@ def _cost(config: DictConfig) -> str:
 
 
 def _mean_batch(config: DictConfig, steps: int) -> float:
-    """Pixels of the mean batch over those of `data.batch_size` patches, where the recipe has stages."""
+    """Pixels of the mean batch relative to a batch of `data.batch_size` patches, for a recipe with stages."""
     if not config.data.stages:
         return 1.0
     stages = [dict(stage) for stage in config.data.stages]
@@ -172,14 +172,14 @@ def _mean_batch(config: DictConfig, steps: int) -> float:
 
 
 def step_seconds(config: DictConfig) -> float:
-    """Seconds of a training step on this CPU, about: the network's passes over one sample, times the batch.
+    """Estimated seconds of a training step on this CPU: the network's passes on a sample, times the batch.
 
-    Degradation, discriminator and optimiser are left out; `restora bench` measures all of it.
+    Degradation, discriminator and optimiser are left out; `restora bench` measures all parts.
     """
     vocabulary.use_threads(config.threads)
     network = build(config.network, "network").train()
     side = int(config.data.patch_size) // network.scale
-    x = torch.rand(2, channel_count(config.data.channels), side, side)  # batch norm wants more than one value
+    x = torch.rand(2, channel_count(config.data.channels), side, side)  # batch norm needs more than one value
     planes = network.condition_channels
     condition = torch.rand(2, planes, side, side) if planes else None
     seconds: list[float] = []

@@ -1,7 +1,7 @@
-"""A run in its folder: started, gone on with, or left alone because it is finished.
+"""Starts a run in its folder, resumes it, or skips it because it is finished.
 
-Two ways lead here: a composed command line (`restora train`), and a folder whose `run.json` says what is to
-be trained, which is how the jobs of a sweep start, on this machine or another.
+It starts from a composed command line (`restora train`), or from a folder whose `run.json` holds the
+configuration: this is how the jobs of a sweep start, on this machine or another.
 """
 
 import os
@@ -21,10 +21,10 @@ from restora.training.run import train
 
 
 def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None = None) -> float:
-    """Trains in `info.folder` what is left to train there; the monitored figure.
+    """Trains the run in `info.folder` from where it stands; returns its score.
 
-    `write` is called once it is known that the folder is this run's; a further process of torchrun or srun
-    leaves the folder to the first and joins. Raises `Occupied`.
+    `write` is called after the folder is found to belong to this run. Processes of torchrun or srun above
+    rank 0 join without checking the folder. Raises `Occupied`.
     """
     if _is_further_process():
         return _join(config, info)
@@ -43,7 +43,7 @@ def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None
 
 
 def _is_further_process() -> bool:
-    """Whether this is not the first of several processes that were started by one command each."""
+    """Whether torchrun or srun started this process with a rank above 0."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID"))
     return any(rank is not None and rank != "0" for rank in ranks)
 
@@ -58,7 +58,7 @@ def _join(config: DictConfig, info: RunInfo) -> float:
 
 
 def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, retry: bool = False) -> float:
-    """The run that `run.json` of the folder describes, from nothing else; `jobs`: of so many in a sweep."""
+    """Starts the run that the folder's `run.json` describes; `jobs` is the number of jobs in its sweep."""
     record = read_json(folder / "run.json")
     plain: dict[str, Any] = _placed(record["config"], str(record["config"].get("run_dir")), folder)
     config = OmegaConf.create(plain)
@@ -79,7 +79,7 @@ def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, ret
 
 
 def _placed(value: Any, recorded: str, folder: Path) -> Any:
-    """A configuration whose own folder is `folder`, where it was moved since, or paths are of elsewhere."""
+    """Replaces the recorded run folder in a configuration by `folder`, for a moved or copied run."""
     if Path(recorded).resolve() == folder.resolve():
         return value
     if isinstance(value, dict):
@@ -92,7 +92,7 @@ def _placed(value: Any, recorded: str, folder: Path) -> Any:
 
 
 def earlier_config(folder: Path) -> Any:
-    """The configuration that a folder's run was trained with; None where there is none to read."""
+    """The configuration that a folder's run was trained with; None if it cannot be read."""
     try:
         return read_json(folder / "run.json").get("config")
     except (OSError, ValueError, AttributeError):
@@ -100,7 +100,7 @@ def earlier_config(folder: Path) -> Any:
 
 
 def earlier_score(folder: Path) -> float:
-    """Of a run that is finished: said, and given to the sweeper."""
+    """The best val/psnr of a finished run, for the sweeper; prints that the run is skipped."""
     record = read_json(folder / "run.json")
     print(f"{folder} is {record['status']} already: skipped", file=sys.stderr)
     return float(((record.get("metrics") or {}).get("best") or {}).get("val/psnr", float("nan")))

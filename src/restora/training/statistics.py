@@ -1,7 +1,7 @@
-"""The running statistics of norms, which a forward pass in training changes.
+"""Saves and restores the running statistics of norms, which a forward pass in training changes.
 
-Those of frozen norms and of the weights' average are not changed by it. They are kept before a step and put
-back where it is left out, in a few calls for all of them.
+They are saved before a step and restored if it is skipped, in a few calls for all of them. Norms in
+evaluation mode (frozen ones, and those of the weights' average) do not change and are left out.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 
 class Statistics:
-    """Running means, variances and counts of a module's norms, and what they were at `keep`."""
+    """Running means, variances and counts of a module's norms, and their copies made by `keep`."""
 
     def __init__(self, module: LightningModule) -> None:
         norms = [part for part in module.modules() if isinstance(part, _NormBase) and part.training]
@@ -28,13 +28,13 @@ class Statistics:
             torch._foreach_copy_(group.values, group.kept)
 
     def put_back_where(self, lost: Tensor) -> None:
-        """Where the scalar is true, which is not waited for; NaNs go."""
+        """Restores the copies if the scalar is true, without host synchronisation; also replaces NaNs."""
         for group in self._groups:
             group.put_back_where(lost)
 
 
 class _Group:
-    """Values of one dtype; what is kept of them lies side by side."""
+    """Tensors of one dtype; their copies are views of one flat tensor."""
 
     def __init__(self, values: list[Tensor]) -> None:
         self.values = values

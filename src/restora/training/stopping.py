@@ -1,8 +1,8 @@
-"""Ending a run by a signal: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a lost connection) are one thing.
+"""Ending a run by a signal: SIGTERM, SIGINT (Ctrl-C) and SIGHUP (a lost connection) are treated alike.
 
-In a training step the signal is noted, and the run ends when the step, and the accumulation that it is part
-of, is done and saved; elsewhere it ends at once. A second signal ends the process where it stands. Processes
-of a distributed run agree on the step at which they end, every ten steps.
+During training, the run ends after the current step and its gradient accumulation are complete and saved;
+otherwise it ends at once. A second signal ends the process immediately. Processes of a distributed run agree
+on stopping every ten steps.
 """
 
 import os
@@ -22,11 +22,11 @@ from restora.training.callbacks import LastCheckpoint, whole_accumulation
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ASKED_EVERY = 10
 _PATIENCE_SECONDS = 20.0
-"""How long a validation may go on after the signal, so that the weights before it are saved with it."""
+"""How long a validation may continue after the signal, to save the weights when it ends."""
 
 
 class Stopped(BaseException):
-    """The run was asked to end. Not an Exception, so that nothing on the way takes it for a failure."""
+    """The run was asked to end. Not an Exception, so that no handler treats it as a failure."""
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
@@ -38,9 +38,9 @@ class Stopped(BaseException):
 
 
 class StopAtSignal(Checkpoint):
-    """Ends a run in an orderly way; `listening()` installs it.
+    """Ends a run in an orderly way; `listening()` installs its signal handlers.
 
-    A Checkpoint, so that Lightning calls it after the others.
+    It is a Checkpoint, so that Lightning calls it after other callbacks.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class StopAtSignal(Checkpoint):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Handles the signals within it; does nothing outside the main thread, where Python has none."""
+        """Handles the signals in a `with` block; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -80,7 +80,7 @@ class StopAtSignal(Checkpoint):
         if not self.stepping:
             raise Stopped(signum)
 
-    # Lightning puts its own handler of SIGTERM in place when it starts
+    # Lightning installs its own SIGTERM handler when it starts
 
     def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
         self._install()
@@ -100,8 +100,8 @@ class StopAtSignal(Checkpoint):
         if self._all_asked(trainer, batch_index) and whole_accumulation(trainer):
             saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
             if saver is not None and not saver.save_before_stop(trainer, module):
-                return  # validation comes next, and the weights are saved after it
-            # Lightning logs a step after this hook, and a run that goes on does not make this step again
+                return  # validation follows, after which the weights are saved
+            # Lightning would log this step after this hook, and a resumed run does not repeat it
             trainer._logger_connector.on_batch_end()
             trainer._logger_connector.update_train_step_metrics()
             self._stop()

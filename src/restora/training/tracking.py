@@ -1,12 +1,12 @@
-"""Weights & Biases: one run per training, offline unless asked otherwise.
+"""Weights & Biases: one run per training, offline by default.
 
-It is never in the way of the training.
+It never blocks the training.
 
-Enters: the logger's configuration and what a run records. Leaves: curves, a best-value summary, a table of
-validation photos and the best checkpoint as an artifact. Online mode is tried only where a key and a
-connection are found; otherwise the run is kept offline with one line that says so, and `restora sync` sends
-it later. Every call into W&B is made in a thread of its own (`background.py`), so that a server that hangs,
-or a W&B that dies, costs the training nothing and its end a minute.
+Enters: the logger's configuration and the record of a run. Leaves: curves, a best-value summary, a table of
+validation photos and the best checkpoint as an artifact. Online mode is tried only if there are a key and a
+connection; otherwise the run is kept offline with one warning, and `restora sync` uploads it later. Calls to
+W&B are made in a separate thread (`background.py`), so a hanging server or a crashed W&B does not delay the
+training, and its end by at most a minute.
 """
 
 import contextlib
@@ -42,12 +42,12 @@ _IMPORTED_IN = os.getpid()
 Mode = Literal["offline", "online", "disabled"]
 _INIT_SECONDS = 15.0
 _START_SECONDS = 5.0
-"""How long a training waits for W&B to be ready; after that it starts, and W&B comes when it can."""
+"""How long a training waits for W&B at its start; after that, W&B starts in the background."""
 _FINISH_SECONDS = 60.0
 
 
 class WandbLog(Logger):
-    """A run of W&B's by its id, which `start` begins in the background; `experiment` is W&B's own object."""
+    """A W&B run with a given id, started in the background by `start`; `experiment` is W&B's run object."""
 
     def __init__(
         self, *, identity: str, mode: Mode, begin: "Callable[[], wandb.Run | None]", advice: str
@@ -71,14 +71,14 @@ class WandbLog(Logger):
 
     @property
     def experiment(self) -> "wandb.Run | None":
-        """The run, waited for as long as it may take to begin; None where W&B is not available."""
+        """The run, after waiting for its start; None if W&B is not available."""
         if self.run is None:
             self.background.wait(2 * _INIT_SECONDS)
         return self.run
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **options: Any) -> None:
-        """The configuration went with the start of the run."""
+        """Does nothing: the configuration was sent at the start of the run."""
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -86,13 +86,13 @@ class WandbLog(Logger):
         self.send(lambda run: run.log(row))
 
     def send(self, call: "Callable[[wandb.Run], Any]") -> None:
-        """Makes a call of the run in the background."""
+        """Calls a function with the run, in the background."""
         self.background.call(lambda: None if self.run is None else call(self.run))
 
     def finish(self, record: RunRecord, status: str) -> bool:
-        """Ends the run with the held-out scores in its summary, within a minute; whether all of it was taken.
+        """Ends the run with the held-out scores in its summary, within a minute; whether all was sent.
 
-        The next job of a sweep begins its own.
+        The next job of a sweep starts its own run.
         """
         scores = record.data["test"] or {}
         summary = {f"test/{key}": value for key, value in scores.items() if key not in ("images", "seconds")}
@@ -115,10 +115,10 @@ def wandb_log(
     tags: list[str] | None = None,
     run_id: str | None = None,
 ) -> WandbLog | None:
-    """A logger whose run is to be started, grouped by sweep; `run_id` is that of the run which goes on.
+    """A logger whose run is not started yet, grouped by sweep; `run_id` is the id of a resumed run.
 
-    A new run has an id before W&B hears of it, so that it can be noted: W&B may take its time, and the run
-    may be killed meanwhile. None where logging is off or this is not the first process.
+    A new run gets its id here, before W&B starts, so that it can be recorded even if the process is killed
+    while W&B starts. None if logging is off or this is not rank 0.
 
     Raises `ValueError` for an unknown mode.
     """
@@ -155,7 +155,7 @@ def wandb_log(
 
 
 def _begin(mode: Mode, monitor: Monitor, **arguments: Any) -> wandb.Run | None:
-    """The run, with what its summary keeps of each metric."""
+    """Starts the run and defines the summary of each metric."""
     _keep_pictures_apart()
     run = _init(mode, **arguments)
     if run is None:
@@ -173,10 +173,10 @@ def _begin(mode: Mode, monitor: Monitor, **arguments: Any) -> wandb.Run | None:
 
 
 def _keep_pictures_apart() -> None:
-    """Gives a forked process a temporary folder for pictures of its own.
+    """Gives a forked process its own temporary folder for pictures.
 
-    W&B makes one when it is imported; processes that are forked afterwards share it, and the first that ends
-    removes it. Note: W&B has no call for it; a version without that folder is left alone.
+    W&B makes the folder on import; processes forked afterwards share it, and the first that ends removes it.
+    Note: W&B has no public call for this; a version without that folder is left unchanged.
     """
     if os.getpid() == _IMPORTED_IN:
         return
@@ -186,30 +186,30 @@ def _keep_pictures_apart() -> None:
 
 
 def _init(mode: Mode, **arguments: Any) -> wandb.Run | None:
-    """`wandb.init`, offline where online mode fails; None where not even that can be written."""
+    """`wandb.init`, offline if online mode fails; None if that fails too."""
     settings = wandb.Settings(init_timeout=_INIT_SECONDS, console="off", silent=True)
-    if Path.cwd().is_relative_to(arguments["dir"]):  # git runs what a repository's own settings say
+    if Path.cwd().is_relative_to(arguments["dir"]):  # git runs commands from a repository's own settings
         settings.disable_git = True
-    if hasattr(settings, "finish_timeout_raises"):  # then it writes what it could not send, and ends itself
+    if hasattr(settings, "finish_timeout_raises"):  # then it writes unsent data to disk and ends
         settings.finish_timeout, settings.finish_timeout_raises = 0.75 * _FINISH_SECONDS, True
     try:
         run = wandb.init(mode=mode, settings=settings, **arguments)
         _leave_imports_alone(run)
         return run
-    except Exception as error:  # wandb raises its own, requests' and OS errors here
+    except Exception as error:  # errors of wandb, requests and the OS
         if mode == "offline":
             log.warning("W&B cannot write its run (%s): this run is logged to metrics.csv only", error)
             return None
         log.warning("W&B: online mode failed (%s); this run is kept offline", first_line(error))
-        end_service()  # a teardown would wait for what hangs
+        end_service()  # a teardown would hang too
         return _init("offline", **arguments)
 
 
 def _leave_imports_alone(run: wandb.Run) -> None:
-    """Takes away what W&B does inside of imports.
+    """Removes W&B's import hooks.
 
-    It reports the libraries that are imported while a run goes on, from inside the import, which fails where
-    W&B's process has died. Note: W&B has no setting for it; a version without these hooks is left alone.
+    They report libraries imported during a run from inside the import, which would fail after W&B's process
+    has died. Note: W&B has no setting for this; a version without these hooks is left unchanged.
     """
     with contextlib.suppress(ImportError, AttributeError):
         hooks = importlib.import_module("wandb.sdk.lib.import_hooks")
@@ -219,12 +219,12 @@ def _leave_imports_alone(run: wandb.Run) -> None:
 
 
 class WandbPhotos(Callback):
-    """Shows validation photos in W&B.
+    """Logs validation photos to W&B.
 
-    Triptychs as training goes, and at the end a table and the best checkpoint.
+    It logs a photo at each validation, and at the end a table and the best checkpoint.
 
-    `photos` of the validation photos are kept, each reduced to `longest_side` pixels for the screen. The
-    first process sees only its own share of the photos under DDP.
+    The first `photos` validation photos are used, each reduced to `longest_side` pixels. Under DDP, rank 0
+    only has its own share of the photos.
     """
 
     def __init__(self, record: RunRecord, *, photos: int = 4, longest_side: int = 512) -> None:
@@ -278,7 +278,7 @@ class WandbPhotos(Callback):
                 artifact = wandb.Artifact(f"checkpoint-{run.id}", type="model", metadata=scores)
                 artifact.add_file(str(best), policy="immutable", skip_cache=True)
                 run.log_artifact(artifact, aliases=["best"])
-            except Exception as error:  # a server that keeps no files; the curves are there
+            except Exception as error:  # e.g. a server without file storage; the curves are kept
                 log.warning("W&B does not take %s: %s", best, first_line(error))
 
         logger.send(send)

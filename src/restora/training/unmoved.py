@@ -1,4 +1,4 @@
-"""An early warning that a network restores nothing."""
+"""An early warning that a network learns nothing."""
 
 import logging
 import math
@@ -11,24 +11,24 @@ from restora.registry import register
 
 log = logging.getLogger(__name__)
 _ALIKE = 0.005
-"""dB that are not shown."""
+"""A difference in dB that two shown decimals hide."""
 _EARLY = 100
-"""Steps that a network may take to leave where it started."""
+"""Steps before the first validation that counts."""
 _RESTORED, _INPUT = "val/psnr", "val/input_psnr"
 
 
 @register("callback", "nothing_learned")
 class NothingLearned(Callback):
-    """Warns, once, of a network that returns its input, or the same photos whatever it is trained on.
+    """Warns once if a network returns its input, or if its validation score does not change at all.
 
-    Two validations in a row decide, the first of them after 100 steps. It happens where a branch is dead (no
-    ReLU passes anything), the learning rate is far too low, or weights are frozen.
+    It compares two successive validations, both after at least 100 steps. Typical causes are a dead branch
+    (all ReLUs at 0), a far too low learning rate, or frozen weights.
     """
 
     def __init__(self) -> None:
         self.step = 0
         self.score: float | None = None
-        """Of the validation after `step` steps."""
+        """The score of the validation after `step` steps."""
         self.said = False
 
     def state_dict(self) -> dict[str, Any]:

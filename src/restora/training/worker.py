@@ -1,8 +1,8 @@
-"""A further process of a distributed run.
+"""A worker process (rank above 0) of a distributed run.
 
-`python worker.py RUN_FOLDER [PLUGIN ...]`, started by the first process.
+`python worker.py RUN_FOLDER [PLUGIN ...]`, started by process 0.
 
-It ends with the first process, and what it fails of stands in the run folder: the first process says it.
+It ends with process 0. Its failure is noted in the run folder and reported by process 0.
 """
 
 import sys
@@ -18,7 +18,7 @@ from restora.training.run import train
 
 
 def main(folder: Path) -> None:
-    """Joins the run whose first process wrote `run.json` before it launched this one."""
+    """Joins the run whose process 0 wrote `run.json` before it started this process."""
     plain = read_json(folder / "run.json")["config"]
     train(OmegaConf.create(plain), RunInfo(folder=folder, config=plain))
 

@@ -1,8 +1,7 @@
-"""Blocks that several networks share, under the parameter names of the published checkpoints.
+"""Blocks that several networks share, with the parameter names of the published checkpoints.
 
-All of them take and give (B,C,H,W). What `channels_last.py` has for features kept as (B,H,W,C) is for
-networks that never leave that order; here a tensor may come in either memory format and leaves in the one it
-came in, except where a docstring says otherwise.
+All of them take and return (B,C,H,W), in either memory format, and keep the format of their input unless a
+docstring says otherwise. `channels_last.py` is for networks that keep their features as (B,H,W,C) throughout.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -20,13 +19,13 @@ from torch import Tensor, nn
 from restora.networks.layers.channels_last import autocast_enabled, pointwise
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
-"""Mean colour of DIV2K's training photos on the [0,1] scale, which EDSR and its descendants subtract."""
+"""Mean colour of DIV2K's training photos on the [0,1] scale, subtracted by EDSR and derived networks."""
 
 Activation = Literal["relu", "leaky_relu", "prelu", "gelu"]
 
 
 def conv3x3(in_channels: int, out_channels: int, *, bias: bool = True, groups: int = 1) -> nn.Conv2d:
-    """A 3x3 convolution that keeps the size, zeros outside the photo."""
+    """A 3x3 convolution with zero padding that keeps the size."""
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias, groups=groups)
 
 
@@ -37,7 +36,7 @@ def conv1x1(in_channels: int, out_channels: int, *, bias: bool = True) -> nn.Con
 def activation(name: Activation, *, channels: int = 1, slope: float = 0.2) -> nn.Module:
     """An activation by name.
 
-    `slope` is the negative slope (the initial one of a PReLU with `channels` of them).
+    `slope` is the negative slope (the initial one for a PReLU, which has one per channel).
     """
     if name == "relu":
         return nn.ReLU(inplace=True)
@@ -51,10 +50,9 @@ def activation(name: Activation, *, channels: int = 1, slope: float = 0.2) -> nn
 
 
 def he_initialise(module: nn.Module, *, scale: float = 1.0) -> None:
-    """Convolutions by He's rule for ReLU (He et al., ICCV 2015), times `scale`; their biases zero.
+    """Initialises convolutions by He's rule for ReLU (He et al., ICCV 2015), times `scale`; biases are 0.
 
-    torch's own default has a third of that variance: twenty plain layers of it pass 3^-20 of the signal's
-    power.
+    torch's own default has a third of that variance: twenty plain layers reduce the signal's power to 3^-20.
     """
     for part in module.modules():
         if isinstance(part, nn.Conv2d):
@@ -67,7 +65,7 @@ def he_initialise(module: nn.Module, *, scale: float = 1.0) -> None:
 
 
 def initialise_as_dcgan(module: nn.Module) -> None:
-    """Weights from N(0, 0.02), gains of batch norms from N(1, 0.02) (Radford et al., ICLR 2016)."""
+    """Weights from N(0, 0.02), batch-norm weights from N(1, 0.02) (Radford et al., ICLR 2016)."""
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(part.weight, std=0.02)
@@ -76,7 +74,7 @@ def initialise_as_dcgan(module: nn.Module) -> None:
 
 
 def without_autocast(x: Tensor) -> AbstractContextManager[object]:
-    """A context in which arithmetic keeps the dtype of its operands, for what bf16 is too coarse for."""
+    """A context without autocast, for arithmetic that needs more precision than bf16."""
     return torch.autocast(x.device.type, enabled=False) if autocast_enabled(x) else nullcontext()
 
 
@@ -85,8 +83,8 @@ class PointwiseConv(nn.Conv2d):
 
     torch's own takes a slow path on a CPU.
 
-    Same parameters as `nn.Conv2d(..., 1)`. An exported graph keeps the convolution, which its runtimes fuse
-    better than a product between two transpositions.
+    It has the parameters of `nn.Conv2d(..., 1)`. Exported graphs keep the convolution, which runtimes fuse
+    better than a matrix product between two transpositions.
     """
 
     def __init__(self, in_channels: int, out_channels: int, *, bias: bool = True) -> None:
@@ -99,10 +97,11 @@ class PointwiseConv(nn.Conv2d):
 
 
 class MeanShift(nn.Module):
-    """Adds `sign` times the mean colour: a fixed 1x1 convolution, because checkpoints hold it as one.
+    """Adds `sign` times the mean colour, as a fixed 1x1 convolution like that in the checkpoints.
 
-    `weight` (C,C,1,1) and `bias` (C,) are buffers: saved and loaded, never trained. One channel gets the mean
-    of the colours, other counts than one and three get none. `value_range` is the photo's largest value.
+    `weight` (C,C,1,1) and `bias` (C,) are buffers: saved and loaded, but not trained. For one channel it is
+    the mean of the colours, for counts other than one and three it is 0. `value_range` is the photo's largest
+    value.
     """
 
     weight: Tensor
@@ -125,7 +124,7 @@ class MeanShift(nn.Module):
 class PixelShuffleUpsampler(nn.Sequential):
     """(B,C,H,W) -> (B,C,sH,sW).
 
-    Convolution to s^2 C channels and pixel shuffle, in steps of 2 for powers of two.
+    A convolution to s^2 C channels and a pixel shuffle, in steps of 2 for powers of two.
 
     EDSR's names: `0` and `2` (x4) are the convolutions. Shi et al., "Real-Time Single Image and Video
     Super-Resolution Using an Efficient Sub-Pixel Convolutional Neural Network", CVPR 2016. Scale 1 is the
@@ -140,7 +139,7 @@ class PixelShuffleUpsampler(nn.Sequential):
 
 
 def upsampling_steps(scale: int) -> list[int]:
-    """The factors a scale is reached by: 2 x 2 for 4, 3 for 3, none for 1."""
+    """The factors of the upsampling steps of a scale: 2 and 2 for 4, 3 for 3, none for 1."""
     if scale == 3:
         return [3]
     steps = int(math.log2(scale)) if scale > 0 else -1
@@ -167,7 +166,7 @@ class ResidualBlock(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Scales each channel by a gate computed from its statistics: mean (RCAN), or mean + deviation (IMDN).
+    """Scales each channel by a gate computed from its mean (RCAN), or mean + standard deviation (IMDN).
 
     Zhang et al., ECCV 2018, equations 11-13; Hui et al., ACM MM 2019, equation 4. Names: `conv_du.0`,
     `conv_du.2`.
@@ -185,7 +184,7 @@ class ChannelAttention(nn.Module):
         if self.contrast:
             with without_autocast(x):
                 variance, mean = torch.var_mean(x.float(), dim=(2, 3), correction=0, keepdim=True)
-            # the deviation's slope is infinite where a channel is constant
+            # the gradient of the square root is infinite for a constant channel
             pooled = (mean + variance.clamp_min(1e-12).sqrt()).to(x.dtype)  # (B,C,1,1)
         else:
             pooled = x.mean(dim=(2, 3), keepdim=True)  # (B,C,1,1)
@@ -193,7 +192,7 @@ class ChannelAttention(nn.Module):
 
 
 def batch_norm_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d:
-    """The convolution that gives norm(convolution(x)) in evaluation mode."""
+    """The convolution that is equal to norm(convolution(x)) in evaluation mode."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
 
@@ -227,7 +226,7 @@ def convolution_names(state: Mapping[str, Tensor], sequence: str) -> list[str]:
 
 
 def count_children(state: Mapping[str, Tensor], module: str) -> int:
-    """How many numbered children a module has in a state dict: one more than the largest number."""
+    """The number of numbered children of a module in a state dict: the largest number plus one."""
     pattern = re.compile(re.escape(module) + r"\.(\d+)\.")
     return max((int(match[1]) for name in state if (match := pattern.match(name))), default=-1) + 1
 
@@ -235,7 +234,7 @@ def count_children(state: Mapping[str, Tensor], module: str) -> int:
 def upsampler_scale(state: Mapping[str, Tensor], sequence: str, width: int) -> int:
     """The scale of the convolutions and pixel shuffles in an `nn.Sequential` of a state dict.
 
-    They have `width` channels.
+    The features have `width` channels.
     """
     scale = 1
     for name in convolution_names(state, sequence):
@@ -244,10 +243,10 @@ def upsampler_scale(state: Mapping[str, Tensor], sequence: str, width: int) -> i
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
-    """Each channel of each photo normalised, (B,C,H,W), as a group norm of one channel a group.
+    """Instance norm of (B,C,H,W), computed as a group norm with one channel per group.
 
-    The same numbers by another kernel: torch's own (2.11 to 2.15, on CPUs) has a wrong gradient for a batch
-    of one whose gradient comes in channels_last.
+    The results are the same. torch's own instance norm (2.11 to 2.15, on CPUs) has a wrong gradient for a
+    batch of one if the incoming gradient is in channels_last.
     """
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""Operations on features kept as (B,H,W,C), contiguous: what transformers and NAFNet spend their time in.
+"""Operations on contiguous (B,H,W,C) features, which take most of the time of transformers and NAFNet.
 
 A 1x1 convolution is a matrix product over contiguous rows, layer norm reads each row once, and a k x k
-convolution sees the same memory as (B,C,H,W) in torch's channels_last format, so nothing is copied between
+convolution takes the same memory as (B,C,H,W) in torch's channels_last format, so there are no copies between
 them.
 
 Legend: B samples, H height, W width, C channels.
@@ -18,7 +18,7 @@ from restora.networks.layers.formulations import fused_by_compiler, on_cpu
 
 
 def to_channels_last(x_BCHW: Tensor) -> Tensor:
-    """(B,C,H,W) -> contiguous (B,H,W,C); no copy where the memory is in that order already."""
+    """(B,C,H,W) -> contiguous (B,H,W,C); a view if the input is in channels_last."""
     return x_BCHW.permute(0, 2, 3, 1).contiguous()
 
 
@@ -28,11 +28,11 @@ def to_channels_first(x_BHWC: Tensor) -> Tensor:
 
 
 _SMALL = 20480
-"""Numbers in a batch of one up to which torch's convolutions do without oneDNN."""
+"""Input size (elements, for a batch of one) up to which torch's convolutions do not use oneDNN."""
 
 
 def _is_intel() -> bool:
-    """Whether MKL runs its own kernels here: on other CPUs its products have half the speed of oneDNN's."""
+    """Whether the CPU is Intel's: on others, MKL's matrix products have half the speed of oneDNN's."""
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -40,17 +40,17 @@ def _is_intel() -> bool:
 
 
 FAST_PRODUCTS = _is_intel()
-"""Whether matrix products run at the speed of convolutions. A constant for torch.compile, which cannot follow
-the reading of a file."""
+"""Whether matrix products are as fast as convolutions. It is a constant because torch.compile cannot trace
+reading a file."""
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`F.linear` by the fastest kernels at hand: (...,C), (C',C), (C',) -> (...,C').
+    """`F.linear` by the fastest available kernels: (...,C), (C',C), (C',) -> (...,C').
 
     On a CPU the rows become the pixels of one 1x1 convolution by oneDNN, which is up to 1.5 times as fast as
-    a matrix product by MKL on an Intel, and twice on others. Its gradient of the weights is the slowest part:
-    on an Intel the backward pass is by matrix products (benchmarks/NOTES.md). Small
-    inputs would go to a slow path of torch's own convolutions.
+    a matrix product by MKL on Intel CPUs, and twice as fast on others. Its weight gradient is the slowest
+    part, so on Intel CPUs the backward pass uses matrix products (benchmarks/NOTES.md). Small inputs use
+    `F.linear`, as torch's convolutions would take a slow path.
     """
     if (
         not on_cpu(x)
@@ -69,8 +69,8 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _linear_by_convolution(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """(N,C) -> (N,C'). The dilation means nothing to a 1x1 kernel; without it torch leaves oneDNN when it has
-    a single thread."""
+    """(N,C) -> (N,C'). The dilation has no effect on a 1x1 kernel; without it torch does not use oneDNN on a
+    single thread."""
     pixels = rows[None, None].permute(0, 3, 1, 2)  # (1,C,1,N) in the channels_last format
     y = F.conv2d(pixels, weight[:, :, None, None], bias, dilation=2)
     return y.permute(0, 2, 3, 1).reshape(-1, weight.shape[0])
@@ -89,7 +89,7 @@ class _LinearByProducts(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         for_rows, for_weight, for_bias = ctx.needs_input_grad
         grad_bias = None
-        if for_bias:  # as a product: twice as fast as the sum
+        if for_bias:  # as a product: twice as fast as a sum
             grad_bias = (grad.new_ones(1, grad.shape[0]) @ grad)[0]
         return (
             grad @ weight if for_rows else None,
@@ -99,7 +99,7 @@ class _LinearByProducts(torch.autograd.Function):
 
 
 def pointwise(conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
-    """A 1x1 convolution's weights applied as a matrix product: (B,H,W,C) -> (B,H,W,C')."""
+    """A 1x1 convolution computed as a matrix product: (B,H,W,C) -> (B,H,W,C')."""
     return linear(x_BHWC, conv.weight.flatten(1), conv.bias)
 
 
@@ -111,19 +111,19 @@ def convolve(conv: nn.Module, x_BHWC: Tensor) -> Tensor:
 _WITH_AUTOCAST = frozenset(
     kind for kind in ("cpu", "cuda", "mps", "xpu") if torch.amp.is_autocast_available(kind)
 )
-"""A constant for torch.compile, which cannot follow the question."""
+"""Device types with autocast; a constant because torch.compile cannot trace the query."""
 
 
 def autocast_enabled(x: Tensor) -> bool:
-    """Whether autocast is on where `x` is; never on the meta device, which knows none."""
+    """Whether autocast is enabled for the device of `x`; False on the meta device."""
     return x.device.type in _WITH_AUTOCAST and torch.is_autocast_enabled(x.device.type)
 
 
 def layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float = 1e-5) -> Tensor:
     """Layer norm over the last axis in the dtype of `x`.
 
-    Autocast would run it in float32 and return float32, which doubles the traffic of the residual stream; the
-    kernel accumulates in float32 all the same.
+    Autocast would compute and return float32, which doubles the memory traffic of the residual stream; the
+    kernel accumulates in float32 anyway.
     """
     if x.dtype == weight.dtype or not autocast_enabled(x):
         return F.layer_norm(x, weight.shape, weight, bias, eps)
@@ -149,10 +149,10 @@ class _BiasFreeLayerNorm(torch.autograd.Function):
     """y = x r w with r = (var(x) + eps)^-1/2, by the fused layer-norm kernels (3 times faster than var on a
     CPU).
 
-    Forward: layer norm without bias is (x - m) r w, so m r w is added. Backward: given that the mean is 0,
-    the fused kernel gives the right gradient of w, and for x the sum d = r (g w) - r mean(g w) - x r^3
-    mean(g w x), whose own mean is -m r^3 mean(g w x). What is wanted is r (g w) - (x - m) r^3 mean(g w x) =
-    d - mean(d) + r mean(g w).
+    Forward: layer norm without bias is (x - m) r w, so m r w is added. Backward: called with mean 0, the
+    fused kernel gives the correct gradient of w, and for x the sum d = r (g w) - r mean(g w) - x r^3 mean(g w
+    x), whose mean is -m r^3 mean(g w x). The gradient of x is r (g w) - (x - m) r^3 mean(g w x) = d - mean(d)
+    + r mean(g w).
     """
 
     @staticmethod
@@ -172,7 +172,7 @@ class _BiasFreeLayerNorm(torch.autograd.Function):
 
 
 def bias_free_layer_norm(x: Tensor, weight: Tensor, eps: float = 1e-5) -> Tensor:
-    """Divides the last axis by its standard deviation and keeps its mean (Restormer's "BiasFree" norm)."""
+    """Divides by the standard deviation of the last axis, without centring (Restormer's "BiasFree" norm)."""
     if fused_by_compiler(x):
         values = x.float()
         deviation = (values.var(-1, correction=0, keepdim=True) + eps).rsqrt()

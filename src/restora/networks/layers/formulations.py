@@ -1,7 +1,7 @@
-"""Which formulation of an operation is computed, where there are two: the one place that decides.
+"""Chooses between two formulations of an operation, for all networks.
 
-What is fastest on a CPU was measured (benchmarks/NOTES.md). Elsewhere torch's own operations are taken, for
-which a GPU's libraries and the compiler have kernels. The numbers are the same, to 1e-4.
+The fastest on a CPU was found by measurement (benchmarks/NOTES.md). On other devices torch's own operations
+are used, for which GPU libraries and the compiler have kernels. The results agree to 1e-4.
 
 | operation | on a CPU | on a device, uncompiled | on a device, compiled |
 |---|---|---|---|
@@ -23,18 +23,18 @@ _as_in: Place | None = None
 
 
 def on_cpu(x: Tensor) -> bool:
-    """Whether a CPU's formulation is computed for `x`."""
+    """Whether the CPU's formulation is used for `x`."""
     return x.device.type == "cpu" if _as_in is None else _as_in == "cpu"
 
 
 def fused_by_compiler(x: Tensor) -> bool:
-    """Whether what is written out becomes one kernel: on a device, where torch.compile traces."""
+    """Whether plain operations are fused to one kernel: on a device, under torch.compile."""
     return torch.compiler.is_compiling() and not on_cpu(x) if _as_in is None else _as_in == "compiled"
 
 
 @contextmanager
 def as_in(place: Place) -> Iterator[None]:
-    """Computes the formulations of another place than the one where the tensors are, to compare them."""
+    """Uses the formulations of another place than that of the tensors, to compare them."""
     global _as_in
     before, _as_in = _as_in, place
     try:

@@ -1,4 +1,4 @@
-"""The parts of HAT, under their published names.
+"""The parts of HAT, with their published names.
 
 X. Chen et al., "Activating More Pixels in Image Super-Resolution Transformer", CVPR 2023, section 3.
 
@@ -64,7 +64,7 @@ class HybridBlock(nn.Module):
     """Hybrid attention block (HAB, section 3.2): (B,H,W,C) -> same.
 
     The normalised input goes through window attention and, in parallel, through the channel-attention block,
-    whose result counts `conv_scale`; then the MLP.
+    whose output is multiplied by `conv_scale`; the MLP follows.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class HybridBlock(nn.Module):
 class OverlappingAttention(nn.Module):
     """Overlapping cross-attention block (OCAB, section 3.3): (B,H,W,C) -> same.
 
-    A window's queries look at the larger window around it; then the MLP. `index` (N,M) are the rows of
-    its table.
+    The queries of a window attend to the larger window around it; the MLP follows. `index` (N,M) are the rows
+    of the bias table.
     """
 
     def __init__(self, *, channels: int, heads: int, window: int, side: int, mlp_ratio: float) -> None:
@@ -132,7 +132,7 @@ class _Group(Blocks):
 
 
 class ResidualGroup(nn.Module):
-    """Residual hybrid attention group (RHAG): blocks, overlapping attention, convolution, the input added."""
+    """Residual hybrid attention group (RHAG): x + convolution(overlapping attention(blocks(x)))."""
 
     def __init__(
         self,

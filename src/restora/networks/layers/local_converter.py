@@ -1,12 +1,12 @@
 """Test-time local converter.
 
-Statistics of a whole photo become statistics of windows the size of training patches.
+It replaces statistics over a whole photo by statistics over windows of about the training patch's size.
 
 X. Chu, L. Chen, C. Chen, X. Lu, "Improving Image Restoration by Revisiting Global Information Aggregation",
-ECCV 2022. A network trained on patches has only seen means over patches; over a whole photo their
-distribution is another. Converted, a network takes every such statistic over a window of 1.5 times the
-training patch around each position. No parameter changes, and a photo no larger than the window gives what
-the unconverted network gives.
+ECCV 2022. A network trained on patches is trained with means over patches; means over a whole photo have
+another distribution. A converted network computes each such statistic over a window of 1.5 times the training
+patch around each position. Parameters do not change, and for a photo no larger than the window the output is
+that of the original network.
 
 Legend: B samples, H height, W width, C channels, k window.
 """
@@ -26,10 +26,10 @@ N = TypeVar("N", bound=Network)
 
 
 class GlobalStatistic(nn.Module):
-    """Base of the modules that gather something over all positions of features (B,H,W,C).
+    """Base of modules that compute a statistic over all positions of features (B,H,W,C).
 
-    A subclass gathers over everything where `window` is None, and over windows of `window` = (height, width)
-    positions otherwise. `convert` sets it.
+    It is over all positions if `window` is None, otherwise over windows of `window` = (height, width)
+    positions. `convert` sets it.
     """
 
     window: tuple[int, int] | None = None
@@ -39,7 +39,7 @@ class GlobalStatistic(nn.Module):
 
 
 class GlobalMean(GlobalStatistic):
-    """Mean over the positions: (B,H,W,C) -> (B,1,1,C), or (B,H,W,C) once it is local."""
+    """Mean over the positions: (B,H,W,C) -> (B,1,1,C), or (B,H,W,C) after conversion."""
 
     def is_of_all(self, x_BHWC: Tensor) -> bool:
         """Whether all positions are in the window."""
@@ -49,7 +49,7 @@ class GlobalMean(GlobalStatistic):
     def forward(self, x_BHWC: Tensor) -> Tensor:
         height, width = x_BHWC.shape[1:3]
         if self.window is None or self.is_of_all(x_BHWC):
-            # a sum scaled afterwards: the backward of `mean` writes the whole gradient out once more
+            # a scaled sum: the backward pass of `mean` would write the whole gradient once more
             total = x_BHWC.sum((1, 2), keepdim=True, dtype=torch.float32)
             return (total * (1.0 / (height * width))).to(x_BHWC.dtype)
         return local_mean(x_BHWC, self.window)
@@ -58,16 +58,16 @@ class GlobalMean(GlobalStatistic):
 def local_mean(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:
     """Mean over the window around each position: (B,H,W,C) -> (B,H,W,C).
 
-    A window that would leave the picture is moved inside, as in the authors' code. Sums are differences of
-    running sums in float32, one axis after the other, so the cost does not depend on the window. Both axes
-    are summed as the second: over the first, whose steps are a row apart, torch needs ten times as long.
+    Windows at the border are moved inside the photo, as in the authors' code. Sums are differences of
+    cumulative sums in float32, one axis after the other, so the cost does not depend on the window. Both axes
+    are summed as the second axis: over the first, with a stride of a row, torch takes ten times as long.
     """
     y = _sliding_mean(x_BHWC.float(), window[1])
     return _sliding_mean(y.transpose(1, 2), window[0]).transpose(1, 2).to(x_BHWC.dtype).contiguous()
 
 
 def _sliding_mean(x: Tensor, window: int) -> Tensor:
-    """The mean over `window` places along the second of the two axes: (B,H,W,C) -> same, contiguous."""
+    """The mean over `window` positions along the second spatial axis: (B,H,W,C) -> same, contiguous."""
     size = x.shape[2]
     k = min(window, size)
     running = F.pad(x.contiguous().cumsum(2), (0, 0, 1, 0))  # size + 1, from zero
@@ -77,11 +77,11 @@ def _sliding_mean(x: Tensor, window: int) -> Tensor:
 
 
 def convert(network: N, *, train_size: tuple[int, int]) -> N:
-    """A copy of `network` whose global statistics are local.
+    """A copy of `network` with local instead of global statistics.
 
-    Windows of 1.5 times what a (height, width) patch covers.
+    Windows have 1.5 times the size of a training patch.
 
-    `train_size` is the patch that the network was trained on, in pixels of its input.
+    `train_size` is the (height, width) of the training patches, in pixels of the network's input.
     """
     shapes = _statistic_shapes(network, train_size)
     if not shapes:
@@ -98,8 +98,8 @@ def convert(network: N, *, train_size: tuple[int, int]) -> N:
 
 
 def _statistic_shapes(network: Network, train_size: tuple[int, int]) -> dict[str, tuple[int, int]]:
-    """Height and width that each global statistic sees when `network` is given a training patch; nothing is
-    computed.
+    """Height and width of the input of each global statistic for a training patch, found without computing
+    values.
     """
     height, width = train_size
     if min(height, width) < 1:

@@ -1,10 +1,8 @@
-"""Networks that restore luminance alone, or that work on the bicubically enlarged photo.
+"""Base of early networks that restore only luminance, or work on the bicubically upsampled photo.
 
-The first years of the field.
-
-SRCNN, FSRCNN, ESPCN and VDSR were trained and evaluated on Y of BT.601, with Cb and Cr enlarged by bicubic
-interpolation. Here such a network takes the small photo: RGB, whose luminance it restores, or one channel,
-which is then that luminance.
+SRCNN, FSRCNN, ESPCN and VDSR were trained and evaluated on Y of BT.601, with Cb and Cr upsampled by bicubic
+interpolation. Here such a network takes the small photo: RGB, of which it restores the luminance, or one
+channel, which is then the luminance.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -23,7 +21,7 @@ _LUMA_OFFSET = YCBCR_OFFSET[0] / 255
 
 
 def luma(x: Tensor) -> Tensor:
-    """RGB (B,3,H,W) in [0,1] -> Y of BT.601, (B,1,H,W) in [16/255, 235/255], as MATLAB's rgb2ycbcr."""
+    """RGB (B,3,H,W) in [0,1] -> Y of BT.601, (B,1,H,W) in [16/255, 235/255], as in MATLAB's rgb2ycbcr."""
     red, green, blue = x.float().unbind(1)
     return (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2] + _LUMA_OFFSET).unsqueeze(1)
 
@@ -40,18 +38,16 @@ def _keys_cubic(distance: float) -> float:
 class BicubicEnlargement(nn.Module):
     """(B,C,H,W) -> float32 (B,C,sH,sW) by Keys' cubic, borders mirrored with the edge pixel repeated.
 
-    MATLAB's imresize.
-
-    torch's own bicubic has a = -3/4 and other borders. Written as sums of shifted photos, so that neither
-    autocast nor TF32 touches the pixels. `round_8bit` gives an 8-bit picture on the [0,1] scale, as imresize
-    does of uint8.
+    It equals MATLAB's imresize; torch's own bicubic has a = -3/4 and other borders. It is a sum of shifted
+    photos, so that neither autocast nor TF32 affects the pixels. `round_8bit` rounds to 8 bits on the [0,1]
+    scale, as imresize does for uint8.
     """
 
     def __init__(self, *, scale: int, round_8bit: bool) -> None:
         super().__init__()
         self.scale = scale
         self.round_8bit = round_8bit
-        # phase p lies at (p + 1/2)/s - 1/2 pixels from its source: five taps cover both sides
+        # phase p is (p + 1/2)/s - 1/2 pixels from its source: five taps cover both sides
         self._taps = [
             [_keys_cubic((p + 0.5) / scale - 0.5 - offset) for offset in range(-2, 3)] for p in range(scale)
         ]
@@ -79,12 +75,12 @@ class BicubicEnlargement(nn.Module):
 class LuminanceNetwork(Network):
     """Restores Y and keeps the bicubic Cb and Cr, or (`luminance=False`) restores all channels together.
 
-    A subclass writes `predict` on `self.channels` channels: of the enlarged photo where
-    `on_enlarged`, else of the small one.
+    A subclass implements `predict` on `self.channels` channels, of the upsampled photo if `on_enlarged`, else
+    of the small one.
     """
 
     color: ClassVar[str] = "y"
-    """What the only channel is when the network is built for one."""
+    """The meaning of the channel of a network with one channel."""
     on_enlarged: ClassVar[bool]
 
     def __init__(self, *, scale: int, in_channels: int, luminance: bool, round_8bit: bool) -> None:
@@ -100,7 +96,7 @@ class LuminanceNetwork(Network):
 
     @abstractmethod
     def predict(self, x: Tensor) -> Tensor:
-        """(B,channels,h,w), enlarged or small -> (B,channels,sH,sW)."""
+        """(B,channels,h,w), upsampled or small -> (B,channels,sH,sW)."""
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
         if self.channels == self.in_channels:

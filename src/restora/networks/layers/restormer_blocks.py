@@ -1,11 +1,11 @@
-"""The parts of Restormer, under their published names.
+"""The parts of Restormer, with their published names.
 
 S. W. Zamir et al., "Restormer: Efficient Transformer for High-Resolution Image Restoration", CVPR 2022,
 section 3.
 
-Notable: the same numbers as the authors' code by a shorter way. Queries and keys are never normalised, their
-norms divide the small attention matrix instead; the output projection is multiplied into that matrix, which
-then meets the values once.
+Notable: the same results as the authors' code with less work. Queries and keys are not normalised; the small
+attention matrix is divided by their norms instead. The output projection is multiplied into that matrix,
+which is then multiplied by the values once.
 
 Legend: B samples, H height, W width, N = H*W positions, C channels, h heads, c = C/h, E hidden channels.
 """
@@ -32,7 +32,7 @@ NormType = Literal["BiasFree", "WithBias"]
 
 
 class _NormBody(nn.Module):
-    """The norm's parameters, a level down because the checkpoints keep them there."""
+    """The norm's parameters, nested as in the checkpoints."""
 
     def __init__(self, *, channels: int, norm: NormType) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class _NormBody(nn.Module):
 
 
 class ChannelNorm(nn.Module):
-    """Layer norm over the channels of (B,H,W,C); "BiasFree" keeps the mean, divides by the deviation."""
+    """Layer norm over the channels of (B,H,W,C); "BiasFree" only divides by the standard deviation."""
 
     def __init__(self, *, channels: int, norm: NormType) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ class ChannelNorm(nn.Module):
         return layer_norm(x_BHWC, weight, bias)
 
     def then(self, conv: nn.Conv2d, x_BHWC: Tensor) -> Tensor:
-        """`conv`, of 1x1, of the normed features: in one kernel where there is one."""
+        """The 1x1 convolution `conv` of the normalised features, by a fused kernel if available."""
         if not kernels.usable(x_BHWC, x_BHWC.shape[-1]):
             return pointwise(conv, self(x_BHWC))
         from restora.kernels import functions
@@ -92,7 +92,7 @@ class TransposedAttention(nn.Module):
         return y_BNC.view(*qkv_BHWC.shape[:3], -1)
 
     def _attention(self, q_BNC: Tensor, k_BNC: Tensor) -> Tensor:
-        """softmax(temperature * cosine of each query channel with each key channel), per head: (B,h,c,c)."""
+        """softmax(temperature * cosine similarity of query and key channels), per head: (B,h,c,c)."""
         q, k = (
             t.view(*t.shape[:-1], self.heads, -1).permute(0, 2, 3, 1) for t in (q_BNC, k_BNC)
         )  # (B,h,c,N)
@@ -103,15 +103,15 @@ class TransposedAttention(nn.Module):
 
 
 _ALIGNED = 16
-"""Channels that a vector register of float32 holds, and of which a tensor core wants a multiple."""
+"""Float32 channels in a vector register; also the multiple that tensor cores need."""
 
 
 class GatedFeedForward(nn.Module):
     """Gated-Dconv feed-forward (section 3.2): (B,H,W,C) -> same by gelu(x1) * x2 of 2E hidden channels.
 
-    The paper's E are 127, 255, 510 and 1,021. Weights are filled up with zeros to a multiple of 16 for the
-    time of a pass. On a CPU the halves are computed apart, so that the gate reads and writes whole rows: a
-    training step is 1.1 times as fast, with the same numbers (benchmarks/NOTES.md).
+    E is 127, 255, 510 and 1,021 in the paper. Weights are zero-padded to a multiple of 16 in each pass. On a
+    CPU the halves are computed separately, so that the gate reads and writes contiguous rows: a training step
+    is 1.1 times as fast, with the same results (benchmarks/NOTES.md).
     """
 
     def __init__(self, *, channels: int, expansion: float, bias: bool) -> None:
@@ -122,7 +122,7 @@ class GatedFeedForward(nn.Module):
         self.project_out = nn.Conv2d(hidden, channels, 1, bias=bias)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
-        if torch.compiler.is_exporting() or x_BHWC.is_meta:  # graphs keep the convolutions, counts the widths
+        if torch.compiler.is_exporting() or x_BHWC.is_meta:  # graphs keep convolutions, MAC counts the widths
             x1, x2 = convolve(self.dwconv, pointwise(self.project_in, x_BHWC)).chunk(2, dim=-1)
             return pointwise(self.project_out, F.gelu(x1) * x2)  # (B,H,W,E) each
         if on_cpu(x_BHWC):
@@ -136,10 +136,10 @@ class GatedFeedForward(nn.Module):
         return linear(F.gelu(x1) * x2, weight, self.project_out.bias)
 
     def fused(self, x_BHWC: Tensor, norm: ChannelNorm) -> Tensor:
-        """x + feed-forward(norm(x)) by the kernels, (B,H,W,C) -> same.
+        """x + feed-forward(norm(x)) by the fused kernels, (B,H,W,C) -> same.
 
         The hidden channels are written twice instead of six times, and neither gate nor GELU is kept for the
-        way back.
+        backward pass.
         """
         from restora.kernels import functions
 
@@ -154,7 +154,7 @@ class GatedFeedForward(nn.Module):
         return x_BHWC + F.linear(functions.depthwise_gelu_gate(y, outer, outer_bias), closing, bias)
 
     def _hidden(self, x_BHWC: Tensor, half: int) -> Tensor:
-        """One half of the hidden channels, (B,H,W,E'), contiguous and filled up to E'."""
+        """One half of the hidden channels, (B,H,W,E'), contiguous and zero-padded to E'."""
         inner, outer = (
             (_filled_up(conv.weight.chunk(2)[half], 0), _half_bias(conv, half))
             for conv in (self.project_in, self.dwconv)
@@ -164,10 +164,10 @@ class GatedFeedForward(nn.Module):
 
 
 def _norms(x_BNC: Tensor) -> Tensor:
-    """The length of each channel over all positions, (B,C), at least 1e-12.
+    """The L2 norm of each channel over all positions, (B,C), at least 1e-12.
 
-    In float32 by the sum of squares, twice as fast on a CPU as the norm along a strided axis; lower
-    precisions overflow in the square.
+    In float32 it is computed from the sum of squares, twice as fast on a CPU as the norm along a strided
+    axis; in lower precisions the squares would overflow.
     """
     if x_BNC.dtype in (torch.float32, torch.float64):
         return (x_BNC * x_BNC).sum(1).clamp_min(1e-24).sqrt()
@@ -175,7 +175,7 @@ def _norms(x_BNC: Tensor) -> Tensor:
 
 
 def _both_halves(conv: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias, each half of the outputs filled up for itself."""
+    """Weight and bias, with each half of the outputs zero-padded separately."""
     weight, bias = (
         None if value is None else torch.cat([_filled_up(half, 0) for half in value.chunk(2)])
         for value in (conv.weight, conv.bias)
@@ -189,7 +189,7 @@ def _half_bias(conv: nn.Conv2d, half: int) -> Tensor | None:
 
 
 def _filled_up(x: Tensor, dim: int) -> Tensor:
-    """Zeros behind `x` along `dim`, up to a multiple of `_ALIGNED`."""
+    """Zero-pads `x` at the end of `dim` to a multiple of `_ALIGNED`."""
     missing = -x.shape[dim] % _ALIGNED
     if not missing:
         return x
@@ -215,7 +215,7 @@ class TransformerBlock(nn.Module):
 
 
 class PatchEmbed(nn.Module):
-    """Holds the first convolution under its published name."""
+    """Holds the first convolution, for its published name."""
 
     def __init__(self, *, in_channels: int, channels: int) -> None:
         super().__init__()
@@ -223,7 +223,7 @@ class PatchEmbed(nn.Module):
 
 
 class Downsample(nn.Module):
-    """(B,H,W,C) -> (B,H/2,W/2,2C): halve the channels, then gather 2 x 2 positions into one."""
+    """(B,H,W,C) -> (B,H/2,W/2,2C): a convolution to C/2 channels, then a pixel unshuffle."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -236,7 +236,7 @@ class Downsample(nn.Module):
 
 
 class Upsample(nn.Module):
-    """(B,H,W,C) -> (B,2H,2W,C/2): double the channels, then spread each over 2 x 2 positions."""
+    """(B,H,W,C) -> (B,2H,2W,C/2): a convolution to 2C channels, then a pixel shuffle."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()

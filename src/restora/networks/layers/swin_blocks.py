@@ -1,4 +1,4 @@
-"""The parts of Swin transformers for restoration (SwinIR, HAT), under their published names.
+"""The parts of Swin transformers for restoration (SwinIR, HAT), with their published names.
 
 Z. Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021; J.
 Liang et al., "SwinIR", ICCV Workshops 2021.
@@ -39,7 +39,7 @@ Connection = Literal["1conv", "3conv"]
 
 
 class _PatchEmbed(nn.Module):
-    """Holds the norm of the embedded pixels under its published name."""
+    """Holds the norm of the embedded pixels, for its published name."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
@@ -47,11 +47,11 @@ class _PatchEmbed(nn.Module):
 
 
 class SwinNetwork(Network):
-    """What SwinIR and HAT share: a convolution, groups of blocks, a convolution around them, and a head.
+    """The base of SwinIR and HAT: a convolution, groups of blocks, a convolution after them, and a head.
 
     A subclass makes the groups, norm and last convolution (`layers`, `norm`, `conv_after_body`) and its head
-    after this constructor, so that the order of the parameters is the published one. `value_range` is what
-    the photo's range is stretched to inside.
+    after this constructor, so that the order of the parameters is the published one. `value_range` is the
+    internal range of the photo.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
@@ -76,10 +76,10 @@ class SwinNetwork(Network):
 
     @abstractmethod
     def head(self, y: Tensor, x: Tensor) -> Tensor:
-        """Features (B,C,H,W) and the stretched photo (B,C',H,W) -> (B,C',sH,sW), stretched too."""
+        """Features (B,C,H,W) and photo (B,C',H,W) -> (B,C',sH,sW), both photos in the internal range."""
 
     def tables(self, mask: Tensor) -> tuple[Tensor, ...]:
-        """What every group is given beside its features; `mask` is the shifted windows', (n,N,N)."""
+        """Further arguments of each group; `mask` is that of the shifted windows, (n,N,N)."""
         return self.relative_positions, mask
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
@@ -102,9 +102,9 @@ class SwinNetwork(Network):
 class WindowAttention(nn.Module):
     """Attention inside windows with relative position bias: (B,H,W,C) -> same.
 
-    It has several heads, and the photo is rolled by `shift_by` meanwhile.
+    It is multi-head, on the photo rolled by `shift_by`.
 
-    `projection` makes queries, keys and values, (...,C) -> (...,3C); a linear layer by default.
+    `projection` makes queries, keys and values, (...,C) -> (...,3C); by default a linear layer.
     """
 
     def __init__(
@@ -120,9 +120,9 @@ class WindowAttention(nn.Module):
     def forward(
         self, x_BHWC: Tensor, index: Tensor, mask: Tensor | None, *, added: Tensor | None = None
     ) -> Tensor:
-        """`index` (N,N); `mask` (n,N,N), which nothing but a shift needs.
+        """`index` (N,N); `mask` (n,N,N), which only shifted windows need.
 
-        `added` (N,C) goes onto every window before.
+        `added` (N,C) is added to each window before attention.
         """
         height, width = x_BHWC.shape[1:3]
         windows = to_windows(shift(x_BHWC, self.shift_by), self.window)  # (B*n,N,C)
@@ -167,7 +167,7 @@ class SwinBlock(nn.Module):
 
 
 class Blocks(nn.Module):
-    """The blocks of a group, a level down because the checkpoints keep them there."""
+    """The blocks of a group, nested as in the checkpoints."""
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -175,7 +175,7 @@ class Blocks(nn.Module):
 
 
 class ResidualGroup(nn.Module):
-    """Residual Swin transformer block (RSTB, section 3.2): blocks, a convolution, and the input added."""
+    """Residual Swin transformer block (RSTB, section 3.2): x + convolution(blocks(x))."""
 
     def __init__(
         self,
@@ -210,7 +210,7 @@ class ResidualGroup(nn.Module):
 
 
 def residual_convolution(channels: int, connection: Connection) -> nn.Module:
-    """The convolution that closes a group: one, or three through a quarter of the channels (SwinIR-L)."""
+    """The last convolution of a group: one, or three with a quarter of the channels between (SwinIR-L)."""
     if connection == "1conv":
         return conv3x3(channels, channels)
     quarter = channels // 4
@@ -233,7 +233,7 @@ def check_groups(channels: int, depths: Sequence[int], heads: Sequence[int]) -> 
 
 
 def initialise_linear(module: nn.Module) -> None:
-    """Swin's initialisation: linear layers from a normal of deviation 0.02 cut at 2, without bias."""
+    """Swin's initialisation: linear layers from N(0, 0.02) truncated at 2, biases 0."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:

@@ -1,4 +1,4 @@
-"""The parts of Uformer, under their published names.
+"""The parts of Uformer, with their published names.
 
 Z. Wang et al., "Uformer: A General U-Shaped Transformer for Image Restoration", CVPR 2022, section 3.
 
@@ -17,7 +17,7 @@ from restora.networks.layers.windows import drop_path, relative_position_index, 
 
 
 class _Projection(nn.Module):
-    """Queries apart from keys and values, because the checkpoints keep them so; applied as one matrix."""
+    """Separate parameters for queries and for keys/values, as in the checkpoints; applied as one matrix."""
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()

@@ -1,14 +1,13 @@
-"""Self-attention inside windows, as SwinIR, HAT and Uformer have it.
+"""Window self-attention of SwinIR, HAT and Uformer.
 
-Partition, shifted-window mask, relative position bias and the attention itself.
+It has the partition, the shifted-window mask, the relative position bias and the attention itself.
 
-Z. Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021,
-sections 3.2 and equation 4. Masks and indices are functions of the photo's size alone; they are computed
-anew in every forward pass (a network does it once, for all of its blocks), by comparisons that a traced
-graph keeps dynamic.
+Z. Liu et al., "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", ICCV 2021, section
+3.2 and equation 4. Masks and indices depend only on the photo's size; a network computes them once per
+forward pass for all of its blocks, by comparisons that stay dynamic in a traced graph.
 
 Legend: B samples, H height, W width, C channels, w window side, n windows in a photo, N = w*w positions in a
-window, M positions that are looked at (N, or more where windows overlap), h heads, d channels of a head.
+window, M key positions (N, or more for overlapping windows), h heads, d channels of a head.
 """
 
 from collections.abc import Sequence
@@ -24,14 +23,14 @@ from restora import processes
 from restora.networks.layers.formulations import on_cpu
 
 MASKED = -1000.0
-"""What is added to the logit of two positions that do not see each other. Swin's own -100 leaves exp(-100), a
-subnormal number, by which CPUs multiply slowly: a training step of SwinIR took 1.3 times as long."""
+"""The value added to the logit of two positions that may not attend to each other. Swin's own -100 gives
+exp(-100), a subnormal number, which is slow on CPUs: a training step of SwinIR took 1.3 times as long."""
 PUBLISHED_MASKED = -100.0
-"""The same in published checkpoints."""
+"""The same value in published checkpoints."""
 
 
 def to_windows(x_BHWC: Tensor, size: int) -> Tensor:
-    """(B,H,W,C) with H and W multiples of `size` -> (B*n,N,C), windows of a photo row by row."""
+    """(B,H,W,C) with H and W multiples of `size` -> (B*n,N,C), windows in row-major order."""
     batch, height, width, channels = x_BHWC.shape
     x = x_BHWC.view(batch, height // size, size, width // size, size, channels)
     return x.transpose(2, 3).reshape(-1, size * size, channels)
@@ -45,9 +44,9 @@ def from_windows(windows: Tensor, size: int, height: int, width: int) -> Tensor:
 
 
 def overlapping_windows(x_BHWC: Tensor, size: int, side: int) -> Tensor:
-    """(B,H,W,C) -> (B*n,M,C): around each window of `size` the window of the larger `side`, zeros outside.
+    """(B,H,W,C) -> (B*n,M,C): the larger window of `side` around each window of `size`, zero-padded.
 
-    One lookup: 8 times as fast as `F.unfold` and a rearrangement, forward, and 5 times backward.
+    One indexing: 8 times as fast as `F.unfold` and a rearrangement in the forward pass, 5 times backward.
     """
     height, width, channels = x_BHWC.shape[1:]
     margin = (side - size) // 2
@@ -61,17 +60,15 @@ def overlapping_windows(x_BHWC: Tensor, size: int, side: int) -> Tensor:
 
 
 def shift(x_BHWC: Tensor, by: int) -> Tensor:
-    """Rolls the photo up and left by `by` pixels; what leaves comes back at the other side."""
+    """Rolls the photo cyclically up and left by `by` pixels."""
     return torch.roll(x_BHWC, (-by, -by), (1, 2)) if by else x_BHWC
 
 
 def shifted_window_mask(height: int, width: int, *, size: int, by: int, like: Tensor) -> Tensor:
-    """(n,N,N): `MASKED` for positions in a window that were not neighbours, else 0.
-
-    The window is one of a rolled photo.
+    """(n,N,N): `MASKED` for two positions in a window of a rolled photo that were not adjacent, else 0.
 
     A rolled photo has three bands of rows, [0, H-w), [H-w, H-by) and [H-by, H), and three of columns; only
-    positions in the same band of both see each other. dtype and device are those of `like`.
+    positions in the same band of both attend to each other. dtype and device are those of `like`.
     """
     rows, columns = (torch.arange(side, device=like.device) for side in (height, width))
     row_band = (rows >= height - size).long() + (rows >= height - by).long()
@@ -82,10 +79,10 @@ def shifted_window_mask(height: int, width: int, *, size: int, by: int, like: Te
 
 
 def relative_position_index(size: int, *, looked_at: int | None = None) -> Tensor:
-    """int64 (N,M): for each position and each one it looks at, the row of the table of relative biases.
+    """int64 (N,M): for each query and key position, the row in the table of relative position biases.
 
-    Without `looked_at` both lie in the same window: rows of a table of (2w-1)^2 displacements (Swin, section
-    3.2). With it, the second lies in a window of that larger side around the first one's: a table of
+    Without `looked_at`, both are in the same window: the table has (2w-1)^2 displacements (Swin, section
+    3.2). With it, keys are in a window of that larger side around the query's window: the table has
     (w+looked_at-1)^2 (HAT, section 3.3).
     """
     side = looked_at or size
@@ -93,7 +90,7 @@ def relative_position_index(size: int, *, looked_at: int | None = None) -> Tenso
     if looked_at is None:
         step = ours[:, None] - theirs[None, :] + size - 1  # (w,w), 0 to 2w-2
     else:
-        # HAT's authors count the other way, and from 1 - (side - size): negative rows wrap around
+        # HAT's authors use the opposite sign, starting at 1 - (side - size): negative rows wrap around
         step = theirs[None, :] - ours[:, None] + size - side + 1
     index = step[:, None, :, None] * (size + side - 1) + step[None, :, None, :]  # (w,w,side,side)
     return index.flatten(2, 3).flatten(0, 1)
@@ -112,7 +109,7 @@ def attend(
     q (B*n,N,C), k and v (B*n,M,C), bias (h,N,M), mask (n,N,M) or None -> (B*n,N,C).
     """
     width = q.shape[-1] // heads
-    q, k, v = (_split_heads(t, heads) for t in (q, k, v))  # (B*n,h,N or M,D), D = d filled up with zeros
+    q, k, v = (_split_heads(t, heads) for t in (q, k, v))  # (B*n,h,N or M,D), D = d zero-padded
     if on_cpu(q) and torch.is_grad_enabled():
         q, k, v, bias = q.contiguous(), k.contiguous(), v.contiguous(), bias.to(q.dtype)
         y: Tensor = _InPlaceAttention.apply(q, k, v, bias, mask, width**-0.5)  # type: ignore[no-untyped-call]
@@ -125,11 +122,11 @@ def attend(
 
 
 def _split_heads(x: Tensor, heads: int) -> Tensor:
-    """(B*n,N,C) -> (B*n,h,N,D), the channels of a head filled up with zeros to a multiple of 8.
+    """(B*n,N,C) -> (B*n,h,N,D), the channels of a head zero-padded to a multiple of 8.
 
-    Matrix products of 10 channels, SwinIR's lightweight width, run at half the speed of 16 on a CPU, and a
-    GPU's fused attention refuses what is no multiple of 8; zeros change neither products nor results. On the
-    meta device, where arithmetic is counted, nothing is filled up.
+    Matrix products of 10 channels, SwinIR's lightweight width, run at half the speed of 16 on a CPU, and
+    fused attention on a GPU needs a multiple of 8; zeros do not change the results. There is no padding on
+    the meta device, where operations are counted.
     """
     x = x.view(*x.shape[:-1], heads, -1).transpose(1, 2)
     missing = 0 if x.is_meta else -x.shape[-1] % 8
@@ -137,12 +134,11 @@ def _split_heads(x: Tensor, heads: int) -> Tensor:
 
 
 class _InPlaceAttention(torch.autograd.Function):
-    """Attention for training on a CPU: one tensor of h*N*M numbers a window forward, and one backward.
+    """Attention for training on a CPU, with one tensor of h*N*M numbers per window forward and one backward.
 
-    The fused kernel has no derivative with a bias there. Plain autograd writes five such tensors, and on a
-    CPU the first touch of fresh memory costs several times the arithmetic. The derivative of the softmax
-    needs the sum over M of P dP, which equals the sum over d of y dy (Dao et al., FlashAttention, NeurIPS
-    2022, B.2).
+    On a CPU the fused kernel has no derivative with a bias. Plain autograd writes five such tensors, and the
+    first access to new memory costs several times the arithmetic. The derivative of the softmax needs the sum
+    over M of P dP, which equals the sum over d of y dy (Dao et al., FlashAttention, NeurIPS 2022, B.2).
     """
 
     @staticmethod
@@ -164,7 +160,7 @@ class _InPlaceAttention(torch.autograd.Function):
         q, k, v, attention, y = ctx.saved_tensors
         grad_v = attention.transpose(-2, -1) @ grad
         slope = grad @ v.transpose(-2, -1)
-        slope.sub_((grad * y).sum(-1, keepdim=True)).mul_(attention)  # of the scores
+        slope.sub_((grad * y).sum(-1, keepdim=True)).mul_(attention)  # gradient of the scores
         grad_bias = slope.sum(0)
         grad_q = (slope @ k).mul_(ctx.scale)
         grad_k = (slope.transpose(-2, -1) @ q).mul_(ctx.scale)
@@ -172,9 +168,9 @@ class _InPlaceAttention(torch.autograd.Function):
 
 
 def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
-    """Stochastic depth: in training, a sample of a residual branch is zero with this probability.
+    """Stochastic depth: in training, a sample of a residual branch is 0 with this probability.
 
-    Otherwise it is scaled up.
+    Otherwise it is scaled up to keep the mean.
 
     G. Huang et al., "Deep Networks with Stochastic Depth", ECCV 2016.
     """
@@ -185,7 +181,7 @@ def drop_path(x: Tensor, probability: float, training: bool) -> Tensor:
 
 
 def growing_drops(last: float, depths: Sequence[int]) -> list[list[float]]:
-    """The stochastic depth of each stage's blocks: none at the first, `last` at the last, linear between."""
+    """The stochastic depth of each stage's blocks, growing linearly from 0 to `last`."""
     growing = [last * position / max(sum(depths) - 1, 1) for position in range(sum(depths))]
     ends = list(accumulate(depths))
     return [growing[end - depth : end] for depth, end in zip(depths, ends, strict=True)]
