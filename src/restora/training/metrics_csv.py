@@ -65,7 +65,8 @@ class MetricsCsv(Logger):
         self.earlier = {
             (int(row["step"]), frozenset(key for key, value in row.items() if value)) for row in rows
         }
-        return any(row.get("val/psnr") and int(row["step"]) == steps - 1 for row in rows)
+        last = (row for row in rows if int(row["step"]) == steps - 1)
+        return any(value for row in last for key, value in row.items() if key.startswith("val/"))
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

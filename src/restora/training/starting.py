@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from restora.files import read_json
+from restora.monitor import Monitor
 from restora.run_state import sole_run
 from restora.strangers import check_inside
 from restora.training.record import RunInfo
@@ -100,7 +101,8 @@ def earlier_config(folder: Path) -> Any:
 
 
 def earlier_score(folder: Path) -> float:
-    """The best val/psnr of a finished run, for the sweeper; prints that the run is skipped."""
+    """The best monitored validation score of a finished run; prints that the run is skipped."""
     record = read_json(folder / "run.json")
     print(f"{folder} is {record['status']} already: skipped", file=sys.stderr)
-    return float(((record.get("metrics") or {}).get("best") or {}).get("val/psnr", float("nan")))
+    metric = Monitor.of(record.get("config") or {}).metric
+    return float(((record.get("metrics") or {}).get("best") or {}).get(metric, float("nan")))

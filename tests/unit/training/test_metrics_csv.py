@@ -47,8 +47,8 @@ def test_a_damaged_row_is_named_and_costs_no_other(
     damaged = damage(whole)
     path.write_bytes(damaged.encode())
     MetricsCsv(path=path).continue_from(9)
-    kept, told = path.read_bytes().decode().splitlines(), set(damaged.splitlines()) & set(whole.splitlines())
-    assert kept == [line for line in whole.splitlines() if line in told]
+    kept, known = path.read_bytes().decode().splitlines(), set(damaged.splitlines()) & set(whole.splitlines())
+    assert kept == [line for line in whole.splitlines() if line in known]
     assert str(path) in caplog.text
 
 
@@ -68,3 +68,14 @@ def test_going_on_drops_what_will_be_computed_again(tmp_path: Path) -> None:
     ]
     seconds = [float(row["seconds"]) for row in rows(tmp_path / "metrics.csv")]
     assert seconds == sorted(seconds)
+
+
+@pytest.mark.parametrize("metric", ["val/psnr", "val/loss"])
+def test_a_resumed_run_knows_whether_its_last_step_was_validated(metric: str, tmp_path: Path) -> None:
+    """Without clean photos there is no PSNR."""
+    first = MetricsCsv(path=tmp_path / "metrics.csv")
+    for step in range(4):
+        first.log_metrics({"train/loss": float(step)}, step=step)
+    first.log_metrics({metric: 0.5}, step=3)
+    assert MetricsCsv(path=tmp_path / "metrics.csv").continue_from(4)
+    assert not MetricsCsv(path=tmp_path / "metrics.csv").continue_from(3)

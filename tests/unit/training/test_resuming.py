@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 
 from restora.config import ConfigError
 from restora.training.resuming import refuse_foreign, stored_overrides
+from restora.training.starting import earlier_score
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
     f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
@@ -68,3 +69,16 @@ def test_callbacks_write_in_the_folder_of_the_run(place: str) -> None:
     with pytest.raises(ConfigError, match=r"callbacks\.last\.directory"):
         refuse_foreign(OmegaConf.create(node), [])
     refuse_foreign(OmegaConf.create(node), [f"callbacks.last.directory={place}"])
+
+
+def test_a_finished_run_gives_the_score_that_it_was_monitored_by(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    best = {"val/psnr": 28.0, "val/loss": 0.25}
+    record = {"status": "finished", "metrics": {"best": best}, "config": {"seed": 1}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert earlier_score(tmp_path) == 28.0
+    record["config"] = {"monitor": {"metric": "val/loss", "direction": "min"}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    assert earlier_score(tmp_path) == 0.25
+    assert capsys.readouterr().err.count("finished already: skipped") == 2
