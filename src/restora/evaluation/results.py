@@ -58,7 +58,7 @@ class Result:
         return [name for name in METRICS if any(row.get(name) is not None for row in self.rows)]
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json holds; numbers that are not finite become null, with a word in `not_computed`."""
+        """The contents of summary.json; infinite numbers become null, with a reason in `not_computed`."""
         means = {metric: self.mean(metric) for metric in self.metrics}
         inputs = {metric: self.mean(f"input_{metric}") for metric in self.metrics}
         reasons = dict(self.not_computed)
