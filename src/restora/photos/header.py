@@ -111,7 +111,7 @@ def _look(file: BinaryIO, name: str) -> Header:
         frames = getattr(image, "n_frames", 1)
         frames = (
             1 if image.format in ("MPO", "HEIF") else frames
-        )  # MPO: a phone's JPEG followed by previews
+        )  # MPO: a phone's JPEG that is followed by previews
         bits = _bits(image, start, file)
         return Header(_name(image), *image.size, orientation_of(image, file), frames, bits)
 
