@@ -24,8 +24,8 @@ PREFIX = "method:"
 class PhotoFit:
     """`sigma` (8-bit scale) is the noise level of the photos, None if unknown.
 
-    `scale` is the factor of enlargement; `kernel` (k,k) the blur to remove; `mosaic` the sensor's pattern, for
-    photos that are grey or have one colour in each pixel; `max_time` the limit for one photo, in seconds.
+    `scale` is the factor of enlargement; `kernel` (k,k) the blur to remove; `mosaic` the sensor's pattern,
+    for photos that are grey or have one colour in each pixel; `max_time` the limit for one photo, in seconds.
     """
 
     fit: Fit

@@ -39,7 +39,7 @@ def interpolation_matrices(m: int, n: int, target: Tensor, source: Tensor, mode:
 
 
 def _profiles(distance: Tensor, mode: Tensor) -> Tensor:
-    """Bilinear or bicubic kernel by the sample's mode: two cubics in |distance| with different coefficients."""
+    """Bilinear or bicubic kernel by the sample's mode: two cubics in |distance| that differ."""
     cubic = (mode == BICUBIC).float()
     t = distance.abs()
     near = (t * (1.25 * cubic) - 2.25 * cubic).mul_(t).sub_(1 - cubic).mul_(t).add_(1)
