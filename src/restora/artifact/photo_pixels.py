@@ -93,7 +93,7 @@ def estimated_sigma(photo: Photo) -> float:
 
 
 def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
-    """The blend from the photo (0), enlarged where the result is larger, to the result (1)."""
+    """The blend by `strength` from the photo (0), enlarged if the result is larger, to the result (1)."""
     if strength == 1:
         return restored
     old, new = (

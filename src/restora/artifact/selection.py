@@ -31,7 +31,7 @@ class Chosen:
 
 
 def problem(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to agree for the figures of two runs to be comparable: task, degradation, photos, protocol."""
+    """The settings that must agree for two runs to be comparable: task, degradation, photos, protocol."""
     config = _mapping(record.get("config"))
     data = _mapping(config.get("data"))
     protocol = _mapping(config.get("protocol"))

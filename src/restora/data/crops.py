@@ -31,7 +31,7 @@ _MEMBERS = {"d4": 8, "hflip": 2, "none": 1}
 
 
 class PhotoBatch(TypedDict):
-    """What a loader yields, on the CPU."""
+    """A batch from a loader, on the CPU."""
 
     clean: Tensor
     degraded: NotRequired[Tensor]

@@ -56,7 +56,7 @@ class Source(ABC):
         return {}
 
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:  # noqa: ARG002
-        """Downloads what can be downloaded and is not there, then checks. `tracks` are parts of DIV2K."""
+        """Downloads missing files where that is possible, then checks. `tracks` are parts of DIV2K."""
         if tracks:
             raise DataError(f"{' '.join(tracks)}: only DIV2K has tracks (data=div2k)")
         self.check()
@@ -133,7 +133,7 @@ class Folder(Source):
         return look_through(self.existing_root()).left_out
 
     def photos_in(self, folder: Path) -> list[PhotoFile]:
-        """What one folder holds."""
+        """The photos, or pairs, of one folder."""
         return named(folder, list_photos(folder))
 
     def _has_splits(self) -> bool:

@@ -50,7 +50,7 @@ class Degradation(ABC):
     """
 
     fill: float | None = None
-    """What lost pixels are replaced by; None where none are lost or they keep some content."""
+    """The value that replaces lost pixels; None where none are lost or they keep some content."""
 
     centres: frozenset[Centre] = frozenset()
     """Which centres of a degraded pixel's distribution, given the clean photo, equal the clean pixel. With

@@ -30,8 +30,8 @@ Row = dict[str, Any]
 class Result:
     """The figures of one method on one benchmark.
 
-    `rows` are in the order of the photos; `not_computed` says why a metric has no figures; `effect` is
-    what the user's options changed, `leakage` which of the photos are among the training photos.
+    `rows` are in the order of the photos; `not_computed` has the reasons for missing metrics; `effect` is the
+    change by the user's options, `leakage` the photos that are among the training photos.
     """
 
     name: str

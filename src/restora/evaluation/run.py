@@ -35,7 +35,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True)
 class Work:
-    """What a process needs to score photos."""
+    """Everything that a process needs to score photos."""
 
     method: Method
     benchmark: Benchmark
