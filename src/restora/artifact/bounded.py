@@ -1,8 +1,8 @@
-"""Building a network that a file describes, without believing the file.
+"""Builds a network that a file describes, without trusting the file.
 
 Enters: a registered class and its arguments, as plain JSON values. Leaves: the network. It is first built on
-the meta device, where nothing takes memory, and given up as soon as it has more parameters than any network
-that this package could run; so an absurd depth or width costs a second, not the machine.
+the meta device, where tensors take no memory, and refused as soon as it has more parameters than any network
+that this package could run; so an absurd depth or width costs a second, and does not exhaust the machine.
 """
 
 import threading

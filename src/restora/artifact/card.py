@@ -13,7 +13,7 @@ CHANNELS = {1: "grey", 3: "RGB"}
 
 
 def write_card(folder: Path, description: ModelDescription) -> None:
-    """Write `folder`/README.md; the folder's other files must be there already."""
+    """Writes `folder`/README.md; the folder's other files must be there already."""
     sections = [
         _head(description),
         _scores(description),
@@ -173,7 +173,7 @@ def _photos(model: ModelDescription) -> str:
 
 
 def _leakage(found: Any) -> str:
-    """What the search for test photos among the training photos gave."""
+    """The result of the search for test photos among the training photos."""
     words = found.get("words") if isinstance(found, dict) else None
     if not words:
         return "Whether test photos are among the training photos was not checked."
@@ -234,7 +234,7 @@ def _export(model: ModelDescription) -> str:
 
 
 def cells(row: Mapping[str, Any]) -> list[str]:
-    """One format's figures in words: figure, loss, largest difference, pace, memory, size."""
+    """One format's figures as text: PSNR, loss, largest difference, pace, memory, size."""
     peak = row["peak_megabytes"]
     return [
         "" if row["psnr"] is None else f"{row['psnr']:.2f}",

@@ -1,12 +1,12 @@
-"""Plain stacks of convolutions in 16 bits whose features are kept as distances from their usual values.
+"""Plain stacks of 16-bit convolutions whose features are stored as differences from their usual values.
 
-bfloat16 has 8 bits: a feature of 1.6 is rounded by up to 0.004 however little it differs from pixel to pixel,
-and on a smooth photo a channel of a denoiser is a large constant with small differences, so what is lost is
-what counts. Stored as z = feature - c, with c a constant of the channel near the mean of its positive values,
-the rounding is of the differences. The next convolution of (z + c) is that of z plus a constant, which joins
-its bias in float32; ReLU is max(z, -c). Weights are rounded so that their errors make up for one another. The
-same products at the same speed: DnCNN on BSD68 at noise level 25 loses a tenth of what it loses without
-(benchmarks/NOTES.md).
+bfloat16 has 8 significant bits: a feature of 1.6 is rounded by up to 0.004 however little it varies between
+pixels. On a smooth photo a channel of a denoiser is a large constant with small differences, and these are
+lost. Here z = feature - c is stored, with c a constant of the channel near the mean of its positive values,
+so that only the differences are rounded. The next convolution of (z + c) is that of z plus a constant, which
+is added to its bias in float32; ReLU is max(z, -c). Weights are rounded so that their errors compensate each
+other. Products and speed are the same; DnCNN on BSD68 at noise level 25 loses a tenth of what it loses
+otherwise (benchmarks/NOTES.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from restora.networks.base import Network
 from restora.networks.layers.blocks import without_autocast
 
-_SAMPLE = 96  # pixels each way of the grey noise whose features are the usual values
+_SAMPLE = 96  # side in pixels of the noisy grey sample whose features are the usual values
 _TRIES = 49
-_TOGETHER = 48  # weights whose errors reach those after them as one product
+_TOGETHER = 48  # weights per block, whose errors are passed on to later ones as one product
 
 
 class CentredStack(nn.Module):
     """(B,C,H,W) float -> (B,C',H,W) float32: convolutions with ReLU between, in `dtype`.
 
-    The first convolution runs in float32, since it reads the photo. `sample` is an input to learn the usual
-    features from; it decides how much is lost, never what is computed.
+    The first convolution runs in float32, since it reads the photo. `sample` is an input that gives the usual
+    features; it affects the rounding errors alone.
     """
 
     def __init__(self, *, convolutions: Sequence[nn.Conv2d], sample: Tensor, dtype: torch.dtype) -> None:
@@ -40,13 +40,13 @@ class CentredStack(nn.Module):
             before = layers[-1]
             # (C,): the mean of what ReLU lets through, 0 where it lets nothing through
             usual = y.relu().sum(dim=(0, 2, 3)) / (y > 0).sum(dim=(0, 2, 3)).clamp(min=1)
-            # the convolution before stores z = feature - c: c leaves its bias
+            # the previous convolution stores z = feature - c: c is subtracted from its bias
             before.bias, centre = _in_two(before.bias, usual, dtype, exact=len(layers) == 1)
             centre = centre.view(1, -1, 1, 1)
             layer = _Layer(convolution, frame=-centre)
-            # c comes back through the exact weights, so that rounding them touches the differences alone
+            # c is added back by the exact weights, so that their rounding affects the differences alone
             layer.bias = layer.bias + (layer.weight * centre).sum(dim=(1, 2, 3))
-            # (B,Ckl,N): what the weights are multiplied with, at each place of the sample
+            # (B,Ckl,N): the factors of the weights at each position of the sample
             seen = F.unfold(layer.rectified(y - centre, -centre), layer.weight.shape[2:], layer.dilation)
             layer.weight = _rounded(layer.weight, seen, dtype)
             layers.append(layer)
@@ -63,7 +63,7 @@ class CentredStack(nn.Module):
 
 
 class _Layer(nn.Module):
-    """A convolution, after ReLU where `frame` (1,C,1,1) says what stands for zero in its input."""
+    """A convolution, after ReLU if there is a `frame` (1,C,1,1): the value of zero in its input."""
 
     weight: Tensor
     bias: Tensor
@@ -83,7 +83,7 @@ class _Layer(nn.Module):
     def forward(self, y: Tensor, dtype: torch.dtype, *, bias_apart: bool = False) -> Tensor:
         """(B,C,H,W) -> (B,C',H,W) in `dtype`.
 
-        In float32 with the bias added apart, which need not be exact in `dtype`.
+        `bias_apart` adds the bias in float32, so that it need not be exact in `dtype`.
         """
         padding = self.padding
         if self.frame is not None:
@@ -93,7 +93,7 @@ class _Layer(nn.Module):
         return y.float().add_(self.bias.view(-1, 1, 1)) if bias_apart else y
 
     def rectified(self, y: Tensor, frame: Tensor) -> Tensor:
-        """(B,C,H,W) -> (B,C,H+2p,W+2q): the larger of y and `frame`, framed instead of padded with zeros."""
+        """(B,C,H,W) -> (B,C,H+2p,W+2q): the larger of y and `frame`, padded with `frame` instead of zeros."""
         (b, c, h, w), (p, q) = y.shape, self.padding
         z = torch.empty(
             (b, c, h + 2 * p, w + 2 * q),
@@ -141,8 +141,7 @@ def _plain(layer: nn.Conv2d) -> bool:
 
 
 def _usual_input(network: Network, stack: nn.Module) -> Tensor:
-    """What enters `stack` when the photo is grey with noise of level 25: what a smooth photo is to a
-    denoiser."""
+    """The input of `stack` for a grey photo with noise of level 25, as a model of smooth photos."""
     found: list[Tensor] = []
     handle = stack.register_forward_pre_hook(lambda _, given: found.append(given[0]))
     parameter = next(network.parameters())
@@ -159,8 +158,8 @@ def _usual_input(network: Network, stack: nn.Module) -> Tensor:
 def _rounded(weight: Tensor, seen: Tensor, dtype: torch.dtype) -> Tensor:
     """(C',C,k,l) and the inputs (B,Ckl,N) -> the weights as numbers of `dtype`, in float32.
 
-    One after the other, each followed by the change of those still to be rounded that best makes up for it on
-    `seen` (E. Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+    Weights are rounded one by one; after each, those not rounded yet change so that they best compensate its
+    error on `seen` (E. Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
     Transformers", ICLR 2023, algorithm 1).
     """
     # (C',Ckl); column i is rounded for all C' at once
@@ -183,17 +182,17 @@ def _rounded(weight: Tensor, seen: Tensor, dtype: torch.dtype) -> Tensor:
             block[:, index + 1 :].addr_(
                 errors[:, index], own[index, start + index + 1 : start + _TOGETHER], alpha=-1
             )
-        # and those behind the block for all its errors together
+        # and those after the block for all its errors together
         left[:, start + _TOGETHER :] -= errors @ own[:, start + _TOGETHER :]
     return left.view_as(weight)
 
 
 def _in_two(total: Tensor, near: Tensor, dtype: torch.dtype, *, exact: bool) -> tuple[Tensor, Tensor]:
-    """(C,) float32 -> bias and centre, whose sum is `total`, the centre near `near` and both exact in `dtype`
-    (the bias in float32 if `exact`).
+    """(C,) float32 -> bias and centre, whose sum is `total`, the centre near `near`.
 
-    Of the `_TRIES` numbers of `dtype` next to the nearest bias, the one that leaves a centre of the fewest
-    bits: rounded centres would be an error that is the same at every pixel and adds up over the layers.
+    Both are exact in `dtype` (the bias in float32 if `exact`): of the `_TRIES` numbers of `dtype` around the
+    nearest bias, the one is chosen whose centre is rounded least. The error of a rounded centre would be the
+    same at every pixel and add up over the layers.
     """
     if exact:
         centre = near.to(dtype).float()

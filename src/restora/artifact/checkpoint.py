@@ -1,4 +1,4 @@
-"""Finding the checkpoint that a run is evaluated by, and reading a network out of it without lightning.
+"""Finds the checkpoint that a run is evaluated by, and reads its network without lightning.
 
 A checkpoint is a Lightning file whose `state_dict` holds `network.*` (the weights being trained) and usually
 `ema.*` (their running average, which is what validation scored); `checkpoint["restora"]` says which network
@@ -25,7 +25,7 @@ RECORD = "run.json"
 
 @dataclass(frozen=True)
 class Source:
-    """A checkpoint, and the run folder and run record it came from where there are any."""
+    """A checkpoint, and the run folder and run record that it came from, if there are any."""
 
     checkpoint: Path
     run: Path | None
@@ -49,7 +49,7 @@ def read_record(run: Path) -> dict[str, Any]:
 def locate(run_or_checkpoint: str | Path) -> Source:
     """The checkpoint of a run folder, or the checkpoint file itself.
 
-    Of a folder the best one; the last where there is no best.
+    For a folder this is the best one, or the last if there is no best.
     """
     path = Path(run_or_checkpoint)
     if path.is_file():

@@ -1,8 +1,8 @@
-"""Which engine computes a restorer's tiles: torch, or one that is faster for this network and machine.
+"""The choice of a restorer's engine: torch, or one that is faster for this network and machine.
 
-A model folder holds what was measured at its export, for small and for large tiles, as one engine may be the
-fastest for the ones and another for the others. On another machine, or with other threads, engines are
-measured again once that pays.
+A model folder holds the speeds measured at its export, for small and for large tiles, because the fastest
+engine may differ between them. On another machine, or with another number of threads, engines are measured
+again once that pays off.
 """
 
 import logging
@@ -31,18 +31,18 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class EngineChoice:
-    """What computes a restorer's tiles: torch's `network`, or the engine that is faster on this machine.
+    """The engine of a restorer's tiles: torch's `network`, or one that is faster on this machine.
 
     `graphs` are the files that engines can run. `paces` are seconds per megapixel by side of a square photo
-    and engine, "torch" among them, as measured on this very machine; where there are none, they are measured
-    once as many pixels were restored as measuring takes. Copies of a restorer share it.
+    and engine, "torch" among them, as measured on this very machine; missing ones are measured once as many
+    pixels were restored as measuring takes. Copies of a restorer share one choice.
     """
 
     network: Network
     graphs: Mapping[str, Path]
     paces: Mapping[int, Mapping[str, float]]
     name: str = "torch"
-    """What has computed last, or what is to compute large tiles."""
+    """The engine that computed last, or before that the one for large tiles."""
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
@@ -56,11 +56,11 @@ class EngineChoice:
             self.name = _fastest(self._measured[max(self._measured)])
 
     def take(self, name: str, compute: Compute) -> None:
-        """From now on this computes everything."""
+        """Makes `compute` the only engine from now on."""
         self.graphs, self.name, self._computes[name] = {}, name, compute
 
     def for_tiles(self, pixels: int, all_pixels: int) -> Compute:
-        """What computes tiles of so many pixels, for photos of `all_pixels`."""
+        """The engine for tiles of `pixels` pixels, in photos of `all_pixels`."""
         if self.graphs:
             with self._lock:
                 self._choose(pixels, all_pixels)
@@ -100,9 +100,9 @@ def _fastest(paces: Mapping[str, float]) -> str:
 def graphs_in(
     folder: Path, description: ModelDescription
 ) -> tuple[dict[str, Path], dict[int, dict[str, float]]]:
-    """What engines that are installed can run of a model folder, in float32, and their paces by side.
+    """The float32 graphs of a model folder for installed engines, and the engines' paces by side.
 
-    The latter is empty unless it was measured on this machine with as many threads.
+    The paces are empty unless they were measured on this machine with the same number of threads.
     """
     parity = description.parity
     rows: Mapping[str, Mapping[str, Any]] = parity.get("formats") or {}

@@ -3,7 +3,7 @@
 An engine takes float32 (B,C,H,W) and (B,K,H,W) or None and gives (B,C',H*s,W*s), neither clamped nor
 rounded, like the network that it was exported from.
 
-Note: OpenVINO computes in bfloat16 by default on CPUs that have it; here it is asked for float32.
+Note: OpenVINO computes in bfloat16 by default on CPUs that have it; here float32 is requested.
 
 Legend: B photos, C channels, K condition channels, H height, W width, s scale.
 """
@@ -54,7 +54,7 @@ def open_engine(name: str, path: Path) -> Compute:
 class OnnxEngine:
     """A graph of ONNX by ONNX Runtime.
 
-    `inputs` and `outputs` are its names with shapes, in which a side that may be any has a name or None.
+    `inputs` and `outputs` are its names with shapes, in which a dynamic side is a name or None.
     """
 
     def __init__(self, path: Path) -> None:
@@ -117,7 +117,7 @@ def _shapes(ports: Any) -> dict[str, list[Any]]:
 
 @contextmanager
 def _errors_of(library: str) -> Iterator[None]:
-    """What a library raises while it computes, as Python's own errors."""
+    """Turns a library's exceptions while it computes into Python's own."""
     try:
         yield
     except Exception as error:
@@ -128,8 +128,8 @@ def _errors_of(library: str) -> Iterator[None]:
 
 
 _KEPT = 4
-"""Sizes for which compiled graphs are kept: a photo has tiles of one size, of colour photos one after another
-few."""
+"""The number of sizes whose compiled graphs are kept: a photo has tiles of one size, a series of photos few.
+"""
 
 
 def _by_name(names: list[str], x: Tensor, condition: Tensor | None) -> dict[str, np.ndarray]:

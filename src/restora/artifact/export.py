@@ -1,8 +1,8 @@
-"""A checkpoint becomes a model folder, or nothing does.
+"""Exports a checkpoint as a model folder, whole or not at all.
 
-Everything is written to a temporary folder beside the destination, read back from there as a stranger would
+Everything is written to a temporary folder beside the destination, read back from there as any user would
 read it, compared with the checkpoint on real photos, and only then renamed into place. A further format that
-does not compute the same, or cannot be written, is left out; weights that do not are no model folder.
+does not compute the same, or cannot be written, is left out; if the weights do not, no model folder is made.
 """
 
 import glob
@@ -85,7 +85,7 @@ def _versions() -> dict[str, str]:
 
 
 def _began(source: Source) -> dict[str, Any]:
-    """What the run started from, where it was given weights; a file or folder by its last name only."""
+    """The weights that the run started from, if any; a file or folder by its last name only."""
     init = source.record.get("init")
     if not isinstance(init, dict) or not init.get("source"):
         return {}
@@ -95,8 +95,10 @@ def _began(source: Source) -> dict[str, Any]:
 
 
 def _training_data(source: Source) -> dict[str, Any]:
-    """Which photos the run learnt from, as its configuration says, and which near-duplicates of them were
-    found; folders by their last name only."""
+    """The run's training photos by its configuration, and the near-duplicates of them that were found.
+
+    Folders are given by their last name only.
+    """
     data = (source.record.get("config") or {}).get("data") or {}
     origin = data.get("source") or {}
     said = {
@@ -116,14 +118,14 @@ def export_model(
     wanted: Sequence[str] = ("onnx",),
     say: Say = lambda _: None,
 ) -> ModelDescription:
-    """Write the model folder `output` from a checkpoint, or from another source of a model that is opened.
+    """Writes the model folder `output` from a checkpoint, or from another opened source of a model.
 
-    Returns its description with what was measured: `parity["formats"]`, and in `parity["left_out"]` why a
-    format of `wanted` is not there.
+    Returns its description with the measurements: `parity["formats"]`, and in `parity["left_out"]` the reason
+    for each missing format of `wanted`.
 
     Parity is measured on the run's held-out photos and on `photos`; without any, on scikit-image's sample
     photos. An older model folder at `output` is replaced, any other folder that is not empty is refused.
-    Raises ParityError when the weights' difference exceeds 1e-4 on the [0,1] scale; `output` is then as it
+    Raises ParityError when the weights' difference exceeds 1e-4 on the [0,1] scale; `output` then stays as it
     was.
     """
     output = Path(os.path.abspath(output))
@@ -161,7 +163,7 @@ def _write(
     wanted: Sequence[str],
     say: Say,
 ) -> ModelDescription:
-    """Fill `draft` and measure it against the checkpoint's network; raises ParityError."""
+    """Fills `draft` and compares it with the checkpoint's network; raises ParityError."""
     name, given = network_node(description.network)
     published, arguments = network.as_published(given)
     description = replace(description, network={"name": name, "arguments": arguments})
@@ -229,8 +231,7 @@ def _further(
     samples: list[parity.Sample],
     side: int,
 ) -> tuple[dict[str, Any], parity.Compute]:
-    """What was measured of one more format, and what runs it. Raises LeftOut; nothing of it is then in
-    `draft`."""
+    """The measurements of a further format, and what runs it. Raises LeftOut after removing its files."""
     made = FORMATS[name]
     if made.missing:
         raise LeftOut(f"{', '.join(made.missing)} not installed (pip install 'restora[{made.extra}]')")
@@ -250,7 +251,7 @@ def _further(
 
 
 def _in_a_line(error: BaseException) -> str:
-    """What went wrong at the bottom: converters wrap it in words about themselves, some of them in colour."""
+    """The innermost error in one line: converters wrap it in messages of their own, some in colour."""
     while error.__cause__ is not None:
         error = error.__cause__
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip()
@@ -273,7 +274,7 @@ def _row(
     taken: float | None,
     draft: Path,
 ) -> dict[str, Any]:
-    """What model.json says of a format, but for its pace."""
+    """The entry of a format in model.json, without its pace."""
     return {
         "files": list(files),
         "engine": engine,
@@ -286,8 +287,7 @@ def _row(
 
 
 def _reference(network: Network, description: ModelDescription) -> Network:
-    """The checkpoint's network as validation ran it: with the local converter if the run used it, nothing
-    folded."""
+    """The checkpoint's network as in validation: with the run's local converter, if any, nothing folded."""
     if description.local_converter is None:
         return network
     return convert(network, train_size=description.local_converter)
@@ -298,7 +298,7 @@ def _is_empty_folder(path: Path) -> bool:
 
 
 def _drafts_of(output: Path) -> str:
-    """How the names of this machine's drafts of a model folder begin; the process follows."""
+    """The prefix of this machine's drafts of a model folder; the process number follows."""
     return f".{output.name}.{platform.node()}-"
 
 
@@ -315,7 +315,7 @@ def _clear_remains(output: Path) -> None:
 
 
 def _put_in_place(draft: Path, output: Path) -> None:
-    """Rename `draft` to `output`; a folder that stands there is moved aside first and removed afterwards."""
+    """Renames `draft` to `output`; an existing folder is moved aside first and removed afterwards."""
     if not output.exists():
         draft.rename(output)
         return

@@ -1,7 +1,7 @@
-"""Networks of architectures that are not restora's: what the package spandrel knows (extra `restora[any]`).
+"""Networks of other architectures than restora's, by the package spandrel (extra `restora[any]`).
 
-Its descriptors say scale, channels, sizes and whether tiles may be taken. Tensors are read by restora's own
-safe reader. The same package decides whether weights that are exported here open elsewhere.
+Its descriptors give scale, channels, sizes and whether tiling is allowed. Tensors are read by restora's own
+safe reader. The same package is used to check whether weights exported here open elsewhere.
 
 Note: spandrel imports torchvision, whose import fails without its compiled operators (a CPU-only torch beside
 a torchvision for CUDA). Nothing here uses them: they are declared, so that the import succeeds.
@@ -24,16 +24,16 @@ from restora.networks.base import Network, pad_bottom_right
 from restora.networks.weights import WeightsError, prefixes, read_tensors
 
 NAME = "spandrel"
-"""What a model folder calls such a network; the architecture is in its weights."""
+"""The name of such a network in a model folder; the architecture is in its weights."""
 INSTALL = "pip install 'restora[any]'"
 SAME = 2e-6
-"""Largest difference on the [0,1] scale up to which another program's picture is the same."""
+"""Largest difference on the [0,1] scale up to which another program's picture counts as the same."""
 _TASKS = {"SR": "super_resolution", "FaceSR": "super_resolution", "Inpainting": "inpaint"}
 _operators = torch.library.Library("torchvision", "FRAGMENT")
 
 
 class ForeignNetwork(Network):
-    """A network of spandrel's, by its descriptor: photos of its channels, and a mask where it fills in.
+    """A network of spandrel, from its descriptor; networks for inpainting take a mask besides the photo.
 
     The mask is 1 where a pixel is known, as everywhere here; spandrel's are 1 where it is lost.
     """
@@ -77,7 +77,7 @@ class ForeignNetwork(Network):
         return self.model.state_dict(*args, **kwargs)
 
     def described(self) -> str:
-        """What is known of it, in words."""
+        """The known properties of the network, in words."""
         tags = f" ({', '.join(self.tags)})" if self.tags else ""
         enlarges = f", enlarges {self.scale} times" if self.scale > 1 else ""
         whole = ", looks at the whole photo: tiles change it" if self.whole_photo else ""
@@ -96,13 +96,13 @@ def version() -> str:
 
 
 def foreign_network(tensors: Mapping[str, Tensor], where: str) -> ForeignNetwork:
-    """The network that spandrel finds in the tensors of a file, under whatever wrapping.
+    """The network that spandrel finds in the tensors of a file, under any prefix of their names.
 
     Raises WeightsError where it finds none, or one that takes no photos.
     """
     spandrel = _spandrel()
     problem = ""
-    # averaged weights first, then the shortest wrapping
+    # averaged weights first, then the shortest prefix
     for prefix in sorted(prefixes(tensors), key=lambda each: ("ema" not in each.lower(), len(each))):
         state = {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
         try:
@@ -110,7 +110,7 @@ def foreign_network(tensors: Mapping[str, Tensor], where: str) -> ForeignNetwork
                 descriptor = spandrel.MAIN_REGISTRY.load(state)
         except spandrel.UnsupportedModelError:
             continue
-        except Exception as error:  # what looked like one of its architectures and was none
+        except Exception as error:  # weights that only look like one of its architectures
             problem = f": {str(error).strip().partition(chr(10))[0]:.160}"
             continue
         if descriptor.input_channels not in (1, 3):
@@ -125,10 +125,10 @@ def foreign_network(tensors: Mapping[str, Tensor], where: str) -> ForeignNetwork
 def opened_elsewhere(
     weights: Path, reference: Sequence[Tensor], samples: Sequence[Sample], *, converted: bool = False
 ) -> dict[str, Any]:
-    """What spandrel makes of exported weights, beside the outputs `reference` for `samples`; plain values.
+    """How spandrel runs exported weights, compared with the outputs `reference` for `samples`; plain values.
 
-    `same` is None where it was not tried; `words` say why, or how far the pictures are apart. `converted`:
-    the reference has the test-time local converter.
+    `same` is None if it was not tried; `words` give the reason, or the difference of the pictures.
+    `converted`: the reference has the test-time local converter.
     """
     if not installed():
         return {"same": None, "words": f"not tried: spandrel is not installed ({INSTALL})"}
@@ -144,7 +144,7 @@ def opened_elsewhere(
         )
     except WeightsError:
         return {"same": False, "words": f"{by} does not know these weights: use restora or another format"}
-    except Exception as error:  # recognised as something that it is not
+    except Exception as error:  # taken for another architecture
         first = str(error).strip().partition("\n")[0]
         return {"same": False, "words": f"{by} fails on these weights ({first:.100}): use another format"}
     found = {"architecture": network.architecture, "max_difference": largest, "same": largest <= SAME}
@@ -180,7 +180,7 @@ def _spandrel() -> Any:
 
 
 def _declare_operators() -> None:
-    """What importing torchvision asks for, by its own library where that fits torch, else by name only."""
+    """Declares the operators that torchvision's import needs: by its library if that fits, else by name."""
     found = importlib.util.find_spec("torchvision")
     if "torchvision" in sys.modules or found is None or found.origin is None:
         return

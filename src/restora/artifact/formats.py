@@ -1,8 +1,8 @@
-"""The formats of a model folder beside its weights: their files, what runs them, and when they count.
+"""The formats of a model folder besides its weights: their files, their engines, and their accepted losses.
 
-A file is good if it loses no more than `loss` dB against the checkpoint on real photos; those that compute in
-float32 are also held to the tolerance of the weights at every pixel. int8 is as accurate as the network lets
-it be: what loses more than half a decibel is no longer the model that was trained.
+A file is accepted if it loses no more than `loss` dB against the checkpoint on real photos; those that
+compute in float32 must also keep the tolerance of the weights at every pixel. The accuracy of int8 depends on
+the network: a file that loses more than half a decibel no longer counts as the trained model.
 
 Note: nothing heavy is imported here; `writing.py` writes them.
 """
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 class Format:
     """One format.
 
-    `files` are its names in the folder, the first the one to open; `packages` what writing it needs, `extra`
-    what installs them; `loss` the most dB, `exact` whether it computes in float32.
+    `files` are its names in the folder, the first the one to open; `packages` are needed to write it, `extra`
+    installs them; `loss` is the largest accepted loss in dB, `exact` whether it computes in float32.
     """
 
     files: tuple[str, ...]
@@ -45,9 +45,9 @@ FILES = tuple(name for made in FORMATS.values() for name in made.files)
 
 
 def chosen(words: str) -> tuple[str, ...]:
-    """The formats of a list with commas; `all` is every one, `safetensors` adds none.
+    """The formats of a comma-separated list; `all` is every one, `safetensors` adds none.
 
-    Raises ValueError for a name that is none.
+    Raises ValueError for an unknown name.
     """
     names = [name.strip() for name in words.split(",") if name.strip()]
     unknown = [name for name in names if name not in (*FORMATS, "all", "safetensors")]

@@ -1,12 +1,12 @@
-"""Statistics of a whole photo for networks that attend across channels, though they see it in tiles.
+"""Statistics of the whole photo for networks with attention across channels that restore it in tiles.
 
-Restormer's attention weighs channels by products summed over all pixels. Of a tile alone these are others
-than those of the photo, so brightness differs from tile size to tile size. Here they are taken once, of
-patches from all over the photo that are put together to one of the size of a tile, and used in every tile.
+Restormer's attention weighs channels by products summed over all pixels. For a tile alone these differ from
+those of the photo, so brightness depends on the size of tiles. Here they are computed once, from patches from
+all over the photo that are joined into a photo of the size of a tile, and used in every tile.
 
-Note: patches, not a reduced photo: reducing averages noise away, which is part of what the attention sees.
-Measured with a Restormer of 0.7 M parameters, trained for four minutes, on photos of Kodak24 with noise of
-25: how far the means of blocks of 16x16 pixels are from those of the photo in one piece, in levels, at most.
+Note: patches, not a reduced photo: reducing averages noise out, which the attention depends on. Measured with
+a Restormer of 0.7 M parameters, trained for four minutes, on photos of Kodak24 with noise of 25: the largest
+difference, in levels, of the means of blocks of 16x16 pixels from those of the photo in one piece.
 
 | | tiles of 128, kodim01 | kodim02 | tiles of 256, kodim01 |
 |---|---:|---:|---:|
@@ -32,7 +32,7 @@ PATCH = 32
 
 
 def attentions(network: Network) -> list[TransposedAttention]:
-    """The parts of a network whose statistics are the whole photo's, none that was converted to windows."""
+    """The attentions of a network that use the whole photo; none that was converted to windows."""
     found = [module for module in network.modules() if isinstance(module, TransposedAttention)]
     return [module for module in found if getattr(module, "window", None) is None]
 
@@ -47,7 +47,7 @@ def of_whole_photo(
     device: torch.device,
     autocast: AbstractContextManager[object],
 ) -> Iterator[None]:
-    """Inside, `network` uses the statistics of (1,C,H,W) and (1,K,H,W), of `side` pixels each way."""
+    """Inside, `network` uses the statistics of (1,C,H,W) and (1,K,H,W), taken on `side` x `side` pixels."""
     modules = attentions(network)
     kept: list[Tensor] = []
 
@@ -74,7 +74,7 @@ def of_whole_photo(
 
 
 def _places(height: int, width: int, side: int) -> tuple[list[int], list[int]]:
-    """Where the patches begin: evenly over each axis, as many as fit into `side`."""
+    """The start positions of the patches: even on each axis, as many patches as fit into `side`."""
 
     def along(length: int) -> list[int]:
         count = max(1, min(side, length) // PATCH)

@@ -1,7 +1,7 @@
-"""A graph of ONNX or OpenVINO as a network: in a model folder under its description, or anybody's by itself.
+"""A graph of ONNX or OpenVINO as a network: of a model folder with its description, or a foreign one alone.
 
-Of a stranger's graph the channels, the scale and the multiples of which its sides must be are found out by
-running it on small photos. It is taken to work on the [0,1] scale.
+The channels and the scale of a foreign graph, and the number that its sides must be multiples of, are found
+by running it on small photos. It is assumed to work on the [0,1] scale.
 
 Legend: B photos, C channels, K condition channels, H height, W width, s scale.
 """
@@ -23,9 +23,9 @@ _MULTIPLES = (1, 2, 4, 8, 16, 32, 64)
 
 
 class GraphNetwork(Network):
-    """Runs `compute` where a network is expected. For use only: it has no parameters and is not trained.
+    """Runs `compute` where a network is expected. For inference only: it has no parameters to train.
 
-    `bytes_per_pixel` is what it takes at once, by pixel of its input, where that was measured.
+    `bytes_per_pixel` is its peak memory per pixel of its input, if that was measured.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ()
@@ -67,7 +67,7 @@ def graph_like(network: Network, path: Path, *, bytes_per_pixel: float | None) -
 
 
 def strangers_graph(path: Path) -> GraphNetwork:
-    """Anybody's graph. Raises ValueError for one that does not take photos of any size, with the reason."""
+    """A foreign graph. Raises ValueError for one that does not take photos of any size, with the reason."""
     engine = open_engine(ENGINE_OF[path.suffix], path)
     assert isinstance(engine, OnnxEngine | OpenvinoEngine)
     shapes = list(engine.inputs.values())
@@ -104,7 +104,7 @@ def strangers_graph(path: Path) -> GraphNetwork:
 
 
 def _shape(engine: Compute, channels: int, maps: int, side: int) -> tuple[int, int] | None:
-    """Channels and scale of what comes out at this size; None where nothing or something else does."""
+    """Channels and scale of the output at this size; None if it fails or has another shape."""
     condition = torch.zeros(1, maps, side, side) if maps else None
     try:
         y = engine(torch.full((1, channels, side, side), 0.5), condition)

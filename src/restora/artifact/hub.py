@@ -1,6 +1,6 @@
-"""A model folder to the Hugging Face hub (extra `restora[hub]`), in one commit.
+"""Uploads a model folder to the Hugging Face hub (extra `restora[hub]`), in one commit.
 
-The card gets the head that the hub reads. HF_ENDPOINT names another hub, HF_TOKEN who asks.
+The card gets the metadata header that the hub reads. HF_ENDPOINT sets another hub, HF_TOKEN the access token.
 """
 
 import importlib.util
@@ -17,7 +17,7 @@ _CARD = "README.md"
 
 
 def check(repository: str) -> None:
-    """Raises ValueError for what is no USER/NAME, and where the package is not installed."""
+    """Raises ValueError for a name that is not USER/NAME, or if the package is not installed."""
     if not _NAME.fullmatch(repository):
         raise ValueError(f"--push is USER/NAME, got {repository!r}")
     if importlib.util.find_spec("huggingface_hub") is None:
@@ -25,7 +25,7 @@ def check(repository: str) -> None:
 
 
 def push(folder: Path, repository: str, description: "ModelDescription") -> str:
-    """Upload the files of `folder` as one commit; a repository that is not there is made, private.
+    """Uploads the files of `folder` as one commit; a missing repository is created, private.
 
     Returns the address of the commit. Raises ValueError where the hub refuses; `folder` stays as it is.
     """
@@ -41,7 +41,7 @@ def push(folder: Path, repository: str, description: "ModelDescription") -> str:
     try:
         api.create_repo(repository, exist_ok=True, private=True)
         made = api.create_commit(repository, operations=files, commit_message=f"restora: {description.name}")
-    except Exception as error:  # of httpx, of the hub, of the file system
+    except Exception as error:  # from httpx, the hub or the file system
         first = " ".join(str(error).split())[:200]
         raise ValueError(
             f"{repository} was not pushed ({first}): set HF_TOKEN to a token that may write there; the model "
@@ -51,7 +51,7 @@ def push(folder: Path, repository: str, description: "ModelDescription") -> str:
 
 
 def _head(description: "ModelDescription") -> str:
-    """What the hub reads of a card; the licence of weights is that of the photos, which nobody here knows."""
+    """The metadata header for the hub; without a licence, as that of training photos is not known here."""
     tags = ["restora", "image-restoration", description.task.replace("_", "-")]
     lines = ["library_name: restora", "pipeline_tag: image-to-image", "tags:", *(f"- {tag}" for tag in tags)]
     return "\n".join(["---", *lines, "---", "", ""])

@@ -1,8 +1,8 @@
-"""What restoring costs on this machine, by one engine or another: seconds per megapixel, and memory.
+"""The cost of restoring on this machine, for each engine: seconds per megapixel, and memory.
 
-Note: memory is what the process grows by from before a file is opened until a photo is restored; what Python
-and the libraries take without any model is not counted. It is measured first, since later runs keep what they
-free (`allocator.py`), as restoring does.
+Note: memory is the growth of the process from before a file is opened until a photo is restored; the memory
+of Python and the libraries without a model is not counted. It is measured first, since later runs keep the
+memory that they free (`allocator.py`), as restoring does.
 
 Legend: B photos, C channels, K condition channels.
 """
@@ -27,16 +27,16 @@ from restora.artifact.parity import Compute
 from restora.networks.base import Network
 
 SMALL, LARGE = 256, 512
-"""Sides of the photos that are restored: the larger one where that takes but seconds. Which engine is
-the fastest depends on the size: what fits the caches of one does not fit those of another."""
+"""Sides of the photos that are restored, the larger one only if that takes no more than seconds. The fastest
+engine depends on the size: a size that fits the caches for one engine does not for another."""
 QUICK = 1.0
 """Seconds for the small photo up to which the large one is restored too."""
 FEWEST, MOST = 5, 25
-"""Rounds in which everything takes a turn: more where they are hard to tell apart."""
+"""Rounds in which each engine takes a turn: more if their times are hard to distinguish."""
 LONGEST = 6.0
-"""Seconds for each after which nothing is repeated."""
+"""Seconds per engine after which no further round starts."""
 ALIKE = 1.03
-"""A ratio between two that makes no difference."""
+"""A ratio of two times that counts as no difference."""
 
 
 def processor() -> str:
@@ -72,9 +72,9 @@ def nearest_side(sides: Iterable[int], pixels: int) -> int:
 
 @torch.no_grad()
 def megabytes(opened: Callable[[], Compute], network: Network, side: int) -> float | None:
-    """What opening an engine and restoring a photo of `side` pixels each way takes at its peak.
+    """Peak memory of opening an engine and restoring a photo of `side` x `side` pixels.
 
-    None where the system does not say.
+    None if the system does not report it.
     """
     x, condition = test_photo(network, side)
     before = _resident(reset=True)
@@ -87,10 +87,9 @@ def megabytes(opened: Callable[[], Compute], network: Network, side: int) -> flo
 def paces(computes: Mapping[str, Compute], network: Network, side: int) -> dict[str, float]:
     """Seconds per megapixel of each, the median over rounds; a first round is not counted.
 
-    They take turns in an order that changes, as each leaves caches and waiting threads behind for the next,
-    and what else the machine does meets all alike. Rounds go on until all can be told apart or time
-    is up. Of one thread the time counts that the processor worked for it, which other programs do not
-    lengthen.
+    They take turns in a changing order, because each leaves caches and waiting threads behind for the next,
+    and so that other load affects all alike. Rounds go on until all can be distinguished or time is up. With
+    one thread processor time is measured, which other programs do not lengthen.
     """
     clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
     x, condition = test_photo(network, side)
@@ -109,8 +108,7 @@ def paces(computes: Mapping[str, Compute], network: Network, side: int) -> dict[
 
 
 def _all_differ(taken: Mapping[str, list[float]]) -> bool:
-    """Whether each is faster than the next in nearly all rounds, or differs by so little that it does not
-    matter."""
+    """Whether each is faster than the next in nearly all rounds, or differs negligibly from it."""
     by_pace = sorted(taken.values(), key=statistics.median)
     return all(_differ(sooner, later) for sooner, later in itertools.pairwise(by_pace))
 
@@ -133,7 +131,7 @@ def _seconds(
 
 
 def _resident(*, peak: bool = False, reset: bool = False) -> int | None:
-    """Bytes of this process in memory, or the most since `reset`; None where the system does not say."""
+    """Bytes of this process in memory, or their peak since `reset`; None if the system does not report it."""
     if not sys.platform.startswith("linux"):
         return None
     if reset:

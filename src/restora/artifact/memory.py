@@ -1,7 +1,7 @@
-"""How much memory a tile takes, and how much there is.
+"""The memory that a tile takes, and the memory that is free.
 
-Note: what is counted are the tensors that a network holds at once; what a convolution takes for itself comes
-on top and is covered by a factor.
+Note: only the tensors that a network holds at once are counted; the workspace of convolutions comes on top
+and is covered by a factor.
 """
 
 import weakref
@@ -16,13 +16,13 @@ from restora.networks.base import Network
 PROBE = 64
 """Side of the photo that memory is measured on."""
 SHARE = 0.7
-"""Of what is free that tiles may take."""
+"""The share of the free memory that tiles may take."""
 SCRATCH = 1.5
-"""Times the tensors: what libraries take beside them."""
+"""The factor on the tensors' memory for the workspace of libraries."""
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that can still be taken on a device; None where that cannot be found out."""
+    """The free memory of a device; None if that is not known."""
     if device.type == "cuda":
         # what torch holds without using it is free for it
         return torch.cuda.mem_get_info(device)[0] + (
@@ -40,9 +40,9 @@ def free_bytes(device: torch.device) -> int | None:
 
 @torch.no_grad()
 def bytes_per_pixel(network: Network) -> float:
-    """The most that a float32 network holds at once while it restores, by pixel of its input."""
+    """The peak of the tensors that a float32 network holds while it restores, per pixel of its input."""
     measured: float | None = getattr(network, "bytes_per_pixel", None)
-    if measured is not None:  # of a graph, whose tensors nobody sees
+    if measured is not None:  # of a graph, whose tensors are not visible
         return measured
     device = next((each.device for each in network.parameters()), torch.device("cpu"))
     photo = torch.rand(1, network.in_channels, PROBE, PROBE, device=device)
@@ -55,7 +55,7 @@ def bytes_per_pixel(network: Network) -> float:
 
 
 def fitting_tile(network: Network, *, device: torch.device, largest: int, least: int) -> int:
-    """The largest side of a tile, `largest` or that halved again and again, that fits into what is free."""
+    """The largest side of a tile, `largest` halved as often as needed, that fits into the free memory."""
     free = free_bytes(device)
     if free is None:
         return largest
@@ -67,7 +67,7 @@ def fitting_tile(network: Network, *, device: torch.device, largest: int, least:
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error says that there was no more memory, in whichever library's words."""
+    """Whether an error means that memory ran out, in the words of any of the libraries."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     words = str(error).lower()

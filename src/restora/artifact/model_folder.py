@@ -1,10 +1,10 @@
-"""What a model folder holds, and how it is read.
+"""The contents of a model folder, and how it is read.
 
 `weights.safetensors` are the network's parameters and buffers under the names of the architecture's published
-checkpoints; `model.json` says which class they belong to and what the model was trained for; `model.onnx` and
+checkpoints; `model.json` gives the class that they belong to and the purpose of the model; `model.onnx` and
 `README.md` are for other programs and for people. Only registered networks are ever built, from plain JSON
-values and within sane sizes: opening a stranger's folder runs none of the stranger's code. The SHA-256 of the
-other files stands in model.json, so that a damaged folder is recognised.
+values and within sane sizes: opening an untrusted folder runs none of its code. `model.json` has the SHA-256
+of the other files, so that a damaged folder is recognised.
 """
 
 import hashlib
@@ -93,12 +93,12 @@ class ModelDescription:
 
     @property
     def fill(self) -> float | None:
-        """What lost pixels were replaced by in training, None where they kept some content."""
+        """The value that replaced lost pixels in training, None where they kept some content."""
         return None if self.undoes is None else self.undoes.fill
 
     @cached_property
     def undoes(self) -> Degradation | None:
-        """What the model was trained against; None where it is of no part that is known here."""
+        """The degradation that the model was trained against; None if it is not known here."""
         try:
             made = registry.build(self.degradation, "degradation")
         except ValueError:
@@ -155,7 +155,7 @@ def write_description(folder: Path, description: ModelDescription) -> None:
 
 
 def network_node(node: Any) -> tuple[str, dict[str, Any]]:
-    """Name and arguments of a stored network, also where the first edition wrote a class path."""
+    """Name and arguments of a stored network, also from the first edition, which wrote a class path."""
     if isinstance(node, Mapping):
         name, arguments = node.get("name", node.get("class")), node.get("arguments")
         if isinstance(name, str) and isinstance(arguments, Mapping):
@@ -174,8 +174,8 @@ def build_network(
     """The registered network `name`, made with `arguments` and fresh weights.
 
     With `weights` (read from `where`) it has these, and takes no memory before their shapes have been found
-    to fit. `plugins` are the modules that it was trained with. Raises ValueError for absurd sizes, for what
-    does not fit, and for a network that is not registered.
+    to fit. `plugins` are the modules that it was trained with. Raises ValueError for absurd sizes, for
+    weights that do not fit, and for a network that is not registered.
     """
     found = network_class(name, plugins)
     if found is foreign.ForeignNetwork:
@@ -197,8 +197,8 @@ def build_network(
 def network_class(name: str, plugins: Iterable[str] = ()) -> type[Network]:
     """The class of a stored network name.
 
-    Raises ValueError for what is not a registered network; `plugins` are the modules that a file says it
-    came from, for the message.
+    Raises ValueError for a name that is not a registered network; `plugins` are the modules that the file
+    names as its origin, for the message.
     """
     if name == foreign.NAME:
         return foreign.ForeignNetwork
@@ -227,7 +227,7 @@ def save_weights(network: Network, folder: Path) -> None:
 
 
 def file_digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of the files of a model folder that model.json vouches for: all but itself and the card."""
+    """SHA-256 of the files of a model folder that model.json lists: all except itself and the card."""
     apart = (DESCRIPTION, CARD)
     return {path.name: _sha256(path) for path in sorted(folder.iterdir()) if path.name not in apart}
 

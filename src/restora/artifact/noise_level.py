@@ -1,12 +1,12 @@
 """The noise level of a photo, estimated from the photo alone.
 
 X. Liu, M. Tanaka, M. Okutomi, "Single-Image Noise Level Estimation for Blind Denoising", IEEE TIP 22(12),
-2013. Content fills few directions of the space of small patches and noise all of them alike: the smallest
-eigenvalue of the patches' covariance is the variance of the noise, if patches are taken that are flat. Which
-are flat enough depends on the noise, so both are found in turn.
+2013. Content spans few directions of the space of small patches, noise spans all of them equally: for flat
+patches the smallest eigenvalue of their covariance is the variance of the noise. Which patches are flat
+enough depends on the noise, so both are found in turn.
 
-Added here: patches so dark or bright that noise is cut off at black or white are left out, which the original
-finds to have less noise than there was.
+Added here: patches so dark or bright that noise is clipped at black or white are left out; the original
+underestimates their noise.
 
 Measured on 12 photos of BSDS500 with Gaussian noise, clipped and rounded to 8 bits; levels:
 
@@ -29,7 +29,7 @@ PATCH = 7
 TURNS = 4
 CONFIDENCE = 1 - 1e-6
 PATCHES_AT_MOST = 50_000
-"""Per channel; a large photo is looked at more coarsely."""
+"""Per channel; a large photo is sampled more coarsely."""
 
 
 def noise_level(photo: Tensor) -> float:
@@ -72,20 +72,22 @@ def _patches(plane: Tensor, step: int) -> Tensor:
 
 
 def _smallest(values: npt.NDArray[np.float64]) -> float:
-    """The smallest eigenvalue of the covariance of (N,D), corrected for what that of N patches lies below the
-    true one: half of what Marchenko and Pastur have for random ones, as was measured for overlapping ones
-    chosen to be flat."""
+    """The smallest eigenvalue of the covariance of (N,D), corrected for its bias with N patches.
+
+    The bias is half of that of Marchenko and Pastur for random patches, as measured for overlapping patches
+    that were chosen to be flat.
+    """
     low = 1 - (values.shape[1] / len(values)) ** 0.5
     return max(float(np.linalg.eigvalsh(np.cov(values, rowvar=False))[0]), 0.0) / low
 
 
 def _steepness_of_noise() -> float:
-    """What the summed squared gradients of a patch of nothing but noise of variance 1 stay below."""
+    """The upper bound of the summed squared gradients of a patch of pure noise of variance 1."""
     from scipy.stats import gamma
 
     # the sum of 2D squared differences over two pixels, across and down, each of variance 1/2; neighbouring
-    # ones are correlated, by which the variance of the sum was measured to be 2.1 times that of
-    # independent ones
+    # ones are correlated, so that the variance of the sum was measured to be 2.1 times that of independent
+    # ones
     count = PATCH**2
     mean, spread = count * 1.0, count * 2.1
     return float(gamma.ppf(CONFIDENCE, mean**2 / spread, scale=spread / mean))

@@ -46,8 +46,7 @@ class AnySize(nn.Module):
 
 
 def _fill_up(x: Tensor, multiple: int, mode: str) -> Tensor:
-    """(B,C,H,W) -> both sides lengthened to the next multiple, as `networks.base.pad_bottom_right` does
-    it."""
+    """(B,C,H,W) -> both sides padded to the next multiple, as `networks.base.pad_bottom_right` does it."""
     positions = [
         torch.arange((n + multiple - 1) // multiple * multiple, device=x.device) for n in x.shape[-2:]
     ]
@@ -65,8 +64,7 @@ def _fill_up(x: Tensor, multiple: int, mode: str) -> Tensor:
 
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """torch's exporter reports its progress on stdout and through loggers; a command has its own progress to
-    show."""
+    """Silences torch's exporter, which reports its progress on stdout and through loggers."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -105,7 +103,7 @@ def write_onnx(network: Network, path: Path, *, local_converter: tuple[int, int]
 def any_size_program(
     network: Network, *, local_converter: tuple[int, int] | None = None
 ) -> torch.export.ExportedProgram:
-    """The same as a program of torch.export, for what compiles ahead of time or runs without this package."""
+    """The same as a program of torch.export, to compile ahead of time or run without this package."""
     example, _ = _example(network, local_converter)
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     with _quiet_exporter(), torch.no_grad():
@@ -117,7 +115,7 @@ def any_size_program(
 def _example(
     network: Network, local_converter: tuple[int, int] | None
 ) -> tuple[tuple[Tensor, ...], list[str]]:
-    """What the network is traced with, and the inputs' names."""
+    """The inputs that the network is traced with, and their names."""
     # neither side may be a multiple of the network's or equal another size in the graph
     least = max(network.size_multiple, 16, *(local_converter or ()))
     height, width = 3 * least + 1, 5 * least + 3

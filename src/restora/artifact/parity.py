@@ -1,7 +1,7 @@
 """Does an exported file compute what the checkpoint computes? Measured on real photos, at several sizes.
 
-Note: how many dB a file loses is measured where the clean photo is known. Elsewhere it is what the difference
-would take from a figure of 40 dB, which few photos reach.
+Note: the loss of a file in dB is measured where the clean photo is known. Elsewhere it is the loss that the
+difference would cause at 40 dB, which few photos reach.
 
 Legend: B photos, C channels, K condition channels, H height, W width, s scale.
 """
@@ -37,7 +37,7 @@ Compute = Callable[[Tensor, Tensor | None], Tensor]
 class Sample:
     """Real photos, float32 (B,C,H,W) in [0,1], and the condition (B,K,H,W) that the network gets, if any.
 
-    `clean` (B,C',H*s,W*s) is what they were before, where that is known.
+    `clean` (B,C',H*s,W*s) are the photos before degradation, if known.
     """
 
     name: str
@@ -48,10 +48,10 @@ class Sample:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far outputs are from those of the checkpoint.
+    """The differences of outputs from those of the checkpoint.
 
-    The largest difference of a pixel on the [0,1] scale; what the figure of a photo loses by it, in dB; the
-    mean figure itself, where clean photos are known.
+    `largest` is that of a pixel on the [0,1] scale, `loss` the largest change of a photo's PSNR in dB, `psnr`
+    the mean PSNR, where clean photos are known.
     """
 
     largest: float
@@ -88,9 +88,8 @@ def read_samples(
 ) -> list[Sample]:
     """The middle of each photo, at most 256x256, with the network's channels.
 
-    NAME_degraded of a run has NAME_clean beside it; sample photos are degraded by what the model was trained
-    against, as those of a run are for a network that is conditioned on it. An odd-sized pair of the first
-    comes last.
+    NAME_degraded of a run has NAME_clean beside it. Sample photos are degraded as in the model's training,
+    and so are those of a run for a conditioned network. The last sample is an odd-sized pair of the first.
     """
     samples = [_sample(path, network, degradation) for path in paths]
     first = samples[0]
@@ -120,7 +119,7 @@ def _sample(path: Path, network: Network, degradation: Degradation | None) -> Sa
 
 
 def _degraded(clean: Tensor, name: str, network: Network, degradation: Degradation) -> Sample | None:
-    """The photo as the model's training spoilt it; None where that is not what the network takes."""
+    """The photo degraded as in the model's training; None if the network does not take the result."""
     clean = clean[..., : clean.shape[2] // network.scale * network.scale, :]
     clean = clean[..., : clean.shape[3] // network.scale * network.scale].contiguous()
     x, condition = degradation(clean, KeyedGenerator(torch.tensor([image_key(name)])))
@@ -134,7 +133,7 @@ def _degraded(clean: Tensor, name: str, network: Network, degradation: Degradati
 def _read(path: Path, channels: int) -> Tensor:
     pixels = read_photo(path, "gray" if channels == 1 else "rgb").astype(np.float32) / 255
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
-    # a network of neither one nor three channels sees the photo's planes in turn
+    # a network of neither one nor three channels gets the photo's planes in turn
     return planes[:, [index % planes.shape[1] for index in range(channels)]].contiguous()
 
 
@@ -144,7 +143,7 @@ def _middle(x: Tensor, height: int, width: int) -> Tensor:
 
 
 def _ramp(x: Tensor, network: Network) -> Tensor | None:
-    """Noise levels from 0 to 50/255 from left to right: a graph which ignores the map is found out."""
+    """Noise levels from 0 to 50/255 from left to right, which reveal a graph that ignores the map."""
     if not network.condition_channels:
         return None
     ramp = torch.linspace(0, 50 / 255, x.shape[3])
@@ -153,14 +152,14 @@ def _ramp(x: Tensor, network: Network) -> Tensor | None:
 
 @torch.no_grad()
 def outputs(compute: Compute, samples: Iterable[Sample]) -> list[Tensor]:
-    """What a network makes of each sample, neither clamped nor rounded."""
+    """The outputs of a network for each sample, neither clamped nor rounded."""
     return [compute(sample.x, sample.condition) for sample in samples]
 
 
 def compare(reference: Sequence[Tensor], others: Sequence[Tensor], samples: Sequence[Sample]) -> Difference:
-    """How far `others` are from `reference`, the outputs for `samples`.
+    """The differences of `others` from `reference`, the outputs for `samples`.
 
-    Infinite where either has a number that is not finite.
+    They are infinite where either has a number that is not finite.
     """
     largest, loss, figures = 0.0, 0.0, []
     for first, second, sample in zip(reference, others, samples, strict=True):
@@ -184,7 +183,7 @@ def _or_infinite(value: float) -> float:
 
 
 def _psnr(restored: Tensor, clean: Tensor) -> float:
-    """In dB, on the [0,1] scale, not rounded to 8 bits."""
+    """PSNR in dB, on the [0,1] scale, not rounded to 8 bits."""
     return -10 * math.log10(max(float((restored - clean).square().mean()), 1e-12))
 
 

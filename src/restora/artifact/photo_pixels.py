@@ -1,4 +1,4 @@
-"""One photo through one restorer: which channels the network sees, and what becomes of depth and alpha.
+"""Restores one photo with a restorer: the channels that the network gets, bit depth and alpha.
 
 | network | grey photo | colour photo |
 |---|---|---|
@@ -6,9 +6,9 @@
 | 3 -> 3 | repeated to three channels, the mean of the three outputs | as it is |
 | 1 -> 3 (colourises) | coloured | reduced to luminance (BT.601), then coloured |
 
-A network of three channels that was trained to colourise sees the luminance three times and gives colour.
+A network of three channels that was trained to colourise gets the luminance three times and gives colour.
 
-Where a mask says what is lost, everything else keeps its own numbers, bit for bit.
+With a mask of lost pixels, all other pixels keep their own numbers, bit for bit.
 
 Legend: H height, W width, C channels, s scale.
 """
@@ -37,13 +37,12 @@ def restore_photo(
     strength: float = 1.0,
     self_ensemble: bool = False,
 ) -> Photo:
-    """The restored photo: same depth and metadata, H*s by W*s; alpha is kept, enlarged with the photo.
+    """The restored photo: same bit depth and metadata, H*s by W*s; alpha is kept, enlarged with the photo.
 
     `lost` is a picture of the same size, white where the photo is lost, for models conditioned on a mask;
-    where it is not white the photo's own numbers come back, if the model neither enlarges nor colours.
-    `strength` blends from the photo as it is (0, enlarged if need be) to the restored one (1). With
-    `self_ensemble` the result is the mean over the photo's eight turns and mirrorings, for eight times the
-    work.
+    elsewhere the photo's own numbers are kept, if the model neither enlarges nor colours. `strength` blends
+    from the photo as it is (0, enlarged if needed) to the restored one (1). With `self_ensemble` the result
+    is the mean over the photo's eight turns and mirrorings, for eight times the work.
     """
     fill = None if restorer.description is None else restorer.description.fill
 
@@ -82,7 +81,7 @@ def restore_photos(
 ) -> list[Photo]:
     """Several photos of one size and number of channels, each as `restore_photo` gives it.
 
-    Small ones keep an accelerator busy only together.
+    Small photos use an accelerator fully only together.
     """
     y = _restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
     return [_finished(one, photo, restorer.scale) for one, photo in zip(y, photos, strict=True)]
@@ -94,7 +93,7 @@ def estimated_sigma(photo: Photo) -> float:
 
 
 def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
-    """`strength` of the way from the photo, enlarged where the result is larger, to the result."""
+    """The blend by `strength` from the photo (0), enlarged if the result is larger, to the result (1)."""
     if strength == 1:
         return restored
     old, new = (
@@ -106,15 +105,14 @@ def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
 
 
 def _mixed(given: Tensor, y: Tensor, strength: float) -> Tensor:
-    """(1,C,H,W) and (1,C',H*s,W*s) -> the latter's shape: the share `strength` of y, the rest of what was
-    given."""
+    """(1,C,H,W) and (1,C',H*s,W*s) -> the latter's shape: the share `strength` of y, the rest of `given`."""
     if strength == 1:
         return y
     return _enlarged(given, y.shape[-1] // given.shape[-1]).lerp(y, strength)
 
 
 def _keep_known(restored: Photo, photo: Photo, lost: Photo) -> Photo:
-    """The photo's own numbers wherever the mask is not white."""
+    """The restored photo with the photo's own numbers wherever the mask is not white."""
     if restored.pixels.shape != photo.pixels.shape:
         return restored
     known = _known(lost, photo)[0, 0, :, :, None].bool().numpy()
@@ -122,16 +120,16 @@ def _keep_known(restored: Photo, photo: Photo, lost: Photo) -> Photo:
 
 
 def _floats(photo: Photo) -> Tensor:
-    """(1,C,H,W) in [0,1], as the network sees it."""
+    """(1,C,H,W) in [0,1], as the network gets it."""
     visible = _with_colours_spread(photo)
     return torch.from_numpy(visible.astype(np.float32)).div_(photo.white).permute(2, 0, 1)[None]
 
 
 def _finished(y: Tensor, photo: Photo, scale: int) -> Photo:
-    """(C',H*s,W*s) as a photo of the depth and with the alpha and metadata of the one it was made of."""
+    """(C',H*s,W*s) as a photo with the bit depth, alpha and metadata of the original."""
     pixels = _quantised(y.permute(1, 2, 0), photo)
     alpha = photo.alpha
-    if alpha is not None and pixels.shape[:2] == alpha.shape:  # what nobody sees comes back as it was
+    if alpha is not None and pixels.shape[:2] == alpha.shape:  # invisible pixels keep their colours
         np.copyto(pixels, photo.pixels, where=(alpha == 0)[..., None])
     if alpha is not None and scale > 1:
         plane = torch.from_numpy(alpha.astype(np.float32)).div_(photo.white)[None, None]
@@ -141,8 +139,11 @@ def _finished(y: Tensor, photo: Photo, scale: int) -> Photo:
 
 
 def _with_colours_spread(photo: Photo) -> Pixels:
-    """(H,W,C) in which the nearest visible colour stands where alpha is 0: a network sees some pixels beyond
-    the edge of a cut-out, and what is hidden there, often black, would come out as a dark rim."""
+    """(H,W,C) with the nearest visible colour where alpha is 0.
+
+    The receptive field of a network reaches beyond the edge of a cut-out, where hidden pixels, often black,
+    would cause a dark rim.
+    """
     if photo.alpha is None:
         return photo.pixels
     hidden = photo.alpha == 0

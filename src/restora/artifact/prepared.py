@@ -26,12 +26,12 @@ def prepare_network(network: Network, local_converter: tuple[int, int] | None) -
 
 
 def guard_precision(network: Network, dtype: torch.dtype) -> None:
-    """Lets the convolutions of a network lose less under autocast to `dtype`, at the same speed.
+    """Makes the convolutions of a network lose less precision under autocast to `dtype`, at the same speed.
 
     Plain stacks keep their features centred (`artifact/centred.py`). Elsewhere the convolutions that read the
-    photo run in float32: bfloat16 holds 8 bits, so the photo itself would be rounded. The others add their
-    biases in float32: autocast rounds these too, an error that is the same at every pixel and adds up over
-    the layers.
+    photo run in float32: bfloat16 has 8 significant bits, so the photo itself would be rounded. The others
+    add their biases in float32: autocast rounds these too, and that error is the same at every pixel and adds
+    up over the layers.
     """
     centre_features(network, dtype)
     given = network.in_channels + network.condition_channels

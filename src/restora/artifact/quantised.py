@@ -1,8 +1,8 @@
 """Smaller graphs of ONNX: in float16, and in int8 calibrated on real photos.
 
-int8 is static, symmetric per channel for weights and by tensor for what flows between (QDQ). The convolutions
-that read the photo and those that give the result stay in float32: the photo's own 8 bits are what is
-restored, and an error of the last layer is an error of the result.
+int8 is static (QDQ), symmetric per channel for weights and per tensor for activations. The convolutions that
+read the photo and those that give the result stay in float32: the photo's own 8 bits are needed for
+restoration, and an error of the last layer is an error of the result.
 """
 
 import logging
@@ -23,7 +23,7 @@ _QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
 def write_half(graph: Path, target: Path) -> None:
-    """The graph with float16 weights and arithmetic; what enters and leaves stays float32."""
+    """The graph with float16 weights and arithmetic; inputs and outputs stay float32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -52,7 +52,7 @@ def write_int8(graph: Path, target: Path, photos: Sequence[Sample]) -> None:
 
 
 def _first_and_last(graph: Any) -> list[str]:
-    """Names of the products that nothing quantised comes before or after."""
+    """Names of the products with no quantised product before or after them."""
     producers = {name: node for node in graph.node for name in node.output}
     readers: dict[str, list[Any]] = {}
     for node in graph.node:
@@ -70,7 +70,7 @@ def _first_and_last(graph: Any) -> list[str]:
 
 
 def _reached(start: list[Any], follow: Any) -> set[str]:
-    """The products that are met first on every way."""
+    """The first products on every path from `start`."""
     met, seen, todo = set(), set(), list(start)
     while todo:
         node = todo.pop()
@@ -85,7 +85,7 @@ def _reached(start: list[Any], follow: Any) -> set[str]:
 
 
 class _Crops:
-    """What onnxruntime's calibration asks for one input after the other."""
+    """The inputs that onnxruntime's calibration requests one after the other."""
 
     def __init__(self, photos: Sequence[Sample]) -> None:
         self._given = iter([crop for sample in photos for crop in _corners(sample)])
@@ -108,7 +108,7 @@ def _corners(sample: Sample) -> Iterator[dict[str, np.ndarray]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The converters report through the root logger and warnings."""
+    """Silences the converters, which report through the root logger and warnings."""
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings(action="ignore"):

@@ -4,7 +4,7 @@ Enters: float (B,C,H,W) on the [0,1] scale, B photos of one size (usually 1). Le
 in [0,1] on the device of the input. Only tiles travel to the network's device and back, so a photo kept on
 the CPU may be larger than the accelerator's memory.
 
-Four things are not the raw network: batch normalisation is folded into the convolutions before it, wide
+Four things differ from the raw network: batch normalisation is folded into the convolutions before it, wide
 convolutions are computed by fewer multiplications where that is faster, another engine may compute the
 exported graph (`artifact/engine_choice.py`), and a network that was evaluated with the test-time local
 converter is converted. The first three change nothing but rounding; the last is what the model's figures were
@@ -41,18 +41,18 @@ Progress = Callable[[int, int], None]
 """Called with (tiles done, tiles in all)."""
 
 TILE = 1088
-"""What neighbours share is computed twice: 7% of a photo of 12 megapixels with this tile, 17% with half of
-it. Two of a network's features of 64 channels are 600 MB in float32."""
+"""Overlaps are computed twice: 7% of a photo of 12 megapixels with this tile, 17% with half of it. Two
+feature maps of 64 channels take 600 MB in float32."""
 OVERLAP = 48
-"""Neighbours fade over the middle 16 of these pixels and discard 16 on each side: beyond the receptive field
-of DnCNN (radius 17 to 20), and far enough out for deeper networks, whose effective field is a small part of
-the nominal one."""
+"""Neighbouring tiles blend over the middle 16 of these pixels and discard 16 on each side: beyond the
+receptive field of DnCNN (radius 17 to 20), and far enough out for deeper networks, whose effective field is a
+small part of the nominal one."""
 
 _LEAST_TILE = 128
-"""Below, what neighbours share is most of what is computed."""
+"""Below it, most of the computation is for overlaps."""
 _TOGETHER_AT_MOST = 64
 _BRIGHTEST = 8.0
-"""Of a photo in [0,1] with noise that was not cut off; one in 0 to 255 that is nowhere brighter is black."""
+"""The largest value of a photo in [0,1] with unclipped noise; a photo in 0 to 255 below it is black."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -75,7 +75,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def every_device(names: str) -> list[str]:
-    """The devices of a list with commas; `all` is every CUDA device, or the one that `auto` picks."""
+    """The devices of a comma-separated list; `all` is every CUDA device, or the one that `auto` picks."""
     if names == "all":
         return [f"cuda:{index}" for index in range(torch.cuda.device_count())] or ["auto"]
     return [name.strip() for name in names.split(",")]
@@ -87,21 +87,21 @@ def default_overlap(tile: int) -> int:
 
 
 class Restorer:
-    """Restores photos with one network, which is copied and left as it is.
+    """Restores photos with one network, which is copied and stays unchanged.
 
-    `restorer(x)` is all there is to using it.
+    Use it as `restorer(x)`.
 
     `sigma` is the noise level (8-bit scale) that a network with a noise-level map is given when the call has
     no condition. `tile` is in input pixels, 0 restores the photo in one piece; None is 1088, or less where
-    that would take more memory than is free. A tile that runs out of memory is halved. `overlap` is what
-    neighbouring tiles share.
+    that would take more memory than is free. A tile that runs out of memory is halved. `overlap` is the
+    number of pixels that neighbouring tiles share.
 
     `engine` is torch, onnxruntime or openvino, the latter two on a CPU in float32; auto is the fastest of
     those whose graphs are in `graphs` for the size of the tiles, by `paces` (seconds per megapixel on this
     machine, by side and engine) or by measuring.
 
-    `global_statistics`, for networks that attend across channels (Restormer): their tiles see the statistics
-    of the whole photo.
+    `global_statistics`, for networks with attention across channels (Restormer): tiles use the statistics of
+    the whole photo.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class Restorer:
 
     @property
     def engine(self) -> str:
-        """What has computed last, or is to compute large tiles: torch, onnxruntime or openvino."""
+        """The engine that computed last, or before that the one for large tiles."""
         return self._engine.name
 
     @classmethod
@@ -170,8 +170,8 @@ class Restorer:
     ) -> "Restorer":
         """The restorer of any source of a model: a model folder, a graph, a run, a checkpoint, weights.
 
-        Without `sigma`, the level the model was trained at, if that was one. `task` is what it is for, where
-        the source does not say.
+        Without `sigma`, the level is the one that the model was trained at, if it was a single one. `task` is
+        the model's task, if the source does not state it.
         """
         loaded = open_source(source, task=task)
         description = loaded.description
@@ -206,7 +206,7 @@ class Restorer:
     def together(self, height: int, width: int) -> int:
         """How many photos or tiles of one size are computed at once.
 
-        An accelerator is busy with as many pixels as a tile has, a CPU with one photo.
+        An accelerator is fully used by as many pixels as a tile has, a CPU by one photo.
         """
         return max(min(TILE**2 // max(height * width, 1), self._together_at_most), 1)
 
@@ -214,8 +214,10 @@ class Restorer:
     def __call__(
         self, x: Tensor, condition: Tensor | None = None, *, progress: Progress | None = None
     ) -> Tensor:
-        """(B,C,H,W) and (B,K,H,W) or None -> (B,C',H*s,W*s) in [0,1]. Raises ValueError on a wrong shape or
-        dtype."""
+        """(B,C,H,W) and (B,K,H,W) or None -> (B,C',H*s,W*s) in [0,1].
+
+        Raises ValueError for a wrong shape or dtype.
+        """
         self._check(x)
         condition = self._condition(x, condition)
         with freed_memory_kept() if self.device.type == "cpu" else nullcontext():
@@ -251,7 +253,7 @@ class Restorer:
         self.tile, self.overlap = tile, min(self.overlap, default_overlap(tile))
 
     def _by_its_statistics(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
-        """Photo by photo, in tiles that see the statistics of the whole."""
+        """Photo by photo, in tiles that use the statistics of the whole photo."""
         restored = []
         for index in range(len(x)):
             one, maps = x[index : index + 1], None if condition is None else condition[index : index + 1]
@@ -287,7 +289,7 @@ class Restorer:
             done += len(batch)
             if progress is not None:
                 progress(done, len(jobs))
-        if not all(end.isfinite() for end in out.aminmax()):  # which, unlike a mask, takes no memory
+        if not all(end.isfinite() for end in out.aminmax()):  # unlike a mask, this takes no memory
             raise ValueError(
                 f"{type(self.network).__name__} gave numbers that are not finite in {self.precision}: "
                 "use precision float32, or check that the photo itself is finite"
@@ -356,7 +358,7 @@ class Restorer:
 
 
 def _with_statistics(network: Network, engine: str) -> str:
-    """The engine that can take statistics of the whole photo. Raises ValueError if there are none."""
+    """The engine that can use statistics of the whole photo. Raises ValueError if the network has none."""
     if not attentions(network):
         raise ValueError(
             f"{type(network).__name__} has no attention across channels, so its tiles need no global "

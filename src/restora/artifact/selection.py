@@ -1,7 +1,7 @@
-"""Choosing the best of several runs, by validation and among runs of one problem only.
+"""Chooses the best of several runs, by validation and among runs of one problem only.
 
-Enters: run records. Leaves: one run, with a word of warning where it is no better than its input. Note: the
-held-out photos that are reported never choose.
+Enters: run records. Leaves: one run, with a warning if its results are no better than its input. Note:
+held-out photos, which results are reported on, are not used for the choice.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Chosen:
 
 
 def problem(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What has to agree for the figures of two runs to be comparable: task, degradation, photos, protocol."""
+    """The settings that must agree for two runs to be comparable: task, degradation, photos, protocol."""
     config = _mapping(record.get("config"))
     data = _mapping(config.get("data"))
     protocol = _mapping(config.get("protocol"))
@@ -53,7 +53,7 @@ def validated(record: Mapping[str, Any]) -> float | None:
 
 
 def best_run(folder: str | Path) -> Chosen:
-    """The finished run at or below `folder` that validation prefers.
+    """The finished run at or below `folder` that is best in validation.
 
     Raises ValueError where there is none, and where the runs did not solve the same problem.
     """
@@ -101,7 +101,7 @@ def _chosen_by(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _warning(record: Mapping[str, Any]) -> str:
-    """Where the run's best checkpoint is no better than its input on the validation photos, in words."""
+    """A warning if the run's best checkpoint is no better than its input in validation, else empty."""
     best = _mapping(_mapping(record.get("metrics")).get("best"))
     scores = {key.removeprefix("val/"): value for key, value in best.items()}
     return worse_than_input(scores)

@@ -1,9 +1,9 @@
-"""The source of a model: whatever people have that holds a trained network, turned into the network.
+"""Opens any source of a model, and gives its network.
 
-A model folder or one file of it, a run folder (its best checkpoint), a checkpoint of `restora train`, a
-weights file of an architecture of ours or of spandrel's, recognised from the names and shapes in it, a graph
-of ONNX, or a model that comes with restora (`zoo:NAME`). Nothing that a file contains is executed, and a file
-alone never causes an import: networks of one's own have to be registered first (plugins).
+A source is a model folder or one file of it, a run folder (its best checkpoint), a checkpoint of `restora
+train`, a weights file of an architecture of restora or spandrel, recognised from the names and shapes in it,
+a graph of ONNX, or a model that comes with restora (`zoo:NAME`). Nothing that a file contains is executed,
+and a file alone never causes an import: custom networks have to be registered first (plugins).
 """
 
 from collections.abc import Collection, Mapping
@@ -34,9 +34,9 @@ from restora.zoo.index import folder_of, is_zoo
 class Loaded:
     """A network with its weights and what is known of it.
 
-    `arguments` are the constructor's, `changed` those that the weights corrected or gave, `said` what the
-    user should know of how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of
-    its training, None where unknown.
+    `arguments` are the constructor's, `changed` those that the weights corrected or gave, `said` a note for
+    the user on how the file was read; `local_converter`, `degradation`, `protocol` and `task` are of its
+    training, None where unknown.
     """
 
     name: str
@@ -53,22 +53,22 @@ class Loaded:
     """The configuration of the run that a checkpoint came from."""
     said: str = ""
     described: ModelDescription | None = None
-    """What the model folder says, where it is one."""
+    """The description in the model folder, if the source is one."""
     folder: Path | None = None
     """The model folder, whose other formats an engine may run."""
 
     @property
     def says_its_task(self) -> bool:
-        """Whether the source itself says what it restores; of weights alone the first use is a guess."""
+        """Whether the source itself states its task; for weights alone the task is a guess."""
         task = self.task if self.described is None else self.described.task
         return task not in (None, "unknown")
 
     @property
     def description(self) -> ModelDescription:
-        """The model in words: its model folder's, or what can be inferred from the file.
+        """The model's description: that of its model folder, or what can be inferred from the file.
 
-        Weights alone do not say what they restore: what enlarges does that, others what their paper
-        does first.
+        Weights alone do not state their task: it is super-resolution if the network enlarges, else the first
+        task of its paper.
         """
         if self.described is not None:
             return self.described
@@ -93,9 +93,9 @@ def open_source(source: str | Path, *, task: str | None = None) -> Loaded:
     """The network of any source of a model, in evaluation mode.
 
     A model folder or one file of it, a run folder, a checkpoint, a weights file, a graph or `zoo:NAME`.
-    `task` is what it is for, where the source itself does not say.
+    `task` is the model's task, if the source itself does not state it.
 
-    Raises ValueError for what is none of them, or holds a network that this installation does not know.
+    Raises ValueError for any other source, or for a network that this installation does not know.
     """
     task = vocabulary.task(task)
     loaded = _opened(source)
@@ -133,7 +133,7 @@ def _opened(source: str | Path) -> Loaded:
 
 
 def _from_folder(path: Path) -> Loaded:
-    """A model folder or a run. Raises ValueError for others, with the file in them that may be meant."""
+    """A model folder or a run. Raises ValueError for others, naming a weights file in them, if any."""
     if (path / DESCRIPTION).is_file():
         return from_model_folder(str(path))
     if (path / RECORD).is_file():
@@ -150,14 +150,14 @@ def from_weights(
 ) -> Loaded:
     """The network of a configuration node with the weights in a file.
 
-    Arguments inferred from the weights replace those that the user did not choose. A network that
-    enlarges takes the scale of the benchmark where neither speaks.
+    Arguments inferred from the weights replace those that the user did not choose. A network that enlarges
+    takes the scale of the benchmark if neither sets it.
     """
     target = str(node["_target_"])
     arguments = {str(key): value for key, value in node.items() if key != "_target_"}
     if scale is not None and "scale" not in chosen and arguments.get("scale", 1) != 1:
         arguments["scale"] = scale
-    cls = network_class(target)  # refuses, in words, what is not a network of ours
+    cls = network_class(target)  # raises ValueError for a name that is not a registered network
     network, changed = network_from_weights(cls, arguments, path, chosen=chosen)
     return Loaded(name, network.eval(), str(path), changed, {**arguments, **changed})
 
@@ -210,7 +210,7 @@ def from_checkpoint(path: str) -> Loaded:
 
 
 def from_foreign_weights(path: str) -> Loaded:
-    """The network that spandrel recognises; of what it restores its purpose is all that is known."""
+    """The network that spandrel recognises; its task is known only from the purpose that spandrel gives."""
     network = foreign.foreign_network(read_tensors(Path(path)), path)
     described = ModelDescription(
         name=Path(path).stem,
@@ -230,7 +230,7 @@ def from_foreign_weights(path: str) -> Loaded:
 def from_file_of_folder(path: Path) -> Loaded:
     """The model of a folder, computed by one of its files.
 
-    A .pt2 file is not run, as torch executes what it finds in one: the folder's weights stand for it.
+    A .pt2 file is not run, because torch executes what it finds in one: the folder's weights are used.
     """
     loaded = from_model_folder(str(path.parent))
     if path.suffix not in ENGINE_OF:
@@ -254,7 +254,7 @@ def from_file_of_folder(path: Path) -> Loaded:
 
 
 def from_graph(path: Path) -> Loaded:
-    """Anybody's graph of ONNX or OpenVINO; what it restores is not known."""
+    """A foreign graph of ONNX or OpenVINO; its task is not known."""
     network = strangers_graph(path)
     described = ModelDescription(
         name=path.stem,
@@ -294,7 +294,7 @@ _OTHERS = {
     ),
     **dict.fromkeys((".mlmodel", ".mlpackage"), "Core ML: take the weights or the .onnx that it was made of"),
 }
-"""Endings of what is not read: whose it is, and the nearest that is."""
+"""Extensions of files that are not read: their program, and the nearest format that is read."""
 
 
 def from_model_folder(path: str) -> Loaded:

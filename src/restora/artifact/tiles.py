@@ -1,10 +1,10 @@
-"""Cutting a photo into overlapping tiles and the weights that sum them up again without seams.
+"""Overlapping tiles of a photo, and the weights that blend them without seams.
 
-Along each axis the tiles start at multiples of `multiple` (so that strides, windows and pixel shuffles fall
-where they fall in the whole photo) and neighbours share at least `overlap` pixels. In the middle third of
-what two neighbours share, one fades into the other along a raised cosine; the outer thirds, where a tile sees
-its own artificial border, have weight 0. The weights of all tiles sum to 1 at every pixel by construction, so
-nothing is divided by.
+Along each axis the tiles start at multiples of `multiple` (so that strides, windows and pixel shuffles are
+aligned as in the whole photo) and neighbours share at least `overlap` pixels. In the middle third of an
+overlap one tile fades into the other along a raised cosine; in the outer thirds the tile that is near its
+artificial border has weight 0. The weights of all tiles sum to 1 at every pixel by construction, so no
+normalisation is needed.
 
 Legend: H height, W width, s scale.
 """
@@ -60,8 +60,7 @@ def _rounded_up(length: int, multiple: int) -> int:
 
 
 def _rise(first: int, last: int, centre: float, width: float, scale: int) -> Tensor:
-    """Raised cosine from 0 to 1 over `width` input pixels around `centre`, at output pixels of [first,
-    last)."""
+    """Raised cosine from 0 to 1 over `width` input pixels around `centre`, at pixels of [first, last)."""
     at = (torch.arange(first * scale, last * scale, dtype=torch.float64) + 0.5) / scale
     step = ((at - centre) / max(width, 1e-6) + 0.5).clamp_(0, 1)
     return step.mul_(math.pi / 2).sin_().square_()

@@ -1,10 +1,10 @@
-"""3x3 convolutions of photos on a CPU with 4 multiplications for a pixel instead of 9.
+"""3x3 convolutions of photos on a CPU with 4 multiplications per pixel instead of 9.
 
 Six rows of the result are a combination of eight products, each of one combination of eight rows of the
 input with one of the three rows of the kernel: Winograd's F(6,3) along the height. Along the width the three
-taps stay three matrix products. F(6x6,3x3), which would need 1.8 multiplications, is no faster by torch's
-operations: what the products save, the second pair of transformations takes (benchmarks/NOTES.md). Six rows
-are computed at a time, in memory that is used again for the next six.
+taps stay three matrix products. F(6x6,3x3), which would need 1.8 multiplications, is no faster with torch's
+operations: the second pair of transformations costs what the products save (benchmarks/NOTES.md). Six rows
+are computed at a time, in memory that is reused for the next six.
 
 S. Winograd, "Arithmetic Complexity of Computations", SIAM 1980; A. Lavin, S. Gray, "Fast Algorithms for
 Convolutional Neural Networks", CVPR 2016. The rounding is 1.7 times that of the direct convolution.
@@ -25,21 +25,21 @@ from restora.networks.layers.channels_last import FAST_PRODUCTS
 _POINTS = (0.0, 1.0, -1.0, 2.0, -2.0, 0.5, -0.5)
 """Where the polynomials are evaluated, besides infinity."""
 _BIASED = 1
-"""The place of the point 1, all of whose powers are 1: what is added there is added to all six rows."""
+"""The index of the point 1, all of whose powers are 1: a value added there is added to all six rows."""
 _ROWS_OUT, _ROWS_IN = 6, 8
 _FEWEST_CHANNELS = 48 * 48
 """C C' from which the transformations cost less than they save: they grow with C + C'."""
 _SMALLEST = 64 * 64 * 128
-"""C C' W from which calls are long enough not to be noticed, with two threads too."""
+"""C C' W from which the overhead of the calls is negligible, also with two threads."""
 _LOWEST = 32
-"""H from which the last strip, of up to five rows too many, does not matter."""
+"""H from which the last strip, with up to five surplus rows, does not matter."""
 
 
 def use_winograd(network: nn.Module) -> None:
-    """Lets the convolutions of a network that is only used for inference take this way where it is faster.
+    """Makes the convolutions of a network for inference use this algorithm where it is faster.
 
-    That is: 3x3, float32, no gradients, features in channels_last of a size that pays, and a CPU on which
-    matrix products run at the speed of convolutions.
+    That is: 3x3, float32, no gradients, channels_last features of sufficient size, and a CPU on which matrix
+    products run at the speed of convolutions.
     """
     if not FAST_PRODUCTS:
         return
@@ -53,8 +53,10 @@ def use_winograd(network: nn.Module) -> None:
 
 
 def _relus(network: nn.Module) -> dict[nn.Module, nn.ReLU]:
-    """The ReLU behind a convolution of a sequence, unless it is in other places too: rows just computed can
-    have it before they leave the cache."""
+    """The ReLU after each convolution of a sequence, unless either is in other places too.
+
+    It is applied to rows just computed, before they leave the cache.
+    """
     places = Counter(child for module in network.modules() for child in module._modules.values())
     return {
         module: following
@@ -77,7 +79,7 @@ def _fits(layer: nn.Conv2d) -> bool:
 
 
 def _convolve_if_large(layer: nn.Conv2d, relu: bool, x: Tensor) -> Tensor:
-    """(B,C,H,W) -> (B,C',H,W), with `relu` that of the convolution."""
+    """(B,C,H,W) -> (B,C',H,W); with `relu`, the ReLU of the result."""
     _, _, height, width = x.shape
     pays = (
         not torch.is_grad_enabled()
@@ -148,7 +150,7 @@ def _matrices() -> tuple[Tensor, Tensor, Tensor]:
 
     # a product is evaluated, multiplied, interpolated; transposed, the interpolation meets the input
     combine = torch.linalg.inv(powers(_ROWS_IN)).T
-    # factors of 1 at most round least; kernels are combined once and take the rest
+    # factors of at most 1 round least; kernels are combined only once, and take the rest
     largest = combine.abs().amax(1, keepdim=True)
     matrices = combine / largest, powers(3) * largest, powers(_ROWS_OUT).T
     return tuple(matrix.float().contiguous() for matrix in matrices)  # type: ignore[return-value]

@@ -1,4 +1,4 @@
-"""Writing the formats of a model folder, and opening what was just written.
+"""Writes the formats of a model folder, and opens the files just written.
 
 Note: a .pt2 file runs code when it is opened (torch.export.load unpickles), so restora writes and checks its
 own and never opens another's.
@@ -74,7 +74,7 @@ def _write_openvino(graph: Path, target: Path) -> None:
 
 
 def opened(name: str, folder: Path) -> Compute:
-    """What computes with a format that was written to `folder` by this process."""
+    """A function that runs the file of a format that this process wrote to `folder`."""
     path = folder / FORMATS[name].files[0]
     if name != "pt2":
         return open_engine(FORMATS[name].engine, path)

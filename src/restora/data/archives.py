@@ -1,10 +1,10 @@
-"""Photos out of zip and tar files: whole folders or nothing, and nothing anywhere else.
+"""Photos from zip and tar files: a whole folder or nothing, and no file outside it.
 
 Enters: an archive on the disk and what is known of it. Leaves: a folder of photos, which appears when all of
-them are in it. Archives are not trusted: of a member only the last part of its name is used (or the last few,
-none of which climbs), links and devices are passed over, and one that unpacks to far more than photos do is
-refused. Which of the two a file is, its bytes say, not its name. The CRCs of a zip file are checked on the
-way; a tar file has none of what it holds.
+them are in it. Archives are not trusted: only the last part of a member's path is used (or the last few, none
+of them `..`), links and devices are skipped, and an archive that unpacks to far more than photos would is
+refused. Whether a file is zip or tar follows from its bytes, not from its name. The CRCs of a zip file are
+checked while unpacking; a tar file has no checksums of its contents.
 """
 
 import errno
@@ -41,11 +41,11 @@ _DAMAGE = (
 
 
 _SWELLS, _SMALL = 100, 1 << 28
-"""Photos are packed already: an archive that grows a hundredfold, beyond 256 MB, is none of photos."""
+"""Photos are compressed already: an archive that grows a hundredfold, beyond 256 MB, does not hold photos."""
 
 
 class CorruptArchive(DataError):
-    """A file that is not what it should be."""
+    """A damaged file, or another file than expected."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,8 @@ class Archive:
     `folder` (below the data set's) is where the photos are put; `size` in bytes and `sha256` are those of the
     file; `md5` stands in where its authors publish nothing better. `inside` is the one folder of the archive
     to take, all of them without it. `levels` are the last parts of a photo's path that are kept, its name
-    alone or also folders above it. `photos` is how many there are to be, each of which must decode. `url_key`
-    is the key that a user sets the address with.
+    alone or also folders above it. `photos` is the expected number of photos, each of which must decode.
+    `url_key` is the configuration key of the URL.
     """
 
     name: str
@@ -114,7 +114,7 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
 
 
 def _check_swelling(archive: Archive, path: Path, photos: list[_Member]) -> None:
-    """Raises `CorruptArchive` for what unpacks to far more than its own size (a decompression bomb)."""
+    """Raises `CorruptArchive` for an archive that unpacks to far more than its size, a decompression bomb."""
     packed, unpacked = path.stat().st_size, sum(photo.size for photo in photos)
     if unpacked > max(_SWELLS * packed, _SMALL):
         raise CorruptArchive(
@@ -164,7 +164,7 @@ def _open_in_tar(tar: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _photos(members: list[_Member], archive: Archive) -> dict[PurePosixPath, _Member]:
-    """The photos of the wanted folder, or of all, each by the place that it gets."""
+    """The photos of the wanted folder, or of all folders, by their target paths."""
     photos = [
         member
         for member in members
@@ -194,7 +194,7 @@ def _photos(members: list[_Member], archive: Archive) -> dict[PurePosixPath, _Me
 
 
 def _check_photos(folder: Path, archive: Archive) -> None:
-    """Raises `CorruptArchive` for a photo that does not decode, where the archive says how many there are."""
+    """Raises `CorruptArchive` for a photo that does not decode, if the number of photos is known."""
     if archive.photos is None:
         return
     with progress(f"checking {archive.folder}", archive.photos) as advance:

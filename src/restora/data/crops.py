@@ -2,8 +2,8 @@
 
 A batch is written into one block of memory, row by row from the mapped file: no list of samples, no
 collating (which costs four times as much as the cutting). Leaves: dicts with `clean` uint8 (B,C,h,w), whose
-memory is channels-last because that is how photos lie in the store; `degraded` alike where the data are
-paired; `key` int64 (B,); `names`.
+memory is channels-last because that is how photos lie in the store; `degraded` likewise for paired data;
+`key` int64 (B,); `names`.
 
 Legend: B samples, C channels, h and w sides of a crop, s scale.
 """
@@ -26,12 +26,12 @@ Geometry = Literal["d4", "hflip", "none"]
 _PLACE_STREAM = 0x71ACE
 _MASK = (1 << 64) - 1
 _TRANSPOSED_BY_OPENCV = (1, 2, 3, 4)
-"""Channels; of more it takes some and stops at others."""
+"""Numbers of channels that `cv2.transpose` takes; of larger numbers it takes only some."""
 _MEMBERS = {"d4": 8, "hflip": 2, "none": 1}
 
 
 class PhotoBatch(TypedDict):
-    """What a loader yields, on the CPU."""
+    """A batch from a loader, on the CPU."""
 
     clean: Tensor
     degraded: NotRequired[Tensor]
@@ -86,7 +86,7 @@ class CropBatches(Dataset[PhotoBatch]):
         return made
 
     def described(self) -> dict[str, Any]:
-        """What the stream of crops is a function of, in plain values."""
+        """The plain values that determine the stream of crops."""
         return {
             "seed": self.schedule.seed,
             "photos": self.schedule.photos,
@@ -96,21 +96,22 @@ class CropBatches(Dataset[PhotoBatch]):
         }
 
     def _cut(self, photo: int, bits: int, clean: Pixels, degraded: Pixels | None) -> None:
-        """Fills `clean` (h,w,C) and `degraded` (h/s,w/s,C): 3 of the 64 random bits turn the crop, 30 and 30
-        place it.
+        """Fills `clean` (h,w,C) and `degraded` (h/s,w/s,C).
+
+        Of the 64 random bits, 3 choose the symmetry of the crop, 30 its row and 30 its column.
         """
         height, width = usable_size(self.store.entries[photo], self.scale)
         # a corner lies on a pixel of the degraded partner: a multiple of the scale
         step = self.scale if degraded is not None else 1
         size = clean.shape[0]
-        # 30 bits times n places, shifted down by 30: from 0 to n - 1, equally often up to n / 2^30
+        # 30 bits times n positions, shifted down by 30: from 0 to n - 1, uniform up to n / 2^30
         top = ((bits >> 3 & 0x3FFFFFFF) * ((height - size) // step + 1) >> 30) * step
         left = ((bits >> 33 & 0x3FFFFFFF) * ((width - size) // step + 1) >> 30) * step
-        # 1, 2 and 8 divide 8, so that the three bits left give each member its equal share
+        # 1, 2 and 8 divide 8, so the other three bits choose each member equally often
         member = (bits & 7) % _MEMBERS[self.geometry]
         turn(self.store.clean(photo)[top : top + size, left : left + size], member, clean)
         if degraded is not None:
-            # the same part of the partner, at 1/s of the size and of the place
+            # the same part of the partner, at 1/s of size and position
             small, top, left = degraded.shape[0], top // step, left // step
             turn(self.store.degraded(photo)[top : top + small, left : left + small], member, degraded)
         # after the turn, so that a transform sees the crop as the network will
@@ -119,11 +120,11 @@ class CropBatches(Dataset[PhotoBatch]):
 
 
 class WholePhotos(Dataset[PhotoBatch]):
-    """Photos of a store, whole, or their centres where `crop` says so.
+    """Whole photos of a store, or their centre crops if `crop` is set.
 
-    Sides are cut to multiples of `scale`. Photos of equal size come in one batch, in the order of the first
-    of each, as long as it has no more than `pixels` clean pixels; a larger photo comes alone. Keys are those
-    of the photos' names. Photos that are not `counted` come without names.
+    Sides are cut to multiples of `scale`. Photos of equal size share a batch of at most `pixels` clean
+    pixels; a larger photo comes alone. Batches are in the order of their first photos. Keys are made from the
+    photos' names. Photos that are not `counted` come without names.
     """
 
     def __init__(
@@ -194,15 +195,15 @@ def usable_size(entry: Entry, scale: int) -> tuple[int, int]:
 def turn(source: Pixels, member: int, out: Pixels) -> None:
     """One of the eight symmetries of the square, (h,h,C) -> `out` of the same shape.
 
-    `member` is a sum: 1 mirrors, 2 turns upside down, 4 transposes after that. The crop is first copied, row
-    by row, and then turned in the cache: 56 µs for 256x256x3 out of a large photo, 120 when OpenCV turns
-    straight from the mapped file, 450 through numpy's strides.
+    `member` is a sum: 1 flips horizontally, 2 flips vertically, 4 transposes after that. The crop is first
+    copied, row by row, and then transformed in the cache: 56 µs for 256x256x3 out of a large photo, 120 when
+    OpenCV reads straight from the memory-mapped file, 450 through numpy's strides.
     """
     upright = out if member < 4 else np.empty_like(out)
-    # whole rows, last one first where the crop stands upside down
+    # whole rows, the last one first for a vertical flip
     np.copyto(upright, source[::-1] if member & 2 else source)
     if member & 1:
-        # 1 is the axis along which columns change places
+        # 1 is OpenCV's code of a horizontal flip
         cv2.flip(upright, 1, dst=upright)
     if member & 4:
         if out.shape[2] in _TRANSPOSED_BY_OPENCV:
@@ -225,7 +226,7 @@ def _stack(photos: Sequence[Pixels]) -> Tensor:
 
 
 class SeededTransform:
-    """albumentations transforms as one change of a crop in place, a function of the crop and 64 bits."""
+    """albumentations transforms of a crop in place, determined by the crop and 64 bits."""
 
     def __init__(self, transforms: Sequence[Any]) -> None:
         import albumentations

@@ -4,7 +4,7 @@ A package is an ar archive (deb(5)) whose member `data.tar.*` holds the files. Q
 resource archives (`.rcc`; Qt's rcc tool, format versions 1 to 3): a tree of names over one block of contents.
 A file within such an archive is named `PATH.rcc:/PATH/INSIDE`.
 
-Note: packages are not trusted. Nothing is written here, and what does not read as its format says is a
+Note: packages are not trusted. Nothing is written here, and content that violates its format raises
 `CorruptArchive`.
 """
 
@@ -75,7 +75,7 @@ def _data_member(file: io.BufferedReader, package: Path) -> io.BytesIO:
 
 
 def qt_resources(data: bytes) -> Mapping[str, bytes]:
-    """Contents by path of a Qt resource archive; those in Zstandard compression are passed over."""
+    """Contents by path of a Qt resource archive; those compressed with Zstandard are skipped."""
     magic, version, tree, contents, names = struct.unpack_from(">4s4I", data)
     if magic != _QT or version not in (1, 2, 3):
         raise CorruptArchive(f"a resource archive begins with {magic!r} and version {version}")

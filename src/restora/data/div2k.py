@@ -1,12 +1,12 @@
-"""DIV2K: 800 training and 100 validation photos of 2K, with low-resolution tracks of two challenges.
+"""DIV2K: 800 training and 100 validation photos in 2K, with low-resolution tracks of two challenges.
 
 E. Agustsson and R. Timofte, "NTIRE 2017 Challenge on Single Image Super-Resolution: Dataset and Study", CVPRW
 2017 (bicubic ×2 ×3 ×4, unknown ×2 ×3 ×4); R. Timofte et al., "NTIRE 2018 Challenge on Single Image
 Super-Resolution", CVPRW 2018 (bicubic ×8; mild, difficult and wild ×4). For academic research only.
 
 Folders and names are those of the official archives, so a copy that is already on the disk is used as it is.
-The official validation photos are split again, because what chooses a checkpoint must not be what is
-reported: the first `val_photos` of them are `val`, the rest `test`.
+The official validation photos are split again, because photos that choose a checkpoint must not be those that
+results are reported on: the first `val_photos` of them are `val`, the rest `test`.
 """
 
 from collections.abc import Sequence
@@ -56,15 +56,15 @@ _KNOWN = {
     "valid_LR_x8": (8428103, "3432f23da7c6887acc5e2cde9669427a7710b3b256c58912dddc19e3eda5bc69"),
 }
 """Bytes and SHA-256 of `DIV2K_<key>.zip`, as TensorFlow Datasets records them for the same URLs
-(tensorflow_datasets/url_checksums/div2k.txt, commit 333639b); not tried on the archives themselves.
+(tensorflow_datasets/url_checksums/div2k.txt, commit 333639b); not verified with the archives themselves.
 """
 
 
 @register("source", "div2k")
 class Div2k(Source):
-    """The photos alone (`track` null), to be degraded on the device, or the pairs of one track.
+    """The clean photos alone (`track` null), to be degraded on the device, or the pairs of one track.
 
-    `url` is where the archives are fetched from; `verify` holds them against the known sizes and checksums.
+    `url` is where the archives are fetched from; `verify` compares them with the known sizes and checksums.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class Div2k(Source):
         return pair_up(clean, degraded[0]) if degraded else clean
 
     def _folders(self, half: str) -> list[Path]:
-        """The folder of the photos of `train` or `valid`, then that of the track's."""
+        """The folder of the clean photos of `train` or `valid`, then that of the track's photos."""
         folders = [self.root / f"DIV2K_{half}_HR"]
         if self.track is not None:
             folders.append(self.root / _track_archive(half, self.track, self.scale, verify=False).folder)
@@ -149,7 +149,7 @@ def _check_track(track: str, scale: int) -> None:
 
 
 def _parse_track(word: str) -> tuple[str, int]:
-    """`bicubic_x2` -> ("bicubic", 2); a track of one scale may go without it."""
+    """`bicubic_x2` -> ("bicubic", 2); a track with one scale may be given without it."""
     track, _, scale = word.partition("_x")
     scales = TRACK_SCALES.get(track, (4,))
     if not scale and len(scales) == 1:

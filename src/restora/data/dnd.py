@@ -1,9 +1,9 @@
-"""DND, the Darmstadt Noise Dataset: 50 noisy photos of four cameras, of which only its server has clean ones.
+"""DND, the Darmstadt Noise Dataset: 50 noisy photos of four cameras; only its server has the clean ones.
 
 T. Plötz, S. Roth, "Benchmarking Denoising Algorithms with Real Photographs", CVPR 2017. Enters: the unpacked
 archive (`info.mat`, `images_srgb/0001.mat` … `0050.mat`; MATLAB 7.3, which is HDF5). Leaves: the 1,000 crops
-of 512x512 that are evaluated, as 16-bit pictures to learn from without clean photos or to restore, and, of
-the restored ones, the files that the server takes: `python -m restora.data.dnd RESTORED SUBMISSION`.
+of 512x512 that are evaluated, as 16-bit images, to restore or for training without clean photos. From the
+restored crops `python -m restora.data.dnd RESTORED SUBMISSION` writes the files that the server takes.
 
 Note: HDF5 has MATLAB's axes in reverse, so a photo is (3,W,H) there; boxes count from 1 and include both
 ends.
@@ -56,7 +56,7 @@ class DND(RealPhotos):
         return [PhotoFile(crop.stem, crop) for crop in crops if crop.name[:4] in chosen]
 
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:
-        """Writes the crops as pictures, those that are not there yet, then checks."""
+        """Writes the crops that are not there yet as PNG files, then checks."""
         root = self.existing_root()
         with sole_process(root / ".crops.lock", doing=f"writing the crops of {root}"):
             write_crops(root, root / _FOLDER)

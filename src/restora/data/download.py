@@ -1,11 +1,11 @@
-"""Large archives from the web onto the disk: resumed, verified, and their photos unpacked.
+"""Downloads of large archives: resumed, verified, and their photos unpacked.
 
-Enters: a URL and what is known of the file. Leaves: the file, or a folder of photos. A download that breaks
-off goes on where it stopped, also in a later command: the bytes so far lie in `NAME.part`, and
-`NAME.part.version` holds the server's mark of the version that they belong to (sent as If-Range, so a file
-that has changed on the server starts over). What is known of the file (size, SHA-256 or MD5) is checked
-before it gets its name. A downloaded file that is damaged, or not what it should be when it is unpacked, is
-removed and fetched once more, then given up.
+Enters: a URL and what is known of the file. Leaves: the file, or a folder of photos. An interrupted download
+resumes where it stopped, also in a later command: the bytes so far lie in `NAME.part`, and
+`NAME.part.version` holds the server's identifier of their version (sent as If-Range, so the download starts
+over if the file has changed on the server). What is known of the file (size, SHA-256 or MD5) is checked
+before it gets its name. A downloaded file that is damaged, or turns out wrong when it is unpacked, is removed
+and fetched once more; after a second failure the command gives up.
 """
 
 import base64
@@ -32,16 +32,16 @@ from restora.redaction import redacted
 log = logging.getLogger(__name__)
 _CHUNK = 1 << 20
 _PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""HTTP answers that may be different in a minute."""
+"""HTTP status codes of errors that may be temporary."""
 
 
 class Interrupted(Exception):
-    """A connection that broke off or was not available; more may come of another try."""
+    """A connection that broke or could not be made; another attempt may succeed."""
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a byte, and how often to try again before the first new one.
+    """The timeout of a read in seconds, and how many attempts in a row without a new byte end a download.
 
     Pauses are 1, 2, 4, … times `pause` seconds.
     """
@@ -62,8 +62,8 @@ def obtain(
 ) -> Path:
     """The folder `root/archive.folder` with the archive's photos, downloaded unless it is there.
 
-    The downloaded file is `root/archive.name`, removed afterwards unless `keep`. One that is there already is
-    taken, and left alone whatever becomes of it, because the user may have `placed` it. Raises `DataError`.
+    The downloaded file is `root/archive.name`, removed afterwards unless `keep`. A file that is there already
+    is used and never removed, because the user may have `placed` it. Raises `DataError`.
     """
     folder, target = root / archive.folder, root / archive.name
     if folder.is_dir():
@@ -96,9 +96,9 @@ def obtain(
 
 
 def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None = None) -> None:
-    """Downloads `url` to `target`, going on with what an earlier attempt left, and verifies it.
+    """Downloads `url` to `target`, resuming an earlier attempt, and verifies it.
 
-    Raises `CorruptArchive` for a file that is not the known one, `DataError` when the server cannot be had.
+    Raises `CorruptArchive` for a file that is not the known one, `DataError` if the server does not send it.
     """
     patience = patience or Patience()
     part = target.with_name(f"{target.name}.part")
@@ -131,7 +131,7 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
 
 
 def _transfer(url: str, part: Path, archive: Archive, timeout: float) -> None:
-    """One connection: appends to `part` what the server gives. Raises `Interrupted` if it is not all."""
+    """One connection: appends to `part` what the server sends. Raises `Interrupted` if bytes are missing."""
     response = _open(url, part, archive.url_key, timeout)
     if response is None:
         return
@@ -156,8 +156,9 @@ def _transfer(url: str, part: Path, archive: Archive, timeout: float) -> None:
 
 
 def _open(url: str, part: Path, url_key: str, timeout: float) -> http.client.HTTPResponse | None:
-    """Asks for what `part` does not have yet; None if that is nothing. Raises `Interrupted`, or `DataError`
-    for a final refusal, which names the key that sets the URL.
+    """Requests the bytes that `part` lacks; None if it lacks none.
+
+    Raises `Interrupted`, or for a final refusal `DataError`, which names the key that sets the URL.
     """
     headers = {"User-Agent": "restora", "Accept-Encoding": "identity"}
     done, version = _length(part), _version_file(part)
@@ -182,8 +183,10 @@ def _open(url: str, part: Path, url_key: str, timeout: float) -> http.client.HTT
 
 
 def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
-    """The request; the user and password of the URL go to its own server alone, as urllib would not send
-    them at all."""
+    """The request; user and password of the URL become a header for its own server alone.
+
+    urllib would not send them at all.
+    """
     parts = urllib.parse.urlsplit(url)
     user, at, host = parts.netloc.rpartition("@")
     request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers=headers)
@@ -194,7 +197,7 @@ def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
 
 
 def _start_and_total(response: http.client.HTTPResponse, part: Path) -> tuple[int, int | None]:
-    """Where in the file the answer begins, and how long the whole file is, if the server says so."""
+    """The offset in the file where the response begins, and the file's size if the server gives it."""
     if response.status == http.client.PARTIAL_CONTENT:
         unit, _, span = response.headers.get("Content-Range", "").partition(" ")
         start, _, total = span.partition("-")[0], None, span.rpartition("/")[2]
@@ -206,7 +209,7 @@ def _start_and_total(response: http.client.HTTPResponse, part: Path) -> tuple[in
 
 
 def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
-    """The bytes as they arrive: a read that waited for a full chunk would lose a part to a stall."""
+    """The bytes as they arrive: waiting for a full chunk would lose the bytes before a stall."""
     while True:
         try:
             chunk = response.read1(_CHUNK)
@@ -218,7 +221,7 @@ def _chunks(response: http.client.HTTPResponse) -> Iterator[bytes]:
 
 
 def _version(response: http.client.HTTPResponse) -> str:
-    """What If-Range may be asked with: a strong ETag or a date; nothing if the server gives neither."""
+    """The value for If-Range: a strong ETag or a date; empty if the server gives neither."""
     mark = response.headers.get("ETag", "")
     return mark if mark.startswith('"') else response.headers.get("Last-Modified", "")
 

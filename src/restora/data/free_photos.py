@@ -1,13 +1,12 @@
-"""Freely licensed photographs out of Debian packages: what the models of the zoo were trained on.
+"""Freely licensed photographs from Debian packages: the training photos of the zoo's models.
 
 `free_photos.json` names each photo: package, file, author, licence, source where one is given, size, bits
-per pixel, and the size that it is reduced to. Every photo is reduced by 1.6 to 3 (Lanczos), so that
-the traces of its compression go. Left out are drawings, near-duplicates of each other and of the usual test
-sets, photos without a named author, and licences other than CC0, public domain, CC-BY, CC-BY-SA, LGPL and
-GPL.
+per pixel, and the size that it is reduced to. Every photo is downsampled by 1.6 to 3 (Lanczos) to remove the
+traces of its compression. Left out are drawings, near-duplicates of each other and of the usual test sets,
+photos without a named author, and licences other than CC0, public domain, CC-BY, CC-BY-SA, LGPL and GPL.
 
-Note: scikit-image's photos are free as well, and are left out: `data=sample` and the demonstrations show
-models photos that they have not seen.
+Note: scikit-image's photos are free as well, but left out, so that `data=sample` and the demonstrations use
+photos that no model was trained on.
 """
 
 import json
@@ -36,7 +35,7 @@ MIRRORS = (
     "http://deb.debian.org/debian",
     "https://snapshot.debian.org/archive/debian/20250520T000000Z",
 )
-"""The second keeps versions that the first no longer has. What comes is compared with its SHA-256."""
+"""The second keeps versions that the first no longer has. Downloads are verified by their SHA-256."""
 _PATIENCE = Patience(attempts=4)
 
 
@@ -55,7 +54,7 @@ class FreePhoto:
 
     @property
     def reduction(self) -> float:
-        """Sides of the original over those of the photo here."""
+        """The factor by which the original is downsampled."""
         return self.size[0] / self.reduced_to[0]
 
 
@@ -138,7 +137,7 @@ class FreePhotos(Folder):
         self.check()
 
     def _download(self, package: Package, target: Path) -> None:
-        """From the first mirror that has it. Raises `DataError` with each mirror's answer."""
+        """Downloads from the first mirror that has it. Raises `DataError` with each mirror's error."""
         target.parent.mkdir(parents=True, exist_ok=True)
         answers = []
         for mirror in self.mirrors:
@@ -155,7 +154,7 @@ class FreePhotos(Folder):
 
 
 def _make_photos(package: Path, photos: dict[str, FreePhoto], folder: Path) -> None:
-    """Writes `folder`/NAME.png for each photo, every one whole or not at all."""
+    """Writes `folder`/NAME.png for each photo, each whole or not at all."""
     names = {photo.file: name for name, photo in photos.items()}
     with progress(f"reducing photos of {package.name}", len(names)) as advance:
         for file, content in files_of_package(package, names):

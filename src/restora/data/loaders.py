@@ -1,4 +1,4 @@
-"""DataLoaders whose data sets give whole batches, and the one that a resumed run recognises."""
+"""DataLoaders over data sets of whole batches; that of training notices other data in a resumed run."""
 
 import logging
 from collections.abc import Mapping
@@ -15,27 +15,26 @@ if TYPE_CHECKING:
 
 Workers = int | Literal["auto"]
 _MOST = 8
-"""Of processes that cut crops for one device: a batch is a copy out of a mapped file."""
+"""The largest number of worker processes for one device: a batch is a copy out of a memory-mapped file."""
 
 log = logging.getLogger(__name__)
 
 
 class Described(Protocol):
-    """A data set that can say what its crops are drawn from."""
+    """A data set that describes what its crops are drawn from."""
 
     def described(self) -> dict[str, Any]: ...
 
 
 EvaluationLoader = DataLoader[Any]
-"""Whole photos: `PhotoBatch`es, or several by name where parts are mixed."""
+"""Yields whole photos: a `PhotoBatch`, or in a mixture several by the names of their parts."""
 
 
 class TrainingLoader(DataLoader[Any]):
     """Batches of crops.
 
-    What is saved in a checkpoint is not where the run was, which its batch count says, but what its
-    crops are drawn from, so that a run that goes on with other data says so. With `ahead`, a batch is begun
-    on the device before it is wanted.
+    A checkpoint records what the crops are drawn from, so that a run resumed with other data warns of it; the
+    run's position is its batch count. With `ahead`, the next batch is prepared on the device during a step.
     """
 
     def __init__(
@@ -64,18 +63,18 @@ class TrainingLoader(DataLoader[Any]):
         return batches if self.ahead is None else self.ahead(batches)
 
     def state_dict(self) -> dict[str, Any]:
-        """What the stream of crops is a function of, in plain values."""
+        """The plain values that determine the stream of crops."""
         return self.batches.described()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Compares the stream of the run that goes on with that of the run that was stopped."""
+        """Warns where the crops of this run are drawn differently from those of the checkpoint's run."""
         for key, now in self.state_dict().items():
             if key in state and state[key] != now:
                 log.warning("this run goes on with other crops: data %s was %s, is %s", key, state[key], now)
 
 
 def evaluation_loader(photos: Dataset[Any], *, pin_memory: bool) -> EvaluationLoader:
-    """Whole photos, read in this process: a copy out of the mapped file takes no time."""
+    """Whole photos, read in this process: a copy out of the memory-mapped file takes hardly any time."""
     return DataLoader(photos, batch_size=None, collate_fn=_as_it_is, pin_memory=pin_memory)
 
 
@@ -87,8 +86,8 @@ def _as_it_is(batch: Any) -> Any:
 def workers_of(workers: Workers, trainer: "Trainer | None") -> int:
     """How many processes cut crops.
 
-    `auto` is none on a CPU, whose cores the training has, and on other devices the cores that are there for
-    each, less the one that steps, at most eight.
+    `auto` is none on a CPU, where training uses the cores; elsewhere it is the number of cores per device
+    less one for the training process, from one to eight.
     """
     if workers != "auto":
         return workers

@@ -1,4 +1,4 @@
-"""One process at a time, by a lock that the system releases when its holder ends; none without its parent."""
+"""A lock for one process at a time, released when its holder ends; workers that end with their parent."""
 
 import fcntl
 import logging
@@ -26,7 +26,7 @@ def sole_process(lock: Path, *, doing: str) -> Iterator[None]:
 
 
 def end_with_parent() -> None:
-    """Lets a pool's process end when its parent is killed: it would wait for work, or work, for ever."""
+    """Makes a pool's process end when its parent is killed; otherwise it would wait or work for ever."""
     parent = multiprocessing.parent_process()
     assert parent is not None
 

@@ -1,9 +1,9 @@
 """Photos of several sources in one training, each part with its own degradation and share.
 
-Enters: parts, each a source, what degrades it (or pairs that come degraded) and a share. Leaves: `Batch`es
-that hold samples of all parts. Which part sample number g of a run is of, and which number within the part it
-is, are functions of g alone; a part's samples are those of a run of its own. So nothing depends on processes,
-workers or resumption here either. Each part is packed in a store of its own.
+Enters: parts, each with a source, a degradation (or pairs that come degraded) and a share. Leaves: `Batch`es
+with samples of all parts. The part of sample number g of a run, and its number within the part, are functions
+of g alone; a part's samples are those of a run of its own. So nothing depends on processes, workers or
+resumption here either. Each part is packed in a store of its own.
 
 Legend: B samples.
 """
@@ -34,14 +34,14 @@ from restora.registry import register
 from restora.types import Batch
 
 _PERIOD = 1000
-"""Samples after which the parts follow one another as before: shares are thousandths."""
+"""Samples after which the order of the parts repeats: shares are thousandths."""
 Mixed = dict[str, PhotoBatch]
 """Samples of one batch by their part."""
 
 
 @register("data", "part")
 class Part:
-    """A source, what degrades its photos, and its share of the samples.
+    """A source, the degradation of its photos, and its share of the samples.
 
     The degradation is null for pairs and for photos that come degraded; shares are relative to those of
     the other parts.
@@ -61,7 +61,7 @@ class MixtureData(PhotoData):
 
     All arguments but `parts` are those of `PhotoData`, for all parts alike; `degradation` is each part's own.
     Parts agree in scale, and in whether they have clean photos; there is a condition if all give one of the
-    same meaning. Names of photos begin with that of their part.
+    same meaning. A photo's name begins with the name of its part.
     """
 
     def __init__(
@@ -163,7 +163,7 @@ class MixtureData(PhotoData):
 
     def setup(self, stage: str) -> None:
         for member in self.members.values():
-            member.trainer = self.trainer  # whose processes share the photos
+            member.trainer = self.trainer  # its processes share the photos
             member.setup(stage)
 
     # --- loaders --------------------------------------------------------------------------------------------
@@ -189,14 +189,14 @@ class MixtureData(PhotoData):
     # --- on the device --------------------------------------------------------------------------------------
 
     def degraded(self, batch: Any) -> Batch:
-        """Each part's samples degraded by its own, one after another."""
+        """Each part's samples, degraded by the part's own degradation, one part after another."""
         made = [self.members[name].degraded(of) for name, of in batch.items()]
         joined = join(made)
         return joined if self.undamaged else replace(joined, condition=None)
 
 
 class JointSource(Source):
-    """The sources of all parts, as far as something is asked of all."""
+    """The sources of all parts, as one source."""
 
     def __init__(self, parts: Mapping[str, Source]) -> None:
         self.parts = dict(parts)
@@ -218,7 +218,7 @@ class JointSource(Source):
 
 
 class Turns:
-    """Which part each sample of a run is of: the one that is furthest behind its share, over and over."""
+    """The part of each sample of a run: always the one that is furthest behind its share."""
 
     def __init__(self, shares: Mapping[str, float]) -> None:
         total = sum(shares.values())
@@ -228,7 +228,7 @@ class Turns:
         wanted = np.array([share / total for share in shares.values()])
         if small := [name for name, share in zip(shares, wanted, strict=True) if share < 1 / _PERIOD]:
             raise ValueError(f"data.parts.{small[0]}.share is below a thousandth of all: leave the part out")
-        behind = np.arange(1, _PERIOD + 1)[:, None] * wanted  # (period,parts): what each should have had
+        behind = np.arange(1, _PERIOD + 1)[:, None] * wanted  # (period,parts): samples due to each
         self._part = np.empty(_PERIOD, np.intp)
         self._before = np.zeros((_PERIOD + 1, len(wanted)), np.intp)
         for place in range(_PERIOD):
@@ -267,7 +267,7 @@ class MixedBatches(Dataset[Mixed]):
         }
 
     def described(self) -> dict[str, Any]:
-        """What the stream of crops is a function of, in plain values."""
+        """The plain values that determine the stream of crops."""
         parts = {name: part.described() for name, part in self.parts.items()}
         return {"seed": self.seed, "parts": parts, "turns": self.turns.names}
 
@@ -278,7 +278,7 @@ class _Entries:
 
 
 class MixedPhotos(Dataset[Mixed]):
-    """Whole photos of one part after another, their names with that of the part before them."""
+    """Whole photos, one part after another; the part's name is prefixed to theirs."""
 
     def __init__(self, parts: Mapping[str, WholePhotos]) -> None:
         self.parts = dict(parts)
@@ -303,7 +303,7 @@ class MixedPhotos(Dataset[Mixed]):
 
 
 def join(batches: Sequence[Batch]) -> Batch:
-    """One batch of several, in their order; what not all have is left out."""
+    """One batch of several, in their order; a field that not all have is left out."""
 
     def all_of(values: Sequence[Tensor | None]) -> Tensor | None:
         known = [value for value in values if value is not None]

@@ -1,10 +1,10 @@
-"""Photos on the way to a family: packed once, cut into crops, degraded on the device.
+"""The data module of photos: packed once, cut into crops, degraded on the device.
 
 Enters: a source of photos and a degradation. Leaves: `Batch`es. Note: `batch_size` is the batch of
-all processes together, so that the same configuration trains the same on any number of devices; validation
-and test photos are dealt out to the processes without repeating any, and a process that would get none is
-given one whose `names` are empty, so that it takes part and counts nothing. Validation photos of equal size
-come together as long as they have no more pixels than a training batch.
+all processes together, so that the same configuration trains the same on any number of devices. Validation
+and test photos are distributed over the processes without repetition; a process that would get none gets one
+photo with empty `names`, which is not counted. Validation photos of equal size share a batch of at most as
+many pixels as a training batch.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -39,7 +39,7 @@ from restora.types import Batch
 log = logging.getLogger(__name__)
 Target = Literal["clean", "noisy"]
 _SMALLEST_EVALUATED = 32
-"""Sides of validation and test photos, of the degraded one: below it SSIM and deep networks mean little."""
+"""The smallest side of a degraded validation or test photo; below it SSIM and deep networks mean little."""
 _SPLITS_OF: dict[str, tuple[Split, ...]] = {
     "fit": SPLITS,
     "validate": ("val",),
@@ -53,12 +53,12 @@ class PhotoData(LightningDataModule):
     """Training crops and validation and test photos of one source.
 
     `patch_size` is of the clean photo. `batch_size` counts the crops of one training batch on all processes
-    together. `steps_per_epoch` is only how often Lightning's epochs turn: crops are drawn in passes over the
+    together. `steps_per_epoch` is only the length of Lightning's epochs: crops are drawn in passes over the
     photos. `stages` replaces both sizes from given training batches on (`start_step`, `patch_size`,
     `batch_size`), for progressive learning. `val_crop` and `test_crop` evaluate only the centre of
-    each photo. `geometry` turns training crops: `d4` by all eight symmetries of the square,
-    `hflip` by mirroring, `none`. `transforms` are further albumentations transforms of the clean crop.
-    `target` noisy: what is learnt from is another degraded version of the photo, from keys of its own.
+    each photo. `geometry` augments training crops: `d4` with all eight symmetries of the square,
+    `hflip` with horizontal flips, `none`. `transforms` are further albumentations transforms of the clean
+    crop. `target` noisy: the training target is another degraded version of the photo, from keys of its own.
     `workers` are processes that cut training crops, by `workers_of`. `channels` is a number, rgb for 3 or
     gray for 1.
     """
@@ -66,7 +66,7 @@ class PhotoData(LightningDataModule):
     overlap = True
     """Whether a GPU gets and degrades the next batch while a step is computed (ahead.py)."""
     unpaired = False
-    """Whether the clean photos that are learnt from are others than those that are degraded."""
+    """Whether the clean training photos are unrelated to the degraded ones."""
 
     def __init__(
         self,
@@ -159,12 +159,12 @@ class PhotoData(LightningDataModule):
 
     @property
     def comes_degraded(self) -> bool:
-        """Whether what a network is given lies on the disk, instead of being made here."""
+        """Whether the network's input is read from disk instead of being degraded here."""
         return self.source.paired or self.source.holds == "degraded"
 
     @property
     def has_clean(self) -> bool:
-        """Whether somebody has the clean photos, or partners in their place."""
+        """Whether there are clean photos, or partners in their place."""
         return self.source.holds != "degraded"
 
     @property
@@ -174,17 +174,17 @@ class PhotoData(LightningDataModule):
 
     @property
     def condition_channels(self) -> int:
-        """K of the condition that comes with a batch."""
+        """The number of channels of a batch's condition."""
         return 0 if self.source.paired else self.degradation.condition_channels
 
     @property
     def undamaged(self) -> tuple[float, ...]:
-        """What each channel of the condition reads at undamaged pixels: 0 of a noise map, 1 of a mask."""
+        """The value of each channel of the condition at undamaged pixels: 0 for a noise map, 1 for a mask."""
         return () if self.source.paired else self.degradation.undamaged
 
     @property
     def has_test(self) -> bool:
-        """Whether the source holds photos back for the end."""
+        """Whether the source has held-out photos for the final test."""
         return bool(self.source.photos("test"))
 
     # --- packing --------------------------------------------------------------------------------------------
@@ -203,7 +203,7 @@ class PhotoData(LightningDataModule):
                 _warn_of(f" for {split}", gone)
 
     def setup(self, stage: str) -> None:
-        """Opens the packed stores. Raises `DataError` or ValueError for what these photos cannot give."""
+        """Opens the packed stores. Raises `DataError` or ValueError if photos and settings do not fit."""
         self._check_patches()
         for split in _SPLITS_OF[stage]:
             store = self.store(split)
@@ -212,7 +212,7 @@ class PhotoData(LightningDataModule):
         self.check_processes(self._world_size)
 
     def check_processes(self, count: int) -> None:
-        """Raises ValueError for batches that so many processes cannot share."""
+        """Raises ValueError for a batch size that `count` processes cannot share equally."""
         for part in self.stages:
             if part.batch_size % count:
                 raise ValueError(
@@ -236,7 +236,7 @@ class PhotoData(LightningDataModule):
         )
 
     def stores(self, split: Split) -> dict[str, PhotoStore]:
-        """All packed photos of a split, by the name of where they come from."""
+        """All packed photos of a split, by the names of their sources."""
         store = self.store(split)
         return {} if store is None else {self.source.name: store}
 
@@ -304,12 +304,12 @@ class PhotoData(LightningDataModule):
         return self._evaluation_loader("val", self.val_crop, pixels=self._training_pixels)
 
     def test_dataloader(self) -> EvaluationLoader:
-        """One by one: what a photo takes is a figure of the report."""
+        """One photo at a time, because the report states the time per photo."""
         return self._evaluation_loader("test", self.test_crop, pixels=0)
 
     @property
     def _training_pixels(self) -> int:
-        """Clean pixels of the largest training batch of a process, for which there is memory and more."""
+        """Clean pixels of a process's largest training batch: evaluating as many needs less memory."""
         return max(stage.batch_size * stage.patch_size**2 for stage in self.stages) // self._world_size
 
     def _evaluation_loader(self, split: Split, crop: int | None, *, pixels: int) -> EvaluationLoader:
@@ -330,10 +330,10 @@ class PhotoData(LightningDataModule):
         )
 
     def _batches_done(self) -> int:
-        """Training batches done since the run began, over resumptions.
+        """Training batches done since the run began, across resumptions.
 
         `processed` is right wherever a checkpoint may be written: it counts a batch as soon as its step is
-        made, and Lightning repeats none of those.
+        done, and Lightning repeats no batch that it has counted.
         """
         if self.trainer is None:
             return 0
@@ -356,10 +356,10 @@ class PhotoData(LightningDataModule):
 
     @property
     def _ahead(self) -> OneAhead | None:
-        """What begins a batch before it is wanted.
+        """The prefetcher of training batches.
 
-        None on a CPU, which has no time left, and where what degrades a batch follows the validation that may
-        come before it.
+        None on a CPU, which has no idle time, and for `OnDemand`, whose degradation depends on a validation
+        that may still come before the batch.
         """
         if not self.overlap or self.trainer is None or isinstance(self.degradation, OnDemand):
             return None
@@ -406,9 +406,9 @@ class PhotoData(LightningDataModule):
 
 
 def made(degradation: Degradation, noisy: bool, photos: Tensor, keys: Tensor) -> Made:
-    """Clean and degraded photos, condition and, where it is `noisy`, the target.
+    """Clean and degraded photos, condition and, if `noisy`, the target.
 
-    Of uint8 photos (B,C,H,W) and keys int64 (B,).
+    `photos` are uint8 (B,C,H,W), `keys` int64 (B,).
     """
     clean = to_float(photos)
     image, condition = degradation(clean, KeyedGenerator(keys))
@@ -417,7 +417,7 @@ def made(degradation: Degradation, noisy: bool, photos: Tensor, keys: Tensor) ->
 
 
 def to_float(photos: Tensor) -> Tensor:
-    """uint8 -> float32 in [0,1], in the plain memory order that degradations may count on."""
+    """uint8 -> float32 in [0,1], in contiguous memory, which degradations may rely on."""
     return photos.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 

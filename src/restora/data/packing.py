@@ -1,10 +1,10 @@
-"""Building a packed store: in parallel, once, and never half.
+"""Builds a packed store: in parallel, once, and whole or not at all.
 
-Enters: the files of one split. Leaves: the folder of a `PhotoStore`. The folder's name carries a fingerprint
-of the files (names, sizes, times of change) and of the options, so that changed photos make a new store. A
-store is written beside its final name and renamed when it is whole and on the disk: a crash leaves nothing
-that could be taken for a store, and the next process to build it clears the remains away. A lock that the
-system releases when its holder dies lets one process build and the others wait.
+Enters: the files of one split. Leaves: the folder of a `PhotoStore`. The folder's name has a fingerprint of
+the files (names, sizes, modification times) and of the options, so that changed photos make a new store. A
+store is written under a temporary name beside its final one, and renamed when it is complete and on the disk:
+a crash leaves nothing that could be taken for a store, and the next process to build it removes the remains.
+A lock that the system releases when its holder dies lets one process build while the others wait.
 """
 
 import functools
@@ -49,7 +49,7 @@ _ALIGNMENT = 4096
 _LONGEST_NAME = 150
 """Bytes; a store's draft and its lock have longer names."""
 _FEW_PHOTOS = 16
-"""Up to so many photos are decoded here: starting processes would take longer."""
+"""Up to so many photos are decoded in this process: starting others would take longer."""
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,9 @@ def pack(
 ) -> PhotoStore:
     """The packed store of `files`, built now unless it stands already.
 
-    `scale` is that between the clean and the degraded photo of a pair. `processes` null takes one per core,
-    `reader` null photo files.
-    Files that cannot be used are left out and named in `PhotoStore.left_out`; `DataError` if none is left.
+    `scale` is that between the clean and the degraded photo of a pair. `processes` null is one per core,
+    `reader` null reads photo files. Files that cannot be used are left out and named in
+    `PhotoStore.left_out`; `DataError` if none is left.
     """
     folder = (
         store_dir / f"{file_stem(name, _LONGEST_NAME)}-{_fingerprint(files, channel_word(channels), scale)}"
@@ -112,7 +112,7 @@ def pack(
 
 
 def _opened(folder: Path) -> PhotoStore:
-    """The store that stands, some of its pixels compared with their checksums."""
+    """The existing store, after some of its pixels were compared with their checksums."""
     store = PhotoStore(folder=folder)
     store.verify()
     return store
@@ -131,7 +131,7 @@ def _fingerprint(files: Sequence[PhotoFile], channels: str, scale: int) -> str:
             try:
                 status = path.stat()
                 digest.update(f"\t{status.st_size} {status.st_mtime_ns}".encode())
-            except OSError:  # a link to nowhere: it will be left out, by name
+            except OSError:  # a broken link: the file will be left out and named
                 digest.update(b"\tmissing")
     return digest.hexdigest()
 
@@ -140,7 +140,7 @@ def _build(
     files: Sequence[PhotoFile], folder: Path, channels: int, scale: int, processes: int, reader: Reader
 ) -> None:
     prefix = f".{folder.name}.draft-"
-    # the lock is ours: whoever wrote these is dead
+    # this process holds the lock, so the processes that wrote these have ended
     for remains in folder.parent.glob(f"{glob.escape(prefix)}*"):
         log.info("clearing the remains of an interrupted packing of %s", folder.name)
         shutil.rmtree(remains)
@@ -189,7 +189,7 @@ def _fill(
 def _lay_out(
     files: Sequence[PhotoFile], channels: int, left_out: dict[Path, str], reader: Reader
 ) -> dict[Path, Plane]:
-    """A place in the file for every picture whose header can be read; one named twice has one place."""
+    """A place in the file for every picture whose header can be read; a path listed twice has one place."""
     planes: dict[Path, Plane] = {}
     end = 0
     for path in dict.fromkeys(path for file in files for path in file.paths):
@@ -222,7 +222,7 @@ def _write_pixels(
     label: str,
     reader: Reader,
 ) -> None:
-    """Decodes every picture into its place; what cannot be decoded joins `left_out`."""
+    """Decodes every picture into its place; those that cannot be decoded join `left_out`."""
     with path.open("wb") as handle:
         last = max(planes.values(), key=lambda plane: plane.offset, default=Plane(0, 0, 0))
         handle.truncate(last.offset + last.height * last.width * channels)
@@ -264,7 +264,7 @@ def _in_processes(
 
 
 def _write_one(path: Path, channels: int, reader: Reader, source: Path, plane: Plane) -> str | None:
-    """Decodes `source` into its place of the file; why it could not, or None."""
+    """Decodes `source` into its place in the file; returns the reason if that fails, else None."""
     try:
         pixels = reader.read(source, channels)
     except PhotoError as error:
@@ -282,7 +282,7 @@ def _write_one(path: Path, channels: int, reader: Reader, source: Path, plane: P
 def _entries(
     files: Sequence[PhotoFile], planes: dict[Path, Plane], left_out: dict[Path, str], scale: int
 ) -> list[Entry]:
-    """The photos that are whole; a pair is left out with either of its halves, or if its sizes disagree."""
+    """The usable photos; a pair is left out if either of its halves is, or if its sizes disagree."""
     entries = []
     for file in files:
         if any(path in left_out for path in file.paths):

@@ -1,8 +1,8 @@
-"""Matching degraded photos with their clean partners: the one rule that training and evaluation pair by.
+"""Matches degraded photos with their clean partners, by the same rule in training and evaluation.
 
-By name: the path below its folder, without the ending. A degraded name may end in its scale (`0001x4`, and
-the tracks of DIV2K, `0001x4m`, `0001x4w2`), or in a suffix of its own that the user says (`_LR_x4`). By order
-only when that is asked for.
+Photos match by name: the path below their folder, without the file extension. A degraded name may end in its
+scale (`0001x4`, and in the tracks of DIV2K `0001x4m`, `0001x4w2`), or in a suffix that the user sets
+(`_LR_x4`). Photos are paired by order only on request.
 """
 
 import os
@@ -18,10 +18,10 @@ from restora.photos.reading import photo_size
 PairBy = Literal["name", "order"]
 _SCALES = (1, 2, 3, 4, 8)
 _SCALE_SUFFIX = re.compile(r"x\d{1,2}(?:[a-wyz]\d*)?$")
-"""Of `sky_1920x1080x2` the last part alone, of `sky_1920x1080` nothing."""
+"""Matches the `x2` at the end of `sky_1920x1080x2`, and nothing in `sky_1920x1080`."""
 _LISTED = 10
 _LOOKED_AT = 64
-"""Pairs whose headers are read to find the scale; all of them are compared with it when they are packed."""
+"""Pairs whose headers are read to find the scale; all pairs are compared with it when they are packed."""
 
 
 def pair_up(
@@ -34,8 +34,8 @@ def pair_up(
 ) -> list[PhotoFile]:
     """Each degraded photo with its clean one, in the order of the degraded ones.
 
-    `suffix` is what degraded names have behind the clean one's, null the scale. Raises `DataError` that names
-    those left alone; `settings` is where the keys are set that it speaks of.
+    `suffix` is what degraded names append to the clean name; null means the scale. Raises `DataError` that
+    names the photos without a partner; `settings` is the prefix of the configuration keys in its message.
     """
     if by not in get_args(PairBy):
         raise DataError(f"{settings}.pair_by is {' or '.join(get_args(PairBy))}, got {by!r}")
@@ -72,7 +72,7 @@ def _find(partners: dict[str, PhotoFile], name: str, suffix: str | None) -> Phot
 
 
 def _places(photos: Sequence[PhotoFile]) -> Iterator[str]:
-    """The path of each photo below the folder that holds all, without its ending."""
+    """The path of each photo below the folder that holds all, without its file extension."""
     if not photos:
         return iter(())
     root = os.path.commonpath([photo.clean.parent for photo in photos])
@@ -80,14 +80,14 @@ def _places(photos: Sequence[PhotoFile]) -> Iterator[str]:
 
 
 def _by_place(photos: Sequence[PhotoFile]) -> dict[str, PhotoFile]:
-    """Photos by place; not those that differ in their endings alone, whose names have these."""
+    """Photos by place, except those that differ only in their extensions, which their names include."""
     places = list(_places(photos))
     times = Counter(places)
     return {place: photo for place, photo in zip(places, photos, strict=True) if times[place] == 1}
 
 
 def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: str) -> str:
-    """What to do; the suffix that degraded names have in common, where they have one."""
+    """Advice for the message, with the suffix that all degraded names share, if there is one."""
     names = sorted((photo.name for photo in clean), key=len, reverse=True)
     tails = {
         photo.name.removeprefix(start)
@@ -102,8 +102,8 @@ def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: st
 def infer_scale(pairs: Sequence[PhotoFile]) -> int:
     """How many times larger the clean photos are.
 
-    What most pairs say, so that an odd one is left out by name when it is packed. Raises `DataError`
-    where no pair has one of the usual whole numbers.
+    This is the scale of most pairs; a pair of another scale is left out and named when it is packed. Raises
+    `DataError` if no pair has one of the usual integer scales.
     """
     step = -(-len(pairs) // _LOOKED_AT)
     found = Counter(scale for pair in pairs[::step] if (scale := _scale_of(pair)) is not None)

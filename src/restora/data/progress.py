@@ -22,7 +22,7 @@ _LINE_SECONDS = 10.0
 
 @contextmanager
 def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -> Iterator[Advance]:
-    """Gives a function that is called with each piece of work done, counted in pieces or in bytes."""
+    """Yields a function to call with the amount of work done, in pieces or in bytes."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(console, label, total, done, in_bytes)
@@ -42,7 +42,7 @@ def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -
 
 
 class _Lines:
-    """A line every ten seconds, for log files; work that is done sooner says nothing."""
+    """A line every ten seconds, for log files; shorter work prints nothing."""
 
     def __init__(self, console: Console, label: str, total: int, done: int, in_bytes: bool) -> None:
         self.console, self.label, self.total, self.done = console, label, total, done

@@ -1,8 +1,8 @@
 """Published pairs of real photos, in the layouts of their archives: SIDD (noise), GoPro, RealBlur (shake).
 
-SIDD and GoPro are downloaded from where their authors publish them; RealBlur, which takes a click, is named
-as the folder of its unpacked archive, and so may the others be. Their degraded photos come with them:
-`degradation=identity`, or a part of a mixture.
+SIDD and GoPro are downloaded from their authors' addresses. RealBlur has to be downloaded by hand and is
+given as the folder of its unpacked archive, as the others may be. The degraded photos are part of the data:
+use `degradation=identity`, or a part of a mixture.
 """
 
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ from restora.registry import register
 
 
 class RealPhotos(Source):
-    """Photos of one archive, pairs but where a subclass says otherwise.
+    """Photos of one archive, which are pairs unless a subclass sets `paired` otherwise.
 
     `val_fraction` of the groups (scenes, sequences) of the training part choose the checkpoint: photos of
     one group are never in both.
@@ -31,9 +31,9 @@ class RealPhotos(Source):
 
     paired = True
     layout: str
-    """What the folder has to hold, for messages."""
+    """The expected contents of the folder, for messages."""
     remedy = ""
-    """How else it comes to hold it, for messages."""
+    """How to get these contents, for messages."""
 
     def __init__(self, *, root: str | Path | None, val_fraction: float = 0.1) -> None:
         if not 0 < val_fraction < 1:
@@ -67,9 +67,9 @@ class RealPhotos(Source):
 
 
 class Downloadable(RealPhotos):
-    """An archive with a public address, null for the one of its authors.
+    """An archive with a public address.
 
-    `verify` compares it with the published size and checksum.
+    `url` null is its authors' address. `verify` compares the archive with the published size and checksum.
     """
 
     archive: Archive
@@ -92,7 +92,7 @@ class Downloadable(RealPhotos):
         return f" (or run `restora prepare data={self.name}`, which downloads it)"
 
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:
-        """Downloads what is not there, unless the photos lie in the folder in another way, then checks."""
+        """Downloads the archive unless the photos are in the folder already, then checks."""
         if self.root is not None:
             self.root.mkdir(parents=True, exist_ok=True)
             with sole_process(self.root / ".download.lock", doing=f"downloading into {self.root}"):
@@ -112,7 +112,7 @@ class SIDD(Downloadable):
 
     Abdelhamed, Lin and Brown, CVPR 2018. Its own benchmark is scored on a server; papers report the 1,280
     validation blocks of 256x256, which are the test part here: `restora prepare data=sidd` writes the blocks
-    of `ValidationNoisyBlocksSrgb.mat` and `ValidationGtBlocksSrgb.mat` in the folder as pictures.
+    of `ValidationNoisyBlocksSrgb.mat` and `ValidationGtBlocksSrgb.mat` in the folder as PNG files.
     """
 
     name = "sidd"
@@ -150,7 +150,7 @@ class SIDD(Downloadable):
         return [PhotoFile(path.stem, folder / "clean" / path.name, path) for path in noisy]
 
     def _download(self, root: Path, *, keep_archives: bool) -> None:
-        """With the photos also the validation blocks, before them; they are written as pictures."""
+        """Downloads the validation blocks and writes them as PNG files, then downloads the photos."""
         fresh = not self.photos("train")
         for kind, half, size in (("Gt", "clean", 232_055_617), ("Noisy", "noisy", 229_724_517)):
             file, folder = root / f"Validation{kind}BlocksSrgb.mat", root / _BLOCKS / half
@@ -168,7 +168,7 @@ _BLOCKS = "validation_blocks"
 
 
 def _write_blocks(file: Path, folder: Path) -> None:
-    """A .mat file of blocks (images, blocks, H, W, 3), 8 bits, as `0001_01.png` to `0040_32.png`."""
+    """Writes the 8-bit blocks (images, blocks, H, W, 3) of a .mat file, `0001_01.png` to `0040_32.png`."""
     import numpy as np
     from PIL import Image
     from scipy.io import loadmat
@@ -192,9 +192,9 @@ def _write_blocks(file: Path, folder: Path) -> None:
 
 @register("source", "gopro")
 class GoPro(Downloadable):
-    """GoPro: 2,103 pairs to train on and 1,111 to test, blurred by averaging frames.
+    """GoPro: 2,103 training and 1,111 test pairs, blurred by averaging frames of 240 fps video.
 
-    They are of 240 a second (Nah, Kim and Lee, CVPR 2017).
+    Nah, Kim and Lee, CVPR 2017.
     """
 
     name = "gopro"
@@ -225,7 +225,7 @@ class GoPro(Downloadable):
 
 @register("source", "realblur")
 class RealBlur(RealPhotos):
-    """RealBlur: 3,758 pairs of real camera shake to train on and 980 to test, aligned by the authors.
+    """RealBlur: 3,758 training and 980 test pairs of real camera shake, aligned by the authors.
 
     Rim, Lee, Won and Cho, ECCV 2020. `kind` J are the camera's JPEG photos, R those made from its raw files.
     """

@@ -1,9 +1,9 @@
-"""Which crops make up which training batch: a pure function of the seed and the number of the batch.
+"""The crops of each training batch: a pure function of the seed and the number of the batch.
 
 Photos are visited in passes; each pass is a permutation of all of them. Sample number g of a run is photo
 `permutation(seed, g // n)[g % n]`, and its key, which fixes the place of the crop, its geometry and its
 degradation, is that of (seed, pass, position in the pass). Nothing depends on how many workers or processes
-cut the crops, on how often Lightning's epochs turn, nor on where a run was stopped and taken up again.
+cut the crops, on the length of Lightning's epochs, or on where a run was stopped and resumed.
 """
 
 from bisect import bisect_right
@@ -31,7 +31,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Crop:
-    """One crop to cut: which photo, and the key of everything random about it."""
+    """One crop to cut: the number of its photo, and the key of all its random choices."""
 
     photo: int
     key: int
@@ -101,7 +101,7 @@ class CropSchedule:
         return Crop(int(self._permutation(turn)[position]), sample_key(self.seed, turn, position))
 
     def _permutation(self, turn: int) -> NDArray[np.intp]:
-        """The order of one pass: photos sorted by random numbers that no release of numpy can change."""
+        """The order of one pass: photos sorted by random numbers that do not depend on numpy's release."""
         if self._order[0] != turn:
             key = np.uint64(sample_key(_ORDER_STREAM, self.seed, turn) & _MASK)
             self._order = turn, np.argsort(_hashed(key, self.photos), kind="stable")
@@ -109,7 +109,7 @@ class CropSchedule:
 
 
 def _hashed(key: np.uint64, count: int) -> NDArray[np.uint64]:
-    """`count` random 64-bit numbers: SplitMix64, as in `degradations.keyed`."""
+    """`count` random 64-bit numbers: SplitMix64, as in `restora.keyed`."""
     with np.errstate(over="ignore"):
         state = key + np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
         state = (state ^ (state >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -120,9 +120,9 @@ def _hashed(key: np.uint64, count: int) -> NDArray[np.uint64]:
 class ResumableSampler(Sampler[int]):
     """The numbers of the batches of an epoch, from the first that a run has not trained on.
 
-    `batches_done` is asked whenever an epoch begins: how many batches of the whole run are done. Numbers and
-    length are always those of a whole epoch: Lightning counts the batches of a resumed epoch from its
-    beginning, and stops taking more at its end (or at `limit_train_batches`).
+    `batches_done` is called at the start of each epoch; it gives the batches of the whole run done so far.
+    Numbers and length are always those of a whole epoch: Lightning counts the batches of a resumed epoch from
+    its beginning, and stops taking more at its end (or at `limit_train_batches`).
     """
 
     def __init__(self, *, steps_per_epoch: int, batches_done: Callable[[], int]) -> None:

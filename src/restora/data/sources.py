@@ -1,7 +1,7 @@
-"""Where photos come from: each source lists the files of a split, and says before training what is missing.
+"""Sources of photos: each lists the files of a split, and reports before training what is missing.
 
-`train` teaches, `val` chooses the checkpoint, `test` is only ever reported. A source reads names and, for
-pairs, two headers; it decodes nothing. DIV2K, which can be downloaded, is in `div2k.py`.
+`train` is for training, `val` chooses the checkpoint, `test` is only reported on. A source reads names and,
+for pairs, file headers; it decodes nothing. DIV2K, which can be downloaded, is in `div2k.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -32,11 +32,11 @@ class Source(ABC):
     paired: bool = False
     """Whether degraded photos come with the clean ones."""
     holds: Holds = "clean"
-    """What its photos are where they have no partners; `degraded` where nobody has clean ones."""
+    """What photos without partners are: `clean`, or `degraded` where no clean ones exist."""
     reader = Reader()
     """How its files become pixels. A source of clips folds their frames into channels here: (H,W,T·C)."""
     channel_counts: tuple[int, ...] | None = (1, 3)
-    """Of how many channels the reader can give photos; None: of any number."""
+    """The numbers of channels that the reader can give; None for any number."""
 
     @property
     def scale(self) -> int:
@@ -56,7 +56,7 @@ class Source(ABC):
         return {}
 
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:  # noqa: ARG002
-        """Downloads what can be downloaded and is not there, then checks. `tracks` are parts of DIV2K."""
+        """Downloads missing files where that is possible, then checks. `tracks` are parts of DIV2K."""
         if tracks:
             raise DataError(f"{' '.join(tracks)}: only DIV2K has tracks (data=div2k)")
         self.check()
@@ -91,8 +91,8 @@ class Folder(Source):
     """Any folder of photos, with sub-folders, in any mix of formats.
 
     With a sub-folder `train` the splits are the sub-folders `train`, `val` and, if there is one, `test`. Else
-    `val_fraction` and `test_fraction` of the photos are set aside by a hash of each name, so that photos
-    added later move none of the others. `holds` degraded: the photos are the noisy ones, to learn from
+    `val_fraction` and `test_fraction` of the photos are held out by a hash of each name, so that adding
+    photos later does not move others to another split. `holds` degraded: the photos are noisy, for training
     without clean ones.
     """
 
@@ -133,7 +133,7 @@ class Folder(Source):
         return look_through(self.existing_root()).left_out
 
     def photos_in(self, folder: Path) -> list[PhotoFile]:
-        """What one folder holds."""
+        """The photos, or pairs, of one folder."""
         return named(folder, list_photos(folder))
 
     def _has_splits(self) -> bool:
@@ -154,8 +154,8 @@ class PairedFolder(Folder):
 
     They lie in `root` itself, split by fractions, or in `root/train`, `root/val` and, if there is one,
     `root/test`. A degraded name may end in `x4` or the like, or in `degraded_suffix` (`_LR_x4`); several
-    degraded photos may share a clean one. `pair_by` order takes them as they are sorted instead. `scale` null
-    is what most pairs have; pairs of another scale are left out by name when packed.
+    degraded photos may share a clean one. `pair_by` order matches them in sorted order instead. `scale` null
+    is the scale of most pairs; pairs of another scale are left out and named when packed.
     """
 
     paired = True
@@ -176,7 +176,7 @@ class PairedFolder(Folder):
 
     def check(self) -> None:
         super().check()
-        assert self.scale  # inferring it raises DataError where it cannot be
+        assert self.scale  # raises DataError if it cannot be inferred
 
     @property
     def scale(self) -> int:
@@ -202,12 +202,12 @@ class PairedFolder(Folder):
 
 @register("source", "unpaired_folder")
 class UnpairedFolder(Folder):
-    """Degraded photos, and clean photos of something else.
+    """Degraded photos, and unrelated clean photos.
 
     Sub-folders `degraded` and `clean`, in `root` itself or in `root/train`, `root/val` and, if there is
     one, `root/test`.
 
-    `holds` clean: also the photos in `degraded` are clean, and the degradation makes them degraded.
+    `holds` clean: the photos in `degraded` are clean as well, and the degradation is applied to them.
     """
 
     def __init__(
@@ -230,7 +230,7 @@ class UnpairedFolder(Folder):
         return named(folder / "degraded", list_photos(self._half(folder, "degraded")))
 
     def strangers(self) -> "Folder":
-        """The clean photos, all to learn from."""
+        """The clean photos, all of them for training."""
         root = self.existing_root()
         folder = self._half(root / "train" if self._has_splits() else root, "clean")
         return _Whole(root=folder, val_fraction=self.val_fraction, test_fraction=0.0)
@@ -245,7 +245,7 @@ class UnpairedFolder(Folder):
 
 
 class _Whole(Folder):
-    """A folder whose photos are all to learn from."""
+    """A folder whose photos are all for training."""
 
     def photos(self, split: Split) -> list[PhotoFile]:
         return self.photos_in(self.existing_root()) if split == "train" else []
@@ -256,7 +256,7 @@ class _Whole(Folder):
 
 
 def named(root: Path, paths: Sequence[Path]) -> list[PhotoFile]:
-    """The photos with names that no other of them has."""
+    """The photos with unique names."""
     return [PhotoFile(name, path) for name, path in zip(unique_names(paths, root), paths, strict=True)]
 
 
@@ -265,8 +265,8 @@ def share_out(
 ) -> list[PhotoFile]:
     """The photos of one split by a hash of the clean files' names: the lowest are `val`, the highest `test`.
 
-    Pairs that share a clean photo stay together. Every split that is asked for gets at least the photo
-    that is next in line for it. Raises `DataError` if there are fewer photos than splits.
+    Pairs that share a clean photo stay together. Every requested split gets at least one photo, the next in
+    the order of the hashes. Raises `DataError` if there are fewer photos than splits.
     """
     places = {photo.clean: _place(photo.clean.relative_to(root)) for photo in photos}
     ordered = sorted(places, key=lambda path: places[path])
@@ -278,7 +278,7 @@ def share_out(
             f"{len(ordered)} photos are too few to be split: at least {least} are needed, one for each split"
         )
     first = max(sum(places[path] < val_fraction for path in ordered), 1)
-    first = min(first, len(ordered) - least + 1)  # of few photos, the hash may give one split all
+    first = min(first, len(ordered) - least + 1)  # with few photos, the hashes may put all into one split
     held_out = max(sum(places[path] >= 1 - test_fraction for path in ordered), 1) if test_fraction else 0
     last = max(len(ordered) - held_out, first + 1)
     chosen = set({"val": ordered[:first], "train": ordered[first:last], "test": ordered[last:]}[split])
@@ -286,5 +286,5 @@ def share_out(
 
 
 def _place(path: Path) -> float:
-    """A uniform number in [0,1) that is a file's own."""
+    """A uniform number in [0,1), a hash of the file's path without extension."""
     return (image_key(path.with_suffix("").as_posix()) + 2**63) / 2**64

@@ -19,15 +19,15 @@ from restora.files import json_text, read_json
 from restora.photos.reading import Pixels
 
 FORMAT = 3
-"""Part of the folder's name, so that photos are packed again where it changes. Stores of format 1 have PGM
-files of 10 bits in the wrong brightness, those of format 2 no checksums."""
+"""Part of the folder's fingerprint, so that photos are packed again when it changes. Stores of format 1 have
+PGM files of 10 bits in the wrong brightness, those of format 2 no checksums."""
 INDEX, PIXELS = "index.json", "photos.bin"
 _SAMPLED_BYTES = 64 << 20
-"""What is read at the start of a run to see whether the pixels are those that were packed: 0.1 s."""
+"""Bytes that are read at the start of a run to check that the pixels are those that were packed: 0.1 s."""
 
 
 class DamagedStore(ValueError):
-    """A packed store that is not what was packed; the message names the file."""
+    """A packed store that was changed or is damaged; the message names the file."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +59,9 @@ class LeftOut:
 
 
 class PhotoStore:
-    """Reads a packed store. Pixels are views of the mapped file: read-only, no copy until they are used.
+    """Reads a packed store. Pixels are read-only views of the memory-mapped file, not copied until used.
 
-    Raises `DamagedStore` for an index that is not whole, or pixels that are missing.
+    Raises `DamagedStore` for a damaged index, or if pixels are missing.
     """
 
     def __init__(self, *, folder: Path) -> None:
@@ -71,7 +71,7 @@ class PhotoStore:
         self.entries = [_entry(row) for row in index["photos"]]
         self.left_out = [LeftOut(**row) for row in index["left_out"]]
         self.digest = str(index["sha256"])
-        """Of everything that the store holds."""
+        """SHA-256 of the index, which covers everything that the store holds."""
         end = max((plane.offset + self._bytes(plane) for plane in self._planes()), default=0)
         size = (folder / PIXELS).stat().st_size if (folder / PIXELS).is_file() else -1
         if size < end:
@@ -81,7 +81,7 @@ class PhotoStore:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same photos under the same names, wherever they were read from."""
+        """A digest of the photos and their names, whatever path they were read from."""
         digest = hashlib.sha256(f"{self.channels}".encode())
         for entry in self.entries:
             planes = [entry.clean.sha256, entry.degraded.sha256 if entry.degraded else ""]
@@ -94,7 +94,7 @@ class PhotoStore:
         Raises `DamagedStore`.
         """
         planes = list(dict.fromkeys(self._planes()))
-        random.Random().shuffle(planes)  # another sample at each start; no other random number moves
+        random.Random().shuffle(planes)  # another sample at each start; global random state stays as it is
         left = sum(map(self._bytes, planes)) if whole else _SAMPLED_BYTES
         for plane in planes:
             if left <= 0:
@@ -142,7 +142,7 @@ def fingerprint(stores: Mapping[str, PhotoStore]) -> str:
 
 
 def index_digest(index: dict[str, Any]) -> str:
-    """SHA-256 of what an index says, its own checksum left out."""
+    """SHA-256 of an index without its own checksum."""
     rest = {key: value for key, value in index.items() if key != "sha256"}
     return hashlib.sha256(json_text(rest, indent=None, sort_keys=True).encode()).hexdigest()
 

@@ -1,8 +1,8 @@
-"""Two sets of photos that do not match: degraded ones, and clean ones of something else.
+"""Unpaired training data: degraded photos, and unrelated clean photos.
 
-Leaves: `Batch`es whose clean photos are strangers to the degraded ones (`unpaired`), drawn in passes of their
-own. Validation and held-out photos are degraded ones alone, with their clean version where the degradation is
-made here.
+Leaves: `Batch`es whose clean photos are unrelated to the degraded ones (`unpaired`), drawn in passes of their
+own. Validation and held-out photos are degraded photos only, with their clean version if the degradation is
+applied here.
 """
 
 from dataclasses import replace
@@ -25,7 +25,7 @@ from restora.types import Batch
 
 @register("data", "unpaired")
 class UnpairedData(PhotoData):
-    """The arguments of `PhotoData`; the source has strangers."""
+    """`PhotoData` of an `UnpairedFolder`, whose `strangers` are the clean photos; the same arguments."""
 
     unpaired = True
 
@@ -40,7 +40,7 @@ class UnpairedData(PhotoData):
 
     @cached_property
     def strangers(self) -> PhotoData:
-        """The clean photos."""
+        """The clean photos, unrelated to the degraded ones."""
         assert isinstance(self.source, UnpairedFolder)
         return PhotoData(
             source=self.source.strangers(),
@@ -66,7 +66,7 @@ class UnpairedData(PhotoData):
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.strangers.trainer = self.trainer  # whose processes share the photos
+        self.strangers.trainer = self.trainer  # its processes share the photos
         self.strangers.setup(stage)
 
     def train_dataloader(self) -> TrainingLoader:
@@ -89,7 +89,7 @@ class UnpairedData(PhotoData):
 
 
 class BothBatches(Dataset[dict[str, PhotoBatch]]):
-    """Training batch number i of this process: degraded photos, and clean strangers."""
+    """Training batch number i of this process: degraded photos, and unrelated clean ones."""
 
     def __init__(self, photos: CropBatches, strangers: CropBatches) -> None:
         self.photos, self.strangers = photos, strangers
@@ -101,5 +101,5 @@ class BothBatches(Dataset[dict[str, PhotoBatch]]):
         return {"photos": self.photos[batch], "strangers": self.strangers[batch]}
 
     def described(self) -> dict[str, Any]:
-        """What the streams of crops are a function of, in plain values."""
+        """The plain values that determine the streams of crops."""
         return {"photos": self.photos.described(), "strangers": self.strangers.described()}

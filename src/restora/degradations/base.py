@@ -1,4 +1,4 @@
-"""What every degradation promises, and the types that pass between its two halves.
+"""The interface of every degradation, and the types that pass between its two halves.
 
 A degradation is split in two: `sample` draws per-sample parameters from keyed random numbers, `apply` is a
 pure function of the clean photos and those parameters. Replaying is calling `apply` again; nothing is kept
@@ -32,7 +32,7 @@ class Degraded(NamedTuple):
 
 
 class Severity(NamedTuple):
-    """How bad photos get: the number's name (sigma, quality, width, scale) and the range it is drawn from."""
+    """The severity parameter: its name (sigma, quality, width, scale) and the range it is drawn from."""
 
     name: str
     low: float
@@ -45,17 +45,17 @@ class Degradation(ABC):
     scale: int = 1
     """H and W of the output are those of the input divided by this."""
     undamaged: tuple[float, ...] = ()
-    """One number per condition channel: what the condition reads where a photo was left as it was (0 of a
-    noise-level map, 1 of a mask). Compositions fill it in for the samples that a stage did not touch.
+    """One number per condition channel: its value where a photo is unchanged (0 for a noise-level map, 1 for
+    a mask). Compositions fill it in for the samples that a stage did not touch.
     """
 
     fill: float | None = None
-    """What lost pixels are replaced by; None where none are lost or they keep some content."""
+    """The value that replaces lost pixels; None where none are lost or they keep some content."""
 
     centres: frozenset[Centre] = frozenset()
-    """Which centres of a degraded pixel's distribution, given the clean photo, are the clean pixel: what
-    another degraded version teaches under a squared error (mean), an absolute one (median) or the power 0
-    (mode)."""
+    """Which centres of a degraded pixel's distribution, given the clean photo, equal the clean pixel. With
+    another degraded version as target, a network learns the mean under a squared error, the median under an
+    absolute one, the mode under the power 0."""
     independent: bool = False
     """Whether degraded pixels are independent of each other given the clean photo."""
     gaussian: bool = False
@@ -63,17 +63,17 @@ class Degradation(ABC):
 
     @property
     def parts(self) -> tuple["Degradation", ...]:
-        """The degradations that this one is made of; none but for compositions."""
+        """The degradations that this one is made of; none except for compositions."""
         return ()
 
     @property
     def severity(self) -> Severity | None:
-        """The one number that says how bad the photos are; None where there is none or more to say."""
+        """The one number that measures the severity; None if there is none, or if it takes several."""
         return None
 
     @property
     def severities(self) -> dict[str, Severity]:
-        """The numbers that say how bad the photos are, by name, those of all parts included."""
+        """The numbers that measure the severity, by name, including those of all parts."""
         own = self.severity
         return {} if own is None else {own.name: own}
 
@@ -91,10 +91,10 @@ class Degradation(ABC):
 
     @abstractmethod
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        """The degraded photos, (B,C,H/s,W/s). No random numbers but those that `params` fixes."""
+        """The degraded photos, (B,C,H/s,W/s). `params` fixes all random numbers."""
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
-        """What a network may be conditioned on: a map (B,K,H/s,W/s), or None.
+        """A map that a network may be conditioned on, (B,K,H/s,W/s), or None.
 
         Reads the shape of `clean` and never its pixels: a condition must not reveal what was lost.
         """

@@ -1,7 +1,4 @@
-"""The small vocabulary that degradations share.
-
-Ranges of parameters, per-sample views, constants on a device.
-"""
+"""Helpers that degradations share: ranges of parameters, per-sample views, constants on a device."""
 
 import math
 from collections.abc import Sequence
@@ -18,7 +15,7 @@ Range: TypeAlias = float | Sequence[float]
 def as_range(
     name: str, value: Range, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
-    """`value` as (low, high), checked against the interval in which it has a meaning. Raises ValueError."""
+    """`value` as (low, high), which must lie within [least, most]. Raises ValueError."""
     bounds = (value,) * 2 if isinstance(value, int | float) else value
     if (
         not isinstance(bounds, Sequence)
@@ -46,7 +43,7 @@ def per_sample(values: Tensor) -> Tensor:
 
 
 def host_knows(values: Tensor) -> bool:
-    """Whether the host may ask what was drawn: on a CPU; on a device the answer would be waited for."""
+    """Whether the host can read drawn values without waiting for a device, as on a CPU."""
     return values.device.type == "cpu"
 
 

@@ -16,10 +16,10 @@ from restora.metrics.registry import METRICS
 
 
 def compare(folders: Sequence[str], output: Path | None, console: Console) -> None:
-    """Prints who is better and how sure that is; writes comparison.json to `output`, if given.
+    """Prints the ranking and its significance; writes comparison.json to `output`, if given.
 
-    A folder of result folders is taken for the seeds of one method. Raises ValueError when the results
-    were not made on the same benchmark.
+    A folder of result folders holds the seeds of one method. Raises ValueError when the results were not made
+    on the same benchmark.
     """
     if len(folders) < 2:
         raise ValueError("compare names two result folders or more: compare=DIR_A,DIR_B")

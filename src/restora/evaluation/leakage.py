@@ -46,7 +46,7 @@ class Fingerprints:
 
 @dataclass(frozen=True)
 class Leak:
-    """A training photo that shows what a test photo shows."""
+    """A training photo that shows the same picture as a test photo."""
 
     training: str
     test: str
@@ -56,9 +56,9 @@ class Leak:
 
 @dataclass(frozen=True)
 class LeakReport:
-    """What was compared, and what was found by test set.
+    """The photos that were compared, and the leaks found in each test set.
 
-    `training_photos` were compared, of `training_total`.
+    `training_photos` of `training_total` were compared.
     """
 
     training_photos: int
@@ -67,7 +67,7 @@ class LeakReport:
     training_total: int | None = None
 
     def lines(self) -> list[str]:
-        """The report in words, one line per test set that is touched, or one line that none is."""
+        """The report in words: one line per test set with leaks, or one line that there are none."""
         if not self.testsets:
             return ["no test set was at hand to compare the training photos with"]
         compared = ", ".join(f"{name} ({count})" for name, count in self.testsets.items())
@@ -103,7 +103,7 @@ def find_leaks(
 ) -> LeakReport:
     """Compares training photos with those of named test sets.
 
-    `training_total` is how many there are, where not all were looked at.
+    `training_total` is the number of training photos, if not all were compared.
     """
     found = {name: near_duplicates(training, tested) for name, tested in testsets.items()}
     return LeakReport(
@@ -115,9 +115,9 @@ def find_leaks(
 
 
 def known_testsets(folder: str | Path) -> dict[str, list[Path]]:
-    """The photo files of the test sets at hand, by name.
+    """The photo files of the available test sets, by name.
 
-    The sub-folders of `folder` that hold photos, less hidden ones.
+    These are the sub-folders of `folder` that hold photos, except hidden ones.
     """
     root = Path(folder).expanduser()
     found = root.iterdir() if root.is_dir() else ()
@@ -126,7 +126,7 @@ def known_testsets(folder: str | Path) -> dict[str, list[Path]]:
 
 
 def fingerprints(photos: Iterable[tuple[str, Pixels]], *, deadline: float = float("inf")) -> Fingerprints:
-    """Thumbnails of photos, uint8 (H,W,C) each; those up to `deadline`, in seconds of `time.monotonic`."""
+    """Thumbnails of photos, uint8 (H,W,C) each, until `deadline` in seconds of `time.monotonic`."""
     names, thumbnails = [], []
     for name, pixels in photos:
         names.append(name)
@@ -169,7 +169,7 @@ def near_duplicates(training: Fingerprints, test: Fingerprints) -> list[Leak]:
 
 
 def thumbnail(pixels: Pixels) -> NDArray[np.float32]:
-    """Grey (32,32) by area means, mean 0, norm 1 (0 for a flat photo). Large photos are thinned out first."""
+    """Grey (32,32) by area means, mean 0, norm 1 (0 for a flat photo). Large photos are subsampled first."""
     from PIL import Image
 
     step = max(1, min(pixels.shape[:2]) // _ENOUGH)
@@ -185,7 +185,7 @@ def hash_bits(thumbnails: NDArray[np.float32]) -> NDArray[np.uint64]:
     """The perceptual hash: which of the 8x8 lowest DCT coefficients lie above their median, (n,).
 
     Zauner, "Implementation and Benchmarking of Perceptual Image Hash Functions", 2010, section 3.2.1; the
-    mean is left out.
+    median leaves the mean (DC) out.
     """
     from scipy.fft import dctn
 

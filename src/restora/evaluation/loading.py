@@ -1,4 +1,4 @@
-"""What is known of a network's training: the severities that it saw."""
+"""The severities that a network was trained on."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def trained_range(degradation: Any, severity: str) -> tuple[float, float] | None
     """
     try:
         made = build(degradation, "degradation")
-    except ValueError:  # of a part that is not here
+    except ValueError:  # a part of it is not installed
         return None
     found = made.severities.get(severity) if isinstance(made, Degradation) else None
     return None if found is None else (found.low, found.high)

@@ -1,6 +1,6 @@
-"""What is under test: a network with its options, a method fitted to each photo, or a classical one.
+"""The methods under test: a network with its options, a method fitted to each photo, or a classical one.
 
-Methods are values that can be sent to other processes; what is heavy is built there, at the first photo.
+Methods are values that can be sent to other processes; their heavy parts are built there, at the first photo.
 
 Legend: C channels, H height, W width, s scale.
 """
@@ -31,22 +31,22 @@ from restora.vocabulary import Precision
 
 
 class Method(ABC):
-    """Answers observations; `name` is its line in the table."""
+    """Restores observations; `name` is its line in the table."""
 
     name: str
 
     @property
     @abstractmethod
     def intake(self) -> Intake:
-        """What it takes, for the benchmark to prepare."""
+        """The inputs that the benchmark is to prepare."""
 
     @abstractmethod
     def restore(self, observation: Observation) -> Tensor:
-        """The answer, float32 (1,C',H,W) on the CPU, not rounded."""
+        """The restored photo, float32 (1,C',H,W) on the CPU, not rounded."""
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """The device that it computes on."""
         return torch.device("cpu")
 
 
@@ -55,7 +55,7 @@ class Options:
     """How a network is applied.
 
     `tile` in input pixels, 0 is the photo in one piece; `local_converter` is the training patch (height,
-    width) of the test-time local converter; `per_channel` lets a grey network restore R, G and B apart.
+    width) of the test-time local converter; with `per_channel` a grey network restores R, G and B separately.
     """
 
     self_ensemble: bool = False
@@ -68,7 +68,7 @@ class Options:
 
     @property
     def effects(self) -> list[str]:
-        """The options that change what a network answers, in words."""
+        """The options that change a network's output, in words."""
         chosen = []
         if self.self_ensemble:
             chosen.append("self-ensemble x8")
@@ -81,7 +81,7 @@ class Options:
 
 @dataclass
 class NetworkMethod(Method):
-    """A network in evaluation mode; with `luminance`, one that restores Y alone is asked for just that."""
+    """A network in evaluation mode; with `luminance`, one that restores Y alone maps Y to Y."""
 
     name: str
     network: Network
@@ -178,9 +178,9 @@ class ClassicalMethod(Method):
 
 @dataclass
 class FittedMethod(Method):
-    """A method fitted to each photo on its own, from what the observation carries.
+    """A method fitted to each photo on its own, from the values of the observation.
 
-    `max_time` in seconds is what one photo may take.
+    `max_time` is the limit for one photo, in seconds.
     """
 
     name: str
@@ -225,7 +225,7 @@ class ClassicalDenoiser:
 
 
 def with_classical(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The description of a method in which the name of a classical filter stands for it as a denoiser."""
+    """The description of a method, with the name of a classical denoiser replaced by the denoiser."""
     named = node.get("denoiser")
     found = {"denoiser": ClassicalDenoiser(named)} if isinstance(named, str) and named in DENOISERS else {}
     return dict(node) | found
@@ -255,10 +255,9 @@ def filter_of(name: str) -> Denoiser:
 
 
 def problem_of(observation: Observation) -> Problem:
-    """What a classical method knows of a degraded photo, as a fit takes it.
+    """What a classical method knows of a degraded photo, as the problem of a fitted method.
 
-    The level of noise alone is estimated where the observation does not carry it, as for the classical
-    filters.
+    Only the noise level is estimated if the observation does not have it, as for the classical filters.
     """
     kernel = observation.kernel
     operator = operator_of(
@@ -275,7 +274,7 @@ def problem_of(observation: Observation) -> Problem:
 
 
 class _Luminance(Network):
-    """The part of a luminance network that makes Y from Y: what its published figures are of."""
+    """The part of a luminance network that maps Y to Y, to which its published figures refer."""
 
     def __init__(self, network: LuminanceNetwork) -> None:
         super().__init__()
@@ -289,12 +288,12 @@ class _Luminance(Network):
 
 
 def _predicts_y(network: LuminanceNetwork) -> bool:
-    """Whether Y goes in and out, and is enlarged (where that comes first) as the benchmark enlarges."""
+    """Whether the network maps Y to Y, and enlarges (where that comes first) as the benchmark does."""
     return network.channels == 1 and (network.enlarge.round_8bit or not network.on_enlarged)
 
 
 def _eight(x: Tensor, condition: Tensor | None) -> Iterator[tuple[tuple[Tensor, Tensor | None], Any]]:
-    """The photo turned and mirrored in eight ways, each with what turns the answer back (EDSR)."""
+    """The photo turned and mirrored in eight ways, each with the inverse for the output (EDSR)."""
     for turns in range(4):
         for mirrored in (False, True):
 

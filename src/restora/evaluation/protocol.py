@@ -1,4 +1,4 @@
-"""What is scored: which planes of a photo, after which rounding, inside which border.
+"""The scoring protocol: which planes of a photo, after which rounding, inside which border.
 
 Enters: a restored photo and its original, float (B,C,H,W) on the [0,1] scale. Leaves: the two tensors that
 the metrics compare. Every convention here is one that published figures depend on; `Protocol` is a value
@@ -41,10 +41,10 @@ class Protocol:
 
     @classmethod
     def of_run(cls, node: Mapping[str, Any] | None, *, channels: int, scale: int) -> "Protocol":
-        """How a run is scored: by `protocol` of its configuration, where null follows from the data.
+        """How a run is scored: by `protocol` of its configuration; null values follow from the data.
 
-        That is all channels as stored, without a border of `scale` pixels where a network enlarges.
-        Raises ValueError for what photos of so many channels do not have.
+        The defaults are all channels as stored, without a border of `scale` pixels where a network enlarges.
+        Raises ValueError for planes that photos of so many channels do not have.
         """
         given = {key: value for key, value in dict(node or {}).items() if value is not None}
         known = [item.name for item in fields(cls)]
@@ -64,9 +64,9 @@ class Protocol:
         return cls(**given)
 
     def planes(self, photo: Tensor, *, rounded: bool) -> Tensor:
-        """What the metrics see of one photo, clamped to [0,1]: (B,C,H,W) -> (B,C',H-2*border,W-2*border).
+        """The planes that are scored, clamped to [0,1]: (B,C,H,W) -> (B,C',H-2*border,W-2*border).
 
-        `rounded` says whether this photo goes through 8 bits; a photo of one channel is taken for its own Y.
+        `rounded`: whether this photo is rounded to 8 bits. A photo of one channel is its own Y.
         """
         photo = photo.clamp(0, 1)
         if rounded:

@@ -30,8 +30,8 @@ Row = dict[str, Any]
 class Result:
     """The figures of one method on one benchmark.
 
-    `rows` are in the order of the photos; `not_computed` says why a metric has no figures; `effect` is
-    what the user's options changed, `leakage` which of the photos are among the training photos.
+    `rows` are in the order of the photos; `not_computed` has the reasons for missing metrics; `effect` is the
+    change by the user's options, `leakage` the photos that are among the training photos.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Result:
         return [name for name in METRICS if any(row.get(name) is not None for row in self.rows)]
 
     def summary(self) -> dict[str, Any]:
-        """What summary.json holds; numbers that are not finite become null, with a word in `not_computed`."""
+        """The contents of summary.json; infinite numbers become null, with a reason in `not_computed`."""
         means = {metric: self.mean(metric) for metric in self.metrics}
         inputs = {metric: self.mean(f"input_{metric}") for metric in self.metrics}
         reasons = dict(self.not_computed)

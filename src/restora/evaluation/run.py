@@ -1,7 +1,6 @@
-"""Scoring a method on a benchmark, photo by photo, in this process or spread over several.
+"""Scores a method on a benchmark, photo by photo, in this process or in several.
 
-Every photo is observed, restored and scored on its own, so that its figures do not depend on which process
-it falls to.
+Every photo is observed, restored and scored on its own, so that its figures do not depend on the process.
 """
 
 import os
@@ -36,7 +35,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS
 
 @dataclass(frozen=True)
 class Work:
-    """What a process needs to score photos."""
+    """Everything that a process needs to score photos."""
 
     method: Method
     benchmark: Benchmark
@@ -80,7 +79,7 @@ def evaluate(
 
 @contextmanager
 def _whole(folder: Path | None) -> Iterator[Path | None]:
-    """A draft whose files go into the folder when all is done, and nowhere when something fails."""
+    """A draft folder, whose files move into `folder` at the end, or are deleted if anything fails."""
     if folder is None:
         yield None
         return
@@ -147,7 +146,7 @@ def score(work: Work, index: int) -> Row:
 
 
 def machine(device: torch.device) -> dict[str, Any]:
-    """Where and with what the figures were made."""
+    """The device and the versions that the figures were made with."""
     from restora import __version__
 
     return {
@@ -161,7 +160,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 def _context() -> BaseContext:
     """Processes forked from a server that has loaded everything once: ready in 0.1 s instead of seconds.
 
-    The server itself never restores a photo, so no thread or accelerator is alive in what is forked.
+    The server itself never restores a photo, so forked processes inherit no threads and no accelerator.
     """
     if "forkserver" not in get_all_start_methods():
         return get_context("spawn")
@@ -195,7 +194,7 @@ def _score_here(index: int) -> Row:
 
 @contextmanager
 def _few_threads(threads: int) -> Iterator[None]:
-    """The libraries of child processes read these when they are loaded."""
+    """Limits the threads of child processes, whose libraries read these variables when loaded."""
     before = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
     os.environ.update({name: str(threads) for name in _THREAD_VARIABLES})
     try:

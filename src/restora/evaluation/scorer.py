@@ -4,7 +4,7 @@ Training's validation and test, `evaluate` and the report's classical filters al
 
 Enters: restored photos, the degraded ones at their size, and the clean ones, float (B,C,H,W) on the [0,1]
 scale. Leaves: a row per photo, each metric of the restored photo under its name and of the degraded one under
-`input_` and its name, rounded to `DECIMALS` wherever they go, so that what is stored in two places is equal.
+`input_` and its name, always rounded to `DECIMALS`, so that figures stored in two places are equal.
 
 Legend: B photos, C channels, H height, W width.
 """
@@ -20,7 +20,7 @@ from restora.metrics.registry import METRICS, Metric, unavailable
 
 DECIMALS = 6
 LOSS = "loss"
-"""What the objectives say of validation photos: no metric, but something to choose by."""
+"""The objectives' loss on validation photos: not a metric, but a checkpoint can be chosen by it."""
 Figures = dict[str, float | None]
 
 
@@ -34,10 +34,10 @@ class Scorer:
     def rows(
         self, restored: Tensor, degraded: Tensor, clean: Tensor | None, *, eight_bit: bool = True
     ) -> list[Figures]:
-        """The figures of each photo; without clean photos, of the metrics that need none.
+        """The figures of each photo; without clean photos, only those of metrics that need none.
 
-        `eight_bit` is False for what is not a photo that could be saved. A figure is None where the photo is
-        too small for the metric.
+        `eight_bit` is False for an output that is not a photo to be saved. A figure is None where the photo
+        is too small for the metric.
         """
         rounded = self.protocol.round_output and eight_bit
         pair = {"": self.protocol.planes(restored, rounded=rounded)}
@@ -60,7 +60,7 @@ def without_reference() -> tuple[str, ...]:
 
 
 def check_monitored(metric: str, *, has_clean: bool = True) -> None:
-    """Raises ValueError for what no validation here can measure. The loss is the objectives'."""
+    """Raises ValueError for a metric that validation cannot measure here; the loss is always possible."""
     if metric == LOSS:
         return
     if metric not in METRICS:

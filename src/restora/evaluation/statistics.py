@@ -20,7 +20,7 @@ Table: TypeAlias = NDArray[np.float64]
 RESAMPLES = 10_000
 LEVEL = 0.95
 _ROUNDING = 1e-9
-"""Differences below it are not taken for a sign."""
+"""Differences below it count as rounding errors."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference:
-    """First method less second, in the units of the score.
+    """First method minus second, in the units of the score.
 
     `interval` resamples photos, and seeds where there are several. `p_photos` is Wilcoxon's signed-rank
-    test, two-sided, over photos (seeds averaged); `p_seeds` the same over seeds that come in pairs, the
-    rank-sum test where they do not, None with one seed. `smallest_p` is the least that so many photos can
-    give: above 0.05 nothing can be significant.
+    test, two-sided, over photos (seeds averaged); `p_seeds` is the same over paired seeds, the rank-sum test
+    over unpaired ones, None with one seed. `smallest_p` is the smallest p that so many photos can give: above
+    0.05 nothing can be significant.
     """
 
     interval: Interval
@@ -122,7 +122,7 @@ def signed_ranks(differences: Sequence[Table]) -> list[float]:
 
 
 def smallest_p(photos: int) -> float:
-    """The least p that Wilcoxon's test, two-sided, can give for so many photos."""
+    """The smallest p that Wilcoxon's test, two-sided, can give for so many photos."""
     return min(1.0, 2.0 ** (1 - photos))
 
 
@@ -161,9 +161,9 @@ class Ranked:
 
 
 def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> list[Ranked]:
-    """Methods by mean score, best first, with ranks that only decided differences move.
+    """Methods by mean score, best first, with ranks that follow significant differences alone.
 
-    A method is better beyond doubt when the paired interval excludes 0 and Wilcoxon's p, adjusted by Holm
+    A method is significantly better when the paired interval excludes 0 and Wilcoxon's p, adjusted by Holm
     over all pairs, is below 0.05. Means are over the photos that all methods have.
     """
     names = common_photos([run for runs in methods.values() for run in runs])
@@ -195,10 +195,11 @@ def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> li
 def _bounds(
     methods: Mapping[str, Sequence[Scores]], names: Sequence[str], tables: Mapping[str, Table], seed: int
 ) -> Callable[[str, str], bool]:
-    """Whether one method is ahead of another in every draw of photos, its worst seed of the other's best: no
-    end of a bootstrap interval is then below 0. A cheap answer for most pairs of a large sweep.
+    """A cheap test whether one method is ahead of another in every draw of photos.
 
-    Only where all runs have the same photos in one order, so that the draws are those of each pair.
+    Its worst seed has to be ahead of the other's best: the bootstrap interval is then above 0. This settles
+    most pairs of a large sweep. It needs the same photos in one order in all runs, so that the draws are
+    those of each pair.
     """
     if not all(list(run) == list(names) for runs in methods.values() for run in runs):
         return lambda *_: False
@@ -223,8 +224,7 @@ def _check_finite(table: Table) -> None:
 
 @lru_cache(maxsize=1)
 def _drawn(photos: int, seed: int) -> Table:
-    """`RESAMPLES` draws of so many photos with replacement, each as the weight of every photo,
-    (draws,photos)."""
+    """`RESAMPLES` draws of photos with replacement, each as the weight of every photo, (draws,photos)."""
     return _weights(photos, np.random.default_rng(seed))
 
 
@@ -261,7 +261,7 @@ def _interval(table: Table, seed: int) -> Interval:
 
 
 def _unpaired_interval(a: Table, b: Table, seed: int) -> Interval:
-    """Percentile interval of the difference of means: photos drawn together, each side's seeds apart."""
+    """Percentile interval of the difference of means: photos drawn together, seeds separately per side."""
     drawn, random = _drawn(a.shape[1], seed), _for_seeds(seed)
     sides = [_resampled_means(table, drawn, random) for table in (a, b)]
     low, high = np.quantile(sides[0] - sides[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])

@@ -86,7 +86,7 @@ def leaderboard_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
 
 
 def notes(results: Sequence[Result]) -> list[str]:
-    """What the table does not say: effects of options, metrics that are missing, ranks that are shared."""
+    """Notes below the table: effects of options, metrics that are missing, ranks that are shared."""
     lines = []
     for result in results:
         if result.effect is not None:

@@ -1,7 +1,7 @@
-"""The photos that a benchmark scores, in a fixed order, and where to get the field's sets of them.
+"""The photos that a benchmark scores, in a fixed order, and the sources of the field's test sets.
 
 The addresses and folders in conf/benchmark/testset are those that public repositories give, and have not
-been tried: benchmark.tar and its folders from EDSR-PyTorch's README and torchSR's data sets; BSD68, Set12,
+been tested: benchmark.tar and its folders from EDSR-PyTorch's README and torchSR's data sets; BSD68, Set12,
 classic5 and LIVE1 from the listing of cszn/DnCNN and the links of KAIR and SwinIR to it; CBSD68, Kodak24 and
 McMaster from cszn/FFDNet's demos and its listing. Numbers of photos are the literature's.
 """
@@ -26,11 +26,11 @@ log = logging.getLogger(__name__)
 class TestSet:
     """A named set of test photos.
 
-    Its usual folder, how many there are, and where they come from: the address of an `archive` and the
-    `folder` in it, or what `source` says.
+    It has a usual folder, the number of photos, and their origin: the address of an `archive` and the
+    `folder` in it, or the words of `source`.
     """
 
-    __test__ = False  # not a test case, whatever pytest makes of the name
+    __test__ = False  # not a test case, despite the name
 
     name: str
     root: str | None = None
@@ -69,10 +69,10 @@ def find_photos(root: str, testset: TestSet | None = None) -> list[Path]:
 def obtain_testsets(
     testsets: Sequence[TestSet], *, url: str | None = None, keep_archives: bool = False
 ) -> None:
-    """Downloads the archives of those sets that are not there, each archive once, and unpacks them.
+    """Downloads the archives of missing sets, each archive once, and unpacks them.
 
-    `url` is another address of the one archive that holds them. Raises `DataError`, before anything is
-    downloaded where a folder holds another number of photos.
+    `url` is another address of the one archive that holds them. Raises `DataError`; before anything is
+    downloaded if a folder holds another number of photos.
     """
     missing = [testset for testset in testsets if not _is_there(testset)]
     archives: dict[str | None, list[TestSet]] = {}
@@ -86,7 +86,7 @@ def obtain_testsets(
 
 
 def _is_there(testset: TestSet) -> bool:
-    """Raises `DataError` for a set that cannot be downloaded, or a folder that is not the set."""
+    """Whether the set is there. Raises `DataError` if it cannot be downloaded, or the folder is not it."""
     if testset.root is None or testset.archive is None:
         raise DataError(f"{testset.name} is {testset.source or 'not a set that can be downloaded'}")
     folder = Path(testset.root).expanduser()
@@ -103,10 +103,10 @@ def _is_there(testset: TestSet) -> bool:
 
 
 def _obtain_group(group: Sequence[TestSet], *, url: str, keep: bool) -> None:
-    """The sets of one archive.
+    """Obtains the sets of one archive.
 
-    No checksum is compared (GitHub makes its zip files anew): a set counts as fetched when its number of
-    photos is right and every one of them decodes.
+    No checksum is compared, because GitHub regenerates its zip files: a set counts as fetched when its number
+    of photos is right and every one of them decodes.
     """
     places = [Path(str(testset.root)).expanduser() for testset in group]
     name = archive_name(archive=str(group[0].archive), folder=str(group[0].folder))

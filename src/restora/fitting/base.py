@@ -25,7 +25,7 @@ from restora.operators.pointwise import Identity
 class Problem:
     """`degraded` (1,C,h,w), float32 on the [0,1] scale.
 
-    `sigma` is the standard deviation of its noise on the 8-bit scale, None where nobody knows.
+    `sigma` is the standard deviation of its noise on the 8-bit scale, None if unknown.
     """
 
     degraded: Tensor
@@ -41,11 +41,11 @@ class Problem:
 
 @dataclass(frozen=True)
 class Step:
-    """After step `number` (from 1) of `of`: the best answer so far (1,C,H,W), not clamped, and the loss.
+    """After step `number` (from 1) of `of`: the best picture so far (1,C,H,W), not clamped, and the loss.
 
-    `output` is what early stopping watches, where that is not the answer: the network's output before
-    averaging. Note: where the whole photo costs more than a step, `picture` may be some steps old; the last
-    one is not.
+    `output` is watched by early stopping, if it differs from `picture`: the network's output before
+    averaging. Note: where the whole photo costs more than a step, `picture` may be some steps old, except
+    after the last step.
     """
 
     number: int
@@ -60,16 +60,16 @@ class Fit(ABC):
 
     name: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
-    """What it restores; a mask is `inpaint`, a scale `super_resolution`, a kernel `deblur`."""
+    """The tasks that it solves; a mask is `inpaint`, a scale `super_resolution`, a kernel `deblur`."""
     usual_scale: ClassVar[int] = 1
-    """How many times it enlarges where nobody says."""
+    """The default factor of enlargement."""
 
     @abstractmethod
     def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:
-        """The steps. Raises ValueError, with the first, for a problem that the method is not for."""
+        """The steps. Raises ValueError, with the first, for a problem that the method cannot solve."""
 
     def prepare(self, device: torch.device) -> None:  # noqa: B027
-        """Loads what the method works with, so that what is missing shows before the first photo."""
+        """Loads the method's models, so that a missing one is reported before the first photo."""
 
     @property
     def stops_early(self) -> bool:
@@ -79,7 +79,7 @@ class Fit(ABC):
 
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Weights initialised inside depend on the seed alone; the global generators are as before afterwards."""
+    """Weights initialised inside depend on the seed alone; the global generators are restored afterwards."""
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
@@ -96,7 +96,7 @@ def moved(operator: Operator, device: torch.device) -> Operator:
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16, rather than imitating it."""
+    """Whether the device multiplies in bfloat16 natively."""
     if device.type == "cpu":
         return bool(torch.cpu._is_amx_tile_supported())
     return device.type == "cuda" and torch.cuda.is_bf16_supported()

@@ -1,7 +1,7 @@
-"""A trained denoiser as a function of (photo, noise level): what plug-and-play methods ask of a model.
+"""Trained denoisers as functions of (photo, noise level), as plug-and-play methods need them.
 
-A model conditioned on the noise level is one by itself. Models of one level each make one together: of a list
-the next one above the level asked for is taken, as IRCNN's 25 are meant.
+A model conditioned on the noise level is such a function. So is a list of models of one level each: the model
+of the next level at or above the requested one is used, as intended for IRCNN's 25.
 
 Legend: B photos, C channels, H height, W width.
 """
@@ -69,7 +69,7 @@ class LevelledDenoiser:
 
 
 def by_channels(restorer: Restorer, x: Tensor, level: Tensor | None) -> Tensor:
-    """A grey network restores each channel by itself; a colour one sees a grey photo three times."""
+    """A grey network restores each channel by itself; a colour one gets a grey photo as three channels."""
     takes, channels = restorer.network.in_channels, x.shape[1]
     if takes not in (channels, 1) and not (takes == 3 and channels == 1):
         raise ValueError(f"the denoiser takes {takes} channels, the photo has {channels}")
@@ -82,7 +82,7 @@ def by_channels(restorer: Restorer, x: Tensor, level: Tensor | None) -> Tensor:
 
 
 class OpenedOnce:
-    """What a method was given as its denoiser, opened when it is first needed; pickled as it was given."""
+    """The denoiser given to a method, opened when it is first needed; pickled unopened."""
 
     def __init__(self, given: Any, method: str) -> None:
         if given is None:
@@ -100,10 +100,10 @@ class OpenedOnce:
 
 
 def denoiser_of(given: Any, device: torch.device) -> Denoiser:
-    """A denoiser of any source of a model, of a list of them, or what is one already.
+    """A denoiser from any source of a model, or a list of sources; a denoiser is returned as it is.
 
-    A word is a source, `LEVEL:SOURCE` one with the noise level that it was trained at (model folders and runs
-    say it themselves), a file with IRCNN's 25 sets of weights all of them. Raises ValueError.
+    A word is a source; `LEVEL:SOURCE` adds the noise level that it was trained at (model folders and runs
+    record it themselves); a file with IRCNN's 25 sets of weights gives all of them. Raises ValueError.
     """
     if isinstance(given, Network):
         return ConditionedDenoiser(given, device=device)

@@ -1,8 +1,8 @@
 """Deep Image Prior: a network with random weights is fitted to one degraded photo, from a fixed random code.
 
 D. Ulyanov, A. Vedaldi, V. Lempitsky, CVPR 2018, with the settings of the authors' notebooks for each task.
-Structure is fitted before noise is, so that a stopped fit is a restored photo. With `red_weight` a denoiser
-pulls at it besides (Mataev et al., "DeepRED", ICCVW 2019).
+Structure is fitted before noise, so that a fit that stops early gives a restored photo. With `red_weight` a
+denoiser regularises it (Mataev et al., "DeepRED", ICCVW 2019).
 
 Note: 3,000 steps of a photo of 128x128 take 17 minutes of a CPU core, and time grows with the area.
 
@@ -26,7 +26,7 @@ from restora.operators.pointwise import Mask
 from restora.registry import register
 
 _LOOKED_BACK = 100
-"""Steps between two looks at whether the fit has broken down."""
+"""Steps between two checks whether the fit has broken down."""
 _BROADEST = 1.5
 """Megapixels beyond which a fit is refused: 3,000 steps would take a day of 16 cores."""
 
@@ -43,7 +43,7 @@ class Recipe:
 
 
 def recipe_of(problem: Problem) -> Recipe:
-    """By what degraded the photo; noise above 35 (8-bit scale) and scattered holes have their own."""
+    """The recipe for a degradation; noise above 35 (8-bit scale) and scattered holes have their own."""
     if isinstance(problem.operator, Mask):
         scattered = _scattered(problem.operator.mask)
         if scattered:
@@ -65,11 +65,11 @@ def _scattered(mask: Tensor) -> bool:
 
 @register("method", "dip")
 class DeepImagePrior(Fit):
-    """What is null is as the authors have it for the task (`recipe_of`).
+    """Settings that are null are the authors' for the task (`recipe_of`).
 
-    The answer is the average of the outputs, each step counting `1 - average`; `fall_back` dB of PSNR to the
-    observation lost within 100 steps means that the fit broke down, and brings the weights of before back.
-    With `early_stop` it ends where the outputs vary least. `red_weight` times `x (x - denoised x)` is added
+    The result is a moving average of the outputs, in which each step has the weight `1 - average`. If the
+    PSNR to the observation drops by `fall_back` dB within 100 steps, the earlier weights are restored. With
+    `early_stop` the fit ends where the outputs vary least. `red_weight` times `x (x - denoised x)` is added
     to the loss; `denoiser` (any source of a model that is conditioned on the noise level) runs at
     `red_sigma`, every `red_every` steps.
     """
@@ -146,7 +146,7 @@ class DeepImagePrior(Fit):
             optimiser.step()
             output = output.detach()
             total = self.average * total + (1 - self.average) * output
-            picture = total / (1 - self.average**number)  # the first outputs count no more than others
+            picture = total / (1 - self.average**number)  # bias correction, as in Adam
             if number % _LOOKED_BACK == 0:
                 rewind(psnr_between(explained.detach(), observed))
             yield Step(number, steps, picture, loss.item(), output)
@@ -169,7 +169,7 @@ class DeepImagePrior(Fit):
 
 
 class _Rewind:
-    """Keeps the weights of the last look and brings them back where the fit has broken down since."""
+    """Keeps the weights of the last check, and restores them if the fit has broken down since."""
 
     def __init__(self, network: nn.Module, drop: float) -> None:
         self.network, self.drop = network, drop

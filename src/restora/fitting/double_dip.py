@@ -1,14 +1,14 @@
-"""Haze taken off one photo: two networks with random weights are its scene and how much of it comes through.
+"""Dehazing of one photo: two networks with random weights give its scene and its transmission.
 
 After Y. Gandelsman, A. Shocher, M. Irani, "Double-DIP: Unsupervised Image Decomposition via Coupled
 Deep-Image-Priors", CVPR 2019, section 5: `y = t x + (1 - t) A`, x the scene, t its transmission and A the
-light of the haze, all three fitted at once. A begins at what the dark channel says (K. He, J. Sun, X. Tang,
-CVPR 2009) and stays near it. The answer is `(y - (1 - t) A) / t`, so that what the networks leave out of a
-photo is not lost.
+light of the haze, all three fitted at once. A starts from the dark channel prior (K. He, J. Sun, X. Tang,
+CVPR 2009) and stays near it. The result is `(y - (1 - t) A) / t`, so that detail that the networks do not fit
+is not lost.
 
-Note: `t = 1` explains any photo. What forbids it is that a scene has something dark or colourful everywhere,
-so the dark channel of x is a term of the loss; the authors have the hint of A alone. Skies and white walls
-have no such thing, and come out too dark.
+Note: `t = 1` explains any photo. To exclude it, the dark channel of x is a term of the loss, because a scene
+has something dark or colourful everywhere; the authors use only the estimate of A. Skies and white walls have
+nothing dark or colourful, and come out too dark.
 
 Legend: C channels, H height, W width.
 """
@@ -35,9 +35,10 @@ _CODE = 0.1
 class DoubleDip(Fit):
     """`steps` of Adam at `learning_rate` on both networks, of `channels` in `scales` levels.
 
-    `dark` is the weight of the scene's dark channel over windows of `window` pixels, `smooth` of what is fine
-    in the transmission, `anchor` of how far A is from where it began. Transmissions below `least` count as
-    that. The answer is of averages of t and A in which each step counts `1 - average`.
+    `dark` is the weight of the scene's dark channel over windows of `window` pixels, `smooth` that of fine
+    detail in the transmission, `anchor` that of the distance of A from its initial value. Transmissions are
+    clamped to `least`. The result uses moving averages of t and A, in which each step has the weight
+    `1 - average`.
     """
 
     name: ClassVar[str] = "double_dip"
@@ -98,7 +99,7 @@ class DoubleDip(Fit):
             optimiser.step()
             mean_t = self.average * mean_t + (1 - self.average) * t.detach()
             mean_light = self.average * mean_light + (1 - self.average) * a.detach()
-            whole = 1 - self.average**number  # the first outputs count no more than others
+            whole = 1 - self.average**number  # bias correction, as in Adam
             seen = (mean_t / whole).clamp(self.least, 1)
             picture = (hazy - (1 - seen) * mean_light / whole) / seen
             yield Step(number, self.steps, picture, loss.item(), t.detach())
@@ -139,7 +140,7 @@ class DoubleDip(Fit):
 
 
 def dark_channel(x: Tensor, window: int) -> Tensor:
-    """The least value of all channels in a window around each pixel: (1,C,H,W) -> (1,1,H,W)."""
+    """The smallest value of all channels in a window around each pixel: (1,C,H,W) -> (1,1,H,W)."""
     return -F.max_pool2d(-x.amin(1, keepdim=True), window, 1, window // 2)
 
 

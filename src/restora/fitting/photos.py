@@ -1,4 +1,4 @@
-"""A method fitted to one photo, as a restorer of photo files: depth, alpha and metadata are kept."""
+"""A method fitted to one photo, as a restorer of photo files: bit depth, alpha and metadata are kept."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,16 +17,15 @@ from restora.operators.pointwise import Identity, Mask, bayer
 from restora.photos.files import Photo
 
 PREFIX = "method:"
-"""Before the name of a method, where the source of a model may stand too."""
+"""The prefix of a method's name where the source of a model is allowed too."""
 
 
 @dataclass(frozen=True)
 class PhotoFit:
-    """`sigma` (8-bit scale) is the noise of the photos, None where nobody knows.
+    """`sigma` (8-bit scale) is the noise level of the photos, None if unknown.
 
-    `scale` how many times they are to be enlarged; `kernel` (k,k) the blur to take away; `mosaic` the pattern
-    of the sensor that read them, grey or one colour in each pixel; `max_time` what a photo may take, in
-    seconds.
+    `scale` is the factor of enlargement; `kernel` (k,k) the blur to remove; `mosaic` the sensor's pattern,
+    for photos that are grey or have one colour in each pixel; `max_time` the limit for one photo, in seconds.
     """
 
     fit: Fit
@@ -48,8 +47,11 @@ class PhotoFit:
         progress: Callable[[int, int], None] | None = None,
         strength: float = 1.0,
     ) -> Photo:
-        """The restored photo; `lost` is white where it has to be filled in. `progress` is called with the
-        steps, or, with a time limit, the share of time that has passed, and their whole."""
+        """The restored photo; `lost` is white where it has to be filled in.
+
+        `progress` is called with the share of the steps, or of the time limit, that is done, in parts of
+        `resolution`, and with `resolution`.
+        """
 
         def show(at: Progress) -> None:
             if progress is not None:

@@ -1,9 +1,9 @@
-"""Plug and play: a denoiser as the prior of any restoration whose degradation is linear.
+"""Plug and play: a denoiser as the prior for the restoration of any linear degradation.
 
 `pnp_hqs` is DPIR (K. Zhang et al., "Plug-and-Play Image Restoration with Deep Denoiser Prior", TPAMI 2021):
 half-quadratic splitting, a data step in closed form and a denoising step in turn, at noise levels that fall
-from 49 to that of the photo. `pnp_admm` carries what both steps disagree on along (S. Chan et al., IEEE TCI
-2017). `red` is the fixed-point iteration of Romano et al., "The Little Engine That Could", SIIMS 2017.
+from 49 to that of the photo. `pnp_admm` also accumulates the difference of both steps (S. Chan et al., IEEE
+TCI 2017). `red` is the fixed-point iteration of Romano et al., "The Little Engine That Could", SIIMS 2017.
 
 Legend: C channels, H height, W width.
 """
@@ -25,7 +25,7 @@ from restora.operators.pointwise import Identity, Mask
 from restora.registry import register
 
 _LEAST = 0.255
-"""Noise level (8-bit scale) below which DPIR counts none: a thousandth of white."""
+"""The smallest noise level (8-bit scale) that DPIR assumes: a thousandth of white."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class _Case:
 
 
 class PlugAndPlay(Fit):
-    """Steps of a data term and a denoiser; subclasses say in which order and what they carry along."""
+    """Steps of a data term and a denoiser; subclasses define their order and any further state."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "super_resolution", "inpaint", "demosaic")
 
@@ -75,10 +75,10 @@ class PlugAndPlay(Fit):
 
     @abstractmethod
     def _iterate(self, case: _Case) -> Iterator[Tensor]:
-        """The estimates (1,C,H,W), one a step."""
+        """The estimates (1,C,H,W), one per step."""
 
     def _denoised(self, x: Tensor, sigma: float, number: int, denoise: Denoiser) -> Tensor:
-        """With `turns`, another of the eight turns and mirrorings at each step: an ensemble for nothing."""
+        """With `turns`, another of the eight turns and mirrorings at each step: an ensemble at no cost."""
         turn = number % 8 if self.turns else 0
         return turned_back(denoise(turned(x, turn), sigma), turn)
 
@@ -110,8 +110,8 @@ class HalfQuadraticSplitting(Splitting):
     """Half-quadratic splitting with a denoiser as the prior.
 
     `denoiser` is any source of a model that is conditioned on the noise level, or a list of models of one
-    level each. `steps` null is DPIR's number: 8 for blur, 24 for enlarging, 40 for what is missing.
-    `weight` is DPIR's lambda.
+    level each. `steps` null is DPIR's number: 8 for blur, 24 for enlarging, 40 for missing pixels. `weight`
+    is DPIR's lambda.
     """
 
     name: ClassVar[str] = "pnp_hqs"
@@ -126,7 +126,7 @@ class HalfQuadraticSplitting(Splitting):
 
 @register("method", "pnp_admm")
 class AlternatingDirections(Splitting):
-    """As `pnp_hqs`, with the multipliers of ADMM; they are scaled where the weight of the prior changes."""
+    """As `pnp_hqs`, with the multipliers of ADMM, which are rescaled when the weight of the prior changes."""
 
     name: ClassVar[str] = "pnp_admm"
 
@@ -146,8 +146,8 @@ class AlternatingDirections(Splitting):
 class RegularisedByDenoising(PlugAndPlay):
     """The minimum of `|A x - y|^2 / (2 sigma^2) + weight/2 x (x - denoised x)`.
 
-    The denoiser is always at `denoiser_sigma`; null is that of the photo's noise, or 3.25 where that is
-    less (the paper's for deblurring at sigma 1.41).
+    The denoiser always runs at `denoiser_sigma`; null is the photo's noise level, or 3.25 if that is lower
+    (the paper's value for deblurring at sigma 1.41).
     """
 
     name: ClassVar[str] = "red"
@@ -175,7 +175,7 @@ class RegularisedByDenoising(PlugAndPlay):
 
 
 def falling(first: float, last: float, steps: int) -> list[float]:
-    """Noise levels equally far apart in the logarithm, the last one `last`."""
+    """Noise levels spaced evenly in the logarithm, the last one `last`."""
     first = max(first, last)
     if steps == 1:
         return [last]
@@ -183,12 +183,12 @@ def falling(first: float, last: float, steps: int) -> list[float]:
 
 
 def usual_steps(operator: Operator) -> int:
-    """DPIR's."""
+    """DPIR's number of steps."""
     return 40 if isinstance(operator, Mask) else 24 if operator.scale > 1 else 8
 
 
 def lowest_sigma(operator: Operator) -> float:
-    """What the last denoising removes where the photo has no noise (8-bit scale; DPIR)."""
+    """The level of the last denoising where the photo has no noise (8-bit scale; DPIR)."""
     return 0.6 if isinstance(operator, Mask) else float(operator.scale) if operator.scale > 1 else 0.0
 
 

@@ -1,4 +1,4 @@
-"""Running a fit: progress, cancelling, a time limit, early stopping, and what to fall back to."""
+"""Runs a fit, with progress, cancelling, a time limit, early stopping, and a fallback if it diverges."""
 
 import time
 from collections.abc import Callable
@@ -17,7 +17,7 @@ Ended = Literal["finished", "early stop", "max_time", "not finite"]
 
 @dataclass(frozen=True)
 class Progress:
-    """After a step: `left` seconds, at the pace so far and at most the time limit's."""
+    """The state after a step; `left` is the seconds left at the pace so far, at most the time limit's."""
 
     step: int
     of: int
@@ -28,7 +28,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit came to.
+    """The result of a fit.
 
     `picture` (1,C,H,W), float32 in [0,1] on the CPU, is that of step `step`, the last of `steps` or,
     stopped early, the one where the outputs varied least.
@@ -42,7 +42,7 @@ class Outcome:
 
 
 class Cancelled(Exception):
-    """The user wants no answer any more."""
+    """The user cancelled the fit."""
 
 
 def run(
@@ -58,9 +58,9 @@ def run(
 ) -> Outcome:
     """The restored photo.
 
-    `max_time` in seconds: the answer that there is then is the result, after one step at least. `early_stop`
-    None is the method's own choice. Where a loss is not finite, the last picture that was is the result.
-    Raises ValueError for what the method is not for, and `Cancelled`.
+    After `max_time` seconds, and at least one step, the picture so far is the result. `early_stop` None is
+    the method's own choice. If a loss or picture is not finite, the last finite picture is the result. Raises
+    ValueError for a problem that the method cannot solve, and `Cancelled`.
     """
     device = torch.device(device)
     stop = early_stop if isinstance(early_stop, EarlyStop) else None

@@ -16,7 +16,7 @@ size."""
 
 
 class EarlyStop:
-    """Given every output; `picture` is the one where their variance was least.
+    """Is called with every output; `picture` is the one where their variance was smallest.
 
     `patience` is how many steps may pass without a smaller variance.
     """
@@ -61,5 +61,5 @@ class EarlyStop:
 
 
 def psnr_between(a: Tensor, b: Tensor) -> float:
-    """In dB, both on the [0,1] scale."""
+    """PSNR in dB of two tensors on the [0,1] scale."""
     return float(-10 * torch.log10((a - b).square().mean().clamp(min=1e-12)))

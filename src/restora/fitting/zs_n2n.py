@@ -1,11 +1,11 @@
 """Zero-Shot Noise2Noise: a small network learns from two half-size views of the noisy photo itself.
 
-Y. Mansour, R. Heckel, CVPR 2023. Each 2x2 cell gives the mean of one diagonal to one view and that of the
-other to the other: the same photo twice, with noise that is independent where that of the pixels is. The
-network predicts what is noise in one view from it alone; the other one is the target.
+Y. Mansour, R. Heckel, CVPR 2023. Each 2x2 cell gives the mean of one diagonal to the first view and that of
+the other diagonal to the second: the same photo twice, with independent noise if the noise of the pixels is
+independent. The network predicts the noise of one view from it alone; the other view is the target.
 
-Note: noise that neighbouring pixels share (JPEG, demosaicked or reduced photos) is kept, as it is in both
-views.
+Note: noise that is correlated between neighbouring pixels (JPEG, demosaicked or reduced photos) is kept,
+because it is in both views.
 
 Legend: C channels, H height, W width.
 """
@@ -23,15 +23,15 @@ from restora.operators.pointwise import Identity
 from restora.registry import register
 
 _SHOWN = 50
-"""Steps between two pictures of the whole photo."""
+"""Steps between two restorations of the whole photo."""
 
 
 @register("method", "zs_n2n")
 class ZeroShotNoise2Noise(Fit):
-    """`crop` pixels on each side are fitted at each step, 0 is the whole photo, as the authors do it.
+    """Each step fits a crop of `crop` pixels a side; 0 is the whole photo, as the authors do it.
 
-    The learning rate is halved every `halved_every` steps (authors: 1e-3, 1000, 2000 steps), or, where that
-    is 0, goes down to nothing along a cosine. `bf16` null is where the processor multiplies in it.
+    The learning rate is halved every `halved_every` steps (authors: 1e-3, 1000, 2000 steps), or, if that is
+    0, decays to zero along a cosine. `bf16` null uses bfloat16 where the processor multiplies in it.
     """
 
     name: ClassVar[str] = "zs_n2n"
@@ -89,7 +89,7 @@ class ZeroShotNoise2Noise(Fit):
             yield Step(number, self.steps, picture, loss.item())
 
     def _cropped(self, noisy: Tensor, generator: torch.Generator) -> Tensor:
-        """Even sides, so that all 2x2 cells are whole; at even and odd places in turn."""
+        """A random crop of even sides, so that all 2x2 cells are whole; at even and at odd offsets."""
         size = [side - side % 2 for side in noisy.shape[-2:]]
         if self.crop:
             size = [min(side, self.crop - self.crop % 2) for side in size]
@@ -113,8 +113,10 @@ class ZeroShotNoise2Noise(Fit):
 
 @torch.no_grad()
 def _whole(network: ZsN2N, noisy: Tensor, pixels: int = 1 << 20) -> Tensor:
-    """(1,C,H,W) restored in strips of about `pixels`, which bounds the memory and changes nothing: an output
-    sees two pixels around it."""
+    """(1,C,H,W) restored in strips of about `pixels`, which bounds the memory.
+
+    Strips overlap by two pixels, the radius of the receptive field, so that the result is the same.
+    """
     height, width = noisy.shape[-2:]
     rows = max(pixels // width, 1)
     strips = []

@@ -1,9 +1,9 @@
 """ZSSR: a small network learns to enlarge from reduced copies of the photo itself.
 
 A. Shocher, N. Cohen, M. Irani, "'Zero-Shot' Super-Resolution using Deep Internal Learning", CVPR 2018. Sons
-are crops of the photo, turned, mirrored and reduced by the operator of the problem; the network makes the
-crop of the son enlarged by bicubic interpolation. The answer is the median over eight turns and mirrorings,
-each projected back onto the observation.
+are crops of the photo, turned, mirrored and reduced by the operator of the problem; the network restores the
+crop from its son, which is enlarged by bicubic interpolation first. The result is the median over eight turns
+and mirrorings, each back-projected onto the observation.
 
 Legend: C channels, H height, W width.
 """
@@ -26,7 +26,7 @@ from restora.operators.resizing import Bicubic
 from restora.registry import register
 
 _SHOWN = 100
-"""Steps between two pictures of the whole photo."""
+"""Steps between two restorations of the whole photo."""
 _SLOPE_OVER, _SLOPE_EVERY = 256, 60
 """The authors' test of whether the loss still falls: over so many steps, every so many."""
 _LAST_RATE = 9e-6
@@ -36,8 +36,8 @@ _LAST_RATE = 9e-6
 class ZeroShotSuperResolution(Fit):
     """Eight convolutions of `channels`, L1, Adam.
 
-    The learning rate falls by ten where the loss has come to rest, and below 9e-6 the fit ends. `noise`
-    (8-bit scale) is added to the sons where the photo has some. `bf16` null is where the processor
+    The learning rate is divided by ten when the loss stops falling, and below 9e-6 the fit ends. `noise`
+    (8-bit scale) is added to the sons, for noisy photos. `bf16` null uses bfloat16 where the processor
     multiplies in it.
     """
 
@@ -122,7 +122,7 @@ class ZeroShotSuperResolution(Fit):
         return father, son.contiguous(memory_format=torch.channels_last)
 
     def _at_rest(self, losses: deque[float], optimiser: torch.optim.Optimizer) -> bool:
-        """Lowers the learning rate where the loss falls by less than it scatters; True at the lowest."""
+        """Lowers the learning rate if the loss falls by less than its scatter; True below the lowest rate."""
         if len(losses) < _SLOPE_OVER:
             return False
         at = np.arange(len(losses))
@@ -137,7 +137,7 @@ class ZeroShotSuperResolution(Fit):
 
     @torch.no_grad()
     def _whole(self, network: DnCNN, photo: Tensor, operator: Operator, *, turns: int) -> Tensor:
-        """(1,C,H*s,W*s): the median over turns, projected back onto the observation."""
+        """(1,C,H*s,W*s): the median over turns, back-projected onto the observation."""
         start = operator.start(photo)
         answers = []
         for turn in range(turns):
@@ -146,8 +146,7 @@ class ZeroShotSuperResolution(Fit):
         return self._projected(torch.stack(answers).median(dim=0).values, photo, operator)
 
     def _projected(self, x: Tensor, photo: Tensor, operator: Operator) -> Tensor:
-        """Iterated back-projection (Irani and Peleg, 1991): what the reduced answer lacks, enlarged and
-        added."""
+        """Iterated back-projection (Irani and Peleg, 1991): adds the enlarged error of the reduced result."""
         for _ in range(self.projections):
             missing = photo - operator.A(x)
             x = x + _enlarged(missing, operator)
@@ -155,5 +154,5 @@ class ZeroShotSuperResolution(Fit):
 
 
 def _enlarged(small: Tensor, operator: Operator) -> Tensor:
-    """`start` of an observation that is no photo: its values may be negative."""
+    """`start` of a residual, whose values may be negative."""
     return operator.start(small + 0.5) - 0.5

@@ -1,4 +1,4 @@
-"""How far two colours are apart, as people see it: CIEDE2000.
+"""CIEDE2000, the perceived difference of two colours.
 
 Photos are sRGB, float (B,C,H,W) in [0,1], C = 1 or 3; the white point is D65. Sources: IEC 61966-2-1 (sRGB);
 CIE 15 (L*a*b*); G. Sharma, W. Wu and E. Dalal, "The CIEDE2000 Color-Difference Formula: Implementation Notes,

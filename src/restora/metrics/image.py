@@ -1,7 +1,7 @@
 """Full-reference metrics of the field, one number per photo, batched on the device of their inputs.
 
-Both photos are float (B,C,H,W) on the [0,1] scale, neither rounded nor clamped here: that is the business of
-`restora.evaluation.protocol`. Every function computes in float32 at least, whatever comes in.
+Both photos are float (B,C,H,W) on the [0,1] scale, neither rounded nor clamped here:
+`restora.evaluation.protocol` does that. Every function computes in float32 at least, whatever the input.
 
 Legend: B photos, C channels, H height, W width.
 """

@@ -142,7 +142,7 @@ def _fit(values: Array) -> tuple[float, float, float]:
     below, above = values[values < 0], values[values > 0]
     shapes, generalised = _moment_table()
     if not len(below) or not len(above):
-        # what the authors' search for the shape gives then
+        # the result of the authors' search for the shape in this case
         return float(shapes[0]), float("nan"), float("nan")
     left, right = np.sqrt(np.mean(below**2)), np.sqrt(np.mean(above**2))
     ratio = left / right

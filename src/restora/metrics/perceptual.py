@@ -1,8 +1,8 @@
 """LPIPS and DISTS: distances between the features of a pretrained classifier, lower is better.
 
 Enters: restored and clean, float (B,C,H,W) in [0,1], C = 1 (repeated) or 3. Leaves: (B,). Computed by
-torchmetrics, which brings the weights of the metrics themselves; the classifier's are torchvision's, taken
-from torch's cache where they are at hand. Nothing is downloaded.
+torchmetrics, which contains the weights of the metrics themselves; the classifier's weights are
+torchvision's, taken from torch's cache if they are there. Nothing is downloaded.
 """
 
 from collections.abc import Callable
@@ -35,7 +35,7 @@ def dists_missing() -> str | None:
     return _missing("VGG16_Weights")
 
 
-@lru_cache(maxsize=2)  # a torchvision that fails to import fails otherwise the second time
+@lru_cache(maxsize=2)  # a torchvision that fails to import fails differently the second time
 def _missing(weights: str) -> str | None:
     try:
         from torchvision import models

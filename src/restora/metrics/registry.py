@@ -1,7 +1,7 @@
 """All metrics by name, and why one cannot be computed here.
 
 Each takes a restored photo and its original, float (B,C,H,W) on the [0,1] scale, C = 1 or 3, and gives
-(B,). Metrics that need pretrained weights say which file is missing and where it would be looked for;
+(B,). Metrics that need pretrained weights name a missing file and the folders that are searched for it;
 nothing is downloaded.
 """
 

@@ -1,4 +1,4 @@
-"""Where the parameters of metrics are looked for. Nothing is downloaded."""
+"""Finds the files of metrics' parameters. Nothing is downloaded."""
 
 import os
 from importlib.util import find_spec

@@ -1,4 +1,4 @@
-"""What is linear in a degradation: `y = A x + n`, and what a method that knows A needs of it.
+"""The linear operators of degradations, `y = A x + n`, with their adjoints and proximal operators.
 
 Legend: B samples, C channels, H W of the photo x, h w of the observation y.
 """
@@ -34,7 +34,7 @@ class Operator(ABC):
         return conjugate_gradients(lambda x: self.At(self.A(x)) + rho * x, right, start=z)
 
     def start(self, y: Tensor) -> Tensor:
-        """A first guess of the photo, (B,C,H,W)."""
+        """A first estimate of the photo, (B,C,H,W)."""
         return self.At(y)
 
 
@@ -48,7 +48,8 @@ def conjugate_gradients(
 ) -> Tensor:
     """The solution of `matrix(x) = right` for a symmetric positive definite matrix.
 
-    Stops where the residual is `tolerance` times as large as the right side, or after `most` steps.
+    Stops when the norm of the residual is at most `tolerance` times that of the right side, or after `most`
+    steps.
     """
     x = start
     residual = right - matrix(x)

@@ -1,4 +1,4 @@
-"""Blur by a known point-spread function, whole or sampled.
+"""Blur by a known point-spread function, with or without subsampling.
 
 A circular convolution is diagonal in Fourier space, so its prox is a division there. Photos do not wrap
 around: `Blur` is the circular one, `MirroredBlur` that of a photo whose borders are mirrored.
@@ -62,7 +62,7 @@ class MirroredBlur(Operator):
         self.kernel = kernel
 
     def _indices(self, size: int, reach: int, device: torch.device) -> Tensor:
-        """Which pixel stands where in the padded photo; a photo too small to be mirrored repeats its edge."""
+        """The source indices of the padded photo; a photo too small to be mirrored repeats its edge."""
         index = torch.arange(-reach, size + reach, device=device)
         if size <= reach:
             return index.clamp(0, size - 1)
@@ -122,14 +122,14 @@ class BlurSubsample(Blur):
             raise ValueError(f"{height}x{width} pixels are no multiple of the scale {self.scale}")
         transfer = _both_halves(self.transfer(z), width)  # (H,W)
         right = transfer.conj() * torch.fft.fft2(self._spread(y)) + rho * torch.fft.fft2(z)
-        # the s^2 frequencies that fall onto one by sampling are one small system, of rank 1 plus rho
+        # the s^2 frequencies that alias to one are a small system, of rank 1 plus rho
         aliased = _mean_of_aliases(transfer * right, self.scale)
         power = _mean_of_aliases(transfer.abs().square(), self.scale)
         shared = (aliased / (power + rho)).repeat(*[1] * (right.ndim - 2), self.scale, self.scale)
         return torch.fft.ifft2((right - transfer.conj() * shared) / rho).real
 
     def start(self, y: Tensor) -> Tensor:
-        """Bicubic, with the pixels where they were sampled and not in the middle of their square."""
+        """Bicubic, with the pixels at their sampling positions, not at the centres of their squares."""
         small = y.float()
         size = (y.shape[-2] * self.scale, y.shape[-1] * self.scale)
         rows, columns = (torch.arange(side, device=y.device) for side in size)
@@ -152,7 +152,7 @@ def _both_halves(half: Tensor, width: int) -> Tensor:
 
 
 def _mean_of_aliases(spectrum: Tensor, scale: int) -> Tensor:
-    """(...,H,W) -> (...,H/s,W/s): the mean of the s^2 frequencies that sampling makes one."""
+    """(...,H,W) -> (...,H/s,W/s): the mean of the s^2 frequencies that alias to one."""
     height, width = spectrum.shape[-2:]
     blocks = spectrum.unflatten(-1, (scale, width // scale)).unflatten(-3, (scale, height // scale))
     return blocks.mean((-4, -2))
@@ -161,7 +161,7 @@ def _mean_of_aliases(spectrum: Tensor, scale: int) -> Tensor:
 def edge_margins(y: Tensor, kernel: Tensor) -> Tensor:
     """(B,C,H,W) -> (B,C,H+2m,W+2m), m = 2k: mirrored margins that become their circular blur at the seam.
 
-    A blurred photo does not wrap around; without this a seam would ring through the restored one.
+    A blurred photo does not wrap around; without the margins a seam would cause ringing in the restored one.
     """
     margin = 2 * max(kernel.shape)
     height, width = y.shape[-2:]

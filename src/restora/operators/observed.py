@@ -1,4 +1,4 @@
-"""The operator that an observation carries: a mask, a kernel, a scale, or nothing."""
+"""The operator of an observation: a mask, a kernel, a scale, or the identity."""
 
 import torch
 from torch import Tensor
@@ -10,10 +10,10 @@ from restora.operators.resizing import Bicubic
 
 
 def operator_of(*, mask: Tensor | None = None, kernel: Tensor | None = None, scale: int = 1) -> Operator:
-    """The operator of what an observation carries.
+    """The operator of an observation, from its parameters.
 
-    Which pixels are known (1,1,H,W), the point-spread function (k,k), and how many times the photo was
-    reduced: by MATLAB's bicubic, or, with a kernel, by taking every s-th pixel of the blurred photo.
+    `mask` (1,1,H,W) is 1 at known pixels, `kernel` (k,k) is the point-spread function, `scale` the factor of
+    reduction: by MATLAB's bicubic, or, with a kernel, by taking every s-th pixel of the blurred photo.
     """
     if mask is not None and (kernel is not None or scale > 1):
         raise ValueError("a mask beside a kernel or a scale: there is no operator for both")

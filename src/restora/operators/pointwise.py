@@ -1,4 +1,4 @@
-"""Operators that look at one pixel: the identity (noise, JPEG), and a mask (inpainting, mosaics)."""
+"""Pointwise operators: the identity (noise, JPEG), and a mask (inpainting, mosaics)."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from restora.operators.base import Operator, check_rho
 
 
 class Identity(Operator):
-    """y = x: what is left is noise."""
+    """y = x: the degradation is noise alone."""
 
     def A(self, x: Tensor) -> Tensor:
         return x
@@ -40,7 +40,7 @@ class Mask(Operator):
         return (mask * y + rho * z) / (mask + rho)
 
     def start(self, y: Tensor) -> Tensor:
-        """Lost pixels start as the mean of the known ones around them, as far as it has to reach."""
+        """Lost pixels start as the mean of known ones, in a window that grows until it holds any."""
         mask = self.mask.to(y).expand_as(y)
         filled, known = mask * y, mask
         width = 1

@@ -1,4 +1,4 @@
-"""Reduction by MATLAB's bicubic, by which super-resolution is evaluated.
+"""Reduction by MATLAB's bicubic, as in the evaluation of super-resolution.
 
 Legend: B samples, C channels, H W of the photo, h w of the reduced one.
 """
@@ -15,7 +15,7 @@ from restora.operators.base import Operator, check_rho
 class Bicubic(Operator):
     """y = R x C^T with the two matrices of `image.resize`, from (H,W) to (H/s,W/s).
 
-    Rows and columns part, so that `prox` needs the eigenvectors of two small matrices and no iterations.
+    It is separable, so that `prox` needs the eigenvectors of two small matrices and no iterations.
     """
 
     def __init__(self, scale: int) -> None:

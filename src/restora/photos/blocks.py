@@ -1,6 +1,6 @@
-"""How the formats hold their metadata: PNG chunks, JPEG segments, WebP chunks, Photoshop's resources, XMP.
+"""Metadata blocks of the formats: PNG chunks, JPEG segments, WebP chunks, Photoshop's resources, XMP.
 
-Enters and leaves: bytes. Nothing here knows pixels.
+Enters and leaves: bytes. Nothing here handles pixels.
 """
 
 import re
@@ -45,7 +45,7 @@ def xmp_chunk(xmp: bytes) -> Chunk:
 
 
 def webp_chunks(data: bytes) -> set[bytes]:
-    """The types of the chunks of a WebP file, those of its first frame with them."""
+    """The types of the chunks of a WebP file, and of the first chunk in each frame of an animation."""
     kinds, at = set(), 12
     while at + 8 <= len(data):
         kinds.add(data[at : at + 4])
@@ -57,11 +57,11 @@ def webp_chunks(data: bytes) -> set[bytes]:
 
 
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, body) of what stands before the pixels of a JPEG file."""
+    """(marker, body) of each segment before the pixels of a JPEG file."""
     at = 2
     while at + 4 <= len(data) and data[at] == 0xFF:
         marker = data[at + 1]
-        if marker == 0xFF:  # filling
+        if marker == 0xFF:  # a fill byte
             at += 1
             continue
         if marker == 0xDA:
@@ -76,7 +76,7 @@ def jpeg_segment(marker: int, body: bytes) -> bytes:
 
 
 def unknown_segment(marker: int, body: bytes) -> str | None:
-    """What a segment of another program's is called; None for those that are known."""
+    """The name of a segment that is not handled here, such as another program's; None for known ones."""
     if not 0xE0 <= marker <= 0xEF or body.startswith(_JPEG_STRUCTURE):
         return None
     if body.startswith(_MPF):
@@ -122,7 +122,7 @@ def xmp_with(xmp: bytes, *, width: int, height: int) -> bytes:
 
 
 def without_extension(xmp: bytes) -> bytes:
-    """The XMP block without the mention of extended XMP beside it."""
+    """The XMP block without its reference to extended XMP."""
     attribute, element = (
         rb"\s*xmpNote:HasExtendedXMP\s*=\s*[\"'][^\"']*[\"']",
         rb"<xmpNote:HasExtendedXMP>[^<]*</[^>]*>",

@@ -1,10 +1,10 @@
-"""The pixels that a photo file holds, for training and for restoring alike.
+"""Decodes the pixels of a photo file, for training and for restoring alike.
 
 Enters: a file's bytes. Leaves: grey or RGB, 8 or 16 bits, alpha apart, as stored (an EXIF orientation is not
-applied). Note: Pillow decodes, but has no 16-bit colour: PNG's comes by OpenCV, that of TIFF and PPM by
-`tiff.py` and `deep_pnm.py`; palettes become RGB, CMYK and Lab become sRGB, through the file's own profile
-where it has one; TIFF, HEIC and raw files are turned upright. Of an animation and of several pages this is
-the first.
+applied). Note: Pillow decodes, but has no 16-bit colour: OpenCV decodes that of PNG, `tiff.py` and
+`deep_pnm.py` that of TIFF and PPM. Palettes become RGB; CMYK (through the file's own profile if it has one)
+and Lab become sRGB; TIFF, HEIC and raw files are turned upright. Of an animation or of several pages only the
+first is decoded.
 
 Legend: H height, W width, C channels (1 or 3).
 """
@@ -41,7 +41,7 @@ class Decoded:
     info: dict[Any, Any] = field(default_factory=dict)
     """What else Pillow found."""
     converted: str = ""
-    """The colours of the file, in words, where `pixels` are others."""
+    """The colour space of the file, in words, if `pixels` were converted from it."""
 
 
 def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Decoded:
@@ -55,7 +55,7 @@ def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None 
         with opened(io.BytesIO(data)) as image:
             if header.bits > 8:
                 if image.format == "PNG":
-                    image.load()  # finds what stands behind the pixels, and says what is broken
+                    image.load()  # reads the chunks after the pixels, and raises if they are broken
                 pixels, alpha = _decode_16_bit(data, image)
                 return Decoded(pixels, alpha, header, image.info.get("icc_profile"), image.info)
             image.load()
@@ -72,7 +72,7 @@ def rounded_to_8_bits(values: Pixels) -> NDArray[np.uint8]:
 
 
 def upright(pixels: AnyPixels, orientation: int) -> AnyPixels:
-    """EXIF orientation 1 to 8 applied to (H,W,C) or (H,W), as rows that follow each other."""
+    """EXIF orientation 1 to 8 applied to (H,W,C) or (H,W), in contiguous memory."""
     if orientation in QUARTER_TURNED:
         pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
@@ -132,8 +132,10 @@ def _decode_8_bit(image: Image.Image) -> tuple[Pixels, Pixels | None]:
 
 
 def _to_srgb(image: Image.Image) -> tuple[Image.Image, bytes | None]:
-    """CMYK or Lab as sRGB, by the file's profile or by Pillow's own formula, and the profile that then
-    holds; other modes as they are."""
+    """CMYK or Lab as sRGB, and the profile that then holds; other modes as they are.
+
+    CMYK is converted by the file's profile, or without one by Pillow's own formula.
+    """
     profile = image.info.get("icc_profile")
     if image.mode not in _CONVERTED:
         return image, profile

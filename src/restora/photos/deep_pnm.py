@@ -13,7 +13,7 @@ _KINDS = {b"2": (1, True), b"3": (3, True), b"5": (1, False), b"6": (3, False)}
 
 
 def largest_value(data: bytes) -> int:
-    """What stands for white; 0 for files that are neither PGM nor PPM."""
+    """The value of white; 0 for files that are neither PGM nor PPM."""
     header = _HEADER.match(data)
     return 0 if header is None else int(header[4])
 

@@ -1,7 +1,7 @@
 """A `Photo` as the bytes of a file: JPEG, PNG, TIFF, WebP, AVIF, BMP or PPM, with its metadata.
 
-PNG, TIFF and deep PPM are put together here, PNG and TIFF around zlib's and OpenCV's output, because Pillow
-writes none of them with 16-bit colour.
+PNG, TIFF and 16-bit PPM files are assembled here, PNG and TIFF around zlib's and OpenCV's output, because
+Pillow writes none of them with 16-bit colour.
 
 Legend: H height, W width, C channels with alpha (1 to 4).
 """
@@ -36,7 +36,7 @@ _JPEG_SEGMENT = 65000
 
 
 def refuse(photo: Photo, format_name: str, *, scale: int = 1) -> None:
-    """Raises ValueError if the format cannot hold the photo, enlarged by `scale`: before it is restored."""
+    """Raises ValueError, before restoration, if the format cannot hold the photo enlarged by `scale`."""
     height, width = (side * scale for side in photo.pixels.shape[:2])
     if photo.alpha is not None and format_name in NO_ALPHA and not (photo.alpha == photo.white).all():
         raise ValueError(f"has transparency, which {format_name} cannot hold: write a PNG, TIFF or WebP")
@@ -80,7 +80,7 @@ def encode(photo: Photo, format_name: str, *, quality: int | None = None) -> byt
 
 
 def lost_in(photo: Photo, format_name: str) -> list[str]:
-    """What the file of that format will not have of the photo, in words."""
+    """What the photo loses in a file of that format, in words."""
     held = photo.metadata
     lost = list(held.unread)
     if photo.frames > 1:
@@ -110,7 +110,7 @@ def lost_in(photo: Photo, format_name: str) -> list[str]:
 
 
 def _colour_chunks(metadata: Metadata) -> bool:
-    """Whether chunks say that the colours are not sRGB, and no profile says it again."""
+    """Whether PNG chunks state that the colours are not sRGB, and no profile does."""
     plain = struct.pack(">I", 45455)
     return metadata.icc is None and any(
         kind == b"cICP" or (kind == b"gAMA" and body != plain) for kind, body in metadata.png_chunks
@@ -124,8 +124,11 @@ def _too_large(metadata: Metadata) -> tuple[str, ...]:
 
 
 def _fitting(photo: Photo, format_name: str) -> Metadata:
-    """The metadata as it holds for these pixels in that format: a profile of another colour space is left
-    out, sizes are updated, XMP names no extension that the file will not have."""
+    """The metadata as it holds for these pixels in that format.
+
+    A profile of another colour space is left out, sizes are updated, and XMP names no extension that the file
+    will not have.
+    """
     held = photo.metadata
     height, width, channels = photo.pixels.shape
     fits = held.icc is not None and held.icc[16:20] == ICC_SPACES.get(channels)
@@ -172,8 +175,7 @@ def _jpeg_extra(metadata: Metadata) -> bytes:
 
 
 def _png(values: Pixels, metadata: Metadata) -> bytes:
-    """(H,W,C) -> PNG file, with the source's own chunks where it was a PNG, and with chunks made from its
-    other metadata."""
+    """(H,W,C) -> PNG file, with the chunks of a PNG source and chunks made from other metadata."""
     if values.dtype == np.uint8:
         out = io.BytesIO()
         Image.fromarray(values.squeeze(-1) if values.shape[2] == 1 else values).save(out, format="PNG")
@@ -208,7 +210,7 @@ def _png_chunks_from(metadata: Metadata) -> list[Chunk]:
     """Profile, resolution, text, XMP and EXIF as chunks that may stand before the pixels."""
     chunks: list[Chunk] = list(metadata.png_chunks)
     held = {kind for kind, _ in chunks}
-    if metadata.icc is not None:  # in place of sRGB, beside which it may not stand
+    if metadata.icc is not None:  # replaces sRGB: a file may not have both
         chunks = [chunk for chunk in chunks if chunk[0] != b"sRGB"]
         chunks.insert(0, (b"iCCP", b"ICC profile\x00\x00" + zlib.compress(metadata.icc)))
     if metadata.dpi is not None and b"pHYs" not in held:
@@ -247,9 +249,9 @@ def _tiff(values: Pixels, metadata: Metadata) -> bytes:
     tags[259], tags[317] = 8, 2  # deflate, horizontal differencing
     tags[262] = 1 if channels < 3 else 2  # black is zero, or RGB
     tags[273], tags[277], tags[278], tags[279] = 0, channels, height, len(strip)
-    tags[284] = 1  # channels side by side
+    tags[284] = 1  # channels interleaved
     if channels in (2, 4):
-        tags[338] = 2  # the last channel is alpha, not multiplied in
+        tags[338] = 2  # the last channel is alpha, not premultiplied
     out = io.BytesIO()
     tags.save(out)
     out.write(strip)
@@ -257,7 +259,7 @@ def _tiff(values: Pixels, metadata: Metadata) -> bytes:
 
 
 def _describe(tags: TiffImagePlugin.ImageFileDirectory_v2, metadata: Metadata) -> None:
-    """Put the descriptive tags, the profile and the other blocks into a TIFF directory."""
+    """Puts the descriptive tags, the profile and the other blocks into a TIFF directory."""
     if metadata.exif is not None:
         exif.write_into(tags, metadata.exif)
     if metadata.dpi is not None:

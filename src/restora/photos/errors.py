@@ -1,18 +1,18 @@
-"""What can be wrong with data, as the user's mistakes: the message names the file or the key and the fix."""
+"""Errors in the user's data: the message names the file or the key, and the fix."""
 
 from pathlib import Path
 
 
 class DataError(ValueError):
-    """A data set that is missing or not as it should be; the message says what to set or to run."""
+    """A data set that is missing or invalid; the message says what to set or to run."""
 
 
 class DecodingError(DataError):
-    """What is wrong with a photo file, to be put behind its name."""
+    """An error in a photo file; the message is to follow the file's name."""
 
 
 class PhotoError(DataError):
-    """A file that cannot serve as a photo: `path` and the `reason`."""
+    """A file that cannot be used as a photo: `path` and the `reason`."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(f"{path}: {reason}")

@@ -2,8 +2,8 @@
 
 A block is the TIFF structure, without the `Exif` marker.
 
-Sizes are replaced where they stand: a block that is parsed and written again loses its preview, and the
-maker's notes, whose offsets count from the start of the block.
+Sizes are replaced in place: parsing and rewriting a block would lose its preview, and the maker notes, whose
+offsets count from the start of the block.
 """
 
 import io
@@ -27,21 +27,21 @@ TIFF_STRUCTURE = frozenset(
         *(IPTC, PHOTOSHOP, XMP, ICC),
     )
 )
-"""TIFF tags that describe the file's own layout, and those that travel apart."""
+"""TIFF tags of the file's own layout, and of blocks that are copied separately."""
 _FIRST_OF_RAW_FILES = 50000
 _SHORT, _LONG = 3, 4
 _DESCRIPTION = 270
 
 
 def parsed(exif: bytes) -> Image.Exif:
-    """Raises what Pillow raises on broken blocks."""
+    """The block parsed by Pillow. Raises what Pillow raises on broken blocks."""
     made = Image.Exif()
     made.load(HEADER + exif)
     return made
 
 
 def orientation(exif: bytes | None) -> int:
-    """1 to 8; 1 without a block or with one that says something else."""
+    """1 to 8; 1 without a block, or if its value is not valid."""
     value = 1 if exif is None else parsed(exif).get(ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
@@ -54,7 +54,7 @@ def is_whole(exif: bytes) -> bool:
             made.get_ifd(directory)
         list(_entries(exif))
         orientation(exif)
-    except Exception:  # Pillow raises whatever there is on broken blocks
+    except Exception:  # Pillow raises exceptions of any type on broken blocks
         return False
     return True
 
@@ -68,7 +68,7 @@ def of_tiff(data: bytes, page: Page) -> bytes | None:
     kept = Image.Exif()
     for tag, value in tags.items():
         of_layout = tag in TIFF_STRUCTURE or tag >= _FIRST_OF_RAW_FILES
-        of_layout |= tag == _DESCRIPTION and str(value).startswith('{"shape"')  # tifffile's, of its arrays
+        of_layout |= tag == _DESCRIPTION and str(value).startswith('{"shape"')  # tifffile's, for its arrays
         if not of_layout and tag not in (EXIF_IFD, GPS_IFD):
             kept[tag] = 1 if tag == ORIENTATION else value  # the pixels were turned
     for tag in (EXIF_IFD, GPS_IFD):
@@ -80,12 +80,12 @@ def of_tiff(data: bytes, page: Page) -> bytes | None:
 
 
 def with_size(exif: bytes, width: int, height: int) -> bytes:
-    """The block with the sizes that it records replaced, where it records any."""
+    """The block with the sizes that it records, if any, replaced."""
     return _replaced(exif, dict.fromkeys(WIDTHS, width) | dict.fromkeys(HEIGHTS, height))
 
 
 def upright(exif: bytes) -> bytes:
-    """The block of a photo that was turned as it said."""
+    """The block of a photo whose orientation was applied."""
     return _replaced(exif, {ORIENTATION: 1})
 
 
@@ -102,7 +102,7 @@ def _replaced(exif: bytes, numbers: dict[int, int]) -> bytes:
 
 
 def write_into(tags: ImageFileDirectory_v2, exif: bytes) -> None:
-    """The block's tags as those of a TIFF file."""
+    """Copies the block's tags into those of a TIFF file."""
     made = parsed(exif)
     for tag, value in made.items():
         if tag not in TIFF_STRUCTURE and tag not in (EXIF_IFD, GPS_IFD):
@@ -113,9 +113,9 @@ def write_into(tags: ImageFileDirectory_v2, exif: bytes) -> None:
 
 
 def _entries(exif: bytes) -> Iterator[tuple[int, int, int]]:
-    """(tag, type, where its value lies) of the first directory and the EXIF directory.
+    """(tag, type, offset of the value) of the entries of the first directory and the EXIF directory.
 
-    However many of them a block claims, and where it says that one lies in itself, two are read.
+    Only these two are read, even if a broken block claims more, or a directory within itself.
     """
     end = ">" if exif[:2] == b"MM" else "<"
     (first,) = struct.unpack_from(f"{end}I", exif, 4)

@@ -17,7 +17,7 @@ _CR2 = (b"II\x2a\x00", b"CR")
 
 
 def is_heif(start: bytes) -> bool:
-    """Whether a file that starts so is HEIC or HEIF, and not AVIF, which Pillow reads."""
+    """Whether a file with this start is HEIC or HEIF, and not AVIF, which Pillow reads."""
     if start[4:8] != b"ftyp" or start[8:12] not in _HEIF_BRANDS:
         return False
     return b"avif" not in start[16 : int.from_bytes(start[:4], "big")]
@@ -33,7 +33,7 @@ def is_raw(start: bytes, name: str) -> bool:
 
 
 def open_heif(file: Any) -> Image.Image:
-    """Opened as Pillow opens others, turned upright. Raises `DecodingError` without the package."""
+    """The file as a Pillow image, turned upright. Raises `DecodingError` without the package."""
     try:
         import pillow_heif
     except ImportError as error:
@@ -43,13 +43,13 @@ def open_heif(file: Any) -> Image.Image:
 
 
 def deep_heif(data: bytes) -> NDArray[np.uint16]:
-    """(H,W,C) with alpha, scaled to 16 bits, of a file with 10 or 12."""
+    """(H,W,C) with alpha of a file with 10 or 12 bits, scaled to 16 bits."""
     import pillow_heif
 
     held = pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False)
     bits = int(held.info["bit_depth"])
     top = 2**bits - 1
-    numbers = np.atleast_3d(np.asarray(held)).astype(np.uint32) >> (16 - bits)  # they come shifted up
+    numbers = np.atleast_3d(np.asarray(held)).astype(np.uint32) >> (16 - bits)  # pillow-heif shifts them up
     return ((numbers * 65535 + top // 2) // top).astype(np.uint16)
 
 
@@ -66,7 +66,7 @@ def raw_size(data: bytes) -> tuple[int, int]:
 
 
 def decode_raw(data: bytes) -> NDArray[np.uint16]:
-    """Developed with the camera's white balance, no brighter than it is: upright (H,W,3) uint16 sRGB."""
+    """Developed with the camera's white balance, without auto-brightening: upright (H,W,3) uint16 sRGB."""
     rawpy = _rawpy()
     try:
         with rawpy.imread(io.BytesIO(data)) as raw:

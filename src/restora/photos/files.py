@@ -1,7 +1,7 @@
-"""Photos as people have them.
+"""Photo files with their metadata.
 
-Read into pixels and metadata, written back in their own format with nothing lost. A file or its bytes, which
-serves whoever has no file:
+Photos are read into pixels and metadata, and written back in their own format with nothing lost. Both work on
+a file, or on its bytes alone:
 
     photo = open_photo(data, name)         # look(data, name) alone says how large it is, before it is decoded
     data = photo.replaced(pixels).encode("JPEG")
@@ -36,13 +36,13 @@ class Photo:
     alpha: Pixels | None
     metadata: Metadata = field(default_factory=Metadata)
     format_name: str = ""
-    """What it was read from."""
+    """The format that it was read from."""
     frames: int = 1
-    """How many its file has; this is the first."""
+    """The number of frames in its file; this is the first."""
 
     @property
     def white(self) -> int:
-        """The number that stands for 1.0: 255 or 65535."""
+        """The pixel value of 1.0: 255 or 65535."""
         return int(np.iinfo(self.pixels.dtype).max)
 
     def replaced(self, pixels: Pixels, alpha: Pixels | None = None) -> "Photo":
@@ -51,7 +51,7 @@ class Photo:
         return replace(self, pixels=pixels, alpha=alpha)
 
     def upright(self) -> "Photo":
-        """Turned as its EXIF block says, which then says so no more."""
+        """Turned upright by its EXIF orientation, which is then reset."""
         turn = exif.orientation(self.metadata.exif)
         if turn == 1:
             return self
@@ -65,7 +65,7 @@ class Photo:
         return replace(self, pixels=pixels, alpha=alpha, metadata=metadata)
 
     def without_metadata(self) -> "Photo":
-        """The picture alone: upright, with what its colours mean (profile, gamma) and nothing else."""
+        """The picture alone: upright, with its colour information (profile, gamma) as only metadata."""
         turned, held = self.upright(), self.metadata
         colour = tuple(chunk for chunk in held.png_chunks if chunk[0] in PNG_COLOUR)
         return replace(turned, metadata=Metadata(icc=held.icc, png_chunks=colour, lossless=held.lossless))

@@ -1,7 +1,7 @@
-"""What a photo file says about itself before its pixels are decoded: format, size, frames.
+"""The header of a photo file, read before its pixels are decoded: format, size, frames.
 
 Enters: an open file, and its name where it has one (camera raw files look like TIFF). Leaves: a `Header`,
-or a `DecodingError`. The limit on pixels is kept here, so that no file is decoded that is larger.
+or a `DecodingError`. The limit on pixels is enforced here, so that no larger file is decoded.
 """
 
 import io
@@ -22,18 +22,17 @@ from restora.photos.kinds import check_size, kind, why_not
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112
-"""The EXIF tag of how a photo lies in its file."""
+"""The EXIF tag of the orientation."""
 QUARTER_TURNED = (5, 6, 7, 8)
 _JP2_CODESTREAM = b"\xff\x4f\xff\x51"
 
 
 @dataclass(frozen=True)
 class Header:
-    """What the header of a photo says.
+    """The contents of a photo's header.
 
-    `width` and `height` are those of the decoded pixels; `orientation` (EXIF, 1 to 8) is what a viewer
-    still does with these; `frames` is more than 1 for animations and for several pages; `bits` per
-    channel.
+    `width` and `height` are those of the decoded pixels; `orientation` (EXIF, 1 to 8) is what a viewer still
+    has to apply to these; `frames` is more than 1 for animations and for several pages; `bits` per channel.
     """
 
     format_name: str
@@ -57,7 +56,7 @@ class Header:
 
 @contextmanager
 def decoding_errors() -> Iterator[None]:
-    """What decoders raise on broken files, as `DecodingError`."""
+    """Turns exceptions of decoders on broken files into `DecodingError`."""
     try:
         yield
     except DecodingError:
@@ -66,12 +65,12 @@ def decoding_errors() -> Iterator[None]:
         raise DecodingError("is not a photo in a known format") from error
     except MemoryError as error:
         raise DecodingError("needs more memory than there is") from error
-    except Exception as error:  # broken files make decoders raise whatever there is
+    except Exception as error:  # broken files make decoders raise exceptions of any type
         raise DecodingError(f"cannot be decoded: {error or type(error).__name__}") from error
 
 
 def check_file(path: Path) -> None:
-    """Raises `DecodingError` for a path that leads to no file with something in it."""
+    """Raises `DecodingError` for a path that is not a file, or an empty one."""
     if not path.exists():
         raise DecodingError("is a link to nowhere" if path.is_symlink() else "does not exist")
     if not path.is_file():
@@ -83,7 +82,7 @@ def check_file(path: Path) -> None:
 def look(file: BinaryIO | bytes, name: str | os.PathLike[str] = "", *, limit: int | None = None) -> Header:
     """The header of a photo.
 
-    Raises `DecodingError` for what is not one, or has more pixels than `limit` (without one:
+    Raises `DecodingError` for a file that is not a photo, or has more pixels than `limit` (without one:
     RESTORA_MAX_MEGAPIXELS).
     """
     if kind(name) in ("unreadable", "video"):
@@ -112,7 +111,7 @@ def _look(file: BinaryIO, name: str) -> Header:
         frames = getattr(image, "n_frames", 1)
         frames = (
             1 if image.format in ("MPO", "HEIF") else frames
-        )  # MPO: a phone's JPEG with previews behind it
+        )  # MPO: a phone's JPEG that is followed by previews
         bits = _bits(image, start, file)
         return Header(_name(image), *image.size, orientation_of(image, file), frames, bits)
 
@@ -120,7 +119,7 @@ def _look(file: BinaryIO, name: str) -> Header:
 def opened(file: BinaryIO) -> Image.Image:
     """Pillow's image, its pixels not loaded."""
     Image.MAX_IMAGE_PIXELS = (
-        None  # there is one limit, ours; Pillow's is warned of at a half and kept at twice
+        None  # only our limit holds; Pillow warns above its own, and raises above twice that
     )
     start = file.read(512)
     file.seek(0)
@@ -128,12 +127,11 @@ def opened(file: BinaryIO) -> Image.Image:
 
 
 def orientation_of(image: Image.Image, file: BinaryIO) -> int:
-    """How decoded pixels are still to be turned.
+    """The EXIF orientation that is still to be applied to decoded pixels.
 
-    Not at all for formats whose decoders do it, or where the EXIF block is broken.
+    It is 1 for formats whose decoders apply it, or if the EXIF block is broken.
 
-    A PNG in which nothing follows the pixels is asked without decoding it, which Pillow does for what may
-    stand behind them.
+    A PNG without chunks after the pixels is not decoded for it; Pillow would decode it to reach such chunks.
     """
     if image.format in ("TIFF", "HEIF"):
         return 1
@@ -152,7 +150,7 @@ def _name(image: Image.Image) -> str:
 
 
 def _bits(image: Image.Image, start: bytes, file: BinaryIO) -> int:
-    """Bits per channel as stored. Raises `DecodingError` for what is deeper than 16, or floating-point."""
+    """Bits per channel as stored. Raises `DecodingError` for depths that cannot be read."""
     too_deep = "has more than 16 bits per channel: convert it to 8 or 16 bits first"
     tiles = getattr(image, "tile", None)  # how the file stores the pixels: (codec, extents, offset, raw mode)
     stored = tiles[0][3] if tiles else ""

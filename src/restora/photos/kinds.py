@@ -1,7 +1,7 @@
-"""What a photo file is: one decision by the file's name, and one limit on pixels, for every command.
+"""The kind of a file by its name, and the limit on pixels, the same for every command.
 
-A name says what a file is taken for; what it really holds is found when its bytes are looked at
-(`header.py`), so that a JPEG called `.png` is read, and a text called `.jpg` is named as what it is not.
+The name decides what a file is taken for; its actual format is found when its bytes are read (`header.py`),
+so that a JPEG called `.png` is read, and a text file called `.jpg` is reported as not being a photo.
 """
 
 import os
@@ -28,7 +28,7 @@ FORMATS = {
     ".pgm": "PPM",
     ".pnm": "PPM",
 }
-"""Endings of the formats that are read and written."""
+"""Extensions of the formats that are read and written."""
 FORMAT_SUFFIXES = {
     "jpg": ".jpg",
     "jpeg": ".jpg",
@@ -40,7 +40,7 @@ FORMAT_SUFFIXES = {
     "bmp": ".bmp",
     "ppm": ".ppm",
 }
-"""What a format is called on a command line, and the ending that its files get."""
+"""The names of formats on a command line, and the extensions of their files."""
 READ_ONLY = {
     ".gif": "GIF",
     ".jp2": "JPEG2000",
@@ -55,8 +55,8 @@ READ_ONLY = {
     **dict.fromkeys((".rw2", ".pef", ".srw", ".x3f", ".erf", ".mrw", ".kdc", ".dcr", ".mef", ".mos"), "RAW"),
     **dict.fromkeys((".iiq", ".3fr"), "RAW"),
 }
-"""Endings of the formats that are read, HEIC and RAW by the packages of the extra `restora[photos]`, and not
-written."""
+"""Extensions of the formats that are only read, HEIC and RAW by the packages of the extra `restora[photos]`.
+"""
 READABLE = FORMATS | READ_ONLY
 UNREADABLE = frozenset(
     (
@@ -78,7 +78,7 @@ UNREADABLE = frozenset(
         *(".dds", ".fits", ".fit", ".qoi"),
     )
 )
-"""Pictures, but of formats that are not read here."""
+"""Extensions of picture formats that are not read here."""
 VIDEOS = frozenset(
     (
         *(".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv", ".mts", ".m2ts"),
@@ -87,12 +87,12 @@ VIDEOS = frozenset(
 )
 LIMIT_VARIABLE = "RESTORA_MAX_MEGAPIXELS"
 MEGAPIXELS = 500.0
-"""The limit where nobody sets another: a photo of so many takes 12 GB as the float32 input and output of a
-network. It stops files whose small header asks for all the memory there is."""
+"""The default limit: a photo of this size takes 12 GB as the float32 input and output of a network. It stops
+small files whose headers claim sizes that would exhaust memory."""
 
 
 def suffix_of(name: str | os.PathLike[str]) -> str:
-    """The ending in lower case, with its dot."""
+    """The file extension in lower case, with its dot."""
     return os.path.splitext(os.fspath(name))[1].lower()
 
 
@@ -121,7 +121,7 @@ def why_not(name: str | os.PathLike[str]) -> str:
 
 
 def pixel_limit() -> int:
-    """The largest number of pixels of a photo that is read, by every command: RESTORA_MAX_MEGAPIXELS.
+    """The largest number of pixels of a photo that any command reads: RESTORA_MAX_MEGAPIXELS.
 
     Raises `DataError` where the variable is not a positive number.
     """

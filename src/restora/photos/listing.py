@@ -1,7 +1,7 @@
 """The photos of a folder, as every command lists them: each real file once, in a fixed order.
 
-Hidden files and folders are left out. Links are followed (`walking.py`) unless what they lead to was found by
-itself, hard links too: the same photo would teach and test.
+Hidden files and folders are left out. Links, also hard links, are followed (`walking.py`) unless their target
+is listed by itself: otherwise one photo could be in both the training and the test part.
 """
 
 import stat
@@ -16,11 +16,11 @@ Identity = tuple[int, int]
 
 @dataclass
 class Listing:
-    """What a folder holds.
+    """The contents of a folder.
 
-    `photos` by name; `left_out` has pictures and videos that cannot be read, links to nowhere and folders
-    that cannot be opened, each with its reason; `links` is the number of further names of photos that are
-    listed; `others` that of files that are not pictures at all.
+    `photos` are sorted by path; `left_out` has pictures and videos that cannot be read, broken links and
+    folders that cannot be opened, each with its reason; `links` counts further names of listed photos;
+    `others` counts files that are not pictures at all.
     """
 
     photos: list[Path] = field(default_factory=list)

@@ -1,6 +1,6 @@
-"""What travels with the pixels of a photo, read from every format into one form.
+"""The metadata of a photo, read from every format into one form.
 
-Nothing is dropped in silence: what has no place in that form is named in `Metadata.unread`.
+Nothing is dropped silently: metadata that have no place in that form are named in `Metadata.unread`.
 """
 
 from dataclasses import dataclass, field
@@ -13,18 +13,17 @@ from restora.photos.decoding import Decoded
 PNG_COLOUR = frozenset((b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI"))
 PNG_TEXT = frozenset((b"tEXt", b"zTXt", b"iTXt"))
 PNG_KEPT = PNG_COLOUR | PNG_TEXT | {b"pHYs", b"tIME"}
-"""Chunks copied as they are: those that hold for the new pixels."""
+"""Chunks that are copied unchanged, because they hold for the new pixels too."""
 _PNG_ELSEWHERE = frozenset((b"iCCP", b"eXIf"))
 _ALWAYS_UPRIGHT = ("TIFF", "HEIF", "RAW")
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a photo's file says beside its pixels.
+    """The contents of a photo's file besides its pixels.
 
     `exif` is the TIFF structure without the `Exif` marker; `photoshop` are Photoshop's resources, with
-    the IPTC block among them, `iptc` an IPTC block by itself; `extended_xmp` are JPEG segments as they
-    were.
+    the IPTC block among them, `iptc` an IPTC block by itself; `extended_xmp` are unchanged JPEG segments.
     """
 
     exif: bytes | None = None
@@ -39,7 +38,7 @@ class Metadata:
     lossless: bool = True
     """False for a lossy WebP: it is written lossy again."""
     unread: tuple[str, ...] = ()
-    """What else there was, in words."""
+    """Metadata that could not be kept, in words."""
 
     @property
     def has_text(self) -> bool:
@@ -56,7 +55,7 @@ class _Found:
 
 
 def metadata_of(held: Decoded, data: bytes) -> Metadata:
-    """What a photo, whose file is `data`, says about itself."""
+    """The metadata of a photo whose file is `data`."""
     info, name = held.info, held.header.format_name
     found = _Found({"icc": held.icc}, [held.converted] if held.converted else [])
     if held.header.page is not None:
@@ -87,10 +86,10 @@ def _from_tiff(held: Decoded, data: bytes, found: _Found) -> None:
     assert page is not None
     try:
         found.parts["exif"] = exif.of_tiff(data, page)
-    except Exception:  # Pillow raises whatever there is on broken directories
+    except Exception:  # Pillow raises exceptions of any type on broken directories
         found.unread.append("broken EXIF")
     for part, tag in (("iptc", exif.IPTC), ("photoshop", exif.PHOTOSHOP), ("xmp", exif.XMP)):
-        value = page.tags._tagdata.get(tag)  # as it stands in the file: IPTC is said to be of numbers
+        value = page.tags._tagdata.get(tag)  # the bytes as stored: IPTC is declared as numbers
         if value:
             found.parts[part] = value
     unit, x, y = (page.tags.get(tag) for tag in (296, 282, 283))
@@ -118,7 +117,7 @@ def _from_jpeg(data: bytes, found: _Found) -> None:
 
 
 def _unknown_chunks(chunks: list[Chunk]) -> list[str]:
-    """Chunks of other programs' that are not known to speak of the old pixels alone."""
+    """The unknown chunks, without those that describe only the old pixels."""
     of_pixels = (
         b"IHDR",
         b"PLTE",

@@ -1,8 +1,9 @@
-"""What photos are called, and the files that are written for each of them.
+"""Names of photos, and of the files that are written for each of them.
 
-`unique_names` names the photos of a folder: short names where these tell them apart. `file_stem` turns such a
-name into the start of a file's name, another one for every name: what a file's name cannot hold is written as
-%2F, as in a URL, and what is too long ends in a number made of the whole. `photo_name` reads it back.
+`unique_names` names the photos of a folder, with short names where these are unique. `file_stem` turns such a
+name into the start of a file name, a different one for every name: characters that a file name cannot hold
+are percent-encoded as in a URL (%2F), and a name that is too long ends in a hash of the whole. `photo_name`
+decodes it.
 """
 
 import hashlib
@@ -13,15 +14,15 @@ from pathlib import Path
 from urllib.parse import unquote
 
 LONGEST = 200
-"""Bytes of a stem: with `_degraded.npy` and the like behind it a name stays below the usual limit of 255."""
+"""The most bytes of a stem: with `_degraded.npy` or the like a name stays below the usual limit of 255."""
 _CUT = "~"
 _DIGITS = 16
 
 
 def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
-    """A name for each file below `root` that no other has: its path with `_` for `/`, without the ending.
+    """A unique name for each file below `root`: its path with `_` for `/`, without the file extension.
 
-    The path as it is where two would share that.
+    If two files would share that name, they have the unchanged path.
     """
     whole = [readable(path.relative_to(root).as_posix()) for path in paths]
     short = [readable("_".join(path.relative_to(root).with_suffix("").parts)) for path in paths]
@@ -36,7 +37,7 @@ def unique_names(paths: Sequence[Path], root: Path) -> list[str]:
 
 
 def readable(text: str) -> str:
-    """Bytes of a file's name that are no text as %FF, so that every file and terminal can hold it."""
+    """A file name with bytes that are not text written as %FF, so that every terminal can show it."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -47,7 +48,7 @@ def readable(text: str) -> str:
 def file_stem(name: str, longest: int = LONGEST) -> str:
     """The start of the names of the files that are written for a photo.
 
-    Of at most `longest` bytes, never hidden, never in another folder, and another one for every name.
+    It has at most `longest` bytes, is never hidden nor in another folder, and differs for every name.
     """
     stem = "".join(_quoted(letter) for letter in readable(name)) or "%"
     if stem.startswith("."):
@@ -61,7 +62,7 @@ def file_stem(name: str, longest: int = LONGEST) -> str:
 
 
 def photo_name(stem: str) -> str | None:
-    """The name that `file_stem` made `stem` of; None where it was too long to be kept."""
+    """The name that `file_stem` turned into `stem`; None if it was too long to be kept."""
     if stem[-_DIGITS - 1 : -_DIGITS] == _CUT:
         return None
     return "" if stem == "%" else unquote(stem)

@@ -1,9 +1,10 @@
-"""Photo files of every common kind, decoded to the same thing: uint8 rows of pixels, upright.
+"""Photo files of every common format, decoded to upright uint8 pixels.
 
-Enters: a path. Leaves: uint8 (H,W,C), C = 3 in RGB order or 1. What a viewer would show is what comes out: an
-EXIF orientation is applied, transparency is laid over white, 16-bit values are rounded to 8 bits (Pillow
-alone would cut them off), palettes are looked up, CMYK goes through its profile where the file has one. An
-RGB or grey profile is left alone: the numbers stay those of the file, as in every benchmark of the field.
+Enters: a path. Leaves: uint8 (H,W,C), C = 3 in RGB order or 1. The pixels are those that a viewer would show:
+an EXIF orientation is applied, transparency is composited over white, 16-bit values are rounded to 8 bits
+(Pillow alone would truncate them), palettes are looked up, CMYK is converted by the file's profile if it has
+one. An RGB or grey profile is not applied: the numbers stay those of the file, as in every benchmark of the
+field.
 
 Legend: H height, W width, C channels (1 or 3).
 """
@@ -41,13 +42,13 @@ Pixels = NDArray[np.uint8]
 _COUNT_OF = {"rgb": 3, "gray": 1}
 
 _LUMA = np.array([0.298936021293775, 0.587043074451121, 0.114020904255103], np.float32)
-"""MATLAB's rgb2gray (the first row of the inverse of the NTSC matrix), full range: what the grey training and
-test sets of denoising were made with. It is not the Y of YCbCr, which runs from 16 to 235.
+"""MATLAB's rgb2gray (the first row of the inverse of the NTSC matrix), full range, which made the grey
+training and test sets of denoising. It is not the Y of YCbCr, which runs from 16 to 235.
 """
 
 
 def channel_count(channels: Channels) -> int:
-    """C of a photo that is read as `channels`. Raises ValueError for what is no number of channels."""
+    """C of a photo that is read as `channels`. Raises ValueError for an invalid number of channels."""
     count = _COUNT_OF.get(channels, channels) if isinstance(channels, str) else channels
     if not isinstance(count, int) or isinstance(count, bool) or count < 1:
         raise ValueError(f"data.channels is rgb, gray or a number from 1 on, got {channels!r}")
@@ -55,13 +56,13 @@ def channel_count(channels: Channels) -> int:
 
 
 def channel_word(channels: Channels) -> str:
-    """rgb for 3 channels, gray for 1, else the number: what packed stores are named after."""
+    """rgb for 3 channels, gray for 1, else the number; part of the name of a packed store."""
     count = channel_count(channels)
     return next((word for word, known in _COUNT_OF.items() if known == count), str(count))
 
 
 def photo_header(path: Path) -> Header:
-    """What the file says about itself, read without its pixels. Raises `PhotoError`."""
+    """The file's header, read without decoding the pixels. Raises `PhotoError`."""
     with _errors_of(path), path.open("rb") as file:
         return look(file, path)
 
@@ -93,7 +94,7 @@ def _say_once(path: Path, frames: int) -> None:
 
 @contextmanager
 def _errors_of(path: Path) -> Iterator[None]:
-    """What is wrong with a file, as `PhotoError`."""
+    """Turns `DecodingError` into `PhotoError`, which names the file."""
     try:
         check_file(path)
         with decoding_errors():
@@ -103,7 +104,7 @@ def _errors_of(path: Path) -> Iterator[None]:
 
 
 def _over_white(colour: Pixels, alpha: Pixels) -> Pixels:
-    """(H,W,C) seen through (H,W,1) alpha on a white ground, rounded."""
+    """(H,W,C) composited over white by (H,W,1) alpha, rounded."""
     if (alpha == 255).all():
         return colour
     weight = alpha.astype(np.uint32)

@@ -1,8 +1,8 @@
-"""TIFF files: what their tags say, and the pixels of those with more than 8 bits.
+"""TIFF files: their tags, and the pixels of those with more than 8 bits.
 
-Pillow has no 16-bit colour, and OpenCV leaves out what the tags say (planes, white as zero, multiplied
-alpha). Here the file's own tags are read, and the file is handed to libtiff, through Pillow, under a
-directory of ours that calls each row of samples a row of bytes: it decompresses, the rest is done here.
+Pillow has no 16-bit colour, and OpenCV ignores some tags (planes, white as zero, premultiplied alpha). Here
+the file's own tags are read. Then libtiff, through Pillow, decompresses the file under a new directory, which
+declares each row of samples as a row of bytes; everything else is done here.
 
 Legend: H height, W width, S samples per pixel in one plane (all of them, or 1 with separate planes), P
 planes.
@@ -30,7 +30,7 @@ _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSPECIFIED, _MULTIPLIED_IN = 0, 1
 _FLOAT, _COMPLEX_FLOAT = 3, 6
 _OF_BYTES = {1, 5, 8, 32946, 32773, 34925, 50000}
-"""Compressions that know nothing of samples: none, LZW, deflate twice, PackBits, LZMA, Zstandard."""
+"""Compressions of bytes regardless of samples: none, LZW, deflate (two codes), PackBits, LZMA, Zstandard."""
 _PAGES_COUNTED = 10_000
 
 
@@ -99,10 +99,10 @@ def first_page(file: BinaryIO) -> Page:
 
 
 def check_samples(page: Page) -> None:
-    """Raises `DecodingError` for samples that a photo does not have.
+    """Raises `DecodingError` for samples that are not supported.
 
-    These are numbers that are not whole, from 0 up and of at most 16 bits, and channels of which nobody
-    says what they are.
+    Supported are unsigned integers of at most 16 bits, as many in each channel, and besides the colours one
+    channel that is declared as alpha.
     """
     formats = set(page.numbers(_SAMPLE_FORMAT)) or {1}
     bits = set(page.numbers(_BITS)) or {1}
@@ -122,7 +122,7 @@ def check_samples(page: Page) -> None:
 
 
 def decode_deep(data: bytes, page: Page) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
-    """(H,W,C) and alpha (H,W) of a file with 9 to 16 bits per sample, scaled to 16, as the file lies."""
+    """(H,W,C) and alpha (H,W) of a file with 9 to 16 bits per sample, scaled to 16, as stored."""
     colours = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3}.get(page.number(_PHOTOMETRIC, -1))
     samples, compression = page.number(_SAMPLES, 1), page.number(_COMPRESSION, 1)
     if colours is None or samples not in (colours, colours + 1):
@@ -206,7 +206,7 @@ def _with_directory(data: bytes, page: Page, tags: dict[int, list[int]]) -> byte
 
 
 def _unpacked(rows: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint16]:
-    """(H,row) bytes of numbers of `bits` bits, rows filled up to a byte -> (H,count), scaled to 16 bits."""
+    """(H,row) bytes of numbers of `bits` bits, rows padded to a byte -> (H,count), scaled to 16 bits."""
     top = 2**bits - 1
     weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint32)
     out = np.empty((rows.shape[0], count), np.uint16)
@@ -217,7 +217,7 @@ def _unpacked(rows: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint
 
 
 def _divided(pixels: NDArray[np.uint16], alpha: NDArray[np.uint16]) -> NDArray[np.uint16]:
-    """(H,W,C) colours that were multiplied by (H,W) alpha, as they were before; as they are where it is 0."""
+    """Undoes the premultiplication of (H,W,C) colours by (H,W) alpha; unchanged where alpha is 0."""
     out = pixels.copy()
     for colours, line in zip(out, alpha, strict=True):
         seen = line > 0

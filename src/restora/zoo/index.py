@@ -1,4 +1,4 @@
-"""Where the shipped models are: `zoo:NAME` is a model folder of the package wherever a model is named.
+"""The shipped models: `zoo:NAME` is a model folder of the package wherever a model is named.
 
 Enters: a name. Leaves: the model folder (weights in float16, model.json with the measured figures, card).
 """
@@ -8,9 +8,9 @@ from pathlib import Path
 
 PREFIX = "zoo:"
 DEFAULT = f"{PREFIX}photo"
-"""What everyday photos are restored with where no model is named."""
+"""The model for everyday photos if none is named."""
 SPECIAL = ("denoise_gray", "half_minute", "jpeg", "sr_x2", "sr_x4")
-"""Those for grey photos, or for photos that were reduced and nothing else: nobody is offered them unasked."""
+"""Models for grey photos, or for photos that were only reduced: these are not offered by default."""
 FOLDER = Path(__file__).resolve().parent / "models"
 
 

@@ -1,4 +1,4 @@
-"""What a shipped model is measured on, and what others reach there, by the same protocol.
+"""The benchmarks of shipped models, and the figures of other methods there, by the same protocol.
 
 Sources: K. Zhang, W. Zuo, L. Zhang, "FFDNet", TIP 2018, tables II and IV (BM3D, CBM3D, FFDNet); K. Zhang et
 al., "Beyond a Gaussian Denoiser", TIP 2017, tables II and III (DnCNN-S, DnCNN-3); J. Kim et al., "Accurate
@@ -33,7 +33,8 @@ CURVES: dict[str, tuple[str, tuple[int, ...]]] = {
 """Benchmark and severities of a model's curve, also outside its range."""
 
 CURVE_PHOTOS = 8
-"""Of the test set, the first: a curve shows where a model helps and where it harms, to a tenth of a dB."""
+"""The first photos of the test set: enough to show to a tenth of a dB where a model helps and where it harms.
+"""
 
 PSNR: dict[str, dict[str, float]] = {
     "cbsd68_sigma15": {"CBM3D": 33.52, "FFDNet": 33.87},

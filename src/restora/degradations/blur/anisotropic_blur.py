@@ -20,12 +20,12 @@ class AnisotropicBlur(KernelBlur):
     """Point-spread function f(q), q the squared distance in units of the standard deviations along two axes.
 
     `gaussian`: exp(-q/2). `generalised`: exp(-q^beta / 2), flat and steep for beta > 1, heavy-tailed below.
-    `plateau`: 1 / (1 + q^beta). `sigma` is the standard deviation (pixels) along each axis, drawn for the
-    two apart; `isotropic` uses the first for both. `angle` of the first axis in degrees. `size` is the side
-    of the window in pixels, drawn as an odd number: Real-ESRGAN cuts its kernels at 7 to 21 (Wang et al.,
-    ICCVW 2021, sec. 3.1; Liu et al., "Estimating generalized Gaussian blur kernels for out-of-focus image
-    deblurring", 2020). Numbers or ranges, drawn uniformly per sample; betas below and above 1 are drawn with
-    equal chance when the range holds both.
+    `plateau`: 1 / (1 + q^beta). `sigma` is the standard deviation (pixels) along each axis, drawn separately
+    for the two; `isotropic` uses the first for both. `angle` of the first axis in degrees. `size` is the side
+    of the window in pixels, drawn as an odd number: Real-ESRGAN truncates its kernels at 7 to 21 (Wang et
+    al., ICCVW 2021, sec. 3.1; Liu et al., "Estimating generalized Gaussian blur kernels for out-of-focus
+    image deblurring", 2020). Numbers or ranges, drawn uniformly per sample; betas below and above 1 are
+    equally likely when the range holds both.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class AnisotropicBlur(KernelBlur):
 
 
 def _around_one(draws: Tensor, low: float, high: float) -> Tensor:
-    """(B,2) uniform draws -> (B,): the side of one by the first, the place on that side by the second."""
+    """(B,2) uniform draws -> (B,): the first decides between below and above one, the second the value."""
     which, place = draws.unbind(1)
     if not low < 1 < high:
         return low + (high - low) * place

@@ -1,4 +1,4 @@
-"""Blur along the path of a camera that a hand held."""
+"""Camera shake: blur along the path of a hand-held camera."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ _STEPS = 96
 
 @register("degradation", "camera_shake")
 class CameraShake(KernelBlur):
-    """A random trajectory within `extent` pixels, each point of it spread over the four pixels around.
+    """A random trajectory within `extent` pixels, each point spread over the four nearest pixels.
 
     The path is that of a particle with inertia: at each of 96 steps its velocity gets a Gaussian jerk and a
     pull back to the centre, and now and then (`impulse` per exposure, on average) a strong kick that nearly
@@ -63,7 +63,7 @@ class CameraShake(KernelBlur):
             pull = position * (-0.7 / _STEPS)
             moved = velocity + jerks[:, step] + pull
             velocity = torch.where(kicked[:, step], kicks[:, step] - 2 * velocity, moved)
-            # inertia alone sets the speed: without a limit, kicks would add up
+            # the speed is limited: otherwise kicks would add up
             velocity = velocity / velocity.norm(dim=1, keepdim=True).clamp(min=1)
             position = position + velocity
             path[:, step] = position

@@ -12,7 +12,7 @@ from restora.keyed import KeyedGenerator
 from restora.registry import register
 
 _LINES = 32
-"""Lines per pixel on which the disc is measured; the area of a pixel within it is then right to 1e-3 of a
+"""Lines per pixel on which the disc is measured; the covered area of a pixel is then exact to 1e-3 of a
 pixel.
 """
 
@@ -24,7 +24,7 @@ class DefocusBlur(KernelBlur):
     By geometric optics: Lee, "Review of image-blur models in a photographic system using the principles
     of optics", Optical Engineering 1990.
 
-    A pixel of the kernel is the part of its square that the disc covers: exact along x, by 32 lines along y.
+    A weight of the kernel is the part of the pixel that the disc covers: exact along x, by 32 lines along y.
     """
 
     def __init__(self, *, radius: Range) -> None:
@@ -38,7 +38,7 @@ class DefocusBlur(KernelBlur):
         disc = params["radius"].clamp(min=1e-2).view(-1, 1, 1)
         _, columns = pixel_grid(self.radius, disc.device)
         side = 2 * self.radius + 1
-        # a radius below half a line's distance must still be hit: lines at odd halves, one through the centre
+        # lines at odd half steps; the innermost move to the centre, so that a tiny disc is still hit
         lines = (
             torch.arange(side * _LINES, dtype=torch.float32, device=disc.device)
             .add_(0.5)

@@ -13,13 +13,13 @@ from torch import Tensor
 from restora.degradations.base import Degradation, Params
 
 _DIRECT_UP_TO = 25
-"""Kernel side from which a product of spectra is faster: 16x3x128x128 on a CPU core, 21 taps 10 ms directly
-and 20 by spectrum, 31 taps 24 and 17.
+"""Kernel side above which the FFT is faster: 16x3x128x128 on a CPU core, 21 taps 10 ms directly and 20 by
+FFT, 31 taps 24 and 17.
 """
 
 
 def pad_mirrored(x: Tensor, radius: int) -> Tensor:
-    """Mirrors the borders without repeating the edge, which is repeated where a photo is too small."""
+    """Reflection padding, without repeating the edge; replicate padding where a photo is too small."""
     mode = "reflect" if min(x.shape[-2:]) > radius else "replicate"
     return F.pad(x, (radius, radius, radius, radius), mode=mode)
 
@@ -27,7 +27,7 @@ def pad_mirrored(x: Tensor, radius: int) -> Tensor:
 def filter_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
     """Convolves sample b of (B,C,H,W) with kernel b of (B,k,k), k odd, with mirrored borders.
 
-    Small kernels take one grouped convolution, large ones a product of spectra.
+    Small kernels take one grouped convolution, large ones the FFT.
     """
     padded, alone = _in_company(pad_mirrored(x, kernels.shape[-1] // 2))
     if kernels.shape[-1] > _DIRECT_UP_TO:
@@ -42,10 +42,11 @@ def filter_separably(padded: Tensor, taps: Tensor) -> Tensor:
 
 
 def _in_company(x: Tensor) -> tuple[Tensor, int]:
-    """A lone plane twice, and how many channels to keep: oneDNN convolves one group by another algorithm, and
-    MKL transforms one plane by another, which differ in the last bit, so that a grey photo alone would not be
-    the same as in a batch. (By spectrum it may still differ in it, where a product of complex numbers is the
-    last of its row.)
+    """A single plane twice, and the number of channels to keep.
+
+    For a single group oneDNN uses another convolution, and for a single plane MKL another transform. These
+    differ in the last bit, so that a grey photo alone would not be the same as in a batch. (With the FFT it
+    may still differ in the last bit where a complex product is the last of its row.)
     """
     channels = x.shape[1]
     return (x.expand(-1, 2, -1, -1) if x.shape[0] * channels == 1 else x), channels
@@ -72,15 +73,15 @@ def _fast_length(n: int) -> int:
 
 
 def normalised(kernels: Tensor) -> Tensor:
-    """Kernels (B,k,k) that sum to one, without the taps too small to be seen in float32."""
+    """Kernels (B,k,k) that sum to one, with taps that are negligible in float32 set to zero."""
     return visible(kernels / kernels.sum((-2, -1), keepdim=True))
 
 
 def visible(taps: Tensor) -> Tensor:
-    """Taps of a filter that sum to one, those that add nothing in float32 made zero.
+    """Taps of a filter that sum to one, with those that are negligible in float32 set to zero.
 
-    Far out, a Gaussian's are subnormal numbers, by which a CPU multiplies slowly: 21x21 taps of generalised
-    blurs on 8x3x256x256 took 229 ms on one core, and 43 ms without them.
+    The outer taps of a Gaussian are subnormal numbers, by which a CPU multiplies slowly: 21x21 taps of
+    generalised blurs on 8x3x256x256 took 229 ms on one core, and 43 ms without them.
     """
     return taps * (taps.abs() > 1e-12)
 
@@ -92,7 +93,7 @@ def pixel_grid(radius: int, device: torch.device) -> tuple[Tensor, Tensor]:
 
 
 class KernelBlur(Degradation):
-    """A blur that is one point-spread function per sample; a subclass says which."""
+    """A blur by one point-spread function per sample, which a subclass defines."""
 
     radius: int
     """Half the side of the kernels, in pixels: the widest blur fits."""

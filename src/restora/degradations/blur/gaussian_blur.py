@@ -35,7 +35,7 @@ class GaussianBlur(Degradation):
         return {"sigma": generator.uniform((), *self.sigma)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        # a thousandth of a pixel blurs nothing; at 0 kornia's kernels before 0.9 are not numbers
+        # a thousandth of a pixel blurs nothing; at 0 kornia's kernels before 0.9 are NaN
         sigma = params["sigma"][:, None].clamp(min=1e-3)
         taps = visible(get_gaussian_kernel1d(2 * self.radius + 1, sigma))
         return filter_separably(pad_mirrored(clean, self.radius), taps)

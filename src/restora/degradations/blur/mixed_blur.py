@@ -1,4 +1,4 @@
-"""One of several kinds of blur per sample, at the price of one."""
+"""One of several kinds of blur per sample, at the cost of one."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ from restora.registry import register
 
 @register("degradation", "mixed_blur")
 class MixedBlur(KernelBlur):
-    """Draws the kind of blur per sample with relative `weights`; what `OneOf` does, but on the kernels.
+    """Draws the kind of blur per sample with relative `weights`, like `OneOf` but on the kernels.
 
     All kinds are drawn for all samples, which costs little, and the photos are convolved once.
     """
@@ -37,7 +37,7 @@ class MixedBlur(KernelBlur):
         out: Tensor | None = None
         for index, (name, stage) in enumerate(self.stages.items()):
             if out is not None and host_knows(choice) and not (choice == index).any():
-                continue  # on a device the answer would have to be waited for
+                continue  # on a device the host would have to wait for this check
             own = F.pad(stage.kernels(params["stages"][name]), (self.radius - stage.radius,) * 4)
             out = own if out is None else torch.where(choice == index, own, out)
         assert out is not None

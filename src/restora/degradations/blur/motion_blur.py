@@ -18,10 +18,10 @@ class MotionBlur(KernelBlur):
 
     The angle is in degrees, counter-clockwise from the horizontal.
 
-    The point-spread function is the segment itself, of which each pixel receives the length that lies within
-    its square: exact and anti-aliased at any angle (the motion blur of Lee, "Review of image-blur models in
-    a photographic system using the principles of optics", Optical Engineering 1990). kornia's motion blur
-    has one whole length for a batch and turns a bar of pixels: at 45 degrees its 9 pixels are 7 taps or,
+    The point-spread function is the segment itself: each pixel receives the length of the segment within its
+    square, which is exact and anti-aliased at any angle (the motion blur of Lee, "Review of image-blur models
+    in a photographic system using the principles of optics", Optical Engineering 1990). kornia's motion blur
+    has one integer length for a batch and rotates a bar of pixels: at 45 degrees its 9 pixels are 7 taps or,
     bilinear, a band of 23.
     """
 

@@ -1,4 +1,4 @@
-"""A displacement by parts of a pixel: the misalignment of real low-resolution photos."""
+"""Sub-pixel shifts: the misalignment of real low-resolution photos."""
 
 import math
 
@@ -14,12 +14,10 @@ from restora.registry import register
 
 @register("degradation", "pixel_shift")
 class PixelShift(KernelBlur):
-    """The photo moved right and down by `shift` pixels, drawn for the two directions apart.
+    """The photo moved right and down by `shift` pixels, drawn separately for the two directions.
 
-    Interpolation is cubic.
-
-    A number or a range, drawn uniformly per sample. Keys' cubic kernel (1981), as the bicubic resizing has
-    it; mirrored borders. Not clipped.
+    A number or a range, drawn uniformly per sample. Interpolation is by Keys' cubic kernel (1981), as in
+    bicubic resizing; mirrored borders. Not clipped.
     """
 
     def __init__(self, *, shift: Range) -> None:

@@ -1,4 +1,4 @@
-"""Unsharp masking, as Real-ESRGAN sharpens its photos before it degrades them."""
+"""Unsharp masking, as Real-ESRGAN applies it to photos before degrading them."""
 
 from functools import lru_cache
 
@@ -7,7 +7,7 @@ from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
 _TAPS = 51
-_SIGMA = 8.0  # what OpenCV gives a kernel of 51 taps
+_SIGMA = 8.0  # OpenCV's sigma for a kernel of 51 taps
 
 
 def unsharp_mask(x: Tensor, *, weight: float = 0.5, threshold: float = 10.0) -> Tensor:
@@ -16,8 +16,8 @@ def unsharp_mask(x: Tensor, *, weight: float = 0.5, threshold: float = 10.0) -> 
     The blur is Gaussian of 8 pixels in 51 taps; the mask of large differences is itself blurred (Wang et
     al., "Real-ESRGAN", ICCVW 2021, sec. 3.4). Their code filters with 51 x 51 taps, three quarters of the
     time of their degradation. The kernel is separable, and on training crops a product with the filter's
-    matrix is faster than 51 taps: 16x3x128x128 on one CPU core, 1,070 ms, 88 ms by two convolutions, 14 ms
-    by two products.
+    matrix is faster than 51 taps: 16x3x128x128 on one CPU core, 1,070 ms by theirs, 88 ms by two
+    convolutions, 14 ms by two products.
     """
     rows, columns = (_blur_matrix(n, x.device) for n in x.shape[-2:])
     residual = x - rows @ (x @ columns.T)

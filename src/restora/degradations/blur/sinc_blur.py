@@ -1,4 +1,4 @@
-"""Ringing and overshoot: an ideal low-pass filter that is cut off."""
+"""Ringing and overshoot: a truncated ideal low-pass filter."""
 
 import math
 
@@ -14,7 +14,7 @@ from restora.registry import register
 
 @register("degradation", "sinc_blur")
 class SincBlur(KernelBlur):
-    """Circular low-pass filter with its edge at `cutoff` radians per pixel, in a window of `size`.
+    """Circular low-pass filter with its edge at `cutoff` radians per pixel, truncated to a window of `size`.
 
     A cutoff of pi passes all.
 

@@ -12,10 +12,10 @@ from restora.registry import register
 
 @register("degradation", "exposure")
 class Exposure(Degradation):
-    """The light multiplied by 2^`stops` before it was recorded.
+    """The light of the scene multiplied by 2^`stops`.
 
-    It is linearised by sRGB's curve (IEC 61966-2-1), scaled, clipped at white, encoded again. `stops` is
-    a number or a range per sample; negative is too dark.
+    The photo is linearised by sRGB's tone curve (IEC 61966-2-1), scaled, clipped at white and encoded again.
+    `stops` is a number or a range per sample; negative is too dark.
     """
 
     def __init__(self, *, stops: Range) -> None:

@@ -1,4 +1,4 @@
-"""Faded prints: the dyes of old colour paper are gone in part, and the paper has yellowed."""
+"""Faded prints: the dyes of old colour paper are partly lost, and the paper has yellowed."""
 
 import torch
 from torch import Tensor
@@ -15,13 +15,13 @@ _BLACK = 0.1
 class Fading(Degradation):
     """Every dye keeps a share of its density, and the paper takes on a `stain`.
 
-    The density of a print is -log10 of what it reflects (Beer and Lambert), so a dye of which the share f is
-    lost turns a reflection p into p^(1-f): whites stay, shadows lift. Black reflects `_BLACK` of white on
-    the scale of the photo (paper reaches a density of 2.2), and the scan of the fresh print had that as its
-    zero. Cyan dye, which the red channel shows, goes first; magenta and yellow lose between a third and the
-    whole of what it loses, hence the reddish cast of old prints. `fade` is the share that cyan loses, within
-    [0, 1); `stain` is what the yellowed paper takes from blue, and half of it from green. Numbers or ranges
-    drawn uniformly per sample.
+    The density of a print is -log10 of its reflectance (Beer and Lambert), so losing the share f of a dye
+    turns a reflectance p into p^(1-f): whites stay, shadows lift. Black reflects `_BLACK` of white on the
+    scale of the photo (paper reaches a density of 2.2), and the scan of the fresh print maps that to zero.
+    Cyan dye, which the red channel shows, fades most; magenta and yellow lose between a third and the whole
+    of cyan's loss, hence the reddish cast of old prints. `fade` is the share that cyan loses, within [0, 1);
+    `stain` is the share that the yellowed paper removes from blue; it removes half of it from green. Numbers
+    or ranges drawn uniformly per sample.
     """
 
     def __init__(self, *, fade: Range, stain: Range = (0.0, 0.2)) -> None:

@@ -1,4 +1,4 @@
-"""Low light: a photo taken with too little of it, as the sensor and the camera's processing give it."""
+"""Low light: a photo of too little light, with the sensor's noise and the camera's processing."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ from restora.registry import register
 
 @register("degradation", "low_light")
 class LowLight(Degradation):
-    """Light reduced by `stops`, with shot and read noise, encoded by sRGB's curve, in 8 bits.
+    """Light reduced by `stops`, with shot and read noise, encoded by sRGB's tone curve, in 8 bits.
 
     A white pixel at full exposure frees `electrons` electrons; `read_noise` is in electrons rms (the noise
     model of Wei et al., "A physics-based noise formation model for extreme low-light raw denoising", CVPR

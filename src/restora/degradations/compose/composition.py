@@ -1,4 +1,4 @@
-"""Degradations made of degradations: one after another, one of several, one or none.
+"""Compositions of degradations: one after another, one of several, one or none.
 
 Stages have names, as in `degradation.stages.noise.sigma=10`. The name also keys a stage's random numbers, so
 adding or removing one stage leaves the numbers of the others as they were.
@@ -25,7 +25,7 @@ Value = TypeVar("Value")
 
 
 class _Staged(Degradation):
-    """Made of degradations by name."""
+    """A composition of named degradations."""
 
     stages: Mapping[str, Degradation]
 
@@ -38,8 +38,8 @@ class _Staged(Degradation):
 class Chain(_Staged):
     """Stages one after another; scales multiply.
 
-    The conditions of the stages are concatenated in their order. One that was given before a later reduction
-    is averaged over the pixels that became one, so a mask then reads the known share.
+    The conditions of the stages are concatenated in their order. A condition of a stage before a reduction is
+    averaged over the pixels that become one, so a mask then gives the known share.
     """
 
     def __init__(self, *, stages: Mapping[str, Degradation]) -> None:
@@ -48,7 +48,7 @@ class Chain(_Staged):
             self.scale *= stage.scale
         self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
         self.independent = all(part.independent for part in self.parts)
-        # noise on noise keeps the mean; what is no symmetric noise may have its mean at clean photos only
+        # noise on noise keeps the mean; only the first stage, whose input is clean, need not be symmetric
         if "mean" in self.parts[0].centres and all(part.centres == SYMMETRIC for part in self.parts[1:]):
             self.centres = self.parts[0].centres if len(self.parts) == 1 else frozenset({"mean"})
         self.fill = _first_fill(self.parts)
@@ -59,7 +59,7 @@ class Chain(_Staged):
 
     @property
     def severities(self) -> dict[str, Severity]:
-        """Without those of a name that several stages have: what follows one another is not one number."""
+        """Without those whose name several stages have: one number does not describe stages in sequence."""
         names = [name for part in self.parts for name in part.severities]
         found = {name: value for part in self.parts for name, value in part.severities.items()}
         return {name: value for name, value in found.items() if names.count(name) == 1}
@@ -120,7 +120,7 @@ class OneOf(_Staged):
 
     @property
     def severities(self) -> dict[str, Severity]:
-        """From the mildest to the worst that any stage draws."""
+        """By name, from the lowest to the highest value that any stage draws."""
         names = dict.fromkeys(name for part in self.parts for name in part.severities)
         return {
             name: _hull([p.severities[name] for p in self.parts if name in p.severities]) for name in names
@@ -153,7 +153,7 @@ class OneOf(_Staged):
 
 @register("degradation", "on_demand")
 class OnDemand(OneOf):
-    """One of several severities, drawn in training as often as validation asks for it.
+    """One of several severities, drawn in training with shares that follow validation.
 
     Gao and Grauman, "On-Demand Learning for Deep Image Restoration", ICCV 2017: training begins with the
     given weights, and after each validation the share of a stage is proportional to 1/PSNR of the photos that
@@ -166,14 +166,14 @@ class OnDemand(OneOf):
     ) -> None:
         super().__init__(stages=stages, weights=weights)
         self.in_training = OneOf(stages=stages, weights=weights)
-        """What training photos go through; its shares move."""
+        """The degradation of training photos, with the changing shares."""
 
     @property
     def shares(self) -> dict[str, float]:
         return dict(zip(self.stages, self.in_training.weights, strict=True))
 
     def ask(self, psnr: Mapping[str, float]) -> None:
-        """New shares by the mean PSNR (dB) of each stage; a missing one counts as the mean of the others."""
+        """Sets the shares by the mean PSNR (dB) of each stage; a missing one counts as the others' mean."""
         usual = sum(psnr.values()) / len(psnr)
         self.in_training.weights = probabilities(
             self.stages, {name: 1 / max(psnr.get(name, usual), 1.0) for name in self.stages}
@@ -186,7 +186,7 @@ class OnDemand(OneOf):
 
 @register("degradation", "maybe")
 class Maybe(Degradation):
-    """Each sample goes through the stage with the given `probability`, and is left as it is otherwise."""
+    """Each sample goes through the stage with the given `probability`, and stays unchanged otherwise."""
 
     def __init__(self, *, stage: Degradation, probability: float) -> None:
         if not 0 <= probability <= 1:
@@ -253,7 +253,7 @@ def choose(weights: Sequence[float], generator: KeyedGenerator) -> Tensor:
 
 
 def named(stages: Mapping[str, Stage], kind: type[Stage]) -> dict[str, Stage]:
-    """The stages of a composition by name, each checked to be of the kind that it can take."""
+    """The stages of a composition by name, each checked to be of the given kind."""
     checked = {str(name): stage for name, stage in stages.items()}
     for name, stage in checked.items():
         if not isinstance(stage, kind):

@@ -1,10 +1,9 @@
 """Real-ESRGAN's degradation: blur, resize, noise and JPEG, twice, with ringing at the end.
 
 Wang et al., "Real-ESRGAN: training real-world blind super-resolution with pure synthetic data", ICCVW 2021.
-Their code draws one resize per batch and keeps a queue of 180 pairs to mix batches again; here every sample
-has sizes of its own on a shared canvas (`varying_resizing`), so a batch is as mixed as it can be and depends
-on nothing before it. What lies beyond a sample's size is its repeated edge, and takes noise and JPEG like
-the rest.
+Their code draws one resize per batch and keeps a queue of 180 pairs to mix batches again. Here every sample
+has sizes of its own on a shared canvas (`varying_resizing`), so a batch is fully mixed and does not depend on
+earlier batches. The canvas beyond a sample's size repeats its edge, and gets noise and JPEG like the rest.
 
 Legend: B samples, C channels, H height, W width, s scale.
 """
@@ -36,10 +35,10 @@ class Order:
     """The settings of one of the two rounds.
 
     `blur` is applied with `blur_probability`. `resize` holds the relative chances of enlarging, reducing and
-    keeping, and `resize_range` how far, as factors; the interpolation is area, bilinear or bicubic with
-    equal chance. Noise is Gaussian with `gaussian_probability` (`sigma` on the 8-bit scale), else Poisson of
-    as many photons at white as there are 8-bit values in the photo (rounded up to a power of two), times
-    `poisson_strength`; it is the same in all channels with `grey_probability`. `quality` is libjpeg's.
+    keeping, `resize_range` the factors; the interpolation is area, bilinear or bicubic with equal chance.
+    Noise is Gaussian with `gaussian_probability` (`sigma` on the 8-bit scale), else Poisson noise with as
+    many photons at white as there are distinct 8-bit values in the photo (rounded up to a power of two),
+    times `poisson_strength`; it is the same in all channels with `grey_probability`. `quality` is libjpeg's.
     """
 
     def __init__(
@@ -129,13 +128,13 @@ class SecondOrder(Degradation):
         full, whole = (_sizes(first["factor"], n) for n in ((height, width), small))
         middle, reduced = _scaled(full, first["factor"]), _scaled(whole, second["factor"])
 
-        # first round, of which the blur is at the photo's size for all samples
+        # first round; its blur is at the photo's size for all samples
         x = unsharp_mask(clean) if self.sharpen else clean
         x = _blurred(x, first["blurred"], self.first.blur.kernels(first["blur"]))
         x = self._enlarged_apart(
             x,
             {
-                # without the first blur's parameters, which are done with
+                # without the first blur's parameters, which are no longer needed
                 "first": {name: value for name, value in first.items() if name != "blur"},
                 "blurred": second["blurred"],
                 "kernels": self.second.blur.kernels(second["blur"]),
@@ -147,15 +146,16 @@ class SecondOrder(Degradation):
         x = noisy(x, second, x.shape[-2:])
         jpeg_last = params["jpeg_last"]
         x = where_drawn(~jpeg_last, x, _jpeg, second, x)
-        # every sample to (H/s,W/s): what lay beyond its size is gone
+        # every sample to (H/s,W/s): the canvas beyond its size is dropped
         x = _resized(x, reduced, whole, small, params["mode"])
         x = _blurred(x, params["rings"], self.ringing.kernels(params["ringing"])).clamp_(0, 1)
         x = where_drawn(jpeg_last, x, _jpeg, second, x)
         return round_to_8_bits(x)
 
     def _enlarged_apart(self, x: Tensor, params: Params) -> Tensor:
-        """`_between_blur_and_noise` with no more canvas than a sample needs: where none becomes larger than
-        the photo, half of it. On a CPU, which knows how many do without waiting; the numbers are the same.
+        """`_between_blur_and_noise`, on a CPU apart for samples that are enlarged and those that are not.
+
+        The latter need half the canvas; the numbers are the same. A device would have to be waited for.
         """
         if not host_knows(x):
             return self._between_blur_and_noise(x, params, self.first.resize_range[1])
@@ -187,8 +187,10 @@ class SecondOrder(Degradation):
         return _resized(x, sizes["middle"], sizes["reduced"], room, params["mode"])
 
     def _room(self, n: int, largest: float) -> int:
-        """A canvas for up to `largest` n pixels, with so much repeated edge that the second blur does not
-        reach its end, in whole blocks of a JPEG with halved chroma.
+        """The side of a canvas for up to `largest` n pixels.
+
+        It has so much repeated edge that the second blur does not reach its end, and consists of whole blocks
+        of a JPEG with chroma subsampling.
         """
         return -(-(int(n * largest) + self.second.blur.radius + 1) // _BLOCK) * _BLOCK
 
@@ -223,7 +225,7 @@ def _resized(x: Tensor, sizes: Tensor, targets: Tensor, room: Sequence[int], mod
 def noisy(x: Tensor, params: Params, field: Sequence[int]) -> Tensor:
     """Gaussian or Poisson noise, coloured or grey, clipped to [0,1].
 
-    One normal draw serves both kinds: the corner that x needs of a `field` of height and width.
+    One normal draw serves both kinds: the corner of a `field` (height, width) that x covers.
     """
     normal = KeyedGenerator(params["key"]).normal_corner(x.shape[1:], field)
     gaussian = normal * per_sample(params["sigma"])
@@ -235,14 +237,12 @@ def noisy(x: Tensor, params: Params, field: Sequence[int]) -> Tensor:
 
 
 def _shot_noise(x: Tensor, params: Params) -> Tensor:
-    """Poisson noise of the 8-bit photo; the grey kind is that of its luma, of which one channel will be
-    used.
-    """
+    """Poisson noise of the 8-bit photo; grey noise is that of its luma, of which one channel is used."""
     luma = x if x.shape[1] == 1 else rgb_to_grayscale(x)
     pixels = levels(torch.where(per_sample(params["grey"]), luma, x))
-    # as many photons at white as the photo has values, up to a power of two, as in the authors' code
+    # photons at white: the photo's distinct values, rounded up to a power of two, as in the authors' code
     photons = per_sample(_power_of_two(_distinct(pixels)))
-    # expected photons of a pixel; what is more or less of them is the noise, back on [0,1]
+    # expected photons of a pixel; the difference from them is the noise, scaled back to [0,1]
     rate = pixels.mul_(photons / 255)
     return poisson_from(rate, params["normal"]).sub_(rate).mul_(per_sample(params["strength"]) / photons)
 
@@ -254,7 +254,7 @@ def _distinct(pixels: Tensor) -> Tensor:
 
 
 def _power_of_two(count: Tensor) -> Tensor:
-    """The least power of two that is not below `count`, at most 256."""
-    # how many of 1, 2, 4 ... 128 are below the count is the exponent
+    """The smallest power of two that is not below `count`, at most 256."""
+    # the exponent is how many of 1, 2, 4 ... 128 are below the count
     below = count[:, None] > 2 ** torch.arange(8, device=count.device)
     return torch.exp2(below.sum(1).float())

@@ -1,4 +1,4 @@
-"""Changing only some samples of a batch, without ever waiting for a device.
+"""Changes only some samples of a batch, without ever waiting for a device.
 
 Legend: B samples.
 """
@@ -18,8 +18,8 @@ def where_drawn(
     """`change(x, params)` for the samples that are `drawn`, bool (B,), and `otherwise` for the others.
 
     On a device, the number of samples drawn is not known without waiting for it: all are changed, and the
-    drawn ones selected. On a CPU it is known, and only those are computed: of four noises with equal chance,
-    a quarter of each.
+    drawn ones selected. On a CPU it is known, and only those are computed: with four equally likely kinds of
+    noise, each is computed for a quarter of the samples.
     """
     if not host_knows(x):
         return torch.where(per_sample(drawn), change(x, params), otherwise)
@@ -34,7 +34,7 @@ def where_drawn(
 
 
 def rows_of(params: Params, rows: Tensor) -> Params:
-    """The params of samples number `rows` alone."""
+    """The params of the samples with numbers `rows`."""
     return {
         name: rows_of(value, rows) if isinstance(value, Mapping) else value[rows]
         for name, value in params.items()

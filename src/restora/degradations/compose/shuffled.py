@@ -17,8 +17,8 @@ class Shuffled(Chain):
 
     BSRGAN: Zhang et al., ICCV 2021, sec. 3.
 
-    At every place each of the N stages is computed and the one that the sample's order has there selected:
-    on a device N squared evaluations and no wait for it, on a CPU those that are needed. The stages must
+    At every place in the order each of the N stages is computed, and the one of the sample's order selected:
+    on a device N squared evaluations without waiting, on a CPU only those that are needed. The stages must
     keep the size; a reduction goes before or after.
     """
 

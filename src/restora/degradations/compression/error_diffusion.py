@@ -1,10 +1,10 @@
 """Dithering by error diffusion, all rows at once along a slanted front.
 
-A pixel's rounding error is handed to neighbours that come later in reading order. Pixel (i, j) can be
-computed at time t = j + k i, when everything it receives from is older; k is 2 for Floyd and Steinberg. A
-photo takes W + k (H - 1) steps of H pixels each, instead of H W steps of one. Done in float64, where the
-order of the few sums does not show; in float32 on MPS, which has no float64 (not run there: on a CPU, float32
-puts 96 % to all of a photo's pixels on the same level, and keeps its mean to 3e-6).
+A pixel's rounding error is diffused to neighbours that come later in reading order. Pixel (i, j) can be
+computed at time t = j + k i, when all pixels that it receives from are done; k is 2 for Floyd and Steinberg.
+A photo takes W + k (H - 1) steps of H pixels each, instead of H W steps of one. Computed in float64, where
+the order of the few sums does not matter; in float32 on MPS, which has no float64 (not run there: on a CPU,
+float32 puts 96 % to all of a photo's pixels on the same level, and keeps its mean to 3e-6).
 
 Legend: N planes (samples times channels), H height, W width, T steps.
 """
@@ -39,8 +39,7 @@ class ErrorDiffusion(Degradation):
 
     `floyd_steinberg` (Floyd and Steinberg, "An adaptive algorithm for spatial grey scale", 1976),
     `jarvis_judice_ninke` (1976) or `atkinson`. Errors that leave the photo are dropped; values beyond the
-    last level are rounded to it, and the excess is handed on. `levels` is a whole number or a range per
-    sample.
+    last level are rounded to it, and the excess is diffused. `levels` is an integer or a range per sample.
     """
 
     def __init__(self, *, levels: Range = 2, diffusion: Diffusion = "floyd_steinberg") -> None:
@@ -61,7 +60,7 @@ class ErrorDiffusion(Degradation):
 
 
 def widest(device: torch.device) -> torch.dtype:
-    """The float type with the most bits that the device has."""
+    """The widest floating-point type of the device."""
     return torch.float32 if device.type == "mps" else torch.float64
 
 

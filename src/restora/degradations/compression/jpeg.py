@@ -1,13 +1,13 @@
 """Baseline JPEG on the device, equal to libjpeg bit for bit.
 
-Encoding and decoding take libjpeg's own integer arithmetic.
+Encoding and decoding use libjpeg's own integer arithmetic.
 
-Entropy coding loses nothing, so a JPEG photo is: colour conversion, chroma reduction, "islow" integer DCT,
-quantisation, and all of it back with triangle-filtered ("fancy") chroma. Every step is an integer linear
-combination followed by a rounding shift. Up to the second pass of the forward transform all sums are below
-2^24, where float32 is exact; later ones are taken apart into two that are (`_shifted`). So the result does
-not depend on the device, the batch or the order of summation, and no device needs float64 (MPS has none; it
-has not been run there).
+Entropy coding is lossless, so a JPEG photo is: colour conversion, chroma subsampling, "islow" integer DCT,
+quantisation, and the inverses of all, with triangle-filtered ("fancy") chroma upsampling. Every step is an
+integer linear combination followed by a rounding shift. Up to the second pass of the forward transform all
+sums are below 2^24, where float32 is exact; later ones are split into two that are (`_shifted`). So the
+result does not depend on the device, the batch or the order of summation, and no device needs float64 (MPS
+has none; this has not been run there).
 
 Sources: ITU-T T.81, Annex K (tables); Loeffler, Ligtenberg and Moschytz, ICASSP 1989 (the DCT whose
 constants libjpeg rounds to 13 bits); the Independent JPEG Group's library, version 6b, for the order of
@@ -50,7 +50,7 @@ _CHROMA_TABLE = (
     (47, 66, 99, 99, 99, 99, 99, 99),
     *((99,) * 8,) * 4,
 )
-_FRACTION = 13  # bits after the point of the DCT's constants
+_FRACTION = 13  # fractional bits of the DCT's constants
 _EXTRA = 2  # bits that the first pass of a transform keeps for the second
 
 
@@ -95,7 +95,7 @@ def _dct_matrix() -> Matrix:
             c["0.30"] - c["0.90"] - c["1.96"] + c["1.18"],
         ),
     }
-    # x7 is added to x0 in even coefficients and taken from it in odd ones, and so on inwards
+    # x7 is added to x0 in even coefficients and subtracted in odd ones, and so on inwards
     rows = {k: (*half, *half[::-1]) for k, half in even.items()}
     rows |= {k: (*half, *(-v for v in half[::-1])) for k, half in odd.items()}
     return tuple(rows[k] for k in range(8))
@@ -146,9 +146,9 @@ class Jpeg(Degradation):
 
 
 def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> Tensor:
-    """(B,C,H,W) in [0,1], C 1 or 3, and int64 (B,) qualities -> what libjpeg's decoder gives.
+    """(B,C,H,W) in [0,1], C 1 or 3, and int64 (B,) qualities -> the output of libjpeg's decoder.
 
-    The answer is on the grid of 1/255.
+    It is on the grid of 1/255.
     """
     height, width = x.shape[-2:]
     pixels = levels(x)
@@ -168,7 +168,7 @@ def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> T
 
 def _tables(quality: Tensor) -> tuple[Tensor, Tensor]:
     """libjpeg's scaling of the two example tables: (B,1,8,8) each, float32 integers in [1, 255]."""
-    # steps grow like 1 / quality below 50 and fall in a line above, to 1 each at 100
+    # steps grow like 1 / quality below 50 and fall linearly above, to 1 each at 100
     percent = torch.where(quality < 50, 5000 // quality, 200 - 2 * quality).view(-1, 1, 1, 1)
     luma, chroma = (constant(t, quality.device, torch.int64) for t in (_LUMA_TABLE, _CHROMA_TABLE))
     scaled = (((table * percent + 50) // 100).clamp_(1, 255).float() for table in (luma, chroma))
@@ -176,9 +176,7 @@ def _tables(quality: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _to_ycc(rgb: Tensor) -> tuple[Tensor, Tensor]:
-    """JFIF's colour conversion with 16 bits after the point: luma (B,1,H,W) and chroma (B,2,H,W),
-    integers.
-    """
+    """JFIF's colour conversion with 16 fractional bits: integer luma (B,1,H,W) and chroma (B,2,H,W)."""
     red, green, blue = rgb.unbind(1)
     half = 1 << 15
     # 0.299, 0.587 and 0.114 in 1/2^16; with the half, white gives 2^24 - 2^15: exact
@@ -203,9 +201,9 @@ def _to_rgb(luma: Tensor, chroma: Tensor) -> Tensor:
 
 
 def _halved(chroma: Tensor) -> Tensor:
-    """Means of 2x2, rounded up and down in turn from column to column so that no drift remains."""
+    """Means of 2x2 pixels, rounded up and down in alternating columns so that no bias remains."""
     height, width = chroma.shape[-2:]
-    # columns are repeated up to a whole block before the reduction, rows after it: it shows in the last block
+    # columns are padded to a whole block before the reduction, rows after it: it shows in the last block
     chroma = F.pad(chroma, (0, -width % 16, 0, height % 2), mode="replicate")
     total = chroma[..., ::2, ::2] + chroma[..., ::2, 1::2] + chroma[..., 1::2, ::2] + chroma[..., 1::2, 1::2]
     total[..., ::2].add_(1)
@@ -214,7 +212,7 @@ def _halved(chroma: Tensor) -> Tensor:
 
 
 def _doubled(chroma: Tensor) -> Tensor:
-    """Triangle filter: each new sample is 3/4 of the nearer and 1/4 of the farther one, down and across."""
+    """Triangle filter: each new sample is 3/4 of the nearer and 1/4 of the farther one, in both axes."""
     if chroma.shape[-1] <= 2:  # libjpeg repeats samples where there are so few
         return chroma.repeat_interleave(2, 2).repeat_interleave(2, 3)
     batch, planes, height, width = chroma.shape
@@ -232,10 +230,9 @@ def _doubled(chroma: Tensor) -> Tensor:
 
 
 def _coded(planes: Tensor, table: Tensor) -> Tensor:
-    """Transform, quantise, transform back: (B,P,H,W) integers -> the same, filled up to whole 8x8 blocks.
+    """Transform, quantise, transform back: (B,P,H,W) integers -> the same, padded to whole 8x8 blocks.
 
-    In the first product the shift is in the matrix, and the half that rounds it and the centring by 128 are
-    in the bias.
+    The shift of the first product is in its matrix; its rounding and the centring by 128 are in the bias.
     """
     height, width = planes.shape[-2:]
     # whole blocks by repeating the last column and row
@@ -251,7 +248,7 @@ def _coded(planes: Tensor, table: Tensor) -> Tensor:
     # coefficients carry a factor of 8; (B, block rows, 8, block columns, 8) meets the table (B,1,8,1,8)
     x = x.view(shape[0], -1, 8, shape[-1] // 8, 8)
     table = table.view(-1, 1, 8, 1, 8)
-    # halves go away from zero: made larger by 2^-17, less than what parts any other quotient from a half
+    # halves round away from zero: quotients grow by 2^-17, less than any other quotient's distance to a half
     x = x.div_(table * (8 * (1 - 2.0**-17))).round_().mul_(table)
 
     # back in the same order, with two bits more in between

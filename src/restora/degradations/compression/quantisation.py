@@ -15,7 +15,7 @@ class Quantisation(Degradation):
     `levels` is a whole number or a range per sample. The uniform quantiser: Gray and Neuhoff,
     "Quantization", IEEE Trans. Information Theory 1998.
 
-    256 levels store a photo in 8 bits: the end of a chain whose noise left the interval.
+    256 levels store a photo in 8 bits, at the end of a chain whose noise leaves [0,1].
     """
 
     def __init__(self, *, levels: Range) -> None:

@@ -1,4 +1,4 @@
-"""Whatever a stage touches is lost: scratches, letters and tears as masks for inpainting."""
+"""All pixels that a stage touches are lost: scratches, letters and tears as masks for inpainting."""
 
 from torch import Tensor
 
@@ -12,9 +12,9 @@ from restora.registry import register
 class Holes(Masking):
     """The pixels that `stage` touches become `fill`, as when somebody paints over what is to be replaced.
 
-    The stage's condition is the mask, 1 = known. A half-transparent letter keeps some of the photo under it;
-    a mask drawn by hand says nothing of that, so that nothing of it is left here either. Raises ValueError
-    for a stage whose condition is not a mask.
+    The stage's condition is the mask, 1 = known. A half-transparent letter would keep some of the photo under
+    it, but a mask drawn by hand does not mark how much, so nothing of it is left here either. Raises
+    ValueError for a stage whose condition is not a mask.
     """
 
     def __init__(self, *, stage: Degradation, fill: float = 0.0) -> None:

@@ -1,4 +1,4 @@
-"""Pixels that are lost, and the mask that says which.
+"""Lost pixels, and the mask that marks them.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -13,7 +13,7 @@ class Masking(Degradation):
 
     `params["mask"]` is bool (B,1,H,W), True where known.
 
-    The mask travels as the condition: 1 = known, 0 = lost.
+    The mask is the condition: 1 = known, 0 = lost.
     """
 
     undamaged = (1.0,)

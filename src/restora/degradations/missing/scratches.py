@@ -19,7 +19,7 @@ class Scratches(Degradation):
     by up to `tilt` degrees and bent like a sine of random period, over a random part of it; it fades in and
     out along its way. `width` is that of scratches in pixels; specks are discs of up to three times it.
     `opacity` is that of the middle of a scratch. After the line artefacts of old film (Kokaram, "Motion
-    picture restoration", 1998). The condition is the mask of what was not touched: 1 = known.
+    picture restoration", 1998). The condition is the mask of untouched pixels: 1 = known.
     """
 
     undamaged = (1.0,)
@@ -90,8 +90,10 @@ class Scratches(Degradation):
 
 
 class _Layer:
-    """What covers a photo and how light it is. Marks are a few pixels wide, so only those are visited; pixels
-    beyond the photo go to a border of one, which is cut off again.
+    """The cover of a photo by marks, and their light.
+
+    Marks are a few pixels wide, so only their pixels are visited; pixels beyond the photo go to a border of
+    one, which is cut off again.
     """
 
     def __init__(self, batch: int, height: int, width: int, device: torch.device) -> None:
@@ -100,7 +102,7 @@ class _Layer:
         self.light = torch.ones_like(self.cover)
 
     def draw(self, row: Tensor, column: Tensor, cover: Tensor, light: Tensor) -> None:
-        """Lays a mark over the others: where it covers more than they, its light (B,1,1) is what shows."""
+        """Adds a mark: where it covers more than earlier marks, its light (B,1,1) is shown."""
         row = (row + 1).clamp(0, self.height + 1).long()
         column = (column + 1).clamp(0, self.width + 1).long()
         place = (row * (self.width + 2) + column).expand_as(cover).flatten(1)
@@ -115,7 +117,7 @@ class _Layer:
 
 
 def _around(centre: Tensor, reach: float) -> Tensor:
-    """The whole numbers around `centre` (B,n,1) that `reach` may touch, (B,n,k)."""
+    """The integers within about `reach` of `centre` (B,n,1), as (B,n,k)."""
     side = math.ceil(reach)
     return centre.floor() + torch.arange(-side, side + 1, device=centre.device)
 
@@ -125,6 +127,6 @@ def _draw(generator: KeyedGenerator, low: float, high: float) -> Tensor:
 
 
 def _light(generator: KeyedGenerator) -> Tensor:
-    """Two in three are bare paper, the others dirt: (B,1,1)."""
+    """Two in three marks are bare paper (light), the others dirt (dark): (B,1,1)."""
     draw = _draw(generator, 0, 1)
     return torch.where(draw < 2 / 3, 0.9 + 0.1 * draw, 0.2 * draw)

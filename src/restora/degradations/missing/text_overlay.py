@@ -32,10 +32,10 @@ class TextOverlay(Degradation):
     """`count` lines of text in random places, sizes, tilts and colours, blended with `opacity`.
 
     `height` is that of a line as a share of the photo's shorter side, `tilt` its largest slope in degrees. A
-    line lies within the photo unless it is longer than that. `texts` replaces the built-in lines. Glyphs come
-    from Pillow's own scalable font and are drawn once; a sample picks lines and maps them over the photo
-    bilinearly. Taking text off a photo is a task of inpainting since Bertalmio et al. ("Image inpainting",
-    SIGGRAPH 2000). The condition is the mask of what no letter touched: 1 = known.
+    line lies within the photo unless it is longer. `texts` replaces the built-in lines. Glyphs come from
+    Pillow's own scalable font and are drawn once; a sample picks lines and maps them over the photo
+    bilinearly. Removing text from a photo is a task of inpainting since Bertalmio et al. ("Image inpainting",
+    SIGGRAPH 2000). The condition is the mask of the pixels that no letter touches: 1 = known.
     """
 
     undamaged = (1.0,)
@@ -93,8 +93,9 @@ class TextOverlay(Degradation):
 
 
 def _middle(generator: KeyedGenerator, side: int, extent: Tensor) -> Tensor:
-    """Where the middle of a line goes along a side of the photo, in pixels: `extent` (B,1,1) lies within it,
-    or as much on both ends as there is room for.
+    """The position of a line's middle along a side of the photo, in pixels.
+
+    `extent` (B,1,1) lies within the side; a longer one is centred.
     """
     room = (side - extent).clamp(min=0)
     return side / 2 + room * generator.uniform((1, 1), -0.5, 0.5)

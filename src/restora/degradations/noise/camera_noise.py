@@ -1,4 +1,4 @@
-"""Noise as a camera makes it: before the colours are interpolated and the tones are set.
+"""Camera noise: on the sensor's mosaic, before demosaicking and the tone curve.
 
 Noise that is white on the sensor is neither white nor equally strong in the photo: each pixel measures one
 colour, the others are interpolated, and dark tones are lifted. T. Brooks et al., "Unprocessing Images for
@@ -20,7 +20,7 @@ from restora.keyed import KeyedGenerator
 from restora.registry import register
 
 _RED_GAINS, _BLUE_GAINS = (1.9, 2.4), (1.5, 1.9)
-"""What a camera multiplies red and blue by in daylight (Brooks et al., section 3.3)."""
+"""The white-balance gains of red and blue in daylight (Brooks et al., section 3.3)."""
 _READ_SLOPE, _READ_OFFSET, _READ_SPREAD = 2.18, 1.20, 0.26
 """log variance of read noise over log of shot noise, with its scatter (Brooks et al., equation 9)."""
 _GAMMA = 2.2
@@ -39,11 +39,11 @@ _FILTERS = (
 
 @register("degradation", "camera_noise")
 class CameraNoise(Degradation):
-    """Photon and read noise on a Bayer sensor, demosaiced, in the tones of the photo; clipped to [0,1].
+    """Photon and read noise on a Bayer sensor, then demosaicking and tone curve; clipped to [0,1].
 
-    `shot_noise` is the variance of a pixel per light, 1 at white: a number, or a range whose logarithm is
-    drawn uniformly; read noise follows it. Photos of three channels go through the sensor's mosaic, others,
-    which have no colours, through the noise and the tones alone.
+    `shot_noise` is the variance of a pixel over its light, which is 1 at white: a number, or a range drawn
+    log-uniformly; the read noise is drawn around a function of it. Photos of three channels go through the
+    Bayer mosaic; others, which have no colours, only through noise and tone curve.
     """
 
     def __init__(self, *, shot_noise: Range = (1e-4, 0.012)) -> None:
@@ -82,7 +82,7 @@ def demosaiced(mosaic: Tensor, red: Tensor, blue: Tensor) -> Tensor:
     """(B,1,H,W), and where red and blue were measured (B,1,H,W) -> (B,3,H,W)."""
     filters = constant(_FILTERS, mosaic.device)[:, None] / 8
     height, width = mosaic.shape[-2:]
-    # two pixels on each side, as the mosaic goes on: by reflection, which keeps the colours' places
+    # two pixels of padding on each side: reflection continues the Bayer pattern
     padded = F.pad(mosaic, (2, 2, 2, 2), mode="reflect" if min(height, width) > 2 else "replicate")
     green, row, column, diagonal = F.conv2d(padded, filters).split(1, dim=1)
     red_row = red.any(dim=3, keepdim=True)  # (B,1,H,1): rows that have red have no blue
@@ -93,7 +93,7 @@ def demosaiced(mosaic: Tensor, red: Tensor, blue: Tensor) -> Tensor:
 
 
 def _places(corner: Tensor, size: torch.Size) -> tuple[Tensor, Tensor]:
-    """Where a sensor whose pattern begins at one of four corners measures red and blue, (B,1,H,W) each."""
+    """Masks of the red and of the blue pixels of a Bayer pattern by its first corner, (B,1,H,W) each."""
     down, right = (corner // 2)[:, None, None, None], (corner % 2)[:, None, None, None]
     rows = torch.arange(size[0], device=corner.device)[:, None]
     columns = torch.arange(size[1], device=corner.device)
@@ -108,7 +108,7 @@ def _measured(light: Tensor, params: Params, noise: KeyedGenerator) -> Tensor:
 
 
 def _untoned(photo: Tensor) -> Tensor:
-    """Tones of a photo -> light: the inverse of the S-shaped curve 3x^2 - 2x^3, then of gamma."""
+    """Photo -> light: the inverse of the S-shaped tone curve 3x^2 - 2x^3, then of gamma."""
     return (0.5 - torch.sin(torch.asin(1 - 2 * photo) / 3)).clamp_(0, 1).pow(_GAMMA)
 
 

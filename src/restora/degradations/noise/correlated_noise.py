@@ -16,9 +16,9 @@ from restora.registry import register
 class CorrelatedNoise(Degradation):
     """`y = x + JPEG(1/2 + n) - 1/2`, `n ~ N(0, (sigma/255)^2)`: white noise on a grey card, saved as JPEG.
 
-    `sigma` is on the 8-bit scale, `quality` is libjpeg's; each is a number or a range per sample. What
-    remains of the noise is weaker than sigma and has the blocks and blotches of the codec (4:2:0). A
-    construction of this project, no camera's model. Not clipped.
+    `sigma` is on the 8-bit scale, `quality` is libjpeg's; each is a number or a range per sample. The
+    remaining noise is weaker than sigma and has the blocks and blotches of the codec (4:2:0). This is a
+    construction of this project, not the model of a camera. Not clipped.
     """
 
     def __init__(self, *, sigma: Range, quality: Range) -> None:
@@ -34,6 +34,6 @@ class CorrelatedNoise(Degradation):
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         noise = KeyedGenerator(params["key"]).normal(clean.shape[1:]).mul_(per_sample(params["sigma"]))
-        # 128/255 is the grey that the codec stores without an error of its own
+        # the codec stores the grey 128/255 without error
         grey = 128 / 255
         return jpeg(noise.add_(grey), params["quality"]).sub_(grey).add_(clean)

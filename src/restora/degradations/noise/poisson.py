@@ -1,4 +1,4 @@
-"""Keyed Poisson numbers: torch's sampler takes no keys, a rejection loop is no function of position."""
+"""Keyed Poisson numbers: torch's sampler takes no keys, and rejection is not a function of position."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from restora.keyed import KeyedGenerator
 _SMALL = 4.0
 _TERMS = 20
 _CHUNK = 1 << 16
-"""Numbers made at once by a thread of a CPU: the passes over them then meet its cache."""
+"""Numbers that a CPU thread computes at once, so that the passes over them stay in its cache."""
 
 
 def poisson(rate: Tensor, generator: KeyedGenerator) -> Tensor:
@@ -21,7 +21,7 @@ def poisson(rate: Tensor, generator: KeyedGenerator) -> Tensor:
 
 
 def poisson_from(rate: Tensor, normal: Tensor) -> Tensor:
-    """Poisson counts as an increasing function of a standard normal number for each; both of one shape.
+    """Poisson counts as an increasing function of one standard normal number each; both of one shape.
 
     From a rate of 4 on, this is the asymptotic inverse of Giles ("Algorithm 955: approximation of the
     inverse Poisson cumulative distribution function", ACM TOMS 2016, with both correction terms): the total
@@ -35,7 +35,7 @@ def poisson_from(rate: Tensor, normal: Tensor) -> Tensor:
     parts = zip(*(t.reshape(-1).split(chunk) for t in (out, rate, normal)), strict=True)
     for o, r, w in parts:
         o.copy_(_by_expansion(r, w))
-    # the small rates of a photo are its few dark pixels: picked out where that costs no wait for a device
+    # small rates are a photo's few dark pixels; on a CPU they are selected without waiting for a device
     small = (rate.reshape(-1) < _SMALL).nonzero()[:, 0]
     for index in small.split(chunk):
         out.view(-1)[index] = _by_inversion(rate.reshape(-1)[index], normal.reshape(-1)[index])

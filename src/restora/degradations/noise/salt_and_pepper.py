@@ -13,7 +13,7 @@ from restora.registry import register
 class SaltAndPepper(Degradation):
     """A share `density` of the pixels becomes white (a share `salt` of those) or black.
 
-    `per_channel` draws for each channel apart, as a damaged sensor does; otherwise whole pixels are lost.
+    `per_channel` draws each channel separately, as for a damaged sensor; otherwise whole pixels are lost.
     MATLAB's imnoise 'salt & pepper' is `salt` 0.5 per channel. Both shares are a number or a range per
     sample.
     """
@@ -25,7 +25,7 @@ class SaltAndPepper(Degradation):
         self.salt = as_range("salt", salt, least=0, most=1)
         self.per_channel = per_channel
         white, black = self.density[1] * self.salt[1], self.density[1] * (1 - self.salt[0])
-        if max(white, black) < 0.5:  # as many pixels are spoilt upwards as downwards, or few
+        if max(white, black) < 0.5:  # less than half become white, and less than half black
             self.centres |= {"median"}
         if max(white, black) < 1 - self.density[1]:
             self.centres |= {"mode"}

@@ -1,4 +1,4 @@
-"""Speckle: noise in proportion to the light, as of coherent imaging."""
+"""Speckle: noise proportional to the light, as in coherent imaging."""
 
 from torch import Tensor
 

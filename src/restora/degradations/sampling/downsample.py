@@ -14,9 +14,9 @@ class Downsample(Degradation):
 
     `bicubic` with `round_8bit` is the field's benchmark (MATLAB's imresize of uint8).
 
-    `restore_size` enlarges it again by bicubic interpolation to the first size, for networks that work on
-    the enlarged photo (SRCNN, VDSR); the degradation's own scale is then 1. `round_8bit` clips to [0,1]; what
-    is enlarged after it, and what is not rounded, is not clipped.
+    `restore_size` enlarges it again by bicubic interpolation to the original size, for networks that work on
+    the enlarged photo (SRCNN, VDSR); the degradation's own scale is then 1. `round_8bit` clips to [0,1];
+    without it, and after enlarging, the photo is not clipped.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Downsample(Degradation):
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         height, width = clean.shape[-2:]
-        # a size that is no multiple can only come where the size is restored: rounded up, as MATLAB does
+        # a size that is not a multiple occurs only if the size is restored: rounded up, as MATLAB does
         small = resize(clean, -(-height // self.factor), -(-width // self.factor), kernel=self.kernel)
         if self.round_8bit:
             small = to_8_bit(small)

@@ -1,4 +1,4 @@
-"""Detail lost by resizing there and back, at the size of the photo."""
+"""Detail lost by downsampling and upsampling, at the size of the photo."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Moire: a screen photographed, its pixel grid sampled by the camera's."""
+"""Moire: a photographed screen, whose pixel grid is sampled by the camera's."""
 
 import math
 
@@ -20,7 +20,7 @@ class Moire(Degradation):
     grey fringes. Perspective and lens bend both (a quadratic phase). Moire is the difference frequency of
     two gratings (Amidror, "The theory of the moire phenomenon", 2000).
 
-    A fringe is `1 - a/2 (1 - cos phase)`: the gaps of the grid take light and add none. `period` is that of
+    A fringe is `1 - a/2 (1 - cos phase)`: the gaps of the grid only remove light. `period` is that of
     the fringes in pixels, `amplitude` the depth a of the darkest fringe, `bend` the change of phase that the
     bending adds from the centre to a corner, in turns. Numbers or ranges drawn per sample.
     """

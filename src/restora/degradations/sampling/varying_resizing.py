@@ -16,7 +16,7 @@ AREA, BILINEAR, BICUBIC = 0, 1, 2
 
 
 def interpolation_matrices(m: int, n: int, target: Tensor, source: Tensor, mode: Tensor) -> Tensor:
-    """(B,m,n) float32, row i of sample b making pixel i of `target[b]` from the first `source[b]` inputs.
+    """(B,m,n) float32: row i of sample b gives pixel i of `target[b]` from the first `source[b]` inputs.
 
     `mode` (B,) is AREA, BILINEAR or BICUBIC, as `torch.nn.functional.interpolate` defines them (half-pixel
     centres, not anti-aliased, borders repeated, cubic with a = -3/4). Sizes are whole numbers in float32,
@@ -33,15 +33,13 @@ def interpolation_matrices(m: int, n: int, target: Tensor, source: Tensor, mode:
     taps = place.floor() + torch.arange(-1, 3, device=target.device)
     weights = _profiles(taps - place, mode) * (mode != AREA)
     taps = torch.minimum(taps.clamp_(min=0), source - 1).long()
-    for tap in range(4):  # apart, because two beyond the border meet on it, in an order that a GPU chooses
+    for tap in range(4):  # one by one: taps beyond the border share its pixel, in a GPU's arbitrary order
         matrices.scatter_add_(-1, taps[..., tap : tap + 1], weights[..., tap : tap + 1])
     return matrices
 
 
 def _profiles(distance: Tensor, mode: Tensor) -> Tensor:
-    """Bilinear or bicubic kernel by the sample's mode: two cubics in |distance|, whose coefficients
-    differ.
-    """
+    """Bilinear or bicubic kernel by the sample's mode: two cubics in |distance| that differ."""
     cubic = (mode == BICUBIC).float()
     t = distance.abs()
     near = (t * (1.25 * cubic) - 2.25 * cubic).mul_(t).sub_(1 - cubic).mul_(t).add_(1)
@@ -52,7 +50,7 @@ def _profiles(distance: Tensor, mode: Tensor) -> Tensor:
 def reduction_matrices(m: int, n: int, target: Tensor, source: Tensor) -> Tensor:
     """Like `interpolation_matrices`, anti-aliased bicubic (a = -1/2).
 
-    Weights beyond the border are shared out.
+    Weights beyond the border are redistributed by normalisation.
     """
     target, source = target.view(-1, 1, 1), source.view(-1, 1, 1)
     row = torch.minimum(torch.arange(m, device=target.device).view(1, -1, 1), target - 1)

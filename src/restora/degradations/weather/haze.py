@@ -1,4 +1,4 @@
-"""Haze: light scattered into the line of sight, more the farther the thing."""
+"""Haze: light scattered into the line of sight, increasing with distance."""
 
 import torch
 from torch import Tensor
@@ -16,8 +16,8 @@ _GRID = 5
 class Haze(Degradation):
     """`y = x t + A (1 - t)`, `t = exp(-density d)` (Koschmieder's law; He, Sun and Tang, CVPR 2009, eq. 1).
 
-    A photo has no depth of its own, so one is drawn: d runs from 0 to 1 and grows from the lower border to
-    the upper one, as over open ground, with smooth random hills of a third of that weight. `density` is the
+    A photo has no depth map, so one is drawn: d runs from 0 to 1 and grows from the lower border to the
+    upper one, as over open ground, with smooth random hills of a third of that weight. `density` is the
     optical depth at d = 1, and `airlight` the grey A of the haze (each channel within 2% of it); numbers or
     ranges drawn uniformly per sample.
     """

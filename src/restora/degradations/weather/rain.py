@@ -1,4 +1,4 @@
-"""Rain: streaks of light that drops draw during the exposure."""
+"""Rain: bright streaks of drops that fall during the exposure."""
 
 import math
 
@@ -24,8 +24,8 @@ class Rain(KernelBlur):
     rain sets since Fu et al., CVPR 2017). `brightness` is that of the brightest streak. Numbers or ranges
     drawn uniformly per sample.
 
-    kornia's RandomRain (0.9) paints lines of one opaque grey, 200/255, with whole pixels as edges, from
-    torch's own generator; on a white wall its rain is dark.
+    kornia's RandomRain (0.9) paints lines of one opaque grey, 200/255, without anti-aliasing, from torch's
+    own generator; on a white wall its rain is dark.
     """
 
     def __init__(

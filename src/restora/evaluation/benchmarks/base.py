@@ -1,9 +1,9 @@
-"""What a benchmark is: test photos, what is done to them, and the protocol that the answers are scored by.
+"""The base of benchmarks: test photos, their degradation, and the protocol that scores the outputs.
 
-Enters: the index of a photo and what the method under test takes. Leaves: an `Observation`, the same for
-every run, process and machine; then, from the method's answer, the two tensors that the metrics compare.
-Photos are taken one at a time: they differ in size, and so the figures cannot depend on how they are spread
-over processes.
+Enters: the index of a photo and the inputs that the method under test takes. Leaves: an `Observation`, the
+same for every run, process and machine; then, from the method's output, the two tensors that the metrics
+compare. Photos are processed one at a time: they differ in size, and so the figures cannot depend on how the
+photos are distributed over processes.
 
 Legend: C channels, H height, W width, h w of the degraded photo, K condition channels.
 """
@@ -32,12 +32,12 @@ from restora.photos.reading import photo_size, read_photo
 log = logging.getLogger(__name__)
 _LISTED = 10
 Planes = Literal["gray", "rgb", "y"]
-"""What a method is given: grey, colour, or the luminance of a colour photo."""
+"""The planes that a method is given: grey, colour, or the luminance of a colour photo."""
 
 
 @dataclass(frozen=True)
 class Intake:
-    """What a method takes: its input channels (None: any) and its scale (None: it is given the scale)."""
+    """The input of a method: its channels (None: any number) and its scale (None: it is given the scale)."""
 
     channels: int | None = None
     scale: int | None = None
@@ -48,10 +48,9 @@ class Observation:
     """One degraded photo, all on the CPU, float32 on the [0,1] scale.
 
     `degraded` (1,C,h,w); `clean` (1,C',H,W); `condition` (1,K,h,w) or None; `baseline` (1,C',H,W) is the
-    degraded photo at the size of the clean one, which is what "input" is scored as. `sigma` (8-bit scale),
-    `kernel` (k,k) and `quality` are what a classical method may know; `chroma` (1,2,H,W) is what a
-    luminance network leaves as it is. `eight_bit` is False where the answer is not a photo to be saved, but
-    the Y of one.
+    degraded photo at the size of the clean one, scored as "input". `sigma` (8-bit scale), `kernel` (k,k) and
+    `quality` may be used by classical methods; `chroma` (1,2,H,W) is what a luminance network does not
+    change. `eight_bit` is False where the output is not a photo to be saved, but the Y of one.
     """
 
     name: str
@@ -72,7 +71,7 @@ class Observation:
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark(ABC):
-    """Plain values in, observations out. Subclasses say what is done to a photo (`degrade`)."""
+    """Plain values in, observations out. Subclasses define the degradation of a photo (`degrade`)."""
 
     task: ClassVar[str]
     severity: ClassVar[str | None] = None
@@ -135,13 +134,13 @@ class Benchmark(ABC):
 
     @property
     def title(self) -> str:
-        """What is scored, in a few words."""
+        """A short title of the benchmark."""
         values = self.describe()
         severity = [] if self.severity is None else [f"{self.severity} {values[self.severity]}"]
         return ", ".join([values["testset"], self.task.replace("_", " "), *severity, self.color])
 
     def describe(self) -> dict[str, Any]:
-        """All that the figures depend on, as plain JSON values."""
+        """All settings that the figures depend on, as plain JSON values."""
         values = {item.name: getattr(self, item.name) for item in fields(self) if item.name != "testset"}
         if self.severity is not None:
             values = {self.severity: values[self.severity]} | values
@@ -151,12 +150,12 @@ class Benchmark(ABC):
         return {"task": self.task, "testset": name} | values
 
     def observe(self, index: int, intake: Intake) -> Observation:
-        """Photo `index`, degraded. Raises ValueError when the method cannot be fed by this benchmark."""
+        """Photo `index`, degraded. Raises ValueError if the method cannot take this benchmark's photos."""
         return self.degrade(self.read(index, self.planes(intake)), index, intake)
 
     @abstractmethod
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:
-        """(1,C,H,W) in [0,1], 8-bit values -> what the method sees of it."""
+        """(1,C,H,W) in [0,1], 8-bit values -> the observation for the method."""
 
     def planes(self, intake: Intake) -> Planes:
         """Which planes a method is given. Raises ValueError with the setting that would fit."""
@@ -182,12 +181,12 @@ class Benchmark(ABC):
         return luminance_plane(photo) if planes == "y" else photo
 
     def complete(self, output: Tensor, observation: Observation) -> Tensor:  # noqa: ARG002
-        """The answer (1,C',H,W) with what the method was not asked for, as it is scored."""
+        """The output (1,C',H,W), completed by the parts that the method does not restore, for scoring."""
         return output
 
 
 def check_photos(paths: Sequence[Path], setting: str) -> None:
-    """Raises ValueError that names the files that are no photos."""
+    """Raises ValueError that names the files that are not photos."""
     wrong = []
     for path in paths:
         try:

@@ -1,4 +1,4 @@
-"""Any degradation of the training side, and inpainting, whose protocol keeps the pixels that are known."""
+"""Any degradation of training, and inpainting, whose protocol keeps the known pixels."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -22,7 +22,7 @@ class Degraded(Benchmark):
 
     degradation: Degradation
     configuration: dict[str, Any] | None = None
-    """What the degradation was built from, to be written beside the figures."""
+    """The configuration of the degradation, to be written beside the figures."""
 
     @property
     def classical_task(self) -> str:
@@ -53,7 +53,7 @@ class Degraded(Benchmark):
 @register("benchmark", "inpaint")
 @dataclass(frozen=True, kw_only=True)
 class Inpaint(Degraded):
-    """Lost pixels are to be filled in; the known ones are put back into the answer before it is scored."""
+    """Lost pixels are to be filled in; known pixels are copied into the output before it is scored."""
 
     task: ClassVar[str] = "inpaint"
 

@@ -21,8 +21,8 @@ class Denoise(Benchmark):
 
     The noise is that of the papers' code: NumPy's legacy generator, seeded with `seed + seed_stride *
     place` before the photo at that place of the sorted list, drawn over (H,W,C). `sigma` is on the 8-bit
-    scale; of a range [low, high] each photo gets one level. `conditioned_sigma` is what networks get
-    instead of the truth, to see what a wrong guess costs.
+    scale; from a range [low, high] each photo gets one level. `conditioned_sigma` is the level that networks
+    get instead of the true one, to measure the cost of a wrong estimate.
     """
 
     task: ClassVar[str] = "denoise"

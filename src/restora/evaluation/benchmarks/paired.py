@@ -23,8 +23,8 @@ from restora.registry import register
 class Paired(Benchmark):
     """`degraded_root` against `root`, photo by photo.
 
-    Paired as training pairs them, by name or `pair_by` order; `degraded_suffix` is what degraded names
-    have behind the clean one's.
+    Photos are paired as in training, by name or `pair_by` order; `degraded_suffix` is what degraded names
+    append to the clean name.
     """
 
     task: ClassVar[str] = "restore"
@@ -35,7 +35,7 @@ class Paired(Benchmark):
 
     @cached_property
     def pairs(self) -> list[PhotoFile]:
-        """In the order of the clean photos. Raises ValueError that names those without partner."""
+        """In the order of the clean photos. Raises ValueError that names photos without a partner."""
         halves = (find_photos(self.root, self.testset), find_photos(self.degraded_root))
         clean, degraded = (named(paths[0].parent, paths) for paths in halves)
         pairs = pair_up(clean, degraded, by=self.pair_by, suffix=self.degraded_suffix, settings="benchmark")
@@ -63,7 +63,7 @@ class Paired(Benchmark):
             self._scale(pair, photo_size(pair.paths[0]), photo_size(pair.paths[1]))
 
     def _scale(self, pair: PhotoFile, large: tuple[int, int], small: tuple[int, int]) -> int:
-        """How many times larger the clean photo is; sides (H,W). Raises ValueError for no whole factor."""
+        """How many times larger the clean photo is; sides (H,W). Raises ValueError if it is no integer."""
         scale = round(large[0] / small[0])
         if scale < 1 or small != (large[0] // scale, large[1] // scale):
             raise ValueError(

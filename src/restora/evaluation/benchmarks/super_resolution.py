@@ -1,4 +1,4 @@
-"""Super-resolution as the field evaluates it: MATLAB-style bicubic reduction to 8 bits, border left out.
+"""Super-resolution as the field evaluates it: MATLAB-style bicubic reduction to 8 bits, border excluded.
 
 Legend: H W of the photo cut to a multiple of the scale s, h = H/s, w = W/s.
 """
@@ -21,9 +21,8 @@ class SuperResolution(Benchmark):
 
     A network of that scale is given the reduced photo. A network of scale 1 (SRCNN, VDSR) is given the
     photo enlarged again by bicubic interpolation, rounded to 8 bits. A network of one channel is given Y of
-    BT.601, not rounded; its answer is scored as it is with color=y, and with color=rgb takes its colours
-    from the bicubic enlargement. The border that is not scored is `scale` pixels wide unless `border` says
-    otherwise.
+    BT.601, not rounded. With color=y its output is scored directly; with color=rgb its chroma is that of the
+    bicubic enlargement. The border that is not scored is `scale` pixels wide unless `border` is set.
     """
 
     task: ClassVar[str] = "super_resolution"
@@ -42,7 +41,7 @@ class SuperResolution(Benchmark):
 
     def planes(self, intake: Intake) -> Planes:
         if self.color in ("rgb", "y") and intake.channels in (None, 1, 3):
-            return "rgb"  # reduced in colour also for a luminance network: what its published figures did
+            return "rgb"  # reduced in colour also for a luminance network, as in its published figures
         return super().planes(intake)
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:

@@ -2,7 +2,7 @@
 
 `BASELINES` are the denoising filters that need nothing beyond restora's own requirements and about a second
 per photo: name -> `restore(noisy, sigma)` on float (H,W,C) photos of the [0,1] scale, sigma on the 8-bit
-scale. `METHODS` has all, by task; each takes a photo and what the benchmark lets a classical method know
+scale. `METHODS` has all methods by task; each takes a photo and what a classical method may know of it
 (`Known`).
 """
 
@@ -31,7 +31,7 @@ DENOISERS: dict[str, Denoiser] = BASELINES | {"wiener": denoise.wiener, "bm3d": 
 
 @dataclass(frozen=True)
 class Known:
-    """What a classical method knows of a degraded photo; None where there is no such thing."""
+    """What a classical method knows of a degraded photo; None where it does not apply."""
 
     sigma: float | None = None
     """Standard deviation of the noise on the 8-bit scale."""
@@ -47,7 +47,7 @@ Method: TypeAlias = Callable[[Photo, Known], Photo]
 
 
 def jpeg_sigma(quality: int) -> float:
-    """The noise level (8-bit scale) that serves the denoisers best on JPEG of this quality.
+    """The noise level (8-bit scale) at which the denoisers work best on JPEG of this quality.
 
     Fitted at qualities 10 to 80 to the photos that the denoisers were tuned on.
     """
@@ -55,7 +55,7 @@ def jpeg_sigma(quality: int) -> float:
 
 
 def _denoise(photo: Photo, known: Known, *, method: Denoiser) -> Photo:
-    """Given the noise level where there is one, else an equivalent or an estimate of it."""
+    """Denoises at the known noise level, else at an equivalent (JPEG) or an estimated one."""
     if known.sigma is not None:
         sigma = known.sigma
     else:
@@ -72,7 +72,7 @@ def _deconvolve(
 
 
 def _sharpen(photo: Photo, known: Known) -> Photo:
-    """What is done against blur where nobody knows its kernel."""
+    """Denoising and sharpening, against blur of an unknown kernel."""
     return deblur.sharpened(_denoise(photo, known, method=denoise.wavelet))
 
 

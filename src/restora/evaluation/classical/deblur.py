@@ -3,8 +3,8 @@
 Enters: a blurred photo, float (H,W,C) on the [0,1] scale with white noise of `sigma` (8-bit scale), and the
 kernel, float (k,k), k odd, that sums to one. Leaves: a photo of the same shape, not clipped.
 
-The Fourier methods take a photo for periodic. They see it with mirrored margins that fade into their own
-circular blur, so that no seam rings through the answer.
+The Fourier methods assume that a photo is periodic. They get it with mirrored margins that fade into their
+own circular blur, so that no seam causes ringing in the result.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,9 @@ Kernel = NDArray[np.floating[Any]]
 
 
 def inverse_filter(blurred: Photo, kernel: Kernel, sigma: float, *, strength: float = 1.0) -> Photo:
-    """Division by the transfer function where it exceeds a threshold that grows with the noise, else nothing.
+    """Division by the transfer function where it exceeds a threshold that grows with the noise, else zero.
 
-    The truncated inverse filter; what it cuts off, the photo lacks.
+    This is the truncated inverse filter; the result lacks the frequencies that it cuts off.
     """
     threshold = strength * 0.06 * max(sigma, 0.05) ** 0.5
 
@@ -49,7 +49,7 @@ def unsupervised_wiener(
 ) -> Photo:
     """Wiener deconvolution that estimates noise and prior by Gibbs sampling (Orieux et al., JOSA A 2010).
 
-    Blind to `sigma`; its sampler is seeded, so that a photo has one answer.
+    It ignores `sigma`; its sampler is seeded, so that a photo has one result.
     """
     from skimage.restoration import unsupervised_wiener as sample
 
@@ -57,7 +57,7 @@ def unsupervised_wiener(
 
 
 def richardson_lucy(blurred: Photo, kernel: Kernel, sigma: float, *, strength: float = 1.0) -> Photo:
-    """Richardson-Lucy, stopped the earlier the more noise there is, before it amplifies it."""
+    """Richardson-Lucy, stopped earlier for more noise, which further iterations would amplify."""
     from skimage.restoration import richardson_lucy as iterate
 
     iterations = max(1, round(strength * 80 / max(sigma, 0.3) ** 0.8))
@@ -70,9 +70,9 @@ def richardson_lucy(blurred: Photo, kernel: Kernel, sigma: float, *, strength: f
 
 
 def sharpened(blurred: Photo, *, radius: float = 1.5, amount: float = 0.6) -> Photo:
-    """An unsharp mask: `amount` of what a Gaussian of `radius` pixels takes away is added.
+    """An unsharp mask: adds `amount` of the detail that a Gaussian of `radius` pixels removes.
 
-    The defaults are the best for `kodak24_blurred` after wavelet denoising, of 1 to 3 pixels and 0.3 to 1.
+    The defaults are the best of 1 to 3 pixels and 0.3 to 1 for `kodak24_blurred` after wavelet denoising.
     """
     from scipy.ndimage import gaussian_filter
 
@@ -80,7 +80,7 @@ def sharpened(blurred: Photo, *, radius: float = 1.5, amount: float = 0.6) -> Ph
 
 
 def _per_channel(photo: Photo, kernel: Kernel, restore: Callable[[Photo], Photo]) -> Photo:
-    """Applies `restore` to each channel with its margins, and cuts them off again."""
+    """Applies `restore` to each channel with margins, which are cut off again."""
     height, width, channels = photo.shape
     margin = 2 * kernel.shape[0]
     inside = (slice(margin, margin + height), slice(margin, margin + width))

@@ -1,12 +1,12 @@
-"""Denoising filters of the field, each as strong as its parameters allow.
+"""Classical denoising filters of the field, each with tuned parameters.
 
 Enters: a noisy photo, float (H,W,C) on the [0,1] scale, not clipped, and the standard deviation `sigma` of
 its noise on the 8-bit scale. Leaves: a photo of the same shape, not clipped.
 
-What each filter is given scales with sigma by a power law. The laws were fitted at sigma 15, 25 and 50 to
+The parameter of each filter scales with sigma by a power law. The laws were fitted at sigma 15, 25 and 50 to
 crops of two sample photos of scikit-image, `astronaut` and `stereo_motorcycle`, that no benchmark of this
-project scores. With `strength` the parameter is multiplied; `python -m restora.evaluation.classical.tuning`
-prints PSNR on both sides of `strength=1`.
+project scores. `strength` multiplies the parameter; `python -m restora.evaluation.classical.tuning` prints
+PSNR on both sides of `strength=1`.
 """
 
 from collections.abc import Callable
@@ -40,9 +40,8 @@ def gaussian(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
 def bilateral(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
     """Bilateral filter over 9x9 pixels, colours compared by the sum of absolute differences.
 
-    Tomasi and Manduchi, ICCV 1998. Written out here: scikit-image's `denoise_bilateral` (0.26) lays its
-    spatial weights out in rows of `win_size + 1` and reads them in rows of `win_size`, and loses 1 dB by
-    it.
+    Tomasi and Manduchi, ICCV 1998. Implemented here because scikit-image's `denoise_bilateral` (0.26) stores
+    its spatial weights in rows of `win_size + 1` and reads them in rows of `win_size`, which costs 1 dB.
     """
     radius, spatial = 4, 1.7
     per_channels = 4.5 if noisy.shape[-1] == 3 else 2.4
@@ -95,7 +94,7 @@ def wavelet(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
 
 
 def nl_means(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
-    """Non-local means, 5x5 patches sought within 13x13 (Buades, Coll and Morel, CVPR 2005)."""
+    """Non-local means, 5x5 patches searched within 13x13 (Buades, Coll and Morel, CVPR 2005)."""
     from skimage.restoration import denoise_nl_means
 
     grey = noisy.shape[-1] == 1

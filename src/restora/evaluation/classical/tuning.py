@@ -1,7 +1,7 @@
-"""`python -m restora.evaluation.classical.tuning [sigma …]`: is every filter as strong as it can be?
+"""`python -m restora.evaluation.classical.tuning [sigma …]`: is the parameter of every filter the best?
 
 Prints the mean PSNR of crops of scikit-image's `astronaut` and `stereo_motorcycle` with each filter's
-parameter weakened and strengthened. The held-out photos and the test sets play no part.
+parameter decreased and increased. Held-out photos and test sets are not used.
 """
 
 import sys
