@@ -37,7 +37,7 @@ def test_three_photos_and_a_folder_are_dropped_and_come_back_in_one_zip(page: Pa
     (tmp_path / "album" / "notes.txt").write_text("no photo")
     drop(page, *loose, tmp_path / "album")
     page.wait_rows(5)
-    assert "One file is no photo" in page.tab.text_content("#notice")
+    assert "One file is not a photo" in page.tab.text_content("#notice")
     assert page.tab.text_content("#count") == "5 of 5 done"
     name, data = page.download("#save-all")
     with zipfile.ZipFile(io.BytesIO(data)) as held:
@@ -98,7 +98,7 @@ def test_a_full_queue_is_shown_as_waiting_and_goes_on_by_itself(
         time.sleep(0.05)
     page.add(picture(tmp_path / "mine.png", 40, 40))
     page.tab.wait_for_function(
-        "() => document.querySelector('.row .state').textContent.includes('The server is busy: waiting')"
+        "() => document.querySelector('.row .state').textContent.includes('The server is busy, trying again')"
     )
     GatedDnCNN.gate.release(100)
     page.wait_rows(1)
@@ -139,7 +139,10 @@ def test_how_grainy_each_photo_is_is_found_out_and_said(page: Page, tmp_path: Pa
     page.add(tmp_path / "grain.png", picture(tmp_path / "smooth.png"))
     page.wait_rows(2)
     said = sorted(page.rows().locator(".state").all_text_contents())
-    assert said == ["Done, 120 × 80, it was hardly grainy", "Done, 96 × 96, it was clearly grainy"]
+    assert said == [
+        "Done, 120 × 80 pixels, the original was hardly grainy",
+        "Done, 96 × 96 pixels, the original was noticeably grainy",
+    ]
 
 
 def test_a_damaged_photo_says_so_and_the_others_go_on(page: Page, tmp_path: Path) -> None:

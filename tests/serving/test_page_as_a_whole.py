@@ -21,8 +21,8 @@ def test_two_tabs_do_not_know_of_each_other(browser: Any, served: Served, tmp_pa
     second.add(picture(tmp_path / "x.png"))
     first.wait_rows(3)
     second.wait_rows(1)
-    assert second.tab.text_content(".row .state") == "Done, 240 × 160"
-    assert set(first.rows().locator(".state").all_text_contents()) == {"Done, 120 × 80"}
+    assert second.tab.text_content(".row .state") == "Done, 240 × 160 pixels"
+    assert set(first.rows().locator(".state").all_text_contents()) == {"Done, 120 × 80 pixels"}
     for tab in (first, second):
         tab.check()
         tab.context.close()
@@ -35,9 +35,9 @@ def test_grain_is_found_out_from_each_photo_or_told(page: Page, served: Served, 
     assert slider.is_disabled()
     page.add(picture(tmp_path / "a.png"))
     page.wait_rows(1)
-    page.tab.get_by_label("find out from each photo").uncheck()
+    page.tab.get_by_label("detect automatically").uncheck()
     assert slider.is_enabled()
-    assert page.tab.text_content("#sigma-word") == "clearly"
+    assert page.tab.text_content("#sigma-word") == "noticeably"
     page.add(picture(tmp_path / "b.png"))
     page.wait_rows(2)
     jobs = [job for key, job in served.service.store.jobs.items() if key not in before]

@@ -73,7 +73,7 @@ def test_a_portrait_stays_a_portrait(page: Page, tmp_path: Path) -> None:
     page.wait_result()
     box = page.tab.locator("#after").bounding_box()
     assert box["height"] > box["width"]
-    assert page.rows().locator(".state").text_content() == "Done, 60 × 90"
+    assert page.rows().locator(".state").text_content() == "Done, 60 × 90 pixels"
     image = Image.open(io.BytesIO(page.download("#save")[1]))
     assert (image.size, image.getexif()[0x0112]) == ((90, 60), 8)
 

@@ -126,7 +126,7 @@ def test_what_cannot_be_served_is_one_line(
     model = str(model_folders["denoise"])
     for arguments, words in (
         ([str(tmp_path / "none")], "a model is a model folder"),
-        ([str(tmp_path)], "is no model folder (model.json) and no run (run.json)"),
+        ([str(tmp_path)], "is neither a model folder (model.json) nor a run (run.json)"),
         ([model, "--port", port], "give another --port"),
         ([model, "--port", "70000"], "give another --port"),
         ([model, "--host", "203.0.113.7"], "give another --port or --host"),

@@ -44,7 +44,7 @@ def router(service: Service) -> APIRouter:
     def accepted(job: Job) -> JSONResponse:
         return JSONResponse(shown(job), 202, headers={"Location": f"/v1/restorations/{job.id}"})
 
-    @routes.get("/models", summary="What the server restores with, and how fast")
+    @routes.get("/models", summary="The models of the server, and how fast they are")
     async def models() -> dict[str, Any]:
         limits = service.limits
         return {
@@ -62,7 +62,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.get(
         "/models/{name:path}/example",
-        summary="A spoilt photo and what the model makes of it",
+        summary="An example of the model: a degraded photo, or its restoration",
         responses={200: PHOTO},
         response_class=Response,
     )
@@ -79,7 +79,7 @@ def router(service: Service) -> APIRouter:
         openapi_extra=FORM,
         responses={
             200: PHOTO,
-            202: {"description": "accepted; `links` say where it will be"},
+            202: {"description": "accepted; `links` has the URLs of its state and result"},
             429: PROBLEM,
             503: PROBLEM,
         },
@@ -87,13 +87,15 @@ def router(service: Service) -> APIRouter:
     )
     async def create(
         request: Request,
-        wait: Annotated[float, Query(ge=0, le=3600, description="seconds to wait for the photo itself")] = 0,
+        wait: Annotated[
+            float, Query(ge=0, le=3600, description="seconds to wait for the restored photo")
+        ] = 0,
         idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
     ) -> Response:
-        """Without `wait` answers at once with 202 and an id.
+        """Without `wait`, the response is 202 with an id, at once.
 
-        With `wait` answers with the photo, or with 202 when it is not done in time. The same
-        Idempotency-Key again means the same restoration.
+        With `wait`, the response is the restored photo, or 202 if it is not done in time. Requests with the
+        same Idempotency-Key get the same restoration.
         """
         body = Body(request, service.limits)
         job = service.store.of_key(idempotency_key)
@@ -117,7 +119,7 @@ def router(service: Service) -> APIRouter:
             return accepted(job)
         return await photo_response(job)
 
-    @routes.get("/restorations/{job_id}", summary="How far it is")
+    @routes.get("/restorations/{job_id}", summary="State and progress of a restoration")
     async def status(job_id: str) -> dict[str, Any]:
         return shown(service.store.get(job_id))
 
@@ -133,34 +135,36 @@ def router(service: Service) -> APIRouter:
         strength: Annotated[float | None, Query(ge=0, le=1)] = None,
         quality: Annotated[int | None, Query(ge=1, le=100)] = None,
     ) -> Response:
-        """In the format that was asked for, or in another; `strength` mixes in the photo as given."""
+        """In the requested format, or in `format`; `strength` below 1 blends the original photo in."""
         return await photo_response(service.store.get(job_id), format, strength, quality)
 
     @routes.get(
         "/restorations/{job_id}/events",
-        summary="Server-sent events until it is finished",
+        summary="Progress of a restoration as server-sent events, until it is finished",
         response_class=Response,
     )
     async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
-        """The data are what GET /v1/restorations/ID shows; Last-Event-ID goes on where it broke off."""
+        """The data are those of GET /v1/restorations/ID; Last-Event-ID continues an interrupted stream."""
         job = service.store.get(job_id)
         seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else -1
         return StreamingResponse(_events(service, job, seen, shown), media_type="text/event-stream")
 
-    @routes.delete("/restorations/{job_id}", summary="Cancel it, or forget its result", status_code=204)
+    @routes.delete(
+        "/restorations/{job_id}", summary="Cancel a restoration, or delete its result", status_code=204
+    )
     async def cancel(job_id: str) -> Response:
         service.cancel(service.store.get(job_id))
         return Response(status_code=204)
 
     @routes.post(
         "/preview",
-        summary="A photo as a PNG that browsers show",
+        summary="A photo as a PNG that any browser can show",
         openapi_extra=FORM,
         responses={200: PHOTO},
         response_class=Response,
     )
     async def make_preview(request: Request) -> Response:
-        """Upright and 8 bits, for files that browsers cannot show. Nothing is kept."""
+        """Upright, with 8 bits per channel, for formats that browsers cannot show. Nothing is stored."""
         async with previews:
             form = await Body(request, service.limits).form()
             try:
@@ -178,7 +182,9 @@ def router(service: Service) -> APIRouter:
         _check_done(job)
         if format_name is not None and format_name != "preview" and format_name not in WRITABLE:
             known = ", ".join(sorted(WRITABLE))
-            raise Problem(422, "bad-option", f"`format` is one of {known} or preview, got {format_name!r}")
+            raise Problem(
+                422, "bad-option", f"`format` must be one of {known} or preview, got {format_name!r}"
+            )
         wanted = None if format_name is None else WRITABLE.get(format_name, "preview")
         file, written = await run_in_threadpool(
             render, job, format_name=wanted, strength=strength, quality=quality
@@ -196,7 +202,7 @@ def _check_done(job: Job) -> None:
     if job.state == "cancelled":
         raise Problem(410, "gone", "the restoration was cancelled")
     if job.state not in FINISHED:
-        raise Problem(409, "not-done", f"the restoration is {job.state}: ask again in a while", 1)
+        raise Problem(409, "not-done", f"the restoration is {job.state}: try again in a while", 1)
 
 
 def _file_response(file: IO[bytes], written: str, job: Job) -> StreamingResponse:

@@ -94,7 +94,7 @@ def _add_problems(app: FastAPI) -> None:
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", tags=["health"], summary="Whether the process works")
+    @app.get("/healthz", tags=["health"], summary="Whether the process is alive")
     async def healthz() -> JSONResponse:
         alive = service.worker.is_alive()
         return JSONResponse({"status": "alive" if alive else "dead"}, 200 if alive else 503)
@@ -109,7 +109,7 @@ def _add_health(app: FastAPI, service: Service) -> None:
         state = "ready" if service.ready else "stopping" if service.stopping else "warming up"
         return JSONResponse({"status": state}, 200 if service.ready else 503)
 
-    @app.get("/metrics", tags=["health"], summary="Figures for Prometheus", response_class=PlainTextResponse)
+    @app.get("/metrics", tags=["health"], summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def figures() -> PlainTextResponse:
         return PlainTextResponse(metrics.text(_families(service)), media_type="text/plain; version=0.0.4")
 
@@ -126,8 +126,8 @@ def _families(service: Service) -> list[Any]:
     ]
     kept = sum(job.result_bytes for job in list(service.store.jobs.values()))
     return [
-        ("restora_http_requests_total", "counter", "Answers by method, route and status.", answers),
-        ("restora_restorations_total", "counter", "Photos by how they ended.", ended),
+        ("restora_http_requests_total", "counter", "Responses by method, route and status.", answers),
+        ("restora_restorations_total", "counter", "Photos by final state.", ended),
         (
             "restora_megapixels_total",
             "counter",
@@ -140,12 +140,17 @@ def _families(service: Service) -> list[Any]:
             "Seconds spent on restored photos.",
             [({}, worker.seconds)],
         ),
-        ("restora_seconds_per_megapixel", "gauge", "Pace of each model, measured.", paces),
-        ("restora_queue_length", "gauge", "Photos that wait or arrive.", [({}, len(queue))]),
-        ("restora_queue_size", "gauge", "Photos that may wait.", [({}, queue.size)]),
-        ("restora_running", "gauge", "Whether a photo is computed.", [({}, int(queue.running is not None))]),
+        ("restora_seconds_per_megapixel", "gauge", "Measured speed of each model.", paces),
+        ("restora_queue_length", "gauge", "Photos that are waiting or being uploaded.", [({}, len(queue))]),
+        ("restora_queue_size", "gauge", "Largest number of waiting photos.", [({}, queue.size)]),
+        (
+            "restora_running",
+            "gauge",
+            "Whether a photo is being restored.",
+            [({}, int(queue.running is not None))],
+        ),
         ("restora_ready", "gauge", "Whether photos are accepted.", [({}, int(service.ready))]),
         ("restora_kept_bytes", "gauge", "Results on disk.", [({}, kept)]),
-        ("process_resident_memory_bytes", "gauge", "Memory held.", [({}, metrics.resident_bytes())]),
-        ("process_start_time_seconds", "gauge", "Start, Unix time.", [({}, service.metrics.started)]),
+        ("process_resident_memory_bytes", "gauge", "Resident memory.", [({}, metrics.resident_bytes())]),
+        ("process_start_time_seconds", "gauge", "Start time, Unix time.", [({}, service.metrics.started)]),
     ]

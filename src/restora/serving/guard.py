@@ -82,13 +82,11 @@ class Guard:
     def _refusal(self, path: str, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
         if self.local and _name(host) not in LOOPBACK:
-            detail = (
-                f"this server answers on this machine only, and was called {host!r}: start it with --host"
-            )
+            detail = f"only requests from this machine are accepted, got host {host!r}: start with --host"
             return Problem(403, "foreign-page", detail)
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc != host and origin not in self.origins:
-            detail = f"a page of {origin} asked: start the server with --cors {origin} to allow that"
+            detail = f"pages of {origin} may not use this server: start the server with --cors {origin}"
             return Problem(403, "foreign-page", detail)
         guarded = path.startswith("/v1/") or path == "/metrics"
         if self.token is None or not guarded or method == "OPTIONS":
@@ -96,7 +94,7 @@ class Guard:
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):
             return None
-        return Problem(401, "token", "a token is needed: send the header Authorization: Bearer TOKEN")
+        return Problem(401, "token", "a token is required: send the header Authorization: Bearer TOKEN")
 
 
 def _name(host: str) -> str:

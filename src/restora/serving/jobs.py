@@ -187,7 +187,9 @@ class JobStore:
         found = self.jobs.get(job_id)
         if found is None:
             raise Problem(
-                404, "unknown", "there is no restoration of this id (any more): send the photo again"
+                404,
+                "unknown",
+                "there is no restoration with this id, or it has been deleted: send the photo again",
             )
         return found
 

@@ -11,16 +11,19 @@ from restora.artifact.restorer import Restorer
 from restora.vocabulary import Precision
 
 WORDS = {
-    "photo": ("Everyday photo", "Takes out grain and JPEG blocks, and leaves a good photo as it is."),
-    "denoise": ("Grainy", "Takes out grain and colour specks, as in photos taken in the dark."),
-    "deblur": ("Blurred", "Sharpens what shook or was out of focus."),
-    "jpeg": ("Blocky", "Takes out the blocks and halos of strong JPEG compression."),
-    "super_resolution": ("Small", "Enlarges the photo and fills in fine detail."),
-    "inpaint": ("Scratched or torn", "Fills in what you paint over: scratches, tears, stains, things."),
-    "colourise": ("Black and white", "Gives a black-and-white photo its colours."),
+    "photo": ("Everyday photo", "Removes grain and small square blocks, and leaves a good photo as it is."),
+    "denoise": ("Grainy", "Removes grain and colour specks, as in photos taken in the dark."),
+    "deblur": ("Blurred", "Sharpens photos that are shaky or out of focus."),
+    "jpeg": ("Blocky", "Removes the square blocks and halos of strong JPEG compression."),
+    "super_resolution": ("Small", "Enlarges the photo and adds fine detail."),
+    "inpaint": (
+        "Scratched or torn",
+        "Fills in what you paint over: scratches, tears, stains or unwanted objects.",
+    ),
+    "colourise": ("Black and white", "Adds colours to a black-and-white photo."),
     "colour": ("Faded", "Brings back the contrast and colours of faded photos."),
-    "old_photo": ("Old photo", "Takes out scratches and grain, and brings back faded colours."),
-    "derain": ("Rainy", "Takes out streaks of rain."),
+    "old_photo": ("Old photo", "Removes scratches and grain, and brings back faded colours."),
+    "derain": ("Rainy", "Removes streaks of rain."),
 }
 """Task -> a short name of the photo's defect, and a sentence on what the model does."""
 
@@ -45,10 +48,10 @@ class ServedModel:
     def words(self) -> tuple[str, str]:
         scale = self.restorer.scale
         task = self.description.task
-        title, text = WORDS.get(task, (self.name, "Restores photos of the kind that it was trained on."))
+        title, text = WORDS.get(task, (self.name, "Restores photos like those that it was trained on."))
         if scale == 1:
             return title, text
-        return f"{title}, ×{scale}", f"{text} {scale} times as wide and as high."
+        return f"{title}, ×{scale}", f"{text} The result is {scale} times as wide and as high."
 
     def seconds(self, megapixels: float) -> float:
         """Estimated time of a photo, by the measured pace."""
@@ -95,7 +98,7 @@ def load_models(
     for source in sources:
         if source.startswith("method:"):
             raise ValueError(
-                f"{source} is fitted to each photo, for seconds to hours, and a server answers sooner: use "
+                f"{source} is fitted to each photo, which takes seconds to hours, too long for a server: use "
                 f"`restora restore {source}`, or name a model"
             )
         restorer = Restorer.load(
@@ -103,7 +106,9 @@ def load_models(
         )
         assert restorer.description is not None
         if restorer.description.conditioned_on == "maps":
-            raise ValueError(f"{source} is conditioned on maps that no photo comes with: use it from Python")
+            raise ValueError(
+                f"{source} is conditioned on maps that a photo alone does not have: use it from Python"
+            )
         base = restorer.description.name or Path(source).name
         name, number = base, 2
         while name in models:

@@ -41,12 +41,18 @@ def look(file: IO[bytes]) -> Header:
 
 def _problem(file: IO[bytes], reason: str) -> Problem:
     file.seek(0)
-    known = ", ".join(sorted(WRITABLE))
+    known = ", ".join(sorted(WRITABLE.values()))
     if reason.startswith("is not a photo") and not file.read(12).startswith(SIGNATURES):
-        return Problem(415, "not-a-photo", f"this is not a photo of a kind that can be read ({known})")
+        return Problem(415, "not-a-photo", f"the file is not a photo in a supported format ({known})")
     if reason.startswith("is not a photo"):
         return Problem(422, "bad-photo", "the photo is damaged: its header cannot be read")
-    return Problem(422, "bad-photo", f"the photo {reason}")
+    return Problem(422, "bad-photo", _sentence(reason))
+
+
+def _sentence(reason: str) -> str:
+    return f"the photo {reason}".replace(
+        "cannot be decoded", "cannot be opened, it may be damaged or incomplete"
+    )
 
 
 def read(file: IO[bytes]) -> Photo:
@@ -55,7 +61,7 @@ def read(file: IO[bytes]) -> Photo:
     try:
         return open_photo(file.read(), limit=_ANY)
     except DecodingError as error:
-        raise Problem(422, "bad-photo", f"the photo {error}") from error
+        raise Problem(422, "bad-photo", _sentence(str(error))) from error
 
 
 def format_of_result(header: Header, wanted: str | None) -> str:

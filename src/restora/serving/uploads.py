@@ -42,9 +42,9 @@ FORM_SCHEMA = {
         "mask": {
             "type": "string",
             "format": "binary",
-            "description": "White where the photo is lost; for models that fill in.",
+            "description": "White where pixels are missing; for inpainting models.",
         },
-        "model": {"type": "string", "description": "A name of GET /v1/models; without it the first one."},
+        "model": {"type": "string", "description": "A name from GET /v1/models (default: the first one)."},
         "strength": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
         "sigma": {
             "oneOf": [
@@ -57,20 +57,20 @@ FORM_SCHEMA = {
         "format": {
             "type": "string",
             "enum": sorted(WRITABLE),
-            "description": "Of the result; without it the photo's own.",
+            "description": "Format of the result (default: that of the photo).",
         },
         "quality": {
             "type": "integer",
             "minimum": 1,
             "maximum": 100,
-            "description": "Of JPEG, AVIF and WebP (which it makes lossy).",
+            "description": "Quality of JPEG, AVIF and WebP (which it makes lossy).",
         },
         "metadata": {"type": "string", "enum": ["keep", "strip"], "default": "keep"},
         "mask_orientation": {
             "type": "string",
             "enum": ["stored", "upright"],
             "default": "stored",
-            "description": "Whether the mask lies as the pixels are stored, or as EXIF turns them.",
+            "description": "Whether the mask is oriented like the stored pixels, or upright as EXIF says.",
         },
     },
 }
@@ -139,10 +139,12 @@ class Body:
                 return await parser.parse()
         except TimeoutError as error:
             self._ended = True  # no further chunk is awaited
-            detail = f"the photo did not arrive within {self.limits.upload_seconds:.0f} s"
+            detail = f"the upload took longer than the limit of {self.limits.upload_seconds:.0f} s"
             raise Problem(408, "too-slow-upload", detail) from error
         except ClientDisconnect as error:
-            raise Problem(400, "bad-upload", "the connection ended before the photo did") from error
+            raise Problem(
+                400, "bad-upload", "the connection was closed before the photo was complete"
+            ) from error
         except (MultiPartException, MultipartParseError) as error:
             raise Problem(400, "bad-upload", f"the form cannot be read: {error}") from error
 
@@ -150,7 +152,7 @@ class Body:
 def _too_many_bytes(limits: Limits) -> Problem:
     detail = (
         f"the photo is larger than {limits.megabytes:g} MB: "
-        "send a smaller file, or start with a larger --max-megabytes"
+        "send a smaller file, or start the server with a larger --max-megabytes"
     )
     return Problem(413, "too-large", detail)
 
@@ -211,7 +213,9 @@ def _file(form: FormData, name: str) -> UploadFile | None:
     if not held:
         return None
     if not isinstance(held[0], UploadFile):
-        raise Problem(422, "bad-option", f"`{name}` is a file, and was sent as text: in curl, {name}=@FILE")
+        raise Problem(
+            422, "bad-option", f"`{name}` must be a file, it was sent as text: with curl use -F {name}=@FILE"
+        )
     if held[0].size == 0:
         raise Problem(422, "bad-photo", f"the file `{name}` is empty")
     return held[0]
@@ -220,7 +224,7 @@ def _file(form: FormData, name: str) -> UploadFile | None:
 def _text(form: FormData, name: str) -> str | None:
     held = form.get(name)
     if isinstance(held, UploadFile):
-        raise Problem(422, "bad-option", f"`{name}` is a word or a number, and was sent as a file")
+        raise Problem(422, "bad-option", f"`{name}` must be a word or a number, it was sent as a file")
     return held or None
 
 
@@ -233,14 +237,14 @@ def _number(form: FormData, name: str, low: float, high: float) -> float | None:
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise Problem(422, "bad-option", f"`{name}` is a number from {low:g} to {high:g}, got {text!r}")
+        raise Problem(422, "bad-option", f"`{name}` must be a number from {low:g} to {high:g}, got {text!r}")
     return value
 
 
 def _choice(form: FormData, name: str, choices: list[str]) -> str | None:
     text = _text(form, name)
     if text is not None and text not in choices:
-        raise Problem(422, "bad-option", f"`{name}` is one of {', '.join(choices)}, got {text!r}")
+        raise Problem(422, "bad-option", f"`{name}` must be one of {', '.join(choices)}, got {text!r}")
     return text
 
 
@@ -249,7 +253,7 @@ def _model(form: FormData, models: dict[str, ServedModel]) -> ServedModel:
     if name is None:
         return next(iter(models.values()))
     if name not in models:
-        raise Problem(422, "bad-option", f"there is no model {name!r}: models are {', '.join(models)}")
+        raise Problem(422, "bad-option", f"there is no model {name!r}: use one of {', '.join(models)}")
     return models[name]
 
 
@@ -269,9 +273,9 @@ def _options(form: FormData) -> Options:
 
 def _check_conditions(model: ServedModel, options: Options, *, has_mask: bool) -> None:
     if has_mask and model.needs != "mask":
-        raise Problem(422, "bad-option", f"the model {model.name} fills nothing in: leave `mask` out")
+        raise Problem(422, "bad-option", f"the model {model.name} takes no mask: leave `mask` out")
     if not has_mask and model.needs == "mask":
-        detail = f"the model {model.name} fills in what is lost: send `mask`, a picture that is white there"
+        detail = f"the model {model.name} fills in pixels: send `mask`, a picture that is white there"
         raise Problem(422, "bad-option", detail)
     if options.sigma is not None and model.needs != "noise level":
         raise Problem(422, "bad-option", f"the model {model.name} takes no noise level: leave `sigma` out")
@@ -289,17 +293,19 @@ def _check_size(header: Header, model: ServedModel, limits: Limits) -> None:
     if largest > limits.megapixels:
         size = f"{header.width}x{header.height} pixels"
         times = (
-            f", {scale} times enlarged {largest:.0f} megapixels,"
+            f" ({largest:.0f} megapixels when {scale} times enlarged)"
             if scale > 1
             else f" ({largest:.0f} megapixels)"
         )
-        detail = f"the photo has {size}{times} and at most {limits.megapixels:g} megapixels are accepted"
+        detail = f"the photo has {size}{times}, the limit is {limits.megapixels:g} megapixels"
         raise Problem(
-            413, "too-large", f"{detail}: send a smaller one, or start with a larger --max-megapixels"
+            413,
+            "too-large",
+            f"{detail}: send a smaller one, or start the server with a larger --max-megapixels",
         )
     seconds = model.seconds(header.megapixels)
     if header.megapixels > 1 and seconds > 2 * limits.seconds:
-        detail = (
-            f"the photo would take about {seconds:.0f} s, and at most {limits.seconds:.0f} s are accepted"
+        detail = f"the photo would take about {seconds:.0f} s, the limit is {limits.seconds:.0f} s"
+        raise Problem(
+            413, "too-large", f"{detail}: send a smaller one, or start the server with a larger --max-seconds"
         )
-        raise Problem(413, "too-large", f"{detail}: send a smaller one, or start with a larger --max-seconds")

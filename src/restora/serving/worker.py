@@ -59,7 +59,10 @@ class Queue:
         return Place(self)
 
     def _full(self) -> str:
-        return f"{self.size} photos wait already: send it again in a while, or start with a larger --queue"
+        return (
+            f"the queue is full (limit: {self.size}): try again in a while, or start the server with a "
+            "larger --queue"
+        )
 
     def retry_after(self) -> int:
         """Whole seconds until a place is likely to be free: the estimated rest of the running photo."""
@@ -251,13 +254,13 @@ class Worker(threading.Thread):
         except Problem as problem:
             self._finish(job, "failed", problem)
         except (MemoryError, torch.OutOfMemoryError):
-            detail = f"{job.megapixels:.0f} megapixels need more memory than there is: send a smaller photo"
+            detail = f"not enough memory for a photo of {job.megapixels:.0f} megapixels: send a smaller one"
             self._finish(job, "failed", Problem(413, "too-large", detail))
         except ValueError as error:
             self._finish(job, "failed", Problem(422, "bad-photo", f"the photo {error}"))
         except Exception:
             logger.exception("restoration %s failed", job.id)
-            detail = "the photo could not be restored, and the server's log says why"
+            detail = "the photo could not be restored: the reason is in the log of the server"
             self._finish(job, "failed", Problem(500, "internal", detail))
 
     def _finish(
@@ -308,9 +311,7 @@ class Worker(threading.Thread):
             raise Cancelled
         assert job.started is not None
         if job.tiles_done < job.tiles and time.monotonic() - job.started > self.limits.seconds:
-            detail = (
-                f"it took longer than the {self.limits.seconds:.0f} s a photo may take: send a smaller one"
-            )
+            detail = f"the restoration took longer than {self.limits.seconds:.0f} s: send a smaller photo"
             raise Problem(413, "too-large", detail)
 
 

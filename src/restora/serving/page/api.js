@@ -42,7 +42,7 @@ async function call(path, options = {}) {
       setToken(await askForToken());
       continue;
     }
-    const body = await answer.json().catch(() => ({ detail: `the server answered ${answer.status}` }));
+    const body = await answer.json().catch(() => ({ detail: `the server reported an error (${answer.status})` }));
     throw new Problem(answer.status, body, Number(answer.headers.get("Retry-After")) || null);
   }
 }

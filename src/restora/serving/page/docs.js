@@ -7,6 +7,10 @@ const make = (tag, text, ...children) => {
   return made;
 };
 
+// `words` in backticks are code.
+const prose = (tag, text) =>
+  make(tag, "", ...(text || "").split(/`([^`]*)`/).map((part, index) => (index % 2 ? make("code", part) : part)));
+
 document.getElementById("origin").textContent = location.origin;
 const schema = await (await fetch("/openapi.json")).json();
 const routes = document.getElementById("routes");
@@ -16,7 +20,7 @@ for (const [path, methods] of Object.entries(schema.paths)) {
     const verb = make("span", method.toUpperCase());
     verb.className = "method";
     const section = make("section", "", make("h2", "", verb, make("code", path)), make("p", route.summary));
-    if (route.description) section.append(make("p", route.description));
+    for (const part of (route.description || "").split("\n\n")) if (part) section.append(prose("p", part));
     const form = route.requestBody?.content["multipart/form-data"]?.schema;
     const rows = (route.parameters || []).map((item) => [item.name, item.in, item.schema, item.description, item.required]);
     for (const [name, held] of Object.entries(form?.properties || {}))
@@ -25,11 +29,11 @@ for (const [path, methods] of Object.entries(schema.paths)) {
       const body = make("tbody");
       for (const [name, where, held, what, required] of rows) {
         const values = held.enum ? held.enum.join(", ") : held.format || held.type || held.anyOf?.[0].type || "";
-        body.append(make("tr", "", make("td", "", make("code", name)), make("td", required ? `${where}, required` : where), make("td", values), make("td", what)));
+        body.append(make("tr", "", make("td", "", make("code", name)), make("td", required ? `${where}, required` : where), make("td", values), prose("td", what)));
       }
       section.append(make("table", "", body));
     }
-    section.append(make("p", `Answers: ${Object.keys(route.responses).join(", ")}`));
+    section.append(make("p", `Status codes: ${Object.keys(route.responses).join(", ")}`));
     routes.append(section);
   }
 }

@@ -26,9 +26,9 @@ async function loadModels() {
     try {
       const held = await api.models();
       if (held.ready || held.models.every((model) => model.example)) return showModels(held.models);
-      say("The restorer is warming up.", { lasting: true });
+      say("The server is starting, please wait a moment.", { lasting: true });
     } catch (problem) {
-      say(problem.status ? problem.message : "The server cannot be reached. This page tries again by itself.", { lasting: true });
+      say(problem.status ? problem.message : "The server cannot be reached. This page keeps trying.", { lasting: true });
     }
     await new Promise((done) => setTimeout(done, 1000));
   }
@@ -80,7 +80,7 @@ function modelChanged() {
 function add(found) {
   const photos = found.filter(({ file }) => isPhoto(file));
   const others = found.length - photos.length;
-  if (others) say(`${others === 1 ? "One file is" : `${others} files are`} no photo and ${others === 1 ? "was" : "were"} left out.`);
+  if (others) say(others === 1 ? "One file is not a photo and was skipped." : `${others} files are not photos and were skipped.`);
   else $("notice").hidden = true;
   const model = chosen();
   if (!photos.length || !model) return;
@@ -271,7 +271,8 @@ async function render() {
   } catch (problem) {
     if (item !== current) return;
     stage.show({ before: null, after: null, width: 1, height: 1 });
-    return wait(`This photo cannot be shown here: ${problem.message}`, { spin: false });
+    $("zoom-value").textContent = "";
+    return wait(`This photo cannot be shown: ${problem.message}`, { spin: false });
   }
   if (item !== current) return;
   const done = item.state === "done" && item.afterOf === item.result;
@@ -375,7 +376,7 @@ for (const step of ["undo", "redo", "invert", "clear"]) $(step).addEventListener
 $("pick-mask").addEventListener("click", () => $("mask-file").click());
 $("mask-file").addEventListener("change", async () => {
   const [found] = fromInput($("mask-file"));
-  if (found) await mask.load(found.file).catch(() => say("This file is no picture that can be used as a mask."));
+  if (found) await mask.load(found.file).catch(() => say("This file is not a picture, so it cannot be used as a mask."));
 });
 $("restore").addEventListener("click", async () => {
   const item = current;
@@ -422,7 +423,7 @@ async function saveOne(item) {
 // The server keeps results for a while only: what is asked for later is restored again.
 function expired(item, problem) {
   if (problem.status !== 404 && problem.status !== 410) return say(sentence(problem.message));
-  say("The server no longer has this result: it is restored again, download it then.");
+  say("The server no longer has this result. The photo is being restored again: please download it when it is done.");
   queue.start(item);
 }
 

@@ -117,8 +117,8 @@ export class Queue {
     if (!later && !restarted) return this._set(item, { state: "failed", note: problem.message });
     item.job = null;
     const seconds = restarted ? 1 : Math.min(problem.retryAfter || 3, 30);
-    const why = problem.status === 429 ? "The server is busy" : problem.status === 503 ? "The server is not ready" : "The server cannot be reached";
-    this._set(item, { state: "queued", note: restarted ? "The server was restarted: waiting again" : `${why}: waiting` });
+    const why = problem.status === 429 ? "The server is busy" : problem.status === 503 ? "The server is not ready yet" : "The server cannot be reached";
+    this._set(item, { state: "queued", note: restarted ? "The server has restarted, this photo is sent again" : `${why}, trying again soon` });
     this.quietUntil = Math.max(this.quietUntil, Date.now() + seconds * 1000);
     setTimeout(() => this.pump(), seconds * 1000 + 20);
   }

@@ -50,7 +50,7 @@ export class Stage {
     $("tag-before").hidden = !this.showsAfter || at < 12;
     $("tag-after").hidden = !this.showsAfter || at > 88;
     $("split").value = percent;
-    $("split").setAttribute("aria-valuetext", `${Math.round(percent)}% of the width shows the original`);
+    $("split").setAttribute("aria-valuetext", `${Math.round(percent)}% of the photo's width shows the original`);
   }
 
   hold(on) {

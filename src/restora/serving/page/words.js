@@ -9,12 +9,12 @@ export function timeLeft(seconds) {
 
 export function stateOf(item) {
   switch (item.state) {
-    case "paint": return "Paint over what should go, then press Restore";
+    case "paint": return "Paint over what should be repaired, then press Restore";
     case "queued": return item.note || "Waiting";
     case "sending": return "Sending";
-    case "waiting": return item.position > 0 ? `Waiting, ${item.position} before it` : "Waiting";
+    case "waiting": return item.position > 0 ? `Waiting, ${item.position} ${item.position === 1 ? "photo" : "photos"} ahead` : "Waiting";
     case "running": return item.left === null ? "Restoring" : `Restoring, ${timeLeft(item.left)}`;
-    case "done": return (item.size ? `Done, ${item.size.width} × ${item.size.height}` : "Done") + (item.noise != null ? `, it was ${noiseWord(item.noise)} grainy` : "") + (item.frames > 1 ? `, the first of ${item.frames} pages or frames` : "");
+    case "done": return (item.size ? `Done, ${item.size.width} × ${item.size.height} pixels` : "Done") + (item.noise != null ? `, the original was ${noiseWord(item.noise)} grainy` : "") + (item.frames > 1 ? `, only the first of ${item.frames} pages or frames was restored` : "");
     case "cancelled": return "Cancelled";
     default: return sentence(item.note || "Something went wrong");
   }
@@ -22,4 +22,4 @@ export function stateOf(item) {
 
 export const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 
-export const noiseWord = (sigma) => (sigma < 3 ? "hardly" : sigma <= 10 ? "slightly" : sigma <= 25 ? "clearly" : sigma <= 45 ? "very" : "extremely");
+export const noiseWord = (sigma) => (sigma < 3 ? "hardly" : sigma <= 10 ? "slightly" : sigma <= 25 ? "noticeably" : sigma <= 45 ? "very" : "extremely");

@@ -20,7 +20,7 @@ export async function zip(entries) {
   for (const entry of entries) {
     const name = new TextEncoder().encode(unique(entry.name, taken));
     const size = entry.blob.size;
-    if (offset + size > 0xf0000000) throw new Error("the photos are more than 4 GB: download them in parts");
+    if (offset + size > 0xf0000000) throw new Error("all photos together are larger than 4 GB: please download them one by one");
     const sum = checksum(new Uint8Array(await entry.blob.arrayBuffer()));
     // version, UTF-8 names, stored, time and date of 1980-01-01
     const common = [[20, 2], [0x0800, 2], [0, 2], [0, 2], [33, 2], [sum, 4], [size, 4], [size, 4], [name.length, 2], [0, 2]];
