@@ -46,7 +46,7 @@ def held_out_photos(group: Group) -> Photos:
             return _made_anew(run, group.photo_names)
         except (ValueError, OSError) as error:
             reasons.append(str(error))
-    why = f", and they cannot be made anew: {reasons[0]}" if reasons else ""
+    why = f", and they cannot be recreated: {reasons[0]}" if reasons else ""
     raise ValueError(
         f"no run kept the exact degraded photos (images/*_degraded.npy) of all its held-out photos{why}"
     )
@@ -83,7 +83,7 @@ def _made_anew(run: Run, names: list[str]) -> Photos:
     places = {dataset.store.entries[photo].name: place for place, (photo,) in enumerate(dataset.batches)}
     missing = [name for name in names if name not in places]
     if missing:
-        raise ValueError(f"{data.source.name} has no photo {missing[0]} any more")
+        raise ValueError(f"{data.source.name} no longer has the photo {missing[0]}")
 
     def make(name: str) -> HeldOut:
         batch: Batch = data.on_after_batch_transfer(dataset[places[name]], 0)
@@ -94,5 +94,5 @@ def _made_anew(run: Run, names: list[str]) -> Photos:
     for name in [name for name in names if _is_kept(run, name)][:2]:
         one, other = make(name), _kept(run, name)
         if one.degraded.shape != other.degraded.shape or np.abs(one.degraded - other.degraded).max() > 1e-3:
-            raise ValueError(f"{name} comes out otherwise than in {run.folder}")
+            raise ValueError(f"{name}: the recreated degraded photo differs from the one in {run.folder}")
     return {name: partial(make, name) for name in names}

@@ -209,8 +209,11 @@ def _first(runs: Sequence[Row]) -> list[str]:
     photos = f"{count} held-out photo{'s' if count > 1 else ''}"
     tied = list(best.rank.tied_with)
     others = "the others" if len(tied) > 3 and len(tied) == len(runs) - 1 else _listed(tied)
-    few = f" At least {FEWEST} photos are needed for that." if count < FEWEST else ""
-    return [f"Highest mean: {scored}", f"The {photos} cannot tell it apart from {others}.{few}"]
+    few = f" At least {FEWEST} photos are needed for significance." if count < FEWEST else ""
+    return [
+        f"Highest mean: {scored}",
+        f"On the {photos} it is not significantly different from {others}.{few}",
+    ]
 
 
 def _monitored(row: Row) -> str:
@@ -255,7 +258,7 @@ def _against(best: Row, classical: Row) -> str:
         difference = paired_difference(best.scores, classical.scores)
     except ValueError:
         return f"It is {what}."
-    doubt = "" if difference.decided else "; the photos are too few or too different to be sure"
+    doubt = "" if difference.decided else "; the difference is not significant"
     return f"It is {what}{doubt}."
 
 
@@ -274,10 +277,10 @@ def legend(rows: Sequence[Row]) -> str:
     lines = []
     monitor = next((row.monitor for row in rows if row.rank is not None), Monitor())
     if monitor.name != "psnr":
-        better = "more" if monitor.direction == "max" else "less"
+        better = "higher" if monitor.direction == "max" else "lower"
         lines.append(f"ranked by {monitor.name} of the held-out photos, {better} is better")
     if any(row.rank is not None and row.rank.shared for row in rows):
-        lines.append("= the held-out photos cannot tell this method from at least one other")
+        lines.append("= not significantly different from at least one other method")
     return "; ".join(lines)
 
 

@@ -94,7 +94,7 @@ function drawCost(place, group, x) {
   const known = group.runs.filter((run) => run.psnr !== null && run[x] > 0);
   if (!known.length) {
     Plotly.purge(place);
-    place.textContent = "No run has recorded this.";
+    place.textContent = "No run has recorded this value.";
     return;
   }
   const traces = known.map((run) => ({
@@ -179,13 +179,13 @@ class PhotoBench {
     this.zoomButtons = ZOOMS.map((zoom) => element("button", {
       textContent: zoom === 1 ? "whole" : `${zoom}×`, onclick: () => { this.zoom = zoom; this.arrange(); },
     }));
-    this.closeButton = element("button", { textContent: "large view too", onclick: () => { this.close = !this.close; this.arrange(); } });
+    this.closeButton = element("button", { textContent: "zoom the large view too", onclick: () => { this.close = !this.close; this.arrange(); } });
     const controls = element("div", { className: "bar-of-controls" }, [
       this.photoChoice, this.leftChoice, this.rightChoice,
       element("div", { className: "choice" }, this.zoomButtons), element("div", { className: "choice" }, [this.closeButton]),
     ]);
     this.stageView = element("div", { className: "view" });
-    this.slider = element("input", { type: "range", min: 0, max: 100, ariaLabel: "divide left and right" });
+    this.slider = element("input", { type: "range", min: 0, max: 100, ariaLabel: "divider between left and right" });
     this.slider.addEventListener("input", () => { this.split = this.slider.value / 100; this.arrange(); });
     const stage = element("div", { className: "stage" }, [this.stageView, this.slider]);
     this.tiles = element("div", { className: "tiles" });
@@ -233,7 +233,7 @@ class PhotoBench {
       element("span", { className: "tag right", textContent: this.caption(right) }));
     this.stageView.style.aspectRatio = `${this.photo.width} / ${this.photo.height}`;
     this.tiles.replaceChildren(...this.photo.versions.map((version) => this.tile(version)));
-    const hint = "Click the large photo to choose what the tiles show; drag a tile to move it, click it to put it on the right.";
+    const hint = "Click the large photo to choose the area that the tiles show. Drag inside a tile to move this area. Click a tile to show it on the right.";
     this.note.textContent = [this.photo.note, hint].filter(Boolean).join(" · ");
     this.arrange();
   }

@@ -140,16 +140,20 @@ def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool)
 
 _COLUMNS = (
     ("", "text", ""),
-    ("rank", "number", "1 + the number of methods that are better beyond doubt over the held-out photos"),
+    (
+        "rank",
+        "number",
+        "1 + the number of significantly better methods, = if another method is not significantly different",
+    ),
     ("family", "text", "training recipe"),
-    ("PSNR", "number", "mean over the held-out photos, outputs rounded to 8 bits, dB"),
-    ("95 %", "number", "interval of that mean over photos, by bootstrap"),
-    ("gain", "number", "dB over the degraded photos"),
+    ("PSNR", "number", "mean over the held-out photos in dB, outputs rounded to 8 bits"),
+    ("95 % CI", "number", "95 % confidence interval of the mean PSNR, by bootstrap over photos"),
+    ("gain", "number", "PSNR minus that of the degraded photos, in dB"),
     ("SSIM", "number", "mean over the held-out photos"),
-    ("parameters", "number", "numbers that training changes"),
+    ("parameters", "number", "trainable parameters"),
     ("MACs", "number", "multiply-accumulates for one photo of 256×256 pixels"),
-    ("training", "number", "wall-clock time of fit"),
-    ("time/photo", "number", "mean over the held-out photos, on the machine that ran it"),
+    ("training", "number", "wall-clock time of the training"),
+    ("time/photo", "number", "mean over the held-out photos, on the machine of the run"),
 )
 
 
@@ -272,7 +276,7 @@ def _origins(runs: Sequence[Run]) -> str:
     items = []
     for run in runs:
         commit = run.text("git", "commit")[:10]
-        dirty = " with changes" if lookup(run.record, "git", "dirty") else ""
+        dirty = " with uncommitted changes" if lookup(run.record, "git", "dirty") else ""
         facts = [
             run.text("started"),
             run.text("machine", "gpu") or run.text("machine", "cpu"),
@@ -285,7 +289,7 @@ def _origins(runs: Sequence[Run]) -> str:
             f"{html.escape(str(run.folder))}<br>"
             f"<small>{html.escape(' · '.join(fact for fact in facts if fact))}</small></dd>"
         )
-    title = "Where the runs are and how to repeat them"
+    title = "Folders, commands and versions of the runs"
     return f"<details><summary>{title}</summary><dl>{''.join(items)}</dl></details>"
 
 
@@ -296,4 +300,4 @@ def _problems(problems: Sequence[Problem]) -> str:
         f"<li><b>{html.escape(str(problem.folder))}</b>: {html.escape(problem.reason)}</li>"
         for problem in problems
     )
-    return f'<section class="failures"><h2>Left out</h2><ul>{items}</ul></section>'
+    return f'<section class="failures"><h2>Runs that could not be read</h2><ul>{items}</ul></section>'

@@ -38,7 +38,7 @@ _RECORDED: Mapping[str, tuple[str, ...]] = {
 def check_data_file(path: Path) -> None:
     """Raises ValueError, before any computation, if `write_table` cannot write the table."""
     if path.suffix.lower() not in (".csv", ".parquet"):
-        raise ValueError(f"--data {path}: the name of a table ends with .csv or .parquet")
+        raise ValueError(f"--data {path}: the file name must end with .csv or .parquet")
     if path.suffix.lower() == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

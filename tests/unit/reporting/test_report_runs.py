@@ -179,12 +179,13 @@ def test_two_photos_rank_nothing_and_the_sentences_say_so(tmp_path):
     rows = board(tmp_path, filters)
     assert [row.label for row in rows] == ["nafnet", "dncnn", "nl means", "unet", "median", "degraded input"]
     assert [rank_label(row) for row in rows if row.kind == "run"] == ["1=", "1=", "1="]
-    assert "cannot tell" in legend(rows)
+    assert "not significantly different" in legend(rows)
     assert verdict(rows) == [
         "Highest mean: nafnet, 29.00 dB, +8.80 dB over the degraded photos.",
-        "The 2 held-out photos cannot tell it apart from dncnn, unet. At least 6 photos are needed for that.",
-        "It is 1.00 dB ahead of the best classical filter (nl means, 28.00 dB); the photos are too few or "
-        "too different to be sure.",
+        "On the 2 held-out photos it is not significantly different from dncnn, unet. "
+        "At least 6 photos are needed for significance.",
+        "It is 1.00 dB ahead of the best classical filter (nl means, 28.00 dB); "
+        "the difference is not significant.",
         "Gain in dB over the degraded photos, best run of each family: nafnet +8.80, residual cnn +8.30.",
     ]
     behind = verdict(board(tmp_path, [filtered("nl_means", 29.5)]))

@@ -89,7 +89,7 @@ def test_a_column_has_one_type(tmp_path):
 
 @pytest.mark.parametrize("name", ["runs.xlsx", "runs"])
 def test_another_ending_is_refused_before_anything_is_read(sweep, tmp_path, name):
-    with pytest.raises(ValueError, match=r"ends with \.csv or \.parquet"):
+    with pytest.raises(ValueError, match=r"end with \.csv or \.parquet"):
         main([str(sweep), "--data", str(tmp_path / name)])
     assert not (sweep / "report.html").exists()
 
