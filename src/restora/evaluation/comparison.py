@@ -22,7 +22,7 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
     on the same benchmark.
     """
     if len(folders) < 2:
-        raise ValueError("compare names two result folders or more: compare=DIR_A,DIR_B")
+        raise ValueError("compare needs at least two result folders: compare=DIR_A,DIR_B")
     methods = read_methods(folders)
     differs = same_benchmark([result for seeds in methods.values() for result in seeds])
     if differs is not None:
@@ -33,7 +33,7 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
     shared = common_photos(runs)
     console.print(_leaderboard_table(lines, methods, len(shared)))
     if len(shared) < max(map(len, runs)):
-        console.print(f"only what all results have is compared: {photos(len(shared))}", markup=False)
+        console.print(f"compared only on what all results share: {photos(len(shared))}", markup=False)
     if any(line.shared for line in lines):
         console.print(SHARED, markup=False)
     if too_few := few_photos(len(shared)):
@@ -63,7 +63,7 @@ def read_methods(folders: Sequence[str]) -> dict[str, list[Result]]:
     if len(set(names)) < len(names):
         names = [str(folder) for folder in folders]
     if len(set(names)) < len(names):
-        raise ValueError(f"compare names one folder twice: {', '.join(names)}")
+        raise ValueError(f"compare lists the same folder twice: {', '.join(names)}")
     return dict(zip(names, seeds, strict=True))
 
 
@@ -79,7 +79,7 @@ def differences_of(first: Sequence[Result], second: Sequence[Result]) -> dict[st
 
 def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]], count: int) -> Table:
     table = Table(title=f"{photos(count)}, PSNR in dB", title_justify="left")
-    for heading in ("rank", "method", "PSNR dB", "95 %", "seeds"):
+    for heading in ("rank", "method", "PSNR dB", "95 % CI", "seeds"):
         table.add_column(heading, justify="left" if heading == "method" else "right", overflow="fold")
     for line in lines:
         interval = f"{line.score.low:.2f}–{line.score.high:.2f}"

@@ -69,10 +69,10 @@ class LeakReport:
     def lines(self) -> list[str]:
         """The report in words: one line per test set with leaks, or one line that there are none."""
         if not self.testsets:
-            return ["no test set was at hand to compare the training photos with"]
+            return ["no test set was available to compare the training photos with"]
         compared = ", ".join(f"{name} ({count})" for name, count in self.testsets.items())
         total = self.training_total or self.training_photos
-        partly = f"only {self.training_photos} of {total} training photos were compared, for lack of time"
+        partly = f"only {self.training_photos} of {total} training photos were compared (time limit)"
         lines = [partly] if total > self.training_photos else []
         if not self.leaks:
             return [*lines, f"no near-duplicate of the {self.training_photos} training photos in {compared}"]

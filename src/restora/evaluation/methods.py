@@ -155,7 +155,8 @@ class ClassicalMethod(Method):
         known = METHODS.get(self.task, {})
         if self.name not in known:
             raise ValueError(
-                f"classical={self.name}: for {self.task} there is {', '.join(known) or 'no classical method'}"
+                f"there is no classical method {self.name} for {self.task} "
+                f"(available: {', '.join(known) or 'none'})"
             )
 
     @property
@@ -245,7 +246,7 @@ def filter_of(name: str) -> Denoiser:
     }
     fit = registry.build({"_target_": name}, "method") if name in known else None
     if fit is None:
-        raise ValueError(f"no denoiser is called {name!r}: there are {', '.join([*DENOISERS, *known])}")
+        raise ValueError(f"there is no denoiser {name!r}: use one of {', '.join([*DENOISERS, *known])}")
 
     def restore(noisy: Photo, sigma: float) -> Photo:
         photo = torch.from_numpy(np.ascontiguousarray(noisy)).float().permute(2, 0, 1)[None]

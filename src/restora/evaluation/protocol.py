@@ -35,9 +35,9 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if self.color not in get_args(Color):
-            raise ValueError(f"color is one of {', '.join(get_args(Color))}, got {self.color!r}")
+            raise ValueError(f"color must be one of {', '.join(get_args(Color))}, got {self.color!r}")
         if self.border < 0:
-            raise ValueError(f"border is a number of pixels >= 0, got {self.border}")
+            raise ValueError(f"border must be a number of pixels >= 0, got {self.border}")
 
     @classmethod
     def of_run(cls, node: Mapping[str, Any] | None, *, channels: int, scale: int) -> "Protocol":
@@ -50,17 +50,17 @@ class Protocol:
         known = [item.name for item in fields(cls)]
         for key in given:
             if key not in known:
-                raise ValueError(f"protocol.{key}: nothing reads it; there are {', '.join(known)}")
+                raise ValueError(f"protocol.{key} does not exist: use one of {', '.join(known)}")
         usual = "gray" if channels == 1 else "rgb"
         color = given.setdefault("color", usual)
         given.setdefault("border", scale if scale > 1 else 0)
         if color != usual and not (color == "y" and channels == 3):
             fix = f"set protocol.color={usual}" + (" or y" if channels == 3 else "")
-            raise ValueError(f"protocol.color={color}, and the photos have {channels} channel(s): {fix}")
+            raise ValueError(f"protocol.color={color}, but the photos have {channels} channel(s): {fix}")
         for key, kind in (("border", int), ("round_output", bool), ("y_rounded", bool)):
             if key in given and type(given[key]) is not kind:
                 words = "a whole number" if kind is int else "true or false"
-                raise ValueError(f"protocol.{key}={given[key]}: wanted {words}")
+                raise ValueError(f"protocol.{key} must be {words}, got {given[key]}")
         return cls(**given)
 
     def planes(self, photo: Tensor, *, rounded: bool) -> Tensor:

@@ -106,7 +106,9 @@ def read_result(folder: str | Path) -> Result:
     except (ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{folder} cannot be read as results: {error}") from error
     if not isinstance(summary, dict) or not all("name" in row for row in rows):
-        raise ValueError(f"{folder} cannot be read as results: {SUMMARY} or {PER_IMAGE} holds something else")
+        raise ValueError(
+            f"{folder} cannot be read as results: {SUMMARY} or {PER_IMAGE} has unexpected content"
+        )
     return Result(
         name=str(summary.get("name") or folder.name),
         benchmark={_RENAMED.get(key, key): value for key, value in (summary.get("protocol") or {}).items()},

@@ -211,8 +211,8 @@ def _check_shape(output: Tensor, observation: Observation) -> None:
     if output.shape[-2:] != observation.clean.shape[-2:]:
         got, expected = tuple(output.shape[-2:]), tuple(observation.clean.shape[-2:])
         raise ValueError(
-            f"the answer to {observation.name} is {got}, its clean photo {expected}: what enlarges is scored "
-            "by benchmark=super_resolution with its benchmark.scale"
+            f"expected an output of {expected} pixels for {observation.name}, got {got}: evaluate networks "
+            "that enlarge with benchmark=super_resolution and their benchmark.scale"
         )
 
 

@@ -64,14 +64,16 @@ def check_monitored(metric: str, *, has_clean: bool = True) -> None:
     if metric == LOSS:
         return
     if metric not in METRICS:
-        raise ValueError(f"monitor.metric is val/ and one of {', '.join([*METRICS, LOSS])}, got val/{metric}")
+        raise ValueError(
+            f"monitor.metric must be val/ and one of {', '.join([*METRICS, LOSS])}, got val/{metric}"
+        )
     if not has_clean and METRICS[metric].needs_reference:
         raise ValueError(
-            f"monitor.metric=val/{metric} compares with clean photos, and these data have none: set "
+            f"monitor.metric=val/{metric} needs clean photos, and these data have none: set "
             "monitor.metric=val/loss monitor.direction=min, or val/niqe"
         )
     if reason := unavailable(metric):
-        raise ValueError(f"monitor.metric=val/{metric} cannot be computed here: it {reason}")
+        raise ValueError(f"monitor.metric=val/{metric} cannot be computed here: {reason}")
 
 
 def _figures(metric: Metric, photos: Tensor, clean: Tensor | None) -> list[float | None]:

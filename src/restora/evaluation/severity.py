@@ -38,8 +38,8 @@ def at_severity(benchmark: Benchmark, value: float) -> Benchmark:
     """The benchmark with another severity. Raises ValueError for a task that has none."""
     if benchmark.severity is None:
         raise ValueError(
-            f"severities: a benchmark of the task {benchmark.task} has no severity to vary; there is sigma "
-            "of benchmark=denoise, quality of jpeg, width of deblur and scale of super_resolution"
+            f"severities: a benchmark of the task {benchmark.task} has no severity to vary: use "
+            "benchmark=denoise (sigma), jpeg (quality), deblur (width) or super_resolution (scale)"
         )
     whole = benchmark.severity in ("quality", "scale")
     return replace(benchmark, **{benchmark.severity: round(value) if whole else value})  # type: ignore[arg-type]

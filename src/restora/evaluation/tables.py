@@ -12,7 +12,7 @@ from restora.evaluation.statistics import Difference, Ranked, leaderboard, small
 from restora.metrics.registry import METRICS
 
 SHARED = (
-    "= the data cannot tell this method from at least one other (paired bootstrap interval and Wilcoxon's "
+    "= not significantly different from at least one other method (paired bootstrap interval and Wilcoxon's "
     "test with Holm's correction)"
 )
 _TITLES = {"psnr": "PSNR dB", "psnr_b": "PSNR-B", "ms_ssim": "MS-SSIM", "delta_e": "ΔE00"}
@@ -32,7 +32,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
         table.add_column("", justify="right")
     table.add_column("method", overflow="fold", min_width=12)
     table.add_column("PSNR dB", justify="right")
-    table.add_column("95 %", justify="right", style="dim")
+    table.add_column("95 % CI", justify="right", style="dim")
     for metric in metrics[1:]:
         table.add_column(_TITLES.get(metric, metric.upper()), justify="right")
     table.add_column("s/photo", justify="right")
@@ -57,7 +57,10 @@ def few_photos(count: int) -> str | None:
     least = smallest_p(count)
     if least < 0.05:
         return None
-    return f"{photos(count)} cannot tell any two methods apart: Wilcoxon's test gives p = {least:.3f} at best"
+    are = "is" if count == 1 else "are"
+    return (
+        f"{photos(count)} {are} too few for a significant difference: Wilcoxon's test gives p >= {least:.3f}"
+    )
 
 
 def ranking(results: Sequence[Result]) -> list[Ranked]:
@@ -94,10 +97,10 @@ def notes(results: Sequence[Result]) -> list[str]:
             low, high = change["interval"]
             lines.append(
                 f"{', '.join(result.effect['options'])}: {change['mean']:+.3f} dB [{low:+.3f}, {high:+.3f}], "
-                f"{result.effect['times_slower']:.1f} times the time"
+                f"takes {result.effect['times_slower']:.1f} times as long"
             )
     reasons = {metric: reason for result in results for metric, reason in result.not_computed.items()}
-    lines += [f"{metric}: not computed: {reason}" for metric, reason in reasons.items()]
+    lines += [f"{metric} was not computed: {reason}" for metric, reason in reasons.items()]
     if any(line.shared for line in ranking(results)):
         lines.append(SHARED)
         if too_few := few_photos(len(results[0].rows)):
@@ -107,9 +110,10 @@ def notes(results: Sequence[Result]) -> list[str]:
 
 def difference_table(first: str, second: str, differences: dict[str, Difference]) -> Table:
     """Two methods, metric by metric: the paired difference, its interval, the tests."""
-    table = Table(title=f"{escape(first)} less {escape(second)}", title_justify="left")
-    for heading in ("metric", "difference", "95 %", "p photos", "p seeds", "higher", "verdict"):
-        table.add_column(heading, justify="left" if heading in ("metric", "verdict") else "right")
+    table = Table(title=f"{escape(first)} minus {escape(second)}", title_justify="left")
+    for heading in ("metric", "diff.", "95 % CI", "p photos", "p seeds", "higher"):
+        table.add_column(heading, justify="left" if heading == "metric" else "right")
+    table.add_column("verdict", overflow="fold")
     for metric, item in differences.items():
         digits = 3 if metric.startswith("psnr") else 5
         interval = escape(f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]")
@@ -120,7 +124,9 @@ def difference_table(first: str, second: str, differences: dict[str, Difference]
             _p(item.p_photos),
             "-" if item.p_seeds is None else _p(item.p_seeds),
             f"{item.wins}/{item.photos}",
-            escape(verdict(item, METRICS[metric].higher_is_better, first, second)),
+            escape(verdict(item, METRICS[metric].higher_is_better, first, second))
+            if item.decided
+            else "not significant",
         )
     return table
 
@@ -144,7 +150,7 @@ def severity_table(points: Sequence[Point], severity: str) -> Table:
         cells = [_cell(row[method]) if method in row else "-" for method in methods]
         table.add_row(f"{value:g}", *cells)
     if any(point.trained is False for point in points):
-        table.caption = "(…) outside the range that the network was trained on"
+        table.caption = "(…): outside the range that the network was trained on"
     return table
 
 

@@ -42,8 +42,8 @@ class TestSet:
     def __post_init__(self) -> None:
         if self.archive is not None and None in (self.root, self.images, self.folder):
             raise ValueError(
-                f"{self.name}: archive={self.archive} needs root (where the photos go), images (how many "
-                "there are) and folder (where they are in the archive) besides"
+                f"{self.name}: archive={self.archive} also needs root (where the photos go), images (how "
+                "many there are) and folder (where they are in the archive)"
             )
 
 
@@ -80,7 +80,9 @@ def obtain_testsets(
         archives.setdefault(testset.archive, []).append(testset)
     if url is not None and len(archives) > 1:
         groups = " and ".join(",".join(each.name.lower() for each in group) for group in archives.values())
-        raise DataError(f"archive={url} is one archive, these are in {len(archives)}: ask for {groups} apart")
+        raise DataError(
+            f"archive={url} is one archive, these sets are in {len(archives)}: prepare {groups} separately"
+        )
     for address, group in archives.items():
         _obtain_group(group, url=url or str(address), keep=keep_archives)
 
@@ -95,8 +97,8 @@ def _is_there(testset: TestSet) -> bool:
     found = len(list_photos(folder))
     if found != testset.images:
         raise DataError(
-            f"{folder} holds {found} photos, {testset.name} has {testset.images}: move the folder away, and "
-            "the same command fetches the set"
+            f"{folder} holds {found} photos, {testset.name} has {testset.images}: move the folder away and "
+            "repeat the command to fetch the set"
         )
     log.info("%s is already there: %d photos in %s", testset.name, found, folder)
     return True

@@ -100,7 +100,7 @@ def test_the_command_writes_its_row(folder: Path, tmp_path: Path, capsys: pytest
     [
         (["method=pnp_hqs"], "needs a denoiser: set method.denoiser=SOURCE"),
         (["method=pnp_hqs", "method.denoiser=nowhere"], "there is no nowhere"),
-        (["method=zs_n2n", "method.steps=0"], "steps is 1 or more"),
+        (["method=zs_n2n", "method.steps=0"], "steps must be 1 or more"),
         (["method=zs_n2n", "method.step=1"], "method.step"),
         (["method=zs"], "method=zs"),
         (["classical=median", "seed=1"], "set method=NAME"),
@@ -132,7 +132,7 @@ def test_a_mosaic_becomes_a_photo(tmp_path: Path) -> None:
     assert errors["BGGR"] < 14
     assert errors["RGGB"] > 3 * errors["BGGR"]  # of another sensor
     for words, said in (
-        ([*method, "--mosaic", "RGB"], "--mosaic RGB: a Bayer pattern is"),
+        ([*method, "--mosaic", "RGB"], "--mosaic RGB: a Bayer pattern must be"),
         ([*method, "--mosaic", "RGGB", "--kernel", "gaussian:1"], "there is no method for both"),
         (["method:zs_n2n", *method[1:3], "--mosaic", "RGGB"], "leave --mosaic out"),
     ):

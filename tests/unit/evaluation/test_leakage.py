@@ -92,7 +92,7 @@ def test_a_half_unpacked_set_is_no_test_set(tmp_path: Path) -> None:
 
 def test_nothing_to_compare_is_said(tmp_path: Path) -> None:
     assert known_testsets(tmp_path / "testsets") == {}
-    assert "no test set was at hand" in find_leaks(fingerprints([]), {}).lines()[0]
+    assert "no test set was available" in find_leaks(fingerprints([]), {}).lines()[0]
     assert near_duplicates(Fingerprints([], np.zeros((0, 32, 32), np.float32)), fingerprints([])) == []
 
 
@@ -132,6 +132,6 @@ def test_photos_past_the_deadline_are_left_out_and_the_report_says_so(photos: di
     training = fingerprints(photos.items(), deadline=time.monotonic() - 1)
     report = find_leaks(training, {"All": fingerprints(photos.items())}, training_total=len(photos))
     assert report.training_photos == 1
-    assert report.lines()[0] == "only 1 of 6 training photos were compared, for lack of time"
+    assert report.lines()[0] == "only 1 of 6 training photos were compared (time limit)"
     assert report.as_dict()["training_total"] == 6
     assert list(report.leaks) == ["All"]
