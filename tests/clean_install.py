@@ -120,7 +120,7 @@ def lines(clean: Clean, wheel: Path) -> None:
     clean.run("python", "-c", THEIRS)
     clean.run("restora", "restore", "theirs.pth", "photos/", "twice/", says="Compact")
     assert "(320, 240) (192, 180)" in clean.run("python", "-c", SIZES, "twice")
-    clean.run("restora", "export", "theirs.pth", "their_model/", says="the same picture")
+    clean.run("restora", "export", "theirs.pth", "their_model/", says="the same output")
     clean.install(wheel, "[serve]")
     served(clean)
 

@@ -29,8 +29,8 @@ def parser() -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog="restora export",
         description="Write a model folder (weights, model.json, card, and further formats) from any source "
-        "of a model. Each format is run on real photos and compared with the checkpoint; what does not "
-        "compute the same is left out. The exit code is 0 if all that was asked for is there.",
+        "of a model. Each format is run on real photos and compared with the checkpoint; formats whose "
+        "output differs are left out. The exit code is 0 if all requested formats were written.",
     )
     made.add_argument(
         "source",
@@ -48,22 +48,24 @@ def parser() -> argparse.ArgumentParser:
         help="export the finished run below SWEEP_DIR that validation prefers",
     )
     made.add_argument(
-        "--photos", metavar="PATH", help="photo or folder to check on, beside the run's own held-out photos"
+        "--photos",
+        metavar="PATH",
+        help="photo or folder to check on, in addition to the held-out photos of the run",
     )
     made.add_argument(
         "--format",
         metavar="LIST",
-        help=f"beside the weights, with commas: {', '.join(FORMATS)}; all; safetensors is the weights alone "
+        help=f"formats besides the weights, with commas: {', '.join(FORMATS)}; all; safetensors for none "
         "(default: onnx, where its packages are installed)",
     )
     made.add_argument(
         "--push",
         metavar="USER/NAME",
-        help="then upload the folder to the Hugging Face hub, as who HF_TOKEN or `hf auth login` says; a new "
-        "repository is private",
+        help="then upload the folder to the Hugging Face hub, by the account of HF_TOKEN or `hf auth login`; "
+        "a new repository is private",
     )
     made.add_argument(
-        "--task", metavar="TASK", help=f"what weights are for that do not say: {', '.join(vocabulary.TASKS)}"
+        "--task", metavar="TASK", help=f"task of weights that do not state one: {', '.join(vocabulary.TASKS)}"
     )
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     made.add_argument("--no-onnx", action="store_true", help="the same as --format safetensors")
@@ -77,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     source_name, output_name = options.source, options.output
     if options.best is not None:
         if output_name is not None:
-            made.error("with --best give at most one path more, the OUTPUT")
+            made.error("--best takes at most one more path, OUTPUT")
         source_name, output_name = None, source_name
     elif source_name is None:
         made.error("give a run folder or a checkpoint, or --best SWEEP_DIR")
@@ -106,12 +108,12 @@ def main(argv: Sequence[str]) -> int:
     else:
         source = _opened(source_name, options.task)
     if options.task is not None and (isinstance(source, Source) or source.description.task != options.task):
-        raise ValueError(
-            f"{source_name or options.best} says what it is for: leave --task {options.task} out"
-        )
+        raise ValueError(f"{source_name or options.best} states its task: leave out --task {options.task}")
     if isinstance(source, Loaded):
         if isinstance(source.network, GraphNetwork):
-            raise ValueError(f"{source.source} is a graph, made by an export: name what it was exported from")
+            raise ValueError(
+                f"{source.source} is an exported graph: name the model that it was exported from"
+            )
         shipped = source_name is not None and is_zoo(source_name)
         home = Path.cwd() / source.name if shipped else Path(source.source).resolve().parent
         what = source.said or source.source
@@ -184,7 +186,7 @@ def parity_table(parity: Mapping[str, Any]) -> "Table":
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, width=80)
     made.add_column("format")
-    for name in ("PSNR, dB", "loses, dB", "differs", "s per MP", "peak MB", "file MB"):
+    for name in ("PSNR, dB", "loss, dB", "max diff", "s per MP", "peak MB", "file MB"):
         made.add_column(name, justify="right", no_wrap=True)
     for name, row in parity["formats"].items():
         made.add_row(name, *cells(row))
@@ -194,8 +196,8 @@ def parity_table(parity: Mapping[str, Any]) -> "Table":
 def measured_on(parity: Mapping[str, Any]) -> list[str]:
     """Lines that name the photos and the machine of the measurements."""
     machine = parity["machine"]
-    side, threads = machine["side"], machine["threads"]
+    side, threads, count = machine["side"], machine["threads"], len(parity["photos"])
     return [
-        f"figures on {len(parity['photos'])} photos; time and memory for {side}x{side} pixels on",
+        f"measured on {count} photo{'s' * (count != 1)}; time and memory for {side}x{side} pixels on",
         f"{machine['cpu']}, {threads} thread{'s' * (threads > 1)}",
     ]

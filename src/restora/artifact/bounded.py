@@ -52,11 +52,11 @@ def _check(where: str, value: Any) -> None:
             _check(f"{where}.{name}", part)
     elif isinstance(value, list | tuple):
         if len(value) > _LONGEST_LIST:
-            raise ValueError(f"{where} has {len(value)} entries, at most {_LONGEST_LIST} are believed")
+            raise ValueError(f"{where} has {len(value)} entries, at most {_LONGEST_LIST} are allowed")
         for part in value:
             _check(where, part)
     elif isinstance(value, int | float) and not abs(value) <= _LARGEST_NUMBER:
-        raise ValueError(f"{where} is {value}, at most {_LARGEST_NUMBER} is believed")
+        raise ValueError(f"{where} is {value}, at most {_LARGEST_NUMBER} is allowed")
 
 
 @contextmanager

@@ -35,7 +35,7 @@ def _head(model: ModelDescription) -> str:
         "nothing": "",
         "noise level": " It is conditioned on the noise level.",
         "mask": " It is conditioned on a mask: 1 where a pixel is known, 0 where it is lost.",
-        "maps": f" It is conditioned on {model.condition_channels} maps beside the photo.",
+        "maps": f" It is conditioned on {model.condition_channels} maps in addition to the photo.",
     }[model.conditioned_on]
     trained = "trained and " if model.family != "unknown" else "trained elsewhere and "
     return (
@@ -48,7 +48,7 @@ def _head(model: ModelDescription) -> str:
 
 def _purpose(task: str) -> str:
     if task == "unknown":
-        return " whose purpose its weights do not say"
+        return " of unknown task (the weights do not state it)"
     return f" that {TASKS[task]}" if task in TASKS else f" for {task}"
 
 
@@ -178,7 +178,7 @@ def _leakage(found: Any) -> str:
     if not words:
         return "Whether test photos are among the training photos was not checked."
     listed = "\n".join(f"- {line}" for line in words)
-    return f"Near-duplicates by perceptual hash, looked for before training:\n\n{listed}"
+    return f"Search for near-duplicates by perceptual hash, before training:\n\n{listed}"
 
 
 def _limits(model: ModelDescription) -> str:
@@ -201,8 +201,8 @@ def _limits(model: ModelDescription) -> str:
         )
     if model.local_converter is not None:
         lines.append(
-            "- Its global pooling is replaced by local windows at test time (size "
-            f"{model.local_converter[0]}x{model.local_converter[1]} of training); it was scored that way."
+            "- Its global pooling is replaced by local windows at test time (training "
+            f"patches of {model.local_converter[0]}x{model.local_converter[1]}); it was scored that way."
         )
     return "\n".join(lines)
 
@@ -217,13 +217,13 @@ def _export(model: ModelDescription) -> str:
         "## Checked at export",
         "",
         "Each file was run on real photos and compared with the training checkpoint. PSNR is the mean over "
-        "the photos whose clean version is known, not rounded to 8 bits; what is lost is that of the worst "
-        "photo (without a clean version, what the difference would take from 40 dB); the largest difference "
-        "is that of a pixel on the [0,1] scale. Time is in seconds per megapixel, memory what the process "
-        f"grows by, for {parity['machine']['side']}x{parity['machine']['side']} pixels on "
+        "the photos whose clean version is known, not rounded to 8 bits. The loss is that of the worst photo "
+        "(without a clean version, the loss that the difference would cause at 40 dB). The largest "
+        "difference is that of any pixel, on the [0,1] scale. Time (seconds per megapixel) and peak memory "
+        f"(growth of the process) are for {parity['machine']['side']}x{parity['machine']['side']} pixels on "
         f"{parity['machine']['cpu']}, threads: {parity['machine']['threads']}.",
         "",
-        "| format | file | PSNR (dB) | lost (dB) | largest difference | s/MP | peak MB | file MB |",
+        "| format | file | PSNR (dB) | loss (dB) | largest difference | s/MP | peak MB | file MB |",
         "|---|---|---:|---:|---:|---:|---:|---:|",
     ]
     for name, row in parity["formats"].items():
@@ -250,6 +250,6 @@ def _licence() -> str:
     return (
         "## Licence\n\n"
         "The code that made this folder is under Apache-2.0. The weights carry the terms of the photos they "
-        "were trained on: many research data sets allow non-commercial use only. Whoever passes the model on "
-        "states them here."
+        "were trained on: many research data sets allow non-commercial use only. State them "
+        "here before you pass the model on."
     )

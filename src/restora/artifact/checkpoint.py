@@ -42,7 +42,7 @@ def read_record(run: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {error}") from error
     if not isinstance(record, dict):
-        raise ValueError(f"{path} must hold a JSON object, it holds a {type(record).__name__}")
+        raise ValueError(f"{path} must hold a JSON object, got {type(record).__name__}")
     return record
 
 

@@ -80,7 +80,7 @@ class ForeignNetwork(Network):
         """The known properties of the network, in words."""
         tags = f" ({', '.join(self.tags)})" if self.tags else ""
         enlarges = f", enlarges {self.scale} times" if self.scale > 1 else ""
-        whole = ", looks at the whole photo: tiles change it" if self.whole_photo else ""
+        whole = ", depends on the whole photo: tiles change the result" if self.whole_photo else ""
         known = f"{self.in_channels} to {self.out_channels} channels{enlarges}{whole}"
         return f"{self.architecture}{tags} by spandrel: {known}; its noise level and training are unknown"
 
@@ -136,7 +136,7 @@ def opened_elsewhere(
     try:
         network = foreign_network(read_tensors(weights), weights.name)
         if any(sample.condition is not None for sample in samples) and not network.condition_channels:
-            reads = f"{by} reads {network.architecture}, but gives it no noise level or mask"
+            reads = f"{by} reads {network.architecture}, but passes it no noise level or mask"
             return {"same": False, "words": f"{reads}: use restora or another format"}
         largest = max(
             _difference(network, sample, expected)
@@ -149,8 +149,8 @@ def opened_elsewhere(
         return {"same": False, "words": f"{by} fails on these weights ({first:.100}): use another format"}
     found = {"architecture": network.architecture, "max_difference": largest, "same": largest <= SAME}
     if found["same"]:
-        return found | {"words": f"{by} reads {network.architecture}: the same picture, to {largest:.1e}"}
-    words = f"{by} reads {network.architecture} and gives another picture, up to {largest:.1e} away"
+        return found | {"words": f"{by} reads {network.architecture}: the same output, to {largest:.1e}"}
+    words = f"{by} reads {network.architecture} but its output differs by up to {largest:.1e}"
     if converted:
         words += " (it has no test-time local converter)"
     return found | {"words": f"{words}: use restora or another format"}
@@ -161,7 +161,7 @@ def _difference(network: ForeignNetwork, sample: Sample, expected: Tensor) -> fl
     with torch.no_grad(), warnings.catch_warnings(action="ignore"):
         y = network(x, sample.condition if network.condition_channels else None)
     if y.shape != expected.shape:
-        raise ValueError(f"gives {tuple(y.shape)} for {tuple(x.shape)}")
+        raise ValueError(f"output of shape {tuple(y.shape)} for an input of {tuple(x.shape)}")
     return float((y.clamp(0, 1) - expected.clamp(0, 1)).abs().max())
 
 

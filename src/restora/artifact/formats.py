@@ -53,6 +53,6 @@ def chosen(words: str) -> tuple[str, ...]:
     unknown = [name for name in names if name not in (*FORMATS, "all", "safetensors")]
     if unknown or not names:
         raise ValueError(
-            f"--format is a list with commas of safetensors, {', '.join(FORMATS)} or all; got {words!r}"
+            f"--format must be a list with commas of safetensors, {', '.join(FORMATS)} or all; got {words!r}"
         )
     return tuple(name for name in FORMATS if name in names or "all" in names)

@@ -72,12 +72,12 @@ def strangers_graph(path: Path) -> GraphNetwork:
     assert isinstance(engine, OnnxEngine | OpenvinoEngine)
     shapes = list(engine.inputs.values())
     if any(len(shape) != 4 for shape in shapes) or len(shapes) not in (1, 2) or len(engine.outputs) != 1:
-        raise _refused(path, engine, "one photo (B,C,H,W), or that and its condition, and one result")
+        raise _refused(path, engine, "a photo (B,C,H,W), optionally a condition, and one output")
     channels = [shape[1] for shape in shapes]
     if channels[0] not in (1, 3) or not all(isinstance(number, int) for number in channels):
         raise _refused(path, engine, "photos of 1 or 3 channels, channels first")
     if any(isinstance(side, int) for shape in shapes for side in shape[2:]):
-        raise _refused(path, engine, "photos of any size; export it with dynamic height and width")
+        raise _refused(path, engine, "photos of any size (export it with dynamic height and width)")
     maps = channels[1] if len(channels) == 2 else 0
     found = [
         (multiple, out)
@@ -86,7 +86,7 @@ def strangers_graph(path: Path) -> GraphNetwork:
     ]
     if not found:
         raise _refused(
-            path, engine, f"photos of {2 * _PROBE} pixels a side to give some 1, 2, 3 … times that"
+            path, engine, f"an output 1, 2, 3 … times the size of photos of about {2 * _PROBE} pixels a side"
         )
     multiple, (out_channels, scale) = found[0]
     network = GraphNetwork(
@@ -116,4 +116,4 @@ def _shape(engine: Compute, channels: int, maps: int, side: int) -> tuple[int, i
 
 def _refused(path: Path, engine: OnnxEngine | OpenvinoEngine, wanted: str) -> ValueError:
     listed = ", ".join(f"{name} {shape}" for name, shape in {**engine.inputs, **engine.outputs}.items())
-    return ValueError(f"{path} has {listed}; a graph to restore with takes {wanted}")
+    return ValueError(f"{path} cannot restore photos: expected {wanted}, got {listed}")

@@ -19,7 +19,7 @@ _CARD = "README.md"
 def check(repository: str) -> None:
     """Raises ValueError for a name that is not USER/NAME, or if the package is not installed."""
     if not _NAME.fullmatch(repository):
-        raise ValueError(f"--push is USER/NAME, got {repository!r}")
+        raise ValueError(f"--push must be USER/NAME, got {repository!r}")
     if importlib.util.find_spec("huggingface_hub") is None:
         raise ValueError("--push needs huggingface_hub: pip install 'restora[hub]'")
 

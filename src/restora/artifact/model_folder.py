@@ -133,7 +133,7 @@ def read_description(folder: Path) -> ModelDescription:
     for name, kind in _KINDS.items():
         if name in values and (not isinstance(values[name], kind) or isinstance(values[name], bool)):
             raise ValueError(
-                f"{path}: {name} must be {_WORDS[kind]}, it is {str(values[name])[:40]!r}: "
+                f"{path}: {name} must be {_WORDS[kind]}, got {str(values[name])[:40]!r}: "
                 "export the model again"
             )
     return ModelDescription(**{name: values[name] for name in known if name in values})
@@ -146,7 +146,7 @@ _KINDS: dict[str, Any] = {
         ("network", "evaluation", "degradation", "data", "metrics", "parity", "versions", "sha256"), dict
     ),
 }
-_WORDS: dict[Any, str] = {str: "a text", int: "a whole number", dict: "a JSON object"}
+_WORDS: dict[Any, str] = {str: "a string", int: "a whole number", dict: "a JSON object"}
 
 
 def write_description(folder: Path, description: ModelDescription) -> None:
@@ -160,7 +160,7 @@ def network_node(node: Any) -> tuple[str, dict[str, Any]]:
         name, arguments = node.get("name", node.get("class")), node.get("arguments")
         if isinstance(name, str) and isinstance(arguments, Mapping):
             return name, {str(key): value for key, value in arguments.items()}
-    raise ValueError(f"a stored network is {{name, arguments}}, got {str(node)[:80]}")
+    raise ValueError(f"a stored network must be {{name, arguments}}, got {str(node)[:80]}")
 
 
 def build_network(
@@ -180,7 +180,7 @@ def build_network(
     found = network_class(name, plugins)
     if found is foreign.ForeignNetwork:
         if weights is None:
-            raise ValueError(f"a network of {foreign.NAME}'s is known by its weights alone: there are none")
+            raise ValueError(f"a {foreign.NAME} network is identified by its weights, and there are none")
         return foreign.foreign_network(weights, where)
     if weights is None:
         return build_bounded(found, arguments)
@@ -209,8 +209,8 @@ def network_class(name: str, plugins: Iterable[str] = ()) -> type[Network]:
         if not named:
             raise
         raise ValueError(
-            f"the network {name!r} is of a plugin, and a file alone never imports one: add {named} if you "
-            "trust it"
+            f"the network {name!r} is from a plugin, and a file never imports one by itself: add {named} "
+            "if you trust it"
         ) from error
     if not issubclass(found, Network):
         raise ValueError(f"{name!r} is not a network (a subclass of restora.networks.base.Network)")

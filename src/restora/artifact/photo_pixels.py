@@ -68,7 +68,7 @@ def restored_by(
     (1,C',H*s,W*s).
     """
     if not 0 <= strength <= 1:
-        raise ValueError(f"strength is a number from 0 to 1, got {strength:g}")
+        raise ValueError(f"strength must be a number from 0 to 1, got {strength:g}")
     x = _floats(photo)
     known = None if lost is None else _known(lost, photo)
     y = _enlarged(x, scale) if strength == 0 else _mixed(x, answer(x, known), strength)

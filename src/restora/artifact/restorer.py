@@ -242,8 +242,8 @@ class Restorer:
                     raise
                 if smaller < _LEAST_TILE:
                     raise ValueError(
-                        f"{self.device} lacks the memory for a tile of {2 * smaller} pixels: use a smaller "
-                        "model, or free some memory"
+                        f"{self.device} has too little memory for a tile of {2 * smaller} pixels: use a "
+                        "smaller model, or free some memory"
                     ) from error
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
@@ -291,7 +291,7 @@ class Restorer:
                 progress(done, len(jobs))
         if not all(end.isfinite() for end in out.aminmax()):  # unlike a mask, this takes no memory
             raise ValueError(
-                f"{type(self.network).__name__} gave numbers that are not finite in {self.precision}: "
+                f"{type(self.network).__name__} produced values that are not finite in {self.precision}: "
                 "use precision float32, or check that the photo itself is finite"
             )
         return out.clamp_(0, 1)
@@ -362,8 +362,8 @@ def _with_statistics(network: Network, engine: str) -> str:
     if not attentions(network):
         raise ValueError(
             f"{type(network).__name__} has no attention across channels, so its tiles need no global "
-            "statistics: leave that out"
+            "statistics: leave out this option"
         )
     if engine not in ("auto", "torch"):
-        raise ValueError(f"global statistics are taken by torch: leave out engine {engine}")
+        raise ValueError(f"global statistics are computed by torch only: leave out engine {engine}")
     return "torch"

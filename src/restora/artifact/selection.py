@@ -67,7 +67,7 @@ def best_run(folder: str | Path) -> Chosen:
         if record.get("status") == "finished" and value is not None:
             runs.append((run, record, value))
     if not runs:
-        raise ValueError(f"{folder} holds no finished run with a validation figure to choose by")
+        raise ValueError(f"{folder} has no finished run with a validation score to select by")
     _check_same_problem(runs)
     monitor = Monitor.of(_mapping(runs[0][1].get("config")))
     best = runs[0]
@@ -84,8 +84,8 @@ def _check_same_problem(runs: Sequence[tuple[Path, dict[str, Any], float]]) -> N
         for key, value in _chosen_by(record).items():
             if value != wanted[key]:
                 raise ValueError(
-                    f"{run} and {first} did not solve the same problem: {key} is {_short(value)} and "
-                    f"{_short(wanted[key])}. Name one run, or a folder of runs that can be compared"
+                    f"{run} and {first} were not trained and validated alike: {key} is {_short(value)} and "
+                    f"{_short(wanted[key])}. Name one run, or a folder of comparable runs"
                 )
 
 

@@ -142,7 +142,7 @@ def _from_folder(path: Path) -> Loaded:
         raise ValueError(f"{path} is of {_OTHERS['.pb']}")
     inside = sorted(each for each in path.iterdir() if each.suffix in _WEIGHTS)
     more = f"; to use the weights in it, name {inside[0]}" if inside else ""
-    raise ValueError(f"{path} is no model folder ({DESCRIPTION}) and no run ({RECORD}){more}")
+    raise ValueError(f"{path} is neither a model folder ({DESCRIPTION}) nor a run ({RECORD}){more}")
 
 
 def from_weights(
@@ -169,7 +169,7 @@ def from_weights_alone(path: str) -> Loaded:
         found = recognise(path, by_order=not known_elsewhere)
     except UnknownWeights as error:
         if not known_elsewhere:
-            more = f"; with {foreign.INSTALL} also those that spandrel knows are read"
+            more = f"; {foreign.INSTALL} adds the architectures of spandrel"
             raise UnknownWeights(f"{error}{more}") from None
         try:
             return from_foreign_weights(path)
@@ -269,30 +269,32 @@ def from_graph(path: Path) -> Loaded:
     )
     said = (
         f"{path} is a graph of {network.in_channels} to {network.out_channels} channels, enlarging "
-        f"{network.scale} times, taken to work on [0,1]; its task and noise level are unknown"
+        f"{network.scale} times, assumed to work on [0,1]; its task and noise level are unknown"
     )
     return Loaded(name=path.stem, network=network, source=str(path), described=described, said=said)
 
 
 _WEIGHTS = (".pth", ".pt", ".ckpt", ".safetensors", ".bin", ".onnx")
-_RETOLD = "look for the same weights as .pth, .safetensors or .onnx"
-_TO_ONNX = "makes an .onnx of it, which restora runs"
+_RETOLD = "use the same weights as .pth, .safetensors or .onnx"
+_TO_ONNX = "converts it to .onnx, which restora runs"
 _OTHERS = {
-    ".pt2": "torch.export, and torch runs what it finds in one: name a model folder of `restora export`, or "
-    "the weights (.pth, .safetensors) that it was made of",
-    ".param": "ncnn, which nothing converts back: take the .pth or .onnx that it was made of, or run it by "
-    "Upscayl or realesrgan-ncnn-vulkan",
+    ".pt2": "torch.export, which may run any code: use a model folder of `restora export`, or the weights "
+    "(.pth, .safetensors) that it was made from",
+    ".param": "ncnn, which cannot be converted back: use the .pth or .onnx that it was made from, or run it "
+    "with Upscayl or realesrgan-ncnn-vulkan",
     **dict.fromkeys(
         (".pb", ".h5", ".keras", ".tflite"), f"TensorFlow: tf2onnx (python -m tf2onnx.convert) {_TO_ONNX}"
     ),
     **dict.fromkeys((".pdmodel", ".pdparams"), f"PaddlePaddle: paddle2onnx {_TO_ONNX}"),
     **dict.fromkeys((".t7", ".caffemodel", ".prototxt", ".mat"), f"another library: {_RETOLD}"),
     ".msgpack": f"Flax: {_RETOLD}",
-    ".ptl": f"TorchScript, which is a program: {_RETOLD}",
+    ".ptl": f"TorchScript, which may run any code: {_RETOLD}",
     **dict.fromkeys(
-        (".engine", ".plan"), "TensorRT, made for one kind of GPU: take the .onnx it was made of"
+        (".engine", ".plan"), "TensorRT, made for one kind of GPU: use the .onnx that it was made from"
     ),
-    **dict.fromkeys((".mlmodel", ".mlpackage"), "Core ML: take the weights or the .onnx that it was made of"),
+    **dict.fromkeys(
+        (".mlmodel", ".mlpackage"), "Core ML: use the weights or the .onnx that it was made from"
+    ),
 }
 """Extensions of files that are not read: their program, and the nearest format that is read."""
 

@@ -44,7 +44,7 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
     if overlap < 0 or tile < 2 * overlap or stride < 1:
         raise ValueError(
             f"a tile of {tile} pixels is too small for an overlap of {overlap} (the network works in "
-            f"multiples of {multiple}): take a tile of {2 * overlap + multiple} or more, or a smaller overlap"
+            f"multiples of {multiple}): use a tile of {2 * overlap + multiple} or more, or a smaller overlap"
         )
     count = math.ceil((length - tile) / stride) + 1
     stride = min(stride, _rounded_up(math.ceil((length - overlap) / count), multiple))
@@ -105,7 +105,7 @@ def grid(height: int, width: int, *, tile: int, overlap: int, multiple: int = 1)
     """Tiles that cover a photo, row by row. `tile` 0 means one tile, whatever the size."""
     if tile < 0 or overlap < 0:
         raise ValueError(
-            f"tile and overlap are numbers of pixels, not negative; got tile {tile}, overlap {overlap}"
+            f"tile and overlap must be numbers of pixels >= 0, got tile {tile}, overlap {overlap}"
         )
     rows = spans(height, tile or height, overlap, multiple)
     columns = spans(width, tile or width, overlap, multiple)

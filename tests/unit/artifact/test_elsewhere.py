@@ -1,4 +1,4 @@
-"""What spandrel knows is a source; what is exported is the same picture there, or it is said."""
+"""What spandrel knows is a source; what is exported is the same output there, or it is said."""
 
 import re
 
@@ -81,9 +81,9 @@ def test_our_own_parametrisation_is_exported_as_the_authors(name, arguments, pub
 @pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
-        ("fdncnn", {"in_channels": 1, "depth": 8, "channels": 8}, "gives it no noise level or mask"),
+        ("fdncnn", {"in_channels": 1, "depth": 8, "channels": 8}, "passes it no noise level or mask"),
         ("srresnet", {}, "does not know these weights"),
-        ("nafnet", NAFNET, r"gives another picture.*\(it has no test-time local converter\)"),
+        ("nafnet", NAFNET, r"its output differs.*\(it has no test-time local converter\)"),
     ],
 )
 def test_what_is_something_else_there_is_said(name, arguments, words, tmp_path):
@@ -99,7 +99,7 @@ def test_what_is_something_else_there_is_said(name, arguments, words, tmp_path):
 def test_export_and_card_say_how_it_opens_elsewhere(run, tmp_path, capsys):
     pytest.importorskip("spandrel", reason="spandrel is not installed")
     assert export([str(run), str(tmp_path / "model"), "--no-onnx"]) == 0
-    words = f"{foreign.version()} reads DnCNN: the same picture, to "
+    words = f"{foreign.version()} reads DnCNN: the same output, to "
     assert f"in other programs: {words}" in capsys.readouterr().out
     assert f"In other programs: {words}" in (tmp_path / "model" / "README.md").read_text()
 
@@ -125,7 +125,7 @@ def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path,
     assert "Compact" in source.said
     assert "noise level and training are unknown" in source.said
     assert export([str(path), str(tmp_path / "model")]) == 0
-    assert "the same picture" in capsys.readouterr().out.replace("\n", " ")
+    assert "the same output" in capsys.readouterr().out.replace("\n", " ")
     assert "ForeignNetwork" not in (tmp_path / "model" / "README.md").read_text()
     for place in (path, tmp_path / "model", tmp_path / "model" / "model.onnx"):
         restored = Restorer.load(place, device="cpu", tile=32, overlap=12)(x)
@@ -138,7 +138,7 @@ def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path,
     scored = ["benchmark=super_resolution", "benchmark.scale=2", f"benchmark.root={tmp_path / 'clean'}"]
     assert evaluate([f"weights={path}", *scored, "processes=1", f"output={tmp_path / 'scores'}"]) == 0
     assert "compact" in (tmp_path / "scores" / "summary.json").read_text()
-    with pytest.raises(ValueError, match=r"is \(80, 104\), its clean photo \(40, 52\): what enlarges"):
+    with pytest.raises(ValueError, match=r"expected an output of \(40, 52\) pixels for .*, got \(80, 104\)"):
         evaluate([f"weights={path}", "benchmark=denoise", "benchmark.sigma=5", *scored[2:], "processes=1"])
 
 
@@ -148,7 +148,7 @@ def test_what_weights_do_not_say_of_their_purpose_is_asked_for(tmp_path, capsys)
     path = tmp_path / "one.pth"
     torch.save(architecture.Compact(num_feat=8, num_conv=1, upscale=1).state_dict(), path)
     for words, task, purpose in (
-        ([], "unknown", "whose purpose its weights do not say: "),
+        ([], "unknown", "of unknown task (the weights do not state it): "),
         (["--task", "jpeg"], "jpeg", "that removes JPEG artefacts: "),
     ):
         assert export([str(path), str(tmp_path / "m"), "--no-onnx", *words]) == 0
@@ -156,7 +156,7 @@ def test_what_weights_do_not_say_of_their_purpose_is_asked_for(tmp_path, capsys)
         assert purpose in (tmp_path / "m" / "README.md").read_text()
     assert load_models([str(path)], **SERVED, task="jpeg")["one"].words[0] == "Blocky"
     assert load_models([str(tmp_path / "m")], **SERVED, task="deblur")["one"].words[0] == "Blocky"
-    with pytest.raises(ValueError, match="says what it is for: leave --task deblur out"):
+    with pytest.raises(ValueError, match="states its task: leave out --task deblur"):
         export([str(tmp_path / "m"), str(tmp_path / "n"), "--no-onnx", "--task", "deblur"])
     with pytest.raises(ValueError, match="there is no task 'sharpen'"):
         open_source(path, task="sharpen")

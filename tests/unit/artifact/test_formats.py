@@ -122,7 +122,7 @@ def test_an_export_that_is_ended_leaves_nothing(run, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("words", ["onxx", "onnx,,gguf", ""])
 def test_unknown_formats_are_named(words):
-    with pytest.raises(ValueError, match="--format is a list"):
+    with pytest.raises(ValueError, match="--format must be a list"):
         chosen(words)
 
 
@@ -258,7 +258,7 @@ def test_a_strangers_graph_is_a_source(tmp_path):
     assert restorer.description.task == "super_resolution"
     expected = Restorer(network=network, device="cpu", tile=40, overlap=12)(real(45, 61))
     torch.testing.assert_close(restorer(real(45, 61)), expected, atol=1e-5, rtol=0)
-    with pytest.raises(ValueError, match="is a graph"):
+    with pytest.raises(ValueError, match="is an exported graph"):
         export([str(tmp_path / "any.onnx"), str(tmp_path / "model")])
 
 
@@ -292,8 +292,8 @@ def graph_of(path, *shapes):
     [
         ([(1, 3, 256, 256)], "photos of any size"),
         ([("n", "h", "w", 3)], "channels first"),
-        ([("n", 3)], "takes one photo"),
-        ([("n", 3, "h", "w")] * 3, "takes one photo"),
+        ([("n", 3)], "expected a photo"),
+        ([("n", 3, "h", "w")] * 3, "expected a photo"),
     ],
 )
 def test_graphs_that_do_not_take_photos_are_named(shapes, message, tmp_path):
@@ -335,7 +335,9 @@ def test_what_was_downloaded_in_the_place_of_weights_is_named(content, words, tm
 
 
 def test_a_folder_that_is_no_model_names_what_in_it_may_be_one(tmp_path):
-    with pytest.raises(ValueError, match=r"is no model folder \(model\.json\) and no run \(run\.json\)$"):
+    with pytest.raises(
+        ValueError, match=r"is neither a model folder \(model\.json\) nor a run \(run\.json\)$"
+    ):
         open_source(tmp_path)
     with zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w") as program:
         program.writestr("model/constants.pkl", b"")

@@ -244,7 +244,7 @@ def test_tiles_that_see_the_statistics_of_the_whole_photo_are_nearer_to_it():
     ("network", "options", "message"),
     [
         (tiny_network(), {}, "DnCNN has no attention across channels"),
-        (Restormer(channels=8), {"engine": "onnxruntime"}, "taken by torch"),
+        (Restormer(channels=8), {"engine": "onnxruntime"}, "computed by torch only"),
     ],
 )
 def test_statistics_that_there_are_none_of_are_refused(network, options, message):

@@ -30,7 +30,7 @@ def test_validation_chooses_and_never_the_photos_that_are_reported(tmp_path: Pat
     assert chosen.run == tmp_path / "a" / "1"
     assert chosen.value == 29.0
     assert chosen.warning == ""
-    with pytest.raises(ValueError, match="holds no finished run with a validation figure"):
+    with pytest.raises(ValueError, match="has no finished run with a validation score"):
         best_run(tmp_path / "a" / "2")
 
 
@@ -72,7 +72,7 @@ def test_runs_of_different_problems_are_not_compared(
 ) -> None:
     put(tmp_path, "0", val=28.0)
     put(tmp_path, "1", val=29.0, config=changed)
-    with pytest.raises(ValueError, match=rf"did not solve the same problem: {key} is"):
+    with pytest.raises(ValueError, match=rf"were not trained and validated alike: {key} is"):
         best_run(tmp_path)
 
 
