@@ -52,7 +52,7 @@ class LevelledDenoiser:
 
     def __init__(self, networks: Mapping[float, Network], *, device: torch.device) -> None:
         if not networks:
-            raise ValueError("a list of denoisers by level has at least one")
+            raise ValueError("a list of denoisers must not be empty")
         self.networks = dict(sorted(networks.items()))
         self.device = device
         self._ready: dict[float, Restorer] = {}
@@ -138,7 +138,7 @@ def _by_level(words: Sequence[Any], opened: Sequence[tuple[float | None, Loaded]
     for word, (level, loaded) in zip(words, opened, strict=True):
         level = loaded.description.sigma if level is None else level
         if loaded.network.condition_channels or loaded.network.scale != 1:
-            raise ValueError(f"denoiser {word}: a list is of models of one noise level each")
+            raise ValueError(f"denoiser {word}: every model of a list must be for a single noise level")
         if level is None:
             raise ValueError(
                 f"denoiser {word} is not conditioned on the noise level and does not say which one it was "

@@ -97,10 +97,10 @@ class DeepImagePrior(Fit):
     ) -> None:
         if not 0 <= average < 1:
             raise ValueError(
-                f"dip: average is what the outputs before count, from 0 to below 1, got {average:g}"
+                f"dip: average (the weight of earlier outputs) must be in [0, 1), got {average:g}"
             )
         if steps is not None and steps < 1:
-            raise ValueError(f"dip: steps is 1 or more, got {steps}")
+            raise ValueError(f"dip: steps must be 1 or more, got {steps}")
         self.steps, self.learning_rate, self.code_noise = steps, learning_rate, code_noise
         self.code_channels, self.channels, self.scales = code_channels, channels, scales
         self.skip_channels, self.average, self.fall_back = skip_channels, average, fall_back
@@ -120,8 +120,8 @@ class DeepImagePrior(Fit):
         height, width = problem.size
         if height * width > _BROADEST * 1e6:
             raise ValueError(
-                f"dip fits a network to every pixel, for days at {width}x{height}: reduce the photo to "
-                f"less than {_BROADEST:g} megapixels, or take another method"
+                f"dip would take days at {width}x{height} pixels: reduce the photo to less than "
+                f"{_BROADEST:g} megapixels, or use another method"
             )
         recipe = recipe_of(problem)
         steps = self.steps or recipe.steps

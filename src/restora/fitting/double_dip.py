@@ -61,17 +61,17 @@ class DoubleDip(Fit):
     ) -> None:
         if steps < 1 or window < 1 or window % 2 == 0:
             raise ValueError(
-                "double_dip: steps is 1 or more, window an odd number of pixels; "
+                "double_dip: steps must be 1 or more, window an odd number of pixels; "
                 f"got steps={steps} window={window}"
             )
         if not 0 < least < 1 or not 0 <= average < 1:
             raise ValueError(
-                "double_dip: least is in (0, 1) and average from 0 to below 1; "
+                "double_dip: least must be in (0, 1) and average in [0, 1); "
                 f"got least={least:g} average={average:g}"
             )
         if min(dark, smooth, anchor) < 0:
             raise ValueError(
-                f"double_dip: weights are 0 or more, got dark={dark:g} smooth={smooth:g} anchor={anchor:g}"
+                f"double_dip: weights must be >= 0, got dark={dark:g} smooth={smooth:g} anchor={anchor:g}"
             )
         self.steps, self.learning_rate = steps, learning_rate
         self.channels, self.scales, self.code_channels = channels, scales, code_channels
@@ -107,16 +107,16 @@ class DoubleDip(Fit):
     def _checked(self, problem: Problem) -> Tensor:
         if not isinstance(problem.operator, Identity):
             raise ValueError(
-                "double_dip takes haze off, and here a photo was degraded by "
-                f"{type(problem.operator).__name__}: take method dip or pnp_hqs"
+                "double_dip removes haze, but this photo was degraded by "
+                f"{type(problem.operator).__name__}: use method dip or pnp_hqs"
             )
         height, width = problem.size
         if problem.degraded.shape[1] != 3:
-            raise ValueError("double_dip knows haze by its colour: the photo has 1 channel, 3 are needed")
+            raise ValueError("double_dip needs the colour of the haze: expected 3 channels, got 1")
         if height * width > _BROADEST * 1e6:
             raise ValueError(
-                f"double_dip fits two networks to every pixel, for days at {width}x{height}: reduce the "
-                f"photo to less than {_BROADEST:g} megapixels"
+                f"double_dip would take days at {width}x{height} pixels: reduce the photo to less than "
+                f"{_BROADEST:g} megapixels"
             )
         return problem.degraded
 

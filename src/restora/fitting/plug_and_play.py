@@ -56,10 +56,7 @@ class PlugAndPlay(Fit):
 
     def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:  # noqa: ARG002
         if problem.sigma is None and isinstance(problem.operator, Identity | MirroredBlur | Blur):
-            raise ValueError(
-                f"{self.name} weighs the photo against the denoiser by the noise level: give sigma "
-                "(--sigma LEVEL)"
-            )
+            raise ValueError(f"{self.name} needs the noise level: give sigma (--sigma LEVEL)")
         denoise = self.denoiser.on(device)
         observed = problem.degraded.to(device)
         operator, y, margin = _circular(moved(problem.operator, device), observed)
@@ -213,7 +210,7 @@ def _circular(operator: Operator, y: Tensor) -> tuple[Operator, Tensor, int]:
 
 def _check(name: str, steps: int | None, **positive: float) -> None:
     if steps is not None and steps < 1:
-        raise ValueError(f"{name}: steps is 1 or more, got {steps}")
+        raise ValueError(f"{name}: steps must be 1 or more, got {steps}")
     for key, value in positive.items():
         if not value > 0:
-            raise ValueError(f"{name}: {key} is a number above 0, got {value:g}")
+            raise ValueError(f"{name}: {key} must be above 0, got {value:g}")

@@ -90,7 +90,9 @@ def run(
             ended = "max_time"
             break
     if last is None:
-        raise ValueError(f"{fit.name} gave no finite picture: the photo may not be finite itself")
+        raise ValueError(
+            f"{fit.name} produced no finite photo: check that the values of its input are finite"
+        )
     best = last.picture if ended != "early stop" or stop is None else stop.picture
     assert best is not None
     number = stop.step if ended == "early stop" and stop is not None else last.number

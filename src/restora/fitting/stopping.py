@@ -23,7 +23,7 @@ class EarlyStop:
 
     def __init__(self, *, window: int = 100, patience: int = 1000) -> None:
         if window < 2 or patience < 1:
-            raise ValueError(f"window is 2 or more and patience 1 or more, got {window} and {patience}")
+            raise ValueError(f"window must be 2 or more and patience 1 or more, got {window} and {patience}")
         self.window, self.patience = window, patience
         self.picture: Tensor | None = None
         self.step = 0

@@ -49,8 +49,8 @@ class ZeroShotNoise2Noise(Fit):
     ) -> None:
         if steps < 1 or crop < 0 or halved_every < 0:
             raise ValueError(
-                f"zs_n2n: steps={steps}, crop={crop}, halved_every={halved_every}: steps is 1 or more, the "
-                "others are not below 0"
+                "zs_n2n: steps must be 1 or more, crop and halved_every 0 or more; got "
+                f"steps={steps} crop={crop} halved_every={halved_every}"
             )
         self.steps, self.learning_rate, self.halved_every = steps, learning_rate, halved_every
         self.crop, self.channels, self.bf16 = crop, channels, bf16
@@ -58,8 +58,8 @@ class ZeroShotNoise2Noise(Fit):
     def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:
         if not isinstance(problem.operator, Identity):
             raise ValueError(
-                f"zs_n2n removes noise, and here a photo was degraded by {type(problem.operator).__name__}: "
-                "take method dip or pnp_hqs"
+                f"zs_n2n removes noise, but this photo was degraded by {type(problem.operator).__name__}: "
+                "use method dip or pnp_hqs"
             )
         noisy = problem.degraded.to(device)
         if min(noisy.shape[-2:]) < 4:

@@ -58,7 +58,7 @@ class ZeroShotSuperResolution(Fit):
         bf16: bool | None = None,
     ) -> None:
         if steps < 1 or crop < 8:
-            raise ValueError(f"zssr: steps is 1 or more and crop 8 or more, got {steps} and {crop}")
+            raise ValueError(f"zssr: steps must be 1 or more and crop 8 or more, got {steps} and {crop}")
         self.steps, self.learning_rate, self.crop = steps, learning_rate, crop
         self.channels, self.depth, self.noise = channels, depth, noise
         self.projections, self.bf16 = projections, bf16
@@ -68,12 +68,12 @@ class ZeroShotSuperResolution(Fit):
         scale = operator.scale
         if not isinstance(operator, Bicubic | BlurSubsample) or scale < 2:
             raise ValueError(
-                "zssr enlarges photos: give a scale of 2 or more (--scale 2), or take another method"
+                "zssr enlarges photos: give a scale of 2 or more (--scale 2), or use another method"
             )
         photo = problem.degraded.to(device)
         if min(photo.shape[-2:]) < 4 * scale:
             raise ValueError(
-                f"zssr needs photos of {4 * scale} pixels on each side, got {tuple(photo.shape[-2:])}"
+                f"zssr needs photos of {4 * scale} pixels or more on each side, got {tuple(photo.shape[-2:])}"
             )
         with seeded(seed, device):
             network = DnCNN(

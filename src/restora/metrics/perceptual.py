@@ -42,12 +42,12 @@ def _missing(weights: str) -> str | None:
     except ImportError:
         return "needs torchvision: pip install 'restora[perceptual]'"
     except RuntimeError as error:
-        return f"this torchvision does not go with this torch ({error})"
+        return f"the installed torchvision is not compatible with torch ({error})"
     name = getattr(models, weights).DEFAULT.url.rpartition("/")[2]
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if (folder / name).is_file():
         return None
-    return f"{name} is not in {folder}; torchvision puts it there: torchvision.models.{weights}.DEFAULT"
+    return f"{name} is not in {folder}: torchvision downloads it as torchvision.models.{weights}.DEFAULT"
 
 
 def _each(distance: Distance, restored: Tensor, clean: Tensor) -> Tensor:

@@ -40,5 +40,5 @@ METRICS: dict[str, Metric] = {
 def unavailable(name: str) -> str | None:
     """Why the metric cannot be computed here; None where it can. Raises ValueError for an unknown name."""
     if name not in METRICS:
-        raise ValueError(f"metrics: there is no metric {name!r}; there is {', '.join(METRICS)}")
+        raise ValueError(f"metrics: there is no metric {name!r}: use some of {', '.join(METRICS)}")
     return METRICS[name].missing()

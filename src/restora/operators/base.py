@@ -73,4 +73,4 @@ def _power(x: Tensor) -> Tensor:
 
 def check_rho(rho: float) -> None:
     if not rho > 0:
-        raise ValueError(f"rho is the weight of the prior, a number above 0, got {rho:g}")
+        raise ValueError(f"rho, the weight of the prior, must be above 0, got {rho:g}")

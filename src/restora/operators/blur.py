@@ -31,7 +31,7 @@ class Blur(Operator):
 
     def __init__(self, kernel: Tensor) -> None:
         if kernel.ndim != 2:
-            raise ValueError(f"a kernel is of shape (k,k), got {tuple(kernel.shape)}")
+            raise ValueError(f"a kernel must have shape (k,k), got {tuple(kernel.shape)}")
         self.kernel = kernel
 
     def transfer(self, x: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class MirroredBlur(Operator):
 
     def __init__(self, kernel: Tensor) -> None:
         if kernel.ndim != 2 or not kernel.shape[0] % 2 or not kernel.shape[1] % 2:
-            raise ValueError(f"a kernel is of shape (k,k), k odd, got {tuple(kernel.shape)}")
+            raise ValueError(f"a kernel must have shape (k,k) with odd k, got {tuple(kernel.shape)}")
         self.kernel = kernel
 
     def _indices(self, size: int, reach: int, device: torch.device) -> Tensor:
@@ -100,7 +100,7 @@ class BlurSubsample(Blur):
     def __init__(self, kernel: Tensor, scale: int) -> None:
         super().__init__(kernel)
         if scale < 1:
-            raise ValueError(f"scale is a whole number >= 1, got {scale}")
+            raise ValueError(f"scale must be a whole number >= 1, got {scale}")
         self.scale = scale
 
     def A(self, x: Tensor) -> Tensor:
@@ -119,7 +119,7 @@ class BlurSubsample(Blur):
         check_rho(rho)
         height, width = z.shape[-2:]
         if height % self.scale or width % self.scale:
-            raise ValueError(f"{height}x{width} pixels are no multiple of the scale {self.scale}")
+            raise ValueError(f"{height}x{width} pixels are not a multiple of the scale {self.scale}")
         transfer = _both_halves(self.transfer(z), width)  # (H,W)
         right = transfer.conj() * torch.fft.fft2(self._spread(y)) + rho * torch.fft.fft2(z)
         # the s^2 frequencies that alias to one are a small system, of rank 1 plus rho

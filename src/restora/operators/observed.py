@@ -16,7 +16,7 @@ def operator_of(*, mask: Tensor | None = None, kernel: Tensor | None = None, sca
     reduction: by MATLAB's bicubic, or, with a kernel, by taking every s-th pixel of the blurred photo.
     """
     if mask is not None and (kernel is not None or scale > 1):
-        raise ValueError("a mask beside a kernel or a scale: there is no operator for both")
+        raise ValueError("a mask cannot be combined with a kernel or a scale")
     if mask is not None:
         return Mask(mask)
     if kernel is not None:

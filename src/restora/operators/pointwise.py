@@ -25,7 +25,7 @@ class Mask(Operator):
 
     def __init__(self, mask: Tensor) -> None:
         if not ((mask == 0) | (mask == 1)).all():
-            raise ValueError("a mask is 1 where the pixel is known and 0 where it is lost, nothing between")
+            raise ValueError("a mask must be 1 where a pixel is known and 0 where it is missing")
         self.mask = mask
 
     def A(self, x: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def _box(x: Tensor, radius: int) -> Tensor:
 def bayer(height: int, width: int, pattern: str = "RGGB") -> Tensor:
     """The mask of a Bayer mosaic, (1,3,H,W): the colour that each pixel of the sensor sees."""
     if len(pattern) != 4 or set(pattern) != set("RGB"):
-        raise ValueError(f"a Bayer pattern is the colours of 2x2 pixels, such as RGGB, got {pattern!r}")
+        raise ValueError(f"a Bayer pattern must be the colours of 2x2 pixels, such as RGGB, got {pattern!r}")
     mask = torch.zeros(1, 3, height, width)
     for place, colour in enumerate(pattern):
         mask[:, "RGB".index(colour), place // 2 :: 2, place % 2 :: 2] = 1

@@ -20,7 +20,7 @@ class Bicubic(Operator):
 
     def __init__(self, scale: int) -> None:
         if scale < 1:
-            raise ValueError(f"scale is a whole number >= 1, got {scale}")
+            raise ValueError(f"scale must be a whole number >= 1, got {scale}")
         self.scale = scale
 
     def _matrices(self, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

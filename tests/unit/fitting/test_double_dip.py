@@ -52,8 +52,8 @@ def test_the_light_is_that_of_the_thickest_haze(photos: tuple[Tensor, Tensor]) -
 def test_what_it_is_not_for_is_refused(photos: tuple[Tensor, Tensor]) -> None:
     _, hazy = photos
     for problem, said in (
-        (Problem(hazy[:, :1]), "by its colour"),
-        (Problem(hazy, Bicubic(2)), "degraded by Bicubic: take method dip"),
+        (Problem(hazy[:, :1]), "colour of the haze"),
+        (Problem(hazy, Bicubic(2)), "degraded by Bicubic: use method dip"),
         (Problem(torch.zeros(1, 3, 1300, 1300)), "less than 1.5 megapixels"),
     ):
         with pytest.raises(ValueError, match=said):

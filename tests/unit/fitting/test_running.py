@@ -66,7 +66,7 @@ def test_what_is_not_finite_gives_way_to_the_picture_before() -> None:
     outcome = run(Scripted(lambda n: 0.4 if n < 5 else float("nan")), PROBLEM)
     assert (outcome.ended, outcome.step) == ("not finite", 4)
     assert outcome.picture.unique().tolist() == pytest.approx([0.4])
-    with pytest.raises(ValueError, match="no finite picture"):
+    with pytest.raises(ValueError, match="no finite photo"):
         run(Scripted(lambda n: float("inf")), PROBLEM)
 
 

@@ -44,5 +44,5 @@ def test_it_ends_where_the_loss_is_at_rest() -> None:
 def test_it_refuses_what_it_is_not_for() -> None:
     with pytest.raises(ValueError, match="enlarges photos"):
         run(ZeroShotSuperResolution(), Problem(torch.rand(1, 3, 32, 32), Identity()))
-    with pytest.raises(ValueError, match="pixels on each side"):
+    with pytest.raises(ValueError, match="pixels or more on each side"):
         run(ZeroShotSuperResolution(), Problem(torch.rand(1, 3, 6, 32), Bicubic(2)))

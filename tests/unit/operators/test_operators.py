@@ -125,9 +125,9 @@ def test_what_an_observation_carries_says_which() -> None:
     assert isinstance(operator_of(kernel=kernel), MirroredBlur)
     assert isinstance(operator_of(kernel=kernel, scale=2), BlurSubsample)
     assert isinstance(operator_of(scale=2), Bicubic)
-    with pytest.raises(ValueError, match="mask beside"):
+    with pytest.raises(ValueError, match="mask cannot be combined"):
         operator_of(mask=mask, scale=2)
     with pytest.raises(ValueError, match="rho"):
         Identity().prox(mask, mask, 0)
-    with pytest.raises(ValueError, match="nothing between"):
+    with pytest.raises(ValueError, match="where it is missing"):
         Mask(mask / 2)
