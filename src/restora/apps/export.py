@@ -45,25 +45,26 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--best",
         metavar="SWEEP_DIR",
-        help="export the finished run below SWEEP_DIR that validation prefers",
+        help="export the run with the best validation score below SWEEP_DIR",
     )
     made.add_argument(
-        "--photos", metavar="PATH", help="photo or folder to check on, beside the run's own held-out photos"
+        "--photos", metavar="PATH", help="photo or folder to check on, besides the run's own held-out photos"
     )
     made.add_argument(
         "--format",
         metavar="LIST",
-        help=f"beside the weights, with commas: {', '.join(FORMATS)}; all; safetensors is the weights alone "
+        help=f"formats besides the weights, separated by commas: {', '.join(FORMATS)}; all; safetensors "
+        "is the weights only "
         "(default: onnx, where its packages are installed)",
     )
     made.add_argument(
         "--push",
         metavar="USER/NAME",
-        help="then upload the folder to the Hugging Face hub, as who HF_TOKEN or `hf auth login` says; a new "
+        help="then upload the folder to the Hugging Face hub, with HF_TOKEN or `hf auth login`; a new "
         "repository is private",
     )
     made.add_argument(
-        "--task", metavar="TASK", help=f"what weights are for that do not say: {', '.join(vocabulary.TASKS)}"
+        "--task", metavar="TASK", help=f"task of weights that do not record it: {', '.join(vocabulary.TASKS)}"
     )
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     made.add_argument("--no-onnx", action="store_true", help="the same as --format safetensors")
@@ -77,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     source_name, output_name = options.source, options.output
     if options.best is not None:
         if output_name is not None:
-            made.error("with --best give at most one path more, the OUTPUT")
+            made.error("with --best give at most one more path, the OUTPUT")
         source_name, output_name = None, source_name
     elif source_name is None:
         made.error("give a run folder or a checkpoint, or --best SWEEP_DIR")
@@ -106,12 +107,12 @@ def main(argv: Sequence[str]) -> int:
     else:
         source = _opened(source_name, options.task)
     if options.task is not None and (isinstance(source, Source) or source.description.task != options.task):
-        raise ValueError(
-            f"{source_name or options.best} says what it is for: leave --task {options.task} out"
-        )
+        raise ValueError(f"{source_name or options.best} records its task: leave --task {options.task} out")
     if isinstance(source, Loaded):
         if isinstance(source.network, GraphNetwork):
-            raise ValueError(f"{source.source} is a graph, made by an export: name what it was exported from")
+            raise ValueError(
+                f"{source.source} is an exported graph: name the run or weights that it was exported from"
+            )
         shipped = source_name is not None and is_zoo(source_name)
         home = Path.cwd() / source.name if shipped else Path(source.source).resolve().parent
         what = source.said or source.source

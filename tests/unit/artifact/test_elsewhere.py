@@ -156,7 +156,7 @@ def test_what_weights_do_not_say_of_their_purpose_is_asked_for(tmp_path, capsys)
         assert purpose in (tmp_path / "m" / "README.md").read_text()
     assert load_models([str(path)], **SERVED, task="jpeg")["one"].words[0] == "Blocky"
     assert load_models([str(tmp_path / "m")], **SERVED, task="deblur")["one"].words[0] == "Blocky"
-    with pytest.raises(ValueError, match="says what it is for: leave --task deblur out"):
+    with pytest.raises(ValueError, match="records its task: leave --task deblur out"):
         export([str(tmp_path / "m"), str(tmp_path / "n"), "--no-onnx", "--task", "deblur"])
     with pytest.raises(ValueError, match="there is no task 'sharpen'"):
         open_source(path, task="sharpen")
