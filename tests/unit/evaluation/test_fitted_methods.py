@@ -158,7 +158,7 @@ def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path,
         (["method:zssr", *words, "--scale", "1"], "say what is wrong"),
         (["method:dip", *words, "--set", "steps"], "KEY=VALUE"),
         (["method:dip", *words, "--kernel", "nowhere.png"], "no such picture"),
-        (["method:dip", *words, "--tile", "64"], "--tile is for models"),
+        (["method:dip", *words, "--tile", "64"], "--tile works with models only"),
         (["model", *words, "--seed", "1"], "--seed is for methods"),
     ):
         with pytest.raises(ValueError, match=said):
