@@ -159,7 +159,7 @@ def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path,
         (["method:dip", *words, "--set", "steps"], "KEY=VALUE"),
         (["method:dip", *words, "--kernel", "nowhere.png"], "no such picture"),
         (["method:dip", *words, "--tile", "64"], "--tile works with models only"),
-        (["model", *words, "--seed", "1"], "--seed is for methods"),
+        (["model", *words, "--seed", "1"], "--seed works with methods"),
     ):
         with pytest.raises(ValueError, match=said):
             restore([*wrong, "--overwrite"])
