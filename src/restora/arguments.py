@@ -62,8 +62,9 @@ def check_arguments(
                     _unknown(f"{where}.{key}", key, value, name, parameters), key=f"{where}.{key}"
                 )
         elif types and not fits(value, hints.get(key, Any)):
+            unset = " (no value is set)" if value is None else ""
             raise WrongArgument(
-                f"{where}.{key}={shown(value)}: wanted {wanted(hints[key])}",
+                f"{where}.{key}={shown(value)}{unset}: expected {wanted(hints[key])}",
                 key=f"{where}.{key}",
                 value=value,
                 part=_is_part(hints[key]),
@@ -84,7 +85,7 @@ def _unknown(whole: str, key: str, value: Any, name: str, parameters: Mapping[st
     known = ", ".join(parameters) or "nothing"
     if len(parameters) > _MOST:
         known = near[0] if near else "no such key"
-    return f"{whole}={shown(value)} does not belong to {name}: {hint}{name} takes {known}"
+    return f"{whole}={shown(value)} is not an argument of {name}: {hint}{name} takes {known}"
 
 
 def _taken(

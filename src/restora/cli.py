@@ -16,15 +16,15 @@ COMMANDS = {
     "networks": ("restora.apps.networks:main", "list the networks with their sizes"),
     "experiments": ("restora.apps.experiments:main", "list the experiments with their cost"),
     "train": ("restora.apps.train:main", "train one network, or sweep many with -m"),
-    "sweep": ("restora.apps.sweep:main", "what became of a sweep; stop it, or go on with it"),
-    "bench": ("restora.apps.bench:main", "what an experiment will cost on this machine"),
+    "sweep": ("restora.apps.sweep:main", "show the state of a sweep, stop it or resume it"),
+    "bench": ("restora.apps.bench:main", "measure what an experiment will cost on this machine"),
     "evaluate": ("restora.apps.evaluate:main", "score weights, a run or a baseline by a published protocol"),
-    "sync": ("restora.apps.sync:main", "send W&B the runs that were kept offline"),
+    "sync": ("restora.apps.sync:main", "send the runs that were kept offline to W&B"),
     "report": ("restora.apps.report:main", "compare runs: leaderboard and one self-contained page"),
     "export": ("restora.apps.export:main", "turn the best checkpoint of a run into a model folder"),
     "zoo": ("restora.apps.zoo:main", "list the models that come with restora; measure them again"),
     "restore": ("restora.apps.restore:main", "restore a photo or a folder of photos with a model folder"),
-    "serve": ("restora.apps.serve:main", "a web page and an HTTP API that restore photos"),
+    "serve": ("restora.apps.serve:main", "restore photos through a web page and an HTTP API"),
 }
 
 

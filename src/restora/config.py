@@ -190,7 +190,7 @@ def _refuse_unused(config: DictConfig, known: set[str], overrides: list[str]) ->
         hint = f"; did you mean {near[0]}?" if near else ""
         if options(key) and typed.startswith("+"):
             hint = f"; did you mean {typed.lstrip('+')}?"
-        raise ConfigError(f"{typed}: nothing reads the key {key!r}{hint}")
+        raise ConfigError(f"{typed}: unknown key {key!r}, nothing reads it{hint}")
 
 
 def _refuse_plain_parts(config: DictConfig, loader: Loader) -> None:
@@ -203,7 +203,7 @@ def _refuse_plain_parts(config: DictConfig, loader: Loader) -> None:
         known = group_options(loader.repository, group)
         form = f"{place}={value if value in known else 'NAME'}"
         listed = "" if value in known else f"; there are {', '.join(known)}"
-        raise ConfigError(f"{key or group}={value}: a part is wanted, not text: write {form}{listed}")
+        raise ConfigError(f"{key or group}={value}: expected a part, not text: write {form}{listed}")
 
 
 def _innermost(error: BaseException) -> str:
@@ -265,7 +265,7 @@ def _renamed(overrides: list[str]) -> str | None:
     """A message with the new name of a first edition's key, if an override has one."""
     for override in overrides:
         if (now := renamed_key(override.lstrip("+~").partition("=")[0])) is not None:
-            return f"{override}: the key is called {now} now"
+            return f"{override}: this key was renamed to {now}"
     return None
 
 
@@ -300,10 +300,10 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
             if f"{above}._target_" in known:
                 keys = [name.removeprefix(f"{above}.") for name in known if name.startswith(f"{above}.")]
                 keys = [name for name in keys if "." not in name and not name.startswith("_")]
-                more = f" (+{override} gives its constructor an argument more)"
+                more = f" (+{override} passes its constructor one more argument)"
                 more = "" if override.startswith("~") else more
                 known_there = ", ".join(keys) or "none"
-                return f"{override} is no key of the {above} chosen, which has {known_there}.{hint}{more}"
+                return f"{override} is not a key of the {above} chosen; its keys: {known_there}.{hint}{more}"
             hint += f" (+{override} adds a new key)" if above in known else ""
             return f"there is no key {key!r} in the configuration.{hint}"
     return message

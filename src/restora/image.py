@@ -116,7 +116,7 @@ def enlarge(degraded: Tensor, size: torch.Size | tuple[int, int]) -> Tensor:
 def matrix(n: int, m: int, kernel: Kernel, antialias: bool, device: torch.device) -> Tensor:
     """(m,n) float32: output i is the sum over j of entry (i, j) times input j."""
     if kernel not in KERNELS:
-        raise ValueError(f"kernel is one of {', '.join(KERNELS)}, got {kernel!r}")
+        raise ValueError(f"kernel must be one of {', '.join(KERNELS)}, got {kernel!r}")
     step = n / m
     if kernel == "nearest":
         centre = ((torch.arange(m, dtype=torch.float64) + 0.5) * step).floor_().long().clamp_(max=n - 1)

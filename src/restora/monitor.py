@@ -23,10 +23,11 @@ class Monitor:
 
     def __post_init__(self) -> None:
         if self.direction not in get_args(Direction):
-            raise ValueError(f"monitor.direction is max or min, got {self.direction!r}")
+            raise ValueError(f"monitor.direction must be max or min, got {self.direction!r}")
         if not self.metric.startswith("val/") or self.metric == "val/":
             raise ValueError(
-                f"monitor.metric is what validation logs, such as val/psnr or val/ssim, got {self.metric!r}"
+                "monitor.metric must be a metric that validation logs, such as val/psnr or val/ssim, "
+                f"got {self.metric!r}"
             )
 
     @classmethod

@@ -103,7 +103,7 @@ def check_place(folder: Path) -> None:
     handle = _held.get(folder.resolve())
     if handle is not None and not _is_at(handle, folder / LOCK):
         raise Gone(
-            f"{folder} was moved or deleted while it was trained in: go on with resume=FOLDER where it is now"
+            f"{folder} was moved or deleted during training: resume with resume=FOLDER at its new place"
         )
 
 

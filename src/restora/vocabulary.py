@@ -48,7 +48,7 @@ def precision(value: Any) -> Precision:
     for name, words in _PRECISIONS.items():
         if str(value) in words:
             return name
-    raise ValueError(f"precision={value}: wanted one of {PRECISIONS}")
+    raise ValueError(f"precision={value}: expected one of {PRECISIONS}")
 
 
 PRECISIONS = ", ".join(f"{name} ({', '.join(words[1:])})" for name, words in _PRECISIONS.items())
@@ -69,7 +69,7 @@ def seconds(value: Any, where: str) -> float | None:
         return found.total_seconds()
     if value is None:
         return None
-    raise ValueError(f"{where}={value} is no duration: write it as 90s, 2min, 1h30min or 3d")
+    raise ValueError(f"{where}={value} is not a duration: write it as 90s, 2min, 1h30min or 3d")
 
 
 def _timedelta(value: Any) -> timedelta | None:
@@ -116,7 +116,7 @@ def tile(value: Any, default: int) -> int:
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-        raise ValueError(f"tile is a number of pixels, or 0 for the photo in one piece; got {value}")
+        raise ValueError(f"tile must be a number of pixels, or 0 for the photo in one piece; got {value}")
     return value
 
 
@@ -133,5 +133,5 @@ def check_threads(count: Any) -> None:
     """Raises ValueError if `count` is not a number of threads."""
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(
-            f"threads={count}: wanted a whole number of 1 or more, or null for torch's own choice"
+            f"threads={count}: expected a whole number of 1 or more, or null for torch's own choice"
         )

@@ -269,7 +269,7 @@ DENOISE_25 = ["classical=median", "benchmark=denoise", "benchmark.sigma=25"]
         (["classical=median", "benchmark=denoise", "benchmark.sigm=25"], "benchmark.sigma"),
         (["classical=median", "benchmark=denoise", "benchmark.sigma=25", "metrics=pnsr"], "psnr, ssim"),
         (["compare=one"], "two result folders"),
-        ([*DENOISE_25, "severities=low"], "severities is a list of numbers"),
+        ([*DENOISE_25, "severities=low"], "severities must be a list of numbers"),
         ([*DENOISE_25, "severities=15,-1"], "within [0, inf], got -1"),
         (["classical=telea", "benchmark=inpaint", "severities=1"], "has no severity to vary"),
         ([*DENOISE_25, "benchmark.limit=0"], "benchmark.limit is a number of photos >= 1"),

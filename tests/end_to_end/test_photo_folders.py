@@ -66,7 +66,7 @@ def reasons_of_restore(model, folder, output, capsys):
     assert code == 1
     prefix = "restora restore: "
     lines = [line.removeprefix(prefix) for line in capsys.readouterr().err.splitlines() if prefix in line]
-    return dict(line.split(": ", 1) for line in lines if "were left out, or not" not in line)
+    return dict(line.split(": ", 1) for line in lines if "were not restored, or not" not in line)
 
 
 def reasons_of_packing(folder, store_dir):
@@ -154,7 +154,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_computed(identi
         (tmp_path / "notes" / "deeper" / "o.png", "notes is a file"),
         (tmp_path / "locked", "locked cannot be written to"),
         (tmp_path / "locked" / "new" / "o.png", "locked cannot be written to"),
-        ("-", "photos are read from files"),
+        ("-", "standard input and output are not supported"),
     ):
         with pytest.raises(ValueError, match=words):
             restore([str(identity), str(photo), str(output)])

@@ -53,9 +53,9 @@ def test_a_poisoned_step_is_left_out_named_and_shown_again(
         assert len(row["photos"]) == len(row["keys"]) == 2
         assert row["degradation"]
     said = " ".join("".join(capfd.readouterr()).split())
-    assert "step 4 is left out" in said
+    assert "step 4 is skipped" in said
     assert rows[0]["photos"][0] in said
-    assert "3 steps were not finite and left out" in said
+    assert "3 steps were not finite and were skipped" in said
     state = torch.load(tmp_path / "run" / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
     assert all(torch.isfinite(value).all() for value in state.values() if value.is_floating_point())
 

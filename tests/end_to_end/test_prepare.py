@@ -121,7 +121,7 @@ def test_a_corrupt_archive(server: ArchiveServer, tmp_path: Path, capsys: pytest
     assert main(arguments(server, tmp_path)) == 2
     said = capsys.readouterr().err
     assert "DIV2K_train_HR.zip is damaged" in said
-    assert "the same command fetches it anew" in said
+    assert "the same command downloads it again" in said
     assert "Traceback" not in said
     assert not (tmp_path / "DIV2K" / "DIV2K_train_HR").exists()
     assert main(arguments(server, tmp_path)) == 0

@@ -311,7 +311,7 @@ def test_a_colour_marks_what_is_lost_also_in_half_strength(filler, photos, tmp_p
     assert (results[0][lost] != damaged[lost]).any()
     assert restore([str(filler), str(photos / "b.JPG"), str(tmp_path / "b.png"), "--mask", "magenta"]) == 1
     assert "has no pixel of the colour #ff00ff" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="no such picture or folder, and it is no colour"):
+    with pytest.raises(ValueError, match="no such picture or folder, and not a colour"):
         restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", "masks"])
 
 

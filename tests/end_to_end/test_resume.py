@@ -106,7 +106,7 @@ def test_stopped_and_resumed_equals_uninterrupted(
         assert process.returncode == 128 + how
         assert before["status"] == "stopped"
         assert "stopped at step" in output
-        assert f"go on with: restora train resume={folder}" in output
+        assert f"resume with: restora train resume={folder}" in output
     stopped_at = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["restora"]["step"]
     assert 0 < stopped_at < STEPS
 

@@ -66,7 +66,7 @@ def test_a_search_of_two_objectives_survives_a_kill(tmp_path: Path, shared_data_
         (["sweep=tpe", "seed=1"], "keys with several values"),
         (["sweep=tpe", "seed=1,2", "sweep.search.objectives={test/psnr:max}"], "choose nothing"),
         (["sweep=tpe", "seed=1,2", "sweep.search.objectives={val/psnr:up}"], "one of max, min"),
-        (["sweep=gp", "seed=1,2", "sweep.search.sampler=grid"], "sampler is one of tpe, gp"),
+        (["sweep=gp", "seed=1,2", "sweep.search.sampler=grid"], "sampler must be one of tpe, gp"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

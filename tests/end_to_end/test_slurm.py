@@ -42,7 +42,7 @@ def test_two_tasks_requeued_in_mid_run_go_on_in_the_same_run_of_wandb(
     words = slowly(1, 1.0, *devices, "compile=false", "channels_last=false", "logger.mode=offline")
     words.remove("logger.mode=disabled")
     assert start([*words, "sweep.detach=true"], tmp_path, shared_data_dir).wait(timeout=120) == 0
-    assert "go on without this command" in output(tmp_path)
+    assert "continue without this command" in output(tmp_path)
     job = tmp_path / "sweep" / "0_dncnn_small"
     wait_for(job / "checkpoints" / "last.ckpt")
     (number,) = elements()
@@ -52,7 +52,7 @@ def test_two_tasks_requeued_in_mid_run_go_on_in_the_same_run_of_wandb(
     assert release(start(words, tmp_path, shared_data_dir)) == 0, output(tmp_path)
     (record,) = records(tmp_path)
     assert (record["status"], record["cost"]["steps"]) == ("finished", 12)
-    assert "the run goes on after step" in (job / "train.log").read_text()
+    assert "the run resumes after step" in (job / "train.log").read_text()
     parts = [path.name for path in (job / "wandb").glob("offline-run-*/run-*.wandb")]
     assert parts == [f"run-{record['wandb']['id']}.wandb"] * 2
 

@@ -139,7 +139,7 @@ def test_a_run_goes_on_without_its_source_and_keeps_where_it_began(
     assert record["init"]["source"] == str(source)
     assert record["cost"]["steps"] == 3
     assert main(["train", f"resume={folder}", f"init={trained}", "trainer.max_steps=4"]) == 2
-    assert "where that began" in capsys.readouterr().err
+    assert "its starting weights" in capsys.readouterr().err
     model = tmp_path / "model"
     assert main(["export", str(folder), str(model), "--no-onnx"]) == 0
     card = (model / "README.md").read_text()

@@ -93,11 +93,11 @@ def test_a_folder_that_was_moved_and_lost_jobs_is_made_whole(
     assert "give the command of the sweep again" in capsys.readouterr().err
     process = start(command(JOBS, f"hydra.sweep.dir={moved}"), tmp_path, data)
     assert process.wait(timeout=240) == 0, output(tmp_path)
-    assert "goes on after step 12" in (jobs[0] / "train.log").read_text()
+    assert "resumes after step 12" in (jobs[0] / "train.log").read_text()
     (moved / "sweep.json").write_text((moved / "sweep.json").read_text()[:500])
     process = start(command(JOBS, f"hydra.sweep.dir={moved}"), tmp_path, data)
     assert process.wait(timeout=240) == 0, output(tmp_path)
-    assert "it is made anew from the folders of the jobs" in output(tmp_path)
+    assert "it is rebuilt from the folders of the jobs" in output(tmp_path)
     assert states(moved, capsys) == ["finished", "finished", "finished"]
     assert {path: path.stat().st_mtime_ns for path in sweep.rglob("*")} == before
     assert_equal(tmp_path, folder / "calm")
@@ -115,7 +115,7 @@ def test_a_plan_says_what_each_job_is(place: tuple[Path, Path], capsys: pytest.C
     assert max(map(len, said.splitlines()[1:])) <= 80
     assert f"{JOBS} finished" in said
     assert main(["sweep", str(sweep.parent)]) == 2
-    assert "is no sweep folder" in capsys.readouterr().err
+    assert "is not a sweep folder" in capsys.readouterr().err
 
 
 def test_what_fails_is_said_and_the_others_go_on(
@@ -158,7 +158,7 @@ def test_a_strangers_sweep_runs_no_code(
         ({"environment": {"LD_PRELOAD": "x.so"}}, "sets LD_PRELOAD"),
         ({"plugins": ["antigravity"]}, "add --plugin antigravity if you trust it"),
         ({"jobs": [plan["jobs"][0] | {"name": "../elsewhere"}]}, "is not in the folder"),
-        ({}, "slow_training.Pause, which is no registered part"),
+        ({}, "slow_training.Pause, which is not a registered part"),
     ):
         for job in plan["jobs"]:
             source = sweep_in(folder / "calm") / job["name"] / "run.json"

@@ -114,18 +114,18 @@ def test_keys_that_are_passed_on_are_those_of_the_parents() -> None:
         def __init__(self, **options: Any) -> None: ...
 
     check_arguments(Child, {"depth": 1, "width": 2}, where="x", name="child")
-    with pytest.raises(WrongArgument, match="x.height=3 does not belong to child"):
+    with pytest.raises(WrongArgument, match="x.height=3 is not an argument of child"):
         check_arguments(Child, {"depth": 1, "width": 2, "height": 3}, where="x", name="child")
-    with pytest.raises(WrongArgument, match="x.width=w: wanted a whole number"):
+    with pytest.raises(WrongArgument, match="x.width=w: expected a whole number"):
         check_arguments(Child, {"depth": 1, "width": "w"}, where="x", name="child")
-    with pytest.raises(WrongArgument, match="does not belong"):
+    with pytest.raises(WrongArgument, match="is not an argument"):
         check_arguments(OfModule, {"dim": 1}, where="x", name="m")
 
 
 def test_a_file_is_held_against_names_alone() -> None:
     """What was stored before annotations were looked at goes on being read."""
     check_arguments(nn.Dropout, {"p": 1, "inplace": 0}, where="x", name="dropout", types=False)
-    with pytest.raises(WrongArgument, match="inplace=0: wanted true or false"):
+    with pytest.raises(WrongArgument, match="inplace=0: expected true or false"):
         check_arguments(nn.Dropout, {"p": 1, "inplace": 0}, where="x", name="dropout")
 
 

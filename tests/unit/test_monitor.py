@@ -30,7 +30,9 @@ def test_runs_from_before_there_was_a_choice_are_chosen_by_psnr() -> None:
 
 
 def test_what_is_not_measured_in_validation_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"monitor\.metric is what validation logs, such as val/psnr"):
+    with pytest.raises(
+        ValueError, match=r"monitor\.metric must be a metric that validation logs, such as val/psnr"
+    ):
         Monitor(metric="test/psnr")
-    with pytest.raises(ValueError, match=r"monitor\.direction is max or min, got 'up'"):
+    with pytest.raises(ValueError, match=r"monitor\.direction must be max or min, got 'up'"):
         Monitor(direction="up")

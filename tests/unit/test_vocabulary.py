@@ -32,9 +32,9 @@ def test_precisions(word: object, name: str, trainers: str) -> None:
 
 
 def test_other_precisions_are_refused() -> None:
-    with pytest.raises(ValueError, match="precision=64-true: wanted one of float32"):
+    with pytest.raises(ValueError, match="precision=64-true: expected one of float32"):
         vocabulary.trainer_precision("64-true")
-    with pytest.raises(ValueError, match="precision=bf17: wanted one of float32"):
+    with pytest.raises(ValueError, match="precision=bf17: expected one of float32"):
         vocabulary.precision("bf17")
 
 

@@ -84,7 +84,7 @@ def _own(argv: list[str]) -> tuple[dict[str, int], Path | None, list[str]]:
         elif key not in DEFAULTS:
             rest.append(word)
         elif not value.isdecimal() or int(value) < LEAST[key]:
-            raise ValueError(f"{key} is a number of {LEAST[key]} or more, got {value!r}")
+            raise ValueError(f"{key} must be a number of {LEAST[key]} or more, got {value!r}")
         else:
             numbers[key] = int(value)
     return numbers, output, rest

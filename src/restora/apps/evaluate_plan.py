@@ -245,7 +245,7 @@ def _patch(value: Any) -> tuple[int, int] | None:
     sides = [value, value] if isinstance(value, int) else value
     if not isinstance(sides, list) or len(sides) != 2 or not all(isinstance(side, int) for side in sides):
         raise ValueError(
-            f"local_converter is auto, null or [height, width] of the training patch, got {value!r}"
+            f"local_converter must be auto, null or [height, width] of the training patch, got {value!r}"
         )
     return sides[0], sides[1]
 
@@ -262,7 +262,7 @@ def _severities(value: Any, benchmark: Benchmark) -> list[float]:
     listed = _listed(value)
     wrong = [item for item in listed if isinstance(item, bool) or not isinstance(item, int | float)]
     if wrong:
-        raise ValueError(f"severities is a list of numbers such as 15,25,50, got {wrong[0]!r}")
+        raise ValueError(f"severities must be a list of numbers such as 15,25,50, got {wrong[0]!r}")
     for item in listed:
         at_severity(benchmark, item)
     return [float(item) for item in listed]
@@ -281,7 +281,7 @@ def _processes(value: Any) -> int | None:
     if value is None:
         return None
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f"processes is a whole number >= 1 or null, got {value!r}")
+        raise ValueError(f"processes must be a whole number >= 1 or null, got {value!r}")
     return value
 
 

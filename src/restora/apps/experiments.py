@@ -46,7 +46,7 @@ def main(argv: list[str]) -> int:
     found = [item for item in experiments() if arguments.task in (None, item.task)]
     if not found:
         tasks = ", ".join(sorted({item.task for item in experiments()}))
-        raise ValueError(f"there are no experiments for {arguments.task}: there are some for {tasks}")
+        raise ValueError(f"there are no experiments for {arguments.task}: choose a task of {tasks}")
     if arguments.json:
         print(json_text([asdict(item) for item in found]))
         return 0

@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--best",
         metavar="SWEEP_DIR",
-        help="export the finished run below SWEEP_DIR that validation prefers",
+        help="export the run with the best validation score below SWEEP_DIR",
     )
     made.add_argument(
         "--photos",

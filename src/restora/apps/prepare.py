@@ -20,7 +20,7 @@ HELP = """usage: restora prepare [data=NAME [TRACK ...]] [testsets=NAME,...] [KE
   restora prepare testsets=bsd68,set12                test sets, for restora evaluate
   restora prepare testsets=all                        every test set that can be downloaded
 
-A download that was broken off goes on where it stopped. data_dir=PATH (or RESTORA_DATA) is where all is kept.
+An interrupted download resumes where it stopped. data_dir=PATH (or RESTORA_DATA) is where all data is kept.
 tracks: bicubic_x2 bicubic_x3 bicubic_x4 bicubic_x8 unknown_x2 unknown_x3 unknown_x4 mild difficult wild
 test sets, an archive a line (archive=URL is another address of it):
   bsd68 classic5 live1 set12

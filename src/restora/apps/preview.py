@@ -25,10 +25,10 @@ HELP = """usage: restora preview degradation=NAME [PHOTO ...] [KEY=VALUE ...]
                                                               one column per value of a parameter
   restora preview degradation=gaussian_noise degradation.sigma=50 seed=3 draws=2 size=384
 
-  restora preview poison=RUN step=120                         the crops of a training step that was left out
+  restora preview poison=RUN step=120                         the crops of a training step that was skipped
                                                               (poison.jsonl in RUN lists such steps)
 
-Without a photo the sample photos are shown. reduce=false shows them pixel for pixel instead of made small.
+Without a photo the sample photos are shown. reduce=false shows them at full size instead of reduced.
 """
 _ABSENT = object()
 _STRUCTURE = ("_target_", "stages", "weights")
@@ -88,10 +88,12 @@ def _output(config: "DictConfig") -> Path:
     for name in ("size", "seed", "draws"):
         if not isinstance(config[name], int) or config[name] < (name != "seed"):
             least = "" if name == "seed" else " of at least 1"
-            raise ValueError(f"{name} is a whole number{least}, got {config[name]}")
+            raise ValueError(f"{name} must be a whole number{least}, got {config[name]}")
     output = Path(config.output)
     if output.suffix.lower() != ".png":
-        raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
+        raise ValueError(
+            f"output must be a PNG file, got {output}: write output={output.with_suffix('.png')}"
+        )
     return output
 
 
@@ -112,7 +114,7 @@ class Column:
         scale = self.degradation.scale
         if size % scale:
             raise ValueError(
-                f"size={size} is no multiple of {scale}, by which the degradation reduces: "
+                f"size={size} must be a multiple of {scale}, the scale of the degradation: "
                 f"set size={max(1, size // scale) * scale}"
             )
 

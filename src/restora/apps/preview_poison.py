@@ -1,4 +1,4 @@
-"""`restora preview poison=RUN`: recreates and shows the photos of a training step that was left out.
+"""`restora preview poison=RUN`: recreates and shows the photos of a training step that was skipped.
 
 Enters: a run folder and its `poison.jsonl`. Leaves: one PNG, rows for the crops of the batch, columns for the
 clean and the degraded crop, the target and the condition, each with its count of values that are not finite;
@@ -32,7 +32,9 @@ def show(words: Sequence[str]) -> int:
     row = _chosen_row(run, chosen.get("step"))
     output = Path(chosen.get("output", "poison.png")).resolve()
     if output.suffix.lower() != ".png":
-        raise ValueError(f"output is a PNG file, got {output}: write output={output.with_suffix('.png')}")
+        raise ValueError(
+            f"output must be a PNG file, got {output}: write output={output.with_suffix('.png')}"
+        )
     batches = _made_again(run, row["batches"])
     photos = [photo for batch in batches for photo in batch.photos()]
     named = [photo for photo in photos if photo.names[0] in row["photos"]]  # where the loss was not finite
@@ -47,7 +49,7 @@ def show(words: Sequence[str]) -> int:
     drawn = drawn if len(drawn) <= _LONGEST else f"{drawn[:_LONGEST]} …"
     output.parent.mkdir(parents=True, exist_ok=True)
     sheet = contact_sheet(
-        title=f"step {row['step']}, left out", subtitle=f"{numbers} · {drawn}", columns=headings, rows=rows
+        title=f"step {row['step']}, skipped", subtitle=f"{numbers} · {drawn}", columns=headings, rows=rows
     )
     sheet.save(output)
     print(f"step {row['step']} of {run}: {numbers}")
@@ -61,7 +63,7 @@ def _options(words: Sequence[str]) -> dict[str, str]:
         raise ValueError(f"preview poison= takes {', '.join(_KEYS)}; got {unknown[0]}")
     for key in ("step", "rows"):
         if not chosen.get(key, "1").isdigit() or (key == "rows" and chosen.get(key) == "0"):
-            raise ValueError(f"{key} is a whole number, got {chosen[key]}")
+            raise ValueError(f"{key} must be a whole number, got {chosen[key]}")
     return chosen
 
 
@@ -72,11 +74,11 @@ def _chosen_row(run: Path, step: str | None) -> dict[str, Any]:
     path = run / "poison.jsonl"
     rows = [row for row in read_json_lines(path) if _is_row(row)] if path.is_file() else []
     if not rows:
-        raise ValueError(f"{run} has left out no step: it has no poison.jsonl with one")
+        raise ValueError(f"{run} skipped no step: its poison.jsonl is missing or empty")
     found = [row for row in rows if step is None or row["step"] == int(step)]
     if not found:
         listed = ", ".join(str(row["step"]) for row in rows[:20])
-        raise ValueError(f"step {step} was not left out: choose step= one of {listed}")
+        raise ValueError(f"step {step} was not skipped: set step= to one of {listed}")
     return found[0]
 
 

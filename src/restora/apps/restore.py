@@ -77,7 +77,8 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         "--tile",
         type=int,
         metavar="PIXELS",
-        help="side of a tile; less needs less memory, 0 is the whole photo (1088, or less where memory "
+        help="side of a tile; smaller tiles need less memory, 0 is the whole photo (default: 1088, or "
+        "less where memory "
         "is short). Networks that look at the "
         "whole photo at once (Restormer's attention, NAFNet without its local converter) see a tile instead: "
         "brightness may differ by a few levels from tile size to tile size",
@@ -87,21 +88,23 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         action="store_true",
         help="for Restormer: its tiles see the statistics of the whole photo, of patches from all over it",
     )
-    group.add_argument("--overlap", type=int, metavar="PIXELS", help="what neighbouring tiles share (48)")
+    group.add_argument(
+        "--overlap", type=int, metavar="PIXELS", help="pixels shared by neighbouring tiles (default: 48)"
+    )
     group.add_argument(
         "--sigma",
         type=_level,
         metavar="LEVEL",
-        help="noise level, 0 to 255, for models conditioned on it; auto estimates that of each photo",
+        help="noise level, 0 to 255, for models conditioned on it; auto estimates it for each photo",
     )
     group.add_argument(
-        "--task", metavar="TASK", help=f"what weights are for that do not say: {', '.join(vocabulary.TASKS)}"
+        "--task", metavar="TASK", help=f"task of weights that do not record it: {', '.join(vocabulary.TASKS)}"
     )
     group.add_argument(
         "--mask",
         metavar="WHAT",
-        help="for models that fill in: a picture that is white where the photo is lost, a folder of them "
-        "with the photos' names, or the colour that what is lost is painted with (#ff00ff, magenta). "
+        help="for models that fill in: a picture that is white where pixels are missing, a folder of them "
+        "with the photos' names, or the colour that marks missing pixels in the photo (#ff00ff, magenta). "
         "Everything else keeps its pixels, bit for bit",
     )
     group.add_argument(
@@ -109,12 +112,12 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="0..1",
-        help="how much of the result: 1 is all of it (default), 0 the photo as it was, 0.5 half of each",
+        help="share of the result: 1 is the restored photo (default), 0 the input, 0.5 half of each",
     )
     group.add_argument(
         "--self-ensemble",
         action="store_true",
-        help="restore all eight turns and mirrorings and take the mean: a little better, eight times slower",
+        help="mean over all eight rotations and flips: a little better, eight times slower",
     )
 
 
@@ -124,45 +127,44 @@ def _add_files(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--format",
         choices=sorted(FORMAT_SUFFIXES),
-        help="write this format, with its ending, instead of each photo's own",
+        help="write this format and file extension instead of each photo's own",
     )
     group.add_argument(
         "--quality",
         type=int,
         metavar="1..100",
-        help="of JPEG, AVIF and WebP, which it makes lossy (default: 95; WebP as it was, lossless or not)",
+        help="quality of JPEG, AVIF and WebP; makes WebP lossy (default: 95; WebP stays lossless if it was)",
     )
-    group.add_argument(
-        "--suffix", default="", metavar="TEXT", help="put behind each name: a.jpg -> aTEXT.jpg"
-    )
+    group.add_argument("--suffix", default="", metavar="TEXT", help="append to each name: a.jpg -> aTEXT.jpg")
     group.add_argument(
         "--strip-metadata",
         action="store_true",
-        help="write no EXIF, GPS, XMP, IPTC, text or comments; colours and the way up are kept",
+        help="write no EXIF, GPS, XMP, IPTC, text or comments; colours and orientation are kept",
     )
     group.add_argument(
         "--compare",
         action="store_true",
-        help="write a picture of before and after beside each photo: NAME.compare.jpg",
+        help="also write a picture of before and after for each photo: NAME.compare.jpg",
     )
     group.add_argument(
         "--max-megapixels",
         type=float,
         metavar="N",
-        help=f"refuse larger photos ({MEGAPIXELS:g}; {LIMIT_VARIABLE} sets it for every command)",
+        help=f"refuse larger photos (default: {MEGAPIXELS:g}; {LIMIT_VARIABLE} sets it for every command)",
     )
     group.add_argument(
         "--watch",
         action="store_true",
-        help="stay, and restore what appears in the folder INPUT, once it is written wholly; what OUTPUT has "
-        "is skipped, unless --overwrite. Ends by Ctrl-C",
+        help="keep running and restore each photo that appears in the folder INPUT; photos that OUTPUT has "
+        "are skipped, unless --overwrite. Stop with Ctrl-C",
     )
     existing = group.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace photos that OUTPUT has already")
+    existing.add_argument("--overwrite", action="store_true", help="replace existing photos in OUTPUT")
     existing.add_argument(
         "--skip-existing",
         action="store_true",
-        help="leave them, and go on with the others, also after a crash: a file that is there is whole",
+        help="skip photos that OUTPUT has and restore the others, also after a crash: an existing file "
+        "is complete",
     )
 
 
@@ -204,7 +206,7 @@ def _watch(options: argparse.Namespace, output: Path) -> int:
 
     restorers, failed = _load(options), False
     naming = Naming(options.format, options.suffix)
-    print(f"watching {options.input}: Ctrl-C ends it", flush=True)
+    print(f"watching {options.input}: stop with Ctrl-C", flush=True)
     try:
         for planned in appearing(Path(options.input), output, naming, overwrite=options.overwrite):
             jobs, unreadable = measure(planned.jobs)
@@ -258,7 +260,7 @@ def _name(failures: "list[Failure]") -> None:
     from restora.words import shown
 
     if len(failures) > 1:
-        print(f"restora restore: {len(failures)} were left out, or not restored wholly:", file=sys.stderr)
+        print(f"restora restore: {len(failures)} were not restored, or not completely:", file=sys.stderr)
     for failure in failures:
         print(f"restora restore: {shown(failure.name)}: {failure.reason}", file=sys.stderr)
 
@@ -277,15 +279,18 @@ def _check_names(options: argparse.Namespace) -> None:
 def _check_numbers(options: argparse.Namespace) -> None:
     """Raises ValueError for numbers that are out of range, before anything is loaded."""
     if not 0 <= options.strength <= 1:
-        raise ValueError(f"--strength is a number from 0 to 1, got {options.strength:g}")
+        raise ValueError(f"--strength must be a number from 0 to 1, got {options.strength:g}")
     if options.quality is not None and not 1 <= options.quality <= 100:
-        raise ValueError(f"--quality is a whole number from 1 to 100, got {options.quality}")
+        raise ValueError(f"--quality must be a whole number from 1 to 100, got {options.quality}")
     if options.max_megapixels is not None and not options.max_megapixels > 0:
-        raise ValueError(f"--max-megapixels is a number above 0, got {options.max_megapixels:g}")
+        raise ValueError(f"--max-megapixels must be a number above 0, got {options.max_megapixels:g}")
 
 
 def _level(word: str) -> float | str:
-    return word if word == "auto" else float(word)
+    try:
+        return word if word == "auto" else float(word)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number or auto, got {word!r}") from None
 
 
 def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
@@ -327,14 +332,14 @@ def _check_condition(restorer: "Restorer", options: argparse.Namespace) -> None:
     assert restorer.description is not None
     wanted = restorer.description.conditioned_on
     if wanted == "maps":
-        raise ValueError("this model needs maps that this command cannot make: use it from Python")
+        raise ValueError("this model needs condition maps that this command cannot make: use it from Python")
     if options.sigma is not None and wanted != "noise level":
         raise ValueError("--sigma: this model is not conditioned on a noise level, leave it out")
     if options.mask is not None and wanted != "mask":
         fills = " (or add --task inpaint, if it fills in)" if restorer.description.condition_channels else ""
         raise ValueError(f"--mask: this model is not conditioned on a mask, leave it out{fills}")
     if options.mask is None and wanted == "mask":
-        raise ValueError("this model is conditioned on which pixels are lost: give --mask WHAT")
+        raise ValueError("this model fills in missing pixels: give --mask WHAT")
     if wanted == "noise level" and restorer.sigma is None and options.sigma is None:
         raise ValueError(
             "this model is conditioned on the noise level and was trained on several: give --sigma LEVEL, "

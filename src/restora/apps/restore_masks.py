@@ -28,7 +28,7 @@ class Masks:
             self.colour = ImageColor.getrgb(word)[:3]
         except ValueError as error:
             raise ValueError(
-                f"--mask {word}: there is no such picture or folder, and it is no colour (#ff00ff, magenta)"
+                f"--mask {word}: no such picture or folder, and not a colour (such as #ff00ff or magenta)"
             ) from error
 
     def read(self, job: Job, photo: Photo) -> Photo:

@@ -25,26 +25,29 @@ def add_options(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--denoiser",
         metavar="SOURCE",
-        help="of pnp_hqs, pnp_admm and red: a model conditioned on the noise level, or a classical filter "
+        help="denoiser of pnp_hqs, pnp_admm and red: a model conditioned on the noise level, or a "
+        "classical filter "
         "such as bm3d",
     )
     group.add_argument("--scale", type=int, metavar="N", help="enlarge N times (zssr: 2, others: 1)")
     group.add_argument(
         "--kernel",
         metavar="FILE|gaussian:WIDTH",
-        help="the blur to take away: a picture of a point that was blurred, of odd sides, or a Gaussian's "
+        help="blur kernel to remove: a picture of it with odd sides, or a Gaussian's "
         "standard deviation in pixels",
     )
     group.add_argument(
         "--mosaic",
         metavar="RGGB",
-        help="the photos are what a sensor reads, grey or with one colour in each pixel: the colours of its "
+        help="the photos are raw sensor mosaics, grey or with one colour in each pixel: the colours of its "
         "2x2 pixels by rows",
     )
     group.add_argument(
-        "--max-time", metavar="TIME", help="of a photo, such as 90s or 10min: as far as it got"
+        "--max-time",
+        metavar="TIME",
+        help="time limit for a photo, such as 90s or 10min; the result so far is kept",
     )
-    group.add_argument("--seed", type=int, metavar="N", help="of its random numbers (0)")
+    group.add_argument("--seed", type=int, metavar="N", help="seed of the random numbers (default: 0)")
     group.add_argument(
         "--set", action="append", metavar="KEY=VALUE", help="an argument of the method, such as steps=500"
     )
@@ -55,7 +58,8 @@ def refuse_options(options: argparse.Namespace) -> None:
     for name in OPTIONS:
         if getattr(options, name) is not None:
             raise ValueError(
-                f"--{name.replace('_', '-')} is for methods (method:zs_n2n …), leave it out for a model"
+                f"--{name.replace('_', '-')} works with methods (method:zs_n2n …) only: leave it out for "
+                "a model"
             )
 
 
@@ -69,12 +73,14 @@ def load(options: argparse.Namespace) -> "PhotoFit":
     name = options.model.removeprefix(PREFIX)
     for unused in ("self_ensemble", "tile", "overlap"):
         if getattr(options, unused):
-            raise ValueError(f"--{unused.replace('_', '-')} is for models, leave it out for {options.model}")
+            raise ValueError(
+                f"--{unused.replace('_', '-')} works with models only: leave it out for {options.model}"
+            )
     vocabulary.use_threads(options.threads)
     node = option("method", name) | _set(options.set or [])
     if options.denoiser is not None:
         if "denoiser" not in node:
-            raise ValueError(f"--denoiser: {name} uses none, leave it out")
+            raise ValueError(f"--denoiser: {name} uses no denoiser, leave it out")
         node["denoiser"] = options.denoiser
     fit = build(with_classical(node), "method", where="method")
     scale = options.scale if options.scale is not None else fit.usual_scale
@@ -127,7 +133,7 @@ def _check_mosaic(pattern: str, asked: list[str]) -> None:
     except ValueError as error:
         raise ValueError(f"--mosaic {pattern}: {error}") from error
     if len(asked) > 1:
-        raise ValueError("--mosaic beside --mask, --scale or --kernel: there is no method for both")
+        raise ValueError("no method combines --mosaic with --mask, --scale or --kernel")
 
 
 def _set(words: list[str]) -> dict[str, Any]:
@@ -161,11 +167,12 @@ def _kernel(word: str) -> "Tensor":
         plane = torch.exp(-(at[:, None] + at) / (2 * sigma**2))
     else:
         if not Path(word).is_file():
-            raise ValueError(f"--kernel {word}: there is no such picture; or write it as gaussian:WIDTH")
+            raise ValueError(f"--kernel {word}: no such picture; name a file, or write gaussian:WIDTH")
         plane = torch.tensor(read_photo(Path(word), "gray"))[..., 0].float()
         if not plane.shape[0] % 2 or not plane.shape[1] % 2:
             raise ValueError(
-                f"--kernel {word}: its centre is its middle pixel, so its sides are odd, got "
+                f"--kernel {word}: its sides must be odd numbers of pixels (its centre is the middle "
+                "pixel), got "
                 f"{plane.shape[1]}x{plane.shape[0]}"
             )
     if not plane.sum() > 0:

@@ -42,7 +42,7 @@ class Naming:
 
     def __post_init__(self) -> None:
         if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
-            raise ValueError(f"--suffix is part of a file's name, got {self.suffix!r}: leave the slash out")
+            raise ValueError(f"--suffix must not contain a slash, got {self.suffix!r}")
 
     def name(self, given: str) -> str:
         stem, ending = os.path.splitext(given)
@@ -72,7 +72,9 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
     """
     naming = naming or Naming()
     if "-" in (str(source), str(output)):
-        raise ValueError("-: photos are read from files and written to files here: give a name (./- is one)")
+        raise ValueError(
+            "-: standard input and output are not supported: give a file name (./- for a file called -)"
+        )
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
     if not made.jobs and not made.failures and not empty:
         raise ValueError(f"there are no photos in {source}")
@@ -142,7 +144,8 @@ def _of_file(source: Path, output: Path, naming: Naming) -> Plan:
         wanted = None if naming.format is None else FORMATS[FORMAT_SUFFIXES[naming.format]]
         if wanted is not None and FORMATS[suffix_of(output)] != wanted:
             raise ValueError(
-                f"--format {naming.format} and OUTPUT {output.name} differ: leave one of them out"
+                f"--format {naming.format} does not match OUTPUT {output.name}: leave --format out or "
+                "rename OUTPUT"
             )
         target = output
     if kind(source) in ("video", "unreadable"):

@@ -26,7 +26,7 @@ def appearing(
     Raises ValueError if `source` is no folder.
     """
     if not source.is_dir():
-        raise ValueError(f"--watch looks after a folder, and {source} is none")
+        raise ValueError(f"--watch needs a folder as INPUT, and {source} is not one")
     before: dict[Path, Stamp | None] = {}
     handled: dict[Path, Stamp | None] = {}
     named: set[Failure] = set()

@@ -26,56 +26,77 @@ def parser() -> argparse.ArgumentParser:
         "those of the zoo for everyday colour photos)",
     )
     made.add_argument(
-        "--task", metavar="TASK", help=f"what SOURCES are for that do not say: {', '.join(TASKS)}"
+        "--task", metavar="TASK", help=f"task of weights that do not record it: {', '.join(TASKS)}"
     )
-    made.add_argument("--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (127.0.0.1)")
-    made.add_argument("--port", type=int, default=8000, help="0 takes a free one (8000)")
     made.add_argument(
-        "--token", help="what clients must send as Authorization: Bearer TOKEN; also read from RESTORA_TOKEN"
+        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (default: 127.0.0.1)"
+    )
+    made.add_argument("--port", type=int, default=8000, help="port; 0 takes a free one (default: 8000)")
+    made.add_argument(
+        "--token",
+        help="token that clients must send as Authorization: Bearer TOKEN; also read from RESTORA_TOKEN",
     )
     made.add_argument(
         "--cors",
         action="append",
         default=[],
         metavar="ORIGIN",
-        help="another site whose pages may use the API",
+        help="origin of another site whose pages may use the API",
     )
-    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (auto)")
+    made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     made.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
     made.add_argument(
         "--engine",
         default="auto",
-        help="auto, torch, or on a CPU onnxruntime, openvino, as of restore (auto)",
+        help="auto, torch, or on a CPU onnxruntime, openvino (default: auto)",
     )
     made.add_argument(
         "--tile",
         type=int,
         default=544,
         metavar="PIXELS",
-        help="a cancel acts between two tiles of this side (544)",
+        help="side of a tile; jobs can be cancelled between tiles (default: 544)",
     )
     limits = made.add_argument_group("limits")
     limits.add_argument(
-        "--queue", type=int, default=16, metavar="PHOTOS", help="that may wait; then 429 (16)"
-    )
-    limits.add_argument("--max-megabytes", type=float, default=100, metavar="MB", help="of one file (100)")
-    limits.add_argument(
-        "--max-megapixels", type=float, default=100, metavar="MP", help="of one photo or its result (100)"
-    )
-    limits.add_argument(
-        "--max-seconds", type=float, default=600, metavar="S", help="of computing for one photo (600)"
+        "--queue",
+        type=int,
+        default=16,
+        metavar="PHOTOS",
+        help="photos that may wait; more get status 429 (default: 16)",
     )
     limits.add_argument(
-        "--keep", type=float, default=900, metavar="S", help="how long results can be fetched (900)"
+        "--max-megabytes", type=float, default=100, metavar="MB", help="size limit of a file (default: 100)"
     )
     limits.add_argument(
-        "--grace", type=float, default=60, metavar="S", help="for photos in hand when stopping (60)"
+        "--max-megapixels",
+        type=float,
+        default=100,
+        metavar="MP",
+        help="limit of a photo and of its result (default: 100)",
+    )
+    limits.add_argument(
+        "--max-seconds",
+        type=float,
+        default=600,
+        metavar="S",
+        help="computing time for one photo (default: 600)",
+    )
+    limits.add_argument(
+        "--keep", type=float, default=900, metavar="S", help="how long results can be fetched (default: 900)"
+    )
+    limits.add_argument(
+        "--grace",
+        type=float,
+        default=60,
+        metavar="S",
+        help="time to finish running photos when stopping (default: 60)",
     )
     made.add_argument(
         "--batch",
         type=int,
         metavar="PHOTOS",
-        help="small photos of one size that are computed together (4, on a CPU 1)",
+        help="small photos of one size computed together (default: 4, on a CPU 1)",
     )
     made.add_argument("--verbose", action="store_true", help="print every request")
     return made
@@ -120,7 +141,7 @@ def main(argv: Sequence[str]) -> int:
         if model.restorer.said:
             print(model.restorer.said)
         if model.description.task == "unknown":
-            print(f"{model.name}: what it is for is not known: --task TASK says it")
+            print(f"{model.name}: its task is not known: set it with --task TASK")
     on_cpu = all(model.restorer.device.type == "cpu" for model in models.values())
     batch = options.batch or (1 if on_cpu else 4)
     service = Service(models=models, limits=limits, batch=batch)
@@ -132,7 +153,7 @@ def main(argv: Sequence[str]) -> int:
     print(f"page: {address(bound)}", flush=True)
     if not local and token is None:
         print(
-            "restora serve: everybody who reaches this address can use it: --token T asks for one",
+            "restora serve: anyone who reaches this address can use it: --token TOKEN requires a token",
             file=sys.stderr,
         )
     run(app, service, bound, grace=options.grace, verbose=options.verbose)

@@ -18,10 +18,10 @@ HELP = """usage: restora sweep FOLDER [--json] [--follow | --stop | --resume | -
   restora sweep outputs/<sweep> --json           the same for programs
   restora sweep outputs/<sweep> --follow         until the sweep ends
   restora sweep outputs/<sweep> --stop           ends it; running jobs are saved
-  restora sweep outputs/<sweep> --resume         goes on with what is not finished
-  restora sweep outputs/<sweep> --retry-failed   and tries again what failed
+  restora sweep outputs/<sweep> --resume         resumes what is not finished
+  restora sweep outputs/<sweep> --retry-failed   and retries what failed
 
-FOLDER is what `restora train -m` said at its start, and holds sweep.json.
+FOLDER is what `restora train -m` printed at its start; it contains sweep.json.
 """
 _FOLLOW_SECONDS = 2.0
 
@@ -103,7 +103,7 @@ def stop(plan: Plan) -> None:
 
         cancel(numbers)
     else:
-        print(f"nothing runs in {plan.folder}", file=sys.stderr)
+        print(f"nothing is running in {plan.folder}", file=sys.stderr)
         return
     print("running jobs are saved and stopped", file=sys.stderr, flush=True)
     while _is_run(plan):

@@ -19,7 +19,7 @@ from restora.files import read_json
 from restora.run_state import status_of
 from restora.strangers import check_inside
 
-_HELP = "the folder of a run, of a sweep or of everything"
+_HELP = "folder of a run, of a sweep or of all runs"
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def main(argv: list[str]) -> int:
     )
     options = parser.parse_args(argv)
     if not options.folder.is_dir():
-        raise ValueError(f"there is no folder {options.folder}: name {_HELP}")
+        raise ValueError(f"there is no folder {options.folder}: name the {_HELP}")
     unsent = list(find_unsent(options.folder))
     training = [one for one in unsent if one.trains]
     todo = [one for one in unsent if not one.trains]
     for one in training:
-        print(f"{one.run} still trains: its W&B run is sent when it has ended")
+        print(f"{one.run} is still training: its W&B run is sent when it has ended")
     if not todo:
         print(f"nothing to send in {options.folder}")
         return 0
@@ -63,9 +63,7 @@ def main(argv: list[str]) -> int:
         failed += problem is not None
         print(f"{number}/{len(todo)} {one.folder}: {problem or 'sent'}", flush=True)
     if failed:
-        raise ValueError(
-            f"{failed} of {len(todo)} W&B runs could not be sent; the same command tries them again"
-        )
+        raise ValueError(f"{failed} of {len(todo)} W&B runs could not be sent; the same command retries them")
     return 0
 
 
@@ -106,7 +104,7 @@ def send(folder: Path, timeout: float) -> str | None:
     except ValueError as error:
         return str(error)
     except subprocess.TimeoutExpired:
-        return f"not done in {timeout:g} s"
+        return f"not finished within {timeout:g} s"
     said = [_plain(line) for line in (done.stdout + done.stderr).splitlines() if line.strip()]
     if any(folder.glob("*.wandb.synced")):
         return None

@@ -45,7 +45,7 @@ HELP = """usage: restora train [-m] [GROUP=OPTION ...] [KEY=VALUE ...]
   restora train -m network.depth=17,20 seed=1,2,3    a sweep
   restora train -m sweep=tpe family.optimizer.lr='interval(1e-4,1e-2)'
                                                      a search
-  restora train resume=outputs/<run>                 go on with a stopped run
+  restora train resume=outputs/<run>                 resume a stopped run
 
   --dry-run          with -m: list the jobs and what they will cost
   --yes              with -m: start also what costs more than sweep.limit_hours
@@ -103,7 +103,7 @@ def main(argv: list[str]) -> int:
 
         return start(overrides, dry_run=dry_run, yes=yes)
     elif dry_run:
-        raise ConfigError("--dry-run is about a sweep: add -m (restora bench measures one run)")
+        raise ConfigError("--dry-run works with a sweep only: add -m (restora bench measures one run)")
     elif not (options.cfg or options.info or options.hydra_help or options.shell_completion):
         os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun))
         overrides = [*overrides, *_claimed(overrides, multirun=options.multirun)]
@@ -154,7 +154,7 @@ def _check(overrides: list[str], *, multirun: bool) -> int:
 
     multirun = multirun or "hydra.mode=MULTIRUN" in overrides
     if not multirun and (swept := sweeps_among(overrides)):
-        raise ConfigError(f"{' '.join(swept)} names several values: add -m to sweep over them")
+        raise ConfigError(f"{' '.join(swept)} has several values: add -m to sweep over them")
     launchers = [word.partition("=")[2] for word in overrides if word.startswith("hydra/launcher=")]
     here = not launchers or launchers[-1] in _LAUNCHERS_HERE
     combinations = jobs_of(overrides) if multirun else [overrides]

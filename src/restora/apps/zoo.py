@@ -37,13 +37,13 @@ def parser() -> argparse.ArgumentParser:
         "--data-dir", metavar="DIR", help="folder that holds testsets/ (default: RESTORA_DATA, data)"
     )
     verify.add_argument(
-        "--limit", type=int, metavar="PHOTOS", help="the first photos only; nothing is compared then"
+        "--limit", type=int, metavar="PHOTOS", help="use the first photos only; then nothing is compared"
     )
     verify.add_argument("--write", action="store_true", help="keep the measured figures (in a checkout)")
     ship = actions.add_parser("ship", help="put a trained run among the models (in a checkout)")
     ship.add_argument("run", metavar="RUN", help="run folder")
     ship.add_argument("name", metavar="NAME", help="name of the model")
-    ship.add_argument("--commit", help="of the sources, where the run has recorded none")
+    ship.add_argument("--commit", help="commit of the sources, if the run recorded none")
     return made
 
 

@@ -45,12 +45,12 @@ def _unreadable(override: str, message: str) -> str:
             return f"{override}: {line.partition(': ')[2]}"
     key, equals, value = override.partition("=")
     if not re.fullmatch(r"[+~]*[\w./@:$-]+", key) or key.startswith("-"):
-        return f"{override}: {key!r} is no key"
+        return f"{override}: {key!r} is not a valid key"
     if not equals:
-        return f"{override}: no value: write {key}=VALUE"
+        return f"{override}: missing value: write {key}=VALUE"
     quoted = value.strip("'\"")
     return (
-        f"{override}: Hydra's grammar cannot read the value; a text with signs in it stands in two pairs of "
+        f"{override}: Hydra's grammar cannot read the value; text with special characters needs two pairs of "
         f"quotes: '{key}=\"{quoted}\"'"
     )
 
@@ -103,7 +103,7 @@ def values_of(override: Override) -> list[str]:
     """The values of a discrete sweep, as they are typed. Raises Refused if there are none."""
     found = [str(value) for value in override.sweep_string_iterator()]
     if not found:
-        raise Refused(f"{override.input_line}: no value fits")
+        raise Refused(f"{override.input_line}: no option matches")
     return found
 
 

@@ -102,7 +102,7 @@ def _full_key(override: Override, places: dict[str, Any]) -> str | None:
     taking = _taking(override.key_or_group, places)
     if len(taking) > 1:
         forms = " or ".join(f"{place}={first_option(override)}" for place in taking)
-        raise Refused(f"{override.input_line}: which one? Write {forms}")
+        raise Refused(f"{override.input_line}: ambiguous, write {forms}")
     return taking[0] if taking else None
 
 
@@ -116,7 +116,7 @@ def _no_place(loader: ConfigLoaderImpl, config_name: str, accepted: list[str], o
     now = choices(loader, config_name, accepted)
     if places := _taking(group, now):
         forms = " or ".join(f"{place}={first_option(override)}" for place in places)
-        return f"{override.input_line}: nothing takes {form}; write {forms}"
+        return f"{override.input_line}: no setting {form}; write {forms}"
     others = [word for word in accepted if word.partition("=")[0] not in ("objective", "family")]
     for other in ("objective", "family"):
         found = []
@@ -127,8 +127,8 @@ def _no_place(loader: ConfigLoaderImpl, config_name: str, accepted: list[str], o
                 if _taking(group, choices(loader, config_name, [*others, choice])):
                     found.append(choice)
         if found:
-            return f"{override.input_line}: nothing here takes {form}; {' or '.join(found)} does"
-    return f"{override.input_line}: nothing in this configuration takes {form}"
+            return f"{override.input_line}: {form} is not used here; it needs {' or '.join(found)}"
+    return f"{override.input_line}: {form} is not used in this configuration"
 
 
 def _is_list(places: dict[str, Any], group: str) -> bool:

@@ -199,7 +199,7 @@ def _construct_mapping(loader: Any, node: Any, deep: bool = False) -> Any:
             raise yaml.constructor.ConstructorError(
                 "while reading a mapping",
                 node.start_mark,
-                f"the key {key.value} stands in it twice",
+                f"the key {key.value} is given twice",
                 key.start_mark,
             )
         seen.add(str(key.value))

@@ -155,7 +155,7 @@ def _parse_track(word: str) -> tuple[str, int]:
     if not scale and len(scales) == 1:
         scale = str(scales[0])
     if not scale.isdigit():
-        raise ValueError(f"{word}: say which of {', '.join(f'{track}_x{each}' for each in scales)}")
+        raise ValueError(f"{word}: choose one of {', '.join(f'{track}_x{each}' for each in scales)}")
     _check_track(track, int(scale))
     return track, int(scale)
 

@@ -84,9 +84,9 @@ def obtain(
             target.unlink(missing_ok=True)
             if last:
                 raise CorruptArchive(
-                    f"{error}. It was fetched twice and is removed: the same command fetches it anew"
+                    f"{error}. It was downloaded twice and is removed: the same command downloads it again"
                 ) from error
-            log.warning("%s: fetching it once more", error)
+            log.warning("%s: downloading it once more", error)
     if not (keep or placed):
         target.unlink()
     return folder
@@ -113,7 +113,7 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
             kept = f"{decimal(_length(part))} are kept"
             if failures >= patience.attempts:
                 raise DataError(
-                    f"{redacted(url)}: {cut}; {kept}, and the same command goes on from there"
+                    f"{redacted(url)}: {cut}; {kept}, and the same command resumes from there"
                 ) from cut
             pause = patience.pause * 2 ** (failures - 1)
             log.warning("%s: %s; %s, trying again in %.0f s", archive.name, cut, kept, pause)

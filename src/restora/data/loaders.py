@@ -70,7 +70,9 @@ class TrainingLoader(DataLoader[Any]):
         """Warns where the crops of this run are drawn differently from those of the checkpoint's run."""
         for key, now in self.state_dict().items():
             if key in state and state[key] != now:
-                log.warning("this run goes on with other crops: data %s was %s, is %s", key, state[key], now)
+                log.warning(
+                    "this run continues with other crops: data %s was %s, is %s", key, state[key], now
+                )
 
 
 def evaluation_loader(photos: Dataset[Any], *, pin_memory: bool) -> EvaluationLoader:

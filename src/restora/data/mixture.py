@@ -128,7 +128,7 @@ class MixtureData(PhotoData):
         ):
             if len(set(values.values())) > 1:
                 listed = ", ".join(f"{name} {value}" for name, value in values.items())
-                raise ValueError(f"the parts of data=mixture have to agree in {what}, got {listed}")
+                raise ValueError(f"the parts of data=mixture must agree in {what}, got {listed}")
 
     # --- of all parts ---------------------------------------------------------------------------------------
 
@@ -223,7 +223,9 @@ class Turns:
     def __init__(self, shares: Mapping[str, float]) -> None:
         total = sum(shares.values())
         if not shares or min(shares.values()) < 0 or total <= 0:
-            raise ValueError(f"data.parts: shares are numbers >= 0 of one part or more, got {dict(shares)}")
+            raise ValueError(
+                f"data.parts: shares must be numbers >= 0 of one part or more, got {dict(shares)}"
+            )
         self.names = list(shares)
         wanted = np.array([share / total for share in shares.values()])
         if small := [name for name, share in zip(shares, wanted, strict=True) if share < 1 / _PERIOD]:

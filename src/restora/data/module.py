@@ -117,7 +117,7 @@ class PhotoData(LightningDataModule):
                 f"degradation {type(self.degradation).__name__} would come on top: set degradation=identity"
             )
         if self.target not in get_args(Target):
-            raise ValueError(f"data.target is clean or noisy, got {self.target!r}")
+            raise ValueError(f"data.target must be clean or noisy, got {self.target!r}")
         if self.target == "noisy" and self.comes_degraded:
             raise ValueError(
                 f"data.target=noisy degrades photos twice, and those of {self.source.name} come degraded: "
@@ -133,11 +133,11 @@ class PhotoData(LightningDataModule):
         if possible is not None and count not in possible:
             words = " or ".join(channel_word(number) for number in sorted(possible, reverse=True))
             raise ValueError(
-                f"data.channels={self.channels}, and the photos of {self.source.name} have no {count} "
+                f"data.channels={self.channels}, but the photos of {self.source.name} never have {count} "
                 f"channels: set data.channels={words}, or choose a source that gives them"
             )
         if self.geometry not in ("d4", "hflip", "none"):
-            raise ValueError(f"data.geometry is d4, hflip or none, got {self.geometry!r}")
+            raise ValueError(f"data.geometry must be d4, hflip or none, got {self.geometry!r}")
         for name, value, least in (
             ("steps_per_epoch", self.steps_per_epoch, 1),
             ("val_crop", self.val_crop, _SMALLEST_EVALUATED),
@@ -145,7 +145,7 @@ class PhotoData(LightningDataModule):
             ("workers", None if self.workers == "auto" else self.workers, 0),
         ):
             if value is not None and value < least:
-                raise ValueError(f"data.{name} is at least {least}, got {value}")
+                raise ValueError(f"data.{name} must be at least {least}, got {value}")
         if not self.source.paired:
             self._check_patches()
 

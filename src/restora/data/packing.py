@@ -142,7 +142,7 @@ def _build(
     prefix = f".{folder.name}.draft-"
     # this process holds the lock, so the processes that wrote these have ended
     for remains in folder.parent.glob(f"{glob.escape(prefix)}*"):
-        log.info("clearing the remains of an interrupted packing of %s", folder.name)
+        log.info("removing the rest of an interrupted packing of %s", folder.name)
         shutil.rmtree(remains)
     draft = folder.with_name(f"{prefix}{os.getpid()}")
     draft.mkdir()

@@ -38,7 +38,7 @@ def pair_up(
     names the photos without a partner; `settings` is the prefix of the configuration keys in its message.
     """
     if by not in get_args(PairBy):
-        raise DataError(f"{settings}.pair_by is {' or '.join(get_args(PairBy))}, got {by!r}")
+        raise DataError(f"{settings}.pair_by must be {' or '.join(get_args(PairBy))}, got {by!r}")
     if by == "order":
         if len(clean) != len(degraded):
             raise DataError(

@@ -37,7 +37,7 @@ class RealPhotos(Source):
 
     def __init__(self, *, root: str | Path | None, val_fraction: float = 0.1) -> None:
         if not 0 < val_fraction < 1:
-            raise ValueError(f"data.source.val_fraction is in (0, 1), got {val_fraction}")
+            raise ValueError(f"data.source.val_fraction must be in (0, 1), got {val_fraction}")
         self.root = None if root is None else Path(root).expanduser()
         self.val_fraction = val_fraction
 
@@ -238,7 +238,7 @@ class RealBlur(RealPhotos):
     ) -> None:
         super().__init__(root=root, val_fraction=val_fraction)
         if kind not in ("J", "R"):
-            raise ValueError(f"data.source.kind is J (JPEG) or R (from raw), got {kind!r}")
+            raise ValueError(f"data.source.kind must be J (JPEG) or R (from raw), got {kind!r}")
         self.kind = kind
 
     def photos(self, split: Split) -> list[PhotoFile]:

@@ -45,16 +45,19 @@ def read_stages(
     wanted = {"start_step", "patch_size", "batch_size"}
     for row in given:
         if set(row) != wanted:
-            raise ValueError(f"each of data.stages has {', '.join(sorted(wanted))}; got {dict(row)}")
+            raise ValueError(f"each of data.stages needs {', '.join(sorted(wanted))}; got {dict(row)}")
     made = tuple(Stage(**row) for row in given)
     starts = [stage.start_step for stage in made]
     if starts[0] != 0 or sorted(set(starts)) != starts:
         raise ValueError(
-            f"data.stages begin at start_step 0 and each later than the one before; got {starts}"
+            f"data.stages must begin at start_step 0, each later than the one before; got {starts}"
         )
     for stage in made:
         if stage.patch_size < 1 or stage.batch_size < 1:
-            raise ValueError(f"patch_size and batch_size are at least 1, got {stage}")
+            raise ValueError(
+                f"data: patch_size and batch_size must be at least 1, got {stage.patch_size} and "
+                f"{stage.batch_size}"
+            )
     return made
 
 

@@ -105,11 +105,12 @@ class Folder(Source):
         test_fraction: float = 0.1,
     ) -> None:
         if holds not in get_args(Holds):
-            raise ValueError(f"data.source.holds is clean or degraded, got {holds!r}")
+            raise ValueError(f"data.source.holds must be clean or degraded, got {holds!r}")
         self.holds = holds
         if not (0 < val_fraction < 1 and 0 <= test_fraction < 1 and val_fraction + test_fraction < 1):
             raise ValueError(
-                "data.source: val_fraction is in (0, 1), test_fraction in [0, 1), their sum below 1; got "
+                "data.source: val_fraction must be in (0, 1), test_fraction in [0, 1), their sum below "
+                "1; got "
                 f"{val_fraction} and {test_fraction}"
             )
         self.root = None if root is None else Path(root).expanduser()
@@ -121,7 +122,9 @@ class Folder(Source):
             if not self.photos(split):
                 kinds = " ".join(sorted(suffix.lstrip(".") for suffix in READABLE))
                 where = f"the sub-folder {split}/ of {self.root}" if self._has_splits() else str(self.root)
-                raise DataError(f"no photos for {split} in {where} ({kinds}): set data.source.root=FOLDER")
+                raise DataError(
+                    f"no photos for {split} in {where} (formats: {kinds}): set data.source.root=FOLDER"
+                )
 
     def photos(self, split: Split) -> list[PhotoFile]:
         if self._has_splits():

@@ -153,9 +153,9 @@ def _read_index(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise DamagedStore(f"{path} cannot be read: {error}") from error
     if not isinstance(index, dict) or index.get("format") != FORMAT:
-        raise DamagedStore(f"{path} is no index of format {FORMAT}")
+        raise DamagedStore(f"{path} is not an index of format {FORMAT}")
     if index.get("sha256") != index_digest(index):
-        raise DamagedStore(f"{path} was changed or is damaged: its SHA-256 is another one")
+        raise DamagedStore(f"{path} was changed or is damaged: its SHA-256 does not match")
     return index
 
 

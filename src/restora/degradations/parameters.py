@@ -24,7 +24,7 @@ def as_range(
         or not least <= bounds[0] <= bounds[1] <= most
     ):
         raise ValueError(
-            f"{name} is a number or a range [low, high] within [{least:g}, {most:g}], got {value}"
+            f"{name} must be a number or a range [low, high] within [{least:g}, {most:g}], got {value}"
         )
     return float(bounds[0]), float(bounds[1])
 
@@ -33,7 +33,7 @@ def as_whole_range(name: str, value: Range, *, least: int, most: int) -> tuple[i
     """`as_range` of whole numbers."""
     low, high = as_range(name, value, least=least, most=most)
     if low % 1 or high % 1:
-        raise ValueError(f"{name} is a whole number or a range of whole numbers, got {value}")
+        raise ValueError(f"{name} must be a whole number or a range of whole numbers, got {value}")
     return int(low), int(high)
 
 

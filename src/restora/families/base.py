@@ -94,7 +94,7 @@ class Family(LightningModule):
         super().__init__()
         check_mode(compile_network)
         if ema_decay is not None and not 0 <= ema_decay < 1:
-            raise ValueError(f"family.ema_decay is in [0, 1) or null for no average, got {ema_decay}")
+            raise ValueError(f"family.ema_decay must be in [0, 1) or null for no average, got {ema_decay}")
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network = arranged(network, self.memory_format)
         self.ema_decay = ema_decay
@@ -116,7 +116,9 @@ class Family(LightningModule):
                 f"family.gradient_clip=null and trainer.gradient_clip_val={gradient_clip}"
             )
         if gradient_clip is not None and gradient_clip <= 0:
-            raise ValueError(f"family.gradient_clip is above 0, or null to clip nothing; got {gradient_clip}")
+            raise ValueError(
+                f"family.gradient_clip must be above 0, or null to clip nothing; got {gradient_clip}"
+            )
         self.gradient_clip = gradient_clip
         self.groups = ParameterGroups(self.network, freeze=freeze, rate_factors=rate_factors or {})
         if adapters is not None and (freeze or rate_factors):
@@ -145,7 +147,7 @@ class Family(LightningModule):
         if objective:
             return dict(objective)
         if loss is None:
-            raise ValueError("nothing is learnt: give objective= or loss=")
+            raise ValueError("nothing to learn from: set objective=NAME or loss=NAME")
         return {"supervised": Supervised(loss=loss)}
 
     @property

@@ -24,7 +24,7 @@ def check_mode(mode: bool | str) -> None:
     """Raises ValueError for a mode that torch.compile does not have."""
     if isinstance(mode, str) and mode not in (AUTO, *MODES):
         raise ValueError(
-            f"compile is true, false, {AUTO} or a mode of torch.compile ({', '.join(MODES)}), got {mode}"
+            f"compile must be true, false, {AUTO} or a mode of torch.compile ({', '.join(MODES)}), got {mode}"
         )
 
 
@@ -38,7 +38,7 @@ def compile_in_place(network: nn.Module, device: torch.device, mode: bool | str 
     """
     reason = why_not(device)
     if reason:
-        log.warning("torch.compile does not work here (%s): training goes on uncompiled", reason)
+        log.warning("torch.compile does not work here (%s): training continues uncompiled", reason)
         return False
     allow_graphs()
     chosen = [network] if isinstance(mode, str) else regions(network)

@@ -158,7 +158,7 @@ class FastestPass:
         said = "; ".join(map(str, tried))
         wanted = [found for found in tried if found.way != UNCOMPILED]
         if wanted and all(found.seconds is None for found in wanted) and taken == UNCOMPILED:
-            log.warning("torch.compile is not used (%s): training goes on uncompiled", said)
+            log.warning("torch.compile is not used (%s): training continues uncompiled", said)
         else:
             log.info("a pass forward and backward: %s; taken: %s", said, taken.words)
 

@@ -36,7 +36,7 @@ class ParameterGroups:
         for pattern, factor in rate_factors.items():
             if not isinstance(factor, int | float) or factor <= 0:
                 raise ValueError(
-                    f"family.rate_factors.{pattern} is a number above 0, got {factor}: what is not to "
+                    f"family.rate_factors.{pattern} must be a number above 0, got {factor}: what is not to "
                     f"learn is family.freeze=[{pattern}]"
                 )
             for name in matching(names, [pattern], where="family.rate_factors"):

@@ -37,7 +37,9 @@ class ResidualCNN(Family):
         **recipe: Any,
     ) -> None:
         if initialisation not in ("he", "orthogonal", "network"):
-            raise ValueError(f"family.initialisation is he, orthogonal or network, got {initialisation!r}")
+            raise ValueError(
+                f"family.initialisation must be he, orthogonal or network, got {initialisation!r}"
+            )
         if initialisation != "network":
             initialise(recipe["network"], initialisation)
         super().__init__(**recipe)

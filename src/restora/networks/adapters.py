@@ -41,7 +41,7 @@ def adapt(network: Network, *, rank: int, names: Sequence[str] = ()) -> list[str
     channels and has more than `rank` of them. Raises ValueError for a pattern that matches no such weight.
     """
     if not isinstance(rank, int) or rank < 1:
-        raise ValueError(f"family.adapters.rank is a whole number of 1 or more, got {rank!r}")
+        raise ValueError(f"family.adapters.rank must be a whole number of 1 or more, got {rank!r}")
     layers = {
         f"{name}.weight": module
         for name, module in network.named_modules()
@@ -52,7 +52,7 @@ def adapt(network: Network, *, rank: int, names: Sequence[str] = ()) -> list[str
     else:
         chosen = {n for n, m in layers.items() if rank < min(m.weight.shape[0], m.weight[0].numel())}
     if not chosen:
-        raise ValueError(f"family.adapters.rank={rank} is no less than any weight's own: set a lower rank")
+        raise ValueError(f"family.adapters.rank={rank} is not below the rank of any weight: set a lower rank")
     network.requires_grad_(False)
     for name in layers:
         if name in chosen:

@@ -51,7 +51,7 @@ class CBAMUNet(UNet):
         reduction: int = 16,
     ) -> None:
         if reduction < 1:
-            raise ValueError(f"network.reduction divides the channels and is 1 or more, got {reduction}")
+            raise ValueError(f"network.reduction must be 1 or more, got {reduction}")
         self.reduction = reduction  # set before the base class makes the stages
         super().__init__(
             in_channels=in_channels,

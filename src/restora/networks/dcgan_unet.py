@@ -32,7 +32,7 @@ class DCGANUNet(Network):
     ) -> None:
         super().__init__()
         if len(channels) < 2:
-            raise ValueError(f"DCGANUNet has two levels or more, got network.channels={[*channels]}")
+            raise ValueError(f"DCGANUNet needs two levels or more, got network.channels={[*channels]}")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size_multiple = 2 ** len(channels)
         self.downs = nn.ModuleList()

@@ -41,7 +41,7 @@ class DipSkip(Network):
     ) -> None:
         super().__init__()
         if scales < 1:
-            raise ValueError(f"network.scales counts the halvings of the photo, at least 1, got {scales}")
+            raise ValueError(f"network.scales must be at least 1 (halvings of the photo), got {scales}")
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size_multiple = 2**scales
         level = _level(in_channels, channels, skip_channels, scales, upsampling)

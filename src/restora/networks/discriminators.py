@@ -43,7 +43,8 @@ class Discriminator(nn.Module, ABC):
         """The activations of all levels, first to last, and the logits as the last entry."""
         if min(x.shape[-2:]) < self.minimum_size:
             raise ValueError(
-                f"{type(self).__name__} takes photos from {self.minimum_size}x{self.minimum_size} on, got "
+                f"{type(self).__name__} needs photos of at least "
+                f"{self.minimum_size}x{self.minimum_size}, got "
                 f"{x.shape[-2]}x{x.shape[-1]}: raise data.patch_size or take another discriminator"
             )
         return self._features(x)
@@ -106,7 +107,7 @@ class PatchDiscriminator(Discriminator):
         super().__init__()
         self.in_channels = in_channels
         if norm not in ("batch", "instance", "none"):
-            raise ValueError(f'discriminator.norm is "batch", "instance" or "none", got "{norm}"')
+            raise ValueError(f'discriminator.norm must be "batch", "instance" or "none", got "{norm}"')
         self.minimum_size = 3 * 2**levels
         widths = [channels * 2 ** min(level, 3) for level in range(levels + 1)]
         layers: list[nn.Module] = [

@@ -28,9 +28,7 @@ class PlainStack(Network):
     ) -> None:
         super().__init__()
         if depth < 3:
-            raise ValueError(
-                f"network.depth counts the first, the last and the convolutions between, got {depth}"
-            )
+            raise ValueError(f"network.depth must be 3 or more (it counts all convolutions), got {depth}")
         layers: list[nn.Module] = [conv3x3(inputs, channels), nn.ReLU(inplace=True)]
         for _ in range(depth - 2):
             inner = conv3x3(channels, channels, bias=bias)

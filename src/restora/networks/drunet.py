@@ -57,7 +57,7 @@ class DRUNet(Network):
     ) -> None:
         super().__init__()
         if padding not in ("replicate", "reflect"):
-            raise ValueError(f'network.padding is "replicate" or "reflect", got {padding!r}')
+            raise ValueError(f'network.padding must be "replicate" or "reflect", got {padding!r}')
         self.padding = padding
         if len(channels) != 4:
             raise ValueError(f"DRUNet has four scales: give four network.channels, got {[*channels]}")

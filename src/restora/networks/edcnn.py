@@ -96,7 +96,7 @@ class EDCNN(Network):
         super().__init__()
         if upsampling not in get_args(Upsampling):
             known = ", ".join(get_args(Upsampling))
-            raise ValueError(f"network.upsampling is one of {known}; got {upsampling!r}")
+            raise ValueError(f"network.upsampling must be one of {known}; got {upsampling!r}")
         if upsampling == "reshape" and any(coarse % 4 for coarse in channels[1:]):
             raise ValueError(
                 f"network.upsampling=reshape needs multiples of 4 in network.channels, got {[*channels]}"

@@ -90,7 +90,7 @@ class EDSR(ResidualTrunk):
     ) -> None:
         if upsampler not in ("pixelshuffle", "pixelshuffledirect"):
             raise ValueError(
-                f'network.upsampler of EDSR is "pixelshuffle" or "pixelshuffledirect", got {upsampler!r}'
+                f'network.upsampler of EDSR must be "pixelshuffle" or "pixelshuffledirect", got {upsampler!r}'
             )
         parts = (ResidualBlock(channels, residual_scale=residual_scale) for _ in range(blocks))
         super().__init__(

@@ -175,4 +175,4 @@ def _check(
         raise ValueError(f"network.compress and network.squeeze are at most network.channels={channels}")
     if connection not in get_args(Connection):
         known = ", ".join(get_args(Connection))
-        raise ValueError(f"network.connection is one of {known}, got {connection}")
+        raise ValueError(f"network.connection must be one of {known}, got {connection}")

@@ -63,7 +63,7 @@ class IMDN(Network):
         super().__init__()
         if channels % 4:
             raise ValueError(
-                f"network.channels of IMDN is a multiple of 4, a quarter is distilled; got {channels}"
+                f"network.channels of IMDN must be a multiple of 4, a quarter is distilled; got {channels}"
             )
         self.scale = scale
         self.in_channels = self.out_channels = in_channels

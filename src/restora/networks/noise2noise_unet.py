@@ -32,7 +32,7 @@ class Noise2NoiseUNet(Network):
     def __init__(self, *, in_channels: int = 3, channels: int = 48) -> None:
         super().__init__()
         if channels < 3 or channels % 3:
-            raise ValueError(f"network.channels is a multiple of 3, got {channels}")
+            raise ValueError(f"network.channels must be a multiple of 3, got {channels}")
         self.in_channels = self.out_channels = in_channels
         self.enc_conv0 = _conv(in_channels, channels)
         for level in range(1, _DEPTH + 2):

@@ -30,7 +30,7 @@ class NoiseModel(Network):
     ) -> None:
         super().__init__()
         if kernel < 1 or kernel % 2 == 0:
-            raise ValueError(f"network.kernel is an odd number of pixels, got {kernel}")
+            raise ValueError(f"network.kernel must be an odd number of pixels, got {kernel}")
         self.in_channels = self.out_channels = in_channels
         self.condition_channels = condition_channels
         self.filter = nn.Conv2d(condition_channels, channels, kernel, padding=kernel // 2, bias=False)

@@ -54,7 +54,8 @@ class PatchMLP(Network):
             raise ValueError("network.hidden needs at least one hidden layer")
         if output_patch > patch or (patch - output_patch) % 2 or not 1 <= stride <= output_patch:
             raise ValueError(
-                "network.output_patch is at most network.patch and of equal parity, network.stride at most "
+                "network.output_patch must be at most network.patch and of equal parity, network.stride "
+                "at most "
                 f"network.output_patch; got {output_patch}, {patch} and {stride}"
             )
         self.in_channels = self.out_channels = in_channels

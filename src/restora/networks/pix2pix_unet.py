@@ -102,7 +102,7 @@ class Pix2PixUNet(Network):
         super().__init__()
         if downs < 2 or norm not in ("batch", "instance"):
             raise ValueError(
-                f'network.downs is 2 or more and norm "batch" or "instance", got {downs} and "{norm}"'
+                f'network.downs must be 2 or more and norm "batch" or "instance", got {downs} and "{norm}"'
             )
         self.in_channels, self.out_channels = in_channels, out_channels
         self.size_multiple = 2**downs

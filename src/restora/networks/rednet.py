@@ -43,7 +43,9 @@ class REDNet(Network):
     ) -> None:
         super().__init__()
         if layers < 2 or stride < 1:
-            raise ValueError(f"network.layers >= 2 and network.stride >= 1 wanted, got {layers} and {stride}")
+            raise ValueError(
+                f"expected network.layers >= 2 and network.stride >= 1, got {layers} and {stride}"
+            )
         self.in_channels = self.out_channels = in_channels
         self.size_multiple = stride
         self.layers, self.skips = layers, skips

@@ -159,7 +159,7 @@ def _check(
                 f"divide: change network.channels or network.heads"
             )
     if norm not in get_args(NormType):
-        raise ValueError(f'network.norm is "BiasFree" or "WithBias", got "{norm}"')
+        raise ValueError(f'network.norm must be "BiasFree" or "WithBias", got "{norm}"')
     if not dual_pixel and in_channels != out_channels:
         raise ValueError(
             f"Restormer adds its input to its output, so both have the same channels, got {in_channels} and "

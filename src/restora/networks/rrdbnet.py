@@ -88,7 +88,7 @@ class RRDBNet(Network):
     ) -> None:
         super().__init__()
         if unshuffle < 1:
-            raise ValueError(f"network.unshuffle is 1 (none) or more, got {unshuffle}")
+            raise ValueError(f"network.unshuffle must be 1 (none) or more, got {unshuffle}")
         self.scale, self.unshuffle, self.size_multiple = scale, unshuffle, unshuffle
         self.in_channels, self.out_channels = in_channels, out_channels
         self.steps = upsampling_steps(scale * unshuffle)

@@ -41,7 +41,7 @@ class SRCNN(LuminanceNetwork):
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=round_8bit)
         if len(kernels) != 3 or len(channels) != 2 or any(k % 2 == 0 for k in kernels):
             raise ValueError(
-                "network.kernels are three odd sizes and network.channels two widths, "
+                "network.kernels must be three odd sizes and network.channels two widths, "
                 f"got {list(kernels)} and {list(channels)}"
             )
         widths = (self.channels, *channels, self.channels)

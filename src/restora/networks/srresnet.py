@@ -55,7 +55,7 @@ class MSRResNet(Network):
     def __init__(self, *, scale: int = 4, in_channels: int = 3, channels: int = 64, blocks: int = 16) -> None:
         super().__init__()
         if scale not in (1, 2, 3, 4):
-            raise ValueError(f"network.scale of MSRResNet is 1, 2, 3 or 4, got {scale}")
+            raise ValueError(f"network.scale of MSRResNet must be 1, 2, 3 or 4, got {scale}")
         self.scale = scale
         self.in_channels = self.out_channels = in_channels
         self.conv_first = conv3x3(in_channels, channels)

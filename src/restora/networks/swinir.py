@@ -192,14 +192,21 @@ def _check(
 ) -> None:
     check_groups(channels, depths, heads)
     if upsampler not in get_args(Upsampler):
-        raise ValueError(f"network.upsampler is one of {', '.join(get_args(Upsampler))}, got {upsampler}")
+        raise ValueError(
+            f"network.upsampler must be one of {', '.join(get_args(Upsampler))}, got {upsampler}"
+        )
     if connection not in get_args(Connection):
-        raise ValueError(f"network.connection is one of {', '.join(get_args(Connection))}, got {connection}")
+        raise ValueError(
+            f"network.connection must be one of {', '.join(get_args(Connection))}, got {connection}"
+        )
     if (scale == 1) != (upsampler == "none"):
         raise ValueError(
-            f'network.upsampler is "none" at network.scale=1 and only there, got {upsampler} at scale {scale}'
+            f'network.upsampler must be "none" at network.scale=1 and only there, got {upsampler} at '
+            f"scale {scale}"
         )
     if upsampler == "nearest+conv" and scale not in (2, 4, 8):
         raise ValueError(f"network.upsampler=nearest+conv doubles the size: scale 2, 4 or 8, got {scale}")
     if image_size <= window or image_size % window:
-        raise ValueError(f"network.image_size={image_size} is no larger multiple of network.window={window}")
+        raise ValueError(
+            f"network.image_size={image_size} must be a larger multiple of network.window={window}"
+        )

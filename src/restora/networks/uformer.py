@@ -157,6 +157,6 @@ def _check(channels: int, depths: Sequence[int], heads: Sequence[int], window: i
             )
     if image_size % 16 or image_size // 8 < window:
         raise ValueError(
-            f"network.image_size is a multiple of 16 and at least eight windows, got {image_size} "
+            f"network.image_size must be a multiple of 16 and at least eight windows, got {image_size} "
             f"with windows of {window}"
         )

@@ -173,7 +173,7 @@ def _check(
     in_channels: int, out_channels: int, channels: Sequence[int], norm: str, residual: bool, side_outputs: int
 ) -> None:
     if norm not in ("none", "batch"):
-        raise ValueError(f'network.norm is "none" or "batch", got "{norm}"')
+        raise ValueError(f'network.norm must be "none" or "batch", got "{norm}"')
     if residual and in_channels not in (1, out_channels):
         raise ValueError(
             f"network.residual=true adds {in_channels} channels to {out_channels}: make them equal or set "
@@ -181,7 +181,7 @@ def _check(
         )
     if not 0 <= side_outputs < len(channels):
         raise ValueError(
-            f"network.side_outputs is from 0 to {len(channels) - 1} for this network, got {side_outputs}"
+            f"network.side_outputs must be from 0 to {len(channels) - 1} for this network, got {side_outputs}"
         )
 
 

@@ -53,7 +53,7 @@ class VDSR(LuminanceNetwork):
     ) -> None:
         super().__init__(scale=scale, in_channels=in_channels, luminance=luminance, round_8bit=round_8bit)
         if depth < 2:
-            raise ValueError(f"network.depth counts the first and the last convolution too, got {depth}")
+            raise ValueError(f"network.depth must be 2 or more (it counts all convolutions), got {depth}")
         self.input = conv3x3(self.channels, channels, bias=False)
         self.residual_layer = nn.Sequential(*(_ConvReLU(channels) for _ in range(depth - 2)))
         self.output = conv3x3(channels, self.channels, bias=False)

@@ -160,13 +160,14 @@ def _unsafe(path: Path) -> str:
         needed = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (ValueError, RuntimeError, OSError):  # not a zip file: an older format, or not a torch file
         needed = []
-    reason = "is not a plain torch file of tensors"
+    reason = "is not a torch file of plain tensors, and restora loads no other objects from a weights file"
     if needed:
         strangest_first = sorted(needed, key=lambda name: (name.startswith("torch."), name))
-        reason = f"asks for {', '.join(strangest_first[:_SHOWN])} to be run"
+        asked = ", ".join(strangest_first[:_SHOWN])
+        reason = f"asks for {asked} to be run, which restora never does for a weights file"
     return (
-        f"{path} {reason}, which restora never does with a stranger's file: ask its author for a state dict "
-        "or a .safetensors file, or, if you trust it, open it yourself and torch.save(model.state_dict(), …)"
+        f"{path} {reason}: ask its author for a state dict "
+        "or a .safetensors file, or, if you trust it, load it yourself and torch.save(model.state_dict(), …)"
     )
 
 

@@ -59,7 +59,8 @@ class Adversarial(Opponent):
         least = self.discriminator.minimum_size
         if setting.patch_size < least:
             raise ValueError(
-                f"{type(self.discriminator).__name__} takes photos from {least}x{least} on, the patches are "
+                f"{type(self.discriminator).__name__} needs photos of at least {least}x{least}, the "
+                "patches are "
                 f"{setting.patch_size}: set data.patch_size={least} or take another discriminator"
             )
         if isinstance(self.gan_loss, WassersteinLoss) and self.gan_loss.penalty_weight > 0:

@@ -144,7 +144,7 @@ def check_weights(objective: str, **weights: float) -> None:
     """Raises ValueError for a negative weight of the named objective."""
     for name, value in weights.items():
         if value < 0:
-            raise ValueError(f"objective.{objective}.{name} is 0 or more, got {value}")
+            raise ValueError(f"objective.{objective}.{name} must be 0 or more, got {value}")
 
 
 class Objective(nn.Module, ABC):
@@ -159,9 +159,9 @@ class Objective(nn.Module, ABC):
     def __init__(self, *, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
         if weight < 0:
-            raise ValueError(f"objective.weight is 0 or more, got {weight}")
+            raise ValueError(f"objective.weight must be 0 or more, got {weight}")
         if start_step < 0:
-            raise ValueError(f"objective.start_step is a step from 0 on, got {start_step}")
+            raise ValueError(f"objective.start_step must be 0 or more, got {start_step}")
         self.weight, self.start_step = weight, start_step
 
     @abstractmethod

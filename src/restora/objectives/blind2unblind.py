@@ -49,7 +49,7 @@ class Blind2Unblind(WithoutClean):
     ) -> None:
         super().__init__(**options)
         if cell < 2:
-            raise ValueError(f"objective.blind2unblind.cell is 2 or more pixels, got {cell}")
+            raise ValueError(f"objective.blind2unblind.cell must be 2 or more pixels, got {cell}")
         check_weights("blind2unblind", blind=blind, visible=visible, visible_at_end=visible_at_end)
         self.cell, self.blind = cell, blind
         self.visible, self.visible_at_end = visible, visible_at_end

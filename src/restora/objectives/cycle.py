@@ -104,7 +104,7 @@ class Cycle(Opponent):
         weights = {"cycle_weight": cycle_weight, "identity_weight": identity_weight}
         check_weights("cycle", **weights, restored_weight=restored_weight)
         if history < 0:
-            raise ValueError(f"objective.cycle.history is a number of photos from 0 on, got {history}")
+            raise ValueError(f"objective.cycle.history must be 0 photos or more, got {history}")
         self.backward, self.gan_loss, self._make_optimizer = backward, loss, optimizer
         shown = {"clean": clean_discriminator, "degraded": degraded_discriminator}
         self.sides = {"clean": restored_weight, "degraded": 1.0}
@@ -146,7 +146,8 @@ class Cycle(Opponent):
                 )
             if setting.patch_size < shown.minimum_size:
                 raise ValueError(
-                    f"the {name} discriminator takes photos from {shown.minimum_size} on, the patches are "
+                    f"the {name} discriminator needs photos of at least {shown.minimum_size} pixels, the "
+                    "patches are "
                     f"{setting.patch_size}: set data.patch_size={shown.minimum_size}"
                 )
 

@@ -72,14 +72,14 @@ class FastCut(Opponent):
         check_weights("fastcut", contrast_weight=contrast_weight, adversarial_weight=adversarial_weight)
         if places < 2 or features < 1:
             raise ValueError(
-                "objective.fastcut: places is 2 or more and features 1 or more, "
+                "objective.fastcut: places must be 2 or more and features 1 or more, "
                 f"got places={places} features={features}"
             )
         if temperature <= 0:
-            raise ValueError(f"objective.fastcut.temperature is above 0, got {temperature}")
+            raise ValueError(f"objective.fastcut.temperature must be above 0, got {temperature}")
         if layers is not None and (not layers or len(set(layers)) < len(layers)):
             raise ValueError(
-                "objective.fastcut.layers are names of modules, each once, or null for some that are found; "
+                "objective.fastcut.layers must be names of modules, each once, or null to choose some; "
                 f"got {list(layers)}"
             )
         self.discriminator, self.gan_loss, self._make_optimizer = discriminator, loss, optimizer
@@ -110,7 +110,7 @@ class FastCut(Opponent):
             )
         if setting.patch_size < takes.minimum_size:
             raise ValueError(
-                f"the discriminator takes photos from {takes.minimum_size} on, the patches are "
+                f"the discriminator needs photos of at least {takes.minimum_size} pixels, the patches are "
                 f"{setting.patch_size}: set data.patch_size={takes.minimum_size}"
             )
         self._tap(network)

@@ -32,7 +32,7 @@ class Noise2Noise(WithoutClean):
     def __init__(self, *, norm: Norm = "l2", **options: Any) -> None:
         super().__init__(**options)
         if norm not in get_args(Norm):
-            raise ValueError(f"objective.noise2noise.norm is l2, l1 or l0, got {norm!r}")
+            raise ValueError(f"objective.noise2noise.norm must be l2, l1 or l0, got {norm!r}")
         self.norm = norm
 
     def check(self, setting: Setting) -> None:

@@ -45,16 +45,17 @@ class Noise2Void(WithoutClean):
     ) -> None:
         super().__init__(**options)
         if not 0 < percent <= 10:
-            raise ValueError(f"objective.noise2void.percent is above 0 and at most 10, got {percent}")
+            raise ValueError(f"objective.noise2void.percent must be above 0 and at most 10, got {percent}")
         self.side = round(math.sqrt(100 / percent))
         if not 1 <= radius < self.side:
             raise ValueError(
-                f"objective.noise2void.radius is from 1 to {self.side - 1} where {percent} percent are "
+                f"objective.noise2void.radius must be from 1 to {self.side - 1} where {percent} percent are "
                 f"hidden (one in {self.side}x{self.side}), got {radius}"
             )
         if replacement not in get_args(Replacement):
             raise ValueError(
-                f"objective.noise2void.replacement is {', '.join(get_args(Replacement))}, got {replacement!r}"
+                f"objective.noise2void.replacement must be {', '.join(get_args(Replacement))}, got "
+                f"{replacement!r}"
             )
         self.radius, self.replacement = radius, replacement
 

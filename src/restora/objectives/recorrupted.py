@@ -23,7 +23,7 @@ class Recorrupted(OfKnownLevel):
     def __init__(self, *, alpha: float = 0.5, **options: Any) -> None:
         super().__init__(**options)
         if alpha <= 0:
-            raise ValueError(f"objective.recorrupted.alpha is above 0, got {alpha}")
+            raise ValueError(f"objective.recorrupted.alpha must be above 0, got {alpha}")
         self.alpha = alpha
 
     def terms(self, step: Step) -> Terms:

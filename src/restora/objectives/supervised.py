@@ -65,7 +65,8 @@ class MultiScale(Objective):
         super().__init__(**options)
         if not scale_weights or min(scale_weights) < 0:
             raise ValueError(
-                f"objective.multi_scale.scale_weights are one or more numbers >= 0, got {list(scale_weights)}"
+                "objective.multi_scale.scale_weights must be one or more numbers >= 0, got "
+                f"{list(scale_weights)}"
             )
         self.loss, self.scale_weights, self.hole_weight = loss, tuple(scale_weights), hole_weight
 

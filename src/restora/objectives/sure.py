@@ -26,7 +26,7 @@ class Sure(OfKnownLevel):
     def __init__(self, *, epsilon: float = 1e-3, **options: Any) -> None:
         super().__init__(**options)
         if not 0 < epsilon < 1:
-            raise ValueError(f"objective.sure.epsilon is in (0, 1), got {epsilon}")
+            raise ValueError(f"objective.sure.epsilon must be in (0, 1), got {epsilon}")
         self.epsilon = epsilon
 
     def terms(self, step: Step) -> Terms:

@@ -54,7 +54,9 @@ class OfKnownLevel(WithoutClean):
     def __init__(self, *, sigma: float | None = None, **options: Any) -> None:
         super().__init__(**options)
         if sigma is not None and sigma <= 0:
-            raise ValueError(f"objective sigma is a level above 0 on the 8-bit scale, or null, got {sigma}")
+            raise ValueError(
+                f"objective sigma must be a level above 0 on the 8-bit scale, or null, got {sigma}"
+            )
         self.sigma = sigma
 
     def check(self, setting: Setting) -> None:

@@ -48,7 +48,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
     chosen: list[Job] = []
     with _plan(typed, jobs, same, lambda plan: chosen.extend(planning.add_jobs(plan, jobs)), yes=yes) as plan:
         if folded := len(jobs) - len(chosen):
-            message = f"{folded} of {len(jobs)} combinations come to the same as others: {len(chosen)} jobs"
+            message = f"{folded} of {len(jobs)} combinations give the same run as others: {len(chosen)} jobs"
             planning.tell(message)
         _say_changed(plan, chosen)
         source, config = Listed.of(chosen), jobs[0].config
@@ -144,7 +144,7 @@ def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
         raise ConfigError(f"the sweep sets {', '.join(plan.environment)} in the environment: {again}")
     check_inside(plan.folder)
     if started_in({"cwd": plan.cwd}, plan.folder) is None:
-        raise ConfigError(f"the sweep was started in {plan.cwd}, which is no folder of its own: {again}")
+        raise ConfigError(f"the sweep was started in {plan.cwd}, which is not a folder here: {again}")
     for job in plan.jobs:
         path = plan.path(job) / "run.json"
         if not path.exists():
@@ -152,7 +152,7 @@ def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
         try:
             text = json_text(config := read_json(path)["config"])
             if "${" in text:
-                raise ConfigError(f"{text[text.index('${') :][:60]} is no value")
+                raise ConfigError(f"{text[text.index('${') :][:60]} is not a plain value")
             refuse_foreign(OmegaConf.create(config), [])
         except ValueError as error:
             raise ConfigError(f"{path}: {str(error).partition(': if you')[0]}; {again}") from error

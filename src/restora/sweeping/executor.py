@@ -144,7 +144,7 @@ class Executor(ABC):
         state, record = ending.status(self.plan.path(job))
         if record:
             return state, record
-        return "failed", {"error": "run.json is gone or damaged: the command of the sweep writes it again"}
+        return "failed", {"error": "run.json is missing or damaged: the command of the sweep writes it again"}
 
     def _is_tried_again(self, job: Job, record: dict[str, Any]) -> bool:
         again = self.attempts.get(job.name, 0) > 0 or self.retry_failed or ending.was_killed(record)
@@ -169,7 +169,7 @@ class Executor(ABC):
         for job in self.waiting:
             if job.name not in self.named:
                 self.named.add(job.name)
-                self.teller.say(f"{self.plan.path(job)} is still being trained in: it is waited for")
+                self.teller.say(f"{self.plan.path(job)} is still in use by another training: waiting for it")
 
     def _start(self, job: Job, source: Source) -> None:
         if self._is_done(job, source):
@@ -194,7 +194,7 @@ class Executor(ABC):
         attempts = self.attempts[job.name] = self.attempts.get(job.name, 0) + 1
         if state == "failed" and attempts <= self.retries and self.asked is None:
             why = record.get("error")
-            self.teller.say(f"{job.name} failed ({why}): tried again, {attempts} of {self.retries}")
+            self.teller.say(f"{job.name} failed ({why}): retry {attempts} of {self.retries}")
             self.waiting.append(job)
             return
         self._close(job, state, record, source)

@@ -30,7 +30,7 @@ class Local(Executor):
             servers += 1
             if servers >= _SERVERS:
                 raise RuntimeError(f"the process that starts jobs was killed {servers} times")
-            self.teller.say("the process that starts jobs was killed: another one is started")
+            self.teller.say("the process that starts jobs was killed: starting another one")
 
     def _server(self, source: Source) -> bool:
         """Runs jobs with one server; returns whether it was killed."""

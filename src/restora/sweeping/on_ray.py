@@ -149,7 +149,7 @@ class OnRay(Executor):
             self._ended(key, 0, source)
             return
         self.attempts[job.name] = lost
-        self.teller.say(f"{job.name}: its worker at Ray is gone ({type(error).__name__}): it goes on")
+        self.teller.say(f"{job.name}: its Ray worker was lost ({type(error).__name__}): it is resumed")
         self.waiting.append(self.running.pop(key).job)
 
     def _is_busy(self, job: Job) -> bool:

@@ -90,17 +90,18 @@ def read_plan(folder: Path) -> Plan:
         content = read_json(path)
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder} is no sweep folder (it has no {FILE}): name the folder that `restora train -m` said"
+            f"{folder} is not a sweep folder (it has no {FILE}): name the folder that `restora train -m` "
+            "printed"
         ) from error
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror})") from error
     except (ValueError, RecursionError) as error:
         raise Damaged(path, error) from error
     if not isinstance(content, dict):
-        raise Damaged(path, "it is no mapping")
+        raise Damaged(path, "it is not a mapping")
     if (version := content.pop("format", None)) != FORMAT:
         raise ValueError(
-            f"{path} is a plan of format {version}, this restora reads format {FORMAT}: go on with the "
+            f"{path} is a plan of format {version}, this restora reads format {FORMAT}: resume with the "
             "version that made it, or name another folder, hydra.sweep.dir=FOLDER"
         )
     try:

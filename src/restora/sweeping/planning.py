@@ -119,7 +119,7 @@ def _earlier(folder: Path) -> Plan | None:
     try:
         return read_plan(folder) if (folder / FILE).exists() else None
     except Damaged as error:
-        tell(f"{error.args[0].partition(': give')[0]}: it is made anew from the folders of the jobs")
+        tell(f"{error.args[0].partition(': give')[0]}: it is rebuilt from the folders of the jobs")
         return None
 
 

@@ -52,9 +52,11 @@ def run(plan: Plan, source: Source, *, jobs: int, config: dict[str, Any], retry_
             teller.close()
         showing.show(plan)
         if code >= 128:
-            teller.say(f"stopped; go on with: restora sweep {shlex.quote(str(plan.folder))} --resume")
+            teller.say(f"stopped; resume with: restora sweep {shlex.quote(str(plan.folder))} --resume")
         elif code:
-            teller.say(f"try what failed again: restora sweep {shlex.quote(str(plan.folder))} --retry-failed")
+            teller.say(
+                f"retry the failed jobs with: restora sweep {shlex.quote(str(plan.folder))} --retry-failed"
+            )
         return code
 
 
@@ -62,7 +64,7 @@ def check_executor(settings: Mapping[str, Any]) -> None:
     """Raises `ConfigError` for settings that no executor supports."""
     name, several = settings["executor"], settings["search"] is not None
     if name not in EXECUTORS:
-        raise ConfigError(f"sweep.executor is one of {', '.join(EXECUTORS)}, got {name!r}")
+        raise ConfigError(f"sweep.executor must be one of {', '.join(EXECUTORS)}, got {name!r}")
     if settings["detach"] and (name != "slurm" or several):
         what = "a search chooses its jobs as it goes" if several else f"the executor {name} has no queue"
         raise ConfigError(f"sweep.detach=true is for a grid on SLURM: {what}")

@@ -61,7 +61,7 @@ class Settings:
         ):
             if value not in known:
                 raise ConfigError(
-                    f"sweep.search.{name} is one of {', '.join(map(str, known))}, got {value!r}"
+                    f"sweep.search.{name} must be one of {', '.join(map(str, known))}, got {value!r}"
                 )
         for name in objectives:
             if not name.startswith("val/") and name not in MEASURES:
@@ -70,7 +70,7 @@ class Settings:
                     f"nor one of {', '.join(MEASURES)} (photos that a report shows choose nothing)"
                 )
         if found.trials < 1:
-            raise ConfigError(f"sweep.search.trials is at least 1, got {found.trials}")
+            raise ConfigError(f"sweep.search.trials must be at least 1, got {found.trials}")
         if found.pruner and found.watched is None:
             raise ConfigError(
                 f"sweep.search.pruner={found.pruner} needs an objective of validation, such as val/psnr"
@@ -152,9 +152,11 @@ def in_whole_numbers(words: Sequence[str], error: ConfigError) -> ConfigError:
     """The error; for an interval that needs whole numbers, one that names the fix."""
     for override in parsed(words):
         key, value = _key(override), override.value()
-        if isinstance(value, IntervalSweep) and str(error).startswith(f"{key}={value.start}: wanted a whole"):
+        if isinstance(value, IntervalSweep) and str(error).startswith(
+            f"{key}={value.start}: expected a whole"
+        ):
             said = str(override.input_line).partition("=")[2]
-            return ConfigError(f"{override.input_line}: wanted whole numbers: write '{key}=int({said})'")
+            return ConfigError(f"{override.input_line}: expected whole numbers: write '{key}=int({said})'")
     return error
 
 

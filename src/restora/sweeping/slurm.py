@@ -63,7 +63,7 @@ def call(*words: str) -> str:
     except FileNotFoundError as error:
         raise ConfigError(f"sweep.executor=slurm needs {words[0]}, which clusters have") from error
     except subprocess.TimeoutExpired as error:
-        raise ConfigError(f"{words[0]} gave no answer for two minutes") from error
+        raise ConfigError(f"{words[0]} did not answer within two minutes") from error
     if done.returncode:
         raise ConfigError(f"{words[0]}: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
@@ -128,7 +128,9 @@ class Slurm(Executor):
             self._hear(source)
             self._look(source)
         if self.running:
-            self.teller.say(f"{len(self.running)} jobs are in SLURM's queue, and go on without this command")
+            self.teller.say(
+                f"{len(self.running)} jobs are in SLURM's queue, and continue without this command"
+            )
 
     def _pause(self) -> None:
         until = time.monotonic() + _POLL_SECONDS
@@ -155,7 +157,7 @@ class Slurm(Executor):
         unasked = state != "CANCELLED" and self.asked is None and running.pruned is None
         if status == "stopped" and unasked and self.attempts.get(name, 0) <= self.retries:
             self.attempts[name] = self.attempts.get(name, 0) + 1
-            self.teller.say(f"{name} was stopped by SLURM ({state}): it goes on")
+            self.teller.say(f"{name} was stopped by SLURM ({state}): it is resumed")
             self.waiting.append(self.running.pop(key).job)
             return
         if status == "stopped" and unasked:
@@ -163,7 +165,7 @@ class Slurm(Executor):
                 f"{name} was stopped by SLURM ({state}) again: give it more time, sweep.options.time"
             )
         if status == "queued" and self.asked is None:
-            ending.failed(folder, f"ended by SLURM before it began ({state}): see {self.plan.folder / LOG}")
+            ending.failed(folder, f"ended by SLURM before it started ({state}): see {self.plan.folder / LOG}")
         elif status == "running" and self.asked is None:
             ending.failed(folder, f"ended by SLURM ({state})", killed=True)
         self._ended(key, 0, source)

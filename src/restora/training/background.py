@@ -37,7 +37,7 @@ class Background:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
-            self.give_up("it does not take any more")
+            self.give_up("it accepts no more data")
 
     def wait(self, seconds: float) -> bool:
         """Waits until all queued calls are done; False if that takes longer than `seconds`."""
@@ -64,7 +64,7 @@ class Background:
         """Gives W&B up for this run, with one warning."""
         if not self.broken:
             self.broken = True
-            log.warning("W&B: %s; the training goes on without it. %s", reason, self.advice)
+            log.warning("W&B: %s; training continues without it. %s", reason, self.advice)
 
     def _work(self) -> None:
         while (call := self._calls.get()) is not None:

@@ -133,7 +133,7 @@ def _with_teachers(config: DictConfig) -> dict[str, Any]:
         if not isinstance(node, dict) or "_target_" not in node:
             near = ", ".join(registry.names("objective"))
             raise ConfigError(
-                f"objective.{name} is no objective: choose objective=NAME, one or more of {near}"
+                f"objective.{name} is not an objective: choose objective=NAME, one or more of {near}"
             )
         if "teacher" in node:
             node["teacher"] = open_source(str(node["teacher"])).network
@@ -202,7 +202,7 @@ def check_together(network: Network, data: PhotoData) -> None:
     scale = data.scale
     if network.scale != scale:
         raise ConfigError(
-            f"the network enlarges ×{network.scale}, the photos are degraded ×{scale}: "
+            f"the network enlarges ×{network.scale}, but the degradation reduces photos ×{scale}: "
             f"set network.scale={scale}, or choose a degradation with scale {network.scale}"
         )
     given, wanted = data.condition_channels, network.condition_channels
@@ -256,7 +256,7 @@ def check_optimisation(config: DictConfig, family: Family) -> None:
         if not math.isfinite(factor := family.schedule(share)) or factor < 0:
             raise ConfigError(
                 f"family.schedule: the learning rate is multiplied by {factor} when a share of {share:g} is "
-                "done; wanted 0 or more"
+                "done; expected 0 or more"
             )
     if not family.opponents:
         return
@@ -288,7 +288,8 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
     for name, node in config.callbacks.items():
         if node is not None and not (isinstance(node, DictConfig) and "_target_" in node):
             raise ConfigError(
-                f"callbacks.{name}={shown(node)} is no callback: it needs a _target_, or null to leave it out"
+                f"callbacks.{name}={shown(node)} is not a callback: it needs a _target_, or null to "
+                "leave it out"
             )
     return [
         build(node, "callback", where=f"callbacks.{name}")

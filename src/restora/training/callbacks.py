@@ -188,8 +188,8 @@ def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -
         draft.unlink(missing_ok=True)
         free = shutil.disk_usage(path.parent).free
         raise DiskFull(
-            f"no room for {path}: {decimal(written)} of it were written, {decimal(free)} are free without "
-            "them. The checkpoint before it is whole: make room and go on with resume="
+            f"no space for {path}: {decimal(written)} of it were written, {decimal(free)} are free without "
+            "them. The checkpoint before it is whole: make room and resume with resume="
         ) from error
     finally:
         if trainer.is_global_zero:
@@ -209,7 +209,8 @@ def _check_room(folder: Path, module: LightningModule) -> None:
     free = shutil.disk_usage(folder).free
     if needed - there > free:
         raise DiskFull(
-            f"no room for the checkpoints in {folder}: they need {decimal(needed)} (last, previous, best and "
+            f"no space for the checkpoints in {folder}: they need {decimal(needed)} (last, previous, "
+            "best and "
             f"a draft), {decimal(free)} are free: make room, or set output_dir to another disk"
         )
 

@@ -173,7 +173,7 @@ class Measurement:
 
     def __post_init__(self) -> None:
         if self.config.resume is not None:
-            raise ConfigError("bench starts anew: leave resume out")
+            raise ConfigError("bench starts a run of its own: leave resume out")
         self.processes = processes_of(self.config)
         self.config = copy.deepcopy(self.config)
         self.config.trainer.update(devices=1, num_nodes=1, strategy="auto")

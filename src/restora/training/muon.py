@@ -54,9 +54,9 @@ class Muon(Optimizer):
     ) -> None:
         for name, value in (("lr", lr), ("rest_lr", rest_lr)):
             if value < 0:
-                raise ValueError(f"family.optimizer.{name} is a number of 0 or more, got {value}")
+                raise ValueError(f"family.optimizer.{name} must be a number of 0 or more, got {value}")
         if not 0 <= momentum < 1:
-            raise ValueError(f"family.optimizer.momentum is in [0, 1), got {momentum}")
+            raise ValueError(f"family.optimizer.momentum must be in [0, 1), got {momentum}")
         given: list[Any] = list(params)
         groups: list[dict[str, Any]] = []
         for part in given if given and isinstance(given[0], dict) else [{"params": given}]:

@@ -78,7 +78,8 @@ class SkipNonFinite(Settling):
     ) -> None:
         if then not in get_args(Then) or not 0 < factor <= 1 or patience < 1 or returns < 0:
             raise ValueError(
-                "callbacks.non_finite: then is back or stop, factor in (0, 1], patience at least 1, returns "
+                "callbacks.non_finite: then must be back or stop, factor in (0, 1], patience at least 1, "
+                "returns "
                 f"at least 0; got {then}, {factor}, {patience}, {returns}"
             )
         self.path = Path(directory) / FILE
@@ -198,7 +199,7 @@ class SkipNonFinite(Settling):
         if not self.skipped:
             return
         if trainer.is_global_zero:
-            log.warning("%d steps were not finite and left out: %s", self.skipped, self.path)
+            log.warning("%d steps were not finite and were skipped: %s", self.skipped, self.path)
         if self.skipped == _step(module):
             raise NonFinite("every step was not finite", None)
 
@@ -264,7 +265,7 @@ class SkipNonFinite(Settling):
         if self.skipped <= _NAMED:
             names = ", ".join(dict.fromkeys(row["photos"]))
             log.warning(
-                "step %d is left out: loss %g, gradient %g; photos %s (restora preview poison=%s shows them)",
+                "step %d is skipped: loss %g, gradient %g; photos %s (restora preview poison=%s shows them)",
                 seen.step, row["loss"], norm, names, self.path.parent,
             )  # fmt: skip
 
@@ -287,7 +288,7 @@ class SkipNonFinite(Settling):
         self.returned, self.in_a_row = self.returned + 1, 0
         if trainer.is_global_zero:
             log.warning(
-                "%s: the weights of %s (step %s) are taken again, with %g of the learning rate",
+                "%s: back to the weights of %s (step %s), with %g of the learning rate",
                 what, path.name, checkpoint["restora"]["step"], self.factor**self.returned,
             )  # fmt: skip
 

@@ -57,9 +57,7 @@ def continued(argv: Sequence[str]) -> list[str]:
     folder = Path(runs[-1].strip("'\"")).expanduser().resolve()
     rest = [word for word in argv if not word.startswith("resume=")]
     if folder.is_dir() and not os.access(folder, os.W_OK):
-        raise ConfigError(
-            f"resume={runs[-1]}: nothing can be written there: copy the run to a folder of yours"
-        )
+        raise ConfigError(f"resume={runs[-1]}: the folder is not writable: copy the run to a folder of yours")
     check_inside(folder)
     earlier = stored_overrides(folder, runs[-1], rest)
     plugins = [word for word in earlier if word.startswith("plugins=")]
@@ -84,7 +82,7 @@ def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> lis
     path = folder / ".hydra" / "overrides.yaml"
     record = _record(folder)
     if not path.exists() and record is None:
-        raise ConfigError(f"resume={named}: {path} does not exist; name a run folder")
+        raise ConfigError(f"resume={named}: not a run folder ({path} does not exist)")
     words: Any = None
     try:
         words = _list_in(path)
@@ -129,16 +127,18 @@ def _check_stored(word: str, path: Path) -> None:
     """Raises `ConfigError` for overrides that a file must not contain: flags, Hydra's settings, functions."""
     key = word.lstrip("+~").partition("=")[0].partition("@")[0]
     if word.startswith("-") or re.split(r"[./]", key)[0] == "hydra" or "${hydra" in word:
-        raise ConfigError(f"{path} says {word}, which a file may not set: take it out, or type it yourself")
+        raise ConfigError(
+            f"{path} has {word}, which a file must not set: remove it, or add it to the command"
+        )
     if "${" in _INTERPOLATION.sub("", word):
         raise ConfigError(
-            f"{path} says {word}, which calls a function, and a file never reads the environment: if you "
+            f"{path} has {word}, which calls a function, and a file must not read the environment: if you "
             f"trust it, add '{word}' to the command"
         )
     try:
         OverridesParser.create().parse_override(word)
     except HydraException as error:
-        raise ConfigError(f"{path} says {word!r}, which is no override: put the file back") from error
+        raise ConfigError(f"{path} has {word!r}, which is not an override: restore the file") from error
 
 
 def _from_here(words: list[str], folder: Path) -> list[str]:
@@ -151,7 +151,9 @@ def _from_here(words: list[str], folder: Path) -> list[str]:
     there = started_in(record, folder)
     if there is None or not there.is_dir():
         log.warning(
-            "the run was started in %s, which is not there: its relative paths are of here", record["cwd"]
+            "the run was started in %s, which does not exist: its relative paths are read from the "
+            "current folder",
+            record["cwd"],
         )
         return words
     os.chdir(there)
@@ -185,7 +187,8 @@ def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
             continue
         if not _is_registered(target):
             raise ConfigError(
-                f"{where} is {target}, which is no registered part, and a file alone never runs code: if you "
+                f"{where} is {target}, which is not a registered part, and a file alone never runs code: "
+                "if you "
                 f"trust the run, add +{where}={target} to the command, or register it in a module and name "
                 "that, plugins=[MODULE]"
             )
@@ -251,7 +254,7 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
     record = _record(folder)
     if record is None:
         if not asked:
-            raise Occupied(f"{path} cannot be read: name another folder, or go on with resume={folder}")
+            raise Occupied(f"{path} cannot be read: name another folder, or resume with resume={folder}")
         return "go on"
     state, process = status_of(record, folder), record.get("process") or {}
     if state == "queued":
@@ -314,7 +317,7 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
     if fixed := [key for key in differing if _FIXED.match(key)]:
         listed = ", ".join(f"{key} was {differing[key][0]}, is {differing[key][1]}" for key in fixed[:3])
         raise ConfigError(
-            f"a run that goes on keeps its network, where that began, and its place in the data: {listed}"
+            f"a resumed run keeps its network, its starting weights and its place in the data: {listed}"
         )
     for key, (then, now) in differing.items():
         log.warning("from here on %s is %s; it was %s", key, now, then)
@@ -334,15 +337,15 @@ def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
             continue
         try:
             if zipfile.is_zipfile(path) and (bad := zipfile.ZipFile(path).testzip()):
-                raise ValueError(f"{path} is damaged: the checksum of {bad} does not fit")
+                raise ValueError(f"{path} is damaged: the checksum of {bad} does not match")
             checkpoint = read_checkpoint(path)
             if "loops" not in checkpoint or not checkpoint.get("optimizer_states"):
                 raise ValueError(f"{path} holds weights only")
         except (ValueError, OSError, zipfile.BadZipFile) as error:
-            log.warning("%s: an older checkpoint is looked for", error)
+            log.warning("%s: trying an older checkpoint", error)
             continue
         if name != "last":
-            log.warning("the run goes on from %s", path)
+            log.warning("resuming from %s", path)
         return path, checkpoint["restora"]
     return None
 

@@ -248,7 +248,7 @@ def _checkpoint(
         return found
     check_changes(info.changed)
     if found is None:
-        log.warning("%s has no checkpoint that can be read: the run starts anew", info.folder)
+        log.warning("%s has no readable checkpoint: the run starts from the beginning", info.folder)
     if found is not None and found[0].name != "last.ckpt":
         _replace_last(found[0])
     record.goes_on(None if found is None else found[1], info.changed)
@@ -271,7 +271,7 @@ def _take_back(trainer: Trainer, record: RunRecord, checkpoint: tuple[Path, dict
     """Drops the rows of metrics.csv that will be computed again."""
     step = 0 if checkpoint is None else int(checkpoint[1]["step"])
     if checkpoint is not None:
-        log.info("the run goes on after step %d", step)
+        log.info("the run resumes after step %d", step)
     for logger in trainer.loggers:
         if isinstance(logger, MetricsCsv) and trainer.is_global_zero:
             last, validated = record.data["metrics"]["last"], bool(logger.continue_from(step))
@@ -317,7 +317,7 @@ def _score(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
         trainer.validate(parts.family, parts.data, verbose=False)
     best = record.data["metrics"]["best"]
     if best is None or not math.isfinite(best.get(record.monitor.metric, 0.0)):
-        raise NonFinite("validation never gave a number", None)
+        raise NonFinite("validation never gave a finite score", None)
     path = record.info.folder / "checkpoints" / "best.ckpt"
     if trainer.fast_dev_run or not parts.data.has_test:  # type: ignore[attr-defined]
         return
@@ -334,7 +334,7 @@ def _say_stopped(record: RunRecord) -> None:
     saved = find_checkpoint(record.info.folder)
     what = "before its first checkpoint" if saved is None else f"at step {saved[1]['step']}"
     Console(stderr=True).print(
-        f"stopped {what}; go on with: restora train {where}", markup=False, highlight=False, soft_wrap=True
+        f"stopped {what}; resume with: restora train {where}", markup=False, highlight=False, soft_wrap=True
     )
 
 

@@ -53,13 +53,13 @@ def check_settings(config: DictConfig) -> None:
         value = OmegaConf.select(config, key)
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
         if not fits(value, hint):
-            raise ConfigError(f"{key}={shown(value)}: wanted {wanted(hint)}")
+            raise ConfigError(f"{key}={shown(value)}: expected {wanted(hint)}")
     for group in ("init", "leakage"):
         known = {key.partition(".")[2] for key in _SETTINGS if key.startswith(f"{group}.")}
         if unknown := [key for key in map(str, config[group]) if key not in known]:
             raise ConfigError(f"{group}.{unknown[0]}: nothing reads it; there are {', '.join(sorted(known))}")
     if not 0 <= config.seed <= _LARGEST_SEED:
-        raise ConfigError(f"seed={config.seed}: wanted a whole number from 0 to {_LARGEST_SEED}")
+        raise ConfigError(f"seed={config.seed}: expected a whole number from 0 to {_LARGEST_SEED}")
     vocabulary.check_threads(config.threads)
     for key in _OURS:
         if key in config.trainer:
@@ -68,7 +68,7 @@ def check_settings(config: DictConfig) -> None:
     values = {key: value for key, value in logger.items() if key != "photos"}
     check_arguments(wandb_log, values, where="logger", name="W&B", partial=True)
     if not fits(logger.get("photos"), int):
-        raise ConfigError(f"logger.photos={shown(logger.get('photos'))}: wanted a whole number")
+        raise ConfigError(f"logger.photos={shown(logger.get('photos'))}: expected a whole number")
     _check_length(trainer_options(config), int(config.data.steps_per_epoch))
 
 
@@ -89,7 +89,9 @@ def _precision(options: dict[str, Any]) -> Any:
     except ValueError as error:
         raise ConfigError(f"trainer.{error}") from error
     if found == "16-mixed" and options["accelerator"] == "cpu":
-        raise ConfigError("float16 is not trained in on a CPU: set precision=bf16 or precision=float32")
+        raise ConfigError(
+            "training in float16 does not work on a CPU: set precision=bf16 or precision=float32"
+        )
     return found
 
 
@@ -122,10 +124,10 @@ def _check_length(options: dict[str, Any], steps_per_epoch: int) -> None:
             raise ConfigError(f"trainer.{key}=0 trains nothing: set 1 or more")
     for key in _COUNTS:
         if options.get(key) is not None and options[key] <= 0:
-            raise ConfigError(f"trainer.{key}={options[key]}: wanted 1 or more")
+            raise ConfigError(f"trainer.{key}={options[key]}: expected 1 or more")
     if (clip := options.get("gradient_clip_val")) is not None and clip <= 0:
         raise ConfigError(
-            f"trainer.gradient_clip_val={clip}: wanted a number above 0, or null to clip nothing"
+            f"trainer.gradient_clip_val={clip}: expected a number above 0, or null to clip nothing"
         )
     interval = options.get("val_check_interval")
     every = options.get("check_val_every_n_epoch")

@@ -123,7 +123,7 @@ def wandb_log(
     Raises `ValueError` for an unknown mode.
     """
     if mode not in get_args(Mode):
-        raise ValueError(f"logger.mode is {', '.join(get_args(Mode))}; got {mode!r}")
+        raise ValueError(f"logger.mode must be {', '.join(get_args(Mode))}; got {mode!r}")
     if mode == "disabled" or own_rank() != 0:
         return None
     advice = f"Send the run later with: restora sync {shlex.quote(str(info.folder))}"
@@ -279,7 +279,7 @@ class WandbPhotos(Callback):
                 artifact.add_file(str(best), policy="immutable", skip_cache=True)
                 run.log_artifact(artifact, aliases=["best"])
             except Exception as error:  # e.g. a server without file storage; the curves are kept
-                log.warning("W&B does not take %s: %s", best, first_line(error))
+                log.warning("W&B did not accept %s: %s", best, first_line(error))
 
         logger.send(send)
 

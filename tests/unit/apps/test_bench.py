@@ -155,8 +155,8 @@ def test_processes_are_read_from_the_trainer(overrides: list[str], expected: int
 @pytest.mark.parametrize(
     ("words", "fix"),
     [
-        (["steps=1"], "steps is a number of 2 or more"),
-        (["warm_up=x"], "warm_up is a number of 1 or more"),
+        (["steps=1"], "steps must be a number of 2 or more"),
+        (["warm_up=x"], "warm_up must be a number of 1 or more"),
         (["-m"], "bench --help"),
         (["trainer.devices=2", "data.batch_size=3"], "set a multiple of 2"),
         (["trainer.max_steps=-1"], "trainer.max_time"),

@@ -31,7 +31,7 @@ def test_a_task_can_be_asked_for(capsys) -> None:
     assert {item["task"] for item in found} == {"jpeg"}
     assert {"name", "machine", "cost", "about"} <= set(found[0])
     assert main(["experiments", "dewarp"]) == 2
-    assert "there are some for colourise, deblur, denoise" in capsys.readouterr().err
+    assert "choose a task of colourise, deblur, denoise" in capsys.readouterr().err
 
 
 def test_those_of_the_users_own_are_listed_with_what_they_say(tmp_path: Path, monkeypatch) -> None:

@@ -106,9 +106,9 @@ class _Cpu:
             "multiple of the scale 4: set 48",
         ),
         ({"channels": "lab"}, r"data\.channels is rgb, gray or a number from 1 on, got 'lab'"),
-        ({"geometry": "d8"}, r"data\.geometry is d4, hflip or none"),
-        ({"steps_per_epoch": 0}, r"data\.steps_per_epoch is at least 1, got 0"),
-        ({"val_crop": 8}, r"data\.val_crop is at least 32, got 8"),
+        ({"geometry": "d8"}, r"data\.geometry must be d4, hflip or none"),
+        ({"steps_per_epoch": 0}, r"data\.steps_per_epoch must be at least 1, got 0"),
+        ({"val_crop": 8}, r"data\.val_crop must be at least 32, got 8"),
         ({"batch_size": 0}, "at least 1"),
     ],
 )

@@ -158,7 +158,7 @@ def test_going_on_with_other_data_is_said(
         fitted(tmp_path, data(), ckpt_path=checkpoint)
         fitted(tmp_path, data(seed=6), ckpt_path=checkpoint)
     said = [message for message in caplog.messages if "other crops" in message]
-    assert said == ["this run goes on with other crops: data seed was 5, is 6"]
+    assert said == ["this run continues with other crops: data seed was 5, is 6"]
 
 
 # --- several processes ----------------------------------------------------------------------------------

@@ -48,7 +48,7 @@ def test_a_connection_that_is_cut_goes_on_where_it_stopped(server: ArchiveServer
 
 def test_a_later_command_goes_on_too(server: ArchiveServer, tmp_path: Path) -> None:
     server.plans = [Plan(cut=700_000), Plan(status=503), Plan(status=503), Plan(status=503)]
-    with pytest.raises(DataError, match=r"503.*700.0 kB are kept, and the same command goes on from there"):
+    with pytest.raises(DataError, match=r"503.*700.0 kB are kept, and the same command resumes from there"):
         get(server, tmp_path)
     assert not (tmp_path / NAME).exists()
     assert get(server, tmp_path).read_bytes() == BODY
@@ -139,7 +139,7 @@ def test_a_file_that_stays_damaged_is_removed_and_named(
     """Without a checksum it is the CRC of a photo in the archive that tells."""
     server.plans = [Plan(flip=1_234_567)] * 2
     archive = known() if checksum else Archive(NAME, "photos")
-    with pytest.raises(CorruptArchive, match=r"photos.zip is damaged.*the same command fetches it anew"):
+    with pytest.raises(CorruptArchive, match=r"photos.zip is damaged.*the same command downloads it again"):
         obtain(archive, url=f"{server.url}/{NAME}", root=tmp_path, patience=IMPATIENT)
     assert list(tmp_path.iterdir()) == []
     assert (

@@ -119,7 +119,7 @@ def test_packages_become_reduced_photos_also_after_a_broken_connection(
 
 def test_without_a_network_it_says_so(small_manifest: bytes, tmp_path: Path) -> None:
     source = FreePhotos(root=tmp_path, url="http://127.0.0.1:9")
-    with pytest.raises(DataError, match="no connection.*the same command goes on"):
+    with pytest.raises(DataError, match="no connection.*the same command resumes"):
         source.obtain()
 
 

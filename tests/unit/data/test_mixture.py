@@ -79,7 +79,7 @@ def test_shares_are_kept_in_every_stretch() -> None:
         assert numbers == list(range(len(numbers)))
     with pytest.raises(ValueError, match="a thousandth"):
         Turns({"a": 1, "b": 1e-5})
-    with pytest.raises(ValueError, match="shares are numbers"):
+    with pytest.raises(ValueError, match="shares must be numbers"):
         Turns({})
 
 

@@ -151,13 +151,13 @@ def test_shuffled_uses_every_order() -> None:
 def test_mistakes_are_explained() -> None:
     with pytest.raises(ValueError, match="at least one stage"):
         Chain(stages={})
-    with pytest.raises(ValueError, match="'blur' is no Degradation"):
+    with pytest.raises(ValueError, match="'blur' must be a Degradation"):
         Chain(stages={"blur": 3})  # type: ignore[dict-item]
     with pytest.raises(ValueError, match=r"\[0, 1\]"):
         Maybe(stage=Identity(), probability=1.2)
     with pytest.raises(ValueError, match="keep the size"):
         Maybe(stage=Downsample(scale=2), probability=0.5)
-    with pytest.raises(ValueError, match=r"sigma is a number or a range .* got \[9, 3\]"):
+    with pytest.raises(ValueError, match=r"sigma must be a number or a range .* got \[9, 3\]"):
         GaussianNoise(sigma=[9, 3])
     with pytest.raises(ValueError, match="float photos"):
         Identity()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), generator(1))

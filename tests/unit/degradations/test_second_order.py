@@ -139,7 +139,7 @@ def test_distinct_values_and_their_power_of_two() -> None:
 def test_settings_are_checked() -> None:
     with pytest.raises(ValueError, match="three chances"):
         order(resize=[1, 2])
-    with pytest.raises(ValueError, match="must hold 1"):
+    with pytest.raises(ValueError, match="must contain 1"):
         order(resize_range=[0.2, 0.9])
     with pytest.raises(ValueError, match="scale"):
         second_order(0)

@@ -133,7 +133,7 @@ def test_a_mosaic_becomes_a_photo(tmp_path: Path) -> None:
     assert errors["RGGB"] > 3 * errors["BGGR"]  # of another sensor
     for words, said in (
         ([*method, "--mosaic", "RGB"], "--mosaic RGB: a Bayer pattern must be"),
-        ([*method, "--mosaic", "RGGB", "--kernel", "gaussian:1"], "there is no method for both"),
+        ([*method, "--mosaic", "RGGB", "--kernel", "gaussian:1"], "no method combines --mosaic"),
         (["method:zs_n2n", *method[1:3], "--mosaic", "RGGB"], "leave --mosaic out"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -154,12 +154,12 @@ def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path,
     assert np.abs(restored.astype(int) - 40000).max() < 300
     for wrong, said in (
         (["method:zs_n2n", *words, "--scale", "2"], "zs_n2n is for denoise: leave --scale"),
-        (["method:zs_n2n", *words, "--denoiser", "x"], "uses none"),
+        (["method:zs_n2n", *words, "--denoiser", "x"], "uses no denoiser"),
         (["method:zssr", *words, "--scale", "1"], "say what is wrong"),
         (["method:dip", *words, "--set", "steps"], "KEY=VALUE"),
         (["method:dip", *words, "--kernel", "nowhere.png"], "no such picture"),
-        (["method:dip", *words, "--tile", "64"], "--tile is for models"),
-        (["model", *words, "--seed", "1"], "--seed is for methods"),
+        (["method:dip", *words, "--tile", "64"], "--tile works with models only"),
+        (["model", *words, "--seed", "1"], "--seed works with methods"),
     ):
         with pytest.raises(ValueError, match=said):
             restore([*wrong, "--overwrite"])

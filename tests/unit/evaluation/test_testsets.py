@@ -110,14 +110,14 @@ def test_an_archive_that_the_user_placed_is_used_and_left(
 
 
 def test_a_downloaded_archive_without_the_second_set_goes(server: ArchiveServer, tmp_path: Path) -> None:
-    with pytest.raises(CorruptArchive, match="holds 2 photos .* expected 3.*It was fetched twice"):
+    with pytest.raises(CorruptArchive, match="holds 2 photos .* expected 3.*It was downloaded twice"):
         obtain_testsets([a_set(tmp_path, "A", 3, server.url), a_set(tmp_path, "B", 3, server.url, "b")])
     assert not (tmp_path / "testsets" / "top-master.zip").exists()
 
 
 def test_a_set_of_another_number_of_photos_is_not_taken(server: ArchiveServer, tmp_path: Path) -> None:
     with pytest.raises(
-        CorruptArchive, match=r"holds 3 photos in top-master/sets/A, expected 4.*fetched twice"
+        CorruptArchive, match=r"holds 3 photos in top-master/sets/A, expected 4.*downloaded twice"
     ):
         obtain_testsets([a_set(tmp_path, "A", 4, server.url)])
     assert [path.name for path in (tmp_path / "testsets").iterdir()] == [".download.lock"]

@@ -231,7 +231,7 @@ def test_where_nothing_compiles_training_goes_on(
     same(trained(dncnn, tmp_path, False), trained(dncnn, tmp_path, "auto"))
     (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
     assert record.message.count("failed: no ptxas") == 2
-    assert record.message.endswith("training goes on uncompiled")
+    assert record.message.endswith("training continues uncompiled")
 
 
 @pytest.mark.parametrize(

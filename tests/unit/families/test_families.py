@@ -309,8 +309,8 @@ def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) 
         (lambda: ResidualCNN(**recipe(initialisation="xavier")), "family.initialisation"),
         (lambda: GanFamily(**recipe()), "needs an adversarial objective"),
         (lambda: Family(**recipe(gradient_clip=1.0)), "trainer.gradient_clip_val=1.0"),
-        (lambda: Family(**recipe(loss=None)), "nothing is learnt"),
-        (lambda: Family(**recipe(compile_network="fastest")), "compile is true, false, auto or a mode"),
+        (lambda: Family(**recipe(loss=None)), "nothing to learn from"),
+        (lambda: Family(**recipe(compile_network="fastest")), "compile must be true, false, auto or a mode"),
         (lambda: Family(**recipe(activation_checkpointing=True)), "DnCNN has no repeated blocks"),
     ],
 )

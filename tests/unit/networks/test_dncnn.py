@@ -108,5 +108,5 @@ def test_published_weights_give_the_published_noise_reduction(development_data: 
 
 @pytest.mark.parametrize(("cls", "depth"), [(DnCNN, 2), (FDnCNN, 2), (FFDNet, 2), (VDSR, 1)])
 def test_a_depth_without_both_ends_is_refused(cls: type[torch.nn.Module], depth: int) -> None:
-    with pytest.raises(ValueError, match=rf"network\.depth counts the first.*got {depth}"):
+    with pytest.raises(ValueError, match=rf"network\.depth must be . or more .*got {depth}"):
         cls(depth=depth)

@@ -250,5 +250,5 @@ def test_a_constant_channel_does_not_break_the_contrasts_gradient() -> None:
 
 
 def test_imdn_needs_quarters() -> None:
-    with pytest.raises(ValueError, match=r"network\.channels of IMDN is a multiple of 4"):
+    with pytest.raises(ValueError, match=r"network\.channels of IMDN must be a multiple of 4"):
         IMDN(channels=10)

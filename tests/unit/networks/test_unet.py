@@ -66,7 +66,7 @@ def test_side_outputs_refuse_a_size_that_does_not_halve() -> None:
     [
         ({"norm": "layer"}, "network.norm"),
         ({"in_channels": 4, "out_channels": 3}, "network.residual"),
-        ({"side_outputs": 3}, "network.side_outputs is from 0 to 2"),
+        ({"side_outputs": 3}, "network.side_outputs must be from 0 to 2"),
     ],
 )
 def test_what_does_not_fit_together_is_refused(arguments: dict[str, object], message: str) -> None:

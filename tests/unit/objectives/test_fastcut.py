@@ -187,5 +187,5 @@ def test_what_cannot_be_combined_is_refused() -> None:
         fastcut(network).check(replace(setting(network), patch_size=4))
     with pytest.raises(ValueError, match="each once"):
         fastcut(network, layers=["model.4", "model.4"])
-    with pytest.raises(ValueError, match="temperature is above 0"):
+    with pytest.raises(ValueError, match="temperature must be above 0"):
         fastcut(network, temperature=0.0)

@@ -77,7 +77,7 @@ def test_what_sets_a_refused_job_apart_is_said() -> None:
         ("name=[1,2", r"quotes: 'name=\"\[1,2\"'"),
         ("seed=choice()", r"seed=choice\(\): empty choice"),
         ("seed", "write seed=VALUE"),
-        ("--sed=1", "'--sed' is no key"),
+        ("--sed=1", "'--sed' is not a valid key"),
     ],
 )
 def test_what_hydras_grammar_does_not_read_is_said_with_the_word(
@@ -89,7 +89,7 @@ def test_what_hydras_grammar_does_not_read_is_said_with_the_word(
 
 
 def test_an_interval_that_stands_for_whole_numbers_says_what_to_write() -> None:
-    error = ConfigError("network.depth=2.0: wanted a whole number")
+    error = ConfigError("network.depth=2.0: expected a whole number")
     words = ["network.depth=tag(log,interval(2,7))", "seed=1"]
     said = search.in_whole_numbers(words, error)
     assert str(said).endswith("write 'network.depth=int(tag(log,interval(2,7)))'")

@@ -65,7 +65,7 @@ def test_a_plan_that_is_damaged_is_said_and_its_jobs_are_found_in_their_folders(
         with pytest.raises(Damaged, match="give the command of the sweep again, with hydra.sweep.dir="):
             read_plan(tmp_path)
     file.write_text(json.dumps(good | {"format": 2}))
-    with pytest.raises(ValueError, match="go on with the version that made it"):
+    with pytest.raises(ValueError, match="resume with the version that made it"):
         read_plan(tmp_path)
     (tmp_path / "4_a").mkdir()
     record = {"sweep": {"job": 4, "overrides": ["seed=3"]}, "config": config}
@@ -267,7 +267,7 @@ def test_a_sweep_that_another_process_runs_is_followed_and_stopped(tmp_path: Pat
     assert "1 queued" in said.err
     assert "1 queued" in said.out
     assert main(["sweep", str(tmp_path), "--stop"]) == 0
-    assert "nothing runs in" in capsys.readouterr().err
+    assert "nothing is running in" in capsys.readouterr().err
 
 
 def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:

@@ -125,7 +125,7 @@ def test_parameters_without_gradient_are_left_alone() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        ({"lr": -1.0}, r"family\.optimizer\.lr is a number of 0 or more"),
+        ({"lr": -1.0}, r"family\.optimizer\.lr must be a number of 0 or more"),
         ({"rest_lr": -1.0}, r"family\.optimizer\.rest_lr"),
         ({"momentum": 1.0}, r"family\.optimizer\.momentum"),
     ],

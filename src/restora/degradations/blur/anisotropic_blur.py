@@ -39,7 +39,7 @@ class AnisotropicBlur(KernelBlur):
         size: Range = 21,
     ) -> None:
         if profile not in get_args(Profile):
-            raise ValueError(f"profile is one of {', '.join(get_args(Profile))}, got {profile!r}")
+            raise ValueError(f"profile must be one of {', '.join(get_args(Profile))}, got {profile!r}")
         self.sigma = as_range("sigma", sigma, least=1e-2)
         self.angle = as_range("angle", angle)
         self.beta = as_range("beta", beta, least=1e-2)

@@ -27,7 +27,7 @@ class CameraShake(KernelBlur):
         self.extent = as_range("extent", extent, least=0)
         self.jerk = as_range("jerk", jerk, least=0)
         if impulse < 0:
-            raise ValueError(f"impulse is the mean number of kicks, at least 0, got {impulse}")
+            raise ValueError(f"impulse must be at least 0 (the mean number of kicks), got {impulse}")
         self.impulse = float(impulse)
         self.radius = int(self.extent[1] / 2) + 1
 

@@ -30,7 +30,7 @@ class Fading(Degradation):
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         if shape[1] != 3:
-            raise ValueError(f"fading is of colour photos (3 channels), got {shape[1]}")
+            raise ValueError(f"fading needs colour photos (3 channels), got {shape[1]}")
         fade, stain = generator.uniform((), *self.fade), generator.uniform((), *self.stain)
         others = generator.uniform((2,), 1 / 3, 1.0) * fade[:, None]
         return {

@@ -14,7 +14,7 @@ class Greyscale(Degradation):
 
     def __init__(self, *, channels: int = 3) -> None:
         if channels not in (1, 3):
-            raise ValueError(f"channels of a greyscale photo are 1 or 3, got {channels}")
+            raise ValueError(f"channels of a greyscale photo must be 1 or 3, got {channels}")
         self.channels = channels
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

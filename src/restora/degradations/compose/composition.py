@@ -190,7 +190,7 @@ class Maybe(Degradation):
 
     def __init__(self, *, stage: Degradation, probability: float) -> None:
         if not 0 <= probability <= 1:
-            raise ValueError(f"probability is within [0, 1], got {probability}")
+            raise ValueError(f"probability must be within [0, 1], got {probability}")
         if stage.scale != 1:
             raise ValueError(f"a stage that may be left out must keep the size, got scale {stage.scale}")
         self.stage, self.probability = stage, float(probability)
@@ -257,7 +257,7 @@ def named(stages: Mapping[str, Stage], kind: type[Stage]) -> dict[str, Stage]:
     checked = {str(name): stage for name, stage in stages.items()}
     for name, stage in checked.items():
         if not isinstance(stage, kind):
-            raise ValueError(f"stage {name!r} is no {kind.__name__} but {type(stage).__name__}")
+            raise ValueError(f"stage {name!r} must be a {kind.__name__}, got {type(stage).__name__}")
     if not checked:
         raise ValueError("a composition needs at least one stage")
     return checked
@@ -268,7 +268,7 @@ def probabilities(stages: Iterable[str], weights: Mapping[str, float] | None) ->
     names = list(stages)
     weights = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
     if set(weights) != set(names) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise ValueError(f"weights are numbers >= 0, one for each of {', '.join(names)}; got {weights}")
+        raise ValueError(f"weights must be numbers >= 0, one for each of {', '.join(names)}; got {weights}")
     total = sum(weights.values())
     return [weights[name] / total for name in names]
 

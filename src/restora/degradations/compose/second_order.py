@@ -56,11 +56,13 @@ class Order:
     ) -> None:
         self.blur, self.blur_probability = blur, blur_probability
         if len(resize) != 3 or min(resize) < 0 or sum(resize) <= 0:
-            raise ValueError(f"resize holds three chances, of enlarging, reducing and keeping; got {resize}")
+            raise ValueError(
+                f"resize must be three chances, of enlarging, reducing and keeping; got {resize}"
+            )
         self.resize = [chance / sum(resize) for chance in resize]
         self.resize_range = as_range("resize_range", resize_range, least=0.01, most=8)
         if not self.resize_range[0] <= 1 <= self.resize_range[1]:
-            raise ValueError(f"resize_range must hold 1, got {resize_range}")
+            raise ValueError(f"resize_range must contain 1, got {resize_range}")
         self.gaussian_probability, self.grey_probability = gaussian_probability, grey_probability
         self.sigma = as_range("sigma", sigma, least=0)
         self.poisson_strength = as_range("poisson_strength", poisson_strength, least=0)
@@ -106,7 +108,7 @@ class SecondOrder(Degradation):
         sharpen: bool = True,
     ) -> None:
         if scale < 1:
-            raise ValueError(f"scale is at least 1, got {scale}")
+            raise ValueError(f"scale must be at least 1, got {scale}")
         self.scale, self.first, self.second = scale, first, second
         self.ringing, self.ringing_probability, self.sharpen = ringing, ringing_probability, sharpen
 

@@ -45,7 +45,7 @@ class ErrorDiffusion(Degradation):
     def __init__(self, *, levels: Range = 2, diffusion: Diffusion = "floyd_steinberg") -> None:
         self.levels = as_whole_range("levels", levels, least=2, most=256)
         if diffusion not in _WEIGHTS:
-            raise ValueError(f"diffusion is one of {', '.join(get_args(Diffusion))}, got {diffusion!r}")
+            raise ValueError(f"diffusion must be one of {', '.join(get_args(Diffusion))}, got {diffusion!r}")
         self.weights = _WEIGHTS[diffusion]
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

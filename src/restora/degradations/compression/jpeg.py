@@ -129,7 +129,7 @@ class Jpeg(Degradation):
     def __init__(self, *, quality: Range, subsampling: Subsampling = "4:2:0") -> None:
         self.quality = as_whole_range("quality", quality, least=1, most=100)
         if subsampling not in get_args(Subsampling):
-            raise ValueError(f"subsampling is one of {get_args(Subsampling)}, got {subsampling!r}")
+            raise ValueError(f"subsampling must be one of {get_args(Subsampling)}, got {subsampling!r}")
         self.subsampling = subsampling
 
     @property

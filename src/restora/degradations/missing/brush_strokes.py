@@ -33,7 +33,7 @@ class BrushStrokes(Masking):
         fill: float = 0.0,
     ) -> None:
         if strokes < 1 or vertices < 1:
-            raise ValueError(f"strokes and vertices are at least 1, got {strokes} and {vertices}")
+            raise ValueError(f"strokes and vertices must be at least 1, got {strokes} and {vertices}")
         self.strokes, self.vertices, self.fill = strokes, vertices, fill
         self.width = as_range("width", width, least=0, most=1)
         self.length = as_range("length", length, least=0, most=2)

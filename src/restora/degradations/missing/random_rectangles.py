@@ -25,7 +25,7 @@ class RandomRectangles(Masking):
         self, *, count: int = 1, area: Range = (0.02, 0.4), aspect: Range = (0.3, 3.3), fill: float = 0.0
     ) -> None:
         if count < 1:
-            raise ValueError(f"count of rectangles is at least 1, got {count}")
+            raise ValueError(f"count of rectangles must be at least 1, got {count}")
         self.count, self.fill = count, fill
         self.area = as_range("area", area, least=0, most=1)
         low, high = as_range("aspect", aspect, least=1e-3)

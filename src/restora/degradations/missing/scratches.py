@@ -34,7 +34,7 @@ class Scratches(Degradation):
         tilt: float = 15.0,
     ) -> None:
         if count < 0 or dust < 0:
-            raise ValueError(f"count and dust are at least 0, got {count} and {dust}")
+            raise ValueError(f"count and dust must be at least 0, got {count} and {dust}")
         self.count, self.dust, self.tilt = count, dust, float(tilt)
         self.width = as_range("width", width, least=0.1)
         self.opacity = as_range("opacity", opacity, least=0, most=1)

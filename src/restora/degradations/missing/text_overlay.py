@@ -51,7 +51,7 @@ class TextOverlay(Degradation):
         texts: Sequence[str] | None = None,
     ) -> None:
         if count < 1:
-            raise ValueError(f"count of lines is at least 1, got {count}")
+            raise ValueError(f"count of lines must be at least 1, got {count}")
         self.count, self.tilt = count, float(tilt)
         self.height = as_range("height", height, least=1e-3, most=1)
         self.opacity = as_range("opacity", opacity, least=0, most=1)

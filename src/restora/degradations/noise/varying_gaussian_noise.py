@@ -24,7 +24,7 @@ class VaryingGaussianNoise(Degradation):
 
     def __init__(self, *, sigma: Range, grid: int = 4) -> None:
         if grid < 2:
-            raise ValueError(f"grid of noise levels is at least 2x2, got {grid}")
+            raise ValueError(f"grid of noise levels must be at least 2x2, got {grid}")
         self.sigma, self.grid = as_range("sigma", sigma, least=0), grid
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

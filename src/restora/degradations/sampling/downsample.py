@@ -24,7 +24,7 @@ class Downsample(Degradation):
     ) -> None:
         if scale < 1 or kernel not in KERNELS:
             raise ValueError(
-                f"scale >= 1 and kernel of {', '.join(KERNELS)} wanted, got {scale} and {kernel!r}"
+                f"expected scale >= 1 and kernel of {', '.join(KERNELS)}, got {scale} and {kernel!r}"
             )
         self.factor, self.kernel, self.round_8bit, self.restore_size = scale, kernel, round_8bit, restore_size
         self.scale = 1 if restore_size else scale

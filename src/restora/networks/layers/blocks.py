@@ -46,7 +46,7 @@ def activation(name: Activation, *, channels: int = 1, slope: float = 0.2) -> nn
         return nn.PReLU(channels, init=slope)
     if name == "gelu":
         return nn.GELU()
-    raise ValueError(f"activation is relu, leaky_relu, prelu or gelu, got {name!r}")
+    raise ValueError(f"activation must be relu, leaky_relu, prelu or gelu, got {name!r}")
 
 
 def he_initialise(module: nn.Module, *, scale: float = 1.0) -> None:
@@ -144,7 +144,7 @@ def upsampling_steps(scale: int) -> list[int]:
         return [3]
     steps = int(math.log2(scale)) if scale > 0 else -1
     if steps < 0 or 2**steps != scale:
-        raise ValueError(f"network.scale is 3 or a power of two, got {scale}")
+        raise ValueError(f"network.scale must be 3 or a power of two, got {scale}")
     return [2] * steps
 
 

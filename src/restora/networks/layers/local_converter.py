@@ -103,7 +103,7 @@ def _statistic_shapes(network: Network, train_size: tuple[int, int]) -> dict[str
     """
     height, width = train_size
     if min(height, width) < 1:
-        raise ValueError(f"train_size is the (height, width) of a training patch, got {train_size}")
+        raise ValueError(f"train_size must be the (height, width) of a training patch, got {train_size}")
     ghost = copy.deepcopy(network).to("meta")
     shapes: dict[str, tuple[int, int]] = {}
 

@@ -87,7 +87,7 @@ class LuminanceNetwork(Network):
         super().__init__()
         if luminance and in_channels not in (1, 3):
             raise ValueError(
-                f"network.in_channels is 1 (Y) or 3 (RGB) with network.luminance, got {in_channels}"
+                f"network.in_channels must be 1 (Y) or 3 (RGB) with network.luminance, got {in_channels}"
             )
         self.scale = scale
         self.in_channels = self.out_channels = in_channels
