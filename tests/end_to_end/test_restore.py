@@ -104,6 +104,30 @@ def test_single_photo_into_a_file_or_a_folder(model, photos, tmp_path):
     assert files(tmp_path / "folder") == ["a.png"]
 
 
+def test_a_misspelt_ending_makes_no_folder(model, photos, tmp_path):
+    """A folder that is there may be called anything, and so may one of another kind of name."""
+    with pytest.raises(ValueError, match=r"\.pgn is not a photo format: name it \*\.jpg"):
+        restore([str(model), str(photos / "a.png"), str(tmp_path / "b.pgn")])
+    assert not (tmp_path / "b.pgn").exists()
+    (tmp_path / "b.pgn").mkdir()
+    assert restore([str(model), str(photos / "a.png"), str(tmp_path / "b.pgn")]) == 0
+    assert restore([str(model), str(photos / "a.png"), str(tmp_path / "of 2026.11")]) == 0
+    assert files(tmp_path / "b.pgn") == files(tmp_path / "of 2026.11") == ["a.png"]
+
+
+@pytest.mark.parametrize("level", ["999", "-1", "nan", "inf", "much"])
+def test_a_noise_level_that_no_photo_has_is_refused(level, model, photos, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        restore([str(model), str(photos), str(tmp_path / "out"), f"--sigma={level}"])
+    assert f"expected a number from 0 to 255 or auto, got '{level}'" in capsys.readouterr().err
+
+
+def test_only_a_folder_is_watched(model, photos, tmp_path, capsys):
+    with pytest.raises(ValueError, match="--watch needs a folder as INPUT"):
+        restore([str(model), "--watch", str(photos / "a.png"), str(tmp_path / "out")])
+    assert "watching" not in capsys.readouterr().out
+
+
 def test_existing_outputs_are_replaced_or_skipped_as_told(model, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert restore([str(model), str(photos), str(out)]) == 0

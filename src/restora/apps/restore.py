@@ -5,6 +5,7 @@ restored is named and the others go on; the exit status is 0 only if every photo
 """
 
 import argparse
+import contextlib
 import os
 import sys
 import time
@@ -204,11 +205,13 @@ def _watch(options: argparse.Namespace, output: Path) -> int:
     from restora.apps.restore_plan import Naming, measure
     from restora.apps.restore_watch import appearing
 
+    photos = appearing(
+        Path(options.input), output, Naming(options.format, options.suffix), overwrite=options.overwrite
+    )
     restorers, failed = _load(options), False
-    naming = Naming(options.format, options.suffix)
     print(f"watching {options.input}: stop with Ctrl-C", flush=True)
     try:
-        for planned in appearing(Path(options.input), output, naming, overwrite=options.overwrite):
+        for planned in photos:
             jobs, unreadable = measure(planned.jobs)
             failures = [*planned.failures, *unreadable]
             if jobs:
@@ -287,10 +290,13 @@ def _check_numbers(options: argparse.Namespace) -> None:
 
 
 def _level(word: str) -> float | str:
-    try:
-        return word if word == "auto" else float(word)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected a number or auto, got {word!r}") from None
+    """Raises ArgumentTypeError for anything but `auto` and numbers from 0 to 255; NaN is none of them."""
+    if word == "auto":
+        return word
+    with contextlib.suppress(ValueError):
+        if 0 <= (level := float(word)) <= 255:
+            return level
+    raise argparse.ArgumentTypeError(f"expected a number from 0 to 255 or auto, got {word!r}")
 
 
 def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":

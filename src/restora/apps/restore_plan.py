@@ -1,6 +1,7 @@
 """The plan of `restora restore`: the photos to restore, their outputs, and the photos that cannot be done."""
 
 import os
+import re
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,6 +13,8 @@ from restora.photos.reading import photo_header
 
 _LONGEST_NAME = 255
 """Bytes in a file's name, the usual limit of file systems."""
+_LIKE_A_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")
+"""A file's, rather than a part of a folder's name."""
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,11 @@ def _of_file(source: Path, output: Path, naming: Naming) -> Plan:
                 "rename OUTPUT"
             )
         target = output
+    elif not output.exists() and _LIKE_A_SUFFIX.fullmatch(suffix_of(output)):
+        raise ValueError(
+            f"{output}: {suffix_of(output)} is not a photo format: name it {_endings()}, or create {output} "
+            "first if it is a folder"
+        )
     if kind(source) in ("video", "unreadable"):
         made.failures.append(Failure(source.name, why_not(source)))
     else:

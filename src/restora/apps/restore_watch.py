@@ -23,10 +23,14 @@ def appearing(
 ) -> Iterator[Plan]:
     """Plans for new photos once their files are complete, without end; each failure is reported once.
 
-    Raises ValueError if `source` is no folder.
+    Raises ValueError at once if `source` is no folder.
     """
     if not source.is_dir():
         raise ValueError(f"--watch needs a folder as INPUT, and {source} is not one")
+    return _plans(source, output, naming, overwrite=overwrite, seconds=seconds)
+
+
+def _plans(source: Path, output: Path, naming: Naming, *, overwrite: bool, seconds: float) -> Iterator[Plan]:
     before: dict[Path, Stamp | None] = {}
     handled: dict[Path, Stamp | None] = {}
     named: set[Failure] = set()

@@ -1,5 +1,6 @@
 """README.md of a model folder: what the model is, what it scored, how it is used, and what it is not for."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,8 @@ def _scores(model: ModelDescription) -> str:
             if held_out.get(first) is not None:
                 similarity = held_out.get(second)
                 shown = "" if similarity is None else f"{similarity:.4f}"
-                lines.append(f"| {name} | {held_out[first]:.2f} | {shown} |")
+                psnr = "–" if math.isinf(held_out[first]) else f"{held_out[first]:.2f}"
+                lines.append(f"| {name} | {psnr} | {shown} |")
     else:
         lines.append("This model was not scored on held-out photos.")
     validation = model.metrics.get("validation") or {}

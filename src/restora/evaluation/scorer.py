@@ -10,6 +10,7 @@ Legend: B photos, C channels, H height, W width.
 """
 
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,23 @@ DECIMALS = 6
 LOSS = "loss"
 """The objectives' loss on validation photos: not a metric, but a checkpoint can be chosen by it."""
 Figures = dict[str, float | None]
+
+
+def means(rows: Iterable[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean of each figure over the photos that have it, by the figure's name.
+
+    The input's is left out where it is infinite because some of the photos, not all, are not degraded.
+    """
+    columns: dict[str, list[float]] = {}
+    for row in rows:
+        for key, value in row.items():
+            if key != "name" and value is not None:
+                columns.setdefault(key, []).append(value)
+    return {
+        key: math.fsum(values) / len(values)
+        for key, values in columns.items()
+        if not key.startswith("input_") or len(set(map(math.isinf, values))) == 1
+    }
 
 
 @dataclass(frozen=True, kw_only=True)

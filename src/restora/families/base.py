@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 
 from restora.artifact.restorer import Restorer
 from restora.evaluation.protocol import Protocol
-from restora.evaluation.scorer import DECIMALS, Scorer
+from restora.evaluation.scorer import DECIMALS, Scorer, means
 from restora.families.as_one import act_as_one
 from restora.families.checkpointing import checkpoint_blocks
 from restora.families.compiling import check_mode
@@ -419,14 +419,10 @@ class Family(LightningModule):
             torch.distributed.all_gather_object(gathered, rows)
             rows = [row for part in gathered for row in part]
         self.rows, self.scores = [], sorted(rows, key=lambda row: str(row["name"]))
-        metrics = dict.fromkeys(key for row in self.scores for key in row if key not in ("name", "seconds"))
-        for metric in metrics:
-            values = [row[metric] for row in self.scores if row.get(metric) is not None]
-            if not values:  # the photos are too small for this metric
-                continue
-            mean = math.fsum(values) / len(values)
-            # every process computed the same sum over all photos: nothing to reduce
-            self.log(f"{stage}/{metric}", mean, batch_size=1, prog_bar=metric == "psnr", rank_zero_only=False)
+        for metric, mean in means(self.scores).items():
+            if metric != "seconds":  # every process computed the same sums over all photos: nothing to reduce
+                shown = metric == "psnr"
+                self.log(f"{stage}/{metric}", mean, batch_size=1, prog_bar=shown, rank_zero_only=False)
 
 
 def arranged(module: M, memory_format: torch.memory_format) -> M:

@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
 from restora.artifact.measuring import processor
+from restora.evaluation.scorer import means
 from restora.families.base import Family
 from restora.families.share import share_here
 from restora.files import read_json, sync, write_json
@@ -246,10 +247,7 @@ class RunRecord(Callback):
 
     def take_test(self, scores: list[dict[str, Any]]) -> None:
         """Records the per-image scores of the held-out photos and their means."""
-        keys = dict.fromkeys(key for row in scores for key in row if key != "name")
-        known = {key: [row[key] for row in scores if row.get(key) is not None] for key in keys}
-        means = {key: statistics.fmean(values) for key, values in known.items() if values}
-        self.data["test"] = {"images": scores, **means}
+        self.data["test"] = {"images": scores, **means(scores)}
 
     def outcome(self) -> tuple[str, dict[str, Any]]:
         """The kind of photos that the reported scores are for, in words, and the scores.

@@ -343,7 +343,8 @@ def _say_outcome(record: RunRecord) -> None:
         return
     console = Console(stderr=True)
     photos, scores = record.outcome()
-    figures = f"{photos} {scores['input_psnr']:.2f} -> {scores['psnr']:.2f} dB · " if "psnr" in scores else ""
+    start = f"{scores['input_psnr']:.2f} -> " if "input_psnr" in scores else ""
+    figures = f"{photos} {start}{scores['psnr']:.2f} dB · " if "psnr" in scores else ""
     console.print(f"{figures}{_shortest(record.info.folder)}", markup=False, highlight=False, soft_wrap=True)
     if warning := worse_than_input(scores):
         console.print(f"the result is {warning}", markup=False, highlight=False, style="yellow")

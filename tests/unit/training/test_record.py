@@ -107,3 +107,24 @@ def test_a_run_that_is_killed_before_wandb_has_begun_goes_on_as_the_same_one(
     assert (first[1], again) == (None, (first[0], "allow"))
     assert agents == [("agents", None), ("agents", "allow")]
     assert first[0] != "agents"
+
+
+def test_the_mean_of_inputs_is_left_out_where_some_are_not_degraded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would be infinite, and every network worse than that. Where no photo is degraded, all are worse."""
+    rows = [
+        {"name": "a", "psnr": 50.0, "ssim": 0.99, "input_psnr": math.inf, "input_ssim": 1.0},
+        {"name": "b", "psnr": 30.0, "ssim": 0.9, "input_psnr": 20.0, "input_ssim": 0.4},
+    ]
+    record = RunRecord(RunInfo(folder=tmp_path, config=CONFIG))
+    record.take_test(rows)
+    _say_outcome(record)
+    said = capsys.readouterr().err
+    assert "held-out photos 40.00 dB" in said
+    assert "worse" not in said
+    record.take_test(rows[:1])
+    _say_outcome(record)
+    said = capsys.readouterr().err
+    assert "held-out photos inf -> 50.00 dB" in said
+    assert "worse than its input" in said
