@@ -121,6 +121,7 @@ def test_debug_fast_trains_it(
     OmegaConf.set_struct(config, False)
     config.run_dir = str(tmp_path)
     make_small(config.network)
+    config.init.source = None  # of the full size
     plain = OmegaConf.to_container(config, resolve=True)
     train(config, RunInfo(folder=tmp_path, config=plain, experiment=experiment, network_name="n"))
     record = json.loads((tmp_path / "run.json").read_text())

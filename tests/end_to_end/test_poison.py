@@ -68,7 +68,7 @@ def test_a_poisoned_step_is_left_out_named_and_shown_again(
     assert batch.keys is not None
     assert batch.keys.tolist() == rows[1]["keys"]
     assert main(["preview", f"poison={tmp_path / 'run'}", "step=6"]) == 2
-    assert "choose step= one of 4, 5, 13" in capfd.readouterr().err
+    assert "set step= to one of 4, 5, 13" in capfd.readouterr().err
 
 
 def test_after_too_many_in_a_row_a_run_goes_back_with_a_smaller_step(

@@ -177,7 +177,7 @@ def test_a_folder_with_a_broken_photo(tmp_path: Path, caplog: pytest.LogCaptureF
         (["data=folder"], "set data.source.root=FOLDER"),
         (["data=sampel"], "Did you mean data=sample"),
         (["data=sample", "mild"], "only DIV2K has tracks"),
-        (["data=div2k", "bicubic"], "say which of bicubic_x2"),
+        (["data=div2k", "bicubic"], "choose one of bicubic_x2"),
         (["data=div2k_lr", "data.source.scale=5"], "set data.source.scale to 2 or 3 or 4 or 8"),
         (["data=div2k", "data.source.ulr=x"], "Did you mean data.source.url"),
         (["keep_archives=true"], "Set data=NAME, such as div2k, or testsets=NAME"),
@@ -185,7 +185,7 @@ def test_a_folder_with_a_broken_photo(tmp_path: Path, caplog: pytest.LogCaptureF
         (["testsets=bsd6"], "there is no test set bsd6. Did you mean bsd68"),
         (["testset=bsd68"], "Did you mean testsets"),
         (["testsets=div2k_valid"], "DIV2K_valid_HR is fetched by `restora prepare data=div2k`"),
-        (["testsets=set5,bsd68", "archive=http://127.0.0.1:9/x.tar"], "ask for set5 and bsd68 apart"),
+        (["testsets=set5,bsd68", "archive=http://127.0.0.1:9/x.tar"], "prepare set5 and bsd68 separately"),
         (["testsets=set5", "archive=nowhere"], "nowhere is not a URL: check archive"),
     ],
 )

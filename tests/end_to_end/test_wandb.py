@@ -40,7 +40,7 @@ def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = f"{Path(__file__).parents[1]}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
     done = train(folder, "-m", *COMMON, *words, PYTHONPATH=path)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "tried again, 1 of 1" in done.stderr
+    assert "retry 1 of 1" in done.stderr
     return folder / "sweep"
 
 

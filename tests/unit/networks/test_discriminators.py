@@ -105,7 +105,7 @@ def test_too_small_photos_are_named(name: str) -> None:
     discriminator = build_node(NODES[name], "discriminator")
     least = discriminator.minimum_size
     assert discriminator(torch.rand(2, 3, least, least)).isfinite().all()
-    with pytest.raises(ValueError, match=f"from {least}x{least} on, got {least}x{least - 1}"):
+    with pytest.raises(ValueError, match=f"at least {least}x{least}, got {least}x{least - 1}"):
         discriminator(torch.rand(2, 3, least, least - 1))
 
 

@@ -35,5 +35,5 @@ def test_msrresnet_starts_at_the_enlarged_photo() -> None:
 
 
 def test_a_scale_that_pixel_shuffle_cannot_reach_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"network\.scale is 3 or a power of two, got 6"):
+    with pytest.raises(ValueError, match=r"network\.scale must be 3 or a power of two, got 6"):
         SRResNet(scale=6)

@@ -161,7 +161,9 @@ def test_a_full_disk_is_named_with_sizes_and_costs_no_checkpoint(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(Trainer, "save_checkpoint", full)
-    with pytest.raises(DiskFull, match=r"no room for .*/last\.ckpt: 3\.0 MB of it were written, .* are free"):
+    with pytest.raises(
+        DiskFull, match=r"no space for .*/last\.ckpt: 3\.0 MB of it were written, .* are free"
+    ):
         fit(family(), steps=6, callbacks=[last], enable_checkpointing=True, **UNVALIDATED)
     assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["last.ckpt"]
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
