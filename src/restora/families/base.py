@@ -296,7 +296,8 @@ class Family(LightningModule):
         self.manual_backward(loss)
         limit = float("inf") if self.gradient_clip is None else self.gradient_clip
         norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
-        optimizer.step()
+        with torch.autocast(self.device.type, enabled=False):  # training_step runs in it
+            optimizer.step()
         return norm
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
