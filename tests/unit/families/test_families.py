@@ -402,6 +402,22 @@ def test_half_steps_change_their_own_network_only(fit: Callable) -> None:
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(total, rel=1e-6)
 
 
+def test_optimisers_of_a_gan_step_outside_autocast(fit: Callable) -> None:
+    """Products of matrices in bfloat16 make Muon's iteration diverge."""
+    seen = []
+
+    class Watched(torch.optim.SGD):
+        def step(self, closure: Any = None) -> Any:
+            seen.append(torch.is_autocast_enabled("cpu"))
+            return super().step(closure)
+
+    family = gan(optimizer=partial(Watched, lr=1e-3))
+    family.make_optimizer = partial(Watched, lr=1e-3)
+    fit(family, steps=2, precision="bf16-mixed")
+    assert seen == [False] * len(seen)
+    assert len(seen) >= 2
+
+
 def test_a_term_joins_at_its_step_while_the_discriminator_already_learns(fit: Callable) -> None:
     trainer = fit(gan(start_step=2), steps=2)
     assert "objective/adversarial" not in trainer.callback_metrics
