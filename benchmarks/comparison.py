@@ -92,9 +92,7 @@ TASKS |= {
     f"{task}_adamw": replace(TASKS[task], train=tuple(w for w in TASKS[task].train if w not in _MUON))
     for task in ("jpeg", "deblur")
 }
-TASKS["denoise_muon"] = replace(
-    TASKS["denoise"], train=_MUON, networks=("mwcnn", "edcnn", "ffdnet", "nafnet")
-)
+TASKS["denoise_muon"] = replace(TASKS["denoise"], train=_MUON, networks=("unet", "mwcnn", "edcnn"))
 """The networks that are far below the others with AdamW, and the leading one."""
 
 
