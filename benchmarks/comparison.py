@@ -93,7 +93,7 @@ TASKS |= {
     for task in ("jpeg", "deblur")
 }
 TASKS["denoise_muon"] = replace(TASKS["denoise"], train=_MUON, networks=("unet", "mwcnn", "edcnn"))
-"""The networks that are far below the others with AdamW, and the leading one."""
+"""Two networks that are far below the others with AdamW, and one of the best."""
 
 
 def main() -> None:
