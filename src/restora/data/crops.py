@@ -24,6 +24,7 @@ from restora.photos.reading import Pixels
 
 Geometry = Literal["d4", "hflip", "none"]
 _PLACE_STREAM = 0x71ACE
+_REDUCTION_STREAM = 0x2ED0CE
 _MASK = (1 << 64) - 1
 _TRANSPOSED_BY_OPENCV = (1, 2, 3, 4)
 """Numbers of channels that `cv2.transpose` takes; of larger numbers it takes only some."""
@@ -42,8 +43,10 @@ class PhotoBatch(TypedDict):
 class CropBatches(Dataset[PhotoBatch]):
     """Training batch number i of this process, cut from a store.
 
-    `photos` are the store's photos that are large enough. `transforms` are albumentations transforms of one
-    crop, seeded per sample; they may change its pixels, not its size.
+    `photos` are the store's photos that are large enough. A crop is cut as many times larger as one of the
+    `reductions` says, drawn from those that the photo has room for, and reduced by averaging; not for paired
+    data. `transforms` are albumentations transforms of one crop, seeded per sample; they may change its
+    pixels, not its size.
     """
 
     def __init__(
@@ -56,8 +59,11 @@ class CropBatches(Dataset[PhotoBatch]):
         scale: int,
         geometry: Geometry,
         transforms: Sequence[Any],
+        reductions: Sequence[int] = (1,),
     ) -> None:
         assert schedule.photos == len(photos)
+        assert not paired or tuple(reductions) == (1,)
+        self.reductions = tuple(reductions)
         self.store, self.photos, self.schedule = store, list(photos), schedule
         self.paired, self.scale, self.geometry = paired, scale, geometry
         self.transform = SeededTransform(transforms) if transforms else None
@@ -76,8 +82,8 @@ class CropBatches(Dataset[PhotoBatch]):
         names = []
         for row, crop in enumerate(crops):
             photo = self.photos[crop.photo]
-            bits = sample_key(_PLACE_STREAM, crop.key) & _MASK
-            self._cut(photo, bits, clean.numpy()[row], None if degraded is None else degraded.numpy()[row])
+            partner = None if degraded is None else degraded.numpy()[row]
+            self._cut(photo, crop.key, clean.numpy()[row], partner)
             names.append(self.store.entries[photo].name)
         keys = torch.tensor([crop.key for crop in crops], dtype=torch.int64)
         made: PhotoBatch = {"clean": clean.permute(0, 3, 1, 2), "key": keys, "names": names}
@@ -93,23 +99,27 @@ class CropBatches(Dataset[PhotoBatch]):
             "store": self.store.folder.name,
             "stages": [vars(stage) for stage in self.schedule.stages],
             "geometry": self.geometry,
+            "reductions": list(self.reductions),
         }
 
-    def _cut(self, photo: int, bits: int, clean: Pixels, degraded: Pixels | None) -> None:
+    def _cut(self, photo: int, key: int, clean: Pixels, degraded: Pixels | None) -> None:
         """Fills `clean` (h,w,C) and `degraded` (h/s,w/s,C).
 
         Of the 64 random bits, 3 choose the symmetry of the crop, 30 its row and 30 its column.
         """
+        bits = sample_key(_PLACE_STREAM, key) & _MASK
         height, width = usable_size(self.store.entries[photo], self.scale)
         # a corner lies on a pixel of the degraded partner: a multiple of the scale
         step = self.scale if degraded is not None else 1
-        size = clean.shape[0]
+        reduction = self._reduction(key, min(height, width) // clean.shape[0])
+        size = clean.shape[0] * reduction
         # 30 bits times n positions, shifted down by 30: from 0 to n - 1, uniform up to n / 2^30
         top = ((bits >> 3 & 0x3FFFFFFF) * ((height - size) // step + 1) >> 30) * step
         left = ((bits >> 33 & 0x3FFFFFFF) * ((width - size) // step + 1) >> 30) * step
         # 1, 2 and 8 divide 8, so the other three bits choose each member equally often
         member = (bits & 7) % _MEMBERS[self.geometry]
-        turn(self.store.clean(photo)[top : top + size, left : left + size], member, clean)
+        part = self.store.clean(photo)[top : top + size, left : left + size]
+        turn(part if reduction == 1 else reduced(part, reduction), member, clean)
         if degraded is not None:
             # the same part of the partner, at 1/s of size and position
             small, top, left = degraded.shape[0], top // step, left // step
@@ -117,6 +127,12 @@ class CropBatches(Dataset[PhotoBatch]):
         # after the turn, so that a transform sees the crop as the network will
         if self.transform is not None:
             self.transform(bits, clean, degraded)
+
+    def _reduction(self, key: int, largest: int) -> int:
+        possible = [reduction for reduction in self.reductions if reduction <= largest]
+        if len(possible) == 1:
+            return possible[0]
+        return possible[(sample_key(_REDUCTION_STREAM, key) & _MASK) % len(possible)]
 
 
 class WholePhotos(Dataset[PhotoBatch]):
@@ -190,6 +206,13 @@ def usable_size(entry: Entry, scale: int) -> tuple[int, int]:
     if entry.degraded is not None:
         height, width = min(height, entry.degraded.height), min(width, entry.degraded.width)
     return height * scale, width * scale
+
+
+def reduced(part: Pixels, reduction: int) -> Pixels:
+    """(rh,rh,C) -> (h,h,C): means of squares of r = `reduction` pixels a side, rounded."""
+    side = part.shape[0] // reduction
+    means = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)
+    return means.reshape(side, side, part.shape[2])  # OpenCV drops a single channel
 
 
 def turn(source: Pixels, member: int, out: Pixels) -> None:

@@ -78,6 +78,7 @@ class MixtureData(PhotoData):
         test_crop: int | None = None,
         channels: Channels = "rgb",
         geometry: Geometry = "d4",
+        reductions: Sequence[int] = (1,),
         transforms: Sequence[Any] | None = None,
         target: Target = "clean",
         workers: Workers = 0,
@@ -93,6 +94,7 @@ class MixtureData(PhotoData):
             "test_crop": test_crop,
             "channels": channels,
             "geometry": geometry,
+            "reductions": reductions,
             "transforms": transforms,
             "workers": workers,
         }

@@ -57,7 +57,9 @@ class PhotoData(LightningDataModule):
     photos. `stages` replaces both sizes from given training batches on (`start_step`, `patch_size`,
     `batch_size`), for progressive learning. `val_crop` and `test_crop` evaluate only the centre of
     each photo. `geometry` augments training crops: `d4` with all eight symmetries of the square,
-    `hflip` with horizontal flips, `none`. `transforms` are further albumentations transforms of the clean
+    `hflip` with horizontal flips, `none`. `reductions`: a training crop is cut so many times larger, one of
+    these numbers drawn for each, and reduced by averaging, which shows a network as much of a photo as a
+    larger patch does, without its cost. `transforms` are further albumentations transforms of the clean
     crop. `target` noisy: the training target is another degraded version of the photo, from keys of its own.
     `workers` are processes that cut training crops, by `workers_of`. `channels` is a number, rgb for 3 or
     gray for 1.
@@ -82,6 +84,7 @@ class PhotoData(LightningDataModule):
         test_crop: int | None = None,
         channels: Channels = "rgb",
         geometry: Geometry = "d4",
+        reductions: Sequence[int] = (1,),
         transforms: Sequence[Any] | None = None,
         target: Target = "clean",
         workers: Workers = 0,
@@ -92,7 +95,7 @@ class PhotoData(LightningDataModule):
         self.stages = read_stages(stages, patch_size, batch_size)
         self.steps_per_epoch = steps_per_epoch
         self.val_crop, self.test_crop = val_crop, test_crop
-        self.channels, self.geometry = channels, geometry
+        self.channels, self.geometry, self.reductions = channels, geometry, tuple(reductions)
         self.transforms, self.workers, self.seed = list(transforms or ()), workers, seed
         self.target = target
         self.allow_zero_length_dataloader_with_multiple_devices = True
@@ -138,6 +141,7 @@ class PhotoData(LightningDataModule):
             )
         if self.geometry not in ("d4", "hflip", "none"):
             raise ValueError(f"data.geometry must be d4, hflip or none, got {self.geometry!r}")
+        self._check_reductions()
         for name, value, least in (
             ("steps_per_epoch", self.steps_per_epoch, 1),
             ("val_crop", self.val_crop, _SMALLEST_EVALUATED),
@@ -148,6 +152,19 @@ class PhotoData(LightningDataModule):
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
         if not self.source.paired:
             self._check_patches()
+
+    def _check_reductions(self) -> None:
+        whole = all(type(number) is int and number >= 1 for number in self.reductions)
+        if not self.reductions or not whole or len(set(self.reductions)) < len(self.reductions):
+            raise ValueError(
+                "data.reductions must be different whole numbers from 1 up, such as [1, 2, 3], got "
+                f"{[*self.reductions]}"
+            )
+        if self.reductions != (1,) and self.comes_degraded:
+            raise ValueError(
+                f"data.reductions={[*self.reductions]} would also reduce the defects of {self.source.name}, "
+                "whose photos come degraded: set data.reductions=[1]"
+            )
 
     def _check_patches(self) -> None:
         for stage in self.stages:
@@ -253,7 +270,7 @@ class PhotoData(LightningDataModule):
 
     def _least_side(self, split: Split) -> int:
         if split == "train":
-            return max(stage.patch_size for stage in self.stages)
+            return max(stage.patch_size for stage in self.stages) * min(self.reductions)
         return _SMALLEST_EVALUATED * self.scale
 
     def _usable(self, split: Split) -> tuple[PhotoStore, list[int]]:
@@ -297,6 +314,7 @@ class PhotoData(LightningDataModule):
             paired=self.source.paired,
             scale=self.scale,
             geometry=self.geometry,
+            reductions=self.reductions,
             transforms=self.transforms,
         )
 

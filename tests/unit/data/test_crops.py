@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from restora.data import loaders
-from restora.data.crops import CropBatches, WholePhotos, turn
+from restora.data.crops import CropBatches, WholePhotos, reduced, turn
 from restora.data.loaders import TrainingLoader
 from restora.data.packing import PhotoFile, pack
 from restora.data.schedule import CropSchedule, ResumableSampler, Stage
@@ -64,6 +64,7 @@ def batches(
     seed: int = 1,
     paired: bool = False,
     geometry: Any = "d4",
+    reductions: Sequence[int] = (1,),
     transforms: Sequence[Any] = (),
     rank: int = 0,
     world_size: int = 1,
@@ -77,6 +78,7 @@ def batches(
         paired=paired,
         scale=SCALE if paired else 1,
         geometry=geometry,
+        reductions=reductions,
         transforms=transforms,
     )
 
@@ -125,6 +127,32 @@ def test_crops_are_turned_slices_of_the_named_photo(store: PhotoStore) -> None:
     assert (min(tops), max(tops)) == (0, 38), "places do not reach both edges"
     histogram = np.histogram(tops, bins=3, range=(0, 39))[0]
     assert histogram.min() > 0.7 * len(tops) / 3, "places are not uniform"
+
+
+def test_reduced_crops_are_means_of_larger_ones(store: PhotoStore) -> None:
+    counts = {1: 0, 3: 0}
+    for number in range(20):
+        made = batches(store, size=20, geometry="none", reductions=(1, 3, 9))[number]
+        for crop, name in zip(made["clean"], made["names"], strict=True):
+            y, x, photo = crop.numpy().astype(int)
+            steps = np.unique(np.diff(y, axis=0)), np.unique(np.diff(x, axis=1))
+            (reduction,) = np.unique(np.concatenate(steps))  # the store holds its pixels' coordinates
+            counts[int(reduction)] += 1
+            size = 20 * reduction
+            top, left = (int(first) - (reduction - 1) // 2 for first in (y[0, 0], x[0, 0]))
+            part = store.clean(int(photo[0, 0]))[top : top + size, left : left + size]
+            means = part.reshape(20, reduction, 20, reduction, 3).astype(float).mean((1, 3))
+            assert np.abs(crop.permute(1, 2, 0).numpy() - means).max() <= 0.5, name
+    assert min(counts.values()) > 0.4 * sum(counts.values()), counts
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+def test_any_number_of_channels_is_reduced(channels: int) -> None:
+    part = np.random.default_rng(channels).integers(0, 256, (12, 12, channels), np.uint8)
+    made = reduced(part, 3)
+    assert made.shape == (4, 4, channels)
+    means = part.reshape(4, 3, 4, 3, channels).astype(float).mean((1, 3))
+    assert np.abs(made - means).max() <= 0.5
 
 
 @pytest.mark.parametrize(("geometry", "members"), [("none", {0}), ("hflip", {0, 1})])

@@ -107,6 +107,9 @@ class _Cpu:
         ),
         ({"channels": "lab"}, r"data\.channels is rgb, gray or a number from 1 on, got 'lab'"),
         ({"geometry": "d8"}, r"data\.geometry must be d4, hflip or none"),
+        ({"reductions": []}, r"data\.reductions must be different whole numbers from 1 up"),
+        ({"reductions": [2, 2]}, r"data\.reductions must be different whole numbers from 1 up"),
+        ({"reductions": [0.5]}, r"data\.reductions must be .* got \[0\.5\]"),
         ({"steps_per_epoch": 0}, r"data\.steps_per_epoch must be at least 1, got 0"),
         ({"val_crop": 8}, r"data\.val_crop must be at least 32, got 8"),
         ({"batch_size": 0}, "at least 1"),
@@ -153,6 +156,17 @@ def test_photos_that_are_all_too_small(folder: Path, tmp_path: Path) -> None:
         DataError, match=r"all photos for train are smaller than 64x64: set data\.patch_size to 50"
     ):
         fitted(tmp_path, photo_data(Folder(root=folder), tmp_path / "packed", patch_size=64))
+
+
+def test_only_clean_photos_are_reduced(folder: Path, tmp_path: Path) -> None:
+    noisy = Folder(root=folder, holds="degraded")
+    with pytest.raises(ValueError, match=r"data\.reductions=\[1, 2\] would also reduce the defects of"):
+        photo_data(noisy, tmp_path / "packed", reductions=[1, 2], degradation=Identity())
+
+
+def test_photos_must_have_room_for_the_smallest_reduction(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="all photos for train are smaller than 64x64"):
+        fitted(tmp_path, photo_data(Folder(root=folder), tmp_path / "packed", patch_size=16, reductions=[4, 5]))
 
 
 @pytest.mark.parametrize("degradation", [GaussianNoise(sigma=25), Identity()])
