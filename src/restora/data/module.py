@@ -281,7 +281,8 @@ class PhotoData(LightningDataModule):
         sides = [min(usable_size(entry, self.scale)) for entry in store.entries]
         numbers = [number for number, side in enumerate(sides) if side >= least]
         if not numbers:
-            fix = f"set data.patch_size to {max(sides)} or less" if split == "train" else "give larger ones"
+            largest = max(sides) // min(self.reductions)
+            fix = f"set data.patch_size to {largest} or less" if split == "train" else "give larger ones"
             raise DataError(f"all photos for {split} are smaller than {least}x{least}: {fix}")
         return store, numbers
 

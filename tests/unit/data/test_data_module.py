@@ -165,8 +165,11 @@ def test_only_clean_photos_are_reduced(folder: Path, tmp_path: Path) -> None:
 
 
 def test_photos_must_have_room_for_the_smallest_reduction(folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="all photos for train are smaller than 64x64"):
-        fitted(tmp_path, photo_data(Folder(root=folder), tmp_path / "packed", patch_size=16, reductions=[4, 5]))
+    message = r"all photos for train are smaller than 64x64: set data\.patch_size to 12 or less"
+    with pytest.raises(DataError, match=message):
+        fitted(
+            tmp_path, photo_data(Folder(root=folder), tmp_path / "packed", patch_size=16, reductions=[4, 5])
+        )
 
 
 @pytest.mark.parametrize("degradation", [GaussianNoise(sigma=25), Identity()])
