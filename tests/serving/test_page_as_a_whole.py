@@ -86,6 +86,18 @@ def test_it_fits_and_can_be_read(
     page.context.close()
 
 
+def test_on_a_phone_the_chosen_model_stays_in_sight(browser: Any, served: Served, tmp_path: Path) -> None:
+    page = Page(browser, served, viewport={"width": 390, "height": 844})
+    tab = page.tab
+    tab.locator("#models .card").last.click()
+    page.add(picture(tmp_path / "a.png"))
+    line, card = (tab.locator(at).bounding_box() for at in ("#models", "#models .card:has(:checked)"))
+    assert tab.evaluate("document.getElementById('models').scrollWidth") > 390, "all cards fit anyway"
+    assert line["x"] <= card["x"]
+    assert card["x"] + card["width"] <= line["x"] + line["width"]
+    page.context.close()
+
+
 UNLABELLED = """[...document.querySelectorAll('button, input, select, [tabindex="0"]')]
   .filter(e => e.offsetParent && e.type !== 'file')
   .filter(e => !(e.getAttribute('aria-label') || e.labels?.length || e.innerText?.trim()))

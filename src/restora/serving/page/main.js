@@ -84,7 +84,7 @@ function add(found) {
   else $("notice").hidden = true;
   const model = chosen();
   if (!photos.length || !model) return;
-  document.body.classList.add("small");
+  makeRoom();
   $("photos").hidden = false;
   for (const { file, path } of photos) {
     const item = { id: ++numbers, file, path, name: path.split("/").at(-1), model, sigma: sigmaFor(model), strength: 1, progress: 0 };
@@ -94,6 +94,13 @@ function add(found) {
   }
   if (!current || current.state !== "paint") open(queue.items.at(-photos.length));
   announce(photos.length === 1 ? `${photos[0].path} was added` : `${photos.length} photos were added`);
+}
+
+// The models become one line, which scrolls on a phone: to the chosen one.
+function makeRoom() {
+  document.body.classList.add("small");
+  const line = $("models"), card = line.querySelector(".card:has(:checked)");
+  line.scrollLeft = card.offsetLeft + card.offsetWidth / 2 - line.clientWidth / 2;
 }
 
 for (const [button, input] of [["pick-files", "files"], ["pick-folder", "folder"], ["pick-camera", "camera"]]) {
