@@ -268,6 +268,7 @@ DENOISE_25 = ["classical=median", "benchmark=denoise", "benchmark.sigma=25"]
         (["benchmark=denois", "benchmark.sigma=25"], "benchmark=denoise"),
         (["classical=median", "benchmark=denoise", "benchmark.sigm=25"], "benchmark.sigma"),
         (["classical=median", "benchmark=denoise", "benchmark.sigma=25", "metrics=pnsr"], "psnr, ssim"),
+        ([*DENOISE_25, "benchmark.root=''"], "which photos? Set benchmark.root=FOLDER, or"),
         (["compare=one"], "two result folders"),
         ([*DENOISE_25, "severities=low"], "severities must be a list of numbers"),
         ([*DENOISE_25, "severities=15,-1"], "within [0, inf], got -1"),
@@ -289,10 +290,16 @@ def test_mistakes_are_named(
 ) -> None:
     """Before the first photo, and nothing is written."""
     monkeypatch.chdir(tmp_path)
-    root = [] if "benchmark=" not in " ".join(words) else [f"benchmark.root={photos}"]
+    typed = " ".join(words)
+    root = [] if "benchmark=" not in typed or "benchmark.root=" in typed else [f"benchmark.root={photos}"]
     assert evaluate(*words, *root) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_benchmark_asks_for_photos(capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(*DENOISE_25) == 2
+    assert "which photos? Set benchmark.root=FOLDER, or benchmark/testset=NAME" in capsys.readouterr().err
 
 
 def test_a_file_that_is_no_photo_is_named_before_the_first_one(
