@@ -18,6 +18,9 @@ from restora.networks.base import Network, Padding
 from restora.networks.layers.blocks import conv3x3, count_children
 from restora.registry import register
 
+_RESIDUAL = "residual_output"
+"""The name of a buffer that only weights of residual networks have."""
+
 
 class ResidualBlock(nn.Module):
     """x + conv(relu(conv(x))), (B,C,H,W) -> same."""
@@ -41,7 +44,8 @@ class DRUNet(Network):
 
     The condition is the noise-level map, sigma / 255 at every pixel (for JPEG: the quality). Photos whose
     sides are not multiples of 8 are padded by `padding`: "replicate" as in the authors' test code, which
-    extends the border's noise to streaks; "reflect" does not."""
+    extends the border's noise to streaks; "reflect" does not. `residual`: the output is added to the input,
+    unlike in the authors' network."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "jpeg")
     size_multiple = 8
@@ -54,11 +58,14 @@ class DRUNet(Network):
         channels: Sequence[int] = (64, 128, 256, 512),
         blocks: int = 4,
         padding: Padding = "replicate",
+        residual: bool = False,
     ) -> None:
         super().__init__()
         if padding not in ("replicate", "reflect"):
             raise ValueError(f'network.padding must be "replicate" or "reflect", got {padding!r}')
-        self.padding = padding
+        self.padding, self.residual = padding, residual
+        if residual:
+            self.register_buffer(_RESIDUAL, torch.ones(()))  # distinguishes these weights
         if len(channels) != 4:
             raise ValueError(f"DRUNet has four scales: give four network.channels, got {[*channels]}")
         self.in_channels = self.out_channels = in_channels
@@ -91,17 +98,18 @@ class DRUNet(Network):
         y = self.m_up2(y + x3)
         y = self.m_up1(y + x2)
         restored: Tensor = self.m_tail(y + x1)
-        return restored
+        return x + restored if self.residual else restored
 
     @classmethod
-    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int] | bool] | None:
         """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         own = "m_head.weight" in state and "m_down1.0.res.0.weight" in state
         if not own or "fill_levels" in state:  # which FillingDRUNet has
             return None
         widths = [state[f"m_down{level}.0.res.0.weight"].shape[0] for level in (1, 2, 3)]
         photo = state["m_tail.weight"].shape[0]
-        return {
+        residual = {"residual": True} if _RESIDUAL in state else {}
+        return residual | {
             "in_channels": photo,
             "condition_channels": state["m_head.weight"].shape[1] - photo,
             "channels": [*widths, state["m_body.0.res.0.weight"].shape[0]],

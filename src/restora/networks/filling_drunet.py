@@ -50,7 +50,7 @@ class FillingDRUNet(DRUNet):
         return filled + super().restore(filled, condition)
 
     @classmethod
-    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int] | bool] | None:
         """The constructor's arguments that a state dict of this architecture was made with, else None."""
         if "fill_levels" not in state:
             return None

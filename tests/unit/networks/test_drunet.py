@@ -44,13 +44,24 @@ def test_without_biases_it_scales_with_its_input() -> None:
     torch.testing.assert_close(network(3 * x, 3 * sigma), 3 * network(x, sigma), atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"in_channels": 1}, {"condition_channels": 0, **SMALL}])
+@pytest.mark.parametrize(
+    "arguments", [{}, {"in_channels": 1}, {"condition_channels": 0, "residual": True, **SMALL}]
+)
 def test_a_checkpoint_tells_what_it_was_made_with(arguments: dict[str, object]) -> None:
     with torch.device("meta"):
         network = DRUNet(**arguments)  # type: ignore[arg-type]
     expected = {"in_channels": 3, "condition_channels": 1, "channels": [64, 128, 256, 512], "blocks": 4}
     assert DRUNet.infer_arguments(network.state_dict()) == expected | arguments
     assert DRUNet.infer_arguments({}) is None
+
+
+def test_a_residual_network_adds_its_input() -> None:
+    plain, residual = (DRUNet(**SMALL, residual=wanted) for wanted in (False, True))  # type: ignore[arg-type]
+    residual.load_state_dict(plain.state_dict() | {"residual_output": torch.ones(())})
+    x, sigma = torch.rand(1, 3, 17, 30), torch.full((1, 1, 17, 30), 0.1)
+    torch.testing.assert_close(residual(x, sigma), x + plain(x, sigma))
+    with pytest.raises(RuntimeError, match="residual_output"):
+        plain.load_state_dict(residual.state_dict())
 
 
 def test_four_scales_are_asked_for() -> None:
