@@ -211,7 +211,7 @@ def usable_size(entry: Entry, scale: int) -> tuple[int, int]:
 def reduced(part: Pixels, reduction: int) -> Pixels:
     """(rh,rh,C) -> (h,h,C): means of squares of r = `reduction` pixels a side, rounded."""
     side = part.shape[0] // reduction
-    means = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA)
+    means = cv2.resize(part, (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     return means.reshape(side, side, part.shape[2])  # OpenCV drops a single channel
 
 

@@ -108,10 +108,12 @@ class DRUNet(Network):
             return None
         widths = [state[f"m_down{level}.0.res.0.weight"].shape[0] for level in (1, 2, 3)]
         photo = state["m_tail.weight"].shape[0]
-        residual = {"residual": True} if _RESIDUAL in state else {}
-        return residual | {
+        found: dict[str, int | list[int] | bool] = {
             "in_channels": photo,
             "condition_channels": state["m_head.weight"].shape[1] - photo,
             "channels": [*widths, state["m_body.0.res.0.weight"].shape[0]],
             "blocks": count_children(state, "m_body"),
         }
+        if _RESIDUAL in state:
+            found["residual"] = True
+        return found
