@@ -33,6 +33,7 @@ from restora.composing.overrides import Refused, combinations, parsed_by
 from restora.composing.short_forms import choices, full_forms, read_keys
 from restora.composing.sources import ConfFolder
 from restora.first_edition import renamed_key
+from restora.monitor import direction_of
 from restora.task_rule import fit_task
 
 
@@ -128,9 +129,11 @@ def fit_to_words(config: DictConfig, overrides: Iterable[str]) -> None:
     """Fits the values that depend on the overrides, in place.
 
     A batch other than the experiment's changes learning rates and steps, and the experiment's batch becomes
-    `recipe_batch`; another degradation changes the task.
+    `recipe_batch`; another degradation changes the task; a monitored metric decides its direction.
     """
     fit_task(config, overrides := list(overrides))
+    if OmegaConf.select(config, "monitor.direction", default="") is None:
+        config.monitor.direction = direction_of(str(config.monitor.metric))
     typed = batch_rule.keys_of(overrides)
     if batch_rule.is_asked(config, typed):
         recipe = [word for word in overrides if not batch_rule.keys_of([word]) & {*batch_rule.BATCH}]

@@ -12,6 +12,8 @@ from typing import Any, Literal, get_args
 from restora.words import figure
 
 Direction = Literal["max", "min"]
+LOWER_IS_BETTER = ("loss", "delta_e", "lpips", "dists", "niqe", "brisque")
+"""Metrics of which less is better, without their stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +38,8 @@ class Monitor:
         node = config.get("monitor")
         if not isinstance(node, Mapping):
             return cls()
-        return cls(metric=str(node.get("metric")), direction=str(node.get("direction")))  # type: ignore[arg-type]
+        metric = str(node.get("metric"))
+        return cls(metric=metric, direction=node.get("direction") or direction_of(metric))
 
     @property
     def name(self) -> str:
@@ -60,3 +63,8 @@ class Monitor:
         """The figure with its unit, if it has one: 28.31 dB, 0.8421."""
         text = figure(self.name, value)
         return text if text.endswith("dB") else f"{self.name} {text}"
+
+
+def direction_of(metric: str) -> Direction:
+    """Whether more or less of a metric, such as val/loss, is better."""
+    return "min" if metric.removeprefix("val/") in LOWER_IS_BETTER else "max"

@@ -78,6 +78,8 @@ def test_an_occupied_folder_is_skipped_gone_on_with_or_refused(
     assert "another configuration (family.optimizer.lr)" in capfd.readouterr().err
     assert record(folder) == before
     assert (folder / ".hydra" / "overrides.yaml").read_text() == overrides
+    assert train(*QUICK, "trainer.max_steps=9", f"hydra.run.dir={folder}") == 2
+    assert f"train it for longer with resume={folder} trainer.max_steps=9" in capfd.readouterr().err
 
     failed = copied(finished, tmp_path / "failed", status="failed", error="ValueError: the disk")
     assert train(*QUICK, f"hydra.run.dir={failed}") == 2
@@ -199,8 +201,39 @@ def test_keys_that_change_on_resume_hold_are_named_and_recorded(
     )
     weights = [key for key in then if key.startswith("network.") and key.endswith("weight")]
     assert all(torch.equal(then[key], now[key]) for key in weights), "a rate of zero moves nothing"
-    assert train(f"resume={folder}", "network.channels=12") == 2
-    assert "network.channels was 8, is 12" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["network.channels=12"], "network.channels was 8, is 12. Leave that out, or start another run"),
+        (["trainer.max_steps=5"], "has trained for 6 steps already: set more than 6"),
+        (["trainer.max_steps=8", "data.source=folder", "data.source.root=/nowhere"], "/nowhere"),
+        (["trainer.max_steps=8", "data.patch_size=4096"], "smaller than 4096x4096"),  # found in fit
+    ],
+)
+@pytest.mark.parametrize("status", ["finished", "stopped"])
+def test_a_run_that_cannot_be_resumed_so_stays_as_it_was(
+    finished: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+    words: list[str],
+    message: str,
+    status: str,
+) -> None:
+    folder = copied(finished, tmp_path / "run", status=status)
+
+    def content() -> dict[str, bytes]:
+        files = [folder / "run.json", *(folder / ".hydra").iterdir()]
+        return {path.name: path.read_bytes() for path in files}
+
+    before = content()
+    assert train(f"resume={folder}", *words) == 2
+    assert message in "".join(capfd.readouterr())
+    assert content() == before
+    assert train(f"resume={folder}", "trainer.max_steps=8") == 0
+    assert record(folder)["status"] == "finished"
+    assert record(folder)["cost"]["steps"] == 8
 
 
 def test_relative_paths_are_those_of_the_start_and_other_photos_are_refused(

@@ -58,7 +58,6 @@ COMBINATIONS = {
         "data.source.root=NOISY",
         "degradation=identity",
         "monitor.metric=val/loss",
-        "monitor.direction=min",
         "objective=noise2void",
     ],
     "U-Net, neighbor2neighbor + blind2unblind + noise2noise + recorrupted + SURE": [
@@ -80,7 +79,6 @@ COMBINATIONS = {
             for half in ("clean", "degraded")
         ],
         "monitor.metric=val/loss",
-        "monitor.direction=min",
     ],
     "residual CNN, one way between unpaired photos": [
         *DNCNN,
@@ -92,7 +90,6 @@ COMBINATIONS = {
         "objective.fastcut.features=16",
         "discriminator@objective.fastcut.discriminator=patch_small",
         "monitor.metric=val/loss",
-        "monitor.direction=min",
     ],
     "transformer, masked": [
         "family=transformer",

@@ -4,7 +4,9 @@ import math
 
 import pytest
 
-from restora.monitor import Monitor
+from restora.config import compose
+from restora.metrics.registry import METRICS
+from restora.monitor import LOWER_IS_BETTER, Monitor
 
 
 @pytest.mark.parametrize(("direction", "better"), [("max", 2.0), ("min", 1.0)])
@@ -27,6 +29,20 @@ def test_runs_from_before_there_was_a_choice_are_chosen_by_psnr() -> None:
         "val/input_niqe",
         "niqe 4.2500",
     )
+
+
+def test_the_direction_is_that_of_the_metric() -> None:
+    assert {*LOWER_IS_BETTER} == {"loss"} | {name for name in METRICS if not METRICS[name].higher_is_better}
+    assert [
+        compose("train", [f"monitor.metric=val/{name}"]).monitor.direction for name in ("ssim", "loss")
+    ] == [
+        "max",
+        "min",
+    ]
+    config = compose("train", ["monitor.metric=val/lpips"])
+    assert config.callbacks.best.direction == "min"
+    assert compose("train", ["monitor.metric=val/loss", "monitor.direction=max"]).monitor.direction == "max"
+    assert Monitor.of({"monitor": {"metric": "val/niqe", "direction": None}}).direction == "min"
 
 
 def test_what_is_not_measured_in_validation_is_refused() -> None:

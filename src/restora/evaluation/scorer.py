@@ -88,7 +88,7 @@ def check_monitored(metric: str, *, has_clean: bool = True) -> None:
     if not has_clean and METRICS[metric].needs_reference:
         raise ValueError(
             f"monitor.metric=val/{metric} needs clean photos, and these data have none: set "
-            "monitor.metric=val/loss monitor.direction=min, or val/niqe"
+            "monitor.metric=val/loss, or val/niqe"
         )
     if reason := unavailable(metric):
         raise ValueError(f"monitor.metric=val/{metric} cannot be computed here: {reason}")

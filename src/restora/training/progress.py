@@ -5,7 +5,7 @@ fit the terminal, or 80 columns: long names are cut before figures. It is drawn 
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -26,9 +26,20 @@ _BAR_CELLS = 8
 
 
 class TrainingProgress(ProgressBar):
-    """A progress bar over the share of the training done, in steps or time, whichever is further."""
+    """A progress bar over the share of the training done, in steps or time, whichever is further.
 
-    def __init__(self, *, label: str, monitor: Monitor | None = None, job: int = 1, jobs: int = 1) -> None:
+    `best_before` gives a resumed run's best validation score so far.
+    """
+
+    def __init__(
+        self,
+        *,
+        label: str,
+        monitor: Monitor | None = None,
+        job: int = 1,
+        jobs: int = 1,
+        best_before: Callable[[], float | None] = lambda: None,
+    ) -> None:
         super().__init__()
         self.label = f"run {job} of {jobs} · {label}" if jobs > 1 else label
         self.console = Console(stderr=True)
@@ -37,6 +48,8 @@ class TrainingProgress(ProgressBar):
         self.monitor = monitor or Monitor()
         self.score: float | None = None
         self.best: float | None = None
+        self.best_before = best_before
+        self.steps_before = 0
         self.fit_started = self.drawn_at = time.monotonic()
         self.share_at_start: float | None = None
 
@@ -47,7 +60,9 @@ class TrainingProgress(ProgressBar):
         self.console = Console(stderr=True)
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        assert isinstance(module, Family)
         self.fit_started = time.monotonic()
+        self.best, self.steps_before = self.best_before(), module.steps_done()
         if not trainer.is_global_zero:
             self.disable()
         if self.console.is_terminal and not self.console.is_dumb_terminal:
@@ -95,7 +110,7 @@ class TrainingProgress(ProgressBar):
             "share": f"{share:4.0%}",
             "step": f"step {module.steps_done()}",
             "loss": "" if loss is None else f"loss {float(loss):.3g}",
-            "score": "" if self.score is None else self.monitor.in_words(self.score),
+            "score": "" if self.score is None else self._in_words(self.score),
             "left": self._time_left(trainer, share),
         }
         if self.bar is not None and self.task is not None:
@@ -105,21 +120,25 @@ class TrainingProgress(ProgressBar):
             self._say(" · ".join(fitted(self.label, facts, self.console.width - 3)))
 
     def _time_left(self, trainer: Trainer, share: float) -> str:
-        for callback in trainer.callbacks:  # type: ignore[attr-defined]
-            if isinstance(callback, Timer) and (left := callback.time_remaining()) is not None:
-                return f"{_clock(max(left, 0.0))} left"
-        done = share - (self.share_at_start or 0.0)
-        if done <= 0:
-            return "…"
-        return f"{_clock((time.monotonic() - self.fit_started) * (1 - share) / done)} left"
+        """Until the last step or the end of the time, whichever comes first."""
+        timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
+        left = [max(seconds, 0.0) for timer in timers if (seconds := timer.time_remaining()) is not None]
+        if (done := share - (self.share_at_start or 0.0)) > 0:
+            left.append((time.monotonic() - self.fit_started) * (1 - share) / done)
+        return f"{_clock(min(left))} left" if left else "…"
+
+    def _in_words(self, score: float) -> str:
+        words = self.monitor.in_words(score)
+        return f"val/{words}" if self.monitor.name == "loss" else words  # beside the loss of training
 
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
         self._close()
         best = "" if self.best is None else f" · best validation {self.monitor.in_words(self.best)}"
-        spent = _clock(time.monotonic() - self.fit_started)
+        done, spent = module.steps_done(), _clock(time.monotonic() - self.fit_started)
+        steps = f"{done} steps, {done - self.steps_before} of them" if self.steps_before else f"{done} steps"
         if trainer.is_global_zero:
-            state = f" · {module.steps_done()} steps in {spent}{best}"
+            state = f" · {steps} in {spent}{best}"
             self._say(f"{cut(self.label, self.console.width - cell_len(state))}{state}")
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:

@@ -52,6 +52,8 @@ class RunInfo:
     jobs: int = 1
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """For a resumed run: the keys that differ, with their earlier and their current values."""
+    begun: bool = False
+    """Whether training has started."""
 
 
 class RunRecord(Callback):
@@ -174,6 +176,9 @@ class RunRecord(Callback):
         if trainer.is_global_zero:
             self.write()
 
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.info.begun = True
+
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
     ) -> None:
@@ -248,6 +253,10 @@ class RunRecord(Callback):
     def take_test(self, scores: list[dict[str, Any]]) -> None:
         """Records the per-image scores of the held-out photos and their means."""
         self.data["test"] = {"images": scores, **means(scores)}
+
+    def best(self) -> float | None:
+        """The best monitored score of validation so far."""
+        return (self.data["metrics"]["best"] or {}).get(self.monitor.metric)
 
     def outcome(self) -> tuple[str, dict[str, Any]]:
         """The kind of photos that the reported scores are for, in words, and the scores.

@@ -41,6 +41,7 @@ _OF_NO_RESULT = re.compile(
 """Keys that affect where and how a run works, but not its result."""
 _FIXED = re.compile(r"^(network\..*|init\..*|family\._target_|data\.channels|data\.steps_per_epoch)$")
 """Keys that the initial weights, the weights or the position in the data depend on."""
+_LENGTHS = ("max_steps", "max_epochs", "max_time")
 _INTERPOLATION = re.compile(r"\$\{[\w.]*\}")
 """The value of another key; other interpolations call a function, e.g. to read the environment."""
 _LONGEST_FILE = 1 << 20
@@ -271,6 +272,7 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
         raise Occupied(
             f"{folder} holds a run of another configuration ({', '.join(changed[:5])}"
             f"{', …' if len(changed) > 5 else ''}): name another folder"
+            f"{_or_longer(folder, changed, config)}"
         )
     if state == "failed" and not retry:
         raise Occupied(
@@ -278,6 +280,15 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
             "retry_failed=true, or name another folder"
         )
     return "skip" if state in ("finished", "pruned") else "go on"
+
+
+def _or_longer(folder: Path, changed: Iterable[str], config: Mapping[str, Any]) -> str:
+    """How to train a run for longer, where only its length differs."""
+    lengths = {f"trainer.{key}": value for key, value in config["trainer"].items() if key in _LENGTHS}
+    if not {*changed} <= {*lengths}:
+        return ""
+    words = " ".join(f"{key}={lengths[key]}" for key in changed)
+    return f", or train it for longer with resume={folder} {words}"
 
 
 def is_requeued(process: Mapping[str, Any]) -> bool:
@@ -317,7 +328,8 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
     if fixed := [key for key in differing if _FIXED.match(key)]:
         listed = ", ".join(f"{key} was {differing[key][0]}, is {differing[key][1]}" for key in fixed[:3])
         raise ConfigError(
-            f"a resumed run keeps its network, its starting weights and its place in the data: {listed}"
+            f"a resumed run keeps its network, its starting weights and its place in the data: {listed}. "
+            "Leave that out, or start another run from these weights with init=RUN"
         )
     for key, (then, now) in differing.items():
         log.warning("from here on %s is %s; it was %s", key, now, then)

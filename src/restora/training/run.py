@@ -47,7 +47,7 @@ from restora.training.on_demand import FollowValidation
 from restora.training.opening import opening_line
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
-from restora.training.resuming import TYPED_IN, ChangedOptimizer, check_changes, find_checkpoint
+from restora.training.resuming import TYPED_IN, ChangedOptimizer, find_checkpoint
 from restora.training.settings import keep_lightning_quiet
 from restora.training.stopping import StopAtSignal, Stopped
 from restora.training.tracking import WandbLog, WandbPhotos, wandb_log
@@ -223,7 +223,13 @@ def _trainer(
     job = info.sweep["job"] + 1 if info.sweep else 1
     callbacks = [
         record,
-        TrainingProgress(label=redacted(label), monitor=record.monitor, job=job, jobs=info.jobs),
+        TrainingProgress(
+            label=redacted(label),
+            monitor=record.monitor,
+            job=job,
+            jobs=info.jobs,
+            best_before=record.best,
+        ),
         *build_callbacks(config),
     ]
     if sent is not None:
@@ -246,9 +252,13 @@ def _checkpoint(
     found = find_checkpoint(info.folder)
     if not first:
         return found
-    check_changes(info.changed)
     if found is None:
         log.warning("%s has no readable checkpoint: the run starts from the beginning", info.folder)
+    elif 0 < (config.trainer.max_steps or 0) < (done := int(found[1]["step"])):
+        raise ConfigError(
+            f"trainer.max_steps={config.trainer.max_steps}, but {info.folder} has trained for {done} steps "
+            f"already: set more than {done} to go on, or leave it out to score what was trained"
+        )
     if found is not None and found[0].name != "last.ckpt":
         _replace_last(found[0])
     record.goes_on(None if found is None else found[1], info.changed)

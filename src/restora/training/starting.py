@@ -6,23 +6,25 @@ configuration: this is how the jobs of a sweep start, on this machine or another
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from restora.files import read_json
+from restora.files import read_json, write_whole
 from restora.monitor import Monitor
 from restora.run_state import sole_run
 from restora.strangers import check_inside
 from restora.training.record import RunInfo
-from restora.training.resuming import differences, what_to_do
+from restora.training.resuming import check_changes, differences, what_to_do
 from restora.training.run import train
 
 
 def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None = None) -> float:
     """Trains the run in `info.folder` from where it stands; returns its score.
+
+    A run resumed with other settings that fails before its next step stays as it was.
 
     `write` is called after the folder is found to belong to this run. Processes of torchrun or srun above
     rank 0 join without checking the folder. Raises `Occupied`.
@@ -38,9 +40,29 @@ def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None
         if todo == "go on":
             config.resume = str(info.folder)
             info.changed = differences(earlier_config(info.folder), info.config)
+            check_changes(info.changed)
+        kept = _contents(info.folder) if info.changed else {}
         if write is not None:
             write()
-        return train(config, info)
+        try:
+            return train(config, info)
+        except BaseException:
+            if kept and not info.begun:  # refused, or wrong from the first step on: the run is not lost
+                _put_back(kept)
+                print(f"{info.folder} is as it was", file=sys.stderr)
+            raise
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    """The files of a run that say how it is trained."""
+    files = [folder / "run.json", *(folder / ".hydra").glob("*.yaml")]
+    return {path: path.read_bytes() for path in files if path.is_file()}
+
+
+def _put_back(kept: Mapping[Path, bytes]) -> None:
+    for path, content in kept.items():
+        if path.parent.is_dir():
+            write_whole(path, content)
 
 
 def _is_further_process() -> bool:

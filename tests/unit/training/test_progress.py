@@ -3,17 +3,21 @@
 import io
 import re
 import warnings
+from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from lightning.fabric.plugins.environments import SLURMEnvironment
+from lightning.pytorch.callbacks import Timer
 from omegaconf import OmegaConf
 from rich.cells import cell_len
 from rich.console import Console
 
 from restora.families.base import Family
+from restora.monitor import Monitor, direction_of
 from restora.training import progress
 from restora.training.progress import TrainingProgress, cut, fitted
 from restora.training.run import quieten
@@ -39,13 +43,21 @@ class Screen(io.StringIO):
 
 
 def trained(
-    name: str, screen: io.StringIO, width: int, monkeypatch: pytest.MonkeyPatch, **options: Any
+    name: str,
+    screen: io.StringIO,
+    width: int,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    begun_at: int = 0,
+    callbacks: Sequence[Any] = (),
+    monitor: str = "val/psnr",
+    **options: Any,
 ) -> str:
     """What a run of 100,000 steps shows after 7 % of it and a validation."""
     console = Console(file=screen, width=width, height=25, legacy_windows=False)
     monkeypatch.setattr(progress, "Console", lambda **_: console)
     module: Any = Family.__new__(Family)
-    module.__dict__.update(steps_done=lambda: 123456)
+    module.__dict__.update(steps_done=lambda: begun_at)
     trainer: Any = SimpleNamespace(
         is_global_zero=True,
         world_size=1,
@@ -54,11 +66,13 @@ def trained(
         max_steps=100,
         max_epochs=None,
         state=SimpleNamespace(fn="fit"),
-        callbacks=[],
-        callback_metrics={"train/loss": 0.000123, "val/psnr": 28.314},
+        callbacks=callbacks,
+        callback_metrics={"train/loss": 0.000123, "val/psnr": 28.314, "val/loss": 0.25},
     )
-    shown = TrainingProgress(label=name, job=12, jobs=120)
+    watched = Monitor(metric=monitor, direction=direction_of(monitor))
+    shown = TrainingProgress(label=name, job=12, jobs=120, monitor=watched, **options)
     shown.on_train_start(trainer, module)
+    module.__dict__.update(steps_done=lambda: 123456)
     shown.share_at_start = 0.0
     shown.fit_started -= 27_000
     shown.on_validation_end(trainer, module)
@@ -88,6 +102,27 @@ def test_all_figures_are_seen_in_one_line(
         assert fact in drawn
     assert re.search(r"99:38:\d\d left", drawn)
     assert re.search(r"123456 steps in 7:30:\d\d · best validation 28.31 dB", plain)
+
+
+def test_a_resumed_run_says_what_was_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.StringIO()
+    shown = trained("a", screen, 100, monkeypatch, begun_at=123000, best_before=lambda: 29.0)
+    assert re.search(r"123456 steps, 456 of them in 7:30:\d\d · best validation 29.00 dB", shown)
+
+
+@pytest.mark.parametrize(("seconds", "left"), [(60.0, "1:00"), (1e6, r"99:38:\d\d")])
+def test_the_end_is_the_first_of_steps_and_time(
+    seconds: float, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timer = Timer(duration=timedelta(days=30))
+    monkeypatch.setattr(timer, "time_remaining", lambda: seconds)
+    shown = trained("a", io.StringIO(), 100, monkeypatch, callbacks=[timer])
+    assert re.search(rf" {left} left", shown)
+
+
+def test_the_losses_of_training_and_validation_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = trained("a", io.StringIO(), 100, monkeypatch, monitor="val/loss")
+    assert "loss 0.000123 · val/loss 0.2500" in shown
 
 
 def test_a_long_name_gives_way_before_a_figure() -> None:
