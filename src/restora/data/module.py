@@ -10,7 +10,7 @@ Legend: B samples, C channels, H height, W width, s scale.
 """
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -22,7 +22,7 @@ from torch import Tensor
 from restora.data.ahead import Ahead, OneAhead
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
 from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
-from restora.data.packing import pack
+from restora.data.packing import NoneUsable, pack
 from restora.data.replayed import Made, Make, Replayed, wanted
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sources import SPLITS, Source, Split
@@ -238,7 +238,29 @@ class PhotoData(LightningDataModule):
                 )
 
     def store(self, split: Split) -> PhotoStore | None:
-        """The packed photos of a split, packed now if they are not; None if the source has no such split."""
+        """The packed photos of a split, packed now if they are not; None if the source has no such split.
+
+        Raises `DataError` that names all files of all splits that cannot be used, if none of this one can.
+        """
+        try:
+            return self._packed(split)
+        except NoneUsable as error:
+            gone = [*error.left_out, *self._unusable(other for other in SPLITS if other != split)]
+            raise DataError(
+                f"no file for {split} can be used as a photo. These cannot:\n{_listed(gone)}\n"
+                f"Remove or replace them: without a folder {split}/, other photos then take their places"
+            ) from error
+
+    def _unusable(self, splits: Iterable[Split]) -> Iterator[LeftOut]:
+        for split in splits:
+            try:
+                store = self._packed(split)
+            except NoneUsable as error:
+                yield from error.left_out
+            else:
+                yield from () if store is None else store.left_out
+
+    def _packed(self, split: Split) -> PhotoStore | None:
         files = self.source.photos(split)
         if not files:
             return None
@@ -449,6 +471,9 @@ def _below(degradation: Degradation) -> Iterator[Degradation]:
 
 def _warn_of(where: str, gone: Sequence[LeftOut]) -> None:
     """Names files that cannot be used."""
+    log.warning("%d files%s are left out:\n%s", len(gone), where, _listed(gone))
+
+
+def _listed(gone: Sequence[LeftOut]) -> str:
     listed = "\n".join(f"  {file.path}: {file.reason}" for file in gone[:20])
-    more = f"\n  and {len(gone) - 20} more" if len(gone) > 20 else ""
-    log.warning("%d files%s are left out:\n%s%s", len(gone), where, listed, more)
+    return listed + (f"\n  and {len(gone) - 20} more" if len(gone) > 20 else "")

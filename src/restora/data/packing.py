@@ -78,6 +78,17 @@ class Reader:
     read: Callable[[Path, int], Pixels] = read_photo
 
 
+class NoneUsable(DataError):
+    """No file of a split can be used as a photo; `left_out` has them all."""
+
+    def __init__(self, left_out: Sequence[LeftOut]) -> None:
+        self.left_out = list(left_out)
+        first = self.left_out[0]
+        super().__init__(
+            f"none of {len(left_out)} files can be used; the first is {first.path}: {first.reason}"
+        )
+
+
 def pack(
     files: Sequence[PhotoFile],
     *,
@@ -92,7 +103,7 @@ def pack(
 
     `scale` is that between the clean and the degraded photo of a pair. `processes` null is one per core,
     `reader` null reads photo files. Files that cannot be used are left out and named in
-    `PhotoStore.left_out`; `DataError` if none is left.
+    `PhotoStore.left_out`; `NoneUsable` if none is left.
     """
     folder = (
         store_dir / f"{file_stem(name, _LONGEST_NAME)}-{_fingerprint(files, channel_word(channels), scale)}"
@@ -171,8 +182,7 @@ def _fill(
     _write_pixels(draft / PIXELS, planes, channels, left_out, processes, label, reader)
     entries = _entries(files, planes, left_out, scale)
     if not entries:
-        path, reason = next(iter(left_out.items()))
-        raise DataError(f"none of {len(files)} photos can be used; the first is {path}: {reason}")
+        raise NoneUsable([LeftOut(str(path), reason) for path, reason in left_out.items()])
     index: dict[str, Any] = {
         "format": FORMAT,
         "channels": channels,

@@ -278,7 +278,8 @@ def share_out(
     least = 3 if test_fraction else 2
     if len(ordered) < least:
         raise DataError(
-            f"{len(ordered)} photos are too few to be split: at least {least} are needed, one for each split"
+            f"at least {least} photos are needed, one for each split, and {root} holds {len(ordered)}: add "
+            "photos, or make folders train/ and val/ in it"
         )
     first = max(sum(places[path] < val_fraction for path in ordered), 1)
     first = min(first, len(ordered) - least + 1)  # with few photos, the hashes may put all into one split

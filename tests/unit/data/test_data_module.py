@@ -151,6 +151,26 @@ def test_small_and_broken_photos_are_named_and_the_rest_trains(
     assert set(toy.judged) == {"0000", "0001", "0002"}
 
 
+def test_where_no_photo_of_a_split_can_be_read_all_broken_ones_are_named(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    whole = make_photos(12, side=64)[0].clean.parent
+    source = Folder(root=whole)
+    for photo in source.photos("val"):
+        photo.clean.write_bytes(photo.clean.read_bytes()[:200])
+    broken, empty = source.photos("val")[0].clean, source.photos("train")[0].clean
+    empty.write_bytes(b"")
+    data = photo_data(source, tmp_path / "packed")
+    with pytest.raises(DataError, match="no file for val can be used as a photo") as raised:
+        data.prepare_data()
+    assert f"{broken}: cannot be decoded" in str(raised.value)
+    assert f"{empty}: is empty" in str(raised.value)
+    for photo in source.photos("val"):
+        photo.clean.unlink()
+    data.prepare_data()
+    assert source.photos("val"), "other photos take the place"
+
+
 def test_photos_that_are_all_too_small(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"all photos for train are smaller than 64x64: set data\.patch_size to 50"

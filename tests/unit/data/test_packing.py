@@ -135,7 +135,7 @@ def test_nothing_usable_is_an_error_and_leaves_no_store(tmp_path: Path, make_pho
     photos = make_photos(2)
     for photo in photos:
         photo.clean.write_bytes(b"")
-    with pytest.raises(DataError, match=r"none of 2 photos.*0000.png: is empty"):
+    with pytest.raises(DataError, match=r"none of 2 files.*0000.png: is empty"):
         pack(photos, store_dir=tmp_path / "packed", name="x", channels="rgb")
     assert [path.name for path in (tmp_path / "packed").iterdir() if path.is_dir()] == []
 

@@ -82,7 +82,7 @@ def test_three_photos_are_enough_whatever_their_names(tmp_path: Path) -> None:
     ("files", "message"),
     [
         ([], "no photos for train"),
-        (["a.png", "b.png"], "2 photos are too few to be split: at least 3"),
+        (["a.png", "b.png"], "at least 3 photos are needed, one for each split, and .* holds 2: add"),
         (["train/a.png"], r"no photos for val in the sub-folder val/.*set data\.source\.root"),
     ],
 )
