@@ -7,7 +7,8 @@ ordinary config group; a `conf/` or `experiments/` of the user's own is added by
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ from restora.composing.sources import ConfFolder
 from restora.first_edition import renamed_key
 from restora.monitor import direction_of
 from restora.task_rule import fit_task
+
+_FEW_OPTIONS = 12
+"""So many are listed beside a near match."""
+_WIDTH = 80
 
 
 class ConfigError(ValueError):
@@ -274,6 +279,9 @@ def _renamed(overrides: list[str]) -> str | None:
 
 def _explained(message: str, overrides: list[str], known: list[str]) -> str:
     """Hydra's message without its search path, with near matches for the unknown key or option."""
+    if unchosen := re.match(r"You must specify '([^']+)'", message):
+        group = unchosen.group(1)
+        return f"which {group}?\n{in_lines(f'Set {group}=NAME, one of', options(group))}"
     option = re.search(r"Could not find '([^']+)'", message)
     if option:
         return _no_such_option(option.group(1))
@@ -315,12 +323,18 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
 def _no_such_option(wanted: str) -> str:
     """`wanted` is a path such as network/dncn or experiments/denoise/dncn."""
     group, _, wrong = wanted.partition("/")
-    choices = options(group)
+    choices = [name for name in options(group) if not name.startswith("testset/")]  # parts of benchmarks
     if not choices:
         return f"there is no configuration {wanted!r}"
     near = difflib.get_close_matches(wrong, choices, n=3)
     hint = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
-    return f"there is no {group}={wrong}.{hint}\nThere are: {', '.join(choices)}"
+    listed = "" if near and len(choices) > _FEW_OPTIONS else f"\n{in_lines('There are:', choices)}"
+    return f"there is no {group}={wrong}.{hint}{listed}"
+
+
+def in_lines(lead: str, names: Sequence[str]) -> str:
+    """A list of names after `lead`, in lines of 80 columns."""
+    return textwrap.fill(f"{lead} {', '.join(names)}", _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def set_by(error: BaseException, overrides: Iterable[str]) -> str:

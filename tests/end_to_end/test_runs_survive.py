@@ -273,6 +273,7 @@ def test_diverging_fails_with_one_message_and_keeps_finite_weights(
     said = capfd.readouterr().err
     assert "family.optimizer.lr" in said
     assert "Traceback" not in said
+    assert "Error executing job" not in said, "Hydra's line of overrides"
     assert record(tmp_path / "run")["status"] == "failed"
     for path in (tmp_path / "run").rglob("*.ckpt"):
         state = torch.load(path, weights_only=True)["state_dict"]

@@ -102,7 +102,7 @@ def test_a_relative_gives_what_fits_and_says_what_does_not(
     [
         (["init.strict=true", "network.blocks=3"], "does not fit MSRResNet whole"),
         (["init.skip=[nowhere]"], "init.skip: 'nowhere' fits none"),
-        (["network=unet_small"], "nothing in it fits UNet"),
+        (["network=unet_small"], "they look like weights of MSRResNet with network."),
         (["init.skp=1"], "init.skp"),
     ],
 )

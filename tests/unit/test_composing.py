@@ -56,6 +56,7 @@ def test_a_short_form_does_what_the_long_one_does() -> None:
         (["loss@network.loss=l1"], "write loss@family.loss=l1"),
         (["loss=banana"], "there is no loss=banana"),
         (["schedule=cosin"], "Did you mean schedule=cosine"),
+        (["network=dncnnn"], "Did you mean network=dncnn or network="),
         (["family.loss=l1"], "write loss@family.loss=l1"),
         (["family.schedule=fast"], "write schedule@family.schedule=NAME; there are constant, cosine"),
         (["network=5"], "there is no network=5"),
@@ -71,6 +72,29 @@ def test_the_right_form_is_named(typed: list[str], said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         compose("train", typed)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("command", "typed", "said", "not_said"),
+    [
+        ("preview", [], "which degradation?\nSet degradation=NAME, one of anisotropic_blur, ", "\t"),
+        (
+            "train",
+            ["network=quark"],
+            "there is no network=quark.\nThere are: attention_unet, ",
+            "Did you mean",
+        ),
+        ("train", ["network=dncnnn"], "Did you mean network=dncnn or", "There are:"),
+        ("evaluate", ["benchmark=quark"], "There are: bsd100_x2, ", "testset/"),
+    ],
+)
+def test_options_are_listed_in_lines(command: str, typed: list[str], said: str, not_said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        compose(command, typed)
+    assert said in str(caught.value)
+    assert not_said not in str(caught.value)
+    listed = str(caught.value).splitlines()[1:]
+    assert all(len(line) <= 80 for line in listed)
 
 
 @pytest.mark.parametrize(

@@ -173,8 +173,10 @@ def _chosen(found: dict[str, Node], patterns: list[str], small: bool) -> dict[st
         matches = fnmatch.filter(found, pattern)
         if not matches:
             near = difflib.get_close_matches(pattern, found, n=3)
-            hint = f", did you mean {' or '.join(near)}?" if near else ""
-            raise ValueError(f"there is no network {pattern!r}{hint}")
+            hint = f"did you mean {' or '.join(near)}? " if near else ""
+            raise ValueError(
+                f"there is no network {pattern!r}: {hint}`restora networks --time none` lists them"
+            )
         names.update(matches)
     return {name: found[name] for name in sorted(names)}
 

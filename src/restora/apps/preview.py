@@ -40,9 +40,9 @@ def main(argv: list[str]) -> int:
     """Raises ValueError for unreadable photos and invalid settings."""
     if not argv or any(flag in argv for flag in ("-h", "--help")):
         print(HELP)
-        from restora.config import options
+        from restora.config import in_lines, options
 
-        print("degradations:", ", ".join(options("degradation")))
+        print(in_lines("degradations:", options("degradation")))
         return 0 if argv else 2
     if any(word.startswith("poison=") for word in argv):
         from restora.apps.preview_poison import show

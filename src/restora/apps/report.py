@@ -123,6 +123,9 @@ def _baselines(group: Group, root: Path, console: "Console", names: Sequence[str
             return []
 
 
+_RESUMABLE = {"stopped": "stopped", "dead": "dead (its process ended without a word)"}
+
+
 def _print_groups(
     groups: Sequence[Group], baselines: Mapping[int, Sequence[Baseline]], console: "Console"
 ) -> None:
@@ -136,6 +139,9 @@ def _print_groups(
         for run in group.runs:
             if run.status == "failed":
                 console.print(f"failed: {run.label}: {run.text('error')}", markup=False, style="red")
+            elif run.status in _RESUMABLE:
+                how = f"restora train resume={run.folder}"
+                console.print(f"{_RESUMABLE[run.status]}: {run.label}: {how}", markup=False, soft_wrap=True)
         console.print()
     if len(groups) > GROUPS_IN_TERMINAL:
         console.print(f"and {len(groups) - GROUPS_IN_TERMINAL} more comparisons on the page")

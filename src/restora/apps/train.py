@@ -110,8 +110,19 @@ def main(argv: list[str]) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # cli.py explains errors
     register_search_path()
     sys.argv = ["restora train", *flags, *overrides]
-    hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="train")(job)()
+    try:
+        hydra.main(version_base="1.3", config_path=str(config_root() / "conf"), config_name="train")(job)()
+    except _Failed as failed:
+        raise failed.error from failed.error.__cause__
     return 0
+
+
+class _Failed(BaseException):
+    """Carries the error of a job past Hydra, which would print all overrides in front of its message."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
 
 
 def _is_hydras(override: str) -> bool:
@@ -203,7 +214,12 @@ def job(config: DictConfig) -> float:
         sweep=_place_in_sweep(hydra_config, folder, overrides),
         jobs=int(os.environ.get(_JOBS, "1")),
     )
-    return start(config, info, write=lambda: _write_hydra_folder(folder, config, hydra_config))
+    try:
+        return start(config, info, write=lambda: _write_hydra_folder(folder, config, hydra_config))
+    except Exception as error:
+        if hydra_config.mode == RunMode.RUN:
+            raise _Failed(error) from None
+        raise
 
 
 def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> None:

@@ -324,6 +324,12 @@ class Restorer:
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
     def _check(self, x: Tensor) -> None:
+        if not isinstance(x, Tensor):
+            raise ValueError(
+                f"expected float photos (B,C,H,W) in [0,1] in a tensor, got {type(x).__name__}: for a file, "
+                "pixels = restora.photos.reading.read_photo(path), and in any case "
+                "torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 of uint8 pixels (H,W,C)"
+            )
         if x.ndim != 4 or not x.is_floating_point() or x.numel() == 0:
             raise ValueError(
                 f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "

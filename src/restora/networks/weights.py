@@ -47,7 +47,7 @@ def load_weights(network: Network, path: str | Path) -> None:
     try:
         load_state(network, fitted(network, unwrap(network, tensors)), str(path))
     except WeightsError as error:
-        raise WeightsError(f"{error}\n{_suggestion(type(network), tensors)}") from None
+        raise WeightsError(f"{error}\n{suggestion(type(network), tensors)}") from None
 
 
 def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> None:
@@ -235,7 +235,7 @@ def _listed(network: Network, problems: dict[str, list[str]], where: str) -> Ite
         yield f"  {len(names)} {kind}: {', '.join(names[:_SHOWN])}{more}"
 
 
-def _suggestion(cls: type[Network], tensors: Mapping[str, Tensor]) -> str:
+def suggestion(cls: type[Network], tensors: Mapping[str, Tensor]) -> str:
     """The network that the tensors of a file fit: `cls` with other arguments, or another network."""
     from restora.networks.recognition import candidates
 

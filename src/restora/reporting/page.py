@@ -233,7 +233,11 @@ def _failures(runs: Sequence[Run]) -> str:
     items = "".join(
         f"<li><b>{html.escape(run.label)}</b> {html.escape(run.status)}"
         + (f": <code>{html.escape(run.text('error'))}</code>" if run.text("error") else "")
-        + f" <small>{html.escape(str(run.folder))}</small></li>"
+        + (
+            f": <code>restora train resume={html.escape(str(run.folder))}</code></li>"
+            if run.status in ("stopped", "dead")
+            else f" <small>{html.escape(str(run.folder))}</small></li>"
+        )
         for run in ended
     )
     return f'<div class="failures"><h3>Not finished</h3><ul>{items}</ul></div>'

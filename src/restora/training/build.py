@@ -4,6 +4,7 @@ Everything that the training command builds is built here.
 """
 
 import copy
+import inspect
 import math
 import tempfile
 from dataclasses import dataclass
@@ -197,13 +198,28 @@ def build_on_meta(config: DictConfig) -> Network:
     return network
 
 
+def _network_of(network: Network, scale: int) -> str:
+    """How to get a network that enlarges by `scale`."""
+    if "scale" in inspect.signature(type(network).__init__).parameters:
+        return f"set network.scale={scale}"
+    if scale == 1:
+        return "choose a network that keeps the size"
+    return f"choose a network that enlarges, such as network=edsr_baseline network.scale={scale}"
+
+
 def check_together(network: Network, data: PhotoData) -> None:
     """Raises `ConfigError` if network and data differ in scale, condition or channels."""
     scale = data.scale
     if network.scale != scale:
+        other, kept = _network_of(network, scale), f"scale {network.scale}"
+        if data.source.paired:
+            raise ConfigError(
+                f"the network enlarges ×{network.scale}, and the pairs differ ×{scale} in size: {other}, or "
+                f"pairs with {kept}"
+            )
         raise ConfigError(
-            f"the network enlarges ×{network.scale}, but the degradation reduces photos ×{scale}: "
-            f"set network.scale={scale}, or choose a degradation with scale {network.scale}"
+            f"the network enlarges ×{network.scale}, but the degradation reduces photos ×{scale}: {other}, "
+            f"or choose a degradation with {kept}"
         )
     given, wanted = data.condition_channels, network.condition_channels
     if wanted and given != wanted:

@@ -19,7 +19,7 @@ from restora.config import ConfigError
 from restora.families.base import Family
 from restora.networks.base import Network
 from restora.networks.transfer import Transfer, transfer
-from restora.networks.weights import WeightsError, fitted, read_tensors, unwrap
+from restora.networks.weights import WeightsError, fitted, read_tensors, suggestion, unwrap
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,8 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
     found = transfer(network, state, skip=list(options.skip))
     if not found.taken:
         raise ConfigError(
-            f"init={source}: nothing in it fits {type(network).__name__} ({'; '.join(found.reasons())}): "
-            "name a source of this architecture, or choose the network that it is of"
+            f"init={source}: nothing in it fits {type(network).__name__} ({'; '.join(found.reasons())}); "
+            f"{suggestion(type(network), state)}: choose that network, or a source of this one"
         )
     if options.strict and not found.complete:
         raise ConfigError(

@@ -96,9 +96,9 @@ def _precision(options: dict[str, Any]) -> Any:
 
 
 def keep_lightning_quiet() -> None:
-    """Silences Lightning's messages on available devices and packages to install."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.pytorch.accelerators.cuda"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    """Silences Lightning's messages on available devices, packages to install, and signals."""
+    for name in ("utilities.rank_zero", "accelerators.cuda", "trainer.connectors.signal_connector"):
+        logging.getLogger(f"lightning.pytorch.{name}").setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", message=".*`srun` command is available.*")  # on a cluster's login node
 
 

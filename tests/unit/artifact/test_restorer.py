@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import pytest
 import torch
+from PIL import Image
 from run_folders import Strided, photo, tiny_network
 from torch import Tensor
 
@@ -192,6 +193,8 @@ def test_not_a_number_is_an_error_rather_than_a_black_photo():
         (torch.zeros(3, 8, 8), "shape"),
         (torch.zeros(1, 1, 8, 8), "takes 3 channels"),
         (torch.zeros(1, 3, 0, 8), "shape"),
+        ("photo.png", r"got str: for a file, pixels = restora\.photos\.reading\.read_photo\(path\)"),
+        (Image.new("RGB", (8, 8)), "got Image: "),
     ],
 )
 def test_wrong_input_is_named(x, message):

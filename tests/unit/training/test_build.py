@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from PIL import Image
 
 from restora.apps import train
 from restora.cli import main
@@ -13,7 +14,8 @@ from restora.training.build import check_before_training
     ("overrides", "fix"),
     [
         (["network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"], "network.scale=2"),
-        (["degradation=bicubic_x2"], "network.scale=2"),
+        (["degradation=bicubic_x2"], "such as network=edsr_baseline network.scale=2"),
+        (["network=srresnet_small"], "choose a degradation with scale 4"),
         (["network=fdncnn_small", "network.in_channels=3", "degradation=greyscale"], "noise level or a mask"),
         (["data.channels=gray"], "network.in_channels=1"),
         (
@@ -50,6 +52,23 @@ def test_conflicts_name_the_fix(overrides: list[str], fix: str, tmp_path, monkey
     with pytest.raises(ValueError, match=".") as caught:
         check_before_training(compose("train", overrides))
     assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("network", "fix"),
+    [("dncnn_small", "such as network=edsr_baseline network.scale=2"), ("edsr_small", "set network.scale=2")],
+)
+def test_the_scale_of_pairs_is_named(network: str, fix: str, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
+    for half, side in (("clean", 64), ("degraded", 32)):
+        (tmp_path / "pairs" / half).mkdir(parents=True)
+        for number in range(4):
+            Image.new("RGB", (side, side)).save(tmp_path / "pairs" / half / f"{number}.png")
+    words = [f"network={network}", "data=paired_folder", f"data.source.root={tmp_path / 'pairs'}"]
+    with pytest.raises(ValueError, match="the pairs differ ×2 in size") as caught:
+        check_before_training(compose("train", [*words, "degradation=identity"]))
+    assert fix in str(caught.value)
+    assert "or pairs with scale" in str(caught.value)
 
 
 def test_the_defaults_have_no_conflict(tmp_path, monkeypatch) -> None:
