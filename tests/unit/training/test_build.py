@@ -15,7 +15,6 @@ from restora.training.build import check_before_training
     [
         (["network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"], "network.scale=2"),
         (["degradation=bicubic_x2"], "such as network=edsr_baseline network.scale=2"),
-        (["network=srresnet_small"], "choose a degradation with scale 4"),
         (["network=fdncnn_small", "network.in_channels=3", "degradation=greyscale"], "noise level or a mask"),
         (["data.channels=gray"], "network.in_channels=1"),
         (
