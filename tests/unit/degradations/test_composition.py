@@ -7,6 +7,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.blur.gaussian_blur import GaussianBlur
+from restora.degradations.colour.keep_grey import KeepGrey
 from restora.degradations.compose.composition import Chain, Maybe, OneOf
 from restora.degradations.compose.shuffled import Shuffled
 from restora.degradations.compression.jpeg import Jpeg
@@ -162,3 +163,17 @@ def test_mistakes_are_explained() -> None:
     with pytest.raises(ValueError, match="float photos"):
         Identity()(torch.zeros(1, 3, 8, 8, dtype=torch.uint8), generator(1))
     assert as_range("sigma", 3, least=0) == (3.0, 3.0)
+
+
+def test_black_and_white_photos_stay_so() -> None:
+    clean = photos(4).clone()
+    clean[1] = clean[1, :1]
+    noise = GaussianNoise(sigma=25)
+    params = KeepGrey(stage=noise).sample(tuple(clean.shape), generator(4))
+    image, plain = KeepGrey(stage=noise).apply(clean, params), noise.apply(clean, params["stage"])
+    assert torch.equal(image[[0, 2, 3]], plain[[0, 2, 3]])
+    assert (image[1] == image[1, :1]).all()
+    luma = (plain[1] * torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)).sum(0)
+    torch.testing.assert_close(image[1, 0], luma)
+    with pytest.raises(ValueError, match=r"set data\.channels=rgb"):
+        KeepGrey(stage=noise)(photos(1)[:, :1], generator(1))
