@@ -25,7 +25,7 @@ WHAT  weights=FILE [network=NAME [network.<argument>=...]]
   restora evaluate checkpoint=outputs/<run>     (its own held-out photos)
   restora evaluate classical=bm3d,nl_means benchmark=kodak24_sigma25 output=DIR
   restora evaluate method=zs_n2n classical=bm3d benchmark=kodak24_sigma25
-  restora evaluate method=pnp_hqs method.denoiser=drunet.pth benchmark=deblur \
+  restora evaluate method=pnp_hqs method.denoiser=drunet.pth benchmark=deblur \\
       benchmark.root=photos/
   restora evaluate model=model/ benchmark=bsd68_sigma25 severities=5,15,25,50
   restora evaluate compare=DIR_A,DIR_B

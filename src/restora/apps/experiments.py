@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restora.apps.parser import Parser
 from restora.files import json_text
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="restora experiments",
         description="List the experiments by task, with the machine each is meant for and what it costs.",
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restora import vocabulary
+from restora.apps.parser import Parser
 from restora.artifact import hub
 from restora.artifact.formats import FORMATS, chosen
 from restora.zoo.index import is_zoo
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora export`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="restora export",
         description="Write a model folder (weights, model.json, card, and further formats) from any source "
         "of a model. Each format is run on real photos and compared with the checkpoint; formats whose "

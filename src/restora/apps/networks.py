@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from restora import vocabulary
+from restora.apps.parser import Parser
 from restora.files import json_text
 
 if TYPE_CHECKING:
@@ -145,7 +146,7 @@ def main(argv: list[str]) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="restora networks", description="List the networks with their sizes and what they cost."
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="names or patterns such as 'dncnn*'")

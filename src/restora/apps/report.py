@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from restora.apps.parser import Parser
 from restora.files import write_whole
 from restora.reporting.baselines import Baseline, compute, stored
 from restora.reporting.leaderboard import leaderboard, legend, verdict
@@ -24,7 +25,7 @@ GROUPS_IN_TERMINAL = 6
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora report`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="restora report",
         description="Compare all runs below a folder: leaderboard in the terminal, and a page with curves, "
         "costs and photos that opens in any browser without a network.",

@@ -7,16 +7,20 @@ restored is named and the others go on; the exit status is 0 only if every photo
 import argparse
 import contextlib
 import os
+import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora import vocabulary
 from restora.apps import restore_method
-from restora.photos.kinds import FORMAT_SUFFIXES, LIMIT_VARIABLE, MEGAPIXELS
-from restora.zoo.index import DEFAULT, PREFIX
+from restora.apps.parser import Parser, with_plain_names
+from restora.photos.kinds import FORMAT_SUFFIXES, LIMIT_VARIABLE, MEGAPIXELS, READABLE
+from restora.zoo.index import DEFAULT, PREFIX, names
 
 if TYPE_CHECKING:
     from restora.apps.restore_plan import Failure, Job
@@ -29,11 +33,11 @@ MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx", ".pt2", ".xml
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora restore`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="restora restore",
         description="Restore a photo, or every photo of a folder and its subfolders, with a trained network. "
         "File names, tree, format, bit depth, EXIF, colour profile and transparency are kept. "
-        "The exit code is 0 only if every photo was restored.",
+        "The exit code is 0 only if every photo was restored completely (an animation is not).",
     )
     made.add_argument(
         "model",
@@ -173,7 +177,7 @@ def main(argv: Sequence[str]) -> int:
     """0 if every photo was restored, 1 if some could not be. Raises ValueError for invalid arguments."""
     from restora.apps.restore_plan import Naming, measure, plan, settle_existing
 
-    options = parser().parse_intermixed_args(argv)
+    options = parser().parse_intermixed_args(_named_files(argv))
     _check_names(options)
     _check_numbers(options)
     if options.max_megapixels is not None:
@@ -198,6 +202,16 @@ def main(argv: Sequence[str]) -> int:
         print(f"not photos by their names: {_counted(planned.others, 'file')}")
     _name(failures)
     return 1 if failures else 0
+
+
+def _named_files(argv: Sequence[str]) -> list[str]:
+    """Raises ValueError for the name of a file that looks like an option."""
+    known = parser()._option_string_actions
+    words = with_plain_names(argv)
+    for word in words:
+        if word.startswith("-") and word.partition("=")[0] not in known and Path(word).exists():
+            raise ValueError(f"{word} begins with a dash, as options do: write ./{word}")
+    return words
 
 
 def _watch(options: argparse.Namespace, output: Path) -> int:
@@ -247,12 +261,42 @@ def _restore(
         estimate=options.sigma == "auto",
     )
     started = time.perf_counter()
-    outcome = run(jobs, restorers, settings)
+    try:
+        with _terminable():
+            outcome = run(jobs, restorers, settings)
+    except (KeyboardInterrupt, SystemExit):
+        for folder in {job.target.parent for job in jobs}:
+            clear_drafts(folder)
+        print(
+            f"\nrestora restore: stopped; the files that {output} has are complete: for the others repeat "
+            "the command with --skip-existing",
+            file=sys.stderr,
+        )
+        raise
     seconds = time.perf_counter() - started
     print(f"restored {outcome.restored} of {len(jobs)} photos in {seconds:.1f} s: {output}")
     for line in outcome.losses():
         print(line)
+    if settings.masks is not None and any(job.target.suffix.lower() in (".jpg", ".jpeg") for job in jobs):
+        print("JPEG also changes pixels outside of the mask by a few levels: --format png keeps them")
     return outcome.failures
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends the work as Ctrl-C does."""
+
+    def end(number: int, frame: object) -> None:  # noqa: ARG001
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _counted(number: int, noun: str) -> str:
@@ -269,8 +313,20 @@ def _name(failures: "list[Failure]") -> None:
 
 
 def _check_names(options: argparse.Namespace) -> None:
-    """Raises ValueError if there are only two names and the first is a model: OUTPUT is missing."""
-    name, folder = options.input, Path(options.input)
+    """Raises ValueError for names that are empty, missing or in the wrong place."""
+    for word, value in (("INPUT", options.input), ("OUTPUT", options.output), ("--mask", options.mask)):
+        if value is not None and not value.strip():
+            raise ValueError(f"{word} is empty: name a file or a folder")
+    name, folder, model = options.input, Path(options.input), options.model
+    if model.lower() in names() and not Path(model).exists():
+        raise ValueError(f"there is no model {model}. Did you mean {PREFIX}{model.lower()}?")
+    if model != DEFAULT and Path(model).suffix.lower() in READABLE:
+        raise ValueError(
+            f"{model} is a photo, not a model: restora restore [MODEL] INPUT OUTPUT takes one photo at a "
+            "time, or a folder of photos"
+        )
+    if re.match(r"https?://", name):
+        raise ValueError(f"{name} is an address: download the photo first")
     if (
         name.startswith((PREFIX, "method:"))
         or folder.suffix.lower() in MODEL_SUFFIXES

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 from PIL import ImageColor
 
@@ -10,7 +11,12 @@ from restora.photos.decoding import rounded_to_8_bits
 from restora.photos.files import FORMATS, Photo, read_photo
 
 NEAR = 8
-"""Levels by which a channel may differ from the colour, because JPEG changes painted colours."""
+"""Levels by which a channel may differ from the colour where a file is lossless."""
+SEED, NEAR_IN_JPEG = 32, 112
+"""The same in a JPEG, which stores colours at half the size: a mark has a pixel within the first number of
+levels, and connected to it all within the second."""
+GROWN = 3
+"""Pixels by which marks in a JPEG are grown: their edges are blends with the photo."""
 
 
 class Masks:
@@ -34,7 +40,7 @@ class Masks:
     def read(self, job: Job, photo: Photo) -> Photo:
         """The mask, white where the photo is lost. Raises ValueError if the photo has none."""
         if self.colour is not None:
-            return _painted(photo, self.colour)
+            return _painted(photo, self.colour, lossy=job.source.suffix.lower() in (".jpg", ".jpeg"))
         if self.path.is_file():
             return read_photo(self.path)
         wanted = self.path / job.name
@@ -44,10 +50,18 @@ class Masks:
         raise ValueError(f"has no mask {wanted.with_suffix('.png')}")
 
 
-def _painted(photo: Photo, colour: tuple[int, ...]) -> Photo:
-    """A mask, white where all channels are near the colour. Raises ValueError if no pixel is."""
+def _painted(photo: Photo, colour: tuple[int, ...], *, lossy: bool) -> Photo:
+    """A mask, white where all channels are near the colour, and around that in a `lossy` photo.
+
+    Raises ValueError if no pixel is near it.
+    """
     pixels = rounded_to_8_bits(photo.pixels).astype(np.int16)  # (H,W,C)
-    lost = (np.abs(pixels - np.array(colour, dtype=np.int16)) <= NEAR).all(axis=2, keepdims=True)
+    away = np.abs(pixels - np.array(colour, dtype=np.int16)).max(axis=2, keepdims=True)  # (H,W,1)
+    lost = away <= (SEED if lossy else NEAR)
     if not lost.any():
         raise ValueError(f"has no pixel of the colour #{bytes(colour).hex()} that marks what is lost")
+    if lossy:
+        _, marks = cv2.connectedComponents((away <= NEAR_IN_JPEG).astype(np.uint8))
+        marked = np.isin(marks, np.unique(marks[lost[..., 0]])).astype(np.uint8)
+        lost = cv2.dilate(marked, np.ones((2 * GROWN + 1,) * 2, np.uint8))[..., None] > 0
     return Photo(np.where(lost, np.uint8(255), np.uint8(0)), None)

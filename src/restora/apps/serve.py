@@ -8,12 +8,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+from restora.apps.parser import Parser
 from restora.vocabulary import TASKS
 
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora serve`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="restora serve",
         description="A web page that restores photos, and an HTTP API that does the same for programs "
         "(its documentation is at /docs). Stops on Ctrl-C or SIGTERM when the photos it has are done.",
@@ -44,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         help="origin of another site whose pages may use the API",
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
-    made.add_argument("--precision", default="float32", choices=("float32", "bfloat16", "float16"))
+    made.add_argument(
+        "--precision", default="float32", metavar="WORD", help="float32, bf16 or float16 (default: float32)"
+    )
     made.add_argument(
         "--engine",
         default="auto",

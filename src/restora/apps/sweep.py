@@ -1,11 +1,11 @@
 """`restora sweep`: shows the status of a sweep, follows, stops or resumes it."""
 
-import argparse
 import os
 import sys
 import time
 from pathlib import Path
 
+from restora.apps.parser import Parser
 from restora.files import json_text
 from restora.run_state import is_locked
 from restora.sweeping.plan import STOP, Plan, read_plan
@@ -31,7 +31,7 @@ def main(argv: list[str]) -> int:
     if not argv or any(word in ("-h", "--help") for word in argv):
         print(HELP, end="")
         return 0 if argv else 2
-    parser = argparse.ArgumentParser(prog="restora sweep", add_help=False)
+    parser = Parser(prog="restora sweep", add_help=False)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true")
     what = parser.add_mutually_exclusive_group()

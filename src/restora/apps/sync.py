@@ -5,7 +5,6 @@ part. W&B marks each sent run by a file beside it (`*.wandb.synced`), so that an
 repeated. A run that still trains is left for later.
 """
 
-import argparse
 import re
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from restora.apps.parser import Parser
 from restora.connection import wandb_obstacle
 from restora.files import read_json
 from restora.run_state import status_of
@@ -37,9 +37,7 @@ class Unsent:
 
 def main(argv: list[str]) -> int:
     """Raises ValueError if the folder does not exist, W&B cannot be reached, or a run could not be sent."""
-    parser = argparse.ArgumentParser(
-        prog="restora sync", description="Send the W&B runs below FOLDER that were kept offline."
-    )
+    parser = Parser(prog="restora sync", description="Send the W&B runs below FOLDER that were kept offline.")
     parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help=_HELP)
     parser.add_argument(
         "--timeout", type=float, default=600, help="seconds for one run, then the next (default 600)"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restora.apps.parser import Parser
 from restora.files import json_text, read_json
 from restora.zoo.index import PREFIX, folder_of, names
 from restora.zoo.references import CURVE_PHOTOS, CURVES, MEASURED, PSNR
@@ -22,13 +23,13 @@ TOLERANCE = 0.01
 
 def parser() -> argparse.ArgumentParser:
     """The command line of `restora zoo`."""
-    made = argparse.ArgumentParser(
+    made = Parser(
         prog="restora zoo",
         description="List the models that come with restora. Each is zoo:NAME wherever a model is named: "
         "restora restore zoo:NAME photo.jpg out.jpg",
     )
     made.add_argument("--json", action="store_true", help="print JSON instead of a table")
-    actions = made.add_subparsers(dest="action", metavar="")
+    actions = made.add_subparsers(dest="action", metavar="[verify, ship]")
     verify = actions.add_parser(
         "verify", help="measure models on their test sets and compare with their figures"
     )
@@ -122,7 +123,7 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
     """Measures the figures and prints each beside the recorded one; returns the exit status."""
     from restora.apps.zoo_ship import missed, with_figures
 
-    differing = compared = 0
+    differing = compared = measured = 0
     for name in options.names or names():
         folder = folder_of(name)
         recorded = {row["benchmark"]: row for row in describe(name)["benchmarks"]}
@@ -137,18 +138,19 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
                 kept += [recorded[benchmark]] if benchmark in recorded else []
                 continue
             kept.append(row)
+            measured += 1
             line = f"{folder.name} {benchmark}: {row['psnr']:.4f} dB"
             if benchmark in recorded and options.limit is None:
                 difference = row["psnr"] - recorded[benchmark]["psnr"]
                 compared += 1
                 differing += abs(difference) > TOLERANCE
                 line += f", recorded {recorded[benchmark]['psnr']:.4f} ({difference:+.4f})"
-            reference = missed(benchmark, row["psnr"])
+            reference = missed(benchmark, row["psnr"]) if options.limit is None else None
             console.print(f"{line}{f', {reference}' if reference else ''}", soft_wrap=True)
         if options.write and kept and options.limit is None:
             with_figures(folder, kept, measure_curve(folder, data_dir=options.data_dir))
             compared += 1
-    return 1 if differing or not (compared or options.limit) else 0
+    return 1 if differing or not (compared or (options.limit and measured)) else 0
 
 
 def measure(

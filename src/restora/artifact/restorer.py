@@ -130,7 +130,7 @@ class Restorer:
         self._tile_chosen = tile is not None
         self.tile = TILE if tile is None else tile
         self.overlap = default_overlap(self.tile) if overlap is None else overlap
-        self.sigma = sigma
+        self.sigma = _checked_level(sigma)
         self.description = description
         self.said = ""  # how weights were read, and what is not known of them
         prepared = prepare_network(network, local_converter)
@@ -200,7 +200,7 @@ class Restorer:
     def with_sigma(self, sigma: float) -> "Restorer":
         """This restorer, with the same network, for another noise level."""
         other = copy.copy(self)
-        other.sigma = sigma
+        other.sigma = _checked_level(sigma)
         return other
 
     def together(self, height: int, width: int) -> int:
@@ -348,19 +348,40 @@ class Restorer:
 
     def _condition(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
         channels = self.network.condition_channels
+        if condition is not None and not isinstance(condition, Tensor):
+            raise ValueError(
+                f"the condition is a tensor (B,{channels or 'K'},H,W), got {condition!r}: for a noise level "
+                "use Restorer.load(…, sigma=25) or restorer.with_sigma(25)"
+            )
         if channels == 0:
             return None
         if condition is None:
+            if self.description is not None and self.description.conditioned_on == "mask":
+                raise ValueError(
+                    f"the model fills in: give the mask as the second argument, float (B,{channels},H,W), "
+                    "1 where a pixel is known and 0 where it is missing"
+                )
             if channels != 1 or self.sigma is None:
                 raise ValueError(
                     f"the model is conditioned on what it restores ({channels} condition channels): give it "
-                    "the noise level (sigma, on the 8-bit scale), or the condition map itself"
+                    "the noise level on the 8-bit scale, Restorer.load(…, sigma=25) or "
+                    "restorer.with_sigma(25), or the condition map itself as the second argument"
                 )
             condition = x.new_full((), self.sigma / 255).expand(x.shape[0], 1, *x.shape[2:])
         if condition.shape != (x.shape[0], channels, *x.shape[2:]):
             expected = (x.shape[0], channels, *x.shape[2:])
             raise ValueError(f"the condition must be of shape {expected}, got {tuple(condition.shape)}")
         return condition
+
+
+def _checked_level(sigma: float | None) -> float | None:
+    """Raises ValueError for anything but None and numbers from 0 to 255."""
+    if sigma is None or (isinstance(sigma, int | float) and 0 <= sigma <= 255):
+        return sigma
+    raise ValueError(
+        f"sigma is the noise level on the 8-bit scale, a number from 0 to 255, got {sigma!r} "
+        "(`restora restore --sigma auto` estimates it)"
+    )
 
 
 def _with_statistics(network: Network, engine: str) -> str:
