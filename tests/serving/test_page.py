@@ -37,7 +37,7 @@ def test_three_photos_and_a_folder_are_dropped_and_come_back_in_one_zip(page: Pa
     (tmp_path / "album" / "notes.txt").write_text("no photo")
     drop(page, *loose, tmp_path / "album")
     page.wait_rows(5)
-    assert "One file is not a photo" in page.tab.text_content("#notice")
+    assert "album/notes.txt is not a photo and was skipped." in page.tab.text_content("#notice")
     assert page.tab.text_content("#count") == "5 of 5 done"
     name, data = page.download("#save-all")
     with zipfile.ZipFile(io.BytesIO(data)) as held:
@@ -47,6 +47,15 @@ def test_three_photos_and_a_folder_are_dropped_and_come_back_in_one_zip(page: Pa
         back = np.asarray(Image.open(io.BytesIO(held.read("one.png"))))
     np.testing.assert_array_equal(back, np.asarray(Image.open(loose[0])))
     assert name == "restored.zip"
+
+
+def test_a_gif_comes_back_as_a_png(page: Page, tmp_path: Path) -> None:
+    page.add(picture(tmp_path / "a.gif"))
+    page.wait_result()
+    name, data = page.download("#save")
+    assert name == "a.png"
+    with Image.open(io.BytesIO(data)) as image:
+        assert image.format == "PNG"
 
 
 def test_a_photo_is_pasted(page: Page, tmp_path: Path) -> None:

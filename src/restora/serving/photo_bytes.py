@@ -41,7 +41,7 @@ def look(file: IO[bytes]) -> Header:
 
 def _problem(file: IO[bytes], reason: str) -> Problem:
     file.seek(0)
-    known = ", ".join(sorted(WRITABLE.values()))
+    known = ", ".join(sorted(READABLE))
     if reason.startswith("is not a photo") and not file.read(12).startswith(SIGNATURES):
         return Problem(415, "not-a-photo", f"the file is not a photo in a supported format ({known})")
     if reason.startswith("is not a photo"):

@@ -1,7 +1,7 @@
 // Photos from what the user dropped, chose or pasted: [{file, path}], folders walked through.
 
-const ENDINGS = /\.(jpe?g|jpe|jfif|png|tiff?|webp|bmp|p[pgn]m|avif|heic|heif)$/i;
-const TYPES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/bmp": "bmp", "image/tiff": "tif" };
+const ENDINGS = /\.(jpe?g|jpe|jfif|png|tiff?|webp|bmp|p[pgn]m|avif|heic|heif|gif|jp2)$/i;
+const TYPES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/bmp": "bmp", "image/tiff": "tif", "image/gif": "gif" };
 
 export const isPhoto = (file) => ENDINGS.test(file.name) || file.type in TYPES;
 

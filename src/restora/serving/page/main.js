@@ -79,8 +79,9 @@ function modelChanged() {
 
 function add(found) {
   const photos = found.filter(({ file }) => isPhoto(file));
-  const others = found.length - photos.length;
-  if (others) say(others === 1 ? "One file is not a photo and was skipped." : `${others} files are not photos and were skipped.`);
+  const others = found.filter(({ file }) => !isPhoto(file));
+  if (others.length === 1) say(`${others[0].path} is not a photo and was skipped.`);
+  else if (others.length) say(`${others.length} files are not photos and were skipped: ${others.slice(0, 3).map(({ path }) => path).join(", ")}${others.length > 3 ? ", …" : ""}`);
   else $("notice").hidden = true;
   const model = chosen();
   if (!photos.length || !model) return;
@@ -409,7 +410,11 @@ async function resultOf(item) {
   return api.photo(item.job, { format, strength: item.strength });
 }
 
-const nameOf = (path, item) => (item.saveAs ? path.replace(/(\.[^./]*)?$/, ENDINGS[item.saveAs]) : path);
+// A format that is read and not written, such as HEIC or GIF, comes back as PNG.
+function nameOf(path, item, blob) {
+  const format = item.saveAs || (/\.(heic|heif|gif|jp2)$/i.test(path) && blob.type === "image/png" ? "png" : "");
+  return format ? path.replace(/(\.[^./]*)?$/, ENDINGS[format]) : path;
+}
 
 function deliver(blob, name) {
   const link = document.createElement("a");
@@ -421,7 +426,8 @@ function deliver(blob, name) {
 
 async function saveOne(item) {
   try {
-    deliver(await resultOf(item), nameOf(item.name, item));
+    const blob = await resultOf(item);
+    deliver(blob, nameOf(item.name, item, blob));
   } catch (problem) {
     expired(item, problem);
   }
@@ -441,7 +447,8 @@ $("save-all").addEventListener("click", async () => {
   const entries = [];
   for (const item of queue.items.filter((other) => other.state === "done")) {
     try {
-      entries.push({ name: nameOf(item.path, item), blob: await resultOf(item) });
+      const blob = await resultOf(item);
+      entries.push({ name: nameOf(item.path, item, blob), blob });
     } catch (problem) {
       expired(item, problem);
     }
