@@ -32,9 +32,9 @@ def usage() -> str:
     rows = "\n".join(f"  {name:<11} {what}" for name, (_, what) in COMMANDS.items())
     return (
         f"usage: restora COMMAND [ARGUMENTS] [--plugin MODULE] [--config-dir DIR]\n\n{rows}\n\n"
-        "restora COMMAND --help says what each takes. --plugin MODULE (or plugins=[MODULE])\n"
-        "makes the parts of your own that MODULE registers known to the command;\n"
-        "--config-dir DIR adds configuration."
+        "restora COMMAND --help says what each takes. --plugin MODULE, or\n"
+        "plugins=[MODULE], makes the parts of your own that MODULE registers known to the\n"
+        "command; --config-dir DIR adds configuration."
     )
 
 

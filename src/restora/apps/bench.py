@@ -21,13 +21,17 @@ if TYPE_CHECKING:
     from restora.training.costing import Cost
     from restora.training.measuring import Progress
 
-HELP = """usage: restora bench [GROUP=OPTION ...] [KEY=VALUE ...] [steps=20] [warm_up=3] [output=FILE]
+HELP = """usage: restora bench [GROUP=OPTION ...] [KEY=VALUE ...]
+                     [steps=20] [warm_up=3] [output=FILE]
 
-  restora bench experiments=denoise/dncnn                what that run will cost on this machine
-  restora bench experiments=denoise/nafnet trainer=gpu   on a GPU
-  restora bench … steps=50 warm_up=10                    training batches that count, and that come before
-  restora bench … val_batches=0                          leave validation out
-  restora bench … output=cost.json                       the same in a file
+  restora bench experiments=denoise/dncnn   what that run will cost on this
+                                            machine
+  restora bench experiments=denoise/nafnet trainer=gpu
+                                            on a GPU
+  restora bench … steps=50 warm_up=10       training batches that count, and that
+                                            come before
+  restora bench … val_batches=0             leave validation out
+  restora bench … output=cost.json          the same in a file
 
 All other arguments are those of `restora train`.
 """

@@ -15,8 +15,8 @@ WHAT  weights=FILE [network=NAME [network.<argument>=...]]
       checkpoint=RUN_OR_CKPT
       model=MODEL_FOLDER
       method=NAME [method.<argument>=... seed=N max_time=90s], fitted to each
-      photo, without training: zs_n2n, dip, zssr, double_dip; pnp_hqs, pnp_admm and red
-      with method.denoiser=SOURCE
+      photo, without training: zs_n2n, dip, zssr, double_dip; pnp_hqs, pnp_admm
+      and red with method.denoiser=SOURCE
       classical=NAME[,NAME ...] or classical=all, alone or beside the others
 
   restora evaluate network=dncnn weights=dncnn_25.pth benchmark=bsd68_sigma25
@@ -36,12 +36,12 @@ comparison.json and, of photos kept by images=true, sheet.jpg.
 benchmarks  denoise (benchmark.sigma), super_resolution (benchmark.scale),
             jpeg (benchmark.quality), deblur, inpaint, degraded, paired: with
             benchmark.root=FOLDER or benchmark/testset=NAME, and
-            benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4, live1_q10;
-            restora prepare testsets=NAME,... downloads their photos
-options     self_ensemble, local_converter, tile=1088, per_channel, precision=bf16,
-            threads=N, processes, metrics=psnr,ssim,ms_ssim, images=true,
-            training_photos=FOLDER (near-duplicates of the test photos);
-            --cfg job prints all of them with their values
+            benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4,
+            live1_q10; restora prepare testsets=NAME,... downloads their photos
+options     self_ensemble, local_converter, tile=1088, per_channel,
+            precision=bf16, threads=N, processes, metrics=psnr,ssim,ms_ssim,
+            images=true, training_photos=FOLDER (near-duplicates of the test
+            photos); --cfg job prints all of them with their values
 """
 
 _LISTS = ("classical", "metrics", "compare", "severities")

@@ -151,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="names or patterns such as 'dncnn*'")
     parser.add_argument("--family", choices=("residual_cnn", "unet", "nafnet", "gan", "transformer"))
-    parser.add_argument("--task", choices=tuple(CODES))
+    parser.add_argument("--task", choices=tuple(CODES), metavar="TASK", help=", ".join(CODES))
     parser.add_argument("--small", action="store_true", help="also the small twins for tests and CPUs")
     parser.add_argument(
         "--time",

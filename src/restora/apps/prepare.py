@@ -9,19 +9,26 @@ if TYPE_CHECKING:
 
     from restora.data.module import PhotoData
 
-HELP = """usage: restora prepare [data=NAME [TRACK ...]] [testsets=NAME,...] [KEY=VALUE ...]
+HELP = """usage: restora prepare [data=NAME [TRACK ...]] [testsets=NAME,...]
+                       [KEY=VALUE ...]
 
-  restora prepare data=div2k                          the photos of DIV2K (4.0 GB)
-  restora prepare data=div2k bicubic_x4 mild          and low-resolution tracks of it
-  restora prepare data=div2k_lr data.source.scale=2   pairs of the bicubic track, packed to train on
-  restora prepare data=folder data.source.root=PATH   your own photos
-  restora prepare data=paired_folder data.source.root=PATH   your own pairs
-  restora prepare --verify data=div2k                 every packed pixel compared with its checksum
-  restora prepare testsets=bsd68,set12                test sets, for restora evaluate
-  restora prepare testsets=all                        every test set that can be downloaded
+  restora prepare data=div2k                 the photos of DIV2K (4.0 GB)
+  restora prepare data=div2k bicubic_x4 mild and low-resolution tracks of it
+  restora prepare data=div2k_lr data.source.scale=2
+                                             pairs of the bicubic track, packed
+  restora prepare data=folder data.source.root=PATH
+                                             your own photos
+  restora prepare data=paired_folder data.source.root=PATH
+                                             your own pairs
+  restora prepare --verify data=div2k        every packed pixel compared with
+                                             its checksum
+  restora prepare testsets=bsd68,set12       test sets, for restora evaluate
+  restora prepare testsets=all               all that can be downloaded
 
-An interrupted download resumes where it stopped. data_dir=PATH (or RESTORA_DATA) is where all data is kept.
-tracks: bicubic_x2 bicubic_x3 bicubic_x4 bicubic_x8 unknown_x2 unknown_x3 unknown_x4 mild difficult wild
+An interrupted download resumes where it stopped. data_dir=PATH (or
+RESTORA_DATA) is where all data is kept.
+tracks: bicubic_x2 bicubic_x3 bicubic_x4 bicubic_x8 unknown_x2 unknown_x3
+unknown_x4 mild difficult wild
 test sets, an archive a line (archive=URL is another address of it):
   bsd68 classic5 live1 set12
   cbsd68 kodak24 mcmaster

@@ -19,16 +19,20 @@ if TYPE_CHECKING:
 
 HELP = """usage: restora preview degradation=NAME [PHOTO ...] [KEY=VALUE ...]
 
-  restora preview degradation=old_photo photo.jpg             the photo and four draws of the degradation
-  restora preview degradation=jpeg a.png b.png output=j.png   several photos, another file
+  restora preview degradation=old_photo photo.jpg
+      the photo and four draws of the degradation
+  restora preview degradation=jpeg a.png b.png output=j.png
+      several photos, another file
   restora preview degradation=jpeg vary=quality over=[5,10,20,40,80]
-                                                              one column per value of a parameter
-  restora preview degradation=gaussian_noise degradation.sigma=50 seed=3 draws=2 size=384
+      one column per value of a parameter
+  restora preview degradation=gaussian_noise degradation.sigma=50 seed=3 \\
+      draws=2 size=384
+  restora preview poison=RUN step=120
+      the crops of a training step that was skipped (poison.jsonl in RUN lists
+      such steps)
 
-  restora preview poison=RUN step=120                         the crops of a training step that was skipped
-                                                              (poison.jsonl in RUN lists such steps)
-
-Without a photo the sample photos are shown. reduce=false shows them at full size instead of reduced.
+Without a photo the sample photos are shown. reduce=false shows them at full
+size instead of reduced.
 """
 _ABSENT = object()
 _STRUCTURE = ("_target_", "stages", "weights")

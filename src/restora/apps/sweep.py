@@ -10,16 +10,18 @@ from restora.files import json_text
 from restora.run_state import is_locked
 from restora.sweeping.plan import STOP, Plan, read_plan
 
-HELP = """usage: restora sweep FOLDER [--json] [--follow | --stop | --resume | --retry-failed]
+HELP = """usage: restora sweep FOLDER [--json]
+                     [--follow | --stop | --resume | --retry-failed]
 
-  restora sweep outputs/<sweep>                  each job: queued, running with figure
-                                                 and time left, finished, failed and why,
-                                                 stopped, dead, pruned; what it has cost
-  restora sweep outputs/<sweep> --json           the same for programs
-  restora sweep outputs/<sweep> --follow         until the sweep ends
-  restora sweep outputs/<sweep> --stop           ends it; running jobs are saved
-  restora sweep outputs/<sweep> --resume         resumes what is not finished
-  restora sweep outputs/<sweep> --retry-failed   and retries what failed
+  restora sweep outputs/<sweep>           each job: queued, running with figure
+                                          and time left, finished, failed and
+                                          why, stopped, dead, pruned; the cost
+  restora sweep outputs/<sweep> --json    the same for programs
+  restora sweep outputs/<sweep> --follow  until the sweep ends
+  restora sweep outputs/<sweep> --stop    ends it; running jobs are saved
+  restora sweep outputs/<sweep> --resume  resumes what is not finished
+  restora sweep outputs/<sweep> --retry-failed
+                                          and retries what failed
 
 FOLDER is what `restora train -m` printed at its start; it contains sweep.json.
 """
