@@ -28,8 +28,8 @@ HELP = """usage: restora bench [GROUP=OPTION ...] [KEY=VALUE ...]
                                             machine
   restora bench experiments=denoise/nafnet trainer=gpu
                                             on a GPU
-  restora bench … steps=50 warm_up=10       training batches that count, and that
-                                            come before
+  restora bench … steps=50 warm_up=10       batches that count, and that come
+                                            before these
   restora bench … val_batches=0             leave validation out
   restora bench … output=cost.json          the same in a file
 

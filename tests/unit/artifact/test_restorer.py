@@ -208,11 +208,25 @@ def test_wrong_input_is_named(x, message):
         ({"device": "cuda:97"}, "not available"),
         ({"device": "abacus"}, "no device"),
         ({"precision": "int4"}, "precision"),
+        ({"sigma": "auto"}, r"`restora restore --sigma auto` estimates it"),
+        ({"sigma": 999}, "a number from 0 to 255"),
+        ({"sigma": -1.0}, "a number from 0 to 255"),
     ],
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Restorer(network=tiny_network(), **options)
+
+
+def test_what_a_conditioned_model_needs_is_named():
+    photo = torch.rand(1, 3, 32, 32)
+    told = Restorer.load("zoo:denoise", device="cpu")
+    with pytest.raises(ValueError, match=r"Restorer\.load\(…, sigma=25\)"):
+        told(photo)
+    with pytest.raises(ValueError, match=r"got 25.0: for a noise level use Restorer\.load"):
+        told(photo, 25.0)
+    with pytest.raises(ValueError, match="1 where a pixel is known and 0 where it is missing"):
+        Restorer.load("zoo:inpaint", device="cpu")(photo)
 
 
 def test_a_tile_without_room_beside_the_overlap_is_refused():
