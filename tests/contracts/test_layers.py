@@ -38,7 +38,7 @@ ALLOWED = {
     "batch_rule": set(),
     "task_rule": {"constructors"},
     "config": {
-        *("registry", "arguments", "composing", "first_edition", "batch_rule", "task_rule"),
+        *("registry", "arguments", "composing", "first_edition", "batch_rule", "task_rule", "monitor"),
     },
     "constructors": {"registry"},
     "composing": {"vocabulary", "registry", "constructors"},
