@@ -148,6 +148,17 @@ def test_mistakes_in_names_are_answered_in_one_sentence(words, message, photos, 
     assert not (tmp_path / "out").exists()
 
 
+def test_the_grey_model_is_named_for_photos_without_colour(photos, tmp_path, capsys):
+    with Image.open(photos / "a.png") as image:
+        image.convert("L").save(tmp_path / "grey.png")
+        image.convert("L").convert("RGB").save(tmp_path / "equal.png")
+        image.convert("RGB").save(tmp_path / "colour.png")
+    for name, said in (("grey", True), ("equal", True), ("colour", False)):
+        words = [str(tmp_path / f"{name}.png"), str(tmp_path / f"{name}_out.png"), "--sigma", "20"]
+        assert restore(["zoo:denoise", *words]) == 0
+        assert ("1 photo without colour: zoo:denoise_gray" in capsys.readouterr().out) == said
+
+
 def test_what_follows_two_dashes_are_names(model, photos, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(photos / "a.png", tmp_path / "-dash.png")

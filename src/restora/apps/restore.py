@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from restora.artifact.restorer import Restorer
     from restora.fitting.photos import PhotoFit
 
+_COLOUR, _GREY = f"{PREFIX}denoise", f"{PREFIX}denoise_gray"
+"""The first hardly removes noise that is equal in all channels."""
 MODEL_SUFFIXES = (".pth", ".pt", ".ckpt", ".safetensors", ".onnx", ".pt2", ".xml")
 """Suffixes of model files."""
 
@@ -277,6 +279,8 @@ def _restore(
     print(f"restored {outcome.restored} of {len(jobs)} photos in {seconds:.1f} s: {output}")
     for line in outcome.losses():
         print(line)
+    if outcome.grey and options.model == _COLOUR:
+        print(f"{_counted(outcome.grey, 'photo')} without colour: {_GREY} is trained for their noise")
     if settings.masks is not None and any(job.target.suffix.lower() in (".jpg", ".jpeg") for job in jobs):
         print("JPEG also changes pixels outside of the mask by a few levels: --format png keeps them")
     return outcome.failures

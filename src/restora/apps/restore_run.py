@@ -52,6 +52,8 @@ class Outcome:
     """The number of photos written, the full or partial failures, and the losses that formats cause."""
 
     restored: int = 0
+    grey: int = 0
+    """Photos without colour among them."""
     failures: list[Failure] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
 
@@ -187,6 +189,8 @@ class _Work:
         settings = self.settings
         format_name = FORMATS[job.target.suffix.lower()]
         refuse(photo, format_name, scale=restorer.scale)
+        with self._lock:
+            self.outcome.grey += bool((photo.pixels == photo.pixels[..., :1]).all())
         lost = None if settings.masks is None else settings.masks.read(job, photo)
         show = self._progress([job])
         if isinstance(restorer, PhotoFit):
