@@ -301,6 +301,22 @@ def test_a_job_outlives_the_connection_that_asked_for_it(gated: Served) -> None:
     assert gated.service.worker.finished_by_state["done"] == 1
 
 
+def test_a_key_of_another_photo_is_refused(served: Served) -> None:
+    def post(photo: bytes, **fields: str) -> httpx.Response:
+        files = {"photo": ("a.png", photo)}
+        headers = {"Idempotency-Key": "a key"}
+        return served.client.post("/v1/restorations", files=files, data=fields, headers=headers)
+
+    first, other = png(noise()), png(noise())
+    assert other != first
+    before = len(served.service.store.jobs)
+    assert {post(first).status_code for _ in range(3)} <= {200, 202}
+    assert len(served.service.store.jobs) == before + 1
+    for answer in (post(other), post(first, strength="0.5")):
+        assert answer.status_code == 422
+        assert answer.json()["code"] == "other-request"
+
+
 def test_health_readiness_figures_and_documentation(served: Served) -> None:
     assert served.client.get("/healthz").json() == {"status": "alive"}
     assert served.client.get("/readyz").json() == {"status": "ready"}

@@ -15,7 +15,7 @@ from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, preview
 from restora.serving.problems import MEDIA_TYPE, Problem
 from restora.serving.rendering import render
 from restora.serving.service import Service
-from restora.serving.uploads import FORM_SCHEMA, Body, job_of, photo_of
+from restora.serving.uploads import FORM_SCHEMA, Body, digest_of, job_of, photo_of
 
 HEARTBEAT_SECONDS = 15
 PROBLEM = {
@@ -95,12 +95,23 @@ def router(service: Service) -> APIRouter:
         """Without `wait`, the response is 202 with an id, at once.
 
         With `wait`, the response is the restored photo, or 202 if it is not done in time. Requests with the
-        same Idempotency-Key get the same restoration.
+        same Idempotency-Key get the same restoration; another photo under the same key is refused.
         """
         body = Body(request, service.limits)
         job = service.store.of_key(idempotency_key)
         if job is not None:
-            await body.drain()
+            form = await body.form()
+            try:
+                digest = await run_in_threadpool(digest_of, form)
+            finally:
+                await form.close()
+            if digest != job.digest:
+                raise Problem(
+                    422,
+                    "other-request",
+                    "an earlier request with this Idempotency-Key sent another photo or other options: use "
+                    "another key",
+                )
         else:
             try:
                 place = service.reserve()
@@ -110,7 +121,10 @@ def router(service: Service) -> APIRouter:
             with place:
                 form = await body.form()
                 try:
+                    keyed = idempotency_key is not None
+                    digest = await run_in_threadpool(digest_of, form) if keyed else b""
                     job = await job_of(form, service.models, service.limits)
+                    job.digest = digest
                 finally:
                     await form.close()
                 service.store.add(job, idempotency_key)

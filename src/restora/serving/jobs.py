@@ -74,6 +74,8 @@ class Job:
     """width and height as a viewer shows it"""
     sigma: float | None = None
     """the noise level of the restoration, if the model is conditioned on one"""
+    digest: bytes = b""
+    """a hash of the request, if it had an Idempotency-Key"""
     version: int = 0
     handed_back: Problem | None = None
     """why the server stopped it, if the client did not request that"""

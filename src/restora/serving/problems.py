@@ -50,6 +50,7 @@ CODES: dict[str, str] = {
     "not-a-photo": "415: the request is not a form, or the file is not a photo in a supported format",
     "bad-photo": "422: the photo is in a supported format, but damaged or of a variant that is not supported",
     "bad-option": "422: a field of the form is missing, invalid or not supported by the model",
+    "other-request": "422: an Idempotency-Key was used before, for another photo or other options",
     "bad-request": "405 and the like: this URL does not support such a request",
     "full": "429: the queue is full: try again after Retry-After seconds",
     "internal": "500: an internal error: the server logs its traceback, and the request may be repeated",

@@ -1,6 +1,7 @@
 """Makes a job from a multipart form of limited size and duration; no file gets a name from the form."""
 
 import asyncio
+import hashlib
 import shutil
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -74,6 +75,21 @@ FORM_SCHEMA = {
         },
     },
 }
+
+
+def digest_of(form: FormData) -> bytes:
+    """A hash of all fields and of the files' contents, whose positions are then at their starts."""
+    made = hashlib.blake2b(digest_size=16)
+    for name, value in sorted(form.multi_items(), key=lambda item: item[0]):
+        made.update(f"\n{name}\n".encode())
+        if isinstance(value, str):
+            made.update(value.encode())
+            continue
+        value.file.seek(0)
+        while chunk := value.file.read(1 << 20):
+            made.update(chunk)
+        value.file.seek(0)
+    return made.digest()
 
 
 class Body:
