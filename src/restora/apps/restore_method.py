@@ -67,14 +67,15 @@ def load(options: argparse.Namespace) -> "PhotoFit":
     """The method that the command names. Raises ValueError for options that it does not use."""
     from restora.artifact.restorer import pick_device
     from restora.config import build, option
-    from restora.evaluation.methods import DENOISERS, with_classical
+    from restora.evaluation.classical import DENOISERS
+    from restora.evaluation.methods import with_classical
     from restora.fitting.photos import PREFIX, PhotoFit
 
     name = options.model.removeprefix(PREFIX)
     if name in DENOISERS:
         raise ValueError(
-            f"{name} is a classical filter, which `restora evaluate classical={name}` measures; here it can be a "
-            f"method's denoiser: method:pnp_hqs --denoiser {name}"
+            f"{name} is a classical filter, which `restora evaluate classical={name}` measures; here it can "
+            f"be a method's denoiser: method:pnp_hqs --denoiser {name}"
         )
     for unused in ("self_ensemble", "tile", "overlap"):
         if getattr(options, unused):
