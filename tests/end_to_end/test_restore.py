@@ -398,15 +398,6 @@ def test_a_colour_marks_what_is_lost_in_a_jpeg(colour, quality, photos, tmp_path
     assert not lost[~beside].any()
 
 
-def test_a_mask_that_leaves_nothing_is_refused(filler, photos, tmp_path, capsys):
-    with Image.open(photos / "a.png") as image:
-        Image.new("L", image.size, 255).save(tmp_path / "white.png")
-    words = [str(filler), str(photos / "a.png"), str(tmp_path / "out.png")]
-    assert restore([*words, "--mask", str(tmp_path / "white.png")]) == 1
-    assert "white everywhere, so nothing is left to fill in from: invert the mask" in capsys.readouterr().err
-    assert not (tmp_path / "out.png").exists()
-
-
 def test_an_estimated_noise_level_is_shown_and_used(tmp_path, capsys):
     torch.manual_seed(0)
     checkpoint = write_checkpoint(

@@ -191,10 +191,7 @@ def _known(lost: Photo, photo: Photo) -> Tensor:
         sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (lost, photo)]
         raise ValueError(f"its mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal")
     grey = torch.from_numpy(lost.pixels.astype(np.float32)).mean(dim=2)
-    known = grey < lost.white / 2
-    if not known.any():
-        raise ValueError("its mask is white everywhere, so nothing is left to fill in from: invert the mask")
-    return known.float()[None, None]
+    return (grey < lost.white / 2).float()[None, None]
 
 
 def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
