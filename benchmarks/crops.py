@@ -26,7 +26,7 @@ from timing import Row, machine, parser, print_table, save_rows
 from torch.utils.data import default_collate
 
 from restora.data.crops import CropBatches
-from restora.data.module import to_float
+from restora.data.degrading import to_float
 from restora.data.packing import PhotoFile, pack
 from restora.data.schedule import CropSchedule, Stage
 from restora.data.sources import SPLITS, SamplePhotos

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from restora import degradations
 from restora.config import build, parts
-from restora.data.module import made
+from restora.data.degrading import made
 from restora.data.replayed import Replayed
 from restora.keyed import sample_key
 from restora.registry import classes

@@ -208,6 +208,21 @@ def usable_size(entry: Entry, scale: int) -> tuple[int, int]:
     return height * scale, width * scale
 
 
+def check_reductions(reductions: Sequence[int], *, degraded: str | None) -> None:
+    """Raises ValueError for invalid reductions; `degraded` names a source whose photos come degraded."""
+    whole = all(type(number) is int and number >= 1 for number in reductions)
+    if not reductions or not whole or len(set(reductions)) < len(reductions):
+        raise ValueError(
+            "data.reductions must be different whole numbers from 1 up, such as [1, 2, 3], got "
+            f"{[*reductions]}"
+        )
+    if tuple(reductions) != (1,) and degraded is not None:
+        raise ValueError(
+            f"data.reductions={[*reductions]} would also reduce the defects of {degraded}, "
+            "whose photos come degraded: set data.reductions=[1]"
+        )
+
+
 def reduced(part: Pixels, reduction: int) -> Pixels:
     """(rh,rh,C) -> (h,h,C): means of squares of r = `reduction` pixels a side, rounded."""
     side = part.shape[0] // reduction

@@ -20,13 +20,14 @@ from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from restora.data.ahead import Ahead, OneAhead
-from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
+from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, check_reductions, usable_size
+from restora.data.degrading import made, to_float
 from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
 from restora.data.packing import NoneUsable, pack
-from restora.data.replayed import Made, Make, Replayed, wanted
+from restora.data.replayed import Make, Replayed, wanted
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sources import SPLITS, Source, Split
-from restora.data.store import LeftOut, PhotoStore
+from restora.data.store import LeftOut, PhotoStore, listed
 from restora.degradations.base import Degradation
 from restora.degradations.compose.composition import OnDemand
 from restora.degradations.identity import Identity
@@ -141,7 +142,7 @@ class PhotoData(LightningDataModule):
             )
         if self.geometry not in ("d4", "hflip", "none"):
             raise ValueError(f"data.geometry must be d4, hflip or none, got {self.geometry!r}")
-        self._check_reductions()
+        check_reductions(self.reductions, degraded=self.source.name if self.comes_degraded else None)
         for name, value, least in (
             ("steps_per_epoch", self.steps_per_epoch, 1),
             ("val_crop", self.val_crop, _SMALLEST_EVALUATED),
@@ -152,19 +153,6 @@ class PhotoData(LightningDataModule):
                 raise ValueError(f"data.{name} must be at least {least}, got {value}")
         if not self.source.paired:
             self._check_patches()
-
-    def _check_reductions(self) -> None:
-        whole = all(type(number) is int and number >= 1 for number in self.reductions)
-        if not self.reductions or not whole or len(set(self.reductions)) < len(self.reductions):
-            raise ValueError(
-                "data.reductions must be different whole numbers from 1 up, such as [1, 2, 3], got "
-                f"{[*self.reductions]}"
-            )
-        if self.reductions != (1,) and self.comes_degraded:
-            raise ValueError(
-                f"data.reductions={[*self.reductions]} would also reduce the defects of {self.source.name}, "
-                "whose photos come degraded: set data.reductions=[1]"
-            )
 
     def _check_patches(self) -> None:
         for stage in self.stages:
@@ -247,7 +235,7 @@ class PhotoData(LightningDataModule):
         except NoneUsable as error:
             gone = [*error.left_out, *self._unusable(other for other in SPLITS if other != split)]
             raise DataError(
-                f"no file for {split} can be used as a photo. These cannot:\n{_listed(gone)}\n"
+                f"no file for {split} can be used as a photo. These cannot:\n{listed(gone)}\n"
                 f"Remove or replace them: without a folder {split}/, other photos then take their places"
             ) from error
 
@@ -446,22 +434,6 @@ class PhotoData(LightningDataModule):
         )
 
 
-def made(degradation: Degradation, noisy: bool, photos: Tensor, keys: Tensor) -> Made:
-    """Clean and degraded photos, condition and, if `noisy`, the target.
-
-    `photos` are uint8 (B,C,H,W), `keys` int64 (B,).
-    """
-    clean = to_float(photos)
-    image, condition = degradation(clean, KeyedGenerator(keys))
-    target = degradation(clean, KeyedGenerator(keys).fork("target")).image if noisy else None
-    return clean, image, condition, target
-
-
-def to_float(photos: Tensor) -> Tensor:
-    """uint8 -> float32 in [0,1], in contiguous memory, which degradations may rely on."""
-    return photos.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-
-
 def _below(degradation: Degradation) -> Iterator[Degradation]:
     """All parts of a composition, and their parts."""
     for part in degradation.parts:
@@ -471,9 +443,4 @@ def _below(degradation: Degradation) -> Iterator[Degradation]:
 
 def _warn_of(where: str, gone: Sequence[LeftOut]) -> None:
     """Names files that cannot be used."""
-    log.warning("%d files%s are left out:\n%s", len(gone), where, _listed(gone))
-
-
-def _listed(gone: Sequence[LeftOut]) -> str:
-    listed = "\n".join(f"  {file.path}: {file.reason}" for file in gone[:20])
-    return listed + (f"\n  and {len(gone) - 20} more" if len(gone) > 20 else "")
+    log.warning("%d files%s are left out:\n%s", len(gone), where, listed(gone))

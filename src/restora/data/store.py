@@ -8,7 +8,7 @@ recognised and packed again. Note: a store is pickled to a worker process as its
 
 import hashlib
 import random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -162,3 +162,9 @@ def _read_index(path: Path) -> dict[str, Any]:
 def _entry(row: dict[str, Any]) -> Entry:
     degraded = None if row["degraded"] is None else Plane(*row["degraded"])
     return Entry(row["name"], row["path"], Plane(*row["clean"]), degraded)
+
+
+def listed(gone: Sequence[LeftOut]) -> str:
+    """The first twenty files, a line each with its reason."""
+    lines = "\n".join(f"  {file.path}: {file.reason}" for file in gone[:20])
+    return lines + (f"\n  and {len(gone) - 20} more" if len(gone) > 20 else "")

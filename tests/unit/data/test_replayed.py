@@ -13,7 +13,7 @@ from torch import Tensor
 
 from restora.config import build, parts
 from restora.data import module, replayed
-from restora.data.module import made
+from restora.data.degrading import made
 from restora.data.replayed import Replayed, wanted
 from restora.data.sources import Folder
 from restora.degradations.noise.gaussian_noise import GaussianNoise
