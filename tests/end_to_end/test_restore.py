@@ -7,18 +7,16 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image
 from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_run
 from warm_start import run_restora, start_restora
 
 from restora.apps import restore_run
 from restora.apps.export import main as export
 from restora.apps.restore import main as restore
-from restora.apps.restore_masks import Masks
 from restora.apps.restore_plan import Job
 from restora.artifact.model_folder import load_model_folder
 from restora.artifact.photo_pixels import estimated_sigma
@@ -254,64 +252,6 @@ def test_noise_level_comes_from_the_user_or_the_training(level, photos, tmp_path
     assert "--sigma 25" in (model / "README.md").read_text() or level == 25
 
 
-@pytest.fixture
-def filler(tmp_path):
-    """A model that is conditioned on a mask, from its checkpoint's degradation alone."""
-    torch.manual_seed(0)
-    degradation = {
-        "_target_": "brush_strokes",
-        "strokes": 4,
-        "fill": 0.25,
-    }
-    checkpoint = write_checkpoint(
-        tmp_path / "filler.ckpt",
-        FDnCNN(**ARGUMENTS),
-        network={"name": "fdncnn", "arguments": ARGUMENTS},
-        task="inpaint",
-        degradation=degradation,
-    )
-    assert export([str(checkpoint), str(tmp_path / "filler"), "--no-onnx"]) == 0
-    return tmp_path / "filler"
-
-
-def test_lost_pixels_are_masked_as_in_training(filler, photos, tmp_path):
-    """What lies under the mask cannot matter, what lies beside it must."""
-    lost = np.zeros((60, 84), np.uint8)
-    lost[20:40, 30:60] = 255
-    (tmp_path / "masks").mkdir()
-    Image.fromarray(lost).save(tmp_path / "masks" / "a.png")
-    outputs = []
-    for value in (0, 200):
-        damaged = photo()
-        damaged[lost > 0] = value
-        Image.fromarray(damaged).save(photos / "a.png")
-        for masks in ("masks", "masks/a.png"):
-            arguments = [str(filler), str(photos / "a.png"), str(tmp_path / f"out{len(outputs)}.png")]
-            assert restore([*arguments, "--mask", str(tmp_path / masks)]) == 0
-            outputs.append((tmp_path / f"out{len(outputs)}.png").read_bytes())
-    assert len(set(outputs)) == 1
-    restorer = Restorer.load(filler, device="cpu")
-    known = torch.from_numpy(lost == 0).float()[None, None]
-    x = torch.from_numpy(photo()).permute(2, 0, 1)[None].float() / 255
-    expected = restorer(x.where(known > 0, 0.25), known).mul(255).round().byte()[0].permute(1, 2, 0).numpy()
-    expected = np.where(lost[..., None] > 0, expected, photo())  # what is known stays, bit for bit
-    with Image.open(tmp_path / "out0.png") as image:
-        np.testing.assert_array_equal(np.asarray(image), expected)
-
-
-def test_masks_that_are_missing_or_of_another_size_are_named(filler, photos, tmp_path, capsys):
-    with pytest.raises(ValueError, match="give --mask WHAT"):
-        restore([str(filler), str(photos), str(tmp_path / "out")])
-    (tmp_path / "masks").mkdir()
-    Image.new("L", (84, 60)).save(tmp_path / "masks" / "a.png")
-    Image.new("L", (5, 5)).save(tmp_path / "masks" / "b.png")
-    assert restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", str(tmp_path / "masks")]) == 1
-    assert files(tmp_path / "out") == ["a.png"]
-    errors = capsys.readouterr().err
-    assert "b.JPG: its mask is 5x5 pixels, the photo 84x60" in errors
-    assert "album/c.tif: has no mask" in errors
-
-
 def test_a_mask_for_a_model_that_takes_none_is_refused(model, photos, tmp_path):
     with pytest.raises(ValueError, match="not conditioned on a mask"):
         restore([str(model), str(photos), str(tmp_path / "out"), "--mask", str(photos)])
@@ -356,46 +296,6 @@ def test_export_checks_on_the_photos_it_is_given(run, tmp_path):
 def test_export_without_a_source_explains_itself(arguments, capsys):
     with pytest.raises(ValueError, match="`restora export --help` lists the options"):
         export(arguments)
-
-
-def test_a_colour_marks_what_is_lost_also_in_half_strength(filler, photos, tmp_path, capsys):
-    """As the picture of the same pixels does; what is not painted stays bit for bit."""
-    damaged, lost = photo(), np.zeros((60, 84), bool)
-    lost[20:40, 30:60] = True
-    damaged[lost] = (255, 3, 250)
-    Image.fromarray(damaged).save(photos / "a.png")
-    Image.fromarray(lost).save(tmp_path / "lost.png")
-    results = []
-    for mask in ("magenta", "#ff00ff", str(tmp_path / "lost.png")):
-        arguments = [str(filler), str(photos / "a.png"), str(tmp_path / "out.png"), "--overwrite"]
-        assert restore([*arguments, "--strength", "0.5", "--mask", mask]) == 0
-        with Image.open(tmp_path / "out.png") as image:
-            results.append(np.asarray(image))
-    np.testing.assert_array_equal(results[0], results[1])
-    np.testing.assert_array_equal(results[0], results[2])
-    np.testing.assert_array_equal(results[0][~lost], damaged[~lost])
-    assert (results[0][lost] != damaged[lost]).any()
-    assert restore([str(filler), str(photos / "b.JPG"), str(tmp_path / "b.png"), "--mask", "magenta"]) == 1
-    assert "has no pixel of the colour #ff00ff" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="no such picture or folder, and not a colour"):
-        restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", "masks"])
-
-
-@pytest.mark.parametrize(("colour", "quality"), [("#ff00ff", 85), ("#ff0000", 75), ("#00ff00", 95)])
-def test_a_colour_marks_what_is_lost_in_a_jpeg(colour, quality, photos, tmp_path):
-    """A thin line, whose colours JPEG blends with those beside it; far from it nothing is lost."""
-    with Image.open(photos / "a.png") as image:
-        painted = image.convert("RGB").resize((160, 120))
-    ImageDraw.Draw(painted).line((10, 15, 140, 100), fill=colour, width=3)
-    painted.save(tmp_path / "marked.jpg", quality=quality)
-    line = Image.new("L", (160, 120))
-    ImageDraw.Draw(line).line((10, 15, 140, 100), fill=255, width=3)
-    on = np.asarray(line) > 0
-    beside = cv2.dilate(on.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
-    job = Job(tmp_path / "marked.jpg", tmp_path / "out.png", "marked.jpg")
-    lost = Masks(colour).read(job, read_photo(job.source)).pixels[..., 0] > 0
-    assert lost[on].mean() > 0.99
-    assert not lost[~beside].any()
 
 
 def test_an_estimated_noise_level_is_shown_and_used(tmp_path, capsys):
