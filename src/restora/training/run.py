@@ -257,7 +257,7 @@ def _checkpoint(
     elif 0 < (config.trainer.max_steps or 0) < (done := int(found[1]["step"])):
         raise ConfigError(
             f"trainer.max_steps={config.trainer.max_steps}, but {info.folder} has trained for {done} steps "
-            f"already: set more than {done} to go on, or leave it out to score what was trained"
+            f"already: set more than {done}"
         )
     if found is not None and found[0].name != "last.ckpt":
         _replace_last(found[0])
