@@ -195,7 +195,7 @@ CLASSICAL = {
     "jpeg benchmark.quality=10": {"median", "gaussian", "bilateral", "wiener", "total_variation", "nl_means"},
     "deblur": {"inverse_filter", "wiener_deconvolution", "richardson_lucy", "unsupervised_wiener"},
     "super_resolution benchmark.scale=2": {"bicubic", "lanczos"},
-    "inpaint": {"biharmonic", "navier_stokes", "telea"},
+    "inpaint": {"biharmonic", "harmonic", "navier_stokes", "telea"},
 }  # fmt: skip
 
 

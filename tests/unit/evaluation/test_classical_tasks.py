@@ -72,7 +72,7 @@ def test_margins_leave_no_seam(folder: Path) -> None:
 @pytest.mark.parametrize("name", METHODS["inpaint"])
 @pytest.mark.parametrize("color", ["rgb", "gray"])
 def test_inpainting_fills_what_is_lost(name: str, color: str, folder: Path) -> None:
-    if name != "biharmonic":
+    if name in ("navier_stokes", "telea"):
         pytest.importorskip("cv2")
     degradation = BrushStrokes(strokes=2, width=(0.02, 0.05), fill=0.0)
     assert gain(Inpaint(root=str(folder), color=color, degradation=degradation), name) > 8

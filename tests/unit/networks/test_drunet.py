@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from restora.artifact.onnx_model import AnySize
 from restora.networks.cost import count_parameters
 from restora.networks.drunet import DRUNet
-from restora.networks.filling_drunet import FillingDRUNet, filled_from_around
+from restora.networks.filling_drunet import FillingDRUNet
 
 SMALL = {"channels": [8, 12, 16, 20], "blocks": 2}
 
@@ -83,25 +83,12 @@ def test_photos_and_their_conditions_are_filled_up_alike(padding: str) -> None:
         DRUNet(padding="constant")
 
 
-def test_lost_pixels_are_filled_from_around_them() -> None:
-    """A plane comes back nearly as it was, however wide the hole; known pixels come back as they are."""
-    row = torch.linspace(0, 1, 96)
-    photo = (row[:, None] + row).expand(2, 3, 96, 96) / 2
-    known = torch.ones(2, 1, 96, 96)
-    known[0, :, 40:50, 40:50] = 0
-    known[1, :, 16:80, 10:84] = 0
-    filled = filled_from_around(photo, known)
-    lost = known.expand_as(photo) == 0
-    torch.testing.assert_close(filled[~lost], photo[~lost])
-    assert (filled - photo)[0].abs().max() < 0.04
-    assert (filled - photo)[1].abs().max() < 0.3
-    assert torch.equal(filled, filled_from_around(photo.where(~lost, 0.7), known))  # whatever was there
-    assert (filled_from_around(photo, torch.zeros_like(known)) == 0).all()
-
-
-def test_its_weights_are_told_from_those_of_drunet() -> None:
-    network = FillingDRUNet(channels=(8, 12, 16, 24))
+@pytest.mark.parametrize("sweeps", [0, 4])
+def test_its_weights_are_told_from_those_of_drunet(sweeps: int) -> None:
+    network = FillingDRUNet(channels=(8, 12, 16, 24), sweeps=sweeps)
     assert DRUNet.infer_arguments(network.state_dict()) is None
     assert FillingDRUNet.infer_arguments(DRUNet(channels=(8, 12, 16, 24)).state_dict()) is None
     found = FillingDRUNet.infer_arguments(network.state_dict())
-    assert found == {"in_channels": 3, "channels": [8, 12, 16, 24], "blocks": 1}
+    assert found == {"in_channels": 3, "channels": [8, 12, 16, 24], "blocks": 1} | (
+        {"sweeps": sweeps} if sweeps else {}
+    )

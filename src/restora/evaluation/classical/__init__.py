@@ -98,6 +98,7 @@ METHODS: dict[str, dict[str, Method]] = {
     },
     "inpaint": {
         "biharmonic": partial(_inpaint, method=inpaint.biharmonic),
+        "harmonic": partial(_inpaint, method=inpaint.harmonic),
         "navier_stokes": partial(_inpaint, method=inpaint.navier_stokes),
         "telea": partial(_inpaint, method=inpaint.telea),
     },
