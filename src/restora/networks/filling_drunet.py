@@ -1,7 +1,7 @@
 """DRUNet for inpainting: missing pixels are first filled from their surroundings (`layers/filling.py`).
 
-So the middle of a hole wider than a small network's receptive field matches its surroundings; with black input
-there, the network leaves it dark.
+So the middle of a hole wider than a small network's receptive field matches its surroundings; with black
+input there, the network leaves it dark.
 
 Legend: B samples, C channels, H height, W width.
 """
@@ -43,7 +43,9 @@ class FillingDRUNet(DRUNet):
         self.sweeps = sweeps
         self.register_buffer("fill_levels", torch.tensor(LEVELS))  # not in DRUNet's files
         if sweeps:
-            self.register_buffer("fill_sweeps", torch.tensor(sweeps))  # not in files from before there were any
+            self.register_buffer(
+                "fill_sweeps", torch.tensor(sweeps)
+            )  # not in files from before there were any
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         if condition is None:

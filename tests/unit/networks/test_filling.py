@@ -1,4 +1,4 @@
-"""Missing pixels from known ones: a plane, whatever was in the hole, and Laplace's equation solved exactly."""
+"""Missing pixels from known ones: a plane, and an exact solution of Laplace's equation."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,9 @@ def plane_with_holes() -> tuple[torch.Tensor, torch.Tensor]:
     return photo, known
 
 
-@pytest.mark.parametrize(("sweeps", "narrow", "wide"), [(0, 4e-3, 0.1), (SWEEPS, 1e-3, 1e-2), (16, 1e-5, 2e-3)])
+@pytest.mark.parametrize(
+    ("sweeps", "narrow", "wide"), [(0, 4e-3, 0.1), (SWEEPS, 1e-3, 1e-2), (16, 1e-5, 2e-3)]
+)
 def test_a_plane_comes_back_and_known_pixels_are_unchanged(sweeps: int, narrow: float, wide: float) -> None:
     photo, known = plane_with_holes()
     filled = filled_from_around(photo, known, sweeps)
