@@ -4,6 +4,7 @@ nothing."""
 import json
 import random
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from kill_sweep import command, hit, records, running
 from warm_start import start_typed as start
 
 from restora.cli import main
+from restora.sweeping.plan import read_plan
 
 pytest.importorskip("optuna")
 TRIALS = 6
@@ -66,6 +68,11 @@ def test_a_search_of_two_objectives_survives_a_kill(tmp_path: Path, shared_data_
         (["sweep=tpe", "seed=1"], "keys with several values"),
         (["sweep=tpe", "seed=1,2", "sweep.search.objectives={test/psnr:max}"], "choose nothing"),
         (["sweep=tpe", "seed=1,2", "sweep.search.objectives={val/psnr:up}"], "one of max, min"),
+        (
+            ["sweep=tpe", "seed=1,2", "sweep.search.objectives={val/pnsr:max}"],
+            "val/psnr, val/ssim, not val/pnsr",
+        ),
+        (["sweep=tpe", "seed=1,2", "sweep.search.objectives={val/niqe:min}"], "set monitor.metric"),
         (["sweep=gp", "seed=1,2", "sweep.search.sampler=grid"], "sampler must be one of tpe, gp"),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
@@ -77,6 +84,36 @@ def test_what_cannot_be_searched_is_refused(
     assert main(["train", "-m", "network=dncnn_small", *words]) == 2
     assert said in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_search_without_a_result_says_why(tmp_path: Path, shared_data_dir: Path) -> None:
+    words = [*command(1), "family.optimizer.lr=interval(1e30,1e31)", "sweep=random", "sweep.search.trials=2"]
+    assert start(words, tmp_path, shared_data_dir).wait(timeout=240) == 1
+    output = (tmp_path / "output.txt").read_text()
+    assert "no trial has a result: NonFinite" in output
+    (path,) = tmp_path.rglob("sweep.json")
+    plan = read_plan(path.parent)
+    plan.jobs = plan.jobs[:1]  # as when the first one starts
+    assert plan.expected == 2
+
+
+@pytest.mark.parametrize("name", ["random", "tpe", "nsga2"])
+def test_the_first_points_are_spread(name: str) -> None:
+    """Consecutive seeds of numpy's generators have nearly equal first draws."""
+    from optuna import create_study
+    from optuna.distributions import FloatDistribution
+
+    from restora.sweeping.search import Settings, sampler
+
+    settings = Settings(sampler=name, trials=8, objectives={"val/psnr": "max"})
+    study, points = create_study(direction="maximize"), []
+    for number in range(8):
+        study.sampler = sampler(settings, number)
+        points.append(study.ask({key: FloatDistribution(0, 1) for key in "ab"}).params)
+    for key in "ab":
+        drawn = sorted(point[key] for point in points)
+        assert min(late - early for early, late in pairwise(drawn)) > 1e-3
+        assert drawn[-1] - drawn[0] > 0.5
 
 
 def test_distributions_follow_the_grammar() -> None:

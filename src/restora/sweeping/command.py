@@ -111,9 +111,13 @@ def _search(
     with _plan(typed, copies, lambda plan: plan.overrides == list(typed), Plan.write, yes=yes) as plan:
         source = search.Search.of(plan, settings, words, above)
         code = run(plan, source, jobs=settings.trials, config=first.config)
-        best = source.best()
+        best, reasons = source.best(), source.reasons()
     showing.show_best(best)
-    return 0 if code == 1 and best else code  # a failed trial is a result too
+    if code > 1:  # stopped
+        return code
+    if not best:
+        planning.tell(f"no trial has a result: {reasons[0] if reasons else 'all were pruned'}")
+    return 0 if best else 1  # a failed trial is a result too
 
 
 def go_on(plan: Plan, *, retry_failed: bool) -> int:

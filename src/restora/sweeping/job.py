@@ -67,7 +67,7 @@ def main_of(sweep: Path, number: int, *, threads: int | None, retry: bool) -> in
     os.chdir(folder if plan.chdir else plan.cwd)
     began = _saved_at(folder)
     try:
-        return main(folder, jobs=len(plan.jobs), threads=threads, retry=retry, plugins=plan.plugins)
+        return main(folder, jobs=plan.expected, threads=threads, retry=retry, plugins=plan.plugins)
     except SystemExit:
         if _saved_at(folder) != began:
             (plan.folder / f"{SAVED}{number}").touch()

@@ -69,7 +69,7 @@ class Local(Executor):
         folder = str(self.plan.path(running.job))
         request = {
             "start": folder,
-            "jobs": len(self.plan.jobs),
+            "jobs": self.plan.expected,
             "threads": self.slots.threads,
             "retry": again,
             "environment": {**self.plan.environment, **self.slots.environment(running.slot)},

@@ -63,6 +63,12 @@ class Plan:
     versions: dict[str, str] = field(default_factory=dict)
     hours: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def expected(self) -> int:
+        """The number of jobs at the end; a search adds its jobs one by one."""
+        search = self.settings.get("search")
+        return max(len(self.jobs), int(search["trials"]) if search else 0)
+
     def path(self, job: Job) -> Path:
         return self.folder / job.name
 

@@ -10,9 +10,11 @@ objectives; a job that it ends early has used the learning rates of the full sch
 """
 
 import csv
+import hashlib
 import math
 import statistics
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,12 +65,19 @@ class Settings:
                 raise ConfigError(
                     f"sweep.search.{name} must be one of {', '.join(map(str, known))}, got {value!r}"
                 )
+        logged = sorted({"val/psnr", "val/ssim", str(monitor["metric"])})
         for name in objectives:
-            if not name.startswith("val/") and name not in MEASURES:
+            if name in logged or name in MEASURES:
+                continue
+            if not name.startswith("val/"):
                 raise ConfigError(
                     f"sweep.search.objectives: {name} is neither what validation logs, such as val/psnr, "
                     f"nor one of {', '.join(MEASURES)} (photos that a report shows choose nothing)"
                 )
+            raise ConfigError(
+                f"sweep.search.objectives: validation logs {', '.join(logged)}, not {name}; to log another "
+                "metric, set monitor.metric"
+            )
         if found.trials < 1:
             raise ConfigError(f"sweep.search.trials must be at least 1, got {found.trials}")
         if found.pruner and found.watched is None:
@@ -187,7 +196,7 @@ def open_study(folder: Path, settings: Settings) -> Any:
 def sampler(settings: Settings, number: int) -> Any:
     """The sampler of trial `number`."""
     kinds: Any = optuna().samplers
-    seed = settings.seed * 100_003 + number
+    seed = _mixed(settings.seed, number)
     if settings.sampler == "tpe":
         return kinds.TPESampler(seed=seed, n_startup_trials=settings.startup, constant_liar=True)
     if settings.sampler == "gp":
@@ -195,6 +204,12 @@ def sampler(settings: Settings, number: int) -> Any:
     if settings.sampler == "nsga2":
         return kinds.NSGAIISampler(seed=seed, population_size=settings.startup)
     return kinds.RandomSampler(seed=seed)
+
+
+def _mixed(seed: int, number: int) -> int:
+    """A seed of 32 bits; those of consecutive trials are unrelated, because the first draws of numpy's
+    generators from consecutive seeds are nearly equal."""
+    return int.from_bytes(hashlib.sha256(f"{seed},{number}".encode()).digest()[:4], "little")
 
 
 def value_of(name: str, record: Mapping[str, Any]) -> float | None:
@@ -399,6 +414,11 @@ class Search:
         if job.name not in self._configs:
             self._configs[job.name] = ending.read_record(self.plan.path(job)).get("config") or {}
         return self._configs[job.name]
+
+    def reasons(self) -> list[str]:
+        """Why trials have no result, each reason once, the most common one first."""
+        found = (trial.user_attrs.get("reason") for trial in self.study.get_trials(deepcopy=False))
+        return [reason for reason, _ in Counter(str(reason) for reason in found if reason).most_common()]
 
     def best(self) -> list[tuple[str, dict[str, float], dict[str, Any]]]:
         """Folder, objectives and point of the best trial; of several objectives, the Pareto front."""
