@@ -133,5 +133,5 @@ def check_threads(count: Any) -> None:
     """Raises ValueError if `count` is not a number of threads."""
     if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
         raise ValueError(
-            f"threads={count}: expected a whole number of 1 or more, or null for torch's own choice"
+            f"threads={count}: expected a whole number of 1 or more; left out (null), torch chooses"
         )

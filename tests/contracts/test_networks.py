@@ -17,7 +17,7 @@ from torch import Tensor
 
 from restora import registry
 from restora.artifact.engines import OnnxEngine
-from restora.artifact.onnx_model import write_onnx
+from restora.artifact.onnx_model import any_size_program, write_onnx
 from restora.config import build as build_node
 from restora.config import parts
 from restora.families.checkpointing import checkpoint_blocks
@@ -231,6 +231,7 @@ EXPORTED: dict[str, dict[str, Any]] = {
     "nafnet_mdta_small": {"encoder_blocks": [0], "decoder_blocks": [0]},  # layer norm, gates, attention
     "swinir_classical_small": {},  # shifted windows and their mask
     "patch_mlp_small": {},  # patches cut out and folded back
+    "filling_drunet_small": {"channels": [4, 4, 4, 4]},  # a mask; pooling, interpolation, slices
 }
 """One small twin for each way of computing, as an export takes seconds. `restora export` compares
 what it wrote, for any network."""
@@ -244,6 +245,17 @@ def test_exports_to_onnx_at_any_size(name: str, tmp_path: Path) -> None:
     for batch, height, width in [(1, 33, 26), (2, 19, 48)]:
         x, condition = inputs(network, height, width, batch)
         answer = exported(x, condition)
+        same(answer, network(x, condition))
+
+
+@pytest.mark.parametrize("name", ["ffdnet_small", "nafnet_mdta_small", "swinir_classical_small"])
+def test_exports_to_a_program_at_any_size(name: str) -> None:
+    """Also at sizes that need no padding, although the traced one does."""
+    network = moved(build(name, **EXPORTED[name]))
+    program = any_size_program(network).module()
+    for height, width in [(33, 26), (19, 64), (64, 96), (32, 32)]:
+        x, condition = inputs(network, height, width, batch=1)
+        answer = program(x) if condition is None else program(x, condition)
         same(answer, network(x, condition))
 
 

@@ -237,7 +237,7 @@ def test_options_report_their_effect(
 def test_severities_become_a_curve(photos: Path, tmp_path: Path) -> None:
     run = write_run(tmp_path / "run")
     code = evaluate(
-        f"checkpoint={run}", "classical=gaussian", "benchmark=denoise", "benchmark.sigma=25",
+        f"checkpoint={run}", "classical=gaussian", "benchmark=denoise",
         "severities=15,25", f"benchmark.root={photos}", f"output={tmp_path}/o", "processes=1",
     )  # fmt: skip
     assert code == 0
@@ -278,6 +278,8 @@ DENOISE_25 = ["classical=median", "benchmark=denoise", "benchmark.sigma=25"]
         ([*DENOISE_25, f"output={__file__}"], "is a file; name a folder"),
         ([*DENOISE_25, "training_photos=/nowhere"], "training_photos=/nowhere"),
         (["network=vdsr", "weights=/nowhere.pth", *DENOISE_25[1:]], "there is no weights file"),
+        (["model=zoo:inpaint", *DENOISE_25[1:], "benchmark.color=rgb"], "needs the mask"),
+        (["model=zoo:denoise", "benchmark=super_resolution", "benchmark.scale=2"], "needs a condition"),
     ],
 )
 def test_mistakes_are_named(

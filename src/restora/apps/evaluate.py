@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from restora.config import ConfigError, compose, missing_keys
 from restora.path_values import quoted, with_quoted_paths
+from restora.registry import part_of
 
 HELP = """usage: restora evaluate WHAT benchmark=NAME [KEY=VALUE ...]
 
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> int:
         if output is not None:
             write_sheet(folders, output, console)
         return 0
+    _take_first_severity(config)
     missing = [key for key in missing_keys(config) if key.startswith("benchmark.")]
     if missing:
         needed = " ".join(f"{key}=…" for key in missing)
@@ -87,6 +89,15 @@ def main(argv: list[str]) -> int:
 
     run(make_plan(_strings(settings), overrides), console)
     return 0
+
+
+def _take_first_severity(config: DictConfig) -> None:
+    """Sets what `severities` varies, which then needs no value of its own."""
+    if not config.severities or config.get("benchmark") is None:
+        return
+    key = getattr(part_of(config.benchmark, "benchmark"), "severity", None)
+    if key is not None and OmegaConf.is_missing(config.benchmark, key):
+        config.benchmark[key] = config.severities[0]
 
 
 def tidy(word: str) -> str:

@@ -179,6 +179,8 @@ def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Bench
     luminance = benchmark.color == "y" and benchmark.task == "super_resolution"
     made = NetworkMethod(loaded.name, loaded.network, options, luminance)
     benchmark.planes(made.intake)  # refuses a network that the benchmark cannot feed
+    if made.network.condition_channels and benchmark.photos:
+        _check_condition(made, benchmark)
     return Entry(
         method=made,
         description={
@@ -199,6 +201,22 @@ def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Bench
         plain=None if plain == options else NetworkMethod(loaded.name, loaded.network, plain, luminance),
         effects=[text for text in options.effects if text not in plain.effects],
     )
+
+
+def _check_condition(made: NetworkMethod, benchmark: Benchmark) -> None:
+    """Refuses a network whose condition is not what the benchmark gives, by the first photo."""
+    observed = benchmark.observe(0, made.intake)
+    fills = made.network.tasks == ("inpaint",)
+    if observed.condition is None or (fills and observed.mask is None):
+        needs = (
+            "the mask of what is known: evaluate it with benchmark=inpaint"
+            if fills
+            else "a condition (a noise level, for most): evaluate it with benchmark=denoise"
+        )
+        raise ValueError(
+            f"{made.name} needs {needs}; this benchmark ({benchmark.title}) gives "
+            f"{'none' if observed.condition is None else 'noise levels'}"
+        )
 
 
 def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:

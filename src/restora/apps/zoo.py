@@ -104,7 +104,7 @@ def _show(listed: list[dict[str, Any]], console: "Console") -> None:
             "",
             "degraded",
             "restored",
-            "others, by their papers",
+            "others, by their papers" if any(row["references"] for row in model["benchmarks"]) else "",
             box=None,
             pad_edge=False,
             padding=(0, 2, 0, 0),
@@ -145,6 +145,8 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
                 compared += 1
                 differing += abs(difference) > TOLERANCE
                 line += f", recorded {recorded[benchmark]['psnr']:.4f} ({difference:+.4f})"
+            if options.limit is not None:
+                line += f" on the first photos ({options.limit}), not compared"
             reference = missed(benchmark, row["psnr"]) if options.limit is None else None
             console.print(f"{line}{f', {reference}' if reference else ''}", soft_wrap=True)
         if options.write and kept and options.limit is None:

@@ -24,8 +24,9 @@ from restora.artifact import measuring, parity
 from restora.artifact.card import write_card
 from restora.artifact.checkpoint import Source, checkpoint_network, read_checkpoint
 from restora.artifact.foreign import opened_elsewhere
-from restora.artifact.formats import FORMATS, Format
+from restora.artifact.formats import FILES, FORMATS, Format
 from restora.artifact.model_folder import (
+    CARD,
     DESCRIPTION,
     WEIGHTS,
     ModelDescription,
@@ -124,13 +125,20 @@ def export_model(
     for each missing format of `wanted`.
 
     Parity is measured on the run's held-out photos and on `photos`; without any, on scikit-image's sample
-    photos. An older model folder at `output` is replaced, any other folder that is not empty is refused.
+    photos. An older model folder at `output` is replaced; one with other files in it, and any other folder
+    that is not empty, is refused.
     Raises ParityError when the weights' difference exceeds 1e-4 on the [0,1] scale; `output` then stays as it
     was.
     """
     output = Path(os.path.abspath(output))
     if output.exists() and not (output / DESCRIPTION).is_file() and not _is_empty_folder(output):
         raise ValueError(f"{output} exists and is not a model folder: name another one")
+    older = {path.name for path in output.iterdir()} if output.is_dir() else set()
+    if own := older - {DESCRIPTION, WEIGHTS, CARD, *FILES}:
+        raise ValueError(
+            f"{output} has files that are not of the model and would be lost: {', '.join(sorted(own)[:3])}; "
+            "move them away or name another folder"
+        )
     if isinstance(source, Loaded):
         network, run = source.network, None
         description = replace(source.description, versions=_versions(), parity={}, sha256={})
@@ -149,6 +157,8 @@ def export_model(
         folder.mkdir()
         description = _write(folder, description, network, samples, wanted, say)
         write_card(folder, description)
+        if lost := sorted(older - {path.name for path in folder.iterdir()}):
+            say(f"the older model is replaced, and its {', '.join(lost)} removed: see --format")
         _put_in_place(folder, output)
     finally:
         shutil.rmtree(draft, ignore_errors=True)

@@ -79,6 +79,11 @@ def ran_out(error: BaseException) -> bool:
 class _Held(TorchDispatchMode):
     """Counts the bytes of tensors that are made inside and still live; `most` is their peak."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing is compiled inside; if true, torch imports its compiler at the first call, for seconds."""
+        return False
+
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.now = self.most = 0

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.fx.experimental import _config as symbolic_shapes
 
 from restora.networks.base import Network
 
@@ -103,10 +104,15 @@ def write_onnx(network: Network, path: Path, *, local_converter: tuple[int, int]
 def any_size_program(
     network: Network, *, local_converter: tuple[int, int] | None = None
 ) -> torch.export.ExportedProgram:
-    """The same as a program of torch.export, to compile ahead of time or run without this package."""
-    example, _ = _example(network, local_converter)
+    """The same as a program of torch.export, to compile ahead of time or run without this package.
+
+    Traced with one photo: the programs of networks that reshape by the batch take no larger batch.
+    """
+    example = tuple(part[:1] for part in _example(network, local_converter)[0])
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-    with _quiet_exporter(), torch.no_grad():
+    # else the program refuses sizes that need no padding, because the traced one did
+    any_size = symbolic_shapes.patch(backed_size_oblivious=True)
+    with _quiet_exporter(), torch.no_grad(), any_size:
         return torch.export.export(
             AnySize(network).eval(), example, dynamic_shapes=tuple(sizes for _ in example)
         )

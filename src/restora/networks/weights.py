@@ -123,6 +123,7 @@ def _is_program(path: Path) -> bool:
 
 _DOWNLOADS = (
     (b"<", "a web page, not weights: download the file itself"),
+    (b"{", "JSON, not weights: of a model folder, name the folder"),
     (b"version https://git-lfs", "a pointer of Git LFS, not the weights: `git lfs pull` gets them"),
 )
 """First bytes of files that are often saved instead of weights."""
@@ -136,6 +137,9 @@ def _load_torch(path: Path) -> Any:
     for start, what in _DOWNLOADS:
         if head.startswith(start):
             raise WeightsError(f"{path} is {what}")
+    if head.isascii() and head.decode("ascii").replace("\n", " ").replace("\t", " ").isprintable():
+        shown = head.decode("ascii").splitlines()[0][:40]
+        raise WeightsError(f"{path} is a text file, not weights; it starts with: {shown}")
     if _is_program(path):
         raise WeightsError(
             f"{path} is TorchScript, a program, which restora never runs: ask its author for a state dict, "
@@ -150,9 +154,14 @@ def _load_torch(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(_unsafe(path)) from error
-    except (RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
-        first = str(error).strip().partition("\n")[0] or type(error).__name__
-        raise WeightsError(f"{path} is damaged or not a torch file: {first}") from error
+    except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path} is damaged or not a torch file: {_in_a_line(error)}") from error
+
+
+def _in_a_line(error: Exception) -> str:
+    """The first line of an error; with its type if the line alone says nothing, such as a KeyError's key."""
+    first = str(error).strip().partition("\n")[0]
+    return first if " " in first else f"{type(error).__name__} {first}".strip()
 
 
 def _unsafe(path: Path) -> str:

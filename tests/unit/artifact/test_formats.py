@@ -326,6 +326,11 @@ def test_what_is_not_read_is_answered_with_what_is(name, tool, tmp_path):
         (b"\n<!DOCTYPE html><html>", "a web page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
         (b"PK\x03\x04cut short", "damaged or not a torch file"),
+        (b"Repository not found", "is a text file, not weights; it starts with: Repository not found"),
+        (b"hello", "is a text file"),
+        (b'{"format": 3}', "name the folder"),
+        (b"hell\xff", "damaged or not a torch file"),
+        (b"this is \x00 not a photo", "damaged or not a torch file"),
     ],
 )
 def test_what_was_downloaded_in_the_place_of_weights_is_named(content, words, tmp_path):

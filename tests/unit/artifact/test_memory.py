@@ -1,5 +1,8 @@
 """Tiles follow the memory that is free, and are halved where it was not enough."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from run_folders import tiny_network
@@ -55,3 +58,14 @@ def test_other_errors_are_not_taken_for_lack_of_memory() -> None:
     assert not ran_out(RuntimeError("shape mismatch"))
     assert not ran_out(ValueError("out of memory"))
     assert ran_out(MemoryError())
+
+
+def test_the_estimate_does_not_import_torchs_compiler() -> None:
+    """Which takes seconds, before the first photo."""
+    code = (
+        "import sys; from restora.artifact.memory import bytes_per_pixel; "
+        "from restora.networks.dncnn import DnCNN; "
+        "bytes_per_pixel(DnCNN(depth=3, channels=4)); print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False"]

@@ -170,7 +170,10 @@ def test_a_failed_export_leaves_the_older_model_folder(run, model, tmp_path, mon
 
 def test_an_older_model_folder_is_replaced_whole(run, model, tmp_path):
     folder = copy_of(model, tmp_path / "model")
-    export_model(locate(run), folder, wanted=())
+    said: list[str] = []
+    export_model(locate(run), folder, wanted=(), say=said.append)
+    assert "model.onnx" in said[-1]
+    assert "removed" in said[-1]
     assert sorted(path.name for path in folder.iterdir()) == [
         "README.md",
         "model.json",
@@ -178,6 +181,14 @@ def test_an_older_model_folder_is_replaced_whole(run, model, tmp_path):
     ]
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
     assert json.loads((folder / "model.json").read_text())["parity"]["onnx_max_difference"] is None
+
+
+def test_files_of_the_user_in_a_model_folder_are_kept(run, model, tmp_path):
+    folder = copy_of(model, tmp_path / "model")
+    (folder / "notes.txt").write_text("x")
+    with pytest.raises(ValueError, match=r"would be lost: notes\.txt"):
+        export_model(locate(run), folder, wanted=())
+    assert (folder / "model.onnx").exists()
 
 
 def test_a_folder_of_something_else_is_not_replaced(run, tmp_path):
