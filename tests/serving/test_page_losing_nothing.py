@@ -124,6 +124,8 @@ def test_a_result_is_kept_while_its_photo_is_painted_anew(page: Page, tmp_path: 
     assert (np.asarray(Image.open(io.BytesIO(page.download("#save")[1]))) == 64).all()
     page.tab.click("#paint-again")
     page.tab.wait_for_selector("#back:not([hidden])")
+    assert page.tab.text_content("#count") == "0 of 1 done"
+    assert float(page.tab.evaluate("document.getElementById('total').value")) == 0
     with_all = page.download("#save-all")[1]
     assert b"a.png" in with_all
 

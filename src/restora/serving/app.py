@@ -17,7 +17,7 @@ from starlette.routing import Match, Mount
 
 from restora import __version__
 from restora.serving import metrics
-from restora.serving.api import router
+from restora.serving.api import PROBLEM, router
 from restora.serving.guard import Guard, problem_response
 from restora.serving.problems import CODES, Problem
 from restora.serving.query import query_check
@@ -123,7 +123,9 @@ def _methods(request: Request) -> list[str]:
 
 
 def _add_health(app: FastAPI, service: Service) -> None:
-    health = APIRouter(tags=["health"], dependencies=[Depends(query_check(service.limits))])
+    health = APIRouter(
+        tags=["health"], responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
+    )
 
     @health.get(
         "/healthz",

@@ -33,7 +33,13 @@ FORM_SCHEMA: dict[str, Any] = {
             "identical in a lossless `format` such as png; JPEG compresses all of them again.",
         },
         "model": {"type": "string", "description": "A name from GET /v1/models (default: the first one)."},
-        "strength": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
+        "strength": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 1,
+            "description": "Below 1, the original photo is blended in.",
+        },
         "sigma": {
             "oneOf": [
                 {"type": "number", "minimum": 0, "maximum": 255},
@@ -53,7 +59,12 @@ FORM_SCHEMA: dict[str, Any] = {
             "maximum": 100,
             "description": "Quality of JPEG, AVIF and WebP (which it makes lossy).",
         },
-        "metadata": {"type": "string", "enum": ["keep", "strip"], "default": "keep"},
+        "metadata": {
+            "type": "string",
+            "enum": ["keep", "strip"],
+            "default": "keep",
+            "description": "Whether the result has the photo's date, place, camera and the like.",
+        },
         "mask_orientation": {
             "type": "string",
             "enum": ["stored", "upright"],

@@ -216,10 +216,12 @@ function summary() {
   if (open.length && seconds !== null) parts.push(timeLeft(seconds));
   $("count").textContent = parts.join(", ");
   document.title = open.length ? `${done} of ${items.length}: restora` : "restora: restore your photos";
-  $("total").value = items.length ? items.reduce((sum, item) => sum + (ENDED.includes(item.state) ? 1 : item.progress), 0) / items.length : 0;
+  $("total").value = items.length ? items.reduce((sum, item) => sum + share(item), 0) / items.length : 0;
   $("save-all").disabled = !items.some((item) => item.result) || $("save-all").busy;
   $("cancel-all").disabled = !open.length;
 }
+
+const share = (item) => (ENDED.includes(item.state) ? 1 : UNFINISHED.includes(item.state) ? item.progress : 0);
 
 // Seconds for all photos that are not done, by what the done ones took for each byte.
 function remaining(open) {
