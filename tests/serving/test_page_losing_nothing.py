@@ -130,6 +130,22 @@ def test_a_result_is_kept_while_its_photo_is_painted_anew(page: Page, tmp_path: 
     assert b"a.png" in with_all
 
 
+def test_the_mask_stays_with_its_photo_when_another_one_is_opened(page: Page, tmp_path: Path) -> None:
+    painting(page, picture(tmp_path / "a.png"))
+    page.add(picture(tmp_path / "b.png"))
+    page.wait_rows(2, ".paint")
+    page.tab.click("#invert")
+    page.tab.evaluate(
+        """() => {
+          document.getElementById("restore").click();
+          document.querySelectorAll(".row .open")[1].click();
+        }"""
+    )
+    page.wait_rows(1)
+    states = page.tab.evaluate("[...document.querySelectorAll('.row')].map((row) => row.classList[1])")
+    assert states == ["done", "paint"]
+
+
 def mask_file(path: Path, size: tuple[int, int], box: tuple[int, int, int, int] | None = None) -> str:
     mask = Image.new("L", size, 0)
     if box is not None:

@@ -372,11 +372,11 @@ function paint(item, model) {
   changed(item);
 }
 
-const painting = new Painting({ stage, say, restore: (drawn) => {
-  const item = current;
+const painting = new Painting({ stage, say, restore: (item, drawn) => {
+  if (item.state !== "paint") return;
   Object.assign(item, { model: item.wanted ?? item.model, sigma: null, wanted: null, mask: drawn });
   if (LOSSY.includes(item.format) || /\.jpe?g$/i.test(item.name)) item.saveAs ??= "png"; // or the untouched pixels are compressed anew
-  $("format").value = item.saveAs ?? "";
+  if (item === current) $("format").value = item.saveAs ?? "";
   queue.start(item);
 } });
 

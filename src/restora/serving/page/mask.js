@@ -141,7 +141,7 @@ export class Mask {
   _add(step) {
     this.steps.push(step);
     this.undone.length = 0;
-    this._redraw();
+    if (!step.points) draw(this._context(), step); // strokes are drawn while they are made
     this.onChange();
   }
 

@@ -6,7 +6,7 @@ import { Mask } from "./mask.js";
 const $ = (id) => document.getElementById(id);
 
 export class Painting {
-  // `say` shows a message, `restore` is called with the mask when the button is pressed.
+  // `say` shows a message, `restore` is called with the item and its mask when the button is pressed.
   constructor({ stage, say, restore }) {
     this.stage = stage;
     this.mask = new Mask($("mask"), { onChange: () => this._changed() });
@@ -66,7 +66,10 @@ export class Painting {
       const [found] = fromInput($("mask-file"));
       if (found) await mask.load(found.file).catch((error) => say(error.message));
     });
-    $("restore").addEventListener("click", async () => restore(await mask.toBlob()));
+    $("restore").addEventListener("click", async () => {
+      const { item } = this; // another one may be open when the mask is made
+      restore(item, await mask.toBlob());
+    });
     document.addEventListener("keydown", (event) => {
       if (!this.stage.painting || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
       event.preventDefault();
