@@ -359,10 +359,7 @@ $("again").addEventListener("click", () => {
   queue.start(item);
 });
 $("paint-again").addEventListener("click", () => paint(current, current.model));
-$("back").addEventListener("click", () => {
-  Object.assign(current, { state: "done", wanted: null });
-  changed(current);
-});
+$("back").addEventListener("click", () => changed(Object.assign(current, { state: "done", wanted: null })));
 
 // --- painting ----------------------------------------------------------------------------------------------
 
