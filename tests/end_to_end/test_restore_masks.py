@@ -68,13 +68,27 @@ def test_masks_that_are_missing_or_of_another_size_are_named(filler, photos, tmp
     with pytest.raises(ValueError, match="give --mask WHAT"):
         restore([str(filler), str(photos), str(tmp_path / "out")])
     (tmp_path / "masks").mkdir()
-    Image.new("L", (84, 60)).save(tmp_path / "masks" / "a.png")
+    Image.new("L", (84, 60), 255).save(tmp_path / "masks" / "a.png")
     Image.new("L", (5, 5)).save(tmp_path / "masks" / "b.png")
     assert restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", str(tmp_path / "masks")]) == 1
     assert files(tmp_path / "out") == ["a.png"]
     errors = capsys.readouterr().err
     assert "b.JPG: its mask is 5x5 pixels, the photo 84x60" in errors
     assert "album/c.tif: has no mask" in errors
+
+
+def test_a_mask_that_marks_nothing_is_named(filler, photos, tmp_path, capsys):
+    """Middle grey is the first level that is lost."""
+    level = tmp_path / "level.png"
+    words = [str(photos / "a.png"), str(tmp_path / "out.png"), "--mask", str(level)]
+    Image.new("L", (84, 60), 127).save(level)
+    for source in (str(filler), "method:dip"):
+        assert restore([source, *words]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "its mask marks nothing: no pixel is white: paint what is to be filled in white" in said
+    assert not (tmp_path / "out.png").exists()
+    Image.new("L", (84, 60), 128).save(level)
+    assert restore([str(filler), *words]) == 0
 
 
 def test_a_colour_marks_what_is_lost_also_in_half_strength(filler, photos, tmp_path, capsys):

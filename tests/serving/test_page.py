@@ -15,6 +15,7 @@ from page import Page, crowded, page, picture, wait_for
 from PIL import Image
 from serving_fixtures import GatedDnCNN, Served, running
 
+from restora.photos.kinds import READABLE
 from restora.serving.limits import Limits
 
 __all__ = ["browser", "crowded", "page"]
@@ -47,6 +48,19 @@ def test_three_photos_and_a_folder_are_dropped_and_come_back_in_one_zip(page: Pa
         back = np.asarray(Image.open(io.BytesIO(held.read("one.png"))))
     np.testing.assert_array_equal(back, np.asarray(Image.open(loose[0])))
     assert name == "restored.zip"
+
+
+def test_every_file_that_is_read_can_be_added(page: Page) -> None:
+    names = [f"a{suffix.upper()}" for suffix in READABLE]
+    check = """async (names) => {
+      const { isPhoto } = await import("/page/files.js");
+      return names.filter((name) => !isPhoto(new File([], name)));
+    }"""
+    assert page.tab.evaluate(check, names) == []
+    assert page.tab.evaluate(check, ["notes.txt", "film.mp4"]) == ["notes.txt", "film.mp4"]
+    accepted = page.tab.get_attribute("#files", "accept").split(",")
+    cameras = [suffix for suffix, name in READABLE.items() if name in ("RAW", "HEIC", "HEIF")]
+    assert set(cameras) <= set(accepted)
 
 
 def test_a_gif_comes_back_as_a_png(page: Page, tmp_path: Path) -> None:

@@ -156,6 +156,17 @@ def test_the_documentation_lists_every_route(browser: Any, served: Served) -> No
     for path in served.client.get("/openapi.json").json()["paths"]:
         assert path in text
     assert told == []
+    rows = [" ".join(row.split()) for row in tab.locator("#routes tr").all_inner_texts()]
+    for start in (
+        "wait query number from 0 to 3600; default: 0",
+        "idempotency-key header string of at most 200 characters",
+        "photo form, required file",
+        "strength form number from 0 to 1; default: 1",
+        "sigma form number from 0 to 255 or auto",
+        "quality query integer from 1 to 100",
+    ):
+        assert any(row.startswith(start) for row in rows), rows
+    assert tab.locator("#bad-request td").last.inner_text().endswith("(Allow names the methods)")
     context.close()
 
 

@@ -27,6 +27,8 @@ from restora.image import FULL_RANGE_LUMA, levels
 from restora.photos.decoding import Pixels
 from restora.photos.files import Photo
 
+NO_WHITE = "no pixel is white: paint what is to be filled in white"
+
 
 def restore_photo(
     photo: Photo,
@@ -190,8 +192,20 @@ def _known(lost: Photo, photo: Photo) -> Tensor:
     if lost.pixels.shape[:2] != photo.pixels.shape[:2]:
         sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (lost, photo)]
         raise ValueError(f"its mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal")
-    grey = torch.from_numpy(lost.pixels.astype(np.float32)).mean(dim=2)
-    return (grey < lost.white / 2).float()[None, None]
+    known = _dark(lost)
+    if known.all():
+        raise ValueError(f"its mask marks nothing: {NO_WHITE}")
+    return known.float()[None, None]
+
+
+def marks_something(mask: Photo) -> bool:
+    """Whether a mask is white anywhere, so that something is lost."""
+    return not bool(_dark(mask).all())
+
+
+def _dark(mask: Photo) -> Tensor:
+    """bool (H,W): whether the mask is darker than middle grey."""
+    return torch.from_numpy(mask.pixels.astype(np.float32)).mean(dim=2) < mask.white / 2
 
 
 def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:

@@ -11,6 +11,10 @@ class DecodingError(DataError):
     """An error in a photo file; the message is to follow the file's name."""
 
 
+class MissingPackageError(DecodingError):
+    """A photo of a format that a package reads which is not installed; the message names both."""
+
+
 class PhotoError(DataError):
     """A file that cannot be used as a photo: `path` and the `reason`."""
 

@@ -1,6 +1,7 @@
 """HEIC and camera raw files, by the packages of the extra `restora[photos]`: pillow-heif and rawpy."""
 
 import io
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
@@ -8,12 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from restora.photos.errors import DecodingError
+from restora.photos.errors import DecodingError, MissingPackageError
 from restora.photos.kinds import READ_ONLY, suffix_of
 
 _HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1")
 _RAW_MAGIC = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\x00", b"FOVb")
 _CR2 = (b"II\x2a\x00", b"CR")
+
+
+def readable() -> frozenset[str]:
+    """Those of HEIF and RAW whose package is installed."""
+    packages = {"HEIF": "pillow_heif", "RAW": "rawpy"}
+    return frozenset(name for name, package in packages.items() if find_spec(package) is not None)
 
 
 def is_heif(start: bytes) -> bool:
@@ -88,5 +95,5 @@ def _reason(error: Exception) -> str:
     return text.decode(errors="replace") if isinstance(text, bytes) else str(text)
 
 
-def _without(what: str, package: str) -> DecodingError:
-    return DecodingError(f"is {what}, which {package} reads: pip install 'restora[photos]'")
+def _without(what: str, package: str) -> MissingPackageError:
+    return MissingPackageError(f"is {what}, which {package} reads: pip install 'restora[photos]'")

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import IO, Annotated, Any
 from urllib.parse import quote
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse, StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
@@ -13,9 +13,10 @@ from restora.files import json_text
 from restora.serving.jobs import FINISHED, Job
 from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, preview, read
 from restora.serving.problems import MEDIA_TYPE, Problem
+from restora.serving.query import query_check
 from restora.serving.rendering import render
 from restora.serving.service import Service
-from restora.serving.uploads import FORM_SCHEMA, Body, digest_of, job_of, photo_of
+from restora.serving.uploads import FORM_SCHEMA, PREVIEW_SCHEMA, Body, digest_of, job_of, photo_of
 
 HEARTBEAT_SECONDS = 15
 PROBLEM = {
@@ -26,7 +27,12 @@ PHOTO = {
     "description": "the photo",
     "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
 }
-FORM = {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": FORM_SCHEMA}}}}
+
+
+def _form(schema: dict[str, Any]) -> dict[str, Any]:
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
 FormatName = Annotated[
     str | None, Query(description=f"{', '.join(WRITABLE)}, or preview: a PNG for browsers")
 ]
@@ -34,7 +40,9 @@ FormatName = Annotated[
 
 def router(service: Service) -> APIRouter:
     """The routes, bound to one service."""
-    routes = APIRouter(prefix="/v1", responses={"4XX": PROBLEM})
+    routes = APIRouter(
+        prefix="/v1", responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
+    )
     previews = asyncio.Semaphore(2)
 
     def shown(job: Job) -> dict[str, Any]:
@@ -72,11 +80,35 @@ def router(service: Service) -> APIRouter:
             raise Problem(404, "unknown", f"there is no example {side!r} of a model {name!r}")
         return Response(model.example[side == "after"], media_type="image/png")
 
+    async def queued(body: Body, key: str | None) -> Job:
+        """A new job; or that of another request with the key, which arrived while this one was received."""
+        try:
+            place = service.reserve()
+        except Problem:
+            await body.drain()
+            raise
+        with place:
+            form = await body.form()
+            try:
+                digest = b"" if key is None else await run_in_threadpool(digest_of, form)
+                job = await job_of(form, service.models, service.limits)
+                job.digest = digest
+            finally:
+                await form.close()
+            other = service.store.of_key(key)  # nothing is awaited from here to `add`
+            if other is not None:
+                job.close()
+                _check_same(other, digest)
+                return other
+            service.store.add(job, key)
+            place.fill(job)
+            return job
+
     @routes.post(
         "/restorations",
         summary="Restore a photo",
         status_code=202,
-        openapi_extra=FORM,
+        openapi_extra=_form(FORM_SCHEMA),
         responses={
             200: PHOTO,
             202: {"description": "accepted; `links` has the URLs of its state and result"},
@@ -102,33 +134,11 @@ def router(service: Service) -> APIRouter:
         if job is not None:
             form = await body.form()
             try:
-                digest = await run_in_threadpool(digest_of, form)
+                _check_same(job, await run_in_threadpool(digest_of, form))
             finally:
                 await form.close()
-            if digest != job.digest:
-                raise Problem(
-                    422,
-                    "other-request",
-                    "an earlier request with this Idempotency-Key sent another photo or other options: use "
-                    "another key",
-                )
         else:
-            try:
-                place = service.reserve()
-            except Problem:
-                await body.drain()
-                raise
-            with place:
-                form = await body.form()
-                try:
-                    keyed = idempotency_key is not None
-                    digest = await run_in_threadpool(digest_of, form) if keyed else b""
-                    job = await job_of(form, service.models, service.limits)
-                    job.digest = digest
-                finally:
-                    await form.close()
-                service.store.add(job, idempotency_key)
-                place.fill(job)
+            job = await queued(body, idempotency_key)
         if not await service.store.finished(job, wait):
             return accepted(job)
         return await photo_response(job)
@@ -140,7 +150,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations/{job_id}/photo",
         summary="The restored photo",
-        responses={200: PHOTO},
+        responses={200: PHOTO, 503: PROBLEM},
         response_class=Response,
     )
     async def photo(
@@ -173,7 +183,7 @@ def router(service: Service) -> APIRouter:
     @routes.post(
         "/preview",
         summary="A photo as a PNG that any browser can show",
-        openapi_extra=FORM,
+        openapi_extra=_form(PREVIEW_SCHEMA),
         responses={200: PHOTO},
         response_class=Response,
     )
@@ -207,6 +217,13 @@ def router(service: Service) -> APIRouter:
         return _file_response(file, written, job)
 
     return routes
+
+
+def _check_same(job: Job, digest: bytes) -> None:
+    """Raises Problem if a request with the key of `job` sent something else."""
+    if digest != job.digest:
+        detail = "an earlier request with this Idempotency-Key sent another photo or other options"
+        raise Problem(422, "other-request", f"{detail}: use another key")
 
 
 def _check_done(job: Job) -> None:

@@ -7,19 +7,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from restora import __version__
 from restora.serving import metrics
-from restora.serving.api import router
+from restora.serving.api import PROBLEM, router
 from restora.serving.guard import Guard, problem_response
 from restora.serving.problems import CODES, Problem
+from restora.serving.query import query_check
 from restora.serving.service import Service
+from restora.serving.uploads import Body
 
 PAGE = Path(str(files("restora.serving"))) / "page"
 
@@ -47,7 +50,7 @@ def build_app(
     )
     app.include_router(router(service))
     _add_health(app, service)
-    _add_problems(app)
+    _add_problems(app, service)
 
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
@@ -73,35 +76,68 @@ def build_app(
     return app
 
 
-def _add_problems(app: FastAPI) -> None:
+def _add_problems(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Problem)
     async def own(_: Request, problem: Problem) -> JSONResponse:
         return problem_response(problem)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        await Body(request, service.limits).drain()
         found = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors())
         return problem_response(Problem(422, "bad-option", found))
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> JSONResponse:
-        code = "unknown" if error.status_code == 404 else "bad-request"
-        return problem_response(Problem(error.status_code, code, str(error.detail)))
+    async def other(request: Request, error: HTTPException) -> JSONResponse:
+        answer = problem_response(_of_address(request, error))
+        answer.headers.update(error.headers or {})
+        if error.status_code == 405:
+            answer.headers["Allow"] = ", ".join(_methods(request))
+        return answer
 
     @app.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
         return problem_response(Problem(500, "internal", f"{type(error).__name__}: see the server's log"))
 
 
+def _of_address(request: Request, error: HTTPException) -> Problem:
+    path, routes = request.url.path, "the routes are listed at /docs"
+    if error.status_code == 404:
+        return Problem(404, "no-route", f"there is nothing at {path}: {routes}")
+    if error.status_code == 405:
+        detail = f"{path} does not support {request.method}: use {' or '.join(_methods(request))}, {routes}"
+        return Problem(405, "bad-request", detail)
+    return Problem(error.status_code, "bad-request", f"{error.detail}: {routes}")
+
+
+def _methods(request: Request) -> list[str]:
+    """The methods that the address of a request supports."""
+    scope = {"type": "http", "path": request.scope["path"], "root_path": "", "headers": []}
+    found: set[str] = set()
+    for method in ("GET", "POST", "DELETE"):
+        for route in request.app.routes:
+            files_only = isinstance(route, Mount) and method != "GET"
+            if not files_only and route.matches({**scope, "method": method})[0] == Match.FULL:
+                found |= {"GET", "HEAD"} if method == "GET" else {method}
+    return sorted(found)
+
+
 def _add_health(app: FastAPI, service: Service) -> None:
-    @app.get("/healthz", tags=["health"], summary="Whether the process is alive")
+    health = APIRouter(
+        tags=["health"], responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
+    )
+
+    @health.get(
+        "/healthz",
+        summary="Whether the process is alive",
+        responses={503: {"description": "no photo is restored any more: restart the process"}},
+    )
     async def healthz() -> JSONResponse:
         alive = service.worker.is_alive()
         return JSONResponse({"status": "alive" if alive else "dead"}, 200 if alive else 503)
 
-    @app.get(
+    @health.get(
         "/readyz",
-        tags=["health"],
         summary="Whether it accepts photos",
         responses={503: {"description": "warming up or stopping"}},
     )
@@ -109,9 +145,11 @@ def _add_health(app: FastAPI, service: Service) -> None:
         state = "ready" if service.ready else "stopping" if service.stopping else "warming up"
         return JSONResponse({"status": state}, 200 if service.ready else 503)
 
-    @app.get("/metrics", tags=["health"], summary="Metrics for Prometheus", response_class=PlainTextResponse)
+    @health.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
     async def figures() -> PlainTextResponse:
         return PlainTextResponse(metrics.text(_families(service)), media_type="text/plain; version=0.0.4")
+
+    app.include_router(health)
 
 
 def _families(service: Service) -> list[Any]:

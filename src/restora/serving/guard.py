@@ -47,7 +47,7 @@ def problem_response(problem: Problem) -> JSONResponse:
 
 
 class Guard:
-    """Refuses foreign or unauthorised requests, adds the security headers and counts the responses."""
+    """Refuses foreign or unauthorised requests, answers HEAD, adds security headers and counts responses."""
 
     def __init__(
         self, app: ASGIApp, *, token: str | None, local: bool, origins: Collection[str], metrics: Metrics
@@ -59,7 +59,10 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        path = str(scope["path"])
+        path, method = str(scope["path"]), str(scope["method"])
+        head = method == "HEAD"
+        if head:  # answered like GET, without the body
+            scope = {**scope, "method": "GET"}
 
         async def send_more(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -67,17 +70,19 @@ class Guard:
                 for name, value in SECURITY_HEADERS.items():
                     headers.setdefault(name, value)
                 headers.setdefault("Cache-Control", "no-store" if path.startswith("/v1/") else "no-cache")
-                self._count(scope, int(message["status"]))
+                self._count(scope, method, int(message["status"]))
+            elif head:
+                message = {**message, "body": b""}
             await send(message)
 
-        problem = self._refusal(path, str(scope["method"]), Headers(scope=scope))
+        problem = self._refusal(path, method, Headers(scope=scope))
         app = self.app if problem is None else problem_response(problem)
         await app(scope, receive, send_more)
 
-    def _count(self, scope: Scope, status: int) -> None:
+    def _count(self, scope: Scope, method: str, status: int) -> None:
         route: Any = scope.get("route")
         template = str(getattr(route, "path", "")) or "other"
-        self.metrics.answers[str(scope["method"]), template, status] += 1
+        self.metrics.answers[method, template, status] += 1
 
     def _refusal(self, path: str, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")

@@ -6,10 +6,10 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from restora.photos import exif
+from restora.photos import exif, extra_formats
 from restora.photos.decoding import Pixels, rounded_to_8_bits, upright
 from restora.photos.encoding import refuse
-from restora.photos.errors import DecodingError
+from restora.photos.errors import DecodingError, MissingPackageError
 from restora.photos.files import FORMATS, Header, Photo, open_photo
 from restora.photos.files import look as look_at
 from restora.serving.problems import Problem
@@ -33,15 +33,20 @@ def look(file: IO[bytes]) -> Header:
     try:
         header = look_at(file, limit=_ANY)  # type: ignore[arg-type]
     except DecodingError as error:
-        raise _problem(file, str(error)) from error
+        raise _problem(file, error) from error
     if header.format_name not in READABLE:
-        raise _problem(file, f"is not a photo ({header.format_name})")
+        raise _problem(file, DecodingError(f"is not a photo ({header.format_name})"))
     return header
 
 
-def _problem(file: IO[bytes], reason: str) -> Problem:
+def _problem(file: IO[bytes], error: DecodingError) -> Problem:
     file.seek(0)
-    known = ", ".join(sorted(READABLE))
+    reason = str(error)
+    known = ", ".join(sorted(READABLE - {"HEIF", "RAW"} | extra_formats.readable()))
+    if isinstance(error, MissingPackageError):
+        what, fix = reason.partition(",")[0], reason.rpartition(": ")[2]
+        detail = f"the photo {what}, which this server cannot read: save it as JPEG and try again"
+        return Problem(415, "not-a-photo", f"{detail}, or start the server with the package ({fix})")
     if reason.startswith("is not a photo") and not file.read(12).startswith(SIGNATURES):
         return Problem(415, "not-a-photo", f"the file is not a photo in a supported format ({known})")
     if reason.startswith("is not a photo"):

@@ -3,9 +3,9 @@
 import asyncio
 import hashlib
 import shutil
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import suppress
-from typing import IO
+from typing import IO, Any
 
 from fastapi import Request
 from python_multipart.exceptions import MultipartParseError
@@ -21,21 +21,7 @@ from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import WRITABLE, look
 from restora.serving.problems import Problem
 
-FIELDS = frozenset(
-    (
-        "photo",
-        "mask",
-        "model",
-        "strength",
-        "sigma",
-        "format",
-        "quality",
-        "metadata",
-        "mask_orientation",
-        "name",
-    )
-)
-FORM_SCHEMA = {
+FORM_SCHEMA: dict[str, Any] = {
     "type": "object",
     "required": ["photo"],
     "properties": {
@@ -43,10 +29,17 @@ FORM_SCHEMA = {
         "mask": {
             "type": "string",
             "format": "binary",
-            "description": "White where pixels are missing; for inpainting models.",
+            "description": "White where pixels are missing; for inpainting models. The other pixels stay "
+            "identical in a lossless `format` such as png; JPEG compresses all of them again.",
         },
         "model": {"type": "string", "description": "A name from GET /v1/models (default: the first one)."},
-        "strength": {"type": "number", "minimum": 0, "maximum": 1, "default": 1},
+        "strength": {
+            "type": "number",
+            "minimum": 0,
+            "maximum": 1,
+            "default": 1,
+            "description": "Below 1, the original photo is blended in.",
+        },
         "sigma": {
             "oneOf": [
                 {"type": "number", "minimum": 0, "maximum": 255},
@@ -66,14 +59,29 @@ FORM_SCHEMA = {
             "maximum": 100,
             "description": "Quality of JPEG, AVIF and WebP (which it makes lossy).",
         },
-        "metadata": {"type": "string", "enum": ["keep", "strip"], "default": "keep"},
+        "metadata": {
+            "type": "string",
+            "enum": ["keep", "strip"],
+            "default": "keep",
+            "description": "Whether the result has the photo's date, place, camera and the like.",
+        },
         "mask_orientation": {
             "type": "string",
             "enum": ["stored", "upright"],
             "default": "stored",
             "description": "Whether the mask is oriented like the stored pixels, or upright as EXIF says.",
         },
+        "name": {
+            "type": "string",
+            "description": "Name of the download, without its ending (default: that of the uploaded file).",
+        },
     },
+}
+FIELDS = frozenset(FORM_SCHEMA["properties"])
+PREVIEW_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "required": ["photo"],
+    "properties": {"photo": FORM_SCHEMA["properties"]["photo"]},
 }
 
 
@@ -175,11 +183,7 @@ def _too_many_bytes(limits: Limits) -> Problem:
 
 async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits) -> Job:
     """The job of a form; its photo's header is read, but the photo is not decoded. Raises Problem."""
-    for name, _ in form.multi_items():
-        if name not in FIELDS:
-            raise Problem(
-                422, "bad-option", f"there is no field {name!r}: fields are {', '.join(sorted(FIELDS))}"
-            )
+    _check_fields(form, FIELDS)
     photo, mask = _file(form, "photo"), _file(form, "mask")
     if photo is None:
         raise Problem(422, "bad-option", "the form has no file `photo`")
@@ -203,13 +207,22 @@ async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits)
 
 
 def photo_of(form: FormData, limits: Limits) -> IO[bytes]:
-    """The photo of a form, with its header checked. Raises Problem."""
+    """The photo of a form that has nothing else, with its header checked. Raises Problem."""
+    _check_fields(form, PREVIEW_SCHEMA["properties"])
     photo = _file(form, "photo")
     if photo is None:
         raise Problem(422, "bad-option", "the form has no file `photo`")
     if look(photo.file).megapixels > limits.megapixels:
         raise Problem(413, "too-large", f"the photo has more than {limits.megapixels:g} megapixels")
     return photo.file
+
+
+def _check_fields(form: FormData, fields: Collection[str]) -> None:
+    for name, _ in form.multi_items():
+        if name not in fields:
+            raise Problem(
+                422, "bad-option", f"there is no field {name!r}: fields are {', '.join(sorted(fields))}"
+            )
 
 
 def _copied(file: IO[bytes]) -> IO[bytes]:
@@ -244,7 +257,7 @@ def _text(form: FormData, name: str) -> str | None:
     return held or None
 
 
-def _number(form: FormData, name: str, low: float, high: float) -> float | None:
+def _number(form: FormData, name: str, low: float, high: float, *, also: str = "") -> float | None:
     text = _text(form, name)
     if text is None:
         return None
@@ -253,7 +266,8 @@ def _number(form: FormData, name: str, low: float, high: float) -> float | None:
     except ValueError:
         value = float("nan")
     if not low <= value <= high:
-        raise Problem(422, "bad-option", f"`{name}` must be a number from {low:g} to {high:g}, got {text!r}")
+        wanted = f"a number from {low:g} to {high:g}{also}"
+        raise Problem(422, "bad-option", f"`{name}` must be {wanted}, got {text!r}")
     return value
 
 
@@ -279,7 +293,7 @@ def _options(form: FormData) -> Options:
     wanted = _choice(form, "format", sorted(WRITABLE))
     return Options(
         strength=1.0 if strength is None else strength,
-        sigma="auto" if _text(form, "sigma") == "auto" else _number(form, "sigma", 0, 255),
+        sigma="auto" if _text(form, "sigma") == "auto" else _number(form, "sigma", 0, 255, also=" or `auto`"),
         format=None if wanted is None else WRITABLE[wanted],
         quality=None if quality is None else round(quality),
         keep_metadata=_choice(form, "metadata", ["keep", "strip"]) != "strip",

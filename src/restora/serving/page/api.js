@@ -16,20 +16,21 @@ if (location.hash.startsWith("#token=")) {
   setToken(decodeURIComponent(location.hash.slice(7)));
   history.replaceState(null, "", location.pathname);
 }
-let askForToken = async () => "";
+let askForToken = async () => null;
 
 export function onTokenNeeded(ask) {
   askForToken = ask;
 }
 
 function setToken(value) {
-  token = value;
+  token = value.replace(/[^\x20-\x7e]/g, "?"); // a header holds nothing else: the server refuses it
   sessionStorage.setItem(KEY, value);
 }
 
 async function call(path, options = {}) {
   for (;;) {
-    const headers = token ? { Authorization: `Bearer ${token}` } : {};
+    const used = token;
+    const headers = used ? { Authorization: `Bearer ${used}` } : {};
     let answer;
     try {
       answer = await fetch(path, { ...options, headers });
@@ -39,7 +40,10 @@ async function call(path, options = {}) {
     }
     if (answer.ok) return answer;
     if (answer.status === 401) {
-      setToken(await askForToken());
+      if (used !== token) continue; // another request has asked meanwhile
+      const given = await askForToken({ refused: Boolean(used) });
+      if (given === null) throw new Problem(401, { code: "token", detail: "an access token is needed" });
+      setToken(given);
       continue;
     }
     const body = await answer.json().catch(() => ({ detail: `the server reported an error (${answer.status})` }));

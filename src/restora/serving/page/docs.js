@@ -11,6 +11,20 @@ const make = (tag, text, ...children) => {
 const prose = (tag, text) =>
   make(tag, "", ...(text || "").split(/`([^`]*)`/).map((part, index) => (index % 2 ? make("code", part) : part)));
 
+// The values that a field takes: its type, or its words, with the range and the default.
+function valuesOf(held) {
+  const kinds = held.anyOf || held.oneOf || [held];
+  const said = kinds.filter((kind) => kind.type !== "null").map(kindOf).join(" or ");
+  return held.default == null ? said : `${said}; default: ${held.default}`;
+}
+
+function kindOf({ enum: words, type, format, minimum, maximum, maxLength }) {
+  if (words) return words.join(", ");
+  const name = format === "binary" ? "file" : type || "";
+  if (minimum != null && maximum != null) return `${name} from ${minimum} to ${maximum}`;
+  return maxLength ? `${name} of at most ${maxLength} characters` : name;
+}
+
 document.getElementById("origin").textContent = location.origin;
 const schema = await (await fetch("/openapi.json")).json();
 const routes = document.getElementById("routes");
@@ -28,8 +42,7 @@ for (const [path, methods] of Object.entries(schema.paths)) {
     if (rows.length) {
       const body = make("tbody");
       for (const [name, where, held, what, required] of rows) {
-        const values = held.enum ? held.enum.join(", ") : held.format || held.type || held.anyOf?.[0].type || "";
-        body.append(make("tr", "", make("td", "", make("code", name)), make("td", required ? `${where}, required` : where), make("td", values), prose("td", what)));
+        body.append(make("tr", "", make("td", "", make("code", name)), make("td", required ? `${where}, required` : where), make("td", valuesOf(held)), prose("td", what)));
       }
       section.append(make("table", "", body));
     }

@@ -2,22 +2,25 @@
 
 import * as api from "./api.js";
 import { fromClipboard, fromDrop, fromInput, isPhoto } from "./files.js";
-import { Mask } from "./mask.js";
+import { Painting } from "./painting.js";
 import { Queue } from "./queue.js";
+import { deliver, nameOf, resultOf } from "./saving.js";
 import { Stage } from "./stage.js";
+import { askForToken } from "./token.js";
 import { noiseWord, sentence, stateOf, timeLeft } from "./words.js";
 import { zip } from "./zip.js";
 
 const $ = (id) => document.getElementById(id);
 const UNFINISHED = ["queued", "sending", "waiting", "running"];
+const ENDED = ["done", "failed", "cancelled"];
 const LOSSY = ["JPEG"];
 
 const queue = new Queue({ changed, metadata: () => ($("keep-metadata").checked ? "keep" : "strip") });
-const mask = new Mask($("mask"), { onChange: maskChanged });
-const stage = new Stage({ onPaint });
+const stage = new Stage({ onPaint: (...what) => painting.onPaint(...what) });
 let models = [];
 let current = null;
 let numbers = 0;
+const early = []; // added before the models were there
 
 // --- models ------------------------------------------------------------------------------------------------
 
@@ -26,15 +29,32 @@ async function loadModels() {
     try {
       const held = await api.models();
       if (held.ready || held.models.every((model) => model.example)) return showModels(held.models);
-      say("The server is starting, please wait a moment.", { lasting: true });
+      notReady("The server is starting, please wait a moment.");
     } catch (problem) {
-      say(problem.status ? problem.message : "The server cannot be reached. This page keeps trying.", { lasting: true });
+      if (problem.code === "token") return withoutToken();
+      notReady(problem.status ? problem.message : "The server cannot be reached. This page keeps trying.");
     }
     await new Promise((done) => setTimeout(done, 1000));
   }
 }
 
-async function showModels(found) {
+function notReady(text) {
+  const photos = early.filter(({ file }) => isPhoto(file));
+  if (photos.length) text += ` ${photos.length === 1 ? `${photos[0].path} is` : `${photos.length} photos are`} added as soon as it is ready.`;
+  if ($("notice").hidden || $("notice").textContent !== text) say(text, { lasting: true });
+}
+
+function withoutToken() {
+  say("Without an access token this page cannot restore photos.", { lasting: true });
+  $("enter-token").hidden = false;
+}
+
+$("enter-token").addEventListener("click", () => {
+  $("enter-token").hidden = true;
+  loadModels();
+});
+
+function showModels(found) {
   models = found;
   $("notice").hidden = true;
   const twice = (model) => models.filter((other) => other.title === model.title).length > 1;
@@ -51,6 +71,7 @@ async function showModels(found) {
   }));
   modelChanged();
   queue.pump();
+  if (early.length) add(early.splice(0));
 }
 
 async function showExample(card, model) {
@@ -78,13 +99,18 @@ function modelChanged() {
 // --- photos come in ----------------------------------------------------------------------------------------
 
 function add(found) {
+  const model = chosen();
+  if (!model) {
+    early.push(...found);
+    if ($("enter-token").hidden) notReady("The server is not ready yet.");
+    return;
+  }
   const photos = found.filter(({ file }) => isPhoto(file));
   const others = found.filter(({ file }) => !isPhoto(file));
   if (others.length === 1) say(`${others[0].path} is not a photo and was skipped.`);
   else if (others.length) say(`${others.length} files are not photos and were skipped: ${others.slice(0, 3).map(({ path }) => path).join(", ")}${others.length > 3 ? ", …" : ""}`);
   else $("notice").hidden = true;
-  const model = chosen();
-  if (!photos.length || !model) return;
+  if (!photos.length) return;
   makeRoom();
   $("photos").hidden = false;
   for (const { file, path } of photos) {
@@ -171,7 +197,7 @@ function changed(item) {
   button.querySelector(".wide").textContent = verb;
   button.setAttribute("aria-label", `${verb} ${item.path}`);
   const save = row.querySelector(".row-save");
-  save.hidden = item.state !== "done";
+  save.hidden = !item.result;
   save.setAttribute("aria-label", `Download ${item.path}`);
   if (["done", "failed"].includes(item.state) && item.announced !== item.state) announce(`${item.path}: ${stateOf(item)}`);
   item.announced = item.state;
@@ -190,10 +216,12 @@ function summary() {
   if (open.length && seconds !== null) parts.push(timeLeft(seconds));
   $("count").textContent = parts.join(", ");
   document.title = open.length ? `${done} of ${items.length}: restora` : "restora: restore your photos";
-  $("total").value = items.length ? items.reduce((sum, item) => sum + (UNFINISHED.includes(item.state) ? item.progress : 1), 0) / items.length : 0;
-  $("save-all").disabled = !done || $("save-all").busy;
+  $("total").value = items.length ? items.reduce((sum, item) => sum + share(item), 0) / items.length : 0;
+  $("save-all").disabled = !items.some((item) => item.result) || $("save-all").busy;
   $("cancel-all").disabled = !open.length;
 }
+
+const share = (item) => (ENDED.includes(item.state) ? 1 : UNFINISHED.includes(item.state) ? item.progress : 0);
 
 // Seconds for all photos that are not done, by what the done ones took for each byte.
 function remaining(open) {
@@ -287,7 +315,7 @@ async function render() {
   const scale = done ? Math.max(1, Math.round(Math.max(item.size.width, item.size.height) / Math.max(item.given.width, item.given.height))) : 1;
   stage.show({ before: item.beforeUrl, after: done ? item.afterUrl : null, width: item.given.width * scale, height: item.given.height * scale });
   stage.setStrength(item.strength);
-  renderMask(item);
+  painting.show(item.state === "paint" ? item : null);
   const busy = UNFINISHED.includes(item.state);
   wait(busy || item.state === "failed" ? stateOf(item) : "", { spin: busy });
 }
@@ -303,13 +331,18 @@ function renderTools() {
   if (!item) return;
   const done = item.state === "done";
   $("compare-tools").hidden = !done;
-  $("save-tools").hidden = !(done || ["failed", "cancelled"].includes(item.state));
-  for (const id of ["save", "format"]) (id === "format" ? $(id).parentElement : $(id)).hidden = !done;
-  $("mask-tools").hidden = item.state !== "paint";
-  $("strength-value").textContent = `${Math.round(item.strength * 100)}%`;
+  const paints = item.state === "paint";
   const model = chosen();
-  $("again").textContent = model && model !== item.model ? `Restore again as “${model.title.toLowerCase()}”` : "Restore again";
-  $("paint-again").hidden = item.model.needs !== "mask";
+  const other = model && model !== (paints ? item.wanted ?? item.model : item.model);
+  $("save-tools").hidden = !(ENDED.includes(item.state) || (paints && (other || item.result)));
+  for (const id of ["save", "format"]) (id === "format" ? $(id).parentElement : $(id)).hidden = !done;
+  $("mask-tools").hidden = !paints;
+  $("strength-value").textContent = `${Math.round(item.strength * 100)}%`;
+  $("again").hidden = paints && !other;
+  const verb = paints && !item.result ? "Restore" : "Restore again";
+  $("again").textContent = other ? `${verb} as “${model.title.toLowerCase()}”` : verb;
+  $("paint-again").hidden = paints || item.model.needs !== "mask";
+  $("back").hidden = !(paints && item.result);
 }
 
 $("strength").addEventListener("input", () => {
@@ -321,113 +354,36 @@ $("format").addEventListener("change", () => (current.saveAs = $("format").value
 $("again").addEventListener("click", () => {
   const item = current;
   const model = chosen();
-  item.model = model;
-  item.sigma = sigmaFor(model);
-  if (model.needs === "mask") return paint(item);
-  item.mask = null;
+  if (model.needs === "mask") return paint(item, model);
+  Object.assign(item, { model, sigma: sigmaFor(model), mask: null, wanted: null });
   queue.start(item);
 });
-$("paint-again").addEventListener("click", () => paint(current));
+$("paint-again").addEventListener("click", () => paint(current, current.model));
+$("back").addEventListener("click", () => changed(Object.assign(current, { state: "done", wanted: null })));
 
 // --- painting ----------------------------------------------------------------------------------------------
 
-function paint(item) {
-  Object.assign(item, { state: "paint", result: null });
+// The photo's result and the model that made it are kept until the next one starts.
+function paint(item, model) {
+  Object.assign(item, { state: "paint", wanted: model });
   changed(item);
 }
 
-function renderMask(item) {
-  const painting = item.state === "paint";
-  if (painting && (maskOf !== item || !stage.painting)) {
-    item.steps ??= [];
-    item.undone ??= [];
-    mask.open(item.given.width, item.given.height, item);
-    maskOf = item;
-    brushChanged();
-    maskChanged();
-  }
-  stage.setPainting(painting);
-}
-let maskOf = null;
-
-function onPaint(kind, x, y) {
-  if (kind === "key") {
-    const at = mask.key(x, y);
-    if (at) stage.ring(at[0] * stage.zoom + stage.x, at[1] * stage.zoom + stage.y);
-    return Boolean(at);
-  }
-  mask[kind](x, y);
-  return true;
-}
-
-function maskChanged() {
-  $("undo").disabled = !mask.steps.length;
-  $("redo").disabled = !mask.undone.length;
-  $("restore").disabled = mask.empty;
-}
-
-function brushChanged() {
-  mask.size = Number($("brush-size").value);
-  stage.brush = mask.brush;
-}
-
-function erase(on) {
-  mask.erasing = on;
-  $("brush").setAttribute("aria-pressed", String(!on));
-  $("eraser").setAttribute("aria-pressed", String(on));
-}
-
-$("brush").addEventListener("click", () => erase(false));
-$("eraser").addEventListener("click", () => erase(true));
-$("brush-size").addEventListener("input", brushChanged);
-for (const step of ["undo", "redo", "invert", "clear"]) $(step).addEventListener("click", () => mask[step]());
-$("pick-mask").addEventListener("click", () => $("mask-file").click());
-$("mask-file").addEventListener("change", async () => {
-  const [found] = fromInput($("mask-file"));
-  if (found) await mask.load(found.file).catch(() => say("This file is not a picture, so it cannot be used as a mask."));
-});
-$("restore").addEventListener("click", async () => {
-  const item = current;
-  item.mask = await mask.toBlob();
+const painting = new Painting({ stage, say, restore: (item, drawn) => {
+  if (item.state !== "paint") return;
+  Object.assign(item, { model: item.wanted ?? item.model, sigma: null, wanted: null, mask: drawn });
   if (LOSSY.includes(item.format) || /\.jpe?g$/i.test(item.name)) item.saveAs ??= "png"; // or the untouched pixels are compressed anew
-  $("format").value = item.saveAs ?? "";
+  if (item === current) $("format").value = item.saveAs ?? "";
   queue.start(item);
-});
-document.addEventListener("keydown", (event) => {
-  if (!stage.painting || !(event.ctrlKey || event.metaKey) || event.key.toLowerCase() !== "z") return;
-  event.preventDefault();
-  if (event.shiftKey) mask.redo();
-  else mask.undo();
-});
+} });
 
 // --- results go out ----------------------------------------------------------------------------------------
-
-const ENDINGS = { png: ".png", jpeg: ".jpg", webp: ".webp", tiff: ".tif" };
-
-async function resultOf(item) {
-  const format = item.saveAs || "";
-  if (!format && item.strength === 1) return item.result;
-  return api.photo(item.job, { format, strength: item.strength });
-}
-
-// A format that is read and not written, such as HEIC or GIF, comes back as PNG.
-function nameOf(path, item, blob) {
-  const format = item.saveAs || (/\.(heic|heif|gif|jp2)$/i.test(path) && blob.type === "image/png" ? "png" : "");
-  return format ? path.replace(/(\.[^./]*)?$/, ENDINGS[format]) : path;
-}
-
-function deliver(blob, name) {
-  const link = document.createElement("a");
-  link.href = URL.createObjectURL(blob);
-  link.download = name;
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60000);
-}
 
 async function saveOne(item) {
   try {
     const blob = await resultOf(item);
     deliver(blob, nameOf(item.name, item, blob));
+    item.saved = item.result;
   } catch (problem) {
     expired(item, problem);
   }
@@ -445,16 +401,18 @@ $("save-all").addEventListener("click", async () => {
   const button = $("save-all");
   button.busy = button.disabled = true;
   const entries = [];
-  for (const item of queue.items.filter((other) => other.state === "done")) {
+  for (const item of queue.items.filter((other) => other.result)) {
     try {
+      const { result } = item;
       const blob = await resultOf(item);
-      entries.push({ name: nameOf(item.path, item, blob), blob });
+      entries.push({ name: nameOf(item.path, item, blob), blob, item, result });
     } catch (problem) {
       expired(item, problem);
     }
   }
   try {
     if (entries.length) deliver(await zip(entries), "restored.zip");
+    for (const { item, result } of entries) item.saved = result;
   } catch (error) {
     say(sentence(error.message));
   }
@@ -476,15 +434,14 @@ function announce(text) {
   $("live").textContent = text;
 }
 
-api.onTokenNeeded(() => new Promise((done) => {
-  const dialog = $("token-dialog");
-  if (!dialog.open) dialog.showModal();
-  dialog.addEventListener("close", () => done($("token").value.trim()), { once: true });
-}));
+api.onTokenNeeded(askForToken);
 
 window.addEventListener("pagehide", () => queue.items.forEach((item) => item.job && api.forget(item.job)));
+// Asks before photos, results that were not downloaded, or strokes are lost.
+const wouldBeLost = (item) =>
+  UNFINISHED.includes(item.state) || (item.result && item.saved !== item.result) || (item.state === "paint" && item.steps?.length);
 window.addEventListener("beforeunload", (event) => {
-  if (queue.items.some((item) => UNFINISHED.includes(item.state))) event.preventDefault();
+  if (early.length || queue.items.some(wouldBeLost)) event.preventDefault();
 });
 document.addEventListener("change", (event) => event.target.name === "model" && modelChanged());
 $("sigma").addEventListener("input", modelChanged);

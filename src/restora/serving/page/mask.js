@@ -1,10 +1,12 @@
 // What is painted over: a list of steps (strokes, inversion, a loaded picture), drawn anew on undo.
 
+const COLOUR = "#ff2d6f";
 const SHOWN = 2048; // pixels of the longer side of what is seen; what is sent has the photo's size
 
 export class Mask {
   constructor(canvas, { onChange }) {
     this.canvas = canvas;
+    canvas.getContext("2d", { willReadFrequently: true });
     this.onChange = onChange;
     this.steps = [];
     this.undone = [];
@@ -29,6 +31,14 @@ export class Mask {
   get brush() {
     // a size of 100 is a fifth of the photo's shorter side
     return Math.max(3, ((this.size / 100) ** 1.5 * Math.min(this.width, this.height)) / 5);
+  }
+
+  // Whether nothing is painted, by what is seen: strokes may have been erased, a picture may be black.
+  get empty() {
+    const { width, height } = this.canvas;
+    const { data } = this.canvas.getContext("2d").getImageData(0, 0, width, height);
+    for (let at = 3; at < data.length; at += 4) if (data[at]) return false;
+    return true;
   }
 
   start(x, y) {
@@ -70,28 +80,36 @@ export class Mask {
 
   invert() {
     this._add({ kind: "invert" });
-    this._redraw();
   }
 
   clear() {
     this._add({ kind: "clear" });
-    this._redraw();
   }
 
-  // A picture of another program: white is what should go.
+  // A picture of another program: white is what should go. Throws what is wrong with it.
   async load(file) {
-    const picture = await createImageBitmap(file);
+    const picture = await createImageBitmap(file).catch(() => {
+      throw new Error("This file is not a picture, so it cannot be used as a mask.");
+    });
+    if (Math.abs(picture.width - (picture.height * this.width) / this.height) > 1 && Math.abs(picture.height - (picture.width * this.height) / this.width) > 1)
+      throw new Error(`This mask is ${picture.width} × ${picture.height} pixels, the photo ${this.width} × ${this.height}: use a mask of the same shape.`);
     const sheet = new OffscreenCanvas(picture.width, picture.height);
     const context = sheet.getContext("2d");
     context.drawImage(picture, 0, 0);
     const pixels = context.getImageData(0, 0, sheet.width, sheet.height);
-    for (let at = 0; at < pixels.data.length; at += 4) {
-      const [r, g, b, a] = pixels.data.subarray(at, at + 4);
-      pixels.data[at + 3] = (r + g + b) * a >= 3 * 128 * 255 ? 255 : 0;
+    const { data } = pixels;
+    let some = false;
+    for (let at = 0; at < data.length; at += 4) {
+      const white = (data[at] + data[at + 1] + data[at + 2]) * data[at + 3] >= 3 * 128 * 255;
+      data[at + 3] = white ? 255 : 0;
+      some ||= white;
     }
+    if (!some) throw new Error("No pixel of this mask is white: what is to be repaired has to be white in it.");
     context.putImageData(pixels, 0, 0);
+    context.globalCompositeOperation = "source-in";
+    context.fillStyle = COLOUR;
+    context.fillRect(0, 0, sheet.width, sheet.height);
     this._add({ kind: "picture", sheet });
-    this._redraw();
   }
 
   undo() {
@@ -104,11 +122,6 @@ export class Mask {
     if (this.undone.length) this.steps.push(this.undone.pop());
     this._redraw();
     this.onChange();
-  }
-
-  get empty() {
-    const last = this.steps.findLastIndex((step) => step.kind === "clear");
-    return !this.steps.slice(last + 1).some((step) => step.kind !== "erase");
   }
 
   // A PNG of the photo's size, white on black.
@@ -128,6 +141,7 @@ export class Mask {
   _add(step) {
     this.steps.push(step);
     this.undone.length = 0;
+    if (!step.points) draw(this._context(), step); // strokes are drawn while they are made
     this.onChange();
   }
 
@@ -149,9 +163,8 @@ const clamp = (value, most) => Math.min(Math.max(value, 0), most);
 
 function draw(context, step) {
   const { width, height } = context.canvas;
-  const colour = "#ff2d6f";
   context.globalCompositeOperation = step.kind === "erase" ? "destination-out" : "source-over";
-  context.fillStyle = context.strokeStyle = colour;
+  context.fillStyle = context.strokeStyle = COLOUR;
   if (step.kind === "invert" || step.kind === "clear") {
     context.save();
     context.resetTransform();
@@ -161,7 +174,8 @@ function draw(context, step) {
   } else if (step.kind === "picture") {
     context.save();
     context.resetTransform();
-    context.imageSmoothingEnabled = false;
+    context.imageSmoothingEnabled = width < step.sheet.width; // or single pixels are left out
+    context.imageSmoothingQuality = "high";
     context.drawImage(step.sheet, 0, 0, width, height);
     context.restore();
   } else {

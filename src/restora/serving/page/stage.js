@@ -2,6 +2,9 @@
 
 const $ = (id) => document.getElementById(id);
 const MAX_ZOOM = 32;
+const LEAST_SIDE = 240; // CSS pixels of a tiny photo's longer side, which the divider's handle would cover
+const COMPARING = "Photo. Press plus or minus to zoom and the arrow keys to move. Hold the space bar to see the original.";
+const PAINTING = "Photo to paint on. The arrow keys move the brush, with Shift further; Enter paints. Press plus or minus to zoom.";
 
 export class Stage {
   constructor({ onPaint }) {
@@ -11,6 +14,7 @@ export class Stage {
     this.mask = $("mask");
     this.onPaint = onPaint; // called with (kind, x, y) in the photo's pixels while painting is on
     this.width = this.height = 1;
+    this.largest = MAX_ZOOM;
     this.fitted = true;
     this.split = 50;
     this.showsAfter = false;
@@ -61,6 +65,7 @@ export class Stage {
 
   setPainting(on) {
     this.painting = on;
+    this.box.setAttribute("aria-label", on ? PAINTING : COMPARING);
     this.box.classList.toggle("painting", on);
     $("mask-layer").hidden = !on;
     $("brush-ring").hidden = true;
@@ -69,7 +74,9 @@ export class Stage {
   fit() {
     const { clientWidth, clientHeight } = this.box;
     this.fitted = true;
-    this.zoom = Math.min(clientWidth / this.width, clientHeight / this.height, 8) || 1;
+    const most = Math.max(8, LEAST_SIDE / Math.max(this.width, this.height));
+    this.zoom = Math.min(clientWidth / this.width, clientHeight / this.height, most) || 1;
+    this.largest = Math.max(MAX_ZOOM, this.zoom);
     this.x = (clientWidth - this.width * this.zoom) / 2;
     this.y = (clientHeight - this.height * this.zoom) / 2;
     this._place();
@@ -78,7 +85,7 @@ export class Stage {
   // `zoom` is in CSS pixels per pixel of the photo; the point (x, y) of the stage stays where it is.
   zoomTo(zoom, x = this.box.clientWidth / 2, y = this.box.clientHeight / 2) {
     const smallest = Math.min(this.box.clientWidth / this.width, this.box.clientHeight / this.height, 1);
-    const next = Math.min(Math.max(zoom, smallest), MAX_ZOOM);
+    const next = Math.min(Math.max(zoom, smallest), this.largest);
     const ratio = next / this.zoom;
     this.x = x - (x - this.x) * ratio;
     this.y = y - (y - this.y) * ratio;

@@ -9,7 +9,7 @@ export function timeLeft(seconds) {
 
 export function stateOf(item) {
   switch (item.state) {
-    case "paint": return "Paint over what should be repaired, then press Restore";
+    case "paint": return "Paint over what should be repaired, then press Restore" + (item.result ? "; the last result is kept until then" : "");
     case "queued": return item.note || "Waiting";
     case "sending": return "Sending";
     case "waiting": return item.position > 0 ? `Waiting, ${item.position} ${item.position === 1 ? "photo" : "photos"} ahead` : "Waiting";

@@ -1,0 +1,166 @@
+"""Requests of the HTTP API that are refused, repeated or go to no route: each has its answer."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+import numpy as np
+import pytest
+from PIL import Image
+from serving_fixtures import Served
+from test_api import noise, png
+
+from restora.photos import extra_formats
+from restora.serving.uploads import FIELDS
+
+HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(400)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "words"),
+    [
+        (
+            "POST",
+            "/v1/restorations?model=fill",
+            "`model` has no effect in the query: send it as a form field",
+        ),
+        ("POST", "/v1/restorations?wiat=20", "no query parameter `wiat`: this request has `wait`"),
+        ("POST", "/v1/restorations?wait=1&wait=2", "more than once"),
+        ("POST", "/v1/preview?photo=x", "send it as a form field"),
+        ("GET", "/v1/restorations/x/photo?fromat=png", "this request has `format`, `strength`, `quality`"),
+        ("GET", "/v1/restorations/x/events?wait=1", "this request has none"),
+        ("DELETE", "/v1/restorations/x?wait=1", "this request has none"),
+        ("GET", "/v1/models?name=fill", "this request has none"),
+        ("GET", "/v1/models/fill/example?sides=after", "this request has `side`"),
+        ("GET", "/readyz?verbose=1", "this request has none"),
+        ("GET", "/metrics?name=x", "this request has none"),
+    ],
+)
+def test_a_query_parameter_without_effect_is_refused(
+    served: Served, method: str, path: str, words: str
+) -> None:
+    files = {"photo": ("a.png", png(noise()))} if method == "POST" else None
+    jobs = len(served.service.store.jobs)
+    answer = served.client.request(method, path, files=files)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad-option")
+    assert words in answer.json()["detail"]
+    assert len(served.service.store.jobs) == jobs
+
+
+def test_parallel_requests_with_one_key_are_one_restoration(served: Served) -> None:
+    photo, other = png(noise(300, 200)), png(noise(300, 200))
+
+    def post(data: bytes) -> httpx.Response:
+        files = {"photo": ("a.png", data)}
+        return httpx.post(
+            f"{served.url}/v1/restorations?wait=30",
+            files=files,
+            headers={"Idempotency-Key": "at once"},
+            timeout=60,
+            trust_env=False,
+        )
+
+    before = len(served.service.store.jobs)
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(post, [photo] * 7 + [other]))
+    assert len(served.service.store.jobs) == before + 1
+    taken = [answer for answer in answers if answer.status_code == 200]
+    assert len({answer.headers["x-restoration-id"] for answer in taken}) == 1
+    refused = [answer for answer in answers if answer.status_code != 200]
+    assert len(refused) in (1, 7)  # whichever photo came first
+    assert {answer.json()["code"] for answer in refused} == {"other-request"}
+    assert len(served.service.queue) == 0
+
+
+def test_a_mask_that_marks_nothing_is_refused(served: Served) -> None:
+    def post(mask: np.ndarray) -> httpx.Response:
+        files = {"photo": ("a.png", png(noise())), "mask": ("m.png", png(mask))}
+        return served.client.post("/v1/restorations?wait=30", files=files, data={"model": "fill"})
+
+    mask = np.full((24, 40), 127, np.uint8)
+    answer = post(mask)
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad-option")
+    assert "no pixel is white: paint what is to be filled in white" in answer.json()["detail"]
+    mask[3, 4] = 128
+    assert post(mask).status_code == 200
+
+
+def test_a_noise_level_that_is_no_number_names_auto_too(served: Served) -> None:
+    answer = served.post(png(noise()), model="conditioned", sigma="AUTO")
+    assert answer.json()["detail"] == "`sigma` must be a number from 0 to 255 or `auto`, got 'AUTO'"
+
+
+def test_only_formats_that_can_be_read_are_named(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extra_formats, "readable", lambda: frozenset(("RAW",)))
+    detail = served.post(b"hello, I am a photo").json()["detail"]
+    assert "JPEG" in detail
+    assert "RAW" in detail
+    assert "HEIF" not in detail
+
+
+def test_heic_without_its_package_says_what_to_do(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "pillow_heif", None)  # importing it fails
+    answer = served.post(HEIC)
+    assert (answer.status_code, answer.json()["code"]) == (415, "not-a-photo")
+    detail = answer.json()["detail"]
+    assert "is HEIC, which this server cannot read: save it as JPEG and try again" in detail
+    assert "restora[photos]" in detail
+
+
+def test_an_unknown_address_has_its_own_code_and_says_where_the_routes_are(served: Served) -> None:
+    answer = served.client.get("/v1/nothing")
+    assert (answer.status_code, answer.json()["code"]) == (404, "no-route")
+    assert answer.json()["detail"] == "there is nothing at /v1/nothing: the routes are listed at /docs"
+    assert served.client.get("/v1/restorations/nobody").json()["code"] == "unknown"
+    assert "`no-route`" in served.client.get("/openapi.json").json()["info"]["description"]
+
+
+@pytest.mark.parametrize(
+    ("path", "methods"),
+    [
+        ("/v1/restorations", {"POST"}),
+        ("/v1/restorations/some", {"GET", "HEAD", "DELETE"}),
+        ("/v1/models", {"GET", "HEAD"}),
+        ("/healthz", {"GET", "HEAD"}),
+        ("/", {"GET", "HEAD"}),
+        ("/page/main.js", {"GET", "HEAD"}),
+    ],
+)
+def test_a_method_that_is_not_supported_names_those_that_are(
+    served: Served, path: str, methods: set[str]
+) -> None:
+    answer = served.client.put(path)
+    assert answer.status_code == 405
+    assert set(answer.headers["allow"].split(", ")) == methods
+    assert all(method in answer.json()["detail"] for method in methods | {"PUT", "/docs"})
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/healthz", "/readyz", "/v1/models", "/page/main.js"])
+def test_head_is_get_without_its_body(served: Served, path: str) -> None:
+    answer, whole = served.client.head(path), served.client.get(path)
+    assert (answer.status_code, answer.content) == (200, b"")
+    assert answer.headers["content-type"] == whole.headers["content-type"]
+    assert answer.headers["content-length"] == str(len(whole.content))
+
+
+def test_the_preview_takes_a_photo_alone(served: Served) -> None:
+    files = {"photo": ("a.png", png(noise()))}
+    assert Image.open(io.BytesIO(served.client.post("/v1/preview", files=files).content)).format == "PNG"
+    answer = served.client.post("/v1/preview", files=files, data={"model": "nix"})
+    assert (answer.status_code, answer.json()["code"]) == (422, "bad-option")
+    assert answer.json()["detail"] == "there is no field 'model': fields are photo"
+
+
+def test_the_description_lists_what_is_accepted(served: Served) -> None:
+    paths = served.client.get("/openapi.json").json()["paths"]
+
+    def fields(path: str) -> set[str]:
+        return set(
+            paths[path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]["properties"]
+        )
+
+    assert fields("/v1/preview") == {"photo"}
+    assert fields("/v1/restorations") == FIELDS
+    assert "name" in FIELDS
+    assert "503" in paths["/healthz"]["get"]["responses"]
+    assert not [path for path, methods in paths.items() if "head" in methods]
