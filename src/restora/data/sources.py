@@ -33,6 +33,8 @@ class Source(ABC):
     """Whether degraded photos come with the clean ones."""
     holds: Holds = "clean"
     """What photos without partners are: `clean`, or `degraded` where no clean ones exist."""
+    partners_may_be_noisy: bool = False
+    """Whether the user's own pairs may be two noisy versions of each photo."""
     reader = Reader()
     """How its files become pixels. A source of clips folds their frames into channels here: (H,W,T·C)."""
     channel_counts: tuple[int, ...] | None = (1, 3)
@@ -162,6 +164,7 @@ class PairedFolder(Folder):
     """
 
     paired = True
+    partners_may_be_noisy = True
 
     def __init__(
         self,

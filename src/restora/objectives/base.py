@@ -155,6 +155,8 @@ class Objective(nn.Module, ABC):
 
     needs_clean: ClassVar[bool] = True
     """Whether the objective needs clean photos (or a target) to compare with."""
+    expects_noisy_partners: ClassVar[bool] = False
+    """Whether the partners of pairs are taken for further noisy versions, not for clean photos."""
 
     def __init__(self, *, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
