@@ -75,6 +75,14 @@ def test_the_defaults_have_no_conflict(tmp_path, monkeypatch) -> None:
     check_before_training(compose("train", []))
 
 
+@pytest.mark.parametrize("experiment", ["denoise/nafnet", "denoise/restormer", "denoise/cvt"])
+def test_a_recipe_that_clips_takes_an_adversarial_objective(experiment: str, tmp_path, monkeypatch) -> None:
+    """As README.md and docs/how-to/objectives.md have it, with photos that are there."""
+    monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
+    words = [f"experiments={experiment}", "objective=[supervised,adversarial]", "data=sample", "trainer=cpu"]
+    check_before_training(compose("train", words))
+
+
 def test_the_command_says_it_in_one_message_and_starts_nothing(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"]) == 2
