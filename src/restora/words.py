@@ -20,6 +20,12 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+def in_short(reason: str, longest: int = 200) -> str:
+    """The first line of an error's message, shortened; a message without text is the name of the error."""
+    line = reason.strip().partition("\n")[0].strip().removesuffix(":")
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+
+
 NOISY_REFERENCE = "noisy"
 """Entry `reference` of a run whose figures compare with another noisy version of each photo."""
 AGAINST_NOISY = "against another noisy version of each photo, not against clean photos"

@@ -356,3 +356,21 @@ def test_configuration_is_written_as_omegaconf_writes_it(experiment: str) -> Non
         "none": [None],
     }
     assert yaml_text(content) == OmegaConf.to_yaml(OmegaConf.create(content))
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        (["experiments=no_clean/noisy_folder", "data.source.root=photos", "debug=fast"], "folder"),
+        (["debug=fast", "experiments=no_clean/noisy_folder", "data.source.root=photos"], "folder"),
+        (["experiments=no_clean/cycle_gan", "data.source.root=photos", "debug=fast"], "unpaired_folder"),
+        (["experiments=no_clean/noisy_folder", "debug=fast"], "sample_photos"),
+        (["data=paired_folder", "data.source.root=photos", "debug=fast"], "paired_folder"),
+    ],
+    ids=" ".join,
+)
+def test_a_fast_try_keeps_the_photos_that_are_typed(words: list[str], source: str) -> None:
+    config = compose("train", words)
+    assert config.data.source._target_ == source
+    assert config.data.patch_size == 96
+    assert config.trainer.max_steps == 3

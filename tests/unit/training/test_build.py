@@ -99,6 +99,12 @@ def test_each_job_of_a_sweep_is_checked_before_the_first_starts(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
+def test_several_values_are_named_as_they_were_typed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^loss=l1,mse has several values: add -m"):
+        train.main(["loss=l1,mse"])
+
+
 def test_several_values_without_m_are_explained(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ConfigError, match="add -m"):
