@@ -325,8 +325,8 @@ def test_prepare_names_what_it_leaves_out_once(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "photos").mkdir()
-    for number in range(4):
-        Image.new("RGB", (64, 64)).save(tmp_path / "photos" / f"{number}.png")
+    for number in range(12):
+        Image.new("RGB", (128, 128)).save(tmp_path / "photos" / f"{number}.png")
     (tmp_path / "photos" / "text.png").write_text("no photo")
     words = ["data=folder", f"data.source.root={tmp_path / 'photos'}", f"data_dir={tmp_path / 'data'}"]
     assert main(["prepare", *words]) == 1
