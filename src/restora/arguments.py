@@ -185,7 +185,9 @@ def _is_part(hint: Any) -> bool:
         return any(_is_part(part) for part in inner)
     if origin is abc.Callable:
         return True
-    return isinstance(hint, type) and hint not in _WORDS and not issubclass(hint, abc.Iterable)
+    is_collection = isinstance(hint, type) and issubclass(hint, abc.Iterable)
+    of_python = getattr(hint, "__module__", "") in ("builtins", "collections.abc")
+    return isinstance(hint, type) and hint not in _WORDS and not (is_collection and of_python)
 
 
 def wanted(hint: Any) -> str:

@@ -28,6 +28,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from restora import batch_rule, registry
 from restora.arguments import WrongArgument
+from restora.clip_rule import fit_clipping
 from restora.composing.kept import RECIPES_PROVIDER
 from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
@@ -134,12 +135,14 @@ def fit_to_words(config: DictConfig, overrides: Iterable[str]) -> None:
     """Fits the values that depend on the overrides, in place.
 
     A batch other than the experiment's changes learning rates and steps, and the experiment's batch becomes
-    `recipe_batch`; another degradation changes the task; a monitored metric decides its direction.
+    `recipe_batch`; another degradation changes the task; a monitored metric decides its direction. With
+    objectives that have optimisers of their own, the family clips gradients.
     """
     fit_task(config, overrides := list(overrides))
     if OmegaConf.select(config, "monitor.direction", default="") is None:
         config.monitor.direction = direction_of(str(config.monitor.metric))
     typed = batch_rule.keys_of(overrides)
+    fit_clipping(config, typed)
     if batch_rule.is_asked(config, typed):
         recipe = [word for word in overrides if not batch_rule.keys_of([word]) & {*batch_rule.BATCH}]
         config.recipe_batch = batch_rule.batch_of(compose("train", [w for w in recipe if not _is_hydras(w)]))

@@ -11,9 +11,12 @@ device multiplies by the same numbers.
 Legend: B samples, C channels, H height, W width, n input size, m output size.
 """
 
+import math
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
+from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
@@ -170,11 +173,50 @@ def _overlap(n: int, m: int, step: float) -> Tensor:
 def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
     """Noise level (8-bit scale) of (H,W,C) in [0,1], from the median of the finest wavelets.
 
-    Donoho and Johnstone, 1994.
+    Donoho and Johnstone, 1994. 0 where a photo of few pixels has no wavelets that are not 0.
     """
     from skimage.restoration import estimate_sigma
 
-    return 255 * float(np.mean(estimate_sigma(photo, channel_axis=-1)))
+    with warnings.catch_warnings():  # of photos of few pixels: a side of 1 to 4 is taken for channels
+        warnings.simplefilter("ignore")
+        sigma = float(np.mean(estimate_sigma(photo, channel_axis=-1)))
+    return 255 * sigma if math.isfinite(sigma) else 0.0
+
+
+_BRIGHTEST = 8.0
+"""The largest value of a photo in [0,1] with unclipped noise; a photo in 0 to 255 below it is black."""
+
+
+def check_photos(x: Any) -> None:
+    """Raises ValueError, with the fix, for anything but finite float photos (B,C,H,W) on the [0,1] scale."""
+    if not isinstance(x, Tensor):
+        raise ValueError(
+            f"expected float photos (B,C,H,W) in [0,1] in a tensor, got {type(x).__name__}: for a file, "
+            "pixels = restora.photos.reading.read_photo(path), and in any case "
+            "torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 of uint8 pixels (H,W,C)"
+        )
+    if x.ndim != 4 or not x.is_floating_point() or x.numel() == 0:
+        raise ValueError(
+            f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
+            "use photo.float()/255 for 8-bit photos, and photo[None] for a single one"
+        )
+    if not all(end.isfinite() for end in x.aminmax()):
+        raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
+    if float(x.amax()) > _BRIGHTEST:
+        raise ValueError(
+            f"expected photos in [0,1], got values up to {float(x.amax()):g}: divide 8-bit photos by "
+            "255, 16-bit ones by 65535"
+        )
+
+
+def checked_level(sigma: float | None) -> float | None:
+    """The noise level. Raises ValueError for anything but None and numbers from 0 to 255."""
+    if sigma is None or (isinstance(sigma, Real) and not isinstance(sigma, bool) and 0 <= sigma <= 255):
+        return sigma
+    raise ValueError(
+        f"sigma is the noise level on the 8-bit scale, a number from 0 to 255, got {sigma!r} "
+        "(restora.artifact.photo_pixels.estimated_sigma estimates it from pixels)"
+    )
 
 
 @contextmanager

@@ -201,7 +201,8 @@ def find(kind: str, name: str) -> type[Any]:
     near = difflib.get_close_matches(name, names(kind), n=3)
     hint = f"; did you mean {' or '.join(near)}?" if near else f"; there are {', '.join(names(kind))}."
     raise UnknownPart(
-        f"there is no {kind} {name!r}{hint} Parts of your own: plugins=[MODULE] (or --plugin MODULE)"
+        f"there is no {kind} {name!r}{hint} Parts of your own: plugins=[MODULE] or --plugin MODULE "
+        "(in Python, import MODULE)"
     )
 
 

@@ -1,7 +1,8 @@
 """The task of a run whose degradation was chosen on the command line; recipes name their task themselves.
 
 `experiments=denoise/nafnet degradation=jpeg` is about JPEG: the task in the run's record, its model card and
-W&B's tags follows the degradation, unless `task` is set too.
+W&B's tags follows the degradation, unless `task` is set too. A network that enlarges does not denoise either,
+whatever its photos are; of pairs, nothing else is known.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -33,13 +34,25 @@ _OTHER = "restore"
 
 
 def fit_task(config: DictConfig, overrides: Iterable[str]) -> None:
-    """Sets the task of a composed configuration, in place, if the overrides set a degradation but no task."""
+    """Sets the task of a composed configuration, in place, unless the overrides do.
+
+    It follows a degradation among the overrides, and the scale of the network.
+    """
     keys = {word.lstrip("+~").partition("=")[0] for word in overrides}
-    if "degradation" not in keys or "task" in keys or "task" not in config:
+    if "task" in keys or "task" not in config:
         return
-    node = OmegaConf.to_container(config.degradation, resolve=False)
-    if (task := _task_of(node)) is not None:
-        config.task = task
+    if "degradation" in keys:
+        node = OmegaConf.to_container(config.degradation, resolve=False)
+        if (task := _task_of(node)) is not None:
+            config.task = task
+    if config.task == "denoise" and _enlarges(config):
+        config.task = "super_resolution"
+
+
+def _enlarges(config: DictConfig) -> bool:
+    network = config.get("network")
+    scale = network.get("scale") if isinstance(network, DictConfig) else None
+    return type(scale) is int and scale > 1
 
 
 def _task_of(node: Any) -> str | None:

@@ -20,12 +20,27 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
-def worse_than_input(scores: Mapping[str, Any]) -> str:
+def in_short(reason: str, longest: int = 200) -> str:
+    """The first line of an error's message, shortened; a message without text is the name of the error."""
+    line = reason.strip().partition("\n")[0].strip().removesuffix(":")
+    return line if len(line) <= longest else f"{line[: longest - 1].rstrip()}…"
+
+
+NOISY_REFERENCE = "noisy"
+"""Entry `reference` of a run whose figures compare with another noisy version of each photo."""
+AGAINST_NOISY = "against another noisy version of each photo, not against clean photos"
+
+
+def worse_than_input(scores: Mapping[str, Any], reference: Any = None) -> str:
     """The metrics in which restored photos are no better than the degraded ones, in words; empty if none.
+
+    Also empty if the `reference` is noisy: such figures do not tell.
 
     `scores` holds means by the metric's name, and the means of the degraded photos by `input_` and the name.
     Means that are equal in the digits shown count as equal.
     """
+    if reference == NOISY_REFERENCE:
+        return ""
     notes = [_compared(name, value, scores[f"input_{name}"]) for name, value in _pairs(scores).items()]
     for phrase in ("not a number", "worse than its input", "no better than its input"):
         listed = [what for kind, what in notes if kind == phrase]

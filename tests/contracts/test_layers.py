@@ -36,9 +36,11 @@ ALLOWED = {
     "path_values": set(),
     "registry": {"arguments"},
     "batch_rule": set(),
+    "clip_rule": set(),
     "task_rule": {"constructors"},
     "config": {
-        *("registry", "arguments", "composing", "first_edition", "batch_rule", "task_rule", "monitor"),
+        *("registry", "arguments", "composing", "first_edition", "batch_rule", "clip_rule", "task_rule"),
+        "monitor",
     },
     "constructors": {"registry"},
     "composing": {"vocabulary", "registry", "constructors"},
@@ -105,6 +107,7 @@ HEAVY = {
     "hydra": {"config", "composing", "training", "sweeping", "apps"},
     "omegaconf": {
         "batch_rule",
+        "clip_rule",
         "task_rule",
         "config",
         "composing",

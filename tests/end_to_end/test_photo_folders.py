@@ -14,6 +14,7 @@ from warm_start import run_code, run_restora, shell_words
 
 from restora.apps import restore_run
 from restora.apps.restore import main as restore
+from restora.cli import main
 from restora.config import compose
 from restora.data.packing import pack
 from restora.data.sources import Folder
@@ -304,3 +305,30 @@ def test_a_closed_pipe_and_a_text_file_end_quietly(tmp_path):
     assert done.returncode == 2
     assert "notaphoto.png: is not a photo in a known format" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_total_has_the_files_that_were_refused(
+    identity: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (24, 24)).save(tmp_path / "photos" / "good.png")
+    whole = (tmp_path / "photos" / "good.png").read_bytes()
+    (tmp_path / "photos" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "photos" / "empty.png").touch()
+    assert main(["restore", str(identity), str(tmp_path / "photos"), str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "restored 1 of 3 photos" in said.out
+    assert "2 were not restored" in said.err
+
+
+def test_prepare_names_what_it_leaves_out_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(12):
+        Image.new("RGB", (128, 128)).save(tmp_path / "photos" / f"{number}.png")
+    (tmp_path / "photos" / "text.png").write_text("no photo")
+    words = ["data=folder", f"data.source.root={tmp_path / 'photos'}", f"data_dir={tmp_path / 'data'}"]
+    assert main(["prepare", *words]) == 1
+    said = capsys.readouterr()
+    assert (said.out + said.err + caplog.text).count("text.png") == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from restora import registry
 from restora.arguments import WrongArgument, check_arguments, fits, wanted
@@ -65,6 +65,8 @@ def test_what_fits(value: Any, hint: Any, expected: bool) -> None:
         (Mapping[str, float], "a mapping from names to numbers"),
         (Callable[[Any], Any], "a part with its _target_"),
         (nn.Module, "a part (Module)"),
+        (float | Tensor, "a number"),
+        (nn.Sequential | float, "a number"),
     ],
     ids=str,
 )

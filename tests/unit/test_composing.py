@@ -303,11 +303,33 @@ def test_values_laid_over_a_kept_composition_give_what_hydra_composes(
         (["experiments=super_resolution/edsr", "degradation=bsrgan_x4"], "super_resolution"),
         (["degradation=rain", "task=drizzle"], "drizzle"),
         (["experiments=jpeg/dncnn", "degradation.quality=10"], "jpeg"),
+        (["data=paired_folder", "degradation=identity", "network=srresnet_small"], "super_resolution"),
+        (["data=paired_folder", "degradation=identity", "network=edsr_small", "network.scale=1"], "denoise"),
+        (["network=srresnet_small", "task=denoise"], "denoise"),
     ],
     ids=str,
 )
 def test_the_task_follows_a_degradation_that_is_typed(words: list[str], task: str) -> None:
     assert compose("train", words).task == task
+
+
+@pytest.mark.parametrize(
+    ("words", "of_trainer", "of_family"),
+    [
+        ([], 0.01, None),
+        (["objective=[supervised,adversarial]"], None, 0.01),
+        (["objective=[supervised,adversarial]", "family.gradient_clip=0.5"], None, 0.5),
+        (["objective=[supervised,adversarial]", "family.gradient_clip=null"], None, None),
+        (["objective=[supervised,adversarial]", "trainer.gradient_clip_val=0.1"], 0.1, None),
+        (["objective=[supervised,adversarial]", "+trainer.gradient_clip_algorithm=value"], 0.01, None),
+    ],
+    ids=str,
+)
+def test_the_clipping_of_an_experiment_fits_its_objectives(
+    words: list[str], of_trainer: float | None, of_family: float | None
+) -> None:
+    config = compose("train", ["experiments=denoise/nafnet", *words])
+    assert (config.trainer.gradient_clip_val, config.family.gradient_clip) == (of_trainer, of_family)
 
 
 def test_globs_know_options_of_sub_groups() -> None:
@@ -334,3 +356,21 @@ def test_configuration_is_written_as_omegaconf_writes_it(experiment: str) -> Non
         "none": [None],
     }
     assert yaml_text(content) == OmegaConf.to_yaml(OmegaConf.create(content))
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        (["experiments=no_clean/noisy_folder", "data.source.root=photos", "debug=fast"], "folder"),
+        (["debug=fast", "experiments=no_clean/noisy_folder", "data.source.root=photos"], "folder"),
+        (["experiments=no_clean/cycle_gan", "data.source.root=photos", "debug=fast"], "unpaired_folder"),
+        (["experiments=no_clean/noisy_folder", "debug=fast"], "sample_photos"),
+        (["data=paired_folder", "data.source.root=photos", "debug=fast"], "paired_folder"),
+    ],
+    ids=" ".join,
+)
+def test_a_fast_try_keeps_the_photos_that_are_typed(words: list[str], source: str) -> None:
+    config = compose("train", words)
+    assert config.data.source._target_ == source
+    assert config.data.patch_size == 96
+    assert config.trainer.max_steps == 3

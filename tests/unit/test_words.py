@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from restora.words import figure, worse_than_input
+from restora.words import figure, in_short, worse_than_input
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,17 @@ def test_the_words(scores: dict[str, float], words: str) -> None:
 def test_figures_have_the_decimals_that_people_compare() -> None:
     assert figure("psnr", 28.314) == "28.31 dB"
     assert figure("ssim", 0.81234) == "0.8123"
+
+
+@pytest.mark.parametrize(
+    ("reason", "short"),
+    [
+        ("ValueError: no\ntensor([1,\n2])", "ValueError: no"),
+        ("AssertionError: ", "AssertionError"),
+        ("", ""),
+        ("x" * 300, "x" * 199 + "…"),
+        ("x" * 200, "x" * 200),
+    ],
+)
+def test_a_reason_in_short_is_one_line(reason: str, short: str) -> None:
+    assert in_short(reason) == short

@@ -5,6 +5,7 @@ seconds per step, the shares of data, degradation, network and optimiser, memory
 recipe with its validations.
 """
 
+import logging
 import statistics
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -55,7 +56,7 @@ def main(argv: list[str]) -> int:
     recipe = recipe_of(config)
     names = [word.partition("=")[2] for word in overrides if word.startswith("experiments=")]
     experiment = names[-1] if names else "adhoc"
-    with _progress(experiment) as show:
+    with _progress(experiment) as show, _named_once():
         measurement = Measurement(config, warm_up=numbers["warm_up"], steps=numbers["steps"], progress=show)
         stages = measurement.stages()
         validation = measurement.validation(numbers["val_batches"])
@@ -74,6 +75,24 @@ def main(argv: list[str]) -> int:
         write_json(output, asdict(cost))
         print(output)
     return 0
+
+
+@contextmanager
+def _named_once() -> "Iterator[None]":
+    """Files that are left out are named by the first measurement alone."""
+    said = set[str]()
+
+    def is_new(record: logging.LogRecord) -> bool:
+        known = record.getMessage() in said
+        said.add(record.getMessage())
+        return not known
+
+    logger = logging.getLogger("restora.data.module")
+    logger.addFilter(is_new)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_new)
 
 
 def _own(argv: list[str]) -> tuple[dict[str, int], Path | None, list[str]]:

@@ -4,6 +4,7 @@ Enters: 8-bit pictures of one size with a caption each. Leaves: one picture. Tex
 into lines (title) or shortened (captions).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -17,6 +18,8 @@ Pixels: TypeAlias = npt.NDArray[np.uint8]
 _PAPER, _INK, _FAINT = (252, 252, 250), (28, 28, 30), (110, 110, 116)
 _MARGIN, _GAP = 28, 14
 _TITLE, _TEXT, _SMALL = 28, 17, 15
+_WIDEST_CAPTION = 200
+"""Pixels up to which a caption makes its column wider than the pictures; a longer one is shortened."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +37,8 @@ class Row:
 
 
 def contact_sheet(*, title: str, subtitle: str, columns: Sequence[str], rows: Sequence[Row]) -> Image.Image:
-    """The sheet; all cells of a column are as wide as the first row's."""
-    widths = [cell.pixels.shape[1] for cell in rows[0].cells]
+    """The sheet; a column is as wide as its pictures or, up to a limit, its captions."""
+    widths = [_width([row.cells[i] for row in rows]) for i in range(len(columns))]
     lefts = [_MARGIN + sum(widths[:i]) + i * _GAP for i in range(len(widths))]
     inner = sum(widths) + _GAP * (len(widths) - 1)
     wrapped = _wrapped(subtitle, inner, _font(_SMALL))
@@ -67,13 +70,19 @@ def contact_sheet(*, title: str, subtitle: str, columns: Sequence[str], rows: Se
         )
         for left, width, cell in zip(lefts, widths, row.cells, strict=True):
             y = top + _TEXT + 10
-            sheet.paste(Image.fromarray(cell.pixels), (left, y))
+            sheet.paste(Image.fromarray(cell.pixels), (left + (width - cell.pixels.shape[1]) // 2, y))
             place = (left + width // 2, y + cell.pixels.shape[0] + 8)
             draw.text(
                 place, _cut(cell.caption, width, _font(_SMALL)), _FAINT, font=_font(_SMALL), anchor="mt"
             )
         top += height
     return sheet
+
+
+def _width(cells: Sequence[Cell]) -> int:
+    """The width of a column in pixels."""
+    widest = max(_font(_SMALL).getlength(cell.caption) for cell in cells)
+    return max(*(cell.pixels.shape[1] for cell in cells), min(math.ceil(widest), _WIDEST_CAPTION))
 
 
 def _font(size: int) -> Any:

@@ -64,9 +64,12 @@ def main(argv: list[str]) -> int:
     if config.testsets:
         _prepare_testsets(config, overrides)
     if "data" in config:
+        from restora.data.sources import SPLITS
+
         data = _made(config.data)
         data.source.obtain(tracks=list(config.tracks), keep_archives=config.keep_archives)
-        data.prepare_data()
+        for split in SPLITS:
+            data.stores(split)  # packs; `_show` lists what is left out
         if verify:
             _verify(data)
         return _show(data)

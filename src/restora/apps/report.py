@@ -16,6 +16,7 @@ from restora.reporting.leaderboard import leaderboard, legend, verdict
 from restora.reporting.runs import Group, group_runs, read_runs
 from restora.reporting.table import check_data_file, table_rows, write_table
 from restora.reporting.terminal import shown, terminal_table
+from restora.words import in_short
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -139,7 +140,8 @@ def _print_groups(
             console.print(sentence, markup=False)
         for run in group.runs:
             if run.status == "failed":
-                console.print(f"failed: {run.label}: {run.text('error')}", markup=False, style="red")
+                why = in_short(run.text("error"))
+                console.print(f"failed: {run.label}: {why}", markup=False, style="red", soft_wrap=True)
             elif run.status in _RESUMABLE:
                 how = f"restora train resume={run.folder}"
                 console.print(f"{_RESUMABLE[run.status]}: {run.label}: {how}", markup=False, soft_wrap=True)

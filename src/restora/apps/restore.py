@@ -193,7 +193,7 @@ def main(argv: Sequence[str]) -> int:
     failures = [*planned.failures, *unreadable]
     skipped = len(planned.jobs) - len(wanted)
     if jobs:
-        failures += _restore(jobs, _load(options), options, output)
+        failures += _restore(jobs, _load(options), options, output, refused=len(failures))
         if skipped:
             print(f"{_counted(skipped, 'photo')} skipped: {output} has them already")
     elif not failures:
@@ -231,7 +231,7 @@ def _watch(options: argparse.Namespace, output: Path) -> int:
             jobs, unreadable = measure(planned.jobs)
             failures = [*planned.failures, *unreadable]
             if jobs:
-                failures += _restore(jobs, restorers, options, output)
+                failures += _restore(jobs, restorers, options, output, refused=len(failures))
             _name(failures)
             failed = failed or bool(failures)
             sys.stdout.flush()
@@ -245,8 +245,13 @@ def _restore(
     restorers: "list[Restorer] | list[PhotoFit]",
     options: argparse.Namespace,
     output: Path,
+    *,
+    refused: int,
 ) -> "list[Failure]":
-    """Restores the photos; returns those that failed, partly or completely."""
+    """Restores the photos; returns those that failed, partly or completely.
+
+    `refused` is the number of photos that failed before and belong to the total.
+    """
     from restora.apps.restore_masks import Masks
     from restora.apps.restore_run import Settings, run
     from restora.files import clear_drafts
@@ -276,7 +281,7 @@ def _restore(
         )
         raise
     seconds = time.perf_counter() - started
-    print(f"restored {outcome.restored} of {len(jobs)} photos in {seconds:.1f} s: {output}")
+    print(f"restored {outcome.restored} of {len(jobs) + refused} photos in {seconds:.1f} s: {output}")
     for line in outcome.losses():
         print(line)
     if outcome.grey and options.model == _COLOUR:

@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
     elif dry_run:
         raise ConfigError("--dry-run works with a sweep only: add -m (restora bench measures one run)")
     elif not (options.cfg or options.info or options.hydra_help or options.shell_completion):
-        os.environ[_JOBS] = str(_check(overrides, multirun=options.multirun))
+        os.environ[_JOBS] = str(_check(overrides, options.overrides, multirun=options.multirun))
         overrides = [*overrides, *_claimed(overrides, multirun=options.multirun)]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # cli.py explains errors
     register_search_path()
@@ -158,14 +158,15 @@ def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
     return [f"{key}={quoted(str(claim(Path(folder))))}"]
 
 
-def _check(overrides: list[str], *, multirun: bool) -> int:
-    """Composes and checks the jobs; returns their number."""
+def _check(overrides: list[str], typed: list[str], *, multirun: bool) -> int:
+    """Composes and checks the jobs; returns their number. `typed` are the overrides in their short forms."""
     from restora.training.build import check_before_training
     from restora.training.devices import check_tasks
 
     multirun = multirun or "hydra.mode=MULTIRUN" in overrides
     if not multirun and (swept := sweeps_among(overrides)):
-        raise ConfigError(f"{' '.join(swept)} has several values: add -m to sweep over them")
+        words = [short for short, full in zip(typed, overrides, strict=False) if full in swept]
+        raise ConfigError(f"{' '.join(words)} has several values: add -m to sweep over them")
     launchers = [word.partition("=")[2] for word in overrides if word.startswith("hydra/launcher=")]
     here = not launchers or launchers[-1] in _LAUNCHERS_HERE
     combinations = jobs_of(overrides) if multirun else [overrides]

@@ -8,7 +8,7 @@ from typing import Any
 from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription, network_class, network_node
 from restora.files import json_text
 from restora.vocabulary import TASKS
-from restora.words import worse_than_input
+from restora.words import AGAINST_NOISY, NOISY_REFERENCE, worse_than_input
 
 CHANNELS = {1: "grey", 3: "RGB"}
 
@@ -59,7 +59,9 @@ def _number(value: Any) -> str:
 
 def _scores(model: ModelDescription) -> str:
     held_out: dict[str, Any] = model.metrics.get("held_out") or {}
-    lines = ["## Scores", ""]
+    lines, reference = ["## Scores", ""], model.metrics.get("reference")
+    if reference == NOISY_REFERENCE:
+        lines += [f"All figures are {AGAINST_NOISY}.", ""]
     if held_out.get("psnr") is not None:
         lines += [
             f"Mean over {held_out.get('photos', '?')} held-out photos of the training run, "
@@ -82,7 +84,7 @@ def _scores(model: ModelDescription) -> str:
     if figures:
         lines += ["", f"Validation during training, at the exported step: {figures}."]
     scores = held_out or {name.removeprefix("val/"): value for name, value in validation.items()}
-    if warning := worse_than_input(scores):
+    if warning := worse_than_input(scores, reference):
         lines += ["", f"**The result is {warning}.** Photos are better left as they are."]
     return "\n".join(lines)
 

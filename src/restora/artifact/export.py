@@ -55,6 +55,8 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
     ours = checkpoint["restora"]
     test = {name: value for name, value in (source.record.get("test") or {}).items() if name != "images"}
     metrics = {"step": ours.get("step"), "validation": ours.get("metrics") or {}}
+    if (reference := ours.get("reference")) is not None:
+        metrics["reference"] = reference
     if test:
         metrics["held_out"] = test | {"photos": len(source.record["test"].get("images") or [])}
     return ModelDescription(

@@ -210,7 +210,7 @@ def network_class(name: str, plugins: Iterable[str] = ()) -> type[Network]:
             raise
         raise ValueError(
             f"the network {name!r} is from a plugin, and a file never imports one by itself: add {named} "
-            "if you trust it"
+            f"if you trust it (in Python, import {' and '.join(plugins)} first)"
         ) from error
     if not issubclass(found, Network):
         raise ValueError(f"{name!r} is not a network (a subclass of restora.networks.base.Network)")

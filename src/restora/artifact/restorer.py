@@ -34,6 +34,7 @@ from restora.artifact.prepared import guard_precision, prepare_network
 from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, grid
 from restora.artifact.winograd import use_winograd
+from restora.image import check_photos, checked_level
 from restora.networks.base import Network
 from restora.vocabulary import Precision
 
@@ -51,8 +52,6 @@ small part of the nominal one."""
 _LEAST_TILE = 128
 """Below it, most of the computation is for overlaps."""
 _TOGETHER_AT_MOST = 64
-_BRIGHTEST = 8.0
-"""The largest value of a photo in [0,1] with unclipped noise; a photo in 0 to 255 below it is black."""
 
 
 def pick_device(name: str) -> torch.device:
@@ -130,7 +129,7 @@ class Restorer:
         self._tile_chosen = tile is not None
         self.tile = TILE if tile is None else tile
         self.overlap = default_overlap(self.tile) if overlap is None else overlap
-        self.sigma = _checked_level(sigma)
+        self.sigma = checked_level(sigma)
         self.description = description
         self.said = ""  # how weights were read, and what is not known of them
         prepared = prepare_network(network, local_converter)
@@ -200,7 +199,7 @@ class Restorer:
     def with_sigma(self, sigma: float) -> "Restorer":
         """This restorer, with the same network, for another noise level."""
         other = copy.copy(self)
-        other.sigma = _checked_level(sigma)
+        other.sigma = checked_level(sigma)
         return other
 
     def together(self, height: int, width: int) -> int:
@@ -290,9 +289,10 @@ class Restorer:
             if progress is not None:
                 progress(done, len(jobs))
         if not all(end.isfinite() for end in out.aminmax()):  # unlike a mask, this takes no memory
+            use = "" if self.precision == "float32" else ": use precision float32"
             raise ValueError(
-                f"{type(self.network).__name__} produced values that are not finite in {self.precision}: "
-                "use precision float32, or check that the photo itself is finite"
+                f"{type(self.network).__name__} produced values that are not finite in {self.precision} from "
+                f"a finite photo{use}"
             )
         return out.clamp_(0, 1)
 
@@ -324,22 +324,7 @@ class Restorer:
         return torch.autocast(self.device.type, dtype=getattr(torch, self.precision))
 
     def _check(self, x: Tensor) -> None:
-        if not isinstance(x, Tensor):
-            raise ValueError(
-                f"expected float photos (B,C,H,W) in [0,1] in a tensor, got {type(x).__name__}: for a file, "
-                "pixels = restora.photos.reading.read_photo(path), and in any case "
-                "torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 of uint8 pixels (H,W,C)"
-            )
-        if x.ndim != 4 or not x.is_floating_point() or x.numel() == 0:
-            raise ValueError(
-                f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
-                "use photo.float()/255 for 8-bit photos, and photo[None] for a single one"
-            )
-        if float(x.amax()) > _BRIGHTEST:
-            raise ValueError(
-                f"expected photos in [0,1], got values up to {float(x.amax()):g}: divide 8-bit photos by "
-                "255, 16-bit ones by 65535"
-            )
+        check_photos(x)
         if x.shape[1] != self.network.in_channels:
             raise ValueError(
                 f"the model takes {self.network.in_channels} channels, the photo has {x.shape[1]}: "
@@ -372,16 +357,6 @@ class Restorer:
             expected = (x.shape[0], channels, *x.shape[2:])
             raise ValueError(f"the condition must be of shape {expected}, got {tuple(condition.shape)}")
         return condition
-
-
-def _checked_level(sigma: float | None) -> float | None:
-    """Raises ValueError for anything but None and numbers from 0 to 255."""
-    if sigma is None or (isinstance(sigma, int | float) and 0 <= sigma <= 255):
-        return sigma
-    raise ValueError(
-        f"sigma is the noise level on the 8-bit scale, a number from 0 to 255, got {sigma!r} "
-        "(`restora restore --sigma auto` estimates it)"
-    )
 
 
 def _with_statistics(network: Network, engine: str) -> str:

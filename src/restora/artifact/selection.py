@@ -104,7 +104,7 @@ def _warning(record: Mapping[str, Any]) -> str:
     """A warning if the run's best checkpoint is no better than its input in validation, else empty."""
     best = _mapping(_mapping(record.get("metrics")).get("best"))
     scores = {key.removeprefix("val/"): value for key, value in best.items()}
-    return worse_than_input(scores)
+    return worse_than_input(scores, record.get("reference"))
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -19,12 +19,13 @@ from restora.composing.kept import Kept
 from restora.composing.loader import group_options
 from restora.composing.overrides import Refused, chooses, first_option, parsed_by, with_alias, written
 
+_PHOTOS = ("data.source.", "data.parts.")
 _choices = Kept[dict[str, Any]]()
 _keys = Kept[set[str]]()
 
 
 def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[str]) -> list[str]:
-    """The overrides with every short form written out.
+    """The overrides with every short form written out, and the choice of data that is kept with `debug=`.
 
     Raises Refused for a group that no place of the composition takes, or more than one, and for an invalid
     duration.
@@ -45,7 +46,21 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
             full[id(o)] = key
             accepted.append(f"{key}={first_option(o)}")
         pending = [o for o in pending if id(o) not in full]
-    return [written(o, full.get(id(o))) for o in parsed]
+    words = [written(o, full.get(id(o))) for o in parsed]
+    return [*words, *_kept_data(loader, config_name, words, accepted)]
+
+
+def _kept_data(
+    loader: ConfigLoaderImpl, config_name: str, words: Iterable[str], accepted: Iterable[str]
+) -> list[str]:
+    """The choice of the data whose photos the overrides name, if `debug=` would replace it; else none."""
+    keys = {word.lstrip("+~").partition("=")[0] for word in words}
+    accepted = list(accepted)
+    without = [word for word in accepted if not word.startswith("debug=")]
+    if without == accepted or "data" in keys or not any(key.startswith(_PHOTOS) for key in keys):
+        return []
+    own = choices(loader, config_name, without).get("data")
+    return [] if own == choices(loader, config_name, accepted).get("data") else [f"data={own}"]
 
 
 def choices(loader: ConfigLoaderImpl, config_name: str, overrides: list[str]) -> dict[str, Any]:

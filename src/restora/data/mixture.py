@@ -205,6 +205,7 @@ class JointSource(Source):
         self.name = "mixture of " + " and ".join(f"{name} ({part.name})" for name, part in parts.items())
         counts = [set(part.channel_counts) for part in parts.values() if part.channel_counts is not None]
         self.channel_counts = tuple(sorted(set.intersection(*counts))) if counts else None
+        self.partners_may_be_noisy = any(part.partners_may_be_noisy for part in parts.values())
         self.holds = "degraded" if all(part.holds == "degraded" for part in parts.values()) else "clean"
 
     def check(self) -> None:

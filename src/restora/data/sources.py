@@ -22,6 +22,12 @@ from restora.registry import register
 Split = Literal["train", "val", "test"]
 Holds = Literal["clean", "degraded"]
 SPLITS: tuple[Split, ...] = get_args(Split)
+_MEANT: dict[str, Split] = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+"""Names of folders, in lower case, that stand for a split."""
 
 
 class Source(ABC):
@@ -33,6 +39,8 @@ class Source(ABC):
     """Whether degraded photos come with the clean ones."""
     holds: Holds = "clean"
     """What photos without partners are: `clean`, or `degraded` where no clean ones exist."""
+    partners_may_be_noisy: bool = False
+    """Whether the user's own pairs may be two noisy versions of each photo."""
     reader = Reader()
     """How its files become pixels. A source of clips folds their frames into channels here: (H,W,T·C)."""
     channel_counts: tuple[int, ...] | None = (1, 3)
@@ -118,6 +126,7 @@ class Folder(Source):
         self.name = "folder" if self.root is None else (self.root.resolve().name or "folder")
 
     def check(self) -> None:
+        self._check_names()
         for split in ("train", "val"):
             if not self.photos(split):
                 kinds = " ".join(sorted(suffix.lstrip(".") for suffix in READABLE))
@@ -139,6 +148,19 @@ class Folder(Source):
         """The photos, or pairs, of one folder."""
         return named(folder, list_photos(folder))
 
+    def _check_names(self) -> None:
+        """Raises `DataError` for sub-folders that are meant as splits, but not called so."""
+        root = self.existing_root()
+        folders = [path.name for path in root.iterdir() if path.is_dir()]
+        meant = {name: split for name in folders if (split := _MEANT.get(name.lower())) not in (None, name)}
+        other = {name: split for name, split in meant.items() if split not in folders}
+        are_splits = self._has_splits() or {"train", "val"} <= {*other.values(), *folders}
+        if other and are_splits:
+            listed = ", ".join(f"{name}/ to {split}/" for name, split in sorted(other.items()))
+            raise DataError(
+                f"the sub-folders of {root} for the splits are called train/, val/ and test/: rename {listed}"
+            )
+
     def _has_splits(self) -> bool:
         return (self.existing_root() / "train").is_dir()
 
@@ -146,6 +168,11 @@ class Folder(Source):
         """The folder that was given. Raises `DataError` if none was, or if it does not exist."""
         if self.root is None:
             raise DataError("no folder of photos is given: set data.source.root=FOLDER")
+        if self.root.is_file():
+            raise DataError(
+                f"{self.root.absolute()} is a file: set data.source.root={self.root.parent}, its folder, or "
+                "another folder of photos"
+            )
         if not self.root.is_dir():
             raise DataError(f"the folder {self.root.absolute()} does not exist: set data.source.root=FOLDER")
         return self.root
@@ -162,6 +189,7 @@ class PairedFolder(Folder):
     """
 
     paired = True
+    partners_may_be_noisy = True
 
     def __init__(
         self,

@@ -17,20 +17,36 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from restora.image import check_photos, checked_level
 from restora.operators.base import Operator
 from restora.operators.pointwise import Identity
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`degraded` (1,C,h,w), float32 on the [0,1] scale.
+    """`degraded` (1,C,h,w) on the [0,1] scale, kept as float32.
 
-    `sigma` is the standard deviation of its noise on the 8-bit scale, None if unknown.
+    `sigma` is the standard deviation of its noise on the 8-bit scale, None if unknown. Raises ValueError for
+    other photos and levels.
     """
 
     degraded: Tensor
     operator: Operator = field(default_factory=Identity)
     sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        check_photos(self.degraded)
+        if len(self.degraded) != 1:
+            raise ValueError(
+                f"a method is fitted to one photo, (1,C,H,W), got {tuple(self.degraded.shape)}: "
+                "give photo[:1]"
+            )
+        if not isinstance(self.operator, Operator):
+            raise ValueError(
+                f"the operator is a part of restora.operators, such as Identity(), got {self.operator!r}"
+            )
+        checked_level(self.sigma)
+        object.__setattr__(self, "degraded", self.degraded.float())
 
     @property
     def size(self) -> tuple[int, int]:

@@ -86,7 +86,10 @@ class OpenedOnce:
 
     def __init__(self, given: Any, method: str) -> None:
         if given is None:
-            raise ValueError(f"{method} needs a denoiser: set method.denoiser=SOURCE (--denoiser SOURCE)")
+            raise ValueError(
+                f"{method} needs a denoiser: set denoiser=SOURCE, any source of a model (in a command "
+                "--denoiser SOURCE, in a configuration method.denoiser=SOURCE)"
+            )
         self.given = given
         self._opened: dict[torch.device, Denoiser] = {}
 

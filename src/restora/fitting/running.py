@@ -105,6 +105,8 @@ def fit(name: str, problem: Problem, *, seed: int = 0, device: str = "cpu", **se
 
     `max_time` in seconds, `early_stop`, `on_step` and `cancelled` are those of `run`.
     """
+    if not isinstance(problem, Problem):
+        raise ValueError(f"expected a Problem, got {type(problem).__name__}: give Problem(photo)")
     of_run = {key: settings.pop(key) for key in _OF_RUN if key in settings}
     made: Fit = registry.build({"_target_": name, **settings}, "method")
     return run(made, problem, seed=seed, device=device, **of_run)

@@ -118,6 +118,18 @@ class Backbone(nn.Module):
             )
         self.register_parameter(ours, nn.Parameter(state[theirs].float(), requires_grad=False))
 
+    @property
+    def minimum_size(self) -> int:
+        """The smallest H and W of photos that leave a feature in the last layer."""
+        need = 1
+        for step in reversed(self.steps):
+            if step.index is not None:
+                kernel = self.get_parameter(f"{step.name}_weight").shape[-1]
+                need = (need - 1) * step.stride + kernel - 2 * step.padding
+            elif not step.name.startswith("relu"):
+                need = 2 * (need - 1) + step.pool
+        return need
+
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Photos (B,1,H,W) or (B,3,H,W) on the [0,1] scale -> features (B,C,h,w) by layer, float32."""
         x = (x.expand(-1, 3, -1, -1) - self.mean) / self.std

@@ -41,6 +41,11 @@ class VGGLoss(nn.Module):
         self.distance = F.l1_loss if criterion == "l1" else F.mse_loss
         self.backbone = Backbone(name="vgg19", layers=tuple(self.layers), weights=weights)
 
+    @property
+    def minimum_size(self) -> int:
+        """The smallest H and W that the backbone accepts."""
+        return self.backbone.minimum_size
+
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Photos (B,1|3,H,W) on the [0,1] scale -> a scalar; gradients flow only to `restored`."""
         with torch.no_grad():
@@ -76,6 +81,11 @@ class LPIPSLoss(nn.Module):
         self.backbone = Backbone(name=name, layers=layers, weights=weights, mean=mean, std=std)
         for level, channel_weights in enumerate(_channel_weights(net)):
             self.register_buffer(f"channels_{level}", channel_weights, persistent=False)
+
+    @property
+    def minimum_size(self) -> int:
+        """The smallest H and W that the backbone accepts."""
+        return self.backbone.minimum_size
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         """Photos (B,1|3,H,W) on the [0,1] scale -> a scalar, the mean over the photos."""

@@ -70,8 +70,13 @@ class SSIMLoss(nn.Module):
         window = torch.exp(-0.5 * (at / sigma) ** 2)
         self.register_buffer("window", (window / window.sum()).float(), persistent=False)
 
+    @property
+    def minimum_size(self) -> int:
+        """The smallest H and W that it accepts."""
+        return self.window.numel()
+
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
-        size = self.window.numel()
+        size = self.minimum_size
         if min(clean.shape[-2:]) < size:
             raise ValueError(
                 f"SSIM needs photos of {size}x{size} or more, got {clean.shape[-2]}x{clean.shape[-1]}: "
@@ -106,6 +111,11 @@ class WeightedSum(nn.Module):
         self.losses = nn.ModuleList(losses)
         self.weights = tuple(weights)
 
+    @property
+    def minimum_size(self) -> int:
+        """The smallest H and W that all losses accept."""
+        return max(smallest_side(loss) for loss in self.losses)
+
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:
         parts = [w * loss(restored, clean) for w, loss in zip(self.weights, self.losses, strict=True)]
         return torch.stack(parts).sum()
@@ -125,6 +135,11 @@ class MSELoss(nn.MSELoss):
 
     def __init__(self) -> None:
         super().__init__()
+
+
+def smallest_side(loss: Any) -> int:
+    """The smallest H and W that a loss accepts, its `minimum_size`; 1 for one that has none."""
+    return int(getattr(loss, "minimum_size", 1))
 
 
 def centre_of(loss: Any) -> Literal["mean", "median"] | None:

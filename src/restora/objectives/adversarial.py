@@ -19,6 +19,7 @@ from restora.losses.adversarial import AdversarialLoss, WassersteinLoss
 from restora.losses.perceptual import feature_matching
 from restora.networks.discriminators import Discriminator
 from restora.objectives.base import Objective, Opponent, Setting, Step, Terms
+from restora.objectives.showing import check_patches
 from restora.registry import register
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -56,13 +57,7 @@ class Adversarial(Opponent):
                 f"the discriminator takes {takes} channels and is shown {shown}, {channels}: set "
                 f"objective.adversarial.discriminator.in_channels={channels}"
             )
-        least = self.discriminator.minimum_size
-        if setting.patch_size < least:
-            raise ValueError(
-                f"{type(self.discriminator).__name__} needs photos of at least {least}x{least}, the "
-                "patches are "
-                f"{setting.patch_size}: set data.patch_size={least} or take another discriminator"
-            )
+        check_patches(self.discriminator, setting)
         if isinstance(self.gan_loss, WassersteinLoss) and self.gan_loss.penalty_weight > 0:
             normed = [type(m).__name__ for m in self.discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
             if normed:

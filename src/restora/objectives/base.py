@@ -128,7 +128,8 @@ class Setting:
     photos (or partners of pairs). `undamaged` is the value of the condition at undamaged pixels (one number
     per channel: 0 for a noise-level map, 1 for a mask). `noise` describes a synthetic degradation, None for
     photos that are already degraded. `noisy_target`: the target is not the clean photo but another degraded
-    version of it. `strangers`: there are clean photos, but unpaired with the degraded ones.
+    version of it. `strangers`: there are clean photos, but unpaired with the degraded ones. `batch_size` is
+    that of the smallest patches, None if it is not known.
     """
 
     network: Network
@@ -138,6 +139,7 @@ class Setting:
     noise: Noise | None = None
     noisy_target: bool = False
     strangers: bool = False
+    batch_size: int | None = None
 
 
 def check_weights(objective: str, **weights: float) -> None:
@@ -155,6 +157,8 @@ class Objective(nn.Module, ABC):
 
     needs_clean: ClassVar[bool] = True
     """Whether the objective needs clean photos (or a target) to compare with."""
+    expects_noisy_partners: ClassVar[bool] = False
+    """Whether the partners of pairs are taken for further noisy versions, not for clean photos."""
 
     def __init__(self, *, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
@@ -198,6 +202,12 @@ class Objective(nn.Module, ABC):
 
     def check(self, setting: Setting) -> None:
         """Raises ValueError, with the reason and the fix, for a setting that it cannot be combined with."""
+        if self.needs_clean and setting.strangers:
+            raise ValueError(
+                f"objective {type(self).__name__} compares with the clean version of the same photo, and the "
+                "clean photos here are others: choose objective=cycle or fastcut, which learn from those, or "
+                "for noise cycle_noise"
+            )
         if self.needs_clean and not setting.has_clean:
             raise ValueError(
                 f"objective {type(self).__name__} compares with clean photos, and these data have none: "

@@ -33,6 +33,7 @@ from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
 from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
+from restora.objectives.showing import check_patches
 from restora.registry import register
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -144,12 +145,7 @@ class Cycle(Opponent):
                     f"the {name} discriminator takes {shown.in_channels} channels, the photos have "
                     f"{channels}: set objective.cycle.{name}_discriminator.in_channels={channels}"
                 )
-            if setting.patch_size < shown.minimum_size:
-                raise ValueError(
-                    f"the {name} discriminator needs photos of at least {shown.minimum_size} pixels, the "
-                    "patches are "
-                    f"{setting.patch_size}: set data.patch_size={shown.minimum_size}"
-                )
+            check_patches(shown, setting, who=name)
 
     def _discriminator(self, name: str) -> Discriminator:
         found = self.discriminators[name]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Setting, Step, Terms
+from restora.objectives.supervised import check_side
 from restora.registry import register
 
 
@@ -38,6 +39,7 @@ class Distil(Objective):
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
+        check_side(self.loss, setting)
         student, teacher = setting.network, self.teacher
         for what in ("scale", "in_channels", "out_channels"):
             have, wanted = getattr(teacher, what), getattr(student, what)

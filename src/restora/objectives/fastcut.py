@@ -29,6 +29,7 @@ from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
 from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
 from restora.objectives.cycle import strangers
+from restora.objectives.showing import check_patches
 from restora.registry import register
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -108,11 +109,7 @@ class FastCut(Opponent):
                 f"{network.out_channels}: set objective.fastcut.discriminator.in_channels="
                 f"{network.out_channels}"
             )
-        if setting.patch_size < takes.minimum_size:
-            raise ValueError(
-                f"the discriminator needs photos of at least {takes.minimum_size} pixels, the patches are "
-                f"{setting.patch_size}: set data.patch_size={takes.minimum_size}"
-            )
+        check_patches(takes, setting)
         self._tap(network)
 
     def _tap(self, network: Network) -> None:

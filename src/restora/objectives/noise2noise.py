@@ -28,6 +28,7 @@ class Noise2Noise(WithoutClean):
     """
 
     needs_independence = False
+    expects_noisy_partners = True
 
     def __init__(self, *, norm: Norm = "l2", **options: Any) -> None:
         super().__init__(**options)

@@ -11,7 +11,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.losses.pixel import centre_of
+from restora.losses.pixel import centre_of, smallest_side
 from restora.objectives.base import Centre, Objective, Setting, Step, Terms, check_weights
 from restora.registry import register
 
@@ -29,6 +29,10 @@ class Supervised(Objective):
     @property
     def centre(self) -> Centre | None:
         return centre_of(self.loss)
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        check_side(self.loss, setting)
 
     def terms(self, step: Step) -> Terms:
         return {"": self.loss(step.restored, step.supervision)}
@@ -85,6 +89,7 @@ class MultiScale(Objective):
                 f"{name} gives {given} sizes, objective.multi_scale.scale_weights names {self.scales}: set "
                 f"network.side_outputs={self.scales - 1} or shorten objective.multi_scale.scale_weights"
             )
+        check_side(self.loss, setting, reduced=2 ** (self.scales - 1))
         if self.hole_weight is not None:
             _check_mask(setting, "objective.multi_scale.hole_weight=null")
 
@@ -116,10 +121,22 @@ class Masked(Objective):
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
+        check_side(self.loss, setting)
         _check_mask(setting, "objective=supervised")
 
     def terms(self, step: Step) -> Terms:
         return {"": masked_loss(self.loss, step.restored, step.supervision, step.condition, self.hole_weight)}
+
+
+def check_side(loss: Loss, setting: Setting, *, reduced: int = 1) -> None:
+    """Raises ValueError if training patches, `reduced` so many times, are smaller than the loss accepts."""
+    least, scale = smallest_side(loss) * reduced, setting.network.scale
+    if setting.patch_size >= least:
+        return
+    raise ValueError(
+        f"the loss {type(loss).__name__} needs photos of {least}x{least} or more, the patches are "
+        f"{setting.patch_size}: set data.patch_size={-(-least // scale) * scale} or more, or another loss"
+    )
 
 
 def _check_mask(setting: Setting, otherwise: str) -> None:

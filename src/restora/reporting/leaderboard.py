@@ -15,6 +15,7 @@ from restora.monitor import Monitor
 from restora.reporting.baselines import Baseline
 from restora.reporting.runs import Group, PhotoScore, Run, place, score_of, signed
 from restora.reporting.seeds import seeds_of_methods
+from restora.words import AGAINST_NOISY
 
 Kind = Literal["run", "seed", "classical", "input"]
 """A method (one run, or the mean of its seeds), a seed of it, a classical filter, the degraded photos."""
@@ -49,11 +50,16 @@ class Row:
     monitored: tuple[Scores, ...] = ()
     score: float | None = None
     mean: Interval | None = None
+    against_noisy: bool = False
+    """Whether the figures compare with other noisy versions of the photos."""
 
     @property
     def is_worse(self) -> bool:
-        """Whether the restored photos are worse than the degraded ones, rounded to two decimals."""
-        return self.gain is not None and round(self.gain, 2) < 0
+        """Whether the restored photos are worse than the degraded ones, rounded to two decimals.
+
+        Never so if the figures compare with noisy photos, as these do not tell.
+        """
+        return not self.against_noisy and self.gain is not None and round(self.gain, 2) < 0
 
     @property
     def interval(self) -> Interval | None:
@@ -84,7 +90,8 @@ def leaderboard(group: Group, baselines: Sequence[Baseline]) -> list[Row]:
     if before is not None:
         blocks.append([_input_row(group, before)])
     blocks.sort(key=lambda block: place(block[0].psnr, block[0].score))
-    return [row for block in blocks for row in block]
+    noisy = group.against_noisy
+    return [replace(row, against_noisy=noisy) for block in blocks for row in block]
 
 
 def _ranks(methods: Mapping[str, Sequence[Scores]]) -> dict[str, Ranked]:
@@ -181,7 +188,8 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     runs = [row for row in rows if row.kind == "run" and row.psnr is not None]
     if not runs:
         return []
-    sentences = _first(runs) + _worse(runs)
+    against = [f"All figures are {AGAINST_NOISY}."] if runs[0].against_noisy else []
+    sentences = against + _first(runs) + _worse(runs)
     classical = next((row for row in rows if row.kind == "classical"), None)
     if classical is not None:
         sentences.append(_against(runs[0], classical))
@@ -225,6 +233,8 @@ def _monitored(row: Row) -> str:
 def _against_input(row: Row) -> str:
     if row.gain is None:
         return ""
+    if row.against_noisy:
+        return f", {decimals(row.gain, 2, sign=True)} dB compared with the degraded photos"
     if row.is_worse:
         return f", {decimals(-row.gain, 2)} dB worse than the degraded photos"
     return f", {decimals(row.gain, 2, sign=True)} dB over the degraded photos"

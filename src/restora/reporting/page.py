@@ -29,6 +29,7 @@ from restora.reporting.leaderboard import (
 from restora.reporting.photos import embedded_photos
 from restora.reporting.runs import Group, Problem, Run, differences
 from restora.reporting.values import lookup
+from restora.words import in_short
 
 COLOURS = (
     "#2f7ed8", "#e6862b", "#2ca58d", "#c8509b", "#8d6bd6",
@@ -232,7 +233,7 @@ def _failures(runs: Sequence[Run]) -> str:
         return ""
     items = "".join(
         f"<li><b>{html.escape(run.label)}</b> {html.escape(run.status)}"
-        + (f": <code>{html.escape(run.text('error'))}</code>" if run.text("error") else "")
+        + (f": <code>{html.escape(in_short(run.text('error')))}</code>" if run.text("error") else "")
         + (
             f": <code>restora train resume={html.escape(str(run.folder))}</code></li>"
             if run.status in ("stopped", "dead")

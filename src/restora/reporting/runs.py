@@ -21,6 +21,7 @@ from restora.registry import stored
 from restora.reporting.naming import Name, names
 from restora.reporting.values import as_text, finite, flat, lookup
 from restora.run_state import status_of
+from restora.words import NOISY_REFERENCE
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,11 @@ class Group:
     @property
     def scored(self) -> list[Run]:
         return [run for run in self.runs if run.psnr is not None]
+
+    @property
+    def against_noisy(self) -> bool:
+        """Whether a run says that the photos in place of clean ones are noisy, which holds for all runs."""
+        return any(run.text("reference") == NOISY_REFERENCE for run in self.runs)
 
     @property
     def input_psnr(self) -> float | None:
@@ -269,6 +275,8 @@ def _title(runs: Sequence[Run]) -> str:
     photos = max(len(run.photos) for run in runs)
     if photos:
         parts.append(f"{photos} held-out photo{'s' if photos > 1 else ''}")
+    if any(run.text("reference") == NOISY_REFERENCE for run in runs):
+        parts.append("against noisy photos")
     return " · ".join(part for part in parts if part)
 
 

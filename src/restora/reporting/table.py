@@ -22,6 +22,7 @@ _RECORDED: Mapping[str, tuple[str, ...]] = {
     "task": ("task",),
     "network": ("network",),
     "seed": ("seed",),
+    "reference": ("reference",),
     "parameters": ("parameters",),
     "macs_256": ("macs_256",),
     "steps": ("cost", "steps"),

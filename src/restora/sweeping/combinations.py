@@ -215,7 +215,7 @@ class Alike:
 
     def _is_plain(self, key: str) -> bool:
         path = key.split(".")
-        scales = self.has_recipe and key in batch_rule.BATCH
+        scales = key == "network.scale" or (self.has_recipe and key in batch_rule.BATCH)
         return not (scales or path[0] in _NOT_PLAIN or path[-1].startswith("_") or options(key))
 
 

@@ -180,9 +180,11 @@ def _setting(network: Network, data: PhotoData) -> Setting:
         independent=made.independent,
         gaussian=made.gaussian,
     )
+    smallest = min(data.stages, key=lambda stage: (stage.patch_size, stage.batch_size))
     return Setting(
         network=network,
-        patch_size=min(stage.patch_size for stage in data.stages),
+        patch_size=smallest.patch_size,
+        batch_size=smallest.batch_size,
         has_clean=data.has_clean and not data.unpaired,
         strangers=data.unpaired,
         undamaged=data.undamaged,

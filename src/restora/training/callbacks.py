@@ -218,14 +218,14 @@ def _check_room(folder: Path, module: LightningModule) -> None:
 class NonFinite(ValueError):
     """A run whose numbers are no longer finite; the message says where the last finite weights are."""
 
-    def __init__(self, what: str, saver: LastCheckpoint | None) -> None:
+    def __init__(self, what: str, saver: LastCheckpoint | None, advice: str = "") -> None:
         kept = "; there is no checkpoint yet"
         if saver is not None and saver.saved_step is not None:
             kept = f"; checkpoints/{saver.path.name} holds the finite weights of step {saver.saved_step}"
-        super().__init__(
-            f"{what}. Lower family.optimizer.lr or set trainer.gradient_clip_val (family.gradient_clip of a "
-            f"GAN){kept}"
+        advice = advice or (
+            "Lower family.optimizer.lr or set trainer.gradient_clip_val (family.gradient_clip of a GAN)"
         )
+        super().__init__(f"{what}. {advice}{kept}")
 
 
 @register("callback", "save_test_images")

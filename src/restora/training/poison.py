@@ -32,6 +32,7 @@ from restora.files import json_text, read_json_lines, write_whole
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 from restora.training.callbacks import LastCheckpoint, NonFinite, Settling, batches_done
+from restora.training.poison_cause import explained, first_of, sums_of
 from restora.training.statistics import Statistics
 from restora.types import Batch
 
@@ -88,7 +89,13 @@ class SkipNonFinite(Settling):
         self._seen: _Seen | None = None
         self._loss: Tensor | None = None
         self._flag: Tensor | None = None
-        """(3,) of the current step: loss, gradient norm, 1 if skipped. None if already known to be finite."""
+        """(5,) of the current step: loss, gradient norm, and 1 if skipped, if the degraded photos are not
+        finite, and if the clean ones are not. None if already known to be finite."""
+        self._photos: list[Tensor] = []
+        """(2,) for each batch of the current step, by `sums_of`."""
+        self._batch: Batch | None = None
+        self._first = ""
+        """What was the first not finite in the first of the steps in a row."""
         self._looked = False
         self._statistics: Statistics | None = None
         self._unread: list[tuple[_Seen, Tensor]] = []
@@ -113,8 +120,11 @@ class SkipNonFinite(Settling):
     ) -> None:
         if self._seen is None:  # the first batch of an accumulation
             self._seen, self._loss, self._flag, self._looked = _Seen(_step(module)), None, None, False
+            self._photos = []
             if self._statistics is not None:
                 self._statistics.keep()
+        self._photos.append(sums_of(batch))
+        self._batch = batch
         self._seen.batches.append(batches_done(trainer, batch_index) - 1)
         self._seen.names += batch.names
         if batch.keys is not None and batch.clean is not None:
@@ -147,10 +157,12 @@ class SkipNonFinite(Settling):
         self._loss = None
 
     def _flagged(self, trainer: Trainer, gradients: list[Tensor]) -> Tensor:
-        """(3,): loss, gradient norm, and 1 if skipped; earlier half-steps of the step included."""
+        """(5,), as `_flag`; earlier half-steps of the step included."""
         norm = self._norm(trainer, gradients)
         loss = norm if self._loss is None else self._loss.float().mean()
         flag = torch.stack((loss.float(), norm.float(), (~(norm + loss).isfinite()).float()))
+        photos = torch.stack(self._photos).sum(0).to(flag.device)
+        flag = torch.cat((flag, (~photos.isfinite()).float()))
         if trainer.world_size > 1:  # gradients are all-reduced, losses are per process
             torch.distributed.all_reduce(flag[2:], op=torch.distributed.ReduceOp.MAX)
         return flag if self._flag is None else torch.where(self._flag[2] > 0, self._flag, flag)
@@ -201,7 +213,7 @@ class SkipNonFinite(Settling):
         if trainer.is_global_zero:
             log.warning("%d steps were not finite and were skipped: %s", self.skipped, self.path)
         if self.skipped == _step(module):
-            raise NonFinite("every step was not finite", None)
+            raise NonFinite("every step was not finite", None, self._explained(module))
 
     def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
         if trainer.state.fn == "fit" and not trainer.sanity_checking:
@@ -234,22 +246,27 @@ class SkipNonFinite(Settling):
         (steps, flags, done), self._copied = self._copied, None
         if done is not None:
             done.synchronize()
-        too_many = False
-        for seen, (loss, norm, lost) in zip(steps, flags.tolist(), strict=True):
+        too_many = ""
+        for seen, (loss, norm, lost, degraded, aim) in zip(steps, flags.tolist(), strict=True):
             self.in_a_row = self.in_a_row + 1 if lost else 0
             if lost:
-                self._name(trainer, seen, loss, norm)
-            too_many = too_many or self.in_a_row >= self.patience
+                first = first_of(loss, bool(degraded), bool(aim))
+                self._first = first if self.in_a_row == 1 or not self._first else self._first
+                self._name(trainer, seen, loss, norm, first)
+            if self.in_a_row >= self.patience:
+                span = f"{seen.step - self.in_a_row + 1} to {seen.step}"
+                too_many = f"{self.in_a_row} steps in a row were not finite, steps {span}"
         if too_many:
-            self._go_back(trainer, module)
+            self._go_back(trainer, module, too_many)
 
-    def _name(self, trainer: Trainer, seen: _Seen, loss: float, norm: float) -> None:
+    def _name(self, trainer: Trainer, seen: _Seen, loss: float, norm: float, first: str) -> None:
         self.skipped += 1
         row: dict[str, Any] = {
             "step": seen.step,
             "batches": seen.batches,
             "loss": loss,
             "gradient_norm": norm,
+            "first": first,
             "photos": seen.names,
             "keys": [key for keys in seen.keys for key in keys.tolist()],
             "degradation": [
@@ -265,19 +282,19 @@ class SkipNonFinite(Settling):
         if self.skipped <= _NAMED:
             names = ", ".join(dict.fromkeys(row["photos"]))
             log.warning(
-                "step %d is skipped: loss %g, gradient %g; photos %s (restora preview poison=%s shows them)",
-                seen.step, row["loss"], norm, names, self.path.parent,
+                "step %d is skipped, %s not finite: loss %g, gradient %g; photos %s "
+                "(restora preview poison=%s shows them)",
+                seen.step, first, row["loss"], norm, names, self.path.parent,
             )  # fmt: skip
 
     # --- going back -----------------------------------------------------------------------------------------
 
-    def _go_back(self, trainer: Trainer, module: LightningModule) -> None:
+    def _go_back(self, trainer: Trainer, module: LightningModule, what: str) -> None:
         saver = next((c for c in trainer.callbacks if isinstance(c, LastCheckpoint)), None)  # type: ignore[attr-defined]
-        what = f"{self.in_a_row} steps in a row were not finite, up to step {_step(module)}"
         path = None if saver is None else self._checkpoint(saver.path.parent)
         path = trainer.strategy.broadcast(path)
         if self.then == "stop" or self.returned >= self.returns or path is None:
-            raise NonFinite(what, saver)
+            raise NonFinite(what, saver, self._explained(module))
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         module.load_state_dict(checkpoint["state_dict"])
         for optimizer, state in zip(trainer.optimizers, checkpoint["optimizer_states"], strict=True):
@@ -291,6 +308,11 @@ class SkipNonFinite(Settling):
                 "%s: back to the weights of %s (step %s), with %g of the learning rate",
                 what, path.name, checkpoint["restora"]["step"], self.factor**self.returned,
             )  # fmt: skip
+
+    def _explained(self, module: LightningModule) -> str:
+        assert isinstance(module, Family)
+        fresh = self.skipped == _step(module)
+        return explained(self._first, module.network, self._batch, fresh=fresh, folder=self.path.parent)
 
     def _checkpoint(self, folder: Path) -> Path | None:
         """The checkpoint to go back to; each time an older one."""

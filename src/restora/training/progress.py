@@ -4,6 +4,7 @@ On a terminal it is a progress bar; elsewhere (a log file, CI, a dumb terminal) 
 fit the terminal, or 80 columns: long names are cut before figures. It is drawn with rich.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -96,7 +97,7 @@ class TrainingProgress(ProgressBar):
         if value is None:
             return
         self.score = float(value)
-        if self.monitor.better(self.score, self.best):
+        if not math.isnan(self.score) and self.monitor.better(self.score, self.best):
             self.best = self.score
         self._draw(trainer, module)
 

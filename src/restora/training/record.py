@@ -21,6 +21,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
 from restora.artifact.measuring import processor
+from restora.data.module import PhotoData
 from restora.evaluation.scorer import means
 from restora.families.base import Family
 from restora.families.share import share_here
@@ -29,6 +30,7 @@ from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 from restora.redaction import redacted
 from restora.run_state import check_place, this_process
+from restora.words import AGAINST_NOISY, NOISY_REFERENCE
 
 FORMAT = 2
 _STEP_TIMES_KEPT = 2000
@@ -95,6 +97,7 @@ class RunRecord(Callback):
             "seed": config["seed"],
             "monitor": asdict(self.monitor),
             "protocol": None,
+            "reference": None,
             "git": git(),
             "versions": versions(),
             "machine": machine(),
@@ -170,6 +173,7 @@ class RunRecord(Callback):
         network = module.network
         self.data["family"] = module.name
         self.data["protocol"] = asdict(module.scorer.protocol)
+        self.data["reference"] = _reference(trainer, module)
         self.data["parameters"] = count_parameters(network)
         self.data["macs_256"] = count_macs(network, height=256, width=256)
         self.started = time.monotonic()
@@ -240,6 +244,7 @@ class RunRecord(Callback):
             "task": config["task"],
             "name": config["name"],
             "degradation": config["degradation"],
+            "reference": self.data["reference"],
             "plugins": list(config.get("plugins") or []),
             "evaluation": {
                 "local_converter": getattr(module, "local_converter", None),
@@ -263,10 +268,11 @@ class RunRecord(Callback):
 
         These are the held-out photos, or else the validation photos.
         """
+        noisy = f" ({AGAINST_NOISY})" if self.data["reference"] == NOISY_REFERENCE else ""
         if self.data["test"]:
-            return "held-out photos", self.data["test"]
+            return f"held-out photos{noisy}", self.data["test"]
         best = self.data["metrics"]["best"] or {}
-        return "validation photos", {
+        return f"validation photos{noisy}", {
             key.removeprefix("val/"): value for key, value in best.items() if key.startswith("val/")
         }
 
@@ -283,6 +289,15 @@ class RunRecord(Callback):
             "step_ms": round(1000 * statistics.median(self.step_seconds), 2) if self.step_seconds else None,
             "share": round(share_here(module.trainer), 4),
         }
+
+
+def _reference(trainer: Trainer, module: Family) -> str | None:
+    """What the figures compare with: clean photos, other noisy versions of the photos, or nothing (None)."""
+    data: Any = getattr(trainer, "datamodule", None)
+    if not isinstance(data, PhotoData) or not data.has_clean:
+        return None
+    expects_noisy = any(getattr(part, "expects_noisy_partners", False) for part in module.objectives.values())
+    return NOISY_REFERENCE if data.source.partners_may_be_noisy and expects_noisy else "clean"
 
 
 def _now() -> str:

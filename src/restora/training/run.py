@@ -356,7 +356,7 @@ def _say_outcome(record: RunRecord) -> None:
     start = f"{scores['input_psnr']:.2f} -> " if "input_psnr" in scores else ""
     figures = f"{photos} {start}{scores['psnr']:.2f} dB · " if "psnr" in scores else ""
     console.print(f"{figures}{_shortest(record.info.folder)}", markup=False, highlight=False, soft_wrap=True)
-    if warning := worse_than_input(scores):
+    if warning := worse_than_input(scores, record.data["reference"]):
         console.print(f"the result is {warning}", markup=False, highlight=False, style="yellow")
 
 

@@ -1,9 +1,11 @@
 """What a run will cost: measured on the path that trains, and summed up over its recipe."""
 
 import json
+import logging
 
 import pytest
 
+from restora.apps import bench
 from restora.cli import main
 from restora.config import compose
 from restora.training.costing import Recipe, recipe_of, total
@@ -167,3 +169,12 @@ def test_processes_are_read_from_the_trainer(overrides: list[str], expected: int
 def test_what_cannot_be_measured_is_said_with_the_fix(words: list[str], fix: str, capsys) -> None:
     assert main(["bench", *words]) == 2
     assert fix in capsys.readouterr().err
+
+
+def test_files_that_are_left_out_are_named_once(caplog: pytest.LogCaptureFixture) -> None:
+    logger = logging.getLogger("restora.data.module")
+    with bench._named_once():
+        for count in (1, 1, 2):
+            logger.warning("%d files are left out", count)
+    logger.warning("%d files are left out", 1)
+    assert [record.args for record in caplog.records] == [(1,), (2,), (1,)]

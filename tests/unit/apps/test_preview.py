@@ -1,12 +1,14 @@
 """`restora preview`: one PNG of any photo, and mistakes that name their fix."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 from skimage import data
 
+from restora.apps import contact_sheet
 from restora.apps.preview import main
 
 
@@ -101,3 +103,21 @@ def test_mistakes_name_thing_and_fix(arguments: list[str], message: str) -> None
     with pytest.raises(ValueError, match=message):
         main(arguments)
     assert not Path("sheet.jpg").exists()
+
+
+def test_a_narrow_cell_keeps_its_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[tuple[str, str]] = []
+    cut = contact_sheet._cut
+
+    def spied(text: str, width: int, font: Any) -> str:
+        said.append((text, cut(text, width, font)))
+        return said[-1][1]
+
+    monkeypatch.setattr(contact_sheet, "_cut", spied)
+    cells = [
+        contact_sheet.Cell(np.zeros((77, 77), np.uint8), text) for text in ("77 x 77 pixels", "19.4 dB PSNR")
+    ]
+    row = contact_sheet.Row("photo.png", cells)
+    sheet = contact_sheet.contact_sheet(title="noise", subtitle="", columns=["clean", "draw 1"], rows=[row])
+    assert all(text == shown for text, shown in said)
+    assert sheet.width < 2 * (contact_sheet._WIDEST_CAPTION + contact_sheet._MARGIN)

@@ -122,6 +122,10 @@ def test_card_says_that_a_result_is_worse_than_its_input(metrics, model, tmp_pat
     card = (tmp_path / "README.md").read_text()
     assert "**The result is worse than its input in PSNR (18.00 dB, the degraded photos 20.20 dB).**" in card
     assert "worse than its input" not in (model / "README.md").read_text()
+    write_card(tmp_path, replace(description, metrics=metrics | {"reference": "noisy"}))
+    card = (tmp_path / "README.md").read_text()
+    assert "All figures are against another noisy version of each photo, not against clean photos." in card
+    assert "worse than its input" not in card
 
 
 def test_card_has_the_scores_and_runs(model, tmp_path, monkeypatch):

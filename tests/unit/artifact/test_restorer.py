@@ -186,6 +186,23 @@ def test_not_a_number_is_an_error_rather_than_a_black_photo():
         Restorer(network=network, device="cpu")(real(20, 20))
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_a_photo_that_is_not_finite_is_not_blamed_on_the_network(value):
+    x = real(20, 20)
+    x[0, 1, 5, 5] = value
+    with pytest.raises(ValueError, match=r"expected photos in \[0,1\], got values that are not finite"):
+        Restorer(network=tiny_network(), device="cpu")(x)
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_float32_is_advised_only_where_it_is_not_used(precision):
+    restorer = Restorer(network=tiny_network(), device="cpu", precision=precision, engine="torch")
+    restorer.network.forward = lambda x, condition=None: x * float("nan")
+    with pytest.raises(ValueError, match="not finite") as caught:
+        restorer(real(20, 20))
+    assert ("use precision float32" in str(caught.value)) == (precision != "float32")
+
+
 @pytest.mark.parametrize(
     ("x", "message"),
     [
@@ -208,7 +225,7 @@ def test_wrong_input_is_named(x, message):
         ({"device": "cuda:97"}, "not available"),
         ({"device": "abacus"}, "no device"),
         ({"precision": "int4"}, "precision"),
-        ({"sigma": "auto"}, r"`restora restore --sigma auto` estimates it"),
+        ({"sigma": "auto"}, r"estimated_sigma estimates it"),
         ({"sigma": 999}, "a number from 0 to 255"),
         ({"sigma": -1.0}, "a number from 0 to 255"),
     ],

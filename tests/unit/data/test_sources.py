@@ -270,3 +270,33 @@ def test_div2k_refuses_tracks_that_do_not_exist(tmp_path: Path, track: str, scal
 def test_fractions_must_leave_something(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"their sum below 1; got 0\.5 and 0\.5"):
         Folder(root=tmp_path, val_fraction=0.5, test_fraction=0.5)
+
+
+@pytest.mark.parametrize(
+    ("files", "renamed"),
+    [
+        (["train/a.png", "valid/b.png"], "valid/ to val/"),
+        (["Train/a.png", "Valid/b.png", "Test/c.png"], "Test/ to test/, Train/ to train/, Valid/ to val/"),
+        (["train/a.png", "val/b.png", "testing/c.png"], "testing/ to test/"),
+        (["training/a.png", "val/b.png"], "training/ to train/"),
+    ],
+    ids=" ".join,
+)
+def test_splits_of_other_names_are_refused(tmp_path: Path, files: Sequence[str], renamed: str) -> None:
+    put(tmp_path, *files)
+    with pytest.raises(DataError, match=r"called train/, val/ and test/: rename") as caught:
+        Folder(root=tmp_path).check()
+    assert str(caught.value).endswith(f"rename {renamed}")
+
+
+def test_folders_of_photos_may_be_called_like_a_split(tmp_path: Path) -> None:
+    put(tmp_path / "one", "Test/a.png", "Paris/b.png", "Paris/c.png")
+    Folder(root=tmp_path / "one").check()
+    put(tmp_path / "two", "train/a.png", "val/b.png", "valid/c.png")
+    Folder(root=tmp_path / "two").check()
+
+
+def test_a_photo_is_not_a_folder(tmp_path: Path) -> None:
+    put(tmp_path, "a.png")
+    with pytest.raises(DataError, match=rf"a\.png is a file: set data\.source\.root={tmp_path}, its folder"):
+        Folder(root=tmp_path / "a.png").check()

@@ -98,7 +98,7 @@ def test_the_command_writes_its_row(folder: Path, tmp_path: Path, capsys: pytest
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["method=pnp_hqs"], "needs a denoiser: set method.denoiser=SOURCE"),
+        (["method=pnp_hqs"], "needs a denoiser: set denoiser=SOURCE"),
         (["method=pnp_hqs", "method.denoiser=nowhere"], "there is no nowhere"),
         (["method=zs_n2n", "method.steps=0"], "steps must be 1 or more"),
         (["method=zs_n2n", "method.step=1"], "method.step"),

@@ -3,14 +3,14 @@ picture to fall back to."""
 
 import time
 from collections.abc import Callable, Iterator
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 import torch
 from torch import Tensor
 
 from restora.fitting.base import Fit, Problem, Step
-from restora.fitting.running import Cancelled, Progress, run
+from restora.fitting.running import Cancelled, Progress, fit, run
 from restora.fitting.stopping import EarlyStop
 
 PROBLEM = Problem(torch.full((1, 1, 4, 4), 0.5))
@@ -95,3 +95,36 @@ def test_the_running_variance_is_that_of_the_window() -> None:
     for last in range(4, 9):
         exact = torch.stack(outputs[last - 4 : last + 1]).var(0, correction=0).mean().item()
         assert found[last] == pytest.approx(exact, rel=1e-4)
+
+
+PHOTO = torch.full((1, 3, 6, 6), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"degraded": (PHOTO * 255).byte()}, r"got torch\.uint8 of shape \(1, 3, 6, 6\): use photo\.float"),
+        ({"degraded": PHOTO * 255}, "values up to 127.5: divide 8-bit photos by 255"),
+        ({"degraded": PHOTO[0]}, r"photo\[None\] for a single one"),
+        ({"degraded": PHOTO.expand(2, -1, -1, -1)}, r"one photo, .* got \(2, 3, 6, 6\)"),
+        ({"degraded": PHOTO * float("nan")}, "not finite"),
+        ({"degraded": PHOTO.numpy()}, "got ndarray"),
+        ({"degraded": PHOTO, "sigma": "a"}, "a number from 0 to 255, got 'a'"),
+        ({"degraded": PHOTO, "sigma": -1.0}, "a number from 0 to 255, got -1.0"),
+        ({"degraded": PHOTO, "sigma": True}, "a number from 0 to 255, got True"),
+        ({"degraded": PHOTO, "operator": "blur"}, "the operator is a part of restora.operators"),
+    ],
+)
+def test_what_is_no_problem_is_refused_with_the_fix(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        Problem(**arguments)
+    assert "--" not in str(caught.value)
+
+
+def test_a_photo_in_double_precision_is_taken_as_float32() -> None:
+    assert Problem(PHOTO.double()).degraded.dtype == torch.float32
+
+
+def test_fit_takes_a_problem_only() -> None:
+    with pytest.raises(ValueError, match=r"give Problem\(photo\)"):
+        fit("zs_n2n", PHOTO)  # type: ignore[arg-type]

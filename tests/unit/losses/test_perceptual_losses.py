@@ -180,3 +180,13 @@ def test_feature_matching_by_hand() -> None:
     assert fake[1].grad.flatten().sign().tolist() == [-1, 1]  # type: ignore[union-attr]
     with pytest.raises(ValueError, match="2 of restored and 1 of clean"):
         feature_matching(fake, real[:1])
+
+
+@pytest.mark.parametrize(("name", "layer", "least"), [("vgg19", "conv2_2", 2), ("alexnet", "conv2", 15)])
+def test_the_smallest_photo_is_known(name: str, layer: str, least: int, tmp_path: Path) -> None:
+    save_file(random_weights(name, 4), tmp_path / "weights.safetensors")
+    backbone = Backbone(name=name, layers=[layer], weights=tmp_path / "weights.safetensors")
+    assert backbone.minimum_size == least
+    assert min(backbone(torch.rand(1, 3, least, least))[layer].shape[-2:]) == 1
+    with pytest.raises(RuntimeError):
+        backbone(torch.rand(1, 3, least - 1, least - 1))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from restora.keyed import KeyedGenerator
 from restora.losses.adversarial import LeastSquaresLoss
 from restora.networks.base import Network
-from restora.networks.discriminators import PatchDiscriminator
+from restora.networks.discriminators import PatchDiscriminator, VGGDiscriminator
 from restora.networks.dncnn import DnCNN
 from restora.networks.resnet_generator import ResNetGenerator
 from restora.objectives.base import Setting, Step
@@ -33,10 +33,11 @@ class Shift(Network):
 
 
 def cycle(backward: Network | None = None, **options: Any) -> Cycle:
+    shown = options.pop("shown", None)
     patch = partial(PatchDiscriminator, in_channels=3, channels=4, levels=1, norm="none")
     return Cycle(
         backward=backward or Shift(-0.25),
-        clean_discriminator=patch(),
+        clean_discriminator=shown or patch(),
         degraded_discriminator=patch(),
         loss=LeastSquaresLoss(),
         optimizer=partial(torch.optim.SGD, lr=0.1),
@@ -216,6 +217,8 @@ def test_what_cannot_be_combined_is_refused() -> None:
         cycle().check(replace(setting, network=Drawing(0.1)))
     with pytest.raises(ValueError, match=r"set data\.patch_size=6"):
         cycle().check(replace(setting, patch_size=4))
+    with pytest.raises(ValueError, match="the clean discriminator .* raise data.batch_size"):
+        cycle(shown=VGGDiscriminator(channels=4)).check(replace(setting, patch_size=32, batch_size=1))
 
 
 def test_the_generator_has_the_authors_size_and_names() -> None:

@@ -1,5 +1,6 @@
 """What each objective compares, what it refuses, and that every family takes it."""
 
+import copy
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -15,13 +16,20 @@ from restora.losses.adversarial import (
     VanillaLoss,
     WassersteinLoss,
 )
-from restora.losses.pixel import SSIMLoss
-from restora.networks.discriminators import PatchDiscriminator, VGGDiscriminator
+from restora.losses.pixel import L1Loss, SSIMLoss, WeightedSum
+from restora.networks.discriminators import (
+    DCGANDiscriminator,
+    Discriminator,
+    PatchDiscriminator,
+    UNetDiscriminator,
+    VGGDiscriminator,
+)
 from restora.networks.dncnn import DnCNN
 from restora.networks.unet import UNet
 from restora.objectives.adversarial import Adversarial, FeatureMatching
 from restora.objectives.base import Objective, Setting, Step
 from restora.objectives.distil import Distil
+from restora.objectives.showing import check_patches
 from restora.objectives.supervised import Masked, MultiScale, Perceptual, Supervised
 from restora.types import Batch
 
@@ -230,6 +238,33 @@ SETTING = Setting(network=dncnn(), patch_size=48)
             "set data.patch_size=32",
         ),
         (
+            lambda: adversarial(discriminator=VGGDiscriminator(channels=4, hidden=4)),
+            Setting(network=dncnn(), patch_size=32, batch_size=1),
+            r"a batch of 1 with patches of 32x32 .* raise data\.batch_size or data\.patch_size, or take d",
+        ),
+        *[
+            (
+                make,
+                Setting(network=dncnn(), patch_size=8),
+                "SSIMLoss needs .* 11x11 .*: set data",
+            )
+            for make in (
+                lambda: Supervised(loss=SSIMLoss()),
+                lambda: Masked(loss=SSIMLoss()),
+                lambda: Distil(teacher=dncnn(), loss=SSIMLoss()),
+            )
+        ],
+        (
+            lambda: Supervised(loss=WeightedSum(losses=[L1Loss(), SSIMLoss()], weights=[1, 1])),
+            Setting(network=dncnn(), patch_size=10),
+            "WeightedSum needs .* 11x11",
+        ),
+        (
+            lambda: MultiScale(loss=SSIMLoss(), scale_weights=[1, 1]),
+            Setting(network=UNet(channels=[4, 8, 8], side_outputs=1), patch_size=16),
+            "22x22",
+        ),
+        (
             lambda: adversarial(
                 WassersteinLoss(), discriminator=PatchDiscriminator(channels=4, levels=2, norm="batch")
             ),
@@ -251,6 +286,11 @@ SETTING = Setting(network=dncnn(), patch_size=48)
             Setting(network=dncnn(), patch_size=48, has_clean=False),
             "these data have none",
         ),
+        (
+            lambda: Supervised(loss=nn.L1Loss()),
+            Setting(network=dncnn(), patch_size=48, has_clean=False, strangers=True),
+            "objective=cycle or fastcut.* cycle_noise",
+        ),
     ],
 )
 def test_what_cannot_be_combined_is_refused_with_the_reason(
@@ -258,6 +298,34 @@ def test_what_cannot_be_combined_is_refused_with_the_reason(
 ) -> None:
     with pytest.raises(ValueError, match=said):
         make().check(setting)
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        VGGDiscriminator(channels=4, hidden=4),
+        PatchDiscriminator(channels=4),
+        UNetDiscriminator(channels=4),
+        DCGANDiscriminator(channels=4),
+    ],
+    ids=lambda shown: type(shown).__name__,
+)
+@pytest.mark.parametrize("batch_size", [1, 2])
+def test_what_is_accepted_trains_and_what_is_refused_does_not(shown: Discriminator, batch_size: int) -> None:
+    before = {name: value.clone() for name, value in shown.state_dict().items()}
+    for size in (shown.minimum_size, 2 * shown.minimum_size):
+        refused = trained = False
+        try:
+            check_patches(shown, Setting(network=dncnn(), patch_size=size, batch_size=batch_size))
+        except ValueError:
+            refused = True
+        assert all(torch.equal(value, before[name]) for name, value in shown.state_dict().items())
+        try:
+            copy.deepcopy(shown)(torch.rand(batch_size, 3, size, size))
+            trained = True
+        except ValueError:
+            pass
+        assert trained != refused
 
 
 def test_what_can_be_combined_is_not_refused() -> None:

@@ -178,6 +178,19 @@ def test_the_command_prints_the_leaderboard_and_writes_the_page(sweep, capsys, m
     assert max(map(len, table)) <= 80
 
 
+def test_the_reason_of_a_failure_is_one_line(sweep, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    long = "\n".join(["RuntimeError: shapes differ", *["tensor([0.1, 0.2])"] * 60])
+    (sweep / "3_gan" / "run.json").write_text(
+        json.dumps(record(status="failed", error=long, test=None, name="gan"))
+    )
+    assert cli(["report", str(sweep)]) == 0
+    printed = capsys.readouterr().out
+    assert "failed: gan: RuntimeError: shapes differ\n" in printed
+    assert "tensor" not in printed
+    assert "tensor([0.1" not in (sweep / "report.html").read_text()
+
+
 def test_baselines_by_name_are_classical_or_fitted(sweep, monkeypatch):
     import restora.fitting.zs_n2n as module
 

@@ -375,6 +375,17 @@ def test_a_single_run_worse_than_its_input_says_so(tmp_path):
     assert verdict(board(tmp_path)) == ["dncnn, 15.00 dB, 5.20 dB worse than the degraded photos."]
 
 
+def test_figures_against_noisy_photos_are_called_that(tmp_path):
+    put(tmp_path / "a", psnr=15.0, reference="noisy")
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    assert group.title.endswith("2 held-out photos · against noisy photos")
+    assert verdict(leaderboard(group, [])) == [
+        "All figures are against another noisy version of each photo, not against clean photos.",
+        "dncnn, 15.00 dB, -5.20 dB compared with the degraded photos.",
+    ]
+    assert not any(row.is_worse for row in leaderboard(group, []))
+
+
 def chosen_by(folder, metric, direction, *, psnr, values, **entries):
     """A run whose monitor is `metric`, with one value for each held-out photo and two validations."""
     made = record(psnr=psnr, config=configured(monitor={"metric": f"val/{metric}", "direction": direction}))

@@ -75,6 +75,14 @@ def test_the_defaults_have_no_conflict(tmp_path, monkeypatch) -> None:
     check_before_training(compose("train", []))
 
 
+@pytest.mark.parametrize("experiment", ["denoise/nafnet", "denoise/restormer", "denoise/cvt"])
+def test_a_recipe_that_clips_takes_an_adversarial_objective(experiment: str, tmp_path, monkeypatch) -> None:
+    """As README.md and docs/how-to/objectives.md have it, with photos that are there."""
+    monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
+    words = [f"experiments={experiment}", "objective=[supervised,adversarial]", "data=sample", "trainer=cpu"]
+    check_before_training(compose("train", words))
+
+
 def test_the_command_says_it_in_one_message_and_starts_nothing(tmp_path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"]) == 2
@@ -89,6 +97,12 @@ def test_each_job_of_a_sweep_is_checked_before_the_first_starts(tmp_path, monkey
     assert main(["train", "-m", "family.ema_decay=0.9,3"]) == 2
     assert "family.ema_decay=3" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_several_values_are_named_as_they_were_typed(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"^loss=l1,mse has several values: add -m"):
+        train.main(["loss=l1,mse"])
 
 
 def test_several_values_without_m_are_explained(tmp_path, monkeypatch) -> None:

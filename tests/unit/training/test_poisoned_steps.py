@@ -154,3 +154,45 @@ def test_what_is_computed_again_is_named_once(fit: Callable[..., Trainer], tmp_p
 def test_a_training_without_a_finite_step_fails(fit: Callable[..., Trainer], tmp_path: Path) -> None:
     with pytest.raises(NonFinite, match="every step was not finite"):
         trained(fit, "adam", "loss", tmp_path, list(range(6)))
+
+
+class Rooted(DnCNN):
+    """A network whose output holds NaN from the start."""
+
+    def restore(self, x: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+        return (super().restore(x, condition) - 10).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("what", "first", "advice"),
+    [
+        ("degraded", "degraded photos", "The degraded photos were not finite before the network saw them"),
+        ("clean", "clean photos or targets", "The clean photos or targets were not finite"),
+        ("output", "loss", "The output of Rooted was the first not finite, with the weights that"),
+        ("loss", "loss", "The loss was the first not finite, with the weights that the training starts from"),
+        ("gradient", "gradients", "The gradients were the first not finite, with the weights that"),
+    ],
+)
+def test_what_was_the_first_not_finite_is_said(
+    what: str, first: str, advice: str, fit: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    module = family("adam")
+    if what == "output":
+        network = Rooted(in_channels=3, depth=4, channels=4, batch_norm=True, bias=True)
+        module = Family(network=network, loss=nn.MSELoss(), optimizer=OPTIMIZERS["adam"], schedule=Constant())
+    callbacks = [Poison(what=what), SkipNonFinite(directory=tmp_path, patience=4, then="stop")]
+    with pytest.raises(NonFinite) as caught:
+        fit(module, steps=6, callbacks=callbacks, **UNVALIDATED)
+    said = str(caught.value)
+    assert said.startswith(f"4 steps in a row were not finite, steps 0 to 3. {advice}")
+    assert "family.optimizer.lr" not in said
+    assert {row["first"] for row in read_json_lines(tmp_path / "poison.jsonl")} == {first}
+
+
+def test_a_run_that_has_learnt_is_advised_a_lower_rate(fit: Callable[..., Trainer], tmp_path: Path) -> None:
+    callbacks = [
+        Poison(what="loss", steps=[2, 3, 4]),
+        SkipNonFinite(directory=tmp_path, patience=3, then="stop"),
+    ]
+    with pytest.raises(NonFinite, match=r"steps 2 to 4\. The loss was .* Lower family\.optimizer\.lr"):
+        fit(family("adam"), steps=6, callbacks=callbacks, **UNVALIDATED)

@@ -4,12 +4,21 @@ import json
 import math
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
 
+from restora.data.mixture import JointSource
+from restora.data.module import PhotoData
+from restora.data.real_pairs import SIDD
+from restora.data.sources import Folder, PairedFolder
+from restora.losses.pixel import CharbonnierLoss
+from restora.objectives.noise2noise import Noise2Noise
+from restora.objectives.noise2void import Noise2Void
+from restora.objectives.supervised import Supervised
 from restora.training import run, tracking
-from restora.training.record import RunInfo, RunRecord
+from restora.training.record import RunInfo, RunRecord, _reference
 from restora.training.run import _say_outcome
 
 CONFIG = {"name": "dncnn", "task": "denoise", "seed": 1, "network": {"_target_": "dncnn"}, "degradation": {}}
@@ -72,6 +81,52 @@ def test_a_result_worse_than_its_input_is_said_at_the_end(
     assert said.endswith(
         "the result is worse than its input in PSNR (15.00 dB, the degraded photos 20.00 dB)"
     )
+
+
+def test_figures_against_noisy_photos_are_called_that(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = RunRecord(RunInfo(folder=tmp_path, config=CONFIG))
+    record.data["reference"] = "noisy"
+    row = {"name": "a", "psnr": 15.0, "ssim": 0.6, "input_psnr": 20.0, "input_ssim": 0.5, "seconds": 0.1}
+    record.take_test([row])
+    _say_outcome(record)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.startswith(
+        "held-out photos (against another noisy version of each photo, not against clean photos) 20.00 -> 15"
+    )
+    assert "worse" not in said
+
+
+@pytest.mark.parametrize(
+    ("source", "objective", "reference"),
+    [
+        ("own pairs", "noise2noise", "noisy"),
+        ("own pairs", "supervised", "clean"),
+        ("published pairs", "noise2noise", "clean"),
+        ("mixture", "noise2noise", "noisy"),
+        ("noisy photos", "noise2void", None),
+    ],
+)
+def test_what_figures_compare_with_follows_from_photos_and_objectives(
+    source: str, objective: str, reference: str | None
+) -> None:
+    own = PairedFolder(root="pairs", scale=1)
+    published = SIDD(root="sidd")
+    photos = {
+        "own pairs": own,
+        "published pairs": published,
+        "mixture": JointSource({"a": published, "b": own}),
+        "noisy photos": Folder(root="photos", holds="degraded"),
+    }[source]
+    data = Mock(spec=PhotoData, source=photos, has_clean=photos.holds == "clean")
+    parts = {
+        "supervised": Supervised(loss=CharbonnierLoss()),
+        "noise2noise": Noise2Noise(),
+        "noise2void": Noise2Void(),
+    }
+    module = Mock(objectives={objective: parts[objective]})
+    assert _reference(Mock(datamodule=data), module) == reference
 
 
 def test_a_result_better_than_its_input_needs_no_more_words(
