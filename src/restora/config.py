@@ -415,7 +415,8 @@ def option(group: str, name: str) -> dict[str, Any]:
 def parts(group: str) -> dict[str, dict[str, Any]]:
     """Name -> description of the options of a group of complete parts.
 
-    These are networks, degradations, discriminators, losses and schedules.
+    These are networks, degradations, discriminators, losses and schedules. A file that holds no mapping
+    gives an empty one.
     """
     with _loader() as loader:
         found: dict[str, dict[str, Any]] = {}
@@ -424,8 +425,7 @@ def parts(group: str) -> dict[str, dict[str, Any]]:
             loaded = files.load_config(f"{group}/{name}")
             assert loaded is not None
             node = OmegaConf.to_container(loaded.config)
-            assert isinstance(node, dict)
-            found[name] = {str(key): value for key, value in node.items()}
+            found[name] = {str(key): value for key, value in node.items()} if isinstance(node, dict) else {}
         return found
 
 
