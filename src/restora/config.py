@@ -33,7 +33,7 @@ from restora.composing.kept import RECIPES_PROVIDER
 from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
 from restora.composing.short_forms import choices, full_forms, read_keys
-from restora.composing.sources import ConfFolder
+from restora.composing.sources import COMPLETED, ConfFolder
 from restora.first_edition import renamed_key
 from restora.monitor import direction_of
 from restora.task_rule import fit_task
@@ -116,6 +116,7 @@ def compose(
         else:
             _refuse_unused(config, read_keys(loader, config_name) | {*extra}, overrides)
             _refuse_plain_parts(config, loader)
+            _refuse_nameless_parts(config, loader)
             if not hydra_node:
                 OmegaConf.set_struct(config, False)
                 del config["hydra"]
@@ -217,6 +218,21 @@ def _refuse_plain_parts(config: DictConfig, loader: Loader) -> None:
         raise ConfigError(f"{key or group}={value}: expected a part, not text: write {form}{listed}")
 
 
+def _refuse_nameless_parts(config: DictConfig, loader: Loader) -> None:
+    """Raises `ConfigError` for a chosen file without `_target_`, the name of the part that it describes."""
+    for place, chosen in config.hydra.runtime.choices.items():
+        group, _, key = str(place).partition("@")
+        if group not in COMPLETED or not isinstance(chosen, str):
+            continue
+        value = OmegaConf.select(config, key or group, throw_on_missing=False)
+        if value is None or (isinstance(value, DictConfig) and "_target_" in value):
+            continue
+        raise ConfigError(
+            f"{_file_of(f'{group}/{chosen}', loader) or f'{place}={chosen}'} has no _target_: write "
+            f"_target_: NAME, the registered name of a {COMPLETED[group]}, and each argument in a line below"
+        )
+
+
 def _innermost(error: BaseException) -> str:
     lines: list[str] = []
     cause: BaseException | None = error
@@ -285,7 +301,7 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
     if unchosen := re.match(r"You must specify '([^']+)'", message):
         group = unchosen.group(1)
         return f"which {group}?\n{in_lines(f'Set {group}=NAME, one of', options(group))}"
-    option = re.search(r"Could not find '([^']+)'", message)
+    option = re.search(r"Could not (?:find|load) '([^']+)'", message)
     if option:
         return _no_such_option(option.group(1))
     if message.startswith("Config group override must be"):  # the message does not name the group
@@ -374,11 +390,12 @@ def recipes() -> dict[str, dict[str, Any]]:
 def files_of(group: str) -> dict[str, Path | None]:
     """Option -> the file that holds it, which may hold others too; None for a class alone."""
     with _loader() as loader:
-        sources = [source for source in loader.get_sources() if isinstance(source, ConfFolder)]
-        return {
-            name: next(filter(None, (source.file_of(f"{group}/{name}") for source in sources)), None)
-            for name in group_options(loader.repository, group)
-        }
+        return {name: _file_of(f"{group}/{name}", loader) for name in group_options(loader.repository, group)}
+
+
+def _file_of(option: str, loader: Loader) -> Path | None:
+    sources = [source for source in loader.get_sources() if isinstance(source, ConfFolder)]
+    return next(filter(None, (source.file_of(option) for source in sources)), None)
 
 
 def options(group: str) -> list[str]:
@@ -401,7 +418,8 @@ def option(group: str, name: str) -> dict[str, Any]:
 def parts(group: str) -> dict[str, dict[str, Any]]:
     """Name -> description of the options of a group of complete parts.
 
-    These are networks, degradations, discriminators, losses and schedules.
+    These are networks, degradations, discriminators, losses and schedules. A file that holds no mapping
+    gives an empty one.
     """
     with _loader() as loader:
         found: dict[str, dict[str, Any]] = {}
@@ -410,8 +428,7 @@ def parts(group: str) -> dict[str, dict[str, Any]]:
             loaded = files.load_config(f"{group}/{name}")
             assert loaded is not None
             node = OmegaConf.to_container(loaded.config)
-            assert isinstance(node, dict)
-            found[name] = {str(key): value for key, value in node.items()}
+            found[name] = {str(key): value for key, value in node.items()} if isinstance(node, dict) else {}
         return found
 
 

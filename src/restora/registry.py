@@ -67,6 +67,11 @@ them."""
 _CLOSED = ("network", "degradation", "loss", "optimizer", "schedule")
 """Kinds whose arguments hold parts of the same kind only, whatever the keys are."""
 
+_REFUSALS = (
+    *(TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AssertionError, AttributeError),
+)
+"""The errors by which a constructor refuses its arguments, or shows that it is wrong itself."""
+
 _parts: dict[str, dict[str, type[Any]]] = {kind: {} for kind in PACKAGES}
 _plugins: list[str] = []
 _folders: list[Path] = []
@@ -328,7 +333,7 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
         return functools.partial(cls, **values)
     try:
         return cls(**values)
-    except (TypeError, ValueError, RuntimeError, ArithmeticError, LookupError, AssertionError) as error:
+    except _REFUSALS as error:
         if isinstance(error, ValueError) and _is_ours(error):
             raise
         raise ValueError(f"{where}: {name} cannot be made of {_listed(values)}: {error}") from error

@@ -14,6 +14,7 @@ from restora.config import ConfigError, compose
         ("trainer.max_step=4", "trainer.max_steps"),
         ("optimizer.lr=3", "family.optimizer.lr"),
         ("netwrok.depth=3", "network.depth"),
+        ("objective=[supervised,adverserial]", "objective=adversarial"),
     ],
 )
 def test_near_matches_are_suggested(override: str, hint: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from restora import constructors, registry
-from restora.config import compose, config_root, options, parts
+from restora.config import ConfigError, compose, config_root, options, parts
 
 
 @pytest.fixture
@@ -103,6 +103,42 @@ def test_a_network_of_ones_own_needs_no_file(
     assert compose("train", ["network=source_lab_net"]).network == expected
     (folder / "network" / "source_lab_net.yaml").write_text("_target_: source_lab_net\nwidth: 5\n")
     assert compose("train", ["network=source_lab_net"]).network == expected | {"width": 5}
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"_target_: dncnn\ndepth: 3\n  channels: 9\n", r"broken\.yaml: line 3, column 11: mapping values"),
+        (
+            b"_target_: dncnn\ndepth: 3\ndepth: 4\n",
+            r"broken\.yaml: line 3, column 1: the key depth is given twice",
+        ),
+        (b"_target_: dncnn # \xff\n", r"broken\.yaml: not a text in UTF-8"),
+        (b"_target_: \x07\n", r"broken\.yaml: unacceptable character"),
+    ],
+    ids=["syntax", "a key twice", "bytes", "a control character"],
+)
+def test_a_file_that_cannot_be_read_is_named(folder: Path, content: bytes, named: str) -> None:
+    (folder / "network" / "broken.yaml").write_bytes(content)
+    for read in (lambda: options("network"), lambda: compose("train", ["network=broken"])):
+        with pytest.raises(ValueError, match=named):
+            read()
+
+
+@pytest.mark.parametrize("text", ["", "depth: 3\n", "- _target_: dncnn\n", "dncnn\n"])
+def test_a_file_without_the_name_of_a_part_is_named(folder: Path, text: str) -> None:
+    (folder / "network" / "nameless.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=r"nameless\.yaml has no _target_"):
+        compose("train", ["network=nameless"])
+
+
+def test_an_objective_of_ones_own_needs_no_name_in_its_file(folder: Path) -> None:
+    (folder / "objective").mkdir()
+    (folder / "objective" / "flat.yaml").write_text("_target_: noise2noise\nweight: 0.5\n")
+    (folder / "objective" / "nested.yaml").write_text("nested:\n  _target_: noise2noise\n")
+    made = compose("train", ["objective=[supervised,flat,nested]", "objective.flat.weight=2"]).objective
+    assert [*made] == ["supervised", "flat", "nested"]
+    assert made.flat == {"_target_": "noise2noise", "weight": 2}
 
 
 def test_a_key_of_an_application_is_not_taken_for_a_table() -> None:

@@ -9,6 +9,7 @@ import argparse
 import difflib
 import fnmatch
 import statistics
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
@@ -66,9 +67,19 @@ def configurations() -> dict[str, Node]:
 def build(node: Node) -> "Network":
     """The network of one description."""
     from restora.config import build as build_node
+    from restora.networks.base import checked
 
-    network: Network = build_node(node, "network")
-    return network
+    if "_target_" not in node:
+        raise ValueError("its file has no _target_")
+    return checked(build_node(node, "network"))
+
+
+def build_on_meta(node: Node) -> "Network":
+    """The network of one description, without memory for its weights."""
+    import torch
+
+    with torch.device("meta"):
+        return build(node)
 
 
 def families() -> dict[str, str]:
@@ -79,18 +90,16 @@ def families() -> dict[str, str]:
     found: dict[str, set[str]] = {}
     for chosen in recipes().values():
         if "network" in chosen and "family" in chosen:
-            found.setdefault(nodes[chosen["network"]]["_target_"], set()).add(chosen["family"])
+            target = nodes.get(chosen["network"], {}).get("_target_")
+            found.setdefault(str(target), set()).add(chosen["family"])
     return {architecture: ", ".join(sorted(names)) for architecture, names in found.items()}
 
 
 def count(name: str, node: Node, family: str = "") -> Entry:
     """The entry of one configuration, without its time."""
-    import torch
-
     from restora.networks.cost import count_macs, count_parameters
 
-    with torch.device("meta"):
-        network = build(node)
+    network = build_on_meta(node)
     return Entry(
         name=name,
         family=family,
@@ -127,13 +136,22 @@ def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     vocabulary.use_threads(arguments.threads)
     found = _chosen(configurations(), arguments.names, arguments.small)
-    entries = list(_entries(_suited(found, arguments.family, arguments.task), timing=arguments.time))
+    broken: dict[str, str] = {}
+    suited = _suited(found, arguments.family, arguments.task)
+    entries = list(_entries(suited, timing=arguments.time, broken=broken))
+    _show(entries, arguments)
+    for name, reason in broken.items():
+        print(f"{name} {reason}", file=sys.stderr)
+    return 1 if broken else 0
+
+
+def _show(entries: list[Entry], arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json_text([asdict(entry) for entry in entries]))
-        return 0
+        return
     if arguments.markdown:
         print(markdown(entries))
-        return 0
+        return
     from rich.console import Console
 
     console = Console()
@@ -142,7 +160,6 @@ def main(argv: list[str]) -> int:
     console.print(f"[dim]{legend}[/dim]")
     if arguments.time == "quick" and any(entry.milliseconds is None for entry in entries):
         console.print("[dim]- takes more than about a second: time it with --time all[/dim]")
-    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -190,14 +207,15 @@ def _suited(found: dict[str, Node], family: str | None, task: str | None) -> dic
 
     suited, trained_by = {}, families()
     for name, node in found.items():
-        cls: type[Network] = registry.find("network", str(node["_target_"]))
-        names = trained_by.get(str(node["_target_"]), "").split(", ")
-        if (family is None or family in names) and (task is None or task in cls.tasks):
+        cls = registry.part_of(node, "network")
+        names = trained_by.get(str(node.get("_target_")), "").split(", ")
+        if (family is None or family in names) and (task is None or task in getattr(cls, "tasks", ())):
             suited[name] = node
     return suited
 
 
-def _entries(found: dict[str, Node], *, timing: str) -> Iterator[Entry]:
+def _entries(found: dict[str, Node], *, timing: str, broken: dict[str, str]) -> Iterator[Entry]:
+    """The entries; networks that cannot be built or run are put in `broken`, each with the reason."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -207,11 +225,23 @@ def _entries(found: dict[str, Node], *, timing: str) -> Iterator[Entry]:
         bar = progress.add_task("counting", total=len(found))
         for name, node in found.items():
             progress.update(bar, description=name)
-            entry = count(name, node, trained_by.get(str(node["_target_"]), ""))
-            if timing == "all" or (timing == "quick" and (entry.macs or 0) <= QUICK):
-                entry = replace(entry, milliseconds=measure(node))
-            yield entry
             progress.advance(bar)
+            try:
+                entry = count(name, node, trained_by.get(str(node.get("_target_")), ""))
+                if timing == "all" or (timing == "quick" and (entry.macs or 0) <= QUICK):
+                    entry = replace(entry, milliseconds=measure(node))
+            except Exception as error:  # whatever the code of a network raises
+                broken[name] = f"cannot be {_what_fails(node)}: {str(error).strip() or type(error).__name__}"
+                continue
+            yield entry
+
+
+def _what_fails(node: Node) -> str:
+    try:
+        build_on_meta(node)
+    except Exception:
+        return "built"
+    return "run"
 
 
 def quantity(number: float | None) -> str:
@@ -254,7 +284,7 @@ def _table(entries: list[Entry], *, timed: bool) -> "Table":
         row: list[Any] = [
             entry.name,
             entry.family,
-            " ".join(CODES[task] for task in entry.tasks),
+            " ".join(CODES.get(task, task) for task in entry.tasks),
             f"x{entry.scale}" if entry.scale > 1 else "",
             quantity(entry.parameters),
             quantity(entry.macs),

@@ -155,6 +155,7 @@ def _row(path: Path, columns: list[Column], config: "DictConfig") -> "tuple[Row,
     import torch
 
     from restora.apps.contact_sheet import Cell, Row
+    from restora.degradations.base import check_values
     from restora.keyed import KeyedGenerator, image_key, sample_key
 
     clean = _clean(path, config)
@@ -163,6 +164,7 @@ def _row(path: Path, columns: list[Column], config: "DictConfig") -> "tuple[Row,
     for column in columns:
         keys = torch.tensor([sample_key(image_key(path.name), column.seed)])
         image, condition = column.degradation(clean, KeyedGenerator(keys))
+        check_values(column.degradation, image)
         cells.append(Cell(_enlarged(_pixels(image), config.size), _caption(image, clean)))
         if shown is None and condition is not None:
             shown = _condition_cell(condition, config.size)

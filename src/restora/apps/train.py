@@ -187,7 +187,7 @@ def job(config: DictConfig) -> float:
     """One job of Hydra, possibly in a launcher's process."""
     from restora.redaction import redacted, without_secrets
     from restora.registry import stored, use_plugins
-    from restora.training.command import own_overrides, repeating
+    from restora.training.command import own_folders, own_overrides, repeating
     from restora.training.record import RunInfo
     from restora.training.starting import start
 
@@ -204,12 +204,13 @@ def job(config: DictConfig) -> float:
     assert isinstance(plain, dict)
     choices = hydra_config.runtime.choices
     overrides = without_secrets(own_overrides(hydra_config.overrides.task))
+    folders = own_folders(hydra_config.runtime.config_sources)
     info = RunInfo(
         folder=folder,
         config=stored(plain),
         experiment=choices["experiments"],
         network_name=choices["network"],
-        command=redacted(repeating(overrides, hydra_config.overrides.hydra, _config_dir(hydra_config))),
+        command=redacted(repeating(overrides, hydra_config.overrides.hydra, folders)),
         overrides=overrides,
         cwd=hydra_config.runtime.cwd,
         sweep=_place_in_sweep(hydra_config, folder, overrides),
@@ -236,12 +237,6 @@ def _write_hydra_folder(folder: Path, config: DictConfig, hydra_config: Any) -> 
     }
     for name, content in contents.items():
         write_whole(folder / ".hydra" / f"{name}.yaml", yaml_text(without_secrets(content)))
-
-
-def _config_dir(hydra_config: Any) -> str | None:
-    """The folder of --config-dir, from Hydra's sources."""
-    sources = hydra_config.runtime.config_sources
-    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 def _place_in_sweep(hydra_config: Any, folder: Path, overrides: list[str]) -> dict[str, Any] | None:

@@ -8,6 +8,7 @@ by others. Repeated settings are filled in here:
 - *Variants.* The mapping `variants` of a file holds further options by their full names, each with its
   differences from the file: `dncnn_small: {depth: 7}`. Its `defaults` replace the file's choices.
 - *Products.* `testsets` and `severities` of a benchmark make an option of each pair: `bsd68_sigma25`.
+- *Objectives.* A file of `objective` may hold the objective itself or, under its name, `mine: {_target_: …}`.
 - *Networks without a file.* A registered network that no file names is an option by its registered name.
 
 The configuration of plugins and the folders given with `--config-dir` are read in the same way.
@@ -35,6 +36,10 @@ COMPLETED = {
 """Groups whose files hold only differences from the constructor's defaults, and the kind of their parts."""
 PRODUCT = ("testsets", "severities")
 """The tables of a benchmark that make an option of each pair."""
+
+
+class Unreadable(ValueError):
+    """A file that is not YAML; the message names it, the line and the column."""
 
 
 class ConfFolder(FileConfigSource):
@@ -65,6 +70,8 @@ class ConfFolder(FileConfigSource):
         group = config_path.partition("/")[0]
         if "/" in config_path:
             content = _filled_in(content, group)
+        if group == "objective" and "_target_" in content and "defaults" not in content:
+            content = {Path(config_path).stem: content}
         return ConfigResult(
             config=OmegaConf.create(content),
             path=f"{self.scheme()}://{self.path}",
@@ -166,7 +173,16 @@ def _mapping(path: Path) -> dict[str, Any]:
 def _content(path: Path, _modified: int) -> Any:
     """A file's content as plain values, which must not be changed; the C parser is ten times as fast."""
     loader: Any = _loader()
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=loader)
+    except UnicodeDecodeError as error:
+        raise Unreadable(f"{path}: not a text in UTF-8 ({error.reason} at byte {error.start})") from error
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}: "
+        raise Unreadable(f"{path}: {where}{error.problem or error.context}") from error
+    except yaml.YAMLError as error:
+        raise Unreadable(f"{path}: {' '.join(str(error).split())}") from error
 
 
 @functools.lru_cache(maxsize=1024)

@@ -20,6 +20,8 @@ from restora.keyed import KeyedGenerator
 Centre: TypeAlias = Literal["mean", "median", "mode"]
 SYMMETRIC: frozenset[Centre] = frozenset({"mean", "median", "mode"})
 Shape: TypeAlias = tuple[int, int, int, int]
+LARGEST = 100.0
+"""The largest magnitude of a degraded value; strong Poisson noise comes to some tens."""
 Params: TypeAlias = Mapping[str, Any]
 """Tensors whose first axis is B; for a composition, the params of its stages by name."""
 
@@ -112,4 +114,37 @@ class Degradation(ABC):
             )
         with full_precision(clean.device):
             params = self.sample((batch, channels, height, width), generator)
-            return Degraded(self.apply(clean, params), self.condition(clean, params))
+            return Degraded(self.degrade(clean, params), self.condition(clean, params))
+
+    def degrade(self, clean: Tensor, params: Params) -> Tensor:
+        """`apply`; raises ValueError for a result that is not (B,C,H/s,W/s) of the same type of numbers."""
+        image: Any = self.apply(clean, params)
+        batch, channels, height, width = clean.shape
+        expected = (batch, channels, height // self.scale, width // self.scale)
+        if isinstance(image, Tensor) and image.shape == expected and image.dtype == clean.dtype:
+            return image
+        got = "None" if image is None else f"a {type(image).__name__}"
+        fix = "apply returns the degraded photos"
+        if isinstance(image, Tensor):
+            got, fix = f"{image.dtype} of shape {tuple(image.shape)}", f"convert it, .to({clean.dtype})"
+            if image.shape != expected:
+                fix = "keep the size, or set scale to the clean side divided by the degraded one"
+        raise ValueError(
+            f"the degradation {type(self).__name__} returned {got} for photos of shape {tuple(clean.shape)}, "
+            f"expected {clean.dtype} of shape {expected}: {fix}"
+        )
+
+
+def check_values(degradation: Degradation, image: Tensor) -> None:
+    """Raises ValueError for degraded photos that are not finite or not on the [0,1] scale.
+
+    It reads all pixels, so on a GPU it waits for them.
+    """
+    name, largest = type(degradation).__name__, float(image.abs().max())
+    if not largest < float("inf"):
+        raise ValueError(f"the degradation {name} returned values that are not finite (nan or inf)")
+    if largest > LARGEST:
+        raise ValueError(
+            f"the degradation {name} returned values up to {largest:.0f}, expected the scale [0,1]: "
+            "divide by 255"
+        )

@@ -273,6 +273,10 @@ class Family(LightningModule):
             )
         values = list(terms.values())
         loss = values[0] if len(values) == 1 else torch.stack(values).sum()
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ValueError(
+                f"nothing can be learnt from {', '.join(terms)}: no term depends on the network's weights"
+            )
         step.record("train/loss", loss.detach())
         if len(self.objectives) > 1:
             for name, term in terms.items():

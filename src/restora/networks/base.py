@@ -10,10 +10,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 Padding = Literal["reflect", "replicate", "constant"]
+MULTIPLES = "if it needs sides that are multiples of N, set size_multiple = N in the class"
+"""Advice for a network that does not take every size."""
 
 
 class Network(nn.Module, ABC):
@@ -23,7 +26,7 @@ class Network(nn.Module, ABC):
     neither clamped nor rounded.
     """
 
-    tasks: ClassVar[tuple[str, ...]]
+    tasks: ClassVar[tuple[str, ...]] = ()
     """The tasks of its paper: denoise, super_resolution, deblur, jpeg, inpaint, colourise, derain."""
     padding: Padding = "reflect"
     """How `forward` pads to `size_multiple`: as the authors do, to reproduce their figures."""
@@ -56,6 +59,8 @@ class Network(nn.Module, ABC):
             if condition is not None:
                 condition = pad_bottom_right(condition, below, right, self.condition_padding)
         y = self.restore(x, condition)
+        if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # type: ignore[attr-defined,no-untyped-call]
+            self._check_output(y, x)
         return y[..., : height * self.scale, : width * self.scale] if below or right else y
 
     @property
@@ -97,6 +102,39 @@ class Network(nn.Module, ABC):
                 f"{name} needs a condition of {self.condition_channels} channels (noise-level map or mask), "
                 f"got {got}"
             )
+
+    def _check_output(self, y: Any, x: Tensor) -> None:
+        """Raises ValueError for an output of `restore` that is not (B,C',H*s,W*s)."""
+        batch, _, height, width = x.shape
+        expected = (batch, self.out_channels, height * self.scale, width * self.scale)
+        if isinstance(y, Tensor) and y.shape == expected:
+            return
+        got = f"the shape {tuple(y.shape)}" if isinstance(y, Tensor) else f"a {type(y).__name__}"
+        fix = "restore() returns one tensor"
+        if isinstance(y, Tensor) and y.ndim == 4:
+            fix = MULTIPLES
+            if y.shape[:2] != expected[:2]:
+                fix = "out_channels is the number of channels that restore() returns"
+        raise ValueError(
+            f"{type(self).__name__} returned {got} for an input of {tuple(x.shape)}, "
+            f"expected {expected}: {fix}"
+        )
+
+
+def checked(network: Any, where: str = "network") -> Network:
+    """The network, if it has what the contract asks for; raises ValueError naming the class and the fault."""
+    name = type(network).__name__
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"{where}: {name} is not a network: make it a subclass of restora.networks.base.Network, with "
+            "restore(x, condition) in place of forward"
+        )
+    for attribute in ("in_channels", "out_channels"):
+        if not hasattr(network, attribute):
+            raise ValueError(
+                f"{where}: {name} has no {attribute}: set it in the constructor, such as self.{attribute} = 3"
+            )
+    return network
 
 
 def pad_bottom_right(x: Tensor, below: int, right: int, mode: str) -> Tensor:

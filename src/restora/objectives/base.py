@@ -177,9 +177,26 @@ class Objective(nn.Module, ABC):
         if self.weight == 0 or step.number < self.start_step:
             return {}
         terms = self.terms(step)
+        self._check_terms(terms)
         if self.weight != 1:
             terms = {name: self.weight * term for name, term in terms.items()}
         return terms
+
+    def _check_terms(self, terms: Any) -> None:
+        """Raises ValueError for anything but scalar tensors by name."""
+        if not isinstance(terms, Mapping):
+            raise ValueError(
+                f"the objective {type(self).__name__} returned a {type(terms).__name__}, expected scalars by "
+                'name, such as {"": loss}'
+            )
+        for name, term in terms.items():
+            if isinstance(term, Tensor) and term.ndim == 0:
+                continue
+            got = f"the shape {tuple(term.shape)}" if isinstance(term, Tensor) else f"a {type(term).__name__}"
+            raise ValueError(
+                f"the objective {type(self).__name__} returned {got} as its term {name!r}, expected a tensor "
+                "with one number: average it, such as by .mean()"
+            )
 
     def validation(self, step: Step) -> Terms:
         """The objective's part of the validation loss."""

@@ -3,15 +3,13 @@
 Legend: B samples, C channels, H height, W width.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from restora.networks.base import Network
 from restora.objectives.base import Objective, Setting, Step, Terms
-from restora.objectives.supervised import check_side
+from restora.objectives.supervised import Loss, check_loss, check_side, compared
 from restora.registry import register
 
 
@@ -27,8 +25,9 @@ class Distil(Objective):
 
     needs_clean = False
 
-    def __init__(self, *, teacher: Network, loss: Callable[[Tensor, Tensor], Tensor], **options: Any) -> None:
+    def __init__(self, *, teacher: Network, loss: Loss, **options: Any) -> None:
         super().__init__(**options)
+        check_loss(loss)
         self.loss = loss
         self._teacher = [teacher.eval().requires_grad_(False)]  # a list: not in the state dict
 
@@ -60,4 +59,4 @@ class Distil(Objective):
         with torch.no_grad():
             degraded = step.degraded.contiguous(memory_format=step.memory_format)
             aim = self.teacher(degraded, step.condition).float().clamp(0, 1)
-        return {"": self.loss(step.restored, aim)}
+        return {"": compared(self.loss, step.restored, aim)}

@@ -5,11 +5,13 @@ Losses take photos, float32 (B,C,H,W) on the [0,1] scale, also for networks that
 Legend: B samples, C channels, H height, W width, K condition channels.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from restora.losses.pixel import centre_of, smallest_side
 from restora.objectives.base import Centre, Objective, Setting, Step, Terms, check_weights
@@ -24,6 +26,7 @@ class Supervised(Objective):
 
     def __init__(self, *, loss: Loss, **options: Any) -> None:
         super().__init__(**options)
+        check_loss(loss)
         self.loss = loss
 
     @property
@@ -35,7 +38,7 @@ class Supervised(Objective):
         check_side(self.loss, setting)
 
     def terms(self, step: Step) -> Terms:
-        return {"": self.loss(step.restored, step.supervision)}
+        return {"": compared(self.loss, step.restored, step.supervision)}
 
 
 @register("objective", "perceptual")
@@ -72,6 +75,7 @@ class MultiScale(Objective):
                 "objective.multi_scale.scale_weights must be one or more numbers >= 0, got "
                 f"{list(scale_weights)}"
             )
+        check_loss(loss)
         self.loss, self.scale_weights, self.hole_weight = loss, tuple(scale_weights), hole_weight
 
     @property
@@ -117,6 +121,7 @@ class Masked(Objective):
     def __init__(self, *, loss: Loss, hole_weight: float = 6.0, **options: Any) -> None:
         super().__init__(**options)
         check_weights("masked", hole_weight=hole_weight)
+        check_loss(loss)
         self.loss, self.hole_weight = loss, hole_weight
 
     def check(self, setting: Setting) -> None:
@@ -152,8 +157,40 @@ def masked_loss(
 ) -> Tensor:
     """`loss` on known pixels plus `hole_weight` times that on missing ones; unmasked without a weight."""
     if hole_weight is None or mask is None:
-        return loss(restored, clean)
+        return compared(loss, restored, clean)
     known = mask[:, :1]  # (B,1,H,W): 1 where the pixel is known
-    return loss(restored * known, clean * known) + hole_weight * loss(
-        restored * (1 - known), clean * (1 - known)
+    return compared(loss, restored * known, clean * known) + hole_weight * compared(
+        loss, restored * (1 - known), clean * (1 - known)
     )
+
+
+def check_loss(loss: Loss) -> None:
+    """Raises ValueError for a loss that does not take restored and clean photos."""
+    try:
+        signature = inspect.signature(loss.forward if isinstance(loss, nn.Module) else loss)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(None, None)
+    except TypeError:
+        raise ValueError(
+            f"the loss {_name(loss)} takes {signature}, expected (restored, clean): two batches of photos"
+        ) from None
+
+
+def compared(loss: Loss, restored: Tensor, clean: Tensor) -> Tensor:
+    """`loss(restored, clean)`; raises ValueError if that is not a scalar tensor with its autograd graph."""
+    value: Any = loss(restored, clean)
+    if not isinstance(value, Tensor):
+        fault = f"a {type(value).__name__}: leave float() and item() out"
+    elif value.ndim != 0:
+        fault = f"the shape {tuple(value.shape)}: average it, such as by .mean()"
+    elif torch.is_grad_enabled() and restored.requires_grad and not value.requires_grad:
+        fault = "a value that nothing can learn from: leave detach(), item() and no_grad out"
+    else:
+        return value
+    raise ValueError(f"the loss {_name(loss)} returned {fault}; expected a tensor with one number")
+
+
+def _name(loss: Loss) -> str:
+    return type(loss).__name__ if isinstance(loss, nn.Module) else getattr(loss, "__name__", repr(loss))

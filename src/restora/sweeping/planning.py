@@ -92,15 +92,17 @@ def _usual_folder(overrides: Sequence[str], first: Composed) -> Path:
 
 def new_plan(folder: Path, overrides: Sequence[str], first: Composed) -> Plan:
     """A plan for the folder with this command's settings and the jobs of an earlier plan, if any."""
+    from restora.training.command import own_folders
     from restora.training.record import git, versions
 
     earlier = _earlier(folder)
     hydra = first.hydra.hydra
     environment = OmegaConf.to_container(hydra.job.env_set, resolve=True)
     assert isinstance(environment, dict)
+    own = [word for path in own_folders(hydra.runtime.config_sources) for word in ("--config-dir", path)]
     return Plan(
         folder=folder,
-        command=shlex.join(["restora", "train", "-m", *overrides]),
+        command=shlex.join(["restora", "train", *own, "-m", *overrides]),
         overrides=list(overrides),
         cwd=os.getcwd(),
         settings=first.settings,
@@ -179,18 +181,16 @@ def _completed(folder: Path) -> str | None:
 
 def _write_folder(plan: Plan, job: Job, made: Composed) -> None:
     """Writes `run.json` with the status queued, and `.hydra/`."""
-    from restora.training.command import repeating
+    from restora.training.command import own_folders, repeating
     from restora.training.record import RunInfo, RunRecord
 
     folder = plan.path(job)
     config = _placed(made.config, str(folder))
     hydra = made.hydra.hydra
-    sources = hydra.runtime.config_sources
-    own = next((str(source.path) for source in sources if source.provider == "command-line"), None)
     info = RunInfo(
         folder=folder,
         config=config,
-        command=repeating(made.words, list(hydra.overrides.hydra), own),
+        command=repeating(made.words, list(hydra.overrides.hydra), own_folders(hydra.runtime.config_sources)),
         overrides=list(made.words),
         cwd=plan.cwd,
         experiment=str(hydra.runtime.choices.experiments),

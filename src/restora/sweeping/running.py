@@ -51,12 +51,11 @@ def run(plan: Plan, source: Source, *, jobs: int, config: dict[str, Any], retry_
         finally:
             teller.close()
         showing.show(plan)
+        words = shlex.join([str(plan.folder), *(f"--plugin={name}" for name in plan.plugins)])
         if code >= 128:
-            teller.say(f"stopped; resume with: restora sweep {shlex.quote(str(plan.folder))} --resume")
+            teller.say(f"stopped; resume with: restora sweep {words} --resume")
         elif code:
-            teller.say(
-                f"retry the failed jobs with: restora sweep {shlex.quote(str(plan.folder))} --retry-failed"
-            )
+            teller.say(f"retry the failed jobs with: restora sweep {words} --retry-failed")
         return code
 
 

@@ -26,7 +26,7 @@ from restora.evaluation.protocol import Protocol
 from restora.evaluation.scorer import LOSS, Scorer, check_monitored
 from restora.families.base import Family
 from restora.monitor import Monitor
-from restora.networks.base import Network
+from restora.networks.base import Network, checked
 from restora.objectives.base import Noise, Objective, Setting
 from restora.photos.reading import channel_count, channel_word
 from restora.training.devices import check_launch, check_strategy
@@ -34,6 +34,7 @@ from restora.training.initial import Initial, check_stage, initial_weights
 from restora.training.leakage import named_folders
 from restora.training.profiling import Unprofiled
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
+from restora.training.trying import try_degradation, try_network
 
 _GPUS = ("gpu", "cuda", "mps")
 _CHOOSE = "choose one of those that `restora train --help` names"
@@ -68,7 +69,7 @@ def build_parts(config: DictConfig, *, goes_on: bool = False) -> Parts:
     """
     degradation: Degradation = build(config.degradation, "degradation")
     data: PhotoData = build(config.data, "data", degradation=degradation)
-    network: Network = build(config.network, "network")
+    network = build_network(config.network)
     check_together(network, data)
     family: Family = build_family(config, network, build_objectives(config), data)
     family.check(_setting(network, data))
@@ -96,6 +97,8 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     data: PhotoData = build(config.data, "data", degradation=build(config.degradation, "degradation"))
     network = build_on_meta(config.network)
     check_together(network, data)
+    try_network(network, data, lambda: build_network(config.network))
+    try_degradation(data)
     if config.resume is None:
         check_stage(config)
         initial_weights(config, network)
@@ -132,6 +135,11 @@ def _with_teachers(config: DictConfig) -> dict[str, Any]:
     nodes: Any = OmegaConf.to_container(objective, resolve=True)
     for name, node in nodes.items():
         if not isinstance(node, dict) or "_target_" not in node:
+            if "_target_" in nodes:
+                raise ConfigError(
+                    f"the file of the objective {nodes['_target_']} has defaults, so its other keys stand "
+                    f"under its name: {nodes['_target_']}: {{_target_: {nodes['_target_']}, …}}"
+                )
             near = ", ".join(registry.names("objective"))
             raise ConfigError(
                 f"objective.{name} is not an objective: choose objective=NAME, one or more of {near}"
@@ -196,8 +204,15 @@ def _setting(network: Network, data: PhotoData) -> Setting:
 def build_on_meta(config: DictConfig) -> Network:
     """The network on the meta device, without memory for its weights."""
     with torch.device("meta"):
-        network: Network = build(config, "network")
-    return network
+        return build_network(config)
+
+
+def build_network(config: DictConfig) -> Network:
+    """The network with its own initialisation. Raises `ConfigError` for anything but a network."""
+    try:
+        return checked(build(config, "network"))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _network_of(network: Network, scale: int) -> str:

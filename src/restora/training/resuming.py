@@ -9,6 +9,7 @@ name a function or class that is not registered, unless the user types the same 
 import logging
 import os
 import re
+import shlex
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -29,6 +30,7 @@ from restora.first_edition import renamed
 from restora.path_values import quoted
 from restora.run_state import Occupied, status_of
 from restora.strangers import check_inside, started_in
+from restora.training.command import folders_in
 
 log = logging.getLogger(__name__)
 TYPED_IN = "RESTORA_TYPED_IN"
@@ -61,17 +63,32 @@ def continued(argv: Sequence[str]) -> list[str]:
         raise ConfigError(f"resume={runs[-1]}: the folder is not writable: copy the run to a folder of yours")
     check_inside(folder)
     earlier = stored_overrides(folder, runs[-1], rest)
-    plugins = [word for word in earlier if word.startswith("plugins=")]
-    if plugins and not any(word.startswith("plugins=") for word in argv):
-        raise ConfigError(
-            f"resume={runs[-1]}: the run was started with {plugins[-1]}, and a file alone never imports a "
-            f"module: add {plugins[-1]} if you trust it"
-        )
+    _refuse_without_own_parts(folder, runs[-1], earlier, argv)
     earlier = renamed(word for word in earlier if not word.startswith("plugins="))
     if "recipe_batch" not in ((_record(folder) or {}).get("config") or {}):
         earlier = [*earlier, "recipe_batch=null"]  # a run from before this setting
     rest = _from_here(rest, folder)
     return [*earlier, *rest, f"resume={quoted(str(folder))}", f"hydra.run.dir={quoted(str(folder))}"]
+
+
+def _refuse_without_own_parts(folder: Path, named: str, earlier: list[str], argv: Sequence[str]) -> None:
+    """Raises `ConfigError` that names the run's plugins and `--config-dir` if `argv` lacks them."""
+    plugins = [word for word in earlier if word.startswith("plugins=")][-1:]
+    if any(word.startswith("plugins=") for word in argv):
+        plugins = []
+    folders = folders_in(str((_record(folder) or {}).get("command")))
+    given = [folder for provider, folder in registry.configuration_folders() if provider == "command-line"]
+    if given or any(re.match(r"--config-dir\b|-cd$", word) for word in argv):
+        folders = []
+    own = [word for path in folders for word in ("--config-dir", path)]
+    if not plugins and not own:
+        return
+    lacking = [f"{path} does not exist: name its new place; " for path in folders if not Path(path).is_dir()]
+    words = " ".join([*plugins, *([shlex.join(own)] if own else [])])
+    raise ConfigError(
+        f"resume={named}: the run was started with {words}, and a file alone never imports a module or reads "
+        f"another folder: {''.join(lacking)}add {words} if you trust it"
+    )
 
 
 def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> list[str]:

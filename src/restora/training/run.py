@@ -32,6 +32,7 @@ from restora.redaction import redacted
 from restora.run_state import Gone, sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
+from restora.training.command import folders_in
 from restora.training.devices import own_rank
 from restora.training.launch import (
     ProcessFailed,
@@ -340,7 +341,9 @@ def _score(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
 
 def _say_stopped(record: RunRecord) -> None:
     """Prints the command that resumes the run."""
-    where = shlex.quote(f"resume={_shortest(record.info.folder)}")
+    own = [word for path in folders_in(record.info.command) for word in ("--config-dir", path)]
+    own += [word for word in record.info.overrides if word.startswith("plugins=")][-1:]
+    where = shlex.join([f"resume={_shortest(record.info.folder)}", *own])
     saved = find_checkpoint(record.info.folder)
     what = "before its first checkpoint" if saved is None else f"at step {saved[1]['step']}"
     Console(stderr=True).print(

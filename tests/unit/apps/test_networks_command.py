@@ -1,10 +1,12 @@
 """`restora networks`: the table, its filters, and what it says to a misspelt name."""
 
 import json
+from pathlib import Path
 
 import pytest
 from warm_start import run_restora
 
+from restora import registry
 from restora.apps.networks import configurations, main, measure, quantity
 
 
@@ -49,6 +51,31 @@ def test_the_family_is_that_of_the_experiments_that_train_it(capsys: pytest.Capt
 def test_a_misspelt_name_gets_near_ones() -> None:
     with pytest.raises(ValueError, match="no network 'dncn': did you mean dncnn.*lists them"):
         main(["dncn"])
+
+
+def test_a_network_that_cannot_be_built_leaves_the_others_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither one without `_target_`, nor a list, nor a class that is no network."""
+    (tmp_path / "network").mkdir()
+    for name, text in {
+        "own": "_target_: dncnn\ndepth: 3\n",
+        "own_nameless": "in_channels: 3\n",
+        "own_list": "- _target_: dncnn\n",
+        "own_foreign": "_target_: torch.nn.ReLU\n",
+        "own_refused": "_target_: dncnn\ndepth: 0\n",
+    }.items():
+        (tmp_path / "network" / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    assert main(["own*", "--time", "none", "--json"]) == 1
+    written = capsys.readouterr()
+    assert [entry["name"] for entry in json.loads(written.out)] == ["own"]
+    reasons = dict(line.split(" ", 1) for line in written.err.splitlines() if line.startswith("own"))
+    assert all(reason.startswith("cannot be built: ") for reason in reasons.values())
+    assert "no _target_" in reasons["own_nameless"]
+    assert "no _target_" in reasons["own_list"]
+    assert "ReLU is not a network" in reasons["own_foreign"]
+    assert "depth" in reasons["own_refused"]
 
 
 def test_times_are_measured() -> None:

@@ -81,6 +81,47 @@ def test_losses_see_photos_whatever_the_network_predicts() -> None:
     assert abs(float(value) - float(residuals)) > 0.05
 
 
+LOSSES: dict[str, Any] = {
+    "the shape .*average it": lambda restored, clean: (restored - clean).abs(),
+    "a float": lambda restored, clean: float((restored - clean).abs().mean()),
+    "nothing can learn from": lambda restored, clean: (restored.detach() - clean).abs().mean(),
+}
+
+
+@pytest.mark.parametrize("fault", LOSSES)
+@pytest.mark.parametrize("objective", [Supervised, Masked, partial(MultiScale, scale_weights=[1.0])])
+def test_a_loss_that_is_no_scalar_to_learn_from_is_named(
+    objective: Callable[..., Objective], fault: str
+) -> None:
+    def mine(restored: Tensor, clean: Tensor) -> Any:
+        return LOSSES[fault](restored, clean)
+
+    with pytest.raises(ValueError, match=f"the loss mine returned .*{fault}"):
+        objective(loss=mine)(step(data=batch(mask=True)))
+
+
+def test_a_loss_that_takes_no_pair_of_photos_is_refused_at_once() -> None:
+    class One(nn.Module):
+        def forward(self, restored: Tensor) -> Tensor:
+            return restored.mean()
+
+    for objective in (Supervised, Masked, partial(Distil, teacher=dncnn())):
+        with pytest.raises(
+            ValueError, match=r"the loss One takes \(restored.*\).*expected \(restored, clean\)"
+        ):
+            objective(loss=One())
+
+
+@pytest.mark.parametrize("returned", [torch.ones(()), {"": torch.ones(2)}, {"part": 1.0}])
+def test_an_objective_returns_scalars_by_name(returned: Any) -> None:
+    class Mine(Objective):
+        def terms(self, step: Step) -> Any:
+            return returned
+
+    with pytest.raises(ValueError, match="the objective Mine returned .* expected"):
+        Mine()(step())
+
+
 def test_a_target_takes_the_place_of_the_clean_photo() -> None:
     plain = batch()
     target = torch.rand_like(plain.degraded)

@@ -13,12 +13,13 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from restora.cli import main
 from restora.config import ConfigError, options
 from restora.files import write_json
 from restora.run_state import Occupied, sole_run
-from restora.sweeping import command, executor, planning
+from restora.sweeping import command, executor, planning, running
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
 from restora.sweeping.on_ray import connected, gpus_of, share
@@ -46,6 +47,33 @@ def test_a_job_is_known_by_what_decides_its_result() -> None:
     }
     assert identity(config) == identity(moved)
     assert identity(config) != identity({**moved, "data": {**moved["data"], "patch_size": 9}})
+
+
+def test_the_command_of_a_sweep_names_the_folders_of_configuration(tmp_path: Path) -> None:
+    sources = [
+        SimpleNamespace(provider="command-line", path="/my conf"),
+        SimpleNamespace(provider="main", path="/x"),
+    ]
+    job = SimpleNamespace(env_set=OmegaConf.create({}), chdir=None)
+    hydra = SimpleNamespace(job=job, runtime=SimpleNamespace(config_sources=sources))
+    first: Any = SimpleNamespace(
+        hydra=SimpleNamespace(hydra=hydra), settings={}, config={"plugins": ["mylab"]}
+    )
+    plan = planning.new_plan(tmp_path, ["seed=1,2", "plugins=[mylab]"], first)
+    assert plan.command == "restora train --config-dir '/my conf' -m seed=1,2 'plugins=[mylab]'"
+
+
+def test_a_failed_sweep_says_how_to_retry_it_with_its_plugins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    plan = Plan(tmp_path, "restora train -m", [], "/", settings, plugins=["mylab"])
+    code = iter([1, 130])
+    failing = SimpleNamespace(run=lambda source: next(code))
+    monkeypatch.setattr(running, "executor_of", lambda *_, **__: failing)
+    for words in ("--retry-failed", "--resume"):
+        running.run(plan, running.Listed.of([]), jobs=1, config={})
+        assert f"restora sweep {tmp_path} --plugin=mylab {words}" in "".join(capfd.readouterr())
 
 
 def test_a_plan_that_is_damaged_is_said_and_its_jobs_are_found_in_their_folders(tmp_path: Path) -> None:

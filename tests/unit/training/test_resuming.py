@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from restora import registry
 from restora.config import ConfigError
-from restora.training.resuming import refuse_foreign, stored_overrides
+from restora.training.command import repeating
+from restora.training.resuming import continued, refuse_foreign, stored_overrides
 from restora.training.starting import earlier_score
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -56,6 +58,31 @@ def test_what_the_user_has_typed_again_is_not_asked_of_the_file(tmp_path: Path) 
     assert stored_overrides(folder, "run", [word]) == ["seed=1"]
     (tmp_path / "other").mkdir()
     assert stored_overrides(folder_with(tmp_path / "other", "", "a=${b.c}"), "run") == ["a=${b.c}"]
+
+
+def test_a_folder_of_configuration_is_named_as_plugins_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (own := tmp_path / "my conf").mkdir()
+    (tmp_path / "run").mkdir()
+    words = ["loss@family.loss=mine", "plugins=[mylab]"]
+    run = folder_with(tmp_path / "run", json.dumps(words), *words)
+    command = repeating(words, folders=[str(own)])
+    (run / "run.json").write_text(json.dumps({"overrides": words, "command": command}))
+    monkeypatch.setattr(registry, "_folders", [])
+    typed = [f"resume={run}", "trainer.max_steps=30"]
+    with pytest.raises(ConfigError, match=rf"add plugins=\[mylab\] --config-dir '{own}' if you trust it"):
+        continued(typed)
+    with pytest.raises(ConfigError, match=rf"with --config-dir '{own}', .*add --config-dir"):
+        continued([*typed, "plugins=[mylab]"])
+    registry.use_configuration([str(own)])
+    with pytest.raises(ConfigError, match=r"add plugins=\[mylab\] if"):
+        continued(typed)
+    assert words[0] in continued([*typed, "plugins=[mylab]"])
+    own.rmdir()
+    registry._folders.clear()
+    with pytest.raises(ConfigError, match="does not exist: name its new place"):
+        continued(typed)
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ class KeepGrey(Degradation):
         return {"stage": self.stage.sample(shape, generator.fork("stage"))}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        degraded = self.stage.apply(clean, params["stage"])
+        degraded = self.stage.degrade(clean, params["stage"])
         grey = (clean == clean[:, :1]).flatten(1).all(1)  # (B,)
         return torch.where(per_sample(grey), rgb_to_grayscale(degraded).expand_as(degraded), degraded)
 

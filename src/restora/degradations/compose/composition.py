@@ -75,7 +75,7 @@ class Chain(_Staged):
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         x = clean
         for name, stage in self.stages.items():
-            x = stage.apply(x, params[name])
+            x = stage.degrade(x, params[name])
         return x
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
@@ -134,7 +134,7 @@ class OneOf(_Staged):
         batch, channels, height, width = clean.shape
         out = clean.new_empty(batch, channels, height // self.scale, width // self.scale)
         for index, (name, stage) in enumerate(self.stages.items()):
-            out = where_drawn(params["choice"] == index, clean, stage.apply, params["stages"][name], out)
+            out = where_drawn(params["choice"] == index, clean, stage.degrade, params["stages"][name], out)
         return out
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
@@ -215,7 +215,7 @@ class Maybe(Degradation):
         return {"applied": applied, "stage": self.stage.sample(shape, generator.fork("stage"))}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        return where_drawn(params["applied"], clean, self.stage.apply, params["stage"], clean)
+        return where_drawn(params["applied"], clean, self.stage.degrade, params["stage"], clean)
 
     def condition(self, clean: Tensor, params: Params) -> Tensor | None:
         own = self.stage.condition(clean, params["stage"])

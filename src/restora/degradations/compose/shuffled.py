@@ -40,6 +40,6 @@ class Shuffled(Chain):
         for place in range(len(self.stages)):
             here, changed = params["order"][:, place], x
             for index, (name, stage) in enumerate(self.stages.items()):
-                changed = where_drawn(here == index, x, stage.apply, params[name], changed)
+                changed = where_drawn(here == index, x, stage.degrade, params[name], changed)
             x = changed
         return x
