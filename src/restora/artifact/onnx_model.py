@@ -111,7 +111,7 @@ def any_size_program(
     example = tuple(part[:1] for part in _example(network, local_converter)[0])
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     # else the program refuses sizes that need no padding, because the traced one did
-    any_size = symbolic_shapes.patch(backed_size_oblivious=True)
+    any_size = symbolic_shapes.patch(backed_size_oblivious=True)  # type: ignore[attr-defined]
     with _quiet_exporter(), torch.no_grad(), any_size:
         return torch.export.export(
             AnySize(network).eval(), example, dynamic_shapes=tuple(sizes for _ in example)
