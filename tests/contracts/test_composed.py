@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
-from restora.composing.sources import ConfFolder, laid_over
+from restora.composing.sources import ConfFolder, Unreadable, laid_over
 from restora.config import parts
 
 FROZEN: dict[str, dict[str, Any]] = json.loads(
@@ -57,5 +56,5 @@ def test_a_variant_replaces_choices_of_the_defaults_list() -> None:
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "loss").mkdir()
     (tmp_path / "loss" / "twice.yaml").write_text("_target_: charbonnier\neps: 1\neps: 2\n")
-    with pytest.raises(yaml.YAMLError, match="eps"):
+    with pytest.raises(Unreadable, match=r"twice\.yaml: line 3.*eps is given twice"):
         ConfFolder("test", f"restora://{tmp_path}").load_config("loss/twice")

@@ -156,7 +156,7 @@ def test_killed_in_the_middle_of_a_download(server: ArchiveServer, tmp_path: Pat
     assert len(stores(tmp_path)["div2k-train-rgb"]) == 3
 
 
-def test_a_folder_with_a_broken_photo(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_with_a_broken_photo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photos = tmp_path / "my photos"
     photos.mkdir()
     for number in range(12):
@@ -165,7 +165,7 @@ def test_a_folder_with_a_broken_photo(tmp_path: Path, caplog: pytest.LogCaptureF
     (photos / "thumbnail.png").write_bytes(png(98, 16))
     options = [f"data_dir={tmp_path}", f"data.source.root='{photos}'", "data.patch_size=32"]
     assert main(["prepare", "data=folder", *options]) == 1
-    said = "\n".join(caplog.messages)
+    said = capsys.readouterr().err
     assert f"{photos}/broken.png: cannot be decoded" in said
     assert f"{photos}/thumbnail.png: is too small: 16x16" in said
     assert sum(len(store) for store in stores(tmp_path).values()) == 13

@@ -121,13 +121,16 @@ class Degradation(ABC):
         image: Any = self.apply(clean, params)
         batch, channels, height, width = clean.shape
         expected = (batch, channels, height // self.scale, width // self.scale)
-        if isinstance(image, Tensor) and image.shape == expected and image.dtype == clean.dtype:
+        fits = False
+        if isinstance(image, Tensor) and image.ndim == 4:  # fewer channels are a degradation too
+            fits = (batch, *expected[2:]) == (len(image), *image.shape[2:])
+        if fits and image.dtype == clean.dtype:
             return image
         got = "None" if image is None else f"a {type(image).__name__}"
         fix = "apply returns the degraded photos"
         if isinstance(image, Tensor):
             got, fix = f"{image.dtype} of shape {tuple(image.shape)}", f"convert it, .to({clean.dtype})"
-            if image.shape != expected:
+            if not fits:
                 fix = "keep the size, or set scale to the clean side divided by the degraded one"
         raise ValueError(
             f"the degradation {type(self).__name__} returned {got} for photos of shape {tuple(clean.shape)}, "

@@ -89,8 +89,8 @@ class SkipNonFinite(Settling):
         self._seen: _Seen | None = None
         self._loss: Tensor | None = None
         self._flag: Tensor | None = None
-        """(5,) of the current step: loss, gradient norm, and 1 if skipped, if the degraded photos are not
-        finite, and if the clean ones are not. None if already known to be finite."""
+        """(5,) of the current step: loss, gradient norm, 1 if skipped, sums of the degraded and clean photos,
+        finite if the photos are. None if already known to be finite."""
         self._photos: list[Tensor] = []
         """(2,) for each batch of the current step, by `sums_of`."""
         self._batch: Batch | None = None
@@ -161,10 +161,10 @@ class SkipNonFinite(Settling):
         norm = self._norm(trainer, gradients)
         loss = norm if self._loss is None else self._loss.float().mean()
         flag = torch.stack((loss.float(), norm.float(), (~(norm + loss).isfinite()).float()))
-        photos = torch.stack(self._photos).sum(0).to(flag.device)
-        flag = torch.cat((flag, (~photos.isfinite()).float()))
+        photos = self._photos[0] if len(self._photos) == 1 else torch.stack(self._photos).sum(0)
+        flag = torch.cat((flag, photos.to(flag.device)))
         if trainer.world_size > 1:  # gradients are all-reduced, losses are per process
-            torch.distributed.all_reduce(flag[2:], op=torch.distributed.ReduceOp.MAX)
+            torch.distributed.all_reduce(flag[2:3], op=torch.distributed.ReduceOp.MAX)
         return flag if self._flag is None else torch.where(self._flag[2] > 0, self._flag, flag)
 
     def _is_lost(self, trainer: Trainer, gradients: list[Tensor]) -> bool:
@@ -250,7 +250,7 @@ class SkipNonFinite(Settling):
         for seen, (loss, norm, lost, degraded, aim) in zip(steps, flags.tolist(), strict=True):
             self.in_a_row = self.in_a_row + 1 if lost else 0
             if lost:
-                first = first_of(loss, bool(degraded), bool(aim))
+                first = first_of(loss, not math.isfinite(degraded), not math.isfinite(aim))
                 self._first = first if self.in_a_row == 1 or not self._first else self._first
                 self._name(trainer, seen, loss, norm, first)
             if self.in_a_row >= self.patience:
