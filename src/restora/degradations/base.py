@@ -117,7 +117,7 @@ class Degradation(ABC):
             return Degraded(self.degrade(clean, params), self.condition(clean, params))
 
     def degrade(self, clean: Tensor, params: Params) -> Tensor:
-        """`apply`; raises ValueError for a result that is not (B,C,H/s,W/s) of the same type of numbers."""
+        """`apply`; raises ValueError for a result that is not (B,C',H/s,W/s) of the same type of numbers."""
         image: Any = self.apply(clean, params)
         batch, channels, height, width = clean.shape
         expected = (batch, channels, height // self.scale, width // self.scale)
