@@ -29,7 +29,7 @@ NODES = parts("network")
 NAMES = sorted(NODES)
 SMALL = [name for name in NAMES if name.endswith("_small")]
 FULL = [name for name in NAMES if not name.endswith("_small")]
-TASKS = {"denoise", "super_resolution", "deblur", "jpeg", "inpaint", "colourise", "derain"}
+TASKS = {"denoise", "super_resolution", "deblur", "jpeg", "inpaint", "colourise", "derain", "old_photo"}
 
 
 def node(name: str) -> dict[str, Any]:
@@ -232,6 +232,7 @@ EXPORTED: dict[str, dict[str, Any]] = {
     "swinir_classical_small": {},  # shifted windows and their mask
     "patch_mlp_small": {},  # patches cut out and folded back
     "filling_drunet_small": {"channels": [4, 4, 4, 4]},  # a mask; pooling, interpolation, slices
+    "blind_drunet_small": {"channels": [4, 4, 4, 4]},  # the mean over a whole photo
 }
 """One small twin for each way of computing, as an export takes seconds. `restora export` compares
 what it wrote, for any network."""

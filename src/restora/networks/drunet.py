@@ -20,6 +20,8 @@ from restora.registry import register
 
 _RESIDUAL = "residual_output"
 """The name of a buffer that only weights of residual networks have."""
+_OF_OTHERS = {"fill_levels", "scales.of_photo.0.weight"}
+"""What the weights of FillingDRUNet and BlindDRUNet have in addition."""
 
 
 class ResidualBlock(nn.Module):
@@ -104,7 +106,7 @@ class DRUNet(Network):
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int | list[int] | bool] | None:
         """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         own = "m_head.weight" in state and "m_down1.0.res.0.weight" in state
-        if not own or "fill_levels" in state:  # which FillingDRUNet has
+        if not own or _OF_OTHERS & state.keys():
             return None
         widths = [state[f"m_down{level}.0.res.0.weight"].shape[0] for level in (1, 2, 3)]
         photo = state["m_tail.weight"].shape[0]
