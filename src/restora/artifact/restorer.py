@@ -26,7 +26,7 @@ from restora import vocabulary
 from restora.allocator import freed_memory_kept
 from restora.artifact.engine_choice import EngineChoice, exported, graphs_in
 from restora.artifact.engines import check_engine
-from restora.artifact.global_statistics import attentions, of_whole_photo
+from restora.artifact.global_statistics import attentions, means, of_whole_photo
 from restora.artifact.memory import fitting_tile, ran_out
 from restora.artifact.model_folder import ModelDescription
 from restora.artifact.parity import Compute
@@ -100,7 +100,8 @@ class Restorer:
     machine, by side and engine) or by measuring.
 
     `global_statistics`, for networks with attention across channels (Restormer): tiles use the statistics of
-    the whole photo.
+    the whole photo. Networks that use means over the whole photo (`BlindDRUNet`) always do; tiles of theirs
+    are computed by torch.
     """
 
     def __init__(
@@ -122,8 +123,8 @@ class Restorer:
         check_engine(engine)
         if global_statistics:
             engine = _with_statistics(network, engine)
-        self.global_statistics = global_statistics
-        other_engine = engine not in ("auto", "torch")
+        self.global_statistics = global_statistics or bool(means(network))
+        self._engine_named = other_engine = engine not in ("auto", "torch")
         self.device = pick_device("cpu" if other_engine and device == "auto" else device)
         self.precision: Precision = vocabulary.precision(precision)
         self._tile_chosen = tile is not None
@@ -252,7 +253,12 @@ class Restorer:
         self.tile, self.overlap = tile, min(self.overlap, default_overlap(tile))
 
     def _by_its_statistics(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
-        """Photo by photo, in tiles that use the statistics of the whole photo."""
+        """Photo by photo, in tiles that use the statistics of the whole photo, computed by torch."""
+        if self._engine_named:
+            raise ValueError(
+                f"engine {self.engine} would give each tile of {self.tile} pixels its own colours or "
+                "sharpness, as it does not know the whole photo: use engine torch, or tile 0"
+            )
         restored = []
         for index in range(len(x)):
             one, maps = x[index : index + 1], None if condition is None else condition[index : index + 1]
@@ -261,15 +267,20 @@ class Restorer:
                 if progress is not None:
                     progress(index * tiles + done, len(x) * tiles)
 
-            autocast = self._autocast()
-            with of_whole_photo(
-                self.network, one, maps, side=self.tile, device=self.device, autocast=autocast
-            ):
-                restored.append(self._in_tiles(one, maps, show))
+            fixed = of_whole_photo(
+                self.network, one, maps, side=self.tile, device=self.device, autocast=self._autocast()
+            )
+            restored.append(self._in_tiles(one, maps, show, fixed))
         return torch.cat(restored)
 
-    def _in_tiles(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
-        """Tile by tile."""
+    def _in_tiles(
+        self,
+        x: Tensor,
+        condition: Tensor | None,
+        progress: Progress | None,
+        network: Network | None = None,
+    ) -> Tensor:
+        """Tile by tile, by the chosen engine or by `network`."""
         count, _, height, width = x.shape
         scale, multiple = self.network.scale, self.network.size_multiple
         tiles = grid(height, width, tile=self.tile, overlap=self.overlap, multiple=multiple)
@@ -278,7 +289,7 @@ class Restorer:
             (count, self.network.out_channels, height * scale, width * scale), dtype=torch.float32
         )
         largest = max(math.prod(tile.shape) for tile in tiles)
-        done, compute = 0, self._engine.for_tiles(largest, count * height * width)
+        done, compute = 0, network or self._engine.for_tiles(largest, count * height * width)
         for batch in batches(jobs, self.together):
             restored = self._run(x, condition, batch, compute)
             for y, (photo, tile) in zip(restored, batch, strict=True):

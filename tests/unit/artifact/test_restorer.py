@@ -11,6 +11,7 @@ from torch import Tensor
 from restora.artifact.restorer import Restorer
 from restora.artifact.tiles import fade, grid, spans
 from restora.networks.base import Network
+from restora.networks.blind_drunet import BlindDRUNet
 from restora.networks.dncnn import FDnCNN
 from restora.networks.layers.restormer_blocks import TransposedAttention
 from restora.networks.restormer import Restormer
@@ -272,6 +273,34 @@ def test_tiles_that_see_the_statistics_of_the_whole_photo_are_nearer_to_it():
     assert seen == [(count + 1, len(seen)) for count in range(len(seen))]
     assert torch.equal(restorer(x[:, :, :96, :96]), Restorer(**options)(x[:, :, :96, :96]))
     torch.testing.assert_close(restorer(x[1:]), together[1:])
+
+
+def test_tiles_of_a_blind_network_use_the_means_of_the_whole_photo():
+    """Photos in one call have means of their own, and the network stays as it was."""
+    torch.manual_seed(0)
+    network = BlindDRUNet(channels=(4, 4, 4, 4), balance=True).eval()
+    for parameter in (network.balance.of_photo[-1].weight, network.scales.of_photo[-1].weight):
+        torch.nn.init.normal_(parameter, std=1)
+    network.m_tail.weight.data.mul_(0.2)
+    dark, light = 0.2 * real(384, 256), real(384, 256)
+    x = torch.cat([torch.cat([dark, light], 2), torch.cat([light, light], 2).flip(-1)])  # (2,3,768,256)
+    options = {"network": network, "device": "cpu"}
+    whole = Restorer(**options, tile=0)(x)
+    restorer = Restorer(**options, tile=256, overlap=64)
+    tiled = restorer(x)
+    torch.testing.assert_close(restorer(x[1:]), tiled[1:])
+    alone = Restorer(**options, tile=0)(x[:, :, :256])
+    difference = (alone - whole[:, :, :256]).abs().mean()  # of a tile that has means of its own
+    assert difference > 0.02
+    assert (tiled - whole).abs().mean() < 0.15 * difference
+
+
+def test_an_engine_that_does_not_know_the_whole_photo_is_refused_for_tiles():
+    network = BlindDRUNet(channels=(4, 4, 4, 4), balance=True).eval()
+    restorer = Restorer(network=network, device="cpu", engine="onnxruntime", tile=128, overlap=32)
+    assert restorer(real(96, 96)).shape == (1, 3, 96, 96)
+    with pytest.raises(ValueError, match="use engine torch, or tile 0"):
+        restorer(real(96, 200))
 
 
 @pytest.mark.parametrize(

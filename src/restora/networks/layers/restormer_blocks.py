@@ -82,7 +82,7 @@ class TransposedAttention(nn.Module):
     def attend(self, qkv_BHWC: Tensor) -> Tensor:
         """Queries, keys and values, (B,H,W,3C) -> the projected result, (B,H,W,C)."""
         q_BNC, k_BNC, v_BNC = qkv_BHWC.flatten(1, 2).chunk(3, dim=-1)
-        attention = self._attention(q_BNC, k_BNC)  # (B,h,c,c)
+        attention = self.statistic(q_BNC, k_BNC)  # (B,h,c,c)
         # project_out(attention @ v) = (project_out @ attention) @ v: one C x C matrix per sample
         project = self.project_out.weight.view(v_BNC.shape[-1], self.heads, -1)  # (C,h,c)
         matrix = torch.einsum("ohc,bhcd->bhdo", project, attention).flatten(1, 2)  # (B,C,C)
@@ -91,7 +91,7 @@ class TransposedAttention(nn.Module):
             y_BNC = y_BNC + self.project_out.bias.to(y_BNC.dtype)
         return y_BNC.view(*qkv_BHWC.shape[:3], -1)
 
-    def _attention(self, q_BNC: Tensor, k_BNC: Tensor) -> Tensor:
+    def statistic(self, q_BNC: Tensor, k_BNC: Tensor) -> Tensor:
         """softmax(temperature * cosine similarity of query and key channels), per head: (B,h,c,c)."""
         q, k = (
             t.view(*t.shape[:-1], self.heads, -1).permute(0, 2, 3, 1) for t in (q_BNC, k_BNC)
