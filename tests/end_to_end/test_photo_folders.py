@@ -1,6 +1,8 @@
 """Folders as people have them: bad files, odd names and links; what a crash leaves, and several commands that
 agree."""
 
+import contextlib
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 from run_folders import photo, write_run
 from warm_start import run_code, run_restora, shell_words
 
+from restora import files
 from restora.apps import restore_run
 from restora.apps.restore import main as restore
 from restora.cli import main
@@ -124,7 +127,12 @@ def test_a_name_that_a_suffix_makes_too_long_is_refused_before_computing(identit
     (tmp_path / f"{'a' * 246}.png").write_bytes(KINDS["rgb8.png"].data)
     source = tmp_path / f"{'a' * 246}.png"
     assert restore([str(identity), str(source), str(tmp_path / "o"), "--suffix", "_restored"]) == 1
-    assert "longer than 255 bytes" in capsys.readouterr().err
+    assert "longer than 255 bytes: give a shorter --suffix" in capsys.readouterr().err
+    assert restore([str(identity), str(source), str(tmp_path / "o"), "--compare"]) == 1
+    assert "longer than 255 bytes: leave --compare out" in capsys.readouterr().err
+    (tmp_path / "o" / source.name).mkdir(parents=True)
+    assert restore([str(identity), str(source), str(tmp_path / "o"), "--overwrite"]) == 1
+    assert "is a folder: name another OUTPUT" in capsys.readouterr().err
 
 
 def test_names_that_a_terminal_would_act_on_are_written_out(identity, tmp_path, capsysbinary):
@@ -144,11 +152,16 @@ def test_names_that_a_terminal_would_act_on_are_written_out(identity, tmp_path, 
 
 
 def test_where_nothing_can_be_written_is_said_before_anything_is_computed(identity, tmp_path, monkeypatch):
+    def refused(dir):
+        if "locked" in str(dir):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return contextlib.nullcontext()
+
     photo = tmp_path / "a.png"
     photo.write_bytes(KINDS["rgb8.png"].data)
     (tmp_path / "notes").write_text("summer")
     monkeypatch.setattr(restore_run, "run", None)
-    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path))
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refused)
     (tmp_path / "locked").mkdir()
     for output, words in (
         (tmp_path / "notes", "notes is a file"),

@@ -26,6 +26,7 @@ from restora.evaluation.methods import (
 )
 from restora.evaluation.protocol import Protocol
 from restora.evaluation.severity import at_severity
+from restora.files import check_writable
 from restora.metrics.registry import unavailable
 
 _USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": False}
@@ -287,11 +288,9 @@ def _severities(value: Any, benchmark: Benchmark) -> list[float]:
 
 
 def _output(path: str | Path) -> Path:
-    """The folder for the figures. Raises ValueError if a file is in its place."""
+    """The folder for the figures. Raises ValueError if it cannot be made or written to."""
     folder = Path(path).expanduser()
-    for part in (folder, *folder.parents):
-        if part.exists() and not part.is_dir():
-            raise ValueError(f"output={path}: {part} is a file; name a folder")
+    check_writable(folder, setting="output", folder=True)
     return folder
 
 

@@ -187,7 +187,9 @@ def main(argv: Sequence[str]) -> int:
     output = Path(options.output)
     if options.watch:
         return _watch(options, output)
-    planned = plan(Path(options.input), output, Naming(options.format, options.suffix))
+    planned = plan(
+        Path(options.input), output, Naming(options.format, options.suffix, sheets=options.compare)
+    )
     wanted = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
     jobs, unreadable = measure(wanted)
     failures = [*planned.failures, *unreadable]
@@ -221,9 +223,8 @@ def _watch(options: argparse.Namespace, output: Path) -> int:
     from restora.apps.restore_plan import Naming, measure
     from restora.apps.restore_watch import appearing
 
-    photos = appearing(
-        Path(options.input), output, Naming(options.format, options.suffix), overwrite=options.overwrite
-    )
+    naming = Naming(options.format, options.suffix, sheets=options.compare)
+    photos = appearing(Path(options.input), output, naming, overwrite=options.overwrite)
     restorers, failed = _load(options), False
     print(f"watching {options.input}: stop with Ctrl-C", flush=True)
     try:
