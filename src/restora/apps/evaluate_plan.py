@@ -10,6 +10,7 @@ from typing import Any
 from restora import registry, vocabulary
 from restora.artifact.restorer import pick_device
 from restora.artifact.sources import Loaded, from_weights, from_weights_alone, open_source
+from restora.artifact.tiles import check_tile
 from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
@@ -175,6 +176,8 @@ def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Bench
         precision=vocabulary.precision(settings["precision"]),
         device=str(settings["device"]),
     )
+    if options.overlap is not None:
+        check_tile(options.tile, options.overlap, loaded.network.size_multiple)
     own = loaded.local_converter if auto else None
     plain = replace(options, self_ensemble=False, tile=0, local_converter=own)
     luminance = benchmark.color == "y" and benchmark.task == "super_resolution"

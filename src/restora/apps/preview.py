@@ -90,7 +90,10 @@ def _file(photo: str) -> Path:
 
 
 def _output(config: "DictConfig") -> Path:
-    """The sheet's file. Raises ValueError if it is no PNG or cannot be written, or if size, seed or draws are invalid."""
+    """The sheet's file.
+
+    Raises ValueError if it is no PNG or cannot be written, or if size, seed or draws are invalid.
+    """
     for name in ("size", "seed", "draws"):
         if not isinstance(config[name], int) or config[name] < (name != "seed"):
             least = "" if name == "seed" else " of at least 1"
