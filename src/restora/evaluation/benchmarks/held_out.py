@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, Planes
+from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, Planes, check_photos
 from restora.image import enlarge
 from restora.photos.reading import channel_count
 from restora.registry import build
@@ -54,6 +54,10 @@ class HeldOut(Benchmark):
     def photos(self) -> list[Path]:
         entries = self._dataset.store.entries
         return [Path(entries[photo].path) for (photo,) in self._dataset.batches][: self.limit]
+
+    def check(self) -> None:
+        """Raises ValueError for photos that are not there; their pixels are in the packed store."""
+        check_photos(self.photos, "data.source", pixels=False)
 
     @property
     def title(self) -> str:
