@@ -110,8 +110,11 @@ def test_commands_agree_about_a_bad_folder(identity, bad_folder, tmp_path, capsy
 
 
 def test_evaluate_names_what_it_leaves_out(bad_folder, caplog):
-    with pytest.raises(ValueError, match=r"bomb\.png: is too large.*60000x60000"):
-        Denoise(root=str(bad_folder), color="rgb", sigma=25).check()
+    benchmark = Denoise(root=str(bad_folder), color="rgb", sigma=25)
+    with pytest.raises(ValueError, match=r"bomb\.png: is too large.*60000x60000") as refused:
+        benchmark.check()
+    broken = len({path.name for path in benchmark.photos} - GOOD)
+    assert f"and {broken - 10} more: fix these files" in str(refused.value)  # also those with a good header
     assert "clip.mp4: is a video" in caplog.text
 
 
@@ -236,7 +239,7 @@ def test_one_limit_and_one_option(identity, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RESTORA_MAX_MEGAPIXELS", "0.001")
     arguments = [str(identity), str(tmp_path / "a.png"), str(tmp_path / "o.png")]
     assert restore(arguments) == 1
-    assert "the limit is 0.001 (set RESTORA_MAX_MEGAPIXELS to raise it)" in capsys.readouterr().err
+    assert "the limit is 0.001 (--max-megapixels N raises it)" in capsys.readouterr().err
     assert restore([*arguments, "--max-megapixels", "1"]) == 0
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from restora.files import LONGEST_NAME, check_writable
 from restora.photos.errors import PhotoError
-from restora.photos.kinds import FORMAT_SUFFIXES, FORMATS, READABLE, kind, suffix_of, why_not
+from restora.photos.kinds import FORMAT_SUFFIXES, FORMATS, LOSSY, READABLE, kind, suffix_of, why_not
 from restora.photos.listing import look_through
 from restora.photos.reading import photo_header
 
@@ -188,6 +188,16 @@ def _add(made: Plan, source: Path, target: Path, name: str) -> None:
 
 def _endings() -> str:
     return ", ".join(f"*{suffix}" for suffix in dict.fromkeys(FORMAT_SUFFIXES.values()))
+
+
+def check_quality(jobs: list[Job]) -> None:
+    """Raises ValueError if no output is of a format that has a quality."""
+    written = dict.fromkeys(FORMATS[suffix_of(job.target)] for job in jobs)
+    if written and not any(name in LOSSY for name in written):
+        raise ValueError(
+            f"--quality: {' and '.join(written)} has no quality, only {', '.join(LOSSY)} have: leave it out, "
+            "or add --format jpg"
+        )
 
 
 def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:

@@ -21,11 +21,10 @@ from restora.photos.blocks import Chunk, png_chunk
 from restora.photos.decoding import Pixels, rounded_to_8_bits
 from restora.photos.files import Photo
 from restora.photos.header import PNG_SIGNATURE
+from restora.photos.kinds import LOSSY
 from restora.photos.metadata import Metadata
 
 LOSSY_QUALITY = 95
-LOSSY = ("JPEG", "WEBP", "AVIF")
-"""Formats with a quality."""
 NO_ALPHA = ("JPEG", "PPM", "BMP")
 DEEP = ("PNG", "TIFF", "PPM")
 NO_EXIF = ("BMP", "PPM")
