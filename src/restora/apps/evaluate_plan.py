@@ -29,6 +29,7 @@ from restora.evaluation.protocol import Protocol
 from restora.evaluation.severity import at_severity
 from restora.files import check_writable
 from restora.metrics.registry import unavailable
+from restora.words import AGAINST_NOISY, NOISY_REFERENCE
 
 _USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": False}
 """Defaults for null in a benchmark, if the network under test does not record how it was scored."""
@@ -90,7 +91,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         processes=_processes(settings["processes"]),
         images=bool(settings["images"]),
         output=_output(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
-        notes=_notes(loaded),
+        notes=[*_notes(loaded), *_reference(benchmark)],
         training_photos=settings["training_photos"],
     )
 
@@ -130,7 +131,7 @@ def _held_out(loaded: Loaded | None) -> Benchmark:
         )
     protocol = loaded.protocol or _protocol_of_then(config, loaded)
     root = str((config["data"].get("source") or {}).get("root") or config.get("name"))
-    return HeldOut(root=root, configuration=config, **protocol)
+    return HeldOut(root=root, configuration=config, reference=loaded.reference, **protocol)
 
 
 def _protocol_of_then(config: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
@@ -324,3 +325,9 @@ def _notes(loaded: Loaded | None) -> list[str]:
         return [loaded.said]
     changed = " ".join(f"network.{name}={str(value).lower()}" for name, value in loaded.changed.items())
     return [f"the weights asked for {changed}"]
+
+
+def _reference(benchmark: Benchmark) -> list[str]:
+    """A note where the figures do not compare with clean photos."""
+    noisy = isinstance(benchmark, HeldOut) and benchmark.reference == NOISY_REFERENCE
+    return [f"all figures are {AGAINST_NOISY}"] if noisy else []
