@@ -144,8 +144,8 @@ def _print_groups(
                 why = in_short(run.text("error"))
                 console.print(f"failed: {run.label}: {why}", markup=False, style="red", soft_wrap=True)
             elif run.status in _RESUMABLE:
-                how = f"restora train resume={run.folder}"
-                console.print(f"{_RESUMABLE[run.status]}: {run.label}: {how}", markup=False, soft_wrap=True)
+                state = f"{_RESUMABLE[run.status]}: {run.label}"
+                console.print(f"{state}: {run.resuming}", markup=False, soft_wrap=True)
         console.print()
     if len(groups) > GROUPS_IN_TERMINAL:
         console.print(f"and {len(groups) - GROUPS_IN_TERMINAL} more comparisons on the page")
