@@ -113,8 +113,8 @@ def _run(arguments: list[str]) -> int:
         return int(run(_with_plugins(name, rest)))
     except BrokenPipeError:
         raise
-    except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        message = _explained(error)
+    except Exception as error:
+        message = _explained(error) or (None if name in _DEVELOPING else _of_plugin(error))
         if os.environ.get("RESTORA_TRACEBACK") or message is None:
             raise
         from restora.redaction import redacted
@@ -123,6 +123,29 @@ def _run(arguments: list[str]) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
+
+
+_DEVELOPING = ("train", "bench")
+"""Commands that show where in the user's own code an error is, by a traceback."""
+
+
+def _of_plugin(error: Exception) -> str | None:
+    """An error in the user's own code in one line, with its place; None if it is not from there."""
+    from restora.registry import is_plugins
+
+    place, trace = None, error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        if is_plugins(str(trace.tb_frame.f_globals.get("__name__"))):
+            place = f"{code.co_filename}, line {trace.tb_lineno}, in {code.co_qualname}"
+        trace = trace.tb_next
+    if place is None:
+        return None
+    first = str(error).strip().partition("\n")[0]
+    return (
+        f"{place}: {type(error).__name__}: {first}. If this code has changed since the training, take the "
+        "version that the network was trained with (RESTORA_TRACEBACK=1 shows the traceback)"
+    )
 
 
 _CONTROL = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)])

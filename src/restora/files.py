@@ -9,11 +9,14 @@ import json
 import math
 import os
 import re
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 NOT_FINITE = "not_finite"
+LONGEST_NAME = 255
+"""Bytes in a file's name, the usual limit of file systems."""
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n]")
 _DRAFT = re.compile(r"\.[0-9a-f]{16}\.(\d+)\.part")
 
@@ -42,6 +45,31 @@ def write_whole(path: Path, content: str | bytes) -> None:
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_writable(path: Path, *, setting: str, folder: bool = False) -> None:
+    """Raises ValueError, before any computation, if no file (or `folder`) can be written at `path`.
+
+    Missing folders above it are not made. `setting` is what named the path, for the message. Note: a file
+    without a name is opened for the check, because permissions alone do not tell of read-only disks.
+    """
+    whole = Path(os.path.abspath(path))
+    if not folder and os.path.isdir(whole):
+        raise ValueError(f"{setting}: {path} is a folder; name a file")
+    if any(len(os.fsencode(part)) > LONGEST_NAME for part in whole.parts):
+        raise ValueError(f"{setting}: a name in {path} is longer than {LONGEST_NAME} bytes; name another one")
+    places = (whole, *whole.parents) if folder else whole.parents
+    there = next(place for place in places if os.path.lexists(place))
+    if not os.path.isdir(there):
+        what = "a file" if there.exists() else "a link to nowhere"
+        raise ValueError(f"{setting}: {there} is {what}; name {'a folder' if folder else 'another file'}")
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{setting}: {there} cannot be written to ({error.strerror}); name another one"
+        ) from error
 
 
 def table_text(text: str) -> str:

@@ -158,6 +158,12 @@ def named_plugins() -> list[str]:
     return list(_plugins)
 
 
+def is_plugins(module: str) -> bool:
+    """Whether a module belongs to a plugin: one that the user named, or an installed package's."""
+    entries = {point.value.partition(":")[0] for each in _installed().values() for point in each.values()}
+    return any(module == name or module.startswith(f"{name}.") for name in {*_plugins, *entries})
+
+
 def use_configuration(folders: Iterable[str]) -> None:
     """Adds folders with configuration of the user's own. Raises ValueError for one that is not there."""
     for folder in folders:

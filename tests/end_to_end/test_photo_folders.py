@@ -1,6 +1,8 @@
 """Folders as people have them: bad files, odd names and links; what a crash leaves, and several commands that
 agree."""
 
+import contextlib
+import errno
 import os
 import subprocess
 from pathlib import Path
@@ -12,6 +14,7 @@ from PIL import Image
 from run_folders import photo, write_run
 from warm_start import run_code, run_restora, shell_words
 
+from restora import files
 from restora.apps import restore_run
 from restora.apps.restore import main as restore
 from restora.cli import main
@@ -107,8 +110,11 @@ def test_commands_agree_about_a_bad_folder(identity, bad_folder, tmp_path, capsy
 
 
 def test_evaluate_names_what_it_leaves_out(bad_folder, caplog):
-    with pytest.raises(ValueError, match=r"bomb\.png: is too large.*60000x60000"):
-        Denoise(root=str(bad_folder), color="rgb", sigma=25).check()
+    benchmark = Denoise(root=str(bad_folder), color="rgb", sigma=25)
+    with pytest.raises(ValueError, match=r"bomb\.png: is too large.*60000x60000") as refused:
+        benchmark.check()
+    broken = len({path.name for path in benchmark.photos} - GOOD)
+    assert f"and {broken - 10} more: fix these files" in str(refused.value)  # also those with a good header
     assert "clip.mp4: is a video" in caplog.text
 
 
@@ -124,7 +130,12 @@ def test_a_name_that_a_suffix_makes_too_long_is_refused_before_computing(identit
     (tmp_path / f"{'a' * 246}.png").write_bytes(KINDS["rgb8.png"].data)
     source = tmp_path / f"{'a' * 246}.png"
     assert restore([str(identity), str(source), str(tmp_path / "o"), "--suffix", "_restored"]) == 1
-    assert "longer than 255 bytes" in capsys.readouterr().err
+    assert "longer than 255 bytes: give a shorter --suffix" in capsys.readouterr().err
+    assert restore([str(identity), str(source), str(tmp_path / "o"), "--compare"]) == 1
+    assert "longer than 255 bytes: leave --compare out" in capsys.readouterr().err
+    (tmp_path / "o" / source.name).mkdir(parents=True)
+    assert restore([str(identity), str(source), str(tmp_path / "o"), "--overwrite"]) == 1
+    assert "is a folder: name another OUTPUT" in capsys.readouterr().err
 
 
 def test_names_that_a_terminal_would_act_on_are_written_out(identity, tmp_path, capsysbinary):
@@ -144,11 +155,16 @@ def test_names_that_a_terminal_would_act_on_are_written_out(identity, tmp_path, 
 
 
 def test_where_nothing_can_be_written_is_said_before_anything_is_computed(identity, tmp_path, monkeypatch):
+    def refused(dir):
+        if "locked" in str(dir):
+            raise OSError(errno.EROFS, "Read-only file system")
+        return contextlib.nullcontext()
+
     photo = tmp_path / "a.png"
     photo.write_bytes(KINDS["rgb8.png"].data)
     (tmp_path / "notes").write_text("summer")
     monkeypatch.setattr(restore_run, "run", None)
-    monkeypatch.setattr(os, "access", lambda path, mode: "locked" not in str(path))
+    monkeypatch.setattr(files.tempfile, "TemporaryFile", refused)
     (tmp_path / "locked").mkdir()
     for output, words in (
         (tmp_path / "notes", "notes is a file"),
@@ -223,7 +239,7 @@ def test_one_limit_and_one_option(identity, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("RESTORA_MAX_MEGAPIXELS", "0.001")
     arguments = [str(identity), str(tmp_path / "a.png"), str(tmp_path / "o.png")]
     assert restore(arguments) == 1
-    assert "the limit is 0.001 (set RESTORA_MAX_MEGAPIXELS to raise it)" in capsys.readouterr().err
+    assert "the limit is 0.001 (--max-megapixels N raises it)" in capsys.readouterr().err
     assert restore([*arguments, "--max-megapixels", "1"]) == 0
 
 

@@ -166,7 +166,14 @@ def test_strength_blends_and_quality_and_suffix_are_the_users(tmp_path):
         assert restore([model, str(source), str(tmp_path / "out"), *arguments]) == 0
     sizes = [(tmp_path / "out" / f"a_{quality}.jpg").stat().st_size for quality in ("30", "90")]
     assert sizes[0] < sizes[1]
-    for wrong in (["--strength", "2"], ["--quality", "0"], ["--suffix", "a/b"], ["--max-megapixels", "0"]):
+    for wrong in (
+        ["--strength", "2"],
+        ["--quality", "0"],
+        ["--quality", "80"],  # a PNG has none
+        ["--suffix", "a/b"],
+        ["--max-megapixels", "0"],
+        ["--max-megapixels", "inf"],
+    ):
         with pytest.raises(ValueError, match=wrong[0]):
             restore([model, str(source), str(tmp_path / "o.png"), *wrong])
 

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from restora import __version__
+from restora import __version__, registry
 from restora.cli import COMMANDS, main
 
 
@@ -123,3 +124,22 @@ def test_waiting_threads_do_not_spin_unless_the_user_has_said_how(
     value = ", ".join(f"{name}={value} (yours)" for name, value in own.items())
     assert waiting == (value or "GOMP_SPINCOUNT=1000 (set by restora)")
     assert threads_in_words(3)[0] == f"{torch.get_num_threads()} (threads=3)"
+
+
+def test_an_error_in_code_of_the_users_own_is_one_line_with_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of any type; where the code is developed, by `train`, it stays a traceback."""
+    (tmp_path / "lab_of_errors.py").write_text("def main(argv):\n    return {}['weights']\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    for name in ("export", "train"):
+        monkeypatch.setitem(COMMANDS, name, ("lab_of_errors:main", ""))
+    with pytest.raises(KeyError):  # not a plugin's
+        main(["export"])
+    monkeypatch.setattr(registry, "_plugins", ["lab_of_errors"])
+    assert main(["export"]) == 2
+    said = capsys.readouterr().err
+    assert "lab_of_errors.py, line 2, in main: KeyError: 'weights'. If this code has changed" in said
+    assert said.count("\n") == 1
+    with pytest.raises(KeyError):
+        main(["train"])

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from restora.files import json_text, read_json, write_json, write_whole
+from restora.files import check_writable, json_text, read_json, write_json, write_whole
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path):
@@ -28,6 +28,30 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         write_whole(path, b"new")
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left_there(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("kept")
+    (tmp_path / "nowhere").symlink_to("absent")
+    for path, folder, words in (
+        (tmp_path, False, "--output: .* is a folder; name a file"),
+        (tmp_path / "file", True, "file is a file; name a folder"),
+        (tmp_path / "file" / "new" / "a.png", False, "file is a file; name another file"),
+        (tmp_path / "nowhere" / "a.png", False, "nowhere is a link to nowhere"),
+        (tmp_path / ("n" * 256) / "a", False, "longer than 255 bytes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            check_writable(path, setting="--output", folder=folder)
+    check_writable(tmp_path / "new" / "deeper" / "a.png", setting="--output")
+    check_writable(tmp_path, setting="--output", folder=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "nowhere"]
+
+    def fail(dir):
+        raise PermissionError(13, "Permission denied", dir)
+
+    monkeypatch.setattr("tempfile.TemporaryFile", fail)
+    with pytest.raises(ValueError, match=r"cannot be written to \(Permission denied\); name another one"):
+        check_writable(tmp_path / "new" / "a.png", setting="--output")
 
 
 def refused(constant: str):

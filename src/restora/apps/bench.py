@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restora.files import write_json
+from restora.files import check_writable, write_json
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -104,6 +104,7 @@ def _own(argv: list[str]) -> tuple[dict[str, int], Path | None, list[str]]:
             raise ValueError(f"bench takes GROUP=OPTION and KEY=VALUE, got {word} (restora bench --help)")
         if key == "output":
             output = Path(value)
+            check_writable(output, setting="output")
         elif key not in DEFAULTS:
             rest.append(word)
         elif not value.isdecimal() or int(value) < LEAST[key]:

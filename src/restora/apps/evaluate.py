@@ -7,6 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from restora.config import ConfigError, compose, missing_keys
+from restora.files import check_writable
 from restora.path_values import quoted, with_quoted_paths
 from restora.registry import part_of
 
@@ -67,7 +68,9 @@ def main(argv: list[str]) -> int:
         from restora.apps.compare_sheet import write_sheet
         from restora.evaluation.comparison import compare
 
-        output = None if config.output is None else Path(config.output)
+        output = None if config.output is None else Path(config.output).expanduser()
+        if output is not None:
+            check_writable(output, setting="output", folder=True)
         folders = [str(folder) for folder in config.compare]
         compare(folders, output, console)
         if output is not None:

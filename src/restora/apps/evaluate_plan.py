@@ -10,6 +10,7 @@ from typing import Any
 from restora import registry, vocabulary
 from restora.artifact.restorer import pick_device
 from restora.artifact.sources import Loaded, from_weights, from_weights_alone, open_source
+from restora.artifact.tiles import check_tile
 from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
@@ -26,7 +27,9 @@ from restora.evaluation.methods import (
 )
 from restora.evaluation.protocol import Protocol
 from restora.evaluation.severity import at_severity
+from restora.files import check_writable
 from restora.metrics.registry import unavailable
+from restora.words import AGAINST_NOISY, NOISY_REFERENCE
 
 _USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": False}
 """Defaults for null in a benchmark, if the network under test does not record how it was scored."""
@@ -88,7 +91,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         processes=_processes(settings["processes"]),
         images=bool(settings["images"]),
         output=_output(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
-        notes=_notes(loaded),
+        notes=[*_notes(loaded), *_reference(benchmark)],
         training_photos=settings["training_photos"],
     )
 
@@ -128,7 +131,7 @@ def _held_out(loaded: Loaded | None) -> Benchmark:
         )
     protocol = loaded.protocol or _protocol_of_then(config, loaded)
     root = str((config["data"].get("source") or {}).get("root") or config.get("name"))
-    return HeldOut(root=root, configuration=config, **protocol)
+    return HeldOut(root=root, configuration=config, reference=loaded.reference, **protocol)
 
 
 def _protocol_of_then(config: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
@@ -174,6 +177,8 @@ def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Bench
         precision=vocabulary.precision(settings["precision"]),
         device=str(settings["device"]),
     )
+    if options.overlap is not None:
+        check_tile(options.tile, options.overlap, loaded.network.size_multiple)
     own = loaded.local_converter if auto else None
     plain = replace(options, self_ensemble=False, tile=0, local_converter=own)
     luminance = benchmark.color == "y" and benchmark.task == "super_resolution"
@@ -287,11 +292,9 @@ def _severities(value: Any, benchmark: Benchmark) -> list[float]:
 
 
 def _output(path: str | Path) -> Path:
-    """The folder for the figures. Raises ValueError if a file is in its place."""
+    """The folder for the figures. Raises ValueError if it cannot be made or written to."""
     folder = Path(path).expanduser()
-    for part in (folder, *folder.parents):
-        if part.exists() and not part.is_dir():
-            raise ValueError(f"output={path}: {part} is a file; name a folder")
+    check_writable(folder, setting="output", folder=True)
     return folder
 
 
@@ -322,3 +325,9 @@ def _notes(loaded: Loaded | None) -> list[str]:
         return [loaded.said]
     changed = " ".join(f"network.{name}={str(value).lower()}" for name, value in loaded.changed.items())
     return [f"the weights asked for {changed}"]
+
+
+def _reference(benchmark: Benchmark) -> list[str]:
+    """A note where the figures do not compare with clean photos."""
+    noisy = isinstance(benchmark, HeldOut) and benchmark.reference == NOISY_REFERENCE
+    return [f"all figures are {AGAINST_NOISY}"] if noisy else []

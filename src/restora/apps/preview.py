@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restora.files import check_writable
+
 if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
@@ -88,7 +90,10 @@ def _file(photo: str) -> Path:
 
 
 def _output(config: "DictConfig") -> Path:
-    """The sheet's file. Raises ValueError if it is no PNG, or if size, seed or draws are invalid."""
+    """The sheet's file.
+
+    Raises ValueError if it is no PNG or cannot be written, or if size, seed or draws are invalid.
+    """
     for name in ("size", "seed", "draws"):
         if not isinstance(config[name], int) or config[name] < (name != "seed"):
             least = "" if name == "seed" else " of at least 1"
@@ -98,6 +103,7 @@ def _output(config: "DictConfig") -> Path:
         raise ValueError(
             f"output must be a PNG file, got {output}: write output={output.with_suffix('.png')}"
         )
+    check_writable(output, setting="output")
     return output
 
 

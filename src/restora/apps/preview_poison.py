@@ -11,6 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from restora.files import check_writable
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -35,6 +37,7 @@ def show(words: Sequence[str]) -> int:
         raise ValueError(
             f"output must be a PNG file, got {output}: write output={output.with_suffix('.png')}"
         )
+    check_writable(output, setting="output")
     batches = _made_again(run, row["batches"])
     photos = [photo for batch in batches for photo in batch.photos()]
     named = [photo for photo in photos if photo.names[0] in row["photos"]]  # where the loss was not finite

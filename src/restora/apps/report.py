@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora.apps.parser import Parser
-from restora.files import write_whole
+from restora.files import check_writable, write_whole
 from restora.reporting.baselines import Baseline, compute, stored
 from restora.reporting.leaderboard import leaderboard, legend, verdict
 from restora.reporting.runs import Group, group_runs, read_runs
@@ -69,6 +69,8 @@ def main(argv: Sequence[str]) -> int:
     runs, problems = read_runs(root)
     if not runs and not problems:
         raise ValueError(f"there are no run folders (with a run.json) below {root}: train first")
+    output = root / "report.html" if options.output is None else Path(options.output)
+    check_writable(output, setting="--output")
     console = Console(highlight=False)
     groups = group_runs(runs, root)
     baselines = {id(group): _baselines(group, root, console, names) for group in groups}
@@ -77,7 +79,6 @@ def main(argv: Sequence[str]) -> int:
         console.print(
             f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow", soft_wrap=True
         )
-    output = root / "report.html" if options.output is None else Path(options.output)
     compared = [(group, baselines[id(group)]) for group in groups]
     write_whole(output, page(root, compared, problems))
     console.print(f"page: {output}", markup=False, soft_wrap=True)
@@ -143,8 +144,8 @@ def _print_groups(
                 why = in_short(run.text("error"))
                 console.print(f"failed: {run.label}: {why}", markup=False, style="red", soft_wrap=True)
             elif run.status in _RESUMABLE:
-                how = f"restora train resume={run.folder}"
-                console.print(f"{_RESUMABLE[run.status]}: {run.label}: {how}", markup=False, soft_wrap=True)
+                state = f"{_RESUMABLE[run.status]}: {run.label}"
+                console.print(f"{state}: {run.resuming}", markup=False, soft_wrap=True)
         console.print()
     if len(groups) > GROUPS_IN_TERMINAL:
         console.print(f"and {len(groups) - GROUPS_IN_TERMINAL} more comparisons on the page")

@@ -6,6 +6,7 @@ restored is named and the others go on; the exit status is 0 only if every photo
 
 import argparse
 import contextlib
+import math
 import os
 import re
 import signal
@@ -19,7 +20,15 @@ from typing import TYPE_CHECKING
 from restora import vocabulary
 from restora.apps import restore_method
 from restora.apps.parser import Parser, with_plain_names
-from restora.photos.kinds import FORMAT_SUFFIXES, LIMIT_VARIABLE, MEGAPIXELS, READABLE
+from restora.photos.kinds import (
+    FORMAT_SUFFIXES,
+    FORMATS,
+    LIMIT_VARIABLE,
+    LOSSY,
+    MEGAPIXELS,
+    RAISE_LIMIT,
+    READABLE,
+)
 from restora.zoo.index import DEFAULT, PREFIX, names
 
 if TYPE_CHECKING:
@@ -177,7 +186,7 @@ def _add_files(made: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """0 if every photo was restored, 1 if some could not be. Raises ValueError for invalid arguments."""
-    from restora.apps.restore_plan import Naming, measure, plan, settle_existing
+    from restora.apps.restore_plan import Naming, check_quality, measure, plan, settle_existing
 
     options = parser().parse_intermixed_args(_named_files(argv))
     _check_names(options)
@@ -187,7 +196,11 @@ def main(argv: Sequence[str]) -> int:
     output = Path(options.output)
     if options.watch:
         return _watch(options, output)
-    planned = plan(Path(options.input), output, Naming(options.format, options.suffix))
+    planned = plan(
+        Path(options.input), output, Naming(options.format, options.suffix, sheets=options.compare)
+    )
+    if options.quality is not None:
+        check_quality(planned.jobs)
     wanted = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
     jobs, unreadable = measure(wanted)
     failures = [*planned.failures, *unreadable]
@@ -221,9 +234,8 @@ def _watch(options: argparse.Namespace, output: Path) -> int:
     from restora.apps.restore_plan import Naming, measure
     from restora.apps.restore_watch import appearing
 
-    photos = appearing(
-        Path(options.input), output, Naming(options.format, options.suffix), overwrite=options.overwrite
-    )
+    naming = Naming(options.format, options.suffix, sheets=options.compare)
+    photos = appearing(Path(options.input), output, naming, overwrite=options.overwrite)
     restorers, failed = _load(options), False
     print(f"watching {options.input}: stop with Ctrl-C", flush=True)
     try:
@@ -286,6 +298,10 @@ def _restore(
         print(line)
     if outcome.grey and options.model == _COLOUR:
         print(f"{_counted(outcome.grey, 'photo')} without colour: {_GREY} is trained for their noise")
+    if options.quality is not None:
+        without = sum(FORMATS[job.target.suffix.lower()] not in LOSSY for job in jobs)
+        if without:
+            print(f"--quality has no effect on {_counted(without, 'photo')}, of formats without one")
     if settings.masks is not None and any(job.target.suffix.lower() in (".jpg", ".jpeg") for job in jobs):
         print("JPEG also changes pixels outside of the mask by a few levels: --format png keeps them")
     return outcome.failures
@@ -318,7 +334,8 @@ def _name(failures: "list[Failure]") -> None:
     if len(failures) > 1:
         print(f"restora restore: {len(failures)} were not restored, or not completely:", file=sys.stderr)
     for failure in failures:
-        print(f"restora restore: {shown(failure.name)}: {failure.reason}", file=sys.stderr)
+        reason = failure.reason.replace(RAISE_LIMIT, "--max-megapixels N raises it")
+        print(f"restora restore: {shown(failure.name)}: {reason}", file=sys.stderr)
 
 
 def _check_names(options: argparse.Namespace) -> None:
@@ -350,7 +367,7 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise ValueError(f"--strength must be a number from 0 to 1, got {options.strength:g}")
     if options.quality is not None and not 1 <= options.quality <= 100:
         raise ValueError(f"--quality must be a whole number from 1 to 100, got {options.quality}")
-    if options.max_megapixels is not None and not options.max_megapixels > 0:
+    if options.max_megapixels is not None and not 0 < options.max_megapixels < math.inf:
         raise ValueError(f"--max-megapixels must be a number above 0, got {options.max_megapixels:g}")
 
 

@@ -6,13 +6,14 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from restora.files import LONGEST_NAME, check_writable
 from restora.photos.errors import PhotoError
-from restora.photos.kinds import FORMAT_SUFFIXES, FORMATS, READABLE, kind, suffix_of, why_not
+from restora.photos.kinds import FORMAT_SUFFIXES, FORMATS, LOSSY, READABLE, kind, suffix_of, why_not
 from restora.photos.listing import look_through
 from restora.photos.reading import photo_header
 
-_LONGEST_NAME = 255
-"""Bytes in a file's name, the usual limit of file systems."""
+SHEET_ENDING = ".compare.jpg"
+"""Appended to the name of an output, ending included, so that a.png and a.jpg get a sheet each."""
 _LIKE_A_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")
 """A file's, rather than a part of a folder's name."""
 
@@ -37,11 +38,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Naming:
-    """The rule for an output's name: the input's, with another format's ending and a suffix before it."""
+    """The rule for an output's name: the input's, with another format's ending and a suffix before it.
+
+    With `sheets`, a picture of before and after stands beside each output.
+    """
 
     format: str | None = None
     """A key of `FORMAT_SUFFIXES`, or None for the input's own."""
     suffix: str = ""
+    sheets: bool = False
 
     def __post_init__(self) -> None:
         if "/" in self.suffix or os.sep in self.suffix or "\0" in self.suffix:
@@ -82,24 +87,16 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
     if not made.jobs and not made.failures and not empty:
         raise ValueError(f"there are no photos in {source}")
     made.jobs = _kept_apart(made.jobs)
+    _take_out_long_names(made, naming)
     inputs = {job.source.resolve() for job in made.jobs}
     for folder in {job.target.parent for job in made.jobs}:
-        _check_writable(folder)
+        check_writable(folder, setting="OUTPUT", folder=True)
     for job in made.jobs:
         if job.target.resolve() in inputs:
             raise ValueError(
                 f"{job.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
             )
     return made
-
-
-def _check_writable(folder: Path) -> None:
-    """Raises ValueError for a folder that cannot be made or written to."""
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    if not there.is_dir():
-        raise ValueError(f"{there} is a file: name a folder, or a photo such as NAME.png, to write to")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{there} cannot be written to: name another OUTPUT")
 
 
 def _kept_apart(jobs: list[Job]) -> list[Job]:
@@ -118,6 +115,20 @@ def _kept_apart(jobs: list[Job]) -> list[Job]:
         if times[job.target] > 1:
             raise ValueError(f"several photos would become {job.target}, {job.name} one of them: rename one")
     return apart
+
+
+def _take_out_long_names(made: Plan, naming: Naming) -> None:
+    """Turns jobs whose files' names would be too long for the file system into failures."""
+    ending, option = (SHEET_ENDING, "--compare") if naming.sheets else ("", "--suffix")
+    kept = []
+    for job in made.jobs:
+        if len(os.fsencode(job.target.name + ending)) <= LONGEST_NAME:
+            kept.append(job)
+            continue
+        longer = f"give a shorter {option}" if option == "--suffix" else f"leave {option} out"
+        reason = f"the output's name is longer than {LONGEST_NAME} bytes: {longer}, or rename the photo"
+        made.failures.append(Failure(job.name, reason))
+    made.jobs = kept
 
 
 def _of_folder(source: Path, output: Path, naming: Naming) -> Plan:
@@ -169,16 +180,24 @@ def _add(made: Plan, source: Path, target: Path, name: str) -> None:
     if ending not in FORMATS:
         what = READABLE.get(ending, ending or "a name without suffix")
         made.failures.append(Failure(name, f"{what} is not a format that can be written: add --format png"))
-    elif len(os.fsencode(target.name)) > _LONGEST_NAME:
-        made.failures.append(
-            Failure(name, "the output's name is longer than 255 bytes: give a shorter --suffix")
-        )
+    elif target.is_dir():
+        made.failures.append(Failure(name, f"{target} is a folder: name another OUTPUT"))
     else:
         made.jobs.append(Job(source, target, name))
 
 
 def _endings() -> str:
     return ", ".join(f"*{suffix}" for suffix in dict.fromkeys(FORMAT_SUFFIXES.values()))
+
+
+def check_quality(jobs: list[Job]) -> None:
+    """Raises ValueError if no output is of a format that has a quality."""
+    written = dict.fromkeys(FORMATS[suffix_of(job.target)] for job in jobs)
+    if written and not any(name in LOSSY for name in written):
+        raise ValueError(
+            f"--quality: {' and '.join(written)} has no quality, only {', '.join(LOSSY)} have: leave it out, "
+            "or add --format jpg"
+        )
 
 
 def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:

@@ -40,8 +40,10 @@ def on_meta(cls: type[Network], arguments: Mapping[str, Any]) -> Network:
 def _made(cls: type[Network], arguments: Mapping[str, Any]) -> Network:
     try:
         return cls(**arguments)
-    except (TypeError, RuntimeError, ArithmeticError, LookupError, AttributeError) as error:
-        first = str(error).strip().partition("\n")[0]
+    except ValueError:
+        raise
+    except Exception as error:  # a constructor of the user's own raises anything
+        first = str(error).strip().partition("\n")[0] or type(error).__name__
         raise ValueError(f"{cls.__name__} does not take the arguments {dict(arguments)}: {first}") from error
 
 

@@ -17,6 +17,7 @@ from restora.artifact.model_folder import build_network, network_node
 from restora.files import read_json
 from restora.networks.adapters import merged
 from restora.networks.base import Network
+from restora.networks.weights import WeightsError
 from restora.walking import files_below
 
 READABLE = (1, 2)
@@ -126,10 +127,19 @@ def checkpoint_weights(checkpoint: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def checkpoint_network(checkpoint: dict[str, Any], where: str) -> Network:
-    """The network of a checkpoint with its weights, in evaluation mode on the CPU. Raises ValueError."""
-    return build_network(
-        *network_node(checkpoint["restora"].get("network")),
-        checkpoint_weights(checkpoint),
-        where,
-        plugins=checkpoint["restora"].get("plugins") or (),
-    ).eval()
+    """The network of a checkpoint with its weights, in evaluation mode on the CPU.
+
+    Raises ValueError that names the checkpoint, `where`.
+    """
+    try:
+        network = build_network(
+            *network_node(checkpoint["restora"].get("network")),
+            checkpoint_weights(checkpoint),
+            where,
+            plugins=checkpoint["restora"].get("plugins") or (),
+        )
+    except WeightsError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
+    return network.eval()

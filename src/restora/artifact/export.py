@@ -39,6 +39,7 @@ from restora.artifact.prepared import prepare_network
 from restora.artifact.restorer import Restorer
 from restora.artifact.sources import Loaded
 from restora.artifact.writing import Writer, opened
+from restora.files import check_writable
 from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
 
@@ -133,6 +134,8 @@ def export_model(
     was.
     """
     output = Path(os.path.abspath(output))
+    for folder in (output, output.parent):  # drafts are beside it
+        check_writable(folder, setting="OUTPUT", folder=True)
     if output.exists() and not (output / DESCRIPTION).is_file() and not _is_empty_folder(output):
         raise ValueError(f"{output} exists and is not a model folder: name another one")
     older = {path.name for path in output.iterdir()} if output.is_dir() else set()

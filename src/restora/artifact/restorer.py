@@ -32,7 +32,7 @@ from restora.artifact.model_folder import ModelDescription
 from restora.artifact.parity import Compute
 from restora.artifact.prepared import guard_precision, prepare_network
 from restora.artifact.sources import open_source
-from restora.artifact.tiles import Tile, batches, grid
+from restora.artifact.tiles import Tile, batches, check_tile, grid
 from restora.artifact.winograd import use_winograd
 from restora.image import check_photos, checked_level
 from restora.networks.base import Network
@@ -130,6 +130,7 @@ class Restorer:
         self._tile_chosen = tile is not None
         self.tile = TILE if tile is None else tile
         self.overlap = default_overlap(self.tile) if overlap is None else overlap
+        check_tile(self.tile, self.overlap, network.size_multiple)
         self.sigma = checked_level(sigma)
         self.description = description
         self.said = ""  # how weights were read, and what is not known of them

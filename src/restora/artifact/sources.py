@@ -51,6 +51,8 @@ class Loaded:
     task: str | None = None
     config: dict[str, Any] | None = None
     """The configuration of the run that a checkpoint came from."""
+    reference: str | None = None
+    """What the figures of the run's own photos compare with: `clean` or `noisy` ones."""
     said: str = ""
     described: ModelDescription | None = None
     """The description in the model folder, if the source is one."""
@@ -203,6 +205,7 @@ def from_checkpoint(path: str) -> Loaded:
         degradation=ours.get("degradation") or None,
         protocol=evaluation.get("protocol"),
         config=source.record.get("config"),
+        reference=ours.get("reference") or source.record.get("reference"),
         task=ours.get("task"),
         arguments=network_node(ours["network"])[1],
         family=str(ours.get("family") or "unknown"),

@@ -37,15 +37,11 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
 
     `tile` is rounded up to `multiple`. Raises ValueError when it leaves no room beside the overlap.
     """
-    tile = _rounded_up(tile, multiple)
+    given, tile = tile, _rounded_up(tile, multiple)
     if length <= tile:
         return [Span(0, length, None, None)]
+    check_tile(given, overlap, multiple)
     stride = (tile - overlap) // multiple * multiple
-    if overlap < 0 or tile < 2 * overlap or stride < 1:
-        raise ValueError(
-            f"a tile of {tile} pixels is too small for an overlap of {overlap} (the network works in "
-            f"multiples of {multiple}): use a tile of {2 * overlap + multiple} or more, or a smaller overlap"
-        )
     count = math.ceil((length - tile) / stride) + 1
     stride = min(stride, _rounded_up(math.ceil((length - overlap) / count), multiple))
     size = _rounded_up(max(stride + overlap, length - (count - 1) * stride), multiple)
@@ -53,6 +49,22 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
     stops = [min(start + size, length) for start in starts]
     centres = [(start + stop) / 2 for start, stop in zip(starts[1:], stops, strict=False)]
     return [Span(*bounds) for bounds in zip(starts, stops, [None, *centres], [*centres, None], strict=True)]
+
+
+def check_tile(tile: int, overlap: int, multiple: int = 1) -> None:
+    """Raises ValueError for a tile (0: the whole photo) that leaves no room beside the overlap."""
+    if tile < 0 or overlap < 0:
+        raise ValueError(
+            f"tile and overlap must be numbers of pixels >= 0, got tile {tile}, overlap {overlap}"
+        )
+    whole = _rounded_up(tile, multiple)
+    if tile and (whole < 2 * overlap or whole < overlap + multiple):
+        least = max(_rounded_up(2 * overlap, multiple), _rounded_up(overlap + multiple, multiple))
+        works = f" (the network works in multiples of {multiple})" if multiple > 1 else ""
+        raise ValueError(
+            f"a tile of {tile} pixels is too small for an overlap of {overlap}{works}: use a tile of {least} "
+            f"or more, or an overlap of {max(min(whole // 2, whole - multiple), 0)} or less"
+        )
 
 
 def _rounded_up(length: int, multiple: int) -> int:
@@ -103,10 +115,7 @@ class Tile:
 
 def grid(height: int, width: int, *, tile: int, overlap: int, multiple: int = 1) -> list[Tile]:
     """Tiles that cover a photo, row by row. `tile` 0 means one tile, whatever the size."""
-    if tile < 0 or overlap < 0:
-        raise ValueError(
-            f"tile and overlap must be numbers of pixels >= 0, got tile {tile}, overlap {overlap}"
-        )
+    check_tile(tile, overlap, multiple)
     rows = spans(height, tile or height, overlap, multiple)
     columns = spans(width, tile or width, overlap, multiple)
     return [Tile(row, column) for row in rows for column in columns]

@@ -21,11 +21,10 @@ from restora.photos.blocks import Chunk, png_chunk
 from restora.photos.decoding import Pixels, rounded_to_8_bits
 from restora.photos.files import Photo
 from restora.photos.header import PNG_SIGNATURE
+from restora.photos.kinds import LOSSY
 from restora.photos.metadata import Metadata
 
 LOSSY_QUALITY = 95
-LOSSY = ("JPEG", "WEBP", "AVIF")
-"""Formats with a quality."""
 NO_ALPHA = ("JPEG", "PPM", "BMP")
 DEEP = ("PNG", "TIFF", "PPM")
 NO_EXIF = ("BMP", "PPM")
@@ -106,7 +105,17 @@ def lost_in(photo: Photo, format_name: str) -> list[str]:
     ):
         if there and not kept:
             lost.append(what)
+    if held.icc is not None and keeps_blocks and not _profile_fits(photo):
+        space = held.icc[16:20].decode("latin-1").strip()
+        now = "grey" if photo.pixels.shape[2] == 1 else "RGB"
+        lost.append(f"a colour profile for {space} pixels (they are {now})")
     return lost
+
+
+def _profile_fits(photo: Photo) -> bool:
+    """Whether the profile's colour space, which its header names, is that of the pixels."""
+    icc = photo.metadata.icc
+    return icc is not None and icc[16:20] == ICC_SPACES.get(photo.pixels.shape[2])
 
 
 def _colour_chunks(metadata: Metadata) -> bool:
@@ -130,13 +139,12 @@ def _fitting(photo: Photo, format_name: str) -> Metadata:
     will not have.
     """
     held = photo.metadata
-    height, width, channels = photo.pixels.shape
-    fits = held.icc is not None and held.icc[16:20] == ICC_SPACES.get(channels)
+    height, width, _ = photo.pixels.shape
     xmp = None if held.xmp is None else blocks.xmp_with(held.xmp, width=width, height=height)
     return replace(
         held,
         exif=None if held.exif is None else exif.with_size(held.exif, width, height),
-        icc=held.icc if fits else None,
+        icc=held.icc if _profile_fits(photo) else None,
         xmp=xmp if xmp is None or format_name == "JPEG" else blocks.without_extension(xmp),
     )
 

@@ -41,6 +41,8 @@ FORMAT_SUFFIXES = {
     "ppm": ".ppm",
 }
 """The names of formats on a command line, and the extensions of their files."""
+LOSSY = ("JPEG", "WEBP", "AVIF")
+"""Formats with a quality."""
 READ_ONLY = {
     ".gif": "GIF",
     ".jp2": "JPEG2000",
@@ -86,6 +88,8 @@ VIDEOS = frozenset(
     )
 )
 LIMIT_VARIABLE = "RESTORA_MAX_MEGAPIXELS"
+RAISE_LIMIT = f"set {LIMIT_VARIABLE} to raise it"
+"""The fix in the message about a photo that is too large."""
 MEGAPIXELS = 500.0
 """The default limit: a photo of this size takes 12 GB as the float32 input and output of a network. It stops
 small files whose headers claim sizes that would exhaust memory."""
@@ -145,5 +149,5 @@ def check_size(width: int, height: int, limit: int | None = None) -> None:
     if width * height > limit:
         raise DecodingError(
             f"is too large: {width}x{height} are {width * height / 1e6:.1f} megapixels, the limit is "
-            f"{limit / 1e6:g} (set {LIMIT_VARIABLE} to raise it)"
+            f"{limit / 1e6:g} ({RAISE_LIMIT})"
         )

@@ -6,6 +6,7 @@ fingerprint of the inputs so that rows of other photos or other noise are never 
 """
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -23,6 +24,7 @@ from restora.reporting.inputs import HeldOut, held_out_photos
 from restora.reporting.runs import Group, PhotoScore, Run
 from restora.reporting.values import finite, lookup
 
+log = logging.getLogger(__name__)
 FILE = "baselines.json"
 Step = Callable[[str, int, int], None]
 """Called with (filter, units of work done, units in all)."""
@@ -121,7 +123,10 @@ def compute(
             seconds[name].append(time.perf_counter() - started)
             images[name].append(PhotoScore(photo.name, *_score(restored, photo, group.scored[0])))
     rows = [_summed_up(name, images[name], seconds[name]) for name in filters]
-    _write(path, rows, marks, group.scored[0])
+    try:
+        _write(path, rows, marks, group.scored[0])
+    except OSError as error:
+        log.warning("the baselines are not kept for later: %s: %s", path, error.strerror)
     return sorted(rows, key=lambda row: -row.psnr)
 
 

@@ -235,7 +235,7 @@ def _failures(runs: Sequence[Run]) -> str:
         f"<li><b>{html.escape(run.label)}</b> {html.escape(run.status)}"
         + (f": <code>{html.escape(in_short(run.text('error')))}</code>" if run.text("error") else "")
         + (
-            f": <code>restora train resume={html.escape(str(run.folder))}</code></li>"
+            f": <code>{html.escape(run.resuming)}</code></li>"
             if run.status in ("stopped", "dead")
             else f" <small>{html.escape(str(run.folder))}</small></li>"
         )

@@ -8,8 +8,10 @@ photos of the same degradation. An unreadable run record becomes a `Problem`.
 import csv
 import math
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +118,19 @@ class Run:
     @property
     def status(self) -> str:
         return status_of(self.record, self.folder)
+
+    @property
+    def resuming(self) -> str:
+        """The command that resumes the run, with the plugins and configuration folders that it needs."""
+        try:
+            typed = shlex.split(self.text("command"))
+        except ValueError:
+            typed = []
+        plugins = self.config.get("plugins")
+        named = plugins if isinstance(plugins, list) else []
+        own = [word for module in named for word in ("--plugin", str(module))]
+        own += [word for pair in pairwise(typed) if pair[0] == "--config-dir" for word in pair]
+        return shlex.join(["restora", "train", f"resume={self.folder}", *own])
 
     @property
     def config(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from restora.files import table_text, write_whole
+from restora.files import check_writable, table_text, write_whole
 from restora.reporting.baselines import Baseline
 from restora.reporting.runs import Group, Run, differences
 from restora.reporting.values import as_text, finite, flat, lookup
@@ -40,6 +40,7 @@ def check_data_file(path: Path) -> None:
     """Raises ValueError, before any computation, if `write_table` cannot write the table."""
     if path.suffix.lower() not in (".csv", ".parquet"):
         raise ValueError(f"--data {path}: the file name must end with .csv or .parquet")
+    check_writable(path, setting="--data")
     if path.suffix.lower() == ".parquet":
         try:
             import pyarrow.parquet  # noqa: F401

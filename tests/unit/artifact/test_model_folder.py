@@ -352,3 +352,19 @@ def test_only_networks_of_the_package_are_built():
     for name in ("subprocess.Popen", "restora.networks", "restora.networks.base.Network"):
         with pytest.raises(ValueError, match=r"refused|no network|not a network|does not take"):
             build_network(name, {})
+
+
+class _Particular(Strided):
+    """Its constructor checks its arguments in its own way."""
+
+    def __init__(self, *, rate: float = 0.1) -> None:
+        super().__init__()
+        assert rate < 1, "the rate is below 1"
+
+
+def test_what_a_constructor_raises_names_the_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr("restora.artifact.model_folder.network_class", lambda name, plugins=(): _Particular)
+    node = {"name": "particular", "arguments": {"rate": 2.0}}
+    write_checkpoint(tmp_path / "bad.ckpt", _Particular(), network=node)
+    with pytest.raises(ValueError, match=r"bad\.ckpt: _Particular does not take .*: the rate is below 1"):
+        checkpoint_network(read_checkpoint(tmp_path / "bad.ckpt"), "bad.ckpt")

@@ -1,5 +1,6 @@
 """The restorer computes what the network computes, at any size, tiled or not, and says what it cannot do."""
 
+import re
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,7 @@ from run_folders import Strided, photo, tiny_network
 from torch import Tensor
 
 from restora.artifact.restorer import Restorer
-from restora.artifact.tiles import fade, grid, spans
+from restora.artifact.tiles import check_tile, fade, grid, spans
 from restora.networks.base import Network
 from restora.networks.blind_drunet import BlindDRUNet
 from restora.networks.dncnn import FDnCNN
@@ -248,8 +249,29 @@ def test_what_a_conditioned_model_needs_is_named():
 
 
 def test_a_tile_without_room_beside_the_overlap_is_refused():
-    with pytest.raises(ValueError, match="too small for an overlap"):
-        Restorer(network=tiny_network(), device="cpu", tile=32, overlap=30)(real(64, 64))
+    """Before any photo, with the numbers that were given."""
+    with pytest.raises(
+        ValueError, match="a tile of 32 .* overlap of 30: .* tile of 60 or more, .* 16 or less"
+    ):
+        Restorer(network=tiny_network(), device="cpu", tile=32, overlap=30)
+    with pytest.raises(
+        ValueError, match="a tile of 100 .* overlap of 100 .*: use a tile of 200 .* 52 or less"
+    ):
+        check_tile(100, 100, 8)
+
+
+@pytest.mark.parametrize(
+    ("tile", "overlap", "multiple"), [(100, 100, 8), (7, 30, 1), (20, 20, 64), (65, 50, 16)]
+)
+def test_the_tile_and_the_overlap_that_are_advised_work(tile, overlap, multiple):
+    with pytest.raises(ValueError, match="too small") as refused:
+        check_tile(tile, overlap, multiple)
+    least, most = map(int, re.findall(r"(?:tile|overlap) of (\d+) or", str(refused.value)))
+    for good in ((least, overlap), (tile, most)):
+        check_tile(*good, multiple)
+        assert len(spans(5000, *good, multiple)) > 1
+    with pytest.raises(ValueError, match="too small"):
+        check_tile(least - multiple, overlap, multiple)
 
 
 @pytest.mark.slow

@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from run_folders import write_run
 from scored_planes import scored_planes
 
-from restora.apps.evaluate_plan import _classical
+from restora.apps.evaluate_plan import _classical, _held_out, _reference
+from restora.artifact.sources import open_source
 from restora.degradations.missing.brush_strokes import BrushStrokes
 from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.degradations.sampling.downsample import Downsample
@@ -22,6 +24,7 @@ from restora.evaluation.benchmarks.paired import Paired
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
 from restora.image import luminance
 from restora.metrics.image import psnr
+from restora.words import AGAINST_NOISY
 
 
 def pixels(folder: Path, name: str) -> np.ndarray:
@@ -242,3 +245,15 @@ def test_a_network_of_another_scale_is_refused(photo_folder: Path) -> None:
 def test_wrong_settings_fail_before_the_first_photo(make, message: str, photo_folder: Path) -> None:
     with pytest.raises(ValueError, match=message):
         make(str(photo_folder))
+
+
+def test_held_out_photos_whose_partners_are_noisy_are_called_that(tmp_path: Path) -> None:
+    """By the table, the files and a note; results of photos with clean partners stay comparable with older
+    ones."""
+    clean, noisy = (
+        _held_out(open_source(write_run(tmp_path / each, reference=each))) for each in ("clean", "noisy")
+    )
+    assert noisy.title == f"{clean.title}, against noisy photos"
+    assert noisy.describe() == {**clean.describe(), "reference": "noisy"}
+    assert _reference(noisy) == [f"all figures are {AGAINST_NOISY}"]
+    assert _reference(clean) == []

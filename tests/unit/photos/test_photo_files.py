@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, TiffImagePlugin
 from run_folders import photo
 
-from restora.photos.encoding import encode
+from restora.photos.encoding import encode, lost_in
 from restora.photos.exif import _entries as entries_of
 from restora.photos.files import FORMATS, Metadata, Photo, open_photo, read_photo
 
@@ -238,7 +238,9 @@ def test_profile_of_another_colour_space_is_left_out(tmp_path):
     grey = Photo(photo()[..., :1].copy(), None, Metadata(icc=SRGB))
     with Image.open(io.BytesIO(encode(grey, "PNG"))) as image:
         assert "icc_profile" not in image.info
+    assert lost_in(grey, "PNG") == ["a colour profile for RGB pixels (they are grey)"]
     Image.fromarray(photo()).save(tmp_path / "a.png", icc_profile=SRGB)
+    assert lost_in(read_photo(tmp_path / "a.png"), "PNG") == []
     read = read_photo(tmp_path / "a.png")
     read.pixels = read.pixels[..., :1].copy()
     with Image.open(io.BytesIO(encode(read, "PNG"))) as image:

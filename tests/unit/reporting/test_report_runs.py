@@ -431,3 +431,14 @@ def test_runs_chosen_by_different_metrics_are_ranked_by_psnr(tmp_path):
     assert [run.folder.name for run in group.runs] == ["b", "a"]
     assert group.runs[1].curve == [(10, 1.0, 25.0), (20, 2.0, 26.0)]
     assert "ranked by" not in legend(leaderboard(group, []))
+
+
+def test_the_command_that_resumes_a_run_has_its_plugins_and_configuration(tmp_path):
+    put(tmp_path / "plain", status="stopped")
+    command = "restora train --config-dir '/my conf' plugins=[mylab,other] network=lab_net"
+    put(tmp_path / "own", status="stopped", command=command, config=configured(plugins=["mylab", "other"]))
+    found = {run.folder.name: run.resuming for run in read_runs(tmp_path)[0]}
+    assert found["plain"] == f"restora train resume={tmp_path / 'plain'}"
+    assert found["own"] == (
+        f"restora train resume={tmp_path / 'own'} --plugin mylab --plugin other --config-dir '/my conf'"
+    )

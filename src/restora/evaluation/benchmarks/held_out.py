@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, Planes
+from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, Planes, check_photos
 from restora.image import enlarge
 from restora.photos.reading import channel_count
 from restora.registry import build
 from restora.types import Batch
+from restora.words import NOISY_REFERENCE
 
 if TYPE_CHECKING:
     from restora.data.module import PhotoData
@@ -39,6 +40,8 @@ class HeldOut(Benchmark):
     task: ClassVar[str] = "restore"
 
     configuration: dict[str, Any]
+    reference: str | None = None
+    """`noisy` where the photos have other noisy versions instead of clean ones (Noise2Noise on pairs)."""
 
     @cached_property
     def data(self) -> "PhotoData":
@@ -55,9 +58,14 @@ class HeldOut(Benchmark):
         entries = self._dataset.store.entries
         return [Path(entries[photo].path) for (photo,) in self._dataset.batches][: self.limit]
 
+    def check(self) -> None:
+        """Raises ValueError for photos that are not there; their pixels are in the packed store."""
+        check_photos(self.photos, "data.source", pixels=False)
+
     @property
     def title(self) -> str:
-        return f"held-out photos of {self.root}, {self.color}"
+        noisy = ", against noisy photos" if self.reference == NOISY_REFERENCE else ""
+        return f"held-out photos of {self.root}, {self.color}{noisy}"
 
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in self.__dict__.items() if key not in ("data", "_dataset")}
@@ -65,6 +73,8 @@ class HeldOut(Benchmark):
     def describe(self) -> dict[str, Any]:
         values = super().describe()
         config = values.pop("configuration")
+        if values["reference"] != NOISY_REFERENCE:
+            del values["reference"]  # older results have no such entry
         data = {key: config["data"].get(key) for key in ("source", "channels", "test_crop")}
         return values | {"degradation": config.get("degradation"), "data": data}
 
