@@ -31,6 +31,7 @@ from restora.path_values import quoted
 from restora.run_state import Occupied, status_of
 from restora.strangers import check_inside, started_in
 from restora.training.command import folders_in
+from restora.training.poison import reduced_rate
 
 log = logging.getLogger(__name__)
 TYPED_IN = "RESTORA_TYPED_IN"
@@ -379,8 +380,14 @@ def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-class ChangedOptimizer(Callback):
-    """Applies changed options of `family.optimizer` to an optimiser loaded from a checkpoint."""
+class ConfiguredOptimizer(Callback):
+    """Gives an optimiser that was loaded from a checkpoint the options of the configuration.
+
+    A checkpoint holds the options that it was trained with. The configuration of the run may have changed
+    since then: by this command, or by an earlier one that was killed before its first checkpoint. All
+    processes of a distributed run apply it. Learning rates that were reduced after non-finite steps stay
+    reduced, unless they are changed.
+    """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         fresh: Any = module.configure_optimizers()
@@ -388,4 +395,7 @@ class ChangedOptimizer(Callback):
             trainer.optimizers, fresh if isinstance(fresh, list) else [fresh], strict=True
         ):
             for group, options in zip(loaded.param_groups, made.param_groups, strict=True):
+                before = group.get("initial_lr")
                 group.update({key: value for key, value in options.items() if key not in ("params", "lr")})
+                if before == reduced_rate(trainer, options["initial_lr"]):
+                    group["initial_lr"] = before
