@@ -22,7 +22,7 @@ FORMAT = 1
 SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
 _RENAMED = {"told_sigma": "conditioned_sigma"}
 """Keys of a protocol in older files, and their present names."""
-_SAME_INPUT = 0.01
+SAME_INPUT = 0.01
 """dB; devices and versions that decode photos may differ by less."""
 Row = dict[str, Any]
 """name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
@@ -167,7 +167,7 @@ def same_photos(results: Sequence[Result]) -> str | None:
             before, known = first.setdefault(row["name"], (result, row))
             for key in ("height", "width", "input_psnr"):
                 a, b = known.get(key), row.get(key)
-                if a is not None and b is not None and not (a == b or abs(a - b) <= _SAME_INPUT):
+                if a is not None and b is not None and not (a == b or abs(a - b) <= SAME_INPUT):
                     word = key.replace("_psnr", " PSNR")
                     return f"{row['name']} has {word} {a:g} for {before.name} and {b:g} for {result.name}"
     return None
