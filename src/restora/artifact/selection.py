@@ -15,6 +15,8 @@ from restora.files import json_text
 from restora.monitor import Monitor
 from restora.words import worse_than_input
 
+_PHOTOS = "the fingerprint of the validation photos"
+"""Older records have none."""
 _CHANNELS = {"gray": 1, "rgb": 3}
 _USUAL_PROTOCOL = {"color": None, "border": None, "round_output": True, "y_rounded": False}
 
@@ -82,7 +84,7 @@ def _check_same_problem(runs: Sequence[tuple[Path, dict[str, Any], float]]) -> N
     first, wanted = runs[0][0], _chosen_by(runs[0][1])
     for run, record, _ in runs[1:]:
         for key, value in _chosen_by(record).items():
-            if value != wanted[key]:
+            if value != wanted[key] and not (key == _PHOTOS and None in (value, wanted[key])):
                 raise ValueError(
                     f"{run} and {first} were not trained and validated alike: {key} is {_short(value)} and "
                     f"{_short(wanted[key])}. Name one run, or a folder of comparable runs"
@@ -97,6 +99,7 @@ def _chosen_by(record: Mapping[str, Any]) -> dict[str, Any]:
         "data.val_crop": _mapping(config.get("data")).get("val_crop"),
         "trainer.limit_val_batches": _mapping(config.get("trainer")).get("limit_val_batches", 1.0),
         "monitor": f"{monitor.metric} ({monitor.direction})",
+        _PHOTOS: _mapping(record.get("photos")).get("val"),
     }
 
 

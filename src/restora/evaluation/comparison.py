@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from restora.evaluation.results import Result, read_seeds, same_benchmark
+from restora.evaluation.results import Result, read_seeds, same_benchmark, same_photos
 from restora.evaluation.statistics import Difference, Ranked, common_photos, leaderboard, paired_difference
 from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, verdict
 from restora.files import write_json
@@ -24,9 +24,12 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
     if len(folders) < 2:
         raise ValueError("compare needs at least two result folders: compare=DIR_A,DIR_B")
     methods = read_methods(folders)
-    differs = same_benchmark([result for seeds in methods.values() for result in seeds])
+    results = [result for seeds in methods.values() for result in seeds]
+    differs = same_benchmark(results)
     if differs is not None:
         raise ValueError(f"the results were not made on the same benchmark: {differs}")
+    if (differs := same_photos(results)) is not None:
+        raise ValueError(f"the results are not of the same photos, degraded alike: {differs}")
     scores = {name: [result.scores() for result in seeds] for name, seeds in methods.items()}
     lines = leaderboard(scores)
     runs = [run for seeds in scores.values() for run in seeds]

@@ -7,7 +7,7 @@ line per photo. Both are read back by `read_result`, for comparisons made later.
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ FORMAT = 1
 SUMMARY, PER_IMAGE = "summary.json", "per_image.csv"
 _RENAMED = {"told_sigma": "conditioned_sigma"}
 """Keys of a protocol in older files, and their present names."""
+SAME_INPUT = 0.01
+"""dB; devices and versions that decode photos may differ by less."""
 Row = dict[str, Any]
 """name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
 
@@ -131,7 +133,14 @@ def read_seeds(folder: str | Path) -> list[Result]:
         raise ValueError(
             f"there are no results ({PER_IMAGE}) in {folder}: run `restora evaluate output={folder}` first"
         )
-    return [read_result(path) for path in found]
+    results = [read_result(path) for path in found]
+    if not one_method(results):
+        listed = ", ".join(map(str, found[:3])) + (", …" if len(found) > 3 else "")
+        raise ValueError(
+            f"{folder} holds results of several methods ({listed}), and a folder of results is for the seeds "
+            "of one: name each folder"
+        )
+    return results
 
 
 def same_benchmark(results: Iterable[Result]) -> str | None:
@@ -144,6 +153,31 @@ def same_benchmark(results: Iterable[Result]) -> str | None:
             if key not in ignored and a != b:
                 return f"{key} is {a} for {first.name} and {b} for {other.name}"
     return None
+
+
+def same_photos(results: Sequence[Result]) -> str | None:
+    """None where photos of one name were one photo with one degradation in all results, else what differs.
+
+    Folders may hold other photos by the same names. The degraded photos tell: their scores do not depend on
+    the method.
+    """
+    first: dict[str, tuple[Result, Row]] = {}
+    for result in results:
+        for row in result.rows:
+            before, known = first.setdefault(row["name"], (result, row))
+            for key in ("height", "width", "input_psnr"):
+                a, b = known.get(key), row.get(key)
+                if a is not None and b is not None and not (a == b or abs(a - b) <= SAME_INPUT):
+                    word = key.replace("_psnr", " PSNR")
+                    return f"{row['name']} has {word} {a:g} for {before.name} and {b:g} for {result.name}"
+    return None
+
+
+def one_method(results: Iterable[Result]) -> bool:
+    """Whether all results, of which each may be another seed, are of one method with the same options."""
+    keys = ("network", "parameters", "classical", "method", "settings", "options")
+    found = [{key: result.method.get(key) for key in keys} for result in results if result.method]
+    return all(method == found[0] for method in found)
 
 
 def _interval(values: Iterable[float]) -> list[float] | None:

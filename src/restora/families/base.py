@@ -33,7 +33,7 @@ from restora.families.compiling import check_mode
 from restora.families.compiling_auto import FastestPass, compile_for
 from restora.families.ema import Average, averaged_copy
 from restora.families.one_kernel import in_one_kernel
-from restora.families.parameter_groups import ParameterGroups
+from restora.families.parameter_groups import ParameterGroups, check_same_parts
 from restora.families.share import Share
 from restora.families.step_log import StepLog
 from restora.image import enlarge, to_8_bit
@@ -187,6 +187,7 @@ class Family(LightningModule):
                 if name.startswith(prefix):
                     tail = name if prefix == "discriminator." else name.removeprefix(prefix)
                     state[now + tail] = state.pop(name)
+        check_same_parts(self.state_dict(), state)
 
     def configure_model(self) -> None:
         if self.trainer.world_size > 1:

@@ -5,7 +5,7 @@ Leaves: an optimiser with its groups. Note: a batch norm with frozen parameters 
 too; otherwise they would drift away from the frozen weights.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -80,3 +80,25 @@ class ParameterGroups:
 def _is_frozen_norm(name: str, module: nn.Module, frozen: set[str]) -> bool:
     own = [f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)]
     return isinstance(module, _BatchNorm) and bool(own) and frozen.issuperset(own)
+
+
+def check_same_parts(own: Iterable[str], loaded: Iterable[str]) -> None:
+    """Compares the parts that two states have weights of: the network, its average and the objectives.
+
+    Raises ValueError where a checkpoint lacks a part of the family or has another, with the key to set.
+    """
+    here, there = {_part(name) for name in own}, {_part(name) for name in loaded}
+    for parts, what in ((here - there, "no"), (there - here, "further")):
+        if parts:
+            key = "family.ema_decay" if min(parts) == "ema" else min(parts).replace("objectives", "objective")
+            listed = ", ".join(sorted(parts))
+            raise ValueError(
+                f"the checkpoint has {what} weights of {listed}: a resumed run keeps what it trains and "
+                f"averages; leave {key} as it was, or start another run with init=RUN"
+            )
+
+
+def _part(name: str) -> str:
+    """ema.model.0.weight -> ema; objectives.adversarial.discriminator.0.bias -> objectives.adversarial."""
+    first, _, rest = name.partition(".")
+    return f"{first}.{rest.partition('.')[0]}" if first == "objectives" else first

@@ -9,13 +9,14 @@ import csv
 import math
 import os
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from restora.artifact.selection import problem
+from restora.evaluation.results import SAME_INPUT
 from restora.files import json_text, read_json
 from restora.monitor import Monitor
 from restora.photos.names import file_stem
@@ -231,15 +232,44 @@ def _below(folder: Path, root: Path) -> str:
 
 def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
     """Groups and names the runs by what they restored; the group with the newest run is first."""
-    groups: dict[str, list[Run]] = {}
+    problems: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(_what_it_restores(run), []).append(run)
-    for members in groups.values():
+        problems.setdefault(_what_it_restores(run), []).append(run)
+    groups = [group for members in problems.values() for group in _by_photos(members)]
+    for members in groups:
         called = names([run.record for run in members], [_below(run.folder, root) for run in members])
         for run, name in zip(members, called, strict=True):
             run.name = name
-    made = [_group(members) for members in groups.values()]
+    made = [_group(members) for members in groups]
     return sorted(made, key=lambda group: max(run.text("started") for run in group.runs), reverse=True)
+
+
+def _by_photos(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one problem by their held-out photos, which may have changed between them.
+
+    Runs without figures of photos join the first.
+    """
+    groups: list[list[Run]] = []
+    for run in sorted(runs, key=lambda run: not _inputs(run)):
+        same = next((group for group in groups if _same_inputs(_inputs(group[0]), _inputs(run))), None)
+        if same is None:
+            groups.append(same := [])
+        same.append(run)
+    return groups
+
+
+def _inputs(run: Run) -> dict[str, float | None]:
+    """PSNR of the degraded photo by its name; empty for a run without a score."""
+    return {photo.name: photo.input_psnr for photo in run.photos} if run.psnr is not None else {}
+
+
+def _same_inputs(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:
+    """Whether the photos have the same names and, where known, are degraded alike."""
+    if not one or not other:
+        return True
+    pairs = [(one[name], other[name]) for name in one if name in other]
+    known = [(a, b) for a, b in pairs if a is not None and b is not None]
+    return one.keys() == other.keys() and all(abs(a - b) <= SAME_INPUT for a, b in known)
 
 
 def _group(runs: Sequence[Run]) -> Group:

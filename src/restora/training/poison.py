@@ -320,6 +320,15 @@ class SkipNonFinite(Settling):
         return next((path for name in names if (path := folder / f"{name}.ckpt").is_file()), None)
 
 
+def reduced_rate(trainer: Trainer, rate: float) -> float:
+    """A configured learning rate as it is after the run's returns to earlier checkpoints."""
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, SkipNonFinite):
+            for _ in range(callback.returned):
+                rate *= callback.factor
+    return rate
+
+
 def _step(module: LightningModule) -> int:
     assert isinstance(module, Family)
     return module.steps_done()

@@ -31,6 +31,7 @@ from restora.path_values import quoted
 from restora.run_state import Occupied, status_of
 from restora.strangers import check_inside, started_in
 from restora.training.command import folders_in
+from restora.training.poison import reduced_rate
 
 log = logging.getLogger(__name__)
 TYPED_IN = "RESTORA_TYPED_IN"
@@ -41,8 +42,13 @@ _OF_NO_RESULT = re.compile(
     r"|logger\..*|plugins.*)$"
 )
 """Keys that affect where and how a run works, but not its result."""
-_FIXED = re.compile(r"^(network\..*|init\..*|family\._target_|data\.channels|data\.steps_per_epoch)$")
-"""Keys that the initial weights, the weights or the position in the data depend on."""
+_FIXED = re.compile(
+    r"^(network\..*|init\..*|family\._target_|data\.channels|data\.steps_per_epoch|.*optimizer\._target_"
+    r"|family\.(freeze|rate_factors|adapters)(\..*)?)$"
+)
+"""Keys that the initial weights, the weights, the optimiser's state or the position in the data depend on."""
+_SAME_STATE = {"adam", "adamw"}
+"""Optimisers that go on with each other's state."""
 _LENGTHS = ("max_steps", "max_epochs", "max_time")
 _INTERPOLATION = re.compile(r"\$\{[\w.]*\}")
 """The value of another key; other interpolations call a function, e.g. to read the environment."""
@@ -316,7 +322,9 @@ def is_requeued(process: Mapping[str, Any]) -> bool:
 def differences(earlier: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
     """Key -> (earlier value, current value) where both configurations have the key and differ.
 
-    Paths in the run's own folder count as equal if the folder was moved.
+    Paths in the run's own folder count as equal if the folder was moved. Keys of one configuration alone are
+    of another version; but a mapping where there was null, or the reverse, differs as a whole, and so do
+    other objectives.
     """
     if not isinstance(earlier, Mapping):
         return {}
@@ -327,7 +335,36 @@ def differences(earlier: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, An
         return value.replace(old, new) if isinstance(value, str) else value
 
     found = {key: (then[key], here[key]) for key in then if key in here and moved(then[key]) != here[key]}
+    found |= _emptied(earlier, now) | _other_objectives(earlier, now)
     return {key: pair for key, pair in found.items() if key not in ("run_dir", "resume", "retry_failed")}
+
+
+def _emptied(then: Mapping[str, Any], now: Mapping[str, Any], where: str = "") -> dict[str, tuple[Any, Any]]:
+    """Keys with a mapping in one configuration and null, or an empty one, in the other."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for key in then:
+        if key not in now:
+            continue
+        one, other, place = then[key], now[key], f"{where}{key}"
+        if isinstance(one, Mapping) and isinstance(other, Mapping) and one and other:
+            found |= _emptied(one, other, f"{place}.")
+        elif (isinstance(one, Mapping) and one and not other) or (
+            isinstance(other, Mapping) and other and not one
+        ):
+            found[place] = (one, other)
+    return found
+
+
+def _other_objectives(then: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    one, other = (node.get("objective") for node in (then, now))
+    if (
+        not isinstance(one, Mapping)
+        or not isinstance(other, Mapping)
+        or not one
+        or one.keys() == other.keys()
+    ):
+        return {}
+    return {"objective": (list(one), list(other))}
 
 
 def _flat(node: Any, where: str = "") -> dict[str, Any]:
@@ -342,14 +379,19 @@ def check_changes(changed: Mapping[str, tuple[Any, Any]]) -> None:
     Raises `ConfigError` for keys that cannot change.
     """
     differing = {key: pair for key, pair in changed.items() if not _OF_NO_RESULT.match(key)}
-    if fixed := [key for key in differing if _FIXED.match(key)]:
+    if fixed := [key for key, pair in differing.items() if _FIXED.match(key) and not _same_state(pair)]:
         listed = ", ".join(f"{key} was {differing[key][0]}, is {differing[key][1]}" for key in fixed[:3])
         raise ConfigError(
-            f"a resumed run keeps its network, its starting weights and its place in the data: {listed}. "
+            f"a resumed run keeps its network, its starting weights, what is trained by which optimiser, and "
+            f"its place in the data: {listed}. "
             "Leave that out, or start another run from these weights with init=RUN"
         )
     for key, (then, now) in differing.items():
         log.warning("from here on %s is %s; it was %s", key, now, then)
+
+
+def _same_state(pair: tuple[Any, Any]) -> bool:
+    return {str(name).rpartition(".")[2].lower() for name in pair} <= _SAME_STATE
 
 
 # --- the checkpoint --------------------------------------------------------------------------------------
@@ -379,8 +421,14 @@ def find_checkpoint(folder: Path) -> tuple[Path, dict[str, Any]] | None:
     return None
 
 
-class ChangedOptimizer(Callback):
-    """Applies changed options of `family.optimizer` to an optimiser loaded from a checkpoint."""
+class ConfiguredOptimizer(Callback):
+    """Gives an optimiser that was loaded from a checkpoint the options of the configuration.
+
+    A checkpoint holds the options that it was trained with. The configuration of the run may have changed
+    since then: by this command, or by an earlier one that was killed before its first checkpoint. All
+    processes of a distributed run apply it. Learning rates that were reduced after non-finite steps stay
+    reduced, unless they are changed.
+    """
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         fresh: Any = module.configure_optimizers()
@@ -388,4 +436,7 @@ class ChangedOptimizer(Callback):
             trainer.optimizers, fresh if isinstance(fresh, list) else [fresh], strict=True
         ):
             for group, options in zip(loaded.param_groups, made.param_groups, strict=True):
+                before = group.get("initial_lr")
                 group.update({key: value for key, value in options.items() if key not in ("params", "lr")})
+                if before == reduced_rate(trainer, options["initial_lr"]):
+                    group["initial_lr"] = before

@@ -33,6 +33,7 @@ from restora.run_state import Gone, sole_run
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
 from restora.training.command import folders_in
+from restora.training.comparable import ComparableFigures
 from restora.training.devices import own_rank
 from restora.training.launch import (
     ProcessFailed,
@@ -48,7 +49,7 @@ from restora.training.on_demand import FollowValidation
 from restora.training.opening import opening_line
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
-from restora.training.resuming import TYPED_IN, ChangedOptimizer, find_checkpoint
+from restora.training.resuming import TYPED_IN, ConfiguredOptimizer, find_checkpoint
 from restora.training.settings import keep_lightning_quiet
 from restora.training.stopping import StopAtSignal, Stopped
 from restora.training.tracking import WandbLog, WandbPhotos, wandb_log
@@ -86,7 +87,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
             _say_initial(parts, record)
             _compare_photos(parts, record, info)
             _look_for_leaks(config, parts, record)
-            trainer = _trainer(config, info, record, parts, stopping, sent)
+            trainer = _trainer(config, info, record, parts, stopping, sent, goes_on=checkpoint is not None)
             _take_back(trainer, record, checkpoint)
             path = None if checkpoint is None else checkpoint[0]
             workers = use_workers(trainer, info.folder, list(config.plugins), lambda e: _say_lost(record, e))
@@ -218,6 +219,8 @@ def _trainer(
     parts: Parts,
     stopping: StopAtSignal,
     sent: WandbLog | None,
+    *,
+    goes_on: bool,
 ) -> Trainer:
     csv = MetricsCsv(path=info.folder / "metrics.csv")
     label = config.name if config.name == info.network_name else f"{config.name} ({info.network_name})"
@@ -231,14 +234,15 @@ def _trainer(
             jobs=info.jobs,
             best_before=record.best,
         ),
+        ComparableFigures(record),
         *build_callbacks(config),
     ]
     if sent is not None:
         callbacks.append(WandbPhotos(record, photos=config.logger.photos))
     if isinstance(parts.data.degradation, OnDemand):
         callbacks.append(FollowValidation(parts.data.degradation))
-    if any("optimizer" in key for key in info.changed):
-        callbacks.append(ChangedOptimizer())
+    if goes_on:
+        callbacks.append(ConfiguredOptimizer())
     callbacks.append(stopping)
     loggers: list[Logger] = [csv] if sent is None else [csv, sent]
     return build_trainer(config, parts.family, callbacks, loggers)

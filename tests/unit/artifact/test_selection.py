@@ -84,3 +84,13 @@ def test_tasks_are_not_compared_and_old_names_are_the_same_degradation(tmp_path:
     put(tmp_path, "2", val=29.0, task="deblur")
     with pytest.raises(ValueError, match="task is deblur and denoise"):
         best_run(tmp_path)
+
+
+def test_runs_that_were_validated_on_other_photos_are_not_compared(tmp_path: Path) -> None:
+    put(tmp_path, "0", val=28.0, photos={"val": "a"})
+    put(tmp_path, "1", val=29.0, photos={"val": "a", "train": "b"})
+    put(tmp_path, "2", val=27.0)  # by an earlier version
+    assert best_run(tmp_path).run.name == "1"
+    put(tmp_path, "3", val=30.0, photos={"val": "c"})
+    with pytest.raises(ValueError, match="the fingerprint of the validation photos is c and a"):
+        best_run(tmp_path)

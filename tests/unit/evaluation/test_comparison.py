@@ -12,7 +12,7 @@ from rich.console import Console
 from restora.apps.bench import _show as show_cost
 from restora.data.progress import progress
 from restora.evaluation.comparison import compare, read_methods
-from restora.evaluation.results import Result, read_result
+from restora.evaluation.results import Result, read_result, read_seeds
 from restora.evaluation.severity import Point
 from restora.evaluation.statistics import paired_difference
 from restora.evaluation.tables import results_table, severity_table, verdict
@@ -109,6 +109,28 @@ def test_verdicts_are_given_only_when_the_data_decide() -> None:
 def test_different_benchmarks_are_not_compared(folders: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="sigma is 25 for wide and 50 for other"):
         run([folders["wide"], folders["other"]], None)
+
+
+@pytest.mark.parametrize("key", ["input_psnr", "height"])
+def test_other_photos_by_the_same_names_are_not_compared(key: str, tmp_path: Path) -> None:
+    one, other = result("one", 0), result("two", 0)
+    for row in other.rows:
+        row["input_psnr"] += 0.004  # decoded by another library
+    other.rows[-1][key] += 0.1
+    one.write(tmp_path / "one")
+    other.write(tmp_path / "two")
+    with pytest.raises(ValueError, match="not of the same photos, degraded alike: photo23"):
+        run([str(tmp_path / "one"), str(tmp_path / "two")], None)
+
+
+def test_results_of_several_methods_are_no_seeds_of_one(tmp_path: Path) -> None:
+    for seed, (name, size) in enumerate([("a", 5), ("b", 5), ("c", 7)]):
+        made = result(name, 0, seed)
+        made.method = {"network": "DnCNN", "parameters": size, "source": f"outputs/{name}"}
+        made.write(tmp_path / ("seeds" if size == 5 else "") / name)
+    assert len(read_seeds(tmp_path / "seeds")) == 2
+    with pytest.raises(ValueError, match="holds results of several methods"):
+        read_seeds(tmp_path)
 
 
 def test_equal_names_are_replaced_by_the_folders(tmp_path: Path) -> None:

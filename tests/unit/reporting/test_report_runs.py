@@ -230,12 +230,22 @@ def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
     assert all(rank_label(row) == "" for row in rows if row.kind == "seed" or row.psnr is None)
 
 
-def test_runs_of_other_photos_are_not_ranked(tmp_path):
+def test_runs_of_other_photos_have_a_table_of_their_own(tmp_path):
     put(tmp_path / "a", name="nafnet", psnr=29.0)
     put(tmp_path / "b", name="dncnn", test=judged(28.0, 8))
-    rows = board(tmp_path)
-    assert all(rank_label(row) == "" for row in rows)
-    assert verdict(rows)[1] == "The runs were evaluated on different photos and are not ranked."
+    put(tmp_path / "c", name="unet", test=judged(27.0, 7))  # one photo fewer
+    put(tmp_path / "d", name="failed", test=None, status="failed")
+    other = judged(26.0, 8)
+    for image in other["images"]:
+        image["input_psnr"] += 0.1  # other photos by the same names
+    put(tmp_path / "e", name="edsr", test=other)
+    groups = group_runs(read_runs(tmp_path)[0], tmp_path)
+    assert sorted([run.folder.name for run in group.runs] for group in groups) == [
+        ["a", "d"],
+        ["b"],
+        ["c"],
+        ["e"],
+    ]
 
 
 def test_numbers_are_written_as_people_write_them():
