@@ -123,3 +123,21 @@ def test_waiting_threads_do_not_spin_unless_the_user_has_said_how(
     value = ", ".join(f"{name}={value} (yours)" for name, value in own.items())
     assert waiting == (value or "GOMP_SPINCOUNT=1000 (set by restora)")
     assert threads_in_words(3)[0] == f"{torch.get_num_threads()} (threads=3)"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["restore", "--strenth", "1", "a.jpg"],
+            "unrecognized arguments: --strenth. Did you mean --strength?",
+        ),
+        (["export", "--bset", "outputs"], "unrecognized arguments: --bset. Did you mean --best?"),
+        (["restore", "--stren", "1", "a.jpg"], "the following arguments are required: OUTPUT."),
+    ],
+)
+def test_a_misspelt_option_is_named_before_names_that_are_missing(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err
