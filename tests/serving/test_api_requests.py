@@ -7,8 +7,9 @@ import httpx
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from serving_fixtures import Served
-from test_api import noise, png
+from test_api import noise, png, until
 
 from restora.photos import extra_formats
 from restora.serving.uploads import FIELDS
@@ -27,7 +28,11 @@ HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(400)
         ("POST", "/v1/restorations?wiat=20", "no query parameter `wiat`: this request has `wait`"),
         ("POST", "/v1/restorations?wait=1&wait=2", "more than once"),
         ("POST", "/v1/preview?photo=x", "send it as a form field"),
-        ("GET", "/v1/restorations/x/photo?fromat=png", "this request has `format`, `strength`, `quality`"),
+        (
+            "GET",
+            "/v1/restorations/x/photo?fromat=png",
+            "this request has `format`, `strength`, `quality`, `metadata`",
+        ),
         ("GET", "/v1/restorations/x/events?wait=1", "this request has none"),
         ("DELETE", "/v1/restorations/x?wait=1", "this request has none"),
         ("GET", "/v1/models?name=fill", "this request has none"),
@@ -164,3 +169,36 @@ def test_the_description_lists_what_is_accepted(served: Served) -> None:
     assert "name" in FIELDS
     assert "503" in paths["/healthz"]["get"]["responses"]
     assert not [path for path, methods in paths.items() if "head" in methods]
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"format": ["png", "jpeg"]}, "the form has 2 fields `format`: send one"),
+        ({"quality": "80.5"}, "`quality` must be a whole number from 1 to 100, got 80.5"),
+    ],
+)
+def test_a_field_is_sent_once_and_as_it_is_described(served: Served, fields: dict, words: str) -> None:
+    answer = served.client.post("/v1/restorations", files={"photo": ("a.png", png(noise()))}, data=fields)
+    assert (answer.status_code, answer.json()["detail"]) == (422, words)
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"), [("1. May 1950", "1. May 1950.png"), ("a.JPG", "a.png"), ("v1.2", "v1.2.png")]
+)
+def test_a_name_with_a_dot_is_not_cut(served: Served, name: str, shown: str) -> None:
+    answer = served.client.post(
+        "/v1/restorations?wait=30", files={"photo": ("x.png", png(noise()))}, data={"name": name}
+    )
+    assert f'filename="{shown}"' in answer.headers["content-disposition"]
+
+
+def test_metadata_can_be_left_out_when_the_result_is_fetched(served: Served) -> None:
+    text = PngInfo()
+    text.add_text("Comment", "at the sea")
+    job = served.client.post("/v1/restorations", files={"photo": png(noise(), pnginfo=text)}).json()
+    assert until(served, job["id"], "done", "failed")["state"] == "done"
+    photo = f"/v1/restorations/{job['id']}/photo"
+    assert b"at the sea" in served.client.get(photo).content
+    assert b"at the sea" not in served.client.get(f"{photo}?metadata=strip").content
+    assert served.client.get(f"{photo}?metadata=none").status_code == 422

@@ -130,7 +130,14 @@ def test_what_cannot_be_served_is_one_line(
         ([model, "--port", port], "give another --port"),
         ([model, "--port", "70000"], "give another --port"),
         ([model, "--host", "203.0.113.7"], "give another --port or --host"),
-        ([model, "--queue", "0"], "queue must be more than 0"),
+        ([model, "--queue", "0"], "--queue must be a whole number of 1 or more, got 0"),
+        ([model, "--batch", "0"], "--batch must be a whole number of 1 or more, got 0"),
+        ([model, "--tile", "-3"], "--tile must be a whole number of 0 or more, got -3"),
+        ([model, "--keep", "-5"], "--keep must be a number above 0, got -5"),
+        ([model, "--max-megapixels", "nan"], "--max-megapixels must be a number above 0, got nan"),
+        ([model, "--grace", "-1"], "--grace must be a number of seconds from 0, got -1"),
+        ([model, "--token", ""], "--token is empty"),
+        ([model, "--cors", "example.org/"], "--cors takes an origin such as"),
         ([model, "--device", "cuda:9"], "cuda:9"),
     ):
         assert main(["serve", *arguments]) == 2

@@ -143,3 +143,21 @@ def test_an_error_in_code_of_the_users_own_is_one_line_with_its_place(
     assert said.count("\n") == 1
     with pytest.raises(KeyError):
         main(["train"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["restore", "--strenth", "1", "a.jpg"],
+            "unrecognized arguments: --strenth. Did you mean --strength?",
+        ),
+        (["export", "--bset", "outputs"], "unrecognized arguments: --bset. Did you mean --best?"),
+        (["restore", "--stren", "1", "a.jpg"], "the following arguments are required: OUTPUT."),
+    ],
+)
+def test_a_misspelt_option_is_named_before_names_that_are_missing(
+    arguments: list[str], words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    assert words in capsys.readouterr().err

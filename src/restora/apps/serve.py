@@ -4,7 +4,9 @@ Needs the packages of `restora[serve]`. Listens on this machine only, unless `--
 """
 
 import argparse
+import math
 import os
+import re
 import sys
 from collections.abc import Sequence
 
@@ -105,9 +107,29 @@ def parser() -> argparse.ArgumentParser:
     return made
 
 
+def _check(options: argparse.Namespace) -> None:
+    """Raises ValueError for numbers out of range, an empty token and origins that no browser sends."""
+    for flag in ("--max-megabytes", "--max-megapixels", "--max-seconds", "--keep"):
+        value = getattr(options, flag.removeprefix("--").replace("-", "_"))
+        if not 0 < value < math.inf:
+            raise ValueError(f"{flag} must be a number above 0, got {value:g}")
+    for flag, least in (("--queue", 1), ("--batch", 1), ("--tile", 0), ("--port", 0)):
+        count = getattr(options, flag.removeprefix("--"))
+        if count is not None and count < least:
+            raise ValueError(f"{flag} must be a whole number of {least} or more, got {count}")
+    if not 0 <= options.grace < math.inf:
+        raise ValueError(f"--grace must be a number of seconds from 0, got {options.grace:g}")
+    if options.token is not None and not options.token.strip():
+        raise ValueError("--token is empty: give a token, or leave --token out to let in everyone")
+    for origin in options.cors:
+        if not re.fullmatch(r"https?://[^/\s]+", origin):
+            raise ValueError(f"--cors takes an origin such as https://photos.example.org, got {origin}")
+
+
 def main(argv: Sequence[str]) -> int:
     """0 after a signal. Raises ValueError for sources or addresses that cannot be used."""
     options = parser().parse_args(argv)
+    _check(options)
     try:
         import fastapi  # noqa: F401
         import python_multipart  # noqa: F401
@@ -146,7 +168,7 @@ def main(argv: Sequence[str]) -> int:
         if model.description.task == "unknown":
             print(f"{model.name}: its task is not known: set it with --task TASK")
     on_cpu = all(model.restorer.device.type == "cpu" for model in models.values())
-    batch = options.batch or (1 if on_cpu else 4)
+    batch = (1 if on_cpu else 4) if options.batch is None else options.batch
     service = Service(models=models, limits=limits, batch=batch)
     local = options.host in LOOPBACK
     token = options.token or os.environ.get("RESTORA_TOKEN") or None

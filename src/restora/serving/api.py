@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from typing import IO, Annotated, Any
+from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
@@ -158,9 +158,11 @@ def router(service: Service) -> APIRouter:
         format: FormatName = None,
         strength: Annotated[float | None, Query(ge=0, le=1)] = None,
         quality: Annotated[int | None, Query(ge=1, le=100)] = None,
+        metadata: Annotated[Literal["keep", "strip"] | None, Query()] = None,
     ) -> Response:
-        """In the requested format, or in `format`; `strength` below 1 blends the original photo in."""
-        return await photo_response(service.store.get(job_id), format, strength, quality)
+        """As the form said, or as `format`, `strength`, `quality` and `metadata` say now."""
+        keep = None if metadata is None else metadata == "keep"
+        return await photo_response(service.store.get(job_id), format, strength, quality, keep)
 
     @routes.get(
         "/restorations/{job_id}/events",
@@ -202,6 +204,7 @@ def router(service: Service) -> APIRouter:
         format_name: str | None = None,
         strength: float | None = None,
         quality: int | None = None,
+        keep_metadata: bool | None = None,
     ) -> Response:
         _check_done(job)
         if format_name is not None and format_name != "preview" and format_name not in WRITABLE:
@@ -211,7 +214,12 @@ def router(service: Service) -> APIRouter:
             )
         wanted = None if format_name is None else WRITABLE.get(format_name, "preview")
         file, written = await run_in_threadpool(
-            render, job, format_name=wanted, strength=strength, quality=quality
+            render,
+            job,
+            format_name=wanted,
+            strength=strength,
+            quality=quality,
+            keep_metadata=keep_metadata,
         )
         service.fetched.add(job.id)
         return _file_response(file, written, job)

@@ -20,6 +20,7 @@ from typing import IO, Any, Literal
 from restora.photos import exif
 from restora.photos.files import Header, Photo
 from restora.photos.header import QUARTER_TURNED
+from restora.photos.kinds import READABLE
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import format_of_result, load_pixels, store_pixels
@@ -93,7 +94,9 @@ class Job:
         """A safe file name without its ending."""
         last = PurePath(self.client_name.replace("\\", "/")).name
         clean = re.sub(r'[\x00-\x1f\x7f"*/:<>?|]', "_", last)
-        return PurePath(clean).stem[:100].strip(". ") or "photo"
+        path = PurePath(clean)
+        stem = path.stem if path.suffix.lower() in READABLE else path.name
+        return stem[:100].strip(". ") or "photo"
 
     @property
     def result_format(self) -> str:

@@ -29,12 +29,18 @@ def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
 
 
 def render(
-    job: Job, *, format_name: str | None, strength: float | None, quality: int | None
+    job: Job,
+    *,
+    format_name: str | None,
+    strength: float | None,
+    quality: int | None,
+    keep_metadata: bool | None = None,
 ) -> tuple[IO[bytes], str]:
     """The result of a finished job as a file without a name, at its start, and the name of its format.
 
-    `preview` is a PNG for browsers. Raises Problem.
+    `preview` is a PNG for browsers; what is None is as the job's options say. Raises Problem.
     """
+    keep = job.options.keep_metadata if keep_metadata is None else keep_metadata
     wanted = format_name or job.result_format
     amount = job.options.strength if strength is None else strength
     with _turns:
@@ -45,7 +51,7 @@ def render(
             data, wanted = preview(photo), "PNG"
         else:
             quality = quality or job.options.quality
-            data = write(photo, wanted, quality=quality, keep_metadata=job.options.keep_metadata)
+            data = write(photo, wanted, quality=quality, keep_metadata=keep)
         file = unnamed_file()
         file.write(data)
     file.seek(0)

@@ -218,11 +218,14 @@ def photo_of(form: FormData, limits: Limits) -> IO[bytes]:
 
 
 def _check_fields(form: FormData, fields: Collection[str]) -> None:
-    for name, _ in form.multi_items():
+    names = [name for name, _ in form.multi_items()]
+    for name in names:
         if name not in fields:
             raise Problem(
                 422, "bad-option", f"there is no field {name!r}: fields are {', '.join(sorted(fields))}"
             )
+        if name not in ("photo", "mask") and names.count(name) > 1:
+            raise Problem(422, "bad-option", f"the form has {names.count(name)} fields `{name}`: send one")
 
 
 def _copied(file: IO[bytes]) -> IO[bytes]:
@@ -246,7 +249,7 @@ def _file(form: FormData, name: str) -> UploadFile | None:
             422, "bad-option", f"`{name}` must be a file, it was sent as text: with curl use -F {name}=@FILE"
         )
     if held[0].size == 0:
-        raise Problem(422, "bad-photo", f"the file `{name}` is empty")
+        raise Problem(422, "bad-photo", f"the {name} is an empty file (0 bytes)")
     return held[0]
 
 
@@ -290,12 +293,14 @@ def _model(form: FormData, models: dict[str, ServedModel]) -> ServedModel:
 def _options(form: FormData) -> Options:
     strength = _number(form, "strength", 0, 1)
     quality = _number(form, "quality", 1, 100)
+    if quality is not None and quality != int(quality):
+        raise Problem(422, "bad-option", f"`quality` must be a whole number from 1 to 100, got {quality:g}")
     wanted = _choice(form, "format", sorted(WRITABLE))
     return Options(
         strength=1.0 if strength is None else strength,
         sigma="auto" if _text(form, "sigma") == "auto" else _number(form, "sigma", 0, 255, also=" or `auto`"),
         format=None if wanted is None else WRITABLE[wanted],
-        quality=None if quality is None else round(quality),
+        quality=None if quality is None else int(quality),
         keep_metadata=_choice(form, "metadata", ["keep", "strip"]) != "strip",
         mask_upright=_choice(form, "mask_orientation", ["stored", "upright"]) == "upright",
     )

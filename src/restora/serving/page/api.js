@@ -51,6 +51,21 @@ async function call(path, options = {}) {
   }
 }
 
+// A file that cannot be read any more looks to `fetch` as if the server could not be reached.
+async function upload(path, body, file, signal) {
+  try {
+    return await call(path, { method: "POST", body, signal });
+  } catch (problem) {
+    if (problem.status !== 0 || (await readable(file))) throw problem;
+    throw new Problem(422, { detail: "the file was moved, changed or deleted after it was added: please add it again" });
+  }
+}
+
+async function readable(file) {
+  const reader = file.stream().getReader();
+  return reader.read().then(() => (reader.cancel(), true), () => false);
+}
+
 export const models = async () => (await call("/v1/models")).json();
 
 export const image = async (path) => URL.createObjectURL(await (await call(path)).blob());
@@ -66,22 +81,23 @@ export async function send(file, { name, model, sigma, mask, metadata }, signal)
     form.append("mask", mask, "mask.png");
   }
   form.append("photo", file, "photo");
-  return (await call("/v1/restorations", { method: "POST", body: form, signal })).json();
+  return (await upload("/v1/restorations", form, file, signal)).json();
 }
 
 export const status = async (id) => (await call(`/v1/restorations/${id}`)).json();
 
-export async function photo(id, { format = "", strength = 1 } = {}) {
+export async function photo(id, { format = "", strength = 1, metadata = "" } = {}) {
   const query = new URLSearchParams();
   if (format) query.set("format", format);
   if (strength < 1) query.set("strength", strength);
+  if (metadata) query.set("metadata", metadata);
   return (await call(`/v1/restorations/${id}/photo?${query}`)).blob();
 }
 
 export async function preview(file) {
   const form = new FormData();
   form.append("photo", file, "photo");
-  return (await call("/v1/preview", { method: "POST", body: form })).blob();
+  return (await upload("/v1/preview", form, file)).blob();
 }
 
 // Also called when the page goes: `keepalive` lets it arrive.

@@ -3,6 +3,7 @@
 import * as api from "./api.js";
 import { fromClipboard, fromDrop, fromInput, isPhoto } from "./files.js";
 import { Painting } from "./painting.js";
+import { picturesOf, thumbnail } from "./pictures.js";
 import { Queue } from "./queue.js";
 import { deliver, nameOf, resultOf } from "./saving.js";
 import { Stage } from "./stage.js";
@@ -15,7 +16,8 @@ const UNFINISHED = ["queued", "sending", "waiting", "running"];
 const ENDED = ["done", "failed", "cancelled"];
 const LOSSY = ["JPEG"];
 
-const queue = new Queue({ changed, metadata: () => ($("keep-metadata").checked ? "keep" : "strip") });
+const metadata = () => ($("keep-metadata").checked ? "keep" : "strip");
+const queue = new Queue({ changed, metadata });
 const stage = new Stage({ onPaint: (...what) => painting.onPaint(...what) });
 let models = [];
 let current = null;
@@ -169,20 +171,9 @@ const seen = new IntersectionObserver((entries) => {
   for (const { isIntersecting, target } of entries) {
     if (!isIntersecting) continue;
     seen.unobserve(target);
-    thumbnails = thumbnails.then(() => thumbnail(target.item)).catch(() => {});
+    thumbnails = thumbnails.then(() => thumbnail(target.item)).then((url) => (target.querySelector(".thumb img").src = url)).catch(() => {});
   }
 });
-
-async function thumbnail(item) {
-  const side = 112;
-  const picture = await createImageBitmap(await showable(item));
-  const ratio = side / Math.min(picture.width, picture.height);
-  const sheet = new OffscreenCanvas(side, side);
-  const [width, height] = [picture.width * ratio, picture.height * ratio];
-  sheet.getContext("2d").drawImage(picture, (side - width) / 2, (side - height) / 2, width, height);
-  picture.close();
-  item.row.querySelector(".thumb img").src = URL.createObjectURL(await sheet.convertToBlob({ type: "image/jpeg", quality: 0.85 }));
-}
 
 function changed(item) {
   const { row } = item;
@@ -262,41 +253,6 @@ async function open(item, { scroll = false } = {}) {
   $("format").value = item.saveAs ?? "";
   render();
   if (scroll) $("viewer").scrollIntoView({ block: "start" });
-}
-
-// A file that the browser can decode: the photo's own, or a PNG that the server makes of it.
-async function showable(item) {
-  item.shown ??= decodable(item.file).then((fine) => (fine ? item.file : api.preview(item.file)));
-  return item.shown;
-}
-
-async function decodable(blob) {
-  try {
-    (await createImageBitmap(blob)).close();
-    return true;
-  } catch {
-    return false;
-  }
-}
-
-async function measure(item) {
-  item.beforeUrl = URL.createObjectURL(await showable(item));
-  const probe = new Image();
-  probe.src = item.beforeUrl;
-  await probe.decode();
-  item.given = { width: probe.naturalWidth, height: probe.naturalHeight };
-}
-
-async function picturesOf(item) {
-  item.measured ??= measure(item);
-  await item.measured;
-  if (item.state === "done" && item.afterOf !== item.result) {
-    const result = item.result;
-    const blob = (await decodable(result)) ? result : await api.photo(item.job, { format: "preview" });
-    if (item.afterUrl) URL.revokeObjectURL(item.afterUrl);
-    item.afterUrl = URL.createObjectURL(blob);
-    item.afterOf = result;
-  }
 }
 
 async function render() {
@@ -381,7 +337,7 @@ const painting = new Painting({ stage, say, restore: (item, drawn) => {
 
 async function saveOne(item) {
   try {
-    const blob = await resultOf(item);
+    const blob = await resultOf(item, metadata());
     deliver(blob, nameOf(item.name, item, blob));
     item.saved = item.result;
   } catch (problem) {
@@ -404,7 +360,7 @@ $("save-all").addEventListener("click", async () => {
   for (const item of queue.items.filter((other) => other.result)) {
     try {
       const { result } = item;
-      const blob = await resultOf(item);
+      const blob = await resultOf(item, metadata());
       entries.push({ name: nameOf(item.path, item, blob), blob, item, result });
     } catch (problem) {
       expired(item, problem);

@@ -75,9 +75,9 @@ export class Queue {
     const turn = (item.turn = Symbol("turn"));
     const current = () => item.turn === turn && GOING.includes(item.state);
     item.stop = new AbortController();
-    this._set(item, { state: "sending", note: "", progress: 0 });
+    this._set(item, { state: "sending", note: "", progress: 0, metadata: this.metadata() });
     try {
-      const options = { name: item.name, model: item.model.name, sigma: item.sigma, mask: item.mask, metadata: this.metadata() };
+      const options = { name: item.name, model: item.model.name, sigma: item.sigma, mask: item.mask, metadata: item.metadata };
       let job = await api.send(item.file, options, item.stop.signal);
       if (!current()) return void api.forget(job.id);
       item.job = job.id;

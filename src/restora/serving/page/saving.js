@@ -4,10 +4,11 @@ import * as api from "./api.js";
 
 const ENDINGS = { png: ".png", jpeg: ".jpg", webp: ".webp", tiff: ".tif" };
 
-export async function resultOf(item) {
+// `metadata` is what is wanted now, keep or strip.
+export async function resultOf(item, metadata) {
   const format = item.saveAs || "";
-  if (!format && item.strength === 1) return item.result;
-  return api.photo(item.job, { format, strength: item.strength });
+  if (!format && item.strength === 1 && metadata === item.metadata) return item.result;
+  return api.photo(item.job, { format, strength: item.strength, metadata });
 }
 
 // A format that is read and not written, such as HEIC, RAW or GIF, comes back as PNG.

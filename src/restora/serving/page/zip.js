@@ -17,13 +17,14 @@ export async function zip(entries) {
   const index = [];
   const taken = new Set();
   let offset = 0;
+  const [time, date] = stamp(new Date());
   for (const entry of entries) {
     const name = new TextEncoder().encode(unique(entry.name, taken));
     const size = entry.blob.size;
     if (offset + size > 0xf0000000) throw new Error("all photos together are larger than 4 GB: please download them one by one");
     const sum = checksum(new Uint8Array(await entry.blob.arrayBuffer()));
-    // version, UTF-8 names, stored, time and date of 1980-01-01
-    const common = [[20, 2], [0x0800, 2], [0, 2], [0, 2], [33, 2], [sum, 4], [size, 4], [size, 4], [name.length, 2], [0, 2]];
+    // version, UTF-8 names, stored, time and date
+    const common = [[20, 2], [0x0800, 2], [0, 2], [time, 2], [date, 2], [sum, 4], [size, 4], [size, 4], [name.length, 2], [0, 2]];
     const head = record(0x04034b50, common);
     index.push(record(0x02014b50, [[20, 2], ...common, [0, 2], [0, 2], [0, 2], [0, 4], [offset, 4]]), name);
     parts.push(head, name, entry.blob);
@@ -33,6 +34,12 @@ export async function zip(entries) {
   const count = entries.length;
   const end = record(0x06054b50, [[0, 2], [0, 2], [count, 2], [count, 2], [length, 4], [offset, 4], [0, 2]]);
   return new Blob([...parts, ...index, end], { type: "application/zip" });
+}
+
+// Time, in steps of two seconds, and date as ZIP stores them: local, since 1980.
+function stamp(at) {
+  const time = (at.getHours() << 11) | (at.getMinutes() << 5) | (at.getSeconds() >> 1);
+  return [time, ((at.getFullYear() - 1980) << 9) | ((at.getMonth() + 1) << 5) | at.getDate()];
 }
 
 function record(signature, fields) {

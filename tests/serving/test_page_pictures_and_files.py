@@ -1,0 +1,98 @@
+"""Files that vanish, results that the server no longer has, metadata taken out late, times in the ZIP."""
+
+import io
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from browser import browser
+from page import Page, page, picture
+from PIL import Image
+from serving_fixtures import Served
+
+__all__ = ["browser", "page"]
+
+
+def test_a_file_that_vanishes_says_so_and_does_not_hold_up_the_others(page: Page, tmp_path: Path) -> None:
+    gone = picture(tmp_path / "gone.png")
+    page.add(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"), gone, picture(tmp_path / "c.png"))
+    gone.unlink()
+    page.wait_rows(3)
+    page.wait_rows(1, ".failed")
+    assert page.tab.text_content(".row.failed .state") == (
+        "The file was moved, changed or deleted after it was added: please add it again"
+    )
+    page.rows(".failed").locator(".open").click()
+    page.tab.wait_for_function(
+        "() => document.getElementById('stage-text').textContent.includes('moved, changed or deleted')"
+    )
+    page.console = [line for line in page.console if "net::ERR_" not in line]
+
+
+def test_metadata_is_left_out_of_a_result_that_was_restored_with_it(page: Page, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0110] = "Kodak Retina"
+    page.add(picture(tmp_path / "a.jpg", exif=exif.tobytes()))
+    page.wait_result()
+    kept = page.download("#save")[1]
+    assert dict(Image.open(io.BytesIO(kept)).getexif())[0x0110] == "Kodak Retina"
+    page.tab.uncheck("#keep-metadata")
+    for selector in ("#save", ".row-save"):
+        assert 0x0110 not in Image.open(io.BytesIO(page.download(selector)[1])).getexif()
+    page.tab.check("#keep-metadata")
+    assert page.download("#save")[1] == kept
+
+
+def test_a_photo_that_could_not_be_shown_is_shown_when_the_server_is_back(page: Page, tmp_path: Path) -> None:
+    page.tab.route("**/v1/preview", lambda route: route.abort())
+    page.add(picture(tmp_path / "scan.tif"))
+    page.wait_rows(1)
+    page.tab.wait_for_function(
+        "() => document.getElementById('stage-text').textContent.includes('cannot be shown')"
+    )
+    page.tab.unroute("**/v1/preview")
+    page.rows().locator(".open").click()
+    page.wait_result()
+    assert page.tab.evaluate("document.getElementById('before').naturalWidth") == 120
+    page.console = [line for line in page.console if "net::ERR_" not in line]
+
+
+def test_a_result_that_the_server_has_deleted_is_still_shown(
+    page: Page, served: Served, tmp_path: Path
+) -> None:
+    page.choose("Small")
+    page.add(picture(tmp_path / "a.png"), picture(tmp_path / "scan.tif"))
+    page.wait_rows(2)
+    for job in list(served.service.store.jobs.values()):
+        served.client.delete(f"/v1/restorations/{job.id}")
+    page.rows().nth(1).locator(".open").click()
+    page.tab.wait_for_function("() => document.getElementById('after').naturalWidth === 240")
+    assert page.tab.is_hidden("#stage-wait")
+    page.console = [line for line in page.console if "404" not in line]
+
+
+def test_files_in_the_zip_are_of_today(page: Page, tmp_path: Path) -> None:
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_rows(1)
+    with zipfile.ZipFile(io.BytesIO(page.download("#save-all")[1])) as archive:
+        made = time.mktime((*archive.infolist()[0].date_time, 0, 0, -1))
+    assert abs(time.time() - made) < 24 * 3600
+
+
+def test_a_transparent_photo_has_no_black_thumbnail(page: Page, tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((80, 80, 4), np.uint8)).save(tmp_path / "clear.png")
+    page.add(tmp_path / "clear.png")
+    page.rows().scroll_into_view_if_needed()
+    page.tab.wait_for_selector(".thumb img[src]")
+    alpha: Any = page.tab.evaluate(
+        """async () => {
+            const picture = document.querySelector('.thumb img');
+            await picture.decode();
+            const context = new OffscreenCanvas(8, 8).getContext('2d');
+            context.drawImage(picture, 0, 0, 8, 8);
+            return context.getImageData(4, 4, 1, 1).data[3];
+        }"""
+    )
+    assert alpha == 0
