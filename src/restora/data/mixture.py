@@ -159,6 +159,10 @@ class MixtureData(PhotoData):
         found = {name: member.store(split) for name, member in self.members.items()}
         return {name: store for name, store in found.items() if store is not None}
 
+    def check_sizes(self) -> None:
+        for member in self.members.values():
+            member.check_sizes()
+
     def prepare_data(self) -> None:
         for member in self.members.values():
             member.prepare_data()

@@ -26,6 +26,7 @@ from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, eval
 from restora.data.packing import NoneUsable, pack
 from restora.data.replayed import Make, Replayed, wanted
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
+from restora.data.sizes import large_enough
 from restora.data.sources import SPLITS, Source, Split
 from restora.data.store import LeftOut, PhotoStore, listed
 from restora.degradations.base import Degradation
@@ -287,14 +288,17 @@ class PhotoData(LightningDataModule):
         """The store of a split and the numbers of its photos that are large enough."""
         if split not in self._stores:
             raise DataError(f"{self.source.name} has no photos for {split}")
-        store, least = self._stores[split], self._least_side(split)
-        sides = [min(usable_size(entry, self.scale)) for entry in store.entries]
-        numbers = [number for number, side in enumerate(sides) if side >= least]
-        if not numbers:
-            largest = max(sides) // min(self.reductions)
-            fix = f"set data.patch_size to {largest} or less" if split == "train" else "give larger ones"
-            raise DataError(f"all photos for {split} are smaller than {least}x{least}: {fix}")
-        return store, numbers
+        return self._stores[split], self._large_enough(self._stores[split], split)
+
+    def check_sizes(self) -> None:
+        """Raises `DataError` for a split whose photos are all too small; packs the photos."""
+        for split in SPLITS:
+            if (store := self.store(split)) is not None:
+                self._large_enough(store, split)
+
+    def _large_enough(self, store: PhotoStore, split: Split) -> list[int]:
+        least, reduction = self._least_side(split), min(self.reductions)
+        return large_enough(store, split, least=least, scale=self.scale, reduction=reduction)
 
     # --- loaders --------------------------------------------------------------------------------------------
 

@@ -60,6 +60,10 @@ class UnpairedData(PhotoData):
         clean = self.strangers.store(split)
         return super().stores(split) | ({} if clean is None else {f"{self.source.name}, clean": clean})
 
+    def check_sizes(self) -> None:
+        super().check_sizes()
+        self.strangers.check_sizes()
+
     def prepare_data(self) -> None:
         super().prepare_data()
         self.strangers.prepare_data()

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.markup import escape
 from rich.table import Table
 
 from restora.evaluation.results import Result, read_seeds, same_benchmark, same_photos
 from restora.evaluation.statistics import Difference, Ranked, common_photos, leaderboard, paired_difference
-from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, verdict
+from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, titled, verdict
 from restora.files import write_json
 from restora.metrics.registry import METRICS
 
@@ -80,15 +80,15 @@ def differences_of(first: Sequence[Result], second: Sequence[Result]) -> dict[st
     return found
 
 
-def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]], count: int) -> Table:
-    table = Table(title=f"{photos(count)}, PSNR in dB", title_justify="left")
+def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]], count: int) -> Group:
+    table = Table()
     for heading in ("rank", "method", "PSNR dB", "95 % CI", "seeds"):
         table.add_column(heading, justify="left" if heading == "method" else "right", overflow="fold")
     for line in lines:
         interval = f"{line.score.low:.2f}–{line.score.high:.2f}"
         seeds = str(len(methods[line.name]))
         table.add_row(line.label, escape(line.name), f"{line.score.mean:.3f}", interval, seeds)
-    return table
+    return titled(f"{photos(count)}, PSNR in dB", table)
 
 
 def _plain(line: Ranked) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from rich.console import Group
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from restora.evaluation.results import Result
 from restora.evaluation.severity import UNITS, Point
@@ -19,7 +21,7 @@ _TITLES = {"psnr": "PSNR dB", "psnr_b": "PSNR-B", "ms_ssim": "MS-SSIM", "delta_e
 _DECIMALS = {"psnr": 2, "psnr_b": 2, "delta_e": 2, "niqe": 2, "brisque": 1}
 
 
-def results_table(results: Sequence[Result], title: str) -> Table:
+def results_table(results: Sequence[Result], title: str) -> Group:
     """Methods by rank where there are several.
 
     Means over photos, the 95 % interval of PSNR, and the input's figures.
@@ -27,7 +29,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
     lines = ranking(results)
     ranked = {line.name: line for line in lines}
     metrics = [name for name in METRICS if any(name in result.metrics for result in results)]
-    table = Table(title=f"{escape(title)}: {photos(len(results[0].rows))}", title_justify="left")
+    table = Table()
     if len(results) > 1:
         table.add_column("", justify="right")
     table.add_column("method", overflow="fold", min_width=12)
@@ -44,7 +46,7 @@ def results_table(results: Sequence[Result], title: str) -> Table:
         seconds = sum(row["seconds"] for row in result.rows) / len(result.rows)
         label = [ranked[result.name].label if result.name in ranked else "-"] if len(results) > 1 else []
         table.add_row(*label, escape(result.name), *_figures(result, metrics, ""), f"{seconds:.2f}")
-    return table
+    return titled(f"{title}: {photos(len(results[0].rows))}", table)
 
 
 def photos(count: int) -> str:
@@ -108,9 +110,9 @@ def notes(results: Sequence[Result]) -> list[str]:
     return lines
 
 
-def difference_table(first: str, second: str, differences: dict[str, Difference]) -> Table:
+def difference_table(first: str, second: str, differences: dict[str, Difference]) -> Group:
     """Two methods, metric by metric: the paired difference, its interval, the tests."""
-    table = Table(title=f"{escape(first)} minus {escape(second)}", title_justify="left")
+    table = Table()
     for heading in ("metric", "diff.", "95 % CI", "p photos", "p seeds", "higher"):
         table.add_column(heading, justify="left" if heading == "metric" else "right")
     table.add_column("verdict", overflow="fold")
@@ -128,7 +130,7 @@ def difference_table(first: str, second: str, differences: dict[str, Difference]
             if item.decided
             else "not significant",
         )
-    return table
+    return titled(f"{first} minus {second}", table)
 
 
 def verdict(item: Difference, higher_is_better: bool, first: str, second: str) -> str:
@@ -138,10 +140,10 @@ def verdict(item: Difference, higher_is_better: bool, first: str, second: str) -
     return first if (item.interval.mean > 0) == higher_is_better else second
 
 
-def severity_table(points: Sequence[Point], severity: str) -> Table:
+def severity_table(points: Sequence[Point], severity: str) -> Group:
     """Severities down, methods across; a figure outside the trained range stands in brackets."""
     methods = list(dict.fromkeys(point.method for point in points))
-    table = Table(title=f"PSNR in dB by {UNITS[severity]}", title_justify="left")
+    table = Table()
     table.add_column(severity, justify="right")
     for method in methods:
         table.add_column(escape(method), justify="right", overflow="fold")
@@ -149,9 +151,15 @@ def severity_table(points: Sequence[Point], severity: str) -> Table:
         row = {point.method: point for point in points if point.severity == value}
         cells = [_cell(row[method]) if method in row else "-" for method in methods]
         table.add_row(f"{value:g}", *cells)
-    if any(point.trained is False for point in points):
-        table.caption = "(…): outside the range that the network was trained on"
-    return table
+    outside = any(point.trained is False for point in points)
+    below = "(…): outside the range that the network was trained on" if outside else ""
+    return titled(f"PSNR in dB by {UNITS[severity]}", table, below)
+
+
+def titled(title: str, table: Table, below: str = "") -> Group:
+    """The table between lines of text, which rich would otherwise break at the width of the table."""
+    lines = (Text(title, style="table.title"), table, Text(below, style="table.caption"))
+    return Group(*lines[: 3 if below else 2])
 
 
 def _cell(point: Point) -> str:

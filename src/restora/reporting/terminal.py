@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from restora.reporting.leaderboard import Row, count, decimals, duration, leads, rank_label
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 _GAP = 3
 _LEFT_OUT_FIRST = ("s/photo", "params", "training", "SSIM", "gain")
@@ -23,17 +23,17 @@ class _Line:
     style: str | None
 
 
-def terminal_table(title: str, rows: Sequence[Row], width: int = 80) -> "Table":
+def terminal_table(title: str, rows: Sequence[Row], width: int = 80) -> "Group":
     """The leaderboard at `width` columns. Names that are still too long are folded."""
     from rich import box
+    from rich.console import Group
     from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     lines = [_line(row) for row in shown(rows)]
     columns = _columns(lines, width)
-    table = Table(
-        title=escape(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False
-    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     table.add_column("#", justify="right", style="dim", no_wrap=True)
     table.add_column("name", overflow="fold")
     for name in columns:
@@ -41,7 +41,7 @@ def terminal_table(title: str, rows: Sequence[Row], width: int = 80) -> "Table":
     for line in lines:
         cells = [line.cells[name] for name in columns]
         table.add_row(line.rank, escape(line.name), *cells, style=line.style)
-    return table
+    return Group(Text(title, style="table.title"), table)  # a title of the table's breaks at its width
 
 
 def shown(rows: Sequence[Row]) -> list[Row]:

@@ -86,6 +86,9 @@ def train(config: DictConfig, info: RunInfo) -> float:
             parts = build_parts(config, goes_on=checkpoint is not None)
             _say_initial(parts, record)
             _compare_photos(parts, record, info)
+            if first:
+                parts.data.check_sizes()  # before the longer search
+                _say_unseen_mask(parts)
             _look_for_leaks(config, parts, record)
             trainer = _trainer(config, info, record, parts, stopping, sent, goes_on=checkpoint is not None)
             _take_back(trainer, record, checkpoint)
@@ -192,6 +195,17 @@ def _say_initial(parts: Parts, record: RunRecord) -> None:
     record.write()
     for line in parts.initial.lines():
         Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_unseen_mask(parts: Parts) -> None:
+    """Says that a network does not get the mask of known pixels which the degradation has."""
+    if 1 in parts.data.undamaged and not parts.network.condition_channels:
+        name = type(parts.network).__name__
+        line = (
+            f"{name} does not see the mask of the lost pixels and has to find them itself: networks with a "
+            "condition, such as network=filling_drunet, get it"
+        )
+        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True, style="yellow")
 
 
 def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:

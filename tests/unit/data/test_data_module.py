@@ -178,6 +178,13 @@ def test_photos_that_are_all_too_small(folder: Path, tmp_path: Path) -> None:
         fitted(tmp_path, photo_data(Folder(root=folder), tmp_path / "packed", patch_size=64))
 
 
+def test_sizes_are_checked_without_a_trainer(folder: Path, tmp_path: Path) -> None:
+    """Before a run compares photos, which takes longer."""
+    photo_data(Folder(root=folder), tmp_path / "packed", patch_size=16).check_sizes()
+    with pytest.raises(DataError, match=r"all photos for train are smaller than 64x64: set data\.patch_size"):
+        photo_data(Folder(root=folder), tmp_path / "packed", patch_size=64).check_sizes()
+
+
 def test_only_clean_photos_are_reduced(folder: Path, tmp_path: Path) -> None:
     noisy = Folder(root=folder, holds="degraded")
     with pytest.raises(ValueError, match=r"data\.reductions=\[1, 2\] would also reduce the defects of"):

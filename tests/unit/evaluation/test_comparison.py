@@ -152,6 +152,14 @@ def test_the_table_puts_the_best_first_and_marks_what_is_shared() -> None:
     assert max(map(len, printed.splitlines())) <= 80
 
 
+def test_titles_are_not_broken_at_the_width_of_a_narrow_table() -> None:
+    console = Console(width=80, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(severity_table([Point("a", 25.0, 30.0, 29.0, 31.0, False)], "sigma"))
+    first, *_, last = console.export_text().splitlines()
+    assert first == "PSNR in dB by noise σ (8-bit scale)"
+    assert last == "(…): outside the range that the network was trained on"
+
+
 def test_names_are_never_markup(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every table with names that users choose; `[/raw]` would end a style that never began."""
     names = ["[/raw]", "[bold]x[/bold]"]
