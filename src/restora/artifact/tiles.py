@@ -12,6 +12,7 @@ Legend: H height, W width, s scale.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -101,12 +102,16 @@ class Tile:
         return fade(self.rows, overlap, scale)[:, None] * fade(self.columns, overlap, scale)
 
 
+def check_pixels(name: str, value: Any) -> None:
+    """Raises ValueError for anything but a whole number of pixels, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a whole number of pixels, 0 or more, got {value!r}")
+
+
 def grid(height: int, width: int, *, tile: int, overlap: int, multiple: int = 1) -> list[Tile]:
     """Tiles that cover a photo, row by row. `tile` 0 means one tile, whatever the size."""
-    if tile < 0 or overlap < 0:
-        raise ValueError(
-            f"tile and overlap must be numbers of pixels >= 0, got tile {tile}, overlap {overlap}"
-        )
+    for name, value in (("tile", tile), ("overlap", overlap)):
+        check_pixels(name, value)
     rows = spans(height, tile or height, overlap, multiple)
     columns = spans(width, tile or width, overlap, multiple)
     return [Tile(row, column) for row in rows for column in columns]
