@@ -32,7 +32,7 @@ from restora.artifact.model_folder import ModelDescription
 from restora.artifact.parity import Compute
 from restora.artifact.prepared import guard_precision, prepare_network
 from restora.artifact.sources import open_source
-from restora.artifact.tiles import Tile, batches, check_tile, grid
+from restora.artifact.tiles import Tile, batches, check_pixels, check_tile, grid
 from restora.artifact.winograd import use_winograd
 from restora.image import check_photos, checked_level
 from restora.networks.base import Network
@@ -129,6 +129,7 @@ class Restorer:
         self.precision: Precision = vocabulary.precision(precision)
         self._tile_chosen = tile is not None
         self.tile = TILE if tile is None else tile
+        check_pixels("tile", self.tile)
         self.overlap = default_overlap(self.tile) if overlap is None else overlap
         check_tile(self.tile, self.overlap, network.size_multiple)
         self.sigma = checked_level(sigma)
@@ -172,10 +173,12 @@ class Restorer:
         """The restorer of any source of a model: a model folder, a graph, a run, a checkpoint, weights.
 
         Without `sigma`, the level is the one that the model was trained at, if it was a single one. `task` is
-        the model's task, if the source does not state it.
+        the model's task, if the source does not state it. Raises ValueError for what cannot be used.
         """
         loaded = open_source(source, task=task)
         description = loaded.description
+        if sigma is not None and description.conditioned_on in ("nothing", "mask"):
+            raise ValueError("sigma: this model is not conditioned on a noise level, leave it out")
         graphs, paces = ({}, {}) if loaded.folder is None else graphs_in(loaded.folder, description)
         made = cls(
             network=loaded.network,

@@ -12,6 +12,7 @@ Legend: H height, W width, s scale.
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,12 +52,16 @@ def spans(length: int, tile: int, overlap: int, multiple: int = 1) -> list[Span]
     return [Span(*bounds) for bounds in zip(starts, stops, [None, *centres], [*centres, None], strict=True)]
 
 
+def check_pixels(name: str, value: Any) -> None:
+    """Raises ValueError for anything but a whole number of pixels, 0 or more."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f"{name} must be a whole number of pixels, 0 or more, got {value!r}")
+
+
 def check_tile(tile: int, overlap: int, multiple: int = 1) -> None:
     """Raises ValueError for a tile (0: the whole photo) that leaves no room beside the overlap."""
-    if tile < 0 or overlap < 0:
-        raise ValueError(
-            f"tile and overlap must be numbers of pixels >= 0, got tile {tile}, overlap {overlap}"
-        )
+    for name, value in (("tile", tile), ("overlap", overlap)):
+        check_pixels(name, value)
     whole = _rounded_up(tile, multiple)
     if tile and (whole < 2 * overlap or whole < overlap + multiple):
         least = max(_rounded_up(2 * overlap, multiple), _rounded_up(overlap + multiple, multiple))

@@ -230,6 +230,10 @@ def test_wrong_input_is_named(x, message):
         ({"sigma": "auto"}, r"estimated_sigma estimates it"),
         ({"sigma": 999}, "a number from 0 to 255"),
         ({"sigma": -1.0}, "a number from 0 to 255"),
+        ({"tile": -1}, "tile must be a whole number of pixels, 0 or more, got -1"),
+        ({"tile": "large"}, "tile must be a whole number"),
+        ({"overlap": -4}, "overlap must be a whole number"),
+        ({"overlap": 8.0}, "overlap must be a whole number"),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -246,6 +250,12 @@ def test_what_a_conditioned_model_needs_is_named():
         told(photo, 25.0)
     with pytest.raises(ValueError, match="1 where a pixel is known and 0 where it is missing"):
         Restorer.load("zoo:inpaint", device="cpu")(photo)
+
+
+@pytest.mark.parametrize("name", ["photo", "inpaint"])
+def test_a_noise_level_that_a_model_does_not_take_is_refused(name):
+    with pytest.raises(ValueError, match="not conditioned on a noise level, leave it out"):
+        Restorer.load(f"zoo:{name}", device="cpu", sigma=25)
 
 
 def test_a_tile_without_room_beside_the_overlap_is_refused():
