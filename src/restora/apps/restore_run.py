@@ -258,6 +258,13 @@ class _Work:
 
 
 def _write(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
+    try:
+        _write_files(job, photo, restored, settings)
+    except OSError as error:
+        raise ValueError(f"{job.target} cannot be written: {error.strerror or error}") from error
+
+
+def _write_files(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
     if settings.compare:
         # keeps the ending, so that a.png and a.jpg get a sheet each
         sheet = job.target.with_name(f"{job.target.name}.compare.jpg")
