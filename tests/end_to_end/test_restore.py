@@ -1,6 +1,8 @@
 """From a run folder to restored photos, through the commands a person types."""
 
+import errno
 import json
+import os
 import shutil
 import signal
 import threading
@@ -407,3 +409,13 @@ def test_watching_restores_whole_files_and_goes_on_after_a_restart(model, photos
     assert (process.returncode, "stopped watching" in said) == (0, True)
     assert (out / "a.png").stat().st_mtime_ns == first
     assert files(out) == ["a.png", "b.png", "half.png"]
+
+
+def test_a_full_disk_is_named_with_the_file_that_is_missing(model, photos, tmp_path, monkeypatch, capsys):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("restora.apps.restore_run.write_whole", full)
+    out = tmp_path / "out" / "a.png"
+    assert restore([str(model), str(photos / "a.png"), str(out)]) == 1
+    assert f"a.png: {out} cannot be written: No space left on device" in capsys.readouterr().err

@@ -258,6 +258,13 @@ class _Work:
 
 
 def _write(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
+    try:
+        _write_files(job, photo, restored, settings)
+    except OSError as error:
+        raise ValueError(f"{job.target} cannot be written: {error.strerror or error}") from error
+
+
+def _write_files(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
     if settings.compare:
         sheet = job.target.with_name(job.target.name + SHEET_ENDING)
         write_whole(sheet, before_and_after(photo, restored, shown(job.name)))
