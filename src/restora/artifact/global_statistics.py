@@ -24,6 +24,7 @@ import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,7 +67,7 @@ def of_whole_photo(
     """
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     fixed = copy.deepcopy(network, shared)
-    modules = [*attentions(fixed), *means(fixed)]
+    modules: list[Any] = [*attentions(fixed), *means(fixed)]
     kept: dict[int, Tensor] = {}
 
     def record(index: int, statistic: Statistic, *inputs: Tensor) -> Tensor:
@@ -77,7 +78,7 @@ def of_whole_photo(
         return value
 
     for index, module in enumerate(modules):
-        module.statistic = partial(record, index, module.statistic)  # type: ignore[method-assign]
+        module.statistic = partial(record, index, module.statistic)
     joined = bool(attentions(fixed))
     together = _joined if joined else _one_by_one
     places = _places(x.shape[2], x.shape[3], side, PATCH if joined else PATCH_ALONE)
@@ -85,7 +86,7 @@ def of_whole_photo(
     with autocast:
         fixed(together(x, places).to(device), maps)
     for index, module in enumerate(modules):
-        module.statistic = partial(_replayed, kept[index])  # type: ignore[method-assign]
+        module.statistic = partial(_replayed, kept[index])
     return fixed
 
 
