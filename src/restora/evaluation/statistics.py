@@ -80,7 +80,7 @@ def paired_difference(first: Sequence[Scores], second: Sequence[Scores], *, seed
         photos=len(names),
         seeds=(len(first), len(second)),
         wins=int((over_photos > 0).sum()),
-        smallest_p=smallest_p(np.count_nonzero(over_photos)),
+        smallest_p=smallest_p(int(np.count_nonzero(over_photos))),
     )
 
 
