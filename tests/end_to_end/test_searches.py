@@ -154,6 +154,19 @@ def test_what_a_killed_process_leaves_in_the_study_costs_nothing(tmp_path: Path)
     assert time.monotonic() - began < 10  # Optuna would wait 30 s for the lock
 
 
+@pytest.mark.parametrize(
+    "other", [{"val/psnr": "min"}, {"val/ssim": "max"}, {"val/psnr": "max", "parameters": "min"}], ids=str
+)
+def test_a_study_goes_on_with_its_own_objectives_only(other: dict[str, str], tmp_path: Path) -> None:
+    from restora.config import ConfigError
+    from restora.sweeping.search import Settings, open_study
+
+    open_study(tmp_path, Settings(sampler="random", trials=1, objectives={"val/psnr": "max"}))
+    open_study(tmp_path, Settings(sampler="tpe", trials=3, objectives={"val/psnr": "max"}))
+    with pytest.raises(ConfigError, match=r"other objectives \(val/psnr max\): name another folder"):
+        open_study(tmp_path, Settings(sampler="random", trials=1, objectives=other))
+
+
 @pytest.mark.parametrize("ends", [{"max_steps": 10}, {"max_steps": -1, "max_time": "2s"}], ids=str)
 def test_jobs_that_fall_behind_are_pruned(tmp_path: Path, ends: dict[str, Any]) -> None:
     from restora.sweeping.search import Pruning, Settings

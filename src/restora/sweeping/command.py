@@ -108,7 +108,12 @@ def _search(
     copies = [first] * settings.trials
     if dry_run:
         return _show_cost(copies, first.settings, chosen_later=True)
-    with _plan(typed, copies, lambda plan: plan.overrides == list(typed), Plan.write, yes=yes) as plan:
+
+    def write(plan: Plan) -> None:
+        search.open_study(plan.folder, settings)  # refuses other objectives, before the plan is replaced
+        plan.write()
+
+    with _plan(typed, copies, lambda plan: plan.overrides == list(typed), write, yes=yes) as plan:
         source = search.Search.of(plan, settings, words, above)
         code = run(plan, source, jobs=settings.trials, config=first.config)
         best, reasons = source.best(), source.reasons()

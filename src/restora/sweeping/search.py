@@ -184,12 +184,27 @@ def open_study(folder: Path, settings: Settings) -> Any:
             path.write_bytes(content[: content.rfind(b"\n") + 1])
     backend = library.storages.journal.JournalFileBackend(str(path))
     directions = ["maximize" if way == "max" else "minimize" for way in settings.objectives.values()]
-    return library.create_study(
+    study = library.create_study(
         study_name="sweep",
         storage=library.storages.JournalStorage(backend),
         directions=directions,
         sampler=sampler(settings, 0),
         load_if_exists=True,
+    )
+    _check_objectives(study, settings, folder)
+    return study
+
+
+def _check_objectives(study: Any, settings: Settings, folder: Path) -> None:
+    """Raises `ConfigError` for other objectives than the study's; Optuna would keep its own directions."""
+    before = study.user_attrs.get("objectives")  # None: new, or of an earlier version
+    ways = [direction.name.lower()[:3] for direction in study.directions]
+    if ways == list(settings.objectives.values()) and before in (None, settings.objectives):
+        study.set_user_attr("objectives", settings.objectives)
+        return
+    had = ", ".join(f"{name} {way}" for name, way in (before or {}).items()) or ", ".join(ways)
+    raise ConfigError(
+        f"the search in {folder} has other objectives ({had}): name another folder, hydra.sweep.dir=FOLDER"
     )
 
 
