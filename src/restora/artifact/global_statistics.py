@@ -66,7 +66,7 @@ def of_whole_photo(
     """
     shared = {id(tensor): tensor for tensor in (*network.parameters(), *network.buffers())}
     fixed = copy.deepcopy(network, shared)
-    modules = [*attentions(fixed), *means(fixed)]
+    modules: list[TransposedAttention | WholePhoto] = [*attentions(fixed), *means(fixed)]
     kept: dict[int, Tensor] = {}
 
     def record(index: int, statistic: Statistic, *inputs: Tensor) -> Tensor:
