@@ -117,7 +117,7 @@ def test_the_first_points_are_spread(name: str) -> None:
 
 
 def test_distributions_follow_the_grammar() -> None:
-    from restora.sweeping.search import space_of
+    from restora.sweeping.space import space_of
 
     space, fixed = space_of(
         [
@@ -152,6 +152,32 @@ def test_what_a_killed_process_leaves_in_the_study_costs_nothing(tmp_path: Path)
     (found,) = open_study(tmp_path, settings).trials
     assert found.params == asked.params
     assert time.monotonic() - began < 10  # Optuna would wait 30 s for the lock
+
+
+@pytest.mark.parametrize(
+    "other", [{"val/psnr": "min"}, {"val/ssim": "max"}, {"val/psnr": "max", "parameters": "min"}], ids=str
+)
+def test_a_study_goes_on_with_its_own_objectives_only(other: dict[str, str], tmp_path: Path) -> None:
+    from restora.config import ConfigError
+    from restora.sweeping.search import Settings, open_study
+
+    open_study(tmp_path, Settings(sampler="random", trials=1, objectives={"val/psnr": "max"}))
+    open_study(tmp_path, Settings(sampler="tpe", trials=3, objectives={"val/psnr": "max"}))
+    with pytest.raises(ConfigError, match=r"other objectives \(val/psnr max\): name another folder"):
+        open_study(tmp_path, Settings(sampler="random", trials=1, objectives=other))
+
+
+def test_a_study_goes_on_with_values_that_it_can_compare_only(tmp_path: Path) -> None:
+    from restora.config import ConfigError
+    from restora.sweeping.search import Settings, open_study
+    from restora.sweeping.space import check_space, space_of
+
+    study = open_study(tmp_path, Settings(sampler="tpe", trials=1, objectives={"val/psnr": "max"}))
+    study.ask(space_of(["loss=l1,mse", "family.optimizer.lr=interval(0.1,0.2)"])[0])
+    check_space(study, space_of(["loss=l1,mse", "family.optimizer.lr=interval(0.1,0.9)"])[0], tmp_path)
+    for words in (["network.width=4,8", "loss=l1,ssim"], ["family.optimizer.lr=0.1,0.2"]):
+        with pytest.raises(ConfigError, match="from other values: name another folder"):
+            check_space(study, space_of(words)[0], tmp_path)
 
 
 @pytest.mark.parametrize("ends", [{"max_steps": 10}, {"max_steps": -1, "max_time": "2s"}], ids=str)

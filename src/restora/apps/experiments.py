@@ -116,19 +116,17 @@ def cost_of(config: "DictConfig") -> str:
 
     The multiply-accumulates are those of the network alone, forward and backward.
     """
-    import torch
-
     from restora import vocabulary
     from restora.apps.networks import quantity
     from restora.config import build
     from restora.networks.cost import count_macs
+    from restora.networks.meta import on_meta
 
     length = vocabulary.seconds(config.trainer.max_time, "trainer.max_time")
     if length is not None:
         return vocabulary.duration(length)
     steps = int(config.trainer.max_steps) * int(config.trainer.accumulate_grad_batches)
-    with torch.device("meta"):
-        network = build(config.network, "network")
+    network = on_meta(lambda: build(config.network, "network"))
     whole = {"start_step": 0, "patch_size": config.data.patch_size, "batch_size": config.data.batch_size}
     stages: list[Any] = list(config.data.stages or [whole])
     ends = [*(stage["start_step"] for stage in stages[1:]), steps]

@@ -76,10 +76,9 @@ def build(node: Node) -> "Network":
 
 def build_on_meta(node: Node) -> "Network":
     """The network of one description, without memory for its weights."""
-    import torch
+    from restora.networks.meta import on_meta
 
-    with torch.device("meta"):
-        return build(node)
+    return on_meta(lambda: build(node))
 
 
 def families() -> dict[str, str]:

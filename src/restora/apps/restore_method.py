@@ -9,6 +9,7 @@ from restora import vocabulary
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from restora.fitting.base import Fit
     from restora.fitting.photos import PhotoFit
 
 OPTIONS = ("seed", "max_time", "scale", "denoiser", "kernel", "mosaic", "set")
@@ -116,6 +117,8 @@ def load(options: argparse.Namespace) -> "PhotoFit":
             )
     if options.mosaic is not None:
         _check_mosaic(options.mosaic, asked)
+    if options.sigma is not None:
+        _check_level(options.sigma, fit, asked)
     device = pick_device(options.device)
     fit.prepare(device)
     return PhotoFit(
@@ -128,6 +131,17 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         kernel=None if options.kernel is None else _kernel(options.kernel),
         mosaic=options.mosaic,
     )
+
+
+def _check_level(sigma: float | str, fit: "Fit", asked: list[str]) -> None:
+    """Raises ValueError for a noise level that the method does not use, or cannot estimate."""
+    named = " and ".join(task.replace("_", "-") for task in asked)
+    if not set(asked) & set(fit.level_tasks):
+        raise ValueError(f"--sigma: {fit.name} does not use the noise level for {named}, leave it out")
+    if sigma == "auto" and asked != ["denoise"]:
+        raise ValueError(
+            f"--sigma auto estimates the noise of whole photos, not for {named}: give --sigma LEVEL"
+        )
 
 
 def _check_mosaic(pattern: str, asked: list[str]) -> None:

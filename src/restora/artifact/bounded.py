@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from restora.networks.base import Network
+from restora.networks.meta import on_meta
 
 _LARGEST_NUMBER = 1_000_000
 _LONGEST_LIST = 1_000
@@ -25,16 +25,20 @@ _MOST_ELEMENTS = 4_000_000_000
 
 def build_bounded(cls: type[Network], arguments: Mapping[str, Any]) -> Network:
     """`cls(**arguments)`. Raises ValueError for arguments that it refuses and for absurd sizes."""
-    on_meta(cls, arguments)
+    imagined(cls, arguments)
     return _made(cls, arguments)
 
 
-def on_meta(cls: type[Network], arguments: Mapping[str, Any]) -> Network:
+def imagined(cls: type[Network], arguments: Mapping[str, Any]) -> Network:
     """`cls(**arguments)` without memory for its weights. Raises ValueError for absurd sizes."""
     for name, value in arguments.items():
         _check(f"{cls.__name__}: {name}", value)
-    with torch.device("meta"), _counting(cls.__name__):
-        return _made(cls, arguments)
+
+    def make() -> Network:
+        with _counting(cls.__name__):
+            return _made(cls, arguments)
+
+    return on_meta(make)
 
 
 def _made(cls: type[Network], arguments: Mapping[str, Any]) -> Network:

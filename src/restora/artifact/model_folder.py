@@ -21,7 +21,7 @@ from torch import Tensor
 
 from restora import registry
 from restora.artifact import foreign
-from restora.artifact.bounded import build_bounded, on_meta
+from restora.artifact.bounded import build_bounded, imagined
 from restora.degradations.base import Degradation
 from restora.files import read_json, write_json
 from restora.networks.base import Network
@@ -184,11 +184,11 @@ def build_network(
         return foreign.foreign_network(weights, where)
     if weights is None:
         return build_bounded(found, arguments)
-    imagined = on_meta(found, arguments)
+    ghost = imagined(found, arguments)
     shapes = {name: value.shape for name, value in weights.items()}
-    if any(shapes.get(name) != value.shape for name, value in imagined.state_dict().items()):
+    if any(shapes.get(name) != value.shape for name, value in ghost.state_dict().items()):
         with warnings.catch_warnings(action="ignore"):  # copying to meta tensors does nothing
-            load_state(imagined, weights, where)  # says what does not fit
+            load_state(ghost, weights, where)  # says what does not fit
     network = build_bounded(found, arguments)
     load_state(network, weights, where)
     return network

@@ -39,7 +39,7 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
         console.print(f"compared only on what all results share: {photos(len(shared))}", markup=False)
     if any(line.shared for line in lines):
         console.print(SHARED, markup=False)
-    if too_few := few_photos(len(shared)):
+    if too_few := few_photos(scores):
         console.print(too_few, markup=False)
     stored: dict[str, Any] = {"leaderboard": [_plain(line) for line in lines], "pairs": []}
     names = list(methods)

@@ -38,8 +38,8 @@ class Difference:
 
     `interval` resamples photos, and seeds where there are several. `p_photos` is Wilcoxon's signed-rank
     test, two-sided, over photos (seeds averaged); `p_seeds` is the same over paired seeds, the rank-sum test
-    over unpaired ones, None with one seed. `smallest_p` is the smallest p that so many photos can give: above
-    0.05 nothing can be significant.
+    over unpaired ones, None with one seed. `smallest_p` is the smallest p that so many photos with unequal
+    scores can give: above 0.05 nothing can be significant.
     """
 
     interval: Interval
@@ -71,7 +71,7 @@ def paired_difference(first: Sequence[Scores], second: Sequence[Scores], *, seed
     a, b = _table(first, names), _table(second, names)
     paired = len(first) == len(second)
     difference = a - b if paired else a.mean(axis=0) - b.mean(axis=0)[None]
-    over_photos = a.mean(axis=0) - b.mean(axis=0)
+    over_photos = _differences(a, b)
     interval = _interval(difference, seed) if paired else _unpaired_interval(a, b, seed)
     return Difference(
         interval=interval,
@@ -80,7 +80,7 @@ def paired_difference(first: Sequence[Scores], second: Sequence[Scores], *, seed
         photos=len(names),
         seeds=(len(first), len(second)),
         wins=int((over_photos > 0).sum()),
-        smallest_p=smallest_p(len(names)),
+        smallest_p=smallest_p(int(np.count_nonzero(over_photos))),
     )
 
 
@@ -96,12 +96,11 @@ def common_photos(runs: Sequence[Scores]) -> list[str]:
 
 
 def signed_rank(differences: Table) -> float:
-    """p of Wilcoxon's signed-rank test, two-sided; 1 where all differences are 0."""
+    """p of Wilcoxon's signed-rank test, two-sided, without differences of 0; 1 where all are 0."""
     from scipy.stats import wilcoxon
 
-    if not differences.any():
-        return 1.0
-    return float(wilcoxon(differences).pvalue)
+    unequal = differences[differences != 0]  # with zeros, scipy approximates where exact p are possible
+    return float(wilcoxon(unequal).pvalue) if unequal.size else 1.0
 
 
 def signed_ranks(differences: Sequence[Table]) -> list[float]:
@@ -121,9 +120,30 @@ def signed_ranks(differences: Sequence[Table]) -> list[float]:
     return [float(p) for p in found]
 
 
-def smallest_p(photos: int) -> float:
-    """The smallest p that Wilcoxon's test, two-sided, can give for so many photos."""
-    return min(1.0, 2.0 ** (1 - photos))
+def smallest_p(unequal: int) -> float:
+    """The smallest p that Wilcoxon's test, two-sided, can give for so many photos with unequal scores."""
+    return min(1.0, 2.0 ** (1 - unequal))
+
+
+@dataclass(frozen=True)
+class Least:
+    """The smallest p, with Holm's correction, that any pair of methods can have.
+
+    `unequal` of the `photos` have unequal scores in the pair that differs most.
+    """
+
+    p: float
+    unequal: int
+    photos: int
+    pairs: int
+
+
+def least_p(methods: Mapping[str, Sequence[Scores]]) -> Least:
+    """What so many photos, equal scores and pairs leave possible for two or more methods."""
+    names = common_photos([run for runs in methods.values() for run in runs])
+    tables = [_table(runs, names) for runs in methods.values()]
+    unequal = [int(np.count_nonzero(_differences(a, b))) for a, b in combinations(tables, 2)]
+    return Least(min(1.0, smallest_p(max(unequal)) * len(unequal)), max(unequal), len(names), len(unequal))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -170,8 +190,7 @@ def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> li
     tables = {name: _table(runs, names) for name, runs in methods.items()}
     order = sorted(methods, key=lambda name: -tables[name].mean())
     pairs = list(combinations(order, 2))
-    over_photos = {name: table.mean(axis=0) for name, table in tables.items()}
-    p_values = signed_ranks([over_photos[a] - over_photos[b] for a, b in pairs])
+    p_values = signed_ranks([_differences(tables[a], tables[b]) for a, b in pairs])
     is_surely_better = _bounds(methods, names, tables, seed)
     beaten_by: dict[str, set[str]] = {name: set() for name in order}
     for (better, worse), p in zip(pairs, holm(p_values), strict=True):
@@ -215,6 +234,11 @@ def _table(runs: Sequence[Scores], names: Sequence[str]) -> Table:
     table = np.array([[run[name] for name in names] for run in runs], dtype=np.float64)
     _check_finite(table)
     return table
+
+
+def _differences(a: Table, b: Table) -> Table:
+    """a minus b by photo, means over seeds, without the rounding errors that hide zeros and ties."""
+    return np.asarray(np.round((a.mean(axis=0) - b.mean(axis=0)) / _ROUNDING) * _ROUNDING)
 
 
 def _check_finite(table: Table) -> None:

@@ -1,6 +1,6 @@
 """Results as tables for a terminal of 80 columns."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
@@ -10,7 +10,7 @@ from rich.text import Text
 
 from restora.evaluation.results import Result
 from restora.evaluation.severity import UNITS, Point
-from restora.evaluation.statistics import Difference, Ranked, leaderboard, smallest_p
+from restora.evaluation.statistics import Difference, Ranked, Scores, leaderboard, least_p
 from restora.metrics.registry import METRICS
 
 SHARED = (
@@ -54,14 +54,19 @@ def photos(count: int) -> str:
     return "1 photo" if count == 1 else f"{count} photos"
 
 
-def few_photos(count: int) -> str | None:
-    """A line for too few photos to show any significant difference; None where there are enough."""
-    least = smallest_p(count)
-    if least < 0.05:
+def few_photos(methods: Mapping[str, Sequence[Scores]]) -> str | None:
+    """A line where no difference of the methods can be significant; None where one can."""
+    least = least_p(methods)
+    if least.p < 0.05:
         return None
-    are = "is" if count == 1 else "are"
+    if least.unequal == 0:
+        return "all methods have the same scores"
+    equal = "" if least.unequal == least.photos else " with unequal scores"
+    are = "is" if least.unequal == 1 else "are"
+    corrected = "" if least.pairs == 1 else f", with Holm's correction for {least.pairs} pairs,"
     return (
-        f"{photos(count)} {are} too few for a significant difference: Wilcoxon's test gives p >= {least:.3f}"
+        f"{photos(least.unequal)}{equal} {are} too few for a significant difference: Wilcoxon's test"
+        f"{corrected} gives p >= {least.p:.3f}"
     )
 
 
@@ -70,9 +75,13 @@ def ranking(results: Sequence[Result]) -> list[Ranked]:
     if len(results) < 2:
         return []
     try:
-        return leaderboard({result.name: [result.scores()] for result in results})
+        return leaderboard(_scores(results))
     except ValueError:
         return []
+
+
+def _scores(results: Sequence[Result]) -> dict[str, list[Scores]]:
+    return {result.name: [result.scores()] for result in results}
 
 
 def leaderboard_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -105,7 +114,7 @@ def notes(results: Sequence[Result]) -> list[str]:
     lines += [f"{metric} was not computed: {reason}" for metric, reason in reasons.items()]
     if any(line.shared for line in ranking(results)):
         lines.append(SHARED)
-        if too_few := few_photos(len(results[0].rows)):
+        if too_few := few_photos(_scores(results)):
             lines.append(too_few)
     return lines
 

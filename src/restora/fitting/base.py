@@ -77,6 +77,8 @@ class Fit(ABC):
     name: ClassVar[str]
     tasks: ClassVar[tuple[str, ...]]
     """The tasks that it solves; a mask is `inpaint`, a scale `super_resolution`, a kernel `deblur`."""
+    level_tasks: ClassVar[tuple[str, ...]] = ()
+    """Those of its tasks in which it uses the noise level."""
     usual_scale: ClassVar[int] = 1
     """The default factor of enlargement."""
 

@@ -76,6 +76,7 @@ class DeepImagePrior(Fit):
 
     name: ClassVar[str] = "dip"
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "super_resolution", "inpaint", "deblur", "jpeg")
+    level_tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur")
 
     def __init__(
         self,
@@ -101,6 +102,10 @@ class DeepImagePrior(Fit):
             )
         if steps is not None and steps < 1:
             raise ValueError(f"dip: steps must be 1 or more, got {steps}")
+        if denoiser is not None and not red_weight:
+            raise ValueError(
+                "dip: the denoiser has no effect with red_weight=0: set red_weight above 0, or leave it out"
+            )
         self.steps, self.learning_rate, self.code_noise = steps, learning_rate, code_noise
         self.code_channels, self.channels, self.scales = code_channels, channels, scales
         self.skip_channels, self.average, self.fall_back = skip_channels, average, fall_back

@@ -46,6 +46,7 @@ class PlugAndPlay(Fit):
     """Steps of a data term and a denoiser; subclasses define their order and any further state."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "super_resolution", "inpaint", "demosaic")
+    level_tasks = tasks
 
     denoiser: OpenedOnce
     steps: int | None

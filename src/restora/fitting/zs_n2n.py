@@ -47,9 +47,9 @@ class ZeroShotNoise2Noise(Fit):
         channels: int = 48,
         bf16: bool | None = None,
     ) -> None:
-        if steps < 1 or crop < 0 or halved_every < 0:
+        if steps < 1 or crop < 0 or 0 < crop < 4 or halved_every < 0:
             raise ValueError(
-                "zs_n2n: steps must be 1 or more, crop and halved_every 0 or more; got "
+                "zs_n2n: steps must be 1 or more, crop 4 or more or 0, halved_every 0 or more; got "
                 f"steps={steps} crop={crop} halved_every={halved_every}"
             )
         self.steps, self.learning_rate, self.halved_every = steps, learning_rate, halved_every

@@ -59,6 +59,10 @@ class ZeroShotSuperResolution(Fit):
     ) -> None:
         if steps < 1 or crop < 8:
             raise ValueError(f"zssr: steps must be 1 or more and crop 8 or more, got {steps} and {crop}")
+        if noise < 0 or projections < 0:
+            raise ValueError(
+                f"zssr: noise and projections must be 0 or more, got {noise:g} and {projections}"
+            )
         self.steps, self.learning_rate, self.crop = steps, learning_rate, crop
         self.channels, self.depth, self.noise = channels, depth, noise
         self.projections, self.bf16 = projections, bf16

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from restora import registry
 from restora.networks.base import Network
+from restora.networks.meta import on_meta
 from restora.networks.weights import (
     HARMLESS,
     WeightsError,
@@ -182,7 +182,6 @@ def _role(name: str) -> str:
 
 def _on_meta(cls: type[Network], arguments: Mapping[str, Any]) -> Network | None:
     try:
-        with torch.device("meta"):
-            return cls(**arguments)
+        return on_meta(lambda: cls(**arguments))
     except (TypeError, ValueError, RuntimeError):
         return None

@@ -14,7 +14,7 @@ from restora.files import json_text, read_json
 from restora.registry import named_plugins
 from restora.run_state import sole_run
 from restora.strangers import check_inside, started_in
-from restora.sweeping import combinations, estimate, planning, search, showing
+from restora.sweeping import combinations, estimate, planning, search, showing, space
 from restora.sweeping.plan import FILE, Job, Plan
 from restora.sweeping.running import Listed, check_executor, run
 
@@ -35,7 +35,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
     words = with_space(words, settings["space"])
     if settings["search"] is not None:
         return _search(typed, words, above, dry_run=dry_run, yes=yes)
-    search.refuse_intervals(words)
+    space.refuse_intervals(words)
     jobs = combinations.combinations(words, above, planning.tell, here=not dry_run)
     if dry_run:
         return _show_cost(jobs, settings)
@@ -87,10 +87,10 @@ def _plan(
         yield plan
 
 
-def with_space(words: Sequence[str], space: dict[str, object]) -> list[str]:
+def with_space(words: Sequence[str], ready: dict[str, object]) -> list[str]:
     """The overrides, with those of `sweep.space` added whose keys they do not set."""
     typed = {re.split(r"[=@]", word.lstrip("+~"))[0] for word in words}
-    added = [f"{key}={value}" for key, value in space.items() if key not in typed]
+    added = [f"{key}={value}" for key, value in ready.items() if key not in typed]
     return written_out("train", [*added, *words]) if added else list(words)
 
 
@@ -98,17 +98,23 @@ def _search(
     typed: Sequence[str], words: Sequence[str], above: Sequence[str], *, dry_run: bool, yes: bool
 ) -> int:
     """Runs a sweep whose jobs are chosen one after the other; returns the exit status."""
-    search.space_of(words)  # raises its errors
+    wanted, _ = space.space_of(words)
     first = combinations.composed(combinations.firsts(words), above)
     try:
         combinations.check(first, here=not dry_run)
     except ConfigError as error:
-        raise search.in_whole_numbers(words, error) from error
+        raise space.in_whole_numbers(words, error) from error
     settings = search.Settings.of(first.settings["search"], first.config["monitor"])
     copies = [first] * settings.trials
     if dry_run:
         return _show_cost(copies, first.settings, chosen_later=True)
-    with _plan(typed, copies, lambda plan: plan.overrides == list(typed), Plan.write, yes=yes) as plan:
+
+    def write(plan: Plan) -> None:
+        study = search.open_study(plan.folder, settings)
+        space.check_space(study, wanted, plan.folder)  # before the plan is replaced
+        plan.write()
+
+    with _plan(typed, copies, lambda plan: plan.overrides == list(typed), write, yes=yes) as plan:
         source = search.Search.of(plan, settings, words, above)
         code = run(plan, source, jobs=settings.trials, config=first.config)
         best, reasons = source.best(), source.reasons()

@@ -79,15 +79,13 @@ def _time_limit(config: dict[str, Any]) -> float | None:
 
 def _most_hours(config: dict[str, Any]) -> float:
     """Hours of a run on a machine that is slower than any real one."""
-    import torch
-
     from restora.config import build
+    from restora.networks.meta import on_meta
     from restora.training.costing import recipe_of
 
     node: DictConfig = OmegaConf.create(config)
     recipe = recipe_of(node)
-    with torch.device("meta"):
-        network = build(node.network, "network")
+    network = on_meta(lambda: build(node.network, "network"))
     stages = config["data"]["stages"] or [config["data"]]
     pixels = max(stage["batch_size"] * (stage["patch_size"] // network.scale) ** 2 for stage in stages)
     macs = count_macs(network, height=256, width=256)
@@ -116,12 +114,10 @@ def _measured_hours(config: dict[str, Any]) -> float:
 
 def disk_bytes(config: dict[str, Any]) -> int:
     """Bytes on disk of a run of the configuration, mostly checkpoints."""
-    import torch
-
     from restora.config import build
+    from restora.networks.meta import on_meta
 
-    with torch.device("meta"):
-        network = build(OmegaConf.create(config["network"]), "network")
+    network = on_meta(lambda: build(OmegaConf.create(config["network"]), "network"))
     return _BYTES * count_parameters(network)
 
 

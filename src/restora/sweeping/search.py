@@ -13,19 +13,16 @@ import csv
 import hashlib
 import math
 import statistics
-import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
-
-from restora.composing.overrides import Refused, values_of
-from restora.config import ConfigError, parsed
+from restora.config import ConfigError
 from restora.sweeping import combinations, planning
 from restora.sweeping.plan import Job, Plan
+from restora.sweeping.space import optuna, space_of
 from restora.vocabulary import seconds
 from restora.words import figure
 
@@ -92,83 +89,6 @@ class Settings:
         return next((name for name in self.objectives if name.startswith("val/")), None)
 
 
-def optuna() -> Any:
-    try:
-        import optuna as found
-    except ImportError as error:
-        raise ConfigError('a search needs Optuna: pip install "restora[search]"') from error
-    found.logging.set_verbosity(found.logging.WARNING)
-    warnings.filterwarnings("ignore", category=found.exceptions.ExperimentalWarning)
-    return found
-
-
-# --- the space --------------------------------------------------------------------------------------------
-
-
-def space_of(words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-    """Distributions by key, from the overrides with several values, and the other overrides."""
-    space: dict[str, Any] = {}
-    fixed = []
-    for override in parsed(words):
-        if override.is_sweep_override():
-            space[_key(override)] = _distribution(override)
-        else:
-            fixed.append(str(override.input_line))
-    if not space:
-        raise ConfigError(
-            "a search needs keys with several values, such as family.optimizer.lr=interval(1e-4,1e-2)"
-        )
-    return space, fixed
-
-
-def _key(override: Override) -> str:
-    return str(override.input_line).partition("=")[0]
-
-
-def _distribution(override: Override) -> Any:
-    kinds: Any = optuna().distributions
-    value: Any = override.value()
-    log = "log" in getattr(value, "tags", ())
-    try:
-        if isinstance(value, IntervalSweep):
-            whole = isinstance(value.start, int) and isinstance(value.end, int)
-            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
-            return kind(value.start, value.end, log=log)
-        named = values_of(override)
-        if isinstance(value, RangeSweep):
-            listed = list(value.range())
-            whole = all(isinstance(item, int) for item in listed)
-            kind = kinds.IntDistribution if whole else kinds.FloatDistribution
-            return kind(min(listed), max(listed), log=log, **({} if log else {"step": abs(value.step)}))
-        return kinds.CategoricalDistribution(named)
-    except Refused as error:
-        raise ConfigError(str(error)) from error
-    except ValueError as error:
-        raise ConfigError(f"{override.input_line}: {error}") from error
-
-
-def refuse_intervals(words: Sequence[str]) -> None:
-    """Raises `ConfigError` for an interval, which a grid cannot list."""
-    for override in parsed(words):
-        if isinstance(override.value(), IntervalSweep):
-            raise ConfigError(
-                f"{override.input_line}: an interval has no list of values: search it (add sweep=tpe or "
-                f"sweep=random), or name values, {_key(override)}=A,B,C"
-            )
-
-
-def in_whole_numbers(words: Sequence[str], error: ConfigError) -> ConfigError:
-    """The error; for an interval that needs whole numbers, one that names the fix."""
-    for override in parsed(words):
-        key, value = _key(override), override.value()
-        if isinstance(value, IntervalSweep) and str(error).startswith(
-            f"{key}={value.start}: expected a whole"
-        ):
-            said = str(override.input_line).partition("=")[2]
-            return ConfigError(f"{override.input_line}: expected whole numbers: write '{key}=int({said})'")
-    return error
-
-
 # --- the study ---------------------------------------------------------------------------------------------
 
 
@@ -184,12 +104,27 @@ def open_study(folder: Path, settings: Settings) -> Any:
             path.write_bytes(content[: content.rfind(b"\n") + 1])
     backend = library.storages.journal.JournalFileBackend(str(path))
     directions = ["maximize" if way == "max" else "minimize" for way in settings.objectives.values()]
-    return library.create_study(
+    study = library.create_study(
         study_name="sweep",
         storage=library.storages.JournalStorage(backend),
         directions=directions,
         sampler=sampler(settings, 0),
         load_if_exists=True,
+    )
+    _check_objectives(study, settings, folder)
+    return study
+
+
+def _check_objectives(study: Any, settings: Settings, folder: Path) -> None:
+    """Raises `ConfigError` for other objectives than the study's; Optuna would keep its own directions."""
+    before = study.user_attrs.get("objectives")  # None: new, or of an earlier version
+    ways = [direction.name.lower()[:3] for direction in study.directions]
+    if ways == list(settings.objectives.values()) and before in (None, settings.objectives):
+        study.set_user_attr("objectives", settings.objectives)
+        return
+    had = ", ".join(f"{name} {way}" for name, way in (before or {}).items()) or ", ".join(ways)
+    raise ConfigError(
+        f"the search in {folder} has other objectives ({had}): name another folder, hydra.sweep.dir=FOLDER"
     )
 
 

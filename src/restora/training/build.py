@@ -8,6 +8,7 @@ import inspect
 import math
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from restora.evaluation.scorer import LOSS, Scorer, check_monitored
 from restora.families.base import Family
 from restora.monitor import Monitor
 from restora.networks.base import Network, checked
+from restora.networks.meta import on_meta
 from restora.objectives.base import Noise, Objective, Setting
 from restora.photos.reading import channel_count, channel_word
 from restora.training.devices import check_launch, check_strategy
@@ -103,8 +105,9 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
         check_stage(config)
         initial_weights(config, network)
     teachers = _with_teachers(config)
+    objectives = build_objectives(config, teachers, weightless=True)
     with torch.device("meta"):
-        family = build_family(config, network, build_objectives(config, teachers), data)
+        family = build_family(config, network, objectives, data)
         family.adapt()
     family.check(_setting(network, data))
     check_adapters(config)
@@ -115,15 +118,18 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
         named_folders(list(config.leakage.folders))
 
 
-def build_objectives(config: DictConfig, nodes: dict[str, Any] | None = None) -> dict[str, Objective]:
-    """The objectives by name, in the order of the configuration.
+def build_objectives(
+    config: DictConfig, nodes: dict[str, Any] | None = None, *, weightless: bool = False
+) -> dict[str, Objective]:
+    """The objectives by name, in the order of the configuration; `weightless` on the meta device.
 
     `nodes` are the objectives' configurations with their teachers loaded; None loads the teachers.
     """
     parts: dict[str, Objective] = {}
     for name, node in (_with_teachers(config) if nodes is None else nodes).items():
         extra = {"teacher": node.pop("teacher")} if "teacher" in node else {}
-        parts[name] = build(node, "objective", where=f"objective.{name}", **extra)
+        make = partial(build, node, "objective", where=f"objective.{name}", **extra)
+        parts[name] = on_meta(make) if weightless else make()
     return parts
 
 
@@ -203,8 +209,7 @@ def _setting(network: Network, data: PhotoData) -> Setting:
 
 def build_on_meta(config: DictConfig) -> Network:
     """The network on the meta device, without memory for its weights."""
-    with torch.device("meta"):
-        return build_network(config)
+    return on_meta(lambda: build_network(config))
 
 
 def build_network(config: DictConfig) -> Network:

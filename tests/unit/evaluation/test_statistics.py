@@ -11,6 +11,7 @@ from restora.evaluation.statistics import (
     common_photos,
     holm,
     leaderboard,
+    least_p,
     paired_difference,
     signed_rank,
 )
@@ -75,6 +76,33 @@ def test_few_photos_say_that_they_are_too_few() -> None:
     assert five.smallest_p == 0.0625
     assert not five.decided
     assert five.wins == 5
+
+
+@pytest.mark.parametrize("equal", [0, 4, 20])
+def test_photos_with_equal_scores_do_not_count(equal: int) -> None:
+    """Wilcoxon's test drops them; with five others, p is 2/32, exactly."""
+    photos = np.arange(5 + equal) + 28.0
+    ahead = scores(photos + np.r_[[0.1, 0.2, 0.3, 0.4, 0.5], np.zeros(equal)])
+    found = paired_difference([ahead], [scores(photos)])
+    assert found.p_photos == found.smallest_p == 0.0625
+    assert found.wins == 5
+    assert not found.decided
+
+
+def test_rounding_errors_of_means_over_seeds_are_no_differences() -> None:
+    first, second, third = (scores([value] * 30) for value in (0.1, 0.2, 0.3))  # as SSIM
+    found = paired_difference([first, second, third], [third, second, first])
+    assert found.p_photos == 1
+    assert found.wins == 0
+
+
+def test_a_leaderboard_knows_when_holm_leaves_nothing_possible() -> None:
+    photos = np.arange(6) + 28.0
+    two = {"a": [scores(photos)], "b": [scores(photos + 1)]}
+    assert least_p(two).p == pytest.approx(2 / 64)
+    three = two | {"c": [scores(photos + 2)]}
+    assert least_p(three).p == pytest.approx(3 * 2 / 64)
+    assert all(line.rank == 1 for line in leaderboard(three))
 
 
 def test_seeds_widen_the_interval() -> None:

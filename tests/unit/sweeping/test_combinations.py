@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from restora.config import ConfigError, compose, jobs_of
-from restora.sweeping import combinations, search
+from restora.sweeping import combinations, space
 
 TINY = ["network=dncnn_small", "logger.mode=disabled"]
 GRIDS: list[tuple[list[str], bool]] = [
@@ -91,6 +91,6 @@ def test_what_hydras_grammar_does_not_read_is_said_with_the_word(
 def test_an_interval_that_stands_for_whole_numbers_says_what_to_write() -> None:
     error = ConfigError("network.depth=2.0: expected a whole number")
     words = ["network.depth=tag(log,interval(2,7))", "seed=1"]
-    said = search.in_whole_numbers(words, error)
+    said = space.in_whole_numbers(words, error)
     assert str(said).endswith("write 'network.depth=int(tag(log,interval(2,7)))'")
-    assert search.in_whole_numbers(["seed=interval(0,1)"], error) is error
+    assert space.in_whole_numbers(["seed=interval(0,1)"], error) is error
