@@ -102,9 +102,7 @@ def test_commands_agree_about_a_bad_folder(identity, bad_folder, tmp_path, capsy
         name: (restoring.get(name), packing.get(name), preview.get(name)) for name in sorted(NAMED | GOOD)
     }
     for name, reasons in table.items():
-        raised = re.compile(
-            r" \((--max-megapixels N raises it|set \w+ to raise it)\)"
-        )  # an option of restore
+        raised = re.compile(r" \((--max-megapixels N raises it|set \w+ to raise it)\)")
         assert len({reason and raised.sub("", reason) for reason in reasons}) == 1, (name, reasons)
         assert (reasons[0] is None) == (name in GOOD), (name, reasons)
     assert set(restoring) == set(packing) == NAMED
