@@ -92,8 +92,8 @@ TASKS |= {
     f"{task}_adamw": replace(TASKS[task], train=tuple(w for w in TASKS[task].train if w not in _MUON))
     for task in ("jpeg", "deblur")
 }
-TASKS["denoise_muon"] = replace(TASKS["denoise"], train=_MUON, networks=("unet", "mwcnn", "edcnn"))
-"""Two networks that are far below the others with AdamW, and one of the best."""
+TASKS["denoise_muon"] = replace(TASKS["denoise"], train=_MUON)
+"""With the optimiser of the other tasks."""
 
 
 def main() -> None:
