@@ -89,7 +89,8 @@ def test_a_denoiser_pulls_at_it() -> None:
     problem = Problem(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))
     spread = {}
     for weight in (0.0, 5.0):
-        fit = DeepImagePrior(steps=30, red_weight=weight, denoiser=_to_grey, **(SMALL | {"scales": 2}))
+        denoiser = _to_grey if weight else None
+        fit = DeepImagePrior(steps=30, red_weight=weight, denoiser=denoiser, **(SMALL | {"scales": 2}))
         restored = run(fit, problem).picture
         spread[weight] = (restored - restored.mean((1, 2, 3), keepdim=True)).abs().mean()
     assert spread[5.0] < 0.8 * spread[0.0]
