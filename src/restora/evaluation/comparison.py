@@ -1,6 +1,8 @@
 """Comparing results that `restora evaluate` wrote earlier, photo by photo, and seed by seed."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +11,19 @@ from rich.markup import escape
 from rich.table import Table
 
 from restora.evaluation.results import Result, read_seeds, same_benchmark, same_photos
-from restora.evaluation.statistics import Difference, Ranked, common_photos, leaderboard, paired_difference
+from restora.evaluation.statistics import (
+    Difference,
+    Ranked,
+    common_photos,
+    holm,
+    leaderboard,
+    paired_difference,
+)
 from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, titled, verdict
 from restora.files import write_json
 from restora.metrics.registry import METRICS
+
+Pair = tuple[str, str]
 
 
 def compare(folders: Sequence[str], output: Path | None, console: Console) -> None:
@@ -42,16 +53,18 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
     if too_few := few_photos(scores):
         console.print(too_few, markup=False)
     stored: dict[str, Any] = {"leaderboard": [_plain(line) for line in lines], "pairs": []}
-    names = list(methods)
-    for place, first in enumerate(names):
-        for second in names[place + 1 :]:
-            differences = differences_of(methods[first], methods[second])
-            if len(names) == 2:
-                console.print(difference_table(first, second, differences))
-            stored["pairs"].append(
-                {"first": first, "second": second}
-                | {m: _as_json(m, d, first, second) for m, d in differences.items()}
-            )
+    pairs = {
+        (first, second): differences_of(methods[first], methods[second])
+        for first, second in combinations(methods, 2)
+    }
+    if len(pairs) == 1:
+        for (first, second), differences in pairs.items():
+            console.print(difference_table(first, second, differences))
+    for (first, second), differences in corrected(pairs).items():
+        stored["pairs"].append(
+            {"first": first, "second": second}
+            | {m: _as_json(m, d, pairs[first, second][m], first, second) for m, d in differences.items()}
+        )
     if output is not None:
         write_json(output / "comparison.json", stored)
         console.print(f"figures: {output / 'comparison.json'}", markup=False)
@@ -80,6 +93,17 @@ def differences_of(first: Sequence[Result], second: Sequence[Result]) -> dict[st
     return found
 
 
+def corrected(pairs: Mapping[Pair, Mapping[str, Difference]]) -> dict[Pair, dict[str, Difference]]:
+    """The differences with p over photos after Holm's correction for all pairs that have the metric."""
+    found: dict[Pair, dict[str, Difference]] = {pair: {} for pair in pairs}
+    for metric in METRICS:
+        having = [pair for pair in pairs if metric in pairs[pair]]
+        adjusted = holm([pairs[pair][metric].p_photos for pair in having])
+        for pair, p in zip(having, adjusted, strict=True):
+            found[pair][metric] = replace(pairs[pair][metric], p_photos=p)
+    return found
+
+
 def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[Result]], count: int) -> Group:
     table = Table()
     for heading in ("rank", "method", "PSNR dB", "95 % CI", "seeds"):
@@ -103,11 +127,13 @@ def _plain(line: Ranked) -> dict[str, Any]:
     }
 
 
-def _as_json(metric: str, item: Difference, first: str, second: str) -> dict[str, Any]:
+def _as_json(metric: str, item: Difference, alone: Difference, first: str, second: str) -> dict[str, Any]:
+    """`item` after the correction for several pairs, on which the verdict rests; `alone` without it."""
     return {
         "difference": item.interval.mean,
         "interval": [item.interval.low, item.interval.high],
-        "p_photos": item.p_photos,
+        "p_photos": alone.p_photos,
+        "p_corrected": item.p_photos,
         "p_seeds": item.p_seeds,
         "photos": item.photos,
         "seeds": list(item.seeds),

@@ -91,6 +91,22 @@ def test_seeds_are_the_result_folders_below(folders: dict[str, str], tmp_path: P
     assert max(map(len, printed.splitlines())) <= 80
 
 
+def test_verdicts_on_several_pairs_have_holms_correction_as_ranks_have(tmp_path: Path) -> None:
+    """Of six photos p is 1/32 at least: enough for one pair and not for three."""
+    for name, shift in (("a", 0.0), ("b", 1.0), ("c", 2.0)):
+        one = result(name, shift)
+        del one.rows[6:]
+        one.write(tmp_path / name)
+    verdicts = {}
+    for names in ("ab", "abc"):
+        run([str(tmp_path / name) for name in names], tmp_path / "out")
+        stored = json.loads((tmp_path / "out" / "comparison.json").read_text())
+        pair = stored["pairs"][0]["psnr"]
+        verdicts[names] = pair["verdict"], pair["p_photos"], pair["p_corrected"]
+        assert (stored["leaderboard"][0]["tied_with"] == []) == (pair["verdict"] == "b")
+    assert verdicts == {"ab": ("b", 1 / 32, 1 / 32), "abc": ("cannot tell", 1 / 32, 3 / 32)}
+
+
 def test_lower_is_better_for_distances(folders: dict[str, str], tmp_path: Path) -> None:
     run([folders["narrow"], folders["wide"]], tmp_path / "out")
     pair = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]
