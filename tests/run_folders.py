@@ -1,6 +1,7 @@
 """Small real run folders for tests: a tiny DnCNN with its checkpoint and run record, as `restora train`
 leaves them."""
 
+import copy
 import functools
 import json
 from pathlib import Path
@@ -160,3 +161,33 @@ def write_run(run: Path, *, psnr: float = 28.0, seed: int = 0, **entries: Any) -
                 run / "images" / f"{name}_{kind}.png"
             )
     return run
+
+
+def put(folder: Path, **entries: Any) -> Path:
+    """A run folder with nothing but its record."""
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(record(**entries)))
+    return folder
+
+
+def configured(**changes: Any) -> dict[str, Any]:
+    """The configuration of `record` with other values: network__depth=9."""
+    config = copy.deepcopy(record()["config"])
+    for path, value in changes.items():
+        node, (*parents, last) = config, path.split("__")
+        for key in parents:
+            node = node.setdefault(key, {})
+        node[last] = value
+    return config
+
+
+def scored(psnr: float, photos: int, spread: float = 0.05, seed: int = 0) -> dict[str, Any]:
+    """The held-out scores of a run: photos of 25 to 33 dB around the mean, with the run's own scatter."""
+    random = np.random.default_rng(seed)
+    scores = np.linspace(-4, 4, photos) + psnr + random.normal(0, spread, photos)
+    images = [
+        {"name": f"photo{i}", "psnr": float(v), "ssim": 0.8, "input_psnr": 20.2, "input_ssim": 0.4}
+        for i, v in enumerate(scores)
+    ]
+    mean = float(scores.mean())
+    return {"images": images, "psnr": mean, "ssim": 0.8, "input_psnr": 20.2, "input_ssim": 0.4}
