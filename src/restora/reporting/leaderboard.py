@@ -95,7 +95,7 @@ def leaderboard(group: Group, baselines: Sequence[Baseline]) -> list[Row]:
 
 
 def _ranks(methods: Mapping[str, Sequence[Scores]]) -> dict[str, Ranked]:
-    """Rank by method; empty if the methods were not evaluated on the same photos."""
+    """Rank by method; empty if not all methods have finite scores of the same photos."""
     if not methods:
         return {}
     try:
@@ -210,7 +210,7 @@ def _first(runs: Sequence[Row]) -> list[str]:
     if len(runs) == 1:
         return [scored]
     if best.rank is None:
-        return [f"Highest mean: {scored}", "The runs were evaluated on different photos and are not ranked."]
+        return [f"Highest mean: {scored}", "Not ranked: it has no finite scores of the others' photos."]
     if not best.rank.shared:
         return [f"Best: {scored}"]
     count = len(best.scores[0])

@@ -215,6 +215,14 @@ def test_runs_worse_than_their_input_are_named(worse, sentence, tmp_path):
     assert [row.is_worse for row in rows if row.kind == "run"].count(True) == len(worse)
 
 
+def test_a_run_without_scores_of_photos_is_not_ranked(tmp_path):
+    put(tmp_path / "a", name="nafnet", test={"psnr": 30.0, "input_psnr": 20.2, "images": []})
+    put(tmp_path / "b", psnr=28.0, name="unet")
+    rows = board(tmp_path)
+    assert [rank_label(row) for row in rows if row.kind == "run"] == ["", "1"]
+    assert "Not ranked: it has no finite scores of the others' photos." in verdict(rows)
+
+
 def test_a_single_run_worse_than_its_input_says_so(tmp_path):
     put(tmp_path / "a", psnr=15.0)
     assert verdict(board(tmp_path)) == ["dncnn, 15.00 dB, 5.20 dB worse than the degraded photos."]
