@@ -118,7 +118,9 @@ def main(argv: Sequence[str]) -> int:
             )
         shipped = source_name is not None and is_zoo(source_name)
         home = Path.cwd() / source.name if shipped else Path(source.source).resolve().parent
-        what = source.said or source.source
+        what = source.source
+        if source.said:
+            console.print(source.said, markup=False)
     else:
         home = source.run if source.run is not None else source.checkpoint.resolve().parent
         what = str(source.checkpoint)
