@@ -81,9 +81,11 @@ def test_its_python_runs(page: Path, folder: Path, monkeypatch: pytest.MonkeyPat
 
 
 def commands(page: Path) -> list[list[str]]:
-    """The words of every restora command in the blocks of a page, placeholders and comments left out."""
-    blocks = re.findall(r"```(?:sh)?\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
-    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    """The words of every restora command in the blocks and the sentences of a page, without comments."""
+    text = page.read_text(encoding="utf-8")
+    lines = "\n".join(re.findall(r"```(?:sh)?\n(.*?)```", text, re.S)).replace("\\\n", " ").splitlines()
+    sentences = re.sub(r"```.*?```", "", text, flags=re.S)
+    lines += [" ".join(code.split()) for code in re.findall(r"`(restora [a-z][^`]*)`", sentences)]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("restora ")]
 
 
@@ -95,9 +97,11 @@ def test_its_other_commands_compose(page: Path) -> None:
 
     for command, *words in commands(page):
         assert command in COMMANDS
-        own = any(word.startswith(("--plugin", "--config-dir", "resume=", "compare=")) for word in words)
+        own = any(
+            word.startswith(("--plugin", "--config-dir", "resume=", "compare=", "poison=")) for word in words
+        )
         if command in ("train", "bench", "evaluate", "prepare", "preview") and not own:
-            typed = [word for word in words if re.match(r"[\w@./]+=", word)]
+            typed = [word for word in words if re.match(r"[\w@./+]+=", word) and "=NAME" not in word]
             compose("train" if command == "bench" else command, jobs_of(typed)[0])
 
 

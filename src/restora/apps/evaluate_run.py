@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from restora.apps.evaluate_plan import Entry, Plan
+from restora.data.progress import Lines
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.leakage import find_leaks, fingerprints_of_files
 from restora.evaluation.methods import FittedMethod, Method, NetworkMethod
@@ -31,7 +32,7 @@ def run(plan: Plan, console: Console) -> None:
     if plan.severities:
         _run_severities(plan, console)
         return
-    results = _score(plan, plan.benchmark, plan.output, console)
+    results = _score(plan, plan.benchmark, plan.output)
     for result in results:
         result.leakage = leakage
     write_results(results, plan.output)
@@ -81,7 +82,7 @@ def _run_severities(plan: Plan, console: Console) -> None:
     assert severity is not None
     for value, benchmark in benchmarks.items():
         folder = plan.output / f"{severity}={value:g}"
-        scored = _score(plan, benchmark, folder, console, f"{severity} {value:g}")
+        scored = _score(plan, benchmark, folder, f"{severity} {value:g}")
         write_results(scored, folder)
         for result in scored:
             results[result.name][value] = result
@@ -94,8 +95,8 @@ def _run_severities(plan: Plan, console: Console) -> None:
     console.print(f"figures: {plan.output} (severity.csv, severity.html)", markup=False)
 
 
-def _score(plan: Plan, benchmark: Benchmark, output: Path, console: Console, at: str = "") -> list[Result]:
-    """The results of all entries on one benchmark, with a progress bar each."""
+def _score(plan: Plan, benchmark: Benchmark, output: Path, at: str = "") -> list[Result]:
+    """The results of all entries on one benchmark, with a progress bar each on a terminal."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
@@ -104,7 +105,8 @@ def _score(plan: Plan, benchmark: Benchmark, output: Path, console: Console, at:
         TextColumn("{task.fields[psnr]}", markup=False),
     )
     results = []
-    with Progress(*columns, console=console) as progress:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         for entry in plan.entries:
             folder = output if len(plan.entries) == 1 else output / _folder(entry.method.name)
             images = folder / "images" if plan.images else None
@@ -122,12 +124,16 @@ def _score(plan: Plan, benchmark: Benchmark, output: Path, console: Console, at:
 def _with_bar(
     progress: Progress, method: Method, benchmark: Benchmark, plan: Plan, images: Path | None, label: str
 ) -> Result:
-    task = progress.add_task(label, total=len(benchmark.photos), psnr="")
+    total = len(benchmark.photos)
+    task = progress.add_task(label, total=total, psnr="")
+    lines = None if progress.console.is_terminal else Lines(progress.console, label, total)
     seen: list[float] = []
 
     def step(row: Row) -> None:
         seen.append(row["psnr"])
         progress.update(task, advance=1, psnr=f"{sum(seen) / len(seen):.2f} dB")
+        if lines is not None:
+            lines(1)
 
     processes = plan.processes
     if processes is None:

@@ -7,7 +7,7 @@ import argparse
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from restora.artifact.formats import FORMATS, chosen
 from restora.zoo.index import is_zoo
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
     from restora.artifact.checkpoint import Source
@@ -117,7 +118,9 @@ def main(argv: Sequence[str]) -> int:
             )
         shipped = source_name is not None and is_zoo(source_name)
         home = Path.cwd() / source.name if shipped else Path(source.source).resolve().parent
-        what = source.said or source.source
+        what = source.source
+        if source.said:
+            console.print(source.said, markup=False)
     else:
         home = source.run if source.run is not None else source.checkpoint.resolve().parent
         what = str(source.checkpoint)
@@ -125,13 +128,14 @@ def main(argv: Sequence[str]) -> int:
     photos = [] if options.photos is None else photo_files(Path(options.photos))
     console.print(f"exporting {what}", markup=False)
     try:
-        with ended_by_exception():
+        with ended_by_exception(), _at_work(console) as begin:
             description = export_model(
                 source,
                 output,
                 photos=photos,
                 wanted=wanted,
                 say=lambda line: console.print(f"  {line}", markup=False),
+                begin=begin,
             )
     except ParityError as error:
         print(f"restora export: {error}; nothing was written to {output}", file=sys.stderr)
@@ -145,6 +149,22 @@ def main(argv: Sequence[str]) -> int:
     if options.push is not None:
         console.print(f"pushed: {hub.push(output, options.push, description)}", markup=False)
     return 1 if left_out and options.format is not None else 0
+
+
+@contextmanager
+def _at_work(console: "Console") -> "Iterator[Callable[[str], None]]":
+    """Yields a function that shows on a terminal what is being done, and for how long."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
+
+        def begin(what: str) -> None:
+            for task in shown.task_ids:
+                shown.remove_task(task)
+            shown.add_task(what, total=None)
+
+        yield begin
 
 
 @contextmanager

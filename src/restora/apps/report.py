@@ -148,4 +148,5 @@ def _print_groups(
                 console.print(f"{state}: {run.resuming}", markup=False, soft_wrap=True)
         console.print()
     if len(groups) > GROUPS_IN_TERMINAL:
-        console.print(f"and {len(groups) - GROUPS_IN_TERMINAL} more comparisons on the page")
+        more = len(groups) - GROUPS_IN_TERMINAL
+        console.print(f"and {more} more comparison{'s' * (more > 1)} on the page")

@@ -194,10 +194,12 @@ class _Work:
         lost = None if settings.masks is None else settings.masks.read(job, photo)
         show = self._progress([job])
         if isinstance(restorer, PhotoFit):
-            restored = restorer(photo, lost=lost, progress=show, strength=settings.strength)
+            restored = restorer(
+                photo, lost=lost, progress=show, strength=settings.strength, say=partial(self._say, job)
+            )
         elif settings.estimate:
             sigma = estimated_sigma(photo)
-            self.bar.console.print(f"{shown(job.name)}: noise level {sigma:.1f} (estimated)", markup=False)
+            self._say(job, f"noise level {sigma:.1f} (estimated)")
             restorer = restorer.with_sigma(sigma)
         if restored is None:
             assert isinstance(restorer, Restorer)
@@ -217,6 +219,9 @@ class _Work:
                 reason = f"has {photo.frames} frames or pages: the first was restored, the others left out"
                 self.outcome.failures.append(Failure(job.name, reason))
         return partial(_write, job, photo, restored, settings)
+
+    def _say(self, job: Job, what: str) -> None:
+        self.bar.console.print(f"{shown(job.name)}: {what}", markup=False)
 
     def _progress(self, group: list[Job]) -> Callable[[int, int], None]:
         def show(done: int, tiles: int) -> None:

@@ -38,9 +38,20 @@ class Unsent:
 def main(argv: list[str]) -> int:
     """Raises ValueError if the folder does not exist, W&B cannot be reached, or a run could not be sent."""
     parser = Parser(prog="restora sync", description="Send the W&B runs below FOLDER that were kept offline.")
-    parser.add_argument("folder", nargs="?", type=Path, default=Path("outputs"), help=_HELP)
     parser.add_argument(
-        "--timeout", type=float, default=600, help="seconds for one run, then the next (default 600)"
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        type=Path,
+        default=Path("outputs"),
+        help=f"{_HELP} (default: outputs)",
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        metavar="S",
+        default=600,
+        help="seconds for one run, then the next (default: 600)",
     )
     options = parser.parse_args(argv)
     if not options.folder.is_dir():
@@ -57,9 +68,10 @@ def main(argv: list[str]) -> int:
         raise ValueError(f"{len(todo)} W&B runs cannot be sent: {obstacle}")
     failed = 0
     for number, one in enumerate(todo, 1):
+        print(f"{number}/{len(todo)} {one.folder}: ", end="", flush=True)
         problem = send(one.folder, options.timeout)
         failed += problem is not None
-        print(f"{number}/{len(todo)} {one.folder}: {problem or 'sent'}", flush=True)
+        print(problem or "sent", flush=True)
     if failed:
         raise ValueError(f"{failed} of {len(todo)} W&B runs could not be sent; the same command retries them")
     return 0

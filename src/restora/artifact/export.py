@@ -121,8 +121,11 @@ def export_model(
     photos: Sequence[Path] = (),
     wanted: Sequence[str] = ("onnx",),
     say: Say = lambda _: None,
+    begin: Say = lambda _: None,
 ) -> ModelDescription:
     """Writes the model folder `output` from a checkpoint, or from another opened source of a model.
+
+    `say` gets a line about each thing that is done, `begin` what takes time as it begins.
 
     Returns its description with the measurements: `parity["formats"]`, and in `parity["left_out"]` the reason
     for each missing format of `wanted`.
@@ -160,7 +163,7 @@ def export_model(
     try:
         folder = draft / output.name
         folder.mkdir()
-        description = _write(folder, description, network, samples, wanted, say)
+        description = _write(folder, description, network, samples, wanted, say, begin)
         write_card(folder, description)
         if lost := sorted(older - {path.name for path in folder.iterdir()}):
             say(f"the older model is replaced, and its {', '.join(lost)} removed: see --format")
@@ -177,6 +180,7 @@ def _write(
     samples: list[parity.Sample],
     wanted: Sequence[str],
     say: Say,
+    begin: Say,
 ) -> ModelDescription:
     """Fills `draft` and compares it with the checkpoint's network; raises ParityError."""
     name, given = network_node(description.network)
@@ -184,6 +188,7 @@ def _write(
     description = replace(description, network={"name": name, "arguments": arguments})
     save_weights(published, draft)
     write_description(draft, description)
+    begin(f"checking {WEIGHTS}")
     reference = parity.outputs(_reference(network, description), samples)
     say(f"{WEIGHTS}: checked on {len(samples)} photos")
 
@@ -207,15 +212,20 @@ def _write(
     converter = description.local_converter
     with Writer(prepared, draft, local_converter=converter, photos=samples) as writer:
         for name in wanted:
+            begin(f"writing and checking {FORMATS[name].files[0]}")
             try:
                 rows[name], computes[name] = _further(name, writer, draft, network, reference, samples, side)
             except LeftOut as reason:
                 left_out[name] = str(reason)
             say(f"{FORMATS[name].files[0]}: {'left out' if name in left_out else 'written and checked'}")
-    paces = {each: measuring.paces(computes, network, each) for each in sides}
+    paces = {}
+    for each in sides:
+        begin(f"measuring the speed for {each}x{each} pixels")
+        paces[each] = measuring.paces(computes, network, each)
     for name, row in rows.items():
         row["seconds_per_megapixel"] = paces[side][name]
         row["seconds_per_megapixel_by_side"] = {str(each): paces[each][name] for each in sides}
+    begin("trying the weights in other programs")
     elsewhere = opened_elsewhere(draft / WEIGHTS, reference, samples, converted=converter is not None)
     say(f"in other programs: {elsewhere['words']}")
     figures: dict[str, Any] = {

@@ -43,9 +43,14 @@ def push(folder: Path, repository: str, description: "ModelDescription") -> str:
         made = api.create_commit(repository, operations=files, commit_message=f"restora: {description.name}")
     except Exception as error:  # from httpx, the hub or the file system
         first = " ".join(str(error).split())[:200]
+        answered = getattr(error, "response", None) is not None
+        fix = (
+            "set HF_TOKEN to a token that may write there"
+            if answered
+            else "the hub did not answer; give the command again when the network is back"
+        )
         raise ValueError(
-            f"{repository} was not pushed ({first}): set HF_TOKEN to a token that may write there; the model "
-            f"folder is {folder}"
+            f"{repository} was not pushed ({first}): {fix}; the model folder is {folder}"
         ) from error
     return str(made.commit_url)
 

@@ -114,7 +114,8 @@ def _opened(source: str | Path) -> Loaded:
     if not path.exists():
         raise ValueError(
             f"there is no {source}: a model is a model folder, a run folder, a checkpoint (.ckpt), a "
-            "weights file (.pth, .safetensors) or one that comes with restora (zoo:NAME)"
+            "weights file (.pth, .safetensors), a graph (.onnx, .xml) or one that comes with restora "
+            "(zoo:NAME)"
         )
     if path.name in FILES and (path.parent / DESCRIPTION).is_file():
         return from_file_of_folder(path)

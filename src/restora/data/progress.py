@@ -25,7 +25,7 @@ def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -
     """Yields a function to call with the amount of work done, in pieces or in bytes."""
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(console, label, total, done, in_bytes)
+        yield Lines(console, label, total, done, in_bytes=in_bytes)
         return
     numbers: tuple[ProgressColumn, ...] = (DownloadColumn(), TransferSpeedColumn())
     if not in_bytes:
@@ -41,10 +41,12 @@ def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -
         yield lambda amount: bar.advance(task, amount)
 
 
-class _Lines:
+class Lines:
     """A line every ten seconds, for log files; shorter work prints nothing."""
 
-    def __init__(self, console: Console, label: str, total: int, done: int, in_bytes: bool) -> None:
+    def __init__(
+        self, console: Console, label: str, total: int, done: int = 0, *, in_bytes: bool = False
+    ) -> None:
         self.console, self.label, self.total, self.done = console, label, total, done
         self.unit, self.name = (1e6, " MB") if in_bytes else (1.0, "")
         self.drawn_at = time.monotonic()

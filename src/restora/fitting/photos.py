@@ -46,11 +46,12 @@ class PhotoFit:
         lost: Photo | None = None,
         progress: Callable[[int, int], None] | None = None,
         strength: float = 1.0,
+        say: Callable[[str], None] = lambda _: None,
     ) -> Photo:
         """The restored photo; `lost` is white where it has to be filled in.
 
         `progress` is called with the share of the steps, or of the time limit, that is done, in parts of
-        `resolution`, and with `resolution`.
+        `resolution`, and with `resolution`; `say` with what ended the fit early, if anything did.
         """
 
         def show(at: Progress) -> None:
@@ -68,8 +69,11 @@ class PhotoFit:
                 sigma = estimated_sigma(x[0].permute(1, 2, 0).double().numpy())
             problem = Problem(x, operator, sigma)
             device = torch.device(self.device)
-            return run(
+            outcome = run(
                 self.fit, problem, seed=self.seed, device=device, max_time=self.max_time, on_step=show
-            ).picture
+            )
+            if outcome.cut_short:
+                say(outcome.cut_short)
+            return outcome.picture
 
         return restored_by(answer, photo, scale=self.scale, lost=lost, strength=strength)

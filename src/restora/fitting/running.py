@@ -40,6 +40,16 @@ class Outcome:
     seconds: float
     ended: Ended
 
+    @property
+    def cut_short(self) -> str:
+        """What ended the fit before the method itself did, in words for the user; empty if nothing did."""
+        after = f"after {self.steps:,} step{'s' * (self.steps != 1)}"
+        if self.ended == "max_time":
+            return f"stopped by the time limit {after}"
+        if self.ended == "not finite":
+            return f"stopped {after}, as the next was not finite: this is the last finite result"
+        return ""
+
 
 class Cancelled(Exception):
     """The user cancelled the fit."""

@@ -27,4 +27,4 @@ def find_weights(name: str, *, package: str | None = None, inside: str = "") -> 
 def missing_weights(name: str, where_from: str) -> str:
     """The reason to give when `find_weights` finds nothing."""
     folders = " nor ".join(str(folder) for folder in weight_folders())
-    return f"{name} ({where_from}) is not in {folders}"
+    return f"{name} ({where_from}) is not in {folders}: put it there, or set {VARIABLE} to its folder"

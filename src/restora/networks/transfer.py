@@ -85,14 +85,27 @@ def matching(names: Iterable[str], patterns: Sequence[str], *, where: str) -> se
     for pattern in patterns:
         fits = {n for n in names if fnmatchcase(n, pattern) or n.startswith(f"{pattern}.")}
         if not fits:
-            first = dict.fromkeys(name.partition(".")[0] for name in names)
-            raise ValueError(
-                f"{where}: {pattern!r} fits none of the network's names, which begin with {', '.join(first)}"
-            )
+            there = _listed(_beside(names, pattern), at_most=12)
+            raise ValueError(f"{where}: {pattern!r} fits none of the network's names: {there}")
         found |= fits
     return found
 
 
-def _listed(names: Sequence[str]) -> str:
-    more = f", and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _beside(names: Sequence[str], pattern: str) -> list[str]:
+    """The names at the place where a pattern fits nothing: `model.0`, `model.2` for `model.1.bias`."""
+
+    def below(prefix: str) -> list[str]:
+        return [*dict.fromkeys(n[len(prefix) :].partition(".")[0] for n in names if n.startswith(prefix))]
+
+    prefix, parts = "", pattern.split(".")
+    while (there := below(prefix)) and (len(there) == 1 or (parts and parts[0] in there)):
+        part = parts.pop(0) if parts and parts[0] in there else there[0]
+        if not below(f"{prefix}{part}."):
+            break
+        prefix += f"{part}."
+    return [prefix + each for each in there]
+
+
+def _listed(names: Sequence[str], *, at_most: int = _SHOWN) -> str:
+    more = f", and {len(names) - at_most} more" if len(names) > at_most else ""
+    return ", ".join(names[:at_most]) + more

@@ -57,6 +57,11 @@ class Run:
     photos: list[PhotoScore] = field(default_factory=list)
     curve: list[tuple[float, float, float]] = field(default_factory=list)
     """(step, seconds, monitored metric in validation)"""
+    status: str = field(init=False)
+    """As it was when the record was read: a run may end while a report is made."""
+
+    def __post_init__(self) -> None:
+        self.status = status_of(self.record, self.folder)
 
     def number(self, *path: str) -> float | None:
         """The finite number at `path` in run.json; None for anything else."""
@@ -115,10 +120,6 @@ class Run:
     def seconds_per_photo(self) -> float | None:
         known = [photo.seconds for photo in self.photos if photo.seconds is not None]
         return sum(known) / len(known) if known else None
-
-    @property
-    def status(self) -> str:
-        return status_of(self.record, self.folder)
 
     @property
     def resuming(self) -> str:

@@ -151,9 +151,9 @@ def show(
     sizes = {network: disk_bytes(config) for network, config in networks.items()}
     size = sum(sizes[repr(job.config["network"])] for job in (jobs if chosen_later else distinct.values()))
     free = shutil.disk_usage(".").free
-    console.print(
-        f"jobs      {count}, {'chosen as the search goes' if chosen_later else f'{len(jobs) - count} folded'}"
-    )
+    repeated = len(jobs) - count
+    note = ", chosen as the search goes" if chosen_later else f", {repeated} left out as the same"
+    console.print(f"jobs      {count}{note if chosen_later or repeated else ''}")
     kinds = {kind(job.config): job.config for job in distinct.values()}
     limited = all(_time_limit(config) is not None for config in kinds.values())
     how = "by their time limits" if limited else "measured on this machine"

@@ -98,6 +98,16 @@ def test_a_refusal_is_said_and_the_folder_stays(server, run, tmp_path):
     assert (tmp_path / "model" / "model.json").is_file()
 
 
+def test_a_hub_that_does_not_answer_is_no_matter_of_the_token(run, tmp_path, monkeypatch):
+    nowhere = "http://127.0.0.1:9"
+    monkeypatch.setenv("HF_ENDPOINT", nowhere)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", nowhere)
+    words = [str(run), str(tmp_path / "model"), "--no-onnx", "--push", "lab/model"]
+    with pytest.raises(ValueError, match=r"lab/model was not pushed \(.*the hub did not answer") as error:
+        export(words)
+    assert "HF_TOKEN" not in str(error.value)
+
+
 @pytest.mark.parametrize("name", ["model", "a/b/c", "https://huggingface.co/a/b", "lab/"])
 def test_what_is_no_repository_is_refused_before_exporting(name):
     with pytest.raises(ValueError, match="USER/NAME"):

@@ -175,7 +175,11 @@ def test_a_failed_export_leaves_the_older_model_folder(run, model, tmp_path, mon
 def test_an_older_model_folder_is_replaced_whole(run, model, tmp_path):
     folder = copy_of(model, tmp_path / "model")
     said: list[str] = []
-    export_model(locate(run), folder, wanted=(), say=said.append)
+    begun: list[str] = []
+    export_model(locate(run), folder, wanted=(), say=said.append, begin=begun.append)
+    assert begun[0] == "checking weights.safetensors"
+    assert begun[-2].startswith("measuring the speed for ")
+    assert begun[-1] == "trying the weights in other programs"
     assert "model.onnx" in said[-1]
     assert "removed" in said[-1]
     assert sorted(path.name for path in folder.iterdir()) == [

@@ -95,6 +95,17 @@ def test_the_command_writes_its_row(folder: Path, tmp_path: Path, capsys: pytest
     assert summary["input"] == other["input"]
 
 
+def test_progress_is_beside_the_table(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restora.data.progress._LINE_SECONDS", 0.0)
+    words = ["classical=median", "benchmark=denoise", "benchmark.sigma=25", f"benchmark.root={folder}"]
+    assert main([*words, f"output={tmp_path}/scores", "processes=1"]) == 0
+    said = capsys.readouterr()
+    assert said.err.splitlines() == ["median · 1 of 2", "median · 2 of 2"]
+    assert said.out.startswith("folder, denoise, sigma 25, rgb: 2 photos\n")
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -138,6 +149,14 @@ def test_a_mosaic_becomes_a_photo(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             restore([*words, "--overwrite"])
+
+
+def test_restoring_says_that_the_time_limit_ended_it(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["method:zs_n2n", str(folder / "0.png"), str(tmp_path / "out.png")]
+    assert restore([*words, "--max-time", "0.001s"]) == 0
+    assert "0.png: stopped by the time limit after 1 step" in capsys.readouterr().err
 
 
 def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path, tmp_path: Path) -> None:

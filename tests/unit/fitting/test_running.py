@@ -36,7 +36,7 @@ class Scripted(Fit):
 def test_progress_says_how_far_and_how_long() -> None:
     seen: list[Progress] = []
     outcome = run(Scripted(lambda n: n / 100, pause=0.01), PROBLEM, on_step=seen.append)
-    assert (outcome.ended, outcome.step, outcome.steps) == ("finished", 10, 10)
+    assert (outcome.ended, outcome.step, outcome.steps, outcome.cut_short) == ("finished", 10, 10, "")
     assert outcome.picture.unique().tolist() == pytest.approx([0.1])
     assert [at.step for at in seen] == list(range(1, 11))
     assert {at.of for at in seen} == {10}
@@ -52,7 +52,9 @@ def test_a_time_limit_gives_the_picture_of_then() -> None:
     assert 2 <= outcome.step == fit.asked < 100
     assert outcome.picture.unique().tolist() == pytest.approx([outcome.step / 1000])
     assert all(at.left <= 0.1 for at in seen)
-    assert run(fit, PROBLEM, max_time=1e-9).step == 1, "one step at least"
+    assert outcome.cut_short == f"stopped by the time limit after {outcome.step} steps"
+    one = run(fit, PROBLEM, max_time=1e-9)
+    assert (one.step, one.cut_short) == (1, "stopped by the time limit after 1 step"), "one step at least"
 
 
 def test_cancelling_ends_it_at_once() -> None:
@@ -65,6 +67,7 @@ def test_cancelling_ends_it_at_once() -> None:
 def test_what_is_not_finite_gives_way_to_the_picture_before() -> None:
     outcome = run(Scripted(lambda n: 0.4 if n < 5 else float("nan")), PROBLEM)
     assert (outcome.ended, outcome.step) == ("not finite", 4)
+    assert outcome.cut_short.startswith("stopped after 4 steps, as the next was not finite")
     assert outcome.picture.unique().tolist() == pytest.approx([0.4])
     with pytest.raises(ValueError, match="no finite photo"):
         run(Scripted(lambda n: float("inf")), PROBLEM)

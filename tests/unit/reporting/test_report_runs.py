@@ -5,6 +5,7 @@ from run_folders import configured, put, scored, write_run
 
 from restora.reporting.leaderboard import leaderboard, verdict
 from restora.reporting.runs import differences, group_runs, read_runs
+from restora.run_state import this_process
 
 
 def test_a_whole_run_is_read(tmp_path):
@@ -17,6 +18,13 @@ def test_a_whole_run_is_read(tmp_path):
     assert [photo.name for photo in run.photos] == ["astronaut", "coffee"]
     # only the rows with a validation, in order: (step, seconds, PSNR)
     assert run.curve == [(10, 8.0, 27.7), (20, 16.0, 27.85), (30, 24.0, 27.9)]
+
+
+def test_a_run_that_ends_while_the_report_is_made_is_not_dead(tmp_path):
+    put(tmp_path / "a", status="running", process=this_process())
+    (run,), _ = read_runs(tmp_path)
+    run.record["process"]["pid"] = 2**30  # gone meanwhile
+    assert run.status == "running"
 
 
 @pytest.mark.parametrize(

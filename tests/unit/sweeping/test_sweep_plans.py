@@ -331,7 +331,7 @@ def test_what_a_sweep_costs_is_said_and_asked(
     output = capsys.readouterr()
     assert "measuring 1 of 1 kinds of jobs" in output.err  # seeds cost the same
     assert "seed=2" in output.out
-    assert "jobs      2, 1 folded" in output.out
+    assert "jobs      2, 1 left out as the same\n" in output.out
     assert "2 at a time" in output.out
     assert main([*words, "sweep.limit_hours=0"]) == 2
     assert "--yes" in capsys.readouterr().err
