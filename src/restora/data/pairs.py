@@ -12,10 +12,12 @@ from collections.abc import Iterator, Sequence
 from typing import Literal, get_args
 
 from restora.data.packing import PhotoFile, fits
-from restora.photos.errors import DataError
+from restora.photos.errors import DataError, PhotoError
 from restora.photos.reading import photo_size
 
 PairBy = Literal["name", "order"]
+Size = tuple[int, int]
+"""(H, W)."""
 _SCALES = (1, 2, 3, 4, 8)
 _SCALE_SUFFIX = re.compile(r"x\d{1,2}(?:[a-wyz]\d*)?$")
 """Matches the `x2` at the end of `sky_1920x1080x2`, and nothing in `sky_1920x1080`."""
@@ -102,16 +104,19 @@ def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: st
 def infer_scale(pairs: Sequence[PhotoFile]) -> int:
     """How many times larger the clean photos are.
 
-    This is the scale of most pairs; a pair of another scale is left out and named when it is packed. Raises
-    `DataError` if no pair has one of the usual integer scales.
+    This is the scale of most pairs; a pair that has another one, or cannot be read, is left out and named
+    when it is packed, so it is 1 if none can be read. Raises `DataError` if no pair has one of the usual
+    integer scales.
     """
     step = -(-len(pairs) // _LOOKED_AT)
-    found = Counter(scale for pair in pairs[::step] if (scale := _scale_of(pair)) is not None)
-    if found:
-        return found.most_common(1)[0][0]
-    first = pairs[0]
-    assert first.degraded is not None
-    (height, width), small = photo_size(first.clean), photo_size(first.degraded)
+    looked_at = [found for pair in pairs[::step] if (found := _sizes_of(pair)) is not None]
+    looked_at = looked_at or [found for found in map(_sizes_of, pairs) if found is not None][:1]
+    if not looked_at:
+        return 1
+    scales = Counter(scale for _, *sizes in looked_at if (scale := _scale_of(*sizes)) is not None)
+    if scales:
+        return scales.most_common(1)[0][0]
+    first, (height, width), small = looked_at[0]
     raise DataError(
         f"{first.degraded} is {small[1]}x{small[0]}, its clean partner {first.clean} is {width}x{height}: "
         f"expected one of the scales {', '.join(map(str, _SCALES))}; give photos that fit, or set "
@@ -119,7 +124,14 @@ def infer_scale(pairs: Sequence[PhotoFile]) -> int:
     )
 
 
-def _scale_of(pair: PhotoFile) -> int | None:
+def _sizes_of(pair: PhotoFile) -> tuple[PhotoFile, Size, Size] | None:
+    """The pair with its clean and its degraded size; None if one of the two files cannot be read."""
     assert pair.degraded is not None
-    large, small = photo_size(pair.clean), photo_size(pair.degraded)
+    try:
+        return pair, photo_size(pair.clean), photo_size(pair.degraded)
+    except PhotoError:
+        return None
+
+
+def _scale_of(large: Size, small: Size) -> int | None:
     return next((scale for scale in _SCALES if fits(large, small, scale)), None)

@@ -203,6 +203,19 @@ def test_a_scale_that_is_none(tmp_path: Path) -> None:
         PairedFolder(root=tmp_path).check()
 
 
+def test_the_scale_is_that_of_pairs_that_can_be_read(tmp_path: Path) -> None:
+    for folder in (tmp_path / "train", tmp_path / "val"):
+        put(folder / "clean", "a.png", "b.png", "c.png", size=(24, 16))
+        put(folder / "degraded", "a.png", "b.png", "c.png", size=(12, 8))
+    (tmp_path / "train" / "clean" / "a.png").write_bytes(b"")
+    (tmp_path / "train" / "degraded" / "b.png").write_text("no picture")
+    source = PairedFolder(root=tmp_path)
+    source.check()
+    assert source.scale == 2
+    (tmp_path / "train" / "clean" / "c.png").write_bytes(b"")
+    PairedFolder(root=tmp_path).check()  # packing names all of them
+
+
 @pytest.fixture
 def div2k(tmp_path: Path) -> Path:
     put(tmp_path / "DIV2K_train_HR", "0001.png", "0002.png", size=(16, 16))
