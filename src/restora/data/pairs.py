@@ -2,17 +2,21 @@
 
 Photos match by name: the path below their folder, without the file extension. A degraded name may end in its
 scale (`0001x4`, and in the tracks of DIV2K `0001x4m`, `0001x4w2`), or in a suffix that the user sets
-(`_LR_x4`). Photos are paired by order only on request.
+(`_LR_x4`). A partner may be a link to another photo of its folder, which lists each file once. Photos are
+paired by order only on request.
 """
 
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
 from typing import Literal, get_args
 
 from restora.data.packing import PhotoFile, fits
 from restora.photos.errors import DataError, PhotoError
+from restora.photos.kinds import kind
 from restora.photos.reading import photo_size
 
 PairBy = Literal["name", "order"]
@@ -49,15 +53,23 @@ def pair_up(
             )
         return [PhotoFile(a.name, a.clean, b.clean) for a, b in zip(clean, degraded, strict=True)]
     partners, by_name = _by_place(clean), {photo.name: photo for photo in clean}
-    pairs, alone, taken = [], [], set()
+    clean_links, degraded_links = _Links(clean), _Links(degraded)
+    pairs, alone = [], []
     for photo, place in zip(degraded, _places(degraded), strict=True):
         found = _find(partners, place, suffix) or _find(by_name, photo.name, suffix)
+        found = found or clean_links.find(place, _bare(place, suffix))
         if found is None:
             alone.append(photo.clean)
         else:
             pairs.append(PhotoFile(photo.name, found.clean, photo.clean))
-            taken.add(found.name)
-    alone += [photo.clean for photo in clean if photo.name not in taken]
+    taken = {pair.clean for pair in pairs}
+    for photo, place in zip(clean, _places(clean), strict=True):
+        if photo.clean in taken:
+            continue
+        if (found := degraded_links.find(place)) is None:
+            alone.append(photo.clean)
+        else:
+            pairs.append(PhotoFile(photo.name, photo.clean, found.clean))
     if alone:
         listed = "\n".join(f"  {path}" for path in alone[:_LISTED])
         more = f"\n  and {len(alone) - _LISTED} more" if len(alone) > _LISTED else ""
@@ -69,16 +81,64 @@ def pair_up(
 
 
 def _find(partners: dict[str, PhotoFile], name: str, suffix: str | None) -> PhotoFile | None:
-    bare = _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
-    return partners.get(name) or partners.get(bare)
+    return partners.get(name) or partners.get(_bare(name, suffix))
+
+
+def _bare(name: str, suffix: str | None) -> str:
+    return _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
+
+
+class _Links:
+    """Finds listed photos by further names of their files, links, which are not listed themselves."""
+
+    def __init__(self, photos: Sequence[PhotoFile]) -> None:
+        self.photos = photos
+        self.folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, *places: str) -> PhotoFile | None:
+        """The photo whose file also stands at one of the places."""
+        if not self.photos:
+            return None
+        for place in places:
+            path = self.root / place
+            for link in self._files(path.parent).get(path.name, []):
+                if (found := self.by_file.get(_identity(link))) is not None:
+                    return found
+        return None
+
+    def _files(self, folder: Path) -> dict[str, list[Path]]:
+        """The photos in a folder by their names without extension, links too."""
+        if folder not in self.folders:
+            files = self.folders[folder] = {}
+            for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+                if kind(path) == "photo" and path.is_file():
+                    files.setdefault(path.stem, []).append(path)
+        return self.folders[folder]
+
+    @cached_property
+    def root(self) -> Path:
+        return _root(self.photos)
+
+    @cached_property
+    def by_file(self) -> dict[tuple[int, int], PhotoFile]:
+        return {_identity(photo.clean): photo for photo in self.photos}
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _places(photos: Sequence[PhotoFile]) -> Iterator[str]:
     """The path of each photo below the folder that holds all, without its file extension."""
     if not photos:
         return iter(())
-    root = os.path.commonpath([photo.clean.parent for photo in photos])
+    root = _root(photos)
     return (photo.clean.relative_to(root).with_suffix("").as_posix() for photo in photos)
+
+
+def _root(photos: Sequence[PhotoFile]) -> Path:
+    return Path(os.path.commonpath([photo.clean.parent for photo in photos]))
 
 
 def _by_place(photos: Sequence[PhotoFile]) -> dict[str, PhotoFile]:

@@ -1,6 +1,7 @@
 """Sources list the right files for each split, and say what is missing and how to fix it."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -126,6 +127,27 @@ def test_pairs_of_any_format_and_suffix(tmp_path: Path) -> None:
         "bx2w2": ("b.jpg", "bx2w2.png"),
     }
     assert names(source, "test") == []
+
+
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_partners_may_be_links(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    put(tmp_path / "clean", "a.png", "s15/b.png", "c.png")
+    put(tmp_path / "degraded", "a.jpg", "a2.jpg", "s15/b.jpg", "s25/b.jpg", "dx1.jpg")
+    link(tmp_path / "clean" / "a.png", tmp_path / "clean" / "a2.png")
+    link(tmp_path / "clean" / "c.png", tmp_path / "clean" / "d.png")
+    link(tmp_path / "degraded" / "dx1.jpg", tmp_path / "degraded" / "c.jpg")
+    (tmp_path / "clean" / "s25").symlink_to("s15")
+    source = PairedFolder(root=tmp_path)
+    shown = [{pair.clean for pair in source.photos(split)} for split in SPLITS]
+    assert sum(map(len, shown)) == len(set.union(*shown)) == 3, "a clean photo is in two splits"
+    pairs = [pair.paths for split in SPLITS for pair in source.photos(split)]
+    assert len(pairs) == 5
+    for clean, degraded in pairs:
+        name = degraded.relative_to(tmp_path / "degraded").with_suffix("").as_posix().removesuffix("x1")
+        assert clean.samefile(tmp_path / "clean" / f"{name}.png")
+    put(tmp_path / "degraded", "e.jpg")
+    with pytest.raises(DataError, match="degraded/e.jpg"):
+        PairedFolder(root=tmp_path).check()
 
 
 def test_pairs_split_by_name(tmp_path: Path) -> None:
