@@ -6,11 +6,12 @@ scale (`0001x4`, and in the tracks of DIV2K `0001x4m`, `0001x4w2`), or in a suff
 paired by order only on request.
 """
 
+import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -19,6 +20,7 @@ from restora.photos.errors import DataError, PhotoError
 from restora.photos.kinds import kind
 from restora.photos.reading import photo_size
 
+log = logging.getLogger(__name__)
 PairBy = Literal["name", "order"]
 Size = tuple[int, int]
 """(H, W)."""
@@ -51,6 +53,7 @@ def pair_up(
                 f"{len(clean)} clean and {len(degraded)} degraded photos cannot be paired by order: take the "
                 f"rest away, or pair by name ({settings}.pair_by=name)"
             )
+        _warn_of_order(tuple(p.clean for p in clean), tuple(p.clean for p in degraded))
         return [PhotoFile(a.name, a.clean, b.clean) for a, b in zip(clean, degraded, strict=True)]
     partners, by_name = _by_place(clean), {photo.name: photo for photo in clean}
     clean_links, degraded_links = _Links(clean), _Links(degraded)
@@ -86,6 +89,27 @@ def _find(partners: dict[str, PhotoFile], name: str, suffix: str | None) -> Phot
 
 def _bare(name: str, suffix: str | None) -> str:
     return _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
+
+
+@lru_cache
+def _warn_of_order(clean: tuple[Path, ...], degraded: tuple[Path, ...]) -> None:
+    """Warns, once, if other pairs came out with numbers in order of their size, 2 before 10."""
+    partners = dict(zip(clean, degraded, strict=True))
+    for path, other in zip(sorted(clean, key=_by_numbers), sorted(degraded, key=_by_numbers), strict=True):
+        if partners[path] != other:
+            log.warning(
+                "pairs by order: %s goes with %s, but with %s if its number counts; if that is right, give "
+                "all numbers the same number of digits",
+                *(path, partners[path].name, other.name),
+            )
+            return
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    """A sorting key by which 2 comes before 10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())
+    ]
 
 
 class _Links:

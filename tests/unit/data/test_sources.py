@@ -150,6 +150,24 @@ def test_partners_may_be_links(tmp_path: Path, link: Callable[[Path, Path], None
         PairedFolder(root=tmp_path).check()
 
 
+@pytest.mark.parametrize(
+    ("clean", "degraded", "said"),
+    [
+        ("c{:03}.png", "d{}.png", "c002.png goes with d10.png, but with d2.png"),
+        ("c{}.png", "d{}.png", ""),
+        ("c{:03}.png", "d{:02}.png", ""),
+    ],
+)
+def test_pairs_by_order_whose_numbers_say_otherwise_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, clean: str, degraded: str, said: str
+) -> None:
+    put(tmp_path / "clean", *(clean.format(number) for number in range(1, 12)))
+    put(tmp_path / "degraded", *(degraded.format(number) for number in range(1, 12)))
+    source = PairedFolder(root=tmp_path, pair_by="order")
+    source.check()
+    assert len([row for row in caplog.messages if said and said in row]) == len(caplog.messages) == bool(said)
+
+
 def test_pairs_split_by_name(tmp_path: Path) -> None:
     files = [f"{index}.png" for index in range(30)]
     put(tmp_path / "clean", *files)
