@@ -56,6 +56,8 @@ def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan
         first.use(0)
         named = Path(str(OmegaConf.select(first.hydra, "hydra.sweep.dir")))
         check_writable(named, setting="hydra.sweep.dir", folder=True)
+        if (named / "run.json").exists() and not (named / FILE).exists():
+            raise Occupied(f"{named} is the folder of a run: name another one, hydra.sweep.dir=FOLDER")
         return named
     folder = _usual_folder(overrides, first)
     check_writable(folder, setting="output_dir", folder=True)
