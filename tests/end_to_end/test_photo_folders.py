@@ -140,6 +140,16 @@ def test_a_name_that_a_suffix_makes_too_long_is_refused_before_computing(identit
     assert "is a folder: name another OUTPUT" in capsys.readouterr().err
 
 
+def test_a_picture_of_before_and_after_overwrites_no_photo(identity, tmp_path):
+    (tmp_path / "d").mkdir()
+    for name in ("a.png", "a.png.compare.jpg"):  # as a restored folder has them
+        (tmp_path / "d" / name).write_bytes(KINDS["rgb8.png"].data)
+    arguments = [str(identity), str(tmp_path / "d"), str(tmp_path / "o")]
+    with pytest.raises(ValueError, match=r"a\.png\.compare\.jpg is both .*leave --compare out"):
+        restore([*arguments, "--compare"])
+    assert not (tmp_path / "o").exists()
+
+
 def test_names_that_a_terminal_would_act_on_are_written_out(identity, tmp_path, capsysbinary):
     """Line ends, colours and bytes that are no text, in names of photos that are restored and of
     others; the files keep their names."""

@@ -76,7 +76,7 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
     """Makes the plan.
 
     Raises ValueError if there are no photos (unless it may be `empty`), if an output cannot be written, or if
-    an output would overwrite an input.
+    one would overwrite an input or another output.
     """
     naming = naming or Naming()
     if "-" in (str(source), str(output)):
@@ -88,15 +88,32 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
         raise ValueError(f"there are no photos in {source}")
     made.jobs = _kept_apart(made.jobs)
     _take_out_long_names(made, naming)
-    inputs = {job.source.resolve() for job in made.jobs}
     for folder in {job.target.parent for job in made.jobs}:
         check_writable(folder, setting="OUTPUT", folder=True)
-    for job in made.jobs:
+    _refuse_overwriting(made.jobs, naming)
+    return made
+
+
+def _refuse_overwriting(jobs: list[Job], naming: Naming) -> None:
+    """Raises ValueError if an output or a sheet would overwrite an input, or a sheet an output."""
+    inputs = {job.source.resolve() for job in jobs}
+    for job in jobs:
         if job.target.resolve() in inputs:
             raise ValueError(
                 f"{job.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
             )
-    return made
+    taken = inputs | {job.target.resolve() for job in jobs}
+    for sheet in (sheet_of(job.target) for job in jobs if naming.sheets):
+        if sheet.resolve() in taken:
+            raise ValueError(
+                f"{sheet} is both a photo's name and that of another one's picture of before and after: "
+                "leave --compare out, or rename the photo"
+            )
+
+
+def sheet_of(target: Path) -> Path:
+    """The picture of before and after beside an output."""
+    return target.with_name(target.name + SHEET_ENDING)
 
 
 def _kept_apart(jobs: list[Job]) -> list[Job]:

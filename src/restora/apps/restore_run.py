@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from restora.apps.restore_masks import Masks
-from restora.apps.restore_plan import SHEET_ENDING, Failure, Job
+from restora.apps.restore_plan import Failure, Job, sheet_of
 from restora.apps.restore_sheet import before_and_after
 from restora.artifact.photo_pixels import blended, estimated_sigma, restore_photo, restore_photos
 from restora.artifact.restorer import Restorer
@@ -271,7 +271,7 @@ def _write(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
 
 def _write_files(job: Job, photo: Photo, restored: Photo, settings: Settings) -> None:
     if settings.compare:
-        sheet = job.target.with_name(job.target.name + SHEET_ENDING)
+        sheet = sheet_of(job.target)
         write_whole(sheet, before_and_after(photo, restored, shown(job.name)))
     format_name = FORMATS[job.target.suffix.lower()]
     write_whole(job.target, encode(restored, format_name, quality=settings.quality))

@@ -5,6 +5,7 @@ and its parts are checked for compatibility. `resume=RUN_FOLDER` continues a run
 """
 
 import os
+import re
 import sys
 import textwrap
 from pathlib import Path
@@ -15,6 +16,7 @@ from hydra._internal.utils import get_args_parser
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from restora.composing.overrides import sweeps_among
 from restora.config import (
@@ -28,7 +30,7 @@ from restora.config import (
     set_by,
     written_out,
 )
-from restora.files import read_json, write_whole
+from restora.files import check_writable, read_json, write_whole
 from restora.path_values import quoted, with_quoted_paths
 
 _JOBS = "RESTORA_JOBS"
@@ -85,6 +87,7 @@ def main(argv: list[str]) -> int:
         return 0
     sweep = any(flag in argv for flag in ("-m", "--multirun"))
     resumed, typed = any(word.startswith("resume=") and word != "resume=null" for word in argv), argv
+    _refuse_other_folders(typed, sweep=sweep or "hydra.mode=MULTIRUN" in typed, resumed=resumed)
     if resumed:  # imported only here, as it imports Lightning
         from restora.training.resuming import continued, refuse_foreign
 
@@ -135,14 +138,33 @@ def _asks_hydra(options: Any, overrides: list[str], *, resumed: bool) -> bool:
     return bool(named or resumed or options.info or options.hydra_help or options.shell_completion)
 
 
+def _refuse_other_folders(words: list[str], *, sweep: bool, resumed: bool) -> None:
+    """Raises `ConfigError` for settings of a sweep without `-m`, and for those of one run with it."""
+    keys = dict.fromkeys(word.lstrip("+~").partition("=")[0].partition("@")[0] for word in words)
+    if not sweep:
+        for key in keys:
+            if re.match(r"(hydra\.)?sweep(\.|$)", key):
+                other = ", or name the folder of this run, hydra.run.dir=FOLDER" if ".dir" in key else ""
+                raise ConfigError(f"{key} is a setting of sweeps: add -m{other}")
+    elif "hydra.run.dir" in keys:
+        raise ConfigError(
+            "hydra.run.dir is the folder of one run: name that of the sweep, hydra.sweep.dir=FOLDER, or "
+            "leave -m out"
+        )
+    elif resumed and not any(key.startswith("hydra/launcher") for key in keys):
+        raise ConfigError(
+            "resume=RUN continues one run: leave -m out. A sweep is resumed by its own command, or by "
+            "restora sweep FOLDER --resume; init=RUN starts runs from the weights of another"
+        )
+
+
 def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
     """Creates the folder of this run or sweep for this command alone; returns the override that sets it.
 
-    Returns no override if the user named a folder.
+    Returns no override if the user named a folder. Raises ValueError for one that cannot be written.
     """
     key = "hydra.sweep.dir" if multirun else "hydra.run.dir"
-    if any(word.partition("=")[0].lstrip("+") == key for word in overrides):
-        return []
+    named = any(word.partition("=")[0].lstrip("+") == key for word in overrides)
     torchrun = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and "RANK" in os.environ
     if not torchrun and any(name in os.environ for name in ("LOCAL_RANK", "RANK", "SLURM_PROCID")):
         return []  # several processes of one run execute this
@@ -150,7 +172,13 @@ def _claimed(overrides: list[str], *, multirun: bool) -> list[str]:
 
     single = [word for word in overrides if not (multirun and (word in sweeps_among([word])))]
     config = compose("train", single, hydra_node=True)
-    folder = config.hydra.sweep.dir if multirun else config.hydra.run.dir
+    try:
+        folder = config.hydra.sweep.dir if multirun else config.hydra.run.dir
+    except OmegaConfBaseException:  # one of the job's own values, which Hydra resolves later
+        return []
+    check_writable(Path(folder), setting=key if named else "output_dir", folder=True)
+    if named:
+        return []
     if torchrun:
         from restora.training.devices import agreed
 

@@ -1,15 +1,17 @@
 """Builds a packed store: in parallel, once, and whole or not at all.
 
 Enters: the files of one split. Leaves: the folder of a `PhotoStore`. The folder's name has a fingerprint of
-the files (names, sizes, modification times) and of the options, so that changed photos make a new store. A
-store is written under a temporary name beside its final one, and renamed when it is complete and on the disk:
-a crash leaves nothing that could be taken for a store, and the next process to build it removes the remains.
-A lock that the system releases when its holder dies lets one process build while the others wait.
+the files (names, sizes, modification times) and of the options, so that changed photos make a new store, as
+do files that could not be read and now can. A store is written under a temporary name beside its final one,
+and renamed when it is complete and on the disk: a crash leaves nothing that could be taken for a store, and
+the next process to build it removes the remains. A lock that the system releases when its holder dies lets
+one process build while the others wait.
 """
 
 import functools
 import glob
 import hashlib
+import itertools
 import logging
 import multiprocessing
 import os
@@ -105,9 +107,25 @@ def pack(
     `reader` null reads photo files. Files that cannot be used are left out and named in
     `PhotoStore.left_out`; `NoneUsable` if none is left.
     """
-    folder = (
+    reader, count = reader or Reader(), channel_count(channels)
+    usual = (
         store_dir / f"{file_stem(name, _LONGEST_NAME)}-{_fingerprint(files, channel_word(channels), scale)}"
     )
+    earlier: list[LeftOut] | None = None
+    for number in itertools.count(1):
+        folder = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
+        store = _packed(files, folder, count, scale, processes or cores(), reader)
+        if store.left_out == earlier or not _more_is_readable(store, files, scale, reader):
+            return store
+        log.info("%s: files that it leaves out can be read now: the photos are packed anew", folder.name)
+        earlier = store.left_out
+    raise AssertionError
+
+
+def _packed(
+    files: Sequence[PhotoFile], folder: Path, channels: int, scale: int, processes: int, reader: Reader
+) -> PhotoStore:
+    """The store in a folder, built now unless it stands already."""
     if folder.exists():
         with suppress(DamagedStore):
             return _opened(folder)
@@ -118,7 +136,7 @@ def pack(
             except DamagedStore as damage:  # another process may have packed it again in the meantime
                 log.warning("%s: the photos are packed again", damage)
                 shutil.rmtree(folder)
-        _build(files, folder, channel_count(channels), scale, processes or cores(), reader or Reader())
+        _build(files, folder, channels, scale, processes, reader)
     return PhotoStore(folder=folder)
 
 
@@ -127,6 +145,31 @@ def _opened(folder: Path) -> PhotoStore:
     store = PhotoStore(folder=folder)
     store.verify()
     return store
+
+
+def _more_is_readable(store: PhotoStore, files: Sequence[PhotoFile], scale: int, reader: Reader) -> bool:
+    """Whether any file that the store leaves out can be used by now.
+
+    A package was installed, or the limit on pixels or the file's permissions were changed; neither changes
+    the files, of which the store's name is a fingerprint.
+    """
+    left_out = {file.path for file in store.left_out}
+    doubtful = [file for file in files if any(str(path) in left_out for path in file.paths)]
+    return any(_is_usable(file, store.channels, scale, reader) for file in doubtful)
+
+
+def _is_usable(file: PhotoFile, channels: int, scale: int, reader: Reader) -> bool:
+    try:
+        sizes = [reader.size(path) for path in file.paths]
+    except PhotoError:
+        return False
+    if len(sizes) == 2 and not fits(*sizes, scale):
+        return False
+    planes = [Plane(0, *size) for size in sizes]
+    return not any(
+        isinstance(_read(channels, reader, path, plane), str)
+        for path, plane in zip(file.paths, planes, strict=True)
+    )
 
 
 def cores() -> int:
@@ -275,6 +318,17 @@ def _in_processes(
 
 def _write_one(path: Path, channels: int, reader: Reader, source: Path, plane: Plane) -> str | None:
     """Decodes `source` into its place in the file; returns the reason if that fails, else None."""
+    pixels = _read(channels, reader, source, plane)
+    if isinstance(pixels, str):
+        return pixels
+    with path.open("rb+") as handle:
+        handle.seek(plane.offset)
+        handle.write(np.ascontiguousarray(pixels).data)
+    return None
+
+
+def _read(channels: int, reader: Reader, source: Path, plane: Plane) -> Pixels | str:
+    """The pixels of `source`, of the size of its header; or why they cannot be used."""
     try:
         pixels = reader.read(source, channels)
     except PhotoError as error:
@@ -283,10 +337,7 @@ def _write_one(path: Path, channels: int, reader: Reader, source: Path, plane: P
         return f"is {pixels.shape[1]}x{pixels.shape[0]}, its header says {plane.width}x{plane.height}"
     if pixels.dtype != np.uint8 or pixels.shape[2:] != (channels,):
         return f"gave {pixels.dtype} pixels of shape {pixels.shape}, expected uint8 with {channels} channels"
-    with path.open("rb+") as handle:
-        handle.seek(plane.offset)
-        handle.write(np.ascontiguousarray(pixels).data)
-    return None
+    return pixels
 
 
 def _entries(

@@ -2,20 +2,28 @@
 
 Photos match by name: the path below their folder, without the file extension. A degraded name may end in its
 scale (`0001x4`, and in the tracks of DIV2K `0001x4m`, `0001x4w2`), or in a suffix that the user sets
-(`_LR_x4`). Photos are paired by order only on request.
+(`_LR_x4`). A partner may be a link to another photo of its folder, which lists each file once. Photos are
+paired by order only on request.
 """
 
+import logging
 import os
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from pathlib import Path
 from typing import Literal, get_args
 
 from restora.data.packing import PhotoFile, fits
-from restora.photos.errors import DataError
+from restora.photos.errors import DataError, PhotoError
+from restora.photos.kinds import kind
 from restora.photos.reading import photo_size
 
+log = logging.getLogger(__name__)
 PairBy = Literal["name", "order"]
+Size = tuple[int, int]
+"""(H, W)."""
 _SCALES = (1, 2, 3, 4, 8)
 _SCALE_SUFFIX = re.compile(r"x\d{1,2}(?:[a-wyz]\d*)?$")
 """Matches the `x2` at the end of `sky_1920x1080x2`, and nothing in `sky_1920x1080`."""
@@ -45,17 +53,26 @@ def pair_up(
                 f"{len(clean)} clean and {len(degraded)} degraded photos cannot be paired by order: take the "
                 f"rest away, or pair by name ({settings}.pair_by=name)"
             )
+        _warn_of_order(tuple(p.clean for p in clean), tuple(p.clean for p in degraded))
         return [PhotoFile(a.name, a.clean, b.clean) for a, b in zip(clean, degraded, strict=True)]
     partners, by_name = _by_place(clean), {photo.name: photo for photo in clean}
-    pairs, alone, taken = [], [], set()
+    clean_links, degraded_links = _Links(clean), _Links(degraded)
+    pairs, alone = [], []
     for photo, place in zip(degraded, _places(degraded), strict=True):
         found = _find(partners, place, suffix) or _find(by_name, photo.name, suffix)
+        found = found or clean_links.find(place, _bare(place, suffix))
         if found is None:
             alone.append(photo.clean)
         else:
             pairs.append(PhotoFile(photo.name, found.clean, photo.clean))
-            taken.add(found.name)
-    alone += [photo.clean for photo in clean if photo.name not in taken]
+    taken = {pair.clean for pair in pairs}
+    for photo, place in zip(clean, _places(clean), strict=True):
+        if photo.clean in taken:
+            continue
+        if (found := degraded_links.find(place)) is None:
+            alone.append(photo.clean)
+        else:
+            pairs.append(PhotoFile(photo.name, photo.clean, found.clean))
     if alone:
         listed = "\n".join(f"  {path}" for path in alone[:_LISTED])
         more = f"\n  and {len(alone) - _LISTED} more" if len(alone) > _LISTED else ""
@@ -67,16 +84,85 @@ def pair_up(
 
 
 def _find(partners: dict[str, PhotoFile], name: str, suffix: str | None) -> PhotoFile | None:
-    bare = _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
-    return partners.get(name) or partners.get(bare)
+    return partners.get(name) or partners.get(_bare(name, suffix))
+
+
+def _bare(name: str, suffix: str | None) -> str:
+    return _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
+
+
+@lru_cache
+def _warn_of_order(clean: tuple[Path, ...], degraded: tuple[Path, ...]) -> None:
+    """Warns, once, if other pairs came out with numbers in order of their size, 2 before 10."""
+    partners = dict(zip(clean, degraded, strict=True))
+    for path, other in zip(sorted(clean, key=_by_numbers), sorted(degraded, key=_by_numbers), strict=True):
+        if partners[path] != other:
+            log.warning(
+                "pairs by order: %s goes with %s, but with %s if its number counts; if that is right, give "
+                "all numbers the same number of digits",
+                *(path, partners[path].name, other.name),
+            )
+            return
+
+
+def _by_numbers(path: Path) -> list[tuple[int, str]]:
+    """A sorting key by which 2 comes before 10."""
+    return [
+        (int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", path.as_posix())
+    ]
+
+
+class _Links:
+    """Finds listed photos by further names of their files, links, which are not listed themselves."""
+
+    def __init__(self, photos: Sequence[PhotoFile]) -> None:
+        self.photos = photos
+        self.folders: dict[Path, dict[str, list[Path]]] = {}
+
+    def find(self, *places: str) -> PhotoFile | None:
+        """The photo whose file also stands at one of the places."""
+        if not self.photos:
+            return None
+        for place in places:
+            path = self.root / place
+            for link in self._files(path.parent).get(path.name, []):
+                if (found := self.by_file.get(_identity(link))) is not None:
+                    return found
+        return None
+
+    def _files(self, folder: Path) -> dict[str, list[Path]]:
+        """The photos in a folder by their names without extension, links too."""
+        if folder not in self.folders:
+            files = self.folders[folder] = {}
+            for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+                if kind(path) == "photo" and path.is_file():
+                    files.setdefault(path.stem, []).append(path)
+        return self.folders[folder]
+
+    @cached_property
+    def root(self) -> Path:
+        return _root(self.photos)
+
+    @cached_property
+    def by_file(self) -> dict[tuple[int, int], PhotoFile]:
+        return {_identity(photo.clean): photo for photo in self.photos}
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _places(photos: Sequence[PhotoFile]) -> Iterator[str]:
     """The path of each photo below the folder that holds all, without its file extension."""
     if not photos:
         return iter(())
-    root = os.path.commonpath([photo.clean.parent for photo in photos])
+    root = _root(photos)
     return (photo.clean.relative_to(root).with_suffix("").as_posix() for photo in photos)
+
+
+def _root(photos: Sequence[PhotoFile]) -> Path:
+    return Path(os.path.commonpath([photo.clean.parent for photo in photos]))
 
 
 def _by_place(photos: Sequence[PhotoFile]) -> dict[str, PhotoFile]:
@@ -102,16 +188,19 @@ def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: st
 def infer_scale(pairs: Sequence[PhotoFile]) -> int:
     """How many times larger the clean photos are.
 
-    This is the scale of most pairs; a pair of another scale is left out and named when it is packed. Raises
-    `DataError` if no pair has one of the usual integer scales.
+    This is the scale of most pairs; a pair that has another one, or cannot be read, is left out and named
+    when it is packed, so it is 1 if none can be read. Raises `DataError` if no pair has one of the usual
+    integer scales.
     """
     step = -(-len(pairs) // _LOOKED_AT)
-    found = Counter(scale for pair in pairs[::step] if (scale := _scale_of(pair)) is not None)
-    if found:
-        return found.most_common(1)[0][0]
-    first = pairs[0]
-    assert first.degraded is not None
-    (height, width), small = photo_size(first.clean), photo_size(first.degraded)
+    looked_at = [found for pair in pairs[::step] if (found := _sizes_of(pair)) is not None]
+    looked_at = looked_at or [found for found in map(_sizes_of, pairs) if found is not None][:1]
+    if not looked_at:
+        return 1
+    scales = Counter(scale for _, *sizes in looked_at if (scale := _scale_of(*sizes)) is not None)
+    if scales:
+        return scales.most_common(1)[0][0]
+    first, (height, width), small = looked_at[0]
     raise DataError(
         f"{first.degraded} is {small[1]}x{small[0]}, its clean partner {first.clean} is {width}x{height}: "
         f"expected one of the scales {', '.join(map(str, _SCALES))}; give photos that fit, or set "
@@ -119,7 +208,14 @@ def infer_scale(pairs: Sequence[PhotoFile]) -> int:
     )
 
 
-def _scale_of(pair: PhotoFile) -> int | None:
+def _sizes_of(pair: PhotoFile) -> tuple[PhotoFile, Size, Size] | None:
+    """The pair with its clean and its degraded size; None if one of the two files cannot be read."""
     assert pair.degraded is not None
-    large, small = photo_size(pair.clean), photo_size(pair.degraded)
+    try:
+        return pair, photo_size(pair.clean), photo_size(pair.degraded)
+    except PhotoError:
+        return None
+
+
+def _scale_of(large: Size, small: Size) -> int | None:
     return next((scale for scale in _SCALES if fits(large, small, scale)), None)

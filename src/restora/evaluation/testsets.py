@@ -47,23 +47,24 @@ class TestSet:
             )
 
 
-def find_photos(root: str, testset: TestSet | None = None) -> list[Path]:
+def find_photos(root: str, testset: TestSet | None = None, *, key: str = "benchmark.root") -> list[Path]:
     """The photos directly in `root`, sorted; else those of the only subfolder that has any.
 
-    Raises ValueError that says how to get the set, or which subfolder to choose.
+    Raises ValueError that says how to get the set, or which subfolder to choose; `key` is the setting of the
+    folder.
     """
     folder = Path(root).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"there is no folder {folder} (benchmark.root). {_how_to_get(testset)}")
+        raise ValueError(f"there is no folder {folder} ({key}). {_how_to_get(testset, key)}")
     found = list_photos(folder)
     direct = [path for path in found if path.parent == folder]
     subfolders = sorted({path.parent for path in found})
     if direct or len(subfolders) == 1:
         return direct or found
     if not found:
-        raise ValueError(f"{folder} (benchmark.root) holds no photos. {_how_to_get(testset)}")
+        raise ValueError(f"{folder} ({key}) holds no photos. {_how_to_get(testset, key)}")
     choice = ", ".join(str(path) for path in subfolders[:5])
-    raise ValueError(f"{folder} holds photos only in subfolders; set benchmark.root to one of {choice}")
+    raise ValueError(f"{folder} holds photos only in subfolders; set {key} to one of {choice}")
 
 
 def obtain_testsets(
@@ -130,14 +131,14 @@ def archive_name(*, archive: str, folder: str) -> str:
     return PurePosixPath(folder).parts[0] + PurePosixPath(archive).suffix
 
 
-def _how_to_get(testset: TestSet | None) -> str:
+def _how_to_get(testset: TestSet | None, key: str) -> str:
     if testset is None or (testset.archive is None and testset.source is None):
-        return "Set benchmark.root to a folder of photos."
+        return f"Set {key} to a folder of photos."
     count = "" if testset.images is None else f" ({testset.images} photos)"
     get = testset.source
     if testset.archive is not None:
         get = f"fetched by `restora prepare testsets={testset.name.lower()}` into {testset.root}"
     return (
-        f"{testset.name}{count} is {get}; or set benchmark.root=FOLDER to where it is, or data_dir "
+        f"{testset.name}{count} is {get}; or set {key}=FOLDER to where it is, or data_dir "
         "(RESTORA_DATA; the same for both commands) to the folder that holds testsets/."
     )

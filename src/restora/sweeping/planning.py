@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from restora.composing.overrides import sweeps_among
 from restora.config import ConfigError, compose
-from restora.files import read_json, write_whole
+from restora.files import check_writable, read_json, write_whole
 from restora.path_values import quoted
 from restora.registry import stored
 from restora.run_state import Occupied, claim
@@ -48,11 +48,19 @@ def settings_of(above: Sequence[str]) -> dict[str, Any]:
 
 
 def sweep_folder(overrides: Sequence[str], first: Composed, same: Callable[[Plan], bool]) -> Path:
-    """The folder that the command names, else the newest one with the same sweep, else a new one."""
+    """The folder that the command names, else the newest one with the same sweep, else a new one.
+
+    Raises ValueError for a folder that cannot be written.
+    """
     if any(re.match(r"\+?hydra\.sweep\.dir=", word) for word in overrides):
         first.use(0)
-        return Path(str(OmegaConf.select(first.hydra, "hydra.sweep.dir")))
+        named = Path(str(OmegaConf.select(first.hydra, "hydra.sweep.dir")))
+        check_writable(named, setting="hydra.sweep.dir", folder=True)
+        if (named / "run.json").exists() and not (named / FILE).exists():
+            raise Occupied(f"{named} is the folder of a run: name another one, hydra.sweep.dir=FOLDER")
+        return named
     folder = _usual_folder(overrides, first)
+    check_writable(folder, setting="output_dir", folder=True)
     return earlier_sweep(folder.parent, same) or folder
 
 

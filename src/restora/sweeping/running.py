@@ -64,6 +64,13 @@ def check_executor(settings: Mapping[str, Any]) -> None:
     name, several = settings["executor"], settings["search"] is not None
     if name not in EXECUTORS:
         raise ConfigError(f"sweep.executor must be one of {', '.join(EXECUTORS)}, got {name!r}")
+    for key, least in (("slots", 1), ("retries", 0), ("limit_hours", 0)):
+        value = settings.get(key)
+        number = isinstance(value, int | float if key == "limit_hours" else int)
+        if value is not None and (not number or isinstance(value, bool) or value < least):
+            what = "a number" if key == "limit_hours" else "a whole number"
+            null = "" if key == "retries" else ", or null"
+            raise ConfigError(f"sweep.{key} must be {what} from {least} on{null}, got {value!r}")
     if settings["detach"] and (name != "slurm" or several):
         what = "a search chooses its jobs as it goes" if several else f"the executor {name} has no queue"
         raise ConfigError(f"sweep.detach=true is for a grid on SLURM: {what}")

@@ -21,14 +21,18 @@ from restora.networks.base import Network
 from restora.networks.transfer import Transfer, transfer
 from restora.networks.weights import WeightsError, fitted, read_tensors, suggestion, unwrap
 
+_FEW = 0.1
+"""The share of a network's weights below which a source hardly helps: the biases of a few layers, say."""
+
 
 @dataclass(frozen=True)
 class Initial:
-    """The weights that a network takes from a source. `file` holds them."""
+    """The weights that a network takes from a source. `file` holds them; `hint` is one where few fit."""
 
     source: str
     file: Path
     transfer: Transfer
+    hint: str = ""
 
     def give(self, family: Family) -> None:
         """Copies the weights into the network of a family, and the whole network into its average."""
@@ -56,7 +60,7 @@ class Initial:
         found = self.transfer
         weights = sum(value.numel() for value in found.taken.values())
         head = f"starts from {self.source}: {len(found.taken)} of {found.total} tensors, {weights:,} numbers"
-        return [head, *(f"  {reason}" for reason in found.reasons())]
+        return [head, *(f"  {reason}" for reason in found.reasons()), *([self.hint] if self.hint else [])]
 
 
 def check_stage(config: DictConfig) -> None:
@@ -92,7 +96,20 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
             f"init={source} does not fit {type(network).__name__} whole, as init.strict=true asks: "
             f"{'; '.join(found.reasons())}"
         )
-    return Initial(source, file, found)
+    return Initial(source, file, found, _hint(network, found, state))
+
+
+def _hint(network: Network, found: Transfer, state: dict[str, Tensor]) -> str:
+    """A warning if hardly any weight of the network comes from the source, else nothing."""
+    taken = sum(value.numel() for value in found.taken.values())
+    chosen = {*found.taken, *found.other_shape, *found.missing}  # without those skipped on request
+    wanted = sum(value.numel() for name, value in network.state_dict().items() if name in chosen)
+    if taken >= _FEW * wanted:
+        return ""
+    return (
+        f"the network starts almost from scratch, as hardly any of these weights fit it: "
+        f"{suggestion(type(network), state)}"
+    )
 
 
 def _weights(source: str, network: Network) -> tuple[dict[str, Tensor], Path]:

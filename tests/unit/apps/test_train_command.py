@@ -164,3 +164,32 @@ def test_folders_sweepers_and_launchers_are_left_out() -> None:
     assert repeating(["seed=1", "resume='/run'"], [*hydra, *kept]) == (
         "restora train seed=1 'hydra.searchpath=[file:///my conf]' +hydra.job.env_set.A=1"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["hydra.sweep.dir=FOLDER/a"], "hydra.sweep.dir is a setting of sweeps: add -m, or name the folder"),
+        (["sweep.slots=2"], "sweep.slots is a setting of sweeps: add -m"),
+        (["-m", "seed=1,2", "hydra.run.dir=FOLDER/a"], "name that of the sweep, hydra.sweep.dir=FOLDER"),
+        (["-m", "resume=a,b"], "resume=RUN continues one run: leave -m out"),
+        (["-m", "resume=a", "seed=1,2"], "resume=RUN continues one run: leave -m out"),
+        (["-m", "seed=1,2", "hydra.sweep.dir=FOLDER/file"], "hydra.sweep.dir: FOLDER/file is a file"),
+        (["-m", "seed=1,2", "hydra.sweep.dir=/proc/none"], "hydra.sweep.dir: /proc cannot be written to"),
+        (["hydra.run.dir=FOLDER/file"], "hydra.run.dir: FOLDER/file is a file"),
+        (["hydra.run.dir=/proc/none"], "hydra.run.dir: /proc cannot be written to"),
+        (["output_dir=/proc/none"], "output_dir: /proc cannot be written to"),
+        (["-m", "seed=1,2", "output_dir=/proc/none"], "output_dir: /proc cannot be written to"),
+    ],
+)
+def test_folders_of_another_kind_and_unwritable_ones_are_refused(
+    words: list[str], said: str, started: list[RunInfo], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    words = [word.replace("FOLDER", str(tmp_path)) for word in words]
+    assert cli.main(["train", *SMALL, *words]) == 2
+    assert said.replace("FOLDER", str(tmp_path)).replace(f"dir={tmp_path}", "dir=FOLDER") in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not started
+    assert not (tmp_path / "a").exists()

@@ -1,5 +1,6 @@
 """The packed store holds the photos, survives kills and races, and names what it leaves out."""
 
+import functools
 import json
 import os
 import pickle
@@ -14,10 +15,10 @@ import pytest
 from PIL import Image
 
 from restora.data.locking import sole_process
-from restora.data.packing import PhotoFile, pack
+from restora.data.packing import PhotoFile, Reader, pack
 from restora.data.store import INDEX, PIXELS, PhotoStore
-from restora.photos.errors import DataError
-from restora.photos.reading import read_photo
+from restora.photos.errors import DataError, PhotoError
+from restora.photos.reading import Pixels, read_photo
 
 MakePhotos = Callable[..., list[PhotoFile]]
 Start = Callable[..., "subprocess.Popen[str]"]
@@ -129,6 +130,45 @@ def test_what_cannot_be_used_is_named_and_the_rest_goes_on(
     index = json.loads((store.folder / INDEX).read_text())
     assert {row["path"] for row in index["left_out"]} == set(reasons)
     np.testing.assert_array_equal(store.clean(1), read_photo(photos[3].clean))
+
+
+def test_files_that_can_be_read_by_now_are_used(
+    tmp_path: Path, make_photos: MakePhotos, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photos = make_photos(3)
+    photos[0].clean.write_text("no photo at all")
+    large = tmp_path / "large.png"
+    Image.new("RGB", (200, 200)).save(large)
+    photos = [*photos, PhotoFile("large", large)]
+    packed = functools.partial(pack, photos, store_dir=tmp_path / "packed", name="x", channels="rgb")
+    monkeypatch.setenv("RESTORA_MAX_MEGAPIXELS", "0.03")
+    few = packed()
+    assert {Path(row.path) for row in few.left_out} == {photos[0].clean, large}
+    assert packed().folder == few.folder
+    monkeypatch.delenv("RESTORA_MAX_MEGAPIXELS")
+    more = packed()
+    assert [Path(row.path) for row in more.left_out] == [photos[0].clean]
+    assert len(more) == len(few) + 1
+    np.testing.assert_array_equal(
+        few.clean(0), read_photo(photos[1].clean)
+    )  # still stands for those who use it
+    assert packed().folder == more.folder
+
+
+def test_a_reader_that_fails_now_and_then_packs_no_more_than_twice(
+    tmp_path: Path, make_photos: MakePhotos
+) -> None:
+    photos, calls = make_photos(2), dict[Path, int]()
+
+    def read(path: Path, channels: int) -> Pixels:
+        calls[path] = calls.get(path, 0) + 1
+        if path == photos[0].clean and calls[path] % 2:
+            raise PhotoError(path, "needs more memory than there is")
+        return read_photo(path, channels)
+
+    for _ in range(3):
+        pack(photos, store_dir=tmp_path / "packed", name="x", channels=3, reader=Reader(read=read))
+    assert len([path for path in (tmp_path / "packed").iterdir() if path.is_dir()]) == 2
 
 
 def test_nothing_usable_is_an_error_and_leaves_no_store(tmp_path: Path, make_photos: MakePhotos) -> None:

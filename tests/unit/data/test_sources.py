@@ -1,6 +1,7 @@
 """Sources list the right files for each split, and say what is missing and how to fix it."""
 
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,45 @@ def test_pairs_of_any_format_and_suffix(tmp_path: Path) -> None:
     assert names(source, "test") == []
 
 
+@pytest.mark.parametrize("link", [os.symlink, os.link])
+def test_partners_may_be_links(tmp_path: Path, link: Callable[[Path, Path], None]) -> None:
+    put(tmp_path / "clean", "a.png", "s15/b.png", "c.png")
+    put(tmp_path / "degraded", "a.jpg", "a2.jpg", "s15/b.jpg", "s25/b.jpg", "dx1.jpg")
+    link(tmp_path / "clean" / "a.png", tmp_path / "clean" / "a2.png")
+    link(tmp_path / "clean" / "c.png", tmp_path / "clean" / "d.png")
+    link(tmp_path / "degraded" / "dx1.jpg", tmp_path / "degraded" / "c.jpg")
+    (tmp_path / "clean" / "s25").symlink_to("s15")
+    source = PairedFolder(root=tmp_path)
+    shown = [{pair.clean for pair in source.photos(split)} for split in SPLITS]
+    assert sum(map(len, shown)) == len(set.union(*shown)) == 3, "a clean photo is in two splits"
+    pairs = [pair.paths for split in SPLITS for pair in source.photos(split)]
+    assert len(pairs) == 5
+    for clean, degraded in pairs:
+        name = degraded.relative_to(tmp_path / "degraded").with_suffix("").as_posix().removesuffix("x1")
+        assert clean.samefile(tmp_path / "clean" / f"{name}.png")
+    put(tmp_path / "degraded", "e.jpg")
+    with pytest.raises(DataError, match="degraded/e.jpg"):
+        PairedFolder(root=tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    ("clean", "degraded", "said"),
+    [
+        ("c{:03}.png", "d{}.png", "c002.png goes with d10.png, but with d2.png"),
+        ("c{}.png", "d{}.png", ""),
+        ("c{:03}.png", "d{:02}.png", ""),
+    ],
+)
+def test_pairs_by_order_whose_numbers_say_otherwise_are_warned_of(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, clean: str, degraded: str, said: str
+) -> None:
+    put(tmp_path / "clean", *(clean.format(number) for number in range(1, 12)))
+    put(tmp_path / "degraded", *(degraded.format(number) for number in range(1, 12)))
+    source = PairedFolder(root=tmp_path, pair_by="order")
+    source.check()
+    assert len([row for row in caplog.messages if said and said in row]) == len(caplog.messages) == bool(said)
+
+
 def test_pairs_split_by_name(tmp_path: Path) -> None:
     files = [f"{index}.png" for index in range(30)]
     put(tmp_path / "clean", *files)
@@ -201,6 +241,19 @@ def test_a_scale_that_is_none(tmp_path: Path) -> None:
     put(tmp_path / "degraded", "a.png", "b.png", "c.png", size=(10, 8))
     with pytest.raises(DataError, match=r"10x8.*24x16.*scales 1, 2, 3, 4, 8"):
         PairedFolder(root=tmp_path).check()
+
+
+def test_the_scale_is_that_of_pairs_that_can_be_read(tmp_path: Path) -> None:
+    for folder in (tmp_path / "train", tmp_path / "val"):
+        put(folder / "clean", "a.png", "b.png", "c.png", size=(24, 16))
+        put(folder / "degraded", "a.png", "b.png", "c.png", size=(12, 8))
+    (tmp_path / "train" / "clean" / "a.png").write_bytes(b"")
+    (tmp_path / "train" / "degraded" / "b.png").write_text("no picture")
+    source = PairedFolder(root=tmp_path)
+    source.check()
+    assert source.scale == 2
+    (tmp_path / "train" / "clean" / "c.png").write_bytes(b"")
+    PairedFolder(root=tmp_path).check()  # packing names all of them
 
 
 @pytest.fixture

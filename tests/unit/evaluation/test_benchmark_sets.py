@@ -24,6 +24,7 @@ from restora.evaluation.benchmarks.paired import Paired
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
 from restora.image import luminance
 from restora.metrics.image import psnr
+from restora.photos.reading import read_photo
 from restora.words import AGAINST_NOISY
 
 
@@ -208,6 +209,21 @@ def test_pairs_go_by_name_or_by_order(photo_folder: Path, tmp_path: Path) -> Non
     (tmp_path / "d_bad.png").unlink()
     with pytest.raises(ValueError, match="3 clean and 2 degraded photos cannot be paired by order"):
         Paired(**roots, pair_by="order").check()
+
+
+def test_sides_of_pairs_may_be_rounded_up_as_in_training(photo_folder: Path, tmp_path: Path) -> None:
+    for name in "abc":
+        Image.fromarray(pixels(photo_folder, name)).reduce(2).save(tmp_path / f"{name}.png")
+    benchmark = Paired(root=str(photo_folder), degraded_root=str(tmp_path), color="rgb")
+    benchmark.check()
+    observation = benchmark.observe(0, Intake())
+    height, width = (side // 2 for side in pixels(photo_folder, "a").shape[:2])
+    assert read_photo(tmp_path / "a.png").shape[:2] == (height + 1, width + 1)
+    assert observation.degraded.shape[-2:] == (height, width)
+    assert observation.clean.shape[-2:] == observation.baseline.shape[-2:] == (2 * height, 2 * width)
+    missing = Paired(root=str(photo_folder), degraded_root=str(tmp_path / "no"), color="rgb")
+    with pytest.raises(ValueError, match=r"benchmark\.degraded_root"):
+        missing.check()
 
 
 def test_a_pair_whose_sizes_do_not_agree_is_named_at_the_start(photo_folder: Path, tmp_path: Path) -> None:

@@ -177,6 +177,11 @@ def test_what_is_to_come_is_estimated_from_what_was_stopped_where_nothing_is_fin
     [
         ("sweep.executor=pbs", "one of local, slurm, ray"),
         ("sweep.detach=true", "no queue"),
+        ("sweep.slots=0", "sweep.slots must be a whole number from 1 on, or null, got 0"),
+        ("sweep.slots=1.5", "sweep.slots must be a whole number from 1 on, or null, got 1.5"),
+        ("sweep.retries=-1", "sweep.retries must be a whole number from 0 on, got -1"),
+        ("sweep.limit_hours=many", "sweep.limit_hours must be a number from 0 on, or null, got 'many'"),
+        ("hydra.sweep.dir=run", "run is the folder of a run: name another one, hydra.sweep.dir=FOLDER"),
         ("+sweep.options.time=1", "sweep.executor=slurm or ray"),
         ("hydra.sweep.subdir=${name}", "gives two jobs the folder dncnn_small"),
     ],
@@ -185,6 +190,8 @@ def test_what_cannot_be_run_is_said(
     words: str, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
     assert main(["train", "-m", *TINY, "seed=1,2", words]) == 2
     assert said in capsys.readouterr().err
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from restora.data.packing import PhotoFile
+from restora.data.packing import PhotoFile, fits
 from restora.data.pairs import PairBy, pair_up
 from restora.data.sources import named
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, check_photos
@@ -36,7 +36,10 @@ class Paired(Benchmark):
     @cached_property
     def pairs(self) -> list[PhotoFile]:
         """In the order of the clean photos. Raises ValueError that names photos without a partner."""
-        halves = (find_photos(self.root, self.testset), find_photos(self.degraded_root))
+        halves = (
+            find_photos(self.root, self.testset),
+            find_photos(self.degraded_root, key="benchmark.degraded_root"),
+        )
         clean, degraded = (named(paths[0].parent, paths) for paths in halves)
         pairs = pair_up(clean, degraded, by=self.pair_by, suffix=self.degraded_suffix, settings="benchmark")
         return sorted(pairs, key=lambda pair: pair.paths)[: self.limit]
@@ -65,7 +68,7 @@ class Paired(Benchmark):
     def _scale(self, pair: PhotoFile, large: tuple[int, int], small: tuple[int, int]) -> int:
         """How many times larger the clean photo is; sides (H,W). Raises ValueError if it is no integer."""
         scale = round(large[0] / small[0])
-        if scale < 1 or small != (large[0] // scale, large[1] // scale):
+        if scale < 1 or not fits(large, small, scale):
             raise ValueError(
                 f"{pair.paths[1]} is {small[1]}x{small[0]}, its clean photo {pair.paths[0]} "
                 f"{large[1]}x{large[0]}: the sizes must agree up to a whole factor"
@@ -83,7 +86,8 @@ class Paired(Benchmark):
             raise ValueError(
                 f"the network enlarges {intake.scale} times, the pairs {scale} times: they must agree"
             )
-        clean = clean[..., : height // scale * scale, : width // scale * scale]
+        height, width = height // scale, width // scale  # a remainder may have been cut off or rounded up
+        clean, degraded = clean[..., : height * scale, : width * scale], degraded[..., :height, :width]
         baseline = degraded if scale == 1 else resize(degraded, *clean.shape[-2:])
         return Observation(
             name=self.names[index], degraded=degraded, clean=clean, baseline=baseline, scale=scale
