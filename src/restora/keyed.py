@@ -166,9 +166,9 @@ class KeyedGenerator:
         out.mul_(scale)
         return (out.add_(low) if low else out)[:, :count].reshape(self.batch, *size)
 
-    def integers(self, low: int, high: int, size: Sequence[int] = ()) -> Tensor:
-        """Uniform int64 (B,*size) in [low, high)."""
-        if high <= low:
+    def integers(self, low: int, high: int | Tensor, size: Sequence[int] = ()) -> Tensor:
+        """Uniform int64 (B,*size) in [low, high); `high` is a number, or int64 (B,*size) above `low`."""
+        if isinstance(high, int) and high <= low:
             raise ValueError(f"integers needs low < high, got [{low}, {high})")
         # 40 bits times the width, high part: the bias is below width / 2^40
         return (_shift_right(self.bits(size), 24).mul_(high - low) >> 40).add_(low)

@@ -5,6 +5,7 @@ The small twins are run; the networks of the papers' sizes are built on the meta
 network is enrolled by its configuration.
 """
 
+import copy
 import inspect
 from functools import cache
 from pathlib import Path
@@ -111,6 +112,14 @@ def test_any_size(small: str, size: tuple[int, int]) -> None:
     assert y.shape == (2, network.out_channels, size[0] * network.scale, size[1] * network.scale)
     assert y.isfinite().all()
     assert y.dtype == torch.float32
+
+
+def test_in_float64_it_is_the_same_and_more_precise(small: str) -> None:
+    x, condition = inputs(lively(small), 23, 17)
+    precise = copy.deepcopy(lively(small)).double()
+    y = precise(x.double(), None if condition is None else condition.double())
+    assert y.dtype == torch.float64
+    same(y.float(), lively(small)(x, condition), 1e-3)
 
 
 def test_wrong_channels_are_refused_with_the_fix(small: str) -> None:

@@ -96,6 +96,7 @@ class MixtureData(PhotoData):
             "geometry": geometry,
             "reductions": reductions,
             "transforms": transforms,
+            "target": target,
             "workers": workers,
         }
         self.turns = Turns({name: part.share for name, part in parts.items()})
@@ -103,7 +104,6 @@ class MixtureData(PhotoData):
             name: PhotoData(
                 source=part.source,
                 degradation=part.degradation,
-                target=target,
                 seed=sample_key(seed, image_key(name)),
                 **alike,
             )

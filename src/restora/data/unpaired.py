@@ -52,6 +52,7 @@ class UnpairedData(PhotoData):
             stages=[vars(stage) for stage in self.stages],
             channels=self.channels,
             geometry=self.geometry,
+            reductions=self.reductions,
             transforms=self.transforms,
             seed=sample_key(self.seed, image_key("strangers")),
         )

@@ -33,7 +33,7 @@ from restora.families.compiling import check_mode
 from restora.families.compiling_auto import FastestPass, compile_for
 from restora.families.ema import Average, averaged_copy
 from restora.families.one_kernel import in_one_kernel
-from restora.families.parameter_groups import ParameterGroups, check_same_parts
+from restora.families.parameter_groups import ParameterGroups, base_rate, check_same_parts
 from restora.families.share import Share
 from restora.families.step_log import StepLog
 from restora.image import enlarge, to_8_bit
@@ -56,11 +56,12 @@ class Family(LightningModule):
 
     `objective` holds the terms of the training loss by name; null is `loss` between restored and clean
     photos. An objective with parameters of its own (an `Opponent`) splits a training step into two named
-    half-steps, whose gradient norm is clipped to `gradient_clip` (otherwise the trainer clips). `optimizer`
-    makes an optimiser from parameters. `schedule` maps the share of the training that is done, in
-    [0,1], to a factor on the learning rate. `freeze` names parameters that are not trained, `rate_factors`
-    multiplies the learning rate of parameters, both by name or pattern (`body`, `*.bias`). `adapters` {rank,
-    names} freezes the network's weights and trains low-rank adapters beside them (networks/adapters.py).
+    half-steps, each with the norm of its optimiser's gradients clipped to `gradient_clip` (otherwise the
+    trainer clips). `optimizer` makes an optimiser from parameters. `schedule` maps the share of the training
+    that is done, in [0,1], to a factor on the learning rate. `freeze` names parameters that are not trained,
+    `rate_factors` multiplies the learning rate of parameters, both by name or pattern (`body`, `*.bias`).
+    `adapters` {rank, names} freezes the network's weights and trains low-rank adapters beside them
+    (networks/adapters.py).
     `ema_decay` null trains and evaluates the raw weights.
     `channels_last`, `compile_network` (see compiling.py, and compiling_auto.py for auto) and
     `activation_checkpointing` (see checkpointing.py) change how the same numbers are computed. `scorer`
@@ -162,7 +163,8 @@ class Family(LightningModule):
     @property
     def leaves_parameters_unused(self) -> bool:
         """Whether a backward pass leaves parameters without gradient; DDP has to be told."""
-        return bool(self.opponents)
+        heads = 1 + int(getattr(self.network, "side_outputs", 0))
+        return bool(self.opponents) or heads > max(part.scales for part in self._parts)
 
     def check(self, setting: Setting) -> None:
         """Raises ValueError for objectives that cannot be combined with the network or the data."""
@@ -286,36 +288,40 @@ class Family(LightningModule):
 
     def network_step(self, optimizer: Optimizer, step: Step) -> None:
         """First half-step: updates the network by the sum of the objectives."""
-        self._half_step(optimizer, self.loss_of(step), self.network)
+        self._half_step(optimizer, self.loss_of(step))
 
     def opponent_step(self, name: str, opponent: Opponent, optimizer: Optimizer, step: Step) -> None:
         """Further half-step: updates an objective's own parameters; the restored photos are detached."""
         loss, diagnostics = opponent.own_loss(step)
-        norm = self._half_step(optimizer, loss, opponent.own_module())
+        norm = self._half_step(optimizer, loss)
         for what, value in (diagnostics | {"gradient_norm": norm}).items():
             step.record(f"{name}/{what}", value)
 
-    def _half_step(self, optimizer: Optimizer, loss: Tensor, network: nn.Module) -> Tensor:
-        """One step of one of several optimisers; returns the gradient norm before clipping."""
+    def _half_step(self, optimizer: Optimizer, loss: Tensor) -> Tensor:
+        """One step of one of several optimisers; returns the norm of its gradients before clipping."""
         optimizer.zero_grad()
         self.manual_backward(loss)
         limit = float("inf") if self.gradient_clip is None else self.gradient_clip
-        norm = nn.utils.clip_grad_norm_(network.parameters(), limit)
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else scaler.get_scale()  # gradients are scaled until the step
+        learnt = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        norm = nn.utils.clip_grad_norm_(learnt, limit * scale) / scale
         with torch.autocast(self.device.type, enabled=False):  # training_step runs in it
             optimizer.step()
         return norm
 
     def on_train_batch_start(self, batch: Batch, batch_index: int) -> None:
         factor = self.schedule(self.training_progress())
-        optimizers = self.optimizers()
-        for optimizer in optimizers if isinstance(optimizers, list) else [optimizers]:
+        found = self.optimizers()
+        optimizers = found if isinstance(found, list) else [found]
+        for optimizer in optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = group["initial_lr"] * factor
         self.step_log.begin(
             self.trainer, steps_done=self.steps_done(), optimizers=self.optimizer_steps_per_batch
         )
         if self.step_log.now:
-            self.log("train/learning_rate", group["lr"], batch_size=1)
+            self.log("train/learning_rate", base_rate(optimizers[0].param_groups), batch_size=1)
 
     def steps_done(self) -> int:
         """Training steps (batches after accumulation) that are done; a GAN's two half-steps are one."""

@@ -77,6 +77,12 @@ class ParameterGroups:
             module.eval()
 
 
+def base_rate(groups: Sequence[Mapping[str, Any]]) -> float:
+    """The current learning rate of an optimiser's parameters without a factor; of Muon that of matrices."""
+    usual = (group["lr"] for group in groups if group.get("rate_factor", 1.0) == 1.0)
+    return float(next(usual, groups[-1]["lr"]))
+
+
 def _is_frozen_norm(name: str, module: nn.Module, frozen: set[str]) -> bool:
     own = [f"{name}.{key}" for key, _ in module.named_parameters(recurse=False)]
     return isinstance(module, _BatchNorm) and bool(own) and frozen.issuperset(own)

@@ -48,7 +48,7 @@ class ResidualCNN(Family):
     def loss_of(self, step: Step) -> Tensor:
         """The sum of the objectives; logs the standard deviation of the predicted residual."""
         loss = super().loss_of(step)
-        if "outputs" not in vars(step) or not self.step_log.now:
+        if not step.ran or not self.step_log.now:
             return loss  # the objectives ran the network on other inputs than the batch
         restored = step.restored.detach()
         if restored.shape[1] == step.degraded.shape[1]:

@@ -42,6 +42,22 @@ class Recipe:
     learning_rate: float = 0.01
 
 
+def check_size(method: str, size: tuple[int, int], scales: int) -> None:
+    """Raises ValueError for a photo (H,W) that takes days, or that is one pixel at the last scale."""
+    height, width = size
+    if height * width > _BROADEST * 1e6:
+        raise ValueError(
+            f"{method} would take days at {width}x{height} pixels: reduce the photo to less than "
+            f"{_BROADEST:g} megapixels, or use another method"
+        )
+    if max(size) <= 2**scales:  # batch norm needs two values
+        possible = (max(size) - 1).bit_length() - 1
+        raise ValueError(
+            f"{method} halves a photo scales={scales} times, and {width}x{height} pixels leave nothing then: "
+            + (f"set scales={possible}" if possible > 0 else "use another method")
+        )
+
+
 def recipe_of(problem: Problem) -> Recipe:
     """The recipe for a degradation; noise above 35 (8-bit scale) and scattered holes have their own."""
     if isinstance(problem.operator, Mask):
@@ -122,12 +138,7 @@ class DeepImagePrior(Fit):
         return self.early_stop
 
     def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:
-        height, width = problem.size
-        if height * width > _BROADEST * 1e6:
-            raise ValueError(
-                f"dip would take days at {width}x{height} pixels: reduce the photo to less than "
-                f"{_BROADEST:g} megapixels, or use another method"
-            )
+        check_size("dip", problem.size, self.scales)
         recipe = recipe_of(problem)
         steps = self.steps or recipe.steps
         observed = problem.degraded.to(device)

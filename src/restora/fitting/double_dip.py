@@ -21,12 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.fitting.base import Fit, Problem, Step, seeded
+from restora.fitting.dip import check_size
 from restora.networks.dip_skip import DipSkip
 from restora.operators.pointwise import Identity
 from restora.registry import register
 
-_BROADEST = 1.5
-"""Megapixels beyond which a fit is refused, as for dip."""
 _CODE = 0.1
 """The code is uniform from 0 to this."""
 
@@ -110,14 +109,9 @@ class DoubleDip(Fit):
                 "double_dip removes haze, but this photo was degraded by "
                 f"{type(problem.operator).__name__}: use method dip or pnp_hqs"
             )
-        height, width = problem.size
-        if problem.degraded.shape[1] != 3:
-            raise ValueError("double_dip needs the colour of the haze: expected 3 channels, got 1")
-        if height * width > _BROADEST * 1e6:
-            raise ValueError(
-                f"double_dip would take days at {width}x{height} pixels: reduce the photo to less than "
-                f"{_BROADEST:g} megapixels"
-            )
+        if (channels := problem.degraded.shape[1]) != 3:
+            raise ValueError(f"double_dip needs the colour of the haze: expected 3 channels, got {channels}")
+        check_size("double_dip", problem.size, self.scales)
         return problem.degraded
 
     def _start(self, hazy: Tensor, seed: int) -> tuple[DipSkip, DipSkip, Tensor]:

@@ -26,6 +26,10 @@ class CharbonnierLoss(nn.Module):
 
     def __init__(self, *, eps: float = 1e-3) -> None:
         super().__init__()
+        if eps <= 0:
+            raise ValueError(
+                f"loss.eps must be above 0, got {eps}: at 0 equal pixels have no gradient, take loss=l1"
+            )
         self.eps = eps
 
     def forward(self, restored: Tensor, clean: Tensor) -> Tensor:

@@ -70,9 +70,6 @@ class Adversarial(Opponent):
     def make_optimizer(self) -> Optimizer:
         return self._make_optimizer(self.discriminator.parameters())
 
-    def own_module(self) -> nn.Module:
-        return self.discriminator
-
     def terms(self, step: Step) -> Terms:
         real, fake = self.features(step)
         return {"": self.gan_loss.generator(real[-1].float(), fake[-1].float())}

@@ -69,6 +69,11 @@ class Step:
             self._outputs += self._computed()
         return self._outputs
 
+    @property
+    def ran(self) -> bool:
+        """Whether the network has restored the photos of the batch."""
+        return bool(self._outputs)
+
     def _computed(self) -> list[Tensor]:
         if self.scales == 1:
             return [self.restore(self.degraded, self.condition)]
@@ -269,7 +274,3 @@ class Opponent(Objective):
     @abstractmethod
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         """The loss of the objective's own parameters (restored photos detached), and diagnostics to log."""
-
-    @abstractmethod
-    def own_module(self) -> nn.Module:
-        """The module whose parameters the objective's optimiser updates."""

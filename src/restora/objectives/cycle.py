@@ -103,7 +103,8 @@ class Cycle(Opponent):
     ) -> None:
         super().__init__(**options)
         weights = {"cycle_weight": cycle_weight, "identity_weight": identity_weight}
-        check_weights("cycle", **weights, restored_weight=restored_weight)
+        weights |= {"adversarial_weight": adversarial_weight, "restored_weight": restored_weight}
+        check_weights("cycle", **weights)
         if history < 0:
             raise ValueError(f"objective.cycle.history must be 0 photos or more, got {history}")
         self.backward, self.gan_loss, self._make_optimizer = backward, loss, optimizer
@@ -119,11 +120,7 @@ class Cycle(Opponent):
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
-        if not (setting.has_clean or setting.strangers):
-            raise ValueError(
-                "objective Cycle learns what clean photos look like, and these data have none: set "
-                "data=unpaired_folder, with other clean photos in clean/"
-            )
+        check_strangers("Cycle", setting)
         there, back = setting.network, self.backward
         if there.scale != 1 or back.scale != 1 or there.condition_channels:
             raise ValueError(
@@ -158,15 +155,9 @@ class Cycle(Opponent):
     def make_optimizer(self) -> Optimizer:
         return self._make_optimizer(self.discriminators.parameters())
 
-    def own_module(self) -> nn.Module:
-        return self.discriminators
-
     def terms(self, step: Step) -> Terms:
         degraded, clean = step.degraded, strangers(step)
-        made = {"degraded": self._degrade(clean, step)}
-        if "clean" in self.sides or not self.draws:
-            made["clean"] = step.restored
-        step.shared["cycle"] = made
+        made = step.shared["cycle"] = self._made(step)
         adversarial = degraded.new_zeros(())
         for name, weight in self.sides.items():
             fake = self._discriminator(name)(made[name]).float()
@@ -188,6 +179,13 @@ class Cycle(Opponent):
             terms["identity"] = self.identity_weight * self.cycle_weight * stays
         return terms
 
+    def _made(self, step: Step) -> dict[str, Tensor]:
+        """What both networks make of the batch, by the kind of photos."""
+        made = {"degraded": self._degrade(strangers(step), step)}
+        if "clean" in self.sides or not self.draws:
+            made["clean"] = step.restored
+        return made
+
     def validation(self, step: Step) -> Terms:
         """The mean absolute difference of a degraded photo and its cycle through both networks."""
         return {"cycle": (self._degrade(step.restored, step) - step.degraded).abs().mean()}
@@ -208,10 +206,11 @@ class Cycle(Opponent):
 
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         reals = {"clean": strangers(step), "degraded": step.degraded}
+        fakes = step.shared.get("cycle") or self._made(step)  # before `start_step` there are no terms
         total, diagnostics = step.degraded.new_zeros(()), {}
         for name in self.sides:
             real = reals[name]
-            fake = step.shared["cycle"][name].detach()
+            fake = fakes[name].detach()
             fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))
             seen, made = self._discriminator(name)(real).float(), self._discriminator(name)(fake).float()
             loss = self.gan_loss.discriminator(seen, made)
@@ -235,6 +234,20 @@ class Cycle(Opponent):
         device = next(self.parameters()).device
         for history, kept in zip(self.histories.values(), state, strict=True):
             history.kept = kept.to(device).clone() if len(kept) else None
+
+
+def check_strangers(objective: str, setting: Setting) -> None:
+    """Raises ValueError for data in which a sample has no other clean photo than its own."""
+    if not (setting.has_clean or setting.strangers):
+        raise ValueError(
+            f"objective {objective} learns what clean photos look like, and these data have none: set "
+            "data=unpaired_folder, with other clean photos in clean/"
+        )
+    if not setting.strangers and setting.batch_size == 1:
+        raise ValueError(
+            f"objective {objective} takes the clean photo of another sample, and a batch of 1 has only "
+            "its own: set data.batch_size=2 or more"
+        )
 
 
 def strangers(step: Step) -> Tensor:

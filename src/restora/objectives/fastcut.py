@@ -28,7 +28,7 @@ from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
 from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
-from restora.objectives.cycle import strangers
+from restora.objectives.cycle import check_strangers, strangers
 from restora.objectives.showing import check_patches
 from restora.registry import register
 
@@ -95,11 +95,7 @@ class FastCut(Opponent):
     def check(self, setting: Setting) -> None:
         super().check(setting)
         network = setting.network
-        if not (setting.has_clean or setting.strangers):
-            raise ValueError(
-                "objective FastCut learns what clean photos look like, and these data have none: set "
-                "data=unpaired_folder, with other clean photos in clean/"
-            )
+        check_strangers("FastCut", setting)
         if network.scale != 1 or network.condition_channels:
             raise ValueError("objective FastCut takes a network of scale 1 without condition: choose another")
         takes = self.discriminator
@@ -142,9 +138,6 @@ class FastCut(Opponent):
 
     def make_optimizer(self) -> Optimizer:
         return self._make_optimizer(self.discriminator.parameters())
-
-    def own_module(self) -> nn.Module:
-        return self.discriminator
 
     def terms(self, step: Step) -> Terms:
         fake = self.discriminator(step.restored).float()

@@ -31,7 +31,7 @@ class Noise2Void(WithoutClean):
     """The squared error at hidden pixels.
 
     `percent` of the pixels are hidden at a step (0.198 is one in 22 x 22, the authors'). The replacement is
-    taken from a window of `radius` around the pixel, shifted to lie in the photo: `neighbour` is any other
+    taken from a window of `radius` around the pixel, as far as it lies in the photo: `neighbour` is any other
     pixel, `neighbour_or_itself` any (the authors' `uniform_withCP`), `median` that of the others (N2V2).
     """
 
@@ -105,25 +105,32 @@ class Noise2Void(WithoutClean):
     def _replacements(
         self, flat: Tensor, row: Tensor, column: Tensor, size: tuple[int, int], generator: KeyedGenerator
     ) -> Tensor:
-        """The replacements of the hidden pixels, (B,C,n), from a window that lies in the photo."""
-        reach = 2 * self.radius + 1
-        top = (row - self.radius).clamp(0, max(size[0] - reach, 0))  # (B,n)
-        left = (column - self.radius).clamp(0, max(size[1] - reach, 0))
-        itself = ((row - top) * reach + column - left)[..., None]
-        others = reach * reach - 1
+        """The replacements of the hidden pixels, (B,C,n), from the part of their windows in the photo."""
         if self.replacement == "median":
-            chosen = torch.arange(others, device=flat.device).expand(*row.shape, -1)  # (B,n,others)
-        elif self.replacement == "neighbour":
-            chosen = generator.integers(0, others, tuple(row.shape[1:]))[..., None]
-        else:
-            chosen = generator.integers(0, others + 1, tuple(row.shape[1:]))[..., None]
-        if self.replacement != "neighbour_or_itself":
+            return self._medians(flat, row, column, size)
+        top, left = (row - self.radius).clamp(min=0), (column - self.radius).clamp(min=0)  # (B,n)
+        high = (row + self.radius).clamp(max=size[0] - 1) - top + 1
+        wide = (column + self.radius).clamp(max=size[1] - 1) - left + 1
+        count, drawn = high * wide, row.shape[1:]
+        if self.replacement == "neighbour":
+            chosen = generator.integers(0, count - 1, drawn)
+            itself = (row - top) * wide + column - left
             chosen = chosen + (chosen >= itself)  # numbered without the pixel itself
-        near_row = (top[..., None] + chosen // reach).clamp(max=size[0] - 1)
-        near_column = (left[..., None] + chosen % reach).clamp(max=size[1] - 1)
-        place = (near_row * size[1] + near_column).flatten(1)[:, None].expand(-1, flat.shape[1], -1)
-        values = flat.gather(2, place).view(*flat.shape[:2], *chosen.shape[1:])  # (B,C,n,others or 1)
-        if self.replacement != "median":
-            return values[..., 0]
-        ordered, middle = values.sort(-1).values, values.shape[-1] // 2
-        return (ordered[..., middle - 1] + ordered[..., middle]) / 2
+        else:
+            chosen = generator.integers(0, count, drawn)
+        place = (top + chosen // wide) * size[1] + left + chosen % wide
+        return flat.gather(2, place[:, None].expand(-1, flat.shape[1], -1))
+
+    def _medians(self, flat: Tensor, row: Tensor, column: Tensor, size: tuple[int, int]) -> Tensor:
+        """The median of each hidden pixel's window without the pixel itself, (B,C,n)."""
+        offset = torch.arange(-self.radius, self.radius + 1, device=flat.device)
+        rows, columns = row[..., None, None] + offset[:, None], column[..., None, None] + offset  # (B,n,k,1)
+        used = (rows >= 0) & (rows < size[0]) & (columns >= 0) & (columns < size[1])  # (B,n,k,k)
+        used = used & ((offset[:, None] != 0) | (offset != 0))
+        place = rows.clamp(0, size[0] - 1) * size[1] + columns.clamp(0, size[1] - 1)
+        values = flat.gather(2, place.flatten(1)[:, None].expand(-1, flat.shape[1], -1))
+        values = values.unflatten(2, (row.shape[1], -1)).masked_fill(~used.flatten(2)[:, None], torch.inf)
+        ordered = values.sort(-1).values  # (B,C,n,k*k), those that are not used last
+        count = used.sum((2, 3))[:, None, :, None].expand(*ordered.shape[:3], 1)
+        both = ordered.gather(-1, (count - 1) // 2) + ordered.gather(-1, count // 2)
+        return both[..., 0] / 2

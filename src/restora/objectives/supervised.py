@@ -75,6 +75,8 @@ class MultiScale(Objective):
                 "objective.multi_scale.scale_weights must be one or more numbers >= 0, got "
                 f"{list(scale_weights)}"
             )
+        if hole_weight is not None:
+            check_weights("multi_scale", hole_weight=hole_weight)
         check_loss(loss)
         self.loss, self.scale_weights, self.hole_weight = loss, tuple(scale_weights), hole_weight
 

@@ -61,17 +61,21 @@ class MirroredBlur(Operator):
             raise ValueError(f"a kernel must have shape (k,k) with odd k, got {tuple(kernel.shape)}")
         self.kernel = kernel
 
-    def _indices(self, size: int, reach: int, device: torch.device) -> Tensor:
-        """The source indices of the padded photo; a photo too small to be mirrored repeats its edge."""
-        index = torch.arange(-reach, size + reach, device=device)
-        if size <= reach:
-            return index.clamp(0, size - 1)
-        return (size - 1) - (index.abs() - (size - 1)).abs()
+    def _indices(self, photo: Tensor) -> tuple[Tensor, Tensor]:
+        """The source rows and columns of the padded photo; one too small to be mirrored repeats its edges."""
+        sides, reaches = photo.shape[-2:], [side // 2 for side in self.kernel.shape]
+        mirrored = all(reach < size for size, reach in zip(sides, reaches, strict=True))
+
+        def along(size: int, reach: int) -> Tensor:
+            index = torch.arange(-reach, size + reach, device=photo.device)
+            return (size - 1) - (index.abs() - (size - 1)).abs() if mirrored else index.clamp(0, size - 1)
+
+        return along(sides[0], reaches[0]), along(sides[1], reaches[1])
 
     def A(self, x: Tensor) -> Tensor:
         (height, width), (rows, columns) = x.shape[-2:], self.kernel.shape
-        padded = x.index_select(-2, self._indices(height, rows // 2, x.device))
-        padded = padded.index_select(-1, self._indices(width, columns // 2, x.device))
+        from_rows, from_columns = self._indices(x)
+        padded = x.index_select(-2, from_rows).index_select(-1, from_columns)
         transfer = transfer_function(self.kernel.to(x), *padded.shape[-2:])
         blurred = _filtered(padded, transfer)
         return blurred[..., rows // 2 : rows // 2 + height, columns // 2 : columns // 2 + width]
@@ -81,10 +85,9 @@ class MirroredBlur(Operator):
         padded = F.pad(y, (columns // 2, columns // 2, rows // 2, rows // 2))
         transfer = transfer_function(self.kernel.to(y), *padded.shape[-2:])
         spread = _filtered(padded, transfer.conj())
-        index = self._indices(width, columns // 2, y.device)
-        folded = spread.new_zeros(*spread.shape[:-1], width).index_add_(-1, index, spread)
-        index = self._indices(height, rows // 2, y.device)
-        return folded.new_zeros(*folded.shape[:-2], height, width).index_add_(-2, index, folded)
+        from_rows, from_columns = self._indices(y)
+        folded = spread.new_zeros(*spread.shape[:-1], width).index_add_(-1, from_columns, spread)
+        return folded.new_zeros(*folded.shape[:-2], height, width).index_add_(-2, from_rows, folded)
 
     def start(self, y: Tensor) -> Tensor:
         return y

@@ -42,14 +42,14 @@ class Mask(Operator):
     def start(self, y: Tensor) -> Tensor:
         """Lost pixels start as the mean of known ones, in a window that grows until it holds any."""
         mask = self.mask.to(y).expand_as(y)
-        filled, known = mask * y, mask
+        filled, lost = mask * y, mask == 0
         width = 1
-        while bool((known < 1e-3).any()) and width < 2 * max(y.shape[-2:]):
+        while bool(lost.any()) and width < 2 * max(y.shape[-2:]):
             width *= 2
             sums, weights = (_box(plane, width) for plane in (mask * y, mask))
-            mean = sums / weights.clamp(min=1e-6)
-            filled = torch.where((known < 1e-3) & (weights > 1e-3), mean, filled)
-            known = torch.where((known < 1e-3) & (weights > 1e-3), 1.0, known)
+            found = lost & (weights > 0)  # a mean of zeros is exactly 0
+            filled = torch.where(found, sums / weights, filled)
+            lost = lost & ~found
         return filled
 
 

@@ -256,6 +256,11 @@ def check_together(network: Network, data: PhotoData) -> None:
             f"network.in_channels={channels}, "
             f"or data.channels={channel_word(network.in_channels)}"
         )
+    if network.out_channels != channels:
+        raise ConfigError(
+            f"the network gives {network.out_channels} channel(s), the photos have {channels}: set "
+            f"network.out_channels={channels}, or choose a network that gives as many"
+        )
 
 
 def check_trainer(config: DictConfig, family: Family, *, here: bool) -> Trainer:

@@ -11,7 +11,8 @@ from data_toys import fitted, photo_data
 from PIL import Image
 
 from restora.data.packing import PhotoFile
-from restora.data.sources import Folder, PairedFolder, SamplePhotos
+from restora.data.sources import Folder, PairedFolder, SamplePhotos, UnpairedFolder
+from restora.data.unpaired import UnpairedData
 from restora.degradations.base import Degradation
 from restora.degradations.identity import Identity
 from restora.degradations.noise.gaussian_noise import GaussianNoise
@@ -189,6 +190,23 @@ def test_only_clean_photos_are_reduced(folder: Path, tmp_path: Path) -> None:
     noisy = Folder(root=folder, holds="degraded")
     with pytest.raises(ValueError, match=r"data\.reductions=\[1, 2\] would also reduce the defects of"):
         photo_data(noisy, tmp_path / "packed", reductions=[1, 2], degradation=Identity())
+
+
+def test_unpaired_clean_photos_are_reduced_as_the_degraded_ones(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    for half in ("clean", "degraded"):
+        make_photos(3, folder=f"photos/{half}")
+    data = UnpairedData(
+        source=UnpairedFolder(root=tmp_path / "photos", holds="clean"),
+        store_dir=tmp_path / "packed",
+        degradation=GaussianNoise(sigma=5),
+        patch_size=16,
+        batch_size=2,
+        steps_per_epoch=1,
+        reductions=[2],
+    )
+    assert data.strangers.reductions == data.reductions == (2,)
 
 
 def test_photos_must_have_room_for_the_smallest_reduction(folder: Path, tmp_path: Path) -> None:

@@ -179,6 +179,8 @@ def test_what_is_known_of_all_parts(folders: tuple[Path, Path], tmp_path: Path) 
     assert data.undamaged == (0.0,)
     assert data.degradation.gaussian
     assert not data.comes_degraded
+    assert data.target == "clean"
+    assert mixture(folders, tmp_path, parts=parts, target="noisy").target == "noisy"
     parts["c"] = Part(source=Folder(root=photos), degradation=PoissonNoise(photons=30))
     data = mixture(folders, tmp_path, parts=parts)
     assert data.condition_channels == 0

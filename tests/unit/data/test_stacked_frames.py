@@ -18,6 +18,7 @@ from restora.data.packing import PhotoFile, Reader, pack
 from restora.data.sources import Folder, Split
 from restora.families.base import Family
 from restora.networks.dncnn import DnCNN
+from restora.networks.unet import UNet
 from restora.photos.errors import PhotoError
 from restora.photos.reading import channel_count, channel_word, read_photo
 from restora.training.build import check_together
@@ -159,6 +160,8 @@ def test_a_network_of_other_channels_is_refused(channels: int, fix: str) -> None
     data: Any = SimpleNamespace(scale=1, condition_channels=0, channels="rgb")
     with pytest.raises(ConfigError, match=f"network.in_channels=3, or {fix}"):
         check_together(network(channels), data)
+    with pytest.raises(ConfigError, match="set network.out_channels=3"):
+        check_together(UNet(channels=[4, 8], out_channels=1, residual=False), data)
 
 
 @pytest.mark.parametrize(("channels", "shown"), [(9, 3), (2, 1)])

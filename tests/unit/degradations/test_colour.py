@@ -9,6 +9,7 @@ from photos import generator, grey_card, photos
 from restora.degradations.colour.exposure import Exposure
 from restora.degradations.colour.fading import Fading
 from restora.degradations.colour.greyscale import Greyscale
+from restora.degradations.colour.low_light import LowLight
 from restora.degradations.colour.sepia import Sepia
 from restora.degradations.sampling.moire import Moire
 from restora.degradations.weather.haze import Haze
@@ -36,6 +37,16 @@ def test_exposure_counts_in_stops_of_linear_light() -> None:
     assert clipped.min() > 1 - 1e-6  # the curve's constants, rounded, miss white by the last bit
     assert torch.allclose(Exposure(stops=0)(photos(1), generator(1)).image, photos(1), atol=1e-5)
     assert Exposure(stops=-2)(photos(1)[:, :1], generator(1)).image.shape[1] == 1
+
+
+def test_light_has_any_number_of_channels() -> None:
+    clean = photos(2)
+    for many in (clean[:, :2], torch.cat((clean, clean), 1)):
+        both = Exposure(stops=1)(many, generator(2)).image
+        assert torch.equal(
+            both, Exposure(stops=1)(clean, generator(2)).image.repeat(1, 2, 1, 1)[:, : many.shape[1]]
+        )
+    assert LowLight(stops=2)(torch.cat((clean, clean), 1), generator(2)).image.shape[1] == 6
 
 
 def test_fading_lifts_shadows_and_keeps_whites() -> None:

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.blur.gaussian_blur import GaussianBlur
+from restora.degradations.colour.greyscale import Greyscale
 from restora.degradations.colour.keep_grey import KeepGrey
 from restora.degradations.compose.composition import Chain, Maybe, OneOf
 from restora.degradations.compose.shuffled import Shuffled
@@ -130,6 +131,17 @@ def test_maybe_happens_that_often(probability: float) -> None:
     image = maybe(photos(1).expand(300, -1, -1, -1)[..., :2, :2].contiguous(), generator(300)).image
     changed = (image == 0.5).flatten(1).all(1).float().mean()
     assert changed == pytest.approx(probability, abs=0.09)
+
+
+def test_a_stage_of_one_channel_gives_as_many_as_the_others() -> None:
+    clean = photos(6)
+    maybe = Maybe(stage=Greyscale(channels=1), probability=0.5)
+    together = maybe(clean, generator(6)).image
+    alone = [maybe(clean[i : i + 1], KeyedGenerator(generator(6).keys[i : i + 1])).image for i in range(6)]
+    assert torch.equal(together, torch.cat(alone))
+    grey = (together[:, :1] == together).flatten(1).all(1)
+    assert grey.any()
+    assert not grey.all()
 
 
 def test_shuffled_uses_every_order() -> None:

@@ -12,6 +12,7 @@ from scipy.fft import dctn
 from torch import Tensor
 
 from restora.degradations.compression.jpeg import Jpeg, Subsampling, jpeg
+from restora.degradations.noise.correlated_noise import CorrelatedNoise
 
 
 def by_libjpeg(x: Tensor, quality: int, subsampling: Subsampling) -> Tensor:
@@ -86,3 +87,5 @@ def test_mistakes_are_explained() -> None:
         Jpeg(quality=50, subsampling="4:1:1")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="channels"):
         Jpeg(quality=50)(torch.zeros(1, 2, 16, 16), generator(1))
+    with pytest.raises(ValueError, match="JPEG photos have 1 or 3 channels, got 6"):
+        CorrelatedNoise(sigma=10, quality=50)(torch.zeros(1, 6, 16, 16), generator(1))

@@ -94,6 +94,12 @@ def test_poisson_counts_follow_the_distribution(rate: float) -> None:
     assert (found - expected).abs().sum() / 2 < 0.5 * (top / counts.numel()) ** 0.5 + 1e-3
 
 
+@pytest.mark.parametrize(("rate", "most"), [(0.0, 0), (1e-3, 3), (0.5, 10)])
+def test_the_largest_normal_number_gives_no_impossible_count(rate: float, most: int) -> None:
+    largest = torch.tensor([5.5, 6.0, 6.7])  # where float32's distribution function is 1
+    assert poisson_from(torch.full_like(largest, rate), largest).max() <= most
+
+
 def test_poisson_counts_do_not_depend_on_the_device_path() -> None:
     rate = photos(2).sub(0.1).clamp(min=0).mul(40)
     normal = generator(2).normal(rate.shape[1:])

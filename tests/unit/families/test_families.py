@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -28,9 +29,10 @@ from restora.networks.discriminators import PatchDiscriminator
 from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.networks.srresnet import SRResNet
+from restora.networks.unet import UNet
 from restora.objectives.adversarial import Adversarial, FeatureMatching
-from restora.objectives.base import Objective
-from restora.objectives.supervised import Supervised
+from restora.objectives.base import Objective, Opponent, Step
+from restora.objectives.supervised import MultiScale, Supervised
 from restora.training.poison import SkipNonFinite
 from restora.training.schedules import Constant, Cosine
 from restora.types import Batch
@@ -172,6 +174,15 @@ def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> Non
     # |gradient| <= theta / rate, so one SGD step moves nothing by more than theta
     largest = max((a - b).abs().max() for a, b in zip(before, family.network.parameters(), strict=True))
     assert 0 < float(largest) <= 1e-4 * 1.001
+
+
+def test_residual_cnn_logs_the_spread_of_the_residual(fit: Callable) -> None:
+    family = ResidualCNN(**recipe(optimizer=partial(torch.optim.SGD, lr=0.0)))
+    trainer = fit(family, steps=1)
+    batch = Batch(**trainer.datamodule.photos[0])
+    with torch.no_grad():
+        residual = family.network.train()(batch.degraded) - batch.degraded
+    assert float(trainer.callback_metrics["train/residual_std"]) == pytest.approx(float(residual.std()))
 
 
 @pytest.mark.parametrize("told", [{}, {"fused": False}, {"foreach": True}], ids=str)
@@ -375,7 +386,7 @@ def test_half_steps_change_their_own_network_only(fit: Callable) -> None:
     seen: dict[str, tuple[bool, bool]] = {}
 
     def snapshot() -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        networks = (family.network, family.opponents["adversarial"].own_module())
+        networks = (family.network, family.opponents["adversarial"].discriminator)
         first, second = ([p.detach().clone() for p in network.parameters()] for network in networks)
         return first, second
 
@@ -400,6 +411,52 @@ def test_half_steps_change_their_own_network_only(fit: Callable) -> None:
     assert terms <= set(trainer.callback_metrics)
     total = sum(float(trainer.callback_metrics[name]) for name in terms)
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(total, rel=1e-6)
+
+
+class Game(Opponent):
+    """Its partner has a gradient of 1000, its own number one of 10."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.partner, self.own = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+
+    def partners(self) -> list[nn.Parameter]:
+        return [self.partner]
+
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([self.own], lr=0.5)
+
+    def terms(self, step: Step) -> dict[str, torch.Tensor]:
+        return {"": step.restored.mean() + 1000 * self.partner.sum()}
+
+    def own_loss(self, step: Step) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        return 10 * self.own.sum(), {}
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_all_that_an_optimiser_trains_is_clipped_by_gradients_that_are_not_scaled(
+    fit: Callable, scaled: bool
+) -> None:
+    game, options = Game(), {}
+    if scaled:
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        options = {"plugins": [MixedPrecision("16-mixed", "cpu", scaler=scaler)]}
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    family = Family(**recipe(optimizer=sgd, objective={"game": game}, gradient_clip=0.01))
+    trainer = fit(family, steps=1, **options)
+    assert 1 - game.partner.item() == pytest.approx(0.01, rel=1e-3)
+    assert 1 - game.own.item() == pytest.approx(0.5 * 0.01, rel=1e-3)
+    assert float(trainer.callback_metrics["game/gradient_norm"]) == pytest.approx(10, rel=1e-3)
+    # the network's rate, not the opponent's
+    assert float(trainer.callback_metrics["train/learning_rate"]) == 1.0
+
+
+def test_heads_that_no_objective_asks_for_are_unused() -> None:
+    network = UNet(channels=[4, 8], side_outputs=1)
+    assert Family(**recipe(network=network)).leaves_parameters_unused
+    both = MultiScale(loss=nn.L1Loss(), scale_weights=[1.0, 0.5])
+    assert not Family(**recipe(network=network, objective={"multi_scale": both})).leaves_parameters_unused
+    assert not Family(**recipe()).leaves_parameters_unused
 
 
 def test_optimisers_of_a_gan_step_outside_autocast(fit: Callable) -> None:

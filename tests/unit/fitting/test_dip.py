@@ -120,5 +120,8 @@ def test_it_refuses_what_would_take_days() -> None:
     problem = Problem(torch.zeros(1, 1, 1000, 1600))
     with pytest.raises(ValueError, match="megapixels"):
         run(DeepImagePrior(), problem)
+    with pytest.raises(ValueError, match="32x20 pixels leave nothing then: set scales=4"):
+        run(DeepImagePrior(), Problem(torch.rand(1, 3, 20, 32)))
+    assert run(DeepImagePrior(steps=1, channels=4, scales=4), Problem(torch.rand(1, 3, 20, 32))).step == 1
     with pytest.raises(ValueError, match="needs a denoiser"):
         DeepImagePrior(red_weight=0.1)

@@ -54,7 +54,9 @@ def test_what_it_is_not_for_is_refused(photos: tuple[Tensor, Tensor]) -> None:
     for problem, said in (
         (Problem(hazy[:, :1]), "colour of the haze"),
         (Problem(hazy, Bicubic(2)), "degraded by Bicubic: use method dip"),
+        (Problem(hazy.repeat(1, 2, 1, 1)), "expected 3 channels, got 6"),
         (Problem(torch.zeros(1, 3, 1300, 1300)), "less than 1.5 megapixels"),
+        (Problem(torch.zeros(1, 3, 16, 9)), "set scales=3"),
     ):
         with pytest.raises(ValueError, match=said):
             run(DoubleDip(steps=1), problem)

@@ -21,6 +21,8 @@ def test_charbonnier_by_hand() -> None:
     restored = torch.tensor([[[[0.3, -0.4]]]])
     expected = ((0.3**2 + 0.1**2) ** 0.5 + (0.4**2 + 0.1**2) ** 0.5) / 2
     assert CharbonnierLoss(eps=0.1)(restored, clean).item() == pytest.approx(expected, rel=1e-6)
+    with pytest.raises(ValueError, match=r"loss\.eps must be above 0.*take loss=l1"):
+        CharbonnierLoss(eps=0.0)
 
 
 def test_psnr_is_taken_per_photo_before_the_mean() -> None:

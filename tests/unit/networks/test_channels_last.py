@@ -55,6 +55,9 @@ def test_the_bias_free_norm_and_its_derivative_are_those_of_its_definition() -> 
     grad = torch.randn(x.shape, dtype=torch.double, generator=generator)
     ours = torch.autograd.grad(bias_free_layer_norm(x, weight), (x, weight), grad)
     torch.testing.assert_close(ours, torch.autograd.grad(bias_free(x, weight), (x, weight), grad))
+    (slope,) = torch.autograd.grad(bias_free_layer_norm(x, weight).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):  # not a second derivative that is wrong
+        slope.sum().backward()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from restora.networks.cost import count_macs, count_parameters
+from restora.networks.layers.restormer_blocks import TransposedAttention
 from restora.networks.restormer import Restormer
 
 TINY = {"channels": 8, "blocks": (1, 2, 1, 1), "refinement_blocks": 1, "heads": (1, 2, 2, 4)}
@@ -99,6 +100,13 @@ def test_a_channel_that_is_zero_everywhere_is_no_obstacle() -> None:
     y.mean().backward()
     assert torch.isfinite(y).all()
     assert all(torch.isfinite(p.grad).all() for p in network.parameters() if p.grad is not None)
+
+
+def test_float16_holds_the_sums_over_many_positions() -> None:
+    attention = TransposedAttention(channels=8, heads=2, bias=False)
+    q = 3 + torch.rand(1, 64 * 256, 8, generator=torch.Generator().manual_seed(0))  # sums of 150,000
+    found = attention.half().statistic(q.half(), q.half())
+    torch.testing.assert_close(found.float(), attention.float().statistic(q, q), atol=2e-3, rtol=0)
 
 
 def test_half_precision_stays_half_precision_inside() -> None:

@@ -198,6 +198,15 @@ def test_the_history_is_part_of_a_checkpoint() -> None:
     cycle().load_state_dict(cycle().state_dict())  # also before there is any
 
 
+def test_discriminators_learn_before_the_objective_takes_part() -> None:
+    objective, now = cycle(start_step=5), step(Shift(0.1))
+    assert objective(now) == {}
+    loss, _ = objective.own_loss(now)
+    loss.backward()
+    assert all(p.grad is not None for p in objective.discriminators.parameters())
+    assert objective.backward.by.grad is None
+
+
 def test_pairs_are_not_used_as_pairs() -> None:
     now = step(Shift(0.0), unpaired=False)
     assert torch.equal(strangers(now), now.batch.clean[[2, 0, 1]])
@@ -215,6 +224,12 @@ def test_what_cannot_be_combined_is_refused() -> None:
     cycle(Drawing(0.1)).check(setting)
     with pytest.raises(ValueError, match="restoring one none with a condition"):
         cycle().check(replace(setting, network=Drawing(0.1)))
+    with pytest.raises(ValueError, match=r"adversarial_weight must be 0 or more"):
+        cycle(adversarial_weight=-1.0)
+    alone = replace(setting, has_clean=True, strangers=False, batch_size=1)
+    with pytest.raises(ValueError, match=r"has only its own: set data\.batch_size=2"):
+        cycle().check(alone)
+    cycle().check(replace(alone, batch_size=2))
     with pytest.raises(ValueError, match=r"set data\.patch_size=6"):
         cycle().check(replace(setting, patch_size=4))
     with pytest.raises(ValueError, match="the clean discriminator .* raise data.batch_size"):

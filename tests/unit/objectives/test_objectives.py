@@ -166,6 +166,8 @@ def test_side_outputs_are_compared_at_their_own_size() -> None:
     assert float(terms["scale_1"]) == pytest.approx(float((full - clean).abs().mean()), rel=1e-5)
     assert float(terms["scale_2"]) == pytest.approx(0.5 * float((half - small).abs().mean()), rel=1e-5)
     torch.testing.assert_close(now.restored, full)  # what other objectives see
+    with pytest.raises(ValueError, match=r"objective\.multi_scale\.hole_weight must be 0 or more"):
+        MultiScale(loss=nn.L1Loss(), scale_weights=[1.0], hole_weight=-1.0)
 
 
 def test_the_network_runs_once_for_all_objectives() -> None:

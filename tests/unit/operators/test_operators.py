@@ -89,6 +89,10 @@ def test_they_are_what_the_degradations_do() -> None:
         blurred = filter_per_sample(x, kernel.expand(2, -1, -1))
         torch.testing.assert_close(MirroredBlur(kernel).A(x), blurred, atol=1e-6, rtol=0)
     torch.testing.assert_close(Bicubic(3).A(x), resize(x, HEIGHT // 3, WIDTH // 3), atol=1e-6, rtol=0)
+    for side in (x[..., :8], x[..., :8, :]):  # one side is long enough to be mirrored, the other is not
+        long = torch.cat([side] * 3, -1 if side.shape[-1] > side.shape[-2] else -2)
+        blurred = filter_per_sample(long, LARGE.expand(2, -1, -1))
+        torch.testing.assert_close(MirroredBlur(LARGE).A(long), blurred, atol=1e-6, rtol=0)
 
 
 def test_a_start_is_near_a_smooth_photo() -> None:
@@ -101,6 +105,13 @@ def test_a_start_is_near_a_smooth_photo() -> None:
         assert away < 0.15, type(operator).__name__
     seen = operator_of(mask=holes).start(x * holes)
     assert torch.equal(seen * holes, x * holes)
+
+
+def test_a_start_fills_every_lost_pixel_however_few_are_known() -> None:
+    mask = torch.zeros(1, 1, 70, 64)
+    mask[..., 3, 60] = 1
+    filled = Mask(mask).start(0.7 * mask.expand(1, 3, -1, -1))
+    torch.testing.assert_close(filled, torch.full_like(filled, 0.7))
 
 
 def test_margins_end_in_their_own_circular_blur() -> None:

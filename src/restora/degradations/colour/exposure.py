@@ -1,7 +1,6 @@
 """Over- and under-exposure."""
 
 import torch
-from kornia.color import linear_rgb_to_rgb, rgb_to_linear_rgb
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
@@ -30,14 +29,11 @@ class Exposure(Degradation):
 
 
 def linear_light(x: Tensor) -> Tensor:
-    """sRGB values (B,C,H,W) in [0,1] to light; the curve is the same for every channel, C 1 or 3."""
-    return rgb_to_linear_rgb(_three(x.clamp(0, 1)))[:, : x.shape[1]]
+    """sRGB values in [0,1] to light, of any shape; kornia's, which is for three channels, are equal."""
+    x = x.clamp(0, 1)
+    return torch.where(x > 0.04045, ((x + 0.055) / 1.055).pow(2.4), x / 12.92)
 
 
 def encoded(light: Tensor) -> Tensor:
-    """Light (B,C,H,W) in [0,1] to sRGB values."""
-    return linear_rgb_to_rgb(_three(light))[:, : light.shape[1]]
-
-
-def _three(x: Tensor) -> Tensor:
-    return x if x.shape[1] == 3 else x.expand(-1, 3, -1, -1)
+    """Light in [0,1] to sRGB values, of any shape."""
+    return torch.where(light > 0.0031308, 1.055 * light.pow(1 / 2.4) - 0.055, 12.92 * light)

@@ -19,7 +19,8 @@ def where_drawn(
 
     On a device, the number of samples drawn is not known without waiting for it: all are changed, and the
     drawn ones selected. On a CPU it is known, and only those are computed: with four equally likely kinds of
-    noise, each is computed for a quarter of the samples.
+    noise, each is computed for a quarter of the samples. A changed sample of one channel, a grey one, is
+    repeated in all channels of the others.
     """
     if not host_knows(x):
         return torch.where(per_sample(drawn), change(x, params), otherwise)
@@ -27,7 +28,8 @@ def where_drawn(
     if len(rows) == 0:
         return otherwise
     if len(rows) == len(drawn):
-        return change(x, params)
+        changed = change(x, params)
+        return changed if changed.shape == otherwise.shape else changed.expand_as(otherwise).contiguous()
     out = otherwise.clone()
     out[rows] = change(x[rows], rows_of(params, rows))
     return out

@@ -137,8 +137,6 @@ class Jpeg(Degradation):
         return Severity("quality", *self.quality)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        if shape[1] not in (1, 3):
-            raise ValueError(f"JPEG photos have 1 or 3 channels, got {shape[1]}")
         return {"quality": generator.integers(self.quality[0], self.quality[1] + 1)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
@@ -148,8 +146,10 @@ class Jpeg(Degradation):
 def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> Tensor:
     """(B,C,H,W) in [0,1], C 1 or 3, and int64 (B,) qualities -> the output of libjpeg's decoder.
 
-    It is on the grid of 1/255.
+    It is on the grid of 1/255. Raises ValueError for other numbers of channels.
     """
+    if x.shape[1] not in (1, 3):
+        raise ValueError(f"JPEG photos have 1 or 3 channels, got {x.shape[1]}")
     height, width = x.shape[-2:]
     pixels = levels(x)
     luma_table, chroma_table = _tables(quality)

@@ -8,6 +8,8 @@ from restora.keyed import KeyedGenerator
 
 _SMALL = 4.0
 _TERMS = 20
+_UNLIKELY = 2.0**-25
+"""Probabilities below it do not change a float32 near 1."""
 _CHUNK = 1 << 16
 """Numbers that a CPU thread computes at once, so that the passes over them stay in its cache."""
 
@@ -43,15 +45,18 @@ def poisson_from(rate: Tensor, normal: Tensor) -> Tensor:
 
 
 def _by_inversion(rate: Tensor, w: Tensor) -> Tensor:
-    """Counts the values whose distribution function Phi(w) exceeds; 20 terms leave 1e-8 at a rate of 4."""
+    """Counts the values whose distribution function Phi(w) exceeds; 20 terms leave 1e-8 at a rate of 4.
+
+    It ends where values become unlikely: there the difference is a rounding error, exactly 0 at a rate of 0.
+    """
     rate = rate.clamp(max=_SMALL)
     left = torch.special.ndtr(w)
     term = torch.exp(-rate)
     count = torch.zeros_like(rate)
     for k in range(1, _TERMS + 1):
         left.sub_(term)
-        count.add_(left >= 0)
         term.mul_(rate).mul_(1 / k)
+        count.add_((left >= 0) & (term > _UNLIKELY))
     return count
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from restora.networks.layers.formulations import fused_by_compiler, on_cpu
 
@@ -162,6 +163,7 @@ class _BiasFreeLayerNorm(torch.autograd.Function):
         return torch.addcmul(y, (mean * rstd).to(y.dtype), weight)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
         x, weight, rstd = ctx.saved_tensors
         grad_x, grad_weight, _ = torch.ops.aten.native_layer_norm_backward(

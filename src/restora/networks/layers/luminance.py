@@ -20,9 +20,14 @@ _LUMA = tuple(weight / 255 for weight in YCBCR[0])
 _LUMA_OFFSET = YCBCR_OFFSET[0] / 255
 
 
+def precise(x: Tensor) -> Tensor:
+    """The photo in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 def luma(x: Tensor) -> Tensor:
     """RGB (B,3,H,W) in [0,1] -> Y of BT.601, (B,1,H,W) in [16/255, 235/255], as in MATLAB's rgb2ycbcr."""
-    red, green, blue = x.float().unbind(1)
+    red, green, blue = precise(x).unbind(1)
     return (red * _LUMA[0] + green * _LUMA[1] + blue * _LUMA[2] + _LUMA_OFFSET).unsqueeze(1)
 
 
@@ -36,11 +41,11 @@ def _keys_cubic(distance: float) -> float:
 
 
 class BicubicEnlargement(nn.Module):
-    """(B,C,H,W) -> float32 (B,C,sH,sW) by Keys' cubic, borders mirrored with the edge pixel repeated.
+    """(B,C,H,W) -> (B,C,sH,sW) by Keys' cubic, borders mirrored with the edge pixel repeated.
 
     It equals MATLAB's imresize; torch's own bicubic has a = -3/4 and other borders. It is a sum of shifted
-    photos, so that neither autocast nor TF32 affects the pixels. `round_8bit` rounds to 8 bits on the [0,1]
-    scale, as imresize does for uint8.
+    photos in float32 at least, so that neither autocast nor TF32 affects the pixels. `round_8bit` rounds to 8
+    bits on the [0,1] scale, as imresize does for uint8.
     """
 
     def __init__(self, *, scale: int, round_8bit: bool) -> None:
@@ -53,7 +58,7 @@ class BicubicEnlargement(nn.Module):
         ]
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.float()
+        x = precise(x)
         if self.scale == 1:
             return x
         y = self._enlarge(self._enlarge(x, dim=2), dim=3)

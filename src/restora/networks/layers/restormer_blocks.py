@@ -96,9 +96,11 @@ class TransposedAttention(nn.Module):
         q, k = (
             t.view(*t.shape[:-1], self.heads, -1).permute(0, 2, 3, 1) for t in (q_BNC, k_BNC)
         )  # (B,h,c,N)
-        scores = q @ k.transpose(-2, -1)
-        q_norm, k_norm = (_norms(t).view(t.shape[0], self.heads, -1) for t in (q_BNC, k_BNC))  # (B,h,c)
-        cosine = scores / (q_norm.unsqueeze(-1) * k_norm.unsqueeze(-2))
+        q_norm, k_norm = (_norms(t).view(t.shape[0], self.heads, -1, 1) for t in (q_BNC, k_BNC))  # (B,h,c,1)
+        if q.dtype == torch.float16:  # the sums over all positions would overflow
+            cosine = (q / q_norm) @ (k / k_norm).transpose(-2, -1)
+        else:
+            cosine = q @ k.transpose(-2, -1) / (q_norm * k_norm.transpose(-2, -1))
         return (cosine * self.temperature).softmax(dim=-1)
 
 

@@ -8,6 +8,7 @@ Legend: B samples, C channels, H height, W width, F features.
 
 from collections.abc import Sequence
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -72,7 +73,8 @@ class FeatureScales(WholePhoto):
 
     def forward(self, x: Tensor) -> list[Tensor]:
         """(B,`seen`,H,W) -> (B,C,1,1) for each C of `scaled`."""
-        means = self.statistic(x).float()
+        means = self.statistic(x)
+        means = means.to(torch.promote_types(means.dtype, torch.float32))
         relative = means / (means.square().mean(1, keepdim=True).sqrt() + 1e-4)
         factors = (1 + self.of_photo(relative)).to(x.dtype)
         return [factor[..., None, None] for factor in factors.split(self.scaled, 1)]
