@@ -302,8 +302,12 @@ def _restore(
         without = sum(FORMATS[job.target.suffix.lower()] not in LOSSY for job in jobs)
         if without:
             print(f"--quality has no effect on {_counted(without, 'photo')}, of formats without one")
-    if settings.masks is not None and any(job.target.suffix.lower() in (".jpg", ".jpeg") for job in jobs):
-        print("JPEG also changes pixels outside of the mask by a few levels: --format png keeps them")
+    if names := sorted(outcome.compressed):
+        change = "changes" if len(names) == 1 else "change"
+        print(
+            f"{' and '.join(names)} also {change} pixels outside of the mask by a few levels: --format png "
+            "keeps them"
+        )
     return outcome.failures
 
 

@@ -6,8 +6,8 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from restora.photos import exif, extra_formats
-from restora.photos.decoding import Pixels, rounded_to_8_bits, upright
+from restora.photos import extra_formats
+from restora.photos.decoding import Pixels, rounded_to_8_bits
 from restora.photos.encoding import refuse
 from restora.photos.errors import DecodingError, MissingPackageError
 from restora.photos.files import FORMATS, Header, Photo, open_photo
@@ -100,13 +100,6 @@ def preview(photo: Photo) -> bytes:
     image = Image.fromarray(eight.squeeze(-1) if eight.shape[2] == 1 else eight)
     image.save(out, format="PNG", compress_level=1, icc_profile=photo.metadata.icc)
     return out.getvalue()
-
-
-def as_stored(mask: Photo, photo: Photo) -> Photo:
-    """A mask that was painted on the upright photo, turned to the orientation of its stored pixels."""
-    turn = exif.orientation(photo.metadata.exif)
-    back = {6: 8, 8: 6}.get(turn, turn)
-    return mask.upright().replaced(upright(mask.upright().pixels, back))
 
 
 def store_pixels(photo: Photo, file: IO[bytes]) -> int:
