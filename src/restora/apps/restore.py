@@ -413,6 +413,11 @@ def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
         )
         for device in every_device(options.device)
     ]
+    description = restorers[0].description
+    if options.task is not None and description is not None and description.task != options.task:
+        raise ValueError(
+            f"{options.model} states its task, {description.task}: leave out --task {options.task}"
+        )
     _check_condition(restorers[0], options)
     if restorers[0].said:
         print(restorers[0].said)

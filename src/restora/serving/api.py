@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from restora.files import json_text
 from restora.serving.jobs import FINISHED, Job
-from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, preview, read
+from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, check_quality, preview, read
 from restora.serving.problems import MEDIA_TYPE, Problem
 from restora.serving.query import query_check
 from restora.serving.rendering import render
@@ -216,6 +216,7 @@ def router(service: Service) -> APIRouter:
                 422, "bad-option", f"`format` must be one of {known} or preview, got {format_name!r}"
             )
         wanted = None if format_name is None else WRITABLE.get(format_name, "preview")
+        check_quality(quality, "PNG" if wanted == "preview" else wanted or job.result_format)
         file, written = await run_in_threadpool(
             render,
             job,

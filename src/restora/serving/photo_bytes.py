@@ -12,6 +12,7 @@ from restora.photos.encoding import refuse
 from restora.photos.errors import DecodingError, MissingPackageError
 from restora.photos.files import FORMATS, Header, Photo, open_photo
 from restora.photos.files import look as look_at
+from restora.photos.kinds import LOSSY
 from restora.serving.problems import Problem
 
 WRITABLE = {name.lower(): name for name in FORMATS.values()}
@@ -72,6 +73,13 @@ def read(file: IO[bytes]) -> Photo:
 def format_of_result(header: Header, wanted: str | None) -> str:
     """The requested format, else the photo's own, or PNG if that cannot be written."""
     return wanted or (header.format_name if header.format_name in MEDIA_TYPES else "PNG")
+
+
+def check_quality(quality: int | None, format_name: str) -> None:
+    """Raises Problem for a quality of a format that has none."""
+    if quality is not None and format_name not in LOSSY:
+        detail = f"`quality` has no effect on a {format_name}, only on {', '.join(LOSSY)}"
+        raise Problem(422, "bad-option", f"{detail}: leave it out, or send format=jpeg")
 
 
 def check_format(photo: Photo, format_name: str, *, scale: int = 1) -> None:
