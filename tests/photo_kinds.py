@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from run_folders import photo
 
+from restora.photos.blocks import png_chunk
+from restora.photos.header import PNG_SIGNATURE
+
 HEIGHT, WIDTH = 40, 56
 
 
@@ -151,6 +154,22 @@ def pnm(kind: str, values: NDArray[np.generic], white: int) -> bytes:
     return header + values.astype(">u2" if white > 255 else "u1").tobytes()
 
 
+def _keyed(levels: NDArray[np.uint8], bits: int) -> Kind:
+    """A grey PNG of numbers (H,W) of 2 or 4 bits, the middle one of which is transparent."""
+    key = int(np.median(levels))
+    numbers = np.unpackbits(levels[..., None], axis=2)[..., -bits:]
+    rows = np.packbits(numbers.reshape(len(levels), -1), axis=1)
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", *levels.shape[::-1], bits, 0, 0, 0, 0)),
+        (b"tRNS", struct.pack(">H", key)),
+        (b"IDAT", zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))),
+        (b"IEND", b""),
+    )
+    data = PNG_SIGNATURE + b"".join(png_chunk(*chunk) for chunk in chunks)
+    alpha = np.where(levels == key, 0, 255).astype(np.uint8)
+    return Kind(data, levels[..., None] * np.uint8(255 // (2**bits - 1)), alpha)
+
+
 def packed_12_bits(values: NDArray[np.uint16]) -> bytes:
     bits = (values[..., None] >> np.arange(11, -1, -1)) & 1
     return np.packbits(bits.reshape(values.shape[0], -1).astype(np.uint8), axis=1).tobytes()
@@ -222,6 +241,7 @@ def _pngs() -> dict[str, Kind]:
             saved(few, "PNG", transparency=5), palette, np.where(keyed, 0, 255).astype(np.uint8)
         ),
         "one_bit.png": Kind(saved(grey[..., 0] > 128, "PNG"), np.where(grey > 128, 255, 0).astype(np.uint8)),
+        **{f"grey{bits}_clear.png": _keyed(grey[..., 0] >> (8 - bits), bits) for bits in (2, 4)},
         "rgb16.png": Kind(by_opencv(".png", deep), deep),
         "grey16.png": Kind(by_opencv(".png", deep_grey[..., 0]), deep_grey),
         "rgba16.png": Kind(by_opencv(".png", np.dstack([deep, deep_alpha])), deep, deep_alpha),

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from run_folders import ARGUMENTS, photo, write_checkpoint
 from test_restore import files, photos
 
@@ -114,18 +114,69 @@ def test_a_colour_marks_what_is_lost_also_in_half_strength(filler, photos, tmp_p
         restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", "masks"])
 
 
-@pytest.mark.parametrize(("colour", "quality"), [("#ff00ff", 85), ("#ff0000", 75), ("#00ff00", 95)])
-def test_a_colour_marks_what_is_lost_in_a_jpeg(colour, quality, photos, tmp_path):
+@pytest.mark.parametrize(
+    ("colour", "quality", "suffix"),
+    [("#ff00ff", 85, ".jpg"), ("#ff0000", 75, ".jfif"), ("#00ff00", 95, ".jpg"), ("#ff00ff", 80, ".webp")],
+)
+def test_a_colour_marks_what_is_lost_in_a_lossy_file(colour, quality, suffix, photos, tmp_path):
     """A thin line, whose colours JPEG blends with those beside it; far from it nothing is lost."""
     with Image.open(photos / "a.png") as image:
         painted = image.convert("RGB").resize((160, 120))
     ImageDraw.Draw(painted).line((10, 15, 140, 100), fill=colour, width=3)
-    painted.save(tmp_path / "marked.jpg", quality=quality)
+    painted.save(tmp_path / f"marked{suffix}", quality=quality)
     line = Image.new("L", (160, 120))
     ImageDraw.Draw(line).line((10, 15, 140, 100), fill=255, width=3)
     on = np.asarray(line) > 0
     beside = cv2.dilate(on.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
-    job = Job(tmp_path / "marked.jpg", tmp_path / "out.png", "marked.jpg")
+    job = Job(tmp_path / f"marked{suffix}", tmp_path / "out.png", f"marked{suffix}")
     lost = Masks(colour).read(job, read_photo(job.source)).pixels[..., 0] > 0
     assert lost[on].mean() > 0.99
     assert not lost[~beside].any()
+
+
+@pytest.mark.parametrize("turn", [1, 3, 5, 6, 7, 8])
+def test_a_mask_lies_like_the_stored_pixels_or_like_the_upright_photo(turn, tmp_path):
+    """A program that edits a phone's photo saves it upright, without the tag that turns it."""
+    tag = Image.Exif()
+    tag[0x0112] = turn
+    Image.fromarray(photo()).save(tmp_path / "a.png", exif=tag)
+    lost = np.zeros((60, 84), np.uint8)
+    lost[5:10, 50:80] = 255
+    stored = Image.fromarray(lost)
+    stored.save(tmp_path / "stored.png")
+    with Image.open(tmp_path / "a.png") as image:
+        stored.getexif()[0x0112] = image.getexif()[0x0112]
+    ImageOps.exif_transpose(stored).save(tmp_path / "upright.png", exif=Image.Exif())
+    job = Job(tmp_path / "a.png", tmp_path / "out.png", "a.png")
+    for name in ("stored.png", "upright.png") if turn in (5, 6, 7, 8) else ("stored.png",):
+        found = Masks(str(tmp_path / name)).read(job, read_photo(job.source))
+        np.testing.assert_array_equal(found.pixels[..., 0], lost)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "said"),
+    [
+        ("out.jfif", [], "JPEG also changes pixels outside of the mask"),
+        ("out.avif", [], "AVIF also changes pixels outside of the mask"),
+        ("out.webp", ["--quality", "90"], "WEBP also changes pixels outside of the mask"),
+        ("out.webp", [], ""),
+        ("out.png", [], ""),
+    ],
+)
+def test_formats_that_change_pixels_outside_of_the_mask_are_named(
+    name, options, said, filler, photos, tmp_path, capsys
+):
+    lost = np.zeros((60, 84), np.uint8)
+    lost[20:40, 30:60] = 255
+    Image.fromarray(lost).save(tmp_path / "lost.png")
+    arguments = [
+        str(filler),
+        str(photos / "a.png"),
+        str(tmp_path / name),
+        "--mask",
+        str(tmp_path / "lost.png"),
+    ]
+    assert restore([*arguments, *options]) == 0
+    out = capsys.readouterr().out
+    assert said in out
+    assert bool(said) == ("outside of the mask" in out)

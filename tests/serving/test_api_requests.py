@@ -171,11 +171,16 @@ def test_the_description_lists_what_is_accepted(served: Served) -> None:
     assert not [path for path, methods in paths.items() if "head" in methods]
 
 
+_LOSSY = "only on JPEG, WEBP, AVIF: leave it out, or send format=jpeg"
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
         ({"format": ["png", "jpeg"]}, "the form has 2 fields `format`: send one"),
         ({"quality": "80.5"}, "`quality` must be a whole number from 1 to 100, got 80.5"),
+        ({"quality": "80", "format": "tiff"}, f"`quality` has no effect on a TIFF, {_LOSSY}"),
+        ({"quality": "80"}, f"`quality` has no effect on a PNG, {_LOSSY}"),
     ],
 )
 def test_a_field_is_sent_once_and_as_it_is_described(served: Served, fields: dict, words: str) -> None:
@@ -191,6 +196,17 @@ def test_a_name_with_a_dot_is_not_cut(served: Served, name: str, shown: str) -> 
         "/v1/restorations?wait=30", files={"photo": ("x.png", png(noise()))}, data={"name": name}
     )
     assert f'filename="{shown}"' in answer.headers["content-disposition"]
+
+
+def test_a_quality_is_refused_where_the_result_that_is_fetched_has_none(served: Served) -> None:
+    job = served.client.post("/v1/restorations?wait=30", files={"photo": png(noise())}).headers
+    link = f"/v1/restorations/{job['X-Restoration-Id']}/photo"
+    for query, status in (
+        ("quality=50", 422),
+        ("format=preview&quality=50", 422),
+        ("format=webp&quality=50", 200),
+    ):
+        assert served.client.get(f"{link}?{query}").status_code == status
 
 
 def test_metadata_can_be_left_out_when_the_result_is_fetched(served: Served) -> None:

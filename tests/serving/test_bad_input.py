@@ -246,3 +246,34 @@ def test_pages_of_others_are_refused(served: Served) -> None:
     assert rebound.status_code == 403
     own = served.client.post("/v1/restorations", files=files, headers={"Origin": served.url})
     assert own.status_code == 202
+
+
+@pytest.mark.parametrize("name", ["Host", "Origin"])
+@pytest.mark.parametrize("value", ["[::1", "http://[", "]"])
+def test_an_address_that_is_none_is_that_of_no_friend(served: Served, name: str, value: str) -> None:
+    answer = served.client.get("/v1/models", headers={name: value})
+    assert (answer.status_code, answer.json()["code"]) == (403, "foreign-page")
+
+
+@pytest.mark.parametrize("number", ["²".encode("latin-1"), b"9" * 5000, b"-1", b"word"])
+def test_an_event_number_that_is_none_begins_anew(served: Served, number: bytes) -> None:
+    job = served.post(image("RGB", (20, 20), "PNG"), wait=30).headers["X-Restoration-Id"]
+    answer = served.client.get(f"/v1/restorations/{job}/events", headers={"Last-Event-ID": number})
+    assert answer.status_code == 200
+    assert "event: done" in answer.text
+
+
+def test_clients_cannot_make_the_server_grow(served: Served) -> None:
+    """Neither by methods of their own, nor by photos that fail: a decoder's frames hold the file."""
+    for number in range(5):
+        served.client.request(f"BREW{number}", "/v1/models")
+    counted = {method for method, _, _ in served.service.metrics.answers}
+    assert "other" in counted
+    assert not any(method.startswith("BREW") for method in counted)
+    damaged = image("RGB", (20, 20), "PNG")[:-40]
+    job = served.service.store.jobs[served.post(damaged).json()["id"]]
+    while job.problem is None:
+        time.sleep(0.01)
+    for _ in range(2):
+        assert served.client.get(f"/v1/restorations/{job.id}/photo").status_code == 422
+        assert (job.problem.__traceback__, job.problem.__cause__) == (None, None)

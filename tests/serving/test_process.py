@@ -137,6 +137,9 @@ def test_what_cannot_be_served_is_one_line(
         ([model, "--max-megapixels", "nan"], "--max-megapixels must be a number above 0, got nan"),
         ([model, "--grace", "-1"], "--grace must be a number of seconds from 0, got -1"),
         ([model, "--token", ""], "--token is empty"),
+        ([model, "--token", "schlüssel"], "--token has spaces at an end, or characters that are not ASCII"),
+        ([model, "--token", "s3cret\n"], "--token has spaces at an end"),
+        ([model, "--task", "jpeg"], "--task jpeg: each source states a task of its own: leave it out"),
         ([model, "--cors", "example.org/"], "--cors takes an origin such as"),
         ([model, "--device", "cuda:9"], "cuda:9"),
     ):

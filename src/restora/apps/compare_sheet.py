@@ -13,7 +13,7 @@ from restora.evaluation.comparison import read_methods
 from restora.evaluation.results import Result
 from restora.files import write_whole
 from restora.photos.names import file_stem
-from restora.photos.reading import list_photos
+from restora.photos.reading import list_photos, read_photo
 
 SIDE, COLUMNS = 200, 4
 """Side in pixels of the centre crop that is shown, and pictures in a row."""
@@ -78,8 +78,6 @@ def _psnr(results: Sequence[Result], photo: str) -> str:
 
 def _centre(file: Path) -> Pixels:
     """The centre crop, uint8 (SIDE,SIDE,3), or smaller if the photo is smaller."""
-    with Image.open(file) as image:
-        width, height = image.size
-        left, top = max((width - SIDE) // 2, 0), max((height - SIDE) // 2, 0)
-        box = (left, top, min(left + SIDE, width), min(top + SIDE, height))
-        return np.asarray(image.convert("RGB").crop(box))
+    pixels = read_photo(file)
+    top, left = (max((side - SIDE) // 2, 0) for side in pixels.shape[:2])
+    return pixels[top : top + SIDE, left : left + SIDE]

@@ -302,8 +302,12 @@ def _restore(
         without = sum(FORMATS[job.target.suffix.lower()] not in LOSSY for job in jobs)
         if without:
             print(f"--quality has no effect on {_counted(without, 'photo')}, of formats without one")
-    if settings.masks is not None and any(job.target.suffix.lower() in (".jpg", ".jpeg") for job in jobs):
-        print("JPEG also changes pixels outside of the mask by a few levels: --format png keeps them")
+    if names := sorted(outcome.compressed):
+        change = "changes" if len(names) == 1 else "change"
+        print(
+            f"{' and '.join(names)} also {change} pixels outside of the mask by a few levels: --format png "
+            "keeps them"
+        )
     return outcome.failures
 
 
@@ -409,6 +413,11 @@ def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
         )
         for device in every_device(options.device)
     ]
+    description = restorers[0].description
+    if options.task is not None and description is not None and description.task != options.task:
+        raise ValueError(
+            f"{options.model} states its task, {description.task}: leave out --task {options.task}"
+        )
     _check_condition(restorers[0], options)
     if restorers[0].said:
         print(restorers[0].said)

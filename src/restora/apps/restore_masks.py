@@ -8,15 +8,16 @@ from PIL import ImageColor
 
 from restora.apps.restore_plan import Job
 from restora.photos.decoding import rounded_to_8_bits
+from restora.photos.encoding import is_lossy
 from restora.photos.files import FORMATS, Photo, read_photo
 
 NEAR = 8
 """Levels by which a channel may differ from the colour where a file is lossless."""
 SEED, NEAR_IN_JPEG = 32, 112
-"""The same in a JPEG, which stores colours at half the size: a mark has a pixel within the first number of
-levels, and connected to it all within the second."""
+"""The same in a lossy file, which stores colours at half the size: a mark has a pixel within the first number
+of levels, and connected to it all within the second."""
 GROWN = 3
-"""Pixels by which marks in a JPEG are grown: their edges are blends with the photo."""
+"""Pixels by which marks in a lossy file are grown: their edges are blends with the photo."""
 
 
 class Masks:
@@ -38,15 +39,24 @@ class Masks:
             ) from error
 
     def read(self, job: Job, photo: Photo) -> Photo:
-        """The mask, white where the photo is lost. Raises ValueError if the photo has none."""
+        """The mask, white where the photo is lost. Raises ValueError if the photo has none.
+
+        It is oriented like the photo's stored pixels, or like the upright photo if only that has its size.
+        """
         if self.colour is not None:
-            return _painted(photo, self.colour, lossy=job.source.suffix.lower() in (".jpg", ".jpeg"))
+            lossy = is_lossy(photo.metadata, photo.format_name, quality=None)
+            return _painted(photo, self.colour, lossy=lossy)
+        mask = read_photo(self._file(job))
+        sizes = [held.pixels.shape[:2] for held in (mask, photo, mask.upright(), photo.upright())]
+        return mask.turned_like(photo) if sizes[0] != sizes[1] and sizes[2] == sizes[3] else mask
+
+    def _file(self, job: Job) -> Path:
         if self.path.is_file():
-            return read_photo(self.path)
+            return self.path
         wanted = self.path / job.name
         for candidate in (wanted, *(wanted.with_suffix(suffix) for suffix in FORMATS)):
             if candidate.is_file():
-                return read_photo(candidate)
+                return candidate
         raise ValueError(f"has no mask {wanted.with_suffix('.png')}")
 
 

@@ -14,6 +14,16 @@ if TYPE_CHECKING:
 
 OPTIONS = ("seed", "max_time", "scale", "denoiser", "kernel", "mosaic", "set")
 """Options of such methods only."""
+_OF_MODELS: dict[str, tuple[Any, ...]] = {
+    "self_ensemble": (False,),
+    "tile": (None,),
+    "overlap": (None,),
+    "precision": ("float32", "fp32"),
+    "engine": ("auto", "torch"),
+    "global_statistics": (False,),
+    "task": (None,),
+}
+"""Options of models only, with the values that methods have anyway."""
 
 
 def add_options(made: argparse.ArgumentParser) -> None:
@@ -78,8 +88,8 @@ def load(options: argparse.Namespace) -> "PhotoFit":
             f"{name} is a classical filter, which `restora evaluate classical={name}` measures; here it can "
             f"be a method's denoiser: method:pnp_hqs --denoiser {name}"
         )
-    for unused in ("self_ensemble", "tile", "overlap"):
-        if getattr(options, unused):
+    for unused, usual in _OF_MODELS.items():
+        if getattr(options, unused) not in usual:
             raise ValueError(
                 f"--{unused.replace('_', '-')} works with models only: leave it out for {options.model}"
             )

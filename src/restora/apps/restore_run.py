@@ -24,7 +24,7 @@ from restora.artifact.photo_pixels import blended, estimated_sigma, restore_phot
 from restora.artifact.restorer import Restorer
 from restora.files import write_whole
 from restora.fitting.photos import PhotoFit
-from restora.photos.encoding import encode, lost_in, refuse
+from restora.photos.encoding import encode, is_lossy, lost_in, refuse
 from restora.photos.files import FORMATS, Photo, read_photo
 from restora.words import shown
 
@@ -56,6 +56,8 @@ class Outcome:
     """Photos without colour among them."""
     failures: list[Failure] = field(default_factory=list)
     lost: Counter[str] = field(default_factory=Counter)
+    compressed: set[str] = field(default_factory=set)
+    """The lossy formats in which photos with a mask were written."""
 
     def losses(self) -> list[str]:
         """One line that counts the properties left out of the files, or none."""
@@ -215,6 +217,8 @@ class _Work:
             restored = restored.without_metadata()
         with self._lock:
             self.outcome.lost.update(lost_in(restored, format_name))
+            if lost is not None and is_lossy(restored.metadata, format_name, quality=settings.quality):
+                self.outcome.compressed.add(format_name)
             if photo.frames > 1:
                 reason = f"has {photo.frames} frames or pages: the first was restored, the others left out"
                 self.outcome.failures.append(Failure(job.name, reason))

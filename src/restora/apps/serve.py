@@ -121,6 +121,12 @@ def _check(options: argparse.Namespace) -> None:
         raise ValueError(f"--grace must be a number of seconds from 0, got {options.grace:g}")
     if options.token is not None and not options.token.strip():
         raise ValueError("--token is empty: give a token, or leave --token out to let in everyone")
+    for where, token in (("--token", options.token), ("RESTORA_TOKEN", os.environ.get("RESTORA_TOKEN"))):
+        if token and not re.fullmatch(r"[!-~]([ -~]*[!-~])?", token):
+            raise ValueError(
+                f"{where} has spaces at an end, or characters that are not ASCII, which no client can send: "
+                "use letters, digits and signs"
+            )
     for origin in options.cors:
         if not re.fullmatch(r"https?://[^/\s]+", origin):
             raise ValueError(f"--cors takes an origin such as https://photos.example.org, got {origin}")

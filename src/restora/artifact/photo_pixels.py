@@ -188,7 +188,7 @@ def _over_all_turns(x: Tensor, known: Tensor | None, restorer: Restorer, progres
 
 
 def _known(lost: Photo, photo: Photo) -> Tensor:
-    """float32 (1,1,H,W): 1 where the mask is darker than middle grey, 0 elsewhere."""
+    """float32 (1,1,H,W): 1 where the mask is darker than middle grey or transparent, 0 elsewhere."""
     if lost.pixels.shape[:2] != photo.pixels.shape[:2]:
         sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (lost, photo)]
         raise ValueError(f"its mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal")
@@ -204,8 +204,11 @@ def marks_something(mask: Photo) -> bool:
 
 
 def _dark(mask: Photo) -> Tensor:
-    """bool (H,W): whether the mask is darker than middle grey."""
-    return torch.from_numpy(mask.pixels.astype(np.float32)).mean(dim=2) < mask.white / 2
+    """bool (H,W): whether the mask, over black, is darker than middle grey."""
+    light = torch.from_numpy(mask.pixels.astype(np.float32)).mean(dim=2)
+    if mask.alpha is not None:
+        light *= torch.from_numpy(mask.alpha.astype(np.float32)) / mask.white
+    return light < mask.white / 2
 
 
 def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, count
 from typing import TypeAlias
 
 import numpy as np
@@ -123,6 +123,11 @@ def signed_ranks(differences: Sequence[Table]) -> list[float]:
 def smallest_p(unequal: int) -> float:
     """The smallest p that Wilcoxon's test, two-sided, can give for so many photos with unequal scores."""
     return min(1.0, 2.0 ** (1 - unequal))
+
+
+def fewest_photos(*, methods: int) -> int:
+    """The fewest photos, with unequal scores, on which two of so many methods can differ significantly."""
+    return next(n for n in count(1) if smallest_p(n) * math.comb(methods, 2) < 1 - LEVEL)
 
 
 @dataclass(frozen=True)

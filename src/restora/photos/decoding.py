@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8] | NDArray[np.uint16]
 AnyPixels = TypeVar("AnyPixels", NDArray[np.uint8], NDArray[np.uint16], Pixels)
 
 _CONVERTED = {"CMYK": "CMYK colours (they became sRGB)", "LAB": "Lab colours (they became sRGB)"}
-_PNG_COLOUR_TYPE, _PNG_GREY_WITH_ALPHA = 25, 4
+_PNG_BITS, _PNG_COLOUR_TYPE, _PNG_GREY_WITH_ALPHA = 24, 25, 4
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None 
                 pixels, alpha = _decode_16_bit(data, image)
                 return Decoded(pixels, alpha, header, image.info.get("icc_profile"), image.info)
             image.load()
+            _scale_transparency(data, image)
             converted, icc = _to_srgb(image)
             others = _CONVERTED.get(image.mode, "")
             return Decoded(*_decode_8_bit(converted), header, icc, image.info, others)
@@ -120,6 +121,13 @@ def _decode_16_bit(data: bytes, image: Image.Image) -> tuple[Pixels, Pixels | No
     if alpha is None and key is not None:
         alpha = np.where((pixels == np.asarray(key)).all(axis=-1), 0, 65535).astype(np.uint16)
     return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha)
+
+
+def _scale_transparency(data: bytes, image: Image.Image) -> None:
+    """Scales the transparent grey of a PNG of 2 or 4 bits to 8, as Pillow scales the pixels alone."""
+    key = image.info.get("transparency")
+    if image.format == "PNG" and image.mode == "L" and isinstance(key, int):
+        image.info["transparency"] = key * 255 // (2 ** data[_PNG_BITS] - 1)
 
 
 def _decode_8_bit(image: Image.Image) -> tuple[Pixels, Pixels | None]:

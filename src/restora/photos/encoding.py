@@ -78,6 +78,13 @@ def encode(photo: Photo, format_name: str, *, quality: int | None = None) -> byt
     return out.getvalue()
 
 
+def is_lossy(metadata: Metadata, format_name: str, *, quality: int | None) -> bool:
+    """Whether a file of that format holds other pixels than it was given, because they are compressed."""
+    if format_name == "WEBP":
+        return quality is not None or not metadata.lossless
+    return format_name in LOSSY
+
+
 def lost_in(photo: Photo, format_name: str) -> list[str]:
     """What the photo loses in a file of that format, in words."""
     held = photo.metadata
@@ -163,7 +170,7 @@ def _options(format_name: str, metadata: Metadata, quality: int | None) -> dict[
     if format_name == "JPEG":
         held |= {"quality": quality or LOSSY_QUALITY, "subsampling": 0, "extra": _jpeg_extra(metadata)}
     elif format_name == "WEBP":
-        lossless = metadata.lossless and quality is None
+        lossless = not is_lossy(metadata, format_name, quality=quality)
         held |= {"lossless": lossless, "quality": 80 if lossless else quality or LOSSY_QUALITY, "exact": True}
     elif format_name == "AVIF":
         held |= {"quality": quality or LOSSY_QUALITY, "subsampling": "4:4:4"}

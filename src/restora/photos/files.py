@@ -64,6 +64,14 @@ class Photo:
         )
         return replace(self, pixels=pixels, alpha=alpha, metadata=metadata)
 
+    def turned_like(self, other: "Photo") -> "Photo":
+        """This picture of the upright `other`, in the orientation of its stored pixels."""
+        shown, turn = self.upright(), exif.orientation(other.metadata.exif)
+        back = {6: 8, 8: 6}.get(turn, turn)
+        return shown.replaced(
+            upright(shown.pixels, back), None if shown.alpha is None else upright(shown.alpha, back)
+        )
+
     def without_metadata(self) -> "Photo":
         """The picture alone: upright, with its colour information (profile, gamma) as only metadata."""
         turned, held = self.upright(), self.metadata

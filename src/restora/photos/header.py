@@ -24,6 +24,8 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 ORIENTATION = 0x0112
 """The EXIF tag of the orientation."""
 QUARTER_TURNED = (5, 6, 7, 8)
+_DESCRIPTIVE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
+"""Chunks of a PNG that may hold EXIF or XMP."""
 _JP2_CODESTREAM = b"\xff\x4f\xff\x51"
 
 
@@ -130,14 +132,13 @@ def orientation_of(image: Image.Image, file: BinaryIO) -> int:
     """The EXIF orientation that is still to be applied to decoded pixels.
 
     It is 1 for formats whose decoders apply it, or if the EXIF block is broken.
-
-    A PNG without chunks after the pixels is not decoded for it; Pillow would decode it to reach such chunks.
     """
     if image.format in ("TIFF", "HEIF"):
         return 1
     try:
-        exif = Image.Image.getexif(image) if _pixels_last(file) else image.getexif()
-        value = int(exif.get(ORIENTATION, 1))
+        if image.format == "PNG":  # whose EXIF may follow the pixels, which Pillow would decode to reach it
+            image = Image.open(_without_pixels(file), formats=["PNG"])
+        value = int(Image.Image.getexif(image).get(ORIENTATION, 1))
     except DecodingError:
         raise
     except (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, struct.error, zlib.error):
@@ -178,18 +179,20 @@ def _deep_jpeg2000(file: BinaryIO) -> bool:
     return bool(found) and len(after) > 38 and (after[38] & 0x7F) + 1 > 8
 
 
-def _pixels_last(file: BinaryIO) -> bool:
-    """Whether this is a PNG file in which nothing follows the pixels."""
-    at = file.tell()
+def _without_pixels(file: BinaryIO) -> BinaryIO:
+    """A PNG file with its header and descriptive chunks, also those that follow the pixels."""
+    at, made = file.tell(), io.BytesIO()
     try:
         file.seek(0)
-        if file.read(len(PNG_SIGNATURE)) != PNG_SIGNATURE:
-            return False
-        kinds = []
+        made.write(file.read(len(PNG_SIGNATURE)))
         while len(start := file.read(8)) == 8:
-            length, chunk = struct.unpack(">I4s", start)
-            kinds.append(chunk)
-            file.seek(length + 4, os.SEEK_CUR)  # its body and checksum
+            length, kind = struct.unpack(">I4s", start)
+            if kind in (b"IHDR", *_DESCRIPTIVE):
+                made.write(start + file.read(length + 4))  # with its checksum
+            else:
+                file.seek(length + 4, os.SEEK_CUR)
     finally:
         file.seek(at)
-    return b"IDAT" in kinds and set(kinds[kinds.index(b"IDAT") :]) <= {b"IDAT", b"IEND"}
+    made.write(bytes(4) + b"IDAT" + struct.pack(">I", zlib.crc32(b"IDAT")))
+    made.seek(0)
+    return made

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from restora.evaluation.statistics import Interval, Ranked, Scores, paired_difference
+from restora.evaluation.statistics import Interval, Ranked, Scores, fewest_photos, paired_difference
 from restora.evaluation.statistics import leaderboard as ranked
 from restora.monitor import Monitor
 from restora.reporting.baselines import Baseline
@@ -20,8 +20,6 @@ from restora.words import AGAINST_NOISY
 Kind = Literal["run", "seed", "classical", "input"]
 """A method (one run, or the mean of its seeds), a seed of it, a classical filter, the degraded photos."""
 ABSENT = "–"
-FEWEST = 6
-"""Photos below which Wilcoxon's test cannot give p < 0.05."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,8 @@ def _first(runs: Sequence[Row]) -> list[str]:
     photos = f"{count} held-out photo{'s' if count > 1 else ''}"
     tied = list(best.rank.tied_with)
     others = "the others" if len(tied) > 3 and len(tied) == len(runs) - 1 else _listed(tied)
-    few = f" At least {FEWEST} photos are needed for significance." if count < FEWEST else ""
+    least = fewest_photos(methods=sum(row.rank is not None for row in runs))
+    few = f" At least {least} photos are needed for significance." if count < least else ""
     return [
         f"Highest mean: {scored}",
         f"On the {photos} it is not significantly different from {others}.{few}",

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from restora.photos.errors import PhotoError
+from restora.photos.reading import read_photo
 from restora.reporting.runs import Group, PhotoScore, Run
 
 SIDE = 512
@@ -81,10 +83,8 @@ def _most_detailed(image: Image.Image) -> tuple[float, float]:
 
 def _open(run: Run, name: str, kind: str) -> Image.Image | None:
     try:
-        with Image.open(run.picture(name, f"_{kind}.png")) as image:
-            image.load()
-            return image if image.mode in ("L", "RGB") else image.convert("RGB")
-    except (OSError, UnidentifiedImageError, SyntaxError):
+        return Image.fromarray(read_photo(run.picture(name, f"_{kind}.png")))
+    except PhotoError:
         return None
 
 

@@ -1,7 +1,9 @@
 """The routes under /v1: photos in, photos out."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -11,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from restora.files import json_text
 from restora.serving.jobs import FINISHED, Job
-from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, preview, read
+from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, check_quality, preview, read
 from restora.serving.problems import MEDIA_TYPE, Problem
 from restora.serving.query import query_check
 from restora.serving.rendering import render
@@ -172,7 +174,8 @@ def router(service: Service) -> APIRouter:
     async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
         """The data are those of GET /v1/restorations/ID; Last-Event-ID continues an interrupted stream."""
         job = service.store.get(job_id)
-        seen = int(last_event_id) if last_event_id and last_event_id.isdigit() else -1
+        known = re.fullmatch(r"[0-9]{1,18}", last_event_id or "")
+        seen = int(known[0]) if known else -1
         return StreamingResponse(_events(service, job, seen, shown), media_type="text/event-stream")
 
     @routes.delete(
@@ -194,7 +197,7 @@ def router(service: Service) -> APIRouter:
         async with previews:
             form = await Body(request, service.limits).form()
             try:
-                file = photo_of(form, service.limits)
+                file = await run_in_threadpool(photo_of, form, service.limits)
                 return Response(await run_in_threadpool(lambda: preview(read(file))), media_type="image/png")
             finally:
                 await form.close()
@@ -213,6 +216,7 @@ def router(service: Service) -> APIRouter:
                 422, "bad-option", f"`format` must be one of {known} or preview, got {format_name!r}"
             )
         wanted = None if format_name is None else WRITABLE.get(format_name, "preview")
+        check_quality(quality, "PNG" if wanted == "preview" else wanted or job.result_format)
         file, written = await run_in_threadpool(
             render,
             job,
@@ -221,7 +225,7 @@ def router(service: Service) -> APIRouter:
             quality=quality,
             keep_metadata=keep_metadata,
         )
-        service.fetched.add(job.id)
+        job.fetched = True
         return _file_response(file, written, job)
 
     return routes
@@ -237,7 +241,7 @@ def _check_same(job: Job, digest: bytes) -> None:
 def _check_done(job: Job) -> None:
     """Raises Problem if no result is available."""
     if job.problem is not None:
-        raise job.problem
+        raise replace(job.problem)  # the job's own would gather the traceback of every request
     if job.state == "cancelled":
         raise Problem(410, "gone", "the restoration was cancelled")
     if job.state not in FINISHED:

@@ -8,7 +8,7 @@ too.
 import hmac
 from collections.abc import Collection
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
@@ -17,6 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from restora.serving.metrics import Metrics
 from restora.serving.problems import MEDIA_TYPE, Problem
 
+_METHODS = frozenset(("GET", "HEAD", "POST", "DELETE", "OPTIONS"))
+"""Methods that are counted by name: a client can make up any number of others."""
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
 CONTENT_SECURITY_POLICY = "; ".join(
     (
@@ -82,7 +84,7 @@ class Guard:
     def _count(self, scope: Scope, method: str, status: int) -> None:
         route: Any = scope.get("route")
         template = str(getattr(route, "path", "")) or "other"
-        self.metrics.answers[method, template, status] += 1
+        self.metrics.answers[method if method in _METHODS else "other", template, status] += 1
 
     def _refusal(self, path: str, method: str, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
@@ -90,7 +92,8 @@ class Guard:
             detail = f"only requests from this machine are accepted, got host {host!r}: start with --host"
             return Problem(403, "foreign-page", detail)
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host and origin not in self.origins:
+        own = bool(host) and origin is not None and _split(origin).netloc == host
+        if origin is not None and not own and origin not in self.origins:
             detail = f"pages of {origin} may not use this server: start the server with --cors {origin}"
             return Problem(403, "foreign-page", detail)
         guarded = path.startswith("/v1/") or path == "/metrics"
@@ -104,4 +107,12 @@ class Guard:
 
 def _name(host: str) -> str:
     """A Host header without its port."""
-    return (urlsplit(f"//{host}").hostname or "").lower()
+    return (_split(f"//{host}").hostname or "").lower()
+
+
+def _split(address: str) -> SplitResult:
+    """The parts of an address; all empty if it is malformed."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return urlsplit("")

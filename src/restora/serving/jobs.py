@@ -78,6 +78,8 @@ class Job:
     digest: bytes = b""
     """a hash of the request, if it had an Idempotency-Key"""
     version: int = 0
+    fetched: bool = False
+    """whether the result has been sent at least once"""
     handed_back: Problem | None = None
     """why the server stopped it, if the client did not request that"""
     reading: threading.Lock = field(default_factory=threading.Lock)

@@ -114,4 +114,6 @@ def load_models(
         while name in models:
             name, number = f"{base}-{number}", number + 1
         models[name] = ServedModel(name=name, restorer=restorer, description=restorer.description)
+    if task is not None and all(model.description.task != task for model in models.values()):
+        raise ValueError(f"--task {task}: each source states a task of its own: leave it out")
     return models

@@ -6,12 +6,13 @@ from typing import IO
 import numpy as np
 from PIL import Image
 
-from restora.photos import exif, extra_formats
-from restora.photos.decoding import Pixels, rounded_to_8_bits, upright
+from restora.photos import extra_formats
+from restora.photos.decoding import Pixels, rounded_to_8_bits
 from restora.photos.encoding import refuse
 from restora.photos.errors import DecodingError, MissingPackageError
 from restora.photos.files import FORMATS, Header, Photo, open_photo
 from restora.photos.files import look as look_at
+from restora.photos.kinds import LOSSY
 from restora.serving.problems import Problem
 
 WRITABLE = {name.lower(): name for name in FORMATS.values()}
@@ -74,6 +75,13 @@ def format_of_result(header: Header, wanted: str | None) -> str:
     return wanted or (header.format_name if header.format_name in MEDIA_TYPES else "PNG")
 
 
+def check_quality(quality: int | None, format_name: str) -> None:
+    """Raises Problem for a quality of a format that has none."""
+    if quality is not None and format_name not in LOSSY:
+        detail = f"`quality` has no effect on a {format_name}, only on {', '.join(LOSSY)}"
+        raise Problem(422, "bad-option", f"{detail}: leave it out, or send format=jpeg")
+
+
 def check_format(photo: Photo, format_name: str, *, scale: int = 1) -> None:
     """Raises Problem if the format cannot hold the photo, enlarged by `scale`."""
     try:
@@ -100,13 +108,6 @@ def preview(photo: Photo) -> bytes:
     image = Image.fromarray(eight.squeeze(-1) if eight.shape[2] == 1 else eight)
     image.save(out, format="PNG", compress_level=1, icc_profile=photo.metadata.icc)
     return out.getvalue()
-
-
-def as_stored(mask: Photo, photo: Photo) -> Photo:
-    """A mask that was painted on the upright photo, turned to the orientation of its stored pixels."""
-    turn = exif.orientation(photo.metadata.exif)
-    back = {6: 8, 8: 6}.get(turn, turn)
-    return mask.upright().replaced(upright(mask.upright().pixels, back))
 
 
 def store_pixels(photo: Photo, file: IO[bytes]) -> int:

@@ -6,7 +6,7 @@ from typing import IO
 from restora.artifact.photo_pixels import NO_WHITE, blended, marks_something
 from restora.photos.files import Photo
 from restora.serving.jobs import Job, unnamed_file
-from restora.serving.photo_bytes import as_stored, preview, read, write
+from restora.serving.photo_bytes import preview, read, write
 from restora.serving.problems import Problem
 
 _turns = threading.BoundedSemaphore(2)
@@ -17,7 +17,7 @@ def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
     """The mask, white where the photo is lost, in the orientation of the stored pixels. Raises Problem."""
     mask = read(file)
     if mask_upright:
-        mask = as_stored(mask, photo)
+        mask = mask.turned_like(photo)
     if mask.pixels.shape[:2] != photo.pixels.shape[:2]:
         sizes = [f"{held.pixels.shape[1]}x{held.pixels.shape[0]}" for held in (mask, photo)]
         raise Problem(

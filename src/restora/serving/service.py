@@ -26,8 +26,6 @@ class Service:
             models=models.values(), queue=self.queue, store=self.store, limits=limits, batch=batch
         )
         self.stopping = False
-        self.fetched: set[str] = set()
-        """jobs whose result has been sent at least once"""
 
     @property
     def ready(self) -> bool:
@@ -82,5 +80,5 @@ class Service:
     def _unfetched(self) -> bool:
         jobs = list(self.store.jobs.values())
         return any(job.state not in FINISHED for job in jobs) or any(
-            job.state == "done" and job.id not in self.fetched for job in jobs
+            job.state == "done" and not job.fetched for job in jobs
         )

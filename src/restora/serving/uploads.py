@@ -18,7 +18,7 @@ from restora.photos.files import Header
 from restora.serving.jobs import Job, Options, unnamed_file
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
-from restora.serving.photo_bytes import WRITABLE, look
+from restora.serving.photo_bytes import WRITABLE, check_quality, format_of_result, look
 from restora.serving.problems import Problem
 
 FORM_SCHEMA: dict[str, Any] = {
@@ -57,7 +57,7 @@ FORM_SCHEMA: dict[str, Any] = {
             "type": "integer",
             "minimum": 1,
             "maximum": 100,
-            "description": "Quality of JPEG, AVIF and WebP (which it makes lossy).",
+            "description": "Quality of a result that is JPEG, AVIF or WebP (which it makes lossy).",
         },
         "metadata": {
             "type": "string",
@@ -192,6 +192,7 @@ async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits)
     _check_conditions(model, options, has_mask=mask is not None)
     header = await run_in_threadpool(look, photo.file)
     _check_size(header, model, limits)
+    check_quality(options.quality, format_of_result(header, options.format))
     if mask is not None:
         size = await run_in_threadpool(look, mask.file)
         if size.megapixels > limits.megapixels:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Literal
 
 import torch
@@ -279,7 +280,8 @@ class Worker(threading.Thread):
     def end(self, job: Job, state: State, problem: Problem | None = None) -> None:
         """Marks a job as finished; frees its files unless it is done."""
         job.finished = job.finished or time.monotonic()
-        job.problem = problem
+        # a copy: the traceback of the one that was raised holds the photo and the tensors
+        job.problem = None if problem is None else replace(problem)
         self.finished_by_state[state] += 1
         if state != "done":
             job.close()

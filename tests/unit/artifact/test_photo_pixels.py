@@ -10,7 +10,7 @@ from run_folders import photo, tiny_network
 from torch import Tensor, nn
 
 from restora.artifact.model_folder import ModelDescription
-from restora.artifact.photo_pixels import restore_photo
+from restora.artifact.photo_pixels import _known, marks_something, restore_photo
 from restora.artifact.restorer import Restorer
 from restora.networks.base import Network
 from restora.photos.files import Metadata, Photo
@@ -104,3 +104,15 @@ def test_alpha_is_kept_and_enlarged_with_the_photo():
     assert larger.pixels.shape == (180, 252, 3)
     assert larger.alpha.shape == (180, 252)
     assert np.abs(larger.alpha[1::3, 1::3].astype(float) - alpha).max() <= 1
+
+
+def test_what_is_transparent_in_a_mask_is_not_lost():
+    """Programs save a transparent background as white, too."""
+    white = np.full((8, 8, 1), 255, np.uint8)
+    painted = np.zeros((8, 8), np.uint8)
+    assert not marks_something(made(white, painted))
+    painted[2:4] = 255
+    known = _known(made(white, painted), made(white))[0, 0].numpy()
+    np.testing.assert_array_equal(known == 0, painted == 255)
+    turned = made(white, painted).turned_like(made(white))
+    np.testing.assert_array_equal(turned.alpha, painted)

@@ -186,7 +186,12 @@ def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path,
         (["method:zssr", *words, "--scale", "1"], "say what is wrong"),
         (["method:dip", *words, "--set", "steps"], "KEY=VALUE"),
         (["method:dip", *words, "--kernel", "nowhere.png"], "no such picture"),
-        (["method:dip", *words, "--tile", "64"], "--tile works with models only"),
+        (["method:dip", *words, "--tile", "0"], "--tile works with models only"),
+        (["method:dip", *words, "--precision", "bf16"], "--precision works with models only"),
+        (["method:dip", *words, "--engine", "openvino"], "--engine works with models only"),
+        (["method:dip", *words, "--global-statistics"], "--global-statistics works with models only"),
+        (["method:dip", *words, "--task", "denoise"], "--task works with models only"),
+        (["zoo:denoise_gray", *words, "--task", "jpeg"], "states its task, denoise: leave out --task jpeg"),
         (["model", *words, "--seed", "1"], "--seed works with methods"),
     ):
         with pytest.raises(ValueError, match=said):

@@ -9,6 +9,7 @@ from scipy import stats
 from restora.evaluation.statistics import (
     bootstrap_mean,
     common_photos,
+    fewest_photos,
     holm,
     leaderboard,
     least_p,
@@ -103,6 +104,16 @@ def test_a_leaderboard_knows_when_holm_leaves_nothing_possible() -> None:
     three = two | {"c": [scores(photos + 2)]}
     assert least_p(three).p == pytest.approx(3 * 2 / 64)
     assert all(line.rank == 1 for line in leaderboard(three))
+
+
+def test_as_many_photos_as_are_needed_can_decide_and_one_fewer_cannot() -> None:
+    assert fewest_photos(methods=2) == 6
+    for methods in (2, 3, 6):
+        fewest = fewest_photos(methods=methods)
+        for photos, possible in ((fewest, True), (fewest - 1, False)):
+            levels = {str(m): [scores(np.arange(photos) + 10 * m)] for m in range(methods)}
+            assert (least_p(levels).p < 0.05) == possible
+            assert (leaderboard(levels)[-1].rank > 1) == possible
 
 
 def test_seeds_widen_the_interval() -> None:

@@ -36,7 +36,7 @@ def test_two_photos_rank_nothing_and_the_sentences_say_so(tmp_path):
     assert verdict(rows) == [
         "Highest mean: nafnet, 29.00 dB, +8.80 dB over the degraded photos.",
         "On the 2 held-out photos it is not significantly different from dncnn, unet. "
-        "At least 6 photos are needed for significance.",
+        "At least 7 photos are needed for significance.",
         "It is 1.00 dB ahead of the best classical filter (nl means, 28.00 dB); "
         "the difference is not significant.",
         "Gain in dB over the degraded photos, best run of each family: nafnet +8.80, residual cnn +8.30.",

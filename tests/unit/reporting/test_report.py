@@ -6,6 +6,7 @@ import io
 import json
 import re
 import shutil
+import struct
 import subprocess
 
 import numpy as np
@@ -18,6 +19,8 @@ from restora.apps.report import main
 from restora.cli import main as cli
 from restora.evaluation.classical import BASELINES
 from restora.metrics.image import psnr
+from restora.photos.blocks import png_chunk
+from restora.photos.header import PNG_SIGNATURE
 from restora.reporting.baselines import compute, stored
 from restora.reporting.inputs import held_out_photos
 from restora.reporting.photos import embedded_photos
@@ -255,8 +258,12 @@ def test_of_a_large_photo_the_middle_is_shown_at_every_scale(sweep):
     np.testing.assert_array_equal(pictures[0], pictures[-1][::2, ::2])
 
 
-def test_missing_and_damaged_photos_are_left_out(sweep):
-    (sweep / "1_nafnet" / "images" / "astronaut_restored.png").write_bytes(b"\x89PNG")
+@pytest.mark.parametrize(
+    "header", [b"", b"\0\0\0\1\0\0", struct.pack(">IIBBBBB", 30000, 30000, 8, 2, 0, 0, 0)]
+)
+def test_missing_and_damaged_photos_are_left_out(sweep, header):
+    damaged = PNG_SIGNATURE + png_chunk(b"IHDR", header) + png_chunk(b"IDAT", b"")
+    (sweep / "1_nafnet" / "images" / "astronaut_restored.png").write_bytes(damaged)
     (sweep / "2_unet" / "images" / "astronaut_restored.png").unlink()
     shown = embedded_photos(one_group(sweep))
     assert [version["label"] for version in shown[0]["versions"]] == ["degraded", "dncnn", "original"]

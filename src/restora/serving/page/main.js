@@ -14,7 +14,7 @@ import { zip } from "./zip.js";
 const $ = (id) => document.getElementById(id);
 const UNFINISHED = ["queued", "sending", "waiting", "running"];
 const ENDED = ["done", "failed", "cancelled"];
-const LOSSY = ["JPEG"];
+const LOSSY = ["JPEG", "WEBP", "AVIF"];
 
 const metadata = () => ($("keep-metadata").checked ? "keep" : "strip");
 const queue = new Queue({ changed, metadata });
@@ -328,7 +328,7 @@ function paint(item, model) {
 const painting = new Painting({ stage, say, restore: (item, drawn) => {
   if (item.state !== "paint") return;
   Object.assign(item, { model: item.wanted ?? item.model, sigma: null, wanted: null, mask: drawn });
-  if (LOSSY.includes(item.format) || /\.jpe?g$/i.test(item.name)) item.saveAs ??= "png"; // or the untouched pixels are compressed anew
+  if (LOSSY.includes(item.format) || /\.(jpe?g|jpe|jfif|webp|avif)$/i.test(item.name)) item.saveAs ??= "png"; // or the untouched pixels are compressed anew
   if (item === current) $("format").value = item.saveAs ?? "";
   queue.start(item);
 } });
