@@ -164,7 +164,8 @@ def _fits_class(value: Any, hint: Any) -> bool:
     if hint is None or hint is type(None):
         return value is None
     if hint in (int, float):
-        return isinstance(value, int if hint is int else int | float) and not isinstance(value, bool)
+        kind = int if hint is int else int | float
+        return isinstance(value, kind) and not isinstance(value, bool) and value == value  # not NaN
     if hint is Path:
         return isinstance(value, str | Path)
     if not isinstance(hint, type) or hint in (Any, object):  # also a type variable or unresolved text

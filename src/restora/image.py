@@ -200,6 +200,7 @@ def check_photos(x: Any) -> None:
             f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
             "use photo.float()/255 for 8-bit photos, and photo[None] for a single one"
         )
+    x = x.detach()
     if not all(end.isfinite() for end in x.aminmax()):
         raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
     if float(x.amax()) > _BRIGHTEST:

@@ -68,7 +68,9 @@ def test_masks_that_are_missing_or_of_another_size_are_named(filler, photos, tmp
     with pytest.raises(ValueError, match="give --mask WHAT"):
         restore([str(filler), str(photos), str(tmp_path / "out")])
     (tmp_path / "masks").mkdir()
-    Image.new("L", (84, 60), 255).save(tmp_path / "masks" / "a.png")
+    half = Image.new("L", (84, 60))
+    half.paste(255, (0, 0, 42, 60))
+    half.save(tmp_path / "masks" / "a.png")
     Image.new("L", (5, 5)).save(tmp_path / "masks" / "b.png")
     assert restore([str(filler), str(photos), str(tmp_path / "out"), "--mask", str(tmp_path / "masks")]) == 1
     assert files(tmp_path / "out") == ["a.png"]
@@ -87,8 +89,31 @@ def test_a_mask_that_marks_nothing_is_named(filler, photos, tmp_path, capsys):
         said = " ".join(capsys.readouterr().err.split())
         assert "its mask marks nothing: no pixel is white: paint what is to be filled in white" in said
     assert not (tmp_path / "out.png").exists()
-    Image.new("L", (84, 60), 128).save(level)
+    half = Image.new("L", (84, 60), 127)
+    half.paste(128, (0, 0, 42, 60))
+    half.save(level)
     assert restore([str(filler), *words]) == 0
+
+
+def test_a_mask_that_marks_everything_is_named(filler, photos, tmp_path, capsys):
+    """Also one that is white where it is transparent; such pixels mark nothing."""
+    mask = tmp_path / "white.png"
+    words = [str(photos / "a.png"), str(tmp_path / "out.png"), "--mask", str(mask)]
+    Image.new("L", (84, 60), 255).save(mask)
+    for source in (str(filler), "method:dip"):
+        assert restore([source, *words]) == 1
+        said = " ".join(capsys.readouterr().err.split())
+        assert "its mask is white everywhere: paint white only what is to be filled in" in said
+    layer = np.full((60, 84, 4), 255, np.uint8)
+    layer[..., 3] = 0
+    layer[20:30, 40:50, 3] = 255
+    Image.fromarray(layer).save(mask)
+    assert restore([str(filler), *words]) == 0
+    with Image.open(tmp_path / "out.png") as image:
+        unlike = (np.asarray(image) != photo()).any(2)
+    assert unlike[20:30, 40:50].any()
+    unlike[20:30, 40:50] = False
+    assert not unlike.any()
 
 
 def test_a_colour_marks_what_is_lost_also_in_half_strength(filler, photos, tmp_path, capsys):

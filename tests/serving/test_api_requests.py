@@ -88,6 +88,7 @@ def test_a_mask_that_marks_nothing_is_refused(served: Served) -> None:
     assert "no pixel is white: paint what is to be filled in white" in answer.json()["detail"]
     mask[3, 4] = 128
     assert post(mask).status_code == 200
+    assert "is white everywhere" in post(np.full((24, 40), 128, np.uint8)).json()["detail"]
 
 
 def test_a_noise_level_that_is_no_number_names_auto_too(served: Served) -> None:

@@ -5,6 +5,7 @@ import math
 import pytest
 
 from restora.config import compose
+from restora.evaluation.scorer import check_monitored
 from restora.metrics.registry import METRICS
 from restora.monitor import LOWER_IS_BETTER, Monitor
 
@@ -52,3 +53,11 @@ def test_what_is_not_measured_in_validation_is_refused() -> None:
         Monitor(metric="test/psnr")
     with pytest.raises(ValueError, match=r"monitor\.direction must be max or min, got 'up'"):
         Monitor(direction="up")
+
+
+@pytest.mark.parametrize(("metric", "right"), [("psnr", "max"), ("loss", "min"), ("delta_e", "min")])
+def test_a_direction_to_the_worse_is_refused_before_training(metric: str, right: str) -> None:
+    wrong = "min" if right == "max" else "max"
+    check_monitored(Monitor(metric=f"val/{metric}", direction=right))  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=f"the worst val/{metric}: set monitor.direction={right}"):
+        check_monitored(Monitor(metric=f"val/{metric}", direction=wrong))  # type: ignore[arg-type]

@@ -192,15 +192,17 @@ def _known(lost: Photo, photo: Photo) -> Tensor:
     if lost.pixels.shape[:2] != photo.pixels.shape[:2]:
         sizes = [f"{p.pixels.shape[1]}x{p.pixels.shape[0]}" for p in (lost, photo)]
         raise ValueError(f"its mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal")
-    known = _dark(lost)
+    if (fault := fault_of_mask(lost)) is not None:
+        raise ValueError(f"its mask {fault}")
+    return _dark(lost).float()[None, None]
+
+
+def fault_of_mask(mask: Photo) -> str | None:
+    """Why a mask is of no use, with the fix: nothing of it is white, or everything; None for any other."""
+    known = _dark(mask)
     if known.all():
-        raise ValueError(f"its mask marks nothing: {NO_WHITE}")
-    return known.float()[None, None]
-
-
-def marks_something(mask: Photo) -> bool:
-    """Whether a mask is white anywhere, so that something is lost."""
-    return not bool(_dark(mask).all())
+        return f"marks nothing: {NO_WHITE}"
+    return None if known.any() else "is white everywhere: paint white only what is to be filled in"
 
 
 def _dark(mask: Photo) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from restora.evaluation.protocol import Protocol
 from restora.metrics.registry import METRICS, Metric, unavailable
+from restora.monitor import Monitor, direction_of
 
 DECIMALS = 6
 LOSS = "loss"
@@ -77,8 +78,17 @@ def without_reference() -> tuple[str, ...]:
     )
 
 
-def check_monitored(metric: str, *, has_clean: bool = True) -> None:
-    """Raises ValueError for a metric that validation cannot measure here; the loss is always possible."""
+def check_monitored(monitor: Monitor, *, has_clean: bool = True) -> None:
+    """Raises ValueError for a metric that validation cannot measure here, and for a direction to its worse.
+
+    The loss can always be measured.
+    """
+    metric = monitor.name
+    if metric in (LOSS, *METRICS) and monitor.direction != direction_of(metric):
+        raise ValueError(
+            f"monitor.direction={monitor.direction} would choose the checkpoint with the worst val/{metric}: "
+            f"set monitor.direction={direction_of(metric)}"
+        )
     if metric == LOSS:
         return
     if metric not in METRICS:

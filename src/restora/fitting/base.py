@@ -8,6 +8,8 @@ Legend: C channels, H W of the photo, h w of the observation, s scale.
 """
 
 import copy
+import math
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +48,8 @@ class Problem:
                 f"the operator is a part of restora.operators, such as Identity(), got {self.operator!r}"
             )
         checked_level(self.sigma)
-        object.__setattr__(self, "degraded", self.degraded.float())
+        self.operator.check(self.degraded)
+        object.__setattr__(self, "degraded", self.degraded.detach().float())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -95,11 +98,32 @@ class Fit(ABC):
         return False
 
 
+def check_at_least(method: str, least: float, **settings: float | None) -> None:
+    """Raises ValueError for the first setting that is not finite or below `least`; None is not set."""
+    for key, value in settings.items():
+        if value is not None and not least <= value < math.inf:
+            raise ValueError(f"{method}: {key} must be {least:g} or more, got {value:g}")
+
+
+def check_above_zero(method: str, **settings: float | None) -> None:
+    """Raises ValueError for the first setting that is not finite or not above 0; None is not set."""
+    for key, value in settings.items():
+        if value is not None and not 0 < value < math.inf:
+            raise ValueError(f"{method}: {key} must be above 0, got {value:g}")
+
+
+_seeding = threading.Lock()
+"""Held while torch's global generator is that of one fit."""
+
+
 @contextmanager
 def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Weights initialised inside depend on the seed alone; the global generators are restored afterwards."""
+    """Weights initialised inside depend on the seed alone; the global generators are restored afterwards.
+
+    Fits of several threads initialise their weights one after the other.
+    """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
+    with _seeding, torch.random.fork_rng(devices=devices):
         torch.manual_seed(seed)
         yield
 

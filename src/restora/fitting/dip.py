@@ -18,7 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from restora.fitting.base import Fit, Problem, Step, moved, seeded
+from restora.fitting.base import (
+    Fit,
+    Problem,
+    Step,
+    check_above_zero,
+    check_at_least,
+    moved,
+    seeded,
+)
 from restora.fitting.denoisers import OpenedOnce
 from restora.fitting.stopping import psnr_between
 from restora.networks.dip_skip import DipSkip
@@ -116,8 +124,10 @@ class DeepImagePrior(Fit):
             raise ValueError(
                 f"dip: average (the weight of earlier outputs) must be in [0, 1), got {average:g}"
             )
-        if steps is not None and steps < 1:
-            raise ValueError(f"dip: steps must be 1 or more, got {steps}")
+        check_at_least("dip", 1, steps=steps, channels=channels, code_channels=code_channels, scales=scales)
+        check_at_least("dip", 1, red_every=red_every)
+        check_at_least("dip", 0, skip_channels=skip_channels, code_noise=code_noise, red_weight=red_weight)
+        check_above_zero("dip", learning_rate=learning_rate, fall_back=fall_back, red_sigma=red_sigma)
         if denoiser is not None and not red_weight:
             raise ValueError(
                 "dip: the denoiser has no effect with red_weight=0: set red_weight above 0, or leave it out"

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.fitting.base import Fit, Problem, Step, seeded
+from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, seeded
 from restora.fitting.dip import check_size
 from restora.networks.dip_skip import DipSkip
 from restora.operators.pointwise import Identity
@@ -58,19 +58,17 @@ class DoubleDip(Fit):
         least: float = 0.1,
         average: float = 0.95,
     ) -> None:
-        if steps < 1 or window < 1 or window % 2 == 0:
-            raise ValueError(
-                "double_dip: steps must be 1 or more, window an odd number of pixels; "
-                f"got steps={steps} window={window}"
-            )
+        check_at_least(
+            self.name, 1, steps=steps, channels=channels, code_channels=code_channels, scales=scales
+        )
+        check_at_least(self.name, 0, dark=dark, smooth=smooth, anchor=anchor)
+        check_above_zero(self.name, learning_rate=learning_rate)
+        if window < 1 or window % 2 == 0:
+            raise ValueError(f"double_dip: window must be an odd number of pixels, got {window}")
         if not 0 < least < 1 or not 0 <= average < 1:
             raise ValueError(
                 "double_dip: least must be in (0, 1) and average in [0, 1); "
                 f"got least={least:g} average={average:g}"
-            )
-        if min(dark, smooth, anchor) < 0:
-            raise ValueError(
-                f"double_dip: weights must be >= 0, got dark={dark:g} smooth={smooth:g} anchor={anchor:g}"
             )
         self.steps, self.learning_rate = steps, learning_rate
         self.channels, self.scales, self.code_channels = channels, scales, code_channels

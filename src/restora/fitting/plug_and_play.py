@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.fitting.base import Fit, Problem, Step, moved
+from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, moved
 from restora.fitting.denoisers import Denoiser, OpenedOnce
 from restora.operators.base import Operator
 from restora.operators.blur import Blur, MirroredBlur, edge_margins
@@ -93,7 +93,8 @@ class Splitting(PlugAndPlay):
         weight: float = 0.23,
         turns: bool = True,
     ) -> None:
-        _check(self.name, steps, weight=weight, first_sigma=first_sigma)
+        check_at_least(self.name, 1, steps=steps)
+        check_above_zero(self.name, weight=weight, first_sigma=first_sigma)
         self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
         self.first_sigma, self.weight = first_sigma, weight
 
@@ -159,7 +160,8 @@ class RegularisedByDenoising(PlugAndPlay):
         weight: float = 0.02,
         turns: bool = True,
     ) -> None:
-        _check(self.name, steps, weight=weight)
+        check_at_least(self.name, 1, steps=steps)
+        check_above_zero(self.name, weight=weight, denoiser_sigma=denoiser_sigma)
         self.denoiser, self.steps, self.turns = OpenedOnce(denoiser, self.name), steps, turns
         self.denoiser_sigma, self.weight = denoiser_sigma, weight
 
@@ -207,11 +209,3 @@ def _circular(operator: Operator, y: Tensor) -> tuple[Operator, Tensor, int]:
         return operator, y, 0
     padded = edge_margins(y, operator.kernel)
     return Blur(operator.kernel), padded, (padded.shape[-1] - y.shape[-1]) // 2
-
-
-def _check(name: str, steps: int | None, **positive: float) -> None:
-    if steps is not None and steps < 1:
-        raise ValueError(f"{name}: steps must be 1 or more, got {steps}")
-    for key, value in positive.items():
-        if not value > 0:
-            raise ValueError(f"{name}: {key} must be above 0, got {value:g}")

@@ -1,14 +1,18 @@
 """Runs a fit, with progress, cancelling, a time limit, early stopping, and a fallback if it diverges."""
 
+import copy
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, replace
+from numbers import Real
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from restora import registry
+from restora.artifact.restorer import pick_device
 from restora.fitting.base import Fit, Problem, Step
 from restora.fitting.stopping import EarlyStop
 
@@ -72,15 +76,12 @@ def run(
     the method's own choice. If a loss or picture is not finite, the last finite picture is the result. Raises
     ValueError for a problem that the method cannot solve, and `Cancelled`.
     """
-    device = torch.device(device)
-    stop = early_stop if isinstance(early_stop, EarlyStop) else None
-    if early_stop is True or (early_stop is None and fit.stops_early):
-        stop = EarlyStop()
+    _check_run(seed, max_time, on_step=on_step, cancelled=cancelled)
+    stop = _stopping(fit, early_stop)
     started = time.monotonic()
     last: Step | None = None
     ended: Ended = "finished"
-    steps = fit(problem, seed=seed, device=device)
-    for step in steps:
+    for step in _steps(fit, problem, seed, device):
         if cancelled is not None and cancelled():
             raise Cancelled
         if not _finite(step):
@@ -110,6 +111,50 @@ def run(
     return Outcome(picture, number, last.number, time.monotonic() - started, ended)
 
 
+def _steps(fit: Fit, problem: Problem, seed: int, device: torch.device | str) -> Iterator[Step]:
+    """The steps, computed with gradients in any surroundings, which are the caller's between the steps."""
+    with torch.inference_mode(False), torch.enable_grad():
+        problem = _with_gradients(problem)
+        steps = iter(fit(problem, seed=seed, device=pick_device(str(device))))
+    with closing(steps) if isinstance(steps, Generator) else nullcontext():
+        while True:
+            with torch.inference_mode(False), torch.enable_grad():
+                step = next(steps, None)
+            if step is None:
+                return
+            yield step
+
+
+def _with_gradients(problem: Problem) -> Problem:
+    """The problem with tensors that take part in a backward pass; those of inference mode do not."""
+    operator = copy.copy(problem.operator)
+    for key, value in vars(operator).items():
+        if isinstance(value, Tensor) and value.is_inference():
+            setattr(operator, key, value.clone())
+    degraded = problem.degraded.clone() if problem.degraded.is_inference() else problem.degraded
+    return replace(problem, degraded=degraded, operator=operator)
+
+
+def _stopping(fit: Fit, early_stop: bool | EarlyStop | None) -> EarlyStop | None:
+    """The early stopping of a run, unused so far."""
+    if isinstance(early_stop, EarlyStop):
+        return EarlyStop(window=early_stop.window, patience=early_stop.patience)
+    if early_stop not in (None, True, False):
+        raise ValueError(f"early_stop must be true, false, an EarlyStop or None, got {early_stop!r}")
+    return EarlyStop() if early_stop or (early_stop is None and fit.stops_early) else None
+
+
+def _check_run(seed: int, max_time: float | None, **functions: Callable[..., Any] | None) -> None:
+    """Raises ValueError for the first argument of `run` that is not of its kind."""
+    if not isinstance(seed, int) or isinstance(seed, bool):
+        raise ValueError(f"seed must be a whole number, got {seed!r}")
+    if max_time is not None and not (isinstance(max_time, Real) and max_time > 0):
+        raise ValueError(f"max_time must be a number of seconds above 0, or None, got {max_time!r}")
+    for name, function in functions.items():
+        if function is not None and not callable(function):
+            raise ValueError(f"{name} must be a function, or None, got {function!r}")
+
+
 def fit(name: str, problem: Problem, *, seed: int = 0, device: str = "cpu", **settings: Any) -> Outcome:
     """The restored photo by the method `name` with arguments of its constructor.
 
@@ -118,7 +163,7 @@ def fit(name: str, problem: Problem, *, seed: int = 0, device: str = "cpu", **se
     if not isinstance(problem, Problem):
         raise ValueError(f"expected a Problem, got {type(problem).__name__}: give Problem(photo)")
     of_run = {key: settings.pop(key) for key in _OF_RUN if key in settings}
-    made: Fit = registry.build({"_target_": name, **settings}, "method")
+    made: Fit = registry.build({"_target_": name, **settings}, "method", foreign=True)
     return run(made, problem, seed=seed, device=device, **of_run)
 
 

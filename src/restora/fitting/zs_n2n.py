@@ -17,7 +17,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.fitting.base import Fit, Problem, Step, has_bf16, seeded
+from restora.fitting.base import (
+    Fit,
+    Problem,
+    Step,
+    check_above_zero,
+    check_at_least,
+    has_bf16,
+    seeded,
+)
 from restora.networks.zs_n2n import ZsN2N
 from restora.operators.pointwise import Identity
 from restora.registry import register
@@ -47,11 +55,11 @@ class ZeroShotNoise2Noise(Fit):
         channels: int = 48,
         bf16: bool | None = None,
     ) -> None:
-        if steps < 1 or crop < 0 or 0 < crop < 4 or halved_every < 0:
-            raise ValueError(
-                "zs_n2n: steps must be 1 or more, crop 4 or more or 0, halved_every 0 or more; got "
-                f"steps={steps} crop={crop} halved_every={halved_every}"
-            )
+        check_at_least(self.name, 1, steps=steps, channels=channels)
+        check_at_least(self.name, 0, halved_every=halved_every)
+        check_above_zero(self.name, learning_rate=learning_rate)
+        if crop < 4 and crop != 0:
+            raise ValueError(f"zs_n2n: crop must be 4 pixels or more, or 0 for the whole photo, got {crop}")
         self.steps, self.learning_rate, self.halved_every = steps, learning_rate, halved_every
         self.crop, self.channels, self.bf16 = crop, channels, bf16
 

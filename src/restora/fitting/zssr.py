@@ -17,7 +17,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.fitting.base import Fit, Problem, Step, has_bf16, moved, seeded
+from restora.fitting.base import (
+    Fit,
+    Problem,
+    Step,
+    check_above_zero,
+    check_at_least,
+    has_bf16,
+    moved,
+    seeded,
+)
 from restora.fitting.plug_and_play import turned, turned_back
 from restora.networks.dncnn import DnCNN
 from restora.operators.base import Operator
@@ -57,12 +66,11 @@ class ZeroShotSuperResolution(Fit):
         projections: int = 10,
         bf16: bool | None = None,
     ) -> None:
-        if steps < 1 or crop < 8:
-            raise ValueError(f"zssr: steps must be 1 or more and crop 8 or more, got {steps} and {crop}")
-        if noise < 0 or projections < 0:
-            raise ValueError(
-                f"zssr: noise and projections must be 0 or more, got {noise:g} and {projections}"
-            )
+        check_at_least(self.name, 1, steps=steps, channels=channels)
+        check_at_least(self.name, 3, depth=depth)
+        check_at_least(self.name, 8, crop=crop)
+        check_at_least(self.name, 0, noise=noise, projections=projections)
+        check_above_zero(self.name, learning_rate=learning_rate)
         self.steps, self.learning_rate, self.crop = steps, learning_rate, crop
         self.channels, self.depth, self.noise = channels, depth, noise
         self.projections, self.bf16 = projections, bf16

@@ -53,9 +53,10 @@ class OfKnownLevel(WithoutClean):
 
     def __init__(self, *, sigma: float | None = None, **options: Any) -> None:
         super().__init__(**options)
-        if sigma is not None and sigma <= 0:
+        if sigma is not None and not 1 <= sigma <= 255:
             raise ValueError(
-                f"objective sigma must be a level above 0 on the 8-bit scale, or null, got {sigma}"
+                f"objective.{type(self).__name__.lower()}.sigma must be a level from 1 to 255, on the 8-bit "
+                f"scale, or null, got {sigma}{_on_8_bits(sigma)}"
             )
         self.sigma = sigma
 
@@ -84,3 +85,8 @@ class OfKnownLevel(WithoutClean):
             return torch.full((1, 1, 1, 1), self.sigma / 255, device=step.degraded.device)
         assert step.condition is not None  # ensured by `check`
         return step.condition[:, :1]
+
+
+def _on_8_bits(sigma: float) -> str:
+    """A level that may be meant on the [0,1] scale, on the 8-bit scale."""
+    return f": {sigma} of [0,1] is {sigma * 255:g}" if 0 < sigma < 1 else ""

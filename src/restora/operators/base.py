@@ -28,6 +28,9 @@ class Operator(ABC):
     @abstractmethod
     def At(self, y: Tensor) -> Tensor: ...
 
+    def check(self, y: Tensor) -> None:  # noqa: B027
+        """Raises ValueError, with the fix, for an observation that is not one of this operator."""
+
     def prox(self, z: Tensor, y: Tensor, rho: float) -> Tensor:
         check_rho(rho)
         right = self.At(y) + rho * z
@@ -69,6 +72,11 @@ def conjugate_gradients(
 
 def _power(x: Tensor) -> Tensor:
     return x.square().sum(dtype=torch.float64)
+
+
+def check_scale(scale: int) -> None:
+    if not isinstance(scale, int) or isinstance(scale, bool) or scale < 1:
+        raise ValueError(f"scale must be a whole number >= 1, got {scale}")
 
 
 def check_rho(rho: float) -> None:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.operators.base import Operator, check_rho
+from restora.operators.base import Operator, check_rho, check_scale
 
 
 def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
@@ -26,13 +26,24 @@ def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
     return torch.fft.rfft2(plane)
 
 
+def checked_kernel(kernel: Tensor) -> Tensor:
+    """The kernel. Raises ValueError for anything but a finite float tensor (k,k) with the sum 1."""
+    if not isinstance(kernel, Tensor) or kernel.ndim != 2 or not kernel.is_floating_point():
+        what = (
+            f"{kernel.dtype} {tuple(kernel.shape)}" if isinstance(kernel, Tensor) else type(kernel).__name__
+        )
+        raise ValueError(f"a kernel must be a float tensor (k,k), got {what}")
+    total = float(kernel.sum(dtype=torch.float64))
+    if not abs(total - 1) < 1e-2:
+        raise ValueError(f"a kernel must have the sum 1, got {total:g}: divide it by its sum")
+    return kernel
+
+
 class Blur(Operator):
     """y = k * x, circular; `kernel` (k,k), its centre at k // 2."""
 
     def __init__(self, kernel: Tensor) -> None:
-        if kernel.ndim != 2:
-            raise ValueError(f"a kernel must have shape (k,k), got {tuple(kernel.shape)}")
-        self.kernel = kernel
+        self.kernel = checked_kernel(kernel)
 
     def transfer(self, x: Tensor) -> Tensor:
         return transfer_function(self.kernel.to(x), *x.shape[-2:])
@@ -57,9 +68,9 @@ class MirroredBlur(Operator):
     """y = k * x with borders mirrored about the edge pixels, as the blurs of the degradations do it."""
 
     def __init__(self, kernel: Tensor) -> None:
-        if kernel.ndim != 2 or not kernel.shape[0] % 2 or not kernel.shape[1] % 2:
+        self.kernel = checked_kernel(kernel)
+        if not kernel.shape[0] % 2 or not kernel.shape[1] % 2:
             raise ValueError(f"a kernel must have shape (k,k) with odd k, got {tuple(kernel.shape)}")
-        self.kernel = kernel
 
     def _indices(self, photo: Tensor) -> tuple[Tensor, Tensor]:
         """The source rows and columns of the padded photo; one too small to be mirrored repeats its edges."""
@@ -102,8 +113,7 @@ class BlurSubsample(Blur):
 
     def __init__(self, kernel: Tensor, scale: int) -> None:
         super().__init__(kernel)
-        if scale < 1:
-            raise ValueError(f"scale must be a whole number >= 1, got {scale}")
+        check_scale(scale)
         self.scale = scale
 
     def A(self, x: Tensor) -> Tensor:

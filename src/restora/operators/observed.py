@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from restora.operators.base import Operator
+from restora.operators.base import Operator, check_scale
 from restora.operators.blur import BlurSubsample, MirroredBlur
 from restora.operators.pointwise import Identity, Mask
 from restora.operators.resizing import Bicubic
@@ -15,6 +15,7 @@ def operator_of(*, mask: Tensor | None = None, kernel: Tensor | None = None, sca
     `mask` (1,1,H,W) is 1 at known pixels, `kernel` (k,k) is the point-spread function, `scale` the factor of
     reduction: by MATLAB's bicubic, or, with a kernel, by taking every s-th pixel of the blurred photo.
     """
+    check_scale(scale)
     if mask is not None and (kernel is not None or scale > 1):
         raise ValueError("a mask cannot be combined with a kernel or a scale")
     if mask is not None:

@@ -24,9 +24,21 @@ class Mask(Operator):
     """y = m x, with m (1,1,H,W) or (1,C,H,W): 1 where the pixel is known, 0 where it is lost."""
 
     def __init__(self, mask: Tensor) -> None:
+        if not isinstance(mask, Tensor) or mask.ndim != 4 or len(mask) != 1:
+            what = tuple(mask.shape) if isinstance(mask, Tensor) else type(mask).__name__
+            raise ValueError(f"a mask must be a tensor (1,1,H,W) or (1,C,H,W), got {what}")
         if not ((mask == 0) | (mask == 1)).all():
             raise ValueError("a mask must be 1 where a pixel is known and 0 where it is missing")
-        self.mask = mask
+        self.mask = mask if mask.is_floating_point() else mask.float()
+
+    def check(self, y: Tensor) -> None:
+        channels, *size = self.mask.shape[1:]
+        if channels not in (1, y.shape[1]) or size != list(y.shape[-2:]):
+            raise ValueError(
+                f"the mask is {tuple(self.mask.shape)}, the photo {tuple(y.shape)}: make H and W equal"
+            )
+        if not self.mask.any():
+            raise ValueError("the mask is 0 everywhere: nothing of the photo is known; 1 marks known pixels")
 
     def A(self, x: Tensor) -> Tensor:
         return x * self.mask.to(x)

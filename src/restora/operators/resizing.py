@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from restora.image import full_precision, matrix, resize
-from restora.operators.base import Operator, check_rho
+from restora.operators.base import Operator, check_rho, check_scale
 
 
 class Bicubic(Operator):
@@ -19,8 +19,7 @@ class Bicubic(Operator):
     """
 
     def __init__(self, scale: int) -> None:
-        if scale < 1:
-            raise ValueError(f"scale must be a whole number >= 1, got {scale}")
+        check_scale(scale)
         self.scale = scale
 
     def _matrices(self, x: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:

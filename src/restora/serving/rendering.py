@@ -3,7 +3,7 @@
 import threading
 from typing import IO
 
-from restora.artifact.photo_pixels import NO_WHITE, blended, marks_something
+from restora.artifact.photo_pixels import blended, fault_of_mask
 from restora.photos.files import Photo
 from restora.serving.jobs import Job, unnamed_file
 from restora.serving.photo_bytes import preview, read, write
@@ -23,8 +23,8 @@ def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
         raise Problem(
             422, "bad-option", f"the mask is {sizes[0]} pixels, the photo {sizes[1]}: make them equal"
         )
-    if not marks_something(mask):
-        raise Problem(422, "bad-option", f"the mask marks nothing: {NO_WHITE}")
+    if (fault := fault_of_mask(mask)) is not None:
+        raise Problem(422, "bad-option", f"the mask {fault}")
     return mask
 
 

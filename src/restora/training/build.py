@@ -178,7 +178,7 @@ def _scorer(config: DictConfig, network: Network, *, has_clean: bool) -> Scorer:
     """The protocol and metrics of validation and test, including the monitored one."""
     node: Any = OmegaConf.to_container(config, resolve=False)
     monitor = Monitor.of(node)
-    check_monitored(monitor.name, has_clean=has_clean)
+    check_monitored(monitor, has_clean=has_clean)
     protocol = Protocol.of_run(node.get("protocol"), channels=network.in_channels, scale=network.scale)
     return Scorer(
         protocol=protocol,

@@ -60,6 +60,10 @@ def test_what_it_is_not_for_is_refused(photos: tuple[Tensor, Tensor]) -> None:
     ):
         with pytest.raises(ValueError, match=said):
             run(DoubleDip(steps=1), problem)
-    for options, said in (({"window": 4}, "odd"), ({"least": 0.0}, "least"), ({"dark": -1.0}, "weights")):
+    for options, said in (
+        ({"window": 4}, "odd"),
+        ({"least": 0.0}, "least"),
+        ({"dark": -1.0}, "dark must be 0 or more"),
+    ):
         with pytest.raises(ValueError, match=said):
             DoubleDip(**options)

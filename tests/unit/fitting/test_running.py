@@ -1,6 +1,7 @@
 """What every fit gets from the one that runs it: progress, a time limit, cancelling, early stopping, and a
 picture to fall back to."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -9,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from restora.fitting.base import Fit, Problem, Step
+from restora.fitting.base import Fit, Problem, Step, seeded
 from restora.fitting.running import Cancelled, Progress, fit, run
 from restora.fitting.stopping import EarlyStop
+from restora.operators.pointwise import Mask
 
 PROBLEM = Problem(torch.full((1, 1, 4, 4), 0.5))
 
@@ -116,6 +118,9 @@ PHOTO = torch.full((1, 3, 6, 6), 0.5)
         ({"degraded": PHOTO, "sigma": -1.0}, "a number from 0 to 255, got -1.0"),
         ({"degraded": PHOTO, "sigma": True}, "a number from 0 to 255, got True"),
         ({"degraded": PHOTO, "operator": "blur"}, "the operator is a part of restora.operators"),
+        ({"degraded": PHOTO, "operator": Mask(torch.ones(1, 1, 5, 6))}, "make H and W equal"),
+        ({"degraded": PHOTO, "operator": Mask(torch.ones(1, 2, 6, 6))}, r"the mask is \(1, 2, 6, 6\)"),
+        ({"degraded": PHOTO, "operator": Mask(torch.zeros(1, 1, 6, 6))}, "nothing of the photo is known"),
     ],
 )
 def test_what_is_no_problem_is_refused_with_the_fix(arguments: dict[str, Any], message: str) -> None:
@@ -131,3 +136,102 @@ def test_a_photo_in_double_precision_is_taken_as_float32() -> None:
 def test_fit_takes_a_problem_only() -> None:
     with pytest.raises(ValueError, match=r"give Problem\(photo\)"):
         fit("zs_n2n", PHOTO)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"steps": 2.5}, r"method\.steps=2\.5: expected a whole number"),
+        ({"learning_rate": float("nan")}, "learning_rate=nan: expected a number"),
+        ({"learning_rate": -1.0}, "learning_rate must be above 0, got -1"),
+        ({"channels": 0}, "channels must be 1 or more, got 0"),
+        ({"seed": 1.5}, r"seed must be a whole number, got 1\.5"),
+        ({"max_time": "60s"}, "a number of seconds above 0, or None, got '60s'"),
+        ({"max_time": float("nan")}, "a number of seconds above 0, or None, got nan"),
+        ({"early_stop": "yes"}, "early_stop must be true, false"),
+        ({"on_step": 3}, "on_step must be a function"),
+        ({"device": "gpu"}, "there is no device 'gpu'"),
+    ],
+)
+def test_settings_of_a_wrong_kind_are_refused_before_the_first_step(
+    settings: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        fit("zs_n2n", Problem(PHOTO), **{"steps": 1, "channels": 2, **settings})
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("dip", {"red_every": 0}, "red_every must be 1 or more"),
+        ("dip", {"code_channels": 0}, "code_channels must be 1 or more"),
+        ("dip", {"fall_back": -1.0}, "fall_back must be above 0"),
+        ("dip", {"learning_rate": float("inf")}, "learning_rate must be above 0, got inf"),
+        ("double_dip", {"scales": 0}, "scales must be 1 or more"),
+        ("zssr", {"depth": 2}, "depth must be 3 or more"),
+        ("red", {"denoiser": "median", "denoiser_sigma": 0.0}, "denoiser_sigma must be above 0"),
+    ],
+)
+def test_methods_refuse_settings_out_of_range(name: str, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: {message}"):
+        fit(name, Problem(PHOTO), **settings)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_result_does_not_depend_on_the_mode_of_gradients(mode: Any) -> None:
+    expected = fit("zs_n2n", Problem(PHOTO), steps=2, channels=2).picture
+    with mode():
+        photo = torch.full((1, 3, 6, 6), 0.5)
+        assert torch.equal(fit("zs_n2n", Problem(photo), steps=2, channels=2).picture, expected)
+        assert not torch.is_grad_enabled()
+
+
+def test_a_fit_leaves_the_mode_of_gradients_alone() -> None:
+    """Also between the steps of a method that needs none, and where it is cancelled."""
+    seen: list[bool] = []
+
+    def cancelled() -> bool:
+        seen.append(torch.is_grad_enabled())
+        return len(seen) == 2
+
+    with pytest.raises(Cancelled) as kept:
+        fit("pnp_hqs", Problem(PHOTO, sigma=5), denoiser=lambda x, _: x, cancelled=cancelled)
+    assert kept.value is not None
+    assert seen == [True, True]
+    assert torch.is_grad_enabled()
+
+
+def test_early_stopping_starts_anew_with_each_photo() -> None:
+    stop = EarlyStop(window=2, patience=5)
+    first, second = (run(Scripted(lambda n: 0.5, steps=20), PROBLEM, early_stop=stop) for _ in range(2))
+    assert (first.step, first.steps) == (second.step, second.steps)
+    assert second.ended == "early stop"
+
+
+@pytest.mark.parametrize("name", ["dip", "double_dip"])
+def test_photos_too_small_for_the_halvings_name_the_scales_that_fit(name: str) -> None:
+    photo = Problem(torch.rand(1, 3, 5, 8))
+    with pytest.raises(ValueError, match="8x5 pixels leave nothing then: set scales=2"):
+        fit(name, photo, scales=3, channels=2, steps=1)
+    assert fit(name, photo, scales=2, channels=2, steps=1).step == 1
+    with pytest.raises(ValueError, match="take a larger photo"):
+        fit(name, Problem(torch.rand(1, 3, 2, 2)), scales=1, channels=2, steps=1)
+
+
+def test_threads_do_not_share_their_seeds() -> None:
+    """While one fit draws its first weights no other one seeds the generator that it draws from."""
+    entered = threading.Event()
+
+    def other() -> None:
+        with seeded(2, torch.device("cpu")):
+            entered.set()
+
+    with seeded(1, torch.device("cpu")):
+        expected = torch.rand(4)
+    with seeded(1, torch.device("cpu")):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not entered.wait(0.05)
+        assert torch.equal(torch.rand(4), expected)
+    thread.join()
+    assert entered.is_set()

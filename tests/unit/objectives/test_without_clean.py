@@ -403,3 +403,13 @@ def test_what_it_allows_is_not_refused() -> None:
     Noise2Noise(norm="l1").check(replace(SETTING, noise=TEXT))
     Noise2Noise().check(replace(SETTING, noise=None))  # pairs of noisy photos
     Supervised(loss=nn.MSELoss()).check(replace(SETTING, noise=POISSON, noisy_target=True))
+
+
+def test_levels_of_the_0_to_1_scale_are_refused_with_those_of_the_8_bit_one() -> None:
+    for make in (Sure, Recorrupted):
+        with pytest.raises(
+            ValueError, match=rf"objective\.{make.__name__.lower()}\.sigma .*: 0\.1 of \[0,1\] is 25\.5"
+        ):
+            make(sigma=0.1)
+        with pytest.raises(ValueError, match="from 1 to 255"):
+            make(sigma=2500)

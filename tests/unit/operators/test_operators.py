@@ -142,3 +142,17 @@ def test_what_an_observation_carries_says_which() -> None:
         Identity().prox(mask, mask, 0)
     with pytest.raises(ValueError, match="where it is missing"):
         Mask(mask / 2)
+
+
+def test_operators_refuse_what_they_cannot_apply() -> None:
+    assert Mask(torch.ones(1, 1, 4, 4, dtype=torch.bool)).mask.is_floating_point()
+    for make, said in (
+        (lambda: Mask(torch.ones(4, 4)), r"\(1,1,H,W\) or \(1,C,H,W\), got \(4, 4\)"),
+        (lambda: Blur(KERNEL * 9), "the sum 1, got 9: divide it"),
+        (lambda: Blur(KERNEL * float("nan")), "the sum 1, got nan"),
+        (lambda: MirroredBlur(torch.ones(3, 3, dtype=torch.uint8)), "a float tensor"),
+        (lambda: operator_of(scale=0), "a whole number >= 1, got 0"),
+        (lambda: Bicubic(2.5), "a whole number >= 1, got 2.5"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(ValueError, match=said):
+            make()
