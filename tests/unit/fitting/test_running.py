@@ -214,7 +214,7 @@ def test_photos_too_small_for_the_halvings_name_the_scales_that_fit(name: str) -
     with pytest.raises(ValueError, match="8x5 pixels leave nothing then: set scales=2"):
         fit(name, photo, scales=3, channels=2, steps=1)
     assert fit(name, photo, scales=2, channels=2, steps=1).step == 1
-    with pytest.raises(ValueError, match="take a larger photo"):
+    with pytest.raises(ValueError, match="leave nothing then: use another method"):
         fit(name, Problem(torch.rand(1, 3, 2, 2)), scales=1, channels=2, steps=1)
 
 
