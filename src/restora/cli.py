@@ -4,6 +4,7 @@ A function's module is imported only when its command is run.
 """
 
 import errno
+import gc
 import importlib
 import os
 import re
@@ -84,6 +85,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output closed it, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    finally:
+        if argv is None:  # or Python searches all of torch for cycles as it ends, for up to two seconds
+            gc.freeze()
 
 
 def _run(arguments: list[str]) -> int:

@@ -154,6 +154,18 @@ def test_what_a_killed_process_leaves_in_the_study_costs_nothing(tmp_path: Path)
     assert time.monotonic() - began < 10  # Optuna would wait 30 s for the lock
 
 
+def test_points_that_were_chosen_again_are_counted(tmp_path: Path) -> None:
+    from restora.sweeping.search import Search, Settings, open_study
+
+    settings = Settings(sampler="random", trials=4, objectives={"val/psnr": "max"})
+    study = open_study(tmp_path, settings)
+    for folder in ("0_a", "1_a", "0_a", "0_a"):
+        study.ask().set_user_attr("folder", folder)
+    study.ask()  # killed before its job had a folder
+    plan: Any = None
+    assert Search(plan, settings, {}, [], [], study, None).repeated() == 2
+
+
 @pytest.mark.parametrize(
     "other", [{"val/psnr": "min"}, {"val/ssim": "max"}, {"val/psnr": "max", "parameters": "min"}], ids=str
 )

@@ -19,7 +19,6 @@ from restora.artifact.formats import FORMATS, chosen
 from restora.zoo.index import is_zoo
 
 if TYPE_CHECKING:
-    from rich.console import Console
     from rich.table import Table
 
     from restora.artifact.checkpoint import Source
@@ -128,7 +127,7 @@ def main(argv: Sequence[str]) -> int:
     photos = [] if options.photos is None else photo_files(Path(options.photos))
     console.print(f"exporting {what}", markup=False)
     try:
-        with ended_by_exception(), _at_work(console) as begin:
+        with ended_by_exception(), at_work() as begin:
             description = export_model(
                 source,
                 output,
@@ -152,10 +151,12 @@ def main(argv: Sequence[str]) -> int:
 
 
 @contextmanager
-def _at_work(console: "Console") -> "Iterator[Callable[[str], None]]":
+def at_work() -> Iterator[Callable[[str], None]]:
     """Yields a function that shows on a terminal what is being done, and for how long."""
+    from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+    console = Console(file=sys.stdout)  # also while converters' own output is kept off it
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
 

@@ -138,7 +138,8 @@ def combinations(
     alike, found = Alike(listed, above), list[Composed]()
     checked, seen = set[str](), Seen()
     known = set[tuple[str, ...]]()
-    said = float("inf")
+    said, last = float("inf"), len(listed) - 1
+    told = False
     for number, words in enumerate(listed):
         job = alike.composed(words, number)
         unseeded = tuple(word for word in words if not re.match(r"([\w.]+\.)?seed=", word))
@@ -151,8 +152,8 @@ def combinations(
         found.append(job)
         now = time.monotonic()
         said = min(said, now)  # the first job takes longer, it imports torch
-        if now - said > _SILENT_SECONDS:
-            said = now
+        if now - said > _SILENT_SECONDS or (told and number == last):
+            said, told = now, True
             say(f"composed and checked {number + 1} of {len(listed)} jobs")
     return found
 

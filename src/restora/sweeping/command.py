@@ -117,8 +117,12 @@ def _search(
     with _plan(typed, copies, lambda plan: plan.overrides == list(typed), write, yes=yes) as plan:
         source = search.Search.of(plan, settings, words, above)
         code = run(plan, source, jobs=settings.trials, config=first.config)
-        best, reasons = source.best(), source.reasons()
+        best, reasons, repeated = source.best(), source.reasons(), source.repeated()
     showing.show_best(best)
+    if repeated:
+        planning.tell(
+            f"{repeated} of {settings.trials} trials chose a point again and took the result of its job"
+        )
     if code > 1:  # stopped
         return code
     if not best:

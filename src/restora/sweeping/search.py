@@ -355,6 +355,12 @@ class Search:
         found = (trial.user_attrs.get("reason") for trial in self.study.get_trials(deepcopy=False))
         return [reason for reason, _ in Counter(str(reason) for reason in found if reason).most_common()]
 
+    def repeated(self) -> int:
+        """The number of trials that took the result of an earlier one's job, as they have its point."""
+        trials = self.study.get_trials(deepcopy=False)
+        folders = [trial.user_attrs["folder"] for trial in trials if "folder" in trial.user_attrs]
+        return len(folders) - len(set(folders))
+
     def best(self) -> list[tuple[str, dict[str, float], dict[str, Any]]]:
         """Folder, objectives and point of the best trial; of several objectives, the Pareto front."""
         try:

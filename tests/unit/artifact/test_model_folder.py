@@ -1,7 +1,10 @@
 """Model folders and checkpoints: what is written is read back, and what is wrong with one is named."""
 
+import contextlib
+import io
 import json
 import pickle
+import re
 from dataclasses import replace
 
 import pytest
@@ -9,6 +12,7 @@ import torch
 from run_folders import Strided, tiny_network, write_checkpoint
 from safetensors.torch import load_file, save_file
 
+from restora.apps.export import at_work
 from restora.artifact.card import write_card
 from restora.artifact.checkpoint import (
     checkpoint_network,
@@ -170,6 +174,16 @@ def test_a_failed_export_leaves_the_older_model_folder(run, model, tmp_path, mon
         export_model(locate(run), folder, wanted=())
     assert (folder / "model.onnx").is_file()
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
+def test_what_takes_time_is_shown_on_a_terminal_also_where_a_converter_is_kept_quiet(monkeypatch):
+    screen = io.StringIO()
+    screen.isatty = lambda: True
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stdout", screen)
+    with at_work() as begin, contextlib.redirect_stdout(io.StringIO()):
+        begin("writing model.onnx")
+    assert "writing model.onnx 0:00:00" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
 
 
 def test_an_older_model_folder_is_replaced_whole(run, model, tmp_path):

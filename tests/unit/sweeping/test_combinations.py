@@ -1,6 +1,7 @@
 """Combinations: those that are made of the first of their kind equal what is composed, in every form of
 override; and which of many are checked."""
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,15 @@ def test_many_combinations_are_checked_by_their_values(monkeypatch: pytest.Monke
     combinations.combinations([*TINY, f"family.optimizer.lr={rates},1.5", "network.depth=3,5"], [], print)
     assert len(checked) == 65
     assert "family.optimizer.lr=1.5" in checked[-1]
+
+
+def test_the_last_line_of_progress_counts_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combinations, "check", lambda *_, **__: None)
+    seconds = itertools.count()
+    monkeypatch.setattr(combinations.time, "monotonic", lambda: float(next(seconds)))
+    said: list[str] = []
+    combinations.combinations([*TINY, "seed=1,2,3,4,5"], [], said.append)
+    assert said == [f"composed and checked {number} of 5 jobs" for number in (4, 5)]
 
 
 def test_what_sets_a_refused_job_apart_is_said() -> None:
