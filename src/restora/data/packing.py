@@ -163,7 +163,7 @@ def _is_usable(file: PhotoFile, channels: int, scale: int, reader: Reader) -> bo
         sizes = [reader.size(path) for path in file.paths]
     except PhotoError:
         return False
-    if len(sizes) == 2 and not fits(*sizes, scale):
+    if len(sizes) == 2 and not fits(sizes[0], sizes[1], scale):
         return False
     planes = [Plane(0, *size) for size in sizes]
     return not any(
