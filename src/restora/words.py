@@ -20,6 +20,11 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+def counted(number: int, noun: str) -> str:
+    """1 photo, 2 photos."""
+    return f"{number} {noun}{'s' * (number != 1)}"
+
+
 def in_short(reason: str, longest: int = 200) -> str:
     """The first line of an error's message, shortened; a message without text is the name of the error."""
     line = reason.strip().partition("\n")[0].strip().removesuffix(":")

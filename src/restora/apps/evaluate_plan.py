@@ -111,13 +111,14 @@ def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | Non
     if network is None and file is None:
         return None
     if network is None:
-        return from_weights_alone(str(file))
+        return from_weights_alone(str(Path(file).expanduser()))
     if file is None:
         raise ValueError("network= needs its weights: set weights=FILE (or use checkpoint= or model=)")
+    file = Path(file).expanduser()
     words = [word.lstrip("+").partition("=")[0] for word in overrides]
     chosen = {word.removeprefix("network.") for word in words if word.startswith("network.")}
     scale = (settings.get("benchmark") or {}).get("scale")
-    return from_weights(network, file, name=_choice(overrides, "network"), chosen=chosen, scale=scale)
+    return from_weights(network, str(file), name=_choice(overrides, "network"), chosen=chosen, scale=scale)
 
 
 def _held_out(loaded: Loaded | None) -> Benchmark:

@@ -29,6 +29,7 @@ from restora.photos.kinds import (
     RAISE_LIMIT,
     READABLE,
 )
+from restora.words import counted
 from restora.zoo.index import DEFAULT, PREFIX, names
 
 if TYPE_CHECKING:
@@ -208,13 +209,13 @@ def main(argv: Sequence[str]) -> int:
     if jobs:
         failures += _restore(jobs, _load(options), options, output, refused=len(failures))
         if skipped:
-            print(f"{_counted(skipped, 'photo')} skipped: {output} has them already")
+            print(f"{counted(skipped, 'photo')} skipped: {output} has them already")
     elif not failures:
         print(f"nothing to restore: {output} has every photo already")
     if planned.links:
-        print(f"{_counted(planned.links, 'link')} to photos that are listed already: each is restored once")
+        print(f"{counted(planned.links, 'link')} to photos that are listed already: each is restored once")
     if planned.others:
-        print(f"not photos by their names: {_counted(planned.others, 'file')}")
+        print(f"not photos by their names: {counted(planned.others, 'file')}")
     _name(failures)
     return 1 if failures else 0
 
@@ -297,11 +298,11 @@ def _restore(
     for line in outcome.losses():
         print(line)
     if outcome.grey and options.model == _COLOUR:
-        print(f"{_counted(outcome.grey, 'photo')} without colour: {_GREY} is trained for their noise")
+        print(f"{counted(outcome.grey, 'photo')} without colour: {_GREY} is trained for their noise")
     if options.quality is not None:
         without = sum(FORMATS[job.target.suffix.lower()] not in LOSSY for job in jobs)
         if without:
-            print(f"--quality has no effect on {_counted(without, 'photo')}, of formats without one")
+            print(f"--quality has no effect on {counted(without, 'photo')}, of formats without one")
     if names := sorted(outcome.compressed):
         change = "changes" if len(names) == 1 else "change"
         print(
@@ -326,10 +327,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number != 1)}"
 
 
 def _name(failures: "list[Failure]") -> None:

@@ -41,6 +41,8 @@ def main(argv: list[str]) -> int:
         what.add_argument(f"--{name}", action="store_true")
     words = parser.parse_args(argv)
     plan = read_plan(words.folder)
+    if words.json and (words.resume or words.retry_failed):
+        raise ValueError("--json shows a sweep: leave it out where the sweep is resumed")
     if words.resume or words.retry_failed:
         return resume(plan, retry_failed=words.retry_failed)
     if words.stop:

@@ -23,12 +23,23 @@ _QUANTISED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 
 
 def write_half(graph: Path, target: Path) -> None:
-    """The graph with float16 weights and arithmetic; inputs and outputs stay float32."""
+    """The graph with float16 weights and arithmetic; inputs and outputs stay float32.
+
+    Layer norms that also give their mean stay float32, because ONNX knows no mean in float16.
+    """
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    whole = onnx.load(graph)
+    read = {name for node in whole.graph.node for name in node.input}
+    kept = [
+        node.name
+        for node in whole.graph.node
+        if node.op_type == "LayerNormalization" and read & set(node.output[1:])
+    ]
     with _quiet():
-        onnx.save(convert_float_to_float16(onnx.load(graph), keep_io_types=True), target)
+        half = convert_float_to_float16(whole, keep_io_types=True, node_block_list=kept)
+        onnx.save(half, target)
 
 
 def write_int8(graph: Path, target: Path, photos: Sequence[Sample]) -> None:

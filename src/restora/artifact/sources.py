@@ -108,7 +108,7 @@ def open_source(source: str | Path, *, task: str | None = None) -> Loaded:
 
 
 def _opened(source: str | Path) -> Loaded:
-    path = folder_of(str(source)) if is_zoo(source) else Path(source)
+    path = folder_of(str(source)) if is_zoo(source) else Path(source).expanduser()
     if path.is_dir():
         return _from_folder(path)
     if not path.exists():

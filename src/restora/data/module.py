@@ -9,7 +9,6 @@ many pixels as a training batch.
 Legend: B samples, C channels, H height, W width, s scale.
 """
 
-import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -28,7 +27,7 @@ from restora.data.replayed import Make, Replayed, wanted
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sizes import large_enough
 from restora.data.sources import SPLITS, Source, Split
-from restora.data.store import LeftOut, PhotoStore, listed
+from restora.data.store import LeftOut, PhotoStore, listed, warn_of_equal_pairs, warn_of_left_out
 from restora.degradations.base import Degradation
 from restora.degradations.compose.composition import OnDemand
 from restora.degradations.identity import Identity
@@ -38,7 +37,6 @@ from restora.photos.reading import Channels, channel_count, channel_word
 from restora.registry import register
 from restora.types import Batch
 
-log = logging.getLogger(__name__)
 Target = Literal["clean", "noisy"]
 _SMALLEST_EVALUATED = 32
 """The smallest side of a degraded validation or test photo; below it SSIM and deep networks mean little."""
@@ -199,14 +197,15 @@ class PhotoData(LightningDataModule):
         """Packs the photos of all splits, unless that is done, and names the files that cannot be used."""
         self.source.check()
         if not self._named and (unread := self.source.left_out()):
-            _warn_of("", [LeftOut(str(path), reason) for path, reason in unread.items()])
+            warn_of_left_out("", [LeftOut(str(path), reason) for path, reason in unread.items()])
         for split in SPLITS:
             store = self.store(split)
             if store is None or split in self._named:  # once, not again before a test
                 continue
             self._named.add(split)
             if gone := self.left_out(store, split):
-                _warn_of(f" for {split}", gone)
+                warn_of_left_out(f" for {split}", gone)
+            warn_of_equal_pairs(split, store)
 
     def setup(self, stage: str) -> None:
         """Opens the packed stores. Raises `DataError` or ValueError if photos and settings do not fit."""
@@ -443,8 +442,3 @@ def _below(degradation: Degradation) -> Iterator[Degradation]:
     for part in degradation.parts:
         yield part
         yield from _below(part)
-
-
-def _warn_of(where: str, gone: Sequence[LeftOut]) -> None:
-    """Names files that cannot be used."""
-    log.warning("%d files%s are left out:\n%s", len(gone), where, listed(gone))

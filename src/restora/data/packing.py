@@ -43,6 +43,7 @@ from restora.data.store import (
 )
 from restora.files import json_text, sync
 from restora.photos.errors import DataError, PhotoError
+from restora.photos.kinds import pixel_limit
 from restora.photos.names import file_stem
 from restora.photos.reading import Channels, Pixels, channel_count, channel_word, photo_size, read_photo
 
@@ -52,6 +53,9 @@ _LONGEST_NAME = 150
 """Bytes; a store's draft and its lock have longer names."""
 _FEW_PHOTOS = 16
 """Up to so many photos are decoded in this process: starting others would take longer."""
+
+_settled: set[tuple[str, int]] = set()
+"""Stores whose left-out files this process has tried to read again, with the limit on pixels."""
 
 
 @dataclass(frozen=True)
@@ -153,9 +157,13 @@ def _more_is_readable(store: PhotoStore, files: Sequence[PhotoFile], scale: int,
     A package was installed, or the limit on pixels or the file's permissions were changed; neither changes
     the files, of which the store's name is a fingerprint.
     """
+    known = (store.digest, pixel_limit())
     left_out = {file.path for file in store.left_out}
     doubtful = [file for file in files if any(str(path) in left_out for path in file.paths)]
-    return any(_is_usable(file, store.channels, scale, reader) for file in doubtful)
+    if known in _settled or not any(_is_usable(file, store.channels, scale, reader) for file in doubtful):
+        _settled.add(known)
+        return False
+    return True
 
 
 def _is_usable(file: PhotoFile, channels: int, scale: int, reader: Reader) -> bool:

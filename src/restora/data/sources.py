@@ -131,8 +131,9 @@ class Folder(Source):
             if not self.photos(split):
                 kinds = " ".join(sorted(suffix.lstrip(".") for suffix in READABLE))
                 where = f"the sub-folder {split}/ of {self.root}" if self._has_splits() else str(self.root)
+                fix = f"put photos into {split}/, or " if self._has_splits() else ""
                 raise DataError(
-                    f"no photos for {split} in {where} (formats: {kinds}): set data.source.root=FOLDER"
+                    f"no photos for {split} in {where}: {fix}set data.source.root=FOLDER (formats: {kinds})"
                 )
 
     def photos(self, split: Split) -> list[PhotoFile]:

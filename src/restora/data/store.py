@@ -7,6 +7,7 @@ recognised and packed again. Note: a store is pickled to a worker process as its
 """
 
 import hashlib
+import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,9 @@ import numpy as np
 
 from restora.files import json_text, read_json
 from restora.photos.reading import Pixels
+from restora.words import counted
 
+log = logging.getLogger(__name__)
 FORMAT = 3
 """Part of the folder's fingerprint, so that photos are packed again when it changes. Stores of format 1 have
 PGM files of 10 bits in the wrong brightness, those of format 2 no checksums."""
@@ -162,6 +165,23 @@ def _read_index(path: Path) -> dict[str, Any]:
 def _entry(row: dict[str, Any]) -> Entry:
     degraded = None if row["degraded"] is None else Plane(*row["degraded"])
     return Entry(row["name"], row["path"], Plane(*row["clean"]), degraded)
+
+
+def warn_of_left_out(where: str, gone: Sequence[LeftOut]) -> None:
+    """Names files that cannot be used."""
+    files = f"{counted(len(gone), 'file')}{where} {'is' if len(gone) == 1 else 'are'}"
+    log.warning("%s left out:\n%s", files, listed(gone))
+
+
+def warn_of_equal_pairs(split: str, store: PhotoStore) -> None:
+    """Warns if the degraded photo of every pair equals the clean one: nothing could be learnt of them."""
+    pairs = [(entry.clean.sha256, entry.degraded.sha256) for entry in store.entries if entry.degraded]
+    if pairs and all(clean == degraded for clean, degraded in pairs):
+        log.warning(
+            "%s for %s: the degraded photo equals the clean one, pixel for pixel, in all: check degraded/",
+            counted(len(pairs), "pair"),
+            split,
+        )
 
 
 def listed(gone: Sequence[LeftOut]) -> str:

@@ -17,6 +17,7 @@ from restora.strangers import check_inside, started_in
 from restora.sweeping import combinations, estimate, planning, search, showing, space
 from restora.sweeping.plan import FILE, Job, Plan
 from restora.sweeping.running import Listed, check_executor, run
+from restora.words import counted
 
 
 def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> int:
@@ -48,8 +49,8 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
     chosen: list[Job] = []
     with _plan(typed, jobs, same, lambda plan: chosen.extend(planning.add_jobs(plan, jobs)), yes=yes) as plan:
         if folded := len(jobs) - len(chosen):
-            message = f"{folded} of {len(jobs)} combinations give the same run as others: {len(chosen)} jobs"
-            planning.tell(message)
+            left = counted(len(chosen), "job")
+            planning.tell(f"{folded} of {len(jobs)} combinations give the same run as others: {left}")
         _say_changed(plan, chosen)
         source, config = Listed.of(chosen), jobs[0].config
         return run(plan, source, jobs=len(chosen), config=config, retry_failed=retry)

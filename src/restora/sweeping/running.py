@@ -11,6 +11,7 @@ from restora.run_state import sole_run
 from restora.sweeping import showing
 from restora.sweeping.executor import Executor, Slots, Source, Teller, slots_for
 from restora.sweeping.plan import Job, Plan
+from restora.words import counted
 
 EXECUTORS = ("local", "slurm", "ray")
 
@@ -43,7 +44,7 @@ def run(plan: Plan, source: Source, *, jobs: int, config: dict[str, Any], retry_
     with sole_run(plan.folder):
         here, slots = plan.settings["executor"] == "local", slots_for_settings(config, plan.settings)
         teller = showing.Lines(plan, jobs, copy_log=here and slots.count == 1)
-        teller.say(f"{jobs} jobs in {plan.folder}")
+        teller.say(f"{counted(jobs, 'job')} in {plan.folder}")
         try:
             executor = executor_of(plan, slots, teller, jobs=jobs, config=config)
             executor.retries, executor.retry_failed = int(plan.settings.get("retries") or 0), retry_failed

@@ -114,7 +114,7 @@ def _hint(network: Network, found: Transfer, state: dict[str, Tensor]) -> str:
 
 def _weights(source: str, network: Network) -> tuple[dict[str, Tensor], Path]:
     """The tensors of a source, by the network's names where they match, and the file they come from."""
-    path = Path(source)
+    path = Path(source).expanduser()
     if path.is_file() and path.suffix != ".ckpt":
         state = _named(path, network)
         if state.keys() & network.state_dict().keys():

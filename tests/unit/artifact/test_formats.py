@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from restora.apps.export import main as export
 from restora.apps.export import measured_on, parity_table
-from restora.artifact import engine_choice, measuring, writing
+from restora.artifact import engine_choice, measuring, quantised, writing
 from restora.artifact.card import write_card
 from restora.artifact.engines import available
 from restora.artifact.formats import FORMATS, chosen
@@ -367,3 +367,28 @@ def test_weights_of_before_have_no_table(copied):
     write_card(copied, read_description(copied))
     card = (copied / "README.md").read_text()
     assert "from the training checkpoint" in card.partition("## Checked at export")[2]
+
+
+def test_a_layer_norm_that_gives_its_mean_has_a_half(tmp_path):
+    """As Restormer's without bias, which add the mean again."""
+    onnx, engine = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    made, real_number = onnx.helper, onnx.TensorProto.FLOAT
+    graph = made.make_graph(
+        [
+            made.make_node("LayerNormalization", ["x", "scale"], ["normed", "mean"], "norm"),
+            made.make_node("Add", ["normed", "mean"], ["restored"], "add"),
+        ],
+        "graph",
+        [made.make_tensor_value_info("x", real_number, ["rows", 4])],
+        [made.make_tensor_value_info("restored", real_number, ["rows", 4])],
+        [made.make_tensor("scale", real_number, [4], [1.0, 2.0, 3.0, 4.0])],
+    )
+    whole = made.make_model(graph, opset_imports=[made.make_opsetid("", 20)], ir_version=9)
+    onnx.save(whole, tmp_path / "whole.onnx")
+    quantised.write_half(tmp_path / "whole.onnx", tmp_path / "half.onnx")
+    x = torch.rand(5, 4).numpy()
+    whole, half = (
+        engine.InferenceSession(tmp_path / name).run(None, {"x": x})[0]
+        for name in ("whole.onnx", "half.onnx")
+    )
+    assert 0 < abs(whole - half).max() < 1e-2

@@ -1,6 +1,7 @@
 """What the data module makes of photos, and what it refuses."""
 
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,25 @@ def test_small_and_broken_photos_are_named_and_the_rest_trains(
     assert f"{folder}/val/narrow.png: is too small: 31x200, at least 32x32 is needed" in val
     assert {name for _, names, _ in toy.seen for name in names} == {"0000", "0001", "0002"}
     assert set(toy.judged) == {"0000", "0001", "0002"}
+
+
+def test_pairs_of_equal_photos_are_warned_of(
+    make_photos: MakePhotos, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    photos = make_photos(4, side=64)
+    for number, photo in enumerate(photos):
+        for half in ("clean", "degraded"):
+            folder = tmp_path / "pairs" / ("train" if number < 3 else "val") / half
+            folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(photo.clean, folder / photo.clean.name)
+    last = tmp_path / "pairs" / "val" / "degraded" / photos[3].clean.name
+    Image.open(last).rotate(180).save(last)
+    data = photo_data(
+        PairedFolder(root=tmp_path / "pairs"), tmp_path / "packed", degradation=Identity(), patch_size=16
+    )
+    data.prepare_data()
+    (message,) = caplog.messages
+    assert message.startswith("3 pairs for train: the degraded photo equals the clean one")
 
 
 def test_where_no_photo_of_a_split_can_be_read_all_broken_ones_are_named(

@@ -84,7 +84,10 @@ def test_three_photos_are_enough_whatever_their_names(tmp_path: Path) -> None:
     [
         ([], "no photos for train"),
         (["a.png", "b.png"], "at least 3 photos are needed, one for each split, and .* holds 2: add"),
-        (["train/a.png"], r"no photos for val in the sub-folder val/.*set data\.source\.root"),
+        (
+            ["train/a.png"],
+            r"no photos for val in .* val/ .*: put photos into val/, or set data\.source",
+        ),
     ],
 )
 def test_what_a_folder_lacks(tmp_path: Path, files: Sequence[str], message: str) -> None:

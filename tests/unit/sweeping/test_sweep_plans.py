@@ -343,3 +343,11 @@ def test_what_a_sweep_costs_is_said_and_asked(
     assert main([*words, "sweep.limit_hours=0"]) == 2
     assert "--yes" in capsys.readouterr().err
     assert not list(tmp_path.rglob("sweep.json"))
+
+
+@pytest.mark.parametrize("action", ["--resume", "--retry-failed"])
+def test_a_resumed_sweep_prints_no_json(action: str, tmp_path: Path, capsys: Any) -> None:
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    Plan(tmp_path, "restora train -m", [], "/", settings).write()
+    assert main(["sweep", str(tmp_path), action, "--json"]) == 2
+    assert "--json shows a sweep: leave it out" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
+from restora.artifact.sources import open_source
 from restora.networks.dncnn import DnCNN
 from restora.training.initial import initial_weights
 
@@ -25,3 +26,13 @@ def test_weights_of_which_hardly_any_fit_are_said(
     assert found.transfer.taken
     assert ("almost from scratch" in found.lines()[-1]) == said
     assert ("network.channels=8" in found.lines()[-1]) == said
+
+
+def test_a_source_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not every shell expands `init=~/…`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    network = DnCNN(in_channels=3, channels=8, depth=4, batch_norm=False)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    config = OmegaConf.create({"init": {"source": "~/weights.safetensors", "skip": [], "strict": True}})
+    assert initial_weights(config, network) is not None
+    assert open_source("~/weights.safetensors").name == "dncnn"
