@@ -90,11 +90,12 @@ def clear_drafts(folder: Path, *, below: bool = False) -> None:
     """Removes the drafts that killed processes left in `folder`; with `below`, also in folders below it."""
     for draft in folder.rglob(".*.part") if below else folder.glob(".*.part"):
         found = _DRAFT.fullmatch(draft.name)
-        if found is not None and not _runs(int(found[1])):
+        if found is not None and not is_running(int(found[1])):
             draft.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def is_running(process: int) -> bool:
+    """Whether a process of this machine runs, by its number."""
     try:
         os.kill(process, 0)
         state = Path(f"/proc/{process}/stat").read_text(encoding="utf-8").rpartition(")")[2]

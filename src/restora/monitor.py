@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from restora.words import figure
+from restora import words
 
 Direction = Literal["max", "min"]
-LOWER_IS_BETTER = ("loss", "delta_e", "lpips", "dists", "niqe", "brisque")
+LOWER_IS_BETTER = ("loss", *words.LOWER_IS_BETTER)
 """Metrics of which less is better, without their stage."""
 
 
@@ -46,11 +46,6 @@ class Monitor:
         """The metric without its stage: psnr."""
         return self.metric.removeprefix("val/")
 
-    @property
-    def input_metric(self) -> str:
-        """The name under which the same metric of the degraded photos is logged: val/input_psnr."""
-        return f"val/input_{self.name}"
-
     def better(self, value: float, than: float | None) -> bool:
         """Whether `value` is better than `than`; any value is better than None, and a number than NaN."""
         if than is None:
@@ -61,7 +56,7 @@ class Monitor:
 
     def in_words(self, value: float) -> str:
         """The figure with its unit, if it has one: 28.31 dB, 0.8421."""
-        text = figure(self.name, value)
+        text = words.figure(self.name, value)
         return text if text.endswith("dB") else f"{self.name} {text}"
 
 

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-_LOWER_IS_BETTER = ("delta_e", "lpips", "dists", "niqe", "brisque")
+LOWER_IS_BETTER = ("delta_e", "lpips", "dists", "niqe", "brisque")
+"""Metrics of which less is better."""
 _UNITS = {"psnr": (2, " dB"), "psnr_b": (2, " dB"), "delta_e": (2, "")}
 """Decimals and unit; all other metrics have four decimals and none."""
 
@@ -71,5 +72,5 @@ def _compared(metric: str, value: float, before: float) -> tuple[str, str]:
     shown, start = figure(metric, value), figure(metric, before)
     if shown == start:
         return "no better than its input", f"{name} ({shown})"
-    is_worse = value > before if metric in _LOWER_IS_BETTER else value < before
+    is_worse = value > before if metric in LOWER_IS_BETTER else value < before
     return ("worse than its input" if is_worse else ""), f"{name} ({shown}, the degraded photos {start})"

@@ -263,6 +263,18 @@ def test_an_event_number_that_is_none_begins_anew(served: Served, number: bytes)
     assert "event: done" in answer.text
 
 
+@pytest.mark.parametrize("key", [{}, {"Idempotency-Key": "half"}])
+def test_a_name_that_is_no_text_is_answered(served: Served, key: dict[str, str]) -> None:
+    """Half a character, which the encoding that the form declares can spell."""
+    head = b"--x\r\nContent-Disposition: form-data; name="
+    name, file = b"name\r\n\r\n\\ud800\r\n", b"photo; filename=a\r\n\r\n" + image("RGB", (20, 20), "PNG")
+    body = head + name + head + file + b"\r\n--x--\r\n"
+    headers = {"Content-Type": "multipart/form-data; boundary=x; charset=unicode_escape"} | key
+    answer = served.client.post("/v1/restorations?wait=30", content=body, headers=headers)
+    assert answer.status_code == 200
+    assert served.client.get(f"/v1/restorations/{answer.headers['X-Restoration-Id']}").status_code == 200
+
+
 def test_clients_cannot_make_the_server_grow(served: Served) -> None:
     """Neither by methods of their own, nor by photos that fail: a decoder's frames hold the file."""
     for number in range(5):

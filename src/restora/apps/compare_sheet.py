@@ -1,6 +1,5 @@
 """A sheet of one photo restored by each method of a comparison, from photos kept by `images=true`."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Console
 
-from restora.apps.contact_sheet import Cell, Pixels, Row, contact_sheet
+from restora.apps.contact_sheet import Cell, Pixels, Row, contact_sheet, encoded
 from restora.evaluation.comparison import read_methods
 from restora.evaluation.results import Result
 from restora.files import write_whole
@@ -24,7 +23,7 @@ def write_sheet(folders: Sequence[str], output: Path, console: Console) -> None:
     sheet = compare_sheet(read_methods(folders), folders)
     if sheet is not None:
         path = output / "sheet.jpg"
-        write_whole(path, encoded(sheet))
+        write_whole(path, encoded(sheet, "JPEG", quality=70))
         console.print(f"one photo by all: {path}", markup=False)
 
 
@@ -46,12 +45,6 @@ def compare_sheet(methods: dict[str, list[Result]], folders: Sequence[str]) -> I
     rows = [Row("", cells[at : at + width]) for at in range(0, len(cells), width)]
     about = f"{SIDE} x {SIDE} pixels of the centre; dB of the whole photo"
     return contact_sheet(title=photo, subtitle=about, columns=[""] * width, rows=rows)
-
-
-def encoded(sheet: Image.Image) -> bytes:
-    out = io.BytesIO()
-    sheet.save(out, "JPEG", quality=70)
-    return out.getvalue()
 
 
 def _kept(folder: str) -> dict[str, Path]:

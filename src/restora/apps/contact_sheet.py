@@ -4,6 +4,7 @@ Enters: 8-bit pictures of one size with a caption each. Leaves: one picture. Tex
 into lines (title) or shortened (captions).
 """
 
+import io
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -77,6 +78,13 @@ def contact_sheet(*, title: str, subtitle: str, columns: Sequence[str], rows: Se
             )
         top += height
     return sheet
+
+
+def encoded(sheet: Image.Image, format_name: str, **options: Any) -> bytes:
+    """The bytes of a file."""
+    out = io.BytesIO()
+    sheet.save(out, format_name, **options)
+    return out.getvalue()
 
 
 def _width(cells: Sequence[Cell]) -> int:

@@ -34,6 +34,17 @@ from restora.words import AGAINST_NOISY, NOISY_REFERENCE
 _USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": False}
 """Defaults for null in a benchmark, if the network under test does not record how it was scored."""
 
+_OF_NETWORKS = {
+    "self_ensemble": False,
+    "local_converter": "auto",
+    "tile": 0,
+    "overlap": None,
+    "per_channel": False,
+    "precision": "float32",
+    "trained": None,
+}
+"""Settings that only networks have, with their defaults."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -67,6 +78,8 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     """Builds all objects of a command. Raises ValueError for a user's mistakes."""
     vocabulary.use_threads(settings["threads"])
     loaded = _load(settings, overrides)
+    if loaded is None:
+        _refuse_network_options(settings)
     node = settings.get("benchmark")
     benchmark = _held_out(loaded) if node is None else _benchmark(node, loaded)
     benchmark.check()
@@ -119,6 +132,13 @@ def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | Non
     chosen = {word.removeprefix("network.") for word in words if word.startswith("network.")}
     scale = (settings.get("benchmark") or {}).get("scale")
     return from_weights(network, str(file), name=_choice(overrides, "network"), chosen=chosen, scale=scale)
+
+
+def _refuse_network_options(settings: Mapping[str, Any]) -> None:
+    """Raises ValueError for an option of networks where none is tested."""
+    for key, usual in _OF_NETWORKS.items():
+        if settings[key] != usual:
+            raise ValueError(f"{key}= is for a network: set weights=, checkpoint= or model= too")
 
 
 def _held_out(loaded: Loaded | None) -> Benchmark:
@@ -179,6 +199,8 @@ def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Bench
         device=str(settings["device"]),
     )
     if options.overlap is not None:
+        if options.tile == 0:
+            raise ValueError("overlap= is of tiles, and the photos are restored in one piece: set tile= too")
         check_tile(options.tile, options.overlap, loaded.network.size_multiple)
     own = loaded.local_converter if auto else None
     plain = replace(options, self_ensemble=False, tile=0, local_converter=own)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restora.files import check_writable
+from restora.files import check_writable, write_whole
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> int:
         from restora.apps.preview_poison import show
 
         return show(argv)
-    from restora.apps.contact_sheet import contact_sheet
+    from restora.apps.contact_sheet import contact_sheet, encoded
     from restora.config import compose
     from restora.path_values import with_quoted_paths
 
@@ -69,11 +69,9 @@ def main(argv: list[str]) -> int:
     headings = ["clean", *(column.heading for column in columns)]
     parts = _without_repeats([_row(path, columns, config) for path in photos], headings)
     rows = _with_conditions(parts, headings)
-    output.parent.mkdir(parents=True, exist_ok=True)
     name = config.hydra.runtime.choices.degradation
-    contact_sheet(title=name, subtitle=_subtitle(config.degradation), columns=headings, rows=rows).save(
-        output
-    )
+    sheet = contact_sheet(title=name, subtitle=_subtitle(config.degradation), columns=headings, rows=rows)
+    write_whole(output, encoded(sheet, "PNG"))
     print(output)
     return 0
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from restora.files import check_writable
+from restora.files import check_writable, write_whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +27,7 @@ _CELL = 160
 
 def show(words: Sequence[str]) -> int:
     """Raises ValueError for a folder without such steps, and if the batch cannot be recreated."""
-    from restora.apps.contact_sheet import Row, contact_sheet
+    from restora.apps.contact_sheet import Row, contact_sheet, encoded
 
     chosen = _options(words)
     run = Path(chosen["poison"]).expanduser().resolve()
@@ -50,11 +50,10 @@ def show(words: Sequence[str]) -> int:
     numbers = f"loss {row.get('loss')}, gradient {row.get('gradient_norm')}, batch {row['batches']}"
     drawn = str(row.get("degradation"))
     drawn = drawn if len(drawn) <= _LONGEST else f"{drawn[:_LONGEST]} …"
-    output.parent.mkdir(parents=True, exist_ok=True)
     sheet = contact_sheet(
         title=f"step {row['step']}, skipped", subtitle=f"{numbers} · {drawn}", columns=headings, rows=rows
     )
-    sheet.save(output)
+    write_whole(output, encoded(sheet, "PNG"))
     print(f"step {row['step']} of {run}: {numbers}")
     print(output)
     return 0

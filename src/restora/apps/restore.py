@@ -368,6 +368,8 @@ def _check_numbers(options: argparse.Namespace) -> None:
         raise ValueError(f"--strength must be a number from 0 to 1, got {options.strength:g}")
     if options.quality is not None and not 1 <= options.quality <= 100:
         raise ValueError(f"--quality must be a whole number from 1 to 100, got {options.quality}")
+    if options.tile == 0 and options.overlap is not None:
+        raise ValueError("--overlap is of tiles, and --tile 0 restores photos in one piece: leave one out")
     if options.max_megapixels is not None and not 0 < options.max_megapixels < math.inf:
         raise ValueError(f"--max-megapixels must be a number above 0, got {options.max_megapixels:g}")
 

@@ -1,12 +1,10 @@
 """A photo before and after restoration, side by side, as one JPEG that fits a screen."""
 
-import io
-
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from restora.apps.contact_sheet import Cell, Row, contact_sheet
+from restora.apps.contact_sheet import Cell, Row, contact_sheet, encoded
 from restora.photos.decoding import rounded_to_8_bits
 from restora.photos.files import Photo
 
@@ -24,9 +22,7 @@ def before_and_after(before: Photo, after: Photo, name: str) -> bytes:
     cells = [Cell(_shown(photo, width, height), _caption(photo)) for photo in (before, after)]
     title = name if len(name) <= _TITLE else f"…{name[1 - _TITLE :]}"
     sheet = contact_sheet(title=title, subtitle="", columns=["before", "after"], rows=[Row("", cells)])
-    out = io.BytesIO()
-    sheet.save(out, "JPEG", quality=92, subsampling=0)
-    return out.getvalue()
+    return encoded(sheet, "JPEG", quality=92, subsampling=0)
 
 
 def _shown(photo: Photo, width: int, height: int) -> npt.NDArray[np.uint8]:

@@ -39,7 +39,7 @@ from restora.artifact.prepared import prepare_network
 from restora.artifact.restorer import Restorer
 from restora.artifact.sources import Loaded
 from restora.artifact.writing import Writer, opened
-from restora.files import check_writable
+from restora.files import check_writable, is_running
 from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
 
@@ -332,7 +332,7 @@ def _clear_remains(output: Path) -> None:
     prefix = _drafts_of(output)
     for remains in output.parent.glob(f"{glob.escape(prefix)}*"):
         process = remains.name.removeprefix(prefix).partition("-")[0]
-        if not process.isdigit() or Path("/proc", process).exists():
+        if not process.isdigit() or is_running(int(process)):
             continue
         if (remains / _ASIDE).is_dir() and not output.exists():
             (remains / _ASIDE).rename(output)

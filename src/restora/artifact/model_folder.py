@@ -9,7 +9,7 @@ of the other files, so that a damaged folder is recognised.
 
 import hashlib
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from restora import registry
+from restora.arguments import fits, shown, wanted
 from restora.artifact import foreign
 from restora.artifact.bounded import build_bounded, imagined
 from restora.degradations.base import Degradation
@@ -136,7 +137,35 @@ def read_description(folder: Path) -> ModelDescription:
                 f"{path}: {name} must be {_WORDS[kind]}, got {str(values[name])[:40]!r}: "
                 "export the model again"
             )
+    for name, value, hint in _nested(values):
+        if not fits(value, hint):
+            raise ValueError(
+                f"{path}: {name} must be {wanted(hint)}, got {shown(value)}: export the model again"
+            )
     return ModelDescription(**{name: values[name] for name in known if name in values})
+
+
+def _nested(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """The values within the entries of model.json that a restorer reads: (name, value, type).
+
+    A value is checked before those within it are asked for.
+    """
+    parity = values.get("parity") or {}
+    size = (values.get("evaluation") or {}).get("local_converter")
+    yield "evaluation.local_converter", size, tuple[int, int] | None
+    machine, rows = parity.get("machine"), parity.get("formats")
+    yield "parity.machine", machine, dict[str, Any] | None
+    yield "parity.machine.side", (machine or {}).get("side"), int | None
+    yield "parity.formats", rows, dict[str, dict[str, Any]] | None
+    if rows:
+        yield "parity.formats.safetensors", rows.get("safetensors"), dict[str, Any]
+    for name, row in (rows or {}).items():
+        where = f"parity.formats.{name}"
+        yield f"{where}.files", row.get("files"), list[str]
+        yield f"{where}.seconds_per_megapixel", row.get("seconds_per_megapixel"), float
+        yield f"{where}.peak_megabytes", row.get("peak_megabytes"), float | None
+        paces = row.get("seconds_per_megapixel_by_side")
+        yield f"{where}.seconds_per_megapixel_by_side", paces, dict[str, float] | None
 
 
 _KINDS: dict[str, Any] = {

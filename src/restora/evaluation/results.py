@@ -7,7 +7,7 @@ line per photo. Both are read back by `read_result`, for comparisons made later.
 import csv
 import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -202,14 +202,3 @@ def _number(key: str, value: str) -> Any:
     if key == "name":
         return table_word(value)
     return None if value == "" else float(value)
-
-
-def as_mapping(results: Iterable[Result]) -> Mapping[str, Result]:
-    """Results by name; a repeated name gets a number."""
-    named: dict[str, Result] = {}
-    for result in results:
-        name, count = result.name, 2
-        while name in named:
-            name, count = f"{result.name} ({count})", count + 1
-        named[name] = result
-    return named

@@ -1,6 +1,7 @@
 """Severity curves: a metric against noise level, JPEG quality, blur width or scale."""
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.results import Result
 from restora.evaluation.statistics import bootstrap_mean
-from restora.files import table_text
+from restora.files import table_text, write_whole
 
 UNITS = {
     "sigma": "noise σ (8-bit scale)",
@@ -67,13 +68,14 @@ def curve(
 
 def write_table(points: Sequence[Point], path: Path) -> None:
     """One line per method and severity."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(("method", "severity", "mean", "low", "high", "inside_trained_range"))
-        for point in points:
-            inside = "" if point.trained is None else str(point.trained).lower()
-            figures = (f"{value:.4f}" for value in (point.mean, point.low, point.high))
-            writer.writerow((table_text(point.method), f"{point.severity:g}", *figures, inside))
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(("method", "severity", "mean", "low", "high", "inside_trained_range"))
+    for point in points:
+        inside = "" if point.trained is None else str(point.trained).lower()
+        figures = (f"{value:.4f}" for value in (point.mean, point.low, point.high))
+        writer.writerow((table_text(point.method), f"{point.severity:g}", *figures, inside))
+    write_whole(path, table.getvalue())
 
 
 def write_plot(
@@ -117,4 +119,4 @@ def write_plot(
     figure.update_layout(
         title=title, xaxis_title=UNITS.get(severity, severity), yaxis_title=unit, template="plotly_white"
     )
-    figure.write_html(path, include_plotlyjs="inline")
+    write_whole(path, figure.to_html(include_plotlyjs="inline"))

@@ -56,6 +56,12 @@ def webp_chunks(data: bytes) -> set[bytes]:
     return kinds
 
 
+def is_deep_avif(data: bytes) -> bool:
+    """Whether the codec's configuration in an AVIF file says more than 8 bits per channel."""
+    at = data.find(b"av1C")
+    return 0 <= at < len(data) - 6 and bool(data[at + 6] & 0x40)
+
+
 def jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
     """(marker, body) of each segment before the pixels of a JPEG file."""
     at = 2
@@ -83,6 +89,12 @@ def unknown_segment(marker: int, body: bytes) -> str | None:
         return "further pictures (MPF)"
     name = re.match(rb"[ -~]{3,40}", body)
     return f"APP{marker - 0xE0}" + (f" ({name[0].decode()})" if name else "")
+
+
+def comment_segments(comment: bytes) -> bytes:
+    """A comment as JPEG segments; those of other formats may be longer than one holds."""
+    parts = [comment[at : at + _SEGMENT] for at in range(0, len(comment), _SEGMENT)]
+    return b"".join(jpeg_segment(0xFE, part) for part in parts)
 
 
 def photoshop_segments(resources: bytes) -> bytes:

@@ -186,7 +186,7 @@ def _jpeg_extra(metadata: Metadata) -> bytes:
         resources = blocks.resources_of(metadata.iptc)
     parts = [] if resources is None else [blocks.photoshop_segments(resources)]
     parts += [blocks.jpeg_segment(0xE1, body) for body in metadata.extended_xmp]
-    return b"".join([*parts, *(blocks.jpeg_segment(0xFE, body) for body in metadata.comments)])
+    return b"".join([*parts, *map(blocks.comment_segments, metadata.comments)])
 
 
 def _png(values: Pixels, metadata: Metadata) -> bytes:

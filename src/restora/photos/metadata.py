@@ -72,6 +72,8 @@ def metadata_of(held: Decoded, data: bytes) -> Metadata:
         _from_jpeg(data, found)
     elif name == "WEBP":
         found.parts["lossless"] = b"VP8L" in blocks.webp_chunks(data)
+    elif name == "AVIF" and blocks.is_deep_avif(data):
+        found.unread.append("more than 8 bits per channel (8 were read)")
     elif isinstance(info.get("comment"), bytes):
         found.parts["comments"] = (info["comment"],)
     resolution = info.get("dpi")

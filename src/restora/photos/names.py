@@ -2,8 +2,7 @@
 
 `unique_names` names the photos of a folder, with short names where these are unique. `file_stem` turns such a
 name into the start of a file name, a different one for every name: characters that a file name cannot hold
-are percent-encoded as in a URL (%2F), and a name that is too long ends in a hash of the whole. `photo_name`
-decodes it.
+are percent-encoded as in a URL (%2F), and a name that is too long ends in a hash of the whole.
 """
 
 import hashlib
@@ -11,7 +10,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import unquote
 
 LONGEST = 200
 """The most bytes of a stem: with `_degraded.npy` or the like a name stays below the usual limit of 255."""
@@ -59,13 +57,6 @@ def file_stem(name: str, longest: int = LONGEST) -> str:
     room = longest - len(_CUT) - _DIGITS
     start = stem.encode()[:room].decode(errors="ignore")
     return f"{start}{_CUT}{digest}"
-
-
-def photo_name(stem: str) -> str | None:
-    """The name that `file_stem` turned into `stem`; None if it was too long to be kept."""
-    if stem[-_DIGITS - 1 : -_DIGITS] == _CUT:
-        return None
-    return "" if stem == "%" else unquote(stem)
 
 
 def _quoted(letter: str) -> str:

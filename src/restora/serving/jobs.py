@@ -64,7 +64,6 @@ class Job:
     tiles_done: int = 0
     tiles: int = 0
     problem: Problem | None = None
-    created: float = field(default_factory=time.monotonic)
     started: float | None = None
     finished: float | None = None
     result: IO[bytes] | None = None

@@ -15,6 +15,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 
 from restora.photos.files import Header
+from restora.photos.names import readable
 from restora.serving.jobs import Job, Options, unnamed_file
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
@@ -91,7 +92,7 @@ def digest_of(form: FormData) -> bytes:
     for name, value in sorted(form.multi_items(), key=lambda item: item[0]):
         made.update(f"\n{name}\n".encode())
         if isinstance(value, str):
-            made.update(value.encode())
+            made.update(value.encode(errors="surrogatepass"))
             continue
         value.file.seek(0)
         while chunk := value.file.read(1 << 20):
@@ -203,7 +204,7 @@ async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits)
         header=header,
         upload=await run_in_threadpool(_copied, photo.file),
         mask=None if mask is None else await run_in_threadpool(_copied, mask.file),
-        client_name=_text(form, "name") or photo.filename or "photo",
+        client_name=readable(_text(form, "name") or photo.filename or "photo"),
     )
 
 

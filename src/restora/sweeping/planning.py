@@ -21,7 +21,6 @@ from omegaconf import OmegaConf
 from restora.composing.overrides import sweeps_among
 from restora.config import ConfigError, compose
 from restora.files import check_writable, read_json, write_whole
-from restora.path_values import quoted
 from restora.registry import stored
 from restora.run_state import Occupied, claim
 from restora.sweeping import ending
@@ -245,11 +244,6 @@ def _refuse_other(folder: Path, job: Composed) -> None:
         raise Occupied(
             f"{folder} holds a run of another configuration: name another folder, hydra.sweep.dir=FOLDER"
         )
-
-
-def swept_words(folder: Path) -> str:
-    """The override that names the folder of a sweep."""
-    return f"hydra.sweep.dir={quoted(str(folder))}"
 
 
 def tell(line: str) -> None:

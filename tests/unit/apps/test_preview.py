@@ -121,3 +121,20 @@ def test_a_narrow_cell_keeps_its_figure(monkeypatch: pytest.MonkeyPatch) -> None
     sheet = contact_sheet.contact_sheet(title="noise", subtitle="", columns=["clean", "draw 1"], rows=[row])
     assert all(text == shown for text, shown in said)
     assert sheet.width < 2 * (contact_sheet._WIDEST_CAPTION + contact_sheet._MARGIN)
+
+
+def test_a_sheet_that_does_not_fit_on_the_disk_leaves_the_one_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sheet("degradation=jpeg", "colour.png", "size=96")
+    save = Image.Image.save
+
+    def half(image: Image.Image, file: Any, *arguments: Any, **options: Any) -> None:
+        save(image, file, *arguments, **options)
+        if isinstance(file, str | Path):
+            Path(file).write_bytes(Path(file).read_bytes()[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", half)
+    with pytest.raises(OSError, match="No space"):
+        sheet("degradation=jpeg", "grey.png", "size=96")
+    with Image.open("sheet.png") as image:
+        np.testing.assert_array_equal(np.asarray(image.convert("RGB")), before)

@@ -3,9 +3,13 @@
 import contextlib
 import io
 import json
+import os
 import pickle
 import re
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -21,7 +25,7 @@ from restora.artifact.checkpoint import (
     read_checkpoint,
 )
 from restora.artifact.engines import OnnxEngine
-from restora.artifact.export import ParityError, export_model
+from restora.artifact.export import ParityError, _clear_remains, _drafts_of, export_model
 from restora.artifact.formats import FORMATS
 from restora.artifact.model_folder import ModelDescription, build_network, load_model_folder
 from restora.artifact.onnx_model import write_onnx
@@ -386,3 +390,16 @@ def test_what_a_constructor_raises_names_the_checkpoint(tmp_path, monkeypatch):
     write_checkpoint(tmp_path / "bad.ckpt", _Particular(), network=node)
     with pytest.raises(ValueError, match=r"bad\.ckpt: _Particular does not take .*: the rate is below 1"):
         checkpoint_network(read_checkpoint(tmp_path / "bad.ckpt"), "bad.ckpt")
+
+
+def test_a_draft_of_a_running_export_stays_where_there_is_no_proc(tmp_path, monkeypatch):
+    """As on macOS; a draft of a process that has ended goes."""
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    drafts = [tmp_path / f"{_drafts_of(tmp_path / 'model')}{pid}-x" for pid in (os.getppid(), ended.pid)]
+    for draft in drafts:
+        draft.mkdir()
+    there = Path.exists
+    monkeypatch.setattr(Path, "exists", lambda path: "/proc" not in str(path) and there(path))
+    _clear_remains(tmp_path / "model")
+    assert [draft.is_dir() for draft in drafts] == [True, False]

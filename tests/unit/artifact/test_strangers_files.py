@@ -14,6 +14,7 @@ from run_folders import ARGUMENTS, tiny_network, write_checkpoint, write_run
 from restora.artifact.checkpoint import checkpoint_network, locate, read_checkpoint
 from restora.artifact.export import export_model
 from restora.artifact.model_folder import load_model_folder
+from restora.artifact.restorer import Restorer
 
 
 @pytest.fixture(scope="module")
@@ -145,3 +146,30 @@ def test_what_killed_exports_left_is_cleared(tmp_path: Path) -> None:
     export_model(locate(run), tmp_path / "model", wanted=())
     assert not dead.exists()
     assert alive.exists()
+
+
+@pytest.mark.parametrize(
+    ("entry", "value", "said"),
+    [
+        (("evaluation", "local_converter"), 3, r"evaluation\.local_converter must be"),
+        (("evaluation", "local_converter"), [64], r"evaluation\.local_converter must be"),
+        (("parity", "machine"), -1, r"parity\.machine must be"),
+        (("parity", "machine", "side"), "x", r"parity\.machine\.side must be"),
+        (("parity", "formats"), [[1]], r"parity\.formats must be"),
+        (("parity", "formats", "safetensors"), None, r"parity\.formats must be"),
+        (("parity", "formats", "safetensors"), {}, r"parity\.formats\.safetensors\.files must be"),
+        (("parity", "formats", "safetensors", "seconds_per_megapixel_by_side"), 3, r"by_side must be"),
+    ],
+)
+def test_a_damaged_entry_of_a_description_is_named(
+    model: Path, tmp_path: Path, entry: tuple[str, ...], value: Any, said: str
+) -> None:
+    folder = copied(model, tmp_path / "model")
+    description = json.loads((folder / "model.json").read_text())
+    node = description
+    for key in entry[:-1]:
+        node = node[key]
+    node[entry[-1]] = value
+    (folder / "model.json").write_text(json.dumps(description))
+    with pytest.raises(ValueError, match=rf"model\.json: .*{said}"):
+        Restorer.load(folder, device="cpu")

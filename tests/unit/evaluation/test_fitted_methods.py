@@ -115,6 +115,9 @@ def test_progress_is_beside_the_table(
         (["method=zs_n2n", "method.step=1"], "method.step"),
         (["method=zs"], "method=zs"),
         (["classical=median", "seed=1"], "set method=NAME"),
+        (["classical=median", "self_ensemble=true"], "self_ensemble= is for a network: set weights="),
+        (["method=zs_n2n", "precision=bf16"], "precision= is for a network"),
+        (["model=zoo:denoise_gray", "overlap=32"], "overlap= is of tiles"),
     ],
 )
 def test_what_cannot_be_done_is_said_first(words: list[str], said: str, folder: Path) -> None:
@@ -191,6 +194,7 @@ def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path,
         (["method:dip", *words, "--engine", "openvino"], "--engine works with models only"),
         (["method:dip", *words, "--global-statistics"], "--global-statistics works with models only"),
         (["method:dip", *words, "--task", "denoise"], "--task works with models only"),
+        (["zoo:denoise_gray", *words, "--tile", "0", "--overlap", "32"], "leave one out"),
         (["zoo:denoise_gray", *words, "--task", "jpeg"], "states its task, denoise: leave out --task jpeg"),
         (["model", *words, "--seed", "1"], "--seed works with methods"),
     ):

@@ -334,3 +334,20 @@ def test_sixteen_bits_are_rounded_where_the_format_has_eight():
     data = encode(Photo(deep(), None, Metadata()), "BMP")
     with Image.open(io.BytesIO(data)) as image:
         np.testing.assert_array_equal(np.asarray(image), np.round(deep() / 257).astype(np.uint8))
+
+
+def test_bits_that_are_not_read_are_named():
+    deep_photo = (photo().astype(np.uint16)) * 4
+    done, data = cv2.imencode(".avif", deep_photo, [cv2.IMWRITE_AVIF_DEPTH, 10])
+    assert done
+    assert lost_in(open_photo(data.tobytes()), "AVIF") == ["more than 8 bits per channel (8 were read)"]
+    out = io.BytesIO()
+    Image.fromarray(photo()).save(out, "AVIF")
+    assert lost_in(open_photo(out.getvalue()), "AVIF") == []
+
+
+def test_a_comment_may_be_longer_than_a_segment_of_a_jpeg():
+    out = io.BytesIO()
+    Image.fromarray(photo()).quantize(8).save(out, "GIF", comment=b"word " * 20_000)
+    found = open_photo(open_photo(out.getvalue()).encode("JPEG")).metadata
+    assert b"".join(found.comments) == b"word " * 20_000
