@@ -18,6 +18,7 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from restora.data.ahead import Ahead, OneAhead
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, check_reductions, usable_size
@@ -305,15 +306,19 @@ class PhotoData(LightningDataModule):
     def train_dataloader(self) -> TrainingLoader:
         sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
         return TrainingLoader(
-            self.crop_batches(),
+            self.training_batches(),
             sampler,
             workers=workers_of(self.workers, self.trainer),
             pin_memory=self._pin_memory,
             ahead=self._ahead,
         )
 
+    def training_batches(self) -> Dataset[Any]:
+        """This process's training batches, by their numbers."""
+        return self.crop_batches()
+
     def crop_batches(self) -> CropBatches:
-        """This process's training batches."""
+        """This process's crops of the photos."""
         store, photos = self._usable("train")
         schedule = CropSchedule(
             seed=self.seed,

@@ -20,7 +20,7 @@ of a checkpoint. Every process keeps the same buffer, over the whole batch.
 Legend: B samples, C channels, K channels of noise, H height, W width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -32,11 +32,10 @@ from restora.keyed import KeyedGenerator
 from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
-from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
+from restora.objectives.adversarial import discriminator_loss
+from restora.objectives.base import MakeOptimizer, Opponent, Setting, Step, Terms, check_weights
 from restora.objectives.showing import check_patches
 from restora.registry import register
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class History:
@@ -209,17 +208,11 @@ class Cycle(Opponent):
         fakes = step.shared.get("cycle") or self._made(step)  # before `start_step` there are no terms
         total, diagnostics = step.degraded.new_zeros(()), {}
         for name in self.sides:
-            real = reals[name]
             fake = fakes[name].detach()
             fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))
-            seen, made = self._discriminator(name)(real).float(), self._discriminator(name)(fake).float()
-            loss = self.gan_loss.discriminator(seen, made)
-            loss = loss + self.gan_loss.penalty(self._discriminator(name), real, fake)
+            loss, figures = discriminator_loss(self._discriminator(name), self.gan_loss, reals[name], fake)
             total = total + loss
-            diagnostics[f"{name}_loss"] = loss.detach()
-            diagnostics[f"{name}_accuracy"] = 0.5 * (
-                (seen > made.mean()).float().mean() + (made < seen.mean()).float().mean()
-            )
+            diagnostics |= {f"{name}_{figure}": figures[figure] for figure in ("loss", "accuracy")}
         return total, diagnostics
 
     def get_extra_state(self) -> Tensor:
