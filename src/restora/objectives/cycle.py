@@ -230,24 +230,23 @@ class Cycle(Opponent):
 
 
 def check_strangers(objective: str, setting: Setting) -> None:
-    """Raises ValueError for data in which a sample has no other clean photo than its own."""
+    """Raises ValueError for data without clean photos."""
     if not (setting.has_clean or setting.strangers):
         raise ValueError(
             f"objective {objective} learns what clean photos look like, and these data have none: set "
             "data=unpaired_folder, with other clean photos in clean/"
-        )
-    if not setting.strangers and setting.batch_size == 1:
-        raise ValueError(
-            f"objective {objective} takes the clean photo of another sample, and a batch of 1 has only "
-            "its own: set data.batch_size=2 or more"
         )
 
 
 def strangers(step: Step) -> Tensor:
     """Clean photos unpaired with the degraded ones: (B,C,H,W).
 
-    For a batch of pairs, each sample gets the clean photo of another one, so that the pairing is not used.
+    For a batch of pairs, each sample gets the clean photo of another one, so that the pairing is not used; a
+    batch of one gets its own, mirrored.
     """
     clean = step.batch.clean
     assert clean is not None  # ensured by `check`
-    return clean if step.batch.unpaired else processes.own_part(processes.gathered(clean).roll(1, 0))
+    if step.batch.unpaired:
+        return clean
+    whole = processes.gathered(clean)
+    return processes.own_part(whole.roll(1, 0) if len(whole) > 1 else whole.flip(-1))
