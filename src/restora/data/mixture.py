@@ -174,7 +174,7 @@ class MixtureData(PhotoData):
     # --- loaders --------------------------------------------------------------------------------------------
 
     def training_batches(self) -> "MixedBatches":
-        crops = {name: member.crop_batches() for name, member in self.members.items()}
+        crops = {name: member.training_batches() for name, member in self.members.items()}
         return MixedBatches(crops, self.turns, self.seed)
 
     def _evaluation_loader(self, split: Split, crop: int | None, *, pixels: int) -> EvaluationLoader:

@@ -18,7 +18,6 @@ from typing import Any, Literal, get_args
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from restora.data.ahead import Ahead, OneAhead
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, check_reductions, usable_size
@@ -313,12 +312,8 @@ class PhotoData(LightningDataModule):
             ahead=self._ahead,
         )
 
-    def training_batches(self) -> Dataset[Any]:
-        """This process's training batches, by their numbers."""
-        return self.crop_batches()
-
-    def crop_batches(self) -> CropBatches:
-        """This process's crops of the photos."""
+    def training_batches(self) -> Any:
+        """This process's training batches, by their numbers: crops of the photos."""
         store, photos = self._usable("train")
         schedule = CropSchedule(
             seed=self.seed,

@@ -73,7 +73,7 @@ class UnpairedData(PhotoData):
         self.strangers.setup(stage)
 
     def training_batches(self) -> "BothBatches":
-        return BothBatches(self.crop_batches(), self.strangers.crop_batches())
+        return BothBatches(super().training_batches(), self.strangers.training_batches())
 
     def degraded(self, batch: Any) -> Batch:
         if "strangers" not in batch:
