@@ -19,10 +19,9 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos
-from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
+from restora.data.loaders import EvaluationLoader, Workers, evaluation_loader
 from restora.data.module import PhotoData, Target
 from restora.data.packing import PhotoFile
-from restora.data.schedule import ResumableSampler
 from restora.data.sources import Source, Split
 from restora.data.store import Entry, PhotoStore
 from restora.degradations.base import Degradation
@@ -174,18 +173,9 @@ class MixtureData(PhotoData):
 
     # --- loaders --------------------------------------------------------------------------------------------
 
-    def train_dataloader(self) -> TrainingLoader:
-        batches = MixedBatches(
-            {name: member.crop_batches() for name, member in self.members.items()}, self.turns, self.seed
-        )
-        sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
-        return TrainingLoader(
-            batches,
-            sampler,
-            workers=workers_of(self.workers, self.trainer),
-            pin_memory=self._pin_memory,
-            ahead=self._ahead,
-        )
+    def training_batches(self) -> "MixedBatches":
+        crops = {name: member.training_batches() for name, member in self.members.items()}
+        return MixedBatches(crops, self.turns, self.seed)
 
     def _evaluation_loader(self, split: Split, crop: int | None, *, pixels: int) -> EvaluationLoader:
         members = {name: m for name, m in self.members.items() if m.source.photos(split)}

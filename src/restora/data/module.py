@@ -304,15 +304,15 @@ class PhotoData(LightningDataModule):
     def train_dataloader(self) -> TrainingLoader:
         sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
         return TrainingLoader(
-            self.crop_batches(),
+            self.training_batches(),
             sampler,
             workers=workers_of(self.workers, self.trainer),
             pin_memory=self._pin_memory,
             ahead=self._ahead,
         )
 
-    def crop_batches(self) -> CropBatches:
-        """This process's training batches."""
+    def training_batches(self) -> Any:
+        """This process's training batches, by their numbers: crops of the photos."""
         store, photos = self._usable("train")
         schedule = CropSchedule(
             seed=self.seed,

@@ -12,9 +12,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from restora.data.crops import CropBatches, PhotoBatch
-from restora.data.loaders import TrainingLoader, workers_of
 from restora.data.module import PhotoData
-from restora.data.schedule import ResumableSampler
 from restora.data.sources import Split, UnpairedFolder
 from restora.data.store import PhotoStore
 from restora.degradations.identity import Identity
@@ -74,16 +72,8 @@ class UnpairedData(PhotoData):
         self.strangers.trainer = self.trainer  # its processes share the photos
         self.strangers.setup(stage)
 
-    def train_dataloader(self) -> TrainingLoader:
-        batches = BothBatches(self.crop_batches(), self.strangers.crop_batches())
-        sampler = ResumableSampler(steps_per_epoch=self.steps_per_epoch, batches_done=self._batches_done)
-        return TrainingLoader(
-            batches,
-            sampler,
-            workers=workers_of(self.workers, self.trainer),
-            pin_memory=self._pin_memory,
-            ahead=self._ahead,
-        )
+    def training_batches(self) -> "BothBatches":
+        return BothBatches(super().training_batches(), self.strangers.training_batches())
 
     def degraded(self, batch: Any) -> Batch:
         if "strangers" not in batch:

@@ -15,7 +15,7 @@ Legend: B samples, C channels, H height, W width, s scale.
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, TypeVar, cast
 
@@ -39,11 +39,10 @@ from restora.families.step_log import StepLog
 from restora.image import enlarge, to_8_bit
 from restora.networks.adapters import adapt, without_adapters
 from restora.networks.base import Network
-from restora.objectives.base import Objective, Opponent, Setting, Step
+from restora.objectives.base import MakeOptimizer, Objective, Opponent, Setting, Step
 from restora.objectives.supervised import Loss, Supervised
 from restora.types import Batch
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Schedule = Callable[[float], float]
 Row = dict[str, Any]
 M = TypeVar("M", bound=nn.Module)

@@ -7,7 +7,7 @@ one forward pass.
 Legend: B samples, C channels, H height, W width.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -18,11 +18,9 @@ from restora.image import enlarge
 from restora.losses.adversarial import AdversarialLoss, WassersteinLoss
 from restora.losses.perceptual import feature_matching
 from restora.networks.discriminators import Discriminator
-from restora.objectives.base import Objective, Opponent, Setting, Step, Terms
+from restora.objectives.base import MakeOptimizer, Objective, Opponent, Setting, Step, Terms
 from restora.objectives.showing import check_patches
 from restora.registry import register
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 @register("objective", "adversarial")
@@ -87,23 +85,31 @@ class Adversarial(Opponent):
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         clean = self._shown(step.supervision, step)
         shown = self._shown(step.restored.detach(), step)
-        real, fake = self.discriminator(clean).float(), self.discriminator(shown).float()
-        loss = self.gan_loss.discriminator(real, fake) + self.gan_loss.penalty(
-            self.discriminator, clean, shown
-        )
-        right = 0.5 * ((real > fake.mean()).float().mean() + (fake < real.mean()).float().mean())
-        return loss, {
-            "loss": loss.detach(),
-            "real": real.detach().mean(),
-            "fake": fake.detach().mean(),
-            "accuracy": right,  # logits against the mean logit of the other side; 0.5 is chance
-        }
+        return discriminator_loss(self.discriminator, self.gan_loss, clean, shown)
 
     def _shown(self, photos: Tensor, step: Step) -> Tensor:
         """The discriminator's input: (B,C,H,W), if conditional with the degraded photo as last channels."""
         if not self.conditional:
             return photos
         return torch.cat([photos, enlarge(step.degraded, photos.shape[-2:])], dim=1)
+
+
+def discriminator_loss(
+    discriminator: Discriminator, gan_loss: AdversarialLoss, real: Tensor, fake: Tensor
+) -> tuple[Tensor, Terms]:
+    """The loss of a discriminator for real and (detached) made photos, (B,C,H,W) each, and its figures.
+
+    `accuracy` compares logits with the mean logit of the other side; 0.5 is chance.
+    """
+    of_real, of_fake = discriminator(real).float(), discriminator(fake).float()
+    loss = gan_loss.discriminator(of_real, of_fake) + gan_loss.penalty(discriminator, real, fake)
+    right = (of_real > of_fake.mean()).float().mean() + (of_fake < of_real.mean()).float().mean()
+    return loss, {
+        "loss": loss.detach(),
+        "real": of_real.detach().mean(),
+        "fake": of_fake.detach().mean(),
+        "accuracy": 0.5 * right,
+    }
 
 
 @register("objective", "feature_matching")

@@ -21,6 +21,7 @@ from restora.networks.base import Network
 from restora.types import Batch
 
 Terms = dict[str, Tensor]
+MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 Centre = Literal["mean", "median", "mode"]
 CENTRES: tuple[Centre, ...] = get_args(Centre)
 

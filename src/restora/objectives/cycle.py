@@ -20,7 +20,7 @@ of a checkpoint. Every process keeps the same buffer, over the whole batch.
 Legend: B samples, C channels, K channels of noise, H height, W width.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -32,11 +32,10 @@ from restora.keyed import KeyedGenerator
 from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
-from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
+from restora.objectives.adversarial import discriminator_loss
+from restora.objectives.base import MakeOptimizer, Opponent, Setting, Step, Terms, check_weights
 from restora.objectives.showing import check_patches
 from restora.registry import register
-
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class History:
@@ -207,19 +206,13 @@ class Cycle(Opponent):
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         reals = {"clean": strangers(step), "degraded": step.degraded}
         fakes = step.shared.get("cycle") or self._made(step)  # before `start_step` there are no terms
-        total, diagnostics = step.degraded.new_zeros(()), {}
+        total, diagnostics = step.degraded.new_zeros(()), Terms()
         for name in self.sides:
-            real = reals[name]
             fake = fakes[name].detach()
             fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))
-            seen, made = self._discriminator(name)(real).float(), self._discriminator(name)(fake).float()
-            loss = self.gan_loss.discriminator(seen, made)
-            loss = loss + self.gan_loss.penalty(self._discriminator(name), real, fake)
+            loss, figures = discriminator_loss(self._discriminator(name), self.gan_loss, reals[name], fake)
             total = total + loss
-            diagnostics[f"{name}_loss"] = loss.detach()
-            diagnostics[f"{name}_accuracy"] = 0.5 * (
-                (seen > made.mean()).float().mean() + (made < seen.mean()).float().mean()
-            )
+            diagnostics |= {f"{name}_{figure}": figures[figure] for figure in ("loss", "accuracy")}
         return total, diagnostics
 
     def get_extra_state(self) -> Tensor:
@@ -237,24 +230,23 @@ class Cycle(Opponent):
 
 
 def check_strangers(objective: str, setting: Setting) -> None:
-    """Raises ValueError for data in which a sample has no other clean photo than its own."""
+    """Raises ValueError for data without clean photos."""
     if not (setting.has_clean or setting.strangers):
         raise ValueError(
             f"objective {objective} learns what clean photos look like, and these data have none: set "
             "data=unpaired_folder, with other clean photos in clean/"
-        )
-    if not setting.strangers and setting.batch_size == 1:
-        raise ValueError(
-            f"objective {objective} takes the clean photo of another sample, and a batch of 1 has only "
-            "its own: set data.batch_size=2 or more"
         )
 
 
 def strangers(step: Step) -> Tensor:
     """Clean photos unpaired with the degraded ones: (B,C,H,W).
 
-    For a batch of pairs, each sample gets the clean photo of another one, so that the pairing is not used.
+    For a batch of pairs, each sample gets the clean photo of another one, so that the pairing is not used; a
+    batch of one gets its own, mirrored.
     """
     clean = step.batch.clean
     assert clean is not None  # ensured by `check`
-    return clean if step.batch.unpaired else processes.own_part(processes.gathered(clean).roll(1, 0))
+    if step.batch.unpaired:
+        return clean
+    whole = processes.gathered(clean)
+    return processes.own_part(whole.roll(1, 0) if len(whole) > 1 else whole.flip(-1))

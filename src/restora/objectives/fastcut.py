@@ -27,12 +27,12 @@ from restora.keyed import KeyedGenerator
 from restora.losses.adversarial import AdversarialLoss
 from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
-from restora.objectives.base import Opponent, Setting, Step, Terms, check_weights
+from restora.objectives.adversarial import discriminator_loss
+from restora.objectives.base import MakeOptimizer, Opponent, Setting, Step, Terms, check_weights
 from restora.objectives.cycle import check_strangers, strangers
 from restora.objectives.showing import check_patches
 from restora.registry import register
 
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 _FOUND = 4
 """Number of convolutions used where no layers are named."""
 _PROBE = 32
@@ -186,13 +186,9 @@ class FastCut(Opponent):
         return generator.uniform((pixels,)).topk(min(self.places, pixels), dim=1).indices
 
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
-        clean, shown = strangers(step), step.restored.detach()
-        real, fake = self.discriminator(clean).float(), self.discriminator(shown).float()
-        loss = self.gan_loss.discriminator(real, fake) + self.gan_loss.penalty(
-            self.discriminator, clean, shown
-        )
-        right = 0.5 * ((real > fake.mean()).float().mean() + (fake < real.mean()).float().mean())
-        return loss, {"loss": loss.detach(), "accuracy": right}
+        shown = step.restored.detach()
+        loss, figures = discriminator_loss(self.discriminator, self.gan_loss, strangers(step), shown)
+        return loss, {name: figures[name] for name in ("loss", "accuracy")}
 
 
 def _head(channels: int, features: int) -> nn.Sequential:

@@ -150,9 +150,11 @@ def whole_accumulation(trainer: Trainer) -> bool:
 
 def validates_now(trainer: Trainer) -> bool:
     """Whether this training batch is followed by validation."""
-    if trainer.check_val_every_n_epoch is None:
-        return (trainer.fit_loop.total_batch_idx + 1) % int(trainer.val_check_batch or 1) == 0
-    return bool(trainer.fit_loop.epoch_loop.batch_progress.is_last_batch)
+    epochs = trainer.check_val_every_n_epoch
+    if epochs is not None and (trainer.current_epoch + 1) % epochs:
+        return False
+    batch = trainer.fit_loop.total_batch_idx if epochs is None else trainer.fit_loop.epoch_loop.batch_idx
+    return bool((batch + 1) % (trainer.val_check_batch or 1) == 0)
 
 
 def is_finite(module: LightningModule) -> bool:

@@ -55,6 +55,8 @@ def recipe_of(config: DictConfig) -> Recipe:
     interval = trainer["val_check_interval"]
     if isinstance(interval, float):  # Lightning: a share of the epoch
         interval = max(int(interval * per_epoch), 1)
+    if interval is not None:
+        interval *= trainer["check_val_every_n_epoch"] or 1
     return Recipe(steps, per_step, interval, seconds)
 
 

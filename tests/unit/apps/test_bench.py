@@ -76,6 +76,10 @@ def test_validations_are_part_of_the_hours() -> None:
             ["trainer.accumulate_grad_batches=2", "trainer.val_check_interval=0.5"],
             Recipe(20000, 2, 250, None),
         ),
+        (
+            ["trainer.check_val_every_n_epoch=4", "trainer.val_check_interval=1.0"],
+            Recipe(20000, 1, 2000, None),
+        ),
     ],
     ids=str,
 )

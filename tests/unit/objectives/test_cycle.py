@@ -210,6 +210,8 @@ def test_discriminators_learn_before_the_objective_takes_part() -> None:
 def test_pairs_are_not_used_as_pairs() -> None:
     now = step(Shift(0.0), unpaired=False)
     assert torch.equal(strangers(now), now.batch.clean[[2, 0, 1]])
+    (alone, *_) = (Step(now.network, one, 0.5, 1, lambda *_: None) for one in now.batch.photos())
+    assert torch.equal(strangers(alone), now.batch.clean[:1].flip(-1))
     now = step(Shift(0.0))
     assert strangers(now) is now.batch.clean
 
@@ -226,10 +228,6 @@ def test_what_cannot_be_combined_is_refused() -> None:
         cycle().check(replace(setting, network=Drawing(0.1)))
     with pytest.raises(ValueError, match=r"adversarial_weight must be 0 or more"):
         cycle(adversarial_weight=-1.0)
-    alone = replace(setting, has_clean=True, strangers=False, batch_size=1)
-    with pytest.raises(ValueError, match=r"has only its own: set data\.batch_size=2"):
-        cycle().check(alone)
-    cycle().check(replace(alone, batch_size=2))
     with pytest.raises(ValueError, match=r"set data\.patch_size=6"):
         cycle().check(replace(setting, patch_size=4))
     with pytest.raises(ValueError, match="the clean discriminator .* raise data.batch_size"):

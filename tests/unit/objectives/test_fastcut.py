@@ -179,8 +179,6 @@ def test_what_cannot_be_combined_is_refused() -> None:
     network = small()
     with pytest.raises(ValueError, match="data=unpaired_folder"):
         fastcut(network).check(replace(setting(network), strangers=False))
-    with pytest.raises(ValueError, match=r"has only its own: set data\.batch_size=2"):
-        fastcut(network).check(replace(setting(network), has_clean=True, strangers=False, batch_size=1))
     with pytest.raises(ValueError, match="without condition"):
         fastcut(FFDNet(in_channels=3, depth=3, channels=8))
     with pytest.raises(ValueError, match=r"no module 'model\.99' .* it runs model\.0, model\.1"):

@@ -29,6 +29,7 @@ from restora.training.callbacks import (
     LastCheckpoint,
     SaveTestImages,
     StepSeed,
+    validates_now,
 )
 from restora.training.record import RunInfo
 from restora.training.run import train
@@ -45,6 +46,26 @@ def family(kind: type[Family] = Family, loss: nn.Module | None = None) -> Family
         optimizer=partial(torch.optim.SGD, lr=0.01),
         schedule=Constant(),
     )
+
+
+@pytest.mark.parametrize(("interval", "epochs"), [(0.5, 2), (1.0, 1), (3, None)])
+def test_whether_validation_follows_is_known(
+    fit: Callable, interval: float | int, epochs: int | None
+) -> None:
+    said, seen = [], []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, module: Any, *_: Any) -> None:
+            if validates_now(trainer):
+                said.append(trainer.global_step)
+
+        def on_validation_end(self, trainer: Trainer, module: Any) -> None:
+            seen.append(trainer.global_step)
+
+    options = {"val_check_interval": interval, "check_val_every_n_epoch": epochs}
+    fit(family(), steps=16, callbacks=[Watch()], **options)  # an epoch has 4
+    assert said == seen
+    assert seen
 
 
 class Drawing(Family):
