@@ -103,7 +103,8 @@ class Cycle(Opponent):
     ) -> None:
         super().__init__(**options)
         weights = {"cycle_weight": cycle_weight, "identity_weight": identity_weight}
-        check_weights("cycle", **weights, restored_weight=restored_weight)
+        weights |= {"adversarial_weight": adversarial_weight, "restored_weight": restored_weight}
+        check_weights("cycle", **weights)
         if history < 0:
             raise ValueError(f"objective.cycle.history must be 0 photos or more, got {history}")
         self.backward, self.gan_loss, self._make_optimizer = backward, loss, optimizer
@@ -163,10 +164,7 @@ class Cycle(Opponent):
 
     def terms(self, step: Step) -> Terms:
         degraded, clean = step.degraded, strangers(step)
-        made = {"degraded": self._degrade(clean, step)}
-        if "clean" in self.sides or not self.draws:
-            made["clean"] = step.restored
-        step.shared["cycle"] = made
+        made = self._made(step)
         adversarial = degraded.new_zeros(())
         for name, weight in self.sides.items():
             fake = self._discriminator(name)(made[name]).float()
@@ -188,6 +186,14 @@ class Cycle(Opponent):
             terms["identity"] = self.identity_weight * self.cycle_weight * stays
         return terms
 
+    def _made(self, step: Step) -> dict[str, Tensor]:
+        """The photos that the networks make, (B,C,H,W) by their side."""
+        made = {"degraded": self._degrade(strangers(step), step)}
+        if "clean" in self.sides or not self.draws:
+            made["clean"] = step.restored
+        step.shared["cycle"] = made
+        return made
+
     def validation(self, step: Step) -> Terms:
         """The mean absolute difference of a degraded photo and its cycle through both networks."""
         return {"cycle": (self._degrade(step.restored, step) - step.degraded).abs().mean()}
@@ -208,10 +214,11 @@ class Cycle(Opponent):
 
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         reals = {"clean": strangers(step), "degraded": step.degraded}
+        made_now = step.shared.get("cycle") or self._made(step)  # there are no terms before `start_step`
         total, diagnostics = step.degraded.new_zeros(()), {}
         for name in self.sides:
             real = reals[name]
-            fake = step.shared["cycle"][name].detach()
+            fake = made_now[name].detach()
             fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))
             seen, made = self._discriminator(name)(real).float(), self._discriminator(name)(fake).float()
             loss = self.gan_loss.discriminator(seen, made)

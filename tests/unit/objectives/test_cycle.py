@@ -234,3 +234,19 @@ def test_the_generator_has_the_authors_size_and_names() -> None:
     } <= names
     made = ResNetGenerator.infer_arguments(six.state_dict())
     assert made == {"in_channels": 3, "out_channels": 3, "channels": 64, "blocks": 6}
+
+
+@pytest.mark.parametrize("options", [{"start_step": 2}, {"weight": 0.0}])
+def test_the_discriminators_learn_while_the_network_does_not_yet_see_them(options: dict[str, Any]) -> None:
+    now, objective = step(Shift(0.1)), cycle(**options)
+    assert objective(now) == {}
+    loss, _ = objective.own_loss(now)
+    loss.backward()
+    assert all(p.grad is not None for p in objective.discriminators.parameters())
+
+
+@pytest.mark.parametrize("key", ["cycle_weight", "identity_weight", "adversarial_weight", "restored_weight"])
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_weights_that_none_can_be_are_refused(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"objective\.cycle\.{key} must be 0 or more"):
+        cycle(**{key: value})
