@@ -13,6 +13,7 @@ from torch import Tensor
 from restora.fitting.base import Fit, Problem, Step, seeded
 from restora.fitting.running import Cancelled, Progress, fit, run
 from restora.fitting.stopping import EarlyStop
+from restora.operators.blur import Blur, MirroredBlur
 from restora.operators.pointwise import Mask
 
 PROBLEM = Problem(torch.full((1, 1, 4, 4), 0.5))
@@ -117,6 +118,8 @@ PHOTO = torch.full((1, 3, 6, 6), 0.5)
         ({"degraded": PHOTO, "operator": "blur"}, "the operator is a part of restora.operators"),
         ({"degraded": PHOTO, "operator": Mask(torch.ones(1, 1, 5, 6))}, "make H and W equal"),
         ({"degraded": PHOTO, "operator": Mask(torch.ones(1, 2, 6, 6))}, r"the mask is \(1, 2, 6, 6\)"),
+        ({"degraded": PHOTO, "operator": Blur(torch.ones(65, 3) / 195)}, "3x65 pixels, the photo 6x6: crop"),
+        ({"degraded": PHOTO, "operator": MirroredBlur(torch.ones(3, 65) / 195)}, "the kernel is 65x3"),
         ({"degraded": PHOTO, "operator": Mask(torch.zeros(1, 1, 6, 6))}, "nothing of the photo is known"),
     ],
 )
