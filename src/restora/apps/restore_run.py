@@ -194,7 +194,9 @@ class _Work:
         lost = None if settings.masks is None else settings.masks.read(job, photo)
         show = self._progress([job])
         if isinstance(restorer, PhotoFit):
-            restored = restorer(photo, lost=lost, progress=show, strength=settings.strength)
+            restored = restorer(
+                photo, lost=lost, progress=show, strength=settings.strength, note=self._noted(job)
+            )
         elif settings.estimate:
             sigma = estimated_sigma(photo)
             self.bar.console.print(f"{shown(job.name)}: noise level {sigma:.1f} (estimated)", markup=False)
@@ -213,10 +215,20 @@ class _Work:
             restored = restored.without_metadata()
         with self._lock:
             self.outcome.lost.update(lost_in(restored, format_name))
-            if photo.frames > 1:
-                reason = f"has {photo.frames} frames or pages: the first was restored, the others left out"
-                self.outcome.failures.append(Failure(job.name, reason))
+        if photo.frames > 1:
+            self._noted(job)(
+                f"has {photo.frames} frames or pages: the first was restored, the others left out"
+            )
         return partial(_write, job, photo, restored, settings)
+
+    def _noted(self, job: Job) -> Callable[[str], None]:
+        """Records what is wrong with a photo that is written nevertheless."""
+
+        def note(reason: str) -> None:
+            with self._lock:
+                self.outcome.failures.append(Failure(job.name, reason))
+
+        return note
 
     def _progress(self, group: list[Job]) -> Callable[[int, int], None]:
         def show(done: int, tiles: int) -> None:

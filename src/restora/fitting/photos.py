@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from restora.artifact.photo_pixels import restored_by
@@ -46,11 +45,12 @@ class PhotoFit:
         lost: Photo | None = None,
         progress: Callable[[int, int], None] | None = None,
         strength: float = 1.0,
+        note: Callable[[str], None] | None = None,
     ) -> Photo:
         """The restored photo; `lost` is white where it has to be filled in.
 
         `progress` is called with the share of the steps, or of the time limit, that is done, in parts of
-        `resolution`, and with `resolution`.
+        `resolution`, and with `resolution`; `note` with what is wrong with a result.
         """
 
         def show(at: Progress) -> None:
@@ -67,9 +67,14 @@ class PhotoFit:
             if sigma is None and isinstance(operator, Identity):
                 sigma = estimated_sigma(x[0].permute(1, 2, 0).double().numpy())
             problem = Problem(x, operator, sigma)
-            device = torch.device(self.device)
-            return run(
-                self.fit, problem, seed=self.seed, device=device, max_time=self.max_time, on_step=show
-            ).picture
+            outcome = run(
+                self.fit, problem, seed=self.seed, device=self.device, max_time=self.max_time, on_step=show
+            )
+            if outcome.ended == "not finite" and note is not None:
+                note(
+                    f"the fit was not finite after step {outcome.step}, whose picture was written: lower "
+                    "learning_rate (--set learning_rate=NUMBER) for a better one"
+                )
+            return outcome.picture
 
         return restored_by(answer, photo, scale=self.scale, lost=lost, strength=strength)

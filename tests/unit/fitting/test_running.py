@@ -145,7 +145,7 @@ def test_fit_takes_a_problem_only() -> None:
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected a number"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0, got -1"),
         ({"channels": 0}, "channels must be 1 or more, got 0"),
-        ({"seed": 1.5}, r"seed must be a whole number, got 1\.5"),
+        ({"seed": 1.5}, r"seed must be a whole number of at most 64 bits, got 1\.5"),
         ({"max_time": "60s"}, "a number of seconds above 0, or None, got '60s'"),
         ({"max_time": float("nan")}, "a number of seconds above 0, or None, got nan"),
         ({"early_stop": "yes"}, "early_stop must be true, false"),
