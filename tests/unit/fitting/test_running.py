@@ -108,6 +108,7 @@ PHOTO = torch.full((1, 3, 6, 6), 0.5)
     [
         ({"degraded": (PHOTO * 255).byte()}, r"got torch\.uint8 of shape \(1, 3, 6, 6\): use photo\.float"),
         ({"degraded": PHOTO * 255}, "values up to 127.5: divide 8-bit photos by 255"),
+        ({"degraded": PHOTO * 255 - 227.5}, "values down to -100: divide 8-bit photos by 255"),
         ({"degraded": PHOTO[0]}, r"photo\[None\] for a single one"),
         ({"degraded": PHOTO.expand(2, -1, -1, -1)}, r"one photo, .* got \(2, 3, 6, 6\)"),
         ({"degraded": PHOTO * float("nan")}, "not finite"),
