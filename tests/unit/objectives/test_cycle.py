@@ -250,3 +250,13 @@ def test_the_discriminators_learn_while_the_network_does_not_yet_see_them(option
 def test_weights_that_none_can_be_are_refused(key: str, value: float) -> None:
     with pytest.raises(ValueError, match=rf"objective\.cycle\.{key} must be 0 or more"):
         cycle(**{key: value})
+
+
+def test_outputs_that_are_not_finite_are_shown_once_and_not_kept() -> None:
+    history, broken = History(2), torch.full((2, 3, 4, 4), float("nan"))
+    assert history.mix(broken, KeyedGenerator(torch.arange(2))).isnan().all()
+    for number in range(8):  # the buffer is full: each is swapped with probability 0.5
+        shown = history.mix(broken, KeyedGenerator(torch.arange(2) + number))
+        assert shown.isnan().all()
+    assert history.kept is not None
+    assert history.kept.isfinite().all()
