@@ -164,9 +164,11 @@ class Objective(nn.Module, ABC):
     def __init__(self, *, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
         if not 0 <= weight < math.inf:
-            raise ValueError(f"objective.weight must be 0 or more, got {weight}")
+            raise ValueError(f"the weight of objective {type(self).__name__} must be 0 or more, got {weight}")
         if start_step < 0:
-            raise ValueError(f"objective.start_step must be 0 or more, got {start_step}")
+            raise ValueError(
+                f"the start_step of objective {type(self).__name__} must be 0 or more, got {start_step}"
+            )
         self.weight, self.start_step = weight, start_step
 
     @abstractmethod

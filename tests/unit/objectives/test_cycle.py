@@ -260,3 +260,9 @@ def test_outputs_that_are_not_finite_are_shown_once_and_not_kept() -> None:
         assert shown.isnan().all()
     assert history.kept is not None
     assert history.kept.isfinite().all()
+
+
+@pytest.mark.parametrize("key", ["weight", "start_step"])
+def test_the_objective_whose_weight_or_start_is_refused_is_named(key: str) -> None:
+    with pytest.raises(ValueError, match=f"the {key} of objective Cycle must be 0 or more, got -1"):
+        cycle(**{key: -1})
