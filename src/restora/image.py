@@ -184,7 +184,7 @@ def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
 
 
 _BRIGHTEST = 8.0
-"""The largest value of a photo in [0,1] with unclipped noise; a photo in 0 to 255 below it is black."""
+"""The largest absolute value of a photo in [0,1] with unclipped noise; below it one in 0 to 255 is black."""
 
 
 def check_photos(x: Any) -> None:
@@ -203,10 +203,12 @@ def check_photos(x: Any) -> None:
     x = x.detach()
     if not all(end.isfinite() for end in x.aminmax()):
         raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
-    if float(x.amax()) > _BRIGHTEST:
+    darkest, brightest = map(float, x.aminmax())
+    if max(brightest, -darkest) > _BRIGHTEST:
+        far = f"up to {brightest:g}" if brightest > _BRIGHTEST else f"down to {darkest:g}"
         raise ValueError(
-            f"expected photos in [0,1], got values up to {float(x.amax()):g}: divide 8-bit photos by "
-            "255, 16-bit ones by 65535"
+            f"expected photos in [0,1], got values {far}: divide 8-bit photos by 255, 16-bit ones by 65535, "
+            "and subtract no mean"
         )
 
 

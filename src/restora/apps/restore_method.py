@@ -101,6 +101,10 @@ def load(options: argparse.Namespace) -> "PhotoFit":
         node["denoiser"] = options.denoiser
     fit = build(with_classical(node), "method", where="method")
     scale = options.scale if options.scale is not None else fit.usual_scale
+    if scale < 1:
+        raise ValueError(f"--scale {scale}: expected a whole number of 1 or more")
+    if options.seed is not None and not -(2**63) <= options.seed < 2**63:
+        raise ValueError(f"--seed {options.seed}: expected a number of at most 64 bits")
     wanted = {
         "inpaint": options.mask is not None,
         "super_resolution": scale > 1,
@@ -169,13 +173,19 @@ def _check_mosaic(pattern: str, asked: list[str]) -> None:
 def _set(words: list[str]) -> dict[str, Any]:
     """`steps=500` as a key and a value, typed as in a configuration."""
     import yaml  # type: ignore[import-untyped]
+    from omegaconf import OmegaConf
 
-    found = {}
+    found: dict[str, Any] = {}
     for word in words:
-        key, equals, value = word.partition("=")
+        key, equals, _ = word.partition("=")
         if not equals or not key:
             raise ValueError(f"--set {word}: write it as KEY=VALUE, such as steps=500")
-        found[key] = yaml.safe_load(value)
+        try:
+            read: Any = OmegaConf.to_container(OmegaConf.from_dotlist([word]))
+        except (yaml.YAMLError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"--set {word}: the value cannot be read: {reason}") from error
+        found |= read
     return found
 
 

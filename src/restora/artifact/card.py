@@ -77,6 +77,16 @@ def _scores(model: ModelDescription) -> str:
                 shown = "" if similarity is None else f"{similarity:.4f}"
                 psnr = "–" if math.isinf(held_out[first]) else f"{held_out[first]:.2f}"
                 lines.append(f"| {name} | {psnr} | {shown} |")
+    elif held_out:
+        figures = ", ".join(
+            f"{name} {_number(value)}"
+            for name, value in held_out.items()
+            if name not in ("photos", "seconds") and value is not None
+        )
+        lines.append(
+            f"The {held_out.get('photos', '?')} held-out photos have no clean versions, so PSNR and SSIM "
+            f"were not measured{f'; {figures}' if figures else ''}."
+        )
     else:
         lines.append("This model was not scored on held-out photos.")
     validation = model.metrics.get("validation") or {}
@@ -142,14 +152,23 @@ photo = {reading}
 
 
 def _training(model: ModelDescription) -> str:
-    degradation = json_text(model.degradation) if model.degradation else "not recorded"
     return (
         "## What it was trained against\n\n"
-        "The degradation that it learnt to undo; `restora preview` shows what it does to a photo.\n\n"
-        f"```json\n{degradation}\n```\n\n"
+        f"{_degradation(model)}\n\n"
         f"{_photos(model)}"
         f"{_began(model)}"
         f"The weights are those of step {model.metrics.get('step', 'unknown')}."
+    )
+
+
+def _degradation(model: ModelDescription) -> str:
+    """The degradation of the training photos, as far as it is known."""
+    if model.degradation.get("_target_") == "identity":
+        return "No degradation was added: the degraded photos were used as they came."
+    degradation = json_text(model.degradation) if model.degradation else "not recorded"
+    return (
+        "The degradation that it learnt to undo; `restora preview` shows what it does to a photo.\n\n"
+        f"```json\n{degradation}\n```"
     )
 
 

@@ -371,7 +371,20 @@ class Restorer:
         if condition.shape != (x.shape[0], channels, *x.shape[2:]):
             expected = (x.shape[0], channels, *x.shape[2:])
             raise ValueError(f"the condition must be of shape {expected}, got {tuple(condition.shape)}")
+        self._check_values(condition)
         return condition
+
+    def _check_values(self, condition: Tensor) -> None:
+        """Raises ValueError for values that no level map or mask has."""
+        least, most = map(float, condition.detach().aminmax())
+        if not math.isfinite(least + most):
+            raise ValueError("the condition has values that are not finite (NaN or infinite)")
+        kind = None if self.description is None else self.description.conditioned_on
+        if kind in ("noise level", "mask") and not 0 <= least <= most <= 1:
+            raise ValueError(
+                f"the condition, a {kind}, is on the [0,1] scale, got values from {least:g} to {most:g}: "
+                "divide those of the 8-bit scale by 255"
+            )
 
 
 def _with_statistics(network: Network, engine: str) -> str:

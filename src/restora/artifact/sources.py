@@ -99,6 +99,8 @@ def open_source(source: str | Path, *, task: str | None = None) -> Loaded:
 
     Raises ValueError for any other source, or for a network that this installation does not know.
     """
+    if not isinstance(source, str | Path):
+        raise ValueError(f"a source of a model is a path or zoo:NAME, got {source!r}")
     task = vocabulary.task(task)
     loaded = _opened(source)
     if task is None or loaded.says_its_task:

@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from restora.artifact.photo_pixels import restored_by
@@ -68,9 +67,8 @@ class PhotoFit:
             if sigma is None and isinstance(operator, Identity):
                 sigma = estimated_sigma(x[0].permute(1, 2, 0).double().numpy())
             problem = Problem(x, operator, sigma)
-            device = torch.device(self.device)
             outcome = run(
-                self.fit, problem, seed=self.seed, device=device, max_time=self.max_time, on_step=show
+                self.fit, problem, seed=self.seed, device=self.device, max_time=self.max_time, on_step=show
             )
             if outcome.cut_short:
                 say(outcome.cut_short)

@@ -51,7 +51,7 @@ class Outcome:
         if self.ended == "max_time":
             return f"stopped by the time limit {after}"
         if self.ended == "not finite":
-            return f"stopped {after}, as the next was not finite: this is the last finite result"
+            return f"stopped {after}, as the next was not finite: lower learning_rate for more"
         return ""
 
 
@@ -146,8 +146,8 @@ def _stopping(fit: Fit, early_stop: bool | EarlyStop | None) -> EarlyStop | None
 
 def _check_run(seed: int, max_time: float | None, **functions: Callable[..., Any] | None) -> None:
     """Raises ValueError for the first argument of `run` that is not of its kind."""
-    if not isinstance(seed, int) or isinstance(seed, bool):
-        raise ValueError(f"seed must be a whole number, got {seed!r}")
+    if not isinstance(seed, int) or isinstance(seed, bool) or not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed must be a whole number of at most 64 bits, got {seed!r}")
     if max_time is not None and not (isinstance(max_time, Real) and max_time > 0):
         raise ValueError(f"max_time must be a number of seconds above 0, or None, got {max_time!r}")
     for name, function in functions.items():

@@ -7,6 +7,7 @@ objective with parameters of its own (a discriminator), which are updated after 
 Legend: B samples, C channels, H height, W width, s scale.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -149,9 +150,9 @@ class Setting:
 
 
 def check_weights(objective: str, **weights: float) -> None:
-    """Raises ValueError for a negative weight of the named objective."""
+    """Raises ValueError for a weight of the named objective that is negative or not finite."""
     for name, value in weights.items():
-        if value < 0:
+        if not 0 <= value < math.inf:
             raise ValueError(f"objective.{objective}.{name} must be 0 or more, got {value}")
 
 
@@ -168,10 +169,12 @@ class Objective(nn.Module, ABC):
 
     def __init__(self, *, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
-        if weight < 0:
-            raise ValueError(f"objective.weight must be 0 or more, got {weight}")
+        if not 0 <= weight < math.inf:
+            raise ValueError(f"the weight of objective {type(self).__name__} must be 0 or more, got {weight}")
         if start_step < 0:
-            raise ValueError(f"objective.start_step must be 0 or more, got {start_step}")
+            raise ValueError(
+                f"the start_step of objective {type(self).__name__} must be 0 or more, got {start_step}"
+            )
         self.weight, self.start_step = weight, start_step
 
     @abstractmethod

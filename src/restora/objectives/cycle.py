@@ -39,7 +39,10 @@ from restora.registry import register
 
 
 class History:
-    """A buffer of earlier outputs for the discriminator, in float16."""
+    """A buffer of earlier outputs for the discriminator, in float16.
+
+    Outputs that are not finite are shown, so that their step is skipped, and not kept for later steps.
+    """
 
     def __init__(self, length: int) -> None:
         self.length = length
@@ -62,12 +65,13 @@ class History:
         shown = []
         for fake, (chance, place) in zip(processes.gathered(fakes), draws, strict=True):
             kept = fakes.new_empty((0, *fake.shape), dtype=torch.float16) if self.kept is None else self.kept
+            finite = fake.isfinite().all()
             if len(kept) < self.length:
-                self.kept = torch.cat((kept, fake[None].half()))
+                self.kept = torch.cat((kept, torch.where(finite, fake, 0.5)[None].half()))
                 shown.append(fake)
                 continue
             old = (place * self.length).long()[None]  # (1,); neither is read on the host: no synchronisation
-            before, swaps = kept.index_select(0, old), chance >= 0.5
+            before, swaps = kept.index_select(0, old), (chance >= 0.5) & finite
             kept.index_copy_(0, old, torch.where(swaps, fake[None].half(), before))
             shown.append(torch.where(swaps, before[0].to(fake.dtype), fake))
         return processes.own_part(torch.stack(shown))

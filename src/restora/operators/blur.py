@@ -12,6 +12,9 @@ from torch import Tensor
 
 from restora.operators.base import Operator, check_rho, check_scale
 
+_ALWAYS = 64
+"""A kernel of so many pixels a side may be larger than the photo."""
+
 
 def transfer_function(kernel: Tensor, height: int, width: int) -> Tensor:
     """The spectrum (H,W/2+1) of the kernel (k,k) with its centre at the origin.
@@ -39,11 +42,24 @@ def checked_kernel(kernel: Tensor) -> Tensor:
     return kernel
 
 
+def check_extent(kernel: Tensor, y: Tensor, scale: int) -> None:
+    """Raises ValueError for a kernel that is too much larger than the photo: its margins fill the memory."""
+    most = max(_ALWAYS, *(side * scale for side in y.shape[-2:]))
+    if max(kernel.shape) > most:
+        raise ValueError(
+            f"the kernel is {kernel.shape[1]}x{kernel.shape[0]} pixels, the photo "
+            f"{y.shape[-1]}x{y.shape[-2]}: crop the kernel to {most} or less"
+        )
+
+
 class Blur(Operator):
     """y = k * x, circular; `kernel` (k,k), its centre at k // 2."""
 
     def __init__(self, kernel: Tensor) -> None:
         self.kernel = checked_kernel(kernel)
+
+    def check(self, y: Tensor) -> None:
+        check_extent(self.kernel, y, self.scale)
 
     def transfer(self, x: Tensor) -> Tensor:
         return transfer_function(self.kernel.to(x), *x.shape[-2:])
@@ -71,6 +87,9 @@ class MirroredBlur(Operator):
         self.kernel = checked_kernel(kernel)
         if not kernel.shape[0] % 2 or not kernel.shape[1] % 2:
             raise ValueError(f"a kernel must have shape (k,k) with odd k, got {tuple(kernel.shape)}")
+
+    def check(self, y: Tensor) -> None:
+        check_extent(self.kernel, y, self.scale)
 
     def _indices(self, photo: Tensor) -> tuple[Tensor, Tensor]:
         """The source rows and columns of the padded photo; one too small to be mirrored repeats its edges."""

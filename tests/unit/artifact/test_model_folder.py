@@ -136,6 +136,20 @@ def test_card_says_that_a_result_is_worse_than_its_input(metrics, model, tmp_pat
     assert "worse than its input" not in card
 
 
+def test_card_of_photos_without_clean_versions_says_so(model, tmp_path):
+    description, _ = load_model_folder(model)
+    held_out = {"seconds": 0.1, "loss": 0.0223, "photos": 3}
+    metrics = {"step": 30, "validation": {"val/loss": 0.0292}, "held_out": held_out}
+    write_card(tmp_path, replace(description, metrics=metrics, degradation={"_target_": "identity"}))
+    card = (tmp_path / "README.md").read_text()
+    assert (
+        "The 3 held-out photos have no clean versions, so PSNR and SSIM were not measured; loss 0.0223."
+        in card
+    )
+    assert "No degradation was added: the degraded photos were used as they came." in card
+    assert "restora preview" not in card
+
+
 def test_card_has_the_scores_and_runs(model, tmp_path, monkeypatch):
     """The Python example of the card is executed as it stands."""
     text = (model / "README.md").read_text()

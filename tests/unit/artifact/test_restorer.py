@@ -345,3 +345,12 @@ def test_an_engine_that_does_not_know_the_whole_photo_is_refused_for_tiles():
 def test_statistics_that_there_are_none_of_are_refused(network, options, message):
     with pytest.raises(ValueError, match=message):
         Restorer(network=network, global_statistics=True, **options)
+
+
+def test_conditions_that_no_map_can_be_are_refused_with_the_fix():
+    restorer, x = Restorer.load("zoo:inpaint", device="cpu"), real(24, 24)
+    for value, said in ((255.0, "a mask, .* from 255 to 255: divide"), (float("nan"), "not finite")):
+        with pytest.raises(ValueError, match=f"the condition.*{said}"):
+            restorer(x, torch.full((1, 1, 24, 24), value))
+    with pytest.raises(ValueError, match="a path or zoo:NAME, got None"):
+        Restorer.load(None)

@@ -188,6 +188,9 @@ def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path,
         ),
         (["method:zssr", *words, "--scale", "1"], "say what is wrong"),
         (["method:dip", *words, "--set", "steps"], "KEY=VALUE"),
+        (["method:dip", *words, "--set", "steps=[1"], r"--set steps=\[1: the value cannot be read"),
+        (["method:dip", *words, "--scale", "0"], "--scale 0: expected a whole number of 1 or more"),
+        (["method:dip", *words, "--seed", str(2**63)], "at most 64 bits"),
         (["method:dip", *words, "--kernel", "nowhere.png"], "no such picture"),
         (["method:dip", *words, "--tile", "0"], "--tile works with models only"),
         (["method:dip", *words, "--precision", "bf16"], "--precision works with models only"),
@@ -200,3 +203,16 @@ def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path,
     ):
         with pytest.raises(ValueError, match=said):
             restore([*wrong, "--overwrite"])
+
+
+def test_a_fit_that_breaks_down_is_written_and_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its learning rate is written as in a configuration."""
+    Image.fromarray(np.arange(192, dtype=np.uint8).reshape(12, 16)).save(tmp_path / "a.png")
+    words = ["method:zs_n2n", str(tmp_path / "a.png"), str(tmp_path / "out.png"), "--set", "steps=3"]
+    assert restore([*words, "--set", "learning_rate=1e8"]) == 0
+    said = " ".join("".join(capsys.readouterr()).split())
+    assert "a.png: stopped after 1 step, as the next was not finite: lower learning_rate" in said
+    assert (tmp_path / "out.png").exists()
+    assert restore([*words, "--set", "learning_rate=1e-3", "--overwrite"]) == 0

@@ -13,6 +13,7 @@ from torch import Tensor
 from restora.fitting.base import Fit, Problem, Step, seeded
 from restora.fitting.running import Cancelled, Progress, fit, run
 from restora.fitting.stopping import EarlyStop
+from restora.operators.blur import Blur, MirroredBlur
 from restora.operators.pointwise import Mask
 
 PROBLEM = Problem(torch.full((1, 1, 4, 4), 0.5))
@@ -110,6 +111,7 @@ PHOTO = torch.full((1, 3, 6, 6), 0.5)
     [
         ({"degraded": (PHOTO * 255).byte()}, r"got torch\.uint8 of shape \(1, 3, 6, 6\): use photo\.float"),
         ({"degraded": PHOTO * 255}, "values up to 127.5: divide 8-bit photos by 255"),
+        ({"degraded": PHOTO * 255 - 227.5}, "values down to -100: divide 8-bit photos by 255"),
         ({"degraded": PHOTO[0]}, r"photo\[None\] for a single one"),
         ({"degraded": PHOTO.expand(2, -1, -1, -1)}, r"one photo, .* got \(2, 3, 6, 6\)"),
         ({"degraded": PHOTO * float("nan")}, "not finite"),
@@ -120,6 +122,8 @@ PHOTO = torch.full((1, 3, 6, 6), 0.5)
         ({"degraded": PHOTO, "operator": "blur"}, "the operator is a part of restora.operators"),
         ({"degraded": PHOTO, "operator": Mask(torch.ones(1, 1, 5, 6))}, "make H and W equal"),
         ({"degraded": PHOTO, "operator": Mask(torch.ones(1, 2, 6, 6))}, r"the mask is \(1, 2, 6, 6\)"),
+        ({"degraded": PHOTO, "operator": Blur(torch.ones(65, 3) / 195)}, "3x65 pixels, the photo 6x6: crop"),
+        ({"degraded": PHOTO, "operator": MirroredBlur(torch.ones(3, 65) / 195)}, "the kernel is 65x3"),
         ({"degraded": PHOTO, "operator": Mask(torch.zeros(1, 1, 6, 6))}, "nothing of the photo is known"),
     ],
 )
@@ -145,7 +149,7 @@ def test_fit_takes_a_problem_only() -> None:
         ({"learning_rate": float("nan")}, "learning_rate=nan: expected a number"),
         ({"learning_rate": -1.0}, "learning_rate must be above 0, got -1"),
         ({"channels": 0}, "channels must be 1 or more, got 0"),
-        ({"seed": 1.5}, r"seed must be a whole number, got 1\.5"),
+        ({"seed": 1.5}, r"seed must be a whole number of at most 64 bits, got 1\.5"),
         ({"max_time": "60s"}, "a number of seconds above 0, or None, got '60s'"),
         ({"max_time": float("nan")}, "a number of seconds above 0, or None, got nan"),
         ({"early_stop": "yes"}, "early_stop must be true, false"),

@@ -247,3 +247,35 @@ def test_the_generator_has_the_authors_size_and_names() -> None:
     } <= names
     made = ResNetGenerator.infer_arguments(six.state_dict())
     assert made == {"in_channels": 3, "out_channels": 3, "channels": 64, "blocks": 6}
+
+
+@pytest.mark.parametrize("options", [{"start_step": 2}, {"weight": 0.0}])
+def test_the_discriminators_learn_while_the_network_does_not_yet_see_them(options: dict[str, Any]) -> None:
+    now, objective = step(Shift(0.1)), cycle(**options)
+    assert objective(now) == {}
+    loss, _ = objective.own_loss(now)
+    loss.backward()
+    assert all(p.grad is not None for p in objective.discriminators.parameters())
+
+
+@pytest.mark.parametrize("key", ["cycle_weight", "identity_weight", "adversarial_weight", "restored_weight"])
+@pytest.mark.parametrize("value", [-1.0, float("inf"), float("nan")])
+def test_weights_that_none_can_be_are_refused(key: str, value: float) -> None:
+    with pytest.raises(ValueError, match=rf"objective\.cycle\.{key} must be 0 or more"):
+        cycle(**{key: value})
+
+
+def test_outputs_that_are_not_finite_are_shown_once_and_not_kept() -> None:
+    history, broken = History(2), torch.full((2, 3, 4, 4), float("nan"))
+    assert history.mix(broken, KeyedGenerator(torch.arange(2))).isnan().all()
+    for number in range(8):  # the buffer is full: each is swapped with probability 0.5
+        shown = history.mix(broken, KeyedGenerator(torch.arange(2) + number))
+        assert shown.isnan().all()
+    assert history.kept is not None
+    assert history.kept.isfinite().all()
+
+
+@pytest.mark.parametrize("key", ["weight", "start_step"])
+def test_the_objective_whose_weight_or_start_is_refused_is_named(key: str) -> None:
+    with pytest.raises(ValueError, match=f"the {key} of objective Cycle must be 0 or more, got -1"):
+        cycle(**{key: -1})
