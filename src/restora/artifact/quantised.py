@@ -39,7 +39,19 @@ def write_half(graph: Path, target: Path) -> None:
     ]
     with _quiet():
         half = convert_float_to_float16(whole, keep_io_types=True, node_block_list=kept)
+        _drop_repeated_nodes(half.graph)
         onnx.save(half, target)
+
+
+def _drop_repeated_nodes(graph: Any) -> None:
+    """Keeps one of the equal casts that the converter adds for each reader of a value."""
+    made, kept = set[str](), []
+    for node in graph.node:
+        if not made & {name for name in node.output if name}:
+            made.update(node.output)
+            kept.append(node)
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def write_int8(graph: Path, target: Path, photos: Sequence[Sample]) -> None:

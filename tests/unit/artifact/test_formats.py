@@ -392,3 +392,33 @@ def test_a_layer_norm_that_gives_its_mean_has_a_half(tmp_path):
         for name in ("whole.onnx", "half.onnx")
     )
     assert 0 < abs(whole - half).max() < 1e-2
+
+
+def test_a_value_that_two_operators_read_in_float32_is_cast_once(tmp_path):
+    """As in the filling of zoo:inpaint."""
+    onnx, engine = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+    made, real_number = onnx.helper, onnx.TensorProto.FLOAT
+    graph = made.make_graph(
+        [
+            made.make_node("Mul", ["x", "x"], ["square"], "mul"),
+            made.make_node("CumSum", ["square", "rows"], ["down"], "down"),
+            made.make_node("CumSum", ["square", "columns"], ["across"], "across"),
+            made.make_node("Add", ["down", "across"], ["restored"], "add"),
+        ],
+        "graph",
+        [made.make_tensor_value_info("x", real_number, [5, 4])],
+        [made.make_tensor_value_info("restored", real_number, [5, 4])],
+        [
+            made.make_tensor(name, onnx.TensorProto.INT64, [], [at])
+            for at, name in enumerate(("rows", "columns"))
+        ],
+    )
+    whole = made.make_model(graph, opset_imports=[made.make_opsetid("", 20)], ir_version=9)
+    onnx.save(onnx.shape_inference.infer_shapes(whole), tmp_path / "whole.onnx")
+    quantised.write_half(tmp_path / "whole.onnx", tmp_path / "half.onnx")
+    x = torch.rand(5, 4).numpy()
+    results = (
+        engine.InferenceSession(tmp_path / name).run(None, {"x": x})[0]
+        for name in ("whole.onnx", "half.onnx")
+    )
+    assert abs(next(results) - next(results)).max() < 1e-2
