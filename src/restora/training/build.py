@@ -291,6 +291,11 @@ def check_optimisation(config: DictConfig, family: Family) -> None:
 
     Also for trainer options that do not work with objectives that have parameters of their own.
     """
+    for name, opponent in family.opponents.items():
+        try:
+            opponent.make_optimizer()
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"objective.{name}.optimizer: {error}") from error
     try:
         family.configure_optimizers()
     except (TypeError, ValueError) as error:

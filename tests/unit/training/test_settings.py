@@ -163,3 +163,9 @@ def test_a_step_is_measured_for_any_network_and_condition() -> None:
 def test_the_first_line_says_what_degrades_and_what_is_learnt(words: list[str], said: str) -> None:
     config = compose("train", ["name=n", "run_dir=r", *words])
     assert said in opening_line(config, "net")
+
+
+def test_an_optimiser_of_an_objective_is_named_as_its_own() -> None:
+    words = ["objective=[supervised,adversarial]", "discriminator=patch_small", "data.patch_size=32"]
+    with pytest.raises(ValueError, match=r"^objective\.adversarial\.optimizer: Invalid learning rate: -1"):
+        check_before_training(compose("train", [*TINY, *words, "objective.adversarial.optimizer.lr=-1"]))
