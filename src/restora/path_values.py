@@ -1,7 +1,7 @@
 """Paths on Hydra's command line: `KEY=PATH` with accents, brackets, commas, quotes or `#` in the path.
 
 Hydra's grammar reads those characters as lists, sweeps and comments. The values of keys that hold paths are
-quoted before Hydra parses them, so that a path needs only the shell's quoting.
+quoted before Hydra parses them, so that a path needs only the shell's quoting; `~/` is the home folder.
 """
 
 import re
@@ -57,6 +57,12 @@ def _with_quoted_path(word: str, sweep: bool) -> str:
     if written and not there:
         return word
     if sweep and "," in value and not there:
-        parts = [part if part == "null" else quoted(part) for part in value.split(",")]
+        parts = [part if part == "null" else quoted(_from_home(part)) for part in value.split(",")]
         return f"{key}={','.join(parts)}"
-    return word if _PLAIN.fullmatch(value) else f"{key}={quoted(value)}"
+    path = _from_home(value)
+    return f"{key}={path if _PLAIN.fullmatch(path) else quoted(path)}"
+
+
+def _from_home(path: str) -> str:
+    """With `~` expanded, as not every shell does it behind `=`."""
+    return str(Path(path).expanduser()) if path.startswith("~/") else path

@@ -302,6 +302,14 @@ def test_quoting_leaves_the_grammar_to_those_who_use_it(tmp_path, monkeypatch):
     assert with_quoted_paths(["data.source.root=a,b"], sweep=True) == ["data.source.root='a,b'"]
 
 
+def test_the_home_folder_is_that_of_the_user_in_every_shell(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    words = ["hydra.run.dir=~/run", "data.source.root=~/my photos", "output=a~/b"]
+    made = [f"hydra.run.dir={tmp_path}/run", f"data.source.root='{tmp_path}/my photos'", "output='a~/b'"]
+    assert with_quoted_paths(words) == made
+    assert with_quoted_paths(["init=~/a,~/b"], sweep=True) == [f"init='{tmp_path}/a','{tmp_path}/b'"]
+
+
 @pytest.mark.slow
 def test_prepare_and_preview_with_odd_names_as_typed(tmp_path):
     root = tmp_path / "it's [José], 照片 #1"

@@ -141,6 +141,8 @@ def _asks_hydra(options: Any, overrides: list[str], *, resumed: bool) -> bool:
 def _refuse_other_folders(words: list[str], *, sweep: bool, resumed: bool) -> None:
     """Raises `ConfigError` for settings of a sweep without `-m`, and for those of one run with it."""
     keys = dict.fromkeys(word.lstrip("+~").partition("=")[0].partition("@")[0] for word in words)
+    if "run_dir" in keys:
+        raise ConfigError("run_dir is set when a run starts: name its folder by hydra.run.dir=FOLDER")
     if not sweep:
         for key in keys:
             if re.match(r"(hydra\.)?sweep(\.|$)", key):

@@ -170,6 +170,7 @@ def test_folders_sweepers_and_launchers_are_left_out() -> None:
     ("words", "said"),
     [
         (["hydra.sweep.dir=FOLDER/a"], "hydra.sweep.dir is a setting of sweeps: add -m, or name the folder"),
+        (["run_dir=FOLDER/a"], "name its folder by hydra.run.dir=FOLDER"),
         (["sweep.slots=2"], "sweep.slots is a setting of sweeps: add -m"),
         (["-m", "seed=1,2", "hydra.run.dir=FOLDER/a"], "name that of the sweep, hydra.sweep.dir=FOLDER"),
         (["-m", "resume=a,b"], "resume=RUN continues one run: leave -m out"),
