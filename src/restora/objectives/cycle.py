@@ -210,7 +210,8 @@ class Cycle(Opponent):
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         reals = {"clean": strangers(step), "degraded": step.degraded}
         fakes = step.shared.get("cycle") or self._made(step)  # before `start_step` there are no terms
-        total, diagnostics = step.degraded.new_zeros(()), Terms()
+        total = step.degraded.new_zeros(())
+        diagnostics: Terms = {}
         for name in self.sides:
             fake = fakes[name].detach()
             fake = self.histories[name].mix(fake, step.generator(f"history of {name}"))

@@ -155,7 +155,10 @@ def test_what_weights_do_not_say_of_their_purpose_is_asked_for(tmp_path, capsys)
         assert open_source(tmp_path / "m").description.task == task
         assert purpose in (tmp_path / "m" / "README.md").read_text()
     assert load_models([str(path)], **SERVED, task="jpeg")["one"].words[0] == "Blocky"
-    assert load_models([str(tmp_path / "m")], **SERVED, task="deblur")["one"].words[0] == "Blocky"
+    served = [str(tmp_path / "m"), str(path)]
+    assert [model.words[0] for model in load_models(served, **SERVED, task="jpeg").values()] == ["Blocky"] * 2
+    with pytest.raises(ValueError, match="--task deblur: each source states a task of its own"):
+        load_models([str(tmp_path / "m")], **SERVED, task="deblur")
     with pytest.raises(ValueError, match="states its task: leave out --task deblur"):
         export([str(tmp_path / "m"), str(tmp_path / "n"), "--no-onnx", "--task", "deblur"])
     with pytest.raises(ValueError, match="there is no task 'sharpen'"):

@@ -10,7 +10,7 @@ from run_folders import photo, tiny_network
 from torch import Tensor, nn
 
 from restora.artifact.model_folder import ModelDescription
-from restora.artifact.photo_pixels import _known, marks_something, restore_photo
+from restora.artifact.photo_pixels import _known, fault_of_mask, restore_photo
 from restora.artifact.restorer import Restorer
 from restora.networks.base import Network
 from restora.photos.files import Metadata, Photo
@@ -110,7 +110,7 @@ def test_what_is_transparent_in_a_mask_is_not_lost():
     """Programs save a transparent background as white, too."""
     white = np.full((8, 8, 1), 255, np.uint8)
     painted = np.zeros((8, 8), np.uint8)
-    assert not marks_something(made(white, painted))
+    assert str(fault_of_mask(made(white, painted))).startswith("marks nothing")
     painted[2:4] = 255
     known = _known(made(white, painted), made(white))[0, 0].numpy()
     np.testing.assert_array_equal(known == 0, painted == 255)
