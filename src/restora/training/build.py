@@ -239,8 +239,8 @@ def _channel_settings(network: Network, objectives: Any, channels: int) -> str:
         if not isinstance(node, DictConfig):
             continue  # refused with its reason when it is built
         shown = 2 * channels if node.get("conditional") else channels
-        for key, part in node.items():
-            discriminator = str(key).endswith("discriminator") and isinstance(part, DictConfig)
+        for key, part in ((str(key), part) for key, part in node.items()):
+            discriminator = key.endswith("discriminator") and isinstance(part, DictConfig)
             if discriminator and part.get("in_channels") != shown:
                 found.append(f"objective.{name}.{key}.in_channels={shown}")
     return " ".join(found)
