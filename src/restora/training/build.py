@@ -7,6 +7,7 @@ import copy
 import inspect
 import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -235,15 +236,18 @@ def _channel_settings(network: Network, objectives: Any, channels: int) -> str:
     found = [f"network.in_channels={channels}"]
     if network.out_channels != channels and "out_channels" in known:
         found.append(f"network.out_channels={channels}")
-    for name, node in objectives.items() if isinstance(objectives, DictConfig) else ():
-        if not isinstance(node, DictConfig):
-            continue  # refused with its reason when it is built
-        shown = 2 * channels if node.get("conditional") else channels
-        for key, part in ((str(key), part) for key, part in node.items()):
-            discriminator = key.endswith("discriminator") and isinstance(part, DictConfig)
-            if discriminator and part.get("in_channels") != shown:
-                found.append(f"objective.{name}.{key}.in_channels={shown}")
+    for name, node in _nodes(objectives):
+        takes = 2 * channels if node.get("conditional") else channels
+        for key, part in _nodes(node):
+            if key.endswith("discriminator") and part.get("in_channels") != takes:
+                found.append(f"objective.{name}.{key}.in_channels={takes}")
     return " ".join(found)
+
+
+def _nodes(config: Any) -> Iterator[tuple[str, DictConfig]]:
+    """The configurations right below one, by their keys; anything else in it is refused when it is built."""
+    if isinstance(config, DictConfig):
+        yield from ((str(key), node) for key, node in config.items() if isinstance(node, DictConfig))
 
 
 def check_together(network: Network, data: PhotoData, objectives: Any = None) -> None:
