@@ -29,6 +29,13 @@ from restora.operators.observed import operator_of
 from restora.operators.pointwise import Identity
 from restora.vocabulary import Precision
 
+Say = Callable[[str], None]
+"""Called with a remark for the user on one photo."""
+
+
+def unheard(remark: str) -> None:
+    """A `Say` that does nothing."""
+
 
 class Method(ABC):
     """Restores observations; `name` is its line in the table."""
@@ -41,8 +48,11 @@ class Method(ABC):
         """The inputs that the benchmark is to prepare."""
 
     @abstractmethod
-    def restore(self, observation: Observation) -> Tensor:
-        """The restored photo, float32 (1,C',H,W) on the CPU, not rounded."""
+    def restore(self, observation: Observation, *, say: Say = unheard) -> Tensor:
+        """The restored photo, float32 (1,C',H,W) on the CPU, not rounded.
+
+        `say` is called with what ended the computation early, if anything did.
+        """
 
     @property
     def device(self) -> torch.device:
@@ -125,7 +135,7 @@ class NetworkMethod(Method):
     def device(self) -> torch.device:
         return pick_device(self.options.device)
 
-    def restore(self, observation: Observation) -> Tensor:
+    def restore(self, observation: Observation, *, say: Say = unheard) -> Tensor:  # noqa: ARG002
         if not self.options.self_ensemble:
             return self._once(observation.degraded, observation.condition)
         answers = []
@@ -163,7 +173,7 @@ class ClassicalMethod(Method):
     def intake(self) -> Intake:
         return Intake()
 
-    def restore(self, observation: Observation) -> Tensor:
+    def restore(self, observation: Observation, *, say: Say = unheard) -> Tensor:  # noqa: ARG002
         mask = observation.mask
         known = Known(
             sigma=observation.sigma,
@@ -202,15 +212,18 @@ class FittedMethod(Method):
     def device(self) -> torch.device:
         return pick_device(self.device_name)
 
-    def restore(self, observation: Observation) -> Tensor:
-        return run(
+    def restore(self, observation: Observation, *, say: Say = unheard) -> Tensor:
+        outcome = run(
             self.fit,
             problem_of(observation),
             seed=self.seed,
             device=self.device,
             max_time=self.max_time,
             on_step=self.on_step,
-        ).picture
+        )
+        if outcome.cut_short:
+            say(outcome.cut_short)
+        return outcome.picture
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ _RENAMED = {"told_sigma": "conditioned_sigma"}
 """Keys of a protocol in older files, and their present names."""
 SAME_INPUT = 0.01
 """dB; devices and versions that decode photos may differ by less."""
+CUT_SHORT = "cut_short"
+"""The column of what ended the computation of a photo early."""
 Row = dict[str, Any]
 """name, psnr, ssim, input_psnr, input_ssim, …, seconds, height, width, and the facts of the benchmark."""
 
@@ -55,6 +57,11 @@ class Result:
         return math.fsum(values) / len(values) if values else None
 
     @property
+    def cut_short(self) -> list[Row]:
+        """The rows of photos whose computation ended early."""
+        return [row for row in self.rows if row.get(CUT_SHORT)]
+
+    @property
     def metrics(self) -> list[str]:
         """Names of the metrics with figures."""
         return [name for name in METRICS if any(row.get(name) is not None for row in self.rows)]
@@ -72,6 +79,7 @@ class Result:
             "name": self.name,
             **{metric: _finite(value) for metric, value in means.items()},
             "images": len(self.rows),
+            "cut_short": len(self.cut_short),
             "protocol": self.benchmark,
             "input": {metric: _finite(value) for metric, value in inputs.items() if value is not None},
             "interval": {metric: _interval(self.scores(metric).values()) for metric in means},
@@ -201,4 +209,6 @@ def _text(value: Any) -> Any:
 def _number(key: str, value: str) -> Any:
     if key == "name":
         return table_word(value)
-    return None if value == "" else float(value)
+    if value == "":
+        return None
+    return table_word(value) if key == CUT_SHORT else float(value)

@@ -22,7 +22,7 @@ from torch import Tensor
 from restora.data.locking import end_with_parent
 from restora.evaluation.benchmarks.base import Benchmark, Observation
 from restora.evaluation.methods import Method, NetworkMethod
-from restora.evaluation.results import Result, Row
+from restora.evaluation.results import CUT_SHORT, Result, Row
 from restora.evaluation.scorer import DECIMALS, Scorer
 from restora.image import to_bytes
 from restora.metrics.registry import unavailable
@@ -119,10 +119,14 @@ def score_all(work: Work, indices: Sequence[int], processes: int) -> Iterator[tu
 
 
 def score(work: Work, index: int) -> Row:
-    """One photo: name, metrics, those of the input, seconds, size, and the facts of the benchmark."""
+    """One photo: name, metrics, those of the input, seconds, size, and the facts of the benchmark.
+
+    `cut_short` is what ended its computation early, if anything did.
+    """
     observation = work.benchmark.observe(index, work.method.intake)
+    remarks: list[str] = []
     started = time.perf_counter()
-    output = work.method.restore(observation)
+    output = work.method.restore(observation, say=remarks.append)
     seconds = time.perf_counter() - started
     _check_shape(output, observation)
     protocol = work.benchmark.protocol
@@ -140,6 +144,8 @@ def score(work: Work, index: int) -> Row:
         "height": scored.shape[-2],
         "width": scored.shape[-1],
     } | observation.facts
+    if remarks:
+        row[CUT_SHORT] = "; ".join(remarks)
     if work.images is not None:
         _save(scored, work.images / f"{file_stem(observation.name)}.png")
     return row

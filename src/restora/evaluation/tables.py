@@ -8,7 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from restora.evaluation.results import Result
+from restora.evaluation.results import CUT_SHORT, Result
 from restora.evaluation.severity import UNITS, Point
 from restora.evaluation.statistics import Difference, Ranked, Scores, leaderboard, least_p
 from restora.metrics.registry import METRICS
@@ -99,9 +99,19 @@ def leaderboard_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
+def cut_short_notes(results: Sequence[Result], at: str = "") -> list[str]:
+    """A line for each method whose computation ended early on any photo; `at` is the severity in words."""
+    return [
+        f"{result.name}{at and f' at {at}'}: {len(rows)} of {photos(len(result.rows))} cut short, "
+        f"{rows[0]['name']}: {rows[0][CUT_SHORT]}"
+        for result in results
+        if (rows := result.cut_short)
+    ]
+
+
 def notes(results: Sequence[Result]) -> list[str]:
-    """Notes below the table: effects of options, metrics that are missing, ranks that are shared."""
-    lines = []
+    """Notes below the table: computations cut short, effects of options, missing metrics, shared ranks."""
+    lines = cut_short_notes(results)
     for result in results:
         if result.effect is not None:
             change = result.effect["difference"]["psnr"]

@@ -50,7 +50,7 @@ class Transfer:
             ("only in the source", self.unused),
             ("skipped", self.skipped),
         )
-        return [f"{len(names)} {kind}: {_listed(names)}" for kind, names in kinds if names]
+        return [f"{len(names)} {kind}: {listed(names)}" for kind, names in kinds if names]
 
 
 def transfer(network: Network, state: Mapping[str, Tensor], *, skip: Sequence[str] = ()) -> Transfer:
@@ -85,7 +85,7 @@ def matching(names: Iterable[str], patterns: Sequence[str], *, where: str) -> se
     for pattern in patterns:
         fits = {n for n in names if fnmatchcase(n, pattern) or n.startswith(f"{pattern}.")}
         if not fits:
-            there = _listed(_beside(names, pattern), at_most=12)
+            there = listed(_beside(names, pattern), at_most=12)
             raise ValueError(f"{where}: {pattern!r} fits none of the network's names: {there}")
         found |= fits
     return found
@@ -106,6 +106,7 @@ def _beside(names: Sequence[str], pattern: str) -> list[str]:
     return [prefix + each for each in there]
 
 
-def _listed(names: Sequence[str], *, at_most: int = _SHOWN) -> str:
+def listed(names: Sequence[str], *, at_most: int = _SHOWN) -> str:
+    """The first of the names, and how many more there are."""
     more = f", and {len(names) - at_most} more" if len(names) > at_most else ""
     return ", ".join(names[:at_most]) + more

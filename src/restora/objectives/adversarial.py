@@ -135,3 +135,7 @@ class FeatureMatching(Objective):
     def terms(self, step: Step) -> Terms:
         real, fake = self._adversarial[0].features(step)
         return {"": feature_matching(fake[:-1], real[:-1])}  # the last entry is the logits
+
+    def validation_terms(self, step: Step) -> Terms:  # noqa: ARG002
+        """Empty: features change with the discriminator, which also takes no photo below a minimum size."""
+        return {}

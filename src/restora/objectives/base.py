@@ -185,7 +185,9 @@ class Objective(nn.Module, ABC):
         """The weighted terms; empty if the weight is 0 or before `start_step`."""
         if self.weight == 0 or step.number < self.start_step:
             return {}
-        terms = self.terms(step)
+        return self._weighted(self.terms(step))
+
+    def _weighted(self, terms: Terms) -> Terms:
         self._check_terms(terms)
         if self.weight != 1:
             terms = {name: self.weight * term for name, term in terms.items()}
@@ -208,8 +210,12 @@ class Objective(nn.Module, ABC):
             )
 
     def validation(self, step: Step) -> Terms:
-        """The objective's part of the validation loss."""
-        return self(step)
+        """The objective's part of the validation loss, weighted as in training; empty if the weight is 0."""
+        return self._weighted(self.validation_terms(step)) if self.weight != 0 else {}
+
+    def validation_terms(self, step: Step) -> Terms:
+        """The unweighted scalars of the validation loss by name: those of the training unless overridden."""
+        return self.terms(step)
 
     def partners(self) -> Iterable[nn.Parameter]:
         """Parameters of the objective that the network's optimiser trains too."""
@@ -267,7 +273,7 @@ class Objective(nn.Module, ABC):
 class Opponent(Objective):
     """An objective with parameters of its own, updated in a half-step after the network's."""
 
-    def validation(self, step: Step) -> Terms:  # noqa: ARG002
+    def validation_terms(self, step: Step) -> Terms:  # noqa: ARG002
         """Empty: an adversarial loss does not measure the quality of photos."""
         return {}
 

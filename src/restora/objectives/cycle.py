@@ -189,7 +189,7 @@ class Cycle(Opponent):
             made["clean"] = step.restored
         return made
 
-    def validation(self, step: Step) -> Terms:
+    def validation_terms(self, step: Step) -> Terms:
         """The mean absolute difference of a degraded photo and its cycle through both networks."""
         return {"cycle": (self._degrade(step.restored, step) - step.degraded).abs().mean()}
 

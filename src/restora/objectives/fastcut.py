@@ -148,7 +148,7 @@ class FastCut(Opponent):
             "contrast": self.contrast_weight * self.contrast(step, flips=self.flips),
         }
 
-    def validation(self, step: Step) -> Terms:
+    def validation_terms(self, step: Step) -> Terms:
         """The same terms on one photo, without flips; logits of clean photos are taken as 0."""
         terms = {"contrast": self.contrast_weight * self.contrast(step, flips=False)}
         if min(step.restored.shape[-2:]) >= self.discriminator.minimum_size:

@@ -7,6 +7,7 @@ import copy
 import inspect
 import math
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -72,7 +73,7 @@ def build_parts(config: DictConfig, *, goes_on: bool = False) -> Parts:
     degradation: Degradation = build(config.degradation, "degradation")
     data: PhotoData = build(config.data, "data", degradation=degradation)
     network = build_network(config.network)
-    check_together(network, data)
+    check_together(network, data, config.get("objective"))
     family: Family = build_family(config, network, build_objectives(config), data)
     family.check(_setting(network, data))
     initial = None if goes_on else initial_weights(config, network)
@@ -98,7 +99,7 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     check_settings(config)
     data: PhotoData = build(config.data, "data", degradation=build(config.degradation, "degradation"))
     network = build_on_meta(config.network)
-    check_together(network, data)
+    check_together(network, data, config.get("objective"))
     try_network(network, data, lambda: build_network(config.network))
     try_degradation(data)
     if config.resume is None:
@@ -229,8 +230,31 @@ def _network_of(network: Network, scale: int) -> str:
     return f"choose a network that enlarges, such as network=edsr_baseline network.scale={scale}"
 
 
-def check_together(network: Network, data: PhotoData) -> None:
-    """Raises `ConfigError` if network and data differ in scale, condition or channels."""
+def _channel_settings(network: Network, objectives: Any, channels: int) -> str:
+    """The settings with which the network and the discriminators take and give so many channels."""
+    known = inspect.signature(type(network).__init__).parameters
+    found = [f"network.in_channels={channels}"]
+    if network.out_channels != channels and "out_channels" in known:
+        found.append(f"network.out_channels={channels}")
+    for name, node in _nodes(objectives):
+        takes = 2 * channels if node.get("conditional") else channels
+        for key, part in _nodes(node):
+            if key.endswith("discriminator") and part.get("in_channels") != takes:
+                found.append(f"objective.{name}.{key}.in_channels={takes}")
+    return " ".join(found)
+
+
+def _nodes(config: Any) -> Iterator[tuple[str, DictConfig]]:
+    """The configurations right below one, by their keys; anything else in it is refused when it is built."""
+    if isinstance(config, DictConfig):
+        yield from ((str(key), node) for key, node in config.items() if isinstance(node, DictConfig))
+
+
+def check_together(network: Network, data: PhotoData, objectives: Any = None) -> None:
+    """Raises `ConfigError` if network and data differ in scale, condition or channels.
+
+    The message on channels also names the discriminators in the configuration of the `objectives`.
+    """
     scale = data.scale
     if network.scale != scale:
         other, kept = _network_of(network, scale), f"scale {network.scale}"
@@ -253,7 +277,7 @@ def check_together(network: Network, data: PhotoData) -> None:
     if network.in_channels != channels:
         raise ConfigError(
             f"the network takes {network.in_channels} channel(s), the photos have {channels}: set "
-            f"network.in_channels={channels}, "
+            f"{_channel_settings(network, objectives, channels)}, "
             f"or data.channels={channel_word(network.in_channels)}"
         )
     if network.out_channels != channels:

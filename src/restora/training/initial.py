@@ -6,19 +6,23 @@ read the source again, which may no longer exist.
 """
 
 import hashlib
-from dataclasses import dataclass
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from restora import registry
+from restora.arguments import shown
 from restora.artifact.model_folder import WEIGHTS
-from restora.artifact.sources import open_source
+from restora.artifact.sources import Loaded, open_source
 from restora.config import ConfigError
 from restora.families.base import Family
 from restora.networks.base import Network
-from restora.networks.transfer import Transfer, transfer
+from restora.networks.transfer import Transfer, listed, matching, transfer
 from restora.networks.weights import WeightsError, fitted, read_tensors, suggestion, unwrap
 
 _FEW = 0.1
@@ -27,12 +31,16 @@ _FEW = 0.1
 
 @dataclass(frozen=True)
 class Initial:
-    """The weights that a network takes from a source. `file` holds them; `hint` is one where few fit."""
+    """The weights that a network takes from a source. `file` holds them; `hints` are warnings.
+
+    `otherwise` is what the source computes with the same weights in another way: argument -> (there, here).
+    """
 
     source: str
     file: Path
     transfer: Transfer
-    hint: str = ""
+    hints: tuple[str, ...] = ()
+    otherwise: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
     def give(self, family: Family) -> None:
         """Copies the weights into the network of a family, and the whole network into its average."""
@@ -53,6 +61,7 @@ class Initial:
             "missing": list(found.missing),
             "unused": list(found.unused),
             "skipped": list(found.skipped),
+            "other_arguments": {name: list(values) for name, values in self.otherwise.items()},
         }
 
     def lines(self) -> list[str]:
@@ -60,7 +69,9 @@ class Initial:
         found = self.transfer
         weights = sum(value.numel() for value in found.taken.values())
         head = f"starts from {self.source}: {len(found.taken)} of {found.total} tensors, {weights:,} numbers"
-        return [head, *(f"  {reason}" for reason in found.reasons()), *([self.hint] if self.hint else [])]
+        other = [f"{name} is {shown(a)} there, {shown(b)} here" for name, (a, b) in self.otherwise.items()]
+        reasons = [*found.reasons(), *([f"other arguments: {', '.join(other)}"] if other else [])]
+        return [head, *(f"  {reason}" for reason in reasons), *self.hints]
 
 
 def check_stage(config: DictConfig) -> None:
@@ -76,7 +87,8 @@ def check_stage(config: DictConfig) -> None:
 def initial_weights(config: DictConfig, network: Network) -> Initial | None:
     """The weights that `init` selects for the network, which may be on the meta device; None without `init`.
 
-    Raises `ConfigError` for a source with no fitting weights, and with `init.strict` for any difference.
+    Raises `ConfigError` for a source with no fitting weights, with `init.strict` for weights that do not fit,
+    and with adapters, which freeze the network, for weights that would stay as they are initialised.
     """
     options = config.init
     if options.source is None:
@@ -84,7 +96,7 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
             raise ConfigError("init.skip and init.strict say how a source is read: set init=SOURCE too")
         return None
     source = str(options.source)
-    state, file = _weights(source, network)
+    state, file, loaded = _weights(source, network)
     found = transfer(network, state, skip=list(options.skip))
     if not found.taken:
         raise ConfigError(
@@ -96,10 +108,49 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
             f"init={source} does not fit {type(network).__name__} whole, as init.strict=true asks: "
             f"{'; '.join(found.reasons())}"
         )
-    return Initial(source, file, found, _hint(network, found, state))
+    untaken = [name for name, _ in network.named_parameters() if name not in found.taken]
+    if untaken and OmegaConf.select(config, "family.adapters") is not None:
+        raise ConfigError(
+            f"family.adapters freezes the network, also what does not come from init={source} "
+            f"({'; '.join(found.reasons())}): take a source that fits whole, or family.adapters=null"
+        )
+    hints = [_few_fit(network, found, state), _frozen(config, network, untaken)]
+    otherwise = {} if loaded is None else _otherwise(config, network, loaded)
+    return Initial(source, file, found, tuple(hint for hint in hints if hint), otherwise)
 
 
-def _hint(network: Network, found: Transfer, state: dict[str, Tensor]) -> str:
+def _frozen(config: DictConfig, network: Network, untaken: Sequence[str]) -> str:
+    """A warning if weights are frozen that do not come from the source, else nothing."""
+    patterns = list(OmegaConf.select(config, "family.freeze") or ())
+    frozen = matching((name for name, _ in network.named_parameters()), patterns, where="family.freeze")
+    names = [name for name in untaken if name in frozen]
+    return f"family.freeze keeps as initialised, not from the source: {listed(names)}" if names else ""
+
+
+def _otherwise(config: DictConfig, network: Network, loaded: Loaded) -> dict[str, tuple[Any, Any]]:
+    """The arguments of the source that differ from the network's: name -> (source's, network's)."""
+    if type(loaded.network) is not type(network):
+        return {"network": (loaded.name, registry.name_of(type(network)))}
+    here: Any = OmegaConf.to_container(config.network, resolve=True)
+    there = _defaults(type(network)) | dict(loaded.arguments)
+    return {
+        name: (_plain(there[name]), value)
+        for name, value in (_defaults(type(network)) | here).items()
+        if name in there and _plain(there[name]) != _plain(value)
+    }
+
+
+def _defaults(kind: type[Network]) -> dict[str, Any]:
+    """The constructor's arguments that have defaults, which files of older versions may leave out."""
+    parameters = inspect.signature(kind.__init__).parameters
+    return {name: one.default for name, one in parameters.items() if one.default is not one.empty}
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(each) for each in value] if isinstance(value, list | tuple) else value
+
+
+def _few_fit(network: Network, found: Transfer, state: dict[str, Tensor]) -> str:
     """A warning if hardly any weight of the network comes from the source, else nothing."""
     taken = sum(value.numel() for value in found.taken.values())
     chosen = {*found.taken, *found.other_shape, *found.missing}  # without those skipped on request
@@ -112,21 +163,24 @@ def _hint(network: Network, found: Transfer, state: dict[str, Tensor]) -> str:
     )
 
 
-def _weights(source: str, network: Network) -> tuple[dict[str, Tensor], Path]:
-    """The tensors of a source, by the network's names where they match, and the file they come from."""
+def _weights(source: str, network: Network) -> tuple[dict[str, Tensor], Path, Loaded | None]:
+    """The tensors of a source, by the network's names where they match, and the file they come from.
+
+    The model itself too, unless the file has weights alone.
+    """
     path = Path(source).expanduser()
     if path.is_file() and path.suffix != ".ckpt":
         state = _named(path, network)
         if state.keys() & network.state_dict().keys():
-            return state, path
+            return state, path, None
     try:
         loaded = open_source(source)
     except WeightsError:
         if not path.is_file():
             raise
-        return _named(path, network), path  # the caller lists their names
+        return _named(path, network), path, None  # the caller lists their names
     file = Path(loaded.source)
-    return loaded.network.state_dict(), file / WEIGHTS if file.is_dir() else file
+    return loaded.network.state_dict(), file / WEIGHTS if file.is_dir() else file, loaded
 
 
 def _named(path: Path, network: Network) -> dict[str, Tensor]:

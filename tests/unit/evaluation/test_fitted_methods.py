@@ -21,7 +21,9 @@ from restora.evaluation.benchmarks.jpeg import Jpeg
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
 from restora.evaluation.classical import jpeg_sigma
 from restora.evaluation.methods import FittedMethod, problem_of
+from restora.evaluation.results import read_result
 from restora.evaluation.run import evaluate
+from restora.evaluation.tables import notes
 from restora.fitting.base import Fit, Problem, Step
 from restora.fitting.zs_n2n import ZeroShotNoise2Noise
 from restora.operators.blur import MirroredBlur
@@ -75,6 +77,40 @@ def test_the_problem_is_what_the_observation_carries(folder: Path) -> None:
         explained = problem.operator.A(observation.clean)
         close = 0.08 if operator is Identity else 0.011 if operator is MirroredBlur else 0.0021
         assert (explained - observation.degraded).square().mean().sqrt() < close
+
+
+def test_the_figures_say_which_photos_were_cut_short(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["method=zs_n2n", "benchmark=denoise", f"benchmark.root={folder}", f"output={tmp_path}/scores"]
+    words += ["max_time=0.001s", "classical=median"]
+    assert main([*words, "benchmark.sigma=25"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    remark = "stopped by the time limit after 1 step"
+    assert f"zs_n2n: 2 of 2 photos cut short, 0: {remark}" in said
+    kept = read_result(tmp_path / "scores" / "zs_n2n")
+    assert [row["cut_short"] for row in kept.rows] == [remark, remark]
+    assert read_result(tmp_path / "scores" / "median").cut_short == []
+    assert main([*words, "severities=15,25", "benchmark.limit=1"]) == 0
+    assert f"zs_n2n at sigma 15: 1 of 1 photo cut short, 0: {remark}" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+class Diverging(Returned):
+    """Its second step is not finite."""
+
+    def __call__(self, problem: Problem, *, seed: int, device: torch.device) -> Iterator[Step]:
+        yield Step(1, 2, problem.degraded, 0.0)
+        yield Step(2, 2, problem.degraded, float("nan"))
+
+
+def test_a_fit_that_was_not_finite_is_said(folder: Path) -> None:
+    benchmark = Denoise(root=str(folder), color="rgb", sigma=25.0, limit=1)
+    result = evaluate(FittedMethod("diverging", Diverging()), benchmark)
+    (line,) = notes([result])
+    assert "stopped after 1 step, as the next was not finite: lower learning_rate" in line
+    assert result.summary()["cut_short"] == 1
 
 
 def test_it_is_sent_to_other_processes() -> None:

@@ -63,6 +63,9 @@ def test_photos_come_back_from_networks_that_undo_each_other() -> None:
     assert set(cycle(identity_weight=0.0)(now)) == {"adversarial", "cycle"}
     apart = cycle(Shift(0.0)).validation(now)
     assert float(apart["cycle"]) == pytest.approx(0.25, rel=1e-5)
+    apart = cycle(Shift(0.0), weight=0.2).validation(now)
+    assert float(apart["cycle"]) == pytest.approx(0.2 * 0.25, rel=1e-5), "as the other objectives' parts"
+    assert cycle(weight=0.0).validation(now) == {}
 
 
 def test_one_half_step_teaches_both_networks_and_the_other_both_discriminators() -> None:

@@ -150,7 +150,11 @@ def test_it_finds_layers_in_other_networks(network: Network) -> None:
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert network.training
     assert torch.stack(list(objective(step(network)).values())).sum().isfinite()
-    assert set(objective.validation(step(network))) == {"adversarial", "contrast"}
+    whole = objective.validation(step(network))
+    assert set(whole) == {"adversarial", "contrast"}
+    objective.weight = 0.5
+    for name, term in objective.validation(step(network)).items():
+        assert float(term) == pytest.approx(0.5 * float(whole[name]), rel=1e-5)
 
 
 def test_its_random_numbers_are_the_samples_own_and_clean_photos_are_no_partners() -> None:

@@ -388,3 +388,11 @@ def test_features_are_matched_only_beside_a_discriminator() -> None:
     part = FeatureMatching()
     with pytest.raises(ValueError, match=r"objective=\[supervised,adversarial,feature_matching\]"):
         part.join({"feature_matching": part})
+
+
+def test_what_a_discriminator_says_is_no_part_of_the_validation_loss() -> None:
+    """It changes from one validation to the next, and small photos would end the run."""
+    parts: dict[str, Objective] = {"adversarial": adversarial(), "feature_matching": FeatureMatching()}
+    for part in parts.values():
+        part.join(parts)
+        assert part.validation(step(dncnn())) == {}

@@ -16,7 +16,13 @@ from restora.training.build import check_before_training
         (["network=srresnet_small", "network.scale=4", "degradation=bicubic_x2"], "network.scale=2"),
         (["degradation=bicubic_x2"], "such as network=edsr_baseline network.scale=2"),
         (["network=fdncnn_small", "network.in_channels=3", "degradation=greyscale"], "noise level or a mask"),
-        (["data.channels=gray"], "network.in_channels=1"),
+        (["data.channels=gray"], "set network.in_channels=1, or data.channels=rgb"),
+        (["network=unet", "data.channels=gray"], "network.in_channels=1 network.out_channels=1, or"),
+        (["family=gan", "data.channels=gray"], "objective.adversarial.discriminator.in_channels=1, or"),
+        (
+            ["experiments=colourise/pix2pix", "data=sample", "trainer=cpu", "data.channels=gray"],
+            "network.out_channels=1 objective.adversarial.discriminator.in_channels=2, or",
+        ),
         (
             [
                 "family=gan",

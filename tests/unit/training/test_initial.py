@@ -1,14 +1,17 @@
 """What is said of weights that a run starts from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
 from restora.artifact.sources import open_source
+from restora.config import ConfigError
 from restora.networks.dncnn import DnCNN
-from restora.training.initial import initial_weights
+from restora.networks.drunet import DRUNet
+from restora.training.initial import Initial, initial_weights
 
 
 @pytest.mark.parametrize(("channels", "depth", "said"), [(8, 4, False), (8, 5, False), (6, 4, True)])
@@ -36,3 +39,33 @@ def test_a_source_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: py
     config = OmegaConf.create({"init": {"source": "~/weights.safetensors", "skip": [], "strict": True}})
     assert initial_weights(config, network) is not None
     assert open_source("~/weights.safetensors").name == "dncnn"
+
+
+def of_half_minute(changes: dict[str, Any], family: dict[str, Any] | None = None) -> Initial:
+    """What a network takes of zoo:half_minute, from whose arguments its own differ by `changes`."""
+    arguments = {**open_source("zoo:half_minute").arguments, **changes}
+    init = {"source": "zoo:half_minute", "skip": [], "strict": False}
+    node = {"_target_": "drunet", **arguments}
+    config = OmegaConf.create({"init": init, "network": node, "family": family or {}})
+    found = initial_weights(config, DRUNet(**arguments))
+    assert found is not None
+    return found
+
+
+def test_weights_that_fit_but_are_used_otherwise_are_said() -> None:
+    assert len(of_half_minute({}).lines()) == 1
+    found = of_half_minute({"padding": "replicate"})
+    assert found.transfer.complete
+    assert found.lines()[1:] == ["  other arguments: padding is reflect there, replicate here"]
+    found = of_half_minute({"residual": True})  # its file does not have the argument: it has the default
+    assert found.as_dict()["other_arguments"] == {"residual": [False, True]}
+
+
+def test_nothing_is_frozen_that_does_not_come_from_the_source_unsaid() -> None:
+    assert of_half_minute({}, {"adapters": {"rank": 2}, "freeze": []}).hints == ()
+    with pytest.raises(
+        ConfigError, match=r"of another shape: m_head\.weight .* whole, or family.adapters=null"
+    ):
+        of_half_minute({"in_channels": 3}, {"adapters": {"rank": 2}})
+    (hint,) = of_half_minute({"in_channels": 3}, {"freeze": ["m_head", "m_body"]}).hints
+    assert hint == "family.freeze keeps as initialised, not from the source: m_head.weight"
