@@ -107,7 +107,7 @@ def test_cancel_stops_a_photo_in_the_middle_and_all_the_others(
     GatedDnCNN.gate.release(1)
     wait_for(lambda: not list(served.service.store.unfinished()))
     assert served.service.worker.finished_by_state["done"] == 0
-    assert page.tab.text_content("#count") == "0 of 4 done"
+    assert page.tab.text_content("#count") == "0 of 4 done, 4 cancelled"
     assert all("429" in line for line in page.console)  # the browser notes on its console that it had to wait
 
 

@@ -86,6 +86,38 @@ def test_it_fits_and_can_be_read(
     page.context.close()
 
 
+def test_messages_are_in_sight_and_move_nothing(page: Page, tmp_path: Path) -> None:
+    page.add(*(picture(tmp_path / f"{index}.png") for index in range(9)))
+    page.wait_rows(9)
+    page.tab.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+    (tmp_path / "notes.txt").write_text("x")
+    place = page.tab.locator("#save-all").bounding_box()
+    page.add(tmp_path / "notes.txt")
+    page.tab.wait_for_selector("#notice:not([hidden])")
+    box = page.tab.locator("#notice").bounding_box()
+    assert 0 <= box["y"] <= 900 - box["height"]
+    assert page.tab.locator("#save-all").bounding_box() == place
+
+
+def test_nothing_is_cut_off_on_a_narrow_phone(browser: Any, served: Served, tmp_path: Path) -> None:
+    page = Page(browser, served, viewport={"width": 320, "height": 568})
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_result()
+    box = page.tab.locator("#format").bounding_box()
+    assert box["x"] + box["width"] <= 320
+    page.check()
+    page.context.close()
+
+
+def test_the_open_photo_is_what_is_printed(page: Page, tmp_path: Path) -> None:
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_result()
+    page.tab.emulate_media(media="print")
+    assert page.tab.is_visible("#after")
+    for hidden in ("#before", "#models", "#save", "#photos", "#divider"):
+        assert page.tab.is_hidden(hidden), hidden
+
+
 def test_on_a_phone_the_chosen_model_stays_in_sight(browser: Any, served: Served, tmp_path: Path) -> None:
     page = Page(browser, served, viewport={"width": 390, "height": 844})
     tab = page.tab
@@ -159,6 +191,7 @@ def test_the_documentation_lists_every_route(browser: Any, served: Served) -> No
     rows = [" ".join(row.split()) for row in tab.locator("#routes tr").all_inner_texts()]
     for start in (
         "wait query number from 0 to 3600; default: 0",
+        "side query before, after; default: after",
         "idempotency-key header string of at most 200 characters",
         "photo form, required file",
         "strength form number from 0 to 1; default: 1",

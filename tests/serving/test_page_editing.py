@@ -84,14 +84,14 @@ def test_strength_is_what_is_seen_and_what_is_saved(page: Page, tmp_path: Path) 
     page.add(source)
     page.tab.wait_for_function("() => document.getElementById('before').naturalWidth === 120")
     page.tab.wait_for_selector("#mask-tools:not([hidden])")
-    page.tab.click("#invert")
+    page.paint_nearly_all()
     page.tab.click("#restore")
     page.wait_result()
     page.tab.locator("#strength").fill("50")
     assert page.tab.text_content("#strength-value") == "50%"
     saved = np.asarray(Image.open(io.BytesIO(page.download("#save")[1]))).astype(float)
     expected = np.asarray(Image.open(source)) * 0.5 + 32
-    assert np.abs(saved - expected).max() <= 1
+    assert np.abs(saved - expected)[:60].max() <= 1  # above the corner that is not painted
     page.tab.locator("#split").fill("0")
     shot = Image.open(io.BytesIO(page.tab.locator("#stage").screenshot())).convert("RGB")
     seen = np.asarray(shot)[shot.height // 2, shot.width // 2].astype(float)
@@ -159,3 +159,24 @@ def test_everything_is_done_by_keyboard_alone(page: Page, tmp_path: Path) -> Non
         tab.keyboard.press("Enter")
     after = np.asarray(Image.open(saved.value.path()))
     assert 0 < (after == 64).all(-1).mean() < 0.1
+
+
+def test_the_keyboard_goes_on_where_a_button_goes_away(page: Page, tmp_path: Path) -> None:
+    focused = "document.activeElement.id || document.activeElement.getAttribute('aria-label')"
+    page.add(*(picture(tmp_path / f"{name}.png") for name in "abc"))
+    page.wait_rows(3)
+    page.wait_result()
+
+    def press(selector: str) -> str:
+        page.tab.locator(selector).first.focus()
+        page.tab.keyboard.press("Enter")
+        return str(page.tab.evaluate(focused))
+
+    assert press("#again") == "stage"
+    page.wait_rows(3)
+    page.choose("Scratched or torn")
+    assert press("#again") == "stage"
+    assert press("#back") == "stage"
+    assert press(".row-cancel") == "Remove b.png"
+    page.tab.once("dialog", lambda dialog: dialog.accept())
+    assert press("#remove-all") == "pick-files"

@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import browser
-from page import Page, page, picture
+from page import Page, crowded, page, picture
 from PIL import Image
 from serving_fixtures import Served, running
 
 from restora.serving.limits import Limits
 from restora.serving.models import load_models
 
-__all__ = ["browser", "page"]
+__all__ = ["browser", "crowded", "page"]
 
 
 def test_photos_that_come_before_the_models_are_added_with_them(
@@ -75,6 +75,19 @@ def test_leaving_does_not_ask_after_all_results_are_saved_at_once(page: Page, tm
     assert not asks(page)
 
 
+def test_clearing_the_list_asks_until_the_results_are_saved(page: Page, tmp_path: Path) -> None:
+    asked: list[str] = []
+    page.tab.on("dialog", lambda dialog: (asked.append(dialog.message), dialog.dismiss()))
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_rows(1)
+    page.tab.click("#remove-all")
+    assert asked == ["1 photo is not finished or not downloaded. Clear the list anyway?"]
+    assert page.rows().count() == 1
+    page.download("#save-all")
+    page.tab.click("#remove-all")
+    assert (len(asked), page.rows().count()) == (1, 0)
+
+
 def test_the_page_for_developers_opens_beside_this_one(page: Page) -> None:
     with page.context.expect_page() as opened:
         page.tab.click("text=For developers")
@@ -117,11 +130,11 @@ def test_a_result_is_kept_while_its_photo_is_painted_anew(page: Page, tmp_path: 
     saved = np.asarray(Image.open(io.BytesIO(page.download("#save")[1])))
     np.testing.assert_array_equal(saved, np.asarray(Image.open(source)))
     page.tab.click("#again")
-    page.tab.click("#invert")
+    page.paint_nearly_all()
     page.tab.click("#restore")
     page.tab.wait_for_selector("#paint-again:not([hidden])")
     page.wait_result()
-    assert (np.asarray(Image.open(io.BytesIO(page.download("#save")[1]))) == 64).all()
+    assert (np.asarray(Image.open(io.BytesIO(page.download("#save")[1]))) == 64).mean() > 0.9
     page.tab.click("#paint-again")
     page.tab.wait_for_selector("#back:not([hidden])")
     assert page.tab.text_content("#count") == "0 of 1 done"
@@ -134,7 +147,7 @@ def test_the_mask_stays_with_its_photo_when_another_one_is_opened(page: Page, tm
     painting(page, picture(tmp_path / "a.png"))
     page.add(picture(tmp_path / "b.png"))
     page.wait_rows(2, ".paint")
-    page.tab.click("#invert")
+    page.paint_nearly_all()
     page.tab.evaluate(
         """() => {
           document.getElementById("restore").click();
@@ -193,11 +206,19 @@ def test_what_is_erased_or_inverted_away_is_not_restored(page: Page, tmp_path: P
     assert page.tab.is_disabled("#restore")
 
 
+def test_a_photo_that_is_painted_everywhere_is_not_sent(page: Page, tmp_path: Path) -> None:
+    painting(page, picture(tmp_path / "a.png"))
+    page.tab.click("#invert")
+    page.tab.click("#restore")
+    assert "erase some of the paint" in page.tab.text_content("#notice")
+    assert page.rows(".paint").count() == 1
+
+
 def test_the_stage_says_which_keys_it_takes(page: Page, tmp_path: Path) -> None:
     painting(page, picture(tmp_path / "a.png"))
     assert "Enter paints" in page.tab.get_attribute("#stage", "aria-label")
     assert "Enter paints" in page.tab.inner_text(".paint-hint")
-    page.tab.click("#invert")
+    page.paint_nearly_all()
     page.tab.click("#restore")
     page.wait_result()
     assert "space bar" in page.tab.get_attribute("#stage", "aria-label")
@@ -254,3 +275,16 @@ def test_a_wrong_token_is_named_and_the_dialog_can_be_left(
         tab.wait_for_selector(".card")
         assert tab.is_hidden("#notice")
         context.close()
+
+
+def test_a_server_that_is_gone_is_named_while_a_photo_is_running(
+    crowded: tuple[Page, Served], tmp_path: Path
+) -> None:
+    page, _ = crowded
+    state = "() => document.querySelector('.row .state').textContent"
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_rows(1, ".running")
+    page.context.set_offline(True)
+    page.tab.wait_for_function(f"{state}.startsWith('The server cannot be reached')")
+    page.context.set_offline(False)
+    page.tab.wait_for_function(f"{state}.startsWith('Restoring')")

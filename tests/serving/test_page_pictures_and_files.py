@@ -96,3 +96,13 @@ def test_a_transparent_photo_has_no_black_thumbnail(page: Page, tmp_path: Path) 
         }"""
     )
     assert alpha == 0
+
+
+def test_the_original_is_not_seen_through_a_transparent_result(page: Page, tmp_path: Path) -> None:
+    Image.new("RGBA", (120, 80), (200, 30, 30, 128)).save(tmp_path / "a.png")
+    page.add(tmp_path / "a.png")
+    page.wait_result()
+    shown = np.array(Image.open(io.BytesIO(page.tab.locator("#stage").screenshot())).convert("RGB"), int)
+    rows, columns = shown.shape[:2]
+    before, after = (shown[rows * 3 // 4, columns * share // 8] for share in (3, 5))
+    assert np.abs(before - after).max() <= 2, (before, after)

@@ -76,10 +76,10 @@ def router(service: Service) -> APIRouter:
         responses={200: PHOTO},
         response_class=Response,
     )
-    async def model_example(name: str, side: str = "after") -> Response:
+    async def model_example(name: str, side: Literal["before", "after"] = "after") -> Response:
         model = service.models.get(name)
-        if model is None or model.example is None or side not in ("before", "after"):
-            raise Problem(404, "unknown", f"there is no example {side!r} of a model {name!r}")
+        if model is None or model.example is None:
+            raise Problem(404, "unknown", f"there is no example of a model {name!r}")
         return Response(model.example[side == "after"], media_type="image/png")
 
     async def queued(body: Body, key: str | None) -> Job:

@@ -44,7 +44,8 @@ for (const [path, methods] of Object.entries(schema.paths)) {
       for (const [name, where, held, what, required] of rows) {
         body.append(make("tr", "", make("td", "", make("code", name)), make("td", required ? `${where}, required` : where), make("td", valuesOf(held)), prose("td", what)));
       }
-      section.append(make("table", "", body));
+      const names = ["Name", "Where", "Values", "Meaning"].map((name) => Object.assign(make("th", name), { scope: "col" }));
+      section.append(make("table", "", make("thead", "", make("tr", "", ...names)), body));
     }
     section.append(make("p", `Status codes: ${Object.keys(route.responses).join(", ")}`));
     routes.append(section);

@@ -128,8 +128,13 @@ function add(found) {
 // The models become one line, which scrolls on a phone: to the chosen one.
 function makeRoom() {
   document.body.classList.add("small");
+  skipTo("photos", "Skip to your photos");
   const line = $("models"), card = line.querySelector(".card:has(:checked)");
   line.scrollLeft = card.offsetLeft + card.offsetWidth / 2 - line.clientWidth / 2;
+}
+
+function skipTo(id, text) {
+  Object.assign(document.querySelector(".skip"), { href: `#${id}`, textContent: text });
 }
 
 for (const [button, input] of [["pick-files", "files"], ["pick-folder", "folder"], ["pick-camera", "camera"]]) {
@@ -148,7 +153,9 @@ document.addEventListener("drop", async (event) => {
   event.preventDefault();
   depth = 0;
   $("drop").classList.remove("over");
-  add(await fromDrop(event.dataTransfer));
+  const found = await fromDrop(event.dataTransfer);
+  if (found.length) add(found);
+  else say("No photo was found in what you dropped.");
 });
 
 // --- the list ----------------------------------------------------------------------------------------------
@@ -156,7 +163,7 @@ document.addEventListener("drop", async (event) => {
 function makeRow(item) {
   const row = $("row").content.cloneNode(true).firstElementChild;
   item.row = row;
-  row.querySelector(".name").textContent = item.path;
+  row.querySelector(".name").textContent = row.querySelector(".name").title = item.path;
   row.querySelector(".open").addEventListener("click", () => open(item, { scroll: true }));
   row.querySelector(".row-save").addEventListener("click", () => saveOne(item));
   row.querySelector(".row-cancel").addEventListener("click", () => (UNFINISHED.includes(item.state) ? queue.cancel(item) : remove(item)));
@@ -203,6 +210,8 @@ function summary() {
   const failed = items.filter((item) => item.state === "failed").length;
   const parts = [`${done} of ${items.length} done`];
   if (failed) parts.push(`${failed} failed`);
+  const cancelled = items.filter((item) => item.state === "cancelled").length;
+  if (cancelled) parts.push(`${cancelled} cancelled`);
   const seconds = remaining(open);
   if (open.length && seconds !== null) parts.push(timeLeft(seconds));
   $("count").textContent = parts.join(", ");
@@ -226,19 +235,28 @@ function remaining(open) {
 
 function remove(item) {
   const index = queue.items.indexOf(item);
+  const held = item.row.contains(document.activeElement);
   queue.remove(item);
   item.row.remove();
   for (const url of [item.beforeUrl, item.afterUrl]) if (url) URL.revokeObjectURL(url);
-  if (item === current) open(queue.items[Math.min(index, queue.items.length - 1)] || null);
+  const next = queue.items[Math.min(index, queue.items.length - 1)] || null;
+  if (item === current) open(next);
+  if (held) next?.row.querySelector(".row-cancel").focus({ preventScroll: true });
   if (!queue.items.length) {
+    if (held || document.activeElement === $("remove-all")) $("pick-files").focus({ preventScroll: true });
     $("photos").hidden = true;
     document.body.classList.remove("small");
+    skipTo("drop", "Skip to adding photos");
   }
   summary();
 }
 
 $("cancel-all").addEventListener("click", () => queue.items.filter((item) => UNFINISHED.includes(item.state)).forEach((item) => queue.cancel(item)));
-$("remove-all").addEventListener("click", () => [...queue.items].forEach(remove));
+$("remove-all").addEventListener("click", () => {
+  const lost = queue.items.filter(wouldBeLost).length;
+  if (lost && !confirm(`${lost === 1 ? "1 photo is" : `${lost} photos are`} not finished or not downloaded. Clear the list anyway?`)) return;
+  [...queue.items].forEach(remove);
+});
 
 // --- one photo, large --------------------------------------------------------------------------------------
 
@@ -248,7 +266,7 @@ async function open(item, { scroll = false } = {}) {
   for (const other of [last, item]) other?.row.classList.toggle("current", other === item);
   $("viewer").hidden = !item;
   if (!item) return;
-  $("viewer-title").textContent = item.path;
+  $("viewer-title").textContent = $("viewer-title").title = item.path;
   $("strength").value = item.strength * 100;
   $("format").value = item.saveAs ?? "";
   render();
@@ -285,6 +303,7 @@ function wait(text, { spin }) {
 function renderTools() {
   const item = current;
   if (!item) return;
+  const held = $("viewer").contains(document.activeElement) && document.activeElement.matches(":focus-visible") && document.activeElement;
   const done = item.state === "done";
   $("compare-tools").hidden = !done;
   const paints = item.state === "paint";
@@ -299,6 +318,7 @@ function renderTools() {
   $("again").textContent = other ? `${verb} as “${model.title.toLowerCase()}”` : verb;
   $("paint-again").hidden = paints || item.model.needs !== "mask";
   $("back").hidden = !(paints && item.result);
+  if (held && !held.checkVisibility()) $("stage").focus(); // or the keyboard would be nowhere
 }
 
 $("strength").addEventListener("input", () => {
@@ -382,6 +402,7 @@ let quiet = 0;
 function say(text, { lasting = false } = {}) {
   $("notice").textContent = text;
   $("notice").hidden = false;
+  $("notice").classList.toggle("passing", !lasting); // over the page, wherever it is scrolled to
   clearTimeout(quiet);
   if (!lasting) quiet = setTimeout(() => ($("notice").hidden = true), 12000);
 }

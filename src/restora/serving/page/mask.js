@@ -35,10 +35,19 @@ export class Mask {
 
   // Whether nothing is painted, by what is seen: strokes may have been erased, a picture may be black.
   get empty() {
+    return !this._some((alpha) => alpha > 0);
+  }
+
+  // Whether the whole photo is painted: there is nothing to fill it in from.
+  get full() {
+    return !this._some((alpha) => alpha < 128);
+  }
+
+  _some(has) {
     const { width, height } = this.canvas;
     const { data } = this.canvas.getContext("2d").getImageData(0, 0, width, height);
-    for (let at = 3; at < data.length; at += 4) if (data[at]) return false;
-    return true;
+    for (let at = 3; at < data.length; at += 4) if (has(data[at])) return true;
+    return false;
   }
 
   start(x, y) {

@@ -67,6 +67,7 @@ export class Painting {
       if (found) await mask.load(found.file).catch((error) => say(error.message));
     });
     $("restore").addEventListener("click", async () => {
+      if (mask.full) return say("The whole photo is painted: erase some of the paint, what is painted is filled in from the rest.");
       const { item } = this; // another one may be open when the mask is made
       restore(item, await mask.toBlob());
     });

@@ -85,7 +85,7 @@ export class Queue {
         this._set(item, { state: job.state, position: job.position, progress: job.progress.fraction, left: job.seconds_left });
         await pause(POLL_MS);
         if (!current()) return;
-        job = await this._status(job);
+        job = await this._status(item, job);
         if (!current()) return;
       }
       if (job.state === "failed") throw new api.Problem(job.problem.status, job.problem);
@@ -100,12 +100,17 @@ export class Queue {
   }
 
   // A connection that breaks while the server works is nothing: it is asked again.
-  async _status(job) {
+  async _status(item, job) {
+    const { turn } = item;
     for (let tries = 0; ; tries++) {
       try {
-        return await api.status(job.id);
+        const found = await api.status(job.id);
+        item.note = "";
+        return found;
       } catch (problem) {
         if (problem.status !== 0 || tries >= 20) throw problem;
+        if (item.turn !== turn || !GOING.includes(item.state)) throw problem;
+        this._set(item, { note: "The server cannot be reached, trying again" });
         await pause(1000);
       }
     }

@@ -17,6 +17,7 @@ export class Stage {
     this.largest = MAX_ZOOM;
     this.fitted = true;
     this.split = 50;
+    this.strength = 1;
     this.showsAfter = false;
     this.painting = false;
     this.pointers = new Map();
@@ -42,13 +43,16 @@ export class Stage {
   }
 
   setStrength(value) {
+    this.strength = value;
     this.after.style.opacity = value;
+    this.setSplit(this.split);
   }
 
   setSplit(percent) {
     this.split = percent;
     const at = this.holding ? 100 : percent;
     $("after-layer").style.clipPath = `inset(0 0 0 ${at}%)`;
+    $("before-layer").style.clipPath = this.showsAfter && this.strength === 1 ? `inset(0 ${100 - at}% 0 0)` : "none"; // or it is seen through a transparent result
     $("divider").style.left = `${percent}%`;
     $("divider").hidden = !this.showsAfter || this.holding;
     $("tag-before").hidden = !this.showsAfter || at < 12;

@@ -12,8 +12,8 @@ export function stateOf(item) {
     case "paint": return "Paint over what should be repaired, then press Restore" + (item.result ? "; the last result is kept until then" : "");
     case "queued": return item.note || "Waiting";
     case "sending": return "Sending";
-    case "waiting": return item.position > 0 ? `Waiting, ${item.position} ${item.position === 1 ? "photo" : "photos"} ahead` : "Waiting";
-    case "running": return item.left === null ? "Restoring" : `Restoring, ${timeLeft(item.left)}`;
+    case "waiting": return item.note || (item.position > 0 ? `Waiting, ${item.position} ${item.position === 1 ? "photo" : "photos"} ahead` : "Waiting");
+    case "running": return item.note || (item.left === null ? "Restoring" : `Restoring, ${timeLeft(item.left)}`);
     case "done": return (item.size ? `Done, ${item.size.width} × ${item.size.height} pixels` : "Done") + (item.noise != null ? `, the original was ${noiseWord(item.noise)} grainy` : "") + (item.frames > 1 ? `, only the first of ${item.frames} pages or frames was restored` : "");
     case "cancelled": return "Cancelled";
     default: return sentence(item.note || "Something went wrong");
