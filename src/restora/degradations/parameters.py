@@ -61,6 +61,12 @@ def _within(least: float, most: float) -> str:
     return f" of at least {least:g}" if least > -math.inf else ""
 
 
+def require_colour(name: str, shape: Sequence[int]) -> None:
+    """Raises ValueError for photos (B,C,H,W) that have no three channels."""
+    if shape[1] != 3:
+        raise ValueError(f"{name} needs photos of 3 channels, got {shape[1]}: set data.channels=rgb")
+
+
 def per_sample(values: Tensor) -> Tensor:
     """(B,) -> (B,1,1,1), to broadcast over photos."""
     return values.view(-1, 1, 1, 1)
