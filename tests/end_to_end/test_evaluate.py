@@ -271,7 +271,7 @@ DENOISE_25 = ["classical=median", "benchmark=denoise", "benchmark.sigma=25"]
         ([*DENOISE_25, "benchmark.root=''"], "which photos? Set benchmark.root=FOLDER, or"),
         (["compare=one"], "two result folders"),
         ([*DENOISE_25, "severities=low"], "severities must be a list of numbers"),
-        ([*DENOISE_25, "severities=15,-1"], "within [0, inf], got -1"),
+        ([*DENOISE_25, "severities=15,-1"], "of at least 0, got -1"),
         (["classical=telea", "benchmark=inpaint", "severities=1"], "has no severity to vary"),
         ([*DENOISE_25, "benchmark.limit=0"], "benchmark.limit is a number of photos >= 1"),
         ([*DENOISE_25, "benchmark.color=grey"], "gray, rgb, y"),

@@ -39,7 +39,8 @@ size instead of reduced.
 _ABSENT = object()
 _STRUCTURE = ("_target_", "stages", "weights")
 _LONGEST = 400
-_OVERRIDE = re.compile(r"^[~+]{0,2}[A-Za-z_][\w./@]*=")
+_OVERRIDE = re.compile(r"^[~+]{0,2}[A-Za-z_][\w./@]*=|^~[A-Za-z_][\w.@]*$")
+"""KEY=VALUE, or ~KEY, which removes one."""
 
 
 def main(argv: list[str]) -> int:
@@ -70,7 +71,7 @@ def main(argv: list[str]) -> int:
     parts = _without_repeats([_row(path, columns, config) for path in photos], headings)
     rows = _with_conditions(parts, headings)
     name = config.hydra.runtime.choices.degradation
-    sheet = contact_sheet(title=name, subtitle=_subtitle(config.degradation), columns=headings, rows=rows)
+    sheet = contact_sheet(title=name, subtitle=described(config.degradation), columns=headings, rows=rows)
     write_whole(output, encoded(sheet, "PNG"))
     print(output)
     return 0
@@ -257,7 +258,7 @@ def _with_conditions(parts: "list[tuple[Row, Cell | None]]", headings: list[str]
     return [Row(row.label, [*row.cells, shown or nothing]) for row, shown in parts]
 
 
-def _subtitle(node: "DictConfig") -> str:
+def described(node: "DictConfig") -> str:
     """The parameters of a degradation in words, with nested stages as deep as there is room."""
     words = ""
     for depth in range(3, -1, -1):
@@ -275,8 +276,27 @@ def _settings(node: "DictConfig", depth: int) -> str:
         for key in node
         if key not in (*_STRUCTURE, *stages) and node[key] is not None
     ]
-    inside = [f"{name} ({_settings(stage, depth - 1)})" if depth else name for name, stage in stages.items()]
+    shares = _shares(node.get("weights"))
+    inside = [
+        f"{name}{shares.get(name, '')}{_in_brackets(name, stage, depth - 1) if depth else ''}"
+        for name, stage in stages.items()
+    ]
     return " · ".join([", ".join(own)] * bool(own) + inside)
+
+
+def _in_brackets(name: str, stage: "DictConfig", depth: int) -> str:
+    """A stage's settings; without any, which degradation it is, unless its name says so."""
+    kind = str(stage.get("_target_", ""))
+    words = _settings(stage, depth) or (kind if kind != name else "")
+    return f" ({words})" * bool(words)
+
+
+def _shares(weights: "DictConfig | None") -> dict[str, str]:
+    """The shares of stages by name, in words, unless they are equal."""
+    if not weights or len(set(weights.values())) == 1:
+        return {}
+    total = sum(weights.values())
+    return {str(name): f" {100 * weight / total:.3g}%" for name, weight in weights.items()}
 
 
 def _is_stage(value: Any) -> bool:

@@ -8,6 +8,7 @@ resumption here either. Each part is packed in a store of its own.
 Legend: B samples.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -219,7 +220,7 @@ class Turns:
 
     def __init__(self, shares: Mapping[str, float]) -> None:
         total = sum(shares.values())
-        if not shares or min(shares.values()) < 0 or total <= 0:
+        if not shares or min(shares.values()) < 0 or not 0 < total < math.inf:
             raise ValueError(
                 f"data.parts: shares must be numbers >= 0 of one part or more, got {dict(shares)}"
             )

@@ -9,7 +9,8 @@ from PIL import Image
 from skimage import data
 
 from restora.apps import contact_sheet
-from restora.apps.preview import main
+from restora.apps.preview import described, main
+from restora.config import compose
 
 
 @pytest.fixture(autouse=True)
@@ -59,6 +60,24 @@ def test_one_column_per_value_of_a_parameter() -> None:
     assert values.shape[1] > two.shape[1]
     inner = sheet("degradation=old_photo", "grey.png", "vary=stages.grain.strength", "over=[0,90]", "size=48")
     assert inner.std() > 10
+
+
+def test_a_stage_can_be_left_out() -> None:
+    arguments = ("degradation=blur_noise_jpeg", "colour.png", "draws=1", "size=48")
+    assert not np.array_equal(sheet(*arguments, "~degradation.stages.blur"), sheet(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("any_noise", "gaussian 50% (sigma 5 to 50) · poisson 25% (photons 20 to 200)"),
+        ("everyday_defects", "nothing 0% (identity)"),
+        ("any_blur", "motion (length 5 to 21)"),  # equal shares
+        ("keep_grey", "stage (identity)"),
+    ],
+)
+def test_the_subtitle_names_shares_and_stages(name: str, words: str) -> None:
+    assert words in described(compose("preview", [f"degradation={name}"], hydra_node=True).degradation)
 
 
 def test_draws_that_are_all_the_same_are_shown_once() -> None:

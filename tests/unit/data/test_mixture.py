@@ -79,8 +79,9 @@ def test_shares_are_kept_in_every_stretch() -> None:
         assert numbers == list(range(len(numbers)))
     with pytest.raises(ValueError, match="a thousandth"):
         Turns({"a": 1, "b": 1e-5})
-    with pytest.raises(ValueError, match="shares must be numbers"):
-        Turns({})
+    for shares in ({}, {"a": 0}, {"a": 1, "b": float("inf")}, {"a": float("nan")}):
+        with pytest.raises(ValueError, match="shares must be numbers"):
+            Turns(shares)
 
 
 def test_each_part_is_degraded_by_its_own(folders: tuple[Path, Path], tmp_path: Path) -> None:

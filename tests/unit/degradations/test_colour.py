@@ -6,11 +6,14 @@ import pytest
 import torch
 from photos import generator, grey_card, photos
 
+from restora.degradations.base import Degradation
 from restora.degradations.colour.exposure import Exposure
 from restora.degradations.colour.fading import Fading
 from restora.degradations.colour.greyscale import Greyscale
+from restora.degradations.colour.keep_grey import KeepGrey
 from restora.degradations.colour.low_light import LowLight
 from restora.degradations.colour.sepia import Sepia
+from restora.degradations.identity import Identity
 from restora.degradations.sampling.moire import Moire
 from restora.degradations.weather.haze import Haze
 from restora.degradations.weather.rain import Rain
@@ -165,3 +168,13 @@ def test_haze_grows_with_its_density_and_leaves_the_near() -> None:
     assert (contrast[1] > contrast[2]).all()
     far = Haze(density=30, airlight=0.9)(clean, generator(3)).image[:, :, :4]
     assert (far - 0.9).abs().max() < 0.05
+
+
+@pytest.mark.parametrize(
+    "degradation",
+    [Fading(fade=0.3), Greyscale(), KeepGrey(stage=Identity()), Sepia()],
+    ids=lambda d: type(d).__name__,
+)
+def test_colours_are_needed(degradation: Degradation) -> None:
+    with pytest.raises(ValueError, match=r"needs photos of 3 channels, got 1: set data\.channels=rgb"):
+        degradation(photos(1)[:, :1], generator(1))

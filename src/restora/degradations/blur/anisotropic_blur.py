@@ -8,7 +8,7 @@ from torch import Tensor
 
 from restora.degradations.base import Params, Shape
 from restora.degradations.blur.filtering import KernelBlur, normalised, pixel_grid
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_odd_range, as_range
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -44,8 +44,8 @@ class AnisotropicBlur(KernelBlur):
         self.angle = as_range("angle", angle)
         self.beta = as_range("beta", beta, least=1e-2)
         self.profile, self.isotropic = profile, isotropic
-        low, high = as_range("size", size, least=1)
-        self.half_sizes = (int(low) // 2, int(high) // 2)
+        low, high = as_odd_range("size", size)
+        self.half_sizes = (low // 2, high // 2)
         self.radius = self.half_sizes[1]
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from restora.degradations.base import Params, Shape
 from restora.degradations.blur.filtering import KernelBlur, normalised, pixel_grid
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_number, as_range
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -26,9 +26,7 @@ class CameraShake(KernelBlur):
     def __init__(self, *, extent: Range, jerk: Range = (0.1, 0.4), impulse: float = 1.0) -> None:
         self.extent = as_range("extent", extent, least=0)
         self.jerk = as_range("jerk", jerk, least=0)
-        if impulse < 0:
-            raise ValueError(f"impulse must be at least 0 (the mean number of kicks), got {impulse}")
-        self.impulse = float(impulse)
+        self.impulse = as_number("impulse (the mean number of kicks)", impulse, least=0)
         self.radius = int(self.extent[1] / 2) + 1
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

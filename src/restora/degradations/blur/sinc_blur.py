@@ -7,7 +7,7 @@ from torch import Tensor
 
 from restora.degradations.base import Params, Shape
 from restora.degradations.blur.filtering import KernelBlur, normalised, pixel_grid
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_odd_range, as_range
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -25,8 +25,8 @@ class SincBlur(KernelBlur):
 
     def __init__(self, *, cutoff: Range = (math.pi / 3, math.pi), size: Range = 21) -> None:
         self.cutoff = as_range("cutoff", cutoff, least=1e-2, most=math.pi + 1e-3)
-        low, high = as_range("size", size, least=1)
-        self.half_sizes = (int(low) // 2, int(high) // 2)
+        low, high = as_odd_range("size", size)
+        self.half_sizes = (low // 2, high // 2)
         self.radius = self.half_sizes[1]
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_range, require_colour
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -29,8 +29,7 @@ class Fading(Degradation):
         self.stain = as_range("stain", stain, least=0, most=1)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        if shape[1] != 3:
-            raise ValueError(f"fading needs colour photos (3 channels), got {shape[1]}")
+        require_colour("fading", shape)
         fade, stain = generator.uniform((), *self.fade), generator.uniform((), *self.stain)
         others = generator.uniform((2,), 1 / 3, 1.0) * fade[:, None]
         return {

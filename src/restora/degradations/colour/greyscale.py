@@ -4,6 +4,7 @@ from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
+from restora.degradations.parameters import require_colour
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -18,10 +19,7 @@ class Greyscale(Degradation):
         self.channels = channels
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        if shape[1] != 3:
-            raise ValueError(
-                f"greyscale needs colour photos (3 channels), got {shape[1]}: set data to colour"
-            )
+        require_colour("greyscale", shape)
         return {}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:

@@ -5,7 +5,7 @@ from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Severity, Shape
-from restora.degradations.parameters import per_sample
+from restora.degradations.parameters import per_sample, require_colour
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -35,8 +35,7 @@ class KeepGrey(Degradation):
         return self.stage.severities
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        if shape[1] != 3:
-            raise ValueError(f"keep_grey needs photos of 3 channels, got {shape[1]}: set data.channels=rgb")
+        require_colour("keep_grey", shape)
         return {"stage": self.stage.sample(shape, generator.fork("stage"))}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:

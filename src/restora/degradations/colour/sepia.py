@@ -5,7 +5,7 @@ from kornia.color import sepia_from_rgb
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
-from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.parameters import Range, as_range, per_sample, require_colour
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -23,8 +23,7 @@ class Sepia(Degradation):
         self.strength = as_range("strength", strength, least=0, most=1)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        if shape[1] != 3:
-            raise ValueError(f"sepia toning needs colour photos (3 channels), got {shape[1]}")
+        require_colour("sepia", shape)
         return {"strength": generator.uniform((), *self.strength)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:

@@ -6,6 +6,7 @@ adding or removing one stage leaves the numbers of the others as they were.
 Legend: B samples, C channels, H height, W width, s scale, K condition channels.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeVar
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from restora.degradations.base import SYMMETRIC, Degradation, Params, Severity, Shape
 from restora.degradations.compose.selection import where_drawn
 from restora.degradations.identity import Identity
-from restora.degradations.parameters import per_sample
+from restora.degradations.parameters import as_probability, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -189,11 +190,9 @@ class Maybe(Degradation):
     """Each sample goes through the stage with the given `probability`, and stays unchanged otherwise."""
 
     def __init__(self, *, stage: Degradation, probability: float) -> None:
-        if not 0 <= probability <= 1:
-            raise ValueError(f"probability must be within [0, 1], got {probability}")
         if stage.scale != 1:
             raise ValueError(f"a stage that may be left out must keep the size, got scale {stage.scale}")
-        self.stage, self.probability = stage, float(probability)
+        self.stage, self.probability = stage, as_probability("probability", probability)
         self.undamaged, self.fill = stage.undamaged, stage.fill
         self.centres, self.independent, self.gaussian = stage.centres, stage.independent, stage.gaussian
 
@@ -267,9 +266,11 @@ def probabilities(stages: Iterable[str], weights: Mapping[str, float] | None) ->
     """Relative weights, one per stage, scaled to sum to one; equal ones if there are none."""
     names = list(stages)
     weights = dict.fromkeys(names, 1.0) if weights is None else dict(weights)
-    if set(weights) != set(names) or min(weights.values()) < 0 or sum(weights.values()) <= 0:
-        raise ValueError(f"weights must be numbers >= 0, one for each of {', '.join(names)}; got {weights}")
     total = sum(weights.values())
+    if set(weights) != set(names) or min(weights.values()) < 0 or not 0 < total < math.inf:
+        raise ValueError(
+            f"weights must be numbers >= 0, not all 0, one for each of {', '.join(names)}; got {weights}"
+        )
     return [weights[name] / total for name in names]
 
 

@@ -8,6 +8,7 @@ earlier batches. The canvas beyond a sample's size repeats its edge, and gets no
 Legend: B samples, C channels, H height, W width, s scale.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -21,7 +22,14 @@ from restora.degradations.compose.composition import choose
 from restora.degradations.compose.selection import rows_of, where_drawn
 from restora.degradations.compression.jpeg import jpeg
 from restora.degradations.noise.poisson import poisson_from
-from restora.degradations.parameters import Range, as_range, as_whole_range, host_knows, per_sample
+from restora.degradations.parameters import (
+    Range,
+    as_probability,
+    as_range,
+    as_whole_range,
+    host_knows,
+    per_sample,
+)
 from restora.degradations.sampling.varying_resizing import apply_matrices, interpolation_matrices
 from restora.image import levels, round_to_8_bits
 from restora.keyed import KeyedGenerator
@@ -54,8 +62,8 @@ class Order:
         grey_probability: float,
         quality: Range,
     ) -> None:
-        self.blur, self.blur_probability = blur, blur_probability
-        if len(resize) != 3 or min(resize) < 0 or sum(resize) <= 0:
+        self.blur, self.blur_probability = blur, as_probability("blur_probability", blur_probability)
+        if len(resize) != 3 or min(resize) < 0 or not 0 < sum(resize) < math.inf:
             raise ValueError(
                 f"resize must be three chances, of enlarging, reducing and keeping; got {resize}"
             )
@@ -63,7 +71,8 @@ class Order:
         self.resize_range = as_range("resize_range", resize_range, least=0.01, most=8)
         if not self.resize_range[0] <= 1 <= self.resize_range[1]:
             raise ValueError(f"resize_range must contain 1, got {resize_range}")
-        self.gaussian_probability, self.grey_probability = gaussian_probability, grey_probability
+        self.gaussian_probability = as_probability("gaussian_probability", gaussian_probability)
+        self.grey_probability = as_probability("grey_probability", grey_probability)
         self.sigma = as_range("sigma", sigma, least=0)
         self.poisson_strength = as_range("poisson_strength", poisson_strength, least=0)
         self.quality = as_whole_range("quality", quality, least=1, most=100)
@@ -110,7 +119,8 @@ class SecondOrder(Degradation):
         if scale < 1:
             raise ValueError(f"scale must be at least 1, got {scale}")
         self.scale, self.first, self.second = scale, first, second
-        self.ringing, self.ringing_probability, self.sharpen = ringing, ringing_probability, sharpen
+        self.ringing, self.sharpen = ringing, sharpen
+        self.ringing_probability = as_probability("ringing_probability", ringing_probability)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         return {

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from restora.degradations.base import Params, Shape
 from restora.degradations.missing.masking import Masking
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_number, as_range
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -34,7 +34,8 @@ class BrushStrokes(Masking):
     ) -> None:
         if strokes < 1 or vertices < 1:
             raise ValueError(f"strokes and vertices must be at least 1, got {strokes} and {vertices}")
-        self.strokes, self.vertices, self.fill = strokes, vertices, fill
+        self.strokes, self.vertices = strokes, vertices
+        self.fill = as_number("fill", fill, least=0, most=1)
         self.width = as_range("width", width, least=0, most=1)
         self.length = as_range("length", length, least=0, most=2)
 

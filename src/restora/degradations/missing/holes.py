@@ -4,6 +4,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.missing.masking import Masking
+from restora.degradations.parameters import as_number
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -23,7 +24,7 @@ class Holes(Masking):
                 f"{type(stage).__name__} gives no mask of its own size: scratches, text_overlay, "
                 "brush_strokes, random_rectangles and mixtures of them do"
             )
-        self.stage, self.fill = stage, fill
+        self.stage, self.fill = stage, as_number("fill", fill, least=0, most=1)
 
     @property
     def parts(self) -> tuple[Degradation, ...]:

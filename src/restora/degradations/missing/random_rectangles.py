@@ -6,7 +6,7 @@ import torch
 
 from restora.degradations.base import Params, Shape
 from restora.degradations.missing.masking import Masking
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_number, as_range
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -26,7 +26,7 @@ class RandomRectangles(Masking):
     ) -> None:
         if count < 1:
             raise ValueError(f"count of rectangles must be at least 1, got {count}")
-        self.count, self.fill = count, fill
+        self.count, self.fill = count, as_number("fill", fill, least=0, most=1)
         self.area = as_range("area", area, least=0, most=1)
         low, high = as_range("aspect", aspect, least=1e-3)
         self.log_aspect = (math.log(low), math.log(high))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_number, as_range
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -35,7 +35,8 @@ class Scratches(Degradation):
     ) -> None:
         if count < 0 or dust < 0:
             raise ValueError(f"count and dust must be at least 0, got {count} and {dust}")
-        self.count, self.dust, self.tilt = count, dust, float(tilt)
+        self.count, self.dust = count, dust
+        self.tilt = as_number("tilt", tilt, least=0, most=80)
         self.width = as_range("width", width, least=0.1)
         self.opacity = as_range("opacity", opacity, least=0, most=1)
 

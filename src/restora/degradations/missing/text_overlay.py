@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
-from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.parameters import Range, as_number, as_range, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -52,7 +52,7 @@ class TextOverlay(Degradation):
     ) -> None:
         if count < 1:
             raise ValueError(f"count of lines must be at least 1, got {count}")
-        self.count, self.tilt = count, float(tilt)
+        self.count, self.tilt = count, as_number("tilt", tilt, least=0, most=180)
         self.height = as_range("height", height, least=1e-3, most=1)
         self.opacity = as_range("opacity", opacity, least=0, most=1)
         self.texts = _sentences() if texts is None else tuple(str(text) for text in texts)

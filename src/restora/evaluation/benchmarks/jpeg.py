@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from restora.degradations.parameters import as_range
+from restora.degradations.parameters import as_whole_range
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
 from restora.image import to_bytes
 from restora.registry import register
@@ -36,13 +36,13 @@ class Jpeg(Benchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        as_range("benchmark.quality", self.quality, least=1, most=100)
+        as_whole_range("benchmark.quality", self.quality, least=1, most=100)
         if self.subsampling not in get_args(Subsampling):
             choice = ", ".join(get_args(Subsampling))
             raise ValueError(f"benchmark.subsampling is one of {choice}, got {self.subsampling!r}")
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:  # noqa: ARG002
-        low, high = as_range("benchmark.quality", self.quality, least=1, most=100)
+        low, high = as_whole_range("benchmark.quality", self.quality, least=1, most=100)
         quality = round(at_random(self.seed, index, low, high))
         compressed = libjpeg(clean, quality, self.subsampling)
         return Observation(

@@ -1,0 +1,80 @@
+"""Settings that have no meaning are refused where a degradation is made, not taken for others."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from restora.degradations.blur.anisotropic_blur import AnisotropicBlur
+from restora.degradations.blur.camera_shake import CameraShake
+from restora.degradations.blur.motion_blur import MotionBlur
+from restora.degradations.blur.sinc_blur import SincBlur
+from restora.degradations.compose.composition import OneOf
+from restora.degradations.compose.second_order import Order, SecondOrder
+from restora.degradations.identity import Identity
+from restora.degradations.missing.brush_strokes import BrushStrokes
+from restora.degradations.missing.holes import Holes
+from restora.degradations.missing.random_rectangles import RandomRectangles
+from restora.degradations.missing.scratches import Scratches
+from restora.degradations.missing.text_overlay import TextOverlay
+from restora.degradations.noise.gaussian_noise import GaussianNoise
+
+INF = math.inf
+TWO = {"a": Identity(), "b": Identity()}
+
+
+def order(**changed: Any) -> Order:
+    usual: dict[str, Any] = {
+        "blur": SincBlur(size=7),
+        "blur_probability": 1.0,
+        "resize": [0.2, 0.7, 0.1],
+        "resize_range": [0.15, 1.5],
+        "gaussian_probability": 0.5,
+        "sigma": [1, 30],
+        "poisson_strength": [0.05, 3.0],
+        "grey_probability": 0.4,
+        "quality": [30, 95],
+    }
+    return Order(**(usual | changed))
+
+
+def second_order(*, ringing_probability: float) -> SecondOrder:
+    return SecondOrder(
+        scale=4,
+        first=order(),
+        second=order(),
+        ringing=SincBlur(size=7),
+        ringing_probability=ringing_probability,
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: GaussianNoise(sigma=[0, INF]), r"sigma .* of at least 0, got \[0, inf\]"),
+        (
+            lambda: MotionBlur(length=3, angle=INF),
+            r"angle must be a number or a range \[low, high\], got inf",
+        ),
+        (lambda: AnisotropicBlur(sigma=2, size=20), r"size must be an odd number .* got 20"),
+        (lambda: AnisotropicBlur(sigma=2, size=[7, 20.5]), r"size must be a whole number .* got \[7, 20.5\]"),
+        (lambda: SincBlur(size=[7, 20]), r"size must be an odd number or a range .* got \[7, 20\]"),
+        (lambda: CameraShake(extent=3, impulse=INF), "impulse .* at least 0, got inf"),
+        (lambda: Scratches(tilt=90), r"tilt must be a number within \[0, 80\], got 90"),
+        (lambda: TextOverlay(tilt=-1), r"tilt must be a number within \[0, 180\], got -1"),
+        (lambda: RandomRectangles(fill=255), r"fill must be a number within \[0, 1\], got 255"),
+        (lambda: BrushStrokes(fill=INF), r"fill must be a number within \[0, 1\], got inf"),
+        (lambda: Holes(stage=Scratches(), fill=-1), r"fill must be a number within \[0, 1\], got -1"),
+        (lambda: OneOf(stages=TWO, weights={"a": 1, "b": INF}), "weights must be numbers >= 0, not all 0"),
+        (lambda: OneOf(stages=TWO, weights={"a": 0, "b": 0}), "weights must be numbers >= 0, not all 0"),
+        (lambda: order(blur_probability=1.5), r"blur_probability must be a number within \[0, 1\], got 1.5"),
+        (lambda: order(gaussian_probability=-1), "gaussian_probability must be"),
+        (lambda: order(grey_probability=INF), "grey_probability must be"),
+        (lambda: order(resize=[1, INF, 1]), "resize must be three chances"),
+        (lambda: second_order(ringing_probability=2), "ringing_probability must be"),
+    ],
+)
+def test_values_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
