@@ -81,11 +81,13 @@ def build_on_meta(node: Node) -> "Network":
     return on_meta(lambda: build(node))
 
 
-def families() -> dict[str, str]:
-    """Architecture, by its registered name -> the families of the experiments that train it."""
+def families(nodes: dict[str, Node]) -> dict[str, str]:
+    """Architecture, by its registered name -> the families of the experiments that train it.
+
+    `nodes` are the descriptions of all networks.
+    """
     from restora.config import recipes
 
-    nodes = configurations()
     found: dict[str, set[str]] = {}
     for chosen in recipes().values():
         if "network" in chosen and "family" in chosen:
@@ -134,10 +136,12 @@ def measure(node: Node, *, runs: int = 3, patience: float = 0.3) -> float:
 def main(argv: list[str]) -> int:
     arguments = _parser().parse_args(argv)
     vocabulary.use_threads(arguments.threads)
-    found = _chosen(configurations(), arguments.names, arguments.small)
+    nodes = configurations()
+    found = _chosen(nodes, arguments.names, arguments.small)
     broken: dict[str, str] = {}
-    suited = _suited(found, arguments.family, arguments.task)
-    entries = list(_entries(suited, timing=arguments.time, broken=broken))
+    trained_by = families(nodes)
+    suited = _suited(found, arguments.family, arguments.task, trained_by)
+    entries = list(_entries(suited, trained_by, timing=arguments.time, broken=broken))
     _show(entries, arguments)
     for name, reason in broken.items():
         print(f"{name} {reason}", file=sys.stderr)
@@ -198,13 +202,15 @@ def _chosen(found: dict[str, Node], patterns: list[str], small: bool) -> dict[st
     return {name: found[name] for name in sorted(names)}
 
 
-def _suited(found: dict[str, Node], family: str | None, task: str | None) -> dict[str, Node]:
+def _suited(
+    found: dict[str, Node], family: str | None, task: str | None, trained_by: dict[str, str]
+) -> dict[str, Node]:
     """The networks of the wanted family and task; None stands for any."""
     if family is None and task is None:
         return found
     from restora import registry
 
-    suited, trained_by = {}, families()
+    suited = {}
     for name, node in found.items():
         cls = registry.part_of(node, "network")
         names = trained_by.get(str(node.get("_target_")), "").split(", ")
@@ -213,13 +219,14 @@ def _suited(found: dict[str, Node], family: str | None, task: str | None) -> dic
     return suited
 
 
-def _entries(found: dict[str, Node], *, timing: str, broken: dict[str, str]) -> Iterator[Entry]:
+def _entries(
+    found: dict[str, Node], trained_by: dict[str, str], *, timing: str, broken: dict[str, str]
+) -> Iterator[Entry]:
     """The entries; networks that cannot be built or run are put in `broken`, each with the reason."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    trained_by = families()
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task("counting", total=len(found))
         for name, node in found.items():

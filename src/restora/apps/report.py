@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from restora.apps.parser import Parser
 from restora.files import check_writable, write_whole
 from restora.reporting.baselines import Baseline, compute, stored
-from restora.reporting.leaderboard import leaderboard, legend, verdict
+from restora.reporting.leaderboard import Row, leaderboard, legend, verdict
 from restora.reporting.runs import Group, group_runs, read_runs
 from restora.reporting.table import check_data_file, table_rows, write_table
 from restora.reporting.terminal import shown, terminal_table
@@ -74,15 +74,16 @@ def main(argv: Sequence[str]) -> int:
     console = Console(highlight=False)
     groups = group_runs(runs, root)
     baselines = {id(group): _baselines(group, root, console, names) for group in groups}
-    _print_groups(groups, baselines, console)
+    rows = {id(group): leaderboard(group, baselines[id(group)]) for group in groups}
+    _print_groups(groups, rows, console)
     for problem in problems:
         console.print(
             f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow", soft_wrap=True
         )
-    compared = [(group, baselines[id(group)]) for group in groups]
-    write_whole(output, page(root, compared, problems))
+    write_whole(output, page(root, [(group, rows[id(group)]) for group in groups], problems))
     console.print(f"page: {output}", markup=False, soft_wrap=True)
     if data is not None:
+        compared = [(group, baselines[id(group)]) for group in groups]
         write_table(data, list(table_rows(compared, root)))
         console.print(f"table: {data}", markup=False, soft_wrap=True)
     return 0
@@ -130,10 +131,10 @@ _RESUMABLE = {"stopped": "stopped", "dead": "dead (its process ended without a w
 
 
 def _print_groups(
-    groups: Sequence[Group], baselines: Mapping[int, Sequence[Baseline]], console: "Console"
+    groups: Sequence[Group], leaderboards: Mapping[int, Sequence[Row]], console: "Console"
 ) -> None:
     for group in groups[:GROUPS_IN_TERMINAL]:
-        rows = leaderboard(group, baselines[id(group)])
+        rows = leaderboards[id(group)]
         console.print(terminal_table(group.title, rows, console.width))
         if len(shown(rows)) < len(rows):
             console.print(f"{len(rows) - len(shown(rows))} more rows on the page")

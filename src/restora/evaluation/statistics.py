@@ -103,11 +103,11 @@ def signed_rank(differences: Table) -> float:
     return float(wilcoxon(unequal).pvalue) if unequal.size else 1.0
 
 
-def signed_ranks(differences: Sequence[Table]) -> list[float]:
-    """`signed_rank` of each; those without zeros and ties, which scipy treats alike, in one call."""
+def signed_ranks(differences: Sequence[Table] | Table) -> list[float]:
+    """`signed_rank` of each row; those without zeros and ties, which scipy treats alike, in one call."""
     from scipy.stats import wilcoxon
 
-    table = np.array(differences)
+    table = np.asarray(differences)
     if table.size == 0:
         return []
     steps = np.diff(np.sort(np.abs(table), axis=1), axis=1, prepend=0)
@@ -153,13 +153,12 @@ def least_p(methods: Mapping[str, Sequence[Scores]]) -> Least:
 
 def holm(p_values: Sequence[float]) -> list[float]:
     """Holm's step-down adjustment for testing several pairs at once (Scandinavian J. of Statistics, 1979)."""
-    order = np.argsort(p_values)
-    adjusted = [0.0] * len(p_values)
-    largest = 0.0
-    for place, index in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[index]))
-        adjusted[index] = largest
-    return adjusted
+    table = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(table)
+    stepped = np.minimum(1.0, (len(table) - np.arange(len(table))) * table[order])
+    adjusted = np.empty_like(table)
+    adjusted[order] = np.maximum.accumulate(stepped)
+    return [float(p) for p in adjusted]
 
 
 @dataclass(frozen=True)
@@ -194,26 +193,37 @@ def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> li
     names = common_photos([run for runs in methods.values() for run in runs])
     tables = {name: _table(runs, names) for name, runs in methods.items()}
     order = sorted(methods, key=lambda name: -tables[name].mean())
-    pairs = list(combinations(order, 2))
-    p_values = signed_ranks([_differences(tables[a], tables[b]) for a, b in pairs])
-    is_surely_better = _bounds(methods, names, tables, seed)
+    beats: dict[str, set[str]] = {name: set() for name in order}
     beaten_by: dict[str, set[str]] = {name: set() for name in order}
-    for (better, worse), p in zip(pairs, holm(p_values), strict=True):
-        if p >= 1 - LEVEL:
-            continue
+    pairs = _significant_pairs(order, tables)
+    is_surely_better = _bounds(methods, names, tables, seed) if pairs else lambda *_: False
+    for better, worse in pairs:
         if (
             is_surely_better(better, worse)
             or paired_difference(methods[better], methods[worse], seed=seed).interval.low > 0
         ):
+            beats[better].add(worse)
             beaten_by[worse].add(better)
-    ranks = {name: 1 + len(beaten_by[name]) for name in order}
     lines = []
     for name in order:
-        beaten = {other for other in order if name in beaten_by[other]}
-        tied = tuple(other for other in order if other not in {name} | beaten | beaten_by[name])
+        decided = {name} | beats[name] | beaten_by[name]
+        tied = tuple(other for other in order if other not in decided)
         scores = tables[name].mean(axis=0)
-        lines.append(Ranked(name, bootstrap_mean(scores.tolist(), seed=seed), ranks[name], tied))
+        interval = bootstrap_mean(scores.tolist(), seed=seed)
+        lines.append(Ranked(name, interval, 1 + len(beaten_by[name]), tied))
     return sorted(lines, key=lambda line: (line.rank, -line.score.mean))
+
+
+def _significant_pairs(order: Sequence[str], tables: Mapping[str, Table]) -> list[tuple[str, str]]:
+    """The pairs, in the order given, whose p with Holm's correction is below 0.05.
+
+    Nothing is computed if so many pairs on so few photos can have no p below 1: 1,000 methods on 19 photos.
+    """
+    count, photos = math.comb(len(order), 2), tables[order[0]].shape[1]
+    if smallest_p(photos) * count >= 1:
+        return []
+    p_values = holm(signed_ranks(_pairwise_differences([tables[name] for name in order])))
+    return [pair for pair, p in zip(combinations(order, 2), p_values, strict=True) if p < 1 - LEVEL]
 
 
 def _bounds(
@@ -243,7 +253,18 @@ def _table(runs: Sequence[Scores], names: Sequence[str]) -> Table:
 
 def _differences(a: Table, b: Table) -> Table:
     """a minus b by photo, means over seeds, without the rounding errors that hide zeros and ties."""
-    return np.asarray(np.round((a.mean(axis=0) - b.mean(axis=0)) / _ROUNDING) * _ROUNDING)
+    return _without_rounding(a.mean(axis=0) - b.mean(axis=0))
+
+
+def _pairwise_differences(tables: Sequence[Table]) -> Table:
+    """`_differences` of every two tables (pairs,photos), in the order of `combinations`."""
+    means = np.array([table.mean(axis=0) for table in tables])
+    first, second = np.triu_indices(len(means), 1)
+    return _without_rounding(means[first] - means[second])
+
+
+def _without_rounding(differences: Table) -> Table:
+    return np.asarray(np.round(differences / _ROUNDING) * _ROUNDING)
 
 
 def _check_finite(table: Table) -> None:

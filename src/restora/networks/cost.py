@@ -1,6 +1,8 @@
 """The cost of a network: parameters, and multiply-accumulates counted on the meta device."""
 
 import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,7 +16,9 @@ _aten = torch.ops.aten
 _ELEMENTWISE = {
     *(_aten.add, _aten.sub, _aten.mul, _aten.div, _aten.neg, _aten.pow, _aten.exp, _aten.sqrt, _aten.rsqrt),
     *(_aten.relu, _aten.leaky_relu, _aten.gelu, _aten.silu, _aten.sigmoid, _aten.tanh, _aten.clamp),
+    *(_aten.clamp_min, _aten._softmax, _aten._safe_softmax),
 }
+_IN_PLACE = {_aten.relu_, _aten.leaky_relu_, _aten.add_, _aten.mul_, _aten.clamp_}
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -28,24 +32,40 @@ def count_macs(network: Network, *, height: int = 256, width: int = 256) -> int 
     Convolutions and matrix products are counted, by torch's formulas. None if the network cannot run on the
     meta device.
     """
-    ghost = copy.deepcopy(network).to("meta").eval()
     x = torch.empty(1, network.in_channels, height, width, device="meta")
     condition = None
     if network.condition_channels:
         condition = torch.empty(1, network.condition_channels, height, width, device="meta")
     try:
-        with torch.no_grad(), _Counter() as counter:
+        with _evaluated_on_meta(network) as ghost, torch.no_grad(), _Counter() as counter:
             ghost(x, condition)
     except (NotImplementedError, RuntimeError):
         return None
     return counter.operations // 2
 
 
+@contextmanager
+def _evaluated_on_meta(network: Network) -> Iterator[Network]:
+    """The network on the meta device, in evaluation mode: itself if it is there, as a copy takes as long as
+    counting, and in its own modes again at the end."""
+    tensors = [*network.parameters(), *network.buffers()]
+    if not all(tensor.is_meta for tensor in tensors):
+        yield copy.deepcopy(network).to("meta").eval()
+        return
+    modes = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield network
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
 class _Counter(TorchDispatchMode):
     """Counts as torch's FlopCounterMode, but without its statistics per module.
 
-    Outputs of element-wise operations and layer norms are made from their known shapes, as torch would
-    compute these in Python.
+    Outputs of element-wise operations, layer norms and linear layers are made from their known shapes, as
+    torch would compute these in Python.
     """
 
     def __init__(self) -> None:
@@ -55,8 +75,12 @@ class _Counter(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, packet = kwargs or {}, func._overloadpacket
         result: Any = None
-        if packet in _ELEMENTWISE and not func._schema.is_mutable:
+        if packet in _IN_PLACE:
+            result = args[0]
+        elif packet in _ELEMENTWISE and not func._schema.is_mutable:
             result = _of_its_shape(args)
+        elif packet is _aten.addmm:
+            result = args[1].new_empty(args[1].shape[0], args[2].shape[1])
         elif packet is _aten.native_layer_norm:
             result = torch.empty_like(args[0]), *2 * [args[0].new_empty(*args[0].shape[:-1], 1)]
         if result is None:

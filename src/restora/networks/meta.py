@@ -1,10 +1,11 @@
 """Modules without memory for their weights: on torch's meta device, where nothing is computed."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -16,12 +17,27 @@ def on_meta(make: Callable[[], M]) -> M:
     cannot run there: it is then built in memory and moved.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _WithoutValues():
             return make()
     except Exception as error:  # a constructor of the user's own raises anything
         if isinstance(_origin(error), ValueError):  # refused arguments: in memory too
             raise
     return make().to("meta")
+
+
+class _WithoutValues(TorchFunctionMode):
+    """Leaves out the initial values of weights on the meta device, whose shapes torch computes in Python."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in _VALUES or getattr(func, "__module__", "") == "torch.nn.init":
+            tensor = args[0] if args else kwargs.get("tensor")
+            if isinstance(tensor, Tensor) and tensor.is_meta:
+                return tensor
+        return func(*args, **kwargs)
+
+
+_VALUES = {Tensor.normal_, Tensor.uniform_, Tensor.zero_, Tensor.fill_}
 
 
 def _origin(error: BaseException) -> BaseException:

@@ -14,14 +14,12 @@ from typing import Any
 
 from restora import __version__
 from restora.files import json_text
-from restora.reporting.baselines import Baseline
 from restora.reporting.leaderboard import (
     ABSENT,
     Row,
     count,
     decimals,
     duration,
-    leaderboard,
     legend,
     rank_label,
     verdict,
@@ -41,13 +39,12 @@ SETTINGS_OPEN = 12
 """Up to this many runs, the table of their settings is open initially."""
 
 
-def page(root: Path, groups: Sequence[tuple[Group, Sequence[Baseline]]], problems: Sequence[Problem]) -> str:
-    """The whole page for the groups below `root`, each with its classical baselines."""
+def page(root: Path, groups: Sequence[tuple[Group, Sequence[Row]]], problems: Sequence[Problem]) -> str:
+    """The whole page for the groups below `root`, each with the rows of its leaderboard."""
     from plotly.offline import get_plotlyjs
 
     sections, data = [], []
-    for index, (group, baselines) in enumerate(groups):
-        rows = leaderboard(group, baselines)
+    for index, (group, rows) in enumerate(groups):
         photos = embedded_photos(group)
         data.append(_group_data(group, rows, photos))
         sections.append(_section(index, group, rows, has_photos=bool(photos)))

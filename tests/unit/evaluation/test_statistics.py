@@ -228,3 +228,13 @@ def test_the_cheap_answers_of_a_leaderboard_are_the_exact_ones(photos, monkeypat
     monkeypatch.setattr(statistics, "_bounds", lambda *_: lambda *_: False)
     assert leaderboard(methods) == quick
     assert few < len(asked) - few or photos < 6
+
+
+def test_more_methods_than_the_photos_can_rank_need_no_test_of_each_pair(monkeypatch):
+    """After Holm's correction, no p of a pair can be below 0.05, whatever the scores."""
+    from restora.evaluation import statistics
+
+    random = np.random.default_rng(0)
+    methods = {f"m{i}": [dict(zip("abc", random.normal(i, 0.1, 3), strict=True))] for i in range(9)}
+    monkeypatch.setattr(statistics, "signed_ranks", lambda _: pytest.fail("computed"))
+    assert {line.label for line in leaderboard(methods)} == {"1="}
