@@ -59,7 +59,8 @@ class Difference:
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval:
     """The mean of a sample with its bias-corrected and accelerated bootstrap interval.
 
-    Efron, "Better bootstrap confidence intervals", JASA 1987. One value gives an interval of no width.
+    Efron, "Better bootstrap confidence intervals", JASA 1987; widened for few values. One value gives an
+    interval of no width.
     """
     table = np.asarray(values, dtype=np.float64)[None]
     return _interval(table, seed)
@@ -221,16 +222,20 @@ def _bounds(
 ) -> Callable[[str, str], bool]:
     """A cheap test whether one method is ahead of another in every draw of photos.
 
-    Its worst seed has to be ahead of the other's best: the bootstrap interval is then above 0. This settles
-    most pairs of a large sweep. It needs the same photos in one order in all runs, so that the draws are
-    those of each pair.
+    Its worst seed, as far from the mean as a draw can be, has to be ahead of the other's best: the bootstrap
+    interval is then above 0. This settles most pairs of a large sweep. It needs the same photos in one order
+    in all runs, so that the draws are those of each pair.
     """
     if not all(list(run) == list(names) for runs in methods.values() for run in runs):
         return lambda *_: False
     drawn = _drawn(len(names), seed)
-    means = {name: drawn @ table.T for name, table in tables.items()}  # (draws,seeds)
-    lowest = {name: mean.min(axis=1) for name, mean in means.items()}
-    highest = {name: mean.max(axis=1) for name, mean in means.items()}
+    lowest: dict[str, Table] = {}
+    highest: dict[str, Table] = {}
+    for name, table in tables.items():
+        scores = drawn @ table.T  # (draws,seeds)
+        mean, widening = scores.mean(axis=1), _widening(len(table))
+        lowest[name] = mean + widening * (scores.min(axis=1) - mean)
+        highest[name] = mean + widening * (scores.max(axis=1) - mean)
     return lambda better, worse: bool((lowest[better] - highest[worse]).min() > _ROUNDING)
 
 
@@ -258,7 +263,23 @@ def _drawn(photos: int, seed: int) -> Table:
 
 
 def _weights(count: int, random: np.random.Generator) -> Table:
-    return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    """Draws of photos or seeds as weights that sum to 1, widened for few (some are then below 0)."""
+    drawn = random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    return np.asarray(1 / count + _widening(count) * (drawn - 1 / count))
+
+
+def _widening(count: int) -> float:
+    """How much wider Student's interval of a mean is than the bootstrap's, for so many photos or seeds.
+
+    Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015: of 3 normal
+    values, plain draws hold the mean in 75 % of the cases instead of 95 %.
+    """
+    from scipy.stats import norm, t
+
+    if count < 2:
+        return 1.0
+    upper = (1 + LEVEL) / 2
+    return float(math.sqrt(count / (count - 1)) * t.ppf(upper, count - 1) / norm.ppf(upper))
 
 
 def _resampled_means(table: Table, photos_drawn: Table, random: np.random.Generator) -> Table:
