@@ -242,7 +242,12 @@ def _bounds(
 def _table(runs: Sequence[Scores], names: Sequence[str]) -> Table:
     """Seeds by photos."""
     table = np.array([[run[name] for name in names] for run in runs], dtype=np.float64)
-    _check_finite(table)
+    if not np.isfinite(table).all():
+        wrong = names[int(np.flatnonzero(~np.isfinite(table).all(axis=0))[0])]
+        raise ValueError(
+            f"{wrong} has a score that is not finite, which cannot be averaged: is it restored to its "
+            "original? Take it out of the photos"
+        )
     return table
 
 
