@@ -70,12 +70,9 @@ def paired_difference(first: Sequence[Scores], second: Sequence[Scores], *, seed
     """Compares two methods, each given as its seeds (a single run is a list of one)."""
     names = common_photos([*first, *second])
     a, b = _table(first, names), _table(second, names)
-    paired = len(first) == len(second)
-    difference = a - b if paired else a.mean(axis=0) - b.mean(axis=0)[None]
     over_photos = _differences(a, b)
-    interval = _interval(difference, seed) if paired else _unpaired_interval(a, b, seed)
     return Difference(
-        interval=interval,
+        interval=_difference_interval(a, b, seed),
         p_photos=signed_rank(over_photos),
         p_seeds=_p_over_seeds(a.mean(axis=1), b.mean(axis=1)),
         photos=len(names),
@@ -202,10 +199,8 @@ def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> li
     for (better, worse), p in zip(pairs, holm(p_values), strict=True):
         if p >= 1 - LEVEL:
             continue
-        if (
-            is_surely_better(better, worse)
-            or paired_difference(methods[better], methods[worse], seed=seed).interval.low > 0
-        ):
+        a, b = tables[better], tables[worse]
+        if is_surely_better(better, worse) or _difference_interval(a, b, seed).low > 0:
             beaten_by[worse].add(better)
     ranks = {name: 1 + len(beaten_by[name]) for name in order}
     lines = []
@@ -287,11 +282,23 @@ def _widening(count: int) -> float:
     return float(math.sqrt(count / (count - 1)) * t.ppf(upper, count - 1) / norm.ppf(upper))
 
 
-def _resampled_means(table: Table, photos_drawn: Table, random: np.random.Generator) -> Table:
+@lru_cache(maxsize=16)
+def _seeds_drawn(seeds: int, seed: int, side: int) -> Table:
+    """`RESAMPLES` draws of seeds as weights, (draws,seeds); those of the two sides are independent."""
+    return _weights(seeds, np.random.default_rng((seed, 1 + side)))
+
+
+def _resampled_means(table: Table, seed: int, side: int = 0) -> Table:
     """The mean of a table (seeds,photos) in every draw of photos, and of seeds where there are several."""
+    photos_drawn = _drawn(table.shape[1], seed)
     if len(table) == 1:
         return photos_drawn @ table[0]
-    return np.asarray(np.einsum("rs,sr->r", _weights(len(table), random), table @ photos_drawn.T))
+    return np.asarray(np.einsum("rs,sr->r", _seeds_drawn(len(table), seed, side), table @ photos_drawn.T))
+
+
+def _difference_interval(a: Table, b: Table, seed: int) -> Interval:
+    """The interval of a minus b, two tables (seeds,photos); seeds are pairs where there are as many."""
+    return _interval(a - b, seed) if len(a) == len(b) else _unpaired_interval(a, b, seed)
 
 
 def _interval(table: Table, seed: int) -> Interval:
@@ -301,7 +308,7 @@ def _interval(table: Table, seed: int) -> Interval:
     mean = float(table.mean())
     if np.ptp(table) == 0:
         return Interval(mean, mean, mean)
-    draws = np.sort(_resampled_means(table, _drawn(table.shape[1], seed), _for_seeds(seed)))
+    draws = np.sort(_resampled_means(table, seed))
     level = np.isclose(draws, mean, rtol=0, atol=1e-9 * np.ptp(table))  # few photos: many draws repeat
     below = np.mean((draws < mean) & ~level) + np.mean(level) / 2
     bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
@@ -317,14 +324,9 @@ def _interval(table: Table, seed: int) -> Interval:
 
 def _unpaired_interval(a: Table, b: Table, seed: int) -> Interval:
     """Percentile interval of the difference of means: photos drawn together, seeds separately per side."""
-    drawn, random = _drawn(a.shape[1], seed), _for_seeds(seed)
-    sides = [_resampled_means(table, drawn, random) for table in (a, b)]
+    sides = [_resampled_means(table, seed, side) for side, table in enumerate((a, b))]
     low, high = np.quantile(sides[0] - sides[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(a.mean() - b.mean()), float(low), float(high))
-
-
-def _for_seeds(seed: int) -> np.random.Generator:
-    return np.random.default_rng((seed, 1))
 
 
 def _p_over_seeds(a: Table, b: Table) -> float | None:

@@ -241,8 +241,8 @@ def test_the_cheap_answers_of_a_leaderboard_are_the_exact_ones(photos, monkeypat
     ]
     assert statistics.signed_ranks(differences) == [statistics.signed_rank(each) for each in differences]
     asked = []
-    exact = statistics.paired_difference
-    monkeypatch.setattr(statistics, "paired_difference", lambda *a, **k: asked.append(1) or exact(*a, **k))
+    exact = statistics._difference_interval
+    monkeypatch.setattr(statistics, "_difference_interval", lambda *a: asked.append(1) or exact(*a))
     quick = leaderboard(methods)
     few = len(asked)
     monkeypatch.setattr(statistics, "_bounds", lambda *_: lambda *_: False)
