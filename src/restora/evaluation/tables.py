@@ -150,7 +150,8 @@ def difference_table(first: str, second: str, differences: dict[str, Difference]
     table.add_column("verdict", overflow="fold")
     for metric, item in differences.items():
         digits = 3 if metric.startswith("psnr") else 5
-        interval = escape(f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]")
+        ends = f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]"
+        interval = "-" if item.photos == 1 else escape(ends)
         table.add_row(
             _TITLES.get(metric, metric.upper()),
             f"{item.interval.mean:+.{digits}f}",
