@@ -156,6 +156,20 @@ def test_a_network_with_a_noise_map_gets_the_level(photos: Path, tmp_path: Path)
     assert summary(tmp_path / "a")["input"] == summary(tmp_path / "b")["input"]
 
 
+def test_settings_without_effect_or_sense_are_refused(
+    photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = [f"weights={weights}", "benchmark=denoise", f"benchmark.root={photos}", "benchmark.sigma=25"]
+    for words, reason in (
+        (["benchmark.conditioned_sigma=40"], "dncnn does not"),
+        (["benchmark.conditioned_sigma=-1"], "conditioned_sigma"),
+        (["benchmark.color=y", "metrics=delta_e"], "delta_e is for whole photos"),
+    ):
+        assert evaluate("network=dncnn", *common, *words, f"output={tmp_path}/o") == 2
+        assert reason in capsys.readouterr().err
+    assert not (tmp_path / "o").exists()
+
+
 def test_several_methods_share_a_table_and_can_be_compared(
     photos: Path, weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,10 +30,14 @@ def write_sheet(folders: Sequence[str], output: Path, console: Console) -> None:
 def compare_sheet(methods: dict[str, list[Result]], folders: Sequence[str]) -> Image.Image | None:
     """The clean photo, and each method's result with its PSNR; None if the methods share no kept photo.
 
-    It is the first photo that all methods have kept. Of several seeds, the first that kept photos is shown.
+    It is the first scored photo that all methods have kept (an earlier evaluation may have left others). Of
+    several seeds, the first that kept photos is shown.
     """
     kept = {name: _kept(folder) for name, folder in zip(methods, folders, strict=True)}
-    shared = [photo for photo in next(iter(kept.values())) if all(photo in one for one in kept.values())]
+    scored = [{file_stem(name) for run in runs for name in run.scores()} for runs in methods.values()]
+    shared = [
+        photo for photo in next(iter(kept.values())) if all(photo in one for one in (*kept.values(), *scored))
+    ]
     if not shared:
         return None
     photo = shared[0]

@@ -14,6 +14,7 @@ from restora.artifact.tiles import check_tile
 from restora.config import build
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
+from restora.evaluation.benchmarks.denoise import Denoise
 from restora.evaluation.benchmarks.held_out import HeldOut
 from restora.evaluation.classical import METHODS
 from restora.evaluation.loading import trained_range
@@ -26,6 +27,7 @@ from restora.evaluation.methods import (
     with_classical,
 )
 from restora.evaluation.protocol import Protocol
+from restora.evaluation.scorer import Scorer
 from restora.evaluation.severity import at_severity
 from restora.files import check_writable
 from restora.metrics.registry import unavailable
@@ -93,6 +95,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
             "evaluate what? Set network=NAME weights=FILE, checkpoint=RUN_OR_CKPT, model=MODEL_FOLDER, "
             "method=NAME or classical=NAME"
         )
+    _check_effect(entries, benchmark)
     name = _choice(overrides, "benchmark") if node is not None else "held_out"
     stamp = time.strftime("%Y-%m-%d_%H-%M-%S")
     return Plan(
@@ -100,7 +103,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         benchmark=benchmark,
         benchmark_name=name,
         severities=_severities(settings["severities"], benchmark),
-        metrics=_metrics(settings["metrics"]),
+        metrics=_metrics(settings["metrics"], benchmark),
         processes=_processes(settings["processes"]),
         images=bool(settings["images"]),
         output=_output(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
@@ -247,6 +250,18 @@ def _check_condition(made: NetworkMethod, benchmark: Benchmark) -> None:
         )
 
 
+def _check_effect(entries: Sequence[Entry], benchmark: Benchmark) -> None:
+    """Refuses a level for networks that take one where no network under test does."""
+    methods = [entry.method for entry in entries]
+    takes = any(isinstance(method, NetworkMethod) and method.network.condition_channels for method in methods)
+    if isinstance(benchmark, Denoise) and benchmark.conditioned_sigma is not None and not takes:
+        names = ", ".join(method.name for method in methods) or "no method"
+        raise ValueError(
+            f"benchmark.conditioned_sigma={benchmark.conditioned_sigma:g} is for a network that takes the "
+            f"noise level, and {names} does not: leave it out"
+        )
+
+
 def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:
     listed = _listed(names)
     if listed == ["all"]:
@@ -296,10 +311,11 @@ def _patch(value: Any) -> tuple[int, int] | None:
     return sides[0], sides[1]
 
 
-def _metrics(value: Any) -> list[str]:
+def _metrics(value: Any, benchmark: Benchmark) -> list[str]:
     names = list(dict.fromkeys(["psnr", "ssim", *(str(name) for name in _listed(value))]))
     for name in names:
         unavailable(name)  # refuses an unknown one
+    Scorer(protocol=benchmark.protocol, metrics=tuple(names))  # refuses one that the planes are not for
     return names
 
 

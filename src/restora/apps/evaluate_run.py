@@ -152,9 +152,12 @@ def effect(entry: Entry, result: Result, plain: Result) -> dict[str, object]:
     """The effect of the user's options: paired differences in PSNR and SSIM, and the ratio of times."""
     values: dict[str, object] = {"options": entry.effects, "plain": {}, "difference": {}}
     for metric in ("psnr", "ssim"):
-        difference = paired_difference([result.scores(metric)], [plain.scores(metric)])
-        interval = difference.interval
         values["plain"] |= {metric: plain.mean(metric)}  # type: ignore[operator]
+        try:
+            difference = paired_difference([result.scores(metric)], [plain.scores(metric)])
+        except ValueError:  # infinite scores
+            continue
+        interval = difference.interval
         values["difference"] |= {  # type: ignore[operator]
             metric: {
                 "mean": interval.mean,

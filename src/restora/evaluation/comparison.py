@@ -109,7 +109,7 @@ def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[R
     for heading in ("rank", "method", "PSNR dB", "95 % CI", "seeds"):
         table.add_column(heading, justify="left" if heading == "method" else "right", overflow="fold")
     for line in lines:
-        interval = f"{line.score.low:.2f}–{line.score.high:.2f}"
+        interval = "-" if count == 1 else f"{line.score.low:.2f}–{line.score.high:.2f}"
         seeds = str(len(methods[line.name]))
         table.add_row(line.label, escape(line.name), f"{line.score.mean:.3f}", interval, seeds)
     return titled(f"{photos(count)}, PSNR in dB", table)

@@ -3,6 +3,7 @@
 Every photo is observed, restored and scored on its own, so that its figures do not depend on the process.
 """
 
+import glob
 import os
 import platform
 import shutil
@@ -24,6 +25,7 @@ from restora.evaluation.benchmarks.base import Benchmark, Observation
 from restora.evaluation.methods import Method, NetworkMethod
 from restora.evaluation.results import CUT_SHORT, Result, Row
 from restora.evaluation.scorer import DECIMALS, Scorer
+from restora.files import is_running
 from restora.image import to_bytes
 from restora.metrics.registry import unavailable
 from restora.photos.names import file_stem
@@ -83,8 +85,8 @@ def _whole(folder: Path | None) -> Iterator[Path | None]:
     if folder is None:
         yield None
         return
-    draft = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
+    draft = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    _clear_drafts(folder)
     try:
         yield draft
         if draft.is_dir():
@@ -93,6 +95,14 @@ def _whole(folder: Path | None) -> Iterator[Path | None]:
                 file.replace(folder / file.name)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _clear_drafts(folder: Path) -> None:
+    """Deletes the drafts of `folder` that killed processes left; those of running processes stay."""
+    for draft in folder.parent.glob(f".{glob.escape(folder.name)}.*.part"):
+        process = draft.name.split(".")[-2]
+        if process.isdecimal() and not (int(process) != os.getpid() and is_running(int(process))):
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def score_all(work: Work, indices: Sequence[int], processes: int) -> Iterator[tuple[int, Row]]:
@@ -129,6 +139,8 @@ def score(work: Work, index: int) -> Row:
     output = work.method.restore(observation, say=remarks.append)
     seconds = time.perf_counter() - started
     _check_shape(output, observation)
+    if not output.isfinite().all():
+        raise ValueError(f"{work.method.name} gives pixels that are not finite for {observation.name}")
     protocol = work.benchmark.protocol
     restored = work.benchmark.complete(output, observation)
     (figures,) = Scorer(protocol=protocol, metrics=work.metrics).rows(

@@ -50,6 +50,14 @@ class Scorer:
     protocol: Protocol
     metrics: tuple[str, ...] = ("psnr", "ssim")
 
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if self.protocol.color == "y" and not METRICS[name].of_luminance:
+                raise ValueError(
+                    f"{name} is for whole photos, and color=y scores their luminance alone: set color=rgb, "
+                    f"or leave {name} out"
+                )
+
     def rows(
         self, restored: Tensor, degraded: Tensor, clean: Tensor | None, *, eight_bit: bool = True
     ) -> list[Figures]:
@@ -66,7 +74,8 @@ class Scorer:
         rows: list[Figures] = [{} for _ in restored]
         for prefix, photos in pair.items():
             for name in self.metrics if clean is not None else without_reference():
-                for row, value in zip(rows, _figures(METRICS[name], photos, clean), strict=True):
+                values = _figures(METRICS[name], photos, clean, self.protocol.border)
+                for row, value in zip(rows, values, strict=True):
                     row[prefix + name] = value
         return rows
 
@@ -104,10 +113,11 @@ def check_monitored(monitor: Monitor, *, has_clean: bool = True) -> None:
         raise ValueError(f"monitor.metric=val/{metric} cannot be computed here: {reason}")
 
 
-def _figures(metric: Metric, photos: Tensor, clean: Tensor | None) -> list[float | None]:
+def _figures(metric: Metric, photos: Tensor, clean: Tensor | None, border: int) -> list[float | None]:
     if min(photos.shape[-2:]) < metric.smallest_side:
         return [None] * len(photos)
-    values: list[Any] = metric.compute(photos, photos if clean is None else clean).tolist()
+    cut = {"border": border} if metric.of_blocks else {}
+    values: list[Any] = metric.compute(photos, photos if clean is None else clean, **cut).tolist()
     return [
         None if math.isnan(value) and not metric.needs_reference else round(value, DECIMALS)
         for value in values

@@ -2,13 +2,14 @@
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.results import Result
-from restora.evaluation.statistics import bootstrap_mean
+from restora.evaluation.statistics import Interval, Scores, bootstrap_mean
 from restora.files import table_text, write_whole
 
 UNITS = {
@@ -55,15 +56,21 @@ def curve(
     points = []
     first = next(iter(results.values()))
     for severity, result in first.items():
-        given = bootstrap_mean(list(result.scores(f"input_{metric}").values()))
+        given = _mean(result.scores(f"input_{metric}"))
         points.append(Point("input", severity, given.mean, given.low, given.high, None))
     for name, by_severity in results.items():
         known = trained.get(name)
         for severity, result in by_severity.items():
-            interval = bootstrap_mean(list(result.scores(metric).values()))
+            interval = _mean(result.scores(metric))
             inside = None if known is None else known[0] <= severity <= known[1]
             points.append(Point(name, severity, interval.mean, interval.low, interval.high, inside))
     return points
+
+
+def _mean(scores: Scores) -> Interval:
+    """The mean with its interval; infinite where a photo is its original, as without noise."""
+    values = list(scores.values())
+    return bootstrap_mean(values) if all(map(math.isfinite, values)) else Interval(*[math.inf] * 3)
 
 
 def write_table(points: Sequence[Point], path: Path) -> None:
@@ -97,12 +104,12 @@ def write_plot(
         own = sorted((point for point in points if point.method == method), key=lambda point: point.severity)
         figure.add_scatter(
             x=[point.severity for point in own],
-            y=[point.mean for point in own],
+            y=[point.mean if math.isfinite(point.mean) else None for point in own],
             error_y={
                 "type": "data",
                 "symmetric": False,
-                "array": [point.high - point.mean for point in own],
-                "arrayminus": [point.mean - point.low for point in own],
+                "array": [_distance(point.high, point.mean) for point in own],
+                "arrayminus": [_distance(point.mean, point.low) for point in own],
             },
             name=method,
             mode="lines+markers",
@@ -120,3 +127,7 @@ def write_plot(
         title=title, xaxis_title=UNITS.get(severity, severity), yaxis_title=unit, template="plotly_white"
     )
     write_whole(path, figure.to_html(include_plotlyjs="inline"))
+
+
+def _distance(high: float, low: float) -> float | None:
+    return high - low if math.isfinite(high - low) else None

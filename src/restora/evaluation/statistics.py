@@ -59,7 +59,8 @@ class Difference:
 def bootstrap_mean(values: Sequence[float], *, seed: int = 0) -> Interval:
     """The mean of a sample with its bias-corrected and accelerated bootstrap interval.
 
-    Efron, "Better bootstrap confidence intervals", JASA 1987. One value gives an interval of no width.
+    Efron, "Better bootstrap confidence intervals", JASA 1987; widened for few values. One value gives an
+    interval of no width.
     """
     table = np.asarray(values, dtype=np.float64)[None]
     return _interval(table, seed)
@@ -69,12 +70,9 @@ def paired_difference(first: Sequence[Scores], second: Sequence[Scores], *, seed
     """Compares two methods, each given as its seeds (a single run is a list of one)."""
     names = common_photos([*first, *second])
     a, b = _table(first, names), _table(second, names)
-    paired = len(first) == len(second)
-    difference = a - b if paired else a.mean(axis=0) - b.mean(axis=0)[None]
     over_photos = _differences(a, b)
-    interval = _interval(difference, seed) if paired else _unpaired_interval(a, b, seed)
     return Difference(
-        interval=interval,
+        interval=_difference_interval(a, b, seed),
         p_photos=signed_rank(over_photos),
         p_seeds=_p_over_seeds(a.mean(axis=1), b.mean(axis=1)),
         photos=len(names),
@@ -196,12 +194,10 @@ def leaderboard(methods: Mapping[str, Sequence[Scores]], *, seed: int = 0) -> li
     beats: dict[str, set[str]] = {name: set() for name in order}
     beaten_by: dict[str, set[str]] = {name: set() for name in order}
     pairs = _significant_pairs(order, tables)
-    is_surely_better = _bounds(methods, names, tables, seed) if pairs else lambda *_: False
+    is_surely_better = _bounds(tables, seed) if pairs else lambda *_: False
     for better, worse in pairs:
-        if (
-            is_surely_better(better, worse)
-            or paired_difference(methods[better], methods[worse], seed=seed).interval.low > 0
-        ):
+        a, b = tables[better], tables[worse]
+        if is_surely_better(better, worse) or _difference_interval(a, b, seed).low > 0:
             beats[better].add(worse)
             beaten_by[worse].add(better)
     lines = []
@@ -226,28 +222,30 @@ def _significant_pairs(order: Sequence[str], tables: Mapping[str, Table]) -> lis
     return [pair for pair, p in zip(combinations(order, 2), p_values, strict=True) if p < 1 - LEVEL]
 
 
-def _bounds(
-    methods: Mapping[str, Sequence[Scores]], names: Sequence[str], tables: Mapping[str, Table], seed: int
-) -> Callable[[str, str], bool]:
-    """A cheap test whether one method is ahead of another in every draw of photos.
+def _bounds(tables: Mapping[str, Table], seed: int) -> Callable[[str, str], bool]:
+    """A cheap test whether one method is ahead of another in every draw of photos and seeds.
 
-    Its worst seed has to be ahead of the other's best: the bootstrap interval is then above 0. This settles
-    most pairs of a large sweep. It needs the same photos in one order in all runs, so that the draws are
-    those of each pair.
+    The bootstrap interval is then above 0. This settles most pairs of a large sweep, as each method is drawn
+    once.
     """
-    if not all(list(run) == list(names) for runs in methods.values() for run in runs):
-        return lambda *_: False
-    drawn = _drawn(len(names), seed)
-    means = {name: drawn @ table.T for name, table in tables.items()}  # (draws,seeds)
-    lowest = {name: mean.min(axis=1) for name, mean in means.items()}
-    highest = {name: mean.max(axis=1) for name, mean in means.items()}
-    return lambda better, worse: bool((lowest[better] - highest[worse]).min() > _ROUNDING)
+    sides = [{name: _resampled_means(table, seed, side) for name, table in tables.items()} for side in (0, 1)]
+
+    def surely(better: str, worse: str) -> bool:
+        paired = len(tables[better]) == len(tables[worse])
+        return bool((sides[0][better] - sides[0 if paired else 1][worse]).min() > _ROUNDING)
+
+    return surely
 
 
 def _table(runs: Sequence[Scores], names: Sequence[str]) -> Table:
     """Seeds by photos."""
     table = np.array([[run[name] for name in names] for run in runs], dtype=np.float64)
-    _check_finite(table)
+    if not np.isfinite(table).all():
+        wrong = names[int(np.flatnonzero(~np.isfinite(table).all(axis=0))[0])]
+        raise ValueError(
+            f"{wrong} has a score that is not finite, which cannot be averaged: is it restored to its "
+            "original? Take it out of the photos"
+        )
     return table
 
 
@@ -279,14 +277,42 @@ def _drawn(photos: int, seed: int) -> Table:
 
 
 def _weights(count: int, random: np.random.Generator) -> Table:
-    return random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    """Draws of photos or seeds as weights that sum to 1, widened for few (some are then below 0)."""
+    drawn = random.multinomial(count, np.full(count, 1 / count), size=RESAMPLES) / count
+    return np.asarray(1 / count + _widening(count) * (drawn - 1 / count))
 
 
-def _resampled_means(table: Table, photos_drawn: Table, random: np.random.Generator) -> Table:
+def _widening(count: int) -> float:
+    """How much wider Student's interval of a mean is than the bootstrap's, for so many photos or seeds.
+
+    Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015: of 3 normal
+    values, plain draws hold the mean in 75 % of the cases instead of 95 %.
+    """
+    from scipy.stats import norm, t
+
+    if count < 2:
+        return 1.0
+    upper = (1 + LEVEL) / 2
+    return float(math.sqrt(count / (count - 1)) * t.ppf(upper, count - 1) / norm.ppf(upper))
+
+
+@lru_cache(maxsize=16)
+def _seeds_drawn(seeds: int, seed: int, side: int) -> Table:
+    """`RESAMPLES` draws of seeds as weights, (draws,seeds); those of the two sides are independent."""
+    return _weights(seeds, np.random.default_rng((seed, 1 + side)))
+
+
+def _resampled_means(table: Table, seed: int, side: int = 0) -> Table:
     """The mean of a table (seeds,photos) in every draw of photos, and of seeds where there are several."""
+    photos_drawn = _drawn(table.shape[1], seed)
     if len(table) == 1:
         return photos_drawn @ table[0]
-    return np.asarray(np.einsum("rs,sr->r", _weights(len(table), random), table @ photos_drawn.T))
+    return np.asarray(np.einsum("rs,sr->r", _seeds_drawn(len(table), seed, side), table @ photos_drawn.T))
+
+
+def _difference_interval(a: Table, b: Table, seed: int) -> Interval:
+    """The interval of a minus b, two tables (seeds,photos); seeds are pairs where there are as many."""
+    return _interval(a - b, seed) if len(a) == len(b) else _unpaired_interval(a, b, seed)
 
 
 def _interval(table: Table, seed: int) -> Interval:
@@ -296,7 +322,7 @@ def _interval(table: Table, seed: int) -> Interval:
     mean = float(table.mean())
     if np.ptp(table) == 0:
         return Interval(mean, mean, mean)
-    draws = np.sort(_resampled_means(table, _drawn(table.shape[1], seed), _for_seeds(seed)))
+    draws = np.sort(_resampled_means(table, seed))
     level = np.isclose(draws, mean, rtol=0, atol=1e-9 * np.ptp(table))  # few photos: many draws repeat
     below = np.mean((draws < mean) & ~level) + np.mean(level) / 2
     bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
@@ -312,14 +338,9 @@ def _interval(table: Table, seed: int) -> Interval:
 
 def _unpaired_interval(a: Table, b: Table, seed: int) -> Interval:
     """Percentile interval of the difference of means: photos drawn together, seeds separately per side."""
-    drawn, random = _drawn(a.shape[1], seed), _for_seeds(seed)
-    sides = [_resampled_means(table, drawn, random) for table in (a, b)]
+    sides = [_resampled_means(table, seed, side) for side, table in enumerate((a, b))]
     low, high = np.quantile(sides[0] - sides[1], [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(a.mean() - b.mean()), float(low), float(high))
-
-
-def _for_seeds(seed: int) -> np.random.Generator:
-    return np.random.default_rng((seed, 1))
 
 
 def _p_over_seeds(a: Table, b: Table) -> float | None:

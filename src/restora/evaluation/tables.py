@@ -18,6 +18,8 @@ SHARED = (
     "test with Holm's correction)"
 )
 _TITLES = {"psnr": "PSNR dB", "psnr_b": "PSNR-B", "ms_ssim": "MS-SSIM", "delta_e": "ΔE00"}
+_BESIDE = 3
+"""Metrics in the table with the rank and the interval of PSNR."""
 _DECIMALS = {"psnr": 2, "psnr_b": 2, "delta_e": 2, "niqe": 2, "brisque": 1}
 
 
@@ -29,24 +31,39 @@ def results_table(results: Sequence[Result], title: str) -> Group:
     lines = ranking(results)
     ranked = {line.name: line for line in lines}
     metrics = [name for name in METRICS if any(name in result.metrics for result in results)]
+    order = sorted(results, key=lambda result: _place(result.name, lines))
     table = Table()
     if len(results) > 1:
         table.add_column("", justify="right")
     table.add_column("method", overflow="fold", min_width=12)
     table.add_column("PSNR dB", justify="right")
     table.add_column("95 % CI", justify="right", style="dim")
-    for metric in metrics[1:]:
+    for metric in metrics[1:_BESIDE]:
         table.add_column(_TITLES.get(metric, metric.upper()), justify="right")
     table.add_column("s/photo", justify="right")
-    table.add_row(
-        *[""] * (len(results) > 1), "input", *_figures(results[0], metrics, "input_"), "", style="dim"
-    )
-    order = sorted(results, key=lambda result: _place(result.name, lines))
+    before = _figures(results[0], metrics[:_BESIDE], "input_")
+    table.add_row(*[""] * (len(results) > 1), "input", *before, "", style="dim")
     for result in order:
         seconds = sum(row["seconds"] for row in result.rows) / len(result.rows)
         label = [ranked[result.name].label if result.name in ranked else "-"] if len(results) > 1 else []
-        table.add_row(*label, escape(result.name), *_figures(result, metrics, ""), f"{seconds:.2f}")
-    return titled(f"{title}: {photos(len(results[0].rows))}", table)
+        figures = _figures(result, metrics[:_BESIDE], "")
+        table.add_row(*label, escape(result.name), *figures, f"{seconds:.2f}")
+    made = titled(f"{title}: {photos(len(results[0].rows))}", table)
+    if metrics[_BESIDE:]:
+        made.renderables.append(_further(order, metrics[_BESIDE:]))
+    return made
+
+
+def _further(results: Sequence[Result], metrics: Sequence[str]) -> Table:
+    """The metrics for which 80 columns have no room beside PSNR."""
+    table = Table()
+    table.add_column("method", overflow="fold", min_width=12)
+    for metric in metrics:
+        table.add_column(_TITLES.get(metric, metric.upper()), justify="right")
+    table.add_row("input", *_figures(results[0], metrics, "input_"), style="dim")
+    for result in results:
+        table.add_row(escape(result.name), *_figures(result, metrics, ""))
+    return table
 
 
 def photos(count: int) -> str:
@@ -114,19 +131,25 @@ def notes(results: Sequence[Result]) -> list[str]:
     lines = cut_short_notes(results)
     for result in results:
         if result.effect is not None:
-            change = result.effect["difference"]["psnr"]
-            low, high = change["interval"]
-            lines.append(
-                f"{', '.join(result.effect['options'])}: {change['mean']:+.3f} dB [{low:+.3f}, {high:+.3f}], "
-                f"takes {result.effect['times_slower']:.1f} times as long"
-            )
+            slower = f"takes {result.effect['times_slower']:.1f} times as long"
+            change = result.effect["difference"].get("psnr")
+            gain = "" if change is None else _gain(change)
+            lines.append(f"{', '.join(result.effect['options'])}: {gain}{slower}")
     reasons = {metric: reason for result in results for metric, reason in result.not_computed.items()}
     lines += [f"{metric} was not computed: {reason}" for metric, reason in reasons.items()]
-    if any(line.shared for line in ranking(results)):
+    ranked = ranking(results)
+    if not ranked and len(results) > 1:
+        lines.append("not ranked: a PSNR is infinite, as a restored photo equals its original")
+    if any(line.shared for line in ranked):
         lines.append(SHARED)
         if too_few := few_photos(_scores(results)):
             lines.append(too_few)
     return lines
+
+
+def _gain(change: Mapping[str, Any]) -> str:
+    low, high = change["interval"]
+    return f"{change['mean']:+.3f} dB [{low:+.3f}, {high:+.3f}], "
 
 
 def difference_table(first: str, second: str, differences: dict[str, Difference]) -> Group:
@@ -137,7 +160,8 @@ def difference_table(first: str, second: str, differences: dict[str, Difference]
     table.add_column("verdict", overflow="fold")
     for metric, item in differences.items():
         digits = 3 if metric.startswith("psnr") else 5
-        interval = escape(f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]")
+        ends = f"[{item.interval.low:+.{digits}f}, {item.interval.high:+.{digits}f}]"
+        interval = "-" if item.photos == 1 else escape(ends)
         table.add_row(
             _TITLES.get(metric, metric.upper()),
             f"{item.interval.mean:+.{digits}f}",

@@ -59,14 +59,15 @@ def ms_ssim(restored: Tensor, clean: Tensor) -> Tensor:
     return product.mean(dim=1)
 
 
-def psnr_b(restored: Tensor, clean: Tensor, block: int = 8) -> Tensor:
+def psnr_b(restored: Tensor, clean: Tensor, block: int = 8, border: int = 0) -> Tensor:
     """PSNR in dB of each photo, (B,), the blocking effect of the restored one added to the MSE; mean over C.
 
     Yim and Bovik, "Quality assessment of deblocked images", TIP 2011, eqs. 1-6; the pairs across block
-    borders are counted exactly, also where a side is no multiple of the block.
+    borders are counted exactly, also where a side is no multiple of the block. `border` pixels were cut off
+    at the top and the left, so that the first block is not whole.
     """
     restored, clean = _pair(restored, clean)
-    error = (restored - clean).square().mean(dim=(2, 3)) + _blocking_effect(restored, block)
+    error = (restored - clean).square().mean(dim=(2, 3)) + _blocking_effect(restored, block, border)
     return (-10 * error.log10()).mean(dim=1)
 
 
@@ -113,7 +114,7 @@ def _ssim_terms(restored: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
     return (luminance * contrast).mean(dim=(1, 2)).view(shape), contrast.mean(dim=(1, 2)).view(shape)
 
 
-def _blocking_effect(x: Tensor, block: int) -> Tensor:
+def _blocking_effect(x: Tensor, block: int, cut: int) -> Tensor:
     """BEF of Yim and Bovik, (B,C,H,W) -> (B,C): how much more neighbours differ across block borders."""
     height, width = x.shape[-2:]
     if min(height, width) <= block:
@@ -123,9 +124,9 @@ def _blocking_effect(x: Tensor, block: int) -> Tensor:
     for axis, across in ((-1, height), (-2, width)):
         length = x.shape[axis] - 1
         step = (x.narrow(axis, 1, length) - x.narrow(axis, 0, length)).square()
-        at_border = torch.arange(1, length + 1, device=x.device) % block == 0
+        at_border = torch.arange(cut + 1, cut + length + 1, device=x.device) % block == 0
         per_line = step.sum(dim=-2 if axis == -1 else -1)  # (B,C,length)
-        count = length // block
+        count = (cut + length) // block - cut // block
         border = border + (per_line * at_border).sum(dim=-1)
         inside = inside + (per_line * ~at_border).sum(dim=-1)
         borders += count * across

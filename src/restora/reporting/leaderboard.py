@@ -198,7 +198,7 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     if len(families) > 1:
         gains = ", ".join(f"{family} {gain:+.2f}" for family, gain in families.items())
         sentences.append(f"Gain in dB over the degraded photos, best run of each family: {gains}.")
-    return sentences
+    return sentences + _of_one_seed(runs)
 
 
 def _first(runs: Sequence[Row]) -> list[str]:
@@ -221,6 +221,14 @@ def _first(runs: Sequence[Row]) -> list[str]:
         f"Highest mean: {scored}",
         f"On the {photos} it is not significantly different from {others}.{few}",
     ]
+
+
+def _of_one_seed(runs: Sequence[Row]) -> list[str]:
+    """What unequal ranks are of, unless all methods have several seeds."""
+    ranked = [row for row in runs if row.rank is not None]
+    if all(row.rank.rank == 1 for row in ranked if row.rank) or all(len(row.scores) > 1 for row in ranked):
+        return []
+    return ["A method with one seed is ranked as it was trained this once: another seed may change its rank."]
 
 
 def _monitored(row: Row) -> str:

@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 from run_folders import photo
 
-from restora.apps.compare_sheet import SIDE, _centre
+from restora.apps.compare_sheet import SIDE, _centre, compare_sheet
+from restora.evaluation.results import Result
 from restora.photos.reading import read_photo
 
 
@@ -20,3 +21,17 @@ def test_the_clean_photo_is_seen_as_it_was_scored(turn, tmp_path):
     np.testing.assert_array_equal(_centre(tmp_path / "a.png"), pixels[top : top + SIDE, left : left + SIDE])
     Image.fromarray(photo(20, 30)).save(tmp_path / "b.png")
     assert _centre(tmp_path / "b.png").shape == (20, 30, 3)
+
+
+def test_photos_that_an_earlier_evaluation_left_are_not_shown(tmp_path):
+    methods = {}
+    for method in "ab":
+        images = tmp_path / method / "images"
+        images.mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(images / "left.png")
+        methods[method] = [Result(method, {}, [{"name": "scored", "psnr": 30.0}])]
+    folders = [str(tmp_path / method) for method in methods]
+    assert compare_sheet(methods, folders) is None
+    for folder in folders:
+        Image.new("RGB", (8, 8)).save(f"{folder}/images/scored.png")
+    assert compare_sheet(methods, folders) is not None

@@ -107,6 +107,15 @@ def test_verdicts_on_several_pairs_have_holms_correction_as_ranks_have(tmp_path:
     assert verdicts == {"ab": ("b", 1 / 32, 1 / 32), "abc": ("cannot tell", 1 / 32, 3 / 32)}
 
 
+def test_one_photo_has_no_interval(tmp_path: Path) -> None:
+    for name, psnr in (("a", 30.0), ("b", 29.0)):
+        Result(name, {}, [{"name": "photo", "psnr": psnr, "seconds": 0.1}]).write(tmp_path / name)
+    printed = run([str(tmp_path / "a"), str(tmp_path / "b")], None)
+    assert "30.000" in printed
+    assert "30.00–" not in printed
+    assert "[+1" not in printed
+
+
 def test_lower_is_better_for_distances(folders: dict[str, str], tmp_path: Path) -> None:
     run([folders["narrow"], folders["wide"]], tmp_path / "out")
     pair = json.loads((tmp_path / "out" / "comparison.json").read_text())["pairs"][0]

@@ -2,22 +2,29 @@
 
 import copy
 import csv
+import io
 import json
 import math
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rich.console import Console
 
+from restora.apps.evaluate_plan import Entry
+from restora.apps.evaluate_run import effect
 from restora.artifact.checkpoint import find_runs
 from restora.evaluation.benchmarks.denoise import Denoise
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
 from restora.evaluation.methods import ClassicalMethod, NetworkMethod, Options
 from restora.evaluation.results import Result, read_result, read_seeds, same_benchmark
 from restora.evaluation.run import evaluate
+from restora.evaluation.tables import notes, results_table
 from restora.metrics.image import psnr, ssim
+from restora.metrics.registry import METRICS
 from restora.networks.base import Network
 from restora.networks.dncnn import DnCNN
 from restora.networks.layers.local_converter import convert
@@ -232,3 +239,48 @@ def test_results_and_runs_behind_links_are_found_once(photo_folder: Path, tmp_pa
 def test_missing_results_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="restora evaluate"):
         read_seeds(tmp_path)
+
+
+def test_output_that_is_not_finite_is_refused_with_its_photo(photo_folder: Path) -> None:
+    class Broken(Network):
+        in_channels = out_channels = 1
+
+        def restore(self, x, condition):
+            return x * math.nan
+
+    benchmark = Denoise(root=str(photo_folder), color="gray", sigma=25)
+    with pytest.raises(ValueError, match="not finite.* a"):
+        evaluate(NetworkMethod("broken", Broken()), benchmark)
+
+
+def test_two_evaluations_into_one_folder_keep_their_own_drafts(benchmark_: Denoise, tmp_path: Path) -> None:
+    """A draft of a running process stays, one of a killed process goes."""
+    running, killed = (tmp_path / f".images.{process}.part" for process in (os.getppid(), 2**22 + 1))
+    for draft in (running, killed):
+        draft.mkdir()
+        (draft / "a.png").write_bytes(b"")
+    evaluate(ClassicalMethod("median", "denoise"), benchmark_, images=tmp_path / "images")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [running.name, "images"]
+    assert all(path.stat().st_size for path in (tmp_path / "images").iterdir())
+
+
+def test_infinite_scores_are_no_rank_and_no_error() -> None:
+    same, other = ({"name": "a", "psnr": value, "ssim": 1.0, "seconds": 0.1} for value in (math.inf, 30.0))
+    results = [Result("same", {}, [same]), Result("other", {}, [other])]
+    assert any("infinite" in line for line in notes(results))
+    entry = Entry(ClassicalMethod("median", "denoise"), {}, effects=["tiles of 8"])
+    results[0].effect = effect(entry, *results)
+    assert list(results[0].effect["difference"]) == ["ssim"]
+    assert any("tiles of 8: takes 1.0 times as long" in line for line in notes(results))
+
+
+def test_no_figure_of_a_table_is_cut_off_at_80_columns() -> None:
+    row = dict.fromkeys(METRICS, 12.3456) | {"name": "a", "seconds": 123.4}
+    rows = [row, {**row, "psnr": 112.3, "name": "b"}]
+    results = [Result("a method of a long name", {}, rows), Result("other", {}, rows)]
+    console = Console(width=80, file=io.StringIO())
+    console.print(results_table(results, "title"))
+    printed = console.file.getvalue()
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+    assert all(word in printed for word in ("123.40", "MS-SSIM", "BRISQUE", "ΔE00"))

@@ -1,6 +1,7 @@
 """Severity curves: the benchmark moved along its severity, the points, the table and the page."""
 
 import csv
+import math
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from restora.evaluation.benchmarks.denoise import Denoise
 from restora.evaluation.benchmarks.jpeg import Jpeg
 from restora.evaluation.benchmarks.paired import Paired
 from restora.evaluation.methods import ClassicalMethod
+from restora.evaluation.results import Result
 from restora.evaluation.run import evaluate
 from restora.evaluation.severity import Point, at_severity, curve, write_plot, write_table
 
@@ -51,6 +53,16 @@ def test_table_and_page_hold_every_point(points: list[Point], tmp_path: Path) ->
     page = (tmp_path / "severity.html").read_text()
     for text in ("gaussian trained here", "three photos", "PSNR (dB)", '"dash":"dot"'):
         assert text in page
+
+
+def test_a_curve_without_noise_is_infinite_there(tmp_path: Path) -> None:
+    rows = [{"name": name, "psnr": 40.0, "input_psnr": math.inf} for name in "ab"]
+    points = curve({"median": {0.0: Result("median", {}, rows)}}, {})
+    assert [math.isinf(point.mean) for point in points] == [True, False]
+    write_table(points, tmp_path / "severity.csv")
+    assert "input,0,inf,inf,inf," in (tmp_path / "severity.csv").read_text()
+    write_plot(points, {}, tmp_path / "severity.html", severity="sigma")
+    assert "Infinity" not in (tmp_path / "severity.html").read_text().partition("Plotly.newPlot(")[2]
 
 
 def test_quality_stays_a_whole_number(photo_folder: Path) -> None:

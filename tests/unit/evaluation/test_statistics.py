@@ -34,6 +34,14 @@ def test_interval_equals_scipys_bca(kind: str) -> None:
     assert ours.high == pytest.approx(theirs.high, abs=0.04 * spread)
 
 
+@pytest.mark.parametrize("photos", [5, 10, 24])
+def test_interval_of_few_photos_is_as_wide_as_students(photos: int) -> None:
+    values = stats.norm.ppf((np.arange(photos) + 0.5) / photos)
+    ours = bootstrap_mean(values.tolist())
+    students = stats.t.interval(0.95, photos - 1, values.mean(), stats.sem(values))
+    assert (ours.low, ours.high) == pytest.approx(students, rel=0.08)
+
+
 @pytest.mark.slow
 def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     random = np.random.default_rng(0)
@@ -130,13 +138,25 @@ def test_seeds_widen_the_interval() -> None:
     assert width > 3 * (single.interval.high - single.interval.low)
 
 
+@pytest.mark.parametrize(("apart", "decided"), [((0.1, 0.3), False), ((0.19, 0.21), True)])
+def test_two_seeds_decide_only_what_hardly_depends_on_them(apart: tuple[float, ...], decided: bool) -> None:
+    """Student's t over seeds: p = 0.30 for a difference of 0.2 with a standard error of 0.1, or 0.03."""
+    photos = np.random.default_rng(8).normal(29, 3, 24)
+    ours = [scores(photos + shift) for shift in apart]
+    theirs = [scores(photos)] * 2
+    assert paired_difference(ours, theirs).decided is decided
+    assert leaderboard({"ours": ours, "theirs": theirs})[1].rank == 1 + decided
+
+
 def test_unequal_numbers_of_seeds_are_compared_unpaired() -> None:
     photos = np.random.default_rng(5).normal(29, 3, 20)
     ours = [scores(photos + shift) for shift in (1.0, 1.1, 0.9)]
     theirs = [scores(photos + shift) for shift in (0.0, 0.1)]
     difference = paired_difference(ours, theirs)
     assert difference.interval.low < 0.95 < difference.interval.high
-    assert difference.interval.low > 0.7
+    welch = stats.ttest_ind([1.0, 1.1, 0.9], [0.0, 0.1], equal_var=False).confidence_interval()
+    assert difference.interval.low < welch.low
+    assert difference.interval.low > 0.2
     assert difference.p_seeds == pytest.approx(stats.mannwhitneyu([1.0, 1.1, 0.9], [0.0, 0.1]).pvalue)
 
 
@@ -221,8 +241,8 @@ def test_the_cheap_answers_of_a_leaderboard_are_the_exact_ones(photos, monkeypat
     ]
     assert statistics.signed_ranks(differences) == [statistics.signed_rank(each) for each in differences]
     asked = []
-    exact = statistics.paired_difference
-    monkeypatch.setattr(statistics, "paired_difference", lambda *a, **k: asked.append(1) or exact(*a, **k))
+    exact = statistics._difference_interval
+    monkeypatch.setattr(statistics, "_difference_interval", lambda *a: asked.append(1) or exact(*a))
     quick = leaderboard(methods)
     few = len(asked)
     monkeypatch.setattr(statistics, "_bounds", lambda *_: lambda *_: False)

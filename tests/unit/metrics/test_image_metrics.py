@@ -87,6 +87,20 @@ def test_psnr_b_equals_loops_over_pixel_pairs(clean: Tensor, height: int, width:
     assert psnr_b(blocky, plane) < psnr(blocky, plane)
 
 
+@pytest.mark.parametrize("border", [0, 3, 8, 10])
+def test_psnr_b_finds_the_blocks_of_a_photo_whose_border_was_cut_off(clean: Tensor, border: int) -> None:
+    plane = clean[:1, :1, :64, :72]
+    means = torch.nn.functional.avg_pool2d(plane, 8)
+    blocky = torch.nn.functional.interpolate(means, scale_factor=8)[..., border:, border:]
+    plane = plane[..., border:, border:]
+    steps = [blocky.diff(dim=dim).square() for dim in (-1, -2)]
+    columns, rows = (torch.arange(border + 1, border + side) % 8 == 0 for side in (72 - border, 64 - border))
+    across = torch.cat([steps[0][..., columns].flatten(), steps[1][..., rows, :].flatten()]).mean().item()
+    weight = 3 / math.log2(min(plane.shape[-2:]))  # inside of blocks nothing differs
+    error = (blocky - plane).square().mean().item() + weight * across
+    assert psnr_b(blocky, plane, border=border).item() == pytest.approx(-10 * math.log10(error), abs=1e-3)
+
+
 @pytest.mark.parametrize("metric", [psnr, ssim, ms_ssim, psnr_b])
 def test_a_batch_gives_the_numbers_of_its_photos(metric, restored: Tensor, clean: Tensor) -> None:
     apart = torch.cat([metric(r[None], c[None]) for r, c in zip(restored, clean, strict=True)])

@@ -38,6 +38,8 @@ class Denoise(Benchmark):
     def __post_init__(self) -> None:
         super().__post_init__()
         as_range("benchmark.sigma", self.sigma, least=0)
+        if self.conditioned_sigma is not None:
+            as_range("benchmark.conditioned_sigma", self.conditioned_sigma, least=0)
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:  # noqa: ARG002
         low, high = as_range("benchmark.sigma", self.sigma, least=0)
