@@ -56,8 +56,9 @@ def networks() -> str:
     """The table of the networks of the papers' sizes."""
     from restora.apps.networks import configurations, count, families, markdown
 
-    trained_by = families()
-    full = {name: node for name, node in configurations().items() if not name.endswith("_small")}
+    nodes = configurations()
+    trained_by = families(nodes)
+    full = {name: node for name, node in nodes.items() if not name.endswith("_small")}
     return markdown([count(name, node, trained_by.get(node["_target_"], "")) for name, node in full.items()])
 
 
