@@ -118,7 +118,7 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         raise
     except Exception as error:
-        message = _explained(error) or (None if name in _DEVELOPING else _of_plugin(error))
+        message = _explained(name, error) or (None if name in _DEVELOPING else _of_plugin(error))
         if os.environ.get("RESTORA_TRACEBACK") or message is None:
             raise
         from restora.redaction import redacted
@@ -179,7 +179,18 @@ def share_busy_cores() -> None:
         os.environ["RESTORA_SPINCOUNT"] = "1000"  # so `bench` can say who set it
 
 
-def _explained(error: Exception) -> str | None:
+_LESS_MEMORY = {
+    "train": "lower data.batch_size or data.patch_size, or set activation_checkpointing=true",
+    "bench": "lower data.batch_size or data.patch_size, or set activation_checkpointing=true",
+    "evaluate": "set tile=512, or a smaller one",
+    "restore": "restore in smaller tiles, --tile 256",
+    "serve": "serve with smaller tiles, --tile 256",
+    "preview": "choose a smaller photo, or a weaker degradation: large kernels take the most",
+}
+"""What to do, by command, when memory runs out."""
+
+
+def _explained(command: str, error: Exception) -> str | None:
     """The message for an error that the user can fix; None for a bug of this program."""
     if isinstance(error, ValueError):
         return str(error)
@@ -190,10 +201,7 @@ def _explained(error: Exception) -> str | None:
             what += ": make room on this disk, or write to another one"
         return f"{where}{what}"
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(f"{type(error).__name__} {error}"):
-        return (
-            "out of memory: lower data.batch_size or data.patch_size (of a training), set "
-            "activation_checkpointing=true, or restore in smaller tiles"
-        )
+        return f"out of memory: {_LESS_MEMORY.get(command, 'close other programs, or choose smaller photos')}"
     return None
 
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -161,3 +162,21 @@ def test_a_misspelt_option_is_named_before_names_that_are_missing(
 ) -> None:
     assert main(arguments) == 2
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "fix"), [("preview", "smaller photo"), ("restore", "--tile"), ("train", "data.batch_size")]
+)
+def test_too_little_memory_is_answered_with_what_the_command_can_change(
+    command: str, fix: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "lab_of_memory", SimpleNamespace(main=_out_of_memory))
+    monkeypatch.setitem(COMMANDS, command, ("lab_of_memory:main", ""))
+    assert main([command]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"restora {command}: out of memory: ")
+    assert fix in said
+
+
+def _out_of_memory(words: list[str]) -> int:
+    raise MemoryError
