@@ -99,6 +99,21 @@ def test_a_full_size_network_has_a_small_twin_and_builds_without_memory(name: st
     assert count_parameters(network) > 1000
 
 
+OF_TILES_TOO = ("blind_drunet_small", "filling_drunet_small")
+"""Tiles are given the means of the whole photo, or need them for holes that fill a tile."""
+
+
+def test_only_networks_of_the_whole_photo_see_its_other_end(small: str) -> None:
+    network = lively(small).double().eval()
+    height = max(network.size_multiple, 32)
+    x, condition = (None if values is None else values.double() for values in inputs(network, height, 768, 1))
+    assert x is not None
+    other = x.clone()
+    other[..., 752:] = 1 - other[..., 752:]
+    seen = bool((network(x, condition) != network(other, condition))[..., :8].any())
+    assert seen == (network.whole_photo or small in OF_TILES_TOO)
+
+
 def test_small_networks_are_small(small: str) -> None:
     assert count_parameters(build(small)) < 800_000
 

@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from restora.artifact.bounded import imagined
+from restora.artifact.global_statistics import attentions
 from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription, network_class, network_node
 from restora.files import json_text
 from restora.vocabulary import TASKS
@@ -216,11 +218,14 @@ def _limits(model: ModelDescription) -> str:
         lines.append(
             "- It works on one channel: `restora restore` applies it to each channel of a colour photo."
         )
-    if model.local_converter is None and network_class(network_node(model.network)[0]).whole_photo:
+    name, arguments = network_node(model.network)
+    if model.local_converter is None and network_class(name).whole_photo:
+        shared = bool(attentions(imagined(network_class(name), arguments)))
         lines.append(
             "- It looks at the whole photo at once, and large photos are restored in tiles: brightness may "
             "differ by a few levels from tile size to tile size. `--tile 0` restores a photo in one piece, "
-            "where memory allows; `--global-statistics` lets tiles see the statistics of the whole photo."
+            "where memory allows"
+            + ("; `--global-statistics` lets tiles see the statistics of the whole photo." if shared else ".")
         )
     if model.local_converter is not None:
         lines.append(

@@ -32,7 +32,8 @@ class Network(nn.Module, ABC):
     """How `forward` pads to `size_multiple`: as the authors do, to reproduce their figures."""
 
     whole_photo: ClassVar[bool] = False
-    """Whether each pixel depends on statistics of the whole photo, so that tiling changes the result."""
+    """Whether each pixel depends on all of the photo, by attention, pooling or normalisation over all
+    positions, so that tiling changes the result."""
     computed_names: ClassVar[tuple[str, ...]] = ()
     """Last parts of the names of tensors that published checkpoints hold but this network computes (indices,
     masks): dropped on loading, added by `published_state_dict`."""

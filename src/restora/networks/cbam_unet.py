@@ -38,6 +38,8 @@ class CBAM(nn.Module):
 class CBAMUNet(UNet):
     """U-Net whose stages end with a CBAM; arguments as `UNet`, plus the channel attention's reduction."""
 
+    whole_photo = True
+
     def __init__(
         self,
         *,

@@ -139,6 +139,7 @@ class CvTRestorer(Network):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "inpaint", "colourise", "derain")
+    whole_photo = True
     size_multiple = 16
 
     def __init__(

@@ -78,8 +78,6 @@ class _ChannelSpatialAttention(nn.Module):
 class HAN(RCAN):
     """RCAN's head, body and tail, both attentions before the tail. The paper's size is RCAN's."""
 
-    whole_photo = True
-
     def __init__(
         self,
         *,

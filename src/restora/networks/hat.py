@@ -40,6 +40,8 @@ class HAT(SwinNetwork):
     `drop_path` is the stochastic depth of the last block in training, growing linearly from 0 at the first.
     """
 
+    whole_photo = True
+
     computed_names: ClassVar[tuple[str, ...]] = (
         "relative_position_index_SA",
         "relative_position_index_OCA",

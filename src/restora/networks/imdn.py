@@ -58,6 +58,7 @@ class IMDN(Network):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("super_resolution", "denoise", "jpeg")
+    whole_photo = True
 
     def __init__(self, *, scale: int = 4, in_channels: int = 3, channels: int = 64, blocks: int = 6) -> None:
         super().__init__()

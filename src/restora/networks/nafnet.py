@@ -148,6 +148,7 @@ class NAFNet(Network):
     """
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "derain", "inpaint", "colourise")
+    whole_photo = True
     padding = "constant"
 
     def __init__(

@@ -55,6 +55,8 @@ class _ResidualGroup(nn.Module):
 class RCAN(ResidualTrunk):
     """EDSR's trunk of residual groups. The paper's size: 10 groups of 20 blocks."""
 
+    whole_photo = True
+
     def __init__(
         self,
         *,

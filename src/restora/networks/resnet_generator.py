@@ -42,6 +42,7 @@ class ResNetGenerator(Network):
     """`channels` F in the first and the last layer, 4 F in the `blocks`; weights start from N(0, 0.02^2)."""
 
     tasks: ClassVar[tuple[str, ...]] = ("denoise", "deblur", "jpeg", "colourise", "derain")
+    whole_photo = True
     size_multiple = 4
 
     def __init__(
