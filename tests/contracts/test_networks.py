@@ -104,7 +104,7 @@ OF_TILES_TOO = ("blind_drunet_small", "filling_drunet_small")
 
 
 def test_only_networks_of_the_whole_photo_see_its_other_end(small: str) -> None:
-    network = lively(small).double().eval()
+    network = copy.deepcopy(lively(small)).double().eval()
     height = max(network.size_multiple, 32)
     x, condition = (None if values is None else values.double() for values in inputs(network, height, 768, 1))
     assert x is not None
