@@ -245,7 +245,7 @@ def test_heic_that_the_server_cannot_read_says_what_a_person_can_do(
     assert said == "The photo is HEIC, which this server cannot read: save it as JPEG and try again"
     page.tab.wait_for_selector("#stage-wait:not([hidden])")
     assert "pip" not in page.tab.inner_text("body")
-    page.console = [line for line in page.console if "415" not in line]
+    page.expected = "415"
 
 
 def test_a_wrong_token_is_named_and_the_dialog_can_be_left(
