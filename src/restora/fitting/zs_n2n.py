@@ -17,15 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.fitting.base import (
-    Fit,
-    Problem,
-    Step,
-    check_above_zero,
-    check_at_least,
-    has_bf16,
-    seeded,
-)
+from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, has_bf16, seeded
 from restora.networks.zs_n2n import ZsN2N
 from restora.operators.pointwise import Identity
 from restora.registry import register
