@@ -1,6 +1,6 @@
 """Adds a trained run to the shipped models: exported, in float16, with its card. For use in a checkout.
 
-Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16, rounded to bfloat16),
+Enters: a run folder. Leaves: `zoo/models/NAME` with weights.safetensors (float16, in coarse steps),
 model.json, which records how and where it was trained, and README.md with the photographers. Figures are
 added by `restora zoo verify NAME --write`.
 """
@@ -33,6 +33,8 @@ from restora.zoo.references import CURVE_PHOTOS, PSNR
 
 LARGEST = 3_000_000
 """Most bytes of the weights of one model."""
+STEP = 1 / 128
+"""Step of the weights of a tensor, in units of their standard deviation."""
 _LICENCE = "## Licence"
 _NAMED = {
     " (run beside this folder, here called `model`)": "",
@@ -66,11 +68,16 @@ def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDE
 
 
 def rounded(weights: Tensor) -> Tensor:
-    """The weights in float16, rounded to bfloat16, the precision of a run in mixed precision.
+    """The weights in float16; those of a convolution or a linear layer in steps of 1/128 of their deviation.
 
-    A packed file is a sixth smaller than with all of float16's digits.
+    The step is the power of two nearest to that, so float16 holds its multiples exactly. The error is about
+    53 dB below the weights, and a packed file is a fifth smaller than with all of float16's digits.
     """
-    return weights.bfloat16().half()
+    deviation = float(weights.float().std(correction=0))
+    if weights.dim() < 2 or deviation == 0:
+        return weights.half()
+    step = 2.0 ** round(math.log2(deviation * STEP))
+    return ((weights.float() / step).round() * step).half()
 
 
 def _training(record: dict[str, Any], commit: str | None) -> dict[str, Any]:
@@ -187,7 +194,7 @@ def _made(model: ModelDescription) -> str:
         f"`{training.get('command')}`, {training.get('steps')} steps in {training.get('seconds')} s "
         f"(max_time {training.get('max_time')}), seed {training.get('seed')}, "
         f"commit {training.get('commit')}, {training.get('date')}, {training.get('machine')}. "
-        "The weights were rounded to bfloat16's digits, in float16, after the check at export; "
+        "The weights were rounded to steps of 1/128 of their deviation after the check at export; "
         "the figures are those of the rounded weights."
     )
 
