@@ -131,16 +131,16 @@ def test_a_photo_is_restored_where_no_model_is_named(noisy: Path, monkeypatch, c
 def test_shipped_weights_lie_on_a_coarse_grid() -> None:
     weights = 0.05 * torch.randn(40, 10, 3, 3, generator=torch.Generator().manual_seed(0))
     kept = zoo_ship.rounded(weights)
-    step = 2.0**-11  # nearest to 0.05 / 128
+    step = 2.0**-10  # nearest to 0.05 / 64
     assert kept.dtype == torch.float16
     assert torch.equal(kept.float() / step, (weights / step).round())
     error = (kept.float() - weights).square().mean() / weights.square().mean()
-    assert -52 < 10 * error.log10() < -50  # dB
+    assert -46 < 10 * error.log10() < -44  # dB
     packed, full = (len(zlib.compress(kind.numpy().tobytes(), 9)) for kind in (kept, weights.half()))
-    assert packed < 0.85 * full
+    assert packed < 0.75 * full
 
 
-def test_shipped_offsets_and_constants_keep_their_digits() -> None:
+def test_shipped_small_layers_and_constants_keep_their_digits() -> None:
     for weights in (
         torch.tensor([0.1, -0.3, 0.75]),
         torch.full((2, 2), 0.1),
