@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from rich.filesize import decimal
 
+from restora.data.archives import disk_of_data
 from restora.data.locking import end_with_parent, sole_process
 from restora.data.progress import Advance, progress
 from restora.data.store import (
@@ -209,7 +210,8 @@ def _build(
     draft = folder.with_name(f"{prefix}{os.getpid()}")
     draft.mkdir()
     try:
-        _fill(files, draft, folder.name, channels, scale, processes, reader)
+        with disk_of_data(folder.parent):
+            _fill(files, draft, folder.name, channels, scale, processes, reader)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
