@@ -16,7 +16,7 @@ from restora.keyed import image_key
 from restora.photos.errors import DataError
 from restora.photos.kinds import READABLE
 from restora.photos.listing import list_photos, look_through
-from restora.photos.names import unique_names
+from restora.photos.names import readable, unique_names
 from restora.registry import register
 
 Split = Literal["train", "val", "test"]
@@ -320,4 +320,4 @@ def share_out(
 
 def _place(path: Path) -> float:
     """A uniform number in [0,1), a hash of the file's path without extension."""
-    return (image_key(path.with_suffix("").as_posix()) + 2**63) / 2**64
+    return (image_key(readable(path.with_suffix("").as_posix())) + 2**63) / 2**64

@@ -356,3 +356,11 @@ def test_a_photo_is_not_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.png")
     with pytest.raises(DataError, match=rf"a\.png is a file: set data\.source\.root={tmp_path}, its folder"):
         Folder(root=tmp_path / "a.png").check()
+
+
+def test_names_that_are_not_text_are_split_too(tmp_path: Path) -> None:
+    """As a file system holds them that was filled in another encoding."""
+    put(tmp_path, "a.png", "b.png", "c.png", os.fsdecode(b"caf\xe9.png"))
+    source = Folder(root=tmp_path)
+    source.check()
+    assert sorted(name for split in SPLITS for name in names(source, split)) == ["a", "b", "c", "caf%E9"]
