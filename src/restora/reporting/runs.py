@@ -251,20 +251,20 @@ def _by_photos(runs: Sequence[Run]) -> list[list[Run]]:
     Runs without figures of photos join the first.
     """
     groups: list[list[Run]] = []
-    for run in sorted(runs, key=lambda run: not _inputs(run)):
-        same = next((group for group in groups if _same_inputs(_inputs(group[0]), _inputs(run))), None)
+    for run in sorted(runs, key=lambda run: not inputs(run)):
+        same = next((group for group in groups if same_inputs(inputs(group[0]), inputs(run))), None)
         if same is None:
             groups.append(same := [])
         same.append(run)
     return groups
 
 
-def _inputs(run: Run) -> dict[str, float | None]:
+def inputs(run: Run) -> dict[str, float | None]:
     """PSNR of the degraded photo by its name; empty for a run without a score."""
     return {photo.name: photo.input_psnr for photo in run.photos} if run.psnr is not None else {}
 
 
-def _same_inputs(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:
+def same_inputs(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:
     """Whether the photos have the same names and, where known, are degraded alike."""
     if not one or not other:
         return True
