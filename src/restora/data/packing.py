@@ -362,9 +362,10 @@ def _entries(
         if file.degraded is not None:
             degraded = planes[file.degraded]
             if not fits((clean.height, clean.width), (degraded.height, degraded.width), scale):
+                expected = "the same size" if scale == 1 else f"{scale} times the sides"
                 left_out[file.degraded] = (
                     f"is {degraded.width}x{degraded.height}, its clean partner {file.clean} is "
-                    f"{clean.width}x{clean.height}: expected {scale} times the sides"
+                    f"{clean.width}x{clean.height}: expected {expected}"
                 )
                 continue
         entries.append(Entry(file.name, str(file.clean), clean, degraded))
