@@ -18,13 +18,15 @@ from types import TracebackType
 @dataclass(frozen=True)
 class Plan:
     """What one request meets: the connection is cut after `cut` bytes of the answer, stalls there for `stall`
-    seconds, or is answered by `status` alone; `whole` ignores a range; `announce` is a false length; `flip`
-    inverts one byte; `rate` is in bytes per second.
+    seconds, or is answered by `status` alone, or by a web `page`; `whole` ignores a range; `announce` is a
+    false length; `flip` inverts one byte; `rate` is in bytes per second; `marked` is whether an ETag is sent.
     """
 
     cut: int | None = None
     stall: float = 0.0
     status: int | None = None
+    page: bool = False
+    marked: bool = True
     whole: bool = False
     announce: int | None = None
     flip: int | None = None
@@ -76,6 +78,12 @@ def _handler(server: ArchiveServer) -> type[BaseHTTPRequestHandler]:
             if plan.status is not None or name not in server.files:
                 self.send_error(plan.status or 404)
                 return
+            if plan.page:
+                self.send_response(200)
+                self.send_header("Content-Type", "text/html; charset=utf-8")
+                self.end_headers()
+                self.wfile.write(b"<html>please log in</html>")
+                return
             body = server.files[name]
             mark = f'"{hash(body):x}"'
             start = 0
@@ -90,7 +98,8 @@ def _handler(server: ArchiveServer) -> type[BaseHTTPRequestHandler]:
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
             self.send_header("Content-Length", str(plan.announce or len(body) - start))
-            self.send_header("ETag", mark)
+            if plan.marked:
+                self.send_header("ETag", mark)
             self.end_headers()
             self._send(body[start:], plan, request)
 

@@ -177,6 +177,7 @@ def test_a_folder_with_a_broken_photo(tmp_path: Path, capsys: pytest.CaptureFixt
         (["data=folder"], "set data.source.root=FOLDER"),
         (["data=sampel"], "Did you mean data=sample"),
         (["data=sample", "mild"], "only DIV2K has tracks"),
+        (["data=sample", "--verfy"], "there is no option --verfy"),
         (["data=div2k", "bicubic"], "choose one of bicubic_x2"),
         (["data=div2k_lr", "data.source.scale=5"], "set data.source.scale to 2 or 3 or 4 or 8"),
         (["data=div2k", "data.source.ulr=x"], "Did you mean data.source.url"),

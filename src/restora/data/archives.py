@@ -56,7 +56,7 @@ class Archive:
     file; `md5` stands in where its authors publish nothing better. `inside` is the one folder of the archive
     to take, all of them without it. `levels` are the last parts of a photo's path that are kept, its name
     alone or also folders above it. `photos` is the expected number of photos, each of which must decode.
-    `url_key` is the configuration key of the URL.
+    `url_key` is the configuration key of the URL, `verify_key` that which turns the comparison off, if any.
     """
 
     name: str
@@ -68,6 +68,7 @@ class Archive:
     levels: int = 1
     photos: int | None = None
     url_key: str = "data.source.url"
+    verify_key: str | None = "data.source.verify"
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def unpack(archive: Archive, path: Path, folder: Path) -> None:
             photos = _photos(members, archive)
             _check_swelling(archive, path, list(photos.values()))
             check_disk(draft, sum(photo.size for photo in photos.values()))
-            with progress(f"unpacking {archive.name}", len(photos)) as advance:
+            with progress(f"unpacking {archive.name}", len(photos)) as advance, disk_of_data(folder.parent):
                 for place, photo in photos.items():
                     (draft / place).parent.mkdir(parents=True, exist_ok=True)
                     with photo.open() as source, (draft / place).open("xb") as out:
@@ -131,6 +132,19 @@ def check_disk(folder: Path, needed: int) -> None:
             f"{decimal(needed)} are needed in {folder}, {decimal(free)} are left: make room, or set "
             "data_dir (RESTORA_DATA) to another disk"
         )
+
+
+@contextmanager
+def disk_of_data(folder: Path) -> Iterator[None]:
+    """Raises `DataError`, with the setting that names another disk, if the disk of `folder` becomes full."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise DataError(
+            f"{folder}: {error.strerror}: make room, or set data_dir (RESTORA_DATA) to another disk"
+        ) from error
 
 
 @contextmanager

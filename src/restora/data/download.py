@@ -5,7 +5,8 @@ resumes where it stopped, also in a later command: the bytes so far lie in `NAME
 `NAME.part.version` holds the server's identifier of their version (sent as If-Range, so the download starts
 over if the file has changed on the server). What is known of the file (size, SHA-256 or MD5) is checked
 before it gets its name. A downloaded file that is damaged, or turns out wrong when it is unpacked, is removed
-and fetched once more; after a second failure the command gives up.
+and fetched once more; after a second failure the command gives up. A web page (of a proxy, or a network's
+login) is never an archive: it is refused before the bytes so far are touched.
 """
 
 import base64
@@ -13,6 +14,7 @@ import hashlib
 import http.client
 import logging
 import os
+import ssl
 import time
 import urllib.error
 import urllib.parse
@@ -23,7 +25,7 @@ from pathlib import Path
 
 from rich.filesize import decimal
 
-from restora.data.archives import Archive, CorruptArchive, check_disk, unpack
+from restora.data.archives import Archive, CorruptArchive, check_disk, disk_of_data, unpack
 from restora.data.progress import progress
 from restora.files import sync
 from restora.photos.errors import DataError
@@ -56,24 +58,26 @@ def obtain(
     *,
     url: str,
     root: Path,
-    keep: bool = False,
+    keep: bool | None = False,
     placed: bool | None = None,
     patience: Patience | None = None,
 ) -> Path:
     """The folder `root/archive.folder` with the archive's photos, downloaded unless it is there.
 
-    The downloaded file is `root/archive.name`, removed afterwards unless `keep`. A file that is there already
-    is used and never removed, because the user may have `placed` it. Raises `DataError`.
+    The downloaded file is `root/archive.name`, removed afterwards unless `keep`; null leaves that to the
+    caller (`release`). A file that is there already is used, and never removed unless an interrupted command
+    fetched it, because the user may have `placed` it. Raises `DataError`.
     """
     folder, target = root / archive.folder, root / archive.name
     if folder.is_dir():
         return folder
     root.mkdir(parents=True, exist_ok=True)
-    placed = target.exists() if placed is None else placed
+    placed = is_placed(target) if placed is None else placed
     for last in (False, True):
         try:
             if not target.exists():
                 fetch(archive, url=url, target=target, patience=patience)
+                mark_as_fetched(target)
             unpack(archive, target, folder)
             break
         except CorruptArchive as error:
@@ -81,15 +85,36 @@ def obtain(
                 raise CorruptArchive(
                     f"{error}. {target} was there already: move it away, and the same command fetches it"
                 ) from error
-            target.unlink(missing_ok=True)
+            release(target, keep=False)
             if last:
                 raise CorruptArchive(
                     f"{error}. It was downloaded twice and is removed: the same command downloads it again"
                 ) from error
             log.warning("%s: downloading it once more", error)
-    if not (keep or placed):
-        target.unlink()
+    if keep is not None and not placed:
+        release(target, keep=keep)
     return folder
+
+
+def is_placed(target: Path) -> bool:
+    """Whether the file is there and no command has fetched it, so that it is the user's own."""
+    return target.exists() and not _fetched_mark(target).exists()
+
+
+def mark_as_fetched(target: Path) -> None:
+    """Notes that a command fetched the file, for a later one, should this one be interrupted."""
+    _fetched_mark(target).touch()
+
+
+def release(target: Path, *, keep: bool) -> None:
+    """Removes a fetched file, or leaves it to the user."""
+    if not keep:
+        target.unlink(missing_ok=True)
+    _fetched_mark(target).unlink(missing_ok=True)
+
+
+def _fetched_mark(target: Path) -> Path:
+    return target.with_name(f"{target.name}.fetched")
 
 
 # --- the network ----------------------------------------------------------------------------------------
@@ -106,17 +131,18 @@ def fetch(archive: Archive, *, url: str, target: Path, patience: Patience | None
     while True:
         before = _length(part)
         try:
-            _transfer(url, part, archive, patience.timeout)
+            with disk_of_data(part.parent):
+                _transfer(url, part, archive, patience.timeout)
             break
         except Interrupted as cut:
             failures = 1 if _length(part) > before else failures + 1
-            kept = f"{decimal(_length(part))} are kept"
             if failures >= patience.attempts:
                 raise DataError(
-                    f"{redacted(url)}: {cut}; {kept}, and the same command resumes from there"
+                    f"{redacted(url)}: {cut}; {_next_command(part)}; or put the file at {target} yourself"
                 ) from cut
             pause = patience.pause * 2 ** (failures - 1)
-            log.warning("%s: %s; %s, trying again in %.0f s", archive.name, cut, kept, pause)
+            kept = f"{decimal(_length(part))} are kept, " if _can_resume(part) else ""
+            log.warning("%s: %s; %strying again in %.0f s", archive.name, cut, kept, pause)
             time.sleep(pause)
     try:
         _verify(part, archive)
@@ -136,18 +162,20 @@ def _transfer(url: str, part: Path, archive: Archive, timeout: float) -> None:
     if response is None:
         return
     with response:
+        _refuse_page(response, url, part, archive)
         start, total = _start_and_total(response, part)
         if archive.size is not None and total is not None and total != archive.size:
             raise DataError(
                 f"{redacted(url)} has {total} bytes, the known file has {archive.size}: it is another file "
-                f"(check {archive.url_key}); data.source.verify=false takes it as it is"
+                f"(check {archive.url_key})"
+                + (f"; {archive.verify_key}=false takes it as it is" if archive.verify_key else "")
             )
         check_disk(part.parent, (total or 0) - start)
         part.touch()
         os.truncate(part, start)
         _version_file(part).write_text(_version(response))
         label = f"downloading {archive.name}"
-        with part.open("ab") as handle, progress(label, total or 0, done=start, in_bytes=True) as advance:
+        with part.open("ab") as handle, progress(label, total, done=start, in_bytes=True) as advance:
             for chunk in _chunks(response):
                 handle.write(chunk)
                 advance(len(chunk))
@@ -161,9 +189,9 @@ def _open(url: str, part: Path, url_key: str, timeout: float) -> http.client.HTT
     Raises `Interrupted`, or for a final refusal `DataError`, which names the key that sets the URL.
     """
     headers = {"User-Agent": "restora", "Accept-Encoding": "identity"}
-    done, version = _length(part), _version_file(part)
-    if done and version.exists() and (mark := version.read_text()):
-        headers |= {"Range": f"bytes={done}-", "If-Range": mark}
+    done = _length(part)
+    if _can_resume(part):
+        headers |= {"Range": f"bytes={done}-", "If-Range": _version_file(part).read_text()}
     try:
         return urllib.request.urlopen(_request(url, headers), timeout=timeout)
     except urllib.error.HTTPError as error:
@@ -174,12 +202,35 @@ def _open(url: str, part: Path, url_key: str, timeout: float) -> http.client.HTT
             raise Interrupted("the server has fewer bytes than are here: starting over") from error
         if error.code in _PASSING:
             raise Interrupted(f"the server says {error.code} {error.reason}") from error
-        raise DataError(f"{redacted(url)}: {error.code} {error.reason}: check {url_key}") from error
+        reason = str(error.reason).partition("\n")[0].rstrip(".")
+        raise DataError(f"{redacted(url)}: {error.code} {reason}: check {url_key}") from error
     except ValueError as error:
-        raise DataError(f"{redacted(url)} is not a URL: check {url_key}") from error
+        raise DataError(
+            f"{redacted(url)} is not a URL: check {url_key} (a file of this machine is file:///FOLDER/NAME)"
+        ) from error
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise Interrupted(f"no connection ({redacted(str(reason))})") from error
+        raise _no_connection(error, url, url_key) from error
+
+
+def _no_connection(error: Exception, url: str, url_key: str) -> Exception:
+    """`Interrupted`, or `DataError` where another attempt would end in the same way."""
+    reason = getattr(error, "reason", None) or error
+    if url.startswith("file:"):
+        return DataError(f"{redacted(url)}: {getattr(reason, 'strerror', None) or reason}: check {url_key}")
+    if isinstance(reason, ssl.SSLCertVerificationError):
+        return DataError(
+            f"{redacted(url)}: its certificate is not trusted ({getattr(reason, 'verify_message', reason)}): "
+            "behind a proxy that reads encrypted traffic, set SSL_CERT_FILE to its certificate's file"
+        )
+    return Interrupted(f"no connection ({redacted(str(reason))}): check the network, or https_proxy")
+
+
+def _refuse_page(response: http.client.HTTPResponse, url: str, part: Path, archive: Archive) -> None:
+    if response.headers.get_content_type() in ("text/html", "application/xhtml+xml"):
+        raise DataError(
+            f"{redacted(url)} sends a web page instead of {archive.name} (a proxy, or a network's login?): "
+            f"open it in a browser, or check {archive.url_key}; {_next_command(part)}"
+        )
 
 
 def _request(url: str, headers: dict[str, str]) -> urllib.request.Request:
@@ -228,6 +279,18 @@ def _version(response: http.client.HTTPResponse) -> str:
 
 def _version_file(part: Path) -> Path:
     return part.with_name(f"{part.name}.version")
+
+
+def _can_resume(part: Path) -> bool:
+    """Whether there are bytes, and the server's identifier of the version that they belong to."""
+    version = _version_file(part)
+    return _length(part) > 0 and version.exists() and version.stat().st_size > 0
+
+
+def _next_command(part: Path) -> str:
+    if _can_resume(part):
+        return f"{decimal(_length(part))} are kept, and the same command resumes from there"
+    return "the same command starts the download again"
 
 
 def _discard(part: Path) -> None:

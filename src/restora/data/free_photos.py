@@ -22,7 +22,7 @@ import numpy as np
 
 from restora.data.archives import Archive, CorruptArchive
 from restora.data.debian import files_of_package
-from restora.data.download import Patience, fetch
+from restora.data.download import Patience, fetch, is_placed, mark_as_fetched, release
 from restora.data.locking import sole_process
 from restora.data.progress import progress
 from restora.data.sources import Folder, Split
@@ -128,12 +128,13 @@ class FreePhotos(Folder):
                 wanted[photos[name].package].append(name)
             for package, names in wanted.items():
                 archive = self.folder / ".packages" / Path(packages[package].path).name
-                placed = archive.exists()
-                if not placed:
+                placed = is_placed(archive)
+                if not archive.exists():
                     self._download(packages[package], archive)
+                    mark_as_fetched(archive)
                 _make_photos(archive, {name: photos[name] for name in names}, self.folder)
-                if not (keep_archives or placed):
-                    archive.unlink()
+                if not placed:
+                    release(archive, keep=keep_archives)
         self.check()
 
     def _download(self, package: Package, target: Path) -> None:
@@ -141,13 +142,11 @@ class FreePhotos(Folder):
         target.parent.mkdir(parents=True, exist_ok=True)
         answers = []
         for mirror in self.mirrors:
-            archive = Archive(target.name, "", package.bytes, package.sha256)
+            archive = Archive(target.name, "", package.bytes, package.sha256, verify_key=None)
             try:
                 return fetch(
                     archive, url=f"{mirror.rstrip('/')}/{package.path}", target=target, patience=_PATIENCE
                 )
-            except CorruptArchive:
-                raise
             except DataError as error:
                 answers.append(str(error))
         raise DataError("\n".join(answers))

@@ -9,14 +9,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from restora.photos.errors import DataError
+
 log = logging.getLogger(__name__)
 
 
 @contextmanager
 def sole_process(lock: Path, *, doing: str) -> Iterator[None]:
-    """Holds the lock file; while another process holds it, waits and says so. The empty file stays behind."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as handle:
+    """Holds the lock file; while another process holds it, waits and says so. The empty file stays behind.
+
+    Raises `DataError` if it cannot be written, because then nothing can be in its folder.
+    """
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = lock.open("a")
+    except OSError as error:
+        raise DataError(
+            f"{lock.parent} cannot be written to ({error.strerror}): set data_dir (RESTORA_DATA) to a folder "
+            "that can"
+        ) from error
+    with handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from rich.filesize import decimal
 
+from restora.data.archives import disk_of_data
 from restora.data.locking import end_with_parent, sole_process
 from restora.data.progress import Advance, progress
 from restora.data.store import (
@@ -209,7 +210,8 @@ def _build(
     draft = folder.with_name(f"{prefix}{os.getpid()}")
     draft.mkdir()
     try:
-        _fill(files, draft, folder.name, channels, scale, processes, reader)
+        with disk_of_data(folder.parent):
+            _fill(files, draft, folder.name, channels, scale, processes, reader)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
@@ -360,9 +362,10 @@ def _entries(
         if file.degraded is not None:
             degraded = planes[file.degraded]
             if not fits((clean.height, clean.width), (degraded.height, degraded.width), scale):
+                expected = "the same size" if scale == 1 else f"{scale} times the sides"
                 left_out[file.degraded] = (
                     f"is {degraded.width}x{degraded.height}, its clean partner {file.clean} is "
-                    f"{clean.width}x{clean.height}: expected {scale} times the sides"
+                    f"{clean.width}x{clean.height}: expected {expected}"
                 )
                 continue
         entries.append(Entry(file.name, str(file.clean), clean, degraded))

@@ -78,7 +78,7 @@ def pair_up(
         more = f"\n  and {len(alone) - _LISTED} more" if len(alone) > _LISTED else ""
         raise DataError(
             f"{len(alone)} of {len(clean)} clean and {len(degraded)} degraded photos have no partner of the "
-            f"same name:\n{listed}{more}\n{_fix(clean, degraded, settings)}"
+            f"same name:\n{listed}{more}\n{_fix(clean, degraded, settings, unlike=not pairs)}"
         )
     return pairs
 
@@ -172,8 +172,11 @@ def _by_place(photos: Sequence[PhotoFile]) -> dict[str, PhotoFile]:
     return {place: photo for place, photo in zip(places, photos, strict=True) if times[place] == 1}
 
 
-def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: str) -> str:
-    """Advice for the message, with the suffix that all degraded names share, if there is one."""
+def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: str, *, unlike: bool) -> str:
+    """Advice for the message, with the suffix that all degraded names share, if there is one.
+
+    `unlike` is whether no photo has a partner.
+    """
     names = sorted((photo.name for photo in clean), key=len, reverse=True)
     tails = {
         photo.name.removeprefix(start)
@@ -182,6 +185,8 @@ def _fix(clean: Sequence[PhotoFile], degraded: Sequence[PhotoFile], settings: st
     }
     if len(tails) == 1 and (tail := tails.pop()):
         return f"Set {settings}.degraded_suffix={tail}, or add what is missing or take these away."
+    if unlike and len(clean) == len(degraded):
+        return f"Give partners one name, or set {settings}.pair_by=order, which pairs them in sorted order."
     return "Add what is missing or take these away."
 
 

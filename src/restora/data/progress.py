@@ -21,8 +21,11 @@ _LINE_SECONDS = 10.0
 
 
 @contextmanager
-def progress(label: str, total: int, *, done: int = 0, in_bytes: bool = False) -> Iterator[Advance]:
-    """Yields a function to call with the amount of work done, in pieces or in bytes."""
+def progress(label: str, total: int | None, *, done: int = 0, in_bytes: bool = False) -> Iterator[Advance]:
+    """Yields a function to call with the amount of work done, in pieces or in bytes.
+
+    `total` null is an amount that is not known.
+    """
     console = Console(stderr=True)
     if not console.is_terminal:
         yield Lines(console, label, total, done, in_bytes=in_bytes)
@@ -45,7 +48,7 @@ class Lines:
     """A line every ten seconds, for log files; shorter work prints nothing."""
 
     def __init__(
-        self, console: Console, label: str, total: int, done: int = 0, *, in_bytes: bool = False
+        self, console: Console, label: str, total: int | None, done: int = 0, *, in_bytes: bool = False
     ) -> None:
         self.console, self.label, self.total, self.done = console, label, total, done
         self.unit, self.name = (1e6, " MB") if in_bytes else (1.0, "")
@@ -56,5 +59,6 @@ class Lines:
         now = time.monotonic()
         if now - self.drawn_at >= _LINE_SECONDS:
             self.drawn_at = now
-            state = f"{self.done / self.unit:.0f} of {self.total / self.unit:.0f}{self.name}"
+            whole = "" if self.total is None else f" of {self.total / self.unit:.0f}"
+            state = f"{self.done / self.unit:.0f}{whole}{self.name}"
             self.console.print(f"{self.label} · {state}", markup=False, highlight=False, soft_wrap=True)

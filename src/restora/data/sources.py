@@ -16,7 +16,7 @@ from restora.keyed import image_key
 from restora.photos.errors import DataError
 from restora.photos.kinds import READABLE
 from restora.photos.listing import list_photos, look_through
-from restora.photos.names import unique_names
+from restora.photos.names import readable, unique_names
 from restora.registry import register
 
 Split = Literal["train", "val", "test"]
@@ -104,6 +104,9 @@ class Folder(Source):
     without clean ones.
     """
 
+    has_halves = False
+    """Whether folders `clean` and `degraded` in it are told apart."""
+
     def __init__(
         self,
         *,
@@ -127,6 +130,8 @@ class Folder(Source):
 
     def check(self) -> None:
         self._check_names()
+        if not self.has_halves:
+            self._check_halves()
         for split in ("train", "val"):
             if not self.photos(split):
                 kinds = " ".join(sorted(suffix.lstrip(".") for suffix in READABLE))
@@ -162,6 +167,15 @@ class Folder(Source):
                 f"the sub-folders of {root} for the splits are called train/, val/ and test/: rename {listed}"
             )
 
+    def _check_halves(self) -> None:
+        """Raises `DataError` for pairs: their degraded photos would be learnt as clean ones."""
+        folder = self.existing_root() / "train" if self._has_splits() else self.existing_root()
+        if (folder / "clean").is_dir() and (folder / "degraded").is_dir():
+            raise DataError(
+                f"{folder} has the sub-folders clean/ and degraded/: set data=paired_folder, for unrelated "
+                "photos data=unpaired_folder, or data.source.root to one of the two"
+            )
+
     def _has_splits(self) -> bool:
         return (self.existing_root() / "train").is_dir()
 
@@ -190,6 +204,7 @@ class PairedFolder(Folder):
     """
 
     paired = True
+    has_halves = True
     partners_may_be_noisy = True
 
     def __init__(
@@ -241,6 +256,8 @@ class UnpairedFolder(Folder):
 
     `holds` clean: the photos in `degraded` are clean as well, and the degradation is applied to them.
     """
+
+    has_halves = True
 
     def __init__(
         self,
@@ -320,4 +337,4 @@ def share_out(
 
 def _place(path: Path) -> float:
     """A uniform number in [0,1), a hash of the file's path without extension."""
-    return (image_key(path.with_suffix("").as_posix()) + 2**63) / 2**64
+    return (image_key(readable(path.with_suffix("").as_posix())) + 2**63) / 2**64

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from restora.data.archives import Archive
-from restora.data.download import obtain
+from restora.data.download import is_placed, obtain, release
 from restora.data.locking import sole_process
 from restora.photos.errors import DataError
 from restora.photos.reading import list_photos
@@ -115,15 +115,15 @@ def _obtain_group(group: Sequence[TestSet], *, url: str, keep: bool) -> None:
     name = archive_name(archive=str(group[0].archive), folder=str(group[0].folder))
     file = places[0].parent / name
     with sole_process(file.with_name(".download.lock"), doing=f"downloading into {file.parent}"):
-        placed = file.exists()
+        placed = is_placed(file)
         for testset, place in zip(group, places, strict=True):
             archive = Archive(
                 name, place.name, inside=testset.folder, photos=testset.images, url_key="archive"
             )
-            obtain(archive, url=url, root=place.parent, keep=True, placed=placed)
+            obtain(archive, url=url, root=place.parent, keep=None, placed=placed)
             log.info("%s: %d photos in %s", testset.name, testset.images, place)
-        if not (keep or placed):
-            file.unlink(missing_ok=True)
+        if not placed:
+            release(file, keep=keep)
 
 
 def archive_name(*, archive: str, folder: str) -> str:

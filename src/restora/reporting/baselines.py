@@ -2,7 +2,8 @@
 
 Enters: a group of denoising runs, whose exact inputs `inputs.py` finds. Leaves: one row per filter, scored
 like the runs (outputs clamped and rounded to 8 bits), cached in `baselines.json` beside the runs, with a
-fingerprint of the inputs so that rows of other photos or other noise are never used.
+fingerprint of the inputs and the PSNR of each, so that rows of other photos or other noise are never used.
+Several groups of runs in one folder have an entry each: the newest on top, the rest in `others`.
 """
 
 import hashlib
@@ -21,7 +22,7 @@ from restora.degradations.base import Degradation
 from restora.files import read_json, write_json
 from restora.registry import build
 from restora.reporting.inputs import HeldOut, held_out_photos
-from restora.reporting.runs import Group, PhotoScore, Run
+from restora.reporting.runs import Group, PhotoScore, Run, inputs, same_inputs
 from restora.reporting.values import finite, lookup
 
 log = logging.getLogger(__name__)
@@ -61,26 +62,41 @@ def stored(group: Group, root: Path) -> list[Baseline]:
     """The cached rows for this group's photos, best first; empty if the cache is of other photos."""
     if not group.scored:
         return []
-    names = set(group.photo_names)
     for folder in dict.fromkeys((home(group, root), *(run.folder.parent for run in group.scored), root)):
-        content = _read(folder / FILE)
-        wanted = lookup(content, "degradation")
-        if wanted is not None and wanted != group.scored[0].config.get("degradation"):
-            continue
-        if (lookup(content, "protocol") or {}) != problem(group.scored[0].record)["protocol"]:
-            continue
-        listed = lookup(content, "rows")
-        rows = [row for row in map(_row, listed if isinstance(listed, list) else []) if row is not None]
-        if rows and all({image.name for image in row.images} == names for row in rows):
-            return sorted(rows, key=lambda row: -row.psnr)
+        for entry in _entries(folder / FILE):
+            if _is_of(entry, group):
+                return _rows(entry)
     return []
 
 
-def _read(path: Path) -> Any:
+def _is_of(entry: Any, group: Group) -> bool:
+    """Whether the rows of an entry are of this group's photos, degraded and scored alike."""
+    first = group.scored[0]
+    wanted, known = lookup(entry, "degradation"), lookup(entry, "inputs")
+    if wanted is not None and wanted != first.config.get("degradation"):
+        return False
+    if (lookup(entry, "protocol") or {}) != problem(first.record)["protocol"]:
+        return False
+    degraded = {name: finite(psnr) for name, psnr in known.items()} if isinstance(known, dict) else {}
+    rows, names = _rows(entry), set(group.photo_names)
+    same = bool(rows) and all({image.name for image in row.images} == names for row in rows)
+    return same and same_inputs(degraded, inputs(first))
+
+
+def _rows(entry: Any) -> list[Baseline]:
+    """Best first."""
+    listed = lookup(entry, "rows")
+    rows = [row for row in map(_row, listed if isinstance(listed, list) else []) if row is not None]
+    return sorted(rows, key=lambda row: -row.psnr)
+
+
+def _entries(path: Path) -> list[Any]:
     try:
-        return read_json(path)
+        content = read_json(path)
     except (OSError, ValueError):
-        return None
+        return []
+    others = lookup(content, "others")
+    return [content, *(others if isinstance(others, list) else [])]
 
 
 def _row(row: Any) -> Baseline | None:
@@ -109,9 +125,10 @@ def compute(
     photos = held_out_photos(group)
     marks = {name: _fingerprint(load()) for name, load in photos.items()}
     path = home(group, root) / FILE
-    known = _read(path)
-    if lookup(known, "photos") == marks and set(filters) == {row.name for row in stored(group, root)}:
-        return stored(group, root)
+    for entry in _entries(path):
+        same = lookup(entry, "photos") == marks and _is_of(entry, group)
+        if same and set(filters) == {row.name for row in _rows(entry)}:
+            return _rows(entry)
     images: dict[str, list[PhotoScore]] = {name: [] for name in filters}
     seconds: dict[str, list[float]] = {name: [] for name in filters}
     for index, load in enumerate(photos.values()):
@@ -124,7 +141,7 @@ def compute(
             images[name].append(PhotoScore(photo.name, *_score(restored, photo, group.scored[0])))
     rows = [_summed_up(name, images[name], seconds[name]) for name in filters]
     try:
-        _write(path, rows, marks, group.scored[0])
+        _write(path, rows, marks, group)
     except OSError as error:
         log.warning("the baselines are not kept for later: %s: %s", path, error.strerror)
     return sorted(rows, key=lambda row: -row.psnr)
@@ -162,15 +179,23 @@ def _fingerprint(photo: HeldOut) -> str:
     return digest.hexdigest()
 
 
-def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], run: Run) -> None:
+def _write(path: Path, rows: Sequence[Baseline], marks: Mapping[str, str], group: Group) -> None:
+    run = group.scored[0]
+    others = [
+        {key: value for key, value in entry.items() if key != "others"}
+        for entry in _entries(path)
+        if isinstance(entry, dict) and not _is_of(entry, group)
+    ]
     content = {
         "format": 1,
         "degradation": run.config.get("degradation"),
         "protocol": problem(run.record)["protocol"],
         "photos": dict(marks),
+        "inputs": inputs(run),
         "rows": [
             asdict(row) | {"images": [{"name": i.name, "psnr": i.psnr, "ssim": i.ssim} for i in row.images]}
             for row in rows
         ],
+        "others": others,
     }
     write_json(path, content)

@@ -9,6 +9,7 @@ import csv
 import math
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -242,7 +243,25 @@ def group_runs(runs: Sequence[Run], root: Path) -> list[Group]:
         for run, name in zip(members, called, strict=True):
             run.name = name
     made = [_group(members) for members in groups]
+    _tell_apart(made)
     return sorted(made, key=lambda group: max(run.text("started") for run in group.runs), reverse=True)
+
+
+def _tell_apart(groups: Sequence[Group]) -> None:
+    """Adds to equal titles the settings that differ, or where none does, numbers by age."""
+    for title in {group.title for group in groups}:
+        alike = [group for group in groups if group.title == title]
+        alike.sort(key=lambda group: min(run.text("started") for run in group.runs))
+        settings = [flat(problem(group.runs[0].record)) for group in alike]
+        known = sorted({key for one in settings for key in one})
+        keys = [key for key in known if len({as_text(one.get(key)) for one in settings}) > 1]
+        for group, one in zip(alike, settings, strict=True):
+            group.title = " · ".join([title, *(f"{key}={as_text(one.get(key))}" for key in keys[:3])])
+        times: Counter[str] = Counter()
+        for group in alike:
+            times[group.title] += 1
+            if (number := times[group.title]) > 1:
+                group.title += f" · other photos ({number})"
 
 
 def _by_photos(runs: Sequence[Run]) -> list[list[Run]]:
@@ -251,20 +270,20 @@ def _by_photos(runs: Sequence[Run]) -> list[list[Run]]:
     Runs without figures of photos join the first.
     """
     groups: list[list[Run]] = []
-    for run in sorted(runs, key=lambda run: not _inputs(run)):
-        same = next((group for group in groups if _same_inputs(_inputs(group[0]), _inputs(run))), None)
+    for run in sorted(runs, key=lambda run: not inputs(run)):
+        same = next((group for group in groups if same_inputs(inputs(group[0]), inputs(run))), None)
         if same is None:
             groups.append(same := [])
         same.append(run)
     return groups
 
 
-def _inputs(run: Run) -> dict[str, float | None]:
+def inputs(run: Run) -> dict[str, float | None]:
     """PSNR of the degraded photo by its name; empty for a run without a score."""
     return {photo.name: photo.input_psnr for photo in run.photos} if run.psnr is not None else {}
 
 
-def _same_inputs(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:
+def same_inputs(one: Mapping[str, float | None], other: Mapping[str, float | None]) -> bool:
     """Whether the photos have the same names and, where known, are degraded alike."""
     if not one or not other:
         return True

@@ -51,6 +51,10 @@ class MetricsCsv(Logger):
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **options: Any) -> None:
         """Does nothing: the configuration is in run.json."""
 
+    def begin(self) -> None:
+        """Starts the clock: packing photos, or waiting for W&B, is no training."""
+        self.started = time.monotonic()
+
     @rank_zero_only
     def continue_from(self, steps: int) -> bool:
         """Keeps the rows of the first `steps` steps from before the run was resumed.

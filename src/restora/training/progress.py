@@ -52,7 +52,7 @@ class TrainingProgress(ProgressBar):
         self.best_before = best_before
         self.steps_before = 0
         self.fit_started = self.drawn_at = time.monotonic()
-        self.share_at_start: float | None = None
+        self.share_at_start = 0.0
 
     def disable(self) -> None:
         self.console = Console(stderr=True, quiet=True)
@@ -63,6 +63,7 @@ class TrainingProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
         self.fit_started = time.monotonic()
+        self.share_at_start = min(share_here(trainer), 0.999)
         self.best, self.steps_before = self.best_before(), module.steps_done()
         if not trainer.is_global_zero:
             self.disable()
@@ -104,8 +105,6 @@ class TrainingProgress(ProgressBar):
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
         share = share_here(trainer)
-        if self.share_at_start is None:
-            self.share_at_start = min(share, 0.999)
         loss = trainer.callback_metrics.get("train/loss")
         facts = {
             "share": f"{share:4.0%}",
@@ -124,7 +123,7 @@ class TrainingProgress(ProgressBar):
         """Until the last step or the end of the time, whichever comes first."""
         timers = [callback for callback in trainer.callbacks if isinstance(callback, Timer)]  # type: ignore[attr-defined]
         left = [max(seconds, 0.0) for timer in timers if (seconds := timer.time_remaining()) is not None]
-        if (done := share - (self.share_at_start or 0.0)) > 0:
+        if (done := share - self.share_at_start) > 0:
             left.append((time.monotonic() - self.fit_started) * (1 - share) / done)
         return f"{_clock(min(left))} left" if left else "…"
 

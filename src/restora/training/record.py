@@ -30,6 +30,7 @@ from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 from restora.redaction import redacted
 from restora.run_state import check_place, this_process
+from restora.training.metrics_csv import MetricsCsv
 from restora.words import AGAINST_NOISY, NOISY_REFERENCE
 
 FORMAT = 2
@@ -177,6 +178,9 @@ class RunRecord(Callback):
         self.data["parameters"] = count_parameters(network)
         self.data["macs_256"] = count_macs(network, height=256, width=256)
         self.started = time.monotonic()
+        for logger in trainer.loggers:
+            if isinstance(logger, MetricsCsv):
+                logger.begin()
         if trainer.is_global_zero:
             self.write()
 

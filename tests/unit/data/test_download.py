@@ -2,13 +2,19 @@
 
 import hashlib
 import random
+import ssl
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
 from archive_server import ArchiveServer, Plan, zipped
+from rich.console import Console
 
-from restora.data.archives import Archive, CorruptArchive
+from restora.data.archives import Archive, CorruptArchive, disk_of_data
 from restora.data.download import Patience, fetch, obtain
+from restora.data.locking import sole_process
+from restora.data.progress import Lines
 from restora.photos.errors import DataError
 
 NAME = "photos.zip"
@@ -111,6 +117,76 @@ def test_no_server(tmp_path: Path) -> None:
         fetch(known(), url="http://127.0.0.1:9/x", target=tmp_path / NAME, patience=IMPATIENT)
     with pytest.raises(DataError, match="is not a URL"):
         fetch(known(), url="photos", target=tmp_path / NAME, patience=IMPATIENT)
+
+
+def test_a_web_page_does_not_replace_the_bytes_so_far(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=700_000), Plan(page=True)]
+    with pytest.raises(DataError, match=r"web page instead of photos\.zip.*700\.0 kB are kept"):
+        get(server, tmp_path)
+    assert get(server, tmp_path).read_bytes() == BODY
+    assert server.requests[-1].range == "bytes=700000-"
+
+
+def test_without_a_version_of_the_file_nothing_is_promised(server: ArchiveServer, tmp_path: Path) -> None:
+    server.plans = [Plan(cut=700_000, marked=False), *[Plan(status=503)] * 3]
+    with pytest.raises(DataError, match="the same command starts the download again"):
+        get(server, tmp_path)
+
+
+def test_what_no_other_attempt_can_change_fails_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    patience = Patience(timeout=0.5, attempts=3, pause=1000.0)
+    with pytest.raises(DataError, match=r"nothing\.zip: No such file or directory: check data\.source\.url"):
+        fetch(known(), url=f"file://{tmp_path}/nothing.zip", target=tmp_path / NAME, patience=patience)
+
+    def untrusted(*_: object, **__: object) -> None:
+        raise urllib.error.URLError(ssl.SSLCertVerificationError(1, "unknown issuer"))
+
+    monkeypatch.setattr(urllib.request, "urlopen", untrusted)
+    with pytest.raises(DataError, match="SSL_CERT_FILE"):
+        fetch(known(), url="https://photos", target=tmp_path / NAME, patience=patience)
+
+
+def test_an_archive_that_an_interrupted_command_fetched_is_removed(
+    server: ArchiveServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("restora.data.download.unpack", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            obtain(known(), url=f"{server.url}/{NAME}", root=tmp_path)
+    assert (tmp_path / NAME).exists()
+    obtain(known(), url=f"{server.url}/{NAME}", root=tmp_path)
+    assert len(server.requests) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+def test_a_disk_that_becomes_full_is_named_with_its_setting(tmp_path: Path) -> None:
+    with (
+        pytest.raises(DataError, match=rf"{tmp_path}: No space left.*data_dir"),
+        disk_of_data(tmp_path),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+
+
+def test_a_folder_that_cannot_be_written_is_named_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(DataError, match=r"file cannot be written to.*data_dir"),
+        sole_process(tmp_path / "file" / ".lock", doing="nothing"),
+    ):
+        pass
+
+
+def test_the_lines_of_a_download_of_unknown_length(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(Console(stderr=True), "downloading", None, in_bytes=True)
+    lines.drawn_at = -100.0
+    lines(3_000_000)
+    assert capsys.readouterr().err == "downloading · 3 MB\n"
 
 
 def test_another_file_is_refused_before_it_is_loaded(server: ArchiveServer, tmp_path: Path) -> None:

@@ -119,8 +119,17 @@ def test_packages_become_reduced_photos_also_after_a_broken_connection(
 
 def test_without_a_network_it_says_so(small_manifest: bytes, tmp_path: Path) -> None:
     source = FreePhotos(root=tmp_path, url="http://127.0.0.1:9")
-    with pytest.raises(DataError, match="no connection.*the same command resumes"):
+    with pytest.raises(DataError, match=r"no connection.*put the file at .*p\.deb yourself"):
         source.obtain()
+
+
+def test_a_mirror_with_a_damaged_package_is_not_the_last(small_manifest: bytes, tmp_path: Path) -> None:
+    damaged = small_manifest[:-1] + bytes([small_manifest[-1] ^ 1])
+    with ArchiveServer({"p.deb": damaged}) as first, ArchiveServer({"p.deb": small_manifest}) as second:
+        source = FreePhotos(root=tmp_path / "photos", val_fraction=0.3, test_fraction=0.3)
+        source.mirrors = (first.url, second.url)
+        source.obtain()
+    assert not source.missing()
 
 
 @pytest.mark.parametrize(

@@ -356,3 +356,28 @@ def test_a_photo_is_not_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.png")
     with pytest.raises(DataError, match=rf"a\.png is a file: set data\.source\.root={tmp_path}, its folder"):
         Folder(root=tmp_path / "a.png").check()
+
+
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_pairs_are_not_learnt_as_clean_photos(split: str, tmp_path: Path) -> None:
+    for half in ("clean", "degraded"):
+        put(tmp_path, *(f"{split}{half}/{name}.png" for name in "abc"))
+    put(tmp_path, *(f"val/{half}/a.png" for half in ("clean", "degraded") if split))
+    for holds in ("clean", "degraded"):
+        with pytest.raises(DataError, match="set data=paired_folder"):
+            Folder(root=tmp_path, holds=holds).check()
+    PairedFolder(root=tmp_path).check()
+
+
+def test_pairs_of_other_names_can_be_paired_by_order(tmp_path: Path) -> None:
+    put(tmp_path, "clean/a1.png", "clean/a2.png", "degraded/b1.png", "degraded/b2.png")
+    with pytest.raises(DataError, match=r"set data\.source\.pair_by=order"):
+        PairedFolder(root=tmp_path).check()
+
+
+def test_names_that_are_not_text_are_split_too(tmp_path: Path) -> None:
+    """As a file system holds them that was filled in another encoding."""
+    put(tmp_path, "a.png", "b.png", "c.png", os.fsdecode(b"caf\xe9.png"))
+    source = Folder(root=tmp_path)
+    source.check()
+    assert sorted(name for split in SPLITS for name in names(source, split)) == ["a", "b", "c", "caf%E9"]

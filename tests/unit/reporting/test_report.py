@@ -123,6 +123,30 @@ def test_rows_of_other_photos_are_not_taken_for_these(sweep):
     assert stored(one_group(sweep), sweep) == []
 
 
+@pytest.mark.parametrize("other", ["other noise", "other photos"])
+def test_groups_of_one_folder_keep_their_own_rows(sweep, other):
+    for job in range(2):
+        folder = write_run(sweep / f"other{job}", seed=7)
+        content = json.loads((folder / "run.json").read_text())
+        if other == "other noise":
+            content["config"]["degradation"]["sigma"] = 15
+        for image in content["test"]["images"]:  # of the same names in either case
+            image["input_psnr"] += 1.0
+        (folder / "run.json").write_text(json.dumps(content))
+    groups = group_runs(read_runs(sweep)[0], sweep)
+    assert len(groups) == 2
+    calls = []
+    filters = {"same": lambda noisy, _: calls.append(1) or noisy}
+    first = compute(groups[0], sweep, filters, silent)
+    assert stored(groups[1], sweep) == []
+    second = compute(groups[1], sweep, filters, silent)
+    assert (stored(groups[0], sweep), stored(groups[1], sweep)) == (first, second)
+    assert first[0].psnr != second[0].psnr
+    assert len(calls) == 4
+    assert compute(groups[0], sweep, filters, silent) == first
+    assert len(calls) == 4
+
+
 def test_filters_need_gaussian_noise_and_exact_inputs(sweep):
     group = one_group(sweep)
     for path in sweep.rglob("*.npy"):

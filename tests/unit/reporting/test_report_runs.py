@@ -1,7 +1,7 @@
 """What is read from run folders in any state, and which runs are compared with which."""
 
 import pytest
-from run_folders import configured, put, scored, write_run
+from run_folders import configured, put, record, scored, write_run
 
 from restora.reporting.leaderboard import leaderboard, verdict
 from restora.reporting.runs import differences, group_runs, read_runs
@@ -159,3 +159,22 @@ def test_the_command_that_resumes_a_run_has_its_plugins_and_configuration(tmp_pa
     assert found["own"] == (
         f"restora train resume={tmp_path / 'own'} --plugin mylab --plugin other --config-dir '/my conf'"
     )
+
+
+def test_titles_of_tables_differ(tmp_path):
+    """By the settings that differ, or by age where the photos of one folder have changed."""
+    put(tmp_path / "a", started="2026-01-01")
+    put(tmp_path / "b", started="2026-01-02", config=configured(data__source__root="/b"))
+    put(tmp_path / "c", started="2026-01-03", config=configured(data__source__root="/c"))
+    other = record(psnr=26.0)["test"]
+    for image in other["images"]:
+        image["input_psnr"] += 0.1
+    put(tmp_path / "d", started="2026-01-04", config=configured(data__source__root="/c"), test=other)
+    title = "denoise · gaussian noise sigma 25 · 2 held-out photos"
+    groups = group_runs(read_runs(tmp_path)[0], tmp_path)
+    assert {group.runs[0].folder.name: group.title for group in groups} == {
+        "a": f"{title} · data.source.root=null",
+        "b": f"{title} · data.source.root=/b",
+        "c": f"{title} · data.source.root=/c",
+        "d": f"{title} · data.source.root=/c · other photos (2)",
+    }

@@ -49,6 +49,7 @@ def trained(
     monkeypatch: pytest.MonkeyPatch,
     *,
     begun_at: int = 0,
+    share_before: int = 0,
     callbacks: Sequence[Any] = (),
     monitor: str = "val/psnr",
     **options: Any,
@@ -62,7 +63,7 @@ def trained(
         is_global_zero=True,
         world_size=1,
         sanity_checking=False,
-        global_step=7,
+        global_step=share_before,
         max_steps=100,
         max_epochs=None,
         state=SimpleNamespace(fn="fit"),
@@ -73,7 +74,7 @@ def trained(
     shown = TrainingProgress(label=name, job=12, jobs=120, monitor=watched, **options)
     shown.on_train_start(trainer, module)
     module.__dict__.update(steps_done=lambda: 123456)
-    shown.share_at_start = 0.0
+    trainer.global_step = 7
     shown.fit_started -= 27_000
     shown.on_validation_end(trainer, module)
     shown.on_train_end(trainer, module)
@@ -108,6 +109,15 @@ def test_a_resumed_run_says_what_was_before(monkeypatch: pytest.MonkeyPatch) -> 
     screen = io.StringIO()
     shown = trained("a", screen, 100, monkeypatch, begun_at=123000, best_before=lambda: 29.0)
     assert re.search(r"123456 steps, 456 of them in 7:30:\d\d · best validation 29.00 dB", shown)
+
+
+@pytest.mark.parametrize(("before", "left"), [(0, r"99:38:\d\d"), (4, r"232:30:\d\d")])
+def test_the_first_line_estimates_by_all_that_was_done_since_the_start(
+    before: int, left: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a resumed run: 4 % were done before, 3 % took 7.5 hours."""
+    shown = trained("a", io.StringIO(), 100, monkeypatch, share_before=before)
+    assert re.search(rf" {left} left", shown)
 
 
 @pytest.mark.parametrize(("seconds", "left"), [(60.0, "1:00"), (1e6, r"99:38:\d\d")])

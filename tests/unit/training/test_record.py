@@ -1,5 +1,6 @@
 """run.json: strict JSON whatever was measured, and the history of a run that goes on."""
 
+import csv
 import json
 import math
 from pathlib import Path
@@ -8,16 +9,20 @@ from unittest.mock import Mock
 
 import pytest
 from omegaconf import OmegaConf
+from run_folders import tiny_network
 
 from restora.data.mixture import JointSource
 from restora.data.module import PhotoData
 from restora.data.real_pairs import SIDD
 from restora.data.sources import Folder, PairedFolder
+from restora.evaluation.protocol import Protocol
+from restora.families.base import Family
 from restora.losses.pixel import CharbonnierLoss
 from restora.objectives.noise2noise import Noise2Noise
 from restora.objectives.noise2void import Noise2Void
 from restora.objectives.supervised import Supervised
 from restora.training import run, tracking
+from restora.training.metrics_csv import MetricsCsv
 from restora.training.record import RunInfo, RunRecord, _reference
 from restora.training.run import _say_outcome
 
@@ -62,6 +67,18 @@ def test_a_run_that_goes_on_keeps_its_history_with_such_numbers(bare: bool, tmp_
     second = RunRecord(RunInfo(folder=tmp_path, config=CONFIG))
     second.write()
     assert stored(tmp_path)["not_finite"] == {"metrics.best.val/psnr": "NaN"}
+
+
+def test_seconds_of_training_do_not_count_what_was_before_it(tmp_path: Path) -> None:
+    table = MetricsCsv(path=tmp_path / "metrics.csv")
+    table.started -= 1000  # photos were packed
+    module = Mock(spec=Family, network=tiny_network(), scorer=Mock(protocol=Protocol(color="rgb")))
+    module.name = "residual_cnn"
+    trainer = Mock(loggers=[table], datamodule=None)
+    RunRecord(RunInfo(folder=tmp_path, config=CONFIG)).on_fit_start(trainer, module)
+    table.log_metrics({"train/loss": 1.0}, step=0)
+    (row,) = csv.DictReader((tmp_path / "metrics.csv").read_text().splitlines())
+    assert float(row["seconds"]) < 100
 
 
 @pytest.mark.parametrize("photos", ["held-out photos", "validation photos"])
