@@ -122,6 +122,26 @@ def test_an_unknown_address_has_its_own_code_and_says_where_the_routes_are(serve
 
 
 @pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
+        ("*/*", "application/problem+json"),
+        ("application/json", "application/problem+json"),
+        ("image/avif,image/webp,*/*;q=0.8", "application/problem+json"),
+    ],
+)
+def test_only_a_person_gets_a_page_of_an_error(served: Served, accept: str, kind: str) -> None:
+    asked = {"Accept": accept}
+    for path in ("/nothing", "/v1/restorations/nobody", "/v1/models?x=1"):
+        answer = served.client.get(path, headers=asked)
+        assert answer.headers["content-type"] == kind
+        assert answer.headers["vary"] == "Accept"
+        assert answer.is_error
+    answer = served.client.get("/", headers=asked | {"Host": "evil.example"})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, kind)
+
+
+@pytest.mark.parametrize(
     ("path", "methods"),
     [
         ("/v1/restorations", {"POST"}),

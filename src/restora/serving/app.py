@@ -1,10 +1,8 @@
-"""The ASGI application: the API, the page, health and metrics; every error is problem+json."""
+"""The ASGI application: the API, the page, health and metrics; every error is a problem (`answers.py`)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -17,14 +15,13 @@ from starlette.routing import Match, Mount
 
 from restora import __version__
 from restora.serving import metrics
+from restora.serving.answers import PAGE, problem_response
 from restora.serving.api import PROBLEM, router
-from restora.serving.guard import Guard, problem_response
-from restora.serving.problems import CODES, Problem
+from restora.serving.guard import Guard
+from restora.serving.problems import CODES, SEE_DOCS, Problem
 from restora.serving.query import query_check
 from restora.serving.service import Service
 from restora.serving.uploads import Body
-
-PAGE = Path(str(files("restora.serving"))) / "page"
 
 
 def build_app(
@@ -78,36 +75,37 @@ def build_app(
 
 def _add_problems(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Problem)
-    async def own(_: Request, problem: Problem) -> JSONResponse:
-        return problem_response(problem)
+    async def own(request: Request, problem: Problem) -> Response:
+        return problem_response(problem, request.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         await Body(request, service.limits).drain()
         found = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors())
-        return problem_response(Problem(422, "bad-option", found))
+        return problem_response(Problem(422, "bad-option", found), request.headers)
 
     @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> JSONResponse:
-        answer = problem_response(_of_address(request, error))
+    async def other(request: Request, error: HTTPException) -> Response:
+        answer = problem_response(_of_address(request, error), request.headers)
         answer.headers.update(error.headers or {})
         if error.status_code == 405:
             answer.headers["Allow"] = ", ".join(_methods(request))
         return answer
 
     @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        return problem_response(Problem(500, "internal", f"{type(error).__name__}: see the server's log"))
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        problem = Problem(500, "internal", f"{type(error).__name__}: see the server's log")
+        return problem_response(problem, request.headers)
 
 
 def _of_address(request: Request, error: HTTPException) -> Problem:
-    path, routes = request.url.path, "the routes are listed at /docs"
+    path = request.url.path
     if error.status_code == 404:
-        return Problem(404, "no-route", f"there is nothing at {path}: {routes}")
+        return Problem(404, "no-route", f"there is nothing at {path}{SEE_DOCS}")
     if error.status_code == 405:
-        detail = f"{path} does not support {request.method}: use {' or '.join(_methods(request))}, {routes}"
+        detail = f"{path} supports {' and '.join(_methods(request))}, not {request.method}{SEE_DOCS}"
         return Problem(405, "bad-request", detail)
-    return Problem(error.status_code, "bad-request", f"{error.detail}: {routes}")
+    return Problem(error.status_code, "bad-request", f"{error.detail}{SEE_DOCS}")
 
 
 def _methods(request: Request) -> list[str]:

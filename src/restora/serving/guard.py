@@ -11,11 +11,11 @@ from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from restora.serving.answers import problem_response
 from restora.serving.metrics import Metrics
-from restora.serving.problems import MEDIA_TYPE, Problem
+from restora.serving.problems import Problem
 
 _METHODS = frozenset(("GET", "HEAD", "POST", "DELETE", "OPTIONS"))
 """Methods that are counted by name: a client can make up any number of others."""
@@ -40,12 +40,6 @@ SECURITY_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
 }
-
-
-def problem_response(problem: Problem) -> JSONResponse:
-    """The HTTP response of a problem."""
-    headers = problem.headers()
-    return JSONResponse(problem.body(), problem.status, headers=headers, media_type=MEDIA_TYPE)
 
 
 class Guard:
@@ -77,8 +71,9 @@ class Guard:
                 message = {**message, "body": b""}
             await send(message)
 
-        problem = self._refusal(path, method, Headers(scope=scope))
-        app = self.app if problem is None else problem_response(problem)
+        asked = Headers(scope=scope)
+        problem = self._refusal(path, method, asked)
+        app = self.app if problem is None else problem_response(problem, asked)
         await app(scope, receive, send_more)
 
     def _count(self, scope: Scope, method: str, status: int) -> None:

@@ -5,6 +5,8 @@ from http import HTTPStatus
 from typing import Any
 
 MEDIA_TYPE = "application/problem+json"
+SEE_DOCS = ": the routes are listed at /docs"
+"""The end of a problem's detail for programs; people are shown a link."""
 
 
 @dataclass
