@@ -45,7 +45,8 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(
         prefix="/v1", responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
     )
-    previews = asyncio.Semaphore(2)
+    receiving = asyncio.Semaphore(service.limits.queue)
+    decoding = asyncio.Semaphore(2)
 
     def shown(job: Job) -> dict[str, Any]:
         position, ahead = service.queue.ahead(job)
@@ -84,12 +85,7 @@ def router(service: Service) -> APIRouter:
 
     async def queued(body: Body, key: str | None) -> Job:
         """A new job; or that of another request with the key, which arrived while this one was received."""
-        try:
-            place = service.reserve()
-        except Problem:
-            await body.drain()
-            raise
-        with place:
+        with service.reserve() as place:
             form = await body.form()
             try:
                 digest = b"" if key is None else await run_in_threadpool(digest_of, form)
@@ -131,16 +127,16 @@ def router(service: Service) -> APIRouter:
         With `wait`, the response is the restored photo, or 202 if it is not done in time. Requests with the
         same Idempotency-Key get the same restoration; another photo under the same key is refused.
         """
-        body = Body(request, service.limits)
-        job = service.store.of_key(idempotency_key)
-        if job is not None:
-            form = await body.form()
-            try:
-                _check_same(job, await run_in_threadpool(digest_of, form))
-            finally:
-                await form.close()
-        else:
-            job = await queued(body, idempotency_key)
+        async with Body(request, service.limits) as body:
+            job = service.store.of_key(idempotency_key)
+            if job is not None:
+                form = await body.form()
+                try:
+                    _check_same(job, await run_in_threadpool(digest_of, form))
+                finally:
+                    await form.close()
+            else:
+                job = await queued(body, idempotency_key)
         if not await service.store.finished(job, wait):
             return accepted(job)
         return await photo_response(job)
@@ -194,13 +190,15 @@ def router(service: Service) -> APIRouter:
     )
     async def make_preview(request: Request) -> Response:
         """Upright, with 8 bits per channel, for formats that browsers cannot show. Nothing is stored."""
-        async with previews:
-            form = await Body(request, service.limits).form()
-            try:
-                file = await run_in_threadpool(photo_of, form, service.limits)
-                return Response(await run_in_threadpool(lambda: preview(read(file))), media_type="image/png")
-            finally:
-                await form.close()
+        async with Body(request, service.limits) as body, receiving:
+            form = await body.form()
+        try:
+            file = await run_in_threadpool(photo_of, form, service.limits)
+            async with decoding:
+                made = await run_in_threadpool(lambda: preview(read(file)))
+            return Response(made, media_type="image/png")
+        finally:
+            await form.close()
 
     async def photo_response(
         job: Job,
