@@ -391,8 +391,29 @@ def test_other_sites_are_let_in_by_name_only() -> None:
             "/v1/restorations?wait=30", files=files, headers={**friend, "Authorization": "Bearer t"}
         )
         assert (sent.status_code, sent.headers["access-control-allow-origin"]) == (200, friend["Origin"])
+        refused = held.client.get("/v1/models", headers=friend)
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == friend["Origin"]
         other = held.client.post("/v1/restorations", files=files, headers={"Origin": "https://other.example"})
         assert other.status_code == 403
+
+
+def test_an_internal_error_is_a_counted_problem(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With the headers of every response, so that also pages of allowed sites can read it."""
+    friend = {"Origin": "https://friend.example"}
+    GatedDnCNN.gate = threading.Semaphore(1 << 20)
+    with running(gated_models(), Limits(), origins=["https://friend.example"]) as held:
+        monkeypatch.setattr(JobStore, "get", lambda *_: 1 / 0)
+        answer = held.client.get("/v1/restorations/some", headers=friend)
+        assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+        assert answer.json()["detail"] == "ZeroDivisionError: see the server's log"
+        assert "ZeroDivisionError" in caplog.text
+        assert answer.headers["access-control-allow-origin"] == friend["Origin"]
+        assert "content-security-policy" in answer.headers
+        counted = {(route, status) for _, route, status in held.service.metrics.answers}
+        assert ("/v1/restorations/{job_id}", 500) in counted
 
 
 def test_disks_do_not_fill_with_results(served: Served) -> None:

@@ -17,7 +17,7 @@ from restora import __version__
 from restora.serving import metrics
 from restora.serving.answers import PAGE, problem_response
 from restora.serving.api import PROBLEM, router
-from restora.serving.guard import Guard
+from restora.serving.guard import Guard, Inner
 from restora.serving.problems import CODES, SEE_DOCS, Problem
 from restora.serving.query import query_check
 from restora.serving.service import Service
@@ -58,6 +58,7 @@ def build_app(
         return FileResponse(PAGE / "docs.html")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.add_middleware(Inner, token=token)
     if origins:
         allowed = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
         shown = ["Location", "Retry-After", "Content-Disposition"]
@@ -69,7 +70,7 @@ def build_app(
             allow_headers=allowed,
             expose_headers=shown,
         )
-    app.add_middleware(Guard, token=token, local=local, origins=origins, metrics=service.metrics)
+    app.add_middleware(Guard, local=local, origins=origins, metrics=service.metrics)
     return app
 
 
@@ -91,11 +92,6 @@ def _add_problems(app: FastAPI, service: Service) -> None:
         if error.status_code == 405:
             answer.headers["Allow"] = ", ".join(_methods(request))
         return answer
-
-    @app.exception_handler(Exception)
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        problem = Problem(500, "internal", f"{type(error).__name__}: see the server's log")
-        return problem_response(problem, request.headers)
 
 
 def _of_address(request: Request, error: HTTPException) -> Problem:
