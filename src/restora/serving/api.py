@@ -137,7 +137,7 @@ def router(service: Service) -> APIRouter:
                     await form.close()
             else:
                 job = await queued(body, idempotency_key)
-        if not await service.store.finished(job, wait):
+        if wait == 0 or not await service.store.finished(job, wait):
             return accepted(job)
         return await photo_response(job)
 
