@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from browser import browser
 from page import Page, page, picture
 from PIL import Image
@@ -79,6 +80,39 @@ def test_files_in_the_zip_are_of_today(page: Page, tmp_path: Path) -> None:
     with zipfile.ZipFile(io.BytesIO(page.download("#save-all")[1])) as archive:
         made = time.mktime((*archive.infolist()[0].date_time, 0, 0, -1))
     assert abs(time.time() - made) < 24 * 3600
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "name"),
+    [
+        ("a.JPG", "image/jpeg", "a.JPG"),
+        ("a.jfif", "image/jpeg", "a.jfif"),
+        ("really a png.jpg", "image/png", "really a png.png"),
+        ("camera.dng", "image/tiff", "camera.tif"),
+        ("phone.heic", "image/png", "phone.png"),
+        ("trip/no.1 of 2", "image/jpeg", "trip/no.1 of 2.jpg"),
+        ("v1.2/photo", "image/webp", "v1.2/photo.webp"),
+    ],
+)
+def test_a_download_has_the_ending_of_what_is_in_it(page: Page, path: str, kind: str, name: str) -> None:
+    made = page.tab.evaluate(
+        """async ([path, type]) => (await import("/page/saving.js")).nameOf(path, new Blob([], { type }))""",
+        [path, kind],
+    )
+    assert made == name
+
+
+def test_names_in_the_zip_differ_on_every_system(page: Page) -> None:
+    data = page.tab.evaluate(
+        """async (names) => {
+          const { zip } = await import("/page/zip.js");
+          const made = await zip(names.map((name) => ({ name, blob: new Blob(["x"]) })));
+          return [...new Uint8Array(await made.arrayBuffer())];
+        }""",
+        ["a.png", "A.PNG", "a-2.png", "caf\u00e9.png", "cafe\u0301.png"],
+    )
+    names = zipfile.ZipFile(io.BytesIO(bytes(data))).namelist()
+    assert names == ["a.png", "A-2.PNG", "a-2-2.png", "caf\u00e9.png", "cafe\u0301-2.png"]
 
 
 def test_a_transparent_photo_has_no_black_thumbnail(page: Page, tmp_path: Path) -> None:

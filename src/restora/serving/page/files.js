@@ -1,12 +1,12 @@
 // Photos from what the user dropped, chose or pasted: [{file, path}], folders walked through.
 
-const ENDINGS = new RegExp(`\\.(${[
+export const PHOTO_ENDING = new RegExp(`\\.(${[
   "jpe?g|jpe|jfif|png|apng|tiff?|webp|bmp|dib|p[bgnp]m|avif|heic|heif|hif|gif|jp2|j2k|jpx|mpo",
   "dng|cr2|cr3|crw|nef|nrw|arw|sr2|raf|orf|rw2|pef|srw|x3f|erf|mrw|kdc|dcr|mef|mos|iiq|3fr", // of cameras
 ].join("|")})$`, "i");
 const TYPES = { "image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/bmp": "bmp", "image/tiff": "tif", "image/gif": "gif", "image/avif": "avif", "image/heic": "heic", "image/heif": "heif" };
 
-export const isPhoto = (file) => ENDINGS.test(file.name) || file.type in TYPES;
+export const isPhoto = (file) => PHOTO_ENDING.test(file.name) || file.type in TYPES;
 
 export function fromInput(input) {
   const found = [...input.files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));

@@ -358,7 +358,7 @@ const painting = new Painting({ stage, say, restore: (item, drawn) => {
 async function saveOne(item) {
   try {
     const blob = await resultOf(item, metadata());
-    deliver(blob, nameOf(item.name, item, blob));
+    deliver(blob, nameOf(item.name, blob));
     item.saved = item.result;
   } catch (problem) {
     expired(item, problem);
@@ -381,7 +381,7 @@ $("save-all").addEventListener("click", async () => {
     try {
       const { result } = item;
       const blob = await resultOf(item, metadata());
-      entries.push({ name: nameOf(item.path, item, blob), blob, item, result });
+      entries.push({ name: nameOf(item.path, blob), blob, item, result });
     } catch (problem) {
       expired(item, problem);
     }
