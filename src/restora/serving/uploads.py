@@ -19,7 +19,7 @@ from restora.photos.names import readable
 from restora.serving.jobs import Job, Options, unnamed_file
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
-from restora.serving.photo_bytes import WRITABLE, check_quality, format_of_result, look
+from restora.serving.photo_bytes import COPY_AGAIN, WRITABLE, check_quality, format_of_result, look
 from restora.serving.problems import Problem
 
 FORM_SCHEMA: dict[str, Any] = {
@@ -264,7 +264,7 @@ def _file(form: FormData, name: str) -> UploadFile | None:
             422, "bad-option", f"`{name}` must be a file, it was sent as text: with curl use -F {name}=@FILE"
         )
     if held[0].size == 0:
-        raise Problem(422, "bad-photo", f"the {name} is an empty file (0 bytes)")
+        raise Problem(422, "bad-photo", f"the {name} is an empty file (0 bytes): {COPY_AGAIN}")
     return held[0]
 
 

@@ -1,7 +1,7 @@
 // The page: models to choose from, photos to add, a list that fills, and the photo before and after.
 
 import * as api from "./api.js";
-import { fromClipboard, fromDrop, fromInput, isPhoto } from "./files.js";
+import { fromClipboard, fromDrop, fromInput, isPhoto, skipped } from "./files.js";
 import { Painting } from "./painting.js";
 import { picturesOf, thumbnail } from "./pictures.js";
 import { Queue } from "./queue.js";
@@ -109,8 +109,7 @@ function add(found) {
   }
   const photos = found.filter(({ file }) => isPhoto(file));
   const others = found.filter(({ file }) => !isPhoto(file));
-  if (others.length === 1) say(`${others[0].path} is not a photo and was skipped.`);
-  else if (others.length) say(`${others.length} files are not photos and were skipped: ${others.slice(0, 3).map(({ path }) => path).join(", ")}${others.length > 3 ? ", …" : ""}`);
+  if (others.length) say(skipped(others.map(({ path }) => path)));
   else $("notice").hidden = true;
   if (!photos.length) return;
   makeRoom();
