@@ -18,7 +18,7 @@ from serving_fixtures import GatedDnCNN, Served, gated_models, running
 from restora.artifact.photo_pixels import restore_photo
 from restora.artifact.restorer import Restorer
 from restora.photos.files import Photo
-from restora.serving import worker
+from restora.serving import jobs, worker
 from restora.serving.api import _events
 from restora.serving.jobs import JobStore
 from restora.serving.limits import Limits
@@ -290,6 +290,22 @@ def test_a_full_queue_says_when_to_come_again(gated: Served) -> None:
     assert answer.json()["code"] == "full"
     assert 5 <= int(answer.headers["retry-after"]) <= 7
     assert "restora_queue_length 2" in gated.client.get("/metrics").text
+
+
+def test_the_time_left_does_not_count_the_preparation(gated: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = gated.service.store.jobs[gated.post(png(noise())).json()["id"]]
+    until(gated, job.id, "running")
+    clock = SimpleNamespace(monotonic=lambda: clock.now, now=job.started)
+    monkeypatch.setattr(jobs, "time", clock)
+    job.model.pace = 50 / job.megapixels
+    assert job.seconds_left(0) == 50
+    told = []
+    for seconds, done in ((40, 1), (1, 2), (1, 3), (0.5, 3)):  # 40 s of preparation, then a tile a second
+        clock.now += seconds
+        if done > job.tiles_done:
+            job.tick(done, 100)
+        told.append(job.seconds_left(0))
+    assert told == pytest.approx([49.5, 98, 97, 96.5])
 
 
 def test_a_job_outlives_the_connection_that_asked_for_it(gated: Served) -> None:

@@ -63,6 +63,9 @@ class Job:
     state: State = "waiting"
     tiles_done: int = 0
     tiles: int = 0
+    first_tiles: tuple[int, float] | None = None
+    """how many tiles were done at the first report, and when: before, the photo is read and prepared"""
+    last_tile: float = 0
     problem: Problem | None = None
     started: float | None = None
     finished: float | None = None
@@ -132,10 +135,21 @@ class Job:
         whole = self.model.seconds(self.megapixels)
         if self.state == "waiting" or self.started is None:
             return ahead + whole
-        ran = time.monotonic() - self.started
-        if self.tiles_done and self.tiles:
-            return ran / self.tiles_done * (self.tiles - self.tiles_done)
-        return max(whole - ran, 0)
+        now = time.monotonic()
+        if self.first_tiles is None:
+            return max(whole - (now - self.started), 0)
+        done, at = self.first_tiles
+        if self.tiles_done > done:
+            pace = (self.last_tile - at) / (self.tiles_done - done)
+        else:
+            pace = whole / self.tiles or (at - self.started) / max(done, 1)
+        return max(pace * (self.tiles - self.tiles_done) - (now - self.last_tile), 0)
+
+    def tick(self, done: int, tiles: int) -> None:
+        """Notes that `done` of the photo's tiles are done."""
+        self.tiles_done, self.tiles = done, tiles
+        self.last_tile = time.monotonic()
+        self.first_tiles = self.first_tiles or (done, self.last_tile)
 
     def as_json(self, position: int | None, ahead: float) -> dict[str, Any]:
         """The response of `GET /v1/restorations/{id}`."""

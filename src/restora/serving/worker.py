@@ -221,7 +221,7 @@ class Worker(threading.Thread):
             if all(job.cancelled.is_set() for job in jobs):
                 raise Cancelled
             for job in jobs:
-                job.tiles_done, job.tiles = done, tiles
+                job.tick(done, tiles)
                 self.store.changed(job)
 
         restored: list[Photo] = []
@@ -299,7 +299,7 @@ class Worker(threading.Thread):
             mask = read_mask(job.mask, photo, mask_upright=job.options.mask_upright)
 
         def tick(done: int, tiles: int) -> None:
-            job.tiles_done, job.tiles = done, tiles
+            job.tick(done, tiles)
             self.store.changed(job)
             self._check(job)
 
