@@ -132,11 +132,25 @@ def test_a_transparent_photo_has_no_black_thumbnail(page: Page, tmp_path: Path) 
     assert alpha == 0
 
 
-def test_the_original_is_not_seen_through_a_transparent_result(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strength", [1, 0.5, 0.2])
+def test_a_transparent_result_is_seen_as_it_is_saved(page: Page, tmp_path: Path, strength: float) -> None:
+    """Neither the original through it, nor the sum of two transparent pictures; on a chequered ground."""
     Image.new("RGBA", (120, 80), (200, 30, 30, 128)).save(tmp_path / "a.png")
     page.add(tmp_path / "a.png")
     page.wait_result()
+    page.tab.locator("#strength").fill(str(100 * strength))
+    assert page.tab.is_visible("#ground")
     shown = np.array(Image.open(io.BytesIO(page.tab.locator("#stage").screenshot())).convert("RGB"), int)
     rows, columns = shown.shape[:2]
-    before, after = (shown[rows * 3 // 4, columns * share // 8] for share in (3, 5))
+    lines = slice(rows * 3 // 4, rows * 3 // 4 + 40)  # whole squares of the ground
+    starts = (columns * 3 // 8, columns * 5 // 8)
+    before, after = (shown[lines, start : start + 40].mean((0, 1)) for start in starts)
     assert np.abs(before - after).max() <= 2, (before, after)
+    back = Image.open(io.BytesIO(page.download("#save")[1]))
+    assert back.getpixel((60, 40)) == (200, 30, 30, 128)
+
+
+def test_an_opaque_photo_has_no_chequered_ground(page: Page, tmp_path: Path) -> None:
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_result()
+    assert page.tab.is_hidden("#ground")

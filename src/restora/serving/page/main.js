@@ -286,7 +286,7 @@ async function render() {
   if (item !== current) return;
   const done = item.state === "done" && item.afterOf === item.result;
   const scale = done ? Math.max(1, Math.round(Math.max(item.size.width, item.size.height) / Math.max(item.given.width, item.given.height))) : 1;
-  stage.show({ before: item.beforeUrl, after: done ? item.afterUrl : null, width: item.given.width * scale, height: item.given.height * scale });
+  stage.show({ before: item.beforeUrl, after: done ? item.afterUrl : null, width: item.given.width * scale, height: item.given.height * scale, clear: item.given.clear });
   stage.setStrength(item.strength);
   painting.show(item.state === "paint" ? item : null);
   const busy = UNFINISHED.includes(item.state);
