@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from restora.files import json_text
@@ -17,17 +18,24 @@ from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, check_q
 from restora.serving.problems import MEDIA_TYPE, Problem
 from restora.serving.query import query_check
 from restora.serving.rendering import render
+from restora.serving.schemas import JobState, ProblemBody, ServerState
 from restora.serving.service import Service
 from restora.serving.uploads import FORM_SCHEMA, PREVIEW_SCHEMA, Body, digest_of, job_of, photo_of
 
 HEARTBEAT_SECONDS = 15
 PROBLEM = {
     "description": "what is wrong and how to fix it",
-    "content": {MEDIA_TYPE: {"schema": {"type": "object"}}},
+    "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}}},
 }
 PHOTO = {
     "description": "the photo",
     "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
+EVENTS = {
+    "description": "an event for each change; its `data` is the state as JSON",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 
 
@@ -40,23 +48,36 @@ FormatName = Annotated[
 ]
 
 
-def router(service: Service) -> APIRouter:
+def token_note(token: str | None) -> list[Any]:
+    """The dependency that states the token in the OpenAPI document; `guard.py` checks it."""
+    described = HTTPBearer(auto_error=False, description="the token that the server was started with")
+    return [] if token is None else [Security(described)]
+
+
+def router(service: Service, *, token: str | None = None) -> APIRouter:
     """The routes, bound to one service."""
     routes = APIRouter(
-        prefix="/v1", responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
+        prefix="/v1",
+        responses={"4XX": PROBLEM, 500: PROBLEM},
+        dependencies=[Depends(query_check(service.limits)), *token_note(token)],
     )
     receiving = asyncio.Semaphore(service.limits.queue)
     decoding = asyncio.Semaphore(2)
 
-    def shown(job: Job) -> dict[str, Any]:
+    def shown(job: Job) -> JobState:
         position, ahead = service.queue.ahead(job)
         return job.as_json(position, ahead)
 
     def accepted(job: Job) -> JSONResponse:
         return JSONResponse(shown(job), 202, headers={"Location": f"/v1/restorations/{job.id}"})
 
-    @routes.get("/models", summary="The models of the server, and how fast they are")
-    async def models() -> dict[str, Any]:
+    @routes.get(
+        "/models",
+        summary="The models of the server, and how fast they are",
+        responses={200: {"model": ServerState}},
+        response_model=None,
+    )
+    async def models() -> ServerState:
         limits = service.limits
         return {
             "ready": service.ready,
@@ -109,7 +130,10 @@ def router(service: Service) -> APIRouter:
         openapi_extra=_form(FORM_SCHEMA),
         responses={
             200: PHOTO,
-            202: {"description": "accepted; `links` has the URLs of its state and result"},
+            202: {
+                "description": "accepted; `links` has the URLs of its state and result",
+                "model": JobState,
+            },
             429: PROBLEM,
             503: PROBLEM,
         },
@@ -141,8 +165,13 @@ def router(service: Service) -> APIRouter:
             return accepted(job)
         return await photo_response(job)
 
-    @routes.get("/restorations/{job_id}", summary="State and progress of a restoration")
-    async def status(job_id: str) -> dict[str, Any]:
+    @routes.get(
+        "/restorations/{job_id}",
+        summary="State and progress of a restoration",
+        responses={200: {"model": JobState}},
+        response_model=None,
+    )
+    async def status(job_id: str) -> JobState:
         return shown(service.store.get(job_id))
 
     @routes.get(
@@ -165,6 +194,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations/{job_id}/events",
         summary="Progress of a restoration as server-sent events, until it is finished",
+        responses={200: EVENTS},
         response_class=Response,
     )
     async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:

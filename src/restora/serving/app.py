@@ -16,10 +16,11 @@ from starlette.routing import Match, Mount
 from restora import __version__
 from restora.serving import metrics
 from restora.serving.answers import PAGE, problem_response
-from restora.serving.api import PROBLEM, router
+from restora.serving.api import PROBLEM, router, token_note
 from restora.serving.guard import Guard, Inner
 from restora.serving.problems import CODES, SEE_DOCS, Problem
 from restora.serving.query import query_check
+from restora.serving.schemas import Health
 from restora.serving.service import Service
 from restora.serving.uploads import Body
 
@@ -45,8 +46,8 @@ def build_app(
         docs_url=None,  # FastAPI's pages load scripts from a CDN: /docs is our own page
         redoc_url=None,
     )
-    app.include_router(router(service))
-    _add_health(app, service)
+    app.include_router(router(service, token=token))
+    _add_health(app, service, token)
     _add_problems(app, service)
 
     @app.get("/", include_in_schema=False)
@@ -116,7 +117,7 @@ def _methods(request: Request) -> list[str]:
     return sorted(found)
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, service: Service, token: str | None) -> None:
     health = APIRouter(
         tags=["health"], responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
     )
@@ -124,7 +125,10 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @health.get(
         "/healthz",
         summary="Whether the process is alive",
-        responses={503: {"description": "no photo is restored any more: restart the process"}},
+        responses={
+            200: {"model": Health},
+            503: {"description": "no photo is restored any more: restart the process", "model": Health},
+        },
     )
     async def healthz() -> JSONResponse:
         alive = service.worker.is_alive()
@@ -133,13 +137,18 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @health.get(
         "/readyz",
         summary="Whether it accepts photos",
-        responses={503: {"description": "warming up or stopping"}},
+        responses={200: {"model": Health}, 503: {"description": "warming up or stopping", "model": Health}},
     )
     async def readyz() -> JSONResponse:
         state = "ready" if service.ready else "stopping" if service.stopping else "warming up"
         return JSONResponse({"status": state}, 200 if service.ready else 503)
 
-    @health.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
+    @health.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=PlainTextResponse,
+        dependencies=token_note(token),
+    )
     async def figures() -> PlainTextResponse:
         return PlainTextResponse(metrics.text(_families(service)), media_type="text/plain; version=0.0.4")
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from restora.photos import exif
 from restora.photos.files import Header, Photo
@@ -25,8 +25,8 @@ from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import format_of_result, load_pixels, store_pixels
 from restora.serving.problems import Problem
+from restora.serving.schemas import JobState, State
 
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
 FINISHED = ("done", "failed", "cancelled")
 
 
@@ -151,7 +151,7 @@ class Job:
         self.last_tile = time.monotonic()
         self.first_tiles = self.first_tiles or (done, self.last_tile)
 
-    def as_json(self, position: int | None, ahead: float) -> dict[str, Any]:
+    def as_json(self, position: int | None, ahead: float) -> JobState:
         """The response of `GET /v1/restorations/{id}`."""
         left = self.seconds_left(ahead)
         height, width = self.header.shown

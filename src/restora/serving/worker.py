@@ -20,12 +20,13 @@ from restora.artifact.photo_pixels import estimated_sigma, restore_photo, restor
 from restora.artifact.restorer import Restorer
 from restora.photos.files import Photo
 from restora.serving.examples import example
-from restora.serving.jobs import Job, JobStore, State
+from restora.serving.jobs import Job, JobStore
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import check_format, preview, read
 from restora.serving.problems import Problem
 from restora.serving.rendering import read_mask
+from restora.serving.schemas import State
 
 logger = logging.getLogger(__name__)
 Sigma = float | Literal["auto"] | None
