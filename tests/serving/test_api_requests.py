@@ -2,6 +2,8 @@
 
 import io
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -12,6 +14,10 @@ from serving_fixtures import Served
 from test_api import noise, png, until
 
 from restora.photos import extra_formats
+from restora.serving.app import build_app
+from restora.serving.limits import Limits
+from restora.serving.models import load_models
+from restora.serving.service import Service
 from restora.serving.uploads import FIELDS
 
 HEIC = b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(400)
@@ -122,6 +128,26 @@ def test_an_unknown_address_has_its_own_code_and_says_where_the_routes_are(serve
 
 
 @pytest.mark.parametrize(
+    ("accept", "kind"),
+    [
+        ("text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8", "text/html; charset=utf-8"),
+        ("*/*", "application/problem+json"),
+        ("application/json", "application/problem+json"),
+        ("image/avif,image/webp,*/*;q=0.8", "application/problem+json"),
+    ],
+)
+def test_only_a_person_gets_a_page_of_an_error(served: Served, accept: str, kind: str) -> None:
+    asked = {"Accept": accept}
+    for path in ("/nothing", "/v1/restorations/nobody", "/v1/models?x=1"):
+        answer = served.client.get(path, headers=asked)
+        assert answer.headers["content-type"] == kind
+        assert answer.headers["vary"] == "Accept"
+        assert answer.is_error
+    answer = served.client.get("/", headers=asked | {"Host": "evil.example"})
+    assert (answer.status_code, answer.headers["content-type"]) == (403, kind)
+
+
+@pytest.mark.parametrize(
     ("path", "methods"),
     [
         ("/v1/restorations", {"POST"}),
@@ -219,3 +245,50 @@ def test_metadata_can_be_left_out_when_the_result_is_fetched(served: Served) -> 
     assert b"at the sea" in served.client.get(photo).content
     assert b"at the sea" not in served.client.get(f"{photo}?metadata=strip").content
     assert served.client.get(f"{photo}?metadata=none").status_code == 422
+
+
+def _fits(value: Any, schema: dict[str, Any], schemas: dict[str, Any]) -> bool:
+    """Whether a value is what a schema of the document says, no more and no less."""
+    if "$ref" in schema:
+        return _fits(value, schemas[schema["$ref"].rpartition("/")[2]], schemas)
+    if "anyOf" in schema:
+        return any(_fits(value, one, schemas) for one in schema["anyOf"])
+    if "enum" in schema:
+        return value in schema["enum"]
+    if schema["type"] == "object":
+        known = schema["properties"]
+        inside = isinstance(value, dict) and set(schema["required"]) <= set(value) <= set(known)
+        return inside and all(_fits(held, known[name], schemas) for name, held in value.items())
+    if schema["type"] == "array":
+        return isinstance(value, list) and all(_fits(held, schema["items"], schemas) for held in value)
+    kinds = {"string": str, "integer": int, "number": (int, float), "boolean": bool, "null": type(None)}
+    return isinstance(value, kinds[schema["type"]])
+
+
+def test_responses_are_what_the_description_says(served: Served) -> None:
+    described = served.client.get("/openapi.json").json()
+    files = {"photo": ("a.png", png(noise()))}
+    sent = served.client.post("/v1/restorations", files=files)
+    job = sent.json()["links"]["self"]
+    served.client.get(f"{job}/events")  # until it is done
+    for path, method, answer in (
+        ("/v1/models", "get", served.client.get("/v1/models")),
+        ("/v1/restorations", "post", sent),
+        ("/v1/restorations/{job_id}", "get", served.client.get(job)),
+        ("/v1/restorations/{job_id}", "get", served.client.get("/v1/restorations/nobody")),
+        ("/v1/restorations", "post", served.client.post("/v1/restorations")),
+        ("/readyz", "get", served.client.get("/readyz")),
+    ):
+        responses = described["paths"][path][method]["responses"]
+        response = responses.get(str(answer.status_code)) or responses["4XX"]
+        schema = response["content"][answer.headers["content-type"]]["schema"]
+        assert _fits(answer.json(), schema, described["components"]["schemas"]), (path, answer.json())
+    events = described["paths"]["/v1/restorations/{job_id}/events"]["get"]["responses"]["200"]
+    assert set(events["content"]) == {"text/event-stream"}
+
+
+def test_the_description_states_the_token(model_folders: dict[str, Path]) -> None:
+    models = load_models([str(model_folders["denoise"])], device="cpu", precision="float32", tile=256)
+    paths = build_app(Service(models=models, limits=Limits()), token="t").openapi()["paths"]
+    asking = {path for path, methods in paths.items() if all("security" in one for one in methods.values())}
+    assert asking == {path for path in paths if path.startswith("/v1/")} | {"/metrics"}

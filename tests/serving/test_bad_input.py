@@ -14,6 +14,8 @@ from PIL import Image
 from serving_fixtures import Served
 
 from restora.apps.restore import main as restore
+from restora.serving.limits import Limits
+from restora.serving.uploads import Body
 
 RNG = np.random.default_rng(1)
 
@@ -90,7 +92,8 @@ def test_what_is_no_photo_gets_a_clear_answer(served: Served, name: str) -> None
     assert answer.status_code == status, problem
     assert answer.headers["content-type"] == "application/problem+json"
     assert problem["status"] == status
-    assert len(problem["detail"]) > 20
+    fixes = ("save it as", "copy it again", "send a smaller", "convert it")
+    assert any(fix in problem["detail"] for fix in fixes), problem["detail"]
     assert served.client.get("/readyz").status_code == 200
     assert len(served.service.queue) == 0
 
@@ -186,10 +189,10 @@ def test_the_name_of_a_photo_is_used_for_the_download_only(served: Served, name:
     assert "x" not in answer.headers
 
 
-def connect(served: Served) -> socket.socket:
+def connect(served: Served, path: str = "/v1/restorations") -> socket.socket:
     host, port = served.url.removeprefix("http://").split(":")
     made = socket.create_connection((host, int(port)), timeout=20)
-    head = f"POST /v1/restorations HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 100000\r\n"
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 100000\r\n"
     made.sendall(head.encode() + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n--x\r\n")
     return made
 
@@ -200,6 +203,40 @@ def test_a_slow_upload_is_given_up(served: Served) -> None:
         assert b"408" in slow.recv(4096).splitlines()[0]
         assert 2 < time.monotonic() - started < 15
     assert len(served.service.queue) == 0
+
+
+def test_an_upload_that_falls_behind_is_given_up_early(gated: Served) -> None:
+    limits, gated.service.limits = gated.service.limits, Limits(stall_seconds=0.2)
+    try:
+        with connect(gated) as slow:
+            started = time.monotonic()
+            assert b"408" in slow.recv(4096).splitlines()[0]
+            assert time.monotonic() - started < 15 < limits.upload_seconds
+    finally:
+        gated.service.limits = limits
+    assert Limits().upload_deadline(10**6) > 100, "a slow line has time for a megabyte"
+
+
+def test_slow_uploads_for_previews_hold_up_nobody(served: Served) -> None:
+    slow = [connect(served, "/v1/preview") for _ in range(6)]
+    started = time.monotonic()
+    assert served.client.post("/v1/preview", files={"photo": ("a.png", PNG)}).status_code == 200
+    assert time.monotonic() - started < served.service.limits.upload_seconds / 2
+    for one in slow:
+        one.close()
+
+
+def test_the_rest_of_a_refused_body_is_received_without_a_place(
+    gated: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held: list[int] = []
+
+    async def drain(_: Body) -> None:
+        held.append(len(gated.service.queue))
+
+    monkeypatch.setattr(Body, "drain", drain)
+    assert gated.client.post("/v1/restorations", content=b"no form").status_code == 415
+    assert held == [0]
 
 
 def test_half_an_upload_leaves_nothing_behind(served: Served) -> None:

@@ -63,6 +63,16 @@ def test_every_file_that_is_read_can_be_added(page: Page) -> None:
     assert set(cameras) <= set(accepted)
 
 
+def test_a_document_is_skipped_with_what_to_do(page: Page, tmp_path: Path) -> None:
+    for name in ("letter.pdf", "notes.txt"):
+        (tmp_path / name).write_text("no photo")
+    page.add(tmp_path / "letter.pdf")
+    advice = "(save the pictures of a document as JPEG or PNG first)"
+    assert page.tab.text_content("#notice") == f"letter.pdf is not a photo and was skipped {advice}."
+    page.add(tmp_path / "notes.txt")
+    assert page.tab.text_content("#notice") == "notes.txt is not a photo and was skipped."
+
+
 def test_a_gif_comes_back_as_a_png(page: Page, tmp_path: Path) -> None:
     page.add(picture(tmp_path / "a.gif"))
     page.wait_result()

@@ -177,6 +177,23 @@ def test_a_token_is_asked_for_once(browser: Any, model_folders: dict[str, Path],
         context.close()
 
 
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_a_wrong_address_is_a_page_that_leads_back(browser: Any, served: Served, scheme: str) -> None:
+    context = browser.new_context(color_scheme=scheme, viewport={"width": 320, "height": 568})
+    tab = context.new_page()
+    answer = tab.goto(f"{served.url}/no<b>such</b>{'page' * 30}")
+    assert answer.status == 404
+    assert tab.inner_text("h2") == "There is no such page"
+    assert "There is nothing at /no<b>such</b>page" in tab.inner_text("main")
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 320
+    assert [row for row in tab.evaluate(CONTRAST) if row["ratio"] < 4.5] == []
+    tab.goto(f"{served.url}/v1/restorations/nobody/photo")
+    assert tab.inner_text("h2") == "This photo is no longer here"
+    tab.click("text=Restore photos")
+    tab.wait_for_selector(".card")
+    context.close()
+
+
 def test_the_documentation_lists_every_route(browser: Any, served: Served) -> None:
     context = browser.new_context()
     tab = context.new_page()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import browser
-from page import Page, crowded, page, picture
+from page import Page, crowded, page, picture, wait_for
 from PIL import Image
 from serving_fixtures import Served, running
 
@@ -288,3 +288,39 @@ def test_a_server_that_is_gone_is_named_while_a_photo_is_running(
     page.tab.wait_for_function(f"{state}.startsWith('The server cannot be reached')")
     page.context.set_offline(False)
     page.tab.wait_for_function(f"{state}.startsWith('Restoring')")
+
+
+@pytest.mark.parametrize("lost", ["the job's address", "the state", "the result"])
+def test_an_answer_that_is_lost_costs_no_second_restoration(
+    page: Page, served: Served, tmp_path: Path, lost: str
+) -> None:
+    cut: list[str] = []
+    session = page.context.new_cdp_session(page.tab)
+
+    def answered(event: Any) -> None:
+        request = {"requestId": event["requestId"]}
+        if cut:
+            session.send("Fetch.continueRequest", request)
+        else:
+            cut.append(event["request"]["url"])
+            session.send("Fetch.failRequest", request | {"errorReason": "ConnectionReset"})
+
+    tails = {"the job's address": "", "the state": "/????????????????", "the result": "/*/photo*"}
+    pattern = {"urlPattern": f"*/v1/restorations{tails[lost]}", "requestStage": "Response"}
+    session.on("Fetch.requestPaused", answered)
+    session.send("Fetch.enable", {"patterns": [pattern]})
+    done = served.service.worker.finished_by_state["done"]
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_rows(1)
+    assert len(cut) == 1
+    assert served.service.worker.finished_by_state["done"] == done + 1
+    page.expected = "net::ERR_"
+
+
+def test_a_photo_is_restored_anew_when_that_is_asked_for(page: Page, served: Served, tmp_path: Path) -> None:
+    done = served.service.worker.finished_by_state["done"]
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_result()
+    page.tab.click("#again")
+    wait_for(lambda: served.service.worker.finished_by_state["done"] == done + 2)
+    page.wait_rows(1)

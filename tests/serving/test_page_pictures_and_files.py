@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from browser import browser
 from page import Page, page, picture
 from PIL import Image
@@ -81,6 +82,39 @@ def test_files_in_the_zip_are_of_today(page: Page, tmp_path: Path) -> None:
     assert abs(time.time() - made) < 24 * 3600
 
 
+@pytest.mark.parametrize(
+    ("path", "kind", "name"),
+    [
+        ("a.JPG", "image/jpeg", "a.JPG"),
+        ("a.jfif", "image/jpeg", "a.jfif"),
+        ("really a png.jpg", "image/png", "really a png.png"),
+        ("camera.dng", "image/tiff", "camera.tif"),
+        ("phone.heic", "image/png", "phone.png"),
+        ("trip/no.1 of 2", "image/jpeg", "trip/no.1 of 2.jpg"),
+        ("v1.2/photo", "image/webp", "v1.2/photo.webp"),
+    ],
+)
+def test_a_download_has_the_ending_of_what_is_in_it(page: Page, path: str, kind: str, name: str) -> None:
+    made = page.tab.evaluate(
+        """async ([path, type]) => (await import("/page/saving.js")).nameOf(path, new Blob([], { type }))""",
+        [path, kind],
+    )
+    assert made == name
+
+
+def test_names_in_the_zip_differ_on_every_system(page: Page) -> None:
+    data = page.tab.evaluate(
+        """async (names) => {
+          const { zip } = await import("/page/zip.js");
+          const made = await zip(names.map((name) => ({ name, blob: new Blob(["x"]) })));
+          return [...new Uint8Array(await made.arrayBuffer())];
+        }""",
+        ["a.png", "A.PNG", "a-2.png", "caf\u00e9.png", "cafe\u0301.png"],
+    )
+    names = zipfile.ZipFile(io.BytesIO(bytes(data))).namelist()
+    assert names == ["a.png", "A-2.PNG", "a-2-2.png", "caf\u00e9.png", "cafe\u0301-2.png"]
+
+
 def test_a_transparent_photo_has_no_black_thumbnail(page: Page, tmp_path: Path) -> None:
     Image.fromarray(np.zeros((80, 80, 4), np.uint8)).save(tmp_path / "clear.png")
     page.add(tmp_path / "clear.png")
@@ -98,11 +132,25 @@ def test_a_transparent_photo_has_no_black_thumbnail(page: Page, tmp_path: Path) 
     assert alpha == 0
 
 
-def test_the_original_is_not_seen_through_a_transparent_result(page: Page, tmp_path: Path) -> None:
+@pytest.mark.parametrize("strength", [1, 0.5, 0.2])
+def test_a_transparent_result_is_seen_as_it_is_saved(page: Page, tmp_path: Path, strength: float) -> None:
+    """Neither the original through it, nor the sum of two transparent pictures; on a chequered ground."""
     Image.new("RGBA", (120, 80), (200, 30, 30, 128)).save(tmp_path / "a.png")
     page.add(tmp_path / "a.png")
     page.wait_result()
+    page.tab.locator("#strength").fill(str(100 * strength))
+    assert page.tab.is_visible("#ground")
     shown = np.array(Image.open(io.BytesIO(page.tab.locator("#stage").screenshot())).convert("RGB"), int)
     rows, columns = shown.shape[:2]
-    before, after = (shown[rows * 3 // 4, columns * share // 8] for share in (3, 5))
+    lines = slice(rows * 3 // 4, rows * 3 // 4 + 40)  # whole squares of the ground
+    starts = (columns * 3 // 8, columns * 5 // 8)
+    before, after = (shown[lines, start : start + 40].mean((0, 1)) for start in starts)
     assert np.abs(before - after).max() <= 2, (before, after)
+    back = Image.open(io.BytesIO(page.download("#save")[1]))
+    assert back.getpixel((60, 40)) == (200, 30, 30, 128)
+
+
+def test_an_opaque_photo_has_no_chequered_ground(page: Page, tmp_path: Path) -> None:
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_result()
+    assert page.tab.is_hidden("#ground")

@@ -41,7 +41,8 @@ def noise_level(photo: Tensor) -> float:
     height, width = photo.shape[-2:]
     if min(height, width) < 24:
         raise ValueError(
-            f"the noise level of {width}x{height} pixels cannot be estimated: give it as a number"
+            f"is too small to estimate its noise level ({width}x{height} pixels, at least 24 a side are "
+            "needed): give it as a number"
         )
     return 255 * float(np.sqrt(np.mean([_variance(plane.float().cpu()) for plane in photo])))
 

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import IO, Annotated, Any, Literal
 from urllib.parse import quote
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response, Security
 from fastapi.responses import JSONResponse, StreamingResponse
+from fastapi.security import HTTPBearer
 from starlette.concurrency import run_in_threadpool
 
 from restora.files import json_text
@@ -17,17 +18,24 @@ from restora.serving.photo_bytes import MEDIA_TYPES, SUFFIXES, WRITABLE, check_q
 from restora.serving.problems import MEDIA_TYPE, Problem
 from restora.serving.query import query_check
 from restora.serving.rendering import render
+from restora.serving.schemas import JobState, ProblemBody, ServerState
 from restora.serving.service import Service
 from restora.serving.uploads import FORM_SCHEMA, PREVIEW_SCHEMA, Body, digest_of, job_of, photo_of
 
 HEARTBEAT_SECONDS = 15
 PROBLEM = {
     "description": "what is wrong and how to fix it",
-    "content": {MEDIA_TYPE: {"schema": {"type": "object"}}},
+    "content": {MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemBody.__name__}"}}},
 }
 PHOTO = {
     "description": "the photo",
     "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}},
+}
+
+
+EVENTS = {
+    "description": "an event for each change; its `data` is the state as JSON",
+    "content": {"text/event-stream": {"schema": {"type": "string"}}},
 }
 
 
@@ -40,22 +48,36 @@ FormatName = Annotated[
 ]
 
 
-def router(service: Service) -> APIRouter:
+def token_note(token: str | None) -> list[Any]:
+    """The dependency that states the token in the OpenAPI document; `guard.py` checks it."""
+    described = HTTPBearer(auto_error=False, description="the token that the server was started with")
+    return [] if token is None else [Security(described)]
+
+
+def router(service: Service, *, token: str | None = None) -> APIRouter:
     """The routes, bound to one service."""
     routes = APIRouter(
-        prefix="/v1", responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
+        prefix="/v1",
+        responses={"4XX": PROBLEM, 500: PROBLEM},
+        dependencies=[Depends(query_check(service.limits)), *token_note(token)],
     )
-    previews = asyncio.Semaphore(2)
+    receiving = asyncio.Semaphore(service.limits.queue)
+    decoding = asyncio.Semaphore(2)
 
-    def shown(job: Job) -> dict[str, Any]:
+    def shown(job: Job) -> JobState:
         position, ahead = service.queue.ahead(job)
         return job.as_json(position, ahead)
 
     def accepted(job: Job) -> JSONResponse:
         return JSONResponse(shown(job), 202, headers={"Location": f"/v1/restorations/{job.id}"})
 
-    @routes.get("/models", summary="The models of the server, and how fast they are")
-    async def models() -> dict[str, Any]:
+    @routes.get(
+        "/models",
+        summary="The models of the server, and how fast they are",
+        responses={200: {"model": ServerState}},
+        response_model=None,
+    )
+    async def models() -> ServerState:
         limits = service.limits
         return {
             "ready": service.ready,
@@ -84,12 +106,7 @@ def router(service: Service) -> APIRouter:
 
     async def queued(body: Body, key: str | None) -> Job:
         """A new job; or that of another request with the key, which arrived while this one was received."""
-        try:
-            place = service.reserve()
-        except Problem:
-            await body.drain()
-            raise
-        with place:
+        with service.reserve() as place:
             form = await body.form()
             try:
                 digest = b"" if key is None else await run_in_threadpool(digest_of, form)
@@ -113,7 +130,10 @@ def router(service: Service) -> APIRouter:
         openapi_extra=_form(FORM_SCHEMA),
         responses={
             200: PHOTO,
-            202: {"description": "accepted; `links` has the URLs of its state and result"},
+            202: {
+                "description": "accepted; `links` has the URLs of its state and result",
+                "model": JobState,
+            },
             429: PROBLEM,
             503: PROBLEM,
         },
@@ -131,22 +151,27 @@ def router(service: Service) -> APIRouter:
         With `wait`, the response is the restored photo, or 202 if it is not done in time. Requests with the
         same Idempotency-Key get the same restoration; another photo under the same key is refused.
         """
-        body = Body(request, service.limits)
-        job = service.store.of_key(idempotency_key)
-        if job is not None:
-            form = await body.form()
-            try:
-                _check_same(job, await run_in_threadpool(digest_of, form))
-            finally:
-                await form.close()
-        else:
-            job = await queued(body, idempotency_key)
-        if not await service.store.finished(job, wait):
+        async with Body(request, service.limits) as body:
+            job = service.store.of_key(idempotency_key)
+            if job is not None:
+                form = await body.form()
+                try:
+                    _check_same(job, await run_in_threadpool(digest_of, form))
+                finally:
+                    await form.close()
+            else:
+                job = await queued(body, idempotency_key)
+        if wait == 0 or not await service.store.finished(job, wait):
             return accepted(job)
         return await photo_response(job)
 
-    @routes.get("/restorations/{job_id}", summary="State and progress of a restoration")
-    async def status(job_id: str) -> dict[str, Any]:
+    @routes.get(
+        "/restorations/{job_id}",
+        summary="State and progress of a restoration",
+        responses={200: {"model": JobState}},
+        response_model=None,
+    )
+    async def status(job_id: str) -> JobState:
         return shown(service.store.get(job_id))
 
     @routes.get(
@@ -169,6 +194,7 @@ def router(service: Service) -> APIRouter:
     @routes.get(
         "/restorations/{job_id}/events",
         summary="Progress of a restoration as server-sent events, until it is finished",
+        responses={200: EVENTS},
         response_class=Response,
     )
     async def events(job_id: str, last_event_id: Annotated[str | None, Header()] = None) -> StreamingResponse:
@@ -194,13 +220,15 @@ def router(service: Service) -> APIRouter:
     )
     async def make_preview(request: Request) -> Response:
         """Upright, with 8 bits per channel, for formats that browsers cannot show. Nothing is stored."""
-        async with previews:
-            form = await Body(request, service.limits).form()
-            try:
-                file = await run_in_threadpool(photo_of, form, service.limits)
-                return Response(await run_in_threadpool(lambda: preview(read(file))), media_type="image/png")
-            finally:
-                await form.close()
+        async with Body(request, service.limits) as body, receiving:
+            form = await body.form()
+        try:
+            file = await run_in_threadpool(photo_of, form, service.limits)
+            async with decoding:
+                made = await run_in_threadpool(lambda: preview(read(file)))
+            return Response(made, media_type="image/png")
+        finally:
+            await form.close()
 
     async def photo_response(
         job: Job,

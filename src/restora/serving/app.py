@@ -1,10 +1,8 @@
-"""The ASGI application: the API, the page, health and metrics; every error is problem+json."""
+"""The ASGI application: the API, the page, health and metrics; every error is a problem (`answers.py`)."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -17,14 +15,14 @@ from starlette.routing import Match, Mount
 
 from restora import __version__
 from restora.serving import metrics
-from restora.serving.api import PROBLEM, router
-from restora.serving.guard import Guard, problem_response
-from restora.serving.problems import CODES, Problem
+from restora.serving.answers import PAGE, problem_response
+from restora.serving.api import PROBLEM, router, token_note
+from restora.serving.guard import Guard, Inner
+from restora.serving.problems import CODES, SEE_DOCS, Problem
 from restora.serving.query import query_check
+from restora.serving.schemas import Health
 from restora.serving.service import Service
 from restora.serving.uploads import Body
-
-PAGE = Path(str(files("restora.serving"))) / "page"
 
 
 def build_app(
@@ -48,8 +46,8 @@ def build_app(
         docs_url=None,  # FastAPI's pages load scripts from a CDN: /docs is our own page
         redoc_url=None,
     )
-    app.include_router(router(service))
-    _add_health(app, service)
+    app.include_router(router(service, token=token))
+    _add_health(app, service, token)
     _add_problems(app, service)
 
     @app.get("/", include_in_schema=False)
@@ -61,6 +59,7 @@ def build_app(
         return FileResponse(PAGE / "docs.html")
 
     app.mount("/page", StaticFiles(directory=PAGE), name="page")
+    app.add_middleware(Inner, token=token)
     if origins:
         allowed = ["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID"]
         shown = ["Location", "Retry-After", "Content-Disposition"]
@@ -72,42 +71,38 @@ def build_app(
             allow_headers=allowed,
             expose_headers=shown,
         )
-    app.add_middleware(Guard, token=token, local=local, origins=origins, metrics=service.metrics)
+    app.add_middleware(Guard, local=local, origins=origins, metrics=service.metrics)
     return app
 
 
 def _add_problems(app: FastAPI, service: Service) -> None:
     @app.exception_handler(Problem)
-    async def own(_: Request, problem: Problem) -> JSONResponse:
-        return problem_response(problem)
+    async def own(request: Request, problem: Problem) -> Response:
+        return problem_response(problem, request.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, error: RequestValidationError) -> Response:
         await Body(request, service.limits).drain()
         found = "; ".join(f"{item['loc'][-1]}: {item['msg']}" for item in error.errors())
-        return problem_response(Problem(422, "bad-option", found))
+        return problem_response(Problem(422, "bad-option", found), request.headers)
 
     @app.exception_handler(HTTPException)
-    async def other(request: Request, error: HTTPException) -> JSONResponse:
-        answer = problem_response(_of_address(request, error))
+    async def other(request: Request, error: HTTPException) -> Response:
+        answer = problem_response(_of_address(request, error), request.headers)
         answer.headers.update(error.headers or {})
         if error.status_code == 405:
             answer.headers["Allow"] = ", ".join(_methods(request))
         return answer
 
-    @app.exception_handler(Exception)
-    async def unforeseen(_: Request, error: Exception) -> JSONResponse:
-        return problem_response(Problem(500, "internal", f"{type(error).__name__}: see the server's log"))
-
 
 def _of_address(request: Request, error: HTTPException) -> Problem:
-    path, routes = request.url.path, "the routes are listed at /docs"
+    path = request.url.path
     if error.status_code == 404:
-        return Problem(404, "no-route", f"there is nothing at {path}: {routes}")
+        return Problem(404, "no-route", f"there is nothing at {path}{SEE_DOCS}")
     if error.status_code == 405:
-        detail = f"{path} does not support {request.method}: use {' or '.join(_methods(request))}, {routes}"
+        detail = f"{path} supports {' and '.join(_methods(request))}, not {request.method}{SEE_DOCS}"
         return Problem(405, "bad-request", detail)
-    return Problem(error.status_code, "bad-request", f"{error.detail}: {routes}")
+    return Problem(error.status_code, "bad-request", f"{error.detail}{SEE_DOCS}")
 
 
 def _methods(request: Request) -> list[str]:
@@ -122,7 +117,7 @@ def _methods(request: Request) -> list[str]:
     return sorted(found)
 
 
-def _add_health(app: FastAPI, service: Service) -> None:
+def _add_health(app: FastAPI, service: Service, token: str | None) -> None:
     health = APIRouter(
         tags=["health"], responses={"4XX": PROBLEM}, dependencies=[Depends(query_check(service.limits))]
     )
@@ -130,7 +125,10 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @health.get(
         "/healthz",
         summary="Whether the process is alive",
-        responses={503: {"description": "no photo is restored any more: restart the process"}},
+        responses={
+            200: {"model": Health},
+            503: {"description": "no photo is restored any more: restart the process", "model": Health},
+        },
     )
     async def healthz() -> JSONResponse:
         alive = service.worker.is_alive()
@@ -139,13 +137,18 @@ def _add_health(app: FastAPI, service: Service) -> None:
     @health.get(
         "/readyz",
         summary="Whether it accepts photos",
-        responses={503: {"description": "warming up or stopping"}},
+        responses={200: {"model": Health}, 503: {"description": "warming up or stopping", "model": Health}},
     )
     async def readyz() -> JSONResponse:
         state = "ready" if service.ready else "stopping" if service.stopping else "warming up"
         return JSONResponse({"status": state}, 200 if service.ready else 503)
 
-    @health.get("/metrics", summary="Metrics for Prometheus", response_class=PlainTextResponse)
+    @health.get(
+        "/metrics",
+        summary="Metrics for Prometheus",
+        response_class=PlainTextResponse,
+        dependencies=token_note(token),
+    )
     async def figures() -> PlainTextResponse:
         return PlainTextResponse(metrics.text(_families(service)), media_type="text/plain; version=0.0.4")
 

@@ -1,4 +1,6 @@
-"""Access checks for requests and common headers for responses: an ASGI layer around the application.
+"""Access checks for requests and common headers for responses: ASGI layers around the application.
+
+`Guard` is the outermost, `Inner` is inside of the layer for CORS: pages of allowed sites can read its errors.
 
 Note: a page in the user's browser can reach a server on a loopback address, by a form that posts to it or by
 a host name that resolves to it. So a foreign `Origin` is refused, and on a loopback address a foreign `Host`
@@ -6,17 +8,19 @@ too.
 """
 
 import hmac
+import logging
 from collections.abc import Collection
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from restora.serving.answers import problem_response
 from restora.serving.metrics import Metrics
-from restora.serving.problems import MEDIA_TYPE, Problem
+from restora.serving.problems import Problem
 
+logger = logging.getLogger(__name__)
 _METHODS = frozenset(("GET", "HEAD", "POST", "DELETE", "OPTIONS"))
 """Methods that are counted by name: a client can make up any number of others."""
 LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
@@ -42,19 +46,11 @@ SECURITY_HEADERS = {
 }
 
 
-def problem_response(problem: Problem) -> JSONResponse:
-    """The HTTP response of a problem."""
-    headers = problem.headers()
-    return JSONResponse(problem.body(), problem.status, headers=headers, media_type=MEDIA_TYPE)
-
-
 class Guard:
-    """Refuses foreign or unauthorised requests, answers HEAD, adds security headers and counts responses."""
+    """Refuses foreign requests, answers HEAD, adds security headers and counts responses."""
 
-    def __init__(
-        self, app: ASGIApp, *, token: str | None, local: bool, origins: Collection[str], metrics: Metrics
-    ) -> None:
-        self.app, self.token, self.local = app, token, local
+    def __init__(self, app: ASGIApp, *, local: bool, origins: Collection[str], metrics: Metrics) -> None:
+        self.app, self.local = app, local
         self.origins, self.metrics = frozenset(origins), metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,8 +73,9 @@ class Guard:
                 message = {**message, "body": b""}
             await send(message)
 
-        problem = self._refusal(path, method, Headers(scope=scope))
-        app = self.app if problem is None else problem_response(problem)
+        asked = Headers(scope=scope)
+        problem = self._refusal(asked)
+        app = self.app if problem is None else problem_response(problem, asked)
         await app(scope, receive, send_more)
 
     def _count(self, scope: Scope, method: str, status: int) -> None:
@@ -86,7 +83,7 @@ class Guard:
         template = str(getattr(route, "path", "")) or "other"
         self.metrics.answers[method if method in _METHODS else "other", template, status] += 1
 
-    def _refusal(self, path: str, method: str, headers: Headers) -> Problem | None:
+    def _refusal(self, headers: Headers) -> Problem | None:
         host = headers.get("host", "")
         if self.local and _name(host) not in LOOPBACK:
             detail = f"only requests from this machine are accepted, got host {host!r}: start with --host"
@@ -96,8 +93,40 @@ class Guard:
         if origin is not None and not own and origin not in self.origins:
             detail = f"pages of {origin} may not use this server: start the server with --cors {origin}"
             return Problem(403, "foreign-page", detail)
-        guarded = path.startswith("/v1/") or path == "/metrics"
-        if self.token is None or not guarded or method == "OPTIONS":
+        return None
+
+
+class Inner:
+    """Refuses requests without the token, and answers those that raise what no handler knows."""
+
+    def __init__(self, app: ASGIApp, *, token: str | None) -> None:
+        self.app, self.token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        asked = Headers(scope=scope)
+        started = False
+
+        async def send_noting(message: Message) -> None:
+            nonlocal started
+            started = True
+            await send(message)
+
+        problem = self._refusal(str(scope["path"]), asked)
+        app = self.app if problem is None else problem_response(problem, asked)
+        try:
+            await app(scope, receive, send_noting)
+        except Exception as error:
+            if started:
+                raise
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            problem = Problem(500, "internal", f"{type(error).__name__}: see the server's log")
+            await problem_response(problem, asked)(scope, receive, send)
+
+    def _refusal(self, path: str, headers: Headers) -> Problem | None:
+        if self.token is None or not (path.startswith("/v1/") or path == "/metrics"):
             return None
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.token.encode()):

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from restora.photos import exif
 from restora.photos.files import Header, Photo
@@ -25,8 +25,8 @@ from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import format_of_result, load_pixels, store_pixels
 from restora.serving.problems import Problem
+from restora.serving.schemas import JobState, State
 
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
 FINISHED = ("done", "failed", "cancelled")
 
 
@@ -63,6 +63,9 @@ class Job:
     state: State = "waiting"
     tiles_done: int = 0
     tiles: int = 0
+    first_tiles: tuple[int, float] | None = None
+    """how many tiles were done at the first report, and when: before, the photo is read and prepared"""
+    last_tile: float = 0
     problem: Problem | None = None
     started: float | None = None
     finished: float | None = None
@@ -132,12 +135,23 @@ class Job:
         whole = self.model.seconds(self.megapixels)
         if self.state == "waiting" or self.started is None:
             return ahead + whole
-        ran = time.monotonic() - self.started
-        if self.tiles_done and self.tiles:
-            return ran / self.tiles_done * (self.tiles - self.tiles_done)
-        return max(whole - ran, 0)
+        now = time.monotonic()
+        if self.first_tiles is None:
+            return max(whole - (now - self.started), 0)
+        done, at = self.first_tiles
+        if self.tiles_done > done:
+            pace = (self.last_tile - at) / (self.tiles_done - done)
+        else:
+            pace = whole / self.tiles or (at - self.started) / max(done, 1)
+        return max(pace * (self.tiles - self.tiles_done) - (now - self.last_tile), 0)
 
-    def as_json(self, position: int | None, ahead: float) -> dict[str, Any]:
+    def tick(self, done: int, tiles: int) -> None:
+        """Notes that `done` of the photo's tiles are done."""
+        self.tiles_done, self.tiles = done, tiles
+        self.last_tile = time.monotonic()
+        self.first_tiles = self.first_tiles or (done, self.last_tile)
+
+    def as_json(self, position: int | None, ahead: float) -> JobState:
         """The response of `GET /v1/restorations/{id}`."""
         left = self.seconds_left(ahead)
         height, width = self.header.shown

@@ -14,6 +14,9 @@ class Limits:
     queue: int = 16
     """photos that wait or are being uploaded, beside the one that is computed"""
     upload_seconds: float = 120
+    stall_seconds: float = 10
+    """an upload is given up when it is this far behind `upload_kilobytes` per second"""
+    upload_kilobytes: float = 10
     keep_seconds: float = 900
     """how long a result can be fetched"""
     kept_megabytes: float = 4000
@@ -24,6 +27,11 @@ class Limits:
         for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"{name} must be more than 0, got {value}")
+
+    def upload_deadline(self, received: int) -> float:
+        """Seconds from its start within which an upload of which `received` bytes arrived must go on."""
+        due = self.stall_seconds + received / (self.upload_kilobytes * 1e3)
+        return min(self.upload_seconds, due)
 
     @property
     def bytes(self) -> int:

@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from restora.artifact.model_folder import ModelDescription
 from restora.artifact.restorer import Restorer
+from restora.serving.schemas import ModelState
 from restora.vocabulary import Precision
 
 WORDS = {
@@ -63,7 +63,7 @@ class ServedModel:
         weight = 0.3 * min(megapixels / 0.25, 1) ** 2
         self.pace = now if self.pace is None else self.pace + weight * (now - self.pace)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> ModelState:
         """The entry of the model in `GET /v1/models`."""
         title, text = self.words
         held = self.description

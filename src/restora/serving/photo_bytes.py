@@ -24,6 +24,7 @@ MEDIA_TYPES = {
 }
 SUFFIXES = {name: suffix for suffix, name in reversed(FORMATS.items())}
 SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"II*\0", b"MM\0*", b"RIFF")
+COPY_AGAIN = "copy it again from where it came from"
 _ANY = 1 << 62
 """No limit here: `uploads.py` limits the size, because it knows the size of the result."""
 
@@ -49,16 +50,18 @@ def _problem(file: IO[bytes], error: DecodingError) -> Problem:
         detail = f"the photo {what}, which this server cannot read: save it as JPEG and try again"
         return Problem(415, "not-a-photo", f"{detail}, or start the server with the package ({fix})")
     if reason.startswith("is not a photo") and not file.read(12).startswith(SIGNATURES):
-        return Problem(415, "not-a-photo", f"the file is not a photo in a supported format ({known})")
+        detail = f"the file is not a photo in a supported format ({known}): save it as JPEG or PNG first"
+        return Problem(415, "not-a-photo", detail)
     if reason.startswith("is not a photo"):
-        return Problem(422, "bad-photo", "the photo is damaged: its header cannot be read")
+        return Problem(422, "bad-photo", f"the photo is damaged, its header cannot be read: {COPY_AGAIN}")
     return Problem(422, "bad-photo", _sentence(reason))
 
 
 def _sentence(reason: str) -> str:
-    return f"the photo {reason}".replace(
-        "cannot be decoded", "cannot be opened, it may be damaged or incomplete"
-    )
+    damage, is_damaged, cause = reason.partition("cannot be decoded: ")
+    if damage or not is_damaged:
+        return f"the photo {reason}"
+    return f"the photo cannot be opened, it may be damaged or incomplete ({cause}): {COPY_AGAIN}"
 
 
 def read(file: IO[bytes]) -> Photo:

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+
+from restora.serving.schemas import ProblemBody
 
 MEDIA_TYPE = "application/problem+json"
+SEE_DOCS = ": the routes are listed at /docs"
+"""The end of a problem's detail for programs; people are shown a link."""
 
 
 @dataclass
@@ -25,12 +28,19 @@ class Problem(Exception):
     def __str__(self) -> str:
         return self.detail
 
-    def body(self) -> dict[str, Any]:
+    def body(self) -> ProblemBody:
         """The JSON object of the response."""
         title = HTTPStatus(self.status).phrase
-        held: dict[str, Any] = {"type": f"/docs#{self.code}", "title": title, "status": self.status}
-        held |= {"code": self.code, "detail": self.detail}
-        return held if self.retry_after is None else held | {"retry_after": self.retry_after}
+        held = ProblemBody(
+            type=f"/docs#{self.code}",
+            title=title,
+            status=self.status,
+            code=self.code,
+            detail=self.detail,
+        )
+        if self.retry_after is not None:
+            held["retry_after"] = self.retry_after
+        return held
 
     def headers(self) -> dict[str, str]:
         """Headers other than the content type: when to retry, how to authenticate."""

@@ -19,7 +19,7 @@ from restora.photos.names import readable
 from restora.serving.jobs import Job, Options, unnamed_file
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
-from restora.serving.photo_bytes import WRITABLE, check_quality, format_of_result, look
+from restora.serving.photo_bytes import COPY_AGAIN, WRITABLE, check_quality, format_of_result, look
 from restora.serving.problems import Problem
 
 FORM_SCHEMA: dict[str, Any] = {
@@ -102,12 +102,22 @@ def digest_of(form: FormData) -> bytes:
 
 
 class Body:
-    """The body of a request, received once, limited in bytes and seconds."""
+    """The body of a request, received once, limited in bytes and seconds.
+
+    Leaving the `with` block by a Problem receives and drops the rest, so that the client reads the response.
+    """
 
     def __init__(self, request: Request, limits: Limits) -> None:
         self.request, self.limits = request, limits
         self.received = 0
         self._ended = False
+
+    async def __aenter__(self) -> "Body":
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and issubclass(kind, Problem):
+            await self.drain()
 
     async def chunks(self) -> AsyncGenerator[bytes, None]:
         """The chunks as they arrive. Raises ClientDisconnect."""
@@ -120,15 +130,17 @@ class Body:
             self.received += len(message.get("body", b""))
             yield message.get("body", b"")
 
-    async def limited(self) -> AsyncGenerator[bytes, None]:
-        """The chunks as they arrive. Raises Problem beyond the limit."""
+    async def limited(self, deadline: asyncio.Timeout) -> AsyncGenerator[bytes, None]:
+        """The chunks as they arrive; each moves the deadline. Raises Problem beyond the limit."""
+        started = asyncio.get_running_loop().time()
         async for chunk in self.chunks():
             if self.received > self.limits.bytes:
                 raise _too_many_bytes(self.limits)
+            deadline.reschedule(started + self.limits.upload_deadline(self.received))
             yield chunk
 
     async def drain(self) -> None:
-        """Receives and drops the rest, so that the client reads the response.
+        """Receives and drops the rest.
 
         A client that waits for permission (Expect: 100-continue) has sent nothing, and does not have to.
         """
@@ -142,13 +154,6 @@ class Body:
 
     async def form(self) -> FormData:
         """The parsed form. Raises Problem if it is no form, too large, too slow or incomplete."""
-        try:
-            return await self._form()
-        except Problem:
-            await self.drain()
-            raise
-
-    async def _form(self) -> FormData:
         headers = self.request.headers
         if not headers.get("content-type", "").lower().startswith("multipart/form-data"):
             detail = "send the photo as the field `photo` of a multipart/form-data form"
@@ -156,16 +161,16 @@ class Body:
         length = headers.get("content-length", "")
         if length.isdigit() and int(length) > self.limits.bytes:
             raise _too_many_bytes(self.limits)
-        parser = MultiPartParser(
-            headers, self.limited(), max_files=2, max_fields=len(FIELDS), max_part_size=4096
-        )
         try:
-            async with asyncio.timeout(self.limits.upload_seconds):
+            async with asyncio.timeout(self.limits.upload_deadline(0)) as deadline:
+                chunks = self.limited(deadline)
+                parser = MultiPartParser(
+                    headers, chunks, max_files=2, max_fields=len(FIELDS), max_part_size=4096
+                )
                 return await parser.parse()
         except TimeoutError as error:
             self._ended = True  # no further chunk is awaited
-            detail = f"the upload took longer than the limit of {self.limits.upload_seconds:.0f} s"
-            raise Problem(408, "too-slow-upload", detail) from error
+            raise _too_slow(self.limits) from error
         except ClientDisconnect as error:
             raise Problem(
                 400, "bad-upload", "the connection was closed before the photo was complete"
@@ -180,6 +185,14 @@ def _too_many_bytes(limits: Limits) -> Problem:
         "send a smaller file, or start the server with a larger --max-megabytes"
     )
     return Problem(413, "too-large", detail)
+
+
+def _too_slow(limits: Limits) -> Problem:
+    detail = (
+        f"the upload took longer than {limits.upload_seconds:.0f} s, or fell behind "
+        f"{limits.upload_kilobytes:g} kB/s: send a smaller file, or use a faster connection"
+    )
+    return Problem(408, "too-slow-upload", detail)
 
 
 async def job_of(form: FormData, models: dict[str, ServedModel], limits: Limits) -> Job:
@@ -251,7 +264,7 @@ def _file(form: FormData, name: str) -> UploadFile | None:
             422, "bad-option", f"`{name}` must be a file, it was sent as text: with curl use -F {name}=@FILE"
         )
     if held[0].size == 0:
-        raise Problem(422, "bad-photo", f"the {name} is an empty file (0 bytes)")
+        raise Problem(422, "bad-photo", f"the {name} is an empty file (0 bytes): {COPY_AGAIN}")
     return held[0]
 
 

@@ -20,12 +20,13 @@ from restora.artifact.photo_pixels import estimated_sigma, restore_photo, restor
 from restora.artifact.restorer import Restorer
 from restora.photos.files import Photo
 from restora.serving.examples import example
-from restora.serving.jobs import Job, JobStore, State
+from restora.serving.jobs import Job, JobStore
 from restora.serving.limits import Limits
 from restora.serving.models import ServedModel
 from restora.serving.photo_bytes import check_format, preview, read
 from restora.serving.problems import Problem
 from restora.serving.rendering import read_mask
+from restora.serving.schemas import State
 
 logger = logging.getLogger(__name__)
 Sigma = float | Literal["auto"] | None
@@ -221,7 +222,7 @@ class Worker(threading.Thread):
             if all(job.cancelled.is_set() for job in jobs):
                 raise Cancelled
             for job in jobs:
-                job.tiles_done, job.tiles = done, tiles
+                job.tick(done, tiles)
                 self.store.changed(job)
 
         restored: list[Photo] = []
@@ -299,7 +300,7 @@ class Worker(threading.Thread):
             mask = read_mask(job.mask, photo, mask_upright=job.options.mask_upright)
 
         def tick(done: int, tiles: int) -> None:
-            job.tiles_done, job.tiles = done, tiles
+            job.tick(done, tiles)
             self.store.changed(job)
             self._check(job)
 

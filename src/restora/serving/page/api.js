@@ -30,7 +30,7 @@ function setToken(value) {
 async function call(path, options = {}) {
   for (;;) {
     const used = token;
-    const headers = used ? { Authorization: `Bearer ${used}` } : {};
+    const headers = { ...options.headers, ...(used && { Authorization: `Bearer ${used}` }) };
     let answer;
     try {
       answer = await fetch(path, { ...options, headers });
@@ -52,9 +52,9 @@ async function call(path, options = {}) {
 }
 
 // A file that cannot be read any more looks to `fetch` as if the server could not be reached.
-async function upload(path, body, file, signal) {
+async function upload(path, body, file, options = {}) {
   try {
-    return await call(path, { method: "POST", body, signal });
+    return await call(path, { method: "POST", body, ...options });
   } catch (problem) {
     if (problem.status !== 0 || (await readable(file))) throw problem;
     throw new Problem(422, { detail: "the file was moved, changed or deleted after it was added: please add it again" });
@@ -70,7 +70,7 @@ export const models = async () => (await call("/v1/models")).json();
 
 export const image = async (path) => URL.createObjectURL(await (await call(path)).blob());
 
-export async function send(file, { name, model, sigma, mask, metadata }, signal) {
+export async function send(file, { name, model, sigma, mask, metadata }, signal, key) {
   const form = new FormData();
   form.append("model", model);
   form.append("name", name);
@@ -81,7 +81,7 @@ export async function send(file, { name, model, sigma, mask, metadata }, signal)
     form.append("mask", mask, "mask.png");
   }
   form.append("photo", file, "photo");
-  return (await upload("/v1/restorations", form, file, signal)).json();
+  return (await upload("/v1/restorations", form, file, { signal, headers: { "Idempotency-Key": key } })).json();
 }
 
 export const status = async (id) => (await call(`/v1/restorations/${id}`)).json();

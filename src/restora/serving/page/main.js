@@ -1,7 +1,7 @@
 // The page: models to choose from, photos to add, a list that fills, and the photo before and after.
 
 import * as api from "./api.js";
-import { fromClipboard, fromDrop, fromInput, isPhoto } from "./files.js";
+import { fromClipboard, fromDrop, fromInput, isPhoto, skipped } from "./files.js";
 import { Painting } from "./painting.js";
 import { picturesOf, thumbnail } from "./pictures.js";
 import { Queue } from "./queue.js";
@@ -109,8 +109,7 @@ function add(found) {
   }
   const photos = found.filter(({ file }) => isPhoto(file));
   const others = found.filter(({ file }) => !isPhoto(file));
-  if (others.length === 1) say(`${others[0].path} is not a photo and was skipped.`);
-  else if (others.length) say(`${others.length} files are not photos and were skipped: ${others.slice(0, 3).map(({ path }) => path).join(", ")}${others.length > 3 ? ", …" : ""}`);
+  if (others.length) say(skipped(others.map(({ path }) => path)));
   else $("notice").hidden = true;
   if (!photos.length) return;
   makeRoom();
@@ -287,7 +286,7 @@ async function render() {
   if (item !== current) return;
   const done = item.state === "done" && item.afterOf === item.result;
   const scale = done ? Math.max(1, Math.round(Math.max(item.size.width, item.size.height) / Math.max(item.given.width, item.given.height))) : 1;
-  stage.show({ before: item.beforeUrl, after: done ? item.afterUrl : null, width: item.given.width * scale, height: item.given.height * scale });
+  stage.show({ before: item.beforeUrl, after: done ? item.afterUrl : null, width: item.given.width * scale, height: item.given.height * scale, clear: item.given.clear });
   stage.setStrength(item.strength);
   painting.show(item.state === "paint" ? item : null);
   const busy = UNFINISHED.includes(item.state);
@@ -358,7 +357,7 @@ const painting = new Painting({ stage, say, restore: (item, drawn) => {
 async function saveOne(item) {
   try {
     const blob = await resultOf(item, metadata());
-    deliver(blob, nameOf(item.name, item, blob));
+    deliver(blob, nameOf(item.name, blob));
     item.saved = item.result;
   } catch (problem) {
     expired(item, problem);
@@ -381,7 +380,7 @@ $("save-all").addEventListener("click", async () => {
     try {
       const { result } = item;
       const blob = await resultOf(item, metadata());
-      entries.push({ name: nameOf(item.path, item, blob), blob, item, result });
+      entries.push({ name: nameOf(item.path, blob), blob, item, result });
     } catch (problem) {
       expired(item, problem);
     }

@@ -29,7 +29,17 @@ async function measure(item) {
   const probe = new Image();
   probe.src = item.beforeUrl;
   await probe.decode();
-  item.given = { width: probe.naturalWidth, height: probe.naturalHeight };
+  item.given = { width: probe.naturalWidth, height: probe.naturalHeight, clear: isClear(probe) };
+}
+
+// Whether a picture has transparency; reduced, single pixels still count.
+function isClear(picture) {
+  const context = new OffscreenCanvas(SIDE, SIDE).getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(picture, 0, 0, SIDE, SIDE);
+  const { data } = context.getImageData(0, 0, SIDE, SIDE);
+  for (let at = 3; at < data.length; at += 4) if (data[at] < 255) return true;
+  return false;
 }
 
 // Sets the item's `beforeUrl`, `given` size and, if it is done, `afterUrl`.

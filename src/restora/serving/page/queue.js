@@ -29,7 +29,7 @@ export class Queue {
   // Restores an item (again), as its fields now say.
   start(item) {
     this._drop(item);
-    Object.assign(item, { state: "queued", note: "", progress: 0, left: null, result: null, size: null });
+    Object.assign(item, { state: "queued", note: "", progress: 0, left: null, result: null, size: null, said: null });
     this.changed(item);
     this.pump();
   }
@@ -78,19 +78,21 @@ export class Queue {
     this._set(item, { state: "sending", note: "", progress: 0, metadata: this.metadata() });
     try {
       const options = { name: item.name, model: item.model.name, sigma: item.sigma, mask: item.mask, metadata: item.metadata };
-      let job = await api.send(item.file, options, item.stop.signal);
+      this._name(item, options);
+      let job = await api.send(item.file, options, item.stop.signal, item.key);
       if (!current()) return void api.forget(job.id);
       item.job = job.id;
       while (["waiting", "running"].includes(job.state)) {
         this._set(item, { state: job.state, position: job.position, progress: job.progress.fraction, left: job.seconds_left });
         await pause(POLL_MS);
         if (!current()) return;
-        job = await this._status(item, job);
+        job = await this._patiently(item, () => api.status(item.job));
         if (!current()) return;
       }
+      if (job.state !== "done") item.said = null; // its key would bring this job back
       if (job.state === "failed") throw new api.Problem(job.problem.status, job.problem);
       if (job.state === "cancelled") return this._set(item, { state: "cancelled" });
-      const result = await api.photo(job.id);
+      const result = await this._patiently(item, () => api.photo(job.id));
       if (!current()) return;
       this._set(item, { state: "done", progress: 1, took: job.seconds, result, size: job.result, noise: item.sigma === "auto" ? job.result.sigma : null, format: job.photo.format, frames: job.photo.frames });
     } catch (problem) {
@@ -99,19 +101,26 @@ export class Queue {
     }
   }
 
-  // A connection that breaks while the server works is nothing: it is asked again.
-  async _status(item, job) {
+  // A key for what is sent: if the answer is lost, sending it again brings the same job.
+  _name(item, { mask, ...options }) {
+    const said = JSON.stringify(options);
+    if (item.said !== said) Object.assign(item, { said, key: crypto.getRandomValues(new Uint32Array(4)).join("-") });
+  }
+
+  // A connection that breaks while the server works is nothing: it is asked again until it answers.
+  async _patiently(item, ask) {
     const { turn } = item;
-    for (let tries = 0; ; tries++) {
+    const current = () => item.turn === turn && GOING.includes(item.state);
+    for (;;) {
       try {
-        const found = await api.status(job.id);
+        const found = await ask();
         item.note = "";
         return found;
       } catch (problem) {
-        if (problem.status !== 0 || tries >= 20) throw problem;
-        if (item.turn !== turn || !GOING.includes(item.state)) throw problem;
+        if (problem.status !== 0 || !current()) throw problem;
         this._set(item, { note: "The server cannot be reached, trying again" });
         await pause(1000);
+        if (!current()) throw problem;
       }
     }
   }

@@ -1,8 +1,18 @@
 // Results as files: their format, their names, the download.
 
 import * as api from "./api.js";
+import { PHOTO_ENDING } from "./files.js";
 
-const ENDINGS = { png: ".png", jpeg: ".jpg", webp: ".webp", tiff: ".tif" };
+// By media type: the endings of its files, the one for new names first.
+const ENDINGS = {
+  "image/png": ["png", "apng"],
+  "image/jpeg": ["jpg", "jpeg", "jpe", "jfif"],
+  "image/webp": ["webp"],
+  "image/tiff": ["tif", "tiff"],
+  "image/avif": ["avif"],
+  "image/bmp": ["bmp", "dib"],
+  "image/x-portable-anymap": ["ppm", "pgm", "pnm"],
+};
 
 // `metadata` is what is wanted now, keep or strip.
 export async function resultOf(item, metadata) {
@@ -11,10 +21,12 @@ export async function resultOf(item, metadata) {
   return api.photo(item.job, { format, strength: item.strength, metadata });
 }
 
-// A format that is read and not written, such as HEIC, RAW or GIF, comes back as PNG.
-export function nameOf(path, item, blob) {
-  const format = item.saveAs || (item.format !== "PNG" && blob.type === "image/png" ? "png" : "");
-  return format ? path.replace(/(\.[^./]*)?$/, ENDINGS[format]) : path;
+// The path with the ending of what is in the file: a photo may have the ending of another format, and one that
+// is read and not written, such as HEIC, RAW or GIF, comes back as PNG.
+export function nameOf(path, blob) {
+  const fitting = ENDINGS[blob.type];
+  if (!fitting || fitting.includes(path.split(".").at(-1).toLowerCase())) return path;
+  return `${path.replace(PHOTO_ENDING, "")}.${fitting[0]}`;
 }
 
 export function deliver(blob, name) {

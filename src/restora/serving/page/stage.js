@@ -10,8 +10,10 @@ export class Stage {
   constructor({ onPaint }) {
     this.box = $("stage");
     this.before = $("before");
+    this.base = $("base"); // the original once more, under a result of less than full strength
     this.after = $("after");
     this.mask = $("mask");
+    this.pictures = [this.before, this.base, this.after, this.mask];
     this.onPaint = onPaint; // called with (kind, x, y) in the photo's pixels while painting is on
     this.width = this.height = 1;
     this.largest = MAX_ZOOM;
@@ -25,18 +27,19 @@ export class Stage {
     new ResizeObserver(() => this._resized()).observe(this.box);
   }
 
-  // Sizes are those of the result; the photo before is stretched to them.
-  show({ before, after, width, height }) {
+  // Sizes are those of the result; the photo before is stretched to them. `clear`: whether it has transparency.
+  show({ before, after, width, height, clear = false }) {
     const same = this.width === width && this.height === height && this.before.src === before;
     this.width = width;
     this.height = height;
-    for (const picture of [this.before, this.after, this.mask]) {
+    for (const picture of this.pictures) {
       picture.style.width = `${width}px`;
       picture.style.height = `${height}px`;
     }
     set(this.before, before);
     set(this.after, after);
     this.showsAfter = Boolean(after);
+    $("ground").hidden = !clear || !before;
     $("after-layer").hidden = !after;
     if (!same) this.fit();
     this.setSplit(this.split);
@@ -45,6 +48,8 @@ export class Stage {
   setStrength(value) {
     this.strength = value;
     this.after.style.opacity = value;
+    this.base.style.opacity = 1 - value;
+    set(this.base, value < 1 && this.showsAfter ? this.before.src : null);
     this.setSplit(this.split);
   }
 
@@ -52,7 +57,7 @@ export class Stage {
     this.split = percent;
     const at = this.holding ? 100 : percent;
     $("after-layer").style.clipPath = `inset(0 0 0 ${at}%)`;
-    $("before-layer").style.clipPath = this.showsAfter && this.strength === 1 ? `inset(0 ${100 - at}% 0 0)` : "none"; // or it is seen through a transparent result
+    $("before-layer").style.clipPath = this.showsAfter ? `inset(0 ${100 - at}% 0 0)` : "none"; // or it is seen through a transparent result
     $("divider").style.left = `${percent}%`;
     $("divider").hidden = !this.showsAfter || this.holding;
     $("tag-before").hidden = !this.showsAfter || at < 12;
@@ -123,7 +128,9 @@ export class Stage {
     this.x = held(this.x, clientWidth, this.width * this.zoom);
     this.y = held(this.y, clientHeight, this.height * this.zoom);
     const transform = `translate(${this.x}px, ${this.y}px) scale(${this.zoom})`;
-    for (const picture of [this.before, this.after, this.mask]) picture.style.transform = transform;
+    for (const picture of this.pictures) picture.style.transform = transform;
+    const place = { left: this.x, top: this.y, width: this.width * this.zoom, height: this.height * this.zoom };
+    for (const [name, pixels] of Object.entries(place)) $("ground").style[name] = `${pixels}px`;
     this.box.classList.toggle("fitted", this.fitted);
     this.box.classList.toggle("sharp", this.zoom * devicePixelRatio >= 3);
     $("zoom-value").textContent = `${Math.round(this.zoom * devicePixelRatio * 100)}%`;

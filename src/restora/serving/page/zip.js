@@ -48,10 +48,12 @@ function record(signature, fields) {
   return new Uint8Array(bytes);
 }
 
+// Some systems take names for the same that differ by case, or by how an accent is spelt.
 function unique(name, taken) {
   const [, stem, ending] = name.match(/^(.*?)(\.[^./]*)?$/s);
+  const key = (text) => text.normalize().toLowerCase();
   let made = name;
-  for (let n = 2; taken.has(made); n++) made = `${stem}-${n}${ending || ""}`;
-  taken.add(made);
+  for (let n = 2; taken.has(key(made)); n++) made = `${stem}-${n}${ending || ""}`;
+  taken.add(key(made));
   return made;
 }
