@@ -330,10 +330,15 @@ def check_optimisation(config: DictConfig, family: Family) -> None:
                 f"family.schedule: the learning rate is multiplied by {factor} when a share of {share:g} is "
                 "done; expected 0 or more"
             )
+    clip = config.trainer.get("gradient_clip_val")
+    if clip is not None and (theta := config.family.get("adjustable_clip")) is not None:
+        raise ConfigError(
+            f"family.adjustable_clip={theta} clips in place of trainer.gradient_clip_val={clip}: set one of "
+            "them to null"
+        )
     if not family.opponents:
         return
     several = " and ".join(family.opponents)
-    clip = config.trainer.get("gradient_clip_val")
     if clip is not None:
         raise ConfigError(
             f"trainer.gradient_clip_val={clip} cannot clip the optimisers of the network and of {several}: "

@@ -32,6 +32,10 @@ from restora.training.build import check_before_training
             "gradient_clip",
         ),
         (["family=gan", "trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=1"),
+        (
+            ["family.adjustable_clip=0.01", "trainer.gradient_clip_val=1"],
+            "family.adjustable_clip=0.01 clips in place of trainer.gradient_clip_val=1: set one",
+        ),
         (["family=unet", "objective=multi_scale"], "side outputs"),
         (["data=div2k"], "restora prepare data=div2k"),
         (["data=folder"], "data.source.root"),
