@@ -322,6 +322,7 @@ def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) 
     fit(TransformerFamily(**recipe(stages=stages)), steps=2)
     with pytest.raises(ValueError, match="step 2 should train on patches of 32, got 24"):
         fit(TransformerFamily(**recipe(stages=stages)), steps=3)
+    fit(TransformerFamily(**recipe(stages=stages)), steps=2, accumulate_grad_batches=2)  # of 4 batches
 
 
 @pytest.mark.parametrize(
