@@ -137,13 +137,18 @@ def fit_to_words(config: DictConfig, overrides: Iterable[str]) -> None:
 
     A batch other than the experiment's changes learning rates and steps, and the experiment's batch becomes
     `recipe_batch`; another degradation changes the task; a monitored metric decides its direction. With
-    objectives that have optimisers of their own, the family clips gradients.
+    objectives that have optimisers of their own, the family clips gradients. Raises `ConfigError` for sizes
+    without effect.
     """
     fit_task(config, overrides := list(overrides))
     if OmegaConf.select(config, "monitor.direction", default="") is None:
         config.monitor.direction = direction_of(str(config.monitor.metric))
     typed = batch_rule.keys_of(overrides)
     fit_clipping(config, typed)
+    try:
+        batch_rule.check_sizes(config, typed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if batch_rule.is_asked(config, typed):
         recipe = [word for word in overrides if not batch_rule.keys_of([word]) & {*batch_rule.BATCH}]
         config.recipe_batch = batch_rule.batch_of(compose("train", [w for w in recipe if not _is_hydras(w)]))
