@@ -9,6 +9,8 @@ from restora.cli import main
 from restora.config import ConfigError, compose
 from restora.training.build import check_before_training
 
+EARLY = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"]
+
 
 @pytest.mark.parametrize(
     ("overrides", "fix"),
@@ -41,6 +43,21 @@ from restora.training.build import check_before_training
         (["data=folder"], "data.source.root"),
         (["data=folder", "data.source.root=/nowhere/at/all"], "does not exist"),
         (["family.ema_decay=2"], "family.ema_decay"),
+        (["callbacks.last.every_n_steps=0"], "every_n_steps must be at least 1"),
+        ([*EARLY, "+callbacks.stop.monitor=val/psnr"], "set +callbacks.stop.mode=max"),
+        (
+            [*EARLY, "+callbacks.stop.monitor=val/lpips"],
+            "is not what validation logs: set one of val/psnr, val/ssim",
+        ),
+        (
+            [
+                *EARLY,
+                "+callbacks.stop.monitor=val/loss",
+                "monitor.metric=val/loss",
+                "+callbacks.stop.mode=max",
+            ],
+            "mode=min",
+        ),
         (["data.patch_size=0"], "patch_size"),
         (["network.depth=1"], "depth"),
         (["leakage=null"], "leakage.check=false"),
