@@ -60,6 +60,31 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
         )
 
 
+RATES = {
+    "colourise/pix2pix": {0.0: 2e-4, 1.0: 2e-4},
+    "denoise/gan": {0.49: 1e-4, 0.5: 1e-5, 1.0: 1e-5},
+    "denoise/mwcnn": {0.0: 1e-3, 0.5: 1e-3 / 10**0.5, 1.0: 1e-4},
+    "denoise/nafnet": {0.0: 1e-3, 1.0: 1e-7},
+    "denoise/restormer": {0.306: 3e-4, 1.0: 1e-6},
+    "inpaint/dcgan": {0.0: 2e-4, 1.0: 2e-4},
+    "jpeg/dncnn": {0.59: 1e-3, 0.6: 2e-4},
+    "no_clean/cycle_gan": {0.5: 2e-4, 0.75: 1e-4, 1.0: 0.0},
+    "no_clean/neighbor2neighbor": {0.19: 3e-4, 0.2: 1.5e-4, 0.8: 3e-4 / 16},
+    "no_clean/noise2noise": {0.69: 3e-4, 1.0: 3e-7},
+}
+"""The learning rate of the cited paper, or its authors' code, at shares of the training."""
+
+
+@pytest.mark.parametrize("experiment", RATES)
+def test_learning_rates_are_those_of_the_paper(experiment: str) -> None:
+    from restora.config import build as build_node
+
+    family = composed(experiment).family
+    schedule = build_node(family.schedule, "schedule")
+    rates = {share: family.optimizer.lr * schedule(share) for share in RATES[experiment]}
+    assert rates == pytest.approx(RATES[experiment], rel=0.02)
+
+
 def test_every_folder_says_its_question_with_experiments_that_there_are() -> None:
     for task in {name.partition("/")[0] for name in EXPERIMENTS if "/" in name}:
         text = (ROOT / "experiments" / task / "README.md").read_text(encoding="utf-8")
