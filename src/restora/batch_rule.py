@@ -39,26 +39,6 @@ def _is_plain(config: DictConfig) -> bool:
     return all(type(number) is int and number > 0 for number in numbers) and not config.data.get("stages")
 
 
-def check_sizes(config: DictConfig, typed: set[str]) -> None:
-    """Raises ValueError for a patch or batch size that the command line sets and `data.stages` replaces.
-
-    A run that is resumed with such words goes on as it began.
-    """
-    stages = OmegaConf.select(config, "data.stages")
-    if not stages or config.get("resume") is not None:
-        return
-    for key in sorted({"data.patch_size", "data.batch_size"} & typed):
-        raise ValueError(
-            f"{key}={OmegaConf.select(config, key)} has no effect, as data.stages has the sizes of each "
-            "stage: set data.stages=null for one size, or name stages of your own, "
-            f"data.stages=[{','.join(_in_words(stage) for stage in stages[:1])},…]"
-        )
-
-
-def _in_words(stage: Any) -> str:
-    return f"{{{','.join(f'{key}:{value}' for key, value in stage.items())}}}"
-
-
 def rescale(config: DictConfig, typed: set[str]) -> None:
     """Fits learning rates and steps to the batch, in place, if it is not `recipe_batch`."""
     recipe = config.get("recipe_batch")

@@ -77,6 +77,16 @@ def test_sizes_that_stages_replace_are_refused(word: str, tmp_path: Path) -> Non
     compose("train", [*words, f"resume={tmp_path}"])  # a run from before
 
 
+@pytest.mark.parametrize("word", ["loss=l1", "loss@family.loss=l1", "+family.loss.eps=1"])
+def test_a_loss_that_no_objective_takes_is_refused(word: str) -> None:
+    words = ["experiments=no_clean/small", word]
+    with pytest.raises(ConfigError, match=r"loss.* has no effect, as objective=neighbor2neighbor takes no"):
+        compose("train", words)
+    with pytest.raises(ConfigError, match=r"set objective\.noise2noise\.norm=l1, or add supervised"):
+        compose("train", [*words, "objective=noise2noise"])
+    compose("train", [*words, "objective=[supervised,neighbor2neighbor]"])
+
+
 def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:
     words = ["experiments=denoise/dncnn", "data.batch_size=32", "trainer.max_steps=70"]
     config = compose("train", [*words, "family.optimizer={_target_:sgd,_partial_:true,lr:0.4}"])
