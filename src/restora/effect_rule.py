@@ -24,7 +24,7 @@ def check_effects(config: DictConfig, typed: set[str]) -> None:
 
 def _check_sizes(config: DictConfig, typed: set[str]) -> None:
     stages = OmegaConf.select(config, "data.stages")
-    for key in _SIZES if stages else ():
+    for key in _SIZES if stages and "data.stages" not in typed else ():
         if key in typed:
             raise ValueError(
                 f"{key}={OmegaConf.select(config, key)} has no effect, as data.stages has the sizes of each "

@@ -43,6 +43,7 @@ EARLY = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"]
         (["data=folder"], "data.source.root"),
         (["data=folder", "data.source.root=/nowhere/at/all"], "does not exist"),
         (["family.ema_decay=2"], "family.ema_decay"),
+        (["data.target=noisy", "objective=[noise2void,sure]"], "objective=noise2void,sure has no target"),
         (["callbacks.last.every_n_steps=0"], "every_n_steps must be at least 1"),
         ([*EARLY, "+callbacks.stop.monitor=val/psnr"], "set +callbacks.stop.mode=max"),
         (
