@@ -7,7 +7,7 @@ from PIL import Image
 from restora.apps import train
 from restora.cli import main
 from restora.config import ConfigError, compose
-from restora.training.build import check_before_training
+from restora.training.build import build_network, build_parts, check_before_training
 
 EARLY = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"]
 
@@ -101,6 +101,15 @@ def test_the_scale_of_pairs_is_named(network: str, fix: str, tmp_path, monkeypat
 def test_the_defaults_have_no_conflict(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
     check_before_training(compose("train", []))
+
+
+def test_a_network_starts_with_its_own_weights_unless_a_recipe_replaces_them() -> None:
+    config = compose("train", ["network=srresnet_small", "network.scale=1"])
+    torch.manual_seed(1)
+    alone = build_network(config.network).state_dict()
+    torch.manual_seed(1)
+    parts = build_parts(config)
+    assert all(torch.equal(value, alone[name]) for name, value in parts.network.state_dict().items())
 
 
 @pytest.mark.parametrize("experiment", ["denoise/nafnet", "denoise/restormer", "denoise/cvt"])
