@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from restora.apps.experiments import Experiment, cost_of, experiments, machine_of
 from restora.config import compose, config_root, missing_keys, options, parts
@@ -52,6 +53,8 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
     network = build_on_meta(config.network)
     data = build_node(config.data, "data", degradation=build_node(config.degradation, "degradation"))
     check_together(network, data)
+    normed = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    assert config.data.batch_size > 1 or not normed, "running averages are not those of one photo"
     assert set(missing_keys(config)) <= {"run_dir"}
     if experiment != "adhoc":
         said = listed()[experiment]
