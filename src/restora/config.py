@@ -34,6 +34,7 @@ from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
 from restora.composing.short_forms import choices, full_forms, read_keys
 from restora.composing.sources import COMPLETED, ConfFolder
+from restora.effect_rule import check_effects
 from restora.first_edition import renamed_key
 from restora.monitor import direction_of
 from restora.task_rule import fit_task
@@ -137,13 +138,18 @@ def fit_to_words(config: DictConfig, overrides: Iterable[str]) -> None:
 
     A batch other than the experiment's changes learning rates and steps, and the experiment's batch becomes
     `recipe_batch`; another degradation changes the task; a monitored metric decides its direction. With
-    objectives that have optimisers of their own, the family clips gradients.
+    objectives that have optimisers of their own, the family clips gradients. Raises `ConfigError` for words
+    without effect.
     """
     fit_task(config, overrides := list(overrides))
     if OmegaConf.select(config, "monitor.direction", default="") is None:
         config.monitor.direction = direction_of(str(config.monitor.metric))
     typed = batch_rule.keys_of(overrides)
     fit_clipping(config, typed)
+    try:
+        check_effects(config, typed)
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
     if batch_rule.is_asked(config, typed):
         recipe = [word for word in overrides if not batch_rule.keys_of([word]) & {*batch_rule.BATCH}]
         config.recipe_batch = batch_rule.batch_of(compose("train", [w for w in recipe if not _is_hydras(w)]))

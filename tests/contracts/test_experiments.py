@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from restora.apps.experiments import Experiment, cost_of, experiments, machine_of
 from restora.config import compose, config_root, missing_keys, options, parts
@@ -52,12 +53,39 @@ def test_full_size_parts_fit_together(experiment: str) -> None:
     network = build_on_meta(config.network)
     data = build_node(config.data, "data", degradation=build_node(config.degradation, "degradation"))
     check_together(network, data)
+    normed = [module for module in network.modules() if isinstance(module, _BatchNorm)]
+    assert config.data.batch_size > 1 or not normed, "running averages are not those of one photo"
     assert set(missing_keys(config)) <= {"run_dir"}
     if experiment != "adhoc":
         said = listed()[experiment]
         assert (said.machine, said.cost) == (machine_of(config), cost_of(config)), (
             "correct its opening comment"
         )
+
+
+RATES = {
+    "colourise/pix2pix": {0.0: 2e-4, 1.0: 2e-4},
+    "denoise/gan": {0.49: 1e-4, 0.5: 1e-5, 1.0: 1e-5},
+    "denoise/mwcnn": {0.0: 1e-3, 0.5: 1e-3 / 10**0.5, 1.0: 1e-4},
+    "denoise/nafnet": {0.0: 1e-3, 1.0: 1e-7},
+    "denoise/restormer": {0.306: 3e-4, 1.0: 1e-6},
+    "inpaint/dcgan": {0.0: 2e-4, 1.0: 2e-4},
+    "jpeg/dncnn": {0.59: 1e-3, 0.6: 2e-4},
+    "no_clean/cycle_gan": {0.5: 2e-4, 0.75: 1e-4, 1.0: 0.0},
+    "no_clean/neighbor2neighbor": {0.19: 3e-4, 0.2: 1.5e-4, 0.8: 3e-4 / 16},
+    "no_clean/noise2noise": {0.69: 3e-4, 1.0: 3e-7},
+}
+"""The learning rate of the cited paper, or its authors' code, at shares of the training."""
+
+
+@pytest.mark.parametrize("experiment", RATES)
+def test_learning_rates_are_those_of_the_paper(experiment: str) -> None:
+    from restora.config import build as build_node
+
+    family = composed(experiment).family
+    schedule = build_node(family.schedule, "schedule")
+    rates = {share: family.optimizer.lr * schedule(share) for share in RATES[experiment]}
+    assert rates == pytest.approx(RATES[experiment], rel=0.02)
 
 
 def test_every_folder_says_its_question_with_experiments_that_there_are() -> None:

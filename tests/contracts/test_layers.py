@@ -37,10 +37,11 @@ ALLOWED = {
     "registry": {"arguments"},
     "batch_rule": set(),
     "clip_rule": set(),
+    "effect_rule": set(),
     "task_rule": {"constructors"},
     "config": {
         *("registry", "arguments", "composing", "first_edition", "batch_rule", "clip_rule", "task_rule"),
-        "monitor",
+        *("monitor", "effect_rule"),
     },
     "constructors": {"registry"},
     "composing": {"vocabulary", "registry", "constructors"},
@@ -108,6 +109,7 @@ HEAVY = {
     "omegaconf": {
         "batch_rule",
         "clip_rule",
+        "effect_rule",
         "task_rule",
         "config",
         "composing",

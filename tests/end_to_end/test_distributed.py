@@ -67,6 +67,7 @@ CASES = {
     "noise2void": [*RESIDUAL, "objective=noise2void"],
     "noise2noise": [*RESIDUAL, "objective=noise2noise"],
     "neighbor2neighbor": [*RESIDUAL, "objective=neighbor2neighbor"],
+    "blind2unblind": [*RESIDUAL, "objective=blind2unblind"],
     "recorrupted": [*RESIDUAL, "objective=recorrupted"],
     "SURE": [*RESIDUAL, "objective=sure"],
     "distil": [
@@ -75,6 +76,12 @@ CASES = {
     ],
     "cycle": [
         *("family=gan", "network=resnet_generator_small", "objective=cycle", "objective.cycle.history=6"),
+        "discriminator@objective.cycle.clean_discriminator=patch_small",
+        "discriminator@objective.cycle.degraded_discriminator=patch_small",
+    ],
+    "cycle of noise": [
+        *("family=gan", *DNCNN, "network.batch_norm=false", "objective=cycle_noise"),
+        "objective.cycle.history=6",
         "discriminator@objective.cycle.clean_discriminator=patch_small",
         "discriminator@objective.cycle.degraded_discriminator=patch_small",
     ],

@@ -1,5 +1,7 @@
 """Mistakes in the configuration are named, with the near match."""
 
+from pathlib import Path
+
 import pytest
 
 from restora.batch_rule import in_words
@@ -54,7 +56,7 @@ def test_rates_and_steps_follow_another_batch_than_the_recipes() -> None:
     [
         ["experiments=denoise/dncnn", "data.batch_size=32", "trainer.accumulate_grad_batches=4"],  # 128
         ["experiments=denoise/dncnn", "data.batch_size=32", "recipe_batch=null"],
-        ["experiments=denoise/restormer", "data.batch_size=4"],  # stages
+        ["experiments=denoise/restormer", "data.stages=null", "data.batch_size=64"],
     ],
 )
 def test_rates_and_steps_stay_with_the_recipes_batch(held: list[str]) -> None:
@@ -62,6 +64,27 @@ def test_rates_and_steps_stay_with_the_recipes_batch(held: list[str]) -> None:
     assert config.family.optimizer.lr == recipe.family.optimizer.lr
     assert config.trainer.max_steps == recipe.trainer.max_steps
     assert in_words(config) == ""
+
+
+@pytest.mark.parametrize("word", ["data.batch_size=4", "data.patch_size=64"])
+def test_sizes_that_stages_replace_are_refused(word: str, tmp_path: Path) -> None:
+    words = ["experiments=denoise/restormer", word]
+    with pytest.raises(ConfigError, match=f"{word} has no effect") as caught:
+        compose("train", words)
+    assert "data.stages=null" in str(caught.value)
+    assert "data.stages=[{start_step:0,patch_size:128,batch_size:64},…]" in str(caught.value)
+    compose("train", [*words, "data.stages=null"])
+    compose("train", [*words, f"resume={tmp_path}"])  # a run from before
+
+
+@pytest.mark.parametrize("word", ["loss=l1", "loss@family.loss=l1", "+family.loss.eps=1"])
+def test_a_loss_that_no_objective_takes_is_refused(word: str) -> None:
+    words = ["experiments=no_clean/small", word]
+    with pytest.raises(ConfigError, match=r"loss.* has no effect, as objective=neighbor2neighbor takes no"):
+        compose("train", words)
+    with pytest.raises(ConfigError, match=r"set objective\.noise2noise\.norm=l1, or add supervised"):
+        compose("train", [*words, "objective=noise2noise"])
+    compose("train", [*words, "objective=[supervised,neighbor2neighbor]"])
 
 
 def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:

@@ -125,18 +125,19 @@ def cost_of(config: "DictConfig") -> str:
     length = vocabulary.seconds(config.trainer.max_time, "trainer.max_time")
     if length is not None:
         return vocabulary.duration(length)
-    steps = int(config.trainer.max_steps) * int(config.trainer.accumulate_grad_batches)
+    batches_per_step = int(config.trainer.accumulate_grad_batches)
+    steps = int(config.trainer.max_steps) * batches_per_step
     network = on_meta(lambda: build(config.network, "network"))
     whole = {"start_step": 0, "patch_size": config.data.patch_size, "batch_size": config.data.batch_size}
     stages: list[Any] = list(config.data.stages or [whole])
-    ends = [*(stage["start_step"] for stage in stages[1:]), steps]
+    starts = [stage["start_step"] * batches_per_step for stage in stages]
     total = 0.0
-    for stage, end in zip(stages, ends, strict=True):
+    for stage, start, end in zip(stages, starts, [*starts[1:], steps], strict=True):
         side = stage["patch_size"] // network.scale
         macs = count_macs(network, height=side, width=side)
         if macs is None:
             return f"{steps:,} steps"
-        total += _PASSES * macs * stage["batch_size"] * (end - stage["start_step"])
+        total += _PASSES * macs * stage["batch_size"] * (end - start)
     return f"{steps:,} steps, {quantity(total)} MACs"
 
 

@@ -18,8 +18,10 @@ from hydra.errors import HydraException
 from restora.composing.kept import Kept
 from restora.composing.loader import group_options
 from restora.composing.overrides import Refused, chooses, first_option, parsed_by, with_alias, written
+from restora.composing.sources import COMPLETED
 
 _PHOTOS = ("data.source.", "data.parts.")
+_SINGLE = {*COMPLETED, "data", "family"}
 _choices = Kept[dict[str, Any]]()
 _keys = Kept[set[str]]()
 
@@ -36,6 +38,8 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
     pending = [o for o in parsed if chooses(o, loader.repository) and not o.is_hydra_override()]
     full: dict[int, str] = {}
     accepted: list[str] = []
+    for o in pending:
+        _check_single(o)
     while pending:
         # most places are in the defaults; only the others need a composition with the choices accepted so far
         places = choices(loader, config_name, accepted)
@@ -48,6 +52,17 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
         pending = [o for o in pending if id(o) not in full]
     words = [written(o, full.get(id(o))) for o in parsed]
     return [*words, *_kept_data(loader, config_name, words, accepted)]
+
+
+def _check_single(override: Override) -> None:
+    """Raises Refused for several options of a part, whose settings Hydra would merge into one."""
+    group = str(override.key_or_group)
+    if group not in _SINGLE or not isinstance(override.value(), list):
+        return
+    fix = "a sweep takes several (-m, without brackets)"
+    if group == "degradation":
+        fix = "a file lists several, with _target_: chain or one_of, as conf/degradation/blur_noise_jpeg.yaml"
+    raise Refused(f"{override.input_line}: there is one {group}, not a list; {fix}")
 
 
 def _kept_data(

@@ -54,8 +54,8 @@ class PhotoData(LightningDataModule):
 
     `patch_size` is of the clean photo. `batch_size` counts the crops of one training batch on all processes
     together. `steps_per_epoch` is only the length of Lightning's epochs: crops are drawn in passes over the
-    photos. `stages` replaces both sizes from given training batches on (`start_step`, `patch_size`,
-    `batch_size`), for progressive learning. `val_crop` and `test_crop` evaluate only the centre of
+    photos. `stages` replaces both sizes from given steps on (`start_step`, `patch_size`, `batch_size`), for
+    progressive learning. `val_crop` and `test_crop` evaluate only the centre of
     each photo. `geometry` augments training crops: `d4` with all eight symmetries of the square,
     `hflip` with horizontal flips, `none`. `reductions`: a training crop is cut so many times larger, one of
     these numbers drawn for each, and reduced by averaging, which shows a network as much of a photo as a
@@ -318,6 +318,7 @@ class PhotoData(LightningDataModule):
             seed=self.seed,
             photos=len(photos),
             stages=self.stages,
+            batches_per_step=1 if self.trainer is None else self.trainer.accumulate_grad_batches,
             rank=self._rank,
             world_size=self._world_size,
         )

@@ -120,6 +120,7 @@ def pack(
     for number in itertools.count(1):
         folder = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
         store = _packed(files, folder, count, scale, processes or cores(), reader)
+        store.are_at({file.name: str(file.clean) for file in files})
         if store.left_out == earlier or not _more_is_readable(store, files, scale, reader):
             return store
         log.info("%s: files that it leaves out can be read now: the photos are packed anew", folder.name)

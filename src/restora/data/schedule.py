@@ -8,7 +8,7 @@ cut the crops, on the length of Lightning's epochs, or on where a run was stoppe
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +22,7 @@ _MASK = (1 << 64) - 1
 
 @dataclass(frozen=True)
 class Stage:
-    """From training batch `start_step` on: crops of `patch_size`, `batch_size` of them over all processes."""
+    """From step `start_step` on: crops of `patch_size`, `batch_size` of them over all processes."""
 
     start_step: int
     patch_size: int
@@ -64,18 +64,28 @@ def read_stages(
 class CropSchedule:
     """The crops of every batch, for one process of `world_size`.
 
-    Process r takes the r-th contiguous part of each batch, so that the parts together are the batch that a
-    single process would train on.
+    The gradients of `batches_per_step` batches make one step, and stages begin at steps. Process r takes the
+    r-th contiguous part of each batch, so that the parts together are the batch that a single process would
+    train on.
     """
 
     def __init__(
-        self, *, seed: int, photos: int, stages: Sequence[Stage], rank: int = 0, world_size: int = 1
+        self,
+        *,
+        seed: int,
+        photos: int,
+        stages: Sequence[Stage],
+        batches_per_step: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         assert photos > 0
         assert all(stage.batch_size % world_size == 0 for stage in stages)
-        self.seed, self.photos, self.stages = seed, photos, tuple(stages)
+        self.seed, self.photos = seed, photos
+        self.stages = tuple(replace(one, start_step=one.start_step * batches_per_step) for one in stages)
+        """They begin at batches here."""
         self.rank, self.world_size = rank, world_size
-        self._starts = [stage.start_step for stage in stages]
+        self._starts = [stage.start_step for stage in self.stages]
         self._order: tuple[int, NDArray[np.intp]] = (-1, np.empty(0, np.intp))
 
     def stage(self, batch: int) -> Stage:

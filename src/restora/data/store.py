@@ -10,7 +10,7 @@ import hashlib
 import logging
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,10 @@ class PhotoStore:
             planes = [entry.clean.sha256, entry.degraded.sha256 if entry.degraded else ""]
             digest.update("\t".join(["\n" + entry.name, *planes]).encode())
         return digest.hexdigest()[:32]
+
+    def are_at(self, places: Mapping[str, str]) -> None:
+        """Takes the places of the photos, by name: they may have been moved since they were packed."""
+        self.entries = [replace(entry, path=places.get(entry.name, entry.path)) for entry in self.entries]
 
     def verify(self, *, whole: bool = False) -> None:
         """Compares pixels with their checksums: of all photos, or of a random few that take 0.1 s.

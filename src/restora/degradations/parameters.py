@@ -39,6 +39,16 @@ def as_range(
     return float(bounds[0]), float(bounds[1])
 
 
+def as_level(name: str, value: Range) -> tuple[float, float]:
+    """`as_range` of levels on the 8-bit scale. Raises ValueError for those of the [0,1] scale."""
+    low, high = as_range(name, value, least=0)
+    if 0 < high < 1:
+        raise ValueError(
+            f"{name} is on the 8-bit scale, where {value} is invisible: {high:g} of [0,1] is {high * 255:g}"
+        )
+    return low, high
+
+
 def as_whole_range(name: str, value: Range, *, least: int, most: float = math.inf) -> tuple[int, int]:
     """`as_range` of whole numbers."""
     low, high = as_range(name, value, least=least, most=most)

@@ -167,6 +167,11 @@ class Family(LightningModule):
 
     def check(self, setting: Setting) -> None:
         """Raises ValueError for objectives that cannot be combined with the network or the data."""
+        if setting.noisy_target and not any(part.takes_target for part in self._parts):
+            raise ValueError(
+                f"data.target=noisy has no effect, as objective={','.join(self.objectives)} has no target: "
+                "set data.target=clean"
+            )
         for part in self._parts:
             part.check(setting)
 

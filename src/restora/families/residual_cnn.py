@@ -5,6 +5,7 @@ is logged, and adjustable gradient clipping serves the high learning rates of VD
 every family: a loss of the difference has the same value on the residual.
 """
 
+import math
 from typing import Any, Literal
 
 import torch
@@ -43,7 +44,20 @@ class ResidualCNN(Family):
         if initialisation != "network":
             initialise(recipe["network"], initialisation)
         super().__init__(**recipe)
-        self.adjustable_clip = adjustable_clip
+        self.adjustable_clip = self._checked_clip(adjustable_clip)
+
+    def _checked_clip(self, theta: float | None) -> float | None:
+        """`theta`; raises ValueError where it would clip nothing or everything."""
+        if theta is None:
+            return None
+        if not 0 < theta < math.inf:
+            raise ValueError(f"family.adjustable_clip must be above 0, or null to clip nothing; got {theta}")
+        if self.opponents:
+            raise ValueError(
+                f"family.adjustable_clip={theta} is for one optimiser, and {' and '.join(self.opponents)} "
+                "brings another: set family.adjustable_clip=null and family.gradient_clip, the norm of each"
+            )
+        return theta
 
     def loss_of(self, step: Step) -> Tensor:
         """The sum of the objectives; logs the standard deviation of the predicted residual."""

@@ -33,7 +33,7 @@ class TransformerFamily(Family):
         super().on_train_batch_start(batch, batch_index)
         if self.stages is None:
             return
-        step = batches_before(self.trainer)
+        step = batches_before(self.trainer) // self.trainer.accumulate_grad_batches
         stage = [stage for stage in self.stages if stage["start_step"] <= step][-1]
         patch_size = batch.degraded.shape[-1] * self.network.scale
         if patch_size != stage["patch_size"]:

@@ -164,6 +164,8 @@ class Objective(nn.Module, ABC):
 
     needs_clean: ClassVar[bool] = True
     """Whether the objective needs clean photos (or a target) to compare with."""
+    takes_target: ClassVar[bool] = True
+    """Whether the objective compares with the target of the data (`data.target`)."""
     expects_noisy_partners: ClassVar[bool] = False
     """Whether the partners of pairs are taken for further noisy versions, not for clean photos."""
 

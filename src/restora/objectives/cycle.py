@@ -88,6 +88,7 @@ class Cycle(Opponent):
     """
 
     needs_clean = False
+    takes_target = False
 
     def __init__(
         self,

@@ -24,6 +24,7 @@ class Distil(Objective):
     """
 
     needs_clean = False
+    takes_target = False
 
     def __init__(self, *, teacher: Network, loss: Loss, **options: Any) -> None:
         super().__init__(**options)

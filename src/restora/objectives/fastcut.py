@@ -53,6 +53,7 @@ class FastCut(Opponent):
     """
 
     needs_clean = False
+    takes_target = False
 
     def __init__(
         self,

@@ -27,6 +27,7 @@ class Noise2Noise(WithoutClean):
     is the data's target, another draw of the degradation, or the partner of a pair.
     """
 
+    takes_target = True
     needs_independence = False
     expects_noisy_partners = True
 

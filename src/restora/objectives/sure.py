@@ -8,8 +8,7 @@ Ground Truth Data", NeurIPS 2018.
 
 from typing import Any
 
-import torch
-
+from restora.image import full_precision
 from restora.objectives.base import Step, Terms
 from restora.objectives.without_clean import OfKnownLevel
 from restora.registry import register
@@ -20,7 +19,7 @@ class Sure(OfKnownLevel):
     """`|f(y) - y|^2 - s^2 + 2 s^2 div f(y)`, each a mean over pixels.
 
     `div` is a finite difference of f along a random normal direction, divided by `epsilon`. It is computed
-    in float32 even under autocast, as the difference is small.
+    in full float32, without autocast and TF32, as the difference is small.
     """
 
     def __init__(self, *, epsilon: float = 1e-3, **options: Any) -> None:
@@ -32,7 +31,7 @@ class Sure(OfKnownLevel):
     def terms(self, step: Step) -> Terms:
         noisy, variance = step.degraded.float(), self.level(step).float().square()
         direction = step.generator("sure").normal(noisy.shape[1:])
-        with torch.autocast(noisy.device.type, enabled=False):
+        with full_precision(noisy.device):
             restored = step.restore(noisy, step.condition)
             moved = step.restore(noisy + self.epsilon * direction, step.condition)
         divergence = direction * (moved - restored) / self.epsilon  # its mean over pixels: div f / n

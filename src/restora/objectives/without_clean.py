@@ -20,6 +20,7 @@ class WithoutClean(Objective):
     """An objective that uses noisy photos only."""
 
     needs_clean = False
+    takes_target = False
     needs_independence = True
     """Whether the noise has to be independent from pixel to pixel, with the photo as its mean."""
 

@@ -33,13 +33,15 @@ def kind(config: dict[str, Any]) -> str:
     """A key that is equal for jobs with the same time per step; each kind is measured once."""
     data, trainer = config["data"], config["trainer"]
     sizes = [data.get(key) for key in ("patch_size", "batch_size", "stages", "channels", "val_crop")]
-    length = [trainer.get(key) for key in ("max_steps", "max_epochs", "max_time", "val_check_interval")]
+    lengths = ("max_steps", "max_epochs", "max_time", "val_check_interval", "accumulate_grad_batches")
+    length = [trainer.get(key) for key in lengths]
     where = [trainer.get(key) for key in ("accelerator", "devices", "num_nodes", "precision", "strategy")]
     execution = [config.get(key) for key in ("compile", "channels_last", "activation_checkpointing")]
     parts = [
         config["network"],
         config["degradation"],
         config["family"]["_target_"],
+        (config["family"].get("optimizer") or {}).get("_target_"),
         sorted(config["objective"]),
     ]
     return repr((parts, sizes, length, where, execution))

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -27,7 +27,7 @@ from restora.degradations.base import Degradation
 from restora.evaluation.protocol import Protocol
 from restora.evaluation.scorer import LOSS, Scorer, check_monitored
 from restora.families.base import Family
-from restora.monitor import Monitor
+from restora.monitor import Direction, Monitor, direction_of
 from restora.networks.base import Network, checked
 from restora.networks.meta import on_meta
 from restora.objectives.base import Noise, Objective, Setting
@@ -298,8 +298,12 @@ def check_trainer(config: DictConfig, family: Family, *, here: bool) -> Trainer:
     config.run_dir = tempfile.gettempdir()
     if not here:
         config.trainer.update(accelerator="cpu", devices=1, num_nodes=1, strategy="auto")
+    callbacks = build_callbacks(config)
+    names = [name for name, node in config.callbacks.items() if node is not None]
+    for name, callback in zip(map(str, names), callbacks, strict=True):
+        check_watched(name, callback, family)
     try:
-        return build_trainer(config, family, build_callbacks(config), [])
+        return build_trainer(config, family, callbacks, [])
     except (MisconfigurationException, RuntimeError, TypeError, ImportError) as error:
         raise ConfigError(f"trainer: {error}") from error
 
@@ -330,10 +334,15 @@ def check_optimisation(config: DictConfig, family: Family) -> None:
                 f"family.schedule: the learning rate is multiplied by {factor} when a share of {share:g} is "
                 "done; expected 0 or more"
             )
+    clip = config.trainer.get("gradient_clip_val")
+    if clip is not None and (theta := config.family.get("adjustable_clip")) is not None:
+        raise ConfigError(
+            f"family.adjustable_clip={theta} clips in place of trainer.gradient_clip_val={clip}: set one of "
+            "them to null"
+        )
     if not family.opponents:
         return
     several = " and ".join(family.opponents)
-    clip = config.trainer.get("gradient_clip_val")
     if clip is not None:
         raise ConfigError(
             f"trainer.gradient_clip_val={clip} cannot clip the optimisers of the network and of {several}: "
@@ -368,6 +377,27 @@ def build_callbacks(config: DictConfig) -> list[Callback]:
         for name, node in config.callbacks.items()
         if node is not None
     ]
+
+
+def check_watched(name: str, callback: Callback, family: Family) -> None:
+    """Raises `ConfigError` for a callback that watches what validation does not log, or takes its worst.
+
+    Lightning's `EarlyStopping` is one, and its `mode` is min unless it is given.
+    """
+    metric, mode = getattr(callback, "monitor", None), getattr(callback, "mode", None)
+    if mode not in get_args(Direction) or not str(metric).startswith("val/"):
+        return
+    logged = [f"val/{each}" for each in (*family.scorer.metrics, *([LOSS] if family.validation_loss else []))]
+    if metric not in logged:
+        raise ConfigError(
+            f"callbacks.{name}.monitor={metric} is not what validation logs: set one of {', '.join(logged)}, "
+            "or log one more with monitor.metric"
+        )
+    if mode != (right := direction_of(metric)):
+        raise ConfigError(
+            f"callbacks.{name}: mode={mode} takes the worst {metric} for the best: set "
+            f"+callbacks.{name}.mode={right}"
+        )
 
 
 def build_trainer(

@@ -76,6 +76,11 @@ class LastCheckpoint(Checkpoint):
     def __init__(
         self, *, directory: str | Path, every_n_steps: int = 1000, every_minutes: float = 10.0
     ) -> None:
+        if every_n_steps < 1 or not every_minutes >= 0:
+            raise ValueError(
+                "callbacks.last: every_n_steps must be at least 1 and every_minutes at least 0; got "
+                f"{every_n_steps} and {every_minutes}"
+            )
         self.path = Path(directory) / "last.ckpt"
         self.every_n_steps, self.every_seconds = every_n_steps, 60 * every_minutes
         self.saved_at = time.monotonic()

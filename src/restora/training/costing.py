@@ -74,11 +74,11 @@ def total(
     validating = 0.0
     if validation is not None and recipe.batches_per_validation is not None:
         validating = validation.photos * validation.seconds_per_photo / recipe.batches_per_validation
-    ends = [*(stage.start_step for stage in stages[1:]), batches]
+    starts = [stage.start_step * recipe.batches_per_step for stage in stages]
     done, spent = 0, 0.0
-    for stage, end in zip(stages, ends, strict=True):
+    for stage, start, end in zip(stages, starts, [*starts[1:], batches], strict=True):
         each = statistics.fmean(stage.seconds) + validating
-        count = max(min(end, batches) - stage.start_step, 0)
+        count = max(min(end, batches) - start, 0)
         if recipe.seconds is not None and spent + count * each >= recipe.seconds:  # its time ends here
             done, spent = done + int((recipe.seconds - spent) / each), recipe.seconds
             break

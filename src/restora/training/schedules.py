@@ -29,9 +29,9 @@ class Cosine:
 
     def __init__(self, *, final: float = 0.0, warmup: float = 0.0, hold: float = 0.0) -> None:
         if not 0 <= warmup <= hold + warmup < 1:
-            raise ValueError(f"schedule.warmup + schedule.hold must be in [0, 1), got {warmup} + {hold}")
+            raise ValueError(f"family.schedule.warmup + hold must be in [0, 1), got {warmup} + {hold}")
         if not 0 <= final <= 1:
-            raise ValueError(f"schedule.final must be a factor in [0, 1], got {final}")
+            raise ValueError(f"family.schedule.final must be a factor in [0, 1], got {final}")
         self.final, self.warmup, self.hold = final, warmup, hold
 
     def __call__(self, progress: float) -> float:
@@ -48,7 +48,7 @@ class Linear:
 
     def __init__(self, *, hold: float = 0.5) -> None:
         if not 0 <= hold < 1:
-            raise ValueError(f"schedule.hold must be in [0, 1), got {hold}")
+            raise ValueError(f"family.schedule.hold must be in [0, 1), got {hold}")
         self.hold = hold
 
     def __call__(self, progress: float) -> float:
@@ -62,8 +62,10 @@ class MultiStep:
     def __init__(self, *, milestones: Sequence[float], gamma: float = 0.5) -> None:
         if any(not 0 < milestone < 1 for milestone in milestones):
             raise ValueError(
-                f"schedule.milestones must be shares of the training in (0, 1), got {list(milestones)}"
+                f"family.schedule.milestones must be shares of the training in (0, 1), got {list(milestones)}"
             )
+        if not 0 < gamma <= 1:
+            raise ValueError(f"family.schedule.gamma must be a factor in (0, 1], got {gamma}")
         self.milestones, self.gamma = sorted(milestones), gamma
 
     def __call__(self, progress: float) -> float:
@@ -76,7 +78,7 @@ class Exponential:
 
     def __init__(self, *, final: float) -> None:
         if not 0 < final <= 1:
-            raise ValueError(f"schedule.final must be a factor in (0, 1], got {final}")
+            raise ValueError(f"family.schedule.final must be a factor in (0, 1], got {final}")
         self.final = final
 
     def __call__(self, progress: float) -> float:

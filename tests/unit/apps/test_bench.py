@@ -43,6 +43,8 @@ def test_every_stage_counts_until_the_next_begins() -> None:
 def test_steps_of_several_batches_take_as_long_as_those() -> None:
     cost = summed([stage(0, 1.0)], Recipe(100, 4, None, None))
     assert (cost.steps, cost.hours) == (100, pytest.approx(400 / 3600))
+    cost = summed([stage(0, 1.0), stage(75, 2.0)], Recipe(100, 4, None, None))
+    assert cost.hours == pytest.approx((300 + 100 * 2) / 3600)  # stages begin at steps
 
 
 def test_time_that_ends_a_run_is_its_cost_and_steps_are_what_fits() -> None:

@@ -62,6 +62,13 @@ def test_those_of_the_users_own_are_listed_with_what_they_say(tmp_path: Path, mo
             ],
             "10 steps, 13.8M MACs",
         ),
+        (
+            [
+                "data.stages=[{start_step:0,patch_size:16,batch_size:2},{start_step:5,patch_size:32,batch_size:2}]",
+                "trainer.accumulate_grad_batches=2",
+            ],
+            "20 steps, 27.6M MACs",
+        ),
         (["trainer.max_time=90s"], "1min30s"),
     ],
     ids=str,

@@ -44,6 +44,13 @@ def test_stages_change_the_sizes_and_waste_no_photo() -> None:
         assert schedule.samples_before(batch) == sum(len(crops) for crops in batches[:batch])
 
 
+def test_stages_begin_at_steps_where_several_batches_make_one() -> None:
+    schedule = CropSchedule(seed=1, photos=5, stages=STAGES, batches_per_step=4)
+    sizes = [schedule.stage(batch).patch_size for batch in (0, 19, 20, 35, 36, 99)]
+    assert sizes == [64, 64, 96, 96, 128, 128]
+    assert schedule.samples_before(22) == 20 * 12 + 2 * 6
+
+
 def test_a_batch_does_not_depend_on_what_was_asked_before() -> None:
     forward = crops(12)
     schedule = CropSchedule(seed=3, photos=7, stages=STAGES)

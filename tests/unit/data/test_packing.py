@@ -71,6 +71,16 @@ def test_a_store_is_built_once_and_again_when_photos_change(tmp_path: Path, make
     assert (changed.clean(0) == 0).all()
 
 
+def test_photos_that_were_moved_are_where_they_are(tmp_path: Path, make_photos: MakePhotos) -> None:
+    photos, options = make_photos(3), {"store_dir": tmp_path / "packed", "name": "x", "channels": "rgb"}
+    store = pack(photos, **options)
+    folder = photos[0].clean.parent.rename(tmp_path / "elsewhere")
+    moved = [PhotoFile(photo.name, folder / photo.clean.name) for photo in photos]
+    again = pack(moved, **options)
+    assert again.folder == store.folder
+    assert [entry.path for entry in again.entries] == [str(photo.clean) for photo in moved]
+
+
 @pytest.mark.parametrize("file", [PIXELS, INDEX])
 @pytest.mark.parametrize(
     "damage",

@@ -18,10 +18,30 @@ from restora.degradations.missing.holes import Holes
 from restora.degradations.missing.random_rectangles import RandomRectangles
 from restora.degradations.missing.scratches import Scratches
 from restora.degradations.missing.text_overlay import TextOverlay
+from restora.degradations.noise.film_grain import FilmGrain
 from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.degradations.noise.varying_gaussian_noise import VaryingGaussianNoise
 
 INF = math.inf
 TWO = {"a": Identity(), "b": Identity()}
+
+
+@pytest.mark.parametrize("sigma", [0.1, [0, 0.2]])
+@pytest.mark.parametrize(
+    "make",
+    [
+        GaussianNoise,
+        VaryingGaussianNoise,
+        lambda sigma: FilmGrain(strength=sigma),
+        lambda sigma: order(sigma=sigma),
+    ],
+)
+def test_levels_of_the_0_to_1_scale_are_refused_with_those_of_the_8_bit_one(
+    make: Callable, sigma: Any
+) -> None:
+    with pytest.raises(ValueError, match=r"8-bit scale, .* of \[0,1\] is (25\.5|51)$"):
+        make(sigma=sigma)
+    make(sigma=[0, 1])
 
 
 def order(**changed: Any) -> Order:

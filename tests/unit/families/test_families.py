@@ -46,6 +46,13 @@ def recipe(**changes: Any) -> dict[str, Any]:
     return options | changes
 
 
+def opponent() -> Adversarial:
+    discriminator = PatchDiscriminator(channels=4, levels=1)
+    return Adversarial(
+        discriminator=discriminator, loss=VanillaLoss(), optimizer=partial(torch.optim.SGD, lr=0.1)
+    )
+
+
 def nafnet() -> NAFNet:
     torch.manual_seed(0)
     network = NAFNet(width=8, encoder_blocks=[1], middle_blocks=1, decoder_blocks=[1])
@@ -315,6 +322,7 @@ def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) 
     fit(TransformerFamily(**recipe(stages=stages)), steps=2)
     with pytest.raises(ValueError, match="step 2 should train on patches of 32, got 24"):
         fit(TransformerFamily(**recipe(stages=stages)), steps=3)
+    fit(TransformerFamily(**recipe(stages=stages)), steps=2, accumulate_grad_batches=2)  # of 4 batches
 
 
 @pytest.mark.parametrize(
@@ -322,6 +330,12 @@ def test_transformer_refuses_patches_that_its_stages_do_not_name(fit: Callable) 
     [
         (lambda: Family(**recipe(ema_decay=1.5)), "family.ema_decay"),
         (lambda: ResidualCNN(**recipe(initialisation="xavier")), "family.initialisation"),
+        (lambda: ResidualCNN(**recipe(adjustable_clip=0)), "family.adjustable_clip must be above 0"),
+        (lambda: ResidualCNN(**recipe(adjustable_clip=-0.1)), "family.adjustable_clip must be above 0"),
+        (
+            lambda: ResidualCNN(**recipe(adjustable_clip=0.1, objective={"adversarial": opponent()})),
+            "adversarial brings another: set family.adjustable_clip=null and family.gradient_clip",
+        ),
         (lambda: GanFamily(**recipe()), "needs an adversarial objective"),
         (lambda: Family(**recipe(gradient_clip=1.0)), "trainer.gradient_clip_val=1.0"),
         (lambda: Family(**recipe(loss=None)), "nothing to learn from"),

@@ -228,6 +228,18 @@ def test_stein_s_estimate_is_the_squared_error() -> None:
     assert blurred < 0.5 * error
 
 
+def test_stein_s_small_difference_is_computed_in_full_precision() -> None:
+    class Watched(Blur):
+        def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+            precisions.add((torch.backends.cudnn.conv.fp32_precision, torch.is_autocast_enabled("cpu")))
+            return super().restore(x, condition)
+
+    precisions: set[tuple[str, bool]] = set()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        total(Sure(), step(Watched(), noisy_batch(clean_photos(1))))
+    assert precisions == {("ieee", False)}
+
+
 def test_recorrupted_photos_teach_the_clean_one() -> None:
     """The loss is the squared error to the clean photo plus what no network can change."""
     clean, alpha = clean_photos(64), 0.5

@@ -16,11 +16,12 @@ import torch
 from omegaconf import OmegaConf
 
 from restora.cli import main
-from restora.config import ConfigError, options
+from restora.config import ConfigError, compose, options
 from restora.files import write_json
 from restora.run_state import Occupied, sole_run
 from restora.sweeping import command, executor, planning, running
 from restora.sweeping.command import with_space
+from restora.sweeping.estimate import kind
 from restora.sweeping.executor import Slots, slots_for
 from restora.sweeping.on_ray import connected, gpus_of, share
 from restora.sweeping.plan import Damaged, Job, Plan, identity, jobs_in, read_plan
@@ -170,6 +171,20 @@ def test_what_is_to_come_is_estimated_from_what_was_stopped_where_nothing_is_fin
         write_json(plan.path(job) / "run.json", record)
     assert [job.left for job in statuses(plan)] == [30, 40]
     assert summary(statuses(plan)) == "1 queued, 1 stopped · 0:10 spent · about 1:10 of computing to come"
+
+
+@pytest.mark.parametrize(
+    ("word", "same"),
+    [
+        ("seed=2", True),
+        ("family.optimizer.lr=1", True),
+        ("trainer.accumulate_grad_batches=4", False),
+        ("family.optimizer._target_=muon", False),
+    ],
+)
+def test_jobs_whose_steps_take_another_time_are_measured_apart(word: str, same: bool) -> None:
+    one, other = (OmegaConf.to_container(compose("train", [*TINY, *more])) for more in ([], [word]))
+    assert (kind(one) == kind(other)) == same
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ from PIL import Image
 from restora.apps import train
 from restora.cli import main
 from restora.config import ConfigError, compose
-from restora.training.build import check_before_training
+from restora.training.build import build_network, build_parts, check_before_training
+
+EARLY = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"]
 
 
 @pytest.mark.parametrize(
@@ -32,11 +34,31 @@ from restora.training.build import check_before_training
             "gradient_clip",
         ),
         (["family=gan", "trainer.accumulate_grad_batches=2"], "accumulate_grad_batches=1"),
+        (
+            ["family.adjustable_clip=0.01", "trainer.gradient_clip_val=1"],
+            "family.adjustable_clip=0.01 clips in place of trainer.gradient_clip_val=1: set one",
+        ),
         (["family=unet", "objective=multi_scale"], "side outputs"),
         (["data=div2k"], "restora prepare data=div2k"),
         (["data=folder"], "data.source.root"),
         (["data=folder", "data.source.root=/nowhere/at/all"], "does not exist"),
         (["family.ema_decay=2"], "family.ema_decay"),
+        (["data.target=noisy", "objective=[noise2void,sure]"], "objective=noise2void,sure has no target"),
+        (["callbacks.last.every_n_steps=0"], "every_n_steps must be at least 1"),
+        ([*EARLY, "+callbacks.stop.monitor=val/psnr"], "set +callbacks.stop.mode=max"),
+        (
+            [*EARLY, "+callbacks.stop.monitor=val/lpips"],
+            "is not what validation logs: set one of val/psnr, val/ssim",
+        ),
+        (
+            [
+                *EARLY,
+                "+callbacks.stop.monitor=val/loss",
+                "monitor.metric=val/loss",
+                "+callbacks.stop.mode=max",
+            ],
+            "mode=min",
+        ),
         (["data.patch_size=0"], "patch_size"),
         (["network.depth=1"], "depth"),
         (["leakage=null"], "leakage.check=false"),
@@ -79,6 +101,15 @@ def test_the_scale_of_pairs_is_named(network: str, fix: str, tmp_path, monkeypat
 def test_the_defaults_have_no_conflict(tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("RESTORA_DATA", str(tmp_path))
     check_before_training(compose("train", []))
+
+
+def test_a_network_starts_with_its_own_weights_unless_a_recipe_replaces_them() -> None:
+    config = compose("train", ["network=srresnet_small", "network.scale=1"])
+    torch.manual_seed(1)
+    alone = build_network(config.network).state_dict()
+    torch.manual_seed(1)
+    parts = build_parts(config)
+    assert all(torch.equal(value, alone[name]) for name, value in parts.network.state_dict().items())
 
 
 @pytest.mark.parametrize("experiment", ["denoise/nafnet", "denoise/restormer", "denoise/cvt"])

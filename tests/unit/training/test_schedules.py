@@ -33,10 +33,11 @@ def test_multi_step_and_exponential() -> None:
 @pytest.mark.parametrize(
     ("make", "named"),
     [
-        (lambda: Cosine(warmup=0.6, hold=0.5), "schedule.warmup"),
-        (lambda: Cosine(final=2.0), "schedule.final"),
-        (lambda: MultiStep(milestones=[200_000]), "schedule.milestones"),
-        (lambda: Exponential(final=0.0), "schedule.final"),
+        (lambda: Cosine(warmup=0.6, hold=0.5), "family.schedule.warmup"),
+        (lambda: Cosine(final=2.0), "family.schedule.final"),
+        (lambda: MultiStep(milestones=[200_000]), "family.schedule.milestones"),
+        (lambda: MultiStep(milestones=[0.2, 0.8], gamma=-0.5), "family.schedule.gamma"),
+        (lambda: Exponential(final=0.0), "family.schedule.final"),
     ],
 )
 def test_bad_values_are_named(make, named: str) -> None:

@@ -24,6 +24,7 @@ from restora.degradations.compression.jpeg import jpeg
 from restora.degradations.noise.poisson import poisson_from
 from restora.degradations.parameters import (
     Range,
+    as_level,
     as_probability,
     as_range,
     as_whole_range,
@@ -73,7 +74,7 @@ class Order:
             raise ValueError(f"resize_range must contain 1, got {resize_range}")
         self.gaussian_probability = as_probability("gaussian_probability", gaussian_probability)
         self.grey_probability = as_probability("grey_probability", grey_probability)
-        self.sigma = as_range("sigma", sigma, least=0)
+        self.sigma = as_level("sigma", sigma)
         self.poisson_strength = as_range("poisson_strength", poisson_strength, least=0)
         self.quality = as_whole_range("quality", quality, least=1, most=100)
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.compression.jpeg import jpeg
-from restora.degradations.parameters import Range, as_range, as_whole_range, per_sample
+from restora.degradations.parameters import Range, as_level, as_whole_range, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -22,7 +22,7 @@ class CorrelatedNoise(Degradation):
     """
 
     def __init__(self, *, sigma: Range, quality: Range) -> None:
-        self.sigma = as_range("sigma", sigma, least=0)
+        self.sigma = as_level("sigma", sigma)
         self.quality = as_whole_range("quality", quality, least=1, most=100)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
 from restora.degradations.blur.filtering import filter_separably
-from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.parameters import Range, as_level, as_range, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -28,7 +28,7 @@ class FilmGrain(Degradation):
     centres = SYMMETRIC
 
     def __init__(self, *, strength: Range, size: Range = (0.4, 1.0)) -> None:
-        self.strength = as_range("strength", strength, least=0)
+        self.strength = as_level("strength", strength)
         self.size = as_range("size", size, least=0.05, most=1.3)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:

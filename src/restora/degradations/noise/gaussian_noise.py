@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from restora.degradations.base import SYMMETRIC, Degradation, Params, Severity, Shape
-from restora.degradations.parameters import Range, as_range, per_sample
+from restora.degradations.parameters import Range, as_level, per_sample
 from restora.keyed import KeyedGenerator
 from restora.registry import register
 
@@ -20,7 +20,7 @@ class GaussianNoise(Degradation):
     centres, independent, gaussian = SYMMETRIC, True, True
 
     def __init__(self, *, sigma: Range) -> None:
-        self.sigma = as_range("sigma", sigma, least=0)
+        self.sigma = as_level("sigma", sigma)
 
     @property
     def severity(self) -> Severity:

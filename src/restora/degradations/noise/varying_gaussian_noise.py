@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
-from restora.degradations.parameters import Range, as_range
+from restora.degradations.parameters import Range, as_level
 from restora.image import resize
 from restora.keyed import KeyedGenerator
 from restora.registry import register
@@ -25,7 +25,7 @@ class VaryingGaussianNoise(Degradation):
     def __init__(self, *, sigma: Range, grid: int = 4) -> None:
         if grid < 2:
             raise ValueError(f"grid of noise levels must be at least 2x2, got {grid}")
-        self.sigma, self.grid = as_range("sigma", sigma, least=0), grid
+        self.sigma, self.grid = as_level("sigma", sigma), grid
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         levels = generator.uniform((1, self.grid, self.grid), *self.sigma) / 255
