@@ -80,6 +80,8 @@ def test_the_average_is_what_is_judged_and_it_lags(fit: Callable) -> None:
     assert all(moved)
     for average, last in zip(family.ema.parameters(), family.network.parameters(), strict=True):
         assert not torch.equal(average, last)
+    counts = [value for name, value in family.ema.named_buffers() if name.endswith("num_batches_tracked")]
+    assert [int(count) for count in counts] == [3] * len(counts) != []
 
 
 def test_learning_rate_is_a_function_of_progress(fit: Callable) -> None:
