@@ -5,8 +5,8 @@
 #     OUT=outputs/gpu PHOTOS=FOLDER TEST=FOLDER benchmarks/gpu.sh
 #
 # Needs restora's dependencies and pytest; spandrel (tests/peers.txt) for its rows; for the time to 29.23 dB a folder of 400
-# training photos (PHOTOS) and BSD68 (TEST). The same command again goes on with what the time did not reach. TINY=1 runs all of
-# it with small sizes on a CPU, to see that it works (SECONDS_IN_ALL=1800, say), and gives no figures.
+# training photos (PHOTOS) and BSD68 (TEST), and four of the minutes. The same command again goes on with what the time did not
+# reach. TINY=1 runs all of it with small sizes on a CPU, to see that it works (SECONDS_IN_ALL=1800, say), and gives no figures.
 set -uo pipefail
 OUT=${OUT:+$(realpath -m "$OUT")}
 PHOTOS=${PHOTOS:+$(realpath -m "$PHOTOS")}
