@@ -316,7 +316,9 @@ class SkipNonFinite(Settling):
     def _explained(self, module: LightningModule) -> str:
         assert isinstance(module, Family)
         fresh = self.skipped == _step(module)
-        return explained(self._first, module.network, self._batch, fresh=fresh, folder=self.path.parent)
+        # an output may be too large for float16 and not for float32
+        with module.trainer.precision_plugin.forward_context():
+            return explained(self._first, module.network, self._batch, fresh=fresh, folder=self.path.parent)
 
     def _checkpoint(self, folder: Path) -> Path | None:
         """The checkpoint to go back to; each time an older one."""
