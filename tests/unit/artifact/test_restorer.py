@@ -31,7 +31,7 @@ def real(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize(
-    ("length", "tile", "overlap"), [(100, 32, 8), (97, 32, 16), (33, 32, 16), (1000, 64, 0)]
+    ("length", "tile", "overlap"), [(100, 32, 8), (97, 32, 16), (33, 32, 16), (1000, 64, 0), (84, 32, 6)]
 )
 def test_fades_of_neighbouring_tiles_sum_to_one(length, tile, overlap, multiple):
     for scale in (1, 3):
