@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -70,11 +71,10 @@ class RunRecord(Callback):
         self.info = info
         self.monitor = Monitor.of(info.config)
         self.path = info.folder / "run.json"
-        self.step_seconds: list[float] = []
+        self.steps = StepTimes()
         self.samples = 0
         self.fit_seconds_before = 0.0
         self.started = time.monotonic()
-        self._batch_started = 0.0
         self._written = time.monotonic()
         self.data: dict[str, Any] = self._opening()
 
@@ -186,7 +186,7 @@ class RunRecord(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
     ) -> None:
-        self._batch_started = time.perf_counter()
+        self.steps.begin(trainer.strategy.root_device)
 
     def on_train_batch_end(
         self,
@@ -197,8 +197,7 @@ class RunRecord(Callback):
         batch_index: int,
     ) -> None:
         self.samples += len(batch.names) * trainer.world_size
-        if len(self.step_seconds) < _STEP_TIMES_KEPT:
-            self.step_seconds.append(time.perf_counter() - self._batch_started)
+        self.steps.end(trainer.strategy.root_device)
         self._heartbeat(trainer, module)
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
@@ -286,9 +285,55 @@ class RunRecord(Callback):
             "fit_seconds": round(self.fit_seconds_before + time.monotonic() - self.started, 2),
             "steps": module.steps_done(),
             "samples": self.samples,
-            "step_ms": round(1000 * statistics.median(self.step_seconds), 2) if self.step_seconds else None,
+            "step_ms": self.steps.median(),
             "share": round(share_here(module.trainer), 4),
         }
+
+
+class StepTimes:
+    """The times of a run's first training steps.
+
+    On CUDA they are measured on the device, where a step ends long after the host has queued it, and read
+    when it has ended, so that the host never waits.
+    """
+
+    def __init__(self) -> None:
+        self.milliseconds: list[float] = []
+        self._begun: Any = None
+        self._queued: deque[tuple[Any, Any]] = deque()
+
+    def begin(self, device: torch.device) -> None:
+        self._begun = _instant(device) if self._kept() < _STEP_TIMES_KEPT else None
+
+    def end(self, device: torch.device) -> None:
+        if self._begun is not None:
+            self._queued.append((self._begun, _instant(device)))
+
+    def median(self) -> float | None:
+        """Milliseconds of the steps that have ended; None if none has."""
+        while self._queued and (taken := _between(*self._queued[0])) is not None:
+            self.milliseconds.append(taken)
+            self._queued.popleft()
+        return round(statistics.median(self.milliseconds), 2) if self.milliseconds else None
+
+    def _kept(self) -> int:
+        return len(self.milliseconds) + len(self._queued)
+
+
+def _instant(device: torch.device) -> Any:
+    """Now, by the host's clock, or on CUDA when the device has done the work that is queued so far."""
+    if device.type != "cuda":
+        return time.perf_counter()
+    event = torch.cuda.Event(enable_timing=True)
+    event.record()
+    return event
+
+
+def _between(first: Any, last: Any) -> float | None:
+    """Milliseconds between two instants; None if the device has not reached the second."""
+    if isinstance(first, float):
+        return float(1000 * (last - first))
+    return float(first.elapsed_time(last)) if last.query() else None
 
 
 def _reference(trainer: Trainer, module: Family) -> str | None:
