@@ -31,6 +31,7 @@ from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 from restora.redaction import redacted
 from restora.run_state import check_place, this_process
+from restora.training.instants import Instant, instant, seconds_between
 from restora.words import AGAINST_NOISY, NOISY_REFERENCE
 
 FORMAT = 2
@@ -291,49 +292,29 @@ class RunRecord(Callback):
 
 
 class StepTimes:
-    """The times of a run's first training steps.
-
-    On CUDA they are measured on the device, where a step ends long after the host has queued it, and read
-    when it has ended, so that the host never waits.
-    """
+    """The times of a run's first training steps, read when they have ended, so that the host never waits."""
 
     def __init__(self) -> None:
         self.milliseconds: list[float] = []
-        self._begun: Any = None
-        self._queued: deque[tuple[Any, Any]] = deque()
+        self._begun: Instant | None = None
+        self._queued: deque[tuple[Instant, Instant]] = deque()
 
     def begin(self, device: torch.device) -> None:
-        self._begun = _instant(device) if self._kept() < _STEP_TIMES_KEPT else None
+        self._begun = instant(device) if self._kept() < _STEP_TIMES_KEPT else None
 
     def end(self, device: torch.device) -> None:
         if self._begun is not None:
-            self._queued.append((self._begun, _instant(device)))
+            self._queued.append((self._begun, instant(device)))
 
     def median(self) -> float | None:
         """Milliseconds of the steps that have ended; None if none has."""
-        while self._queued and (taken := _between(*self._queued[0])) is not None:
-            self.milliseconds.append(taken)
+        while self._queued and (taken := seconds_between(*self._queued[0])) is not None:
+            self.milliseconds.append(1000 * taken)
             self._queued.popleft()
         return round(statistics.median(self.milliseconds), 2) if self.milliseconds else None
 
     def _kept(self) -> int:
         return len(self.milliseconds) + len(self._queued)
-
-
-def _instant(device: torch.device) -> Any:
-    """Now, by the host's clock, or on CUDA when the device has done the work that is queued so far."""
-    if device.type != "cuda":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def _between(first: Any, last: Any) -> float | None:
-    """Milliseconds between two instants; None if the device has not reached the second."""
-    if isinstance(first, float):
-        return float(1000 * (last - first))
-    return float(first.elapsed_time(last)) if last.query() else None
 
 
 def _reference(trainer: Trainer, module: Family) -> str | None:

@@ -9,6 +9,7 @@ from unittest.mock import Mock
 import pytest
 import torch
 from omegaconf import OmegaConf
+from queued_device import QueuedDevice
 
 from restora.data.mixture import JointSource
 from restora.data.module import PhotoData
@@ -165,40 +166,21 @@ def test_a_run_that_is_killed_before_wandb_has_begun_goes_on_as_the_same_one(
     assert first[0] != "agents"
 
 
-class Event:
-    """An event of a device that ends one queued step every 20 ms, while the host queues one every 5 ms."""
-
-    recorded, done = 0, 0
-
-    def __init__(self, *, enable_timing: bool) -> None:
-        assert enable_timing
-
-    def record(self) -> None:
-        self.at, Event.recorded = 20.0 * ((Event.recorded + 1) // 2), Event.recorded + 1
-
-    def query(self) -> bool:
-        return self.at <= Event.done
-
-    def elapsed_time(self, later: "Event") -> float:
-        assert later.query()
-        return later.at - self.at
-
-
 def test_the_time_of_a_step_on_a_gpu_is_the_device_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "Event", Event)
-    steps, device = StepTimes(), torch.device("cuda", 0)
+    clock, steps, device = QueuedDevice(monkeypatch), StepTimes(), torch.device("cuda", 0)
     for _ in range(3):
         steps.begin(device)
+        clock.queued += 20.0
         steps.end(device)
     assert steps.median() is None, "none has ended, and the host does not wait"
-    Event.done = 40.0
+    clock.reached = 40.0
     assert steps.median() == 20.0
     assert len(steps.milliseconds) == 2
 
 
 def test_the_time_of_a_step_on_a_cpu_is_the_host_s(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter((1.0, 1.5, 2.0, 2.1))
-    monkeypatch.setattr("restora.training.record.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("restora.training.instants.time.perf_counter", lambda: next(clock))
     steps = StepTimes()
     for _ in range(2):
         steps.begin(torch.device("cpu"))
