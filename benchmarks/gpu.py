@@ -18,11 +18,14 @@ import time
 from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from networks import CASES, networks
+from networks import CASES, networks, own_network
 from peers import PeerMissingError
 from timing import console, interleaved, machine, milliseconds, parser
+from torch import nn
+from torch.autograd import DeviceType
 from training_gpu import peaks, training_step
 
 from restora.families.compiling import compile_in_place
@@ -57,6 +60,7 @@ COMPILED = {
 }
 WAYS = EAGER | COMPILED
 """The package of the network, whether autocast is on, how it is compiled, and the fused kernels' switch."""
+WITH_KERNELS = ("nafnet", "restormer")
 AT_MOST = {"eager": 40, "compiled": 150}
 """Seconds for a row, compiling included."""
 LARGEST = 5
@@ -65,11 +69,10 @@ LARGEST = 5
 def main() -> None:
     options = _options()
     if options.way:
-        console().print(one(options.only, options.way, options))
+        console().print(one(options.only, options.way, options), markup=False)
         return
     if not options.tiny and not torch.cuda.is_available():
-        say("not measured: no CUDA device", options)
-        return
+        sys.exit("not measured: no CUDA device")
     flops, bandwidth = peaks(options)
     say(
         f"{machine(options.device)}: {flops / 1e12:.0f} TFLOP/s in bf16, {bandwidth / 1e12:.2f} TB/s", options
@@ -77,8 +80,11 @@ def main() -> None:
     for ways, most in ((EAGER, AT_MOST["eager"]), (COMPILED, AT_MOST["compiled"])):
         for way in ways:
             for name in options.only.split(","):
-                if f"{name}, {way}: " not in measured(options):
-                    row(name, way, min(most, options.until - time.time()), options)
+                has_kernels = name in WITH_KERNELS or WAYS[way][3] == "0"
+                if has_kernels and f"{name}, {way}: " not in measured(options):
+                    row(name, way, most, options)
+    if time.time() > options.until - LEAST:
+        sys.exit("the time is over: the same command measures what is left")
 
 
 def measured(options: Namespace) -> str:
@@ -89,15 +95,17 @@ def measured(options: Namespace) -> str:
     return "\n".join(line for line in kept if not line.endswith(LATE))
 
 
-LATE = "not measured, the time is over"
+LATE, LEAST = "not measured, the time is over", 5
 
 
-def row(name: str, way: str, seconds: float, options: Namespace) -> None:
+def row(name: str, way: str, most: float, options: Namespace) -> None:
     """Measures one way in a separate process, so that its failure does not affect the others.
 
-    A tiny run, which compiles nothing, uses one process for all, because starting them would take most time.
+    A way that `--until` cuts short is measured by the next run. A tiny run, which compiles nothing, uses one
+    process for all, because starting them would take most time.
     """
-    if seconds < 5:
+    seconds = min(most, options.until - time.time())
+    if seconds < LEAST:
         say(f"{name}, {way}: {LATE}", options)
         return
     started = time.monotonic()
@@ -120,8 +128,9 @@ def row(name: str, way: str, seconds: float, options: Namespace) -> None:
         lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
         found = lines[-1] if lines else "no answer"
     except subprocess.TimeoutExpired:
-        found = f"takes more than {seconds:.0f} s to start, compile and measure"
-    say(f"{name}, {way}: {found} [{time.monotonic() - started:.0f} s]", options)
+        found = LATE if seconds < most else f"takes more than {most:.0f} s to start, compile and measure"
+    taken = "" if found == LATE else f" [{time.monotonic() - started:.0f} s]"
+    say(f"{name}, {way}: {found}{taken}", options)
 
 
 def _options() -> Namespace:
@@ -142,7 +151,7 @@ def _options() -> Namespace:
 
 
 def say(row: str, options: Namespace) -> None:
-    console().print(row)
+    console().print(row, markup=False)
     if options.rows_file is not None:
         with options.rows_file.open("a") as file:
             file.write(row + "\n")
@@ -155,21 +164,22 @@ def one(name: str, way: str, options: Namespace) -> str:
     case = type(case)(
         case.title, case.network, case.arguments if options.tiny else FULL.get(name, case.arguments)
     )
-    try:
-        ours, theirs = networks(case)
-    except PeerMissingError as error:
-        if whose == "theirs" and options.tiny:
+    ours = own_network(case)
+    network: nn.Module = ours
+    if whose == "theirs":
+        try:
+            network = networks(case)[1].requires_grad_(True)
+        except PeerMissingError as error:
             return str(error)
-        raise SystemExit(str(error)) from error
     batch, side = (1, 16) if options.tiny else BATCHES[name]
-    network = (ours if whose == "ours" else theirs.requires_grad_(True)).to(options.device)
+    network = network.to(options.device)
     if whose == "ours":
         network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     if mode is not None and not options.tiny:
         if whose == "theirs":
             network = torch.compile(network, dynamic=False, mode=mode)
-        else:
-            compile_in_place(network, torch.device(options.device), mode)
+        elif not compile_in_place(network, torch.device(options.device), mode):
+            raise SystemExit("torch.compile does not work here: the log says why")
     x = torch.rand(batch, 3, side, side, device=options.device)
     clean = torch.rand(batch, 3, side * ours.scale, side * ours.scale, device=options.device)
     step = training_step(network, x, clean, amp=amp)
@@ -192,13 +202,20 @@ def profiled(step: Callable[[], None], name: str, way: str, options: Namespace) 
     if options.traces is not None:
         options.traces.mkdir(parents=True, exist_ok=True)
         profile.export_chrome_trace(str(options.traces / f"{name} {way}.json".replace(" ", "_")))
-    events = [event for event in profile.key_averages() if event.self_device_time_total]
-    events.sort(key=lambda event: -event.self_device_time_total)
+    events = sorted(filter(is_of_the_device, profile.key_averages()), key=lambda e: -e.self_device_time_total)
     total = sum(event.self_device_time_total for event in events) / 1e3
     largest = ", ".join(
         f"{e.key[:40]} {e.self_device_time_total / 1e3:.1f} ms ({e.count}x)" for e in events[:LARGEST]
     )
     return f"device busy {total:.1f} ms: {largest}"
+
+
+def is_of_the_device(event: Any) -> bool:
+    """Whether an event is a kernel or a copy.
+
+    Calls of the host, and annotations, have the time of their kernels a second time.
+    """
+    return event.device_type != DeviceType.CPU and not event.is_user_annotation
 
 
 if __name__ == "__main__":

@@ -164,12 +164,18 @@ def _what(name: str, part: str, threads: int) -> str:
     return f"{part}{batch}, {name.removesuffix('_small')}, {threads} thread{'s' if threads > 1 else ''}"
 
 
-def networks(case: Case) -> tuple[Network, nn.Module]:
-    """Our network with random weights and spandrel's with the same weights. Raises `PeerMissingError`."""
+def own_network(case: Case) -> Network:
+    """Our network with random weights."""
     module, _, name = case.network.partition(":")
     torch.manual_seed(0)
     ours: Network = getattr(importlib.import_module(f"restora.networks.{module}"), name)(**case.arguments)
     _randomise(ours)
+    return ours
+
+
+def networks(case: Case) -> tuple[Network, nn.Module]:
+    """Our network with random weights and spandrel's with the same weights. Raises `PeerMissingError`."""
+    ours = own_network(case)
     registry = peer("spandrel", "MAIN_REGISTRY")
     extra = peer("spandrel_extra_arches", "EXTRA_REGISTRY")
     registry.add(*extra, ignore_duplicates=True)

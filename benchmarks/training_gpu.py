@@ -147,8 +147,8 @@ def against_spandrel(name: str, options: Namespace) -> list[Row]:
 def fast(network: Network, options: Namespace) -> Network:
     """The network as `trainer=gpu` runs it."""
     network = network.to(device=options.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    if not options.tiny:
-        compile_in_place(network, torch.device(options.device))
+    if not options.tiny and not compile_in_place(network, torch.device(options.device)):
+        raise SystemExit("torch.compile does not work here: the log says why")
     return network
 
 

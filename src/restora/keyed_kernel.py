@@ -38,9 +38,10 @@ def draw(keys: Tensor, salt: int, kind: Kind, count: int = 1) -> Tensor:
         device=keys.device,
     )
     if out.numel():
-        program[(cdiv(count, _BLOCK), batch)](
-            keys.contiguous(), out, salt, count, KIND=_KINDS.index(kind), BLOCK=_BLOCK
-        )
+        with torch.cuda.device_of(keys):  # Triton launches on the current device
+            program[(cdiv(count, _BLOCK), batch)](
+                keys.contiguous(), out, salt, count, KIND=_KINDS.index(kind), BLOCK=_BLOCK
+            )
     return out
 
 

@@ -8,6 +8,7 @@ that a device takes, and refuse to be read. What reaches torch is watched call b
 import contextlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -17,6 +18,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from restora.config import build, parts
+from restora.data.degrading import made
+from restora.data.replayed import Replayed
 from restora.degradations.base import Degradation
 from restora.degradations.compose.composition import Maybe, OneOf
 from restora.degradations.compression import error_diffusion
@@ -179,7 +182,7 @@ def test_the_watch_counts_photos_that_are_treated_alone() -> None:
     assert by_photo(2) < by_photo(6)
 
 
-def devices() -> list[Any]:
+def devices(*among: str) -> list[Any]:
     present = {
         "cuda": (torch.cuda.is_available(), "no CUDA device"),
         "mps": (torch.backends.mps.is_available(), "no MPS device"),
@@ -187,6 +190,7 @@ def devices() -> list[Any]:
     return [
         pytest.param(name, marks=pytest.mark.skipif(not there, reason=why))
         for name, (there, why) in present.items()
+        if name in among
     ]
 
 
@@ -202,7 +206,7 @@ def refusing_to_wait(device: str) -> Iterator[None]:
         torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("device", devices())
+@pytest.mark.parametrize("device", devices("cuda", "mps"))
 @pytest.mark.parametrize("name", NODES)
 def test_a_device_gives_what_the_cpu_gives(name: str, device: str) -> None:
     """Up to the last bits of transcendental functions, which a rounding may turn into a step of a few
@@ -222,3 +226,19 @@ def test_a_device_gives_what_the_cpu_gives(name: str, device: str) -> None:
     assert (condition is None) == (told is None)
     if condition is not None and told is not None:
         assert (told.cpu() - condition).abs().mean() < 1e-4
+
+
+@pytest.mark.parametrize("device", devices("cuda"))
+@pytest.mark.parametrize("name", NODES)
+def test_a_device_replays_what_it_computes(name: str, device: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Nothing is computed in another way because a recording failed."""
+    degradation: Degradation = build(NODES[name], "degradation")
+    replays = Replayed(partial(made, degradation, False))
+    for number in range(4):
+        photos = torch.randint(0, 256, (3, 3, SIZE, SIZE), dtype=torch.uint8).to(device)
+        keys = torch.tensor([sample_key(number, i) for i in range(3)]).to(device)
+        for got, wanted in zip(replays(photos, keys), made(degradation, False, photos, keys), strict=True):
+            assert (got is None) == (wanted is None)
+            if got is not None and wanted is not None:
+                assert (got - wanted).abs().mean() < 1e-4
+    assert not caplog.messages

@@ -7,12 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from PIL import Image
 from tiny_runs import DNCNN, UNLOGGED
 
 from restora.apps.preview_poison import _made_again
 from restora.cli import main
-from restora.files import read_json_lines
+from restora.config import compose
+from restora.files import read_json_lines, write_json
 
 QUICK = [
     *DNCNN,
@@ -69,6 +71,19 @@ def test_a_poisoned_step_is_left_out_named_and_shown_again(
     assert batch.keys.tolist() == rows[1]["keys"]
     assert main(["preview", f"poison={tmp_path / 'run'}", "step=6"]) == 2
     assert "set step= to one of 4, 5, 13" in capfd.readouterr().err
+
+
+def test_a_batch_of_on_demand_learning_is_made_again_with_the_shares_of_its_step(tmp_path: Path) -> None:
+    config = compose("train", [*DNCNN, "degradation=on_demand_noise", "data.batch_size=2"])
+    built = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("data", "degradation")}
+    write_json(tmp_path / "run.json", {"config": built})
+    made = []
+    for chosen in list(config.degradation.stages)[::2]:
+        shares = {name: float(name == chosen) for name in config.degradation.stages}
+        (batch,) = _made_again(tmp_path, [3], shares)
+        assert batch.clean is not None
+        made.append((batch.degraded - batch.clean).std())
+    assert made == sorted(made), "from mild to strong noise"
 
 
 def test_after_too_many_in_a_row_a_run_goes_back_with_a_smaller_step(

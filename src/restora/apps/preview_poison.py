@@ -2,8 +2,9 @@
 
 Enters: a run folder and its `poison.jsonl`. Leaves: one PNG, rows for the crops of the batch, columns for the
 clean and the degraded crop, the target and the condition, each with its count of values that are not finite;
-and the numbers of the step on the terminal. A batch is a function of the configuration and its number, so the
-run stores no photos. The run's configuration is built from registered parts only.
+and the numbers of the step on the terminal. A batch is a function of the configuration, its number and, with
+`OnDemand`, the shares of the step, so the run stores no photos. The run's configuration is built from
+registered parts only.
 """
 
 import os
@@ -38,7 +39,7 @@ def show(words: Sequence[str]) -> int:
             f"output must be a PNG file, got {output}: write output={output.with_suffix('.png')}"
         )
     check_writable(output, setting="output")
-    batches = _made_again(run, row["batches"])
+    batches = _made_again(run, row["batches"], row.get("shares"))
     photos = [photo for batch in batches for photo in batch.photos()]
     named = [photo for photo in photos if photo.names[0] in row["photos"]]  # where the loss was not finite
     shown = (named or photos)[: int(chosen.get("rows", 8))]
@@ -95,9 +96,13 @@ def _is_row(row: dict[str, Any]) -> bool:
     )
 
 
-def _made_again(run: Path, batches: Sequence[int]) -> "list[Batch]":
-    """The batches of a run by their numbers, each with the parts of all processes."""
+def _made_again(run: Path, batches: Sequence[int], shares: Any = None) -> "list[Batch]":
+    """The batches of a run by their numbers, each with the parts of all processes.
+
+    `shares` are those of an `OnDemand` degradation at the step, by the names of its stages.
+    """
     from restora.data.module import PhotoData
+    from restora.degradations.compose.composition import OnDemand, OneOf
     from restora.files import read_json
     from restora.registry import build
     from restora.strangers import started_in
@@ -110,6 +115,8 @@ def _made_again(run: Path, batches: Sequence[int]) -> "list[Batch]":
     if there is not None and there.is_dir():
         os.chdir(there)  # its relative paths start there
     degradation = build(config["degradation"], "degradation")
+    if isinstance(degradation, OnDemand) and isinstance(shares, dict):
+        degradation = OneOf(stages=degradation.stages, weights=shares)
     data: PhotoData = build(config["data"], "data", degradation=degradation)
     data.prepare_data()
     data.setup("fit")

@@ -224,8 +224,14 @@ class Restorer:
         """
         self._check(x)
         condition = self._condition(x, condition)
-        with freed_memory_kept() if self.device.type == "cpu" else nullcontext():
+        with self._on_device():
             return self._restore(x, condition, progress)
+
+    def _on_device(self) -> AbstractContextManager[object]:
+        """A CPU keeps freed memory; a GPU is this thread's current one, which Triton's kernels need."""
+        if self.device.type == "cuda":
+            return torch.cuda.device(self.device)
+        return freed_memory_kept() if self.device.type == "cpu" else nullcontext()
 
     def _restore(self, x: Tensor, condition: Tensor | None, progress: Progress | None) -> Tensor:
         """In tiles as large as memory allows; arguments are checked."""

@@ -274,4 +274,5 @@ def _precision(x: Tensor) -> str:
     """The precision of `tl.dot`: exact float32 products unless the user allows TF32."""
     if not x.is_cuda:
         return "interpreted"
+    # torch.compile cannot trace the newer `fp32_precision`
     return "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee"

@@ -3,7 +3,8 @@
 Enters: a composed configuration. Leaves: one `StageCost` for each stage of its patches, and the time to
 validate a photo. The trainer, the data module and the family are those of a run; records, checkpoints and W&B
 are left out. Of several processes one is measured, with its share of a batch, without communication. On a GPU
-the steps run twice: once unsynchronised for their time, once synchronised after each part for the shares.
+the steps run twice: once for their time, by the device's own clock and without waiting for it, and once
+synchronised after each part for the shares.
 """
 
 import copy
@@ -23,6 +24,7 @@ from restora.allocator import keep_freed_memory
 from restora.config import ConfigError
 from restora.training.build import Parts, build_parts, build_trainer
 from restora.training.callbacks import StepSeed
+from restora.training.instants import Instant, instant, seconds_between
 from restora.training.run import quieten
 
 PARTS = ("data", "degradation", "network", "optimiser")
@@ -75,11 +77,12 @@ class StepMeter(Callback):
         self.warm_up, self.total, self.progress = warm_up, total, progress
         self.divided = divided
         """Whether parts are timed separately, which on a GPU slows the steps down."""
-        self.seconds: list[float] = []
+        self._steps: list[tuple[Instant, Instant]] = []
         self.parts: dict[str, float] = dict.fromkeys(PARTS, 0.0)
         self.batches = 0
         self._batch: dict[str, float] = {}
         self._end = self._updating = 0.0
+        self._begun: Instant = 0.0
 
     def watch(self, parts: Parts) -> None:
         """Wraps the degradation and the weights' average to time them."""
@@ -107,7 +110,7 @@ class StepMeter(Callback):
         self._batch[part] = self._batch.get(part, 0.0) + seconds
 
     def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self._end = self._now()
+        self._end, self._begun = self._now(), instant(trainer.strategy.root_device)
         for optimizer in trainer.optimizers:
             optimizer.register_step_post_hook(lambda *_: self._add("optimiser", self._now() - self._updating))
 
@@ -126,12 +129,19 @@ class StepMeter(Callback):
         self.batches += 1
         if self.batches > self.warm_up:
             self._add("network", now - self._end - sum(self._batch.values()))
-            self.seconds.append(now - self._end)
+            self._steps.append((self._begun, instant(trainer.strategy.root_device)))
             for part, seconds in self._batch.items():
                 self.parts[part] += seconds
         self._batch = {}
         self.progress(self.batches, self.total)
-        self._end = self._now()
+        self._end, self._begun = self._now(), instant(trainer.strategy.root_device)
+
+    def seconds(self) -> list[float]:
+        """The time of each batch, once all have ended."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        taken = [seconds_between(*step) for step in self._steps]
+        return [seconds for seconds in taken if seconds is not None]
 
     def shares(self) -> dict[str, float]:
         """The share of the time of each part; they sum to 1."""
@@ -216,15 +226,16 @@ class Measurement:
         free = self._fit(config, divided=not on_gpu)
         divided = self._fit(config, divided=True) if on_gpu else free
         memory = torch.cuda.max_memory_allocated() if on_gpu else _resident_bytes()
+        seconds = free.seconds()
         return StageCost(
             start_step=start_step,
             patch_size=patch_size,
             batch_size=batch_size,
-            seconds=free.seconds,
+            seconds=seconds,
             shares=divided.shares(),
             memory=memory,
             memory_of="GPU" if on_gpu else "process",
-            samples_per_second=batch_size * len(free.seconds) / sum(free.seconds),
+            samples_per_second=batch_size * len(seconds) / sum(seconds),
         )
 
     def _fit(self, config: DictConfig, *, divided: bool) -> StepMeter:

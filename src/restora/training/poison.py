@@ -26,7 +26,9 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 from torch.optim import Optimizer
 
+from restora.data.mixture import MixtureData
 from restora.data.module import PhotoData
+from restora.degradations.compose.composition import OnDemand
 from restora.families.base import Family
 from restora.files import json_text, read_json_lines, write_whole
 from restora.keyed import KeyedGenerator
@@ -273,6 +275,8 @@ class SkipNonFinite(Settling):
                 _parameters(trainer, shape, keys) for shape, keys in zip(seen.shapes, seen.keys, strict=True)
             ],
         }
+        if (shares := _shares(trainer)) is not None:
+            row["shares"] = shares
         if trainer.world_size > 1:
             row = _of_all(row, trainer.world_size)
         if not trainer.is_global_zero:
@@ -312,7 +316,9 @@ class SkipNonFinite(Settling):
     def _explained(self, module: LightningModule) -> str:
         assert isinstance(module, Family)
         fresh = self.skipped == _step(module)
-        return explained(self._first, module.network, self._batch, fresh=fresh, folder=self.path.parent)
+        # an output may be too large for float16 and not for float32
+        with module.trainer.precision_plugin.forward_context():
+            return explained(self._first, module.network, self._batch, fresh=fresh, folder=self.path.parent)
 
     def _checkpoint(self, folder: Path) -> Path | None:
         """The checkpoint to go back to; each time an older one."""
@@ -346,15 +352,27 @@ def _of_all(row: dict[str, Any], processes: int) -> dict[str, Any]:
 
 
 def _parameters(trainer: Trainer, shape: tuple[int, ...], keys: Tensor) -> Any:
-    """The parameters that the degradation drew for a batch, as plain values; None if it drew none."""
+    """The parameters that the degradation drew for a batch, as plain values; None if it drew none.
+
+    None also for a mixture, whose parts draw with degradations of their own.
+    """
     data: Any = getattr(trainer, "datamodule", None)
-    if not isinstance(data, PhotoData) or data.source.paired:
+    if not isinstance(data, PhotoData) or isinstance(data, MixtureData) or data.comes_degraded:
         return None
+    degradation = data.degradation
+    if isinstance(degradation, OnDemand):
+        degradation = degradation.in_training
     try:
-        drawn = data.degradation.sample(shape, KeyedGenerator(keys))  # type: ignore[arg-type]
+        drawn = degradation.sample(shape, KeyedGenerator(keys))  # type: ignore[arg-type]
         return json.loads(json_text(_plain(drawn), indent=None))
     except (ValueError, TypeError, RuntimeError) as error:
         return str(error)
+
+
+def _shares(trainer: Trainer) -> dict[str, float] | None:
+    """The shares with which an `OnDemand` degradation draws its stages now; None for any other."""
+    degradation = getattr(getattr(trainer, "datamodule", None), "degradation", None)
+    return degradation.shares if isinstance(degradation, OnDemand) else None
 
 
 def _plain(value: Any) -> Any:

@@ -9,6 +9,7 @@ import platform
 import statistics
 import subprocess
 import time
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from restora.monitor import Monitor
 from restora.networks.cost import count_macs, count_parameters
 from restora.redaction import redacted
 from restora.run_state import check_place, this_process
+from restora.training.instants import Instant, instant, seconds_between
 from restora.training.metrics_csv import MetricsCsv
 from restora.words import AGAINST_NOISY, NOISY_REFERENCE
 
@@ -71,11 +73,10 @@ class RunRecord(Callback):
         self.info = info
         self.monitor = Monitor.of(info.config)
         self.path = info.folder / "run.json"
-        self.step_seconds: list[float] = []
+        self.steps = StepTimes()
         self.samples = 0
         self.fit_seconds_before = 0.0
         self.started = time.monotonic()
-        self._batch_started = 0.0
         self._written = time.monotonic()
         self.data: dict[str, Any] = self._opening()
 
@@ -190,7 +191,7 @@ class RunRecord(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, module: LightningModule, batch: Any, batch_index: int
     ) -> None:
-        self._batch_started = time.perf_counter()
+        self.steps.begin(trainer.strategy.root_device)
 
     def on_train_batch_end(
         self,
@@ -201,8 +202,7 @@ class RunRecord(Callback):
         batch_index: int,
     ) -> None:
         self.samples += len(batch.names) * trainer.world_size
-        if len(self.step_seconds) < _STEP_TIMES_KEPT:
-            self.step_seconds.append(time.perf_counter() - self._batch_started)
+        self.steps.end(trainer.strategy.root_device)
         self._heartbeat(trainer, module)
 
     def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
@@ -290,9 +290,35 @@ class RunRecord(Callback):
             "fit_seconds": round(self.fit_seconds_before + time.monotonic() - self.started, 2),
             "steps": module.steps_done(),
             "samples": self.samples,
-            "step_ms": round(1000 * statistics.median(self.step_seconds), 2) if self.step_seconds else None,
+            "step_ms": self.steps.median(),
             "share": round(share_here(module.trainer), 4),
         }
+
+
+class StepTimes:
+    """The times of a run's first training steps, read when they have ended, so that the host never waits."""
+
+    def __init__(self) -> None:
+        self.milliseconds: list[float] = []
+        self._begun: Instant | None = None
+        self._queued: deque[tuple[Instant, Instant]] = deque()
+
+    def begin(self, device: torch.device) -> None:
+        self._begun = instant(device) if self._kept() < _STEP_TIMES_KEPT else None
+
+    def end(self, device: torch.device) -> None:
+        if self._begun is not None:
+            self._queued.append((self._begun, instant(device)))
+
+    def median(self) -> float | None:
+        """Milliseconds of the steps that have ended; None if none has."""
+        while self._queued and (taken := seconds_between(*self._queued[0])) is not None:
+            self.milliseconds.append(1000 * taken)
+            self._queued.popleft()
+        return round(statistics.median(self.milliseconds), 2) if self.milliseconds else None
+
+    def _kept(self) -> int:
+        return len(self.milliseconds) + len(self._queued)
 
 
 def _reference(trainer: Trainer, module: Family) -> str | None:

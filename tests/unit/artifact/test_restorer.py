@@ -1,6 +1,7 @@
 """The restorer computes what the network computes, at any size, tiled or not, and says what it cannot do."""
 
 import re
+from contextlib import nullcontext
 from itertools import pairwise
 
 import pytest
@@ -30,7 +31,7 @@ def real(height: int, width: int) -> Tensor:
 
 @pytest.mark.parametrize("multiple", [1, 8])
 @pytest.mark.parametrize(
-    ("length", "tile", "overlap"), [(100, 32, 8), (97, 32, 16), (33, 32, 16), (1000, 64, 0)]
+    ("length", "tile", "overlap"), [(100, 32, 8), (97, 32, 16), (33, 32, 16), (1000, 64, 0), (84, 32, 6)]
 )
 def test_fades_of_neighbouring_tiles_sum_to_one(length, tile, overlap, multiple):
     for scale in (1, 3):
@@ -40,6 +41,17 @@ def test_fades_of_neighbouring_tiles_sum_to_one(length, tile, overlap, multiple)
             assert span.stop - span.start <= tile
             total[span.start * scale : span.stop * scale] += fade(span, overlap, scale)
         torch.testing.assert_close(total, torch.ones(length * scale), atol=1e-6, rtol=0)
+
+
+def test_the_second_gpu_is_the_current_one_while_it_restores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Triton launches on the current device of the thread, which is the first one in a new thread."""
+    current = []
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext(current.append(device)))
+    restorer = Restorer(network=strided(), device="cpu")
+    monkeypatch.setattr(restorer, "device", torch.device("cuda", 1))
+    monkeypatch.setattr(restorer, "_restore", lambda x, condition, progress: x)
+    restorer(real(16, 16))
+    assert current == [torch.device("cuda", 1)]
 
 
 def test_neighbours_share_at_least_the_overlap():

@@ -91,6 +91,25 @@ def test_a_batch_is_made_beside_the_step_before_it(monkeypatch: pytest.MonkeyPat
     ]
 
 
+def test_the_memory_of_a_batch_is_kept_until_its_step_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    streams, recorded = Streams(monkeypatch), []
+
+    class OnCard(torch.Tensor):
+        is_cuda = True
+
+        def record_stream(self, stream: Any) -> None:
+            recorded.append(str(stream))
+
+    def prepare(_: int) -> Batch:
+        clean, degraded, keys = (torch.zeros(1).as_subclass(OnCard) for _ in range(3))
+        return Batch(clean, degraded, None, ["a"], keys=keys)
+
+    for begun in OneAhead(prepare, torch.device("cuda", 0))(iter(range(1))):
+        begun.ready()
+    assert recorded == ["step"] * 3
+    assert streams.queued
+
+
 def test_what_follows_validation_is_not_begun_before_it(folder: Path, tmp_path: Path) -> None:
     class OnCuda:
         strategy = type("Strategy", (), {"root_device": torch.device("cuda", 0)})

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from restora.evaluation import statistics
 from restora.evaluation.statistics import (
     bootstrap_mean,
     common_photos,
@@ -32,6 +33,17 @@ def test_interval_equals_scipys_bca(kind: str) -> None:
     assert ours.mean == pytest.approx(values.mean())
     assert ours.low == pytest.approx(theirs.low, abs=0.04 * spread)
     assert ours.high == pytest.approx(theirs.high, abs=0.04 * spread)
+
+
+def test_interval_is_corrected_for_bias_where_few_values_are_skewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "_widening", lambda count: 1.0)
+    statistics._drawn.cache_clear()
+    values = np.append(np.linspace(0, 1, 19), [3.0, 4.0])
+    ours = bootstrap_mean(values.tolist())
+    statistics._drawn.cache_clear()
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=100_000, method="BCa", rng=1).confidence_interval
+    tolerance = 0.03 * (theirs.high - theirs.low)
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=tolerance)
 
 
 @pytest.mark.parametrize("photos", [5, 10, 24])

@@ -29,6 +29,7 @@ from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.networks.unet import UNet
 from restora.objectives.adversarial import Adversarial
+from restora.objectives.base import Objective, Step
 from restora.objectives.supervised import MultiScale, Supervised
 from restora.training.poison import SkipNonFinite
 from restora.training.schedules import Constant, Cosine
@@ -87,6 +88,8 @@ def test_the_average_is_what_is_judged_and_it_lags(fit: Callable) -> None:
     assert all(moved)
     for average, last in zip(family.ema.parameters(), family.network.parameters(), strict=True):
         assert not torch.equal(average, last)
+    counts = [value for name, value in family.ema.named_buffers() if name.endswith("num_batches_tracked")]
+    assert [int(count) for count in counts] == [3] * len(counts) != []
 
 
 def test_learning_rate_is_a_function_of_progress(fit: Callable) -> None:
@@ -137,6 +140,22 @@ def test_scores_do_not_depend_on_the_batch_a_photo_comes_in() -> None:
     for together, single in zip(*rows, strict=True):
         for key in ("psnr", "ssim", "input_psnr", "input_ssim"):
             assert float(together[key]) == pytest.approx(float(single[key]), abs=1e-5)
+
+
+def test_the_validation_loss_is_that_of_the_middle_of_a_training() -> None:
+    """So that validations can be compared, also with terms that vary over a training or begin later."""
+
+    class Varying(Objective):
+        def terms(self, step: Step) -> dict[str, torch.Tensor]:
+            return {"": step.restored.new_tensor(step.progress)}
+
+    objective = {"varying": Varying(weight=2.0, start_step=1000)}
+    family = Family(**recipe(loss=None, objective=objective, validation_loss=True))
+    clean = torch.rand(1, 3, 16, 16)
+    family.on_validation_epoch_start()
+    with torch.no_grad():
+        family.validation_step(Batch(clean, clean, None, ["a"]), 0)
+    assert [row["loss"] for row in family.rows] == [2 * 0.5]
 
 
 def test_batches_would_arrive_by_lightnings_public_hooks_too(

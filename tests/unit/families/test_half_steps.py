@@ -75,6 +75,26 @@ def test_half_steps_change_their_own_network_only(fit: Callable) -> None:
     assert float(trainer.callback_metrics["train/loss"]) == pytest.approx(total, rel=1e-6)
 
 
+def test_the_average_follows_every_half_step_of_the_network(fit: Callable) -> None:
+    family = gan()
+    assert family.ema is not None
+    expected = [p.clone() for p in family.ema.parameters()]
+    step_of_network, steps = family.network_step, iter(range(3))
+
+    @torch.no_grad()
+    def followed(*arguments: Any) -> None:
+        with torch.enable_grad():
+            step_of_network(*arguments)
+        done = next(steps)
+        for average, now in zip(expected, family.network.parameters(), strict=True):
+            average.lerp_(now, 1 - (1 + done) / (10 + done))
+
+    family.network_step = followed
+    fit(family, steps=3)
+    for average, wanted in zip(family.ema.parameters(), expected, strict=True):
+        torch.testing.assert_close(average, wanted)
+
+
 class Game(Opponent):
     """Its partner has a gradient of 1000, its own number one of 10."""
 

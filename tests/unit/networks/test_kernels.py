@@ -1,8 +1,8 @@
-"""The fused kernels give what the plain formulation gives, forward and backward, at odd sizes: run by
-Triton's interpreter, on a CPU."""
+"""The fused kernels give what the plain formulation gives, forward and backward, at odd sizes: on a GPU, or
+where there is none by Triton's interpreter, on a CPU."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -10,11 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from restora.image import full_precision
 from restora.networks.layers.channels_last import bias_free_layer_norm
 from restora.networks.layers.restormer_blocks import TransformerBlock, TransposedAttention
 from restora.networks.nafnet import NAFNet, simple_gate
 
-os.environ["TRITON_INTERPRET"] = "1"
+os.environ["TRITON_INTERPRET"] = "0" if torch.cuda.is_available() else "1"
 pytest.importorskip(
     "triton", reason="Triton is not installed (it comes with torch for CUDA): pip install triton"
 )
@@ -22,14 +23,22 @@ pytest.importorskip(
 from restora import kernels
 from restora.kernels import functions
 
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 TOLERANCES = {torch.float32: {"atol": 1e-4, "rtol": 1e-4}, torch.bfloat16: {"atol": 0.06, "rtol": 0.06}}
 SIZES = [(2, 3, 5, 12), (1, 1, 33, 20), (3, 1, 1, 8)]
 dtypes = pytest.mark.parametrize("dtype", TOLERANCES, ids=["float32", "bfloat16"])
 sizes = pytest.mark.parametrize("size", SIZES, ids=lambda size: "x".join(map(str, size)))
 
 
+@pytest.fixture(autouse=True)
+def exact_products() -> Iterator[None]:
+    """The plain formulation without TF32, which a GPU takes for convolutions."""
+    with full_precision(torch.device(DEVICE)):
+        yield
+
+
 def numbers(*shape: int) -> Tensor:
-    return torch.randn(*shape)
+    return torch.randn(*shape, device=DEVICE)
 
 
 def compare(
@@ -168,10 +177,11 @@ def turned_on(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 def test_networks_with_and_without_them_are_the_same(
     make: Callable[[], nn.Module], turned_on: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network = make()
+    network = make().to(DEVICE)
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.2)
-    x = torch.rand(1, 3, 8, 8) if isinstance(network, NAFNet) else torch.rand(2, 5, 7, 12)
+    size = (1, 3, 8, 8) if isinstance(network, NAFNet) else (2, 5, 7, 12)
+    x = torch.rand(size, device=DEVICE)
     slope = torch.randn_like(x)
     made = []
     for _ in range(2):
@@ -194,7 +204,8 @@ def test_a_local_mean_is_left_to_the_plain_formulation(turned_on: list[int]) -> 
     network = NAFNet(width=8, encoder_blocks=[1], middle_blocks=1, decoder_blocks=[1])
     for parameter in network.parameters():
         nn.init.normal_(parameter, std=0.2)
-    local, x = convert(network, train_size=(8, 8)), torch.rand(1, 3, 16, 16)
+    local = convert(network, train_size=(8, 8)).to(DEVICE)
+    x = torch.rand(1, 3, 16, 16, device=DEVICE)
     fused = local(x)
     assert turned_on
     turned_on.clear()

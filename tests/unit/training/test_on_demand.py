@@ -5,11 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from restora.data.mixture import MixtureData, Part
 from restora.data.module import PhotoData
 from restora.data.sources import Folder
 from restora.degradations.compose.composition import Chain, OnDemand
+from restora.degradations.identity import Identity
 from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.keyed import KeyedGenerator, image_key
+from restora.training import poison
 from restora.training.on_demand import FollowValidation
 
 NAMES = [f"photo{number}" for number in range(400)]
@@ -74,3 +77,23 @@ def test_it_is_the_whole_degradation_or_refused(tmp_path) -> None:
             batch_size=1,
             steps_per_epoch=1,
         )
+
+
+def test_what_is_noted_of_a_skipped_step_is_what_training_drew(tmp_path) -> None:
+    degradation = levels()
+    degradation.in_training.weights = [0.0, 1.0]
+    data = PhotoData(
+        source=Folder(root=tmp_path), store_dir=tmp_path, degradation=degradation, patch_size=8, batch_size=4,
+        steps_per_epoch=1,
+    )  # fmt: skip
+    trainer = SimpleNamespace(datamodule=data)
+    assert poison._parameters(trainer, (8, 3, 8, 8), KEYS[:8])["choice"] == [1] * 8
+    assert poison._shares(trainer) == {"mild": 0.0, "strong": 1.0}
+
+
+def test_of_a_mixture_nothing_is_noted_that_its_parts_did_not_draw(tmp_path) -> None:
+    parts = {name: Part(source=Folder(root=tmp_path), degradation=GaussianNoise(sigma=5)) for name in "ab"}
+    data = MixtureData(
+        parts=parts, store_dir=tmp_path, degradation=Identity(), patch_size=8, batch_size=4, steps_per_epoch=1
+    )
+    assert poison._parameters(SimpleNamespace(datamodule=data), (8, 3, 8, 8), KEYS[:8]) is None

@@ -11,6 +11,7 @@ import pytest
 import torch
 from fault_callbacks import Poison
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.plugins import MixedPrecision
 from torch import nn
 
 from restora.families.base import Family
@@ -187,6 +188,25 @@ def test_what_was_the_first_not_finite_is_said(
     assert said.startswith(f"4 steps in a row were not finite, steps 0 to 3. {advice}")
     assert "family.optimizer.lr" not in said
     assert {row["first"] for row in read_json_lines(tmp_path / "poison.jsonl")} == {first}
+
+
+class Loud(DnCNN):
+    """A network whose output is too large for float16, and not for float32."""
+
+    def restore(self, x: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+        y = super().restore(x, condition)
+        return nn.functional.conv2d(y, 1e6 * torch.eye(3)[..., None, None])
+
+
+def test_the_output_is_looked_at_in_the_precision_of_the_training(
+    fit: Callable[..., Trainer], tmp_path: Path
+) -> None:
+    network = Loud(in_channels=3, depth=3, channels=4)
+    module = Family(network=network, loss=nn.MSELoss(), optimizer=OPTIMIZERS["adam"], schedule=Constant())
+    skip = SkipNonFinite(directory=tmp_path, patience=2, then="stop")
+    half = MixedPrecision("16-mixed", "cpu", scaler=torch.amp.GradScaler("cpu"))
+    with pytest.raises(NonFinite, match="The output of Loud was the first not finite"):
+        fit(module, steps=3, callbacks=[skip], plugins=[half], **UNVALIDATED)
 
 
 def test_a_run_that_has_learnt_is_advised_a_lower_rate(fit: Callable[..., Trainer], tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 from unittest.mock import Mock
 
 import pytest
+import torch
 from omegaconf import OmegaConf
+from queued_device import QueuedDevice
 from run_folders import tiny_network
 
 from restora.data.mixture import JointSource
@@ -23,7 +25,7 @@ from restora.objectives.noise2void import Noise2Void
 from restora.objectives.supervised import Supervised
 from restora.training import run, tracking
 from restora.training.metrics_csv import MetricsCsv
-from restora.training.record import RunInfo, RunRecord, _reference
+from restora.training.record import RunInfo, RunRecord, StepTimes, _reference
 from restora.training.run import _say_outcome
 
 CONFIG = {"name": "dncnn", "task": "denoise", "seed": 1, "network": {"_target_": "dncnn"}, "degradation": {}}
@@ -179,6 +181,28 @@ def test_a_run_that_is_killed_before_wandb_has_begun_goes_on_as_the_same_one(
     assert (first[1], again) == (None, (first[0], "allow"))
     assert agents == [("agents", None), ("agents", "allow")]
     assert first[0] != "agents"
+
+
+def test_the_time_of_a_step_on_a_gpu_is_the_device_s_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, steps, device = QueuedDevice(monkeypatch), StepTimes(), torch.device("cuda", 0)
+    for _ in range(3):
+        steps.begin(device)
+        clock.queued += 20.0
+        steps.end(device)
+    assert steps.median() is None, "none has ended, and the host does not wait"
+    clock.reached = 40.0
+    assert steps.median() == 20.0
+    assert len(steps.milliseconds) == 2
+
+
+def test_the_time_of_a_step_on_a_cpu_is_the_host_s(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter((1.0, 1.5, 2.0, 2.1))
+    monkeypatch.setattr("restora.training.instants.time.perf_counter", lambda: next(clock))
+    steps = StepTimes()
+    for _ in range(2):
+        steps.begin(torch.device("cpu"))
+        steps.end(torch.device("cpu"))
+    assert steps.median() == 300.0
 
 
 def test_the_mean_of_inputs_is_left_out_where_some_are_not_degraded(
