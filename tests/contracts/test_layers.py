@@ -1,6 +1,7 @@
 """The import arrows of ARCHITECTURE.md, read from the code."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,8 @@ HEAVY = {
     },
     "wandb": {"training"},
 }
+ON_USE = {"kornia", "scipy", "torchmetrics", "onnx", "onnxruntime", "openvino", "spandrel"}
+"""Packages that take a tenth of a command's start or more, and that most commands do not use."""
 
 
 def modules() -> list[Path]:
@@ -129,14 +132,20 @@ def layer(path: Path) -> str:
     return path.relative_to(SOURCE).parts[0].removesuffix(".py")
 
 
+@cache
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
 def imports(path: Path) -> set[str]:
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return found
+    return {name for node in ast.walk(tree(path)) for name in _names(node)}
+
+
+def _names(node: ast.AST) -> list[str]:
+    """The modules that a statement imports; none if it is no import."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
@@ -151,6 +160,13 @@ def test_imports_follow_the_arrows(path: Path) -> None:
             assert own in HEAVY[parts[0]], f"{own} may not import {parts[0]}"
 
 
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(SOURCE)))
+def test_packages_that_few_commands_use_are_imported_on_use(path: Path) -> None:
+    on_import = {name for node in tree(path).body for name in _names(node)}
+    early = {name for name in on_import if name.split(".")[0] in ON_USE}
+    assert not early, f"{path.name} imports {', '.join(early)} for every command: import it where it is used"
+
+
 def test_apps_do_not_know_training_except_those_that_train() -> None:
     for path in (SOURCE / "apps").glob("*.py"):
         if path.name not in ("train.py", "bench.py"):
@@ -163,5 +179,5 @@ def test_the_command_table_names_functions_that_exist() -> None:
     for target, _ in COMMANDS.values():
         module, _, function = target.partition(":")
         path = SOURCE.joinpath(*module.split(".")[1:]).with_suffix(".py")
-        tree = ast.parse(path.read_text())
-        assert any(isinstance(node, ast.FunctionDef) and node.name == function for node in tree.body), target
+        body = tree(path).body
+        assert any(isinstance(node, ast.FunctionDef) and node.name == function for node in body), target

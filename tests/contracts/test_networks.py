@@ -7,6 +7,8 @@ network is enrolled by its configuration.
 
 import copy
 import inspect
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -297,3 +299,19 @@ def test_weights_survive_a_round_trip(small: str, tmp_path: Path) -> None:
     load_weights(other, path)
     assert torch.equal(other(x, condition), network(x, condition))
     assert load_file(path).keys() >= network.state_dict().keys()
+
+
+def test_no_network_imports_torchs_compiler_when_it_is_built_without_memory() -> None:
+    """As a model folder is opened, for which the import would take as long as all else."""
+    code = """if True:
+        import sys
+        from restora.apps.networks import build_on_meta
+        from restora.config import parts
+
+        for name, node in parts("network").items():
+            if name.endswith("_small"):
+                build_on_meta(node)
+                assert "torch._dynamo" not in sys.modules, name
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

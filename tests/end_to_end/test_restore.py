@@ -419,3 +419,25 @@ def test_a_full_disk_is_named_with_the_file_that_is_missing(model, photos, tmp_p
     out = tmp_path / "out" / "a.png"
     assert restore([str(model), str(photos / "a.png"), str(out)]) == 1
     assert f"a.png: {out} cannot be written: No space left on device" in capsys.readouterr().err
+
+
+def test_a_full_disk_ends_the_work(model, tmp_path, monkeypatch, capsys):
+    """Each further photo would be restored for nothing."""
+    (tmp_path / "in").mkdir()
+    for number in range(20):
+        Image.fromarray(photo(8, 8)).save(tmp_path / "in" / f"{number:02}.png")
+    written = []
+
+    def full_after_three(path, data):
+        if len(written) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        written.append(path)
+
+    monkeypatch.setattr(restore_run, "write_whole", full_after_three)
+    monkeypatch.setattr(restore_run, "FILES_IN_FLIGHT", 1)
+    assert restore([str(model), str(tmp_path / "in"), str(tmp_path / "out")]) == 1
+    said = capsys.readouterr()
+    assert "restored 3 of 20 photos" in said.out
+    failed = said.err.count("No space left on device")
+    assert 1 <= failed < 10
+    assert f"nothing more can be written: {20 - 3 - failed} photos left" in said.out

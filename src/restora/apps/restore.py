@@ -9,11 +9,9 @@ import contextlib
 import math
 import os
 import re
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -267,10 +265,9 @@ def _restore(
     """
     from restora.apps.restore_masks import Masks
     from restora.apps.restore_run import Settings, run
-    from restora.files import clear_drafts
+    from restora.apps.restore_stop import Ended, clear_drafts_of, terminable
 
-    for folder in {job.target.parent for job in jobs}:
-        clear_drafts(folder)
+    clear_drafts_of(jobs)
     settings = Settings(
         masks=None if options.mask is None else Masks(options.mask),
         strength=options.strength,
@@ -282,19 +279,19 @@ def _restore(
     )
     started = time.perf_counter()
     try:
-        with _terminable():
+        with terminable():
             outcome = run(jobs, restorers, settings)
-    except (KeyboardInterrupt, SystemExit):
-        for folder in {job.target.parent for job in jobs}:
-            clear_drafts(folder)
-        print(
-            f"\nrestora restore: stopped; the files that {output} has are complete: for the others repeat "
-            "the command with --skip-existing",
-            file=sys.stderr,
-        )
-        raise
+    except Ended as ended:
+        clear_drafts_of(jobs)
+        print(f"restora restore: {ended.message(len(jobs))}", file=sys.stderr)
+        raise ended.__cause__ or KeyboardInterrupt from None
     seconds = time.perf_counter() - started
     print(f"restored {outcome.restored} of {len(jobs) + refused} photos in {seconds:.1f} s: {output}")
+    if outcome.left:
+        print(
+            f"stopped, as nothing more can be written: {counted(outcome.left, 'photo')} left; make room, "
+            "then restore them with --skip-existing"
+        )
     for line in outcome.losses():
         print(line)
     if outcome.grey and options.model == _COLOUR:
@@ -310,23 +307,6 @@ def _restore(
             "keeps them"
         )
     return outcome.failures
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends the work as Ctrl-C does."""
-
-    def end(number: int, frame: object) -> None:  # noqa: ARG001
-        raise SystemExit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _name(failures: "list[Failure]") -> None:

@@ -31,7 +31,8 @@ def add_options(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group(
         "methods (SOURCE is method:NAME)",
         "Fitted to each photo: zs_n2n, dip, zssr, double_dip (haze); around a denoiser: pnp_hqs, pnp_admm, "
-        "red. They take seconds to hours a photo; the time left is shown.",
+        "red. They take seconds to hours a photo; the time left is shown. Ctrl-C after a minute "
+        "or more writes the result so far, as NAME.so_far.png.",
     )
     group.add_argument(
         "--denoiser",

@@ -5,11 +5,13 @@ network, so that an accelerator does not wait for PNG compression. The time left
 megapixels left, not from the number of photos.
 """
 
+import contextlib
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from queue import SimpleQueue
 from typing import TypeVar
@@ -20,6 +22,15 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from restora.apps.restore_masks import Masks
 from restora.apps.restore_plan import Failure, Job, sheet_of
 from restora.apps.restore_sheet import before_and_after
+from restora.apps.restore_stop import (
+    NO_ROOM,
+    STOPPING,
+    WORTH_KEEPING,
+    Ended,
+    Stopped,
+    end_at_next_signal,
+    so_far,
+)
 from restora.artifact.photo_pixels import blended, estimated_sigma, restore_photo, restore_photos
 from restora.artifact.restorer import Restorer
 from restora.files import write_whole
@@ -55,6 +66,8 @@ class Outcome:
     grey: int = 0
     """Photos without colour among them."""
     failures: list[Failure] = field(default_factory=list)
+    left: int = 0
+    """Photos that were not restored, as nothing more can be written."""
     lost: Counter[str] = field(default_factory=Counter)
     compressed: set[str] = field(default_factory=set)
     """The lossy formats in which photos with a mask were written."""
@@ -73,7 +86,8 @@ Write = Callable[[], None]
 def run(jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings: Settings) -> Outcome:
     """Restores all jobs, each with the next free restorer, and shows the progress.
 
-    Failures are in the order of the jobs.
+    Failures are in the order of the jobs. Once nothing more can be written, the other photos are left. Raises
+    `Ended` after a signal, when the tiles and files at hand are done.
     """
     work = _Work(jobs, restorers, settings)
     pending: deque[tuple[list[Job], Future[list[tuple[Job, Write]]]]] = deque()
@@ -89,19 +103,24 @@ def run(jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings:
             work.guarded(job, written.result)
             work.outcome.restored += job.name not in work.failures
 
-    with (
-        work.bar,
-        ThreadPoolExecutor(FILES_IN_FLIGHT + 1) as readers,
-        ThreadPoolExecutor(len(restorers)) as workers,
-    ):
-        try:
+    try:
+        with (
+            work.bar,
+            ThreadPoolExecutor(FILES_IN_FLIGHT + 1) as readers,
+            ThreadPoolExecutor(len(restorers)) as workers,
+            work.ending(),
+        ):
             for group in _groups(jobs, restorers[0], settings):
                 photos = [readers.submit(read_photo, job.source) for job in group]
                 pending.append((group, workers.submit(work.restore, group, photos)))
                 settle(len(restorers), FILES_IN_FLIGHT - 1)
+                if work.stopped.is_set():
+                    break
             settle(0, 0)
-        finally:
-            work.stopped.set()
+    except (KeyboardInterrupt, SystemExit) as signal:
+        done = sum(written.exception() is None for _, written in writing)  # by the ends of the threads
+        raise Ended(work.outcome.restored + done) from signal
+    work.outcome.left = len(jobs) - work.outcome.restored - len(work.failures)
     failed = [work.failures[job.name] for job in jobs if job.name in work.failures]
     work.outcome.failures = failed + work.outcome.failures
     return work.outcome
@@ -121,10 +140,6 @@ def _groups(jobs: Sequence[Job], restorer: Restorer | PhotoFit, settings: Settin
         group.append(job)
     if group:
         yield group
-
-
-class _Stopped(Exception):
-    """Raised between tiles once the results are no longer needed."""
 
 
 class _Work:
@@ -149,6 +164,7 @@ class _Work:
     def restore(self, group: list[Job], photos: "list[Future[Photo]]") -> list[tuple[Job, Write]]:
         """Runs in a thread; returns a function per restored photo that writes its file."""
         restorer = self._free.get()
+        self._show(group, 0)
         try:
             together = None
             if len(group) > 1 and isinstance(restorer, Restorer):
@@ -178,7 +194,7 @@ class _Work:
             if len({(photo.pixels.shape, photo.pixels.dtype) for photo in read}) > 1:
                 return None
             restored = restore_photos(read, restorer, progress=self._progress(group))
-        except _Stopped:
+        except Stopped:
             raise
         except Exception:
             return None
@@ -188,6 +204,8 @@ class _Work:
     def _one(self, job: Job, photo: Photo, restorer: Restorer | PhotoFit, restored: Photo | None) -> Write:
         """Restores a photo; returns a function that writes it. Raises ValueError if it cannot be restored,
         or, before that, if the file's format cannot hold it."""
+        if self.stopped.is_set():
+            raise Stopped
         settings = self.settings
         format_name = FORMATS[job.target.suffix.lower()]
         refuse(photo, format_name, scale=restorer.scale)
@@ -195,10 +213,9 @@ class _Work:
             self.outcome.grey += bool((photo.pixels == photo.pixels[..., :1]).all())
         lost = None if settings.masks is None else settings.masks.read(job, photo)
         show = self._progress([job])
+        unfinished = False
         if isinstance(restorer, PhotoFit):
-            restored = restorer(
-                photo, lost=lost, progress=show, strength=settings.strength, say=partial(self._say, job)
-            )
+            restored, unfinished = self._fitted(job, photo, restorer, lost)
         elif settings.estimate:
             sigma = estimated_sigma(photo)
             self._say(job, f"noise level {sigma:.1f} (estimated)")
@@ -215,6 +232,11 @@ class _Work:
             )
         if settings.strip_metadata:
             restored = restored.without_metadata()
+        if unfinished:
+            kept = replace(job, target=so_far(job.target))
+            _write(kept, photo, restored, replace(settings, compare=False))
+            self._say(job, f"the result so far is in {shown(str(kept.target))}")
+            raise Stopped
         with self._lock:
             self.outcome.lost.update(lost_in(restored, format_name))
             if lost is not None and is_lossy(restored.metadata, format_name, quality=settings.quality):
@@ -230,10 +252,43 @@ class _Work:
     def _progress(self, group: list[Job]) -> Callable[[int, int], None]:
         def show(done: int, tiles: int) -> None:
             if self.stopped.is_set():
-                raise _Stopped
+                raise Stopped
             self._show(group, done / tiles)
 
         return show
+
+    @contextlib.contextmanager
+    def ending(self) -> Iterator[None]:
+        """Lets the threads end as the block is left; a signal is answered at once."""
+        try:
+            yield
+        except (KeyboardInterrupt, SystemExit):
+            self.bar.console.print(STOPPING, markup=False)
+            end_at_next_signal()
+            raise
+        finally:
+            self.stopped.set()
+
+    def _fitted(self, job: Job, photo: Photo, fit: PhotoFit, lost: Photo | None) -> tuple[Photo, bool]:
+        """The photo restored by a fit, and whether it was stopped after long enough to be kept."""
+        started, stopped = time.monotonic(), False
+
+        def enough() -> bool:
+            nonlocal stopped
+            stopped = self.stopped.is_set()
+            if stopped and time.monotonic() - started < WORTH_KEEPING:
+                raise Stopped
+            return stopped
+
+        restored = fit(
+            photo,
+            lost=lost,
+            progress=lambda done, parts: self._show([job], done / parts),
+            strength=self.settings.strength,
+            say=partial(self._say, job),
+            enough=enough,
+        )
+        return restored, stopped
 
     def _show(self, group: list[Job], share: float) -> None:
         with self._lock:
@@ -257,12 +312,16 @@ class _Work:
     def guarded(self, job: Job, work: Callable[[], T]) -> T | None:
         """The result of `work`; None if it fails, and the failure is recorded.
 
-        No error of one photo stops the others.
+        No error of one photo stops the others, except that nothing more can be written.
         """
         try:
             return work()
+        except Stopped:
+            return None
         except Exception as error:  # decoders raise anything on broken files: IndexError, MemoryError, …
             self.failures[job.name] = Failure(job.name, " ".join(str(error).split()) or type(error).__name__)
+            if getattr(error.__cause__, "errno", None) in NO_ROOM:
+                self.stopped.set()
             return None
 
 

@@ -288,12 +288,12 @@ def _widening(count: int) -> float:
     Hesterberg, "What teachers should know about the bootstrap", The American Statistician 2015: of 3 normal
     values, plain draws hold the mean in 75 % of the cases instead of 95 %.
     """
-    from scipy.stats import norm, t
+    from scipy.special import ndtri, stdtrit
 
     if count < 2:
         return 1.0
     upper = (1 + LEVEL) / 2
-    return float(math.sqrt(count / (count - 1)) * t.ppf(upper, count - 1) / norm.ppf(upper))
+    return float(math.sqrt(count / (count - 1)) * stdtrit(count - 1, upper) / ndtri(upper))
 
 
 @lru_cache(maxsize=16)
@@ -316,7 +316,7 @@ def _difference_interval(a: Table, b: Table, seed: int) -> Interval:
 
 
 def _interval(table: Table, seed: int) -> Interval:
-    from scipy.stats import norm
+    from scipy.special import ndtr, ndtri
 
     _check_finite(table)
     mean = float(table.mean())
@@ -325,13 +325,13 @@ def _interval(table: Table, seed: int) -> Interval:
     draws = np.sort(_resampled_means(table, seed))
     level = np.isclose(draws, mean, rtol=0, atol=1e-9 * np.ptp(table))  # few photos: many draws repeat
     below = np.mean((draws < mean) & ~level) + np.mean(level) / 2
-    bias = norm.ppf(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
+    bias = ndtri(np.clip(below, 1 / RESAMPLES, 1 - 1 / RESAMPLES))
     over_photos = table.mean(axis=0)
     centred = over_photos - over_photos.mean()  # jackknife influence of a mean, up to a factor that cancels
     spread = float((centred**2).sum())
     acceleration = float((centred**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
-    tails = norm.ppf([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    shifted = norm.cdf(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
+    tails = ndtri([(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    shifted = ndtr(bias + (bias + tails) / (1 - acceleration * (bias + tails)))
     low, high = np.quantile(draws, shifted)
     return Interval(mean, float(low), float(high))
 

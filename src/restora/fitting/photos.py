@@ -46,11 +46,13 @@ class PhotoFit:
         progress: Callable[[int, int], None] | None = None,
         strength: float = 1.0,
         say: Callable[[str], None] = lambda _: None,
+        enough: Callable[[], bool] | None = None,
     ) -> Photo:
         """The restored photo; `lost` is white where it has to be filled in.
 
         `progress` is called with the share of the steps, or of the time limit, that is done, in parts of
-        `resolution`, and with `resolution`; `say` with what ended the fit early, if anything did.
+        `resolution`, and with `resolution`; `say` with what ended the fit early, if anything did. Once
+        `enough()` is true, the picture so far is the result.
         """
 
         def show(at: Progress) -> None:
@@ -68,7 +70,13 @@ class PhotoFit:
                 sigma = estimated_sigma(x[0].permute(1, 2, 0).double().numpy())
             problem = Problem(x, operator, sigma)
             outcome = run(
-                self.fit, problem, seed=self.seed, device=self.device, max_time=self.max_time, on_step=show
+                self.fit,
+                problem,
+                seed=self.seed,
+                device=self.device,
+                max_time=self.max_time,
+                on_step=show,
+                enough=enough,
             )
             if outcome.cut_short:
                 say(outcome.cut_short)

@@ -16,7 +16,7 @@ from restora.artifact.restorer import pick_device
 from restora.fitting.base import Fit, Problem, Step
 from restora.fitting.stopping import EarlyStop
 
-Ended = Literal["finished", "early stop", "max_time", "not finite"]
+Ended = Literal["finished", "early stop", "max_time", "not finite", "stopped"]
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Outcome:
         after = f"after {self.steps:,} step{'s' * (self.steps != 1)}"
         if self.ended == "max_time":
             return f"stopped by the time limit {after}"
+        if self.ended == "stopped":
+            return f"stopped {after}"
         if self.ended == "not finite":
             return f"stopped {after}, as the next was not finite: lower learning_rate for more"
         return ""
@@ -69,14 +71,16 @@ def run(
     early_stop: bool | EarlyStop | None = None,
     on_step: Callable[[Progress], None] | None = None,
     cancelled: Callable[[], bool] | None = None,
+    enough: Callable[[], bool] | None = None,
 ) -> Outcome:
     """The restored photo.
 
-    After `max_time` seconds, and at least one step, the picture so far is the result. `early_stop` None is
+    After `max_time` seconds, or as soon as `enough()` is true, and at least one step, the picture so far is
+    the result. `early_stop` None is
     the method's own choice. If a loss or picture is not finite, the last finite picture is the result. Raises
     ValueError for a problem that the method cannot solve, and `Cancelled`.
     """
-    _check_run(seed, max_time, on_step=on_step, cancelled=cancelled)
+    _check_run(seed, max_time, on_step=on_step, cancelled=cancelled, enough=enough)
     stop = _stopping(fit, early_stop)
     started = time.monotonic()
     last: Step | None = None
@@ -99,6 +103,9 @@ def run(
             break
         if max_time is not None and seconds >= max_time and step.number < step.of:
             ended = "max_time"
+            break
+        if enough is not None and step.number < step.of and enough():
+            ended = "stopped"
             break
     if last is None:
         raise ValueError(
@@ -158,7 +165,7 @@ def _check_run(seed: int, max_time: float | None, **functions: Callable[..., Any
 def fit(name: str, problem: Problem, *, seed: int = 0, device: str = "cpu", **settings: Any) -> Outcome:
     """The restored photo by the method `name` with arguments of its constructor.
 
-    `max_time` in seconds, `early_stop`, `on_step` and `cancelled` are those of `run`.
+    `max_time` in seconds, `early_stop`, `on_step`, `cancelled` and `enough` are those of `run`.
     """
     if not isinstance(problem, Problem):
         raise ValueError(f"expected a Problem, got {type(problem).__name__}: give Problem(photo)")
@@ -167,7 +174,7 @@ def fit(name: str, problem: Problem, *, seed: int = 0, device: str = "cpu", **se
     return run(made, problem, seed=seed, device=device, **of_run)
 
 
-_OF_RUN = ("max_time", "early_stop", "on_step", "cancelled")
+_OF_RUN = ("max_time", "early_stop", "on_step", "cancelled", "enough")
 
 
 def _finite(step: Step) -> bool:

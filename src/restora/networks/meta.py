@@ -1,13 +1,15 @@
 """Modules without memory for their weights: on torch's meta device, where nothing is computed."""
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 M = TypeVar("M", bound=nn.Module)
+P = ParamSpec("P")
 
 
 def on_meta(make: Callable[[], M]) -> M:
@@ -23,6 +25,22 @@ def on_meta(make: Callable[[], M]) -> M:
         if isinstance(_origin(error), ValueError):  # refused arguments: in memory too
             raise
     return make().to("meta")
+
+
+def in_memory(make: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Decorator for a constant of a module: it is computed on the CPU, then moved to the device in use.
+
+    Arithmetic on the meta device makes torch import its compiler, which doubles the start of a command.
+    """
+
+    @wraps(make)
+    def made(*arguments: P.args, **options: P.kwargs) -> Tensor:
+        device = torch.empty(0).device
+        with torch.device("cpu"):
+            constant = make(*arguments, **options)
+        return constant.to(device)
+
+    return made
 
 
 class _WithoutValues(TorchFunctionMode):

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restora.networks.meta import in_memory
 from restora.networks.unet import Norm, UNet, lacks_top_skip, unet_arguments
 from restora.registry import register
 
@@ -38,8 +39,7 @@ class N2V2UNet(UNet):
         super().__init__(
             in_channels=in_channels, out_channels=out_channels, channels=channels, norm=norm, residual=False
         )
-        taps = torch.tensor([1.0, 2.0, 1.0]) / 4
-        self.register_buffer("blur", torch.outer(taps, taps)[None, None], persistent=False)
+        self.register_buffer("blur", _binomial(), persistent=False)
 
     @classmethod
     def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
@@ -51,3 +51,10 @@ class N2V2UNet(UNet):
         largest = F.max_pool2d(F.pad(x, (0, 1, 0, 1), mode="replicate"), 2, stride=1)
         kernel = self.get_buffer("blur").to(x.dtype).expand(x.shape[1], 1, 3, 3)
         return F.conv2d(F.pad(largest, (1, 1, 1, 1), mode="replicate"), kernel, stride=2, groups=x.shape[1])
+
+
+@in_memory
+def _binomial() -> Tensor:
+    """(1,1,3,3), the blur of the pooling."""
+    taps = torch.tensor([1.0, 2.0, 1.0]) / 4
+    return torch.outer(taps, taps)[None, None]

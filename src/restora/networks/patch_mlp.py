@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from restora.networks.base import Network
 from restora.networks.layers.blocks import count_children
+from restora.networks.meta import in_memory
 from restora.registry import register
 
 
@@ -117,6 +118,7 @@ class PatchMLP(Network):
         }
 
 
+@in_memory
 def _averaging_window(size: int, stride: int) -> Tensor:
     """(size,size) Gaussian weights of a patch that sum to one over the patches that cover any one pixel."""
     profile = torch.exp(-0.5 * ((torch.arange(size) - (size - 1) / 2) / (size / 4)) ** 2)

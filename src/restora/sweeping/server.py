@@ -159,10 +159,12 @@ def run(request: Request) -> int:
 
 
 def main() -> int:
+    import kornia.filters  # noqa: F401 -- as blurs do on use
+
     import restora.training.starting  # noqa: F401 -- imported once for all jobs
     from restora.registry import names
 
-    for kind in _PARTS:  # imports the parts, and for example kornia: saves each job a second
+    for kind in _PARTS:  # imports the parts: saves each job a second
         names(kind)
     gc.collect()
     gc.freeze()  # garbage collection in a job then skips, and does not copy, imported objects

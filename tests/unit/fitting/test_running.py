@@ -60,6 +60,14 @@ def test_a_time_limit_gives_the_picture_of_then() -> None:
     assert (one.step, one.cut_short) == (1, "stopped by the time limit after 1 step"), "one step at least"
 
 
+def test_enough_gives_the_picture_of_then() -> None:
+    fit = Scripted(lambda n: n / 10)
+    outcome = run(fit, PROBLEM, enough=lambda: fit.asked >= 3)
+    assert (outcome.ended, outcome.step, outcome.cut_short) == ("stopped", 3, "stopped after 3 steps")
+    assert outcome.picture.unique().tolist() == pytest.approx([0.3])
+    assert run(fit, PROBLEM, enough=lambda: fit.asked == 10).ended == "finished"
+
+
 def test_cancelling_ends_it_at_once() -> None:
     fit = Scripted(lambda n: 0.5)
     with pytest.raises(Cancelled):

@@ -7,7 +7,6 @@ from abc import abstractmethod
 
 import torch
 import torch.nn.functional as F
-from kornia.filters import filter2d, filter2d_separable
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params
@@ -29,6 +28,8 @@ def filter_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
 
     Small kernels take one grouped convolution, large ones the FFT.
     """
+    from kornia.filters import filter2d
+
     padded, alone = _in_company(pad_mirrored(x, kernels.shape[-1] // 2))
     if kernels.shape[-1] > _DIRECT_UP_TO:
         return _by_spectrum(padded, kernels)[:, :alone]
@@ -37,6 +38,8 @@ def filter_per_sample(x: Tensor, kernels: Tensor) -> Tensor:
 
 def filter_separably(padded: Tensor, taps: Tensor) -> Tensor:
     """Filters the rows and the columns of (B,C,H+k-1,W+k-1) with taps (B,k) or, for all samples, (1,k)."""
+    from kornia.filters import filter2d_separable
+
     padded, alone = _in_company(padded)
     return filter2d_separable(padded, taps, taps, padding="valid")[:, :alone]
 

@@ -2,7 +2,6 @@
 
 import math
 
-from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Severity, Shape
@@ -35,6 +34,8 @@ class GaussianBlur(Degradation):
         return {"sigma": generator.uniform((), *self.sigma)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
+        from kornia.filters import get_gaussian_kernel1d
+
         # a thousandth of a pixel blurs nothing; at 0 kornia's kernels before 0.9 are NaN
         sigma = params["sigma"][:, None].clamp(min=1e-3)
         taps = visible(get_gaussian_kernel1d(2 * self.radius + 1, sigma))

@@ -3,7 +3,6 @@
 from functools import lru_cache
 
 import torch
-from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
 _TAPS = 51
@@ -30,6 +29,8 @@ def unsharp_mask(x: Tensor, *, weight: float = 0.5, threshold: float = 10.0) -> 
 @lru_cache(maxsize=16)
 def _blur_matrix(n: int, device: torch.device) -> Tensor:
     """The blur of n pixels as a matrix (n,n), borders mirrored without repeating the edge."""
+    from kornia.filters import get_gaussian_kernel1d
+
     taps = get_gaussian_kernel1d(_TAPS, _SIGMA, dtype=torch.float64)
     offsets = torch.arange(-(_TAPS // 2), _TAPS // 2 + 1)
     index = (torch.arange(n)[:, None] + offsets).abs().remainder(max(1, 2 * n - 2))

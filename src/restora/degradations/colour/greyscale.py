@@ -1,6 +1,5 @@
 """Greyscale: the input of colourisation."""
 
-from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
@@ -23,4 +22,6 @@ class Greyscale(Degradation):
         return {}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
+        from kornia.color import rgb_to_grayscale
+
         return rgb_to_grayscale(clean).repeat(1, self.channels, 1, 1)

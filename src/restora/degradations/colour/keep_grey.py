@@ -1,7 +1,6 @@
 """A degradation of which black-and-white photos stay black and white."""
 
 import torch
-from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Severity, Shape
@@ -39,6 +38,8 @@ class KeepGrey(Degradation):
         return {"stage": self.stage.sample(shape, generator.fork("stage"))}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
+        from kornia.color import rgb_to_grayscale
+
         degraded = self.stage.degrade(clean, params["stage"])
         grey = (clean == clean[:, :1]).flatten(1).all(1)  # (B,)
         return torch.where(per_sample(grey), rgb_to_grayscale(degraded).expand_as(degraded), degraded)

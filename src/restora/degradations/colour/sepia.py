@@ -1,7 +1,6 @@
 """Sepia toning."""
 
 import torch
-from kornia.color import sepia_from_rgb
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
@@ -27,5 +26,7 @@ class Sepia(Degradation):
         return {"strength": generator.uniform((), *self.strength)}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
+        from kornia.color import sepia_from_rgb
+
         toned = sepia_from_rgb(clean, rescale=False).clamp_(0, 1)
         return torch.lerp(clean, toned, per_sample(params["strength"]))

@@ -12,7 +12,6 @@ import math
 from collections.abc import Sequence
 
 import torch
-from kornia.color import rgb_to_grayscale
 from torch import Tensor
 
 from restora.degradations.base import Degradation, Params, Shape
@@ -251,6 +250,8 @@ def noisy(x: Tensor, params: Params, field: Sequence[int]) -> Tensor:
 
 def _shot_noise(x: Tensor, params: Params) -> Tensor:
     """Poisson noise of the 8-bit photo; grey noise is that of its luma, of which one channel is used."""
+    from kornia.color import rgb_to_grayscale
+
     luma = x if x.shape[1] == 1 else rgb_to_grayscale(x)
     pixels = levels(torch.where(per_sample(params["grey"]), luma, x))
     # photons at white: the photo's distinct values, rounded up to a power of two, as in the authors' code

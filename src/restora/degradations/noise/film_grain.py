@@ -1,6 +1,5 @@
 """Film grain: noise of the size of clumped silver, strongest in the middle tones."""
 
-from kornia.filters import get_gaussian_kernel1d
 from torch import Tensor
 
 from restora.degradations.base import SYMMETRIC, Degradation, Params, Shape
@@ -39,6 +38,8 @@ class FilmGrain(Degradation):
         }
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
+        from kornia.filters import get_gaussian_kernel1d
+
         height, width = clean.shape[-2:]
         white = KeyedGenerator(params["key"]).normal((1, height + 2 * _RADIUS, width + 2 * _RADIUS))
         kernel = get_gaussian_kernel1d(2 * _RADIUS + 1, params["size"][:, None])

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from restora.networks.layers.channels_last import autocast_enabled, pointwise
+from restora.networks.meta import in_memory
 
 DIV2K_MEAN = (0.4488, 0.4371, 0.4040)
 """Mean colour of DIV2K's training photos on the [0,1] scale, subtracted by EDSR and derived networks."""
@@ -112,13 +113,24 @@ class MeanShift(nn.Module):
         colour: Sequence[float] = (0.0,) * channels
         if channels in (1, 3):
             colour = DIV2K_MEAN if channels == 3 else (sum(DIV2K_MEAN) / 3,)
-        self.register_buffer("weight", torch.eye(channels)[:, :, None, None])
-        self.register_buffer("bias", torch.tensor(colour) * (sign * value_range))
+        self.register_buffer("weight", _identity(channels))
+        self.register_buffer("bias", _shift(colour, sign * value_range))
 
     def forward(self, x: Tensor) -> Tensor:
         # bf16 holds 8 bits: on a range of 255 it would round the photo itself
         with without_autocast(x):
             return F.conv2d(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+@in_memory
+def _identity(channels: int) -> Tensor:
+    """(C,C,1,1), the 1x1 convolution that keeps a photo."""
+    return torch.eye(channels)[:, :, None, None]
+
+
+@in_memory
+def _shift(colour: Sequence[float], factor: float) -> Tensor:
+    return torch.tensor(colour) * factor
 
 
 class PixelShuffleUpsampler(nn.Sequential):

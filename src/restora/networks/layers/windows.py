@@ -21,6 +21,7 @@ from torch.autograd.function import once_differentiable
 
 from restora import processes
 from restora.networks.layers.formulations import on_cpu
+from restora.networks.meta import in_memory
 
 MASKED = -1000.0
 """The value added to the logit of two positions that may not attend to each other. Swin's own -100 gives
@@ -78,6 +79,7 @@ def shifted_window_mask(height: int, width: int, *, size: int, by: int, like: Te
     return torch.where(same, 0.0, MASKED).to(like.dtype)
 
 
+@in_memory
 def relative_position_index(size: int, *, looked_at: int | None = None) -> Tensor:
     """int64 (N,M): for each query and key position, the row in the table of relative position biases.
 
