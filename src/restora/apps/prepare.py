@@ -53,7 +53,7 @@ def main(argv: list[str]) -> int:
     try:
         return _prepare(argv)
     except KeyboardInterrupt:
-        print("\nrestora prepare: stopped; the same command goes on from here", file=sys.stderr)
+        print("\nrestora prepare: stopped; the same command continues", file=sys.stderr)
         raise
 
 

@@ -59,6 +59,14 @@ def test_many_photos_rank_what_they_decide_and_no_more(tmp_path):
     assert interval.low < rows[0].psnr < interval.high
 
 
+def test_finished_runs_without_held_out_photos_are_named(tmp_path):
+    put(tmp_path / "a", test=None)
+    put(tmp_path / "b", test=None, status="stopped", name="unet")
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    (sentence,) = verdict(leaderboard(group, []))
+    assert sentence.startswith("No figures of held-out photos: dncnn (best validation 27.80 dB). Runs have")
+
+
 def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
     for seed in (1, 2, 3):
         config = configured(seed=seed, data__seed=seed)
