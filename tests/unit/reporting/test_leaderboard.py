@@ -92,6 +92,19 @@ def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
     assert all(rank_label(row) == "" for row in rows if row.kind == "seed" or row.psnr is None)
 
 
+def test_seeds_may_be_computed_in_different_surroundings(tmp_path):
+    other = {"data__workers": 2, "leakage__check": False, "logger__mode": "disabled", "data_dir": "/scratch"}
+    for seed, settings in ((1, {}), (2, other)):
+        put(tmp_path / str(seed), seed=seed, config=configured(seed=seed, **settings), test=scored(29.0, 8),
+            overrides=[f"seed={seed}", *(f"{key.replace('__', '.')}={v}" for key, v in settings.items())],
+        )  # fmt: skip
+    assert [row.label for row in board(tmp_path) if row.kind != "input"] == [
+        "dncnn (2 seeds)",
+        "seed=1",
+        "seed=2",
+    ]
+
+
 def test_numbers_are_written_as_people_write_them():
     assert [count(n) for n in (None, 812, 61_500, 1_234_567, 8.1e9)] == [
         "–",
