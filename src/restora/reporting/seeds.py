@@ -28,8 +28,9 @@ def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
 def _without_seed(run: Run) -> str:
     """The settings of a run that determine its result as text, without its seed."""
     own = str(run.config.get("run_dir") or run.folder)
+    data = f"{run.config.get('data_dir')}/"
     settings = {
-        name: as_text(value).replace(own, "RUN")
+        name: as_text(value).replace(own, "RUN").removeprefix(data)
         for name, value in flat(named(run.config)).items()
         if name.rpartition(".")[2] != "seed" and not surrounds(name)
     }

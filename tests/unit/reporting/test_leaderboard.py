@@ -94,8 +94,10 @@ def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
 
 def test_seeds_may_be_computed_in_different_surroundings(tmp_path):
     other = {"data__workers": 2, "leakage__check": False, "logger__mode": "disabled", "data_dir": "/scratch"}
-    for seed, settings in ((1, {}), (2, other)):
-        put(tmp_path / str(seed), seed=seed, config=configured(seed=seed, **settings), test=scored(29.0, 8),
+    for seed, settings in ((1, {"data_dir": "/data"}), (2, other)):
+        root = f"{settings['data_dir']}/DIV2K"
+        config = configured(seed=seed, data__source__root=root, **settings)
+        put(tmp_path / str(seed), seed=seed, config=config, test=scored(29.0, 8),
             overrides=[f"seed={seed}", *(f"{key.replace('__', '.')}={v}" for key, v in settings.items())],
         )  # fmt: skip
     assert [row.label for row in board(tmp_path) if row.kind != "input"] == [
