@@ -77,6 +77,6 @@ def in_words(config: DictConfig) -> str:
         return ""
     optimizer = config.family.optimizer
     return (
-        f"batch {batch_of(config)}, the recipe's is {recipe}, so the learning rate is {optimizer.lr:.4g} "
-        "(recipe_batch=null keeps the recipe's rate and steps)"
+        f"batch {batch_of(config)}, the recipe's is {recipe}; learning rate {optimizer.lr:.4g} (rates and "
+        "steps follow the batch unless they are set; recipe_batch=null keeps the recipe's)"
     )

@@ -1,6 +1,7 @@
 """`restora prepare` against a web server of our own: DIV2K and test sets in small, with broken
 connections and archives."""
 
+import errno
 import io
 import os
 import time
@@ -195,6 +196,29 @@ def test_mistakes_are_explained(
 ) -> None:
     assert main(["prepare", f"data_dir={tmp_path}", *words]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("event", "status", "said"),
+    [
+        (KeyboardInterrupt(), 130, "stopped; the same command continues"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "make room, or set data_dir (RESTORA_DATA)"),
+    ],
+)
+def test_what_ends_it_says_how_it_goes_on(
+    event: BaseException,
+    status: int,
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def happens(*_: object, **__: object) -> None:
+        raise event
+
+    monkeypatch.setattr("restora.apps.prepare._prepare_data", happens)
+    assert main(["prepare", "data=sample", f"data_dir={tmp_path}"]) == status
+    assert said in capsys.readouterr().err
 
 
 def test_training_on_data_that_are_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,5 +91,6 @@ def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:
     words = ["experiments=denoise/dncnn", "data.batch_size=32", "trainer.max_steps=70"]
     config = compose("train", [*words, "family.optimizer={_target_:sgd,_partial_:true,lr:0.4}"])
     assert config.trainer.max_steps == 70
+    assert "unless they are set" in in_words(config)
     assert config.family.optimizer.lr == pytest.approx(0.1)  # SGD's, by a quarter
     assert compose("train", [*words, "family.optimizer.lr=0.4"]).family.optimizer.lr == 0.4

@@ -3,6 +3,7 @@
 import difflib
 import logging
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -53,12 +54,13 @@ def main(argv: list[str]) -> int:
     try:
         return _prepare(argv)
     except KeyboardInterrupt:
-        print("\nrestora prepare: stopped; the same command goes on from here", file=sys.stderr)
+        print("\nrestora prepare: stopped; the same command continues", file=sys.stderr)
         raise
 
 
 def _prepare(argv: list[str]) -> int:
     from restora.config import ConfigError, compose
+    from restora.data.archives import disk_of_data
     from restora.path_values import with_quoted_paths
 
     verify, argv = "--verify" in argv, [word for word in argv if word != "--verify"]
@@ -75,19 +77,23 @@ def _prepare(argv: list[str]) -> int:
         raise ConfigError("prepare what? Set data=NAME, such as div2k, or testsets=NAME,…, such as bsd68")
     if "data" not in config and config.tracks:
         raise ConfigError(f"{' '.join(tracks)}: only DIV2K has tracks (data=div2k); testsets=a,b has commas")
-    if config.testsets:
-        _prepare_testsets(config, overrides)
-    if "data" in config:
-        from restora.data.sources import SPLITS
+    with disk_of_data(Path(config.data_dir)):
+        if config.testsets:
+            _prepare_testsets(config, overrides)
+        return _prepare_data(config, verify=verify) if "data" in config else 0
 
-        data = _made(config.data)
-        data.source.obtain(tracks=list(config.tracks), keep_archives=config.keep_archives)
-        for split in SPLITS:
-            data.stores(split)  # packs; `_show` lists what is left out
-        if verify:
-            _verify(data)
-        return _show(data)
-    return 0
+
+def _prepare_data(config: "DictConfig", *, verify: bool) -> int:
+    """Downloads and packs a data set; returns 1 if photos are left out, else 0."""
+    from restora.data.sources import SPLITS
+
+    data = _made(config.data)
+    data.source.obtain(tracks=list(config.tracks), keep_archives=config.keep_archives)
+    for split in SPLITS:
+        data.stores(split)  # packs; `_show` lists what is left out
+    if verify:
+        _verify(data)
+    return _show(data)
 
 
 def _verify(data: "PhotoData") -> None:

@@ -33,18 +33,29 @@ class Chosen:
 
 
 def problem(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that must agree for two runs to be comparable: task, degradation, photos, protocol."""
+    """The settings that must agree for two runs to be comparable: task, degradation, photos, protocol.
+
+    A data set may lie in another `data_dir` on another machine.
+    """
     config = _mapping(record.get("config"))
     data = _mapping(config.get("data"))
     protocol = _mapping(config.get("protocol"))
     return {
         "task": record.get("task"),
         "degradation": registry.stored(config.get("degradation"), "degradation"),
-        "data.source": registry.stored(data.get("source"), "source"),
+        "data.source": _without(registry.stored(data.get("source"), "source"), config.get("data_dir")),
         "data.channels": _CHANNELS.get(str(data.get("channels")), data.get("channels")),
         "data.test_crop": data.get("test_crop"),
         "protocol": {k: v for k, v in protocol.items() if _USUAL_PROTOCOL.get(k, ...) != v},
     }
+
+
+def _without(node: Any, folder: Any) -> Any:
+    """A description whose paths below `folder` are relative to it."""
+    if isinstance(node, dict):
+        return {key: _without(value, folder) for key, value in node.items()}
+    known = isinstance(node, str) and isinstance(folder, str) and folder != ""
+    return node.removeprefix(f"{folder.rstrip('/')}/") if known else node
 
 
 def validated(record: Mapping[str, Any]) -> float | None:

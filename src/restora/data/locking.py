@@ -37,6 +37,18 @@ def sole_process(lock: Path, *, doing: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def free(lock: Path) -> Iterator[bool]:
+    """Whether no process holds the lock file; then it is held here, without waiting."""
+    with lock.open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+
+
 def end_with_parent() -> None:
     """Makes a pool's process end when its parent is killed; otherwise it would wait or work for ever."""
     parent = multiprocessing.parent_process()

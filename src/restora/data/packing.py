@@ -9,7 +9,6 @@ one process build while the others wait.
 """
 
 import functools
-import glob
 import hashlib
 import itertools
 import logging
@@ -19,7 +18,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +28,7 @@ import numpy as np
 from rich.filesize import decimal
 
 from restora.data.archives import disk_of_data
-from restora.data.locking import end_with_parent, sole_process
+from restora.data.locking import end_with_parent, free, sole_process
 from restora.data.progress import Advance, progress
 from restora.data.store import (
     FORMAT,
@@ -203,12 +202,8 @@ def _fingerprint(files: Sequence[PhotoFile], channels: str, scale: int) -> str:
 def _build(
     files: Sequence[PhotoFile], folder: Path, channels: int, scale: int, processes: int, reader: Reader
 ) -> None:
-    prefix = f".{folder.name}.draft-"
-    # this process holds the lock, so the processes that wrote these have ended
-    for remains in folder.parent.glob(f"{glob.escape(prefix)}*"):
-        log.info("removing the rest of an interrupted packing of %s", folder.name)
-        shutil.rmtree(remains)
-    draft = folder.with_name(f"{prefix}{os.getpid()}")
+    _remove_remains(folder)
+    draft = folder.with_name(f"{_draft_prefix(folder.name)}{os.getpid()}")
     draft.mkdir()
     try:
         with disk_of_data(folder.parent):
@@ -218,6 +213,25 @@ def _build(
         raise
     draft.rename(folder)
     sync(folder.parent)
+
+
+def _draft_prefix(name: str) -> str:
+    return f".{name}.draft-"
+
+
+def _remove_remains(folder: Path) -> None:
+    """Removes what interrupted packings left, also those of photos that have changed since.
+
+    This process holds the lock of `folder`, so the processes that wrote its drafts have ended; those of
+    others have ended where their lock is free.
+    """
+    for remains in sorted(folder.parent.glob(".*.draft-*")):
+        name = remains.name[1:].rpartition(".draft-")[0]
+        lock = folder.with_name(f".{name}.lock")
+        with nullcontext(True) if name == folder.name else free(lock) as ended:
+            if ended:
+                log.info("removing the rest of an interrupted packing of %s", name)
+                shutil.rmtree(remains)
 
 
 def _fill(

@@ -72,8 +72,8 @@ def obtain_testsets(
 ) -> None:
     """Downloads the archives of missing sets, each archive once, and unpacks them.
 
-    `url` is another address of the one archive that holds them. Raises `DataError`; before anything is
-    downloaded if a folder holds another number of photos.
+    `url` is another address of the one archive that holds them. Raises `DataError`, after the others were
+    fetched if an archive cannot be; before anything is downloaded if a folder holds another number of photos.
     """
     missing = [testset for testset in testsets if not _is_there(testset)]
     archives: dict[str | None, list[TestSet]] = {}
@@ -84,8 +84,15 @@ def obtain_testsets(
         raise DataError(
             f"archive={url} is one archive, these sets are in {len(archives)}: prepare {groups} separately"
         )
+    failed = []
     for address, group in archives.items():
-        _obtain_group(group, url=url or str(address), keep=keep_archives)
+        try:
+            _obtain_group(group, url=url or str(address), keep=keep_archives)
+        except DataError as error:
+            names = ",".join(testset.name.lower() for testset in group)
+            failed.append(error if len(archives) == 1 else DataError(f"{names}: {error}"))
+    if failed:
+        raise failed[0] if len(failed) == 1 else DataError("\n".join(map(str, failed)))
 
 
 def _is_there(testset: TestSet) -> bool:

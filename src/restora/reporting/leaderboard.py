@@ -182,10 +182,10 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def verdict(rows: Sequence[Row]) -> list[str]:
-    """The results of the leaderboard in sentences; empty if no run was scored."""
+    """The results of the leaderboard in sentences; empty if no run is finished."""
     runs = [row for row in rows if row.kind == "run" and row.psnr is not None]
     if not runs:
-        return []
+        return _unscored(rows)
     against = [f"All figures are {AGAINST_NOISY}."] if runs[0].against_noisy else []
     sentences = against + _first(runs) + _worse(runs)
     classical = next((row for row in rows if row.kind == "classical"), None)
@@ -198,7 +198,23 @@ def verdict(rows: Sequence[Row]) -> list[str]:
     if len(families) > 1:
         gains = ", ".join(f"{family} {gain:+.2f}" for family, gain in families.items())
         sentences.append(f"Gain in dB over the degraded photos, best run of each family: {gains}.")
-    return sentences + _of_one_seed(runs)
+    return sentences + _of_one_seed(runs) + _unscored(rows)
+
+
+def _unscored(rows: Sequence[Row]) -> list[str]:
+    """Names finished runs without figures of held-out photos, with their best validation."""
+    named = []
+    for row in rows:
+        if row.run is not None and row.run.status == "finished" and row.psnr is None:
+            best = row.run.number("metrics", "best", row.run.monitor.metric)
+            known = "" if best is None else f" (best validation {row.run.monitor.in_words(best)})"
+            named.append(f"{row.label}{known}")
+    if not named:
+        return []
+    return [
+        f"No figures of held-out photos: {_listed(named)}. Runs have them if their data have a test "
+        "part with clean photos."
+    ]
 
 
 def _first(runs: Sequence[Row]) -> list[str]:

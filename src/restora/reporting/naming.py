@@ -12,14 +12,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from restora.reporting.values import as_text, lookup
+from restora.reporting.values import as_text, lookup, surrounds
 
 LONGEST = 28
 """Most characters of a value; of a longer one only the end is shown."""
 _CHOICES = {"experiments": "experiment", "network": "network"}
 """Groups whose option is in every run record, even if it was not typed."""
 _FRACTION = re.compile(r"[+-]?(\d*\.\d+|\d+\.?\d*e[+-]?\d+|\d*\.\d+e[+-]?\d+)", re.IGNORECASE)
-_NOT_NAMED = ("name", "output_dir", "resume", "run_dir", "data_dir", "threads")
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def _typed(record: Mapping[str, Any]) -> dict[str, str]:
         target, _, value = word.partition("=")
         group, _, package = target.lstrip("+~").partition("@")
         key = (package.rpartition(":")[2] or group).replace("/", ".")
-        if key and key not in _NOT_NAMED and not key.startswith(("hydra", "logger")):
+        if key and key != "name" and not surrounds(key) and not key.startswith("hydra"):
             found[key] = "off" if target.startswith("~") else value
     return found
 

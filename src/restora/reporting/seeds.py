@@ -4,7 +4,7 @@ from collections import Counter
 
 from restora.files import json_text
 from restora.reporting.runs import Group, Run, named
-from restora.reporting.values import as_text, flat
+from restora.reporting.values import as_text, flat, surrounds
 
 
 def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
@@ -26,11 +26,12 @@ def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
 
 
 def _without_seed(run: Run) -> str:
-    """The settings of a run as text, without its seed and output folders."""
+    """The settings of a run that determine its result as text, without its seed."""
     own = str(run.config.get("run_dir") or run.folder)
+    data = f"{run.config.get('data_dir')}/"
     settings = {
-        name: as_text(value).replace(own, "RUN")
+        name: as_text(value).replace(own, "RUN").removeprefix(data)
         for name, value in flat(named(run.config)).items()
-        if name.rpartition(".")[2] != "seed" and name not in ("output_dir", "resume")
+        if name.rpartition(".")[2] != "seed" and not surrounds(name)
     }
     return json_text([run.text("name"), run.text("network"), settings], sort_keys=True)

@@ -1,9 +1,22 @@
 """Values of run records, which may be missing or invalid: lookup, checks and text."""
 
+import functools
 import math
 from typing import Any
 
 from restora.files import json_text
+
+SURROUNDINGS = (
+    *("run_dir", "resume", "retry_failed", "output_dir", "data_dir", "threads", "plugins", "sweep"),
+    *("data.store_dir", "data.workers", "leakage", "logger"),
+)
+"""Keys, with all keys below them, that determine where and how a run is computed, but not its result."""
+
+
+@functools.lru_cache(maxsize=4096)  # all runs of a sweep have the same keys
+def surrounds(key: str) -> bool:
+    """Whether a setting is one of `SURROUNDINGS`."""
+    return any(key == name or key.startswith(f"{name}.") for name in SURROUNDINGS)
 
 
 def lookup(value: Any, *path: str) -> Any:

@@ -6,7 +6,6 @@ jobs again, and two combinations with the same identity are one job. The status 
 their folders.
 """
 
-import functools
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from restora.arguments import fits
 from restora.constructors import defaults
 from restora.files import json_text, read_json, write_json
 from restora.registry import kind_below, part_of, stored
+from restora.reporting.values import surrounds
 
 FILE = "sweep.json"
 STOP = ".stop"
@@ -24,11 +24,6 @@ STOP = ".stop"
 FORMAT = 1
 SETTINGS = ("executor", "slots", "options", "detach", "search")
 """The settings of the group `sweep` that are needed to run a plan."""
-SURROUNDINGS = (
-    *("run_dir", "resume", "retry_failed", "output_dir", "data_dir", "threads", "plugins", "sweep"),
-    *("data.store_dir", "data.workers", "leakage", "logger"),
-)
-"""Keys, with all keys below them, that determine where and how a job runs, but not its result."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +136,7 @@ def jobs_in(folder: Path) -> list[Job]:
 
 
 def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
-    """A hash of a plain, resolved configuration without `SURROUNDINGS` and the run's own folder.
+    """A hash of a plain, resolved configuration without its surroundings and the run's own folder.
 
     Without `seeds` it is equal for runs that differ only by their seeds.
     """
@@ -149,7 +144,7 @@ def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
     flat = {
         key: _without(value, own)
         for key, value in _leaves(config, "")
-        if not _surrounds(key) and (seeds or key.rpartition(".")[2] != "seed")
+        if not surrounds(key) and (seeds or key.rpartition(".")[2] != "seed")
     }
     return hashlib.sha256(json_text(flat, indent=None, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -165,11 +160,6 @@ def completed(node: Any, kind: str | None = None) -> Any:
     if kind is not None and part_of(node, kind) is not None:
         full = {**defaults(kind, node["_target_"]), **full}
     return full
-
-
-@functools.lru_cache(maxsize=4096)  # all jobs of a sweep have the same keys
-def _surrounds(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in SURROUNDINGS)
 
 
 def _without(value: Any, folder: str) -> Any:

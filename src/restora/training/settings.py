@@ -37,6 +37,8 @@ _SETTINGS: dict[str, Any] = {
     "leakage.folders": list[str],
     "leakage.max_seconds": float,
 }
+_NOT_IN_PROJECTS = "/\\#?%:"
+"""Characters that W&B refuses in the name of a project."""
 _OURS = ("callbacks", "logger", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
 """Arguments of the trainer that a configuration may not set."""
 _LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
@@ -67,8 +69,13 @@ def check_settings(config: DictConfig) -> None:
     logger: Any = OmegaConf.to_container(config.logger, resolve=True)
     values = {key: value for key, value in logger.items() if key != "photos"}
     check_arguments(wandb_log, values, where="logger", name="W&B", partial=True)
-    if not fits(logger.get("photos"), int):
-        raise ConfigError(f"logger.photos={shown(logger.get('photos'))}: expected a whole number")
+    if not fits(logger.get("photos"), int) or logger["photos"] < 0:
+        raise ConfigError(f"logger.photos={shown(logger.get('photos'))}: expected a whole number from 0 up")
+    project = logger.get("project") or ""
+    if logger.get("mode") != "disabled" and any(letter in _NOT_IN_PROJECTS for letter in project):
+        raise ConfigError(
+            f"logger.project={project}: W&B's projects have none of {_NOT_IN_PROJECTS} in a name"
+        )
     _check_length(trainer_options(config), int(config.data.steps_per_epoch))
 
 

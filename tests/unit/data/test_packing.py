@@ -286,3 +286,14 @@ def test_two_processes_at_once(tmp_path: Path, make_photos: MakePhotos, start_py
     assert len(store) == 30
     np.testing.assert_array_equal(store.clean(29), read_photo(photos[29].clean))
     assert [path for path in packed.iterdir() if path.is_dir()] == [store.folder]
+
+
+def test_what_interrupted_packings_of_other_photos_left_is_removed(
+    make_photos: MakePhotos, tmp_path: Path
+) -> None:
+    """A store whose photos have changed is never packed again, but its draft may be large."""
+    for name in ("dead", "alive"):
+        (tmp_path / "packed" / f".{name}.draft-1").mkdir(parents=True)
+    with sole_process(tmp_path / "packed" / ".alive.lock", doing="packing"):
+        pack(make_photos(2), store_dir=tmp_path / "packed", name="new", channels=3)
+    assert [path.name for path in (tmp_path / "packed").glob(".*.draft-*")] == [".alive.draft-1"]

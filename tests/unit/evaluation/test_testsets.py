@@ -1,6 +1,7 @@
 """Finding test photos, saying how to get them where they are missing, and getting them."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,12 @@ def test_a_folder_that_is_not_the_set_is_left_alone(server: ArchiveServer, tmp_p
 def test_an_archive_needs_to_be_described() -> None:
     with pytest.raises(ValueError, match=r"needs root .* images .* and folder"):
         TestSet(name="A", archive="https://example.org/a.zip", folder="a")
+
+
+def test_an_archive_that_cannot_be_fetched_does_not_cost_the_others(
+    server: ArchiveServer, tmp_path: Path
+) -> None:
+    gone = replace(a_set(tmp_path, "A", 3), archive=f"{server.url}/gone.zip")
+    with pytest.raises(DataError, match=r"^a: .*gone\.zip: 404"):
+        obtain_testsets([gone, a_set(tmp_path, "B", 2, server.url, "b")])
+    assert len(list((tmp_path / "testsets" / "B").iterdir())) == 2

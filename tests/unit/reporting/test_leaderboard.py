@@ -59,6 +59,14 @@ def test_many_photos_rank_what_they_decide_and_no_more(tmp_path):
     assert interval.low < rows[0].psnr < interval.high
 
 
+def test_finished_runs_without_held_out_photos_are_named(tmp_path):
+    put(tmp_path / "a", test=None)
+    put(tmp_path / "b", test=None, status="stopped", name="unet")
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    (sentence,) = verdict(leaderboard(group, []))
+    assert sentence.startswith("No figures of held-out photos: dncnn (best validation 27.80 dB). Runs have")
+
+
 def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
     for seed in (1, 2, 3):
         config = configured(seed=seed, data__seed=seed)
@@ -82,6 +90,21 @@ def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
     assert {row.label for row in rows} >= apart
     assert rank_label(next(row for row in rows if row.label == "deep")) == "3"
     assert all(rank_label(row) == "" for row in rows if row.kind == "seed" or row.psnr is None)
+
+
+def test_seeds_may_be_computed_in_different_surroundings(tmp_path):
+    other = {"data__workers": 2, "leakage__check": False, "logger__mode": "disabled", "data_dir": "/scratch"}
+    for seed, settings in ((1, {"data_dir": "/data"}), (2, other)):
+        root = f"{settings['data_dir']}/DIV2K"
+        config = configured(seed=seed, data__source__root=root, **settings)
+        put(tmp_path / str(seed), seed=seed, config=config, test=scored(29.0, 8),
+            overrides=[f"seed={seed}", *(f"{key.replace('__', '.')}={v}" for key, v in settings.items())],
+        )  # fmt: skip
+    assert [row.label for row in board(tmp_path) if row.kind != "input"] == [
+        "dncnn (2 seeds)",
+        "seed=1",
+        "seed=2",
+    ]
 
 
 def test_numbers_are_written_as_people_write_them():

@@ -161,6 +161,13 @@ def test_the_command_that_resumes_a_run_has_its_plugins_and_configuration(tmp_pa
     )
 
 
+def test_a_data_set_may_lie_elsewhere_on_another_machine(tmp_path):
+    for name in ("a", "b"):
+        put(tmp_path / name, config=configured(data_dir=f"/{name}", data__source__root=f"/{name}/DIV2K"))
+    (group,) = group_runs(read_runs(tmp_path)[0], tmp_path)
+    assert len(group.runs) == 2
+
+
 def test_titles_of_tables_differ(tmp_path):
     """By the settings that differ, or by age where the photos of one folder have changed."""
     put(tmp_path / "a", started="2026-01-01")

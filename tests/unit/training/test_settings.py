@@ -34,6 +34,8 @@ def _nothing_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("+leakage.chek=true", "leakage.chek: nothing reads it"),
         ("logger.mode=onlin", "logger.mode=onlin: expected one of offline, online, disabled"),
         ("+logger.projekt=x", "did you mean project?"),
+        ("logger.project=lab/denoise", "logger.project=lab/denoise: W&B's projects have none of"),
+        ("logger.photos=-1", "logger.photos=-1: expected a whole number from 0 up"),
         ("+callbacks.mine=3", "callbacks.mine=3 is not a callback"),
         ("+callbacks.mine.width=3", "is not a callback"),
         ("+callbacks.best.widht=3", "callbacks.best.widht=3 is not an argument of best_checkpoint"),
