@@ -15,7 +15,10 @@ from torch import Tensor, nn
 
 from restora.networks.base import Network
 from restora.networks.dncnn import DnCNN
+from restora.reporting.runs import Group, group_runs, read_runs
 
+HOSTILE = "</script><script>alert(1)</script>"
+"""The text of an error that a page must not run."""
 ARGUMENTS = {"in_channels": 3, "depth": 4, "channels": 8}
 
 
@@ -191,3 +194,9 @@ def scored(psnr: float, photos: int, spread: float = 0.05, seed: int = 0) -> dic
     ]
     mean = float(scores.mean())
     return {"images": images, "psnr": mean, "ssim": 0.8, "input_psnr": 20.2, "input_ssim": 0.4}
+
+
+def one_group(root: Path) -> Group:
+    """The runs below a folder, which are of one group."""
+    (group,) = group_runs(read_runs(root)[0], root)
+    return group
