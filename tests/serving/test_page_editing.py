@@ -128,6 +128,26 @@ def test_zoom_and_place_are_the_same_before_and_after(page: Page, tmp_path: Path
     assert "100%" not in tab.evaluate("document.getElementById('after-layer').style.clipPath")
 
 
+def test_painting_begins_with_its_tools_in_sight(page: Page, tmp_path: Path) -> None:
+    def in_sight() -> None:
+        for tool in ("stage", "brush", "restore"):
+            box = page.tab.locator(f"#{tool}").bounding_box()
+            assert 0 <= box["y"] <= 900 - box["height"], tool
+
+    page.choose("Scratched or torn")
+    page.add(picture(tmp_path / "a.png"))
+    page.tab.wait_for_selector("#mask-tools:not([hidden])")
+    in_sight()
+    page.paint_nearly_all()
+    page.tab.click("#restore")
+    page.wait_result()
+    assert page.tab.is_hidden("#again"), "it would be the same as to paint again"
+    page.tab.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
+    page.tab.evaluate("document.getElementById('paint-again').click()")  # without scrolling there
+    page.tab.wait_for_selector("#mask-tools:not([hidden])")
+    in_sight()
+
+
 def test_a_finger_on_a_whole_photo_moves_the_divider_and_leaves_the_page_free(
     browser: Any, served: Served, tmp_path: Path
 ) -> None:
