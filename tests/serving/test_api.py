@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,10 +19,11 @@ from serving_fixtures import GatedDnCNN, Served, gated_models, running
 from restora.artifact.photo_pixels import restore_photo
 from restora.artifact.restorer import Restorer
 from restora.photos.files import Photo
-from restora.serving import jobs, worker
+from restora.serving import api, jobs, worker
 from restora.serving.api import _events
 from restora.serving.jobs import JobStore
 from restora.serving.limits import Limits
+from restora.serving.rendering import render
 
 RNG = np.random.default_rng(0)
 
@@ -432,6 +434,25 @@ def test_an_internal_error_is_a_counted_problem(
         assert "content-security-policy" in answer.headers
         counted = {(route, status) for _, route, status in held.service.metrics.answers}
         assert ("/v1/restorations/{job_id}", 500) in counted
+
+
+def test_results_that_are_being_written_hold_up_nobody(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server has forty threads for short tasks: more requests than that wait for slow encoding."""
+    job = served.post(png(noise()), wait=30).headers["X-Restoration-Id"]
+    go_on = threading.Event()
+    monkeypatch.setattr(api, "render", lambda *given, **named: (go_on.wait(60), render(*given, **named))[1])
+    with ThreadPoolExecutor(50) as pool:
+        waiting = [
+            pool.submit(httpx.get, f"{served.url}/v1/restorations/{job}/photo", timeout=60) for _ in range(50)
+        ]
+        time.sleep(1)
+        try:
+            assert served.client.get("/page/main.js", timeout=20).status_code == 200
+        finally:
+            go_on.set()
+        assert {one.result().status_code for one in waiting} == {200}
 
 
 def test_disks_do_not_fill_with_results(served: Served) -> None:
