@@ -363,15 +363,15 @@ async function saveOne(item) {
     deliver(blob, nameOf(item.name, blob));
     item.saved = item.result;
   } catch (problem) {
-    expired(item, problem);
+    say(`${item.path} was not saved: ${reasonOf(item, problem)}`);
   }
 }
 
-// The server keeps results for a while only: what is asked for later is restored again.
-function expired(item, problem) {
-  if (problem.status !== 404 && problem.status !== 410) return say(sentence(problem.message));
-  say("The server no longer has this result. The photo is being restored again: please download it when it is done.");
+// Why a result is not saved. The server keeps results for a while only: what is asked for later is restored again.
+function reasonOf(item, problem) {
+  if (problem.status !== 404 && problem.status !== 410) return problem.message;
   queue.start(item);
+  return "the server no longer has this result. The photo is being restored again: please download it when it is done";
 }
 
 $("save").addEventListener("click", () => saveOne(current));
@@ -379,15 +379,18 @@ $("save-all").addEventListener("click", async () => {
   const button = $("save-all");
   button.busy = button.disabled = true;
   const entries = [];
+  const missing = [];
   for (const item of queue.items.filter((other) => other.result)) {
     try {
       const { result } = item;
       const blob = await resultOf(item, metadata());
       entries.push({ name: nameOf(item.path, blob), blob, item, result });
     } catch (problem) {
-      expired(item, problem);
+      missing.push({ path: item.path, why: reasonOf(item, problem) });
     }
   }
+  const names = missing.slice(0, 3).map(({ path }) => path).join(", ") + (missing.length > 3 ? ", …" : "");
+  if (missing.length) say(`Not in the ZIP: ${names} (${missing[0].why})`);
   try {
     if (entries.length) deliver(await zip(entries), "restored.zip");
     for (const { item, result } of entries) item.saved = result;
