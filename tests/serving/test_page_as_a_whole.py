@@ -216,6 +216,15 @@ def test_the_documentation_lists_every_route(browser: Any, served: Served) -> No
         "quality query integer from 1 to 100",
     ):
         assert any(row.startswith(start) for row in rows), rows
+    fields = " ".join(tab.inner_text("#JobState table").split())
+    for field in (
+        "state waiting, running, done, failed, cancelled",
+        "photo JobPhoto",
+        "position integer or null",
+    ):
+        assert field in fields
+    links = "[...document.querySelectorAll('main a[href^=\"#\"]')].map(e => e.getAttribute('href').slice(1))"
+    assert all(tab.evaluate(f"{links}.map(id => Boolean(document.getElementById(id)))"))
     assert tab.locator("#bad-request td").last.inner_text().endswith("(Allow names the methods)")
     context.close()
 

@@ -2,11 +2,13 @@
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from browser import browser
 from page import Page, page, picture
 from PIL import Image, ImageOps
+from serving_fixtures import Served
 
 __all__ = ["browser", "page"]
 
@@ -124,6 +126,61 @@ def test_zoom_and_place_are_the_same_before_and_after(page: Page, tmp_path: Path
     assert "100%" in tab.evaluate("document.getElementById('after-layer').style.clipPath")
     tab.mouse.up()
     assert "100%" not in tab.evaluate("document.getElementById('after-layer').style.clipPath")
+
+
+def test_painting_begins_with_its_tools_in_sight(page: Page, tmp_path: Path) -> None:
+    def in_sight() -> None:
+        for tool in ("stage", "brush", "restore"):
+            box = page.tab.locator(f"#{tool}").bounding_box()
+            assert 0 <= box["y"] <= 900 - box["height"], tool
+
+    page.choose("Scratched or torn")
+    page.add(picture(tmp_path / "a.png"))
+    page.tab.wait_for_selector("#mask-tools:not([hidden])")
+    in_sight()
+    page.paint_nearly_all()
+    page.tab.click("#restore")
+    page.wait_result()
+    assert page.tab.is_hidden("#again"), "it would be the same as to paint again"
+    page.tab.evaluate("window.scrollTo({ top: 0, behavior: 'instant' })")
+    page.tab.evaluate("document.getElementById('paint-again').click()")  # without scrolling there
+    page.tab.wait_for_selector("#mask-tools:not([hidden])")
+    in_sight()
+
+
+def test_a_finger_on_a_whole_photo_moves_the_divider_and_leaves_the_page_free(
+    browser: Any, served: Served, tmp_path: Path
+) -> None:
+    options = {"viewport": {"width": 390, "height": 844}, "has_touch": True, "is_mobile": True}
+    page = Page(browser, served, **options)
+    page.add(picture(tmp_path / "a.png"))
+    page.wait_result()
+    tab, session = page.tab, page.context.new_cdp_session(page.tab)
+    tab.locator("#viewer").scroll_into_view_if_needed()
+    box = tab.locator("#stage").bounding_box()
+
+    def swipe(across: float, down: float) -> None:
+        x, y = box["x"] + 250, max(box["y"], 0) + 150
+        for step in range(11):
+            point = {"x": x + across * step / 10, "y": y + down * step / 10}
+            kind = "touchMove" if step else "touchStart"
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": [point]})
+        session.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+
+    swipe(-150, 0)
+    assert float(tab.input_value("#split")) < 40
+    free = "getComputedStyle(document.getElementById('stage')).touchAction"
+    assert tab.evaluate(free) == "pan-y"
+    tab.click("#zoom-in")
+    assert tab.evaluate(free) == "none"
+    split, place = tab.input_value("#split"), tab.locator("#after").bounding_box()
+    swipe(-30, 0)
+    assert tab.input_value("#split") == split
+    assert tab.locator("#after").bounding_box()["x"] < place["x"]
+    tab.click("#zoom-out")
+    assert tab.evaluate(free) == "pan-y", "the whole photo is in sight again"
+    page.check()
+    page.context.close()
 
 
 def test_everything_is_done_by_keyboard_alone(page: Page, tmp_path: Path) -> None:

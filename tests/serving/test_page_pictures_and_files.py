@@ -132,6 +132,22 @@ def test_a_transparent_photo_has_no_black_thumbnail(page: Page, tmp_path: Path) 
     assert alpha == 0
 
 
+def test_what_is_not_in_the_zip_is_named(page: Page, tmp_path: Path) -> None:
+    Image.new("RGBA", (120, 80), (200, 30, 30, 128)).save(tmp_path / "clear.png")
+    page.add(tmp_path / "clear.png", picture(tmp_path / "b.png"))
+    page.wait_rows(2)
+    page.tab.select_option("#format", "jpeg")  # of the first, which is open
+    data = page.download("#save-all")[1]
+    assert zipfile.ZipFile(io.BytesIO(data)).namelist() == ["b.png"]
+    said = page.tab.text_content("#notice")
+    assert said.startswith("Not in the ZIP: clear.png (the result has transparency, which JPEG cannot hold")
+    page.tab.click("#save")
+    page.tab.wait_for_function(
+        "() => document.getElementById('notice').textContent.startsWith('clear.png was not saved: the')"
+    )
+    page.expected = "422"
+
+
 @pytest.mark.parametrize("strength", [1, 0.5, 0.2])
 def test_a_transparent_result_is_seen_as_it_is_saved(page: Page, tmp_path: Path, strength: float) -> None:
     """Neither the original through it, nor the sum of two transparent pictures; on a chequered ground."""

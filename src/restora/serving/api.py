@@ -62,7 +62,8 @@ def router(service: Service, *, token: str | None = None) -> APIRouter:
         dependencies=[Depends(query_check(service.limits)), *token_note(token)],
     )
     receiving = asyncio.Semaphore(service.limits.queue)
-    decoding = asyncio.Semaphore(2)
+    decoding, encoding = asyncio.Semaphore(2), asyncio.Semaphore(2)
+    # these take several times a photo's memory; who waits for them holds no thread of the pool
 
     def shown(job: Job) -> JobState:
         position, ahead = service.queue.ahead(job)
@@ -245,14 +246,15 @@ def router(service: Service, *, token: str | None = None) -> APIRouter:
             )
         wanted = None if format_name is None else WRITABLE.get(format_name, "preview")
         check_quality(quality, "PNG" if wanted == "preview" else wanted or job.result_format)
-        file, written = await run_in_threadpool(
-            render,
-            job,
-            format_name=wanted,
-            strength=strength,
-            quality=quality,
-            keep_metadata=keep_metadata,
-        )
+        async with encoding:
+            file, written = await run_in_threadpool(
+                render,
+                job,
+                format_name=wanted,
+                strength=strength,
+                quality=quality,
+                keep_metadata=keep_metadata,
+            )
         job.fetched = True
         return _file_response(file, written, job)
 

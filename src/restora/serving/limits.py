@@ -13,7 +13,7 @@ class Limits:
     """computing time of one photo"""
     queue: int = 16
     """photos that wait or are being uploaded, beside the one that is computed"""
-    upload_seconds: float = 120
+    upload_seconds: float = 600
     stall_seconds: float = 10
     """an upload is given up when it is this far behind `upload_kilobytes` per second"""
     upload_kilobytes: float = 10

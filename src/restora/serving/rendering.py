@@ -1,6 +1,5 @@
 """Makes the file of the response from a restored photo: strength, format."""
 
-import threading
 from typing import IO
 
 from restora.artifact.photo_pixels import blended, fault_of_mask
@@ -8,9 +7,6 @@ from restora.photos.files import Photo
 from restora.serving.jobs import Job, unnamed_file
 from restora.serving.photo_bytes import preview, read, write
 from restora.serving.problems import Problem
-
-_turns = threading.BoundedSemaphore(2)
-"""Encoding takes several times a photo's memory, so only two run at a time."""
 
 
 def read_mask(file: IO[bytes], photo: Photo, *, mask_upright: bool) -> Photo:
@@ -43,17 +39,16 @@ def render(
     keep = job.options.keep_metadata if keep_metadata is None else keep_metadata
     wanted = format_name or job.result_format
     amount = job.options.strength if strength is None else strength
-    with _turns:
-        photo, given = _kept(job, with_given=amount < 1)
-        if given is not None:
-            photo = blended(photo, given, amount)
-        if wanted == "preview":
-            data, wanted = preview(photo), "PNG"
-        else:
-            quality = quality or job.options.quality
-            data = write(photo, wanted, quality=quality, keep_metadata=keep)
-        file = unnamed_file()
-        file.write(data)
+    photo, given = _kept(job, with_given=amount < 1)
+    if given is not None:
+        photo = blended(photo, given, amount)
+    if wanted == "preview":
+        data, wanted = preview(photo), "PNG"
+    else:
+        quality = quality or job.options.quality
+        data = write(photo, wanted, quality=quality, keep_metadata=keep)
+    file = unnamed_file()
+    file.write(data)
     file.seek(0)
     return file, wanted
 

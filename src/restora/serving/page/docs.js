@@ -18,11 +18,30 @@ function valuesOf(held) {
   return held.default == null ? said : `${said}; default: ${held.default}`;
 }
 
-function kindOf({ enum: words, type, format, minimum, maximum, maxLength }) {
+function kindOf({ $ref, enum: words, type, items, format, minimum, maximum, maxLength }) {
+  if ($ref) return objectOf($ref);
   if (words) return words.join(", ");
+  if (type === "array") return `list of ${kindOf(items)}`;
   const name = format === "binary" ? "file" : type || "";
   if (minimum != null && maximum != null) return `${name} from ${minimum} to ${maximum}`;
   return maxLength ? `${name} of at most ${maxLength} characters` : name;
+}
+
+const objectOf = (ref) => ref.split("/").at(-1);
+
+function tableOf(columns, rows) {
+  const names = columns.map((name) => Object.assign(make("th", name), { scope: "col" }));
+  return make("table", "", make("thead", "", make("tr", "", ...names)), make("tbody", "", ...rows));
+}
+
+// "Status codes: 200, 404", each with a link to the object of its JSON.
+function statusOf(responses) {
+  const parts = Object.entries(responses).flatMap(([code, { content = {} }]) => {
+    const ref = Object.values(content)[0]?.schema.$ref;
+    if (!ref) return [", ", code];
+    return [", ", `${code} (`, Object.assign(make("a", objectOf(ref)), { href: `#${objectOf(ref)}` }), ")"];
+  });
+  return make("p", "Status codes: ", ...parts.slice(1));
 }
 
 document.getElementById("origin").textContent = location.origin;
@@ -40,16 +59,23 @@ for (const [path, methods] of Object.entries(schema.paths)) {
     for (const [name, held] of Object.entries(form?.properties || {}))
       rows.push([name, "form", held, held.description, form.required.includes(name)]);
     if (rows.length) {
-      const body = make("tbody");
-      for (const [name, where, held, what, required] of rows) {
-        body.append(make("tr", "", make("td", "", make("code", name)), make("td", required ? `${where}, required` : where), make("td", valuesOf(held)), prose("td", what)));
-      }
-      const names = ["Name", "Where", "Values", "Meaning"].map((name) => Object.assign(make("th", name), { scope: "col" }));
-      section.append(make("table", "", make("thead", "", make("tr", "", ...names)), body));
+      section.append(tableOf(["Name", "Where", "Values", "Meaning"], rows.map(([name, where, held, what, required]) =>
+        make("tr", "", make("td", "", make("code", name)), make("td", required ? `${where}, required` : where), make("td", valuesOf(held)), prose("td", what)))));
     }
-    section.append(make("p", `Status codes: ${Object.keys(route.responses).join(", ")}`));
+    section.append(statusOf(route.responses));
     routes.append(section);
   }
+}
+
+for (const [name, { description, properties, required }] of Object.entries(schema.components.schemas)) {
+  const rows = Object.entries(properties).map(([field, held]) => {
+    const nullable = (held.anyOf || []).some(({ type }) => type === "null");
+    const values = valuesOf(held) + (nullable ? " or null" : "") + (required.includes(field) ? "" : "; not always there");
+    return make("tr", "", make("td", "", make("code", field)), make("td", values));
+  });
+  const section = make("section", "", make("h2", "", make("code", name)), prose("p", description), tableOf(["Field", "Values"], rows));
+  section.id = name;
+  document.getElementById("objects").append(section);
 }
 
 for (const [, code, what] of schema.info.description.matchAll(/`([a-z-]+)` (\d[^;]*)/g)) {

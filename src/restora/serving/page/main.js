@@ -120,7 +120,7 @@ function add(found) {
     makeRow(item);
     queue.add(item);
   }
-  if (!current || current.state !== "paint") open(queue.items.at(-photos.length));
+  if (!current || current.state !== "paint") open(queue.items.at(-photos.length), { scroll: model.needs === "mask" && "instant" });
   announce(photos.length === 1 ? `${photos[0].path} was added` : `${photos.length} photos were added`);
 }
 
@@ -163,7 +163,7 @@ function makeRow(item) {
   const row = $("row").content.cloneNode(true).firstElementChild;
   item.row = row;
   row.querySelector(".name").textContent = row.querySelector(".name").title = item.path;
-  row.querySelector(".open").addEventListener("click", () => open(item, { scroll: true }));
+  row.querySelector(".open").addEventListener("click", () => open(item, { scroll: "smooth" }));
   row.querySelector(".row-save").addEventListener("click", () => saveOne(item));
   row.querySelector(".row-cancel").addEventListener("click", () => (UNFINISHED.includes(item.state) ? queue.cancel(item) : remove(item)));
   seen.observe(row);
@@ -259,7 +259,7 @@ $("remove-all").addEventListener("click", () => {
 
 // --- one photo, large --------------------------------------------------------------------------------------
 
-async function open(item, { scroll = false } = {}) {
+async function open(item, { scroll = "" } = {}) {
   const last = current;
   current = item;
   for (const other of [last, item]) other?.row.classList.toggle("current", other === item);
@@ -269,8 +269,10 @@ async function open(item, { scroll = false } = {}) {
   $("strength").value = item.strength * 100;
   $("format").value = item.saveAs ?? "";
   render();
-  if (scroll) $("viewer").scrollIntoView({ block: "start" });
+  if (scroll) show(scroll);
 }
+
+const show = (behavior) => $("viewer").scrollIntoView({ block: "start", behavior });
 
 async function render() {
   const item = current;
@@ -312,7 +314,7 @@ function renderTools() {
   for (const id of ["save", "format"]) (id === "format" ? $(id).parentElement : $(id)).hidden = !done;
   $("mask-tools").hidden = !paints;
   $("strength-value").textContent = `${Math.round(item.strength * 100)}%`;
-  $("again").hidden = paints && !other;
+  $("again").hidden = !other && (paints || item.model.needs === "mask"); // that is to paint again
   const verb = paints && !item.result ? "Restore" : "Restore again";
   $("again").textContent = other ? `${verb} as “${model.title.toLowerCase()}”` : verb;
   $("paint-again").hidden = paints || item.model.needs !== "mask";
@@ -342,6 +344,7 @@ $("back").addEventListener("click", () => changed(Object.assign(current, { state
 function paint(item, model) {
   Object.assign(item, { state: "paint", wanted: model });
   changed(item);
+  show("instant"); // with the tools below it
 }
 
 const painting = new Painting({ stage, say, restore: (item, drawn) => {
@@ -360,15 +363,15 @@ async function saveOne(item) {
     deliver(blob, nameOf(item.name, blob));
     item.saved = item.result;
   } catch (problem) {
-    expired(item, problem);
+    say(`${item.path} was not saved: ${reasonOf(item, problem)}`);
   }
 }
 
-// The server keeps results for a while only: what is asked for later is restored again.
-function expired(item, problem) {
-  if (problem.status !== 404 && problem.status !== 410) return say(sentence(problem.message));
-  say("The server no longer has this result. The photo is being restored again: please download it when it is done.");
+// Why a result is not saved. The server keeps results for a while only: what is asked for later is restored again.
+function reasonOf(item, problem) {
+  if (problem.status !== 404 && problem.status !== 410) return problem.message;
   queue.start(item);
+  return "the server no longer has this result. The photo is being restored again: please download it when it is done";
 }
 
 $("save").addEventListener("click", () => saveOne(current));
@@ -376,15 +379,18 @@ $("save-all").addEventListener("click", async () => {
   const button = $("save-all");
   button.busy = button.disabled = true;
   const entries = [];
+  const missing = [];
   for (const item of queue.items.filter((other) => other.result)) {
     try {
       const { result } = item;
       const blob = await resultOf(item, metadata());
       entries.push({ name: nameOf(item.path, blob), blob, item, result });
     } catch (problem) {
-      expired(item, problem);
+      missing.push({ path: item.path, why: reasonOf(item, problem) });
     }
   }
+  const names = missing.slice(0, 3).map(({ path }) => path).join(", ") + (missing.length > 3 ? ", …" : "");
+  if (missing.length) say(`Not in the ZIP: ${names} (${missing[0].why})`);
   try {
     if (entries.length) deliver(await zip(entries), "restored.zip");
     for (const { item, result } of entries) item.saved = result;

@@ -131,7 +131,8 @@ export class Stage {
     for (const picture of this.pictures) picture.style.transform = transform;
     const place = { left: this.x, top: this.y, width: this.width * this.zoom, height: this.height * this.zoom };
     for (const [name, pixels] of Object.entries(place)) $("ground").style[name] = `${pixels}px`;
-    this.box.classList.toggle("fitted", this.fitted);
+    this.whole = this.width * this.zoom < clientWidth + 1 && this.height * this.zoom < clientHeight + 1;
+    this.box.classList.toggle("whole", this.whole);
     this.box.classList.toggle("sharp", this.zoom * devicePixelRatio >= 3);
     $("zoom-value").textContent = `${Math.round(this.zoom * devicePixelRatio * 100)}%`;
   }
@@ -153,7 +154,7 @@ export class Stage {
       else this.fit();
     });
     box.addEventListener("wheel", (event) => {
-      if (!event.ctrlKey && this.fitted && document.activeElement !== box) return; // the page scrolls
+      if (!event.ctrlKey && this.whole && document.activeElement !== box) return; // the page scrolls
       event.preventDefault();
       this.zoomTo(this.zoom * Math.exp(-event.deltaY * (event.ctrlKey ? 0.01 : 0.0015)), ...this._point(event));
     }, { passive: false });
@@ -197,11 +198,11 @@ export class Stage {
     if (this.pointers.size > 1) {
       if (this.action === "paint") this.onPaint("cancel");
       this.action = "pinch";
-    } else if (event.target.closest("#divider")) this.action = "split";
-    else if (this.painting) {
+    } else if (this.painting) {
       this.action = "paint";
       this.onPaint("start", ...this.toPhoto(...this._point(event)));
-    } else this.action = "pan";
+    } else if (!this.whole && !event.target.closest("#divider")) this.action = "pan";
+    else this.action = this.showsAfter ? "split" : null; // nothing of a whole photo is out of sight
   }
 
   _move(event) {
@@ -210,10 +211,8 @@ export class Stage {
     const from = this.pointers.get(event.pointerId);
     if (!from) return;
     if (this.action === "split") this.setSplit(Math.min(Math.max((to[0] / this.box.clientWidth) * 100, 0), 100));
-    else if (this.action === "pan") {
-      this.fitted = false;
-      this.pan(to[0] - from[0], to[1] - from[1]);
-    } else if (this.action === "paint") {
+    else if (this.action === "pan") this.pan(to[0] - from[0], to[1] - from[1]);
+    else if (this.action === "paint") {
       const steps = event.getCoalescedEvents?.() || [];
       for (const step of steps.length ? steps : [event]) this.onPaint("move", ...this.toPhoto(...this._point(step)));
     } else if (this.action === "pinch" && this.pointers.size === 2) this._pinch(event.pointerId, from, to);
