@@ -14,6 +14,7 @@ from restora.config import ConfigError, compose
         ("network=dncn", "network=dncnn"),
         ("experiments=denoise/dncn", "experiments=denoise/dncnn"),
         ("trainer.max_step=4", "trainer.max_steps"),
+        ("epochs=4", "trainer.max_epochs"),
         ("optimizer.lr=3", "family.optimizer.lr"),
         ("netwrok.depth=3", "network.depth"),
         ("objective=[supervised,adverserial]", "objective=adversarial"),

@@ -60,6 +60,12 @@ def _nothing_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("trainer.val_check_interval=0.5", "val_check_interval"),
         ("trainer.val_check_interval=0", "trainer.val_check_interval=0: expected 1 or more"),
         ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected a number above 0"),
+        ("task=dennoise", "task=dennoise: did you mean task=denoise?"),
+        (
+            "monitor=val/ssim",
+            "monitor=val/ssim: it has keys of its own: the metric is monitor.metric=val/psnr",
+        ),
+        ("leakage=false", "leakage=false: it has keys of its own: the comparison is off with leakage.check"),
         ("seed=-1", "seed=-1: expected a whole number from 0 to 4294967295"),
         ("network.channels=-3", "network: dncnn cannot be made of in_channels=3, depth=7, channels=-3"),
         ("family.optimizer.lr=-1", "family.optimizer: Invalid learning rate: -1"),
