@@ -88,6 +88,12 @@ def test_a_loss_that_no_objective_takes_is_refused(word: str) -> None:
     compose("train", [*words, "objective=[supervised,neighbor2neighbor]"])
 
 
+def test_an_objective_without_the_one_it_goes_with_is_refused() -> None:
+    fix = r"goes with adversarial: set objective=\[supervised,feature_matching,adversarial\]"
+    with pytest.raises(ConfigError, match=fix):
+        compose("train", ["objective=[supervised,feature_matching]"])
+
+
 def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:
     words = ["experiments=denoise/dncnn", "data.batch_size=32", "trainer.max_steps=70"]
     config = compose("train", [*words, "family.optimizer={_target_:sgd,_partial_:true,lr:0.4}"])
