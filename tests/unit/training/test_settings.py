@@ -163,6 +163,10 @@ def test_a_step_is_measured_for_any_network_and_condition() -> None:
         (["trainer.max_time=90s"], "; 20,000 steps or 1min30s"),
         (["data=folder", "data.source.root=x"], "folder degraded by"),
         (["degradation=identity"], "degraded already"),
+        (
+            ["experiments=denoise/restormer", "trainer.max_steps=92001"],
+            "; 92,001 steps; 4 of 6 data.stages are not reached, the first begins at step 156,000",
+        ),
     ],
     ids=str,
 )
