@@ -55,8 +55,9 @@ def _check_company(config: DictConfig) -> None:
     objectives = config.get("objective")
     if not isinstance(objectives, DictConfig):
         return
-    names = [str(name) for name in objectives]
-    for name, node in OmegaConf.to_container(objectives, resolve=False).items():  # type: ignore[union-attr]
+    nodes: Any = OmegaConf.to_container(objectives, resolve=False)
+    names = [str(name) for name in nodes]
+    for name, node in zip(names, nodes.values(), strict=True):
         missing = [other for other in re.findall(r"\$\{objective\.(\w+)", str(node)) if other not in names]
         if missing:
             raise ValueError(

@@ -94,6 +94,14 @@ def test_an_objective_without_the_one_it_goes_with_is_refused() -> None:
         compose("train", ["objective=[supervised,feature_matching]"])
 
 
+@pytest.mark.parametrize(("batch", "batches"), [(16, 4), (4, 4), (64, 1)])
+def test_validations_come_after_as_many_crops(batch: int, batches: int) -> None:
+    recipe = compose("train", ["experiments=super_resolution/esrgan"]).trainer.val_check_interval * 16
+    words = [f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={batches}"]
+    config = compose("train", ["experiments=super_resolution/esrgan", *words])
+    assert config.trainer.val_check_interval * batch == recipe
+
+
 def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:
     words = ["experiments=denoise/dncnn", "data.batch_size=32", "trainer.max_steps=70"]
     config = compose("train", [*words, "family.optimizer={_target_:sgd,_partial_:true,lr:0.4}"])
