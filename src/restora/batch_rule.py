@@ -14,7 +14,6 @@ from omegaconf import DictConfig, OmegaConf
 
 BATCH = ("data.batch_size", "trainer.accumulate_grad_batches")
 """Keys whose product is the batch of a step."""
-_LENGTHS = ("max_steps", "val_check_interval")
 
 
 def keys_of(overrides: Iterable[str]) -> set[str]:
@@ -48,10 +47,20 @@ def rescale(config: DictConfig, typed: set[str]) -> None:
     for where, node in _optimizers(config):
         if f"{where}.lr" not in typed:
             node.lr = float(f"{node.lr * rate_factor(str(node['_target_']), more):.6g}")
-    for key in _LENGTHS:
+    for key, factor in (("max_steps", more), ("val_check_interval", _more_in_a_batch(config, typed, more))):
         value = config.trainer.get(key)
         if type(value) is int and value > 0 and f"trainer.{key}" not in typed:
-            config.trainer[key] = max(round(value / more), 1)
+            config.trainer[key] = max(round(value / factor), 1)
+
+
+def _more_in_a_batch(config: DictConfig, typed: set[str], more: float) -> float:
+    """How many times the recipe's crops one batch has, as validations are counted in batches, not in steps.
+
+    A recipe of which the command line sets the accumulation is taken to have none.
+    """
+    if BATCH[1] not in typed or config.trainer.get("check_val_every_n_epoch") is not None:
+        return more
+    return more / int(config.trainer.accumulate_grad_batches)
 
 
 def rate_factor(optimizer: str, more: float) -> float:

@@ -326,7 +326,7 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
         if options(key):  # a group: the error is in one of its files, which the message names
             continue
         if key not in known and (key in message or key.split(".")[-1] in message):
-            near = [name for name in known if name.split(".")[-1] == key.split(".")[-1]]
+            near = [name for name in known if re.search(rf"(^|[._]){re.escape(key.split('.')[-1])}$", name)]
             near = list(dict.fromkeys(near))
             near += [
                 name for name in difflib.get_close_matches(key, known, n=3, cutoff=0.6) if name not in near

@@ -1,8 +1,10 @@
 """Words of the command line that another setting leaves without effect are refused.
 
-A run that is resumed with such words goes on as it began.
+A run that is resumed with such words goes on as it began. An objective that takes values of another one is
+refused without it.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +15,12 @@ _LOSS = ("loss", "loss@family.loss", "family.loss")
 
 
 def check_effects(config: DictConfig, typed: set[str]) -> None:
-    """Raises ValueError for a size that `data.stages` replaces, or a loss that no objective takes.
+    """Raises ValueError for words without effect, and for an objective without the one that it goes with.
 
-    `typed` are the keys that the command line sets.
+    Words without effect are a size that `data.stages` replaces, and a loss that no objective takes. `typed`
+    are the keys that the command line sets.
     """
+    _check_company(config)
     if config.get("resume") is None:
         _check_sizes(config, typed)
         _check_loss(config, typed)
@@ -45,6 +49,21 @@ def _check_loss(config: DictConfig, typed: set[str]) -> None:
             f"{words[0]} has no effect, as objective={names} takes no loss: {fix}, or add supervised, "
             f"objective=[supervised,{names}]"
         )
+
+
+def _check_company(config: DictConfig) -> None:
+    objectives = config.get("objective")
+    if not isinstance(objectives, DictConfig):
+        return
+    nodes: Any = OmegaConf.to_container(objectives, resolve=False)
+    names = [str(name) for name in nodes]
+    for name, node in zip(names, nodes.values(), strict=True):
+        missing = [other for other in re.findall(r"\$\{objective\.(\w+)", str(node)) if other not in names]
+        if missing:
+            raise ValueError(
+                f"objective={name} goes with {missing[0]}: set "
+                f"objective=[{','.join(dict.fromkeys([*names, *missing]))}]"
+            )
 
 
 def _in_words(stage: Mapping[Any, Any]) -> str:

@@ -22,7 +22,8 @@ PRESETS = [f"{group}={name}" for group in GROUPS for name in options(group)]
 
 
 TRAINED = (
-    *("colourise/pix2pix", "deblur/nafnet_gopro_div2k", "denoise/nafnet_sidd_div2k", "denoise/on_demand"),
+    *("colourise/pix2pix", "deblur/nafnet_gopro_div2k", "denoise/mwcnn", "denoise/nafnet_sidd_div2k"),
+    "denoise/on_demand",
     *("inpaint/dcgan", "jpeg/swinir", "quickstart/unet", "super_resolution/esrgan"),
     *("super_resolution/srresnet", "supervision/poisson", "supervision/unpaired", "zoo/deblur"),
     *("zoo/inpaint", "zoo/old_photo", "zoo/photo"),

@@ -14,6 +14,7 @@ from restora.config import ConfigError, compose
         ("network=dncn", "network=dncnn"),
         ("experiments=denoise/dncn", "experiments=denoise/dncnn"),
         ("trainer.max_step=4", "trainer.max_steps"),
+        ("epochs=4", "trainer.max_epochs"),
         ("optimizer.lr=3", "family.optimizer.lr"),
         ("netwrok.depth=3", "network.depth"),
         ("objective=[supervised,adverserial]", "objective=adversarial"),
@@ -85,6 +86,20 @@ def test_a_loss_that_no_objective_takes_is_refused(word: str) -> None:
     with pytest.raises(ConfigError, match=r"set objective\.noise2noise\.norm=l1, or add supervised"):
         compose("train", [*words, "objective=noise2noise"])
     compose("train", [*words, "objective=[supervised,neighbor2neighbor]"])
+
+
+def test_an_objective_without_the_one_it_goes_with_is_refused() -> None:
+    fix = r"goes with adversarial: set objective=\[supervised,feature_matching,adversarial\]"
+    with pytest.raises(ConfigError, match=fix):
+        compose("train", ["objective=[supervised,feature_matching]"])
+
+
+@pytest.mark.parametrize(("batch", "batches"), [(16, 4), (4, 4), (64, 1)])
+def test_validations_come_after_as_many_crops(batch: int, batches: int) -> None:
+    recipe = compose("train", ["experiments=super_resolution/esrgan"]).trainer.val_check_interval * 16
+    words = [f"data.batch_size={batch}", f"trainer.accumulate_grad_batches={batches}"]
+    config = compose("train", ["experiments=super_resolution/esrgan", *words])
+    assert config.trainer.val_check_interval * batch == recipe
 
 
 def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:

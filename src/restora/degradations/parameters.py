@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+_HALF_A_STEP = 0.5
 Range: TypeAlias = float | Sequence[float]
 """One number, or (low, high) to draw from uniformly per sample."""
 
@@ -40,9 +41,12 @@ def as_range(
 
 
 def as_level(name: str, value: Range) -> tuple[float, float]:
-    """`as_range` of levels on the 8-bit scale. Raises ValueError for those of the [0,1] scale."""
+    """`as_range` of levels on the 8-bit scale. Raises ValueError for those of the [0,1] scale.
+
+    Those are below half a step of the 8-bit scale, which nobody sees.
+    """
     low, high = as_range(name, value, least=0)
-    if 0 < high < 1:
+    if 0 < high < _HALF_A_STEP:
         raise ValueError(
             f"{name} is on the 8-bit scale, where {value} is invisible: {high:g} of [0,1] is {high * 255:g}"
         )

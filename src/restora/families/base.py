@@ -285,7 +285,7 @@ class Family(LightningModule):
                 f"nothing can be learnt from {', '.join(terms)}: no term depends on the network's weights"
             )
         step.record("train/loss", loss.detach())
-        if len(self.objectives) > 1:
+        if max(len(self.objectives), len(terms)) > 1:
             for name, term in terms.items():
                 step.record(f"objective/{name}", term.detach())
         return loss

@@ -56,14 +56,18 @@ class OfKnownLevel(WithoutClean):
         super().__init__(**options)
         if sigma is not None and not 1 <= sigma <= 255:
             raise ValueError(
-                f"objective.{type(self).__name__.lower()}.sigma must be a level from 1 to 255, on the 8-bit "
-                f"scale, or null, got {sigma}{_on_8_bits(sigma)}"
+                f"{self._where}.sigma must be a level from 1 to 255, on the 8-bit scale, or null, got "
+                f"{sigma}{_on_8_bits(sigma)}"
             )
         self.sigma = sigma
 
+    @property
+    def _where(self) -> str:
+        return f"objective.{type(self).__name__.lower()}"
+
     def check(self, setting: Setting) -> None:
         super().check(setting)
-        name, noise = type(self).__name__, setting.noise
+        name, noise, key = type(self).__name__, setting.noise, f"{self._where}.sigma"
         if noise is not None and not noise.gaussian:
             raise ValueError(
                 f"objective {name} is for white Gaussian noise of known level, not {noise.name}: set "
@@ -71,13 +75,13 @@ class OfKnownLevel(WithoutClean):
             )
         if noise is not None and self.sigma is not None:
             raise ValueError(
-                f"objective {name} is given the level by {noise.name}: leave its sigma null, which is for "
-                "photos that come noisy"
+                f"objective {name} is given the level by {noise.name}: set {key}=null, as a level is "
+                "for photos that come noisy"
             )
         if noise is None and self.sigma is None:
             raise ValueError(
-                f"objective {name} has to know the noise of these photos: set its sigma, the standard "
-                "deviation on the 8-bit scale, or choose objective=neighbor2neighbor, which does not"
+                f"objective {name} has to know the noise of these photos: set {key}, the standard deviation "
+                "on the 8-bit scale, or choose objective=neighbor2neighbor, which does not"
             )
 
     def level(self, step: Step) -> Tensor:

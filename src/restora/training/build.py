@@ -50,6 +50,8 @@ _SECTIONS = {
     "callbacks": "switch off the one you mean, callbacks.NAME=null",
     "logger": "W&B is off with logger.mode=disabled",
     "leakage": "the comparison is off with leakage.check=false",
+    "monitor": "the metric is monitor.metric=val/psnr",
+    "protocol": "the planes that are scored are protocol.color=y",
 }
 """Sections that every configuration needs, with advice for the message about a missing one."""
 
@@ -88,9 +90,13 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
 
     `here`: the run is on this machine, not on one that a launcher chooses.
     """
+    plain: Any = OmegaConf.to_container(config, resolve=False)
     for name, fix in _SECTIONS.items():
-        if not isinstance(config.get(name), DictConfig):
+        value = plain.get(name)
+        if value is None:
             raise ConfigError(f"{name} cannot be left out: {fix}")
+        if not isinstance(value, dict):
+            raise ConfigError(f"{name}={shown(value)}: it has keys of its own: {fix}")
     missing = sorted(set(missing_keys(config)) - {"run_dir"})  # `run_dir` is only known when a run starts
     if missing:
         raise ConfigError(

@@ -19,10 +19,9 @@ def opening_line(config: DictConfig, network_name: str = "") -> str:
     network = network_name or _name(plain["network"])
     source, degraded = _photos(plain)
     learnt = " + ".join(_objective(name, node) for name, node in plain["objective"].items())
-    batch = in_words(config)
+    notes = [_length(plain["trainer"]), _unreached(plain), in_words(config)]
     return (
-        f"{plain['task']}: {source} {degraded}; {network} learns {learnt}; {_length(plain['trainer'])}"
-        f"{'; ' if batch else ''}{batch}"
+        f"{plain['task']}: {source} {degraded}; {network} learns {learnt}; {'; '.join(filter(None, notes))}"
     )
 
 
@@ -67,6 +66,15 @@ def _span(value: Any) -> str:
 
 def _name(node: Mapping[str, Any]) -> str:
     return str(node["_target_"]).rpartition(".")[2]
+
+
+def _unreached(plain: Mapping[str, Any]) -> str:
+    """The stages of the patches that begin after the last step; empty if all are reached, or if time ends."""
+    steps, stages = int(plain["trainer"].get("max_steps") or -1), plain["data"].get("stages") or []
+    late = [stage["start_step"] for stage in stages if 0 < steps <= stage["start_step"]]
+    if not late:
+        return ""
+    return f"{len(late)} of {len(stages)} data.stages are not reached, the first begins at step {late[0]:,}"
 
 
 def _length(trainer: Mapping[str, Any]) -> str:

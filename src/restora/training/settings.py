@@ -3,6 +3,7 @@
 The arguments of a part are checked against its constructor when it is built; all other settings here.
 """
 
+import difflib
 import logging
 import time
 import warnings
@@ -63,6 +64,9 @@ def check_settings(config: DictConfig) -> None:
     if not 0 <= config.seed <= _LARGEST_SEED:
         raise ConfigError(f"seed={config.seed}: expected a whole number from 0 to {_LARGEST_SEED}")
     vocabulary.check_threads(config.threads)
+    near = difflib.get_close_matches(config.task, vocabulary.TASKS, n=1, cutoff=0.8)
+    if near and config.task not in vocabulary.TASKS:
+        raise ConfigError(f"task={config.task}: did you mean task={near[0]}?")
     for key in _OURS:
         if key in config.trainer:
             raise ConfigError(f"trainer.{key} is not a setting: a run sets it itself")

@@ -29,7 +29,7 @@ from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.networks.unet import UNet
 from restora.objectives.adversarial import Adversarial
-from restora.objectives.base import Objective, Step
+from restora.objectives.base import Objective, Step, Terms
 from restora.objectives.supervised import MultiScale, Supervised
 from restora.training.poison import SkipNonFinite
 from restora.training.schedules import Constant, Cosine
@@ -197,6 +197,16 @@ def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> Non
     # |gradient| <= theta / rate, so one SGD step moves nothing by more than theta
     largest = max((a - b).abs().max() for a, b in zip(before, family.network.parameters(), strict=True))
     assert 0 < float(largest) <= 1e-4 * 1.001
+
+
+def test_the_terms_of_a_lone_objective_are_logged(fit: Callable) -> None:
+    class Two(Objective):
+        def terms(self, step: Step) -> Terms:
+            return {"far": step.restored.square().mean(), "near": step.restored.mean()}
+
+    seen = fit(Family(**recipe(objective={"two": Two(weight=0.5)})), steps=1).callback_metrics
+    parts = float(seen["objective/two/far"]), float(seen["objective/two/near"])
+    assert sum(parts) == pytest.approx(float(seen["train/loss"]))
 
 
 def test_residual_cnn_logs_the_spread_of_the_residual(fit: Callable) -> None:

@@ -374,8 +374,8 @@ ALONE = Setting(network=dncnn(), patch_size=48, has_clean=False)
         (Blind2Unblind, replace(SETTING, noise=GRAIN), "not independent from pixel to pixel"),
         (Neighbor2Neighbor, replace(SETTING, network=SRResNet(scale=2, channels=4, blocks=1)), "×2"),
         (Sure, replace(SETTING, noise=POISSON), "white Gaussian"),
-        (Sure, ALONE, "set its sigma"),
-        (lambda: Recorrupted(sigma=25.0), SETTING, "leave its sigma null"),
+        (Sure, ALONE, r"set objective\.sure\.sigma"),
+        (lambda: Recorrupted(sigma=25.0), SETTING, r"set objective\.recorrupted\.sigma=null"),
         (
             lambda: Supervised(loss=nn.L1Loss()),
             replace(SETTING, noise=POISSON, noisy_target=True),

@@ -62,6 +62,12 @@ def _nothing_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("trainer.val_check_interval=0.5", "val_check_interval"),
         ("trainer.val_check_interval=0", "trainer.val_check_interval=0: expected 1 or more"),
         ("trainer.gradient_clip_val=-1", "trainer.gradient_clip_val=-1: expected a number above 0"),
+        ("task=dennoise", "task=dennoise: did you mean task=denoise?"),
+        (
+            "monitor=val/ssim",
+            "monitor=val/ssim: it has keys of its own: the metric is monitor.metric=val/psnr",
+        ),
+        ("leakage=false", "leakage=false: it has keys of its own: the comparison is off with leakage.check"),
         ("seed=-1", "seed=-1: expected a whole number from 0 to 4294967295"),
         ("network.channels=-3", "network: dncnn cannot be made of in_channels=3, depth=7, channels=-3"),
         ("family.optimizer.lr=-1", "family.optimizer: Invalid learning rate: -1"),
@@ -159,6 +165,10 @@ def test_a_step_is_measured_for_any_network_and_condition() -> None:
         (["trainer.max_time=90s"], "; 20,000 steps or 1min30s"),
         (["data=folder", "data.source.root=x"], "folder degraded by"),
         (["degradation=identity"], "degraded already"),
+        (
+            ["experiments=denoise/restormer", "trainer.max_steps=92001"],
+            "; 92,001 steps; 4 of 6 data.stages are not reached, the first begins at step 156,000",
+        ),
     ],
     ids=str,
 )

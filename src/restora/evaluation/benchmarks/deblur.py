@@ -10,7 +10,7 @@ from torch import Tensor
 
 from restora.degradations.blur.filtering import filter_per_sample, normalised, pixel_grid
 from restora.degradations.blur.motion_blur import MotionBlur
-from restora.degradations.parameters import as_range
+from restora.degradations.parameters import as_level, as_range
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
 from restora.registry import register
 
@@ -40,7 +40,7 @@ class Deblur(Benchmark):
         super().__post_init__()
         as_range("benchmark.width", self.width, least=0)
         as_range("benchmark.angle", self.angle)
-        as_range("benchmark.sigma", self.sigma, least=0)
+        as_level("benchmark.sigma", self.sigma)
         if self.blur not in get_args(Blur):
             raise ValueError(f"benchmark.blur is one of {', '.join(get_args(Blur))}, got {self.blur!r}")
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restora.degradations.parameters import as_range
+from restora.degradations.parameters import as_level
 from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
 from restora.image import round_to_8_bits
 from restora.registry import register
@@ -37,12 +37,12 @@ class Denoise(Benchmark):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        as_range("benchmark.sigma", self.sigma, least=0)
+        as_level("benchmark.sigma", self.sigma)
         if self.conditioned_sigma is not None:
-            as_range("benchmark.conditioned_sigma", self.conditioned_sigma, least=0)
+            as_level("benchmark.conditioned_sigma", self.conditioned_sigma)
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:  # noqa: ARG002
-        low, high = as_range("benchmark.sigma", self.sigma, least=0)
+        low, high = as_level("benchmark.sigma", self.sigma)
         sigma = at_random(self.seed, index, low, high)
         _, channels, height, width = clean.shape
         random = np.random.RandomState(self.seed + self.seed_stride * index)

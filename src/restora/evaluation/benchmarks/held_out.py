@@ -90,7 +90,9 @@ class HeldOut(Benchmark):
         self.planes(intake)
         batch: Batch = self.data.on_after_batch_transfer(self._dataset[index], 0)
         if batch.clean is None:
-            raise ValueError(f"{batch.names[0]} has no clean version to compare with")
+            raise ValueError(
+                f"{batch.names[0]} has no clean version to compare with: name photos that have, benchmark=…"
+            )
         return Observation(
             name=batch.names[0],
             degraded=batch.degraded,
