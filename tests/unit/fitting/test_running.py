@@ -227,15 +227,27 @@ def test_threads_do_not_share_their_seeds() -> None:
     entered = threading.Event()
 
     def other() -> None:
-        with seeded(2, torch.device("cpu")):
+        with seeded(2):
             entered.set()
 
-    with seeded(1, torch.device("cpu")):
+    with seeded(1):
         expected = torch.rand(4)
-    with seeded(1, torch.device("cpu")):
+    with seeded(1):
         thread = threading.Thread(target=other)
         thread.start()
         assert not entered.wait(0.05)
         assert torch.equal(torch.rand(4), expected)
     thread.join()
     assert entered.is_set()
+
+
+def test_the_generators_of_gpus_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.manual_seed` would seed them too, and nothing would put them back."""
+    reseeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reseeded.append)
+    drawn = []
+    for _ in range(2):
+        with seeded(7):
+            drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+    assert not reseeded
