@@ -192,6 +192,25 @@ def test_a_graph_is_replayed_where_it_is_the_fastest(
     same(trained(make, tmp_path, False, precision=precision), family)
 
 
+def test_a_step_replays_once_and_keeps_no_memory_of_the_graph(graphs: Overwritten) -> None:
+    """A gradient that is kept would be such memory, which the next replay overwrites."""
+    network = dncnn()
+    passes = FastestPass(network, device=torch.device("cpu"), ways=(ONE_CUDA_GRAPH,))
+    x = torch.rand(1, 3, 16, 16)
+    for _ in range(2):  # the first is tried before the second
+        passes.begin_step()
+        network(x).square().mean().backward()
+    assert passes.way == ONE_CUDA_GRAPH
+    passes.begin_step()
+    assert all(parameter.grad is None for parameter in network.parameters())
+    before = graphs.replayed
+    first, second = network(x), network(x)
+    assert graphs.replayed == before + 1
+    torch.testing.assert_close(first, second)
+    passes.begin_step()
+    torch.testing.assert_close(first, second)
+
+
 def test_another_size_is_tried_once_and_gives_the_memory_back(
     graphs: Overwritten, caplog: pytest.LogCaptureFixture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
