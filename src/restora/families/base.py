@@ -175,6 +175,7 @@ class Family(LightningModule):
         if self.adapters is None:
             return
         adapt(self.network, **self.adapters)
+        self.groups.freeze_all()
         if self.ema is not None:
             self.ema = averaged_copy(self.network)
 

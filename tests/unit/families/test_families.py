@@ -189,7 +189,26 @@ def test_residual_cnn_starts_as_told_and_clips_by_its_rate(fit: Callable) -> Non
     fit(family, steps=1)
     # |gradient| <= theta / rate, so one SGD step moves nothing by more than theta
     largest = max((a - b).abs().max() for a, b in zip(before, family.network.parameters(), strict=True))
-    assert 0 < float(largest) <= 1e-4 * 1.001
+    assert float(largest) == pytest.approx(1e-4, rel=1e-3), "and what is clipped moves by theta"
+
+
+def test_a_frozen_batch_norm_keeps_its_statistics(fit: Callable) -> None:
+    network = DnCNN(in_channels=3, depth=4, channels=8, batch_norm=True, bias=False)
+    names = [name for name, part in network.named_modules() if isinstance(part, nn.BatchNorm2d)]
+    family = Family(**recipe(network=network, freeze=[names[0]]))
+    fit(family, steps=3, val_check_interval=1, check_val_every_n_epoch=None)
+    frozen, free = (family.network.get_submodule(name) for name in names)
+    assert not frozen.running_mean.any()
+    assert free.running_mean.any()
+
+
+def test_all_batch_norms_beside_adapters_keep_their_statistics(fit: Callable) -> None:
+    family = Family(**recipe(adapters={"rank": 2}))
+    family.adapt()
+    before = {name: value.clone() for name, value in family.network.named_buffers()}
+    fit(family, steps=2)
+    for name, value in family.network.named_buffers():
+        assert torch.equal(value, before[name]), name
 
 
 def test_residual_cnn_logs_the_spread_of_the_residual(fit: Callable) -> None:
