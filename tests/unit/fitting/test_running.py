@@ -4,6 +4,7 @@ picture to fall back to."""
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, ClassVar
 
 import pytest
@@ -58,6 +59,12 @@ def test_a_time_limit_gives_the_picture_of_then() -> None:
     assert outcome.cut_short == f"stopped by the time limit after {outcome.step} steps"
     one = run(fit, PROBLEM, max_time=1e-9)
     assert (one.step, one.cut_short) == (1, "stopped by the time limit after 1 step"), "one step at least"
+
+
+def test_the_time_limit_is_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count()
+    monkeypatch.setattr("restora.fitting.running.time.monotonic", lambda: next(clock))
+    assert run(Scripted(lambda n: 0.5), PROBLEM, max_time=3).steps == 3
 
 
 def test_cancelling_ends_it_at_once() -> None:
