@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from restora.data.div2k import Div2k
-from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source, UnpairedFolder
+from restora.data.packing import PhotoFile
+from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source, UnpairedFolder, share_out
 from restora.photos.errors import DataError
 
 
@@ -356,3 +357,11 @@ def test_a_photo_is_not_a_folder(tmp_path: Path) -> None:
     put(tmp_path, "a.png")
     with pytest.raises(DataError, match=rf"a\.png is a file: set data\.source\.root={tmp_path}, its folder"):
         Folder(root=tmp_path / "a.png").check()
+
+
+def test_a_photo_saved_in_another_format_stays_in_its_split(tmp_path: Path) -> None:
+    sides = []
+    for suffix in ("png", "jpg"):
+        photos = [PhotoFile(f"{n}", tmp_path / f"{n}.{suffix}") for n in range(40)]
+        sides.append({photo.name for photo in share_out(photos, tmp_path, "val", 0.3, 0.3)})
+    assert sides[0] == sides[1] != set()
