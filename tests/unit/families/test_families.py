@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -143,12 +144,17 @@ def test_the_validation_loss_is_that_of_the_middle_of_a_training() -> None:
             return {"": step.restored.new_tensor(step.progress)}
 
     objective = {"varying": Varying(weight=2.0, start_step=1000)}
-    family = Family(**recipe(loss=None, objective=objective, validation_loss=True))
-    clean = torch.rand(1, 3, 16, 16)
+    family = NAFNetFamily(
+        **recipe(network=nafnet(), loss=None, objective=objective, validation_loss=True),
+        local_converter=(16, 16),
+    )
+    clean, made = torch.rand(2, 3, 16, 16), Mock(wraps=family.evaluation_network)
+    family.evaluation_network = made
     family.on_validation_epoch_start()
     with torch.no_grad():
-        family.validation_step(Batch(clean, clean, None, ["a"]), 0)
-    assert [row["loss"] for row in family.rows] == [2 * 0.5]
+        family.validation_step(Batch(clean, clean, None, ["a", "b"]), 0)
+    assert [row["loss"] for row in family.rows] == [2 * 0.5] * 2
+    assert made.call_count == 1, "a converted network is a copy"
 
 
 def test_batches_would_arrive_by_lightnings_public_hooks_too(
