@@ -157,6 +157,18 @@ def test_the_validation_loss_is_that_of_the_middle_of_a_training() -> None:
     assert made.call_count == 1, "a converted network is a copy"
 
 
+def test_held_out_photos_are_restored_in_float32_after_a_training_in_less() -> None:
+    """As by the exported model, whose figures they are."""
+    family, clean = Family(**recipe(network=nafnet(), ema_decay=None)).eval(), torch.rand(1, 3, 32, 32)
+    made = []
+    for mixed in (False, True):
+        family.on_test_epoch_start()
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=mixed):
+            family.test_step(Batch(clean, clean / 2, None, ["a"]), 0)
+        made.append([{k: v for k, v in row.items() if k != "seconds"} for row in family.rows])
+    assert made[0] == made[1]
+
+
 def test_batches_would_arrive_by_lightnings_public_hooks_too(
     fit: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
