@@ -13,7 +13,7 @@ PHOTOS=${PHOTOS:+$(realpath -m "$PHOTOS")}
 TEST=${TEST:+$(realpath -m "$TEST")}
 cd "$(dirname "$0")/.."
 OUT=${OUT:-$PWD/outputs/gpu}
-PYTHON=${PYTHON:-python}
+PYTHON=${PYTHON:-$(command -v python || command -v python3)}
 TINY=${TINY:+--tiny}
 TRAINER=gpu
 DNCNN_SECONDS=${DNCNN_SECONDS:-180}

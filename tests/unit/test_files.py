@@ -2,11 +2,14 @@
 
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 
 import pytest
 
-from restora.files import check_writable, json_text, read_json, write_json, write_whole
+from restora.files import check_writable, is_running, json_text, read_json, write_json, write_whole
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path):
@@ -28,6 +31,16 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path, monkeypatch):
         write_whole(path, b"new")
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
     assert path.read_bytes() == b"old"
+
+
+def test_a_process_that_was_killed_and_not_yet_waited_for_does_not_run():
+    child = subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    assert is_running(child.pid)
+    child.kill()
+    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and is a zombie
+    assert not is_running(child.pid)
+    child.communicate()
+    assert not is_running(child.pid)
 
 
 def test_a_place_that_cannot_be_written_is_refused_and_nothing_is_left_there(tmp_path, monkeypatch):

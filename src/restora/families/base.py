@@ -139,6 +139,8 @@ class Family(LightningModule):
         self.sync_batchnorm = sync_batchnorm
         self.step_log = StepLog()
         self.rows: list[Row] = []
+        self._evaluated: tuple[Network, ...] = ()
+        """The network of a validation or test; in a tuple, it is no part of the state."""
         self.scores: list[Row] = []
         """Per-image scores of the last validation or test, sorted by name, identical on every process."""
 
@@ -180,6 +182,7 @@ class Family(LightningModule):
         if self.adapters is None:
             return
         adapt(self.network, **self.adapters)
+        self.groups.freeze_all()
         if self.ema is not None:
             self.ema = averaged_copy(self.network)
 
@@ -362,17 +365,17 @@ class Family(LightningModule):
         return network if self.adapters is None else without_adapters(network)
 
     def on_validation_epoch_start(self) -> None:
-        self.rows = []
-        self._restore = self.evaluation_network().__call__  # a method: no second state-dict entry
+        self.rows, self._evaluated = [], (self.evaluation_network(),)
+        self._restore = self._evaluated[0].__call__
 
     def on_test_epoch_start(self) -> None:
         """Held-out photos are restored as by the exported model: in float32, with batch norm folded.
 
         So `restora evaluate` gives the same figures to the last digit.
         """
-        self.rows = []
+        self.rows, self._evaluated = [], (self.evaluation_network(),)
         with self._as_it_is():
-            self._restore = Restorer(network=self.evaluation_network(), device=str(self.device), tile=0)
+            self._restore = Restorer(network=self._evaluated[0], device=str(self.device), tile=0)
 
     def validation_step(self, batch: Batch, batch_index: int) -> dict[str, Any]:
         return self._evaluate(batch)
@@ -405,7 +408,7 @@ class Family(LightningModule):
         so that validations are comparable; opponents are left out. Random numbers are keyed by the photo's
         name."""
         step = Step(
-            network=self.evaluation_network(),
+            network=self._evaluated[0],
             batch=photo,
             progress=0.5,
             number=sys.maxsize,

@@ -2,7 +2,8 @@
 
 Enters: name patterns (`networks/transfer.py`) of frozen parameters, and of those with another learning rate.
 Leaves: an optimiser with its groups. Note: a batch norm with frozen parameters keeps its running statistics
-too; otherwise they would drift away from the frozen weights.
+too, from the start; otherwise they would drift away from the frozen weights. (Lightning starts a training in
+the modes that it finds, and sets each module back to its own after a validation.)
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,11 +42,12 @@ class ParameterGroups:
                 )
             for name in matching(names, [pattern], where="family.rate_factors"):
                 self.factors.setdefault(name, float(factor))
-        self._still = [
+        self._still: list[nn.Module] = [
             module
             for name, module in network.named_modules()
             if frozen and _is_frozen_norm(name, module, frozen)
         ]
+        self.hold_statistics()
 
     def optimizer(self, make: Callable[[Any], Optimizer], partners: Sequence[nn.Parameter] = ()) -> Optimizer:
         """The optimiser of the trained parameters and of the objectives' parameters trained with them.
@@ -70,6 +72,11 @@ class ParameterGroups:
         for group in made.param_groups:
             group["lr"] *= group["rate_factor"]
         return made
+
+    def freeze_all(self) -> None:
+        """Takes the whole network as frozen, as that of adapters is."""
+        self._still = [module for module in self.network.modules() if isinstance(module, _BatchNorm)]
+        self.hold_statistics()
 
     def hold_statistics(self) -> None:
         """Sets frozen batch norms to evaluation mode; called whenever the network is set to training mode."""

@@ -117,14 +117,13 @@ _seeding = threading.Lock()
 
 
 @contextmanager
-def seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Weights initialised inside depend on the seed alone; the global generators are restored afterwards.
+def seeded(seed: int) -> Iterator[None]:
+    """Weights initialised inside, on the CPU, depend on the seed alone; global generators stay as they were.
 
     Fits of several threads initialise their weights one after the other.
     """
-    devices = [device] if device.type == "cuda" else []
-    with _seeding, torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with _seeding, torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
         yield
 
 

@@ -181,7 +181,7 @@ class DeepImagePrior(Fit):
         self, problem: Problem, recipe: Recipe, seed: int, device: torch.device
     ) -> tuple[DipSkip, Tensor]:
         """The network, in training mode, and the code (1,K,H,W) of numbers from 0 to 0.1."""
-        with seeded(seed, device):
+        with seeded(seed):
             network = DipSkip(
                 in_channels=self.code_channels,
                 out_channels=problem.degraded.shape[1],

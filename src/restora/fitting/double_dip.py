@@ -115,7 +115,7 @@ class DoubleDip(Fit):
     def _start(self, hazy: Tensor, seed: int) -> tuple[DipSkip, DipSkip, Tensor]:
         """Both networks in training mode, and their codes (2,1,K,H,W)."""
         device = hazy.device
-        with seeded(seed, device):
+        with seeded(seed):
             made = [
                 DipSkip(
                     in_channels=self.code_channels,

@@ -64,7 +64,7 @@ class ZeroShotNoise2Noise(Fit):
         noisy = problem.degraded.to(device)
         if min(noisy.shape[-2:]) < 4:
             raise ValueError(f"zs_n2n needs photos of 4x4 pixels or more, got {tuple(noisy.shape[-2:])}")
-        with seeded(seed, device):
+        with seeded(seed):
             network = ZsN2N(in_channels=noisy.shape[1], channels=self.channels)
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(network.parameters(), lr=self.learning_rate)

@@ -78,7 +78,7 @@ class ZeroShotSuperResolution(Fit):
             raise ValueError(
                 f"zssr needs photos of {4 * scale} pixels or more on each side, got {tuple(photo.shape[-2:])}"
             )
-        with seeded(seed, device):
+        with seeded(seed):
             network = DnCNN(
                 in_channels=photo.shape[1], depth=self.depth, channels=self.channels, batch_norm=False
             )

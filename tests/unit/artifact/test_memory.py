@@ -31,6 +31,16 @@ def test_the_tile_is_halved_until_it_fits(monkeypatch: pytest.MonkeyPatch) -> No
     assert 136 < tiles[1] < 1088
 
 
+def test_some_of_the_free_memory_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = tiny_network()
+    needed = memory.SCRATCH * bytes_per_pixel(network) * 1088**2
+    tiles = []
+    for free in (0.99 * needed / memory.SHARE, 1.01 * needed / memory.SHARE):
+        monkeypatch.setattr(memory, "free_bytes", lambda device, free=free: int(free))
+        tiles.append(fitting_tile(network, device=CPU, largest=1088, least=128))
+    assert tiles == [544, 1088]
+
+
 class Cramped(DnCNN):
     """Fails as torch does where a photo has more than 210 x 210 pixels."""
 

@@ -116,3 +116,20 @@ def test_what_is_transparent_in_a_mask_is_not_lost():
     np.testing.assert_array_equal(known == 0, painted == 255)
     turned = made(white, painted).turned_like(made(white))
     np.testing.assert_array_equal(turned.alpha, painted)
+
+
+class Marking(Colourer):
+    """Adds 0.8 to one pixel beside the upper left corner."""
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
+        y = x.clone()
+        y[..., 0, 1] += 0.8
+        return y
+
+
+def test_a_self_ensemble_is_the_mean_over_the_eight_symmetries():
+    black = made(np.zeros((8, 8, 1), np.uint8))
+    restored = restore_photo(black, restorer(Marking(outputs=1)), self_ensemble=True).pixels[..., 0]
+    beside_corners = {(r, c) for r in (0, 1, 6, 7) for c in (0, 1, 6, 7) if (r in (0, 7)) != (c in (0, 7))}
+    assert {(int(r), int(c)) for r, c in np.argwhere(restored)} == beside_corners
+    assert set(restored[restored > 0].tolist()) <= {25, 26}

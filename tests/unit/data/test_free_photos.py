@@ -152,3 +152,12 @@ def test_a_resource_archive_that_contains_itself_ends() -> None:
     looped[20 + 14 + 10 : 20 + 14 + 14] = struct.pack(">I", 1)  # the folder's first child is the folder
     with pytest.raises(CorruptArchive, match="nested without end"):
         qt_resources(bytes(looped))
+
+
+def test_the_numbers_that_are_documented_are_those_of_the_manifest(repository: Path) -> None:
+    packages, photos = manifest()
+    size = f"{sum(package.bytes for package in packages.values()) / 1e6:.0f} MB"
+    for place in ("docs/how-to/zoo.md", "conf/data/free_photos.yaml"):
+        text = (repository / place).read_text(encoding="utf-8")
+        assert f"({size}" in text
+        assert re.search(rf"\b{len(photos)} (freely licensed )?photographs", text)

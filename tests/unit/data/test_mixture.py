@@ -16,7 +16,7 @@ from data_toys import STEPS, Toy, trainer
 from PIL import Image
 from scipy.io import savemat
 
-from restora.data.mixture import MixtureData, Part, Turns
+from restora.data.mixture import MixtureData, Part, Turns, join
 from restora.data.module import PhotoData
 from restora.data.packing import PhotoFile
 from restora.data.real_pairs import SIDD, GoPro, RealBlur
@@ -27,6 +27,7 @@ from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.degradations.noise.poisson_noise import PoissonNoise
 from restora.degradations.sampling.downsample import Downsample
 from restora.photos.errors import DataError
+from restora.types import Batch
 
 MakePhotos = Callable[..., list[PhotoFile]]
 
@@ -333,3 +334,23 @@ def test_pairs_of_realblur(tmp_path: Path) -> None:
     (tmp_path / "RealBlur_J_test_list.txt").write_text("../../etc/gt/passwd ../blur/x\n")
     with pytest.raises(DataError, match="line 1: expected"):
         source.photos("test")
+
+
+def test_each_part_draws_its_own_photos_again() -> None:
+    """Of a batch with one photo of the first part and two of the second."""
+
+    def part(name: str, count: int) -> Batch:
+        photos = torch.zeros(count, 3, 4, 4)
+        asked[name] = []
+
+        def redegrade(keys: torch.Tensor) -> torch.Tensor:
+            asked[name] += keys.tolist()
+            return photos + 1
+
+        return Batch(photos, photos, None, [name] * count, keys=torch.zeros(count), redegrade=redegrade)
+
+    asked: dict[str, list[int]] = {}
+    joined = join([part("a", 1), part("b", 2)])
+    assert joined.redegrade is not None
+    assert joined.redegrade(torch.tensor([7, 8, 9])).shape == (3, 3, 4, 4)
+    assert asked == {"a": [7], "b": [8, 9]}

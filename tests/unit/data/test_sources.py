@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 
 from restora.data.div2k import Div2k
-from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source, UnpairedFolder
+from restora.data.packing import PhotoFile
+from restora.data.sources import SPLITS, Folder, PairedFolder, SamplePhotos, Source, UnpairedFolder, share_out
 from restora.photos.errors import DataError
 
 
@@ -381,3 +382,11 @@ def test_names_that_are_not_text_are_split_too(tmp_path: Path) -> None:
     source = Folder(root=tmp_path)
     source.check()
     assert sorted(name for split in SPLITS for name in names(source, split)) == ["a", "b", "c", "caf%E9"]
+
+
+def test_a_photo_saved_in_another_format_stays_in_its_split(tmp_path: Path) -> None:
+    sides = []
+    for suffix in ("png", "jpg"):
+        photos = [PhotoFile(f"{n}", tmp_path / f"{n}.{suffix}") for n in range(40)]
+        sides.append({photo.name for photo in share_out(photos, tmp_path, "val", 0.3, 0.3)})
+    assert sides[0] == sides[1] != set()

@@ -5,6 +5,7 @@ import torch
 
 from restora.config import build, parts
 from restora.degradations.base import Degradation
+from restora.degradations.compose.composition import Chain
 from restora.keyed import KeyedGenerator
 
 MADE: dict[str, Degradation] = {
@@ -42,6 +43,18 @@ def test_neighbours_know_nothing_of_each_other(name: str) -> None:
     for a, b in ((rest[..., :-1], rest[..., 1:]), (rest[..., :-1, :], rest[..., 1:, :])):
         together = (a * b).mean() / rest.square().mean().clamp(min=1e-12)
         assert abs(float(together)) < 0.02
+
+
+def test_noise_on_noise_keeps_the_mean_where_what_follows_is_symmetric() -> None:
+    gaussian, poisson = (MADE[name] for name in ("gaussian_noise", "poisson_noise"))
+    for stages, centres in (
+        ([poisson], {"mean"}),
+        ([gaussian], {"mean", "median", "mode"}),
+        ([poisson, gaussian], {"mean"}),
+        ([gaussian, poisson], set()),  # which sees values below 0 that it cannot keep
+        ([MADE["jpeg"], gaussian], set()),
+    ):
+        assert Chain(stages={str(n): stage for n, stage in enumerate(stages)}).centres == centres
 
 
 def test_enough_of_them_are_noise() -> None:

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader
 from restora.families import compiling_auto
 from restora.families.base import Family
 from restora.families.compiling_auto import FastestPass
-from restora.families.ways import BY_BLOCK, ONE_CUDA_GRAPH, UNCOMPILED, Way, ways_of
+from restora.families.ways import BY_BLOCK, ONE_CUDA_GRAPH, UNCOMPILED, Tried, Way, fastest, ways_of
 from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.objectives.base import Objective, Step
@@ -190,6 +190,30 @@ def test_a_graph_is_replayed_where_it_is_the_fastest(
         "uncompiled 100 ms; by block 50 ms; as one CUDA graph 10 ms; taken: as one CUDA graph"
     )
     same(trained(make, tmp_path, False, precision=precision), family)
+
+
+@pytest.mark.parametrize(("seconds", "taken"), [(0.09, BY_BLOCK), (0.099, UNCOMPILED), (None, UNCOMPILED)])
+def test_a_way_that_compiles_is_taken_where_it_is_clearly_faster(seconds: float | None, taken: Way) -> None:
+    assert fastest([Tried(UNCOMPILED, 0.1), Tried(BY_BLOCK, seconds)]) == taken
+
+
+def test_a_step_replays_once_and_keeps_no_memory_of_the_graph(graphs: Overwritten) -> None:
+    """A gradient that is kept would be such memory, which the next replay overwrites."""
+    network = dncnn()
+    passes = FastestPass(network, device=torch.device("cpu"), ways=(ONE_CUDA_GRAPH,))
+    x = torch.rand(1, 3, 16, 16)
+    for _ in range(2):  # the first is tried before the second
+        passes.begin_step()
+        network(x).square().mean().backward()
+    assert passes.way == ONE_CUDA_GRAPH
+    passes.begin_step()
+    assert all(parameter.grad is None for parameter in network.parameters())
+    before = graphs.replayed
+    first, second = network(x), network(x)
+    assert graphs.replayed == before + 1
+    torch.testing.assert_close(first, second)
+    passes.begin_step()
+    torch.testing.assert_close(first, second)
 
 
 def test_another_size_is_tried_once_and_gives_the_memory_back(

@@ -4,6 +4,7 @@ picture to fall back to."""
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, ClassVar
 
 import pytest
@@ -66,6 +67,12 @@ def test_enough_gives_the_picture_of_then() -> None:
     assert (outcome.ended, outcome.step, outcome.cut_short) == ("stopped", 3, "stopped after 3 steps")
     assert outcome.picture.unique().tolist() == pytest.approx([0.3])
     assert run(fit, PROBLEM, enough=lambda: fit.asked == 10).ended == "finished"
+
+
+def test_the_time_limit_is_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = count()
+    monkeypatch.setattr("restora.fitting.running.time.monotonic", lambda: next(clock))
+    assert run(Scripted(lambda n: 0.5), PROBLEM, max_time=3).steps == 3
 
 
 def test_cancelling_ends_it_at_once() -> None:
@@ -235,15 +242,27 @@ def test_threads_do_not_share_their_seeds() -> None:
     entered = threading.Event()
 
     def other() -> None:
-        with seeded(2, torch.device("cpu")):
+        with seeded(2):
             entered.set()
 
-    with seeded(1, torch.device("cpu")):
+    with seeded(1):
         expected = torch.rand(4)
-    with seeded(1, torch.device("cpu")):
+    with seeded(1):
         thread = threading.Thread(target=other)
         thread.start()
         assert not entered.wait(0.05)
         assert torch.equal(torch.rand(4), expected)
     thread.join()
     assert entered.is_set()
+
+
+def test_the_generators_of_gpus_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`torch.manual_seed` would seed them too, and nothing would put them back."""
+    reseeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", reseeded.append)
+    drawn = []
+    for _ in range(2):
+        with seeded(7):
+            drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+    assert not reseeded

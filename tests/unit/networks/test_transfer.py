@@ -1,8 +1,10 @@
 """Name patterns of a network's tensors."""
 
 import pytest
+import torch
 
-from restora.networks.transfer import matching
+from restora.networks.dncnn import DnCNN
+from restora.networks.transfer import matching, transfer
 
 NAMES = ["model.0.weight", "model.0.bias", *(f"model.{i}.weight" for i in range(2, 40)), "model.40.gain"]
 
@@ -29,3 +31,16 @@ def test_names_of_several_roots_and_of_one_tensor() -> None:
     for names, there in ((["body.0.weight", "tail.bias"], "body, tail"), (["weight"], "weight")):
         with pytest.raises(ValueError, match=f"names: {there}$"):
             matching(names, ["head"], where="family.freeze")
+
+
+def test_what_fits_by_name_and_shape_is_taken_and_the_rest_is_named() -> None:
+    network, other = (DnCNN(in_channels=n, depth=4, channels=8, batch_norm=False) for n in (3, 1))
+    state = dict(other.state_dict()) | {"more": torch.zeros(1)}
+    del state["model.2.bias"]
+    found = transfer(network, state, skip=["model.4"])
+    assert set(found.taken) == {"model.0.bias", "model.2.weight"}
+    assert set(found.other_shape) == {"model.0.weight", "model.6.weight", "model.6.bias"}
+    assert found.other_shape["model.0.weight"] == ((8, 1, 3, 3), (8, 3, 3, 3))
+    assert (found.missing, found.unused) == (["model.2.bias"], ["more"])
+    assert found.skipped == ["model.4.weight", "model.4.bias"]
+    assert found.total == len(network.state_dict())

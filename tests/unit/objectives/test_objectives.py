@@ -390,6 +390,15 @@ def test_features_are_matched_only_beside_a_discriminator() -> None:
         part.join({"feature_matching": part})
 
 
+def test_features_are_matched_and_not_the_logits() -> None:
+    part, opponent = FeatureMatching(), adversarial()
+    part.join({"adversarial": opponent, "feature_matching": part})
+    at = step(dncnn())
+    features, real, fake = torch.rand(1, 4, 8, 8), torch.zeros(1, 1, 4, 4), torch.ones(1, 1, 4, 4)
+    at.shared["discriminator"] = [features, real], [features, fake]
+    assert float(part.terms(at)[""]) == 0
+
+
 def test_what_a_discriminator_says_is_no_part_of_the_validation_loss() -> None:
     """It changes from one validation to the next, and small photos would end the run."""
     parts: dict[str, Objective] = {"adversarial": adversarial(), "feature_matching": FeatureMatching()}

@@ -351,3 +351,12 @@ def test_a_comment_may_be_longer_than_a_segment_of_a_jpeg():
     Image.fromarray(photo()).quantize(8).save(out, "GIF", comment=b"word " * 20_000)
     found = open_photo(open_photo(out.getvalue()).encode("JPEG")).metadata
     assert b"".join(found.comments) == b"word " * 20_000
+
+
+def test_a_profile_replaces_the_chunk_that_says_srgb():
+    """A PNG file may not have both (PNG specification, 11.3.2.5)."""
+    held = Metadata(icc=SRGB, png_chunks=((b"sRGB", b"\x00"), (b"gAMA", struct.pack(">I", 45455))))
+    file = encode(Photo(photo(), None, held), "PNG")
+    assert b"iCCP" in file
+    assert b"gAMA" in file
+    assert b"sRGB\x00" not in file

@@ -6,6 +6,7 @@ import json
 import pytest
 from run_folders import configured, put, record, scored
 
+from restora.evaluation.statistics import Interval
 from restora.reporting.leaderboard import Row, count, duration, leaderboard, legend, rank_label, verdict
 from restora.reporting.runs import group_runs, read_runs
 from restora.reporting.terminal import ROWS, shown, terminal_table
@@ -308,3 +309,10 @@ def test_runs_chosen_by_different_metrics_are_ranked_by_psnr(tmp_path):
     assert [run.folder.name for run in group.runs] == ["b", "a"]
     assert group.runs[1].curve == [(10, 1.0, 25.0), (20, 2.0, 26.0)]
     assert "ranked by" not in legend(leaderboard(group, []))
+
+
+@pytest.mark.parametrize(("photos", "shown"), [(1, False), (2, True)])
+def test_one_photo_has_no_interval(photos: int, shown: bool) -> None:
+    scores = ({f"{n}.png": 28.0 + n for n in range(photos)},)
+    row = Row("run", "a", "unet", 28.0, None, None, scores=scores, mean=Interval(28.0, 27.0, 29.0))
+    assert (row.interval is not None) is shown

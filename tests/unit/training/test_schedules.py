@@ -2,7 +2,7 @@
 
 import pytest
 
-from restora.training.schedules import Constant, Cosine, Exponential, MultiStep
+from restora.training.schedules import Constant, Cosine, Exponential, Linear, MultiStep
 
 
 def test_cosine_holds_then_falls_to_its_final_factor() -> None:
@@ -30,6 +30,11 @@ def test_multi_step_and_exponential() -> None:
     assert Constant()(0.7) == 1.0
 
 
+def test_linear_holds_then_falls_to_nothing() -> None:
+    schedule = Linear(hold=0.5)
+    assert [schedule(p) for p in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1, 1, 1, 0.5, 0]
+
+
 @pytest.mark.parametrize(
     ("make", "named"),
     [
@@ -38,6 +43,7 @@ def test_multi_step_and_exponential() -> None:
         (lambda: MultiStep(milestones=[200_000]), "family.schedule.milestones"),
         (lambda: MultiStep(milestones=[0.2, 0.8], gamma=-0.5), "family.schedule.gamma"),
         (lambda: Exponential(final=0.0), "family.schedule.final"),
+        (lambda: Linear(hold=1.0), "family.schedule.hold"),
     ],
 )
 def test_bad_values_are_named(make, named: str) -> None:
