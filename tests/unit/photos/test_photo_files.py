@@ -351,3 +351,11 @@ def test_a_comment_may_be_longer_than_a_segment_of_a_jpeg():
     Image.fromarray(photo()).quantize(8).save(out, "GIF", comment=b"word " * 20_000)
     found = open_photo(open_photo(out.getvalue()).encode("JPEG")).metadata
     assert b"".join(found.comments) == b"word " * 20_000
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF"])
+def test_pixels_are_deflated_at_a_fast_level(name: str) -> None:
+    """Slower ones take twice the time, which a GPU waits for, and leave photos as large."""
+    file = encode(Photo(np.zeros((8, 8, 3), np.uint8), None), name)
+    start = file.index(b"IDAT") + 4 if name == "PNG" else file.index(b"\x78")
+    assert file[start + 1] >> 6 <= 1, "the level in the header of zlib: 0 is fastest, 2 its own"
