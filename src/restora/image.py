@@ -198,7 +198,7 @@ def check_photos(x: Any) -> None:
     if x.ndim != 4 or not x.is_floating_point() or x.numel() == 0:
         raise ValueError(
             f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
-            "use photo.float()/255 for 8-bit photos, and photo[None] for a single one"
+            f"use {_order(x)}photo.float()/255 for 8-bit photos, and photo[None] for a single one"
         )
     x = x.detach()
     if not all(end.isfinite() for end in x.aminmax()):
@@ -210,6 +210,19 @@ def check_photos(x: Any) -> None:
             f"expected photos in [0,1], got values {far}: divide 8-bit photos by 255, 16-bit ones by 65535, "
             "and subtract no mean"
         )
+
+
+def channels_last(x: Tensor) -> bool:
+    """Whether a tensor looks like photos (H,W,C) or (B,H,W,C) of 1, 3 or 4 channels."""
+    counts = (1, 3, 4)
+    return x.ndim in (3, 4) and x.shape[-1] in counts and x.shape[-3] not in counts
+
+
+def _order(x: Tensor) -> str:
+    """The start of a hint, for photos whose channels are last."""
+    if not channels_last(x):
+        return ""
+    return f"photo.permute({'2, 0, 1' if x.ndim == 3 else '0, 3, 1, 2'}) for channels that are last, "
 
 
 def checked_level(sigma: float | None) -> float | None:

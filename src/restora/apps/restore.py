@@ -185,13 +185,16 @@ def _add_files(made: argparse.ArgumentParser) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """0 if every photo was restored, 1 if some could not be. Raises ValueError for invalid arguments."""
-    from restora.apps.restore_plan import Naming, check_quality, measure, plan, settle_existing
+    from restora.allocator import keep_freed_memory
 
     options = parser().parse_intermixed_args(_named_files(argv))
     _check_names(options)
     _check_numbers(options)
     if options.max_megapixels is not None:
         os.environ[LIMIT_VARIABLE] = str(options.max_megapixels)  # child processes inherit it
+    keep_freed_memory()
+    from restora.apps.restore_plan import Naming, check_quality, measure, plan, settle_existing
+
     output = Path(options.output)
     if options.watch:
         return _watch(options, output)
@@ -366,12 +369,10 @@ def _level(word: str) -> float | str:
 
 def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
     """One restorer for each device, or one method. Raises ValueError before any photo is read."""
-    from restora.allocator import keep_freed_memory
     from restora.apps.restore_masks import Masks
     from restora.artifact.restorer import Restorer, every_device
     from restora.fitting.photos import PREFIX
 
-    keep_freed_memory()
     if options.model.startswith(PREFIX):
         return [restore_method.load(options)]
     restore_method.refuse_options(options)

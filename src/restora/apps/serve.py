@@ -144,6 +144,8 @@ def main(argv: Sequence[str]) -> int:
         raise ValueError(f"{error.name} is not installed: pip install 'restora[serve]'") from error
 
     from restora.allocator import keep_freed_memory
+
+    keep_freed_memory()
     from restora.serving.app import build_app
     from restora.serving.guard import LOOPBACK
     from restora.serving.limits import Limits
@@ -159,7 +161,6 @@ def main(argv: Sequence[str]) -> int:
         queue=options.queue,
         keep_seconds=options.keep,
     )
-    keep_freed_memory()
     models = load_models(
         options.sources or offered(),
         device=options.device,

@@ -55,6 +55,15 @@ class EngineChoice:
         if self.graphs and self._measured:
             self.name = _fastest(self._measured[max(self._measured)])
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """For copies and other processes, which open their engines anew.
+
+        Raises TypeError for an engine that the user has named.
+        """
+        if self.name not in ("torch", *self.graphs):
+            raise TypeError(f"engine {self.name} cannot be copied: load the restorer where it is used")
+        return EngineChoice, (self.network, self.graphs, self.paces)
+
     def take(self, name: str, compute: Compute) -> None:
         """Makes `compute` the only engine from now on."""
         self.graphs, self.name, self._computes[name] = {}, name, compute

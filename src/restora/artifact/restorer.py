@@ -34,7 +34,7 @@ from restora.artifact.prepared import guard_precision, prepare_network
 from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, check_pixels, check_tile, grid
 from restora.artifact.winograd import use_winograd
-from restora.image import check_photos, checked_level
+from restora.image import channels_last, check_photos, checked_level
 from restora.networks.base import Network
 from restora.vocabulary import Precision
 
@@ -49,6 +49,7 @@ OVERLAP = 48
 receptive field of DnCNN (radius 17 to 20), and far enough out for deeper networks, whose effective field is a
 small part of the nominal one."""
 
+NO_SIGMA = "sigma: this model is not conditioned on a noise level, leave it out"
 _LEAST_TILE = 128
 """Below it, most of the computation is for overlaps."""
 _TOGETHER_AT_MOST = 64
@@ -151,6 +152,13 @@ class Restorer:
         if other_engine:
             self._engine = exported(network, local_converter, engine, self.network, graphs or {})
 
+    def __repr__(self) -> str:
+        network = self.network
+        return (
+            f"Restorer({type(network).__name__}, {network.in_channels} to {network.out_channels} channels, "
+            f"x{network.scale}, {self.device}, {self.precision}, tile {self.tile}, engine {self.engine})"
+        )
+
     @property
     def engine(self) -> str:
         """The engine that computed last, or before that the one for large tiles."""
@@ -178,7 +186,7 @@ class Restorer:
         loaded = open_source(source, task=task)
         description = loaded.description
         if sigma is not None and description.conditioned_on in ("nothing", "mask"):
-            raise ValueError("sigma: this model is not conditioned on a noise level, leave it out")
+            raise ValueError(NO_SIGMA)
         graphs, paces = ({}, {}) if loaded.folder is None else graphs_in(loaded.folder, description)
         made = cls(
             network=loaded.network,
@@ -202,7 +210,13 @@ class Restorer:
         return self.network.scale
 
     def with_sigma(self, sigma: float) -> "Restorer":
-        """This restorer, with the same network, for another noise level."""
+        """This restorer, with the same network, for another noise level.
+
+        Raises ValueError if the network is not conditioned on one.
+        """
+        mask = self.description is not None and self.description.conditioned_on == "mask"
+        if mask or not self.network.condition_channels:
+            raise ValueError(NO_SIGMA)
         other = copy.copy(self)
         other.sigma = checked_level(sigma)
         return other
@@ -346,11 +360,12 @@ class Restorer:
 
     def _check(self, x: Tensor) -> None:
         check_photos(x)
-        if x.shape[1] != self.network.in_channels:
-            raise ValueError(
-                f"the model takes {self.network.in_channels} channels, the photo has {x.shape[1]}: "
-                "convert it first, as `restora restore` does"
-            )
+        takes = self.network.in_channels
+        if x.shape[1] != takes:
+            mend = "convert it first, as `restora restore` does"
+            if channels_last(x):
+                mend = "photos are (B,C,H,W), use photo.permute(0, 3, 1, 2)"
+            raise ValueError(f"the model takes {takes} channels, the photo has {x.shape[1]}: {mend}")
 
     def _condition(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
         channels = self.network.condition_channels

@@ -25,6 +25,10 @@ from restora.photos.kinds import LOSSY
 from restora.photos.metadata import Metadata
 
 LOSSY_QUALITY = 95
+DEFLATE = 3
+"""zlib's level for pixels: restored photos of 0.75 megapixels took 0.07 s as PNG (1.252 MB) and 0.05 s as
+TIFF (1.259 MB); at zlib's own level, 6, 0.19 s (1.257 MB) and 0.12 s (1.247 MB). A CPU restores them in
+1.5 s."""
 NO_ALPHA = ("JPEG", "PPM", "BMP")
 DEEP = ("PNG", "TIFF", "PPM")
 NO_EXIF = ("BMP", "PPM")
@@ -193,7 +197,9 @@ def _png(values: Pixels, metadata: Metadata) -> bytes:
     """(H,W,C) -> PNG file, with the chunks of a PNG source and chunks made from other metadata."""
     if values.dtype == np.uint8:
         out = io.BytesIO()
-        Image.fromarray(values.squeeze(-1) if values.shape[2] == 1 else values).save(out, format="PNG")
+        Image.fromarray(values.squeeze(-1) if values.shape[2] == 1 else values).save(
+            out, format="PNG", compress_level=DEFLATE
+        )
         file = out.getvalue()
     else:
         file = _png_16_bit(values)
@@ -216,7 +222,7 @@ def _png_16_bit(values: Pixels) -> bytes:
     above = np.concatenate([np.zeros_like(rows[:1]), rows[:-1]])
     filtered = np.concatenate([np.full((height, 1), 2, np.uint8), rows - above], axis=1)
     header = struct.pack(">IIBBBBB", width, height, 16, 4, 0, 0, 0)
-    body = zlib.compress(filtered.tobytes(), 6)
+    body = zlib.compress(filtered.tobytes(), DEFLATE)
     chunks = ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
     return PNG_SIGNATURE + b"".join(png_chunk(*chunk) for chunk in chunks)
 
@@ -257,7 +263,7 @@ def _tiff(values: Pixels, metadata: Metadata) -> bytes:
     height, width, channels = values.shape
     tags = TiffImagePlugin.ImageFileDirectory_v2()  # little-endian
     differences = np.concatenate([values[:, :1], values[:, 1:] - values[:, :-1]], axis=1)
-    strip = zlib.compress(differences.astype(values.dtype.newbyteorder("<")).tobytes(), 6)
+    strip = zlib.compress(differences.astype(values.dtype.newbyteorder("<")).tobytes(), DEFLATE)
     _describe(tags, metadata)
     tags[256], tags[257] = width, height
     tags[258] = (values.itemsize * 8,) * channels

@@ -78,8 +78,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
         try:
             checkpoint = _checkpoint(config, info, record, first)
             if first:
-                line = opening_line(config, info.network_name)
-                Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+                _say(opening_line(config, info.network_name))
                 record.write()
                 forget_failures(info.folder)
             sent = _start_wandb(config, info, record)
@@ -187,6 +186,12 @@ def quieten(config: DictConfig) -> None:
     use_threads(config.threads)
 
 
+def _say(line: str, *, style: str | None = None) -> None:
+    """Prints a line: a terminal breaks it between words, a file holds it whole."""
+    console = Console(stderr=True)
+    console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal, style=style)
+
+
 def _say_initial(parts: Parts, record: RunRecord) -> None:
     """Prints and records the source of the initial weights."""
     if own_rank() != 0 or parts.initial is None:
@@ -194,7 +199,7 @@ def _say_initial(parts: Parts, record: RunRecord) -> None:
     record.data["init"] = parts.initial.as_dict()
     record.write()
     for line in parts.initial.lines():
-        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True)
+        _say(line)
 
 
 def _say_unseen_mask(parts: Parts) -> None:
@@ -205,7 +210,7 @@ def _say_unseen_mask(parts: Parts) -> None:
             f"{name} does not see the mask of the lost pixels and has to find them itself: networks with a "
             "condition, such as network=filling_drunet, get it"
         )
-        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True, style="yellow")
+        _say(line, style="yellow")
 
 
 def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None:
@@ -223,7 +228,7 @@ def _look_for_leaks(config: DictConfig, parts: Parts, record: RunRecord) -> None
     record.write()
     style = "yellow" if report.leaks else None
     for line in report.lines():
-        Console(stderr=True).print(line, markup=False, highlight=False, soft_wrap=True, style=style)
+        _say(line, style=style)
 
 
 def _trainer(
@@ -378,7 +383,7 @@ def _say_outcome(record: RunRecord) -> None:
     figures = f"{photos} {start}{scores['psnr']:.2f} dB · " if "psnr" in scores else ""
     console.print(f"{figures}{_shortest(record.info.folder)}", markup=False, highlight=False, soft_wrap=True)
     if warning := worse_than_input(scores, record.data["reference"]):
-        console.print(f"the result is {warning}", markup=False, highlight=False, style="yellow")
+        _say(f"the result is {warning}", style="yellow")
 
 
 def _shortest(folder: Path) -> Path:

@@ -1,5 +1,7 @@
 """The restorer computes what the network computes, at any size, tiled or not, and says what it cannot do."""
 
+import copy
+import pickle
 import re
 from contextlib import nullcontext
 from itertools import pairwise
@@ -366,3 +368,35 @@ def test_conditions_that_no_map_can_be_are_refused_with_the_fix():
             restorer(x, torch.full((1, 1, 24, 24), value))
     with pytest.raises(ValueError, match="a path or zoo:NAME, got None"):
         Restorer.load(None)
+
+
+def test_a_restorer_can_be_copied_and_sent_to_another_process(tmp_path):
+    restorer = Restorer(network=tiny_network(), device="cpu", tile=16, overlap=4)
+    x = real(20, 24)
+    for other in (copy.deepcopy(restorer), pickle.loads(pickle.dumps(restorer))):
+        assert torch.equal(other(x), restorer(x))
+    restorer._engine.take("onnxruntime", restorer.network)
+    with pytest.raises(TypeError, match="engine onnxruntime cannot be copied"):
+        pickle.dumps(restorer)
+
+
+def test_photos_with_the_channels_last_are_told_how_to_turn():
+    restorer = Restorer(network=tiny_network(), device="cpu")
+    x = real(20, 24)
+    with pytest.raises(ValueError, match=re.escape("photo.permute(0, 3, 1, 2)")):
+        restorer(x.permute(0, 2, 3, 1))
+    with pytest.raises(ValueError, match=re.escape("photo.permute(2, 0, 1)")):
+        restorer((x[0].permute(1, 2, 0) * 255).byte())
+    with pytest.raises(ValueError, match=re.escape("photo[None]")) as plain:
+        restorer(x[0])
+    assert "permute" not in str(plain.value)
+
+
+def test_a_noise_level_without_effect_is_refused_by_with_sigma_too():
+    with pytest.raises(ValueError, match="not conditioned on a noise level"):
+        Restorer(network=tiny_network(), device="cpu").with_sigma(25)
+
+
+def test_a_restorer_is_shown_with_its_network_and_device():
+    shown = repr(Restorer(network=strided(scale=2), device="cpu"))
+    assert shown.startswith("Restorer(Strided, 3 to 3 channels, x2, cpu, float32")

@@ -360,3 +360,11 @@ def test_a_profile_replaces_the_chunk_that_says_srgb():
     assert b"iCCP" in file
     assert b"gAMA" in file
     assert b"sRGB\x00" not in file
+
+
+@pytest.mark.parametrize("name", ["PNG", "TIFF"])
+def test_pixels_are_deflated_at_a_fast_level(name: str) -> None:
+    """Slower ones take twice the time, which a GPU waits for, and leave photos as large."""
+    file = encode(Photo(np.zeros((8, 8, 3), np.uint8), None), name)
+    start = file.index(b"IDAT") + 4 if name == "PNG" else file.index(b"\x78")
+    assert file[start + 1] >> 6 <= 1, "the level in the header of zlib: 0 is fastest, 2 its own"
