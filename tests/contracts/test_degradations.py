@@ -1,4 +1,4 @@
-"""Every option of `degradation` keeps the contract: replayable, per sample, told by keys alone."""
+"""Every option of `degradation` keeps the contract: replayable, per sample, determined by keys alone."""
 
 import pytest
 import torch

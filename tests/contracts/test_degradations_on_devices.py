@@ -219,13 +219,13 @@ def test_a_device_gives_what_the_cpu_gives(name: str, device: str) -> None:
     there, keys_there = clean.to(device), keys.to(device)
     degradation(there, KeyedGenerator(keys_there))  # fills caches
     with refusing_to_wait(device):
-        image, told = degradation(there, KeyedGenerator(keys_there))
+        image, condition_there = degradation(there, KeyedGenerator(keys_there))
     error = (image.cpu() - expected).abs()
     assert error.mean() < 2e-4
     assert (error > 1e-3).float().mean() < 0.01
-    assert (condition is None) == (told is None)
-    if condition is not None and told is not None:
-        assert (told.cpu() - condition).abs().mean() < 1e-4
+    assert (condition is None) == (condition_there is None)
+    if condition is not None and condition_there is not None:
+        assert (condition_there.cpu() - condition).abs().mean() < 1e-4
 
 
 @pytest.mark.parametrize("device", devices("cuda"))

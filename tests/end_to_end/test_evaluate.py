@@ -113,7 +113,7 @@ def test_what_a_run_was_trained_against_is_a_benchmark(photos: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("learnt", "judged"),
+    ("learnt", "evaluated"),
     [
         (["network=dncnn_small", "degradation=gaussian_noise"], []),
         (
@@ -124,7 +124,7 @@ def test_what_a_run_was_trained_against_is_a_benchmark(photos: Path, tmp_path: P
     ids=["unclipped noise", "reduced"],
 )  # fmt: skip
 def test_a_run_and_its_evaluation_give_one_figure(
-    photos: Path, tmp_path: Path, learnt: list[str], judged: list[str]
+    photos: Path, tmp_path: Path, learnt: list[str], evaluated: list[str]
 ) -> None:
     for split in ("train", "val", "test"):
         shutil.copytree(photos, tmp_path / "photos" / split)
@@ -134,8 +134,8 @@ def test_a_run_and_its_evaluation_give_one_figure(
         "leakage.check=false", "logger.mode=disabled", "threads=1", f"hydra.run.dir={tmp_path}/run",
     ]  # fmt: skip
     assert main([*train, *learnt]) == 0
-    judge = [f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", "benchmark=degraded", *judged]
-    assert evaluate(*judge, f"benchmark.root={tmp_path}/photos/test", f"output={tmp_path}/o") == 0
+    settings = [f"checkpoint={tmp_path}/run/checkpoints/last.ckpt", "benchmark=degraded", *evaluated]
+    assert evaluate(*settings, f"benchmark.root={tmp_path}/photos/test", f"output={tmp_path}/o") == 0
     images = json.loads((tmp_path / "run" / "run.json").read_text())["test"]["images"]
     for own, row in zip(images, per_image(tmp_path / "o"), strict=True):
         assert own["name"] == row["name"]

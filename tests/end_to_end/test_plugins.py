@@ -158,7 +158,7 @@ def _to_a_restored_photo(folder: Path) -> None:
     assert json.loads((folder / "scores" / "summary.json").read_text())["images"] >= 1
     assert "lab_net" in said.partition("$ report")[2]
 
-    refused = restora(  # in a process that has not been told of the module
+    refused = restora(  # in a process that does not know the module
         ["export", "run", "again", "--no-onnx"],
         ["restore", "model", "photo.png", "again.png"],
         ["evaluate", "checkpoint=run", *scored],

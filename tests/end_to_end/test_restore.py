@@ -172,7 +172,7 @@ def test_only_a_folder_is_watched(model, photos, tmp_path, capsys):
     assert "watching" not in capsys.readouterr().out
 
 
-def test_existing_outputs_are_replaced_or_skipped_as_told(model, photos, tmp_path, capsys):
+def test_existing_outputs_are_replaced_or_skipped_as_asked(model, photos, tmp_path, capsys):
     out = tmp_path / "out"
     assert restore([str(model), str(photos), str(out)]) == 0
     (out / "a.png").write_bytes(b"mine")
@@ -247,10 +247,10 @@ def test_noise_level_comes_from_the_user_or_the_training(level, photos, tmp_path
             restore([str(model), source, str(tmp_path / "default")])
     for sigma in ("25", "50"):
         assert restore([str(model), source, str(tmp_path / sigma), "--sigma", sigma]) == 0
-    told = {sigma: (tmp_path / sigma / "a.png").read_bytes() for sigma in ("25", "50")}
-    assert told["25"] != told["50"]
+    restored = {sigma: (tmp_path / sigma / "a.png").read_bytes() for sigma in ("25", "50")}
+    assert restored["25"] != restored["50"]
     if level == 25:
-        assert (tmp_path / "default" / "a.png").read_bytes() == told["25"]
+        assert (tmp_path / "default" / "a.png").read_bytes() == restored["25"]
     assert "--sigma 25" in (model / "README.md").read_text() or level == 25
 
 
@@ -303,7 +303,7 @@ def test_export_without_a_source_explains_itself(arguments, capsys):
 def test_an_estimated_noise_level_is_shown_and_used(tmp_path, capsys):
     torch.manual_seed(0)
     checkpoint = write_checkpoint(
-        tmp_path / "told.ckpt",
+        tmp_path / "level.ckpt",
         FDnCNN(**ARGUMENTS),
         network={"name": "fdncnn", "arguments": ARGUMENTS},
         degradation={"_target_": "gaussian_noise", "sigma": {"_target_": "uniform", "low": 0, "high": 50}},

@@ -54,11 +54,11 @@ def test_one_run_per_job_grouped_by_sweep(sweep: Path) -> None:
         (identity,) = {file.stem.removeprefix("run-") for part in parts for file in part.glob("run-*.wandb")}
         assert json.loads((job / "run.json").read_text())["wandb"]["id"] == identity
         identities.append(identity)
-        told = [json.dumps(inspect(part)) for part in parts]
-        assert all(str(sweep) in text for text in told)  # the group
-        assert "val/psnr" in told[-1]
-        assert "validation photos" in told[-1]
-        assert "checkpoint-" in told[-1]  # the artifact
+        inspected = [json.dumps(inspect(part)) for part in parts]
+        assert all(str(sweep) in text for text in inspected)  # the group
+        assert "val/psnr" in inspected[-1]
+        assert "validation photos" in inspected[-1]
+        assert "checkpoint-" in inspected[-1]  # the artifact
     assert len(set(identities)) == 2
 
 

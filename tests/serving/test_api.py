@@ -227,22 +227,22 @@ def next_event(lines: Iterator[str]) -> dict:
 def test_events_tell_each_step_and_go_on_where_they_broke_off(gated: Served) -> None:
     job = gated.post(png(noise(144, 32))).json()
     until(gated, job["id"], "running")
-    told = []
+    events = []
     with gated.client.stream("GET", job["links"]["events"]) as answer:
         lines = answer.iter_lines()
         for done in (0, 1, 2, 3):
             if done:
                 GatedDnCNN.gate.release()
-            while not told or told[-1]["data"]["progress"]["tiles_done"] < done:
-                told.append(next_event(lines))
-        while told[-1]["event"] != "done":
-            told.append(next_event(lines))
-    assert {event["data"]["progress"]["tiles_done"] for event in told} == {0, 1, 2, 3}
-    assert (told[-1]["event"], told[-1]["data"]["state"]) == ("done", "done")
-    assert [int(event["id"]) for event in told] == sorted({int(event["id"]) for event in told})
-    later = gated.client.get(job["links"]["events"], headers={"Last-Event-ID": told[-2]["id"]})
+            while not events or events[-1]["data"]["progress"]["tiles_done"] < done:
+                events.append(next_event(lines))
+        while events[-1]["event"] != "done":
+            events.append(next_event(lines))
+    assert {event["data"]["progress"]["tiles_done"] for event in events} == {0, 1, 2, 3}
+    assert (events[-1]["event"], events[-1]["data"]["state"]) == ("done", "done")
+    assert [int(event["id"]) for event in events] == sorted({int(event["id"]) for event in events})
+    later = gated.client.get(job["links"]["events"], headers={"Last-Event-ID": events[-2]["id"]})
     assert later.text.count("data:") == 1
-    assert next_event(iter(later.text.splitlines()))["id"] == told[-1]["id"]
+    assert next_event(iter(later.text.splitlines()))["id"] == events[-1]["id"]
 
 
 def test_a_photo_that_is_finished_while_an_event_is_sent_has_its_last_event() -> None:

@@ -23,13 +23,13 @@ def test_the_time_left_does_not_count_the_preparation(gated: Served, monkeypatch
     monkeypatch.setattr(jobs, "time", clock)
     job.model.pace = 50 / job.megapixels
     assert job.seconds_left(0) == 50
-    told = []
+    left = []
     for seconds, done in ((40, 1), (1, 2), (1, 3), (0.5, 3)):  # 40 s of preparation, then a tile a second
         clock.now += seconds
         if done > job.tiles_done:
             job.tick(done, 100)
-        told.append(job.seconds_left(0))
-    assert told == pytest.approx([49.5, 98, 97, 96.5])
+        left.append(job.seconds_left(0))
+    assert left == pytest.approx([49.5, 98, 97, 96.5])
 
 
 def test_an_internal_error_is_a_counted_problem(

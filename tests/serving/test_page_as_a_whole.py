@@ -28,7 +28,7 @@ def test_two_tabs_do_not_know_of_each_other(browser: Any, served: Served, tmp_pa
         tab.context.close()
 
 
-def test_grain_is_found_out_from_each_photo_or_told(page: Page, served: Served, tmp_path: Path) -> None:
+def test_grain_is_estimated_from_each_photo_or_given(page: Page, served: Served, tmp_path: Path) -> None:
     before = set(served.service.store.jobs)
     page.choose("Grainy (conditioned)")
     slider = page.tab.locator("#sigma")
@@ -197,14 +197,14 @@ def test_a_wrong_address_is_a_page_that_leads_back(browser: Any, served: Served,
 def test_the_documentation_lists_every_route(browser: Any, served: Served) -> None:
     context = browser.new_context()
     tab = context.new_page()
-    told: list[str] = []
-    tab.on("console", lambda message: told.append(message.text))
+    messages: list[str] = []
+    tab.on("console", lambda message: messages.append(message.text))
     tab.goto(f"{served.url}/docs#full")
     tab.wait_for_selector("#full")
     text = tab.inner_text("main")
     for path in served.client.get("/openapi.json").json()["paths"]:
         assert path in text
-    assert told == []
+    assert messages == []
     rows = [" ".join(row.split()) for row in tab.locator("#routes tr").all_inner_texts()]
     for start in (
         "wait query number from 0 to 3600; default: 0",

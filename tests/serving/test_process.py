@@ -144,9 +144,9 @@ def test_what_cannot_be_served_is_one_line(
         ([model, "--device", "cuda:9"], "cuda:9"),
     ):
         assert main(["serve", *arguments]) == 2
-        told = capsys.readouterr().err
-        assert words in told
-        assert len(told.strip().splitlines()) == 1
+        said = capsys.readouterr().err
+        assert words in said
+        assert len(said.strip().splitlines()) == 1
 
 
 def test_two_hundred_at_once_are_all_answered(served: Served) -> None:

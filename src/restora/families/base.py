@@ -163,7 +163,7 @@ class Family(LightningModule):
 
     @property
     def leaves_parameters_unused(self) -> bool:
-        """Whether a backward pass leaves parameters without gradient; DDP has to be told."""
+        """Whether a backward pass leaves parameters without gradient; DDP has to know."""
         heads = 1 + int(getattr(self.network, "side_outputs", 0))
         return bool(self.opponents) or heads > max(part.scales for part in self._parts)
 

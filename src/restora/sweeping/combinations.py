@@ -139,7 +139,7 @@ def combinations(
     checked, seen = set[str](), Seen()
     known = set[tuple[str, ...]]()
     said, last = float("inf"), len(listed) - 1
-    told = False
+    shown = False
     for number, words in enumerate(listed):
         job = alike.composed(words, number)
         unseeded = tuple(word for word in words if not re.match(r"([\w.]+\.)?seed=", word))
@@ -152,8 +152,8 @@ def combinations(
         found.append(job)
         now = time.monotonic()
         said = min(said, now)  # the first job takes longer, it imports torch
-        if now - said > _SILENT_SECONDS or (told and number == last):
-            said, told = now, True
+        if now - said > _SILENT_SECONDS or (shown and number == last):
+            said, shown = now, True
             say(f"composed and checked {number + 1} of {len(listed)} jobs")
     return found
 

@@ -91,7 +91,7 @@ def test_the_recipe_is_read_from_the_trainer(overrides: list[str], expected: Rec
 
 
 @pytest.mark.parametrize("family", ["residual_cnn", "gan"])
-def test_a_few_steps_are_measured_and_told(family, tmp_path, shared_data_dir, monkeypatch, capsys) -> None:
+def test_a_few_steps_are_measured_and_shown(family, tmp_path, shared_data_dir, monkeypatch, capsys) -> None:
     monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
     monkeypatch.chdir(tmp_path)
     extra = (
@@ -127,7 +127,7 @@ def test_every_stage_of_the_patches_is_measured(tmp_path, shared_data_dir, monke
     assert cost["validation"] is None
 
 
-def test_of_several_processes_one_is_measured_and_told(
+def test_of_several_processes_one_is_measured_and_reported(
     shared_data_dir, monkeypatch, capsys, tmp_path
 ) -> None:
     monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))

@@ -73,6 +73,6 @@ def test_plain_stacks_are_found_and_the_network_stays_what_it_was(network: Netwo
     centre_features(centred, torch.bfloat16)
     assert sum(isinstance(module, CentredStack) for module in centred.modules()) == replaced
     x = photo(network.in_channels)
-    told = torch.full((2, 1, *x.shape[2:]), 0.1) if network.condition_channels else None
+    level = torch.full((2, 1, *x.shape[2:]), 0.1) if network.condition_channels else None
     with torch.no_grad():
-        torch.testing.assert_close(centred(x, told), network(x, told), rtol=0, atol=0.02)
+        torch.testing.assert_close(centred(x, level), network(x, level), rtol=0, atol=0.02)

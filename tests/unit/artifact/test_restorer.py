@@ -125,7 +125,7 @@ def test_photos_are_restored_one_by_one():
     torch.testing.assert_close(together[1:], restorer(x[1:]), atol=1e-6, rtol=0)
 
 
-def test_noise_level_is_told_by_number_or_map():
+def test_noise_level_is_given_by_number_or_map():
     torch.manual_seed(0)
     network = FDnCNN(in_channels=3, depth=4, channels=8).eval()
     x = real(40, 50)
@@ -257,11 +257,11 @@ def test_wrong_options_are_named(options, message):
 
 def test_what_a_conditioned_model_needs_is_named():
     photo = torch.rand(1, 3, 32, 32)
-    told = Restorer.load("zoo:denoise", device="cpu")
+    restorer = Restorer.load("zoo:denoise", device="cpu")
     with pytest.raises(ValueError, match=r"Restorer\.load\(…, sigma=25\)"):
-        told(photo)
+        restorer(photo)
     with pytest.raises(ValueError, match=r"got 25.0: for a noise level use Restorer\.load"):
-        told(photo, 25.0)
+        restorer(photo, 25.0)
     with pytest.raises(ValueError, match="1 where a pixel is known and 0 where it is missing"):
         Restorer.load("zoo:inpaint", device="cpu")(photo)
 
@@ -380,7 +380,7 @@ def test_a_restorer_can_be_copied_and_sent_to_another_process(tmp_path):
         pickle.dumps(restorer)
 
 
-def test_photos_with_the_channels_last_are_told_how_to_turn():
+def test_photos_with_the_channels_last_are_refused_with_how_to_turn_them():
     restorer = Restorer(network=tiny_network(), device="cpu")
     x = real(20, 24)
     with pytest.raises(ValueError, match=re.escape("photo.permute(0, 3, 1, 2)")):

@@ -23,17 +23,17 @@ class Toy(pl.LightningModule):
         torch.manual_seed(0)
         self.layer = nn.Conv2d(3, 3, 3, padding=1)
         self.seen: list[tuple[int, list[str], float]] = []
-        self.judged: dict[str, float] = {}
-        self.judged_at_once: list[int] = []
+        self.scored: dict[str, float] = {}
+        self.scored_at_once: list[int] = []
 
     def training_step(self, batch: Batch, batch_index: int) -> Tensor:
         self.seen.append((batch_index, batch.names, float(batch.degraded.double().sum())))
         return (self.layer(batch.degraded) - batch.clean).square().mean()
 
     def validation_step(self, batch: Batch, batch_index: int) -> None:
-        self.judged_at_once.append(len(batch.names))
+        self.scored_at_once.append(len(batch.names))
         each = batch.degraded.double().square().mean(dim=(1, 2, 3)).tolist()
-        self.judged |= dict(zip(batch.names, each, strict=True))
+        self.scored |= dict(zip(batch.names, each, strict=True))
 
     test_step = validation_step
 

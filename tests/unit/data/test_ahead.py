@@ -37,7 +37,7 @@ def test_a_training_sees_the_same_batches(
     assert len(begun) == 13
     assert ahead.seen == plain.seen
     assert torch.equal(ahead.layer.weight, plain.layer.weight)
-    assert ahead.judged == plain.judged
+    assert ahead.scored == plain.scored
 
 
 class Streams:

@@ -78,7 +78,7 @@ def compressed(members: Mapping[str, bytes]) -> bytes:
 
 @pytest.mark.parametrize("pack", [zipped, tarred, compressed])
 @pytest.mark.parametrize("name", ["photos.zip", "photos.tar", "photos"])
-def test_the_kind_is_told_by_the_bytes(
+def test_the_kind_is_known_by_the_bytes(
     name: str, pack: Callable[[Mapping[str, bytes]], bytes], tmp_path: Path
 ) -> None:
     """Also of a tar file that ends in a zip file, whose directory is where that of a zip file would be."""

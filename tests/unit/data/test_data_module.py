@@ -74,8 +74,8 @@ def test_pairs_are_not_degraded_again(tmp_path: Path, make_photos: MakePhotos) -
     assert batch.degraded.shape == (4, 3, 8, 8)
     assert batch.condition is None
     (val, _) = data.val_dataloader()
-    judged = data.on_after_batch_transfer(val, 0)
-    assert judged.clean.shape[-1] == 2 * judged.degraded.shape[-1]
+    batch = data.on_after_batch_transfer(val, 0)
+    assert batch.clean.shape[-1] == 2 * batch.degraded.shape[-1]
     with pytest.raises(ValueError, match=r"come with their degraded partners.*set degradation=identity"):
         photo_data(source, tmp_path / "packed")
 
@@ -150,7 +150,7 @@ def test_small_and_broken_photos_are_named_and_the_rest_trains(
     assert f"{folder}/train/broken.jpg: " in train
     assert f"{folder}/val/narrow.png: is too small: 31x200, at least 32x32 is needed" in val
     assert {name for _, names, _ in toy.seen for name in names} == {"0000", "0001", "0002"}
-    assert set(toy.judged) == {"0000", "0001", "0002"}
+    assert set(toy.scored) == {"0000", "0001", "0002"}
 
 
 def test_pairs_of_equal_photos_are_warned_of(

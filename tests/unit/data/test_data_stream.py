@@ -56,7 +56,7 @@ def test_the_length_of_an_epoch_changes_no_input(folder: Path, tmp_path: Path) -
 
 
 def test_validation_does_not_depend_on_the_run(folder: Path, tmp_path: Path) -> None:
-    judged = []
+    scored = []
     for seed, interval in ((1, 5), (2, 3)):
         toy = fitted(
             tmp_path,
@@ -65,9 +65,9 @@ def test_validation_does_not_depend_on_the_run(folder: Path, tmp_path: Path) -> 
             val_check_interval=interval,
             check_val_every_n_epoch=None,
         )
-        judged.append(toy.judged)
-    assert set(judged[0]) == {"0000", "0001", "0002"}
-    assert judged[0] == judged[1]
+        scored.append(toy.scored)
+    assert set(scored[0]) == {"0000", "0001", "0002"}
+    assert scored[0] == scored[1]
 
 
 def test_stages_grow_patches_at_their_steps(folder: Path, tmp_path: Path) -> None:
@@ -173,7 +173,7 @@ from restora.data.sources import Folder
 class Whole(Toy):
     def on_fit_end(self):
         gathered = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(gathered, [self.seen, self.judged, self.judged_at_once])
+        torch.distributed.all_gather_object(gathered, [self.seen, self.scored, self.scored_at_once])
         if self.trainer.is_global_zero:
             weights = self.layer.weight.detach().flatten().tolist()
             Path(sys.argv[2], "seen.json").write_text(json.dumps({"ranks": gathered, "weights": weights}))
@@ -208,10 +208,10 @@ def test_two_processes_see_what_one_sees(
         assert total == pytest.approx(total_0 + total_1, rel=1e-12)
     assert set(first[1]) == {"0000", "0002"}
     assert set(second[1]) == {"0001"}
-    assert first[1] | second[1] == one.judged
-    assert (set(first[2]), set(second[2]), set(one.judged_at_once)) == ({2}, {1}, {3})
+    assert first[1] | second[1] == one.scored
+    assert (set(first[2]), set(second[2]), set(one.scored_at_once)) == ({2}, {1}, {3})
     monkeypatch.setattr(PhotoData, "_training_pixels", 0)
     alone = fitted(tmp_path, data(), limit_val_batches=1.0)
-    assert set(alone.judged_at_once) == {1}
-    assert alone.judged == one.judged
+    assert set(alone.scored_at_once) == {1}
+    assert alone.scored == one.scored
     torch.testing.assert_close(torch.tensor(two["weights"]), one.layer.weight.detach().flatten())

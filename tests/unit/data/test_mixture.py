@@ -122,7 +122,7 @@ def test_two_processes_share_one_batch(folders: tuple[Path, Path], tmp_path: Pat
     for rank in range(2):
 
         class Share:
-            global_rank, world_size = rank, 2
+            global_rank, world_size, accumulate_grad_batches = rank, 2, 1
             strategy = type("S", (), {"root_device": torch.device("cpu")})
 
         part = mixture(folders, tmp_path / "packed")

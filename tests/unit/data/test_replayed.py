@@ -97,7 +97,7 @@ def test_a_training_sees_the_same_batches(
     assert cuda.recorded == 1
     assert len(data._replayed._recordings) == 1
     assert again.seen == plain.seen
-    assert again.judged == plain.judged
+    assert again.scored == plain.scored
 
 
 def test_it_is_off_unless_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:

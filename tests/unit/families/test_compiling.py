@@ -103,7 +103,7 @@ def assert_same(one: Family, other: Family) -> None:
 @pytest.mark.parametrize(
     "recipe",
     [{}, {"ema_decay": 0.9}, {"activation_checkpointing": True}],
-    ids=["weights judged", "average judged", "recomputed"],
+    ids=["weights evaluated", "average evaluated", "recomputed"],
 )
 @pytest.mark.slow
 def test_blocks_share_what_is_compiled_and_photos_of_other_sizes_add_nothing(recipe: dict, tmp_path) -> None:

@@ -80,13 +80,13 @@ def test_the_encoders_blocks_are_those_of_cvt_13() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"stem_channels": (4,)}, "network.stem_channels needs 2"),
         ({"depths": (1, 1)}, "network.depths needs 3"),
         ({"heads": (1, 5, 1)}, "5, which does not divide 12"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         CvTRestorer(**(TINY | arguments))

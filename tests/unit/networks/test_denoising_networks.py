@@ -25,8 +25,8 @@ def test_ffdnet_is_a_plain_stack_on_the_mosaic(channels: int, size: tuple[int, i
     below, right = size[0] % 2, size[1] % 2
     padded = F.pad(x, (0, right, 0, below), mode="replicate")
     cells = [padded[:, c, i::2, j::2] for c in range(channels) for i in (0, 1) for j in (0, 1)]
-    told = torch.full_like(cells[0], 25 / 255)
-    features = network.model(torch.stack([*cells, told], dim=1))
+    sigma_map = torch.full_like(cells[0], 25 / 255)
+    features = network.model(torch.stack([*cells, sigma_map], dim=1))
     expected = torch.empty_like(padded)
     for c in range(channels):
         for i in (0, 1):

@@ -84,7 +84,7 @@ def test_photos_and_their_conditions_are_filled_up_alike(padding: str) -> None:
 
 
 @pytest.mark.parametrize("sweeps", [0, 4])
-def test_its_weights_are_told_from_those_of_drunet(sweeps: int) -> None:
+def test_its_weights_differ_from_those_of_drunet(sweeps: int) -> None:
     network = FillingDRUNet(channels=(8, 12, 16, 24), sweeps=sweeps)
     assert DRUNet.infer_arguments(network.state_dict()) is None
     assert FillingDRUNet.infer_arguments(DRUNet(channels=(8, 12, 16, 24)).state_dict()) is None

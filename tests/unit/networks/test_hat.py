@@ -88,7 +88,7 @@ def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"depths": (2,)}, "network.heads"),
         ({"heads": (2, 5)}, "5, which does not divide"),
@@ -97,8 +97,8 @@ def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
         ({"connection": "3conv"}, "network.connection"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         HAT(**(TINY | arguments))
 
 

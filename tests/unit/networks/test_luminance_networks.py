@@ -83,9 +83,9 @@ def test_one_channel_is_luminance_and_all_channels_can_be_restored(cls: type[Lum
 )
 def test_published_names(network: LuminanceNetwork, names: list[str]) -> None:
     assert set(names) <= set(network.state_dict())
-    told = type(network).infer_arguments(network.state_dict())
-    assert told is not None
-    rebuilt = type(network)(**({"scale": network.scale} | told))
+    inferred = type(network).infer_arguments(network.state_dict())
+    assert inferred is not None
+    rebuilt = type(network)(**({"scale": network.scale} | inferred))
     assert {k: v.shape for k, v in rebuilt.state_dict().items()} == {
         k: v.shape for k, v in network.state_dict().items()
     }

@@ -118,7 +118,7 @@ def test_half_precision_stays_half_precision_inside() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"blocks": (1, 1, 1)}, "four levels"),
         ({"heads": (1, 2, 4, 7)}, "7 heads do not"),
@@ -126,8 +126,8 @@ def test_half_precision_stays_half_precision_inside() -> None:
         ({"in_channels": 6}, "network.dual_pixel"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(arguments: dict[str, object], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_does_not_fit_together_is_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Restormer(**arguments)  # type: ignore[arg-type]
 
 
@@ -148,10 +148,10 @@ def test_what_does_not_fit_together_is_refused(arguments: dict[str, object], tol
 def test_a_checkpoint_tells_what_it_was_made_with(arguments: dict[str, object]) -> None:
     with torch.device("meta"):
         state = Restormer(**arguments).state_dict()  # type: ignore[arg-type]
-    told = Restormer.infer_arguments(state)
-    assert told is not None
-    assert {name: told[name] for name in arguments} == arguments
+    inferred = Restormer.infer_arguments(state)
+    assert inferred is not None
+    assert {name: inferred[name] for name in arguments} == arguments
     with torch.device("meta"):
-        again = Restormer(**told).state_dict()
+        again = Restormer(**inferred).state_dict()
     assert {name: value.shape for name, value in again.items()} == {n: v.shape for n, v in state.items()}
     assert Restormer.infer_arguments({"patch_embed.proj.weight": torch.zeros(8, 3, 3, 3)}) is None

@@ -162,10 +162,10 @@ def test_rdn_takes_the_other_published_names() -> None:
             name = name.replace(ours, theirs)
         renamed[name] = value
     assert "rdbs.1.layers.2.conv.weight" in renamed
-    told = RDN.infer_arguments(renamed)
-    assert told is not None
-    assert told["rgb_range"] == 1.0
-    other = RDN(**told)
+    inferred = RDN.infer_arguments(renamed)
+    assert inferred is not None
+    assert inferred["rgb_range"] == 1.0
+    other = RDN(**inferred)
     other.load_state_dict(other.adapt_weights(renamed))
     x = torch.rand(1, 3, 8, 5)
     assert torch.equal(other(x), network(x))

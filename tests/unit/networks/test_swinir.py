@@ -121,7 +121,7 @@ def test_half_precision_stays_half_precision_inside() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"depths": (2,)}, "network.heads"),
         ({"heads": (2, 5)}, "5, which does not divide"),
@@ -132,8 +132,8 @@ def test_half_precision_stays_half_precision_inside() -> None:
         ({"image_size": 8}, "network.image_size"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         tiny(**arguments)
 
 
@@ -141,9 +141,9 @@ def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: 
 def test_a_checkpoint_tells_what_it_was_made_with(head: str) -> None:
     network = tiny(**HEADS[head])
     state = network.published_state_dict()
-    told = SwinIR.infer_arguments(state)
-    assert told is not None
-    assert {name: told[name] for name in HEADS[head]} == HEADS[head]
-    again = SwinIR(**told).published_state_dict()
+    inferred = SwinIR.infer_arguments(state)
+    assert inferred is not None
+    assert {name: inferred[name] for name in HEADS[head]} == HEADS[head]
+    again = SwinIR(**inferred).published_state_dict()
     assert {name: value.shape for name, value in again.items()} == {n: v.shape for n, v in state.items()}
     assert SwinIR.infer_arguments({"conv_first.weight": torch.zeros(8, 3, 3, 3)}) is None

@@ -19,7 +19,7 @@ NAMES = ["model.0.weight", "model.0.bias", *(f"model.{i}.weight" for i in range(
         ("model.40.gain.x", "model.40.gain"),
     ],
 )
-def test_a_pattern_that_fits_nothing_is_told_what_is_there(pattern: str, there: str) -> None:
+def test_a_pattern_that_fits_nothing_is_answered_with_what_is_there(pattern: str, there: str) -> None:
     with pytest.raises(ValueError, match=r"init.skip: .* names: ") as error:
         matching(NAMES, [pattern], where="init.skip")
     listed = str(error.value).partition("names: ")[2]

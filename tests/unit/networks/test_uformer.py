@@ -28,16 +28,16 @@ def spandrels(network: Uformer, image_size: int) -> nn.Module:
     """spandrel's network with the published form of the weights."""
     from spandrel.architectures.Uformer import Uformer as Reference
 
-    told = Uformer.infer_arguments(network.published_state_dict())
-    assert told is not None
+    inferred = Uformer.infer_arguments(network.published_state_dict())
+    assert inferred is not None
     reference = Reference(
         img_size=image_size,
-        embed_dim=told["channels"],
-        depths=told["depths"],
-        num_heads=told["heads"],
-        win_size=told["window"],
-        mlp_ratio=told["mlp_ratio"],
-        modulator=told["modulator"],
+        embed_dim=inferred["channels"],
+        depths=inferred["depths"],
+        num_heads=inferred["heads"],
+        win_size=inferred["window"],
+        mlp_ratio=inferred["mlp_ratio"],
+        modulator=inferred["modulator"],
     )
     reference.load_state_dict(network.published_state_dict())
     return reference.eval()
@@ -108,9 +108,9 @@ def test_stochastic_depth_mirrors_in_the_decoder() -> None:
 def test_a_decoder_may_be_deeper_than_the_encoder() -> None:
     depths = [1, 1, 1, 1, 1, 2, 3, 2, 2]
     state = Uformer(**{**TINY, "depths": depths}).published_state_dict()
-    told = Uformer.infer_arguments(state)
-    assert told is not None
-    assert told["depths"] == depths
+    inferred = Uformer.infer_arguments(state)
+    assert inferred is not None
+    assert inferred["depths"] == depths
 
 
 def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
@@ -122,7 +122,7 @@ def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"depths": (1,) * 8}, "nine stages"),
         ({"heads": (1, 2, 2, 2, 4, 4, 2, 3, 1)}, "3 heads do not divide"),
@@ -130,8 +130,8 @@ def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
         ({"image_size": 16}, "network.image_size"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_does_not_fit_together_is_refused(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Uformer(**(TINY | arguments))
 
 

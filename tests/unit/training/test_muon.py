@@ -123,15 +123,15 @@ def test_parameters_without_gradient_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "message"),
     [
         ({"lr": -1.0}, r"family\.optimizer\.lr must be a number of 0 or more"),
         ({"rest_lr": -1.0}, r"family\.optimizer\.rest_lr"),
         ({"momentum": 1.0}, r"family\.optimizer\.momentum"),
     ],
 )
-def test_impossible_rates_are_refused(arguments: dict[str, float], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_impossible_rates_are_refused(arguments: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Muon(network().parameters(), **arguments)
 
 
