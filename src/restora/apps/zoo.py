@@ -124,6 +124,7 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
     from restora.apps.zoo_ship import missed, with_figures
 
     differing = compared = measured = 0
+    reasons: set[str] = set()
     for name in options.names or names():
         folder = folder_of(name)
         recorded = {row["benchmark"]: row for row in describe(name)["benchmarks"]}
@@ -132,8 +133,10 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
             try:
                 row = measure(folder, benchmark, data_dir=options.data_dir, limit=options.limit)
             except ValueError as error:
+                reason = "for the same reason" if str(error) in reasons else str(error)
+                reasons.add(str(error))
                 console.print(
-                    f"{folder.name} {benchmark}: not measured: {error}", markup=False, soft_wrap=True
+                    f"{folder.name} {benchmark}: not measured: {reason}", markup=False, soft_wrap=True
                 )
                 kept += [recorded[benchmark]] if benchmark in recorded else []
                 continue
@@ -152,6 +155,8 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
         if options.write and kept and options.limit is None:
             with_figures(folder, kept, measure_curve(folder, data_dir=options.data_dir))
             compared += 1
+    if reasons and options.data_dir is None:
+        console.print("--data-dir DIR names the folder that holds testsets/")
     return 1 if differing or not (compared or (options.limit and measured)) else 0
 
 
