@@ -10,6 +10,8 @@ import math
 import os
 import re
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +72,22 @@ def check_writable(path: Path, *, setting: str, folder: bool = False) -> None:
         raise ValueError(
             f"{setting}: {there} cannot be written to ({error.strerror}); name another one"
         ) from error
+
+
+def check_archive(path: Path) -> None:
+    """Compares the parts of a ZIP archive, such as torch's files, with their checksums, which torch does not.
+
+    Raises ValueError for a part that differs. Anything but a ZIP archive is left to its reader.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            part = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError) as error:  # NotImplementedError is one
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if part is not None:
+        raise ValueError(f"{path} is damaged: the checksum of {part} does not match")
 
 
 def table_text(text: str) -> str:

@@ -23,9 +23,8 @@ def poison(r: Rounds, rounds: int) -> None:
             {first + offset for offset in range(r.random.randint(1, 6))}
             | {r.random.randrange(150) for _ in range(r.random.randint(0, 4))}
         )
-        fault = (
-            f"+callbacks.fault={{_target_:fault_callbacks.Poison,what:{what},value:{value},steps:{steps}}}"
-        )
+        given = "" if value == "nan" else f"value:{value},"  # the default is not taken from a configuration
+        fault = f"+callbacks.fault={{_target_:fault_callbacks.Poison,what:{what},{given}steps:{steps}}}"
         words = [*QUICK, fault.replace(" ", ""), f"callbacks.non_finite.patience={patience}"]
         gan = r.random.random() < 0.3
         if gan:

@@ -1,5 +1,6 @@
 """Files are written whole or not at all, and JSON is strict."""
 
+import io
 import json
 import math
 import os
@@ -8,8 +9,17 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
-from restora.files import check_writable, is_running, json_text, read_json, write_json, write_whole
+from restora.files import (
+    check_archive,
+    check_writable,
+    is_running,
+    json_text,
+    read_json,
+    write_json,
+    write_whole,
+)
 
 
 def test_text_and_bytes_arrive_as_they_are(tmp_path):
@@ -124,3 +134,25 @@ def test_only_the_one_writer_makes_json(repository):
         for path in (repository / folder).rglob("*.py"):
             if path != repository / "src" / "restora" / "files.py":
                 assert not re.search(r"\bjson\.dumps?\b|\bfrom json\b|\.to_json\(", path.read_text()), path
+
+
+@pytest.mark.parametrize("how", ["a bit of a part", "a bit of the list of parts"])
+def test_archives_that_are_not_as_they_were_written_are_named(how, tmp_path):
+    path = tmp_path / "a.pth"
+    torch.save({"weights": torch.arange(1000.0)}, path)
+    check_archive(path)
+    content = bytearray(path.read_bytes())
+    place = content.index(torch.arange(990.0, 1000.0).numpy().tobytes())
+    if how == "a bit of a part":
+        content[place] ^= 4
+        torch.load(io.BytesIO(content), weights_only=True)  # torch does not notice
+    else:
+        content[content.rindex(b"data/0")] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.pth is damaged"):
+        check_archive(path)
+
+
+def test_what_is_no_archive_is_left_to_its_reader(tmp_path):
+    (tmp_path / "a.pth").write_bytes(b"text")
+    check_archive(tmp_path / "a.pth")

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from restora.artifact.model_folder import build_network, network_node
-from restora.files import read_json
+from restora.files import check_archive, read_json
 from restora.networks.adapters import merged
 from restora.networks.base import Network
 from restora.networks.weights import WeightsError
@@ -88,7 +88,8 @@ def find_runs(folder: str | Path) -> list[Path]:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The checkpoint as a dictionary, checked to be one of ours. Raises ValueError otherwise."""
+    """The checkpoint as a dictionary, whole and one of ours. Raises ValueError otherwise."""
+    check_archive(path)
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from restora.files import check_archive
 from restora.networks.base import Network
 
 _SHOWN = 4
@@ -145,6 +146,10 @@ def _load_torch(path: Path) -> Any:
             f"{path} is TorchScript, a program, which restora never runs: ask its author for a state dict, "
             "or torch.save(torch.jit.load(FILE).state_dict(), …) if you trust it"
         )
+    try:
+        check_archive(path)
+    except ValueError as error:
+        raise WeightsError(f"{error}: download it again") from error
     # types in old checkpoints besides tensors that can be rebuilt without running their code
     scalar = np.float64(0).__reduce__()[0]
     harmless: list[Any] = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdilq")]
