@@ -241,16 +241,23 @@ def full_precision(device: torch.device) -> Iterator[None]:
 
     No autocast, and no TF32 or bf16 products (1e-3 off, so the photo would differ from the CPU's).
     """
-    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
-    before = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
+    with exact_products():
         if torch.amp.is_autocast_available(device.type):
             with torch.autocast(device.type, enabled=False):
                 yield
         else:
             yield
+
+
+@contextmanager
+def exact_products() -> Iterator[None]:
+    """Multiplies float32 without TF32 inside the block; cannot be traced by torch.compile."""
+    backends = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)
+    before = [backend.fp32_precision for backend in backends]
+    try:
+        for backend in backends:
+            backend.fp32_precision = "ieee"
+        yield
     finally:
         for backend, precision in zip(backends, before, strict=True):
             backend.fp32_precision = precision

@@ -169,6 +169,9 @@ class Objective(nn.Module, ABC):
     expects_noisy_partners: ClassVar[bool] = False
     """Whether the partners of pairs are taken for further noisy versions, not for clean photos."""
 
+    exact: ClassVar[bool] = False
+    """Whether a training that has the objective multiplies float32 without TF32, gradients included."""
+
     def __init__(self, *, weight: float = 1.0, start_step: int = 0) -> None:
         super().__init__()
         if not 0 <= weight < math.inf:

@@ -8,7 +8,8 @@ Ground Truth Data", NeurIPS 2018.
 
 from typing import Any
 
-from restora.image import full_precision
+import torch
+
 from restora.objectives.base import Step, Terms
 from restora.objectives.without_clean import OfKnownLevel
 from restora.registry import register
@@ -19,8 +20,10 @@ class Sure(OfKnownLevel):
     """`|f(y) - y|^2 - s^2 + 2 s^2 div f(y)`, each a mean over pixels.
 
     `div` is a finite difference of f along a random normal direction, divided by `epsilon`. It is computed
-    in full float32, without autocast and TF32, as the difference is small.
+    in full float32, without autocast and, in a training, TF32, as the difference is small.
     """
+
+    exact = True
 
     def __init__(self, *, epsilon: float = 1e-3, **options: Any) -> None:
         super().__init__(**options)
@@ -31,7 +34,7 @@ class Sure(OfKnownLevel):
     def terms(self, step: Step) -> Terms:
         noisy, variance = step.degraded.float(), self.level(step).float().square()
         direction = step.generator("sure").normal(noisy.shape[1:])
-        with full_precision(noisy.device):
+        with torch.autocast(noisy.device.type, enabled=False):
             restored = step.restore(noisy, step.condition)
             moved = step.restore(noisy + self.epsilon * direction, step.condition)
         divergence = direction * (moved - restored) / self.epsilon  # its mean over pixels: div f / n

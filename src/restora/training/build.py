@@ -32,6 +32,7 @@ from restora.networks.base import Network, checked
 from restora.networks.meta import on_meta
 from restora.objectives.base import Noise, Objective, Setting
 from restora.photos.reading import channel_count, channel_word
+from restora.training.callbacks import ExactProducts
 from restora.training.devices import check_launch, check_strategy
 from restora.training.initial import Initial, check_stage, initial_weights
 from restora.training.leakage import named_folders
@@ -426,9 +427,10 @@ def build_trainer(
         options["strategy"] = "ddp_find_unused_parameters_true"
     if options.get("profiler") is None:
         options["profiler"] = Unprofiled()
+    exact = [ExactProducts()] if any(part.exact for part in family.objectives.values()) else []
     trainer = Trainer(
         **options,
-        callbacks=callbacks,
+        callbacks=callbacks + exact,
         logger=loggers,
         default_root_dir=config.run_dir,
         use_distributed_sampler=False,

@@ -5,6 +5,7 @@ import logging
 import math
 import shutil
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from rich.filesize import decimal
 from torch import Tensor
 
 from restora.files import sync
-from restora.image import to_bytes
+from restora.image import exact_products, to_bytes
 from restora.keyed import sample_key
 from restora.monitor import Direction, Monitor
 from restora.photos.names import file_stem
@@ -51,6 +52,22 @@ class StepSeed(Callback):
             torch.manual_seed(seed)
         else:  # torch.manual_seed would record its call stack for a later CUDA initialisation: 0.4 ms
             torch.default_generator.manual_seed(seed)
+
+
+class ExactProducts(Callback):
+    """Multiplies float32 without TF32 during the training, for objectives that are `exact`."""
+
+    def __init__(self) -> None:
+        self._held = ExitStack()
+
+    def on_fit_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self._held.enter_context(exact_products())
+
+    def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self._held.close()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        self._held.close()
 
 
 class Settling(Callback):

@@ -228,16 +228,16 @@ def test_stein_s_estimate_is_the_squared_error() -> None:
     assert blurred < 0.5 * error
 
 
-def test_stein_s_small_difference_is_computed_in_full_precision() -> None:
+def test_stein_s_small_difference_is_computed_without_autocast() -> None:
     class Watched(Blur):
         def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
-            precisions.add((torch.backends.cudnn.conv.fp32_precision, torch.is_autocast_enabled("cpu")))
+            seen.add(torch.is_autocast_enabled("cpu"))
             return super().restore(x, condition)
 
-    precisions: set[tuple[str, bool]] = set()
+    seen: set[bool] = set()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         total(Sure(), step(Watched(), noisy_batch(clean_photos(1))))
-    assert precisions == {("ieee", False)}
+    assert seen == {False}
 
 
 def test_recorrupted_photos_teach_the_clean_one() -> None:

@@ -7,7 +7,8 @@ from PIL import Image
 from restora.apps import train
 from restora.cli import main
 from restora.config import ConfigError, compose
-from restora.training.build import build_network, build_parts, check_before_training
+from restora.training.build import build_network, build_parts, build_trainer, check_before_training
+from restora.training.callbacks import ExactProducts
 
 EARLY = ["+callbacks.stop._target_=lightning.pytorch.callbacks.EarlyStopping"]
 
@@ -110,6 +111,13 @@ def test_a_network_starts_with_its_own_weights_unless_a_recipe_replaces_them() -
     torch.manual_seed(1)
     parts = build_parts(config)
     assert all(torch.equal(value, alone[name]) for name, value in parts.network.state_dict().items())
+
+
+@pytest.mark.parametrize(("objective", "exact"), [("sure", True), ("supervised", False)])
+def test_objectives_that_are_exact_train_without_tf32(objective: str, exact: bool) -> None:
+    config = compose("train", ["network=dncnn_small", f"objective={objective}", "run_dir=."])
+    trainer = build_trainer(config, build_parts(config).family, [], [])
+    assert any(isinstance(callback, ExactProducts) for callback in trainer.callbacks) == exact
 
 
 @pytest.mark.parametrize("experiment", ["denoise/nafnet", "denoise/restormer", "denoise/cvt"])

@@ -5,6 +5,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from restora.networks.dncnn import DnCNN
 from restora.training.callbacks import (
     BestCheckpoint,
     DiskFull,
+    ExactProducts,
     LastCheckpoint,
     SaveTestImages,
     StepSeed,
@@ -90,6 +92,25 @@ def test_what_a_step_draws_depends_on_its_number_and_the_seed_alone(fit: Callabl
     assert len(set(first)) == 6
     assert draws(fit, seed=3, more=5) == first
     assert not set(draws(fit, seed=4)) & set(first)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_products_are_exact_during_a_training_and_as_before_after_it(
+    fit: Callable[..., Trainer], fails: bool
+) -> None:
+    seen: list[str] = []
+
+    class Watch(Callback):
+        def on_after_backward(self, *_: Any) -> None:
+            seen.append(torch.backends.cudnn.conv.fp32_precision)
+            if fails:
+                raise LookupError
+
+    before = torch.backends.cudnn.conv.fp32_precision
+    with pytest.raises(LookupError) if fails else nullcontext():
+        fit(family(), steps=1, callbacks=[ExactProducts(), Watch()], **UNVALIDATED)
+    assert seen == ["ieee"]
+    assert torch.backends.cudnn.conv.fp32_precision == before != "ieee"
 
 
 class Clock:
