@@ -29,6 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from restora import batch_rule, registry
 from restora.arguments import WrongArgument
 from restora.clip_rule import fit_clipping
+from restora.composing.conflicts import lost_place
 from restora.composing.kept import RECIPES_PROVIDER
 from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
@@ -319,8 +320,8 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
             if known_options and value not in known_options:
                 return _no_such_option(f"{group}/{value}")
     message = message.partition("\nConfig search path")[0].strip()
-    if renamed := _renamed(overrides):
-        return renamed
+    if clearer := _renamed(overrides) or lost_place(message, overrides):
+        return clearer
     for override in overrides:
         key = override.lstrip("+~").partition("=")[0].partition("@")[0]
         if options(key):  # a group: the error is in one of its files, which the message names

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from restora import registry
 from restora.batch_rule import in_words
 from restora.config import ConfigError, compose
 
@@ -109,3 +110,27 @@ def test_rates_and_steps_that_are_set_hold_at_any_batch() -> None:
     assert "unless they are set" in in_words(config)
     assert config.family.optimizer.lr == pytest.approx(0.1)  # SGD's, by a quarter
     assert compose("train", [*words, "family.optimizer.lr=0.4"]).family.optimizer.lr == 0.4
+
+
+def test_a_family_without_the_objective_that_an_experiment_sets_is_named_with_the_fix() -> None:
+    words = ["experiments=quickstart/srgan", "family=unet"]
+    with pytest.raises(ConfigError) as caught:
+        compose("train", words)
+    message = str(caught.value)
+    assert message.startswith("family=unet: experiments/quickstart/srgan sets discriminator@objective.")
+    assert "\n" not in message
+    for fix in ("objective=[supervised,adversarial]", "objective=[supervised]"):
+        assert fix in message
+        assert list(compose("train", [*words, fix]).objective) == fix[len("objective=[") : -1].split(",")
+
+
+def test_an_override_of_an_experiment_that_nothing_takes_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /loss@family.second: l1\n"
+    )
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    with pytest.raises(ConfigError, match="experiments/mine sets .* remove 'override /loss@family.second'"):
+        compose("train", ["experiments=mine"])

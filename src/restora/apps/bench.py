@@ -34,7 +34,8 @@ HELP = """usage: restora bench [GROUP=OPTION ...] [KEY=VALUE ...]
   restora bench … val_batches=0             leave validation out
   restora bench … output=cost.json          the same in a file
 
-All other arguments are those of `restora train`.
+All other arguments are those of `restora train`. Without an experiment, its
+default training is measured (a few minutes on a CPU).
 """
 DEFAULTS = {"steps": 20, "warm_up": 3, "val_batches": 2}
 LEAST = {"steps": 2, "warm_up": 1, "val_batches": 0}

@@ -1,8 +1,8 @@
 """`restora networks`: lists every network that has a configuration, with its size and cost.
 
-Parameters and multiply-accumulates are counted on the meta device, where nothing is computed. Times are
-measured on this machine's CPU, on a smaller photo, because the largest networks take a minute for one of
-256x256.
+Parameters and multiply-accumulates are counted on the meta device, where nothing is computed. Times, if they
+are asked for, are measured on this machine's CPU, on a smaller photo, because the largest networks take a
+minute for one of 256x256.
 """
 
 import argparse
@@ -29,7 +29,7 @@ Node = dict[str, Any]
 SIZE = 256
 TIMED_SIZE = 64
 QUICK = 150e9
-"""Most multiply-accumulates at SIZE x SIZE of a network timed by default: about a second of two cores."""
+"""Most multiply-accumulates at SIZE x SIZE of a network for `--time quick`: about a second of two cores."""
 CODES = {
     "denoise": "DN",
     "super_resolution": "SR",
@@ -176,8 +176,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--time",
         choices=("none", "quick", "all"),
-        default="quick",
-        help="which to time on this CPU: quick leaves out those of more than a second, all takes minutes",
+        default="none",
+        help="which to time on this CPU (default: none); quick leaves out those of more than a second, "
+        "all takes minutes",
     )
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads that are timed")
     parser.add_argument("--markdown", action="store_true", help="print the counts as the table of the docs")
@@ -195,9 +196,7 @@ def _chosen(found: dict[str, Node], patterns: list[str], small: bool) -> dict[st
         if not matches:
             near = difflib.get_close_matches(pattern, found, n=3)
             hint = f"did you mean {' or '.join(near)}? " if near else ""
-            raise ValueError(
-                f"there is no network {pattern!r}: {hint}`restora networks --time none` lists them"
-            )
+            raise ValueError(f"there is no network {pattern!r}: {hint}`restora networks` lists them")
         names.update(matches)
     return {name: found[name] for name in sorted(names)}
 

@@ -31,6 +31,11 @@ class Unsent:
     run: Path
 
     @property
+    def identity(self) -> str:
+        """The run's id at W&B, which the parts of a resumed run share."""
+        return re.sub(r"^(offline-)?run-\d+_\d+-", "", self.folder.name)
+
+    @property
     def trains(self) -> bool:
         return status_of(self.record, self.run) == "running"
 
@@ -59,22 +64,36 @@ def main(argv: list[str]) -> int:
     unsent = list(find_unsent(options.folder))
     training = [one for one in unsent if one.trains]
     todo = [one for one in unsent if not one.trains]
-    for one in training:
-        print(f"{one.run} is still training: its W&B run is sent when it has ended")
+    for run in dict.fromkeys(one.run for one in training):
+        print(f"{run} is still training: its W&B run is sent when it has ended")
     if not todo:
         print(f"nothing to send in {options.folder}")
         return 0
     if obstacle := wandb_obstacle():
-        raise ValueError(f"{len(todo)} W&B runs cannot be sent: {obstacle}")
-    failed = 0
+        raise ValueError(f"{_in_words(todo)} cannot be sent: {obstacle}")
+    if len(todo) > _runs(todo):
+        print(f"{_in_words(todo)} in {len(todo)} parts")
+    failed: list[Unsent] = []
     for number, one in enumerate(todo, 1):
         print(f"{number}/{len(todo)} {one.folder}: ", end="", flush=True)
         problem = send(one.folder, options.timeout)
-        failed += problem is not None
         print(problem or "sent", flush=True)
+        if problem is not None:
+            failed.append(one)
     if failed:
-        raise ValueError(f"{failed} of {len(todo)} W&B runs could not be sent; the same command retries them")
+        raise ValueError(
+            f"{_runs(failed)} of {_in_words(todo)} could not be sent; the same command retries what is left"
+        )
     return 0
+
+
+def _runs(parts: list[Unsent]) -> int:
+    return len({part.identity for part in parts})
+
+
+def _in_words(parts: list[Unsent]) -> str:
+    count = _runs(parts)
+    return f"{count} W&B run{'' if count == 1 else 's'}"
 
 
 def find_unsent(root: Path) -> Iterator[Unsent]:

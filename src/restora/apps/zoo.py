@@ -124,7 +124,7 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
     from restora.apps.zoo_ship import missed, with_figures
 
     differing = compared = measured = 0
-    reasons: set[str] = set()
+    missing: dict[str, list[str]] = {}
     for name in options.names or names():
         folder = folder_of(name)
         recorded = {row["benchmark"]: row for row in describe(name)["benchmarks"]}
@@ -133,11 +133,7 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
             try:
                 row = measure(folder, benchmark, data_dir=options.data_dir, limit=options.limit)
             except ValueError as error:
-                reason = "for the same reason" if str(error) in reasons else str(error)
-                reasons.add(str(error))
-                console.print(
-                    f"{folder.name} {benchmark}: not measured: {reason}", markup=False, soft_wrap=True
-                )
+                missing.setdefault(str(error), []).append(f"{folder.name} {benchmark}")
                 kept += [recorded[benchmark]] if benchmark in recorded else []
                 continue
             kept.append(row)
@@ -155,7 +151,10 @@ def _verify(options: argparse.Namespace, console: "Console") -> int:
         if options.write and kept and options.limit is None:
             with_figures(folder, kept, measure_curve(folder, data_dir=options.data_dir))
             compared += 1
-    if reasons and options.data_dir is None:
+    for reason, figures in missing.items():
+        line = f"not measured ({len(figures)}): {', '.join(figures)}: {reason}"
+        console.print(line, markup=False, soft_wrap=True)
+    if missing and options.data_dir is None:
         console.print("--data-dir DIR names the folder that holds testsets/")
     return 1 if differing or not (compared or (options.limit and measured)) else 0
 

@@ -89,9 +89,16 @@ def workers_of(workers: Workers, trainer: "Trainer | None") -> int:
     """How many processes cut crops.
 
     `auto` is none on a CPU, where training uses the cores; elsewhere it is the number of cores per device
-    less one for the training process, from one to eight.
+    less one for the training process, from one to eight. Warns of a number that exceeds the cores.
     """
     if workers != "auto":
+        if workers > cores() and (trainer is None or trainer.is_global_zero):
+            log.warning(
+                "data.workers=%d exceeds the cores of this process (%d), and may slow the training down: set "
+                "data.workers=auto",
+                workers,
+                cores(),
+            )
         return workers
     if trainer is None or trainer.strategy.root_device.type == "cpu":
         return 0

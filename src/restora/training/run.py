@@ -171,10 +171,11 @@ def _wandb_entry(sent: WandbLog, *, complete: bool) -> dict[str, Any]:
 
 
 def quieten(config: DictConfig) -> None:
-    """Silences Lightning's warnings about settings that are intended."""
+    """Silences warnings about settings that are intended, or that have a line of their own."""
     keep_lightning_quiet()
     for text in (
         ".*does not have many workers.*",  # crops are slices of a memory map
+        ".*worker processes in total.*",  # the data says so, with the setting's name
         ".*dataloader is not resumable.*",  # the sampler skips what is done
         ".*`training_step` returned `None`.*",  # a GAN steps by hand
         ".*sync_dist=True.*",  # scores are already summed over all processes

@@ -184,3 +184,10 @@ def test_files_that_are_left_out_are_named_once(caplog: pytest.LogCaptureFixture
             logger.warning("%d files are left out", count)
     logger.warning("%d files are left out", 1)
     assert [record.args for record in caplog.records] == [(1,), (2,), (1,)]
+
+
+def test_the_help_says_what_is_measured_without_an_experiment(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "Without an experiment" in shown
+    assert max(map(len, shown.splitlines())) <= 80

@@ -11,7 +11,7 @@ from restora.apps.networks import configurations, main, measure, quantity
 
 
 def listed(capsys: pytest.CaptureFixture[str], *arguments: str) -> list[dict[str, object]]:
-    assert main([*arguments, "--time", "none", "--json"]) == 0
+    assert main([*arguments, "--json"]) == 0
     entries: list[dict[str, object]] = json.loads(capsys.readouterr().out)
     return entries
 
@@ -67,7 +67,7 @@ def test_a_network_that_cannot_be_built_leaves_the_others_listed(
     }.items():
         (tmp_path / "network" / f"{name}.yaml").write_text(text)
     monkeypatch.setattr(registry, "_folders", [tmp_path])
-    assert main(["own*", "--time", "none", "--json"]) == 1
+    assert main(["own*", "--json"]) == 1
     written = capsys.readouterr()
     assert [entry["name"] for entry in json.loads(written.out)] == ["own"]
     reasons = dict(line.split(" ", 1) for line in written.err.splitlines() if line.startswith("own"))
@@ -78,6 +78,16 @@ def test_a_network_that_cannot_be_built_leaves_the_others_listed(
     assert "depth" in reasons["own_refused"]
 
 
+def test_networks_are_timed_only_if_asked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("restora.apps.networks.measure", lambda node: 12.0)
+    assert main(["espcn_small"]) == 0
+    assert "CPU ms" not in capsys.readouterr().out
+    assert main(["espcn_small", "--time", "quick"]) == 0
+    assert "CPU ms" in capsys.readouterr().out
+
+
 def test_times_are_measured() -> None:
     fast, slow = (measure(configurations()[name]) for name in ("espcn_small", "ffdnet_color"))
     assert 0 < fast < slow
@@ -86,7 +96,7 @@ def test_times_are_measured() -> None:
 @pytest.mark.slow
 def test_the_table_fits_a_terminal_of_80_columns() -> None:
     chosen = ["dncnn_small", "patch_mlp_one_layer", "edsr_small", "vdsr_small"]
-    done = run_restora("networks", *chosen, COLUMNS="80")
+    done = run_restora("networks", *chosen, "--time", "quick", COLUMNS="80")
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert max(len(line) for line in lines) <= 80

@@ -190,3 +190,18 @@ def test_a_run_is_shipped_in_half_precision_and_measured(
     monkeypatch.setattr(zoo_ship, "LARGEST", 100)
     with pytest.raises(ValueError, match="at most 0.0001 are shipped"):
         zoo_ship.ship(run, "large", folder=noisy / "models")
+
+
+def test_figures_that_cannot_be_measured_share_a_line_by_their_reason(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(folder: Path, benchmark: str, **options: object) -> None:
+        raise ValueError(f"there is no {benchmark.partition('_')[0]}")
+
+    monkeypatch.setattr(zoo, "measure", fail)
+    assert main(["zoo", "verify", "jpeg", "denoise_gray"]) == 1
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first.startswith("not measured (7): jpeg bsd68_q10, ")
+    assert first.endswith("denoise_gray bsd68_sigma50: there is no bsd68")
+    assert [line.rpartition(": ")[2] for line in others[:-1]] == ["there is no classic5", "there is no live1"]
+    assert others[-1].startswith("--data-dir DIR")

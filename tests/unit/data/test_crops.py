@@ -353,3 +353,13 @@ def test_workers_follow_the_cores_of_each_device(monkeypatch, said, device, devi
     strategy = SimpleNamespace(root_device=torch.device(device))
     trainer = SimpleNamespace(strategy=strategy, num_devices=devices)
     assert loaders.workers_of(said, trainer) == wanted
+
+
+def test_more_workers_than_cores_are_named(monkeypatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setattr(loaders, "cores", lambda: 2)
+    assert loaders.workers_of(2, None) == 2
+    assert not caplog.messages
+    assert loaders.workers_of(8, None) == 8
+    (line,) = caplog.messages
+    assert line.startswith("data.workers=8 exceeds the cores of this process (2)")
+    assert line.endswith("set data.workers=auto")
