@@ -150,17 +150,6 @@ def test_shipped_small_layers_and_constants_keep_their_digits() -> None:
         assert torch.equal(zoo_ship.rounded(weights), weights.half())
 
 
-def test_a_test_set_that_is_missing_is_explained_once(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setenv("RESTORA_DATA", str(tmp_path / "nothing"))
-    assert main(["zoo", "verify", "denoise"]) == 1
-    printed = capsys.readouterr().out.splitlines()
-    assert [line.split(":")[0] for line in printed[:-1]] == [
-        f"denoise cbsd68_sigma{sigma}" for sigma in (15, 25, 50)
-    ]
-    assert [("restora prepare testsets=cbsd68" in line) for line in printed[:-1]] == [True, False, False]
-    assert "--data-dir" in printed[-1]
-
-
 @pytest.mark.slow
 def test_a_run_is_shipped_in_half_precision_and_measured(
     noisy: Path,
