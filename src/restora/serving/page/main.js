@@ -310,7 +310,8 @@ function renderTools() {
   const paints = item.state === "paint";
   const model = chosen();
   const other = model && model !== (paints ? item.wanted ?? item.model : item.model);
-  $("save-tools").hidden = !(ENDED.includes(item.state) || (paints && (other || item.result)));
+  $("save-tools").hidden = !(ENDED.includes(item.state) || paints);
+  $("restore").hidden = !paints;
   for (const id of ["save", "format"]) (id === "format" ? $(id).parentElement : $(id)).hidden = !done;
   $("mask-tools").hidden = !paints;
   $("strength-value").textContent = `${Math.round(item.strength * 100)}%`;
