@@ -130,10 +130,10 @@ def test_all_cancelled_photos_are_restored_again_by_one_button(
     page.wait_rows(1, ".running")
     button.dblclick()
     page.wait_rows(4, ".cancelled")
-    assert button.text_content() == "Restore 4 photos again"
+    assert button.text_content() == "Restore 4 again"
     GatedDnCNN.gate.release(100)
     page.tab.click(".row .row-cancel")
-    assert button.text_content() == "Restore 3 photos again"
+    assert button.text_content() == "Restore 3 again"
     button.click()
     assert button.text_content() == "Cancel all"
     page.wait_rows(3)
@@ -149,11 +149,11 @@ def test_failed_photos_are_restored_again_as_what_is_chosen_since(page: Page, tm
     page.expected = "500"
     page.add(*(picture(tmp_path / f"{name}.png") for name in "ab"))
     page.wait_rows(2, ".failed")
-    assert button.text_content() == "Restore 2 photos again"
+    assert button.text_content() == "Restore 2 again"
     page.choose("Scratched or torn")
-    assert button.text_content() == "Restore 2 photos again", "each would need a mask"
+    assert button.text_content() == "Restore 2 again", "each would need a mask"
     page.choose("Small")
-    assert button.text_content() == "Restore 2 photos again as “small, ×2”"
+    assert button.text_content() == "Restore 2 again as “small, ×2”"
     page.tab.unroute("**/v1/restorations*")
     button.click()
     page.wait_rows(2)

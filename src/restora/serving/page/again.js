@@ -9,8 +9,7 @@ export class Again {
   }
 
   get label() {
-    const photos = `${this.items.length} ${this.items.length === 1 ? "photo" : "photos"}`;
-    return `Restore ${photos} again${this.other ? ` as “${this.model.title.toLowerCase()}”` : ""}`;
+    return `Restore ${this.items.length} again${this.other ? ` as “${this.model.title.toLowerCase()}”` : ""}`;
   }
 
   // What changes of an item: the chosen model, its noise level, and no mask.
