@@ -121,6 +121,45 @@ def test_cancel_stops_a_photo_in_the_middle_and_all_the_others(
     assert all("429" in line for line in page.console)  # the browser notes on its console that it had to wait
 
 
+def test_all_cancelled_photos_are_restored_again_by_one_button(
+    crowded: tuple[Page, Served], tmp_path: Path
+) -> None:
+    page, _ = crowded
+    button = page.tab.locator("#cancel-all")
+    page.add(*(picture(tmp_path / f"{index}.png", 40, 40) for index in range(4)))
+    page.wait_rows(1, ".running")
+    button.dblclick()
+    page.wait_rows(4, ".cancelled")
+    assert button.text_content() == "Restore 4 again"
+    GatedDnCNN.gate.release(100)
+    page.tab.click(".row .row-cancel")
+    assert button.text_content() == "Restore 3 again"
+    button.click()
+    assert button.text_content() == "Cancel all"
+    page.wait_rows(3)
+    assert button.is_disabled()
+    assert button.text_content() == "Cancel all"
+    assert page.tab.text_content("#count") == "3 of 3 done"
+
+
+def test_failed_photos_are_restored_again_as_what_is_chosen_since(page: Page, tmp_path: Path) -> None:
+    button = page.tab.locator("#cancel-all")
+    refused = {"title": "Broken", "detail": "Broken", "status": 500, "code": "internal"}
+    page.tab.route("**/v1/restorations*", lambda route: route.fulfill(status=500, json=refused))
+    page.expected = "500"
+    page.add(*(picture(tmp_path / f"{name}.png") for name in "ab"))
+    page.wait_rows(2, ".failed")
+    assert button.text_content() == "Restore 2 again"
+    page.choose("Scratched or torn")
+    assert button.text_content() == "Restore 2 again", "each would need a mask"
+    page.choose("Small")
+    assert button.text_content() == "Restore 2 again as “small, ×2”"
+    page.tab.unroute("**/v1/restorations*")
+    button.click()
+    page.wait_rows(2)
+    assert page.tab.locator(".state").all_text_contents() == ["Done, 240 × 160 pixels"] * 2
+
+
 def test_a_full_queue_is_shown_as_waiting_and_goes_on_by_itself(
     crowded: tuple[Page, Served], tmp_path: Path
 ) -> None:

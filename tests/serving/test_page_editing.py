@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from browser import browser
 from page import Page, page, picture
 from PIL import Image, ImageOps
@@ -146,6 +147,36 @@ def test_painting_begins_with_its_tools_in_sight(page: Page, tmp_path: Path) -> 
     page.tab.evaluate("document.getElementById('paint-again').click()")  # without scrolling there
     page.tab.wait_for_selector("#mask-tools:not([hidden])")
     in_sight()
+
+
+@pytest.mark.parametrize("height", [844, 620])
+def test_on_a_phone_the_button_that_restores_is_in_sight_while_painting(
+    browser: Any, served: Served, tmp_path: Path, height: int
+) -> None:
+    page = Page(browser, served, viewport={"width": 390, "height": height}, reduced_motion="reduce")
+    tab = page.tab
+    page.choose("Scratched or torn")
+    page.add(picture(tmp_path / "a.png"))
+    tab.wait_for_selector("#mask-tools:not([hidden])")
+    tab.wait_for_function("() => document.getElementById('before').naturalWidth === 120")
+
+    def in_sight() -> None:
+        box = tab.locator("#restore").bounding_box()
+        assert 0 <= box["y"] <= height - box["height"]
+
+    in_sight()
+    page.stroke((0.2, 0.3), (0.7, 0.5))
+    for scrolled in (0, 100, 200):
+        tab.evaluate(f"window.scrollTo({{ top: {scrolled}, behavior: 'instant' }})")
+        in_sight()
+    tab.locator("#clear").focus()
+    tools, clear = (tab.locator(at).bounding_box() for at in ("#save-tools", "#clear"))
+    assert clear["y"] + clear["height"] <= tools["y"], "what has the keyboard is covered"
+    tab.click("#restore")
+    page.wait_result()
+    assert tab.is_hidden("#restore")
+    page.check()
+    page.context.close()
 
 
 def test_a_finger_on_a_whole_photo_moves_the_divider_and_leaves_the_page_free(

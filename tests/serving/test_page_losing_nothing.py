@@ -104,7 +104,8 @@ def painting(page: Page, source: Path, width: int = 120) -> None:
 
 def test_a_photo_that_waits_for_paint_is_restored_by_another_model(page: Page, tmp_path: Path) -> None:
     painting(page, picture(tmp_path / "a.png"))
-    assert page.tab.is_hidden("#save-tools")
+    assert page.tab.is_hidden("#again")
+    assert page.tab.is_hidden("#save")
     assert float(page.tab.evaluate("document.getElementById('total').value")) == 0
     page.choose("Small")
     assert page.tab.text_content("#again") == "Restore as “small, ×2”"

@@ -1,5 +1,6 @@
 // The page: models to choose from, photos to add, a list that fills, and the photo before and after.
 
+import { Again } from "./again.js";
 import * as api from "./api.js";
 import { fromClipboard, fromDrop, fromInput, isPhoto, skipped } from "./files.js";
 import { Painting } from "./painting.js";
@@ -96,6 +97,7 @@ function modelChanged() {
   $("sigma-word").textContent = $("sigma").disabled ? "" : noiseWord(Number($("sigma").value));
   $("sigma").setAttribute("aria-valuetext", $("sigma-word").textContent);
   renderTools();
+  cancelOrAgain();
 }
 
 // --- photos come in ----------------------------------------------------------------------------------------
@@ -217,7 +219,15 @@ function summary() {
   document.title = open.length ? `${done} of ${items.length}: restora` : "restora: restore your photos";
   $("total").value = items.length ? items.reduce((sum, item) => sum + share(item), 0) / items.length : 0;
   $("save-all").disabled = !items.some((item) => item.result) || $("save-all").busy;
-  $("cancel-all").disabled = !open.length;
+  cancelOrAgain();
+}
+
+// One button: as long as something is to be done it cancels that, then it restores what was not restored.
+function cancelOrAgain() {
+  const open = queue.items.some((item) => UNFINISHED.includes(item.state));
+  const again = new Again(queue.items, chosen());
+  $("cancel-all").disabled = !open && !again.items.length;
+  $("cancel-all").textContent = open || !again.items.length ? "Cancel all" : again.label;
 }
 
 const share = (item) => (ENDED.includes(item.state) ? 1 : UNFINISHED.includes(item.state) ? item.progress : 0);
@@ -250,7 +260,13 @@ function remove(item) {
   summary();
 }
 
-$("cancel-all").addEventListener("click", () => queue.items.filter((item) => UNFINISHED.includes(item.state)).forEach((item) => queue.cancel(item)));
+$("cancel-all").addEventListener("click", (event) => {
+  if (event.detail > 1) return; // the second of a double click, or it would undo the first
+  const open = queue.items.filter((item) => UNFINISHED.includes(item.state));
+  if (open.length) return open.forEach((item) => queue.cancel(item));
+  const again = new Again(queue.items, chosen());
+  for (const item of again.items) queue.start(Object.assign(item, again.changes(item, sigmaFor(again.model))));
+});
 $("remove-all").addEventListener("click", () => {
   const lost = queue.items.filter(wouldBeLost).length;
   if (lost && !confirm(`${lost === 1 ? "1 photo is" : `${lost} photos are`} not finished or not downloaded. Clear the list anyway?`)) return;
@@ -310,7 +326,8 @@ function renderTools() {
   const paints = item.state === "paint";
   const model = chosen();
   const other = model && model !== (paints ? item.wanted ?? item.model : item.model);
-  $("save-tools").hidden = !(ENDED.includes(item.state) || (paints && (other || item.result)));
+  $("save-tools").hidden = !(ENDED.includes(item.state) || paints);
+  $("restore").hidden = !paints;
   for (const id of ["save", "format"]) (id === "format" ? $(id).parentElement : $(id)).hidden = !done;
   $("mask-tools").hidden = !paints;
   $("strength-value").textContent = `${Math.round(item.strength * 100)}%`;
