@@ -44,6 +44,28 @@ def test_grain_is_estimated_from_each_photo_or_given(page: Page, served: Served,
     assert [job.options.sigma for job in jobs] == ["auto", 25.0]
 
 
+def test_an_example_is_shown_when_it_has_come(browser: Any, served: Served) -> None:
+    """Until then the browser would show the sign of a broken picture."""
+    context = browser.new_context()
+    tab, held, errors = context.new_page(), list[Any](), list[str]()
+    tab.on("pageerror", lambda error: errors.append(str(error)))
+    tab.route("**/example?side=*", lambda route: held.append(route))
+    tab.goto(served.url)
+    first = tab.locator(".example").first
+    first.locator(".example-after").wait_for(state="attached")
+    wait_for(lambda: tab.wait_for_timeout(20) or len(held) >= 2)
+    assert first.is_visible()
+    assert not first.locator("img").first.is_visible()
+    for route in held[:2]:
+        route.continue_()
+    first.locator(".example-after").wait_for(state="visible")
+    for route in held[2:]:
+        route.abort()
+    tab.locator(".example").nth(1).wait_for(state="hidden")
+    assert errors == []
+    context.close()
+
+
 def test_photos_are_deleted_from_the_server_when_the_page_is_left(
     page: Page, served: Served, tmp_path: Path
 ) -> None:

@@ -68,8 +68,9 @@ function showModels(found) {
     radio.checked = index === 0;
     card.querySelector(".card-title").textContent = twice(model) ? `${model.title} (${model.name})` : model.title;
     card.querySelector(".card-text").textContent = model.description;
-    if (model.example) showExample(card, model);
-    else card.querySelector(".example").hidden = true;
+    const frame = card.querySelector(".example");
+    if (model.example) showExample(card, model).catch(() => { frame.hidden = true; });
+    else frame.hidden = true;
     return card;
   }));
   modelChanged();
