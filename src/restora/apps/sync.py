@@ -18,6 +18,7 @@ from restora.connection import wandb_obstacle
 from restora.files import read_json
 from restora.run_state import status_of
 from restora.strangers import check_inside
+from restora.words import counted
 
 _HELP = "folder of a run, of a sweep or of all runs"
 
@@ -92,8 +93,7 @@ def _runs(parts: list[Unsent]) -> int:
 
 
 def _in_words(parts: list[Unsent]) -> str:
-    count = _runs(parts)
-    return f"{count} W&B run{'' if count == 1 else 's'}"
+    return counted(_runs(parts), "W&B run")
 
 
 def find_unsent(root: Path) -> Iterator[Unsent]:

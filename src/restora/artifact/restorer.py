@@ -362,10 +362,10 @@ class Restorer:
         check_photos(x)
         takes = self.network.in_channels
         if x.shape[1] != takes:
-            mend = "convert it first, as `restora restore` does"
+            fix = "convert it first, as `restora restore` does"
             if channels_last(x):
-                mend = "photos are (B,C,H,W), use photo.permute(0, 3, 1, 2)"
-            raise ValueError(f"the model takes {takes} channels, the photo has {x.shape[1]}: {mend}")
+                fix = "photos are (B,C,H,W), use photo.permute(0, 3, 1, 2)"
+            raise ValueError(f"the model takes {takes} channels, the photo has {x.shape[1]}: {fix}")
 
     def _condition(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
         channels = self.network.condition_channels
