@@ -51,9 +51,11 @@ def main(argv: list[str]) -> int:
     from restora.training.build import check_before_training
     from restora.training.costing import recipe_of, total
     from restora.training.measuring import Measurement
+    from restora.training.settings import trainer_options
 
     config = compose("train", overrides)
     check_before_training(config)
+    config.trainer.precision = trainer_options(config)["precision"]
     recipe = recipe_of(config)
     names = [word.partition("=")[2] for word in overrides if word.startswith("experiments=")]
     experiment = names[-1] if names else "adhoc"

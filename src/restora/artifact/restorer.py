@@ -127,7 +127,7 @@ class Restorer:
         self.global_statistics = global_statistics or bool(means(network))
         self._engine_named = other_engine = engine not in ("auto", "torch")
         self.device = pick_device("cpu" if other_engine and device == "auto" else device)
-        self.precision: Precision = vocabulary.precision(precision)
+        self.precision: Precision = vocabulary.precision(precision, self.device.type)
         self._tile_chosen = tile is not None
         self.tile = TILE if tile is None else tile
         check_pixels("tile", self.tile)

@@ -134,10 +134,3 @@ def moved(operator: Operator, device: torch.device) -> Operator:
         if isinstance(value, Tensor):
             setattr(made, key, value.to(device))
     return made
-
-
-def has_bf16(device: torch.device) -> bool:
-    """Whether the device multiplies in bfloat16 natively."""
-    if device.type == "cpu":
-        return bool(torch.cpu._is_amx_tile_supported())
-    return device.type == "cuda" and torch.cuda.is_bf16_supported()

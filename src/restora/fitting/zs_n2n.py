@@ -17,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, has_bf16, seeded
+from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, seeded
 from restora.networks.zs_n2n import ZsN2N
 from restora.operators.pointwise import Identity
 from restora.registry import register
+from restora.vocabulary import has_bfloat16
 
 _SHOWN = 50
 """Steps between two restorations of the whole photo."""
@@ -76,7 +77,7 @@ class ZeroShotNoise2Noise(Fit):
             schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, self.steps)
         generator = torch.Generator().manual_seed(seed)
         picture = noisy
-        bf16 = has_bf16(device) if self.bf16 is None else self.bf16
+        bf16 = has_bfloat16(device.type) if self.bf16 is None else self.bf16
         for number in range(1, self.steps + 1):
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 loss = self._loss(network, self._cropped(noisy, generator))

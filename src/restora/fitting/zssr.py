@@ -17,13 +17,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, has_bf16, moved, seeded
+from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, moved, seeded
 from restora.fitting.plug_and_play import turned, turned_back
 from restora.networks.dncnn import DnCNN
 from restora.operators.base import Operator
 from restora.operators.blur import BlurSubsample
 from restora.operators.resizing import Bicubic
 from restora.registry import register
+from restora.vocabulary import has_bfloat16
 
 _SHOWN = 100
 """Steps between two restorations of the whole photo."""
@@ -88,7 +89,7 @@ class ZeroShotSuperResolution(Fit):
         network = network.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         optimiser = torch.optim.Adam(network.parameters(), lr=self.learning_rate)
         generator = torch.Generator().manual_seed(seed)
-        bf16 = has_bf16(device) if self.bf16 is None else self.bf16
+        bf16 = has_bfloat16(device.type) if self.bf16 is None else self.bf16
         losses: deque[float] = deque(maxlen=_SLOPE_OVER)
         picture = operator.start(photo)
         for number in range(1, self.steps + 1):

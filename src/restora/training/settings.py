@@ -48,6 +48,7 @@ _LARGEST_SEED = 2**32 - 1
 """NumPy's limit."""
 _PATIENCE = 4.0
 """Seconds; after a first pass longer than this, no second, warm pass is measured."""
+log = logging.getLogger(__name__)
 
 
 def check_settings(config: DictConfig) -> None:
@@ -95,15 +96,42 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
 
 def _precision(options: dict[str, Any]) -> Any:
     """The trainer's precision by Lightning's name. Raises `ConfigError`."""
+    kind = options["accelerator"]
+    if kind == "auto":
+        kind = "gpu" if torch.cuda.is_available() else "cpu"
     try:
-        found = vocabulary.trainer_precision(options.get("precision"))
+        found = vocabulary.trainer_precision(options.get("precision"), kind)
     except ValueError as error:
         raise ConfigError(f"trainer.{error}") from error
-    if found == "16-mixed" and options["accelerator"] == "cpu":
+    if found == "16-mixed" and kind == "cpu":
         raise ConfigError(
             "training in float16 does not work on a CPU: set precision=bf16 or precision=float32"
         )
     return found
+
+
+def settle_precision(config: DictConfig, plain: dict[str, Any], earlier: Any) -> None:
+    """Replaces `trainer.precision=auto` in both forms of a configuration by what it is on this machine.
+
+    A run that was trained before, with the configuration `earlier`, keeps its precision, whatever machine it
+    is resumed on.
+    """
+    if config.trainer.precision != vocabulary.AUTO:
+        return
+    before = earlier["trainer"].get("precision") if isinstance(earlier, dict) and "trainer" in earlier else None
+    found = before if before not in (None, vocabulary.AUTO) else trainer_options(config)["precision"]
+    config.trainer.precision = plain["trainer"]["precision"] = found
+
+
+def warn_of_slow_precision(config: DictConfig) -> None:
+    """A warning where a run computes in bfloat16 on a processor without instructions for it."""
+    options = trainer_options(config)
+    on_cpu = options["accelerator"] == "cpu" or not torch.accelerator.is_available()
+    if on_cpu and options["precision"] == "bf16-mixed" and not vocabulary.has_bfloat16("cpu"):
+        log.warning(
+            "this processor has no instructions for bfloat16, and a step takes several times as long as in "
+            "float32: set precision=auto (bfloat16 only where it is fast) or precision=float32"
+        )
 
 
 def keep_lightning_quiet() -> None:

@@ -19,6 +19,7 @@ from restora.strangers import check_inside
 from restora.training.record import RunInfo
 from restora.training.resuming import check_changes, differences, what_to_do
 from restora.training.run import train
+from restora.training.settings import settle_precision
 
 
 def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None = None) -> float:
@@ -32,6 +33,7 @@ def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None
     if _is_further_process():
         return _join(config, info)
     check_inside(info.folder)
+    settle_precision(config, info.config, earlier_config(info.folder))
     with sole_run(info.folder):
         asked = config.resume is not None
         todo = what_to_do(info.folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
@@ -77,6 +79,7 @@ def _join(config: DictConfig, info: RunInfo) -> float:
     if earlier and read_json(folder / "run.json").get("status") == "finished":
         return earlier_score(folder)
     config.resume = str(folder) if earlier else config.resume
+    settle_precision(config, info.config, earlier_config(folder))
     return train(config, info)
 
 
