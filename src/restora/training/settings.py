@@ -118,7 +118,8 @@ def settle_precision(config: DictConfig, plain: dict[str, Any], earlier: Any) ->
     """
     if config.trainer.precision != vocabulary.AUTO:
         return
-    before = earlier["trainer"].get("precision") if isinstance(earlier, dict) and "trainer" in earlier else None
+    trainer = earlier.get("trainer") if isinstance(earlier, dict) else None
+    before = trainer.get("precision") if isinstance(trainer, dict) else None
     found = before if before not in (None, vocabulary.AUTO) else trainer_options(config)["precision"]
     config.trainer.precision = plain["trainer"]["precision"] = found
 
