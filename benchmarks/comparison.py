@@ -180,7 +180,7 @@ def _keep(run: Path, record: Mapping[str, Any], kept: Path, which: Line) -> None
         "step_ms": str(cost["step_ms"]),
         "validation": f"{best['val/psnr']:.4f}",
         **seconds,
-        "precision": record["config"]["trainer"]["precision"],
+        "precision": record.get("precision") or record["config"]["trainer"]["precision"],
         "cpu": record["machine"]["cpu"],
         "torch": record["versions"]["torch"],
         "commit": str(record["git"]["commit"])[:7],

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from restora import vocabulary
+from restora.artifact import restorer
 from restora.artifact.restorer import Restorer
 from restora.cli import main
 from restora.networks.dncnn import DnCNN
@@ -36,6 +37,51 @@ def test_other_precisions_are_refused() -> None:
         vocabulary.trainer_precision("64-true")
     with pytest.raises(ValueError, match="precision=bf17: expected one of float32"):
         vocabulary.precision("bf17")
+
+
+def _processor(monkeypatch: pytest.MonkeyPatch, *, bf16: bool = False, amx: bool = False) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(vocabulary.platform, "machine", lambda: "x86_64")
+
+
+@pytest.mark.parametrize(
+    ("units", "name"), [({}, "float32"), ({"bf16": True}, "bfloat16"), ({"amx": True}, "bfloat16")], ids=str
+)
+def test_auto_is_bfloat16_where_the_processor_multiplies_in_it(
+    units: dict[str, bool], name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _processor(monkeypatch, **units)
+    assert vocabulary.precision("auto", "cpu") == name
+    assert (
+        vocabulary.trainer_precision("auto", "cpu") == {"float32": "32-true", "bfloat16": "bf16-mixed"}[name]
+    )
+
+
+def test_auto_on_a_gpu_asks_for_its_own_units_not_for_emulated_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    _processor(monkeypatch, amx=True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for own in (True, False):
+        monkeypatch.setattr(
+            torch.cuda,
+            "is_bf16_supported",
+            lambda including_emulation=True, own=own: including_emulation or own,
+        )
+        for device in ("cuda", "gpu"):
+            assert vocabulary.precision("auto", device) == ("bfloat16" if own else "float32")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert vocabulary.precision("auto", "gpu") == vocabulary.precision("auto", "mps") == "float32"
+
+
+def test_bfloat16_is_said_to_be_slow_only_where_it_is_known_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    _processor(monkeypatch)
+    for name in ("bfloat16", "float16"):
+        assert f"no instructions for {name}" in vocabulary.slow_precision(name, "cpu")
+    assert vocabulary.slow_precision("float32", "cpu") == vocabulary.slow_precision("bfloat16", "cuda") == ""
+    monkeypatch.setattr(vocabulary.platform, "machine", lambda: "arm64")
+    assert vocabulary.slow_precision("bfloat16", "cpu") == ""
+    _processor(monkeypatch, bf16=True)
+    assert vocabulary.slow_precision("bfloat16", "cpu") == ""
 
 
 @pytest.mark.parametrize(
@@ -104,6 +150,18 @@ def test_threads() -> None:
 def test_the_restorer_takes_the_same_words(word: str) -> None:
     network = DnCNN(in_channels=1, depth=3, channels=4, batch_norm=False)
     assert Restorer(network=network, precision=word).precision == "bfloat16"
+
+
+def test_a_restorer_in_slow_bfloat16_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    _processor(monkeypatch)
+    restorer._warn_once.cache_clear()
+    network = DnCNN(in_channels=1, depth=3, channels=4, batch_norm=False)
+    for precision in ("auto", "float32", "bf16", "bf16"):
+        made = Restorer(network=network, device="cpu", precision=precision)
+        assert made.precision == ("bfloat16" if precision == "bf16" else "float32")
+    assert caplog.text.count("no instructions for bfloat16") == 1
 
 
 @pytest.mark.parametrize(

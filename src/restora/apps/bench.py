@@ -37,6 +37,7 @@ HELP = """usage: restora bench [GROUP=OPTION ...] [KEY=VALUE ...]
 All other arguments are those of `restora train`. Without an experiment, its
 default training is measured (a few minutes on a CPU).
 """
+log = logging.getLogger(__name__)
 DEFAULTS = {"steps": 20, "warm_up": 3, "val_batches": 2}
 LEAST = {"steps": 2, "warm_up": 1, "val_batches": 0}
 
@@ -51,11 +52,13 @@ def main(argv: list[str]) -> int:
     from restora.training.build import check_before_training
     from restora.training.costing import recipe_of, total
     from restora.training.measuring import Measurement
-    from restora.training.settings import trainer_options
+    from restora.training.settings import slow_precision, trainer_options
 
     config = compose("train", overrides)
     check_before_training(config)
     config.trainer.precision = trainer_options(config)["precision"]
+    if slow := slow_precision(config):
+        log.warning(slow)
     recipe = recipe_of(config)
     names = [word.partition("=")[2] for word in overrides if word.startswith("experiments=")]
     experiment = names[-1] if names else "adhoc"

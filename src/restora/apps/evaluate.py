@@ -41,9 +41,10 @@ benchmarks  denoise (benchmark.sigma), super_resolution (benchmark.scale),
             benchmark.color=gray|rgb|y. Ready: bsd68_sigma25, set5_x4,
             live1_q10; restora prepare testsets=NAME,... downloads their photos
 options     self_ensemble, local_converter, tile=1088, per_channel,
-            precision=bf16, threads=N, processes, metrics=psnr,ssim,ms_ssim,
-            images=true, training_photos=FOLDER (near-duplicates of the test
-            photos); --cfg job prints all of them with their values
+            precision=bf16 or auto, threads=N, processes,
+            metrics=psnr,ssim,ms_ssim, images=true, training_photos=FOLDER
+            (near-duplicates of the test photos); --cfg job prints all of
+            them with their values
 """
 
 _LISTS = ("classical", "metrics", "compare", "severities")

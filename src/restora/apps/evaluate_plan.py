@@ -191,14 +191,14 @@ def _benchmark(node: Mapping[str, Any], loaded: Loaded | None) -> Benchmark:
 def _network_entry(loaded: Loaded, settings: Mapping[str, Any], benchmark: Benchmark) -> Entry:
     converter = settings["local_converter"]
     auto = converter == "auto"
-    pick_device(str(settings["device"]))  # refuses a device that is not there
+    device = pick_device(str(settings["device"]))  # refuses a device that is not there
     options = Options(
         self_ensemble=bool(settings["self_ensemble"]),
         local_converter=loaded.local_converter if auto else _patch(converter),
         tile=vocabulary.tile(settings["tile"], default=0),
         overlap=settings["overlap"],
         per_channel=bool(settings["per_channel"]),
-        precision=vocabulary.precision(settings["precision"]),
+        precision=vocabulary.precision(settings["precision"], device.type),
         device=str(settings["device"]),
     )
     if options.overlap is not None:

@@ -152,6 +152,7 @@ def _show(found: list[Experiment], console: "Console") -> None:
         console.print(table)
     console.print(
         "\nMACs: multiply-accumulates of the network in the whole training, forward and\nbackward. "
-        "`restora bench experiments=NAME` measures what one takes here.",
+        "`restora bench experiments=NAME` measures what one takes here. A time\nis a limit on any machine: "
+        "how many steps fit into it depends on the processor.",
         markup=False,
     )

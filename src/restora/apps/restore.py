@@ -78,7 +78,10 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         "whichever is free (default: auto)",
     )
     group.add_argument(
-        "--precision", default="float32", metavar="WORD", help="float32, bf16 or float16 (default: float32)"
+        "--precision",
+        default="float32",
+        metavar="WORD",
+        help="float32, bf16, float16, or auto: bf16 where the device multiplies in it (default: float32)",
     )
     group.add_argument(
         "--engine",

@@ -48,7 +48,10 @@ def parser() -> argparse.ArgumentParser:
     )
     made.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default: auto)")
     made.add_argument(
-        "--precision", default="float32", metavar="WORD", help="float32, bf16 or float16 (default: float32)"
+        "--precision",
+        default="float32",
+        metavar="WORD",
+        help="float32, bf16, float16, or auto: bf16 where the device multiplies in it (default: float32)",
     )
     made.add_argument(
         "--engine",

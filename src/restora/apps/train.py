@@ -59,8 +59,9 @@ A group chosen here wins over what an experiment says about it. An experiment
 keeps its own patches, batches and crops beside data=NAME, and its own length
 beside trainer=NAME where that option leaves it open.
 
-trainer.max_time=90s, 5min, 1h30min or 2d; precision=float32, bf16 or float16;
-threads=N CPU threads. `restora experiments` lists what each experiment costs.
+trainer.max_time=90s, 5min, 1h30min or 2d; precision=float32, bf16, float16 or
+auto (bf16 where the device multiplies in it, else float32); threads=N CPU
+threads. `restora experiments` lists what each experiment costs.
 
 groups and their options:
 """

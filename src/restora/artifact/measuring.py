@@ -37,10 +37,23 @@ LONGEST = 6.0
 """Seconds per engine after which no further round starts."""
 ALIKE = 1.03
 """A ratio of two times that counts as no difference."""
+_LEVELS = {"AVX512": "AVX-512", "DEFAULT": ""}
+"""torch's names of vector instructions, in words."""
 
 
 def processor() -> str:
-    """The name of this machine's processor."""
+    """The name of this machine's processor and the instructions that decide its speed: AMD EPYC (AVX2).
+
+    The name alone is not enough: virtual machines have one for several generations.
+    """
+    units = [_LEVELS.get(level := torch.backends.cpu.get_cpu_capability(), level)]
+    units += ["bfloat16"] if torch.cpu._is_avx512_bf16_supported() else []
+    units += ["AMX"] if torch.cpu._is_amx_tile_supported() else []
+    known = ", ".join(filter(None, units))
+    return f"{_model()} ({known})" if known else _model()
+
+
+def _model() -> str:
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():

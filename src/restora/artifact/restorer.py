@@ -14,9 +14,11 @@ Legend: B photos, C channels, K condition channels, H height, W width, h w of a 
 """
 
 import copy
+import logging
 import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -53,6 +55,7 @@ NO_SIGMA = "sigma: this model is not conditioned on a noise level, leave it out"
 _LEAST_TILE = 128
 """Below it, most of the computation is for overlaps."""
 _TOGETHER_AT_MOST = 64
+log = logging.getLogger(__name__)
 
 
 def pick_device(name: str) -> torch.device:
@@ -128,6 +131,8 @@ class Restorer:
         self._engine_named = other_engine = engine not in ("auto", "torch")
         self.device = pick_device("cpu" if other_engine and device == "auto" else device)
         self.precision: Precision = vocabulary.precision(precision, self.device.type)
+        if slow := vocabulary.slow_precision(self.precision, self.device.type):
+            _warn_once(slow)
         self._tile_chosen = tile is not None
         self.tile = TILE if tile is None else tile
         check_pixels("tile", self.tile)
@@ -406,6 +411,11 @@ class Restorer:
                 f"the condition, a {kind}, is on the [0,1] scale, got values from {least:g} to {most:g}: "
                 "divide those of the 8-bit scale by 255"
             )
+
+
+@cache
+def _warn_once(words: str) -> None:
+    log.warning(words)
 
 
 def _with_statistics(network: Network, engine: str) -> str:

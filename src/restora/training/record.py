@@ -57,6 +57,8 @@ class RunInfo:
     jobs: int = 1
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """For a resumed run: the keys that differ, with their earlier and their current values."""
+    precision: str | None = None
+    """What the run computes in, by Lightning's name; None until it starts."""
     begun: bool = False
     """Whether training has started."""
 
@@ -104,6 +106,7 @@ class RunRecord(Callback):
             "versions": versions(),
             "machine": machine(),
             "config": config,
+            "precision": self.info.precision,
             "init": None,
             "leakage": None,
             "parameters": None,

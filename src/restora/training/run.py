@@ -50,7 +50,7 @@ from restora.training.opening import opening_line
 from restora.training.progress import TrainingProgress
 from restora.training.record import RunInfo, RunRecord
 from restora.training.resuming import TYPED_IN, ConfiguredOptimizer, find_checkpoint
-from restora.training.settings import keep_lightning_quiet, warn_of_slow_precision
+from restora.training.settings import keep_lightning_quiet, slow_precision
 from restora.training.stopping import StopAtSignal, Stopped
 from restora.training.tracking import WandbLog, WandbPhotos, wandb_log
 from restora.vocabulary import use_threads
@@ -79,7 +79,8 @@ def train(config: DictConfig, info: RunInfo) -> float:
             checkpoint = _checkpoint(config, info, record, first)
             if first:
                 _say(opening_line(config, info.network_name))
-                warn_of_slow_precision(config)
+                if slow := slow_precision(config):
+                    log.warning(slow)
                 record.write()
                 forget_failures(info.folder)
             sent = _start_wandb(config, info, record)

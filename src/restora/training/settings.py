@@ -7,6 +7,7 @@ import difflib
 import logging
 import time
 import warnings
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
@@ -18,6 +19,7 @@ from restora import vocabulary
 from restora.arguments import check_arguments, fits, shown, wanted
 from restora.config import ConfigError, build
 from restora.photos.reading import channel_count
+from restora.training.record import RunInfo
 from restora.training.tracking import wandb_log
 
 _SETTINGS: dict[str, Any] = {
@@ -48,7 +50,6 @@ _LARGEST_SEED = 2**32 - 1
 """NumPy's limit."""
 _PATIENCE = 4.0
 """Seconds; after a first pass longer than this, no second, warm pass is measured."""
-log = logging.getLogger(__name__)
 
 
 def check_settings(config: DictConfig) -> None:
@@ -96,43 +97,65 @@ def trainer_options(config: DictConfig) -> dict[str, Any]:
 
 def _precision(options: dict[str, Any]) -> Any:
     """The trainer's precision by Lightning's name. Raises `ConfigError`."""
-    kind = options["accelerator"]
-    if kind == "auto":
-        kind = "gpu" if torch.cuda.is_available() else "cpu"
+    device = _device(options["accelerator"])
     try:
-        found = vocabulary.trainer_precision(options.get("precision"), kind)
+        found = vocabulary.trainer_precision(options.get("precision"), device)
     except ValueError as error:
         raise ConfigError(f"trainer.{error}") from error
-    if found == "16-mixed" and kind == "cpu":
+    if found == "16-mixed" and device == "cpu":
         raise ConfigError(
             "training in float16 does not work on a CPU: set precision=bf16 or precision=float32"
         )
     return found
 
 
-def settle_precision(config: DictConfig, plain: dict[str, Any], earlier: Any) -> None:
-    """Replaces `trainer.precision=auto` in both forms of a configuration by what it is on this machine.
+def _device(accelerator: str) -> str:
+    """The type of device that an accelerator stands for on this machine."""
+    if accelerator != "auto":
+        return accelerator
+    found = torch.accelerator.current_accelerator(check_available=True)
+    return "cpu" if found is None else found.type
 
-    A run that was trained before, with the configuration `earlier`, keeps its precision, whatever machine it
-    is resumed on.
+
+def settle_precision(config: DictConfig, info: RunInfo, earlier: Mapping[str, Any]) -> None:
+    """Sets what `trainer.precision=auto` is on this machine in `config`, and the run's precision in `info`.
+
+    A run of before keeps its precision on whatever machine it is resumed, unless `auto` is typed for it now;
+    `earlier` is its record. The recorded configuration says what was asked for, so `auto` stays in it, and a
+    command means the same run on every machine. Raises `ConfigError`.
     """
-    if config.trainer.precision != vocabulary.AUTO:
-        return
-    trainer = earlier.get("trainer") if isinstance(earlier, dict) else None
-    before = trainer.get("precision") if isinstance(trainer, dict) else None
-    found = before if before not in (None, vocabulary.AUTO) else trainer_options(config)["precision"]
-    config.trainer.precision = plain["trainer"]["precision"] = found
+    word = f"trainer.precision={vocabulary.AUTO}"
+    typed_now = word in info.overrides and word not in (earlier.get("overrides") or [])
+    if config.trainer.precision == vocabulary.AUTO and not typed_now:
+        asked = _asked_precision(earlier)
+        if asked not in (None, vocabulary.AUTO):  # by the recipe at that time
+            info.config["trainer"]["precision"] = asked
+        if before := earlier.get("precision") or asked:
+            config.trainer.precision = _known(before)
+    info.precision = trainer_options(config)["precision"]
+    if config.trainer.precision == vocabulary.AUTO:
+        config.trainer.precision = info.precision
 
 
-def warn_of_slow_precision(config: DictConfig) -> None:
-    """A warning where a run computes in bfloat16 on a processor without instructions for it."""
+def _asked_precision(record: Mapping[str, Any]) -> Any:
+    trainer = config.get("trainer") if isinstance(config := record.get("config"), dict) else None
+    return trainer.get("precision") if isinstance(trainer, dict) else None
+
+
+def _known(precision: Any) -> Any:
+    """The precision of a record, which may be anybody's. Raises `ConfigError` for what is none."""
+    try:
+        vocabulary.precision(precision)
+    except ValueError as error:
+        raise ConfigError(f"run.json has {error}") from error
+    return precision
+
+
+def slow_precision(config: DictConfig) -> str:
+    """What to say of a run in a precision that is slow on this machine; empty for others."""
     options = trainer_options(config)
-    on_cpu = options["accelerator"] == "cpu" or not torch.accelerator.is_available()
-    if on_cpu and options["precision"] == "bf16-mixed" and not vocabulary.has_bfloat16("cpu"):
-        log.warning(
-            "this processor has no instructions for bfloat16, and a step takes several times as long as in "
-            "float32: set precision=auto (bfloat16 only where it is fast) or precision=float32"
-        )
+    name = vocabulary.precision(options["precision"])
+    return vocabulary.slow_precision(name, _device(options["accelerator"]))
 
 
 def keep_lightning_quiet() -> None:

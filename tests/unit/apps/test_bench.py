@@ -99,7 +99,8 @@ def test_a_few_steps_are_measured_and_shown(family, tmp_path, shared_data_dir, m
         if family == "gan"
         else []
     )
-    assert main(["bench", *TINY, *extra, "output=cost.json"]) == 0
+    monkeypatch.setattr("restora.vocabulary.has_bfloat16", lambda device: False)
+    assert main(["bench", *TINY, *extra, "precision=auto", "output=cost.json"]) == 0
     cost = json.loads((tmp_path / "cost.json").read_text())
     (measured,) = cost["stages"]
     assert len(measured["seconds"]) == 3
@@ -108,6 +109,7 @@ def test_a_few_steps_are_measured_and_shown(family, tmp_path, shared_data_dir, m
     assert min(measured["shares"].values()) > 0
     assert measured["shares"]["network"] > measured["shares"]["data"]
     assert cost["validation"]["photos"] == 1
+    assert cost["machine"].endswith(", 32-true")
     assert cost["hours"] > 20000 * min(measured["seconds"]) / 3600
     printed = capsys.readouterr().out
     assert "20,000 steps" in printed

@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from restora.artifact import measuring
@@ -32,6 +33,20 @@ def measured(
     monkeypatch.setattr(measuring, "_seconds", seconds)
     paces = measuring.paces({name: Compute(name) for name in costs}, network, 16)
     return paces, len(calls) // len(costs)
+
+
+def test_a_processor_is_named_with_what_decides_its_speed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speeds of one generation are not taken for those of another that has the same name."""
+    monkeypatch.setattr(measuring, "_model", lambda: "AMD EPYC")
+    for level, bf16, amx, name in (
+        ("AVX2", False, False, "AMD EPYC (AVX2)"),
+        ("AVX512", True, True, "AMD EPYC (AVX-512, bfloat16, AMX)"),
+        ("DEFAULT", False, False, "AMD EPYC"),
+    ):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda level=level: level)
+        monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda bf16=bf16: bf16)
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        assert measuring.processor() == name
 
 
 def test_what_differs_clearly_takes_few_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
