@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-_HALF_A_STEP = 0.5
+from restora.image import check_visible
+
 Range: TypeAlias = float | Sequence[float]
 """One number, or (low, high) to draw from uniformly per sample."""
 
@@ -46,10 +47,7 @@ def as_level(name: str, value: Range) -> tuple[float, float]:
     Those are below half a step of the 8-bit scale, which nobody sees.
     """
     low, high = as_range(name, value, least=0)
-    if 0 < high < _HALF_A_STEP:
-        raise ValueError(
-            f"{name} is on the 8-bit scale, where {value} is invisible: {high:g} of [0,1] is {high * 255:g}"
-        )
+    check_visible(name, high)
     return low, high
 
 
