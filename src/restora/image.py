@@ -190,6 +190,15 @@ _BRIGHTEST = 8.0
 
 def check_photos(x: Any) -> None:
     """Raises ValueError, with the fix, for anything but finite float photos (B,C,H,W) on the [0,1] scale."""
+    check_layout(x)
+    x = x.detach()
+    if not all(end.isfinite() for end in x.aminmax()):
+        raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
+    check_scale(x)
+
+
+def check_layout(x: Any) -> None:
+    """Raises ValueError, with the fix, for anything but float photos (B,C,H,W); reads no pixels."""
     if not isinstance(x, Tensor):
         raise ValueError(
             f"expected float photos (B,C,H,W) in [0,1] in a tensor, got {type(x).__name__}: for a file, "
@@ -201,9 +210,10 @@ def check_photos(x: Any) -> None:
             f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
             f"use {', and '.join(fixes)}"
         )
-    x = x.detach()
-    if not all(end.isfinite() for end in x.aminmax()):
-        raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
+
+
+def check_scale(x: Tensor) -> None:
+    """Raises ValueError for photos far from the [0,1] scale."""
     darkest, brightest = map(float, x.aminmax())
     if max(brightest, -darkest) > _BRIGHTEST:
         far = f"up to {brightest:g}" if brightest > _BRIGHTEST else f"down to {darkest:g}"
@@ -255,8 +265,8 @@ def check_visible(name: str, level: float) -> None:
     """
     if 0 < level < _HALF_A_STEP:
         raise ValueError(
-            f"{name} is on the 8-bit scale, where {level:g} is invisible: on the [0,1] scale it would be "
-            f"{level * 255:g}"
+            f"{name} is on the 8-bit scale, where {level:g} is invisible: "
+            f"{level:g} of [0,1] is {level * 255:g}"
         )
 
 

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
@@ -16,8 +17,8 @@ Range: TypeAlias = float | Sequence[float]
 
 def as_number(name: str, value: float, *, least: float = -math.inf, most: float = math.inf) -> float:
     """`value`, which must be finite and lie within [least, most]. Raises ValueError."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
-        raise ValueError(f"{name} must be a number{_within(least, most)}, got {value}")
+    if not isinstance(value, Real) or not math.isfinite(value) or not least <= value <= most:
+        raise ValueError(f"{name} must be a number{_within(least, most)}, got {value!r}")
     return float(value)
 
 
@@ -30,14 +31,16 @@ def as_range(
     name: str, value: Range, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
     """`value` as (low, high), finite numbers within [least, most]. Raises ValueError."""
-    bounds = (value,) * 2 if isinstance(value, int | float) else value
+    bounds = (value,) * 2 if isinstance(value, Real) else value
     if (
         not isinstance(bounds, Sequence)
         or len(bounds) != 2
-        or not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds)
+        or not all(isinstance(bound, Real) and math.isfinite(bound) for bound in bounds)
         or not least <= bounds[0] <= bounds[1] <= most
     ):
-        raise ValueError(f"{name} must be a number or a range [low, high]{_within(least, most)}, got {value}")
+        raise ValueError(
+            f"{name} must be a number or a range [low, high]{_within(least, most)}, got {value!r}"
+        )
     return float(bounds[0]), float(bounds[1])
 
 
