@@ -217,7 +217,7 @@ def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progres
     """(B,C,H,W), and for B = 1 also (1,1,H,W) -> (B,C',H*s,W*s) by the table above."""
     takes, gives = restorer.network.in_channels, restorer.network.out_channels
     colourises = restorer.description is not None and restorer.description.task == "colourise"
-    channels = x.shape[1]
+    channels, known = x.shape[1], restorer.network.taken(known)
     if (takes, gives) not in ((1, 1), (3, 3), (1, 3)):
         raise ValueError(f"a model of {takes} to {gives} channels cannot be applied to grey or RGB photos")
     if colourises or gives > takes:

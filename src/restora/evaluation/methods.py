@@ -145,8 +145,7 @@ class NetworkMethod(Method):
 
     def _once(self, x: Tensor, condition: Tensor | None) -> Tensor:
         restorer = self.restorer
-        if restorer.network.condition_channels == 0:
-            condition = None
+        condition = restorer.network.taken(condition)
         if self.options.per_channel:
             planes = None if condition is None else condition.expand(3, -1, -1, -1)
             answer = restorer(x.transpose(0, 1).to(restorer.device), planes)  # (3,1,H,W)

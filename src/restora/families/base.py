@@ -389,7 +389,7 @@ class Family(LightningModule):
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         with self._as_it_is():
-            restored = self._restore(degraded, batch.condition).float()
+            restored = self._restore(degraded, self._evaluated[0].taken(batch.condition)).float()
         if restored.is_cuda:
             torch.cuda.synchronize(restored.device)
         seconds = (time.perf_counter() - started) / len(batch.degraded)

@@ -51,8 +51,7 @@ class Network(nn.Module, ABC):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         self._check(x, condition)
-        if self.condition_channels == 0:
-            condition = None
+        condition = self.taken(condition)
         height, width = x.shape[-2:]
         below, right = -height % self.size_multiple, -width % self.size_multiple
         if below or right:
@@ -63,6 +62,10 @@ class Network(nn.Module, ABC):
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # type: ignore[attr-defined,no-untyped-call]
             self._check_output(y, x)
         return y[..., : height * self.scale, : width * self.scale] if below or right else y
+
+    def taken(self, condition: Tensor | None) -> Tensor | None:
+        """The condition, if this network takes one; for callers that do not know the network."""
+        return condition if self.condition_channels else None
 
     @property
     def condition_padding(self) -> Padding:
