@@ -6,7 +6,10 @@ jobs again, and two combinations with the same identity are one job. The status 
 their folders.
 """
 
+import copy
+import functools
 import hashlib
+import operator
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -128,7 +131,7 @@ def jobs_in(folder: Path) -> list[Job]:
         try:
             record = read_json(path)
             number, words = record["sweep"]["job"], record["sweep"]["overrides"]
-            known = identity(stored(record["config"]))
+            known = identity(stored(as_asked(record)))
             found.append(Job(int(number), str(path.parent.relative_to(folder)), known, list(words)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # no job
@@ -147,6 +150,18 @@ def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:
         if not surrounds(key) and (seeds or key.rpartition(".")[2] != "seed")
     }
     return hashlib.sha256(json_text(flat, indent=None, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def as_asked(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration of a run before its machine decided settings such as `trainer.precision=auto`.
+
+    So a job keeps its identity, whatever machine trains it.
+    """
+    config: dict[str, Any] = copy.deepcopy(record["config"])
+    for key, value in (record.get("asked") or {}).items():
+        *above, last = key.split(".")
+        functools.reduce(operator.getitem, above, config)[last] = value
+    return config
 
 
 def completed(node: Any, kind: str | None = None) -> Any:

@@ -30,6 +30,7 @@ from restora.sweeping.plan import (
     Damaged,
     Job,
     Plan,
+    as_asked,
     completed,
     earlier_sweep,
     identity,
@@ -182,8 +183,10 @@ def renewed(plan: Plan, asked: Sequence[Composed]) -> list[Job]:
 
 
 def _completed(folder: Path) -> str | None:
-    config = ending.read_record(folder).get("config")
-    return identity(completed(stored(config))) if isinstance(config, dict) else None
+    record = ending.read_record(folder)
+    if not isinstance(record.get("config"), dict):
+        return None
+    return identity(completed(stored(as_asked(record))))
 
 
 def _write_folder(plan: Plan, job: Job, made: Composed) -> None:
@@ -237,7 +240,7 @@ def _refuse_other(folder: Path, job: Composed) -> None:
             )
         return
     try:
-        found = identity(stored(read_json(path)["config"]))
+        found = identity(stored(as_asked(read_json(path))))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise Occupied(f"{path} cannot be read: name another folder, or move it away") from error
     if found != job.identity:

@@ -9,7 +9,7 @@ from typing import Any
 from restora.monitor import Monitor
 from restora.reporting.naming import Name, names
 from restora.sweeping import ending
-from restora.sweeping.plan import Job, Plan
+from restora.sweeping.plan import Job, Plan, as_asked
 
 STATES = ("running", "queued", "finished", "pruned", "stopped", "dead", "failed")
 
@@ -113,7 +113,7 @@ def _monitor(record: dict[str, Any]) -> Monitor:
 
 def _kind(record: dict[str, Any]) -> str:
     """A key that is equal for runs of equal cost: network, patches, length, precision, device."""
-    config = record.get("config") or {}
+    config = as_asked(record) if record.get("config") else {}
     data, trainer = config.get("data") or {}, config.get("trainer") or {}
     sizes = [data.get(key) for key in ("patch_size", "batch_size", "stages")]
     length = [trainer.get(key) for key in ("max_steps", "max_time", "max_epochs", "precision", "accelerator")]

@@ -55,6 +55,8 @@ class RunInfo:
     network_name: str = ""
     sweep: dict[str, Any] | None = None
     jobs: int = 1
+    asked: dict[str, Any] = field(default_factory=dict)
+    """Settings that the machine decided, such as `trainer.precision=auto`, as they were asked for."""
     changed: dict[str, tuple[Any, Any]] = field(default_factory=dict)
     """For a resumed run: the keys that differ, with their earlier and their current values."""
     begun: bool = False
@@ -104,6 +106,7 @@ class RunRecord(Callback):
             "versions": versions(),
             "machine": machine(),
             "config": config,
+            "asked": self.info.asked,
             "init": None,
             "leakage": None,
             "parameters": None,

@@ -110,18 +110,19 @@ def _precision(options: dict[str, Any]) -> Any:
     return found
 
 
-def settle_precision(config: DictConfig, plain: dict[str, Any], earlier: Any) -> None:
+def settle_precision(config: DictConfig, plain: dict[str, Any], earlier: Any) -> dict[str, Any]:
     """Replaces `trainer.precision=auto` in both forms of a configuration by what it is on this machine.
 
-    A run that was trained before, with the configuration `earlier`, keeps its precision, whatever machine it
-    is resumed on.
+    Returns what was replaced, by its key. A run that was trained before, with the configuration `earlier`,
+    keeps its precision, whatever machine it is resumed on.
     """
     if config.trainer.precision != vocabulary.AUTO:
-        return
+        return {}
     trainer = earlier.get("trainer") if isinstance(earlier, dict) else None
     before = trainer.get("precision") if isinstance(trainer, dict) else None
     found = before if before not in (None, vocabulary.AUTO) else trainer_options(config)["precision"]
     config.trainer.precision = plain["trainer"]["precision"] = found
+    return {"trainer.precision": vocabulary.AUTO}
 
 
 def warn_of_slow_precision(config: DictConfig) -> None:

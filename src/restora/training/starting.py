@@ -33,7 +33,7 @@ def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None
     if _is_further_process():
         return _join(config, info)
     check_inside(info.folder)
-    settle_precision(config, info.config, earlier_config(info.folder))
+    info.asked |= settle_precision(config, info.config, earlier_config(info.folder))
     with sole_run(info.folder):
         asked = config.resume is not None
         todo = what_to_do(info.folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
@@ -79,7 +79,7 @@ def _join(config: DictConfig, info: RunInfo) -> float:
     if earlier and read_json(folder / "run.json").get("status") == "finished":
         return earlier_score(folder)
     config.resume = str(folder) if earlier else config.resume
-    settle_precision(config, info.config, earlier_config(folder))
+    info.asked |= settle_precision(config, info.config, earlier_config(folder))
     return train(config, info)
 
 
@@ -98,6 +98,7 @@ def start_folder(folder: Path, *, jobs: int = 1, threads: int | None = None, ret
         cwd=record["cwd"],
         experiment=record["experiment"],
         network_name=record["network"],
+        asked=record.get("asked") or {},
         sweep=record["sweep"],
         jobs=jobs,
     )
