@@ -15,11 +15,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from restora import vocabulary
 from restora.cli import main
 from restora.config import ConfigError, compose, options
 from restora.files import write_json
 from restora.run_state import Occupied, sole_run
-from restora.sweeping import command, executor, planning, running
+from restora.sweeping import command, ending, executor, planning, running
 from restora.sweeping.command import with_space
 from restora.sweeping.estimate import kind
 from restora.sweeping.executor import Slots, slots_for
@@ -27,7 +28,9 @@ from restora.sweeping.on_ray import connected, gpus_of, share
 from restora.sweeping.plan import Damaged, Job, Plan, identity, jobs_in, read_plan
 from restora.sweeping.showing import summary
 from restora.sweeping.slurm import tasks_of
-from restora.sweeping.status import statuses
+from restora.sweeping.status import _kind, statuses
+from restora.training import starting
+from restora.training.record import RunRecord
 from restora.training.resuming import what_to_do
 
 TINY = ["network=dncnn_small", "network.depth=4", "network.channels=4", "logger.mode=disabled"]
@@ -102,6 +105,32 @@ def test_a_plan_that_is_damaged_is_said_and_its_jobs_are_found_in_their_folders(
     (tmp_path / "5_b").mkdir()
     (tmp_path / "5_b" / "run.json").write_text("[]")
     assert jobs_in(tmp_path) == [job]
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_job_whose_machine_decides_the_precision_stays_the_same_job(
+    bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record says what it was, also of a job that goes on from its folder on another machine; and a plan
+    that was lost has the same jobs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "run", lambda *_, **__: 0)
+    monkeypatch.setattr(starting, "train", lambda _, info: RunRecord(info).write() or 0.0)
+    words = ["train", "-m", *TINY, "precision=auto,float32", "hydra.sweep.dir=sweep"]
+    assert main(words) == 0
+    plan = read_plan(tmp_path / "sweep")
+    queued = [ending.read_record(plan.path(job)) for job in plan.jobs]
+    for here in (bf16, False):
+        monkeypatch.setattr(vocabulary, "has_bfloat16", lambda _, found=here: found)
+        for job in plan.jobs:
+            starting.start_folder(plan.path(job))
+    records = [ending.read_record(plan.path(job)) for job in plan.jobs]
+    assert [record["config"]["trainer"]["precision"] for record in records] == ["auto", "float32"]
+    assert [record["precision"] for record in records] == ["bf16-mixed" if bf16 else "32-true", "32-true"]
+    assert [_kind(record) for record in records] == [_kind(record) for record in queued]
+    (plan.folder / "sweep.json").unlink()
+    assert main(words) == 0
+    assert read_plan(plan.folder).jobs == plan.jobs
 
 
 def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
