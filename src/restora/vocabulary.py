@@ -60,9 +60,7 @@ def precision(value: Any, device: str = "cpu") -> Precision:
     raise ValueError(f"precision={value}: expected one of {PRECISIONS}")
 
 
-PRECISIONS = ", ".join(
-    [*(f"{name} ({', '.join(words[1:])})" for name, words in _PRECISIONS.items()), AUTO]
-)
+PRECISIONS = ", ".join([*(f"{name} ({', '.join(words[1:])})" for name, words in _PRECISIONS.items()), AUTO])
 
 
 def trainer_precision(value: Any, device: str = "cpu") -> str:
@@ -81,7 +79,11 @@ def has_bfloat16(device: str) -> bool:
         x86 = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
         return bool(x86) or (platform.machine() in _ARM and torch.ops.mkldnn._is_mkldnn_bf16_supported())
     # on a GPU without such units, torch says yes as it computes in float32 and converts
-    return device in ("cuda", "gpu") and torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
+    return (
+        device in ("cuda", "gpu")
+        and torch.cuda.is_available()
+        and torch.cuda.is_bf16_supported(including_emulation=False)
+    )
 
 
 def seconds(value: Any, where: str) -> float | None:

@@ -17,7 +17,6 @@ from omegaconf import DictConfig, OmegaConf
 from restora import vocabulary
 from restora.arguments import check_arguments, fits, shown, wanted
 from restora.config import ConfigError, build
-from restora.photos.reading import channel_count
 from restora.training.tracking import wandb_log
 
 _SETTINGS: dict[str, Any] = {
@@ -118,7 +117,9 @@ def settle_precision(config: DictConfig, plain: dict[str, Any], earlier: Any) ->
     """
     if config.trainer.precision != vocabulary.AUTO:
         return
-    before = earlier["trainer"].get("precision") if isinstance(earlier, dict) and "trainer" in earlier else None
+    before = (
+        earlier["trainer"].get("precision") if isinstance(earlier, dict) and "trainer" in earlier else None
+    )
     found = before if before not in (None, vocabulary.AUTO) else trainer_options(config)["precision"]
     config.trainer.precision = plain["trainer"]["precision"] = found
 
@@ -220,7 +221,7 @@ def step_seconds(config: DictConfig) -> float:
     vocabulary.use_threads(config.threads)
     network = build(config.network, "network").train()
     side = int(config.data.patch_size) // network.scale
-    x = torch.rand(2, channel_count(config.data.channels), side, side)  # batch norm needs more than one value
+    x = torch.rand(2, network.in_channels, side, side)  # batch norm needs more than one value
     planes = network.condition_channels
     condition = torch.rand(2, planes, side, side) if planes else None
     seconds: list[float] = []
