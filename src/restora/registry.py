@@ -37,6 +37,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "data": ("restora.data.module", "restora.data.mixture", "restora.data.unpaired"),
     "source": (
         "restora.data.sources",
+        "restora.data.clip_folder",
         "restora.data.div2k",
         "restora.data.free_photos",
         "restora.data.real_pairs",

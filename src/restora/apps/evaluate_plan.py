@@ -161,7 +161,7 @@ def _held_out(loaded: Loaded | None) -> Benchmark:
 def _protocol_of_then(config: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
     """The protocol of an older run, which did not record one."""
     network = loaded.network
-    made = Protocol.of_run(config.get("protocol"), channels=network.in_channels, scale=network.scale)
+    made = Protocol.of_run(config.get("protocol"), channels=network.frame_channels, scale=network.scale)
     return asdict(made)
 
 

@@ -83,6 +83,8 @@ class MixtureData(PhotoData):
         target: Target = "clean",
         workers: Workers = 0,
         seed: int = 1,
+        frames: int = 1,
+        motion: Mapping[str, float] | None = None,
     ) -> None:
         alike: dict[str, Any] = {
             "store_dir": store_dir,
@@ -98,6 +100,8 @@ class MixtureData(PhotoData):
             "transforms": transforms,
             "target": target,
             "workers": workers,
+            "frames": frames,
+            "motion": motion,
         }
         self.turns = Turns({name: part.share for name, part in parts.items()})
         self.members = {
@@ -323,4 +327,5 @@ def join(batches: Sequence[Batch]) -> Batch:
         target=all_of([batch.target for batch in batches]),
         keys=all_of([batch.keys for batch in batches]),
         redegrade=redegrade if len(again) == len(batches) else None,
+        frames=batches[0].frames,
     )

@@ -108,14 +108,14 @@ class NetworkMethod(Method):
 
     @property
     def intake(self) -> Intake:
-        channels = self.network.in_channels
+        channels = self.network.frame_channels
         if self.options.per_channel:
             if channels != 1:
                 raise ValueError(
                     f"per_channel=true is for networks of one channel, this one takes {channels}"
                 )
             channels = 3
-        return Intake(channels=channels, scale=self.network.scale)
+        return Intake(channels=channels, scale=self.network.scale, frames=self.network.frames)
 
     @property
     def restorer(self) -> Restorer:

@@ -3,7 +3,7 @@
 A subclass implements `restore`, which may assume that H and W are multiples of `size_multiple`; `forward`
 pads before it and crops after it. Parameter names are those of the architecture's published checkpoints.
 
-Legend: B samples, C channels, K condition channels, H height, W width, s scale.
+Legend: B samples, T frames, C channels, K condition channels, H height, W width, s scale.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,8 @@ class Network(nn.Module, ABC):
     """A plain module, independent of training code.
 
     `forward` takes float (B,C,H,W) on the [0,1] scale and returns (B,C',H*s,W*s) on the same scale,
-    neither clamped nor rounded.
+    neither clamped nor rounded. A network for videos takes T = `frames` of them folded into channels in the
+    order of time, (B,T·C',H,W), and returns the middle one.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ()
@@ -39,11 +40,18 @@ class Network(nn.Module, ABC):
     masks): dropped on loading, added by `published_state_dict`."""
 
     scale: int = 1
+    frames: int = 1
+    """T consecutive frames of a video, folded into the channels of `x`: the middle one is restored."""
     size_multiple: int = 1
     condition_channels: int = 0
     """The channels K of `condition` that `forward` requires; if 0, a condition is ignored."""
     in_channels: int
     out_channels: int
+
+    @property
+    def frame_channels(self) -> int:
+        """The channels of one frame, or of a photo."""
+        return self.in_channels // self.frames
 
     @abstractmethod
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
