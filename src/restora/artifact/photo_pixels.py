@@ -14,6 +14,7 @@ Legend: H height, W width, C channels, s scale.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -51,7 +52,9 @@ def restore_photo(
     def answer(x: Tensor, known: Tensor | None) -> Tensor:
         if known is not None and fill is not None:
             x = x.where(known > 0, fill)
-        return (_over_all_turns if self_ensemble else _restore_planes)(x, known, restorer, progress)
+        if self_ensemble:
+            return over_all_turns(x, known, partial(restore_planes, restorer=restorer), progress)
+        return restore_planes(x, known, restorer, progress)
 
     return restored_by(answer, photo, scale=restorer.scale, lost=lost, strength=strength)
 
@@ -73,7 +76,7 @@ def restored_by(
         raise ValueError(f"strength must be a number from 0 to 1, got {strength:g}")
     x = _floats(photo)
     known = None if lost is None else _known(lost, photo)
-    y = _enlarged(x, scale) if strength == 0 else _mixed(x, answer(x, known), strength)
+    y = _enlarged(x, scale) if strength == 0 else mixed(x, answer(x, known), strength)
     restored = _finished(y[0], photo, scale)
     return restored if lost is None else _keep_known(restored, photo, lost)
 
@@ -85,7 +88,7 @@ def restore_photos(
 
     Small photos use an accelerator fully only together.
     """
-    y = _restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
+    y = restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
     return [_finished(one, photo, restorer.scale) for one, photo in zip(y, photos, strict=True)]
 
 
@@ -102,11 +105,11 @@ def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
         torch.from_numpy(held.pixels.astype(np.float32)).div_(held.white).permute(2, 0, 1)[None]
         for held in (photo, restored)
     )
-    y = _mixed(old, new, strength)[0]
+    y = mixed(old, new, strength)[0]
     return restored.replaced(_quantised(y.permute(1, 2, 0), restored), restored.alpha)
 
 
-def _mixed(given: Tensor, y: Tensor, strength: float) -> Tensor:
+def mixed(given: Tensor, y: Tensor, strength: float) -> Tensor:
     """(1,C,H,W) and (1,C',H*s,W*s) -> the latter's shape: the share `strength` of y, the rest of `given`."""
     if strength == 1:
         return y
@@ -165,8 +168,13 @@ def _enlarged(x: Tensor, scale: int) -> Tensor:
     return larger.clamp_(0, 1)
 
 
-def _over_all_turns(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
-    """The mean of the results for the eight turns and mirrorings of (1,C,H,W), each turned back."""
+def over_all_turns(
+    x: Tensor, known: Tensor | None, answer: Callable[..., Tensor], progress: Progress | None
+) -> Tensor:
+    """The mean of the results for the eight turns and mirrorings of (B,C,H,W), each turned back.
+
+    `answer` is called as answer(x, known, progress=progress).
+    """
     total: Tensor | None = None
     for number in range(8):
         turns, mirrored = number % 4, number >= 4
@@ -179,7 +187,7 @@ def _over_all_turns(x: Tensor, known: Tensor | None, restorer: Restorer, progres
             if progress is not None:
                 progress(number * of + done, 8 * of)
 
-        y = _restore_planes(turned(x), None if known is None else turned(known), restorer, show)
+        y = answer(turned(x), None if known is None else turned(known), progress=show)
         back = y.rot90(-turns, (2, 3))
         back = back.flip(3) if mirrored else back
         total = back if total is None else total.add_(back)
@@ -213,7 +221,9 @@ def _dark(mask: Photo) -> Tensor:
     return light < mask.white / 2
 
 
-def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
+def restore_planes(
+    x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None = None
+) -> Tensor:
     """(B,C,H,W), and for B = 1 also (1,1,H,W) -> (B,C',H*s,W*s) by the table above."""
     takes, gives = restorer.network.in_channels, restorer.network.out_channels
     colourises = restorer.description is not None and restorer.description.task == "colourise"
