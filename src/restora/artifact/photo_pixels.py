@@ -94,7 +94,8 @@ def restore_photos(
 
 def estimated_sigma(photo: Photo) -> float:
     """The noise level of a photo's visible pixels, on the 8-bit scale."""
-    return noise_level(_floats(photo)[0])
+    visible = None if photo.alpha is None else torch.from_numpy(photo.alpha > 0)
+    return noise_level(_floats(photo)[0], visible)
 
 
 def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
