@@ -19,7 +19,7 @@ from torch import Tensor
 
 from restora.photos.kinds import VIDEO_FORMATS, suffix_of
 from restora.video.colour import Coding
-from restora.video.pixels import FULL, Tags, frame_of, is_unspecified, usual_matrix
+from restora.video.pixels import FULL, UNSPECIFIED, Tags, frame_of, is_unspecified, usual_matrix
 from restora.video.reading import Clip, file_url, pyav, reason
 
 if TYPE_CHECKING:
@@ -98,7 +98,9 @@ def _lossless(kept: Coding, given: Coding, tags: Tags, channels: int) -> tuple[E
     lost = [f"{given.bits} bits per channel"] if given.bits > 8 else []
     if given.matrix == "rgb":
         coding, name = replace(given, bits=8), "bgr0"
-        return Encoding("ffv1", name, coding, replace(tags, matrix=0, range=FULL), {"level": "3"}), lost
+        return Encoding(
+            "ffv1", name, coding, replace(tags, matrix=UNSPECIFIED, range=0), {"level": "3"}
+        ), lost
     if given.matrix == "grey" and channels == 1:
         name, coding, tags = f"gray{depth}", given, replace(tags, range=FULL if given.full else 1)
     else:
@@ -243,8 +245,13 @@ class Writer:
         context.pix_fmt, context.time_base = encoding.format_name, self._time_base
         context.thread_count = torch.get_num_threads()
         encoding.tags.put_on(context)
-        if clip.stream.sample_aspect_ratio:
-            context.sample_aspect_ratio = clip.stream.sample_aspect_ratio
+        ratio = clip.stream.sample_aspect_ratio
+        if ratio and ratio != 1:
+            if self._suffix == ".webm":
+                raise ValueError(
+                    "has pixels that are not square, which is not written to .webm: name the output .mp4 or .mkv"
+                )
+            context.sample_aspect_ratio = ratio
         if clip.matrix is not None:
             if self._format == "avi":
                 raise ValueError(
