@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from restora.video.reading import CopiedPacket
 
 QUALITY, LOSSLESS = 95, 100
+_LONGEST_H264 = 16384
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "alpha_mode")
 _STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_")
 """Beginnings of what Matroska notes of a stream, which are not true of the new one."""
@@ -83,6 +84,11 @@ def encoding_for(
     if suffix == ".webm":
         speed = {"deadline": "good", "cpu-used": "4", "row-mt": "1", "b": "0"}
         return Encoding("libvpx-vp9", "yuv420p", coding, tags, {"crf": str(_crf_vp9(quality)), **speed}), lost
+    if max(height, width) > _LONGEST_H264:
+        raise ValueError(
+            f"would become {width}x{height} pixels, and H.264 has at most {_LONGEST_H264} a side: name the "
+            "output .webm"
+        )
     options = {"crf": str(_crf(quality)), **({"bf": "0"} if suffix == ".avi" else {})}
     if height % 2 or width % 2:
         lost.append("an odd side (its last row or column is doubled; .webm keeps it)")
@@ -249,7 +255,8 @@ class Writer:
         if ratio and ratio != 1:
             if self._suffix == ".webm":
                 raise ValueError(
-                    "has pixels that are not square, which is not written to .webm: name the output .mp4 or .mkv"
+                    "has pixels that are not square, which is not written to .webm: name the output .mp4 or "
+                    ".mkv"
                 )
             context.sample_aspect_ratio = ratio
         if clip.matrix is not None:
