@@ -153,7 +153,7 @@ def _add_files(made: argparse.ArgumentParser) -> None:
         "--quality",
         type=int,
         metavar="1..100",
-        help="quality of JPEG, AVIF, WebP and videos; makes WebP lossy; 100 in .mkv is lossless (default: 95, "
+        help="quality of JPEG, AVIF, WebP and videos; makes WebP lossy, and 100 .mkv lossless (default: 95, "
         "and lossless WebP stays so)",
     )
     group.add_argument("--suffix", default="", metavar="TEXT", help="append to each name: a.jpg -> aTEXT.jpg")

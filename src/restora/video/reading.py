@@ -78,7 +78,8 @@ class Clip:
     """A video whose streams are read once. Use it in a `with` block; raises `DecodingError` as `look` does.
 
     `first` is the first frame, which `frames` gives again. `damaged` counts the packets that could not be
-    decoded, `fault` says why reading ended early; both are complete once `frames` has ended.
+    decoded and the frames with faults, `fault` says why reading ended early; both are complete once `frames`
+    has ended.
     """
 
     def __init__(self, path: Path) -> None:
@@ -214,6 +215,7 @@ class Clip:
                 self.damaged += 1
                 self._reason = reason(error)
                 continue
+            self.damaged += sum(frame.is_corrupt for frame in found)
             yield from found
 
 

@@ -140,7 +140,7 @@ def _fault(clip: Clip, frames: int) -> str:
     if clip.fault:
         return f"{clip.fault}; the {frames} frames before are restored"
     if clip.damaged:
-        return f"is damaged: {clip.damaged} of its packets could not be decoded; {frames} frames are restored"
+        return f"is damaged in {clip.damaged} places; {frames} frames could be decoded, and are restored"
     if frames < expected:
         return f"ends after {frames} of {expected} frames, which are restored"
     return ""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from restora.photos.kinds import VIDEO_FORMATS, suffix_of
 from restora.video.colour import Coding
-from restora.video.pixels import FULL, Tags, frame_of, is_unspecified, usual_matrix
+from restora.video.pixels import FULL, UNSPECIFIED, Tags, frame_of, is_unspecified, usual_matrix
 from restora.video.reading import Clip, file_url, pyav, reason
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from restora.video.reading import CopiedPacket
 
 QUALITY, LOSSLESS = 95, 100
+_LONGEST_H264 = 16384
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "alpha_mode")
 _STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_")
 """Beginnings of what Matroska notes of a stream, which are not true of the new one."""
@@ -83,6 +84,11 @@ def encoding_for(
     if suffix == ".webm":
         speed = {"deadline": "good", "cpu-used": "4", "row-mt": "1", "b": "0"}
         return Encoding("libvpx-vp9", "yuv420p", coding, tags, {"crf": str(_crf_vp9(quality)), **speed}), lost
+    if max(height, width) > _LONGEST_H264:
+        raise ValueError(
+            f"would become {width}x{height} pixels, and H.264 has at most {_LONGEST_H264} a side: name the "
+            "output .webm"
+        )
     options = {"crf": str(_crf(quality)), **({"bf": "0"} if suffix == ".avi" else {})}
     if height % 2 or width % 2:
         lost.append("an odd side (its last row or column is doubled; .webm keeps it)")
@@ -98,7 +104,9 @@ def _lossless(kept: Coding, given: Coding, tags: Tags, channels: int) -> tuple[E
     lost = [f"{given.bits} bits per channel"] if given.bits > 8 else []
     if given.matrix == "rgb":
         coding, name = replace(given, bits=8), "bgr0"
-        return Encoding("ffv1", name, coding, replace(tags, matrix=0, range=FULL), {"level": "3"}), lost
+        return Encoding(
+            "ffv1", name, coding, replace(tags, matrix=UNSPECIFIED, range=0), {"level": "3"}
+        ), lost
     if given.matrix == "grey" and channels == 1:
         name, coding, tags = f"gray{depth}", given, replace(tags, range=FULL if given.full else 1)
     else:
@@ -243,8 +251,14 @@ class Writer:
         context.pix_fmt, context.time_base = encoding.format_name, self._time_base
         context.thread_count = torch.get_num_threads()
         encoding.tags.put_on(context)
-        if clip.stream.sample_aspect_ratio:
-            context.sample_aspect_ratio = clip.stream.sample_aspect_ratio
+        ratio = clip.stream.sample_aspect_ratio
+        if ratio and ratio != 1:
+            if self._suffix == ".webm":
+                raise ValueError(
+                    "has pixels that are not square, which is not written to .webm: name the output .mp4 or "
+                    ".mkv"
+                )
+            context.sample_aspect_ratio = ratio
         if clip.matrix is not None:
             if self._format == "avi":
                 raise ValueError(
