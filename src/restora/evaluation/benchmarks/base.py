@@ -51,9 +51,10 @@ class Observation:
     """One degraded photo, all on the CPU, float32 on the [0,1] scale.
 
     `degraded` (1,C,h,w), of clips (1,T·C,h,w); `clean` (1,C',H,W); `condition` (1,K,h,w) or None; `baseline`
-    (1,C',H,W) is the degraded photo at the size of the clean one, scored as "input". `sigma` (8-bit scale), `kernel` (k,k) and
-    `quality` may be used by classical methods; `chroma` (1,2,H,W) is what a luminance network does not
-    change. `eight_bit` is False where the output is not a photo to be saved, but the Y of one.
+    (1,C',H,W) is the degraded photo at the size of the clean one, scored as "input". `sigma` (8-bit scale),
+    `kernel` (k,k) and `quality` may be used by classical methods; `chroma` (1,2,H,W) is what a luminance
+    network does not change. `eight_bit` is False where the output is not a photo to be saved, but the Y of
+    one.
     """
 
     name: str
