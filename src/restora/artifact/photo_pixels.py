@@ -7,6 +7,7 @@
 | 1 -> 3 (colourises) | coloured | reduced to luminance (BT.601), then coloured |
 
 A network of three channels that was trained to colourise gets the luminance three times and gives colour.
+One of several frames is refused: copies of a photo share its noise, which a video network keeps as detail.
 
 With a mask of lost pixels, all other pixels keep their own numbers, bit for bit.
 
@@ -27,6 +28,7 @@ from restora.artifact.restorer import Progress, Restorer
 from restora.image import FULL_RANGE_LUMA, levels
 from restora.photos.decoding import Pixels
 from restora.photos.files import Photo
+from restora.words import for_videos
 
 NO_WHITE = "no pixel is white: paint what is to be filled in white"
 
@@ -229,6 +231,8 @@ def restore_planes(
     takes, gives = restorer.network.in_channels, restorer.network.out_channels
     colourises = restorer.description is not None and restorer.description.task == "colourise"
     channels, known = x.shape[1], restorer.network.taken(known)
+    if restorer.network.frames > 1:
+        raise ValueError(f"{for_videos(restorer.network.frames)}: choose another one for photos")
     if (takes, gives) not in ((1, 1), (3, 3), (1, 3)):
         raise ValueError(f"a model of {takes} to {gives} channels cannot be applied to grey or RGB photos")
     if colourises or gives > takes:

@@ -1,8 +1,9 @@
 """A trained network as a function of photos: any size in, the restored photo out, memory bounded by the tile.
 
 Enters: float (B,C,H,W) on the [0,1] scale, B photos of one size (usually 1). Leaves: float32 (B,C',H*s,W*s)
-in [0,1] on the device of the input. Only tiles travel to the network's device and back, so a photo kept on
-the CPU may be larger than the accelerator's memory.
+in [0,1] on the device of the input. A network for videos takes T frames, folded into channels in the order of
+time, (B,T·C,H,W), and gives the middle one. Only tiles travel to the network's device and back, so a photo
+kept on the CPU may be larger than the accelerator's memory.
 
 Four things differ from the raw network: batch normalisation is folded into the convolutions before it, wide
 convolutions are computed by fewer multiplications where that is faster, another engine may compute the
@@ -10,7 +11,7 @@ exported graph (`artifact/engine_choice.py`), and a network that was evaluated w
 converter is converted. The first three change nothing but rounding; the last is what the model's figures were
 measured with.
 
-Legend: B photos, C channels, K condition channels, H height, W width, h w of a tile, s scale.
+Legend: B photos, T frames, C channels, K condition channels, H height, W width, h w of a tile, s scale.
 """
 
 import copy
@@ -378,6 +379,12 @@ class Restorer:
     def _check(self, x: Tensor) -> None:
         check_photos(x)
         takes = self.network.in_channels
+        frames = self.network.frames
+        if x.shape[1] != takes and frames > 1:
+            raise ValueError(
+                f"the model restores the middle one of {frames} frames of a video, {takes} channels in all, "
+                f"got {x.shape[1]}: join the frames (B,C,H,W) by torch.cat(frames, dim=1)"
+            )
         if x.shape[1] != takes:
             fix = {
                 (3, 1): "use photo.expand(-1, 3, -1, -1)",

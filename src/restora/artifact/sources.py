@@ -90,6 +90,7 @@ class Loaded:
             size_multiple=network.size_multiple,
             evaluation={"local_converter": self.local_converter},
             degradation=registry.stored(self.degradation or {}, "degradation"),
+            frames=network.frames,
         )
 
 

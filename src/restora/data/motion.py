@@ -41,18 +41,22 @@ class CameraMotion:
         for name, value in (("pan", pan), ("shake", shake), ("turn", turn), ("zoom", zoom)):
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 <= value <= _MOST[name]:
-                raise ValueError(
-                    f"data.motion.{name} must be a number from 0 to {_MOST[name]:g}, got {value!r}"
-                )
+                raise ValueError(f"{name} must be a number from 0 to {_MOST[name]:g}, got {value!r}")
         self.pan, self.shake, self.turn, self.zoom = float(pan), float(shake), float(turn), float(zoom)
 
     @classmethod
-    def of(cls, values: Mapping[str, Any] | None) -> "CameraMotion":
-        """The motion of a configuration; None has the default values. Raises ValueError for other keys."""
+    def of(cls, values: Mapping[str, Any] | None, *, key: str = "data.motion") -> "CameraMotion":
+        """The motion of a configuration at `key`; None has the default values.
+
+        Raises ValueError for other names and values.
+        """
         given = dict(values or {})
         if unknown := sorted(given.keys() - _MOST.keys()):
-            raise ValueError(f"data.motion.{unknown[0]} does not exist: use {', '.join(_MOST)}")
-        return cls(**given)
+            raise ValueError(f"{key}.{unknown[0]} does not exist: use {', '.join(_MOST)}")
+        try:
+            return cls(**given)
+        except ValueError as error:
+            raise ValueError(f"{key}.{error}") from error
 
     def margin(self, frames: int, side: int) -> int:
         """Pixels around a square of `side` that its frames may show."""

@@ -86,6 +86,11 @@ class Benchmark(ABC):
         """The task whose classical methods can be measured on it."""
         return self.task
 
+    @property
+    def moves(self) -> bool:
+        """Whether photos are moved for a network that takes several frames."""
+        return False
+
     root: str
     color: Color
     testset: TestSet | None = None
@@ -166,7 +171,8 @@ class Benchmark(ABC):
 
     def planes(self, intake: Intake) -> Planes:
         """Which planes a method is given. Raises ValueError with the setting that would fit."""
-        check_single(intake)
+        if not self.moves:
+            check_single(intake)
         wanted = 3 if self.color == "rgb" else 1
         if intake.channels in (None, wanted):
             return self.color
@@ -222,6 +228,6 @@ def check_single(intake: Intake) -> None:
     """Raises ValueError for a method that takes several frames: the photos of a benchmark are single."""
     if intake.frames > 1:
         raise ValueError(
-            f"the network takes {intake.frames} frames of a video, and these are single photos: evaluate its "
-            "run, which has held-out clips (checkpoint=RUN without benchmark=…)"
+            f"the network takes {intake.frames} frames of a video, and these are single photos: set "
+            "benchmark=denoise, which moves them, or evaluate a run on its own clips (checkpoint=RUN)"
         )
