@@ -51,7 +51,7 @@ def task(value: str | None) -> str | None:
     return value
 
 
-def precision(value: Any, device: str = "cpu") -> Precision:
+def precision(value: Any, device: str) -> Precision:
     """The precision that a word names on a type of device. Raises ValueError."""
     if value == AUTO:
         return "bfloat16" if has_bfloat16(device) else "float32"
@@ -64,7 +64,7 @@ def precision(value: Any, device: str = "cpu") -> Precision:
 PRECISIONS = ", ".join([*(f"{name} ({', '.join(words[1:])})" for name, words in _PRECISIONS.items()), AUTO])
 
 
-def trainer_precision(value: Any, device: str = "cpu") -> str:
+def trainer_precision(value: Any, device: str) -> str:
     """Lightning's name of a precision. Raises ValueError, also for one that only Lightning has (`bf16-true`).
 
     Parameters are float32 in every precision, as photos, losses and averages are.

@@ -28,15 +28,15 @@ from restora.networks.dncnn import DnCNN
     ],
 )
 def test_precisions(word: object, name: str, trainers: str) -> None:
-    assert vocabulary.precision(word) == name
-    assert vocabulary.trainer_precision(word) == trainers
+    assert vocabulary.precision(word, "cpu") == name
+    assert vocabulary.trainer_precision(word, "cpu") == trainers
 
 
 def test_other_precisions_are_refused() -> None:
     with pytest.raises(ValueError, match="precision=64-true: expected one of float32"):
-        vocabulary.trainer_precision("64-true")
+        vocabulary.trainer_precision("64-true", "cpu")
     with pytest.raises(ValueError, match="precision=bf17: expected one of float32"):
-        vocabulary.precision("bf17")
+        vocabulary.precision("bf17", "cpu")
 
 
 def _processor(monkeypatch: pytest.MonkeyPatch, *, bf16: bool = False, amx: bool = False) -> None:

@@ -144,7 +144,7 @@ def _asked_precision(record: Mapping[str, Any]) -> Any:
 def _known(precision: Any) -> Any:
     """The precision of a record, which may be anybody's. Raises `ConfigError` for what is none."""
     try:
-        vocabulary.precision(precision)
+        vocabulary.precision(precision, "cpu")
     except ValueError as error:
         raise ConfigError(f"run.json has {error}") from error
     return precision
@@ -153,8 +153,8 @@ def _known(precision: Any) -> Any:
 def slow_precision(config: DictConfig) -> str:
     """What to say of a run in a precision that is slow on this machine; empty for others."""
     options = trainer_options(config)
-    name = vocabulary.precision(options["precision"])
-    return vocabulary.slow_precision(name, _device(options["accelerator"]))
+    device = _device(options["accelerator"])
+    return vocabulary.slow_precision(vocabulary.precision(options["precision"], device), device)
 
 
 def keep_lightning_quiet() -> None:

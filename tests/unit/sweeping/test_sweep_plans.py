@@ -20,7 +20,7 @@ from restora.cli import main
 from restora.config import ConfigError, compose, options
 from restora.files import write_json
 from restora.run_state import Occupied, sole_run
-from restora.sweeping import command, ending, executor, planning, running
+from restora.sweeping import command, ending, estimate, executor, planning, running
 from restora.sweeping.command import with_space
 from restora.sweeping.estimate import kind
 from restora.sweeping.executor import Slots, slots_for
@@ -368,6 +368,18 @@ def test_ready_sweeps_pass_their_dry_run(name: str, capsys: Any) -> None:
     text = next((Path(__file__).resolve().parents[3] / "conf" / "sweep").glob(f"{name}.yaml")).read_text()
     assert f"# cost: {count} jobs of" in text
     assert torch.cuda.is_available() or ("device    a GPU" in said) == (" one GPU" in text)
+
+
+def test_a_sweep_in_slow_bfloat16_is_not_taken_for_a_cheap_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    config: Any = OmegaConf.to_container(
+        compose("train", [*TINY, "name=x", "run_dir=x", "precision=bf16"]), resolve=True
+    )
+    monkeypatch.setattr("restora.vocabulary.platform.machine", lambda: "x86_64")
+    hours = []
+    for has in (True, False):
+        monkeypatch.setattr("restora.vocabulary.has_bfloat16", lambda device, has=has: has)
+        hours.append(estimate._most_hours(config))
+    assert hours[1] > 10 * hours[0] > 0
 
 
 @pytest.mark.slow
