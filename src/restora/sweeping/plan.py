@@ -7,9 +7,7 @@ their folders.
 """
 
 import copy
-import functools
 import hashlib
-import operator
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +17,7 @@ from restora.arguments import fits
 from restora.constructors import defaults
 from restora.files import json_text, read_json, write_json
 from restora.registry import kind_below, part_of, stored
-from restora.reporting.values import surrounds
+from restora.reporting.values import lookup, surrounds
 
 FILE = "sweep.json"
 STOP = ".stop"
@@ -158,9 +156,11 @@ def as_asked(record: Mapping[str, Any]) -> dict[str, Any]:
     So a job keeps its identity, whatever machine trains it.
     """
     config: dict[str, Any] = copy.deepcopy(record["config"])
-    for key, value in (record.get("asked") or {}).items():
+    asked = record.get("asked")
+    for key, value in asked.items() if isinstance(asked, dict) else ():
         *above, last = key.split(".")
-        functools.reduce(operator.getitem, above, config)[last] = value
+        if isinstance(node := lookup(config, *above), dict):
+            node[last] = value
     return config
 
 
