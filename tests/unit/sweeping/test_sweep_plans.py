@@ -202,6 +202,25 @@ def test_what_is_to_come_is_estimated_from_what_was_stopped_where_nothing_is_fin
     assert summary(statuses(plan)) == "1 queued, 1 stopped · 0:10 spent · about 1:10 of computing to come"
 
 
+def test_jobs_whose_records_have_lost_values_are_listed_with_the_others(tmp_path: Path, capsys: Any) -> None:
+    whole = {
+        "status": "finished",
+        "config": {"data": {"patch_size": 8}, "trainer": {"max_steps": 9}},
+        "cost": {"fit_seconds": 9.0, "share": 1.0},
+        "metrics": {"best": {"val/psnr": 28.0}},
+    }
+    lost = [{key: value} for key in ("config", "cost", "metrics", "asked") for value in ("x", [1], 1, None)]
+    lost += [{"config": {"data": 1, "trainer": "x", "monitor": 3}}, {"metrics": {"best": {"val/psnr": "x"}}}]
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    jobs = [Job(number, f"{number}_a", str(number), [f"seed={number}"]) for number in range(len(lost) + 1)]
+    Plan(tmp_path, "", [], "", settings, jobs=jobs).write()
+    for job, change in zip(jobs, [{}, *lost], strict=True):
+        (tmp_path / job.name).mkdir()
+        write_json(tmp_path / job.name / "run.json", whole | change)
+    assert main(["sweep", str(tmp_path)]) == 0
+    assert f"{len(jobs)} finished" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("word", "same"),
     [
