@@ -4,7 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-EXTRAS ?= onnx,openvino,hub,classical,serve,launchers,search,parquet,test,lint,docs
+EXTRAS ?= onnx,openvino,hub,classical,video,serve,launchers,search,parquet,test,lint,docs
 ifndef OUT
 OUT := outputs/quickstart/$(shell date +%Y-%m-%d_%H-%M-%S)
 endif

@@ -1,8 +1,8 @@
 """Train, sweep, compare, export and use image-restoration networks.
 
-In Python: `from restora import Restorer` restores photos, `open_source` gives the network itself, and
-`fit("zs_n2n", Problem(photo))` restores without a trained network. All are imported on first access, so that
-`import restora` costs nothing.
+In Python: `from restora import Restorer` restores photos, `restore_video` with it video files, `open_source`
+gives the network itself, and `fit("zs_n2n", Problem(photo))` restores without a trained network. All are
+imported on first access, so that `import restora` costs nothing.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,17 @@ if TYPE_CHECKING:
     from restora.artifact.sources import open_source
     from restora.fitting.base import Problem
     from restora.fitting.running import fit
+    from restora.video.restoring import restore_video
 
 __version__ = "0.1.0"
-__all__ = ["Problem", "Restorer", "__version__", "fit", "open_source"]
+__all__ = ["Problem", "Restorer", "__version__", "fit", "open_source", "restore_video"]
 
 _LAZY = {
     "Restorer": "restora.artifact.restorer",
     "open_source": "restora.artifact.sources",
     "Problem": "restora.fitting.base",
     "fit": "restora.fitting.running",
+    "restore_video": "restora.video.restoring",
 }
 
 

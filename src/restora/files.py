@@ -4,6 +4,7 @@ Note: JSON has no NaN and no infinity. They are written as null, and the file's 
 numbers they were; `read_json` restores them. Older files with a bare NaN or Infinity are read too.
 """
 
+import contextlib
 import hashlib
 import json
 import math
@@ -12,7 +13,7 @@ import re
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,21 +33,29 @@ def sync(path: Path) -> None:
         os.close(handle)
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Write `content` (text as UTF-8) to `path`, or leave `path` as it was; missing folders are made."""
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """A draft to write to, which becomes `path` as the block ends, or goes if it fails; `path` was as it was.
+
+    Missing folders are made.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     # a short name, as the file's own may be as long as the file system allows
     draft = path.with_name(
         f".{hashlib.blake2b(os.fsencode(path.name), digest_size=8).hexdigest()}.{os.getpid()}.part"
     )
     try:
-        with draft.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())  # before the rename: a crash leaves the old file or the new one
+        yield draft
+        sync(draft)  # before the rename: a crash leaves the old file or the new one
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write `content` (text as UTF-8) to `path`, or leave `path` as it was; missing folders are made."""
+    with written_whole(path) as draft:
+        draft.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def check_writable(path: Path, *, setting: str, folder: bool = False) -> None:

@@ -183,26 +183,37 @@ def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
     return 255 * sigma if math.isfinite(sigma) else 0.0
 
 
+_HALF_A_STEP = 0.5
 _BRIGHTEST = 8.0
 """The largest absolute value of a photo in [0,1] with unclipped noise; below it one in 0 to 255 is black."""
 
 
 def check_photos(x: Any) -> None:
     """Raises ValueError, with the fix, for anything but finite float photos (B,C,H,W) on the [0,1] scale."""
+    check_layout(x)
+    x = x.detach()
+    if not all(end.isfinite() for end in x.aminmax()):
+        raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
+    check_scale(x)
+
+
+def check_layout(x: Any) -> None:
+    """Raises ValueError, with the fix, for anything but float photos (B,C,H,W); reads no pixels."""
     if not isinstance(x, Tensor):
         raise ValueError(
             f"expected float photos (B,C,H,W) in [0,1] in a tensor, got {type(x).__name__}: for a file, "
             "pixels = restora.photos.reading.read_photo(path), and in any case "
             "torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255 of uint8 pixels (H,W,C)"
         )
-    if x.ndim != 4 or not x.is_floating_point() or x.numel() == 0:
+    if fixes := _fixes(x):
         raise ValueError(
             f"expected float photos (B,C,H,W) in [0,1], got {x.dtype} of shape {tuple(x.shape)}: "
-            f"use {_order(x)}photo.float()/255 for 8-bit photos, and photo[None] for a single one"
+            f"use {', and '.join(fixes)}"
         )
-    x = x.detach()
-    if not all(end.isfinite() for end in x.aminmax()):
-        raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
+
+
+def check_scale(x: Tensor) -> None:
+    """Raises ValueError for photos far from the [0,1] scale."""
     darkest, brightest = map(float, x.aminmax())
     if max(brightest, -darkest) > _BRIGHTEST:
         far = f"up to {brightest:g}" if brightest > _BRIGHTEST else f"down to {darkest:g}"
@@ -218,15 +229,51 @@ def channels_last(x: Tensor) -> bool:
     return x.ndim in (3, 4) and x.shape[-1] in counts and x.shape[-3] not in counts
 
 
-def _order(x: Tensor) -> str:
-    """The start of a hint, for photos whose channels are last."""
+def _fixes(x: Tensor) -> list[str]:
+    """What makes float photos (B,C,H,W) of a tensor; nothing for those."""
+    fixes = []
+    if x.is_meta or x.numel() == 0:
+        return ["a tensor that has pixels"]
+    if x.layout is not torch.strided:
+        fixes.append("photo.to_dense()")
+    if x.ndim == 3 or not x.is_floating_point():
+        fixes += _order(x)
+    if not x.is_floating_point():
+        eight = "photo.float()/255 for 8-bit photos"
+        known = {torch.uint8: eight, torch.bool: "photo.float()"}
+        fixes.append(known.get(x.dtype, f"photo.float()/65535 for 16-bit photos, {eight}"))
+    if x.ndim != 4:
+        fixes.append(
+            {2: "photo[None, None] for a grey one", 3: "photo[None] for a single one"}.get(
+                x.ndim, "photos (B,C,H,W)" if x.ndim < 4 else "photo.flatten(0, -4) for frames"
+            )
+        )
+    return fixes
+
+
+def _order(x: Tensor) -> list[str]:
+    """A hint for photos whose channels are last."""
     if not channels_last(x):
-        return ""
-    return f"photo.permute({'2, 0, 1' if x.ndim == 3 else '0, 3, 1, 2'}) for channels that are last, "
+        return []
+    return [f"photo.permute({'2, 0, 1' if x.ndim == 3 else '0, 3, 1, 2'}) for channels that are last"]
+
+
+def check_visible(name: str, level: float) -> None:
+    """Raises ValueError for a level of the [0,1] scale given in place of one of the 8-bit scale.
+
+    Those are below half a step of the 8-bit scale, which nobody sees.
+    """
+    if 0 < level < _HALF_A_STEP:
+        raise ValueError(
+            f"{name} is on the 8-bit scale, where {level:g} is invisible: "
+            f"{level:g} of [0,1] is {level * 255:g}"
+        )
 
 
 def checked_level(sigma: float | None) -> float | None:
     """The noise level. Raises ValueError for anything but None and numbers from 0 to 255."""
+    if isinstance(sigma, np.ndarray | Tensor) and sigma.ndim == 0:
+        sigma = sigma.item()
     if sigma is None or (isinstance(sigma, Real) and not isinstance(sigma, bool) and 0 <= sigma <= 255):
         return sigma
     raise ValueError(

@@ -95,6 +95,8 @@ class KeyedGenerator:
     """
 
     def __init__(self, keys: Tensor) -> None:
+        if not isinstance(keys, Tensor):
+            raise ValueError(f"keys must be int64 (B,), got {type(keys).__name__}: use torch.tensor([…])")
         if keys.dtype != torch.int64 or keys.ndim != 1:
             raise ValueError(
                 f"keys must be int64 of shape (B,), got {keys.dtype} of shape {tuple(keys.shape)}"

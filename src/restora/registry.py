@@ -37,6 +37,7 @@ PACKAGES: dict[str, tuple[str, ...]] = {
     "data": ("restora.data.module", "restora.data.mixture", "restora.data.unpaired"),
     "source": (
         "restora.data.sources",
+        "restora.data.clip_folder",
         "restora.data.div2k",
         "restora.data.free_photos",
         "restora.data.real_pairs",
@@ -90,6 +91,8 @@ def register(kind: str, name: str) -> Callable[[type[T]], type[T]]:
         raise ValueError(f"the name of a {kind} has no dots, got {name!r}")
 
     def decorate(cls: type[T]) -> type[T]:
+        if not isinstance(cls, type) and kind not in ("optimizer", "schedule"):
+            raise ValueError(f"the {kind} {name!r} is a class, got the {type(cls).__name__} {cls!r}")
         other = _parts[kind].get(name)
         if other is not None and (other.__module__, other.__qualname__) != (cls.__module__, cls.__qualname__):
             raise ValueError(

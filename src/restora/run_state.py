@@ -9,6 +9,7 @@ Note: the lock is POSIX's, not flock's, because it must not be inherited: the wo
 killed trainer by seconds.
 """
 
+import errno
 import fcntl
 import os
 import platform
@@ -62,7 +63,8 @@ def status_of(record: Mapping[str, Any], folder: Path) -> str:
         return status if alive or is_locked(folder) else "dead"
     if process.get("host") == platform.node():  # the machine has rebooted since
         return "dead"
-    return "dead" if _seconds_since(process.get("heartbeat")) > _SILENT_SECONDS else status
+    silent = _seconds_since(process.get("heartbeat")) > _SILENT_SECONDS  # or the clocks differ
+    return "dead" if silent and not is_locked(folder) else status
 
 
 def claim(folder: Path) -> Path:
@@ -118,12 +120,9 @@ def is_locked(folder: Path) -> bool:
         except OSError:
             return False
         try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            return True
+            return not _lock(handle)
         finally:
             os.close(handle)
-    return False
 
 
 def _locked(folder: Path) -> int:
@@ -131,20 +130,28 @@ def _locked(folder: Path) -> int:
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _lock(handle):
             holder = os.read(handle, 200).decode(errors="replace").strip()
             os.close(handle)
             raise Occupied(
                 f"{folder} is being trained in by {holder or 'another process'}: wait for it, stop it, or "
                 "train in another folder"
-            ) from error
+            )
         if _is_at(handle, folder / LOCK):
             os.ftruncate(handle, 0)
             os.write(handle, f"process {os.getpid()} on {platform.node()}\n".encode())
             return handle
         os.close(handle)  # its holder ended and removed the file meanwhile
+
+
+def _lock(handle: int) -> bool:
+    """Locks a file; False if another process has. A file system without locks, as some clusters have, locks
+    nothing: there the heartbeat alone says that a run is alive."""
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        return error.errno not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 def _is_at(handle: int, path: Path) -> bool:

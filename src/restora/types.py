@@ -20,7 +20,8 @@ class Batch:
     where the pixel is known. `target` is the training target if that is not `clean`. `keys` are the
     samples' random-number keys, int64 (B,), and `redegrade` draws another degraded version of the same
     photos, like `degraded`, from the keys that it gets; both are None if the data module has none.
-    `unpaired`: `clean` are not the photos that were degraded.
+    `unpaired`: `clean` are not the photos that were degraded. With `frames` T > 1, `degraded` is
+    (B,T·C,H/s,W/s), a clip with its frames folded into channels; everything else is of its middle frame.
     """
 
     clean: Tensor | None
@@ -31,6 +32,12 @@ class Batch:
     keys: Tensor | None = None
     redegrade: Callable[[Tensor], Tensor] | None = None
     unpaired: bool = False
+    frames: int = 1
+
+    @property
+    def middle(self) -> Tensor:
+        """The degraded photos (B,C,H/s,W/s): of clips the middle frames, which are to be restored."""
+        return middle_frame(self.degraded, self.frames)
 
     def photos(self) -> Iterator["Batch"]:
         """The samples one by one."""
@@ -47,6 +54,7 @@ class Batch:
                 target=of(self.target, index),
                 keys=of(self.keys, index),
                 unpaired=self.unpaired,
+                frames=self.frames,
             )
 
     @property
@@ -58,3 +66,10 @@ class Batch:
                 "these photos have neither a clean version nor a target: choose an objective that needs none"
             )
         return wanted
+
+
+def middle_frame(clips: Tensor, frames: int) -> Tensor:
+    """(B,T·C,H,W) -> (B,C,H,W), the middle one of T frames that are folded into channels."""
+    channels = clips.shape[1] // frames
+    start = frames // 2 * channels
+    return clips[:, start : start + channels]

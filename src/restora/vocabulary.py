@@ -72,6 +72,11 @@ def trainer_precision(value: Any, device: str) -> str:
     return _PRECISIONS[precision(value, device)][-1]
 
 
+def precision_in_one_spelling(value: Any) -> Any:
+    """Lightning's name of a precision; `auto`, and what is no precision, as it is."""
+    return next((words[-1] for words in _PRECISIONS.values() if str(value) in words), value)
+
+
 def has_bfloat16(device: str) -> bool:
     """Whether this machine's device of a type, such as cpu or cuda, multiplies in bfloat16 itself.
 

@@ -26,6 +26,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'s' * (number != 1)}"
 
 
+def for_videos(frames: int) -> str:
+    """Why a photo is no input of a network that takes several frames."""
+    return f"the model restores videos, each frame from {frames} of them, and a photo has no other frames"
+
+
 def in_short(reason: str, longest: int = 200) -> str:
     """The first line of an error's message, shortened; a message without text is the name of the error."""
     line = reason.strip().partition("\n")[0].strip().removesuffix(":")

@@ -61,6 +61,7 @@ ALLOWED = {
     "artifact": GROUND | {"photos", "networks", "degradations", "zoo"},
     "operators": GROUND,
     "fitting": GROUND | {"photos", "networks", "operators", "artifact"},
+    "video": GROUND | {"photos", "artifact"},
     "evaluation": GROUND
     | {"photos", "networks", "degradations", "metrics", "data", "artifact", "operators", "fitting"},
     "training": GROUND
@@ -101,6 +102,7 @@ ALLOWED = {
         "sweeping",
         "reporting",
         "serving",
+        "video",
         "zoo",
     },
 }
@@ -120,7 +122,7 @@ HEAVY = {
     },
     "wandb": {"training"},
 }
-ON_USE = {"kornia", "scipy", "torchmetrics", "onnx", "onnxruntime", "openvino", "spandrel"}
+ON_USE = {"kornia", "scipy", "torchmetrics", "onnx", "onnxruntime", "openvino", "spandrel", "av"}
 """Packages that take a tenth of a command's start or more, and that most commands do not use."""
 
 

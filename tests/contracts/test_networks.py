@@ -252,6 +252,7 @@ def test_recomputed_blocks_have_the_same_gradients(small: str) -> None:
 
 EXPORTED: dict[str, dict[str, Any]] = {
     "ffdnet_small": {"depth": 3, "channels": 8},  # a condition; pixels to channels and back
+    "fastdvdnet_small": {"channels": [4, 4, 4]},  # frames in channels, grouped convolutions
     "imdn_small": {"blocks": 1},  # channels taken apart, statistics of channels
     "edcnn_small": {"channels": [4, 8]},  # the places of the maxima
     "pix2pix_unet_small": {"downs": 2},  # instance norm, transposed convolutions

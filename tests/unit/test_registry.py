@@ -22,6 +22,8 @@ def test_every_part_is_found_by_its_name_and_tells_it(kind: str) -> None:
 def test_a_name_is_given_once() -> None:
     with pytest.raises(ValueError, match=r"the network 'dncnn': restora\.networks\.dncnn\.DnCNN has"):
         register("network", "dncnn")(type("Other", (DnCNN,), {}))
+    with pytest.raises(ValueError, match="the loss 'sum' is a class, got the builtin_function"):
+        register("loss", "sum")(sum)  # type: ignore[type-var]
     with pytest.raises(ValueError, match="no kind 'netwrok'"):
         register("netwrok", "mine")
     with pytest.raises(ValueError, match="no dots"):

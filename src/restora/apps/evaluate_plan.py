@@ -161,7 +161,7 @@ def _held_out(loaded: Loaded | None) -> Benchmark:
 def _protocol_of_then(config: Mapping[str, Any], loaded: Loaded) -> dict[str, Any]:
     """The protocol of an older run, which did not record one."""
     network = loaded.network
-    made = Protocol.of_run(config.get("protocol"), channels=network.in_channels, scale=network.scale)
+    made = Protocol.of_run(config.get("protocol"), channels=network.frame_channels, scale=network.scale)
     return asdict(made)
 
 
@@ -260,6 +260,9 @@ def _check_effect(entries: Sequence[Entry], benchmark: Benchmark) -> None:
             f"benchmark.conditioned_sigma={benchmark.conditioned_sigma:g} is for a network that takes the "
             f"noise level, and {names} does not: leave it out"
         )
+    of_frames = any(method.intake.frames > 1 for method in methods)
+    if isinstance(benchmark, Denoise) and benchmark.motion is not None and not of_frames:
+        raise ValueError("benchmark.motion is for networks that take several frames: leave it out")
 
 
 def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:

@@ -1,7 +1,7 @@
-"""`restora restore`: restores a photo or a tree of photos with a model or method.
+"""`restora restore`: restores a photo, a video or a tree of them with a model or method.
 
-Names, tree, format, bit depth, EXIF, colour profile and transparency are kept. A photo that cannot be
-restored is named and the others go on; the exit status is 0 only if every photo was restored completely.
+Names, tree, format, bit depth, EXIF, colour profile and transparency are kept, and the sound of videos. What
+cannot be restored is named and the others go on; the exit status is 0 only if all was restored completely.
 """
 
 import argparse
@@ -25,7 +25,8 @@ from restora.photos.kinds import (
     LOSSY,
     MEGAPIXELS,
     RAISE_LIMIT,
-    READABLE,
+    VIDEO_SUFFIXES,
+    kind,
 )
 from restora.words import counted
 from restora.zoo.index import DEFAULT, PREFIX, names
@@ -45,9 +46,10 @@ def parser() -> argparse.ArgumentParser:
     """The command line of `restora restore`."""
     made = Parser(
         prog="restora restore",
-        description="Restore a photo, or every photo of a folder and its subfolders, with a trained network. "
-        "File names, tree, format, bit depth, EXIF, colour profile and transparency are kept. "
-        "The exit code is 0 only if every photo was restored completely (an animation is not).",
+        description="Restore a photo or video, or all in a folder and below it, with a trained network. "
+        "File names, tree, format, bit depth, EXIF, colour profile and transparency are kept, and the sound "
+        "and time stamps of videos. "
+        "The exit code is 0 only if every file was restored completely (an animation is not).",
     )
     made.add_argument(
         "model",
@@ -58,9 +60,9 @@ def parser() -> argparse.ArgumentParser:
         f"or .onnx file, zoo:NAME, or method:NAME, which needs no training (default: {DEFAULT}, for everyday "
         "photos)",
     )
-    made.add_argument("input", metavar="INPUT", help="a photo or a folder of photos")
+    made.add_argument("input", metavar="INPUT", help="a photo, a video or a folder of them")
     made.add_argument(
-        "output", metavar="OUTPUT", help="where to write: a folder, or a file name for a single photo"
+        "output", metavar="OUTPUT", help="where to write: a folder, or a file name for a single file"
     )
     _add_work(made)
     restore_method.add_options(made)
@@ -113,7 +115,7 @@ def _add_work(made: argparse.ArgumentParser) -> None:
         "--sigma",
         type=_level,
         metavar="LEVEL",
-        help="noise level, 0 to 255, for models conditioned on it; auto estimates it for each photo",
+        help="noise level, 0 to 255, for models conditioned on it; auto estimates it for each photo or video",
     )
     group.add_argument(
         "--task", metavar="TASK", help=f"task of weights that do not record it: {', '.join(vocabulary.TASKS)}"
@@ -144,14 +146,15 @@ def _add_files(made: argparse.ArgumentParser) -> None:
     group = made.add_argument_group("files")
     group.add_argument(
         "--format",
-        choices=sorted(FORMAT_SUFFIXES),
-        help="write this format and file extension instead of each photo's own",
+        choices=sorted(FORMAT_SUFFIXES | VIDEO_SUFFIXES),
+        help="write photos, or videos, in this format and with its file extension instead of their own",
     )
     group.add_argument(
         "--quality",
         type=int,
         metavar="1..100",
-        help="quality of JPEG, AVIF and WebP; makes WebP lossy (default: 95; WebP stays lossless if it was)",
+        help="quality of JPEG, AVIF, WebP and videos; makes WebP lossy, and 100 .mkv lossless (default: 95, "
+        "and lossless WebP stays so)",
     )
     group.add_argument("--suffix", default="", metavar="TEXT", help="append to each name: a.jpg -> aTEXT.jpg")
     group.add_argument(
@@ -173,15 +176,15 @@ def _add_files(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--watch",
         action="store_true",
-        help="keep running and restore each photo that appears in the folder INPUT; photos that OUTPUT has "
+        help="keep running and restore each file that appears in the folder INPUT; those that OUTPUT has "
         "are skipped, unless --overwrite. Stop with Ctrl-C",
     )
     existing = group.add_mutually_exclusive_group()
-    existing.add_argument("--overwrite", action="store_true", help="replace existing photos in OUTPUT")
+    existing.add_argument("--overwrite", action="store_true", help="replace existing files in OUTPUT")
     existing.add_argument(
         "--skip-existing",
         action="store_true",
-        help="skip photos that OUTPUT has and restore the others, also after a crash: an existing file "
+        help="skip files that OUTPUT has and restore the others, also after a crash: an existing file "
         "is complete",
     )
 
@@ -196,7 +199,8 @@ def main(argv: Sequence[str]) -> int:
     if options.max_megapixels is not None:
         os.environ[LIMIT_VARIABLE] = str(options.max_megapixels)  # child processes inherit it
     keep_freed_memory()
-    from restora.apps.restore_plan import Naming, check_quality, measure, plan, settle_existing
+    from restora.apps.restore_plan import Naming, check_quality, measure, noun, plan, settle_existing
+    from restora.apps.restore_video import refused
 
     output = Path(options.output)
     if options.watch:
@@ -207,15 +211,15 @@ def main(argv: Sequence[str]) -> int:
     if options.quality is not None:
         check_quality(planned.jobs)
     wanted = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
-    jobs, unreadable = measure(wanted)
+    jobs, unreadable = measure(wanted, no_videos=refused(options))
     failures = [*planned.failures, *unreadable]
     skipped = len(planned.jobs) - len(wanted)
     if jobs:
         failures += _restore(jobs, _load(options), options, output, refused=len(failures))
         if skipped:
-            print(f"{counted(skipped, 'photo')} skipped: {output} has them already")
+            print(f"{counted(skipped, noun(planned.jobs))} skipped: {output} has them already")
     elif not failures:
-        print(f"nothing to restore: {output} has every photo already")
+        print(f"nothing to restore: {output} has every {noun(planned.jobs)} already")
     if planned.links:
         print(f"{counted(planned.links, 'link')} to photos that are listed already: each is restored once")
     if planned.others:
@@ -237,6 +241,7 @@ def _named_files(argv: Sequence[str]) -> list[str]:
 def _watch(options: argparse.Namespace, output: Path) -> int:
     """Restores new photos until interrupted; returns 0 if all were restored, else 1."""
     from restora.apps.restore_plan import Naming, measure
+    from restora.apps.restore_video import refused
     from restora.apps.restore_watch import appearing
 
     naming = Naming(options.format, options.suffix, sheets=options.compare)
@@ -245,7 +250,7 @@ def _watch(options: argparse.Namespace, output: Path) -> int:
     print(f"watching {options.input}: stop with Ctrl-C", flush=True)
     try:
         for planned in photos:
-            jobs, unreadable = measure(planned.jobs)
+            jobs, unreadable = measure(planned.jobs, no_videos=refused(options))
             failures = [*planned.failures, *unreadable]
             if jobs:
                 failures += _restore(jobs, restorers, options, output, refused=len(failures))
@@ -265,11 +270,12 @@ def _restore(
     *,
     refused: int,
 ) -> "list[Failure]":
-    """Restores the photos; returns those that failed, partly or completely.
+    """Restores the photos and videos; returns those that failed, partly or completely.
 
-    `refused` is the number of photos that failed before and belong to the total.
+    `refused` is the number of those that failed before and belong to the total.
     """
     from restora.apps.restore_masks import Masks
+    from restora.apps.restore_plan import noun
     from restora.apps.restore_run import Settings, run
     from restora.apps.restore_stop import Ended, clear_drafts_of, terminable
 
@@ -289,13 +295,14 @@ def _restore(
             outcome = run(jobs, restorers, settings)
     except Ended as ended:
         clear_drafts_of(jobs)
-        print(f"restora restore: {ended.message(len(jobs))}", file=sys.stderr)
+        print(f"restora restore: {ended.message(jobs)}", file=sys.stderr)
         raise ended.__cause__ or KeyboardInterrupt from None
     seconds = time.perf_counter() - started
-    print(f"restored {outcome.restored} of {len(jobs) + refused} photos in {seconds:.1f} s: {output}")
+    of = f"{len(jobs) + refused} {noun(jobs)}s"
+    print(f"restored {outcome.restored} of {of} in {seconds:.1f} s: {output}")
     if outcome.left:
         print(
-            f"stopped, as nothing more can be written: {counted(outcome.left, 'photo')} left; make room, "
+            f"stopped, as nothing more can be written: {counted(outcome.left, noun(jobs))} left; make room, "
             "then restore them with --skip-existing"
         )
     for line in outcome.losses():
@@ -303,7 +310,7 @@ def _restore(
     if outcome.grey and options.model == _COLOUR:
         print(f"{counted(outcome.grey, 'photo')} without colour: {_GREY} is trained for their noise")
     if options.quality is not None:
-        without = sum(FORMATS[job.target.suffix.lower()] not in LOSSY for job in jobs)
+        without = sum(FORMATS[job.target.suffix.lower()] not in LOSSY for job in jobs if not job.is_video)
         if without:
             print(f"--quality has no effect on {counted(without, 'photo')}, of formats without one")
     if names := sorted(outcome.compressed):
@@ -333,13 +340,13 @@ def _check_names(options: argparse.Namespace) -> None:
     name, folder, model = options.input, Path(options.input), options.model
     if model.lower() in names() and not Path(model).exists():
         raise ValueError(f"there is no model {model}. Did you mean {PREFIX}{model.lower()}?")
-    if model != DEFAULT and Path(model).suffix.lower() in READABLE:
+    if model != DEFAULT and (what := kind(model)) in ("photo", "video"):
         raise ValueError(
-            f"{model} is a photo, not a model: restora restore [MODEL] INPUT OUTPUT takes one photo at a "
-            "time, or a folder of photos"
+            f"{model} is a {what}, not a model: restora restore [MODEL] INPUT OUTPUT takes one {what} at a "
+            f"time, or a folder of {what}s"
         )
     if re.match(r"https?://", name):
-        raise ValueError(f"{name} is an address: download the photo first")
+        raise ValueError(f"{name} is an address: download the file first")
     if (
         name.startswith((PREFIX, "method:"))
         or folder.suffix.lower() in MODEL_SUFFIXES

@@ -1,14 +1,25 @@
-"""The plan of `restora restore`: the photos to restore, their outputs, and the photos that cannot be done."""
+"""The plan of `restora restore`: the photos and videos to restore, their outputs, and what cannot be done."""
 
 import os
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from restora.files import LONGEST_NAME, check_writable
-from restora.photos.errors import PhotoError
-from restora.photos.kinds import FORMAT_SUFFIXES, FORMATS, LOSSY, READABLE, kind, suffix_of, why_not
+from restora.photos.errors import DecodingError, PhotoError
+from restora.photos.kinds import (
+    FORMAT_SUFFIXES,
+    FORMATS,
+    LOSSY,
+    READABLE,
+    VIDEO_FORMATS,
+    VIDEO_SUFFIXES,
+    kind,
+    suffix_of,
+    why_not,
+)
 from restora.photos.listing import look_through
 from restora.photos.reading import photo_header
 
@@ -20,7 +31,7 @@ _LIKE_A_SUFFIX = re.compile(r"\.[a-z][a-z0-9]{1,4}")
 
 @dataclass(frozen=True)
 class Job:
-    """One photo: its file, its output, and its name in messages."""
+    """One photo or video: its file, its output, and its name in messages."""
 
     source: Path
     target: Path
@@ -28,6 +39,10 @@ class Job:
     megapixels: float = 0.0
     size: tuple[int, int] = (0, 0)
     """Width and height as stored; 0, like `megapixels`, until `measure` sets them."""
+
+    @property
+    def is_video(self) -> bool:
+        return kind(self.source) == "video"
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,7 @@ class Naming:
     """
 
     format: str | None = None
-    """A key of `FORMAT_SUFFIXES`, or None for the input's own."""
+    """A key of `FORMAT_SUFFIXES`, or of `VIDEO_SUFFIXES` for videos, or None for the input's own."""
     suffix: str = ""
     sheets: bool = False
 
@@ -54,9 +69,21 @@ class Naming:
 
     def name(self, given: str) -> str:
         stem, ending = os.path.splitext(given)
-        if self.format is not None and FORMATS.get(ending.lower()) != FORMATS[FORMAT_SUFFIXES[self.format]]:
-            ending = FORMAT_SUFFIXES[self.format]
+        suffixes, formats = _written(given)
+        if self.format in suffixes and formats.get(ending.lower()) != formats[suffixes[self.format]]:
+            ending = suffixes[self.format]
         return f"{stem}{self.suffix}{ending}"
+
+
+def _written(name: str | os.PathLike[str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The names of formats, and the formats by their extensions, that this photo or video is written in."""
+    return (VIDEO_SUFFIXES, VIDEO_FORMATS) if kind(name) == "video" else (FORMAT_SUFFIXES, FORMATS)
+
+
+def noun(jobs: Sequence[Job]) -> str:
+    """What the jobs restore: a photo, a video, or a file of either kind."""
+    videos = sum(job.is_video for job in jobs)
+    return "photo" if not videos else "video" if videos == len(jobs) else "file"
 
 
 @dataclass
@@ -85,7 +112,7 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
         )
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
     if not made.jobs and not made.failures and not empty:
-        raise ValueError(f"there are no photos in {source}")
+        raise ValueError(f"there are no photos or videos in {source}")
     made.jobs = _kept_apart(made.jobs)
     _take_out_long_names(made, naming)
     for folder in {job.target.parent for job in made.jobs}:
@@ -100,7 +127,8 @@ def _refuse_overwriting(jobs: list[Job], naming: Naming) -> None:
     for job in jobs:
         if job.target.resolve() in inputs:
             raise ValueError(
-                f"{job.target} is one of the photos to restore and would be overwritten: name another OUTPUT"
+                f"{job.target} is one of the {noun(jobs)}s to restore and would be overwritten: name another "
+                "OUTPUT"
             )
     taken = inputs | {job.target.resolve() for job in jobs}
     for sheet in (sheet_of(job.target) for job in jobs if naming.sheets):
@@ -152,11 +180,12 @@ def _of_folder(source: Path, output: Path, naming: Naming) -> Plan:
     if output.exists() and not output.is_dir():
         raise ValueError(f"{source} is a folder, but {output} is a file: name a folder to write to")
     if not output.exists() and kind(output.name or "folder") != "other":
-        raise ValueError(f"{source} is a folder, but {output} is a photo's name: name a folder to write to")
+        what = kind(output).replace("unreadable", "photo")
+        raise ValueError(f"{source} is a folder, but {output} is a {what}'s name: name a folder to write to")
     inside = output.is_dir() and not output.samefile(source)
-    listing = look_through(source, avoid=output if inside else None)
+    listing = look_through(source, avoid=output if inside else None, videos=True)
     made = Plan(links=listing.links, others=listing.others)
-    for path in listing.photos:
+    for path in (*listing.photos, *listing.videos):
         within = path.relative_to(source)
         _add(made, path, output / within.with_name(naming.name(path.name)), str(within))
     for path, reason in sorted(listing.left_out.items()):
@@ -166,14 +195,18 @@ def _of_folder(source: Path, output: Path, naming: Naming) -> Plan:
 
 def _of_file(source: Path, output: Path, naming: Naming) -> Plan:
     if not source.exists():
-        raise ValueError(f"there is no photo or folder {source}")
+        raise ValueError(f"there is no photo, video or folder {source}")
     made = Plan()
     target = output / naming.name(source.name)
     if not output.is_dir() and kind(output.name or "folder") != "other":
-        if suffix_of(output) not in FORMATS:
-            raise ValueError(f"{output}: {suffix_of(output)} cannot be written: name it {_endings()}")
-        wanted = None if naming.format is None else FORMATS[FORMAT_SUFFIXES[naming.format]]
-        if wanted is not None and FORMATS[suffix_of(output)] != wanted:
+        suffixes, formats = _written(source)
+        if suffix_of(output) not in formats:
+            what = f"of a {kind(source)} " if "video" in (kind(source), kind(output)) else ""
+            raise ValueError(
+                f"{output}: {suffix_of(output)} {what}cannot be written: name it {_endings(source)}"
+            )
+        wanted = formats[suffixes[naming.format]] if naming.format in suffixes else naming.format
+        if wanted is not None and formats[suffix_of(output)] != wanted:
             raise ValueError(
                 f"--format {naming.format} does not match OUTPUT {output.name}: leave --format out or "
                 "rename OUTPUT"
@@ -181,10 +214,10 @@ def _of_file(source: Path, output: Path, naming: Naming) -> Plan:
         target = output
     elif not output.exists() and _LIKE_A_SUFFIX.fullmatch(suffix_of(output)):
         raise ValueError(
-            f"{output}: {suffix_of(output)} is not a photo format: name it {_endings()}, or create {output} "
-            "first if it is a folder"
+            f"{output}: {suffix_of(output)} is not a {noun([Job(source, output, '')])} format: name it "
+            f"{_endings(source)}, or create {output} first if it is a folder"
         )
-    if kind(source) in ("video", "unreadable"):
+    if kind(source) == "unreadable":
         made.failures.append(Failure(source.name, why_not(source)))
     else:
         _add(made, source, target, source.name)
@@ -194,40 +227,58 @@ def _of_file(source: Path, output: Path, naming: Naming) -> Plan:
 def _add(made: Plan, source: Path, target: Path, name: str) -> None:
     """Adds a job, or a failure with the reason why its output cannot be written."""
     ending = suffix_of(target)
-    if ending not in FORMATS:
+    if ending not in _written(source)[1]:
         what = READABLE.get(ending, ending or "a name without suffix")
-        made.failures.append(Failure(name, f"{what} is not a format that can be written: add --format png"))
+        fix = "mp4" if kind(source) == "video" else "png"
+        made.failures.append(Failure(name, f"{what} is not a format that can be written: add --format {fix}"))
     elif target.is_dir():
         made.failures.append(Failure(name, f"{target} is a folder: name another OUTPUT"))
     else:
         made.jobs.append(Job(source, target, name))
 
 
-def _endings() -> str:
-    return ", ".join(f"*{suffix}" for suffix in dict.fromkeys(FORMAT_SUFFIXES.values()))
+def _endings(source: Path) -> str:
+    return ", ".join(f"*{suffix}" for suffix in dict.fromkeys(_written(source)[0].values()))
 
 
 def check_quality(jobs: list[Job]) -> None:
     """Raises ValueError if no output is of a format that has a quality."""
-    written = dict.fromkeys(FORMATS[suffix_of(job.target)] for job in jobs)
-    if written and not any(name in LOSSY for name in written):
+    written = dict.fromkeys(FORMATS[suffix_of(job.target)] for job in jobs if not job.is_video)
+    if written and not any(name in LOSSY for name in written) and noun(jobs) == "photo":
         raise ValueError(
             f"--quality: {' and '.join(written)} has no quality, only {', '.join(LOSSY)} have: leave it out, "
             "or add --format jpg"
         )
 
 
-def measure(jobs: list[Job]) -> tuple[list[Job], list[Failure]]:
-    """The jobs with their photos' sizes, and the failures of photos whose headers cannot be read."""
+def measure(jobs: list[Job], *, no_videos: str = "") -> tuple[list[Job], list[Failure]]:
+    """The jobs with their sizes, and the failures of those whose headers cannot be read.
+
+    `no_videos` is the reason for which no video is restored, if none is.
+    """
     measured, failures = [], []
     for job in jobs:
         try:
-            header = photo_header(job.source)
-            size = (header.width, header.height)
-            measured.append(replace(job, megapixels=header.megapixels, size=size))
+            measured.append(_measured_video(job, no_videos) if job.is_video else _measured(job))
         except PhotoError as error:
             failures.append(Failure(job.name, error.reason))
+        except DecodingError as error:
+            failures.append(Failure(job.name, str(error)))
     return measured, failures
+
+
+def _measured(job: Job) -> Job:
+    header = photo_header(job.source)
+    return replace(job, megapixels=header.megapixels, size=(header.width, header.height))
+
+
+def _measured_video(job: Job, no_videos: str) -> Job:
+    from restora.apps.restore_video import look_at
+
+    if no_videos:
+        raise DecodingError(no_videos)
+    frames, (width, height) = look_at(job.source)
+    return replace(job, megapixels=frames * width * height / 1e6, size=(width, height))
 
 
 def settle_existing(jobs: list[Job], *, overwrite: bool, skip: bool) -> list[Job]:

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from restora.apps.restore_masks import Masks
-from restora.apps.restore_plan import Failure, Job, sheet_of
+from restora.apps.restore_plan import Failure, Job, noun, sheet_of
 from restora.apps.restore_sheet import before_and_after
 from restora.apps.restore_stop import (
     NO_ROOM,
@@ -31,13 +31,15 @@ from restora.apps.restore_stop import (
     end_at_next_signal,
     so_far,
 )
+from restora.apps.restore_video import failure_of, frames_done
+from restora.apps.restore_video import restore as restore_video
 from restora.artifact.photo_pixels import blended, estimated_sigma, restore_photo, restore_photos
 from restora.artifact.restorer import Restorer
 from restora.files import write_whole
 from restora.fitting.photos import PhotoFit
 from restora.photos.encoding import encode, is_lossy, lost_in, refuse
 from restora.photos.files import FORMATS, Photo, read_photo
-from restora.words import shown
+from restora.words import counted, shown
 
 T = TypeVar("T")
 
@@ -69,15 +71,18 @@ class Outcome:
     left: int = 0
     """Photos that were not restored, as nothing more can be written."""
     lost: Counter[str] = field(default_factory=Counter)
+    lost_of_videos: Counter[str] = field(default_factory=Counter)
     compressed: set[str] = field(default_factory=set)
     """The lossy formats in which photos with a mask were written."""
 
     def losses(self) -> list[str]:
         """One line that counts the properties left out of the files, or none."""
-        if not self.lost:
-            return []
-        counted = (f"{what} ({times} photo{'s' * (times > 1)})" for what, times in self.lost.most_common())
-        return [f"left out of the written files: {', '.join(counted)}"]
+        lost = [
+            f"{what} ({counted(times, noun)})"
+            for noun, losses in (("photo", self.lost), ("video", self.lost_of_videos))
+            for what, times in losses.most_common()
+        ]
+        return [f"left out of the written files: {', '.join(lost)}"] if lost else []
 
 
 Write = Callable[[], None]
@@ -111,7 +116,7 @@ def run(jobs: Sequence[Job], restorers: Sequence[Restorer | PhotoFit], settings:
             work.ending(),
         ):
             for group in _groups(jobs, restorers[0], settings):
-                photos = [readers.submit(read_photo, job.source) for job in group]
+                photos = [readers.submit(read_photo, job.source) for job in group if not job.is_video]
                 pending.append((group, workers.submit(work.restore, group, photos)))
                 settle(len(restorers), FILES_IN_FLIGHT - 1)
                 if work.stopped.is_set():
@@ -134,7 +139,12 @@ def _groups(jobs: Sequence[Job], restorer: Restorer | PhotoFit, settings: Settin
     group: list[Job] = []
     for job in jobs:
         width, height = job.size
-        if group and (job.size != group[0].size or len(group) >= restorer.together(height, width)):
+        if group and (
+            job.is_video
+            or group[0].is_video
+            or job.size != group[0].size
+            or len(group) >= restorer.together(height, width)
+        ):
             yield group
             group = []
         group.append(job)
@@ -159,13 +169,18 @@ class _Work:
         self._done: dict[str, float] = {}
         self._lock = threading.Lock()
         total = sum(job.megapixels for job in jobs)
-        self._task = self.bar.add_task("", total=total, photos=f"0/{self._count}")
+        self._noun = noun(jobs)
+        self._task = self.bar.add_task("", total=total, count=f"0/{self._count} {self._noun}s")
 
     def restore(self, group: list[Job], photos: "list[Future[Photo]]") -> list[tuple[Job, Write]]:
         """Runs in a thread; returns a function per restored photo that writes its file."""
         restorer = self._free.get()
         self._show(group, 0)
         try:
+            if group[0].is_video:
+                (job,) = group
+                done = self.guarded(job, lambda: self._video(job, restorer))
+                return [] if done is None else [(job, done)]
             together = None
             if len(group) > 1 and isinstance(restorer, Restorer):
                 together = self._together(group, photos, restorer)
@@ -246,6 +261,24 @@ class _Work:
                 self.outcome.failures.append(Failure(job.name, reason))
         return partial(_write, job, photo, restored, settings)
 
+    def _video(self, job: Job, restorer: Restorer | PhotoFit) -> Write:
+        """Restores and writes a video; the function that is left does nothing."""
+        assert isinstance(restorer, Restorer)
+
+        def show(done: float, total: int) -> None:
+            if self.stopped.is_set():
+                raise Stopped
+            self._show([job], done / max(total, done, 1), frames_done(done, total))
+
+        show(0, 0)
+        outcome = restore_video(job, restorer, self.settings, show, partial(self._say, job))
+        if outcome.sigma is not None:
+            self._say(job, f"noise level {outcome.sigma:.1f} (estimated)")
+        with self._lock:
+            self.outcome.lost_of_videos.update(outcome.lost)
+            self.outcome.failures += failure_of(job, outcome)
+        return lambda: None
+
     def _say(self, job: Job, what: str) -> None:
         self.bar.console.print(f"{shown(job.name)}: {what}", markup=False)
 
@@ -290,15 +323,15 @@ class _Work:
         )
         return restored, stopped
 
-    def _show(self, group: list[Job], share: float) -> None:
+    def _show(self, group: list[Job], share: float, frames: str = "") -> None:
         with self._lock:
             self._done.update({job.name: job.megapixels * share for job in group})
-            shown = f"{self._settled}/{self._count}"
+            count = frames or f"{self._settled}/{self._count} {self._noun}s"
             self.bar.update(
                 self._task,
                 completed=sum(self._done.values()),
                 description=_shortened(group[0].name),
-                photos=shown,
+                count=count,
             )
 
     def advance(self, group: list[Job]) -> None:
@@ -344,7 +377,7 @@ def _progress_bar() -> Progress:
     return Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        TextColumn("{task.fields[photos]} photos"),
+        TextColumn("{task.fields[count]}"),
         TimeRemainingColumn(),
         console=Console(stderr=True, highlight=False),
     )

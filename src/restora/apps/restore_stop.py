@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from restora.apps.restore_plan import Job
+from restora.apps.restore_plan import Job, noun
 from restora.files import clear_drafts
 from restora.words import counted
 
@@ -33,12 +33,12 @@ class Ended(Exception):
         super().__init__(f"{restored} restored")
         self.restored = restored
 
-    def message(self, photos: int) -> str:
-        """What was done of so many photos, and how the work goes on."""
+    def message(self, jobs: Sequence[Job]) -> str:
+        """What was done of the jobs, and how the work goes on."""
         if not self.restored:
-            return "stopped before a photo was restored"
+            return f"stopped before a {noun(jobs)} was restored"
         return (
-            f"stopped: {self.restored} of {counted(photos, 'photo')} restored, each file complete; "
+            f"stopped: {self.restored} of {counted(len(jobs), noun(jobs))} restored, each file complete; "
             "--skip-existing restores the others"
         )
 

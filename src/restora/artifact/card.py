@@ -33,7 +33,12 @@ def _head(model: ModelDescription) -> str:
     node = network_node(model.network)
     architecture = node[1].get("architecture") or network_class(node[0]).__name__
     enlarges = f", {model.scale} times as wide and high" if model.scale > 1 else ""
-    takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (model.in_channels, model.out_channels))
+    each = model.in_channels // model.frames
+    takes, gives = (CHANNELS.get(n, f"{n}-channel") for n in (each, model.out_channels))
+    photos, result = f"{takes} photos of any size", f"gives {gives} photos{enlarges}"
+    if model.frames > 1:
+        photos = f"{model.frames} {takes} frames of a video, folded into channels,"
+        result = f"gives the middle one{enlarges}"
     condition = {
         "nothing": "",
         "noise level": " It is conditioned on the noise level.",
@@ -45,7 +50,7 @@ def _head(model: ModelDescription) -> str:
         f"# {model.name}\n\n"
         f"An image-restoration network{_purpose(model.task)}: {architecture} "
         f"(family `{model.family}`), {trained}exported with restora. "
-        f"It takes {takes} photos of any size and gives {gives} photos{enlarges}.{condition}"
+        f"It takes {photos} and {result}.{condition}"
     )
 
 
@@ -123,7 +128,14 @@ restora restore model photos/ restored/{option}
     )
     writing = """pixels = restored[0].permute(1, 2, 0).mul(255).round().byte().squeeze(-1).numpy()
 Image.fromarray(pixels).save("restored.png")"""
-    if model.in_channels not in CHANNELS or model.out_channels not in CHANNELS:
+    if model.frames > 1:
+        command = ""
+        opened = f'Image.open(f"frames/{{n}}.png").convert("{"L" if model.out_channels == 1 else "RGB"}")'
+        reading = f"""np.concatenate([
+    np.atleast_3d(np.asarray({opened}, dtype=np.float32)) / 255
+    for n in range({model.frames})  # of these the middle one is restored
+], axis=2)  # float32 (H,W,{model.in_channels})"""
+    elif model.in_channels not in CHANNELS or model.out_channels not in CHANNELS:
         command = ""
         reading = f'np.load("photo.npy")  # float32 (H,W,{model.in_channels}) on the [0,1] scale'
         writing = 'np.save("restored.npy", restored[0].permute(1, 2, 0).numpy())'

@@ -76,6 +76,7 @@ def describe(source: Source, checkpoint: dict[str, Any], network: Network) -> Mo
         init=_began(source),
         metrics=metrics,
         plugins=[str(module) for module in ours.get("plugins") or []],
+        frames=network.frames,
         versions=_versions(),
     )
 

@@ -40,12 +40,14 @@ class GraphNetwork(Network):
         scale: int = 1,
         size_multiple: int = 1,
         bytes_per_pixel: float | None = None,
+        frames: int = 1,
     ) -> None:
         super().__init__()
         self.compute = compute
         self.in_channels, self.out_channels = in_channels, out_channels
         self.condition_channels, self.scale = condition_channels, scale
         self.size_multiple, self.bytes_per_pixel = size_multiple, bytes_per_pixel
+        self.frames = frames
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         return self.compute(x.float(), condition)
@@ -63,6 +65,7 @@ def graph_like(network: Network, path: Path, *, bytes_per_pixel: float | None) -
         condition_channels=network.condition_channels,
         scale=network.scale,
         bytes_per_pixel=bytes_per_pixel,
+        frames=network.frames,
     )
 
 

@@ -41,7 +41,7 @@ class ModelDescription:
     width] or null}; `degradation` the configuration that the model was trained against and `data` that of
     its photos; `init` the source of the weights that training started from, with its SHA-256; `parity` the
     measured differences of the export; `sha256` of the files beside it, by name; `plugins` the modules that
-    its parts came from.
+    its parts came from; `frames` the consecutive frames of a video whose channels `in_channels` counts.
     """
 
     name: str
@@ -62,6 +62,7 @@ class ModelDescription:
     versions: dict[str, str] = field(default_factory=dict)
     sha256: dict[str, str] = field(default_factory=dict)
     plugins: list[str] = field(default_factory=list)
+    frames: int = 1
     format: int = FORMAT
 
     @property
@@ -170,7 +171,9 @@ def _nested(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
 
 _KINDS: dict[str, Any] = {
     **dict.fromkeys(("name", "task", "family"), str),
-    **dict.fromkeys(("scale", "in_channels", "out_channels", "condition_channels", "size_multiple"), int),
+    **dict.fromkeys(
+        ("scale", "in_channels", "out_channels", "condition_channels", "size_multiple", "frames"), int
+    ),
     **dict.fromkeys(
         ("network", "evaluation", "degradation", "data", "metrics", "parity", "versions", "sha256"), dict
     ),

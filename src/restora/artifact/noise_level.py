@@ -6,7 +6,8 @@ patches the smallest eigenvalue of their covariance is the variance of the noise
 enough depends on the noise, so both are found in turn.
 
 Added here: patches so dark or bright that noise is clipped at black or white are left out; the original
-underestimates their noise.
+underestimates their noise. So are patches of one value, such as those of a border added to the photo, and
+those with invisible pixels: a few of them make the original end at 0.
 
 Measured on 12 photos of BSDS500 with Gaussian noise, clipped and rounded to 8 bits; levels:
 
@@ -28,15 +29,17 @@ from torch import Tensor
 PATCH = 7
 TURNS = 4
 CONFIDENCE = 1 - 1e-6
+ENOUGH = 4 * PATCH**2
+"""Patches to estimate from; with fewer, those that were chosen last, or all, are kept."""
 PATCHES_AT_MOST = 50_000
 """Per channel; a large photo is sampled more coarsely."""
 
 
-def noise_level(photo: Tensor) -> float:
+def noise_level(photo: Tensor, visible: Tensor | None = None) -> float:
     """Standard deviation of the noise of (C,H,W) in [0,1], on the 8-bit scale.
 
-    The root of the channels' mean variance. Raises ValueError for a photo of fewer than 24 pixels a side,
-    which has too few patches.
+    The root of the channels' mean variance, of the pixels where `visible`, bool (H,W), is true. Raises
+    ValueError for a photo of fewer than 24 pixels a side, which has too few patches.
     """
     height, width = photo.shape[-2:]
     if min(height, width) < 24:
@@ -44,16 +47,21 @@ def noise_level(photo: Tensor) -> float:
             f"is too small to estimate its noise level ({width}x{height} pixels, at least 24 a side are "
             "needed): give it as a number"
         )
-    return 255 * float(np.sqrt(np.mean([_variance(plane.float().cpu()) for plane in photo])))
+    return 255 * float(np.sqrt(np.mean([_variance(plane.float().cpu(), visible) for plane in photo])))
 
 
-def _variance(plane: Tensor) -> float:
+def _variance(plane: Tensor, visible: Tensor | None) -> float:
     """The noise's variance in (H,W)."""
     across = (plane[1:-1, 2:] - plane[1:-1, :-2]) / 2
     down = (plane[2:, 1:-1] - plane[:-2, 1:-1]) / 2
     step = max(1, round((plane.numel() / PATCHES_AT_MOST) ** 0.5))
     patches = _patches(plane[1:-1, 1:-1], step)  # (N,D)
     steepness = _patches(across.square() + down.square(), step).sum(1).numpy()
+    usable = steepness > 0
+    if visible is not None:
+        usable &= _patches(visible[1:-1, 1:-1].cpu(), step).all(1).numpy()
+    if usable.sum() >= ENOUGH:
+        patches, steepness = patches[usable], steepness[usable]
     means, values = patches.mean(1).numpy(), patches.double().numpy()
     flattest = _steepness_of_noise()
     variance = _smallest(values)
@@ -61,7 +69,7 @@ def _variance(plane: Tensor) -> float:
         margin = min(2 * variance**0.5, 0.35)
         level = (means > margin) & (means < 1 - margin)
         flat = (steepness < variance * flattest) & level
-        if flat.sum() < 4 * PATCH**2:
+        if flat.sum() < ENOUGH:
             break
         variance = _smallest(values[flat])
     return variance

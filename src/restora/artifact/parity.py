@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from restora.degradations.base import Degradation
+from restora.degradations.frames import degrade_frames, frame_keys
 from restora.keyed import KeyedGenerator, image_key
 from restora.networks.base import Network
 from restora.photos.reading import list_photos, read_photo
@@ -27,6 +28,8 @@ step."""
 LARGEST_SIDE = 256
 PHOTOS_AT_MOST = 3
 ODD_SIZE = (97, 131)
+SPEED = 2
+"""Pixels by which photos move from frame to frame, down and to the right, for networks that take several."""
 USUAL_ERROR = 1e-4
 """Mean squared error of a photo of 40 dB."""
 
@@ -86,7 +89,7 @@ def degraded_photos_of(run: Path | None) -> list[Path]:
 def read_samples(
     paths: Sequence[Path], network: Network, degradation: Degradation | None = None
 ) -> list[Sample]:
-    """The middle of each photo, at most 256x256, with the network's channels.
+    """The middle of each photo, at most 256x256, with the network's channels; it moves if these are frames.
 
     NAME_degraded of a run has NAME_clean beside it. Sample photos are degraded as in the model's training,
     and so are those of a run for a conditioned network. The last sample is an odd-sized pair of the first.
@@ -108,7 +111,8 @@ def _sample(path: Path, network: Network, degradation: Degradation | None) -> Sa
         made = _degraded(clean, path.name, network, degradation)
         if made is not None:
             return made
-    x = _middle(_read(path, network.in_channels), LARGEST_SIDE, LARGEST_SIDE)
+    x = _middle(_read(path, network.frame_channels), LARGEST_SIDE, LARGEST_SIDE)
+    x = _moving(x, network.frames).flatten(1, 2)
     clean_here = None
     if is_kept and not network.condition_channels:
         whole, scale = _read(clean_path, network.out_channels), network.scale
@@ -122,7 +126,12 @@ def _degraded(clean: Tensor, name: str, network: Network, degradation: Degradati
     """The photo degraded as in the model's training; None if the network does not take the result."""
     clean = clean[..., : clean.shape[2] // network.scale * network.scale, :]
     clean = clean[..., : clean.shape[3] // network.scale * network.scale].contiguous()
-    x, condition = degradation(clean, KeyedGenerator(torch.tensor([image_key(name)])))
+    keys = torch.tensor([image_key(name)])
+    if network.frames > 1:
+        clips = _moving(clean, network.frames)
+        x, condition = degrade_frames(degradation, clips, frame_keys(keys, network.frames))
+    else:
+        x, condition = degradation(clean, KeyedGenerator(keys))
     maps = 0 if condition is None else condition.shape[1]
     scaled = clean.shape[2] == x.shape[2] * network.scale
     if x.shape[1] != network.in_channels or maps < network.condition_channels or not scaled:
@@ -135,6 +144,15 @@ def _read(path: Path, channels: int) -> Tensor:
     planes = torch.from_numpy(pixels).permute(2, 0, 1)[None]
     # a network of neither one nor three channels gets the photo's planes in turn
     return planes[:, [index % planes.shape[1] for index in range(channels)]].contiguous()
+
+
+def _moving(photo: Tensor, frames: int) -> Tensor:
+    """(1,C,H,W) -> (1,T,C,H,W): shifted from frame to frame, the middle one as it is, borders repeated."""
+    shifted = []
+    for time in range(-(frames // 2), frames // 2 + 1):
+        rows, columns = ((torch.arange(side) - SPEED * time).clamp_(0, side - 1) for side in photo.shape[2:])
+        shifted.append(photo[:, :, rows][..., columns])
+    return torch.stack(shifted, dim=1)
 
 
 def _middle(x: Tensor, height: int, width: int) -> Tensor:

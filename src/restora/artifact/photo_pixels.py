@@ -7,6 +7,7 @@
 | 1 -> 3 (colourises) | coloured | reduced to luminance (BT.601), then coloured |
 
 A network of three channels that was trained to colourise gets the luminance three times and gives colour.
+One of several frames is refused: copies of a photo share its noise, which a video network keeps as detail.
 
 With a mask of lost pixels, all other pixels keep their own numbers, bit for bit.
 
@@ -14,6 +15,7 @@ Legend: H height, W width, C channels, s scale.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -26,6 +28,7 @@ from restora.artifact.restorer import Progress, Restorer
 from restora.image import FULL_RANGE_LUMA, levels
 from restora.photos.decoding import Pixels
 from restora.photos.files import Photo
+from restora.words import for_videos
 
 NO_WHITE = "no pixel is white: paint what is to be filled in white"
 
@@ -51,7 +54,9 @@ def restore_photo(
     def answer(x: Tensor, known: Tensor | None) -> Tensor:
         if known is not None and fill is not None:
             x = x.where(known > 0, fill)
-        return (_over_all_turns if self_ensemble else _restore_planes)(x, known, restorer, progress)
+        if self_ensemble:
+            return over_all_turns(x, known, partial(restore_planes, restorer=restorer), progress)
+        return restore_planes(x, known, restorer, progress)
 
     return restored_by(answer, photo, scale=restorer.scale, lost=lost, strength=strength)
 
@@ -73,7 +78,7 @@ def restored_by(
         raise ValueError(f"strength must be a number from 0 to 1, got {strength:g}")
     x = _floats(photo)
     known = None if lost is None else _known(lost, photo)
-    y = _enlarged(x, scale) if strength == 0 else _mixed(x, answer(x, known), strength)
+    y = _enlarged(x, scale) if strength == 0 else mixed(x, answer(x, known), strength)
     restored = _finished(y[0], photo, scale)
     return restored if lost is None else _keep_known(restored, photo, lost)
 
@@ -85,13 +90,14 @@ def restore_photos(
 
     Small photos use an accelerator fully only together.
     """
-    y = _restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
+    y = restore_planes(torch.cat([_floats(photo) for photo in photos]), None, restorer, progress)
     return [_finished(one, photo, restorer.scale) for one, photo in zip(y, photos, strict=True)]
 
 
 def estimated_sigma(photo: Photo) -> float:
     """The noise level of a photo's visible pixels, on the 8-bit scale."""
-    return noise_level(_floats(photo)[0])
+    visible = None if photo.alpha is None else torch.from_numpy(photo.alpha > 0)
+    return noise_level(_floats(photo)[0], visible)
 
 
 def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
@@ -102,11 +108,11 @@ def blended(restored: Photo, photo: Photo, strength: float) -> Photo:
         torch.from_numpy(held.pixels.astype(np.float32)).div_(held.white).permute(2, 0, 1)[None]
         for held in (photo, restored)
     )
-    y = _mixed(old, new, strength)[0]
+    y = mixed(old, new, strength)[0]
     return restored.replaced(_quantised(y.permute(1, 2, 0), restored), restored.alpha)
 
 
-def _mixed(given: Tensor, y: Tensor, strength: float) -> Tensor:
+def mixed(given: Tensor, y: Tensor, strength: float) -> Tensor:
     """(1,C,H,W) and (1,C',H*s,W*s) -> the latter's shape: the share `strength` of y, the rest of `given`."""
     if strength == 1:
         return y
@@ -165,8 +171,13 @@ def _enlarged(x: Tensor, scale: int) -> Tensor:
     return larger.clamp_(0, 1)
 
 
-def _over_all_turns(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
-    """The mean of the results for the eight turns and mirrorings of (1,C,H,W), each turned back."""
+def over_all_turns(
+    x: Tensor, known: Tensor | None, answer: Callable[..., Tensor], progress: Progress | None
+) -> Tensor:
+    """The mean of the results for the eight turns and mirrorings of (B,C,H,W), each turned back.
+
+    `answer` is called as answer(x, known, progress=progress).
+    """
     total: Tensor | None = None
     for number in range(8):
         turns, mirrored = number % 4, number >= 4
@@ -179,7 +190,7 @@ def _over_all_turns(x: Tensor, known: Tensor | None, restorer: Restorer, progres
             if progress is not None:
                 progress(number * of + done, 8 * of)
 
-        y = _restore_planes(turned(x), None if known is None else turned(known), restorer, show)
+        y = answer(turned(x), None if known is None else turned(known), progress=show)
         back = y.rot90(-turns, (2, 3))
         back = back.flip(3) if mirrored else back
         total = back if total is None else total.add_(back)
@@ -213,11 +224,15 @@ def _dark(mask: Photo) -> Tensor:
     return light < mask.white / 2
 
 
-def _restore_planes(x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None) -> Tensor:
+def restore_planes(
+    x: Tensor, known: Tensor | None, restorer: Restorer, progress: Progress | None = None
+) -> Tensor:
     """(B,C,H,W), and for B = 1 also (1,1,H,W) -> (B,C',H*s,W*s) by the table above."""
     takes, gives = restorer.network.in_channels, restorer.network.out_channels
     colourises = restorer.description is not None and restorer.description.task == "colourise"
-    channels = x.shape[1]
+    channels, known = x.shape[1], restorer.network.taken(known)
+    if restorer.network.frames > 1:
+        raise ValueError(f"{for_videos(restorer.network.frames)}: choose another one for photos")
     if (takes, gives) not in ((1, 1), (3, 3), (1, 3)):
         raise ValueError(f"a model of {takes} to {gives} channels cannot be applied to grey or RGB photos")
     if colourises or gives > takes:

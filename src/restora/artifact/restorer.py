@@ -1,8 +1,9 @@
 """A trained network as a function of photos: any size in, the restored photo out, memory bounded by the tile.
 
 Enters: float (B,C,H,W) on the [0,1] scale, B photos of one size (usually 1). Leaves: float32 (B,C',H*s,W*s)
-in [0,1] on the device of the input. Only tiles travel to the network's device and back, so a photo kept on
-the CPU may be larger than the accelerator's memory.
+in [0,1] on the device of the input. A network for videos takes T frames, folded into channels in the order of
+time, (B,T·C,H,W), and gives the middle one. Only tiles travel to the network's device and back, so a photo
+kept on the CPU may be larger than the accelerator's memory.
 
 Four things differ from the raw network: batch normalisation is folded into the convolutions before it, wide
 convolutions are computed by fewer multiplications where that is faster, another engine may compute the
@@ -10,7 +11,7 @@ exported graph (`artifact/engine_choice.py`), and a network that was evaluated w
 converter is converted. The first three change nothing but rounding; the last is what the model's figures were
 measured with.
 
-Legend: B photos, C channels, K condition channels, H height, W width, h w of a tile, s scale.
+Legend: B photos, T frames, C channels, K condition channels, H height, W width, h w of a tile, s scale.
 """
 
 import copy
@@ -19,6 +20,7 @@ import math
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
+from numbers import Real
 from pathlib import Path
 
 import torch
@@ -36,8 +38,8 @@ from restora.artifact.prepared import guard_precision, prepare_network
 from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, check_pixels, check_tile, grid
 from restora.artifact.winograd import use_winograd
-from restora.image import channels_last, check_photos, checked_level
-from restora.networks.base import Network
+from restora.image import channels_last, check_photos, check_visible, checked_level
+from restora.networks.base import Network, checked
 from restora.vocabulary import Precision
 
 Progress = Callable[[int, int], None]
@@ -69,12 +71,21 @@ def pick_device(name: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"there is no device {name!r}: use auto, cpu, cuda, cuda:1 or mps") from error
-    missing_cuda = device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count()
-    if missing_cuda or (device.type == "mps" and not torch.backends.mps.is_available()):
+    if not _available(device):
         raise ValueError(f"device {name!r} is not available on this machine: use device auto or cpu")
     return device
+
+
+def _available(device: torch.device) -> bool:
+    """Whether tensors can be computed there."""
+    if device.type == "cuda":
+        return (device.index or 0) < torch.cuda.device_count()
+    try:
+        return not torch.empty(0, device=device).is_meta
+    except (RuntimeError, AssertionError):  # torch was built without it, or there is none
+        return False
 
 
 def every_device(names: str) -> list[str]:
@@ -124,6 +135,7 @@ class Restorer:
         paces: Mapping[int, Mapping[str, float]] | None = None,
         global_statistics: bool = False,
     ) -> None:
+        checked(network)
         check_engine(engine)
         if global_statistics:
             engine = _with_statistics(network, engine)
@@ -139,6 +151,7 @@ class Restorer:
         self.overlap = default_overlap(self.tile) if overlap is None else overlap
         check_tile(self.tile, self.overlap, network.size_multiple)
         self.sigma = checked_level(sigma)
+        check_visible("sigma", self.sigma or 0)  # not in with_sigma: estimates of clean photos are as low
         self.description = description
         self.said = ""  # how weights were read, and what is not known of them
         prepared = prepare_network(network, local_converter)
@@ -366,17 +379,31 @@ class Restorer:
     def _check(self, x: Tensor) -> None:
         check_photos(x)
         takes = self.network.in_channels
+        frames = self.network.frames
+        if x.shape[1] != takes and frames > 1:
+            raise ValueError(
+                f"the model restores the middle one of {frames} frames of a video, {takes} channels in all, "
+                f"got {x.shape[1]}: join the frames (B,C,H,W) by torch.cat(frames, dim=1)"
+            )
         if x.shape[1] != takes:
-            fix = "convert it first, as `restora restore` does"
+            fix = {
+                (3, 1): "use photo.expand(-1, 3, -1, -1)",
+                (3, 4): "use photo[:, :3], without alpha",
+                (1, 3): "give each channel as a photo of its own, photo.transpose(0, 1)",
+            }.get((takes, x.shape[1]), "convert it first")
             if channels_last(x):
                 fix = "photos are (B,C,H,W), use photo.permute(0, 3, 1, 2)"
             raise ValueError(f"the model takes {takes} channels, the photo has {x.shape[1]}: {fix}")
 
     def _condition(self, x: Tensor, condition: Tensor | None) -> Tensor | None:
         channels = self.network.condition_channels
+        if condition is not None and channels == 0:
+            raise ValueError("the condition: this model takes neither a noise level nor a mask, leave it out")
         if condition is not None and not isinstance(condition, Tensor):
+            number = isinstance(condition, Real)
             raise ValueError(
-                f"the condition is a tensor (B,{channels or 'K'},H,W), got {condition!r}: for a noise level "
+                f"the condition is a tensor (B,{channels},H,W), got "
+                f"{condition if number else type(condition).__name__}: for a noise level "
                 "use Restorer.load(…, sigma=25) or restorer.with_sigma(25)"
             )
         if channels == 0:

@@ -35,7 +35,8 @@ class Chosen:
 def problem(record: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that must agree for two runs to be comparable: task, degradation, photos, protocol.
 
-    A data set may lie in another `data_dir` on another machine.
+    A data set may lie in another `data_dir` on another machine. Runs of several frames and of one are
+    comparable: they restore the same photos, with the same noise.
     """
     config = _mapping(record.get("config"))
     data = _mapping(config.get("data"))
@@ -46,6 +47,7 @@ def problem(record: Mapping[str, Any]) -> dict[str, Any]:
         "data.source": _without(registry.stored(data.get("source"), "source"), config.get("data_dir")),
         "data.channels": _CHANNELS.get(str(data.get("channels")), data.get("channels")),
         "data.test_crop": data.get("test_crop"),
+        "data.motion": data.get("motion"),
         "protocol": {k: v for k, v in protocol.items() if _USUAL_PROTOCOL.get(k, ...) != v},
     }
 

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from restora import registry, vocabulary
 from restora.artifact import foreign
 from restora.artifact.checkpoint import RECORD, checkpoint_network, locate, read_checkpoint
@@ -27,7 +29,7 @@ from restora.artifact.model_folder import (
 from restora.networks.base import Network
 from restora.networks.recognition import UnknownWeights, recognise
 from restora.networks.weights import WeightsError, is_torch_file, network_from_weights, read_tensors
-from restora.zoo.index import folder_of, is_zoo
+from restora.zoo.index import folder_of, is_zoo, names
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ class Loaded:
             size_multiple=network.size_multiple,
             evaluation={"local_converter": self.local_converter},
             degradation=registry.stored(self.degradation or {}, "degradation"),
+            frames=network.frames,
         )
 
 
@@ -99,8 +102,10 @@ def open_source(source: str | Path, *, task: str | None = None) -> Loaded:
 
     Raises ValueError for any other source, or for a network that this installation does not know.
     """
-    if not isinstance(source, str | Path):
-        raise ValueError(f"a source of a model is a path or zoo:NAME, got {source!r}")
+    if not isinstance(source, str | Path) or not str(source):
+        got = type(source).__name__ if isinstance(source, torch.nn.Module) else repr(source)
+        use = ": for a network use Restorer(network=…)" if isinstance(source, Network) else ""
+        raise ValueError(f"a source of a model is a path or zoo:NAME, got {got}{use}")
     task = vocabulary.task(task)
     loaded = _opened(source)
     if task is None or loaded.says_its_task:
@@ -114,6 +119,10 @@ def _opened(source: str | Path) -> Loaded:
     if path.is_dir():
         return _from_folder(path)
     if not path.exists():
+        if str(source) in names():
+            raise ValueError(f"there is no {source}: the model that comes with restora is zoo:{source}")
+        if "://" in str(source):
+            raise ValueError(f"{source} is an address: download the file first and give its path")
         raise ValueError(
             f"there is no {source}: a model is a model folder, a run folder, a checkpoint (.ckpt), a "
             "weights file (.pth, .safetensors), a graph (.onnx, .xml) or one that comes with restora "

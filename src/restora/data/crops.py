@@ -3,9 +3,10 @@
 A batch is written into one block of memory, row by row from the mapped file: no list of samples, no
 collating (which costs four times as much as the cutting). Leaves: dicts with `clean` uint8 (B,C,h,w), whose
 memory is channels-last because that is how photos lie in the store; `degraded` likewise for paired data;
-`key` int64 (B,); `names`.
+`key` int64 (B,); `names`. Frames of videos come in windows, `clean` (B,T,C,h,w) with the named one in the
+middle.
 
-Legend: B samples, C channels, h and w sides of a crop, s scale.
+Legend: B samples, T frames, C channels, h and w sides of a crop, s scale.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from restora.data.clips import name_keys
 from restora.data.schedule import Crop, CropSchedule
 from restora.data.store import Entry, PhotoStore
 from restora.keyed import image_key, sample_key
@@ -38,6 +40,10 @@ class PhotoBatch(TypedDict):
     degraded: NotRequired[Tensor]
     key: Tensor
     names: list[str]
+    margin: NotRequired[int]
+    """Pixels on each side that are cut for moving photos."""
+    frame_keys: NotRequired[Tensor]
+    """int64 (B,T), where each frame of a clip has its own."""
 
 
 class CropBatches(Dataset[PhotoBatch]):
@@ -46,7 +52,8 @@ class CropBatches(Dataset[PhotoBatch]):
     `photos` are the store's photos that are large enough. A crop is cut as many times larger as one of the
     `reductions` says, drawn from those that the photo has room for, and reduced by averaging; not for paired
     data. `transforms` are albumentations transforms of one crop, seeded per sample; they may change its
-    pixels, not its size.
+    pixels, not its size. Crops have a `margin` on each side. `windows` are the frames around each photo of
+    the store, which are cut alike.
     """
 
     def __init__(
@@ -60,8 +67,11 @@ class CropBatches(Dataset[PhotoBatch]):
         geometry: Geometry,
         transforms: Sequence[Any],
         reductions: Sequence[int] = (1,),
+        margin: int = 0,
+        windows: Sequence[Sequence[int]] | None = None,
     ) -> None:
         assert schedule.photos == len(photos)
+        self.margin, self.windows = margin, windows
         assert not paired or tuple(reductions) == (1,)
         self.reductions = tuple(reductions)
         self.store, self.photos, self.schedule = store, list(photos), schedule
@@ -77,18 +87,26 @@ class CropBatches(Dataset[PhotoBatch]):
     def cut(self, crops: Sequence[Crop], size: int) -> PhotoBatch:
         """A batch of these crops, of `size` pixels a side."""
         channels, scale = self.store.channels, self.scale
-        clean = _block(len(crops), size, size, channels)  # (B,h,w,C)
+        side = size + 2 * self.margin
+        frames = 1 if self.windows is None else len(self.windows[0])
+        clean = _block(len(crops) * frames, side, side, channels)  # (B·T,h,w,C)
         degraded = _block(len(crops), size // scale, size // scale, channels) if self.paired else None
         names = []
         for row, crop in enumerate(crops):
             photo = self.photos[crop.photo]
             partner = None if degraded is None else degraded.numpy()[row]
-            self._cut(photo, crop.key, clean.numpy()[row], partner)
+            window = (photo,) if self.windows is None else self.windows[photo]
+            for place, frame in enumerate(window, start=row * frames):
+                self._cut(frame, crop.key, clean.numpy()[place], partner)
             names.append(self.store.entries[photo].name)
         keys = torch.tensor([crop.key for crop in crops], dtype=torch.int64)
         made: PhotoBatch = {"clean": clean.permute(0, 3, 1, 2), "key": keys, "names": names}
         if degraded is not None:
             made["degraded"] = degraded.permute(0, 3, 1, 2)
+        if self.windows is not None:
+            made["clean"] = made["clean"].unflatten(0, (-1, frames))  # (B,T,C,h,w)
+        if self.margin:
+            made["margin"] = self.margin
         return made
 
     def described(self) -> dict[str, Any]:
@@ -99,6 +117,8 @@ class CropBatches(Dataset[PhotoBatch]):
             "store": self.store.folder.name,
             "stages": [vars(stage) for stage in self.schedule.stages],
             "geometry": self.geometry,
+            "margin": self.margin,
+            "frames": 1 if self.windows is None else len(self.windows[0]),
             "reductions": list(self.reductions),
         }
 
@@ -140,7 +160,8 @@ class WholePhotos(Dataset[PhotoBatch]):
 
     Sides are cut to multiples of `scale`. Photos of equal size share a batch of at most `pixels` clean
     pixels; a larger photo comes alone. Batches are in the order of their first photos. Keys are made from the
-    photos' names. Photos that are not `counted` come without names.
+    photos' names. Photos that are not `counted` come without names. `windows` are the frames around each
+    photo of the store, and come with keys of their own.
     """
 
     def __init__(
@@ -153,7 +174,9 @@ class WholePhotos(Dataset[PhotoBatch]):
         crop: int | None,
         counted: bool,
         pixels: int = 0,
+        windows: Sequence[Sequence[int]] | None = None,
     ) -> None:
+        self.windows = windows
         self.store, self.paired, self.scale, self.crop, self.counted = store, paired, scale, crop, counted
         self.batches = self._of_equal_size(photos, pixels)
 
@@ -189,7 +212,7 @@ class WholePhotos(Dataset[PhotoBatch]):
         names = [self.store.entries[photo].name for photo in photos]
         parts = [self._part(photo) for photo in photos]
         made: PhotoBatch = {
-            "clean": _stack([self.store.clean(p)[part] for p, part in zip(photos, parts, strict=True)]),
+            "clean": self._clean(photos, parts),
             "key": torch.tensor([image_key(name) for name in names]),
             "names": names if self.counted else [],
         }
@@ -197,7 +220,19 @@ class WholePhotos(Dataset[PhotoBatch]):
             small = [[slice(s.start // self.scale, s.stop // self.scale) for s in part] for part in parts]
             degraded = [self.store.degraded(p)[*part] for p, part in zip(photos, small, strict=True)]
             made["degraded"] = _stack(degraded)
+        if self.windows is not None:
+            made["frame_keys"] = name_keys(self.store.entries, [self.windows[photo] for photo in photos])
         return made
+
+    def _clean(self, photos: Sequence[int], parts: Sequence[tuple[slice, slice]]) -> Tensor:
+        """(B,C,h,w), or the windows (B,T,C,h,w)."""
+        if self.windows is None:
+            return _stack([self.store.clean(p)[part] for p, part in zip(photos, parts, strict=True)])
+        clips = [
+            _stack([self.store.clean(frame)[part] for frame in self.windows[photo]])
+            for photo, part in zip(photos, parts, strict=True)
+        ]
+        return torch.stack(clips)
 
 
 def usable_size(entry: Entry, scale: int) -> tuple[int, int]:

@@ -34,6 +34,13 @@ def sole_process(lock: Path, *, doing: str) -> Iterator[None]:
         except BlockingIOError:
             log.warning("another process is %s: waiting for it", doing)
             fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:  # some file systems of clusters have no locks
+            log.warning(
+                "%s cannot be locked (%s): start no second command until this one is done %s",
+                lock.parent,
+                error.strerror,
+                doing,
+            )
         yield
 
 

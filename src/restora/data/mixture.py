@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from restora.data.checks import Target
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos
 from restora.data.loaders import EvaluationLoader, Workers, evaluation_loader
-from restora.data.module import PhotoData, Target
+from restora.data.module import PhotoData
 from restora.data.packing import PhotoFile
 from restora.data.sources import Source, Split
 from restora.data.store import Entry, PhotoStore
@@ -83,6 +84,8 @@ class MixtureData(PhotoData):
         target: Target = "clean",
         workers: Workers = 0,
         seed: int = 1,
+        frames: int = 1,
+        motion: Mapping[str, float] | None = None,
     ) -> None:
         alike: dict[str, Any] = {
             "store_dir": store_dir,
@@ -98,6 +101,8 @@ class MixtureData(PhotoData):
             "transforms": transforms,
             "target": target,
             "workers": workers,
+            "frames": frames,
+            "motion": motion,
         }
         self.turns = Turns({name: part.share for name, part in parts.items()})
         self.members = {
@@ -323,4 +328,5 @@ def join(batches: Sequence[Batch]) -> Batch:
         target=all_of([batch.target for batch in batches]),
         keys=all_of([batch.keys for batch in batches]),
         redegrade=redegrade if len(again) == len(batches) else None,
+        frames=batches[0].frames,
     )

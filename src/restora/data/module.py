@@ -12,16 +12,19 @@ Legend: B samples, C channels, H height, W width, s scale.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
 from torch import Tensor
 
 from restora.data.ahead import Ahead, OneAhead
-from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, check_reductions, usable_size
+from restora.data.checks import SMALLEST_EVALUATED, Target, check_data
+from restora.data.clips import View, windows
+from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos, usable_size
 from restora.data.degrading import made, to_float
 from restora.data.loaders import EvaluationLoader, TrainingLoader, Workers, evaluation_loader, workers_of
+from restora.data.motion import CameraMotion
 from restora.data.packing import NoneUsable, pack
 from restora.data.replayed import Make, Replayed, wanted
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
@@ -30,16 +33,13 @@ from restora.data.sources import SPLITS, Source, Split
 from restora.data.store import LeftOut, PhotoStore, listed, warn_of_equal_pairs, warn_of_left_out
 from restora.degradations.base import Degradation
 from restora.degradations.compose.composition import OnDemand
-from restora.degradations.identity import Identity
+from restora.degradations.frames import degrade_frames, frame_keys
 from restora.keyed import KeyedGenerator
 from restora.photos.errors import DataError
-from restora.photos.reading import Channels, channel_count, channel_word
+from restora.photos.reading import Channels, channel_word
 from restora.registry import register
 from restora.types import Batch
 
-Target = Literal["clean", "noisy"]
-_SMALLEST_EVALUATED = 32
-"""The smallest side of a degraded validation or test photo; below it SSIM and deep networks mean little."""
 _SPLITS_OF: dict[str, tuple[Split, ...]] = {
     "fit": SPLITS,
     "validate": ("val",),
@@ -62,7 +62,8 @@ class PhotoData(LightningDataModule):
     larger patch does, without its cost. `transforms` are further albumentations transforms of the clean
     crop. `target` noisy: the training target is another degraded version of the photo, from keys of its own.
     `workers` are processes that cut training crops, by `workers_of`. `channels` is a number, rgb for 3 or
-    gray for 1.
+    gray for 1. With `frames` T > 1 the input is a clip of T frames, folded into channels, and what is learnt
+    its middle frame: of videos, if the source has any, else of photos that move by `motion` (`CameraMotion`).
     """
 
     overlap = True
@@ -89,6 +90,8 @@ class PhotoData(LightningDataModule):
         target: Target = "clean",
         workers: Workers = 0,
         seed: int = 1,
+        frames: int = 1,
+        motion: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.source, self.store_dir, self.degradation = source, Path(store_dir), degradation
@@ -97,59 +100,19 @@ class PhotoData(LightningDataModule):
         self.val_crop, self.test_crop = val_crop, test_crop
         self.channels, self.geometry, self.reductions = channels, geometry, tuple(reductions)
         self.transforms, self.workers, self.seed = list(transforms or ()), workers, seed
-        self.target = target
+        self.target, self.frames, self.given_motion = target, frames, motion
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self._stores: dict[Split, PhotoStore] = {}
         self._named: set[Split] = set()
-        self._replayed = Replayed(partial(made, degradation, target == "noisy"))
         self._check()
+        self.motion = None if frames == 1 or source.clips else CameraMotion.of(motion)
+        largest = max(stage.patch_size for stage in self.stages)
+        self.margin = 0 if self.motion is None else self.motion.margin(frames, largest)
+        view = self._view(self.margin)
+        self._replayed = Replayed(partial(made, degradation, target == "noisy", view=view))
 
     def _check(self) -> None:
-        if any(isinstance(part, OnDemand) for part in _below(self.degradation)):
-            raise ValueError(
-                "on_demand follows validation only where it is the whole degradation, not a stage of one"
-            )
-        if self.source.paired and not isinstance(self.degradation, Identity):
-            raise ValueError(
-                f"the photos of {self.source.name} come with their degraded partners, so the degradation "
-                f"{type(self.degradation).__name__} would not be used: set degradation=identity"
-            )
-        if self.source.holds == "degraded" and not isinstance(self.degradation, Identity):
-            raise ValueError(
-                f"the photos of {self.source.name} are degraded (data.source.holds=degraded), so the "
-                f"degradation {type(self.degradation).__name__} would come on top: set degradation=identity"
-            )
-        if self.target not in get_args(Target):
-            raise ValueError(f"data.target must be clean or noisy, got {self.target!r}")
-        if self.target == "noisy" and self.comes_degraded:
-            raise ValueError(
-                f"data.target=noisy degrades photos twice, and those of {self.source.name} come degraded: "
-                "set data.target=clean (the partner in clean/ may be noisy too), or for single noisy photos "
-                "objective=neighbor2neighbor"
-            )
-        if self.target == "noisy" and self.scale != 1:
-            raise ValueError(
-                f"data.target=noisy: the degraded photo is ×{self.scale} smaller than what is to be learnt: "
-                "set data.target=clean"
-            )
-        count, possible = channel_count(self.channels), self.source.channel_counts
-        if possible is not None and count not in possible:
-            words = " or ".join(channel_word(number) for number in sorted(possible, reverse=True))
-            raise ValueError(
-                f"data.channels={self.channels}, but the photos of {self.source.name} never have {count} "
-                f"channels: set data.channels={words}, or choose a source that gives them"
-            )
-        if self.geometry not in ("d4", "hflip", "none"):
-            raise ValueError(f"data.geometry must be d4, hflip or none, got {self.geometry!r}")
-        check_reductions(self.reductions, degraded=self.source.name if self.comes_degraded else None)
-        for name, value, least in (
-            ("steps_per_epoch", self.steps_per_epoch, 1),
-            ("val_crop", self.val_crop, _SMALLEST_EVALUATED),
-            ("test_crop", self.test_crop, _SMALLEST_EVALUATED),
-            ("workers", None if self.workers == "auto" else self.workers, 0),
-        ):
-            if value is not None and value < least:
-                raise ValueError(f"data.{name} must be at least {least}, got {value}")
+        check_data(self)
         if not self.source.paired:
             self._check_patches()
 
@@ -280,8 +243,9 @@ class PhotoData(LightningDataModule):
 
     def _least_side(self, split: Split) -> int:
         if split == "train":
-            return max(stage.patch_size for stage in self.stages) * min(self.reductions)
-        return _SMALLEST_EVALUATED * self.scale
+            largest = max(stage.patch_size for stage in self.stages)
+            return (largest + 2 * self.margin) * min(self.reductions)
+        return SMALLEST_EVALUATED * self.scale
 
     def _usable(self, split: Split) -> tuple[PhotoStore, list[int]]:
         """The store of a split and the numbers of its photos that are large enough."""
@@ -297,7 +261,9 @@ class PhotoData(LightningDataModule):
 
     def _large_enough(self, store: PhotoStore, split: Split) -> list[int]:
         least, reduction = self._least_side(split), min(self.reductions)
-        return large_enough(store, split, least=least, scale=self.scale, reduction=reduction)
+        return large_enough(
+            store, split, least=least, scale=self.scale, reduction=reduction, margin=self.margin
+        )
 
     # --- loaders --------------------------------------------------------------------------------------------
 
@@ -331,7 +297,12 @@ class PhotoData(LightningDataModule):
             geometry=self.geometry,
             reductions=self.reductions,
             transforms=self.transforms,
+            margin=self.margin,
+            windows=self._windows(store),
         )
+
+    def _windows(self, store: PhotoStore) -> list[list[int]] | None:
+        return windows(store.entries, self.frames) if self.frames > 1 and self.source.clips else None
 
     def val_dataloader(self) -> EvaluationLoader:
         return self._evaluation_loader("val", self.val_crop, pixels=self._training_pixels)
@@ -360,6 +331,7 @@ class PhotoData(LightningDataModule):
             crop=crop,
             counted=bool(own),
             pixels=pixels,
+            windows=self._windows(store),
         )
 
     def _batches_done(self) -> int:
@@ -422,7 +394,8 @@ class PhotoData(LightningDataModule):
         degradation = self.degradation
         if isinstance(degradation, OnDemand) and training:
             degradation = degradation.in_training
-        make: Make = partial(made, degradation, self.target == "noisy")
+        view = self._view(batch.get("margin", 0), batch.get("frame_keys"))
+        make: Make = partial(made, degradation, self.target == "noisy", view=view)
         if training and degradation is self.degradation and wanted(batch["key"].device):
             make = self._replayed
         clean, image, condition, target = make(batch["clean"], batch["key"])
@@ -431,15 +404,21 @@ class PhotoData(LightningDataModule):
         photos = clean
 
         def redegrade(keys: Tensor) -> Tensor:
-            return degradation(photos, KeyedGenerator(keys)).image
+            if view is None:
+                return degradation(photos, KeyedGenerator(keys)).image
+            clips, _ = view(to_float(batch["clean"]), batch["key"])
+            return degrade_frames(degradation, clips, frame_keys(keys, view.frames)).image
 
         return Batch(
-            clean, image, condition, batch["names"], target=target, keys=batch["key"], redegrade=redegrade
+            clean,
+            image,
+            condition,
+            batch["names"],
+            target=target,
+            keys=batch["key"],
+            redegrade=redegrade,
+            frames=self.frames,
         )
 
-
-def _below(degradation: Degradation) -> Iterator[Degradation]:
-    """All parts of a composition, and their parts."""
-    for part in degradation.parts:
-        yield part
-        yield from _below(part)
+    def _view(self, margin: int, keys: Tensor | None = None) -> View | None:
+        return None if self.frames == 1 else View(self.frames, self.motion, margin, keys)

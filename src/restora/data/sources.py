@@ -42,7 +42,9 @@ class Source(ABC):
     partners_may_be_noisy: bool = False
     """Whether the user's own pairs may be two noisy versions of each photo."""
     reader = Reader()
-    """How its files become pixels. A source of clips folds their frames into channels here: (H,W,T·C)."""
+    """How its files become pixels. One of clips may fold their frames into channels: (H,W,T·C)."""
+    clips: bool = False
+    """Whether the photos of a folder are the frames of a video, in the order in which they are listed."""
     channel_counts: tuple[int, ...] | None = (1, 3)
     """The numbers of channels that the reader can give; None for any number."""
 
@@ -310,7 +312,13 @@ def named(root: Path, paths: Sequence[Path]) -> list[PhotoFile]:
 
 
 def share_out(
-    photos: Sequence[PhotoFile], root: Path, split: Split, val_fraction: float, test_fraction: float
+    photos: Sequence[PhotoFile],
+    root: Path,
+    split: Split,
+    val_fraction: float,
+    test_fraction: float,
+    *,
+    what: str = "photos",
 ) -> list[PhotoFile]:
     """The photos of one split by a hash of the clean files' names: the lowest are `val`, the highest `test`.
 
@@ -324,8 +332,8 @@ def share_out(
     least = 3 if test_fraction else 2
     if len(ordered) < least:
         raise DataError(
-            f"at least {least} photos are needed, one for each split, and {root} holds {len(ordered)}: add "
-            "photos, or make folders train/ and val/ in it"
+            f"at least {least} {what} are needed, one for each split, and {root} holds {len(ordered)}: add "
+            f"{what}, or make folders train/ and val/ in it"
         )
     first = max(sum(places[path] < val_fraction for path in ordered), 1)
     first = min(first, len(ordered) - least + 1)  # with few photos, the hashes may put all into one split

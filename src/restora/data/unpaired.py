@@ -34,6 +34,8 @@ class UnpairedData(PhotoData):
             )
         if self.target != "clean":
             raise ValueError("data.target=noisy has no meaning with unpaired photos: set data.target=clean")
+        if self.frames != 1:
+            raise ValueError("data.frames: unpaired photos are no clips: set data.frames=1")
         super()._check()
 
     @cached_property

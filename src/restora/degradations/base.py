@@ -12,9 +12,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
 
+import torch
 from torch import Tensor
 
-from restora.image import full_precision
+from restora.image import check_layout, check_scale, full_precision
 from restora.keyed import KeyedGenerator
 
 Centre: TypeAlias = Literal["mean", "median", "mode"]
@@ -103,11 +104,11 @@ class Degradation(ABC):
         return None
 
     def __call__(self, clean: Tensor, generator: KeyedGenerator) -> Degraded:
-        if clean.ndim != 4 or not clean.is_floating_point():
-            raise ValueError(
-                f"expected float photos (B,C,H,W), got {clean.dtype} of shape {tuple(clean.shape)}"
-            )
+        check_layout(clean)
+        if not clean.is_cuda:  # where reading the pixels waits for nothing
+            check_scale(clean)
         batch, channels, height, width = clean.shape
+        _check_generator(generator, batch)
         if height % self.scale or width % self.scale:
             raise ValueError(
                 f"{height}x{width} is not a multiple of the scale {self.scale}: crop the photos first"
@@ -130,12 +131,26 @@ class Degradation(ABC):
         fix = "apply returns the degraded photos"
         if isinstance(image, Tensor):
             got, fix = f"{image.dtype} of shape {tuple(image.shape)}", f"convert it, .to({clean.dtype})"
+            if clean.dtype is not torch.float32:
+                fix = "give float32 photos, photos.float()"
             if not fits:
                 fix = "keep the size, or set scale to the clean side divided by the degraded one"
         raise ValueError(
             f"the degradation {type(self).__name__} returned {got} for photos of shape {tuple(clean.shape)}, "
             f"expected {clean.dtype} of shape {expected}: {fix}"
         )
+
+
+def _check_generator(generator: Any, batch: int) -> None:
+    """Raises ValueError for anything but keyed random numbers for `batch` photos."""
+    how = (
+        "use KeyedGenerator(keys) of restora.keyed with int64 keys (B,), one for each photo, such as "
+        "torch.tensor([sample_key(seed, epoch, index) for index in indices])"
+    )
+    if not isinstance(generator, KeyedGenerator):
+        raise ValueError(f"the generator of a degradation is keyed, got {type(generator).__name__}: {how}")
+    if generator.batch != batch:
+        raise ValueError(f"the generator has {generator.batch} keys for {batch} photos: {how}")
 
 
 def check_values(degradation: Degradation, image: Tensor) -> None:

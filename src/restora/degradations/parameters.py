@@ -3,20 +3,22 @@
 import math
 from collections.abc import Sequence
 from functools import lru_cache
+from numbers import Real
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-_HALF_A_STEP = 0.5
+from restora.image import check_visible
+
 Range: TypeAlias = float | Sequence[float]
 """One number, or (low, high) to draw from uniformly per sample."""
 
 
 def as_number(name: str, value: float, *, least: float = -math.inf, most: float = math.inf) -> float:
     """`value`, which must be finite and lie within [least, most]. Raises ValueError."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or not least <= value <= most:
-        raise ValueError(f"{name} must be a number{_within(least, most)}, got {value}")
+    if not isinstance(value, Real) or not math.isfinite(value) or not least <= value <= most:
+        raise ValueError(f"{name} must be a number{_within(least, most)}, got {value!r}")
     return float(value)
 
 
@@ -29,14 +31,16 @@ def as_range(
     name: str, value: Range, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
     """`value` as (low, high), finite numbers within [least, most]. Raises ValueError."""
-    bounds = (value,) * 2 if isinstance(value, int | float) else value
+    bounds: Any = (value,) * 2 if isinstance(value, Real) else value
     if (
         not isinstance(bounds, Sequence)
         or len(bounds) != 2
-        or not all(isinstance(bound, int | float) and math.isfinite(bound) for bound in bounds)
+        or not all(isinstance(bound, Real) and math.isfinite(bound) for bound in bounds)
         or not least <= bounds[0] <= bounds[1] <= most
     ):
-        raise ValueError(f"{name} must be a number or a range [low, high]{_within(least, most)}, got {value}")
+        raise ValueError(
+            f"{name} must be a number or a range [low, high]{_within(least, most)}, got {value!r}"
+        )
     return float(bounds[0]), float(bounds[1])
 
 
@@ -46,10 +50,7 @@ def as_level(name: str, value: Range) -> tuple[float, float]:
     Those are below half a step of the 8-bit scale, which nobody sees.
     """
     low, high = as_range(name, value, least=0)
-    if 0 < high < _HALF_A_STEP:
-        raise ValueError(
-            f"{name} is on the 8-bit scale, where {value} is invisible: {high:g} of [0,1] is {high * 255:g}"
-        )
+    check_visible(name, high)
     return low, high
 
 

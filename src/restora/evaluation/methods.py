@@ -108,14 +108,14 @@ class NetworkMethod(Method):
 
     @property
     def intake(self) -> Intake:
-        channels = self.network.in_channels
+        channels = self.network.frame_channels
         if self.options.per_channel:
             if channels != 1:
                 raise ValueError(
                     f"per_channel=true is for networks of one channel, this one takes {channels}"
                 )
             channels = 3
-        return Intake(channels=channels, scale=self.network.scale)
+        return Intake(channels=channels, scale=self.network.scale, frames=self.network.frames)
 
     @property
     def restorer(self) -> Restorer:
@@ -145,8 +145,7 @@ class NetworkMethod(Method):
 
     def _once(self, x: Tensor, condition: Tensor | None) -> Tensor:
         restorer = self.restorer
-        if restorer.network.condition_channels == 0:
-            condition = None
+        condition = restorer.network.taken(condition)
         if self.options.per_channel:
             planes = None if condition is None else condition.expand(3, -1, -1, -1)
             answer = restorer(x.transpose(0, 1).to(restorer.device), planes)  # (3,1,H,W)

@@ -131,7 +131,7 @@ class Family(LightningModule):
         """Whether the network is compiled; None until `configure_model` has run."""
         self._passes: FastestPass | None = None
         self.scorer = scorer or Scorer(
-            protocol=Protocol.of_run(None, channels=network.in_channels, scale=network.scale)
+            protocol=Protocol.of_run(None, channels=network.frame_channels, scale=network.scale)
         )
         self.validation_loss = validation_loss
         self._average: Average | None = None
@@ -389,11 +389,11 @@ class Family(LightningModule):
         started = time.perf_counter()
         degraded = batch.degraded.contiguous(memory_format=self.memory_format)
         with self._as_it_is():
-            restored = self._restore(degraded, batch.condition).float()
+            restored = self._restore(degraded, self._evaluated[0].taken(batch.condition)).float()
         if restored.is_cuda:
             torch.cuda.synchronize(restored.device)
         seconds = (time.perf_counter() - started) / len(batch.degraded)
-        given = enlarge(batch.degraded, restored.shape[-2:])
+        given = enlarge(batch.middle, restored.shape[-2:])
         scores = self.scorer.rows(restored, given, batch.clean)
         if self.validation_loss:
             for row, photo in zip(scores, batch.photos(), strict=True):

@@ -65,8 +65,9 @@ class ResidualCNN(Family):
         if not step.ran or not self.step_log.now:
             return loss  # the objectives ran the network on other inputs than the batch
         restored = step.restored.detach()
-        if restored.shape[1] == step.degraded.shape[1]:
-            start = enlarge(step.degraded, restored.shape[-2:])
+        given = step.batch.middle
+        if restored.shape[1] == given.shape[1]:
+            start = enlarge(given, restored.shape[-2:])
             step.record("train/residual_std", (restored - start).std())
         return loss
 

@@ -11,6 +11,8 @@ Legend: B photos, H height, W width.
 import torch
 from torch import Tensor
 
+from restora.metrics.pairs import checked_pair
+
 _TO_XYZ = (
     (0.4124564, 0.3575761, 0.1804375),
     (0.2126729, 0.7151522, 0.0721750),
@@ -23,6 +25,7 @@ _FAR = 25.0**7
 
 def delta_e(restored: Tensor, clean: Tensor) -> Tensor:
     """Mean CIEDE2000 over the pixels of each photo, (B,): 0 where they are equal, about 1 just noticeable."""
+    restored, clean = checked_pair(restored, clean)
     return ciede2000(to_lab(restored.clamp(0, 1)), to_lab(clean.clamp(0, 1))).mean(dim=(1, 2))
 
 

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restora.metrics.pairs import checked_pair
+
 WINDOW = 11
 _SIGMA = 1.5
 _C1 = 0.01**2
@@ -24,7 +26,7 @@ def psnr(restored: Tensor, clean: Tensor) -> Tensor:
 
     Infinite where the two photos are equal.
     """
-    restored, clean = _pair(restored, clean)
+    restored, clean = checked_pair(restored, clean)
     return -10 * (restored - clean).square().mean(dim=(1, 2, 3)).log10()
 
 
@@ -34,7 +36,7 @@ def ssim(restored: Tensor, clean: Tensor) -> Tensor:
     Wang, Bovik, Sheikh and Simoncelli, TIP 2004, eq. 13, as in the authors' MATLAB code: Gaussian window of
     11x11 with sigma 1.5, K1 = 0.01, K2 = 0.03, no padding. Raises `ValueError` for a side below 11.
     """
-    similarity, _ = _ssim_terms(*_pair(restored, clean))
+    similarity, _ = _ssim_terms(*checked_pair(restored, clean))
     return similarity.mean(dim=1)
 
 
@@ -45,7 +47,7 @@ def ms_ssim(restored: Tensor, clean: Tensor) -> Tensor:
     count as zero, as the power of a negative number is not defined. Raises `ValueError` for a side below
     161.
     """
-    restored, clean = _pair(restored, clean)
+    restored, clean = checked_pair(restored, clean)
     smallest = (WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
     if min(clean.shape[-2:]) < smallest:
         raise ValueError(f"MS-SSIM needs sides of at least {smallest} pixels, got {tuple(clean.shape[-2:])}")
@@ -66,19 +68,9 @@ def psnr_b(restored: Tensor, clean: Tensor, block: int = 8, border: int = 0) -> 
     borders are counted exactly, also where a side is no multiple of the block. `border` pixels were cut off
     at the top and the left, so that the first block is not whole.
     """
-    restored, clean = _pair(restored, clean)
+    restored, clean = checked_pair(restored, clean)
     error = (restored - clean).square().mean(dim=(2, 3)) + _blocking_effect(restored, block, border)
     return (-10 * error.log10()).mean(dim=1)
-
-
-def _pair(restored: Tensor, clean: Tensor) -> tuple[Tensor, Tensor]:
-    if restored.shape != clean.shape or clean.ndim != 4:
-        raise ValueError(
-            f"expected two tensors (B,C,H,W) of one shape, got restored {tuple(restored.shape)} "
-            f"and clean {tuple(clean.shape)}"
-        )
-    kind = torch.promote_types(torch.promote_types(restored.dtype, clean.dtype), torch.float32)
-    return restored.to(kind), clean.to(kind)
 
 
 def _window(x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from restora.image import YCBCR, YCBCR_OFFSET, cubic_pieces, to_bytes
+from restora.metrics.pairs import checked_photos
 from restora.metrics.weights import find_weights, missing_weights
 
 BLOCK = 96
@@ -28,13 +29,13 @@ Array = NDArray[np.float64]
 
 def niqe(restored: Tensor, clean: Tensor) -> Tensor:  # noqa: ARG001
     """NIQE of Y, blocks of 96, two scales (Mittal, Soundararajan and Bovik, SPL 2013)."""
-    return torch.tensor([_niqe(_luma(photo)) for photo in restored], device=restored.device)
+    return torch.tensor([_niqe(_luma(photo)) for photo in checked_photos(restored)], device=restored.device)
 
 
 def brisque(restored: Tensor, clean: Tensor) -> Tensor:  # noqa: ARG001
     """BRISQUE (Mittal, Moorthy and Bovik, TIP 2012), by the package of that name."""
     model = _brisque_model()
-    photos = to_bytes(restored).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
+    photos = to_bytes(checked_photos(restored)).expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu().numpy()
     return torch.tensor([float(model.score(photo)) for photo in photos], device=restored.device)
 
 

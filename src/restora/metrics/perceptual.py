@@ -12,6 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from restora.metrics.pairs import checked_pair
+
 Distance = Callable[[Tensor, Tensor], Tensor]
 
 
@@ -51,7 +53,7 @@ def _missing(weights: str) -> str | None:
 
 
 def _each(distance: Distance, restored: Tensor, clean: Tensor) -> Tensor:
-    pairs = zip(_colour(restored), _colour(clean), strict=True)
+    pairs = zip(*map(_colour, checked_pair(restored, clean)), strict=True)
     return torch.stack([distance(one[None], other[None]) for one, other in pairs])
 
 

@@ -3,7 +3,7 @@
 A subclass implements `restore`, which may assume that H and W are multiples of `size_multiple`; `forward`
 pads before it and crops after it. Parameter names are those of the architecture's published checkpoints.
 
-Legend: B samples, C channels, K condition channels, H height, W width, s scale.
+Legend: B samples, T frames, C channels, K condition channels, H height, W width, s scale.
 """
 
 from abc import ABC, abstractmethod
@@ -23,7 +23,8 @@ class Network(nn.Module, ABC):
     """A plain module, independent of training code.
 
     `forward` takes float (B,C,H,W) on the [0,1] scale and returns (B,C',H*s,W*s) on the same scale,
-    neither clamped nor rounded.
+    neither clamped nor rounded. A network for videos takes T = `frames` of them folded into channels in the
+    order of time, (B,T·C',H,W), and returns the middle one.
     """
 
     tasks: ClassVar[tuple[str, ...]] = ()
@@ -39,11 +40,18 @@ class Network(nn.Module, ABC):
     masks): dropped on loading, added by `published_state_dict`."""
 
     scale: int = 1
+    frames: int = 1
+    """T consecutive frames of a video, folded into the channels of `x`: the middle one is restored."""
     size_multiple: int = 1
     condition_channels: int = 0
     """The channels K of `condition` that `forward` requires; if 0, a condition is ignored."""
     in_channels: int
     out_channels: int
+
+    @property
+    def frame_channels(self) -> int:
+        """The channels of one frame, or of a photo."""
+        return self.in_channels // self.frames
 
     @abstractmethod
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -51,8 +59,7 @@ class Network(nn.Module, ABC):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         self._check(x, condition)
-        if self.condition_channels == 0:
-            condition = None
+        condition = self.taken(condition)
         height, width = x.shape[-2:]
         below, right = -height % self.size_multiple, -width % self.size_multiple
         if below or right:
@@ -63,6 +70,10 @@ class Network(nn.Module, ABC):
         if not (torch.compiler.is_compiling() or torch.jit.is_tracing()):  # type: ignore[attr-defined,no-untyped-call]
             self._check_output(y, x)
         return y[..., : height * self.scale, : width * self.scale] if below or right else y
+
+    def taken(self, condition: Tensor | None) -> Tensor | None:
+        """The condition, if this network takes one; for callers that do not know the network."""
+        return condition if self.condition_channels else None
 
     @property
     def condition_padding(self) -> Padding:

@@ -87,6 +87,17 @@ VIDEOS = frozenset(
         *(".3gp", ".ogv", ".vob", ".y4m"),
     )
 )
+VIDEO_FORMATS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".webm": "webm",
+    ".avi": "avi",
+}
+"""Extensions of videos that are written, and FFmpeg's names of their containers; the others are only read."""
+VIDEO_SUFFIXES = {suffix[1:]: suffix for suffix in (".mp4", ".mov", ".mkv", ".webm", ".avi")}
+"""The names of containers on a command line, and the extensions of their files."""
 LIMIT_VARIABLE = "RESTORA_MAX_MEGAPIXELS"
 RAISE_LIMIT = f"set {LIMIT_VARIABLE} to raise it"
 """The fix in the message about a photo that is too large."""
@@ -116,8 +127,8 @@ def why_not(name: str | os.PathLike[str]) -> str:
     match kind(name):
         case "video":
             return (
-                f"is a video ({suffix}); photos are restored one by one: take its frames out first, such as "
-                "with ffmpeg -i VIDEO FOLDER/%06d.png"
+                f"is a video ({suffix}), not a photo: `restora restore [MODEL] VIDEO OUTPUT` restores it on "
+                "the command line; for photos of its frames, ffmpeg -i VIDEO FOLDER/%06d.png"
             )
         case "unreadable":
             return f"is a picture of a format that cannot be read ({suffix}): convert it to PNG or TIFF first"

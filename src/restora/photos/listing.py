@@ -18,19 +18,23 @@ Identity = tuple[int, int]
 class Listing:
     """The contents of a folder.
 
-    `photos` are sorted by path; `left_out` has pictures and videos that cannot be read, broken links and
-    folders that cannot be opened, each with its reason; `links` counts further names of listed photos;
-    `others` counts files that are not pictures at all.
+    `photos` are sorted by path, as are `videos`, if they were asked for; `left_out` has pictures and videos
+    that cannot be read, broken links and folders that cannot be opened, each with its reason; `links` counts
+    further names of listed photos; `others` counts files that are not pictures at all.
     """
 
     photos: list[Path] = field(default_factory=list)
+    videos: list[Path] = field(default_factory=list)
     left_out: dict[Path, str] = field(default_factory=dict)
     links: int = 0
     others: int = 0
 
 
-def look_through(folder: Path, *, avoid: Path | None = None) -> Listing:
-    """Everything below `folder`, without what is below `avoid` (the folder that is written to)."""
+def look_through(folder: Path, *, avoid: Path | None = None, videos: bool = False) -> Listing:
+    """Everything below `folder`, without what is below `avoid` (the folder that is written to).
+
+    Without `videos`, these are left out.
+    """
     listing = Listing()
     found: dict[Identity, Path] = {}
     for path in files_below(
@@ -51,14 +55,15 @@ def look_through(folder: Path, *, avoid: Path | None = None) -> Listing:
         identity = (status.st_dev, status.st_ino)
         if not stat.S_ISREG(status.st_mode):
             listing.left_out[path] = "is not a file"
-        elif what != "photo":
+        elif what != "photo" and not (what == "video" and videos):
             listing.left_out[path] = why_not(path)
         elif status.st_ino and identity in found:
             listing.links += 1
         else:
             found[identity] = path
-            listing.photos.append(path)
+            (listing.photos if what == "photo" else listing.videos).append(path)
     listing.photos.sort()
+    listing.videos.sort()
     return listing
 
 

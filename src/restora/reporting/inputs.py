@@ -88,7 +88,7 @@ def _made_anew(run: Run, names: list[str]) -> Photos:
     def make(name: str) -> HeldOut:
         batch: Batch = data.on_after_batch_transfer(dataset[places[name]], 0)
         assert batch.clean is not None
-        degraded, clean = (photo[0].permute(1, 2, 0).numpy() for photo in (batch.degraded, batch.clean))
+        degraded, clean = (photo[0].permute(1, 2, 0).numpy() for photo in (batch.middle, batch.clean))
         return HeldOut(name, degraded, clean)
 
     for name in [name for name in names if _is_kept(run, name)][:2]:

@@ -84,8 +84,7 @@ def distinguishing(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
     differing: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for one in typed for key in one):
         values = [_value(key, one.get(key), record) for one, record in zip(typed, records, strict=True)]
-        said = {value for value, one in zip(values, typed, strict=True) if key in one}
-        if len(set(values)) > 1 and (len(said) > 1 or _is_different(key, records)):
+        if len(set(values)) > 1 and _is_different(key, records):
             differing[key] = values
     return {
         short: _short_values(values)

@@ -24,7 +24,7 @@ from restora.reporting.leaderboard import (
     rank_label,
     verdict,
 )
-from restora.reporting.photos import embedded_photos
+from restora.reporting.photos import embedded_photos, left_out
 from restora.reporting.runs import Group, Problem, Run, differences
 from restora.reporting.values import lookup
 from restora.words import in_short
@@ -44,10 +44,12 @@ def page(root: Path, groups: Sequence[tuple[Group, Sequence[Row]]], problems: Se
     from plotly.offline import get_plotlyjs
 
     sections, data = [], []
+    scored = sum(bool(group.scored) for group, _ in groups)
     for index, (group, rows) in enumerate(groups):
-        photos = embedded_photos(group)
+        photos = embedded_photos(group, groups=scored)
         data.append(_group_data(group, rows, photos))
-        sections.append(_section(index, group, rows, has_photos=bool(photos)))
+        note = left_out(group, groups=scored) if photos else None
+        sections.append(_section(index, group, rows, photos=note))
     files = resources.files("restora.reporting")
     template = string.Template((files / "page.html").read_text(encoding="utf-8"))
     runs = sum(len(group.runs) for group, _ in groups)
@@ -103,7 +105,8 @@ def _metric_words(name: str) -> str:
     return html.escape(name.upper() if name in ("psnr", "ssim") else name)
 
 
-def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool) -> str:
+def _section(index: int, group: Group, rows: Sequence[Row], *, photos: str | None) -> str:
+    """`photos` says which of them are shown; None without any."""
     sentences = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in verdict(rows))
     parts = [
         f'<section class="group" id="group{index}" data-group="{index}">',
@@ -130,8 +133,9 @@ def _section(index: int, group: Group, rows: Sequence[Row], *, has_photos: bool)
             '<button data-x="photo" aria-pressed="false">time per photo</button></div></header>'
             '<div class="plot cost"></div></figure></div>'
         )
-    if has_photos:
-        parts.append('<div class="photos"><h3>Held-out photos</h3></div>')
+    if photos is not None:
+        hint = f'<p class="hint">{html.escape(photos)}</p>' if photos else ""
+        parts.append(f'<div class="photos"><h3>Held-out photos</h3>{hint}</div>')
     parts += [_differences(group.runs), _origins(group.runs), "</section>"]
     return "\n".join(part for part in parts if part)
 

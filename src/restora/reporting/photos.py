@@ -19,22 +19,46 @@ from restora.reporting.runs import Group, PhotoScore, Run
 SIDE = 512
 PHOTOS_AT_MOST = 6
 RUNS_AT_MOST = 12
+PICTURES_AT_MOST = 168
+"""Of all comparisons of a page together: noisy ones take 0.4 MB each, and a page stays below 100 MB."""
 
 
-def embedded_photos(group: Group) -> list[dict[str, Any]]:
+def embedded_photos(group: Group, *, groups: int = 1) -> list[dict[str, Any]]:
     """For each shown photo its name, size, note and versions, degraded first, clean last.
 
     A version is {id, label, psnr, ssim, uri}.
 
-    At most 6 photos of the best 12 runs are shown. Missing or damaged files are left out.
+    At most 6 photos of the best 12 runs are shown, and fewer of each of many `groups`. Missing or damaged
+    files are left out.
     """
-    runs = group.scored[:RUNS_AT_MOST]
+    photos_at_most, runs_at_most = _share(groups)
+    runs = group.scored[:runs_at_most]
     photos = []
-    for name in group.photo_names[:PHOTOS_AT_MOST]:
+    for name in group.photo_names[:photos_at_most]:
         photo = _photo(name, runs)
         if photo is not None:
             photos.append(photo)
     return photos
+
+
+def left_out(group: Group, *, groups: int = 1) -> str:
+    """Which photos and runs of a group `embedded_photos` shows, in words; empty for all of them."""
+    photos, runs = _share(groups)
+    parts = []
+    if photos < len(group.photo_names):
+        parts.append(f"{photos} of {len(group.photo_names)} photos")
+    if runs < len(group.scored):
+        parts.append(f"the best {runs} of {len(group.scored)} runs")
+    return f"Here are {' and '.join(parts)}; all are in images/ of the run folders." if parts else ""
+
+
+def _share(groups: int) -> tuple[int, int]:
+    """Photos and runs that each of so many groups may show."""
+    each = PICTURES_AT_MOST // max(groups, 1)
+    photos = min(max(each // (RUNS_AT_MOST + 2), 1), PHOTOS_AT_MOST)
+    return photos, min(
+        max(each // photos - 2, 2), RUNS_AT_MOST
+    )  # two versions are the degraded and the clean
 
 
 def _photo(name: str, runs: Sequence[Run]) -> dict[str, Any] | None:

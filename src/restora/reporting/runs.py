@@ -25,6 +25,7 @@ from restora.registry import stored
 from restora.reporting.naming import Name, names
 from restora.reporting.values import as_text, finite, flat, lookup
 from restora.run_state import status_of
+from restora.vocabulary import AUTO, precision_in_one_spelling
 from restora.words import NOISY_REFERENCE
 
 
@@ -186,10 +187,18 @@ def read_runs(root: Path) -> tuple[list[Run], list[Problem]]:
             found = record.get("format") if isinstance(record, dict) else type(record).__name__
             problems.append(Problem(folder, f"run.json is of format {found!r}, expected 1 or 2"))
             continue
+        _spell_precision(record)
         run = Run(folder, record, photos=_photo_scores(record))
         run.curve = _curve(run, run.monitor)
         runs.append(run)
     return runs, problems
+
+
+def _spell_precision(record: dict[str, Any]) -> None:
+    """One word for what a run computed in: `float32`, `32-true` and an `auto` that was it do not differ."""
+    trainer = lookup(record, "config", "trainer")
+    if isinstance(trainer, dict) and "precision" in trainer:
+        trainer["precision"] = precision_in_one_spelling(record.get("precision") or trainer["precision"])
 
 
 def _run_folders(root: Path) -> Iterator[Path]:
@@ -369,6 +378,7 @@ def differences(runs: Sequence[Run]) -> dict[str, list[str]]:
     found = {}
     for name in names:
         across = [one.get(name, "") for one in settings]
-        if len(set(across)) > 1 and name not in ("name", "output_dir"):
+        known = set(across) - ({AUTO} if name == "trainer.precision" else set())  # a queued run: not decided
+        if len(known) > 1 and name not in ("name", "output_dir"):
             found[name] = across
     return found

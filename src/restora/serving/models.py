@@ -9,6 +9,7 @@ from restora.artifact.model_folder import ModelDescription
 from restora.artifact.restorer import Restorer
 from restora.serving.schemas import ModelState
 from restora.vocabulary import Precision
+from restora.words import for_videos
 
 WORDS = {
     "photo": ("Everyday photo", "Removes grain and small square blocks, and leaves a good photo as it is."),
@@ -109,6 +110,8 @@ def load_models(
             raise ValueError(
                 f"{source} is conditioned on maps that a photo alone does not have: use it from Python"
             )
+        if restorer.network.frames > 1:
+            raise ValueError(f"{source}: {for_videos(restorer.network.frames)}: serve models of photos")
         base = restorer.description.name or Path(source).name
         name, number = base, 2
         while name in models:

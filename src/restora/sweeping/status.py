@@ -1,4 +1,7 @@
-"""The status of a sweep from the folders of its jobs alone: states, figures, time left, cost."""
+"""The status of a sweep from the folders of its jobs alone: states, figures, time left, cost.
+
+A job whose `run.json` has values that are none counts as one without these values.
+"""
 
 import statistics
 import time
@@ -8,6 +11,7 @@ from typing import Any
 
 from restora.monitor import Monitor
 from restora.reporting.naming import Name, names
+from restora.reporting.values import finite, lookup
 from restora.sweeping import ending
 from restora.sweeping.plan import Job, Plan
 
@@ -81,8 +85,7 @@ def _status(
     plan: Plan, job: Job, name: Name, state: str, record: dict[str, Any], estimate: float | None
 ) -> JobStatus:
     monitor = _monitor(record)
-    best = (record.get("metrics") or {}).get("best") or {}
-    value = best.get(monitor.metric)
+    value = finite(lookup(record, "metrics", "best", monitor.metric))
     share, seconds = _share(record), _seconds(record)
     left: float | None = None
     if state in ("running", "stopped", "dead") and share:
@@ -95,8 +98,8 @@ def _status(
         folder=str(plan.path(job)),
         state=state,
         metric=monitor.metric,
-        value=None if value is None else float(value),
-        figure="" if value is None else monitor.in_words(float(value)),
+        value=value,
+        figure="" if value is None else monitor.in_words(value),
         seconds=seconds,
         left=None if left is None else max(left, 0.0),
         share=share,
@@ -107,26 +110,26 @@ def _status(
 def _monitor(record: dict[str, Any]) -> Monitor:
     try:
         return Monitor.of(record.get("config") or {})
-    except (ValueError, AttributeError):
+    except (ValueError, TypeError, AttributeError):
         return Monitor()
 
 
 def _kind(record: dict[str, Any]) -> str:
     """A key that is equal for runs of equal cost: network, patches, length, precision, device."""
     config = record.get("config") or {}
-    data, trainer = config.get("data") or {}, config.get("trainer") or {}
-    sizes = [data.get(key) for key in ("patch_size", "batch_size", "stages")]
-    length = [trainer.get(key) for key in ("max_steps", "max_time", "max_epochs", "precision", "accelerator")]
-    return repr((config.get("network"), sizes, length, config.get("compile")))
+    sizes = [lookup(config, "data", key) for key in ("patch_size", "batch_size", "stages")]
+    lengths = ("max_steps", "max_time", "max_epochs", "precision", "accelerator")
+    length = [lookup(config, "trainer", key) for key in lengths]
+    return repr((lookup(config, "network"), sizes, length, lookup(config, "compile")))
 
 
 def _seconds(record: dict[str, Any]) -> float:
-    return float((record.get("cost") or {}).get("fit_seconds") or 0.0)
+    return max(finite(lookup(record, "cost", "fit_seconds")) or 0.0, 0.0)
 
 
 def _share(record: dict[str, Any]) -> float | None:
-    share = (record.get("cost") or {}).get("share")
-    return float(share) if isinstance(share, int | float) and 0 < share <= 1 else None
+    share = finite(lookup(record, "cost", "share"))
+    return share if share is not None and 0 < share <= 1 else None
 
 
 def _silent(record: dict[str, Any]) -> float:

@@ -187,7 +187,7 @@ def _scorer(config: DictConfig, network: Network, *, has_clean: bool) -> Scorer:
     node: Any = OmegaConf.to_container(config, resolve=False)
     monitor = Monitor.of(node)
     check_monitored(monitor, has_clean=has_clean)
-    protocol = Protocol.of_run(node.get("protocol"), channels=network.in_channels, scale=network.scale)
+    protocol = Protocol.of_run(node.get("protocol"), channels=network.frame_channels, scale=network.scale)
     return Scorer(
         protocol=protocol,
         metrics=tuple(name for name in dict.fromkeys(("psnr", "ssim", monitor.name)) if name != LOSS),
@@ -240,7 +240,7 @@ def _network_of(network: Network, scale: int) -> str:
 def _channel_settings(network: Network, objectives: Any, channels: int) -> str:
     """The settings with which the network and the discriminators take and give so many channels."""
     known = inspect.signature(type(network).__init__).parameters
-    found = [f"network.in_channels={channels}"]
+    found = [f"network.in_channels={channels * network.frames}"]
     if network.out_channels != channels and "out_channels" in known:
         found.append(f"network.out_channels={channels}")
     for name, node in _nodes(objectives):
@@ -281,11 +281,17 @@ def check_together(network: Network, data: PhotoData, objectives: Any = None) ->
             "choose a degradation with a noise level or a mask, or set network.condition_channels"
         )
     channels = channel_count(data.channels)
-    if network.in_channels != channels:
+    if network.frames != data.frames:
         raise ConfigError(
-            f"the network takes {network.in_channels} channel(s), the photos have {channels}: set "
+            f"the network takes {network.frames} frame(s) of a video, the data give {data.frames}: set "
+            f"data.frames={network.frames}, or choose another network"
+        )
+    if network.in_channels != channels * network.frames:
+        raise ConfigError(
+            f"the network takes {network.in_channels} channel(s), the photos have "
+            f"{channels * network.frames}: set "
             f"{_channel_settings(network, objectives, channels)}, "
-            f"or data.channels={channel_word(network.in_channels)}"
+            f"or data.channels={channel_word(network.frame_channels)}"
         )
     if network.out_channels != channels:
         raise ConfigError(

@@ -257,8 +257,8 @@ class SaveTestImages(Callback):
     """Writes the photos of the report: each held-out photo degraded, restored and clean as 8-bit PNG.
 
     The exact degraded input is written beside them as float32 `.npy` (H,W,C), neither clipped nor rounded, so
-    that classical filters can be evaluated on the same numbers. For photos of neither 1 nor 3 channels, such
-    as stacked frames, the pictures show the first channels, and there is no `.npy`.
+    that classical filters can be evaluated on the same numbers. Of a clip it is the middle frame. For photos
+    of neither 1 nor 3 channels the pictures show the first channels, and there is no `.npy`.
     """
 
     def __init__(self, *, directory: str | Path, limit: int = 16) -> None:
@@ -280,15 +280,15 @@ class SaveTestImages(Callback):
         self.directory.mkdir(parents=True, exist_ok=True)
         for index, name in enumerate(batch.names):
             stem = file_stem(name)
-            photos = {"degraded": batch.degraded, "restored": outputs["restored"], "clean": batch.clean}
+            photos = {"degraded": batch.middle, "restored": outputs["restored"], "clean": batch.clean}
             for kind, photo in photos.items():
                 if photo is None:  # no clean photo in the data
                     continue
                 to_image(photo[index]).save(self.directory / f"{stem}_{kind}.png")
-            if batch.degraded.shape[1] not in _SHOWN:
-                log.info("%s has %d channels: its pictures show the first", name, batch.degraded.shape[1])
+            if batch.middle.shape[1] not in _SHOWN:
+                log.info("%s has %d channels: its pictures show the first", name, batch.middle.shape[1])
                 continue
-            exact = batch.degraded[index].permute(1, 2, 0).float().cpu().numpy()
+            exact = batch.middle[index].permute(1, 2, 0).float().cpu().numpy()
             np.save(self.directory / f"{stem}_degraded.npy", exact)
 
 

@@ -50,6 +50,9 @@ class TrainingProgress(ProgressBar):
         self.score: float | None = None
         self.best: float | None = None
         self.best_before = best_before
+        self.validated_at: int | None = None
+        self.trained_for: float | None = None
+        """Seconds of a training that has ended, until its last line is written."""
         self.steps_before = 0
         self.fit_started = self.drawn_at = time.monotonic()
         self.share_at_start = 0.0
@@ -64,6 +67,7 @@ class TrainingProgress(ProgressBar):
         assert isinstance(module, Family)
         self.fit_started = time.monotonic()
         self.share_at_start = min(share_here(trainer), 0.999)
+        self.validated_at = self.trained_for = None
         self.best, self.steps_before = self.best_before(), module.steps_done()
         if not trainer.is_global_zero:
             self.disable()
@@ -92,15 +96,19 @@ class TrainingProgress(ProgressBar):
             self._draw(trainer, module)
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        if trainer.sanity_checking or trainer.state.fn != "fit":
+        assert isinstance(module, Family)
+        if trainer.sanity_checking:
             return
         value = trainer.callback_metrics.get(self.monitor.metric)
-        if value is None:
-            return
-        self.score = float(value)
-        if not math.isnan(self.score) and self.monitor.better(self.score, self.best):
-            self.best = self.score
-        self._draw(trainer, module)
+        if value is not None:
+            self.score = float(value)
+            if not math.isnan(self.score) and self.monitor.better(self.score, self.best):
+                self.best = self.score
+        self.validated_at = module.steps_done()
+        if self.trained_for is not None:  # the validation after the last step
+            self._say_end(trainer, module)
+        elif value is not None:
+            self._draw(trainer, module)
 
     def _draw(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
@@ -134,12 +142,19 @@ class TrainingProgress(ProgressBar):
     def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         assert isinstance(module, Family)
         self._close()
+        self.trained_for = time.monotonic() - self.fit_started
+        if module.steps_done() in (self.validated_at, self.steps_before):
+            self._say_end(trainer, module)
+
+    def _say_end(self, trainer: Trainer, module: Family) -> None:
+        """The last line, which needs the validation of the last weights."""
         best = "" if self.best is None else f" · best validation {self.monitor.in_words(self.best)}"
-        done, spent = module.steps_done(), _clock(time.monotonic() - self.fit_started)
+        done, spent = module.steps_done(), _clock(self.trained_for or 0.0)
         steps = f"{done} steps, {done - self.steps_before} of them" if self.steps_before else f"{done} steps"
         if trainer.is_global_zero:
             state = f" · {steps} in {spent}{best}"
             self._say(f"{cut(self.label, self.console.width - cell_len(state))}{state}")
+        self.trained_for = None
 
     def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
         self._close()

@@ -31,6 +31,7 @@ from restora.run_state import Occupied, status_of
 from restora.strangers import check_inside, started_in
 from restora.training.command import folders_in
 from restora.training.poison import reduced_rate
+from restora.vocabulary import precision_in_one_spelling
 
 log = logging.getLogger(__name__)
 TYPED_IN = "RESTORA_TYPED_IN"
@@ -328,6 +329,9 @@ def differences(earlier: Any, now: Mapping[str, Any]) -> dict[str, tuple[Any, An
     if not isinstance(earlier, Mapping):
         return {}
     then, here = _flat(registry.stored(earlier)), _flat(now)
+    for side in (then, here):
+        if "trainer.precision" in side:
+            side["trainer.precision"] = precision_in_one_spelling(side["trainer.precision"])
     old, new = str(then.get("run_dir")), str(here.get("run_dir"))
 
     def moved(value: Any) -> Any:

@@ -18,7 +18,6 @@ from omegaconf import DictConfig, OmegaConf
 from restora import vocabulary
 from restora.arguments import check_arguments, fits, shown, wanted
 from restora.config import ConfigError, build
-from restora.photos.reading import channel_count
 from restora.training.record import RunInfo
 from restora.training.tracking import wandb_log
 
@@ -244,7 +243,7 @@ def step_seconds(config: DictConfig) -> float:
     vocabulary.use_threads(config.threads)
     network = build(config.network, "network").train()
     side = int(config.data.patch_size) // network.scale
-    x = torch.rand(2, channel_count(config.data.channels), side, side)  # batch norm needs more than one value
+    x = torch.rand(2, network.in_channels, side, side)  # batch norm needs more than one value
     planes = network.condition_channels
     condition = torch.rand(2, planes, side, side) if planes else None
     seconds: list[float] = []

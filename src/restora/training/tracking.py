@@ -246,7 +246,7 @@ class WandbPhotos(Callback):
         if _logger(trainer) is None or trainer.sanity_checking or batch.clean is None:
             return
         for index, name in enumerate(batch.names[: self.photos - len(self.rows)]):
-            kinds = (batch.degraded[index], outputs["restored"][index], batch.clean[index])
+            kinds = (batch.middle[index], outputs["restored"][index], batch.clean[index])
             self.rows.append(
                 (name, [self._small(photo) for photo in kinds], outputs["scores"][index]["psnr"])
             )

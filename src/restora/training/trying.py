@@ -10,6 +10,8 @@ Legend: B samples, C channels, H height, W width, K condition channels.
 from collections.abc import Callable
 
 import torch
+from torch import nn
+from torch.nn.parameter import is_lazy
 
 from restora.config import ConfigError
 from restora.data.module import PhotoData
@@ -36,14 +38,18 @@ def try_network(network: Network, data: PhotoData, build: Callable[[], Network])
     """
     if _is_ours(network):
         return
+    _check_weights(network)
     side = min(stage.patch_size for stage in data.stages) // data.scale | 1
+    whole = side + -side % network.size_multiple
     try:
         _run(network, side, side + 2)
+        _run(network, whole, whole)  # at the odd size it may be given a padded copy
         return
     except Exception:  # of the meta device or of the network; which one is seen below
         network = build()
     try:
         _run(network, side, side + 2)
+        _run(network, whole, whole)
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().partition("\n")[0]
         if not isinstance(error, ValueError):
@@ -55,17 +61,45 @@ def try_network(network: Network, data: PhotoData, build: Callable[[], Network])
         raise ConfigError(f"network: {reason}") from error
 
 
+def _check_weights(network: Network) -> None:
+    """Raises `ConfigError` for weights that would not be trained, or not be stored."""
+    name, registered = type(network).__name__, set(network.modules())
+    for path, module in network.named_modules():
+        for key, value in vars(module).items():
+            if key in ("_modules", "_parameters", "_buffers") or not isinstance(value, dict | list | tuple):
+                continue
+            held = value.values() if isinstance(value, dict) else value
+            if any(isinstance(each, nn.Module) and each not in registered for each in held):
+                raise ConfigError(
+                    f"network: {name} keeps layers in the {type(value).__name__} "
+                    f"{'.'.join(filter(None, (path, key)))}, where they are neither trained nor stored: use "
+                    f"nn.Module{'Dict' if isinstance(value, dict) else 'List'}"
+                )
+    if any(is_lazy(tensor) for tensor in (*network.parameters(), *network.buffers())):
+        raise ConfigError(f"network: {name} has layers without a size (nn.Lazy…): give their channels")
+    if not any(parameter.requires_grad for parameter in network.parameters()):
+        raise ConfigError(
+            f"network: {name} has no parameters to train: make its layers attributes in the constructor"
+        )
+
+
 def _run(network: Network, height: int, width: int) -> None:
     """One forward pass of a (2,C,H,W) input, in evaluation mode."""
     device = next((parameter.device for parameter in network.parameters()), torch.device("meta"))
     training, planes = network.training, network.condition_channels
     x = torch.zeros(2, network.in_channels, height, width, device=device)  # (B,C,H,W)
     condition = x.new_zeros(2, planes, height, width) if planes else None  # (B,K,H,W)
+    version = x._version
     try:
         with torch.no_grad():
             network.eval()(x, condition)
     finally:
         network.train(training)
+    if x._version != version:
+        raise ValueError(
+            f"{type(network).__name__} changes the photos that it gets, which are compared with later: let "
+            "restore work on a copy (x = x - 0.5 instead of x -= 0.5)"
+        )
 
 
 def _multiple(network: Network) -> int | None:
@@ -89,11 +123,18 @@ def try_degradation(data: PhotoData) -> None:
     before = clean.clone()
     keys = torch.tensor([sample_key(data.seed, number) for number in range(2)])
     try:
-        check_values(data.degradation, data.degradation(clean, KeyedGenerator(keys)).image)
+        degraded, again = (data.degradation(clean, KeyedGenerator(keys)).image for _ in range(2))
+        check_values(data.degradation, degraded)
     except ValueError as error:
         raise ConfigError(str(error)) from error
     if not torch.equal(clean, before):
         raise ConfigError(
             f"the degradation {name} changes the clean photos that it gets: let apply work on a copy, "
             "clean.clone()"
+        )
+    if not torch.equal(degraded, again):
+        raise ConfigError(
+            f"the degradation {name} gives other photos for the same keys, so that no two runs are validated "
+            "on the same ones: draw all random numbers from the generator of sample, or in apply from "
+            "KeyedGenerator(params[key]) with keys that sample took by generator.next_keys()"
         )

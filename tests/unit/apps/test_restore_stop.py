@@ -83,6 +83,6 @@ def test_a_signal_is_answered_at_once_and_the_photos_done_are_counted(
         run(jobs, [PhotoFit(fit=Slow(lambda: None))], Settings())
     written = len(list((tmp_path / "out").iterdir()))
     assert 3 <= written == ended.value.restored <= 4
-    assert ended.value.message(6).startswith(f"stopped: {written} of 6 photos restored")
+    assert ended.value.message(jobs).startswith(f"stopped: {written} of 6 photos restored")
     assert isinstance(ended.value.__cause__, KeyboardInterrupt)
     assert restore_stop.STOPPING in capsys.readouterr().err

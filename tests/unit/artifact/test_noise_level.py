@@ -6,6 +6,8 @@ import skimage.data
 import torch
 
 from restora.artifact.noise_level import noise_level
+from restora.artifact.photo_pixels import estimated_sigma
+from restora.photos.files import Photo
 
 
 @pytest.mark.parametrize("sigma", [5, 15, 30])
@@ -24,3 +26,14 @@ def test_a_photo_without_noise_has_little_and_a_tiny_one_is_refused() -> None:
     assert noise_level(ramp) < 0.01
     with pytest.raises(ValueError, match="is too small to estimate its noise level .10x12 pixels"):
         noise_level(torch.rand(3, 12, 10))
+
+
+def test_a_border_and_invisible_pixels_do_not_count() -> None:
+    noisy = 0.5 + torch.randn(1, 96, 96, generator=torch.Generator().manual_seed(0)) * 15 / 255
+    framed = noisy.clone()
+    framed[:, :40], framed[:, :, 60:] = 0.9, 0.9
+    assert noise_level(framed) == pytest.approx(15, rel=0.1)
+    pixels = (noisy * 255).round().byte().permute(1, 2, 0).numpy()
+    alpha = np.zeros((96, 96), np.uint8)
+    alpha[20:76, 20:76] = 255
+    assert estimated_sigma(Photo(pixels, alpha)) == pytest.approx(15, rel=0.15)

@@ -6,11 +6,12 @@ import re
 from contextlib import nullcontext
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from run_folders import Strided, photo, tiny_network
-from torch import Tensor
+from torch import Tensor, nn
 
 from restora.artifact.restorer import Restorer
 from restora.artifact.tiles import check_tile, fade, grid, spans
@@ -224,7 +225,13 @@ def test_float32_is_advised_only_where_it_is_not_used(precision):
     [
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint8), "uint8"),
         (torch.zeros(3, 8, 8), "shape"),
-        (torch.zeros(1, 1, 8, 8), "takes 3 channels"),
+        (torch.zeros(1, 1, 8, 8), r"takes 3 channels, .*use photo\.expand\(-1, 3, -1, -1\)"),
+        (torch.zeros(1, 4, 8, 8), r"photo\[:, :3\], without alpha"),
+        (torch.zeros(8, 8), r"use photo\[None, None\]"),
+        (torch.zeros(2, 1, 3, 8, 8), r"use photo\.flatten\(0, -4\) for frames"),
+        (torch.zeros(1, 3, 8, 8, dtype=torch.uint16), "65535 for 16-bit photos"),
+        (torch.zeros(1, 3, 8, 8, device="meta"), "that has pixels"),
+        (torch.zeros(1, 3, 8, 8).to_sparse(), "to_dense"),
         (torch.zeros(1, 3, 0, 8), "shape"),
         ("photo.png", r"got str: for a file, pixels = restora\.photos\.reading\.read_photo\(path\)"),
         (Image.new("RGB", (8, 8)), "got Image: "),
@@ -240,6 +247,12 @@ def test_wrong_input_is_named(x, message):
     [
         ({"device": "cuda:97"}, "not available"),
         ({"device": "abacus"}, "no device"),
+        ({"device": None}, "no device None"),
+        ({"device": "meta"}, "not available"),
+        ({"device": "hip"}, "not available"),
+        ({"device": "xpu"}, "not available"),
+        ({"sigma": 0.1}, "sigma is on the 8-bit scale, .* 25.5"),
+        ({"network": nn.Conv2d(3, 3, 3)}, "Conv2d is not a network"),
         ({"precision": "int4"}, "precision"),
         ({"sigma": "auto"}, r"estimated_sigma estimates it"),
         ({"sigma": 999}, "a number from 0 to 255"),
@@ -252,7 +265,37 @@ def test_wrong_input_is_named(x, message):
 )
 def test_wrong_options_are_named(options, message):
     with pytest.raises(ValueError, match=message):
-        Restorer(network=tiny_network(), **options)
+        Restorer(**{"network": tiny_network(), **options})
+
+
+def test_a_level_of_torch_or_numpy_is_a_number():
+    assert Restorer(network=tiny_network(), sigma=torch.tensor(25.0)).sigma == 25
+    assert type(Restorer(network=tiny_network(), sigma=np.array(7)).sigma) is int
+
+
+def test_a_condition_that_has_no_effect_is_refused():
+    restorer, x = Restorer(network=tiny_network(), device="cpu"), real(8, 8)
+    with pytest.raises(ValueError, match="takes neither a noise level nor a mask"):
+        restorer(x, torch.ones(1, 1, 8, 8))
+
+
+def test_an_array_as_the_condition_is_named_and_not_printed():
+    with pytest.raises(ValueError, match=r"a tensor \(B,1,H,W\), got ndarray: "):
+        Restorer.load("zoo:inpaint", device="cpu")(real(8, 8), np.ones((1, 1, 8, 8)))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("photo", "comes with restora is zoo:photo"),
+        ("https://example.org/a.pth", "an address: download the file first"),
+        ("", "a path or zoo:NAME, got ''"),
+        (tiny_network(), r"got \w+: for a network use Restorer\(network=…\)"),
+    ],
+)
+def test_what_is_no_source_of_a_model_is_named(source, message):
+    with pytest.raises(ValueError, match=message):
+        Restorer.load(source)
 
 
 def test_what_a_conditioned_model_needs_is_named():

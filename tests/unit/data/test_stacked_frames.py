@@ -157,7 +157,7 @@ def test_a_network_of_nine_channels_learns_from_them(nine: Any, tmp_path: Path) 
 
 @pytest.mark.parametrize(("channels", "fix"), [(9, "data.channels=9"), (1, "data.channels=gray")])
 def test_a_network_of_other_channels_is_refused(channels: int, fix: str) -> None:
-    data: Any = SimpleNamespace(scale=1, condition_channels=0, channels="rgb")
+    data: Any = SimpleNamespace(scale=1, condition_channels=0, channels="rgb", frames=1)
     with pytest.raises(ConfigError, match=f"network.in_channels=3, or {fix}"):
         check_together(network(channels), data)
     with pytest.raises(ConfigError, match="set network.out_channels=3"):

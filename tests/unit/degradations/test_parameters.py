@@ -4,7 +4,9 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 
 from restora.degradations.blur.anisotropic_blur import AnisotropicBlur
 from restora.degradations.blur.camera_shake import CameraShake
@@ -21,6 +23,7 @@ from restora.degradations.missing.text_overlay import TextOverlay
 from restora.degradations.noise.film_grain import FilmGrain
 from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.degradations.noise.varying_gaussian_noise import VaryingGaussianNoise
+from restora.keyed import KeyedGenerator
 
 INF = math.inf
 TWO = {"a": Identity(), "b": Identity()}
@@ -98,3 +101,43 @@ def second_order(*, ringing_probability: float) -> SecondOrder:
 def test_values_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    drawn = GaussianNoise(sigma=np.float32(25)).sample((1, 3, 8, 8), keyed(1))
+    assert torch.equal(drawn["sigma"], GaussianNoise(sigma=25).sample((1, 3, 8, 8), keyed(1))["sigma"])
+    GaussianNoise(sigma=[np.int64(5), np.float32(50)])
+    with pytest.raises(ValueError, match="sigma must be a number .* got '25'"):
+        GaussianNoise(sigma="25")
+
+
+def keyed(count: int) -> KeyedGenerator:
+    return KeyedGenerator(torch.arange(count))
+
+
+PHOTOS = torch.rand(2, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("photos", "generator", "message"),
+    [
+        (PHOTOS * 255, keyed(2), "divide 8-bit photos by 255"),
+        ((PHOTOS * 255).byte(), keyed(2), r"use photo\.float\(\)/255"),
+        (PHOTOS[0], keyed(1), r"use photo\[None\]"),
+        (PHOTOS.numpy(), keyed(2), "got ndarray"),
+        (PHOTOS, torch.Generator(), r"is keyed, got Generator: use KeyedGenerator\(keys\)"),
+        (PHOTOS, keyed(1), "1 keys for 2 photos"),
+        (PHOTOS, keyed(3), "3 keys for 2 photos"),
+        (PHOTOS.double(), keyed(2), r"give float32 photos, photos\.float\(\)"),
+    ],
+)
+def test_photos_and_generators_of_a_loop_of_ones_own_are_checked(
+    photos: Any, generator: Any, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        GaussianNoise(sigma=25)(photos, generator)
+
+
+def test_keys_that_are_no_tensor_are_named() -> None:
+    with pytest.raises(ValueError, match=r"got list: use torch\.tensor"):
+        KeyedGenerator([1, 2])  # type: ignore[arg-type]

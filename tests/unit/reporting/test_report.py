@@ -18,7 +18,7 @@ from restora.cli import main as cli
 from restora.evaluation.classical import BASELINES
 from restora.photos.blocks import png_chunk
 from restora.photos.header import PNG_SIGNATURE
-from restora.reporting.photos import embedded_photos
+from restora.reporting.photos import embedded_photos, left_out
 
 
 def test_the_command_prints_the_leaderboard_and_writes_the_page(sweep, capsys, monkeypatch):
@@ -95,6 +95,19 @@ def test_of_a_large_photo_the_middle_is_shown_at_every_scale(sweep):
     assert (shown["width"], shown["height"], shown["note"]) == (512, 512, "middle 512×512 of 1300×900")
     np.testing.assert_array_equal(pictures[-1], clean[194:706, 394:906])
     np.testing.assert_array_equal(pictures[0], pictures[-1][::2, ::2])
+
+
+def test_a_page_of_many_comparisons_shows_fewer_photos_of_each(sweep, monkeypatch):
+    group = one_group(sweep)
+    shown = embedded_photos(group)
+    assert [len(photo["versions"]) for photo in shown] == [5, 5]  # three runs
+    assert left_out(group) == ""
+    shown = embedded_photos(group, groups=40)
+    assert [len(photo["versions"]) for photo in shown] == [4]
+    assert left_out(group, groups=40).startswith("Here are 1 of 2 photos and the best 2 of 3 runs;")
+    monkeypatch.setattr("restora.reporting.photos.PHOTOS_AT_MOST", 1)
+    assert main([str(sweep)]) == 0
+    assert "Here are 1 of 2 photos; " in (sweep / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

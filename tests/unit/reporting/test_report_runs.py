@@ -1,7 +1,7 @@
 """What is read from run folders in any state, and which runs are compared with which."""
 
 import pytest
-from run_folders import configured, put, record, scored, write_run
+from run_folders import configured, one_group, put, record, scored, write_run
 
 from restora.reporting.leaderboard import leaderboard, verdict
 from restora.reporting.runs import differences, group_runs, read_runs
@@ -111,7 +111,8 @@ def test_runs_are_compared_only_where_they_restored_the_same(tmp_path):
 def test_labels_say_what_a_sweep_changed(tmp_path):
     for job, depth in enumerate((9, 17)):
         overrides = [f"network.depth={depth}", "experiments=quickstart/all"]
-        put(tmp_path / str(job), sweep={"id": "x", "job": job, "overrides": overrides})
+        sweep = {"id": "x", "job": job, "overrides": overrides}
+        put(tmp_path / str(job), sweep=sweep, config=configured(network__depth=depth))
     put(tmp_path / "other", name="unet")
     put(tmp_path / "again" / "0", name="nafnet")
     put(tmp_path / "again" / "1", name="nafnet")
@@ -130,6 +131,25 @@ def test_differences_are_the_settings_that_are_not_equal_everywhere(tmp_path):
     put(tmp_path / "b", config=configured(network__depth=17, family__lr=1 / 3, run_dir="outputs/b"))
     runs, _ = read_runs(tmp_path)
     assert differences(runs) == {"family.lr": ["", "0.333333"], "network.depth": ["9", "17"]}
+
+
+def test_a_precision_by_its_other_names_is_no_difference(tmp_path):
+    """Of `auto`, which its machine has decided, the record has what it is."""
+
+    def trained_in(typed, used):
+        given = {"overrides": [f"trainer.precision={typed}"], "config": configured(trainer__precision=typed)}
+        put(tmp_path / typed, precision=used, **given)
+        return one_group(tmp_path)
+
+    trained_in("auto", "32-true")
+    group = trained_in("float32", "32-true")
+    assert differences(group.runs) == {}
+    assert {run.label for run in group.runs} == {"dncnn (auto)", "dncnn (float32)"}
+    put(tmp_path / "queued", status="queued", test=None, config=configured(trainer__precision="auto"))
+    assert differences(one_group(tmp_path).runs) == {}
+    group = trained_in("bf16", "bf16-mixed")
+    precisions = differences(group.runs)["trainer.precision"]
+    assert sorted(precisions) == ["32-true", "32-true", "auto", "bf16-mixed"]
 
 
 def test_runs_of_other_photos_have_a_table_of_their_own(tmp_path):

@@ -15,11 +15,12 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from restora import vocabulary
 from restora.cli import main
 from restora.config import ConfigError, compose, options
 from restora.files import write_json
 from restora.run_state import Occupied, sole_run
-from restora.sweeping import command, estimate, executor, planning, running
+from restora.sweeping import command, ending, estimate, executor, planning, running
 from restora.sweeping.command import with_space
 from restora.sweeping.estimate import kind
 from restora.sweeping.executor import Slots, slots_for
@@ -27,7 +28,9 @@ from restora.sweeping.on_ray import connected, gpus_of, share
 from restora.sweeping.plan import Damaged, Job, Plan, identity, jobs_in, read_plan
 from restora.sweeping.showing import summary
 from restora.sweeping.slurm import tasks_of
-from restora.sweeping.status import statuses
+from restora.sweeping.status import _kind, statuses
+from restora.training import starting
+from restora.training.record import RunRecord
 from restora.training.resuming import what_to_do
 
 TINY = ["network=dncnn_small", "network.depth=4", "network.channels=4", "logger.mode=disabled"]
@@ -104,6 +107,32 @@ def test_a_plan_that_is_damaged_is_said_and_its_jobs_are_found_in_their_folders(
     assert jobs_in(tmp_path) == [job]
 
 
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_job_whose_machine_decides_the_precision_stays_the_same_job(
+    bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record says what it was, also of a job that goes on from its folder on another machine; and a plan
+    that was lost has the same jobs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "run", lambda *_, **__: 0)
+    monkeypatch.setattr(starting, "train", lambda _, info: RunRecord(info).write() or 0.0)
+    words = ["train", "-m", *TINY, "precision=auto,float32", "hydra.sweep.dir=sweep"]
+    assert main(words) == 0
+    plan = read_plan(tmp_path / "sweep")
+    queued = [ending.read_record(plan.path(job)) for job in plan.jobs]
+    for here in (bf16, False):
+        monkeypatch.setattr(vocabulary, "has_bfloat16", lambda _, found=here: found)
+        for job in plan.jobs:
+            starting.start_folder(plan.path(job))
+    records = [ending.read_record(plan.path(job)) for job in plan.jobs]
+    assert [record["config"]["trainer"]["precision"] for record in records] == ["auto", "float32"]
+    assert [record["precision"] for record in records] == ["bf16-mixed" if bf16 else "32-true", "32-true"]
+    assert [_kind(record) for record in records] == [_kind(record) for record in queued]
+    (plan.folder / "sweep.json").unlink()
+    assert main(words) == 0
+    assert read_plan(plan.folder).jobs == plan.jobs
+
+
 def test_slots_share_cores_and_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "cores", lambda: 8)
     assert slots_for(None, gpus=[], devices=1) == Slots()
@@ -171,6 +200,25 @@ def test_what_is_to_come_is_estimated_from_what_was_stopped_where_nothing_is_fin
         write_json(plan.path(job) / "run.json", record)
     assert [job.left for job in statuses(plan)] == [30, 40]
     assert summary(statuses(plan)) == "1 queued, 1 stopped · 0:10 spent · about 1:10 of computing to come"
+
+
+def test_jobs_whose_records_have_lost_values_are_listed_with_the_others(tmp_path: Path, capsys: Any) -> None:
+    whole = {
+        "status": "finished",
+        "config": {"data": {"patch_size": 8}, "trainer": {"max_steps": 9}},
+        "cost": {"fit_seconds": 9.0, "share": 1.0},
+        "metrics": {"best": {"val/psnr": 28.0}},
+    }
+    lost = [{key: value} for key in ("config", "cost", "metrics", "asked") for value in ("x", [1], 1, None)]
+    lost += [{"config": {"data": 1, "trainer": "x", "monitor": 3}}, {"metrics": {"best": {"val/psnr": "x"}}}]
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    jobs = [Job(number, f"{number}_a", str(number), [f"seed={number}"]) for number in range(len(lost) + 1)]
+    Plan(tmp_path, "", [], "", settings, jobs=jobs).write()
+    for job, change in zip(jobs, [{}, *lost], strict=True):
+        (tmp_path / job.name).mkdir()
+        write_json(tmp_path / job.name / "run.json", whole | change)
+    assert main(["sweep", str(tmp_path)]) == 0
+    assert f"{len(jobs)} finished" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,15 @@ def test_a_further_objective_is_a_change() -> None:
     check_changes(differences(PLAIN, PLAIN | {"family": {"optimizer": {"_target_": "torch.optim.AdamW"}}}))
 
 
+def test_a_precision_by_another_of_its_names_is_no_change() -> None:
+    one = {"trainer": {"precision": "float32"}}
+    assert differences(one, {"trainer": {"precision": "32-true"}}) == {}
+    assert differences(one, {"trainer": {"precision": "bf16"}}) == {
+        "trainer.precision": ("32-true", "bf16-mixed")
+    }
+    assert differences({}, one) == {}
+
+
 def test_a_checkpoint_without_an_average_names_the_key() -> None:
     averaged, raw = family(0.1), family(0.1, ema_decay=None)
     for own, loaded in ((averaged, raw), (raw, averaged)):

@@ -52,9 +52,13 @@ def trained(
     share_before: int = 0,
     callbacks: Sequence[Any] = (),
     monitor: str = "val/psnr",
+    after: float | None = None,
     **options: Any,
 ) -> str:
-    """What a run of 100,000 steps shows after 7 % of it and a validation."""
+    """What a run of 100,000 steps shows after 7 % of it and a validation.
+
+    With `after`, it ends some steps after that validation, and another one has this figure.
+    """
     console = Console(file=screen, width=width, height=25, legacy_windows=False)
     monkeypatch.setattr(progress, "Console", lambda **_: console)
     module: Any = Family.__new__(Family)
@@ -77,7 +81,13 @@ def trained(
     trainer.global_step = 7
     shown.fit_started -= 27_000
     shown.on_validation_end(trainer, module)
+    if after is not None:
+        module.__dict__.update(steps_done=lambda: 123460)
     shown.on_train_end(trainer, module)
+    trainer.state.fn = "validate"
+    if after is not None:
+        trainer.callback_metrics["val/psnr"] = after
+        shown.on_validation_end(trainer, module)
     return screen.getvalue()
 
 
@@ -109,6 +119,14 @@ def test_a_resumed_run_says_what_was_before(monkeypatch: pytest.MonkeyPatch) -> 
     screen = io.StringIO()
     shown = trained("a", screen, 100, monkeypatch, begun_at=123000, best_before=lambda: 29.0)
     assert re.search(r"123456 steps, 456 of them in 7:30:\d\d · best validation 29.00 dB", shown)
+
+
+@pytest.mark.parametrize(("after", "best"), [(29.5, "29.50"), (27.0, "28.31")])
+def test_the_last_line_knows_the_validation_after_the_last_step(
+    after: float, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown = trained("a", io.StringIO(), 100, monkeypatch, after=after)
+    assert re.findall(r"· (\d+) steps in .* · best validation ([\d.]+) dB", shown) == [("123460", best)]
 
 
 @pytest.mark.parametrize(("before", "left"), [(0, r"99:38:\d\d"), (4, r"232:30:\d\d")])

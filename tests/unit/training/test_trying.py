@@ -13,6 +13,7 @@ from restora import registry
 from restora.config import ConfigError, compose
 from restora.degradations.base import Degradation
 from restora.networks.base import Network
+from restora.networks.cost import count_macs
 from restora.registry import register
 from restora.training.build import check_before_training
 
@@ -69,6 +70,55 @@ class HostOnly(Plain):
         return super().restore(x * max(1.0, float(x.max())), condition)
 
 
+class NumpyOnly(Plain):
+    """Cannot run on the meta device either, and fails there in another way."""
+
+    def restore(self, x: Tensor, condition: Tensor | None) -> Any:
+        return super().restore(x + torch.from_numpy(x.numpy() * 0), condition)
+
+
+class InPlace(Plain):
+    def restore(self, x: Tensor, condition: Tensor | None) -> Any:
+        return super().restore(x.sub_(0.5), condition)
+
+
+class PaddedInPlace(InPlace):
+    size_multiple = 4
+
+
+class Listed(Plain):
+    def __init__(self, *, in_channels: int = 3) -> None:
+        super().__init__(in_channels=in_channels)
+        self.body = [nn.Conv2d(3, 3, 3, padding=1) for _ in range(2)]
+
+
+class ByName(Plain):
+    def __init__(self, *, in_channels: int = 3) -> None:
+        super().__init__(in_channels=in_channels)
+        self.layer = nn.Sequential(self.layer)
+        self.layer.heads = {"a": nn.Conv2d(3, 3, 1)}
+
+
+class Lazy(Plain):
+    def __init__(self, *, in_channels: int = 3) -> None:
+        super().__init__(in_channels=in_channels)
+        self.layer = nn.LazyConv2d(3, 3, padding=1)
+
+
+class Fixed(Plain):
+    def __init__(self, *, in_channels: int = 3) -> None:
+        super().__init__(in_channels=in_channels)
+        self.requires_grad_(False)
+
+
+class Linked(Plain):
+    """Keeps what is registered in a list too."""
+
+    def __init__(self, *, in_channels: int = 3) -> None:
+        super().__init__(in_channels=in_channels)
+        self.order = [self.layer]
+
+
 class NoChannels(Network):
     def __init__(self, *, in_channels: int = 3) -> None:
         super().__init__()
@@ -105,6 +155,7 @@ class Mine(Degradation):
             "bytes": lambda: (clean * 255).round(),
             "nan": lambda: clean * float("nan"),
             "in place": lambda: clean.mul_(0.5),
+            "random": lambda: clean + 0.1 * torch.rand_like(clean),
         }[self.how]()
 
 
@@ -117,6 +168,14 @@ NETWORKS = (
     AddedBlocks,
     PaddedBlocks,
     HostOnly,
+    NumpyOnly,
+    InPlace,
+    PaddedInPlace,
+    Listed,
+    ByName,
+    Lazy,
+    Fixed,
+    Linked,
     NoChannels,
     NoSuper,
     NoNetwork,
@@ -125,7 +184,7 @@ NETWORKS = (
 
 @pytest.fixture(scope="module")
 def composed() -> Iterator[DictConfig]:
-    for kind in ("network", "degradation"):
+    for kind in registry.PACKAGES:
         registry.names(kind)  # imports this package's own
     parts, known = {kind: dict(found) for kind, found in registry._parts.items()}, dict(registry._named)
     for cls in NETWORKS:
@@ -166,6 +225,12 @@ def network(name: str) -> dict[str, Any]:
         ("Pair", "Pair returned a tuple for"),
         ("Blocks", "Blocks returned .*multiples of 8: set size_multiple = 8"),
         ("AddedBlocks", "AddedBlocks cannot compute .*multiples of 8: set size_multiple = 8"),
+        ("InPlace", "InPlace changes the photos that it gets"),
+        ("PaddedInPlace", "PaddedInPlace changes the photos that it gets"),
+        ("Listed", "Listed keeps layers in the list body, .* nor stored: use nn.ModuleList"),
+        ("ByName", r"ByName keeps layers in the dict layer\.heads, .*use nn.ModuleDict"),
+        ("Lazy", "Lazy has layers without a size"),
+        ("Fixed", "Fixed has no parameters to train"),
         ("NoChannels", "NoChannels has no in_channels"),
         ("NoSuper", "cannot be made of in_channels=3: cannot assign module before Module.__init__"),
         ("NoNetwork", "NoNetwork is not a network: make it a subclass"),
@@ -178,9 +243,14 @@ def test_a_network_that_breaks_its_contract_is_refused_with_the_fix(
         check(network=network(name))
 
 
-@pytest.mark.parametrize("name", ["Plain", "PaddedBlocks", "HostOnly"])
+@pytest.mark.parametrize("name", ["Plain", "PaddedBlocks", "HostOnly", "NumpyOnly", "Linked"])
 def test_a_network_that_keeps_it_is_not(name: str, check: Callable[..., None]) -> None:
     check(network=network(name))
+
+
+@pytest.mark.parametrize("cls", [HostOnly, NumpyOnly])
+def test_a_network_that_reads_values_has_no_count_and_no_error(cls: type[Network]) -> None:
+    assert count_macs(cls(), height=8, width=8) is None
 
 
 def test_a_network_built_for_one_size_says_so_at_another() -> None:
@@ -196,6 +266,7 @@ FAULTS = {
     "bytes": "Mine returned values up to 255.*divide by 255",
     "nan": "not finite",
     "in place": "Mine changes the clean photos",
+    "random": r"Mine gives other photos for the same keys.*generator\.next_keys",
 }
 
 

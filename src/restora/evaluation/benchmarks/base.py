@@ -39,20 +39,22 @@ Planes = Literal["gray", "rgb", "y"]
 
 @dataclass(frozen=True)
 class Intake:
-    """The input of a method: its channels (None: any number) and its scale (None: it is given the scale)."""
+    """The input of a method: channels (None: any number), scale (None: it is given the scale), frames."""
 
     channels: int | None = None
     scale: int | None = None
+    frames: int = 1
 
 
 @dataclass(frozen=True)
 class Observation:
     """One degraded photo, all on the CPU, float32 on the [0,1] scale.
 
-    `degraded` (1,C,h,w); `clean` (1,C',H,W); `condition` (1,K,h,w) or None; `baseline` (1,C',H,W) is the
-    degraded photo at the size of the clean one, scored as "input". `sigma` (8-bit scale), `kernel` (k,k) and
-    `quality` may be used by classical methods; `chroma` (1,2,H,W) is what a luminance network does not
-    change. `eight_bit` is False where the output is not a photo to be saved, but the Y of one.
+    `degraded` (1,C,h,w), of clips (1,T·C,h,w); `clean` (1,C',H,W); `condition` (1,K,h,w) or None; `baseline`
+    (1,C',H,W) is the degraded photo at the size of the clean one, scored as "input". `sigma` (8-bit scale),
+    `kernel` (k,k) and `quality` may be used by classical methods; `chroma` (1,2,H,W) is what a luminance
+    network does not change. `eight_bit` is False where the output is not a photo to be saved, but the Y of
+    one.
     """
 
     name: str
@@ -83,6 +85,11 @@ class Benchmark(ABC):
     def classical_task(self) -> str:
         """The task whose classical methods can be measured on it."""
         return self.task
+
+    @property
+    def moves(self) -> bool:
+        """Whether photos are moved for a network that takes several frames."""
+        return False
 
     root: str
     color: Color
@@ -164,6 +171,8 @@ class Benchmark(ABC):
 
     def planes(self, intake: Intake) -> Planes:
         """Which planes a method is given. Raises ValueError with the setting that would fit."""
+        if not self.moves:
+            check_single(intake)
         wanted = 3 if self.color == "rgb" else 1
         if intake.channels in (None, wanted):
             return self.color
@@ -213,3 +222,12 @@ def _fault(read: Callable[[Path], object], path: Path) -> str | None:
 def at_random(seed: int, place: int, low: float, high: float) -> float:
     """A severity drawn uniformly for the photo at this place of the sorted list."""
     return low if low == high else float(np.random.default_rng((seed, place)).uniform(low, high))
+
+
+def check_single(intake: Intake) -> None:
+    """Raises ValueError for a method that takes several frames: the photos of a benchmark are single."""
+    if intake.frames > 1:
+        raise ValueError(
+            f"the network takes {intake.frames} frames of a video, and these are single photos: set "
+            "benchmark=denoise, which moves them, or evaluate a run on its own clips (checkpoint=RUN)"
+        )

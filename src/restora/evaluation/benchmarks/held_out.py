@@ -76,10 +76,16 @@ class HeldOut(Benchmark):
         if values["reference"] != NOISY_REFERENCE:
             del values["reference"]  # older results have no such entry
         data = {key: config["data"].get(key) for key in ("source", "channels", "test_crop")}
+        if config["data"].get("frames", 1) != 1:  # other results have no such entries
+            data |= {key: config["data"].get(key) for key in ("frames", "motion")}
         return values | {"degradation": config.get("degradation"), "data": data}
 
     def planes(self, intake: Intake) -> Planes:
-        channels = channel_count(self.data.channels)
+        channels, frames = channel_count(self.data.channels), self.data.frames
+        if intake.frames not in (1, frames):
+            raise ValueError(
+                f"the network takes {intake.frames} frames of a video, the run's data give {frames}"
+            )
         if intake.channels not in (None, channels):
             raise ValueError(
                 f"the network takes {intake.channels} channels, the run's photos have {channels}"
@@ -95,9 +101,9 @@ class HeldOut(Benchmark):
             )
         return Observation(
             name=batch.names[0],
-            degraded=batch.degraded,
+            degraded=batch.degraded if intake.frames == batch.frames else batch.middle,
             clean=batch.clean,
-            baseline=enlarge(batch.degraded, batch.clean.shape[-2:]),
+            baseline=enlarge(batch.middle, batch.clean.shape[-2:]),
             condition=batch.condition,
             scale=self.data.scale,
         )

@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, Planes
+from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, Planes, check_single
 from restora.image import luminance, resize, rgb_to_ycbcr, round_to_8_bits, ycbcr_to_rgb
 from restora.registry import register
 
@@ -40,6 +40,7 @@ class SuperResolution(Benchmark):
         return self.scale
 
     def planes(self, intake: Intake) -> Planes:
+        check_single(intake)
         if self.color in ("rgb", "y") and intake.channels in (None, 1, 3):
             return "rgb"  # reduced in colour also for a luminance network, as in its published figures
         return super().planes(intake)

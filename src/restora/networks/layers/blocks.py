@@ -218,7 +218,10 @@ def batch_norm_folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d) -> nn.Conv2d
             convolution.in_channels,
             convolution.out_channels,
             convolution.kernel_size,  # type: ignore[arg-type]
+            stride=convolution.stride,  # type: ignore[arg-type]
             padding=convolution.padding,  # type: ignore[arg-type]
+            dilation=convolution.dilation,  # type: ignore[arg-type]
+            groups=convolution.groups,
             device=convolution.weight.device,
         )
         folded.weight.copy_(exact(convolution.weight) * gain[:, None, None, None])
