@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from restora.reporting.values import as_text, lookup, surrounds
+from restora.vocabulary import AUTO
 
 LONGEST = 28
 """Most characters of a value; of a longer one only the end is shown."""
@@ -80,6 +81,8 @@ def distinguishing(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
 
     Shortest unambiguous key -> a text per record, empty if a record has no value.
     """
+    if all(_text(lookup(record, "precision")) for record in records):  # none is still queued
+        records = [_decided(record) for record in records]
     typed = [_typed(record) for record in records]
     differing: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for one in typed for key in one):
@@ -115,6 +118,16 @@ def _typed(record: Mapping[str, Any]) -> dict[str, str]:
         if key and key != "name" and not surrounds(key) and not key.startswith("hydra"):
             found[key] = "off" if target.startswith("~") else value
     return found
+
+
+def _decided(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The record as if what its machine has made of `precision=auto` had been typed."""
+    trainer = lookup(record, "config", "trainer")
+    if lookup(trainer, "precision") != AUTO:
+        return record
+    found = record["precision"]
+    config = {**record["config"], "trainer": {**trainer, "precision": found}}
+    return {**record, "config": config, "overrides": [*overrides(record), f"trainer.precision={found}"]}
 
 
 def _value(key: str, typed: str | None, record: Mapping[str, Any]) -> str:

@@ -33,7 +33,10 @@ _SMALL = 20480
 
 
 def _is_intel() -> bool:
-    """Whether the CPU is Intel's: on others, MKL's matrix products have half the speed of oneDNN's."""
+    """Whether the CPU is Intel's: on an AMD with AVX-512, MKL's products have half the speed of oneDNN's.
+
+    On an AMD with AVX2 alone they are equally fast, and so are training steps (benchmarks/NOTES.md).
+    """
     try:
         return "GenuineIntel" in Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -49,9 +52,9 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`F.linear` by the fastest available kernels: (...,C), (C',C), (C',) -> (...,C').
 
     On a CPU the rows become the pixels of one 1x1 convolution by oneDNN, which is up to 1.5 times as fast as
-    a matrix product by MKL on Intel CPUs, and twice as fast on others. Its weight gradient is the slowest
-    part, so on Intel CPUs the backward pass uses matrix products (benchmarks/NOTES.md). Small inputs use
-    `F.linear`, as torch's convolutions would take a slow path.
+    a matrix product by MKL on Intel CPUs, and twice as fast on an AMD with AVX-512. Its weight gradient is
+    the slowest part, so on Intel CPUs the backward pass uses matrix products (benchmarks/NOTES.md). Small
+    inputs use `F.linear`, as torch's convolutions would take a slow path.
     """
     if (
         not on_cpu(x)
