@@ -219,8 +219,8 @@ def _place(key: str) -> str:
 
 
 def _is_below(default: InputDefault, place: str) -> bool:
-    """Whether a recipe overrides a choice inside the part at `place`."""
-    if not isinstance(default, GroupDefault) or not default.override:
+    """Whether a recipe makes a choice inside the part at `place`."""
+    if not isinstance(default, GroupDefault):
         return False
     package = (default.package or "").removeprefix("_global_.")
     return package.startswith(f"{place}.")
