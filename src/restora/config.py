@@ -30,11 +30,10 @@ from restora import batch_rule, registry
 from restora.arguments import WrongArgument
 from restora.clip_rule import fit_clipping
 from restora.composing.conflicts import lost_place
-from restora.composing.kept import RECIPES_PROVIDER
 from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
 from restora.composing.short_forms import choices, full_forms, read_keys
-from restora.composing.sources import COMPLETED, ConfFolder
+from restora.composing.sources import COMPLETED, RECIPES_PROVIDER, ConfFolder
 from restora.effect_rule import check_effects
 from restora.first_edition import renamed_key
 from restora.monitor import direction_of

@@ -26,7 +26,7 @@ TRAINED = (
     "denoise/on_demand",
     *("inpaint/dcgan", "jpeg/swinir", "quickstart/unet", "super_resolution/esrgan"),
     *("super_resolution/srresnet", "supervision/poisson", "supervision/unpaired", "zoo/deblur"),
-    *("zoo/inpaint", "zoo/old_photo", "zoo/photo"),
+    *("video/denoise", "zoo/inpaint", "zoo/old_photo", "zoo/photo"),
     *("no_clean/blind2unblind", "no_clean/cycle_gan", "no_clean/fastcut", "no_clean/neighbor2neighbor"),
     *("no_clean/noise2noise", "no_clean/noise2void", "no_clean/recorrupted", "no_clean/sure"),
 )

@@ -132,7 +132,7 @@ def test_a_noise_level_that_no_photo_has_is_refused(level, model, photos, tmp_pa
         (["PHOTO", "OUT", "--mask", ""], "--mask is empty"),
         (["PHOTO", "PHOTO", "OUT"], r"a\.png is a photo, not a model"),
         (["Photo", "PHOTO", "OUT"], "Did you mean zoo:photo"),
-        (["https://example.org/a.jpg", "OUT"], "download the photo first"),
+        (["https://example.org/a.jpg", "OUT"], "download it first"),
         (["PHOTO", "OUT", "--strenght", "1"], "Did you mean --strength"),
         (["PHOTO", "OUT", "--format", "gif"], "invalid choice: 'gif'"),
         (["-dash.png", "OUT"], r"write \./-dash\.png"),
@@ -205,7 +205,7 @@ def test_outputs_inside_the_input_folder_are_not_restored_again(model, photos):
 
 @pytest.mark.parametrize(
     ("source", "message"),
-    [("nowhere", "no photo or folder"), ("album/notes.txt", None), ("empty", "no photos")],
+    [("nowhere", "no photo, video or folder"), ("album/notes.txt", None), ("empty", "no photos")],
 )
 def test_inputs_without_photos_are_named(model, photos, tmp_path, source, message, capsys):
     (photos / "empty").mkdir()
@@ -369,7 +369,7 @@ def test_the_time_left_is_that_of_the_megapixels_left():
     work = restore_run._Work(jobs, [None], restore_run.Settings())
     task = work.bar.tasks[0]
     work.advance(jobs[:1])
-    assert (task.completed, task.total, task.fields["photos"]) == (1.0, 10.0, "1/2")
+    assert (task.completed, task.total, task.fields["count"]) == (1.0, 10.0, "1/2 photos")
     work._progress(jobs[1:])(1, 3)
     assert task.completed == pytest.approx(4.0)
 

@@ -81,6 +81,8 @@ train = ["train", "experiments=quickstart/dncnn", "debug=fast", "logger.mode=dis
 assert main(train) == 0
 assert main(["networks", "dncnn*", "--time", "none"]) == 0
 assert main(["restore", "zoo:denoise", "photo.png", "out.png", "--sigma", "25"]) == 0
+model = ["model=zoo:photo", "benchmark=denoise", "benchmark.root=.", "benchmark.sigma=25"]
+assert main(["evaluate", *model, "metrics=[psnr]", "output=figures"]) == 0
 """
 
 

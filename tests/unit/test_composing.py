@@ -135,6 +135,10 @@ def test_a_degradation_chosen_on_the_command_line_wins_whole() -> None:
     config = chosen("experiments=denoise/dncnn", "degradation=jpeg")
     assert "sigma" not in config.degradation
     assert config.trainer.max_steps == 80000
+    for experiment in ("zoo/photo", "zoo/old_photo"):  # whose degradations are made of other options
+        assert chosen(f"experiments={experiment}", "degradation=identity").degradation == {
+            "_target_": "identity"
+        }
 
 
 def test_a_schedule_a_network_and_a_family_do_too() -> None:

@@ -8,6 +8,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from restora import constructors, registry
+from restora.composing.sources import RECIPES_PROVIDER, ConfFolder
 from restora.config import ConfigError, compose, config_root, options, parts
 
 
@@ -144,3 +145,15 @@ def test_an_objective_of_ones_own_needs_no_name_in_its_file(folder: Path) -> Non
 def test_a_key_of_an_application_is_not_taken_for_a_table() -> None:
     assert "severities" in OmegaConf.load(config_root() / "conf" / "evaluate.yaml")
     assert "severities" in compose("evaluate", ["benchmark=set5_x2"])
+
+
+def test_folders_beside_the_recipes_are_no_groups() -> None:
+    """In a wheel the recipes lie in the package, whose folders have names of settings (`metrics`)."""
+    package = Path(registry.__file__).parent
+    beside = ConfFolder(RECIPES_PROVIDER, f"restora://{package}")
+    assert (package / "metrics").is_dir()
+    assert not beside.is_group("metrics")
+    assert ConfFolder("command-line", f"restora://{package}").is_group("metrics")
+    recipes = ConfFolder(RECIPES_PROVIDER, f"restora://{config_root()}")
+    assert recipes.is_group("experiments/denoise")
+    assert recipes.is_config("experiments/denoise/dncnn")

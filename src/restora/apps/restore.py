@@ -346,7 +346,7 @@ def _check_names(options: argparse.Namespace) -> None:
             f"time, or a folder of {what}s"
         )
     if re.match(r"https?://", name):
-        raise ValueError(f"{name} is an address: download the file first")
+        raise ValueError(f"{name} is an address: download it first")
     if (
         name.startswith((PREFIX, "method:"))
         or folder.suffix.lower() in MODEL_SUFFIXES

@@ -232,7 +232,7 @@ class _Work:
         if isinstance(restorer, PhotoFit):
             restored, unfinished = self._fitted(job, photo, restorer, lost)
         elif settings.estimate:
-            sigma = estimated_sigma(photo)
+            sigma = estimated_sigma(photo, channels=restorer.network.in_channels)
             self._say(job, f"noise level {sigma:.1f} (estimated)")
             restorer = restorer.with_sigma(sigma)
         if restored is None:

@@ -50,6 +50,22 @@ def noise_level(photo: Tensor, visible: Tensor | None = None) -> float:
     return 255 * float(np.sqrt(np.mean([_variance(plane.float().cpu(), visible) for plane in photo])))
 
 
+def network_noise_level(photo: Tensor, channels: int, visible: Tensor | None = None) -> float:
+    """The level to give a network of this many channels for (C,H,W) in [0,1].
+
+    A network of three is trained on noise that is independent between the channels, whose mean has a level
+    lower by the root of 3. Noise that is nearly equal in all three, as in grey photos, and in JPEG and video
+    with colour at half the size, is more than that in the mean, and such a network leaves most of it: so the
+    level is at least that of the mean, times this root. Measured with `zoo:denoise` on parts of three Kodak
+    photos with noise of level 20 and JPEG of quality 92: 29.0, 29.8 and 35.6 dB instead of 27.4, 27.8 and
+    28.6; without JPEG, the same as before.
+    """
+    level = noise_level(photo, visible)
+    if channels != 3:
+        return level
+    return max(level, 3**0.5 * noise_level(photo.mean(0, keepdim=True), visible))
+
+
 def _variance(plane: Tensor, visible: Tensor | None) -> float:
     """The noise's variance in (H,W)."""
     across = (plane[1:-1, 2:] - plane[1:-1, :-2]) / 2

@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from restora.artifact.noise_level import noise_level
+from restora.artifact.noise_level import network_noise_level
 from restora.artifact.restorer import Progress, Restorer
 from restora.image import FULL_RANGE_LUMA, levels
 from restora.photos.decoding import Pixels
@@ -94,10 +94,10 @@ def restore_photos(
     return [_finished(one, photo, restorer.scale) for one, photo in zip(y, photos, strict=True)]
 
 
-def estimated_sigma(photo: Photo) -> float:
-    """The noise level of a photo's visible pixels, on the 8-bit scale."""
+def estimated_sigma(photo: Photo, *, channels: int = 3) -> float:
+    """The noise level of a photo's visible pixels, on the 8-bit scale, for a network of so many channels."""
     visible = None if photo.alpha is None else torch.from_numpy(photo.alpha > 0)
-    return noise_level(_floats(photo)[0], visible)
+    return min(network_noise_level(_floats(photo)[0], channels, visible), 255.0)
 
 
 def blended(restored: Photo, photo: Photo, strength: float) -> Photo:

@@ -11,12 +11,9 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.plugins.config_source import ConfigResult
 
 from restora import registry
-from restora.composing.sources import COMPLETED, ConfFolder
+from restora.composing.sources import COMPLETED, RECIPES, RECIPES_PROVIDER, ConfFolder
 
 T = TypeVar("T")
-RECIPES = "experiments/"
-RECIPES_PROVIDER = "restora"
-"""The provider name of the source with the recipes."""
 _MOST_FILES = 2000
 _read: dict[Any, dict[str, ConfigResult]] = {}
 """The configurations that were read, by the state of the files; only the last state is kept."""

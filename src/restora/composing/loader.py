@@ -29,8 +29,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, grammar_parser
 from omegaconf import base as omegaconf_base
 
-from restora.composing.kept import RECIPES, Kept, files_of, read_of
+from restora.composing.kept import Kept, files_of, read_of
 from restora.composing.overrides import chooses, parsed_by
+from restora.composing.sources import RECIPES
 
 BASE = "base"
 """The option of a group on which the others are based, and which is not chosen itself."""
@@ -172,7 +173,7 @@ class _GivingWay(CachingConfigRepository):
         return found
 
     def _given_way(self, config_path: str, found: ConfigResult | None) -> ConfigResult | None:
-        if found is None or not self.chosen or not config_path.startswith(RECIPES):
+        if found is None or not self.chosen or not config_path.startswith(f"{RECIPES}/"):
             return found
         found = copy.deepcopy(found)
         for key, option in self.chosen.items():
@@ -218,8 +219,8 @@ def _place(key: str) -> str:
 
 
 def _is_below(default: InputDefault, place: str) -> bool:
-    """Whether a recipe overrides a choice inside the part at `place`."""
-    if not isinstance(default, GroupDefault) or not default.override:
+    """Whether a recipe makes a choice inside the part at `place`."""
+    if not isinstance(default, GroupDefault):
         return False
     package = (default.package or "").removeprefix("_global_.")
     return package.startswith(f"{place}.")

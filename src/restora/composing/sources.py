@@ -34,6 +34,9 @@ COMPLETED = {
     "perceptual": "loss",
 }
 """Groups whose files hold only differences from the constructor's defaults, and the kind of their parts."""
+RECIPES = "experiments"
+RECIPES_PROVIDER = "restora"
+"""The provider name of the source with the recipes."""
 PRODUCT = ("testsets", "severities")
 """The tables of a benchmark that make an option of each pair."""
 
@@ -49,7 +52,16 @@ class ConfFolder(FileConfigSource):
     def scheme() -> str:
         return "restora"
 
+    def is_group(self, config_path: str) -> bool:
+        return not self._outside(config_path) and bool(super().is_group(config_path))
+
+    def _outside(self, config_path: str) -> bool:
+        """Whether a path is not of the recipes, beside which there are other folders, such as `metrics`."""
+        return self.provider == RECIPES_PROVIDER and config_path.partition("/")[0] not in ("", RECIPES)
+
     def is_config(self, config_path: str) -> bool:
+        if self._outside(config_path):
+            return False
         return bool(super().is_config(config_path)) or self._implied(config_path) is not None
 
     def load_config(self, config_path: str) -> ConfigResult:

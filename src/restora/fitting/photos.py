@@ -79,7 +79,8 @@ class PhotoFit:
                 enough=enough,
             )
             if outcome.cut_short:
-                say(outcome.cut_short)
+                early = outcome.steps < outcome.of / 2
+                say(outcome.cut_short + "; so early it may be worse than the input" * early)
             return outcome.picture
 
         return restored_by(answer, photo, scale=self.scale, lost=lost, strength=strength)

@@ -35,19 +35,20 @@ class Outcome:
     """The result of a fit.
 
     `picture` (1,C,H,W), float32 in [0,1] on the CPU, is that of step `step`, the last of `steps` or,
-    stopped early, the one where the outputs varied least.
+    stopped early, the one where the outputs varied least. `of` is the number of steps that were to be taken.
     """
 
     picture: Tensor
     step: int
     steps: int
+    of: int
     seconds: float
     ended: Ended
 
     @property
     def cut_short(self) -> str:
         """What ended the fit before the method itself did, in words for the user; empty if nothing did."""
-        after = f"after {self.steps:,} step{'s' * (self.steps != 1)}"
+        after = f"after {self.steps:,} of {self.of:,} step{'s' * (self.of != 1)}"
         if self.ended == "max_time":
             return f"stopped by the time limit {after}"
         if self.ended == "stopped":
@@ -115,7 +116,7 @@ def run(
     assert best is not None
     number = stop.step if ended == "early stop" and stop is not None else last.number
     picture = best.detach().float().clamp(0, 1).cpu()
-    return Outcome(picture, number, last.number, time.monotonic() - started, ended)
+    return Outcome(picture, number, last.number, last.of, time.monotonic() - started, ended)
 
 
 def _steps(fit: Fit, problem: Problem, seed: int, device: torch.device | str) -> Iterator[Step]:

@@ -322,4 +322,7 @@ def _restorer(model: ServedModel, sigma: Sigma, photo: Photo) -> Restorer:
     """The model's restorer, with the noise level of the request."""
     if sigma is None or model.needs != "noise level":
         return model.restorer
-    return model.restorer.with_sigma(estimated_sigma(photo) if sigma == "auto" else sigma)
+    restorer = model.restorer
+    if sigma == "auto":
+        sigma = estimated_sigma(photo, channels=restorer.network.in_channels)
+    return restorer.with_sigma(sigma)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from restora.artifact.noise_level import noise_level
+from restora.artifact.noise_level import network_noise_level
 from restora.artifact.photo_pixels import mixed, over_all_turns, restore_planes
 from restora.artifact.restorer import Progress, Restorer
 from restora.files import check_writable, written_whole
@@ -101,21 +101,33 @@ def restore_video(
     if source.resolve() == target.resolve():
         raise ValueError(f"{target} is the video to restore and would be overwritten: name another file")
     check_writable(target, setting="target")
-    sigma = estimated_sigma(source) if estimate else None
-    if sigma is not None:
-        restorer = restorer.with_sigma(sigma)
+    sigma = None
+    if estimate:
+        restorer = restorer.with_sigma(sigma := estimated_sigma(source, channels=channels_of(restorer)))
     work = _Work(restorer, strength=strength, self_ensemble=self_ensemble, progress=progress)
     with Clip(source) as clip, written_whole(target) as draft:
         lost = work.run(clip, draft, suffix, quality=quality, strip=strip_metadata)
     return VideoOutcome(work.written, _fault(clip, work.written), tuple(dict.fromkeys(lost)), sigma)
 
 
-def estimated_sigma(source: Path) -> float:
-    """The noise level of a video, on the 8-bit scale: the median over frames from all of its length."""
+def channels_of(restorer: Restorer) -> int:
+    """The channels of a frame that the network gets."""
+    return restorer.network.in_channels // _frames_of(restorer)
+
+
+def _frames_of(restorer: Restorer) -> int:
+    return getattr(restorer.network, "frames", 1)
+
+
+def estimated_sigma(source: Path, *, channels: int = 3) -> float:
+    """The noise level of a video, on the 8-bit scale, for a network of so many channels per frame.
+
+    It is the median over frames from all of the length.
+    """
     levels = []
     for x in _sampled(source):
         try:
-            levels.append(noise_level(x[0]))
+            levels.append(min(network_noise_level(x[0], channels), 255.0))
         except ValueError as error:
             raise DecodingError(str(error)) from error
     return sorted(levels)[len(levels) // 2]
@@ -202,7 +214,7 @@ class _Work:
     def _restored(self, clip: Clip, frames: "Iterator[VideoFrame]") -> "Generator[tuple[VideoFrame, Tensor]]":
         """Each frame with its result (1,C',H*s,W*s)."""
         total, done = clip.header.frames, 0
-        size = getattr(self.restorer.network, "frames", 1)
+        size = _frames_of(self.restorer)
         around = windows((self._entered(frame, clip) for frame in frames), size)
         together = self.restorer.together(clip.first.height, clip.first.width)
         while batch := [window for _, window in zip(range(together), around, strict=False)]:
@@ -238,10 +250,9 @@ def restore_windows(
     x: Tensor, *, restorer: Restorer, channels: int, progress: Progress | None = None
 ) -> Tensor:
     """(B,T*C,H,W), windows of frames of C `channels` -> (B,C',H*s,W*s), for any network as for photos."""
-    frames = getattr(restorer.network, "frames", 1)
+    frames, takes = _frames_of(restorer), channels_of(restorer)
     if frames == 1:
         return restore_planes(x, None, restorer, progress)
-    takes = restorer.network.in_channels // frames
     if takes == channels:
         return restorer(x, progress=progress)
     each = x.unflatten(1, (frames, channels))

@@ -86,7 +86,7 @@ def test_the_figures_say_which_photos_were_cut_short(
     words += ["max_time=0.001s", "classical=median"]
     assert main([*words, "benchmark.sigma=25"]) == 0
     said = " ".join(capsys.readouterr().out.split())
-    remark = "stopped by the time limit after 1 step"
+    remark = "stopped by the time limit after 1 of 1,000 steps"
     assert f"zs_n2n: 2 of 2 photos cut short, 0: {remark}" in said
     kept = read_result(tmp_path / "scores" / "zs_n2n")
     assert [row["cut_short"] for row in kept.rows] == [remark, remark]
@@ -109,7 +109,7 @@ def test_a_fit_that_was_not_finite_is_said(folder: Path) -> None:
     benchmark = Denoise(root=str(folder), color="rgb", sigma=25.0, limit=1)
     result = evaluate(FittedMethod("diverging", Diverging()), benchmark)
     (line,) = notes([result])
-    assert "stopped after 1 step, as the next was not finite: lower learning_rate" in line
+    assert "stopped after 1 of 2 steps, as the next was not finite: lower learning_rate" in line
     assert result.summary()["cut_short"] == 1
 
 
@@ -195,7 +195,8 @@ def test_restoring_says_that_the_time_limit_ended_it(
 ) -> None:
     words = ["method:zs_n2n", str(folder / "0.png"), str(tmp_path / "out.png")]
     assert restore([*words, "--max-time", "0.001s"]) == 0
-    assert "0.png: stopped by the time limit after 1 step" in capsys.readouterr().err
+    said = " ".join(capsys.readouterr().err.split())
+    assert "0.png: stopped by the time limit after 1 of 1,000 steps; so early it may be worse" in said
 
 
 def test_restoring_fills_in_keeps_depth_and_says_what_does_not_fit(folder: Path, tmp_path: Path) -> None:
@@ -249,6 +250,6 @@ def test_a_fit_that_breaks_down_is_written_and_named(
     words = ["method:zs_n2n", str(tmp_path / "a.png"), str(tmp_path / "out.png"), "--set", "steps=3"]
     assert restore([*words, "--set", "learning_rate=1e8"]) == 0
     said = " ".join("".join(capsys.readouterr()).split())
-    assert "a.png: stopped after 1 step, as the next was not finite: lower learning_rate" in said
+    assert "a.png: stopped after 1 of 3 steps, as the next was not finite: lower learning_rate" in said
     assert (tmp_path / "out.png").exists()
     assert restore([*words, "--set", "learning_rate=1e-3", "--overwrite"]) == 0

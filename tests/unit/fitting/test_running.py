@@ -56,15 +56,17 @@ def test_a_time_limit_gives_the_picture_of_then() -> None:
     assert 2 <= outcome.step == fit.asked < 100
     assert outcome.picture.unique().tolist() == pytest.approx([outcome.step / 1000])
     assert all(at.left <= 0.1 for at in seen)
-    assert outcome.cut_short == f"stopped by the time limit after {outcome.step} steps"
+    assert outcome.cut_short == f"stopped by the time limit after {outcome.step} of 1,000 steps"
     one = run(fit, PROBLEM, max_time=1e-9)
-    assert (one.step, one.cut_short) == (1, "stopped by the time limit after 1 step"), "one step at least"
+    assert (one.step, one.cut_short) == (1, "stopped by the time limit after 1 of 1,000 steps"), (
+        "one step at least"
+    )
 
 
 def test_enough_gives_the_picture_of_then() -> None:
     fit = Scripted(lambda n: n / 10)
     outcome = run(fit, PROBLEM, enough=lambda: fit.asked >= 3)
-    assert (outcome.ended, outcome.step, outcome.cut_short) == ("stopped", 3, "stopped after 3 steps")
+    assert (outcome.ended, outcome.step, outcome.cut_short) == ("stopped", 3, "stopped after 3 of 10 steps")
     assert outcome.picture.unique().tolist() == pytest.approx([0.3])
     assert run(fit, PROBLEM, enough=lambda: fit.asked == 10).ended == "finished"
 
@@ -85,7 +87,7 @@ def test_cancelling_ends_it_at_once() -> None:
 def test_what_is_not_finite_gives_way_to_the_picture_before() -> None:
     outcome = run(Scripted(lambda n: 0.4 if n < 5 else float("nan")), PROBLEM)
     assert (outcome.ended, outcome.step) == ("not finite", 4)
-    assert outcome.cut_short.startswith("stopped after 4 steps, as the next was not finite")
+    assert outcome.cut_short.startswith("stopped after 4 of 10 steps, as the next was not finite")
     assert outcome.picture.unique().tolist() == pytest.approx([0.4])
     with pytest.raises(ValueError, match="no finite photo"):
         run(Scripted(lambda n: float("inf")), PROBLEM)

@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 av = pytest.importorskip("av", reason="pip install 'restora[video]'")
@@ -84,7 +85,7 @@ def test_what_is_no_video_is_named(kind: str, clip: Path, tmp_path: Path, identi
 def test_sound_alone_and_a_film_without_frames_are_named(tmp_path: Path, clip: Path):
     with av.open(str(tmp_path / "sound.mp4"), "w") as out:
         voice = out.add_stream("aac", rate=48000, layout="mono")
-        frame = av.AudioFrame(format="fltp", layout="mono", samples=1024)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), format="fltp", layout="mono")
         frame.sample_rate = 48000
         out.mux(voice.encode(frame))
         out.mux(voice.encode(None))
