@@ -124,7 +124,7 @@ def settle_precision(config: DictConfig, info: RunInfo, earlier: Mapping[str, An
     command means the same run on every machine. Raises `ConfigError`.
     """
     word = f"trainer.precision={vocabulary.AUTO}"
-    typed_now = word in info.overrides and word not in (earlier.get("overrides") or [])
+    typed_now = word in info.overrides and word not in str(earlier.get("overrides"))
     if config.trainer.precision == vocabulary.AUTO and not typed_now:
         asked = _asked_precision(earlier)
         if asked not in (None, vocabulary.AUTO):  # by the recipe at that time
