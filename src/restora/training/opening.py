@@ -13,13 +13,18 @@ _SHOWN = 4
 """Number of arguments listed per part."""
 
 
-def opening_line(config: DictConfig, network_name: str = "") -> str:
-    """Describes a run in one line, from the configuration alone."""
+def opening_line(config: DictConfig, network_name: str = "", *, decided: bool = False) -> str:
+    """Describes a run in one line, from the configuration alone.
+
+    With `decided`, its precision is what this machine has made of `auto`.
+    """
     plain: Any = OmegaConf.to_container(config, resolve=True)
     network = network_name or _name(plain["network"])
     source, degraded = _photos(plain)
     learnt = " + ".join(_objective(name, node) for name, node in plain["objective"].items())
     notes = [_length(plain["trainer"]), _unreached(plain), in_words(config)]
+    if decided:
+        notes.append(f"{vocabulary.precision(plain['trainer']['precision'], 'cpu')} by precision=auto")
     return (
         f"{plain['task']}: {source} {degraded}; {network} learns {learnt}; {'; '.join(filter(None, notes))}"
     )

@@ -53,7 +53,7 @@ from restora.training.resuming import TYPED_IN, ConfiguredOptimizer, find_checkp
 from restora.training.settings import keep_lightning_quiet, slow_precision
 from restora.training.stopping import StopAtSignal, Stopped
 from restora.training.tracking import WandbLog, WandbPhotos, wandb_log
-from restora.vocabulary import use_threads
+from restora.vocabulary import AUTO, use_threads
 from restora.words import worse_than_input
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,8 @@ def train(config: DictConfig, info: RunInfo) -> float:
         try:
             checkpoint = _checkpoint(config, info, record, first)
             if first:
-                _say(opening_line(config, info.network_name))
+                decided = info.config["trainer"]["precision"] == AUTO
+                _say(opening_line(config, info.network_name, decided=decided))
                 if slow := slow_precision(config):
                     log.warning(slow)
                 record.write()

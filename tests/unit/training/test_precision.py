@@ -14,6 +14,7 @@ from restora.config import ConfigError, compose
 from restora.files import write_json
 from restora.sweeping.plan import identity, jobs_in
 from restora.training import starting
+from restora.training.opening import opening_line
 from restora.training.record import RunInfo, RunRecord
 from restora.training.settings import slow_precision, trainer_options
 
@@ -144,6 +145,12 @@ def test_a_job_of_a_sweep_is_found_again_by_what_was_asked_for(
     units["bfloat16"] = True
     assert started(AUTO) == "bf16-mixed"
     assert [job.identity for job in jobs_in(tmp_path.parent)] == [identity(planned)]
+
+
+def test_the_first_line_of_a_run_says_what_auto_is() -> None:
+    config = compose("train", [*WORDS, "precision=bf16"])
+    assert opening_line(config, decided=True).endswith("; bfloat16 by precision=auto")
+    assert "precision" not in opening_line(config)
 
 
 def test_a_run_in_slow_bfloat16_says_so(units: dict[str, bool]) -> None:
