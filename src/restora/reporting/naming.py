@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any
 
 from restora.reporting.values import as_text, lookup, surrounds
+from restora.vocabulary import AUTO
 
 LONGEST = 28
 """Most characters of a value; of a longer one only the end is shown."""
@@ -114,17 +115,22 @@ def _typed(record: Mapping[str, Any]) -> dict[str, str]:
         key = (package.rpartition(":")[2] or group).replace("/", ".")
         if key and key != "name" and not surrounds(key) and not key.startswith("hydra"):
             found[key] = "off" if target.startswith("~") else value
-    return found
+    asked = lookup(record, "asked")
+    asked = asked if isinstance(asked, dict) else {}
+    return {key: value for key, value in asked.items() if isinstance(value, str)} | found
 
 
 def _value(key: str, typed: str | None, record: Mapping[str, Any]) -> str:
-    """A setting of a run as text: the typed value, else that of its configuration; for a part, its name."""
+    """A setting of a run as text: the typed value, else that of its configuration; for a part, its name.
+
+    Of `auto` it is what the machine of the run has made of it.
+    """
     if key in _CHOICES and (chosen := _text(lookup(record, _CHOICES[key]))):
         return chosen
-    if typed is not None:
+    node = lookup(record, "config", *key.split("."))
+    if typed is not None and not (typed == AUTO and isinstance(node, str)):
         plain = re.sub(r"\\(.)", r"\1", typed).strip("'\"")
         return as_text(float(plain)) if _FRACTION.fullmatch(plain) else plain.replace(", ", ",")
-    node = lookup(record, "config", *key.split("."))
     if isinstance(node, dict):
         return _text(node.get("_target_")).rpartition(".")[2]
     return "" if node is None else as_text(node).replace(", ", ",")

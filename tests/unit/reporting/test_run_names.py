@@ -81,6 +81,16 @@ def test_what_others_typed_is_looked_up():
     assert called(typed("seed=1", seed=1), typed(seed=1)) == ["dncnn (sweep/0)", "dncnn (sweep/1)"]
 
 
+def test_what_machines_have_made_of_auto_is_said():
+    """Also where no one typed it, but an experiment has it."""
+    runs = [
+        typed("trainer.precision=auto", trainer={"precision": "bf16-mixed"})
+        | {"asked": {"trainer.precision": "auto"}},
+        typed(trainer={"precision": "32-true"}) | {"asked": {"trainer.precision": "auto"}},
+    ]
+    assert called(*runs) == ["precision=bf16-mixed", "precision=32-true"]
+
+
 def test_a_name_of_its_own_is_enough():
     runs = [
         typed("experiments=a", "seed=1") | {"name": "unet"},
