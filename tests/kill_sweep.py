@@ -219,7 +219,8 @@ def trials(folder: Path) -> list[Any]:
     from restora.sweeping.search import Settings, open_study
 
     (path,) = folder.rglob("sweep.json")
-    settings = Settings.of(json.loads(path.read_text())["settings"]["search"], {})
+    monitor = {"metric": "val/psnr", "direction": "max"}
+    settings = Settings.of(json.loads(path.read_text())["settings"]["search"], monitor)
     return [trial for trial in open_study(path.parent, settings).trials if trial.params]
 
 

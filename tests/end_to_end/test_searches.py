@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kill_sweep import command, hit, records, running
+from kill_sweep import command, hit, records, running, trials
 from warm_start import start_typed as start
 
 from restora.cli import main
@@ -17,13 +17,6 @@ from restora.sweeping.plan import read_plan
 
 pytest.importorskip("optuna")
 TRIALS = 6
-
-
-def trials(sweep: Path) -> list[Any]:
-    from restora.sweeping.search import Settings, open_study
-
-    objectives = {"val/psnr": "max", "macs_256": "min"}
-    return list(open_study(sweep, Settings(sampler="random", trials=TRIALS, objectives=objectives)).trials)
 
 
 def test_a_search_of_two_objectives_survives_a_kill(tmp_path: Path, shared_data_dir: Path) -> None:
@@ -41,7 +34,7 @@ def test_a_search_of_two_objectives_survives_a_kill(tmp_path: Path, shared_data_
     ).read_text()
 
     (path,) = tmp_path.rglob("sweep.json")
-    made = trials(path.parent)
+    made = trials(tmp_path)
     jobs = {record["folder"].name: record for record in records(tmp_path)}
     assert len(made) >= TRIALS
     assert {trial.state.name for trial in made} == {"COMPLETE", "FAIL"}

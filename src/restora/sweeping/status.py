@@ -133,9 +133,10 @@ def _share(record: dict[str, Any]) -> float | None:
 
 
 def _silent(record: dict[str, Any]) -> float:
-    """Seconds since the run's last heartbeat."""
+    """Seconds since the run's last heartbeat; 0 where the clock of its machine is ahead of this one's."""
     try:
-        return time.time() - datetime.fromisoformat(record["process"]["heartbeat"]).timestamp()
+        beat = datetime.fromisoformat(record["process"]["heartbeat"])
+        return max(time.time() - beat.timestamp(), 0.0)
     except (KeyError, TypeError, ValueError):
         return 0.0
 

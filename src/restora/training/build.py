@@ -103,7 +103,7 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
         raise ConfigError(
             "no value for " + ", ".join(missing) + ": set " + " ".join(f"{key}=…" for key in missing)
         )
-    check_settings(config)
+    check_settings(config, here=here)
     data: PhotoData = build(config.data, "data", degradation=build(config.degradation, "degradation"))
     network = build_on_meta(config.network)
     check_together(network, data, config.get("objective"))
@@ -310,7 +310,8 @@ def check_trainer(config: DictConfig, family: Family, *, here: bool) -> Trainer:
     OmegaConf.set_struct(config, False)
     config.run_dir = tempfile.gettempdir()
     if not here:
-        config.trainer.update(accelerator="cpu", devices=1, num_nodes=1, strategy="auto")
+        on_cpu = {"accelerator": "cpu", "devices": 1, "num_nodes": 1, "strategy": "auto"}
+        config.trainer.update({**on_cpu, "precision": "32-true"})
     callbacks = build_callbacks(config)
     names = [name for name, node in config.callbacks.items() if node is not None]
     for name, callback in zip(map(str, names), callbacks, strict=True):

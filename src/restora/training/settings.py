@@ -51,8 +51,8 @@ _PATIENCE = 4.0
 """Seconds; after a first pass longer than this, no second, warm pass is measured."""
 
 
-def check_settings(config: DictConfig) -> None:
-    """Raises `ConfigError` with key, value and the expected type."""
+def check_settings(config: DictConfig, *, here: bool = True) -> None:
+    """Raises `ConfigError` with key, value and the expected type; `here` as in `trainer_options`."""
     for key, hint in _SETTINGS.items():
         value = OmegaConf.select(config, key)
         value = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
@@ -81,22 +81,25 @@ def check_settings(config: DictConfig) -> None:
         raise ConfigError(
             f"logger.project={project}: W&B's projects have none of {_NOT_IN_PROJECTS} in a name"
         )
-    _check_length(trainer_options(config), int(config.data.steps_per_epoch))
+    _check_length(trainer_options(config, here=here), int(config.data.steps_per_epoch))
 
 
-def trainer_options(config: DictConfig) -> dict[str, Any]:
-    """The arguments of Lightning's Trainer, with its types and names. Raises `ConfigError`."""
+def trainer_options(config: DictConfig, *, here: bool = True) -> dict[str, Any]:
+    """The arguments of Lightning's Trainer, with its types and names. Raises `ConfigError`.
+
+    Unless the run is `here`, its machine may have a GPU that this one does not have.
+    """
     options: Any = OmegaConf.to_container(config.trainer, resolve=True)
     length = vocabulary.seconds(options.get("max_time"), "trainer.max_time")
     options["max_time"] = None if length is None else timedelta(seconds=length)
-    options["precision"] = _precision(options)
+    options["precision"] = _precision(options, here=here)
     check_arguments(Trainer, options, where="trainer", name="the trainer")
     return dict(options)
 
 
-def _precision(options: dict[str, Any]) -> Any:
+def _precision(options: dict[str, Any], *, here: bool) -> Any:
     """The trainer's precision by Lightning's name. Raises `ConfigError`."""
-    device = _device(options["accelerator"])
+    device = _device(options["accelerator"], here=here)
     try:
         found = vocabulary.trainer_precision(options.get("precision"), device)
     except ValueError as error:
@@ -108,10 +111,12 @@ def _precision(options: dict[str, Any]) -> Any:
     return found
 
 
-def _device(accelerator: str) -> str:
-    """The type of device that an accelerator stands for on this machine."""
+def _device(accelerator: str, *, here: bool = True) -> str:
+    """The type of device that an accelerator stands for; unless `here`, `auto` may be a GPU."""
     if accelerator != "auto":
         return accelerator
+    if not here:
+        return "gpu"
     found = torch.accelerator.current_accelerator(check_available=True)
     return "cpu" if found is None else found.type
 

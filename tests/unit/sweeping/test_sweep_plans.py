@@ -200,6 +200,10 @@ def test_what_is_to_come_is_estimated_from_what_was_stopped_where_nothing_is_fin
         write_json(plan.path(job) / "run.json", record)
     assert [job.left for job in statuses(plan)] == [30, 40]
     assert summary(statuses(plan)) == "1 queued, 1 stopped · 0:10 spent · about 1:10 of computing to come"
+    process = {"host": "with a clock that is ahead", "heartbeat": "2200-01-01T00:00:00+00:00"}
+    elsewhere = {"status": "running", "process": process, "cost": stopped_at}
+    write_json(plan.path(jobs[0]) / "run.json", elsewhere)
+    assert statuses(plan)[0].left == 30
 
 
 def test_jobs_whose_records_have_lost_values_are_listed_with_the_others(tmp_path: Path, capsys: Any) -> None:

@@ -123,11 +123,14 @@ def test_without_a_gpu_the_cost_on_this_cpu_is_said(monkeypatch, capsys, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_run_for_another_machine_is_checked_without_its_gpu(monkeypatch) -> None:
+@pytest.mark.parametrize(
+    "words", [[], ["precision=float16"], ["precision=float16", "trainer.accelerator=auto"]]
+)
+def test_a_run_for_another_machine_is_checked_without_its_gpu(words: list[str], monkeypatch) -> None:
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: False)
-    config = compose("train", [*TINY, "trainer=gpu"])
+    config = compose("train", [*TINY, "trainer=gpu", *words])
     check_before_training(config, here=False)
-    with pytest.raises(ValueError, match="no GPU"):
+    with pytest.raises(ValueError, match="no GPU|float16 does not work on a CPU"):
         check_before_training(config)
 
 
