@@ -115,3 +115,15 @@ def _joined(x: Tensor, places: list[list[tuple[slice, slice]]]) -> Tensor:
 def _one_by_one(x: Tensor, places: list[list[tuple[slice, slice]]]) -> Tensor:
     """The patches of (1,C,H,W) at these places, one after the other."""
     return torch.cat([x[:, :, *place] for row in places for place in row])
+
+
+def statistics_engine(network: Network, engine: str) -> str:
+    """The engine that can use statistics of the whole photo. Raises ValueError if the network has none."""
+    if not attentions(network):
+        raise ValueError(
+            f"{type(network).__name__} has no attention across channels, so its tiles need no global "
+            "statistics: leave out this option"
+        )
+    if engine not in ("auto", "torch"):
+        raise ValueError(f"global statistics are computed by torch only: leave out engine {engine}")
+    return "torch"

@@ -30,7 +30,7 @@ from restora import vocabulary
 from restora.allocator import freed_memory_kept
 from restora.artifact.engine_choice import EngineChoice, exported, graphs_in
 from restora.artifact.engines import check_engine
-from restora.artifact.global_statistics import attentions, means, of_whole_photo
+from restora.artifact.global_statistics import means, of_whole_photo, statistics_engine
 from restora.artifact.memory import fitting_tile, ran_out
 from restora.artifact.model_folder import ModelDescription
 from restora.artifact.parity import Compute
@@ -138,10 +138,12 @@ class Restorer:
         checked(network)
         check_engine(engine)
         if global_statistics:
-            engine = _with_statistics(network, engine)
+            engine = statistics_engine(network, engine)
         self.global_statistics = global_statistics or bool(means(network))
         self._engine_named = other_engine = engine not in ("auto", "torch")
         self.device = pick_device("cpu" if other_engine and device == "auto" else device)
+        if other_engine and precision == vocabulary.AUTO:
+            precision = "float32"  # as other engines compute
         self.precision: Precision = vocabulary.precision(precision, self.device.type)
         if slow := vocabulary.slow_precision(self.precision, self.device.type):
             _warn_once(slow)
@@ -443,15 +445,3 @@ class Restorer:
 @cache
 def _warn_once(words: str) -> None:
     log.warning(words)
-
-
-def _with_statistics(network: Network, engine: str) -> str:
-    """The engine that can use statistics of the whole photo. Raises ValueError if the network has none."""
-    if not attentions(network):
-        raise ValueError(
-            f"{type(network).__name__} has no attention across channels, so its tiles need no global "
-            "statistics: leave out this option"
-        )
-    if engine not in ("auto", "torch"):
-        raise ValueError(f"global statistics are computed by torch only: leave out engine {engine}")
-    return "torch"

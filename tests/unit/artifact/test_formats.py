@@ -15,6 +15,7 @@ import torch
 from run_folders import Strided, photo, tiny_network
 from safetensors.torch import load_file
 
+from restora import vocabulary
 from restora.apps.export import main as export
 from restora.apps.export import measured_on, parity_table
 from restora.artifact import engine_choice, measuring, quantised, writing
@@ -217,6 +218,13 @@ def test_on_another_machine_engines_are_measured_once_that_pays(copied, monkeypa
 def test_wrong_engines_are_named(options, message):
     with pytest.raises(ValueError, match=message):
         Restorer(network=tiny_network(), **options)
+
+
+def test_precision_auto_beside_a_named_engine_is_the_engines_own(monkeypatch):
+    monkeypatch.setattr(vocabulary, "has_bfloat16", lambda device: True)
+    network = tiny_network()
+    assert Restorer(network=network, device="cpu", precision="auto").precision == "bfloat16"
+    assert Restorer(network=network, engine="onnxruntime", precision="auto").precision == "float32"
 
 
 @pytest.mark.parametrize(
