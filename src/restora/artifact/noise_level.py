@@ -54,8 +54,8 @@ def network_noise_level(photo: Tensor, channels: int) -> float:
     lower by the root of 3. Noise that is nearly equal in all three, as in grey photos, and in JPEG and video
     with colour at half the size, is more than that in the mean, and such a network leaves most of it: so the
     level is at least that of the mean, times this root. Measured with `zoo:denoise` on parts of three Kodak
-    photos with noise of level 20 and JPEG of quality 92: 29.0, 29.8 and 35.6 dB instead of 27.4, 27.8 and 28.6;
-    without JPEG, the same as before.
+    photos with noise of level 20 and JPEG of quality 92: 29.0, 29.8 and 35.6 dB instead of 27.4, 27.8 and
+    28.6; without JPEG, the same as before.
     """
     level = noise_level(photo)
     return max(level, 3**0.5 * noise_level(photo.mean(0, keepdim=True))) if channels == 3 else level
