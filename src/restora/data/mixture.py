@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from restora.data.checks import Target
 from restora.data.crops import CropBatches, Geometry, PhotoBatch, WholePhotos
 from restora.data.loaders import EvaluationLoader, Workers, evaluation_loader
-from restora.data.module import PhotoData, Target
+from restora.data.module import PhotoData
 from restora.data.packing import PhotoFile
 from restora.data.sources import Source, Split
 from restora.data.store import Entry, PhotoStore

@@ -128,7 +128,7 @@ class FastDVDnet(Network):
         he_initialise(self)
         with torch.no_grad():
             for block in (self.temp1, self.temp2):
-                block.outc.convblock[-1].weight.mul_(_START)  # type: ignore[union-attr,operator]
+                block.outc.convblock[-1].weight.mul_(_START)  # type: ignore[operator]
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:
         assert condition is not None
