@@ -56,7 +56,7 @@ _LEAST_TILE = 128
 _TOGETHER_AT_MOST = 64
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """`auto` is the first of CUDA, Apple's MPS and the CPU; any other name is torch's own.
 
     Raises ValueError where it is absent.
@@ -119,7 +119,7 @@ class Restorer:
         self,
         *,
         network: Network,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "float32",
         tile: int | None = None,
         overlap: int | None = None,
@@ -181,7 +181,7 @@ class Restorer:
         cls,
         source: str | Path,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "float32",
         tile: int | None = None,
         overlap: int | None = None,

@@ -31,7 +31,7 @@ def as_range(
     name: str, value: Range, *, least: float = -math.inf, most: float = math.inf
 ) -> tuple[float, float]:
     """`value` as (low, high), finite numbers within [least, most]. Raises ValueError."""
-    bounds = (value,) * 2 if isinstance(value, Real) else value
+    bounds: Any = (value,) * 2 if isinstance(value, Real) else value
     if (
         not isinstance(bounds, Sequence)
         or len(bounds) != 2
