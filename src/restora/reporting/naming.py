@@ -85,7 +85,9 @@ def distinguishing(records: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]
     differing: dict[str, list[str]] = {}
     for key in dict.fromkeys(key for one in typed for key in one):
         values = [_value(key, one.get(key), record) for one, record in zip(typed, records, strict=True)]
-        if len(set(values)) > 1 and _is_different(key, records):
+        said = {one.get(key) for one in typed}
+        decided = set(values) - ({AUTO} if said == {AUTO} else set())  # a queued run's is not decided yet
+        if len(decided) > 1 and _is_different(key, records):
             differing[key] = values
     return {
         short: _short_values(values)

@@ -89,6 +89,11 @@ def test_what_machines_have_made_of_auto_is_said():
         typed(trainer={"precision": "32-true"}) | {"asked": {"trainer.precision": "auto"}},
     ]
     assert called(*runs) == ["precision=bf16-mixed", "precision=32-true"]
+    queued = typed("trainer.precision=auto", "seed=2", trainer={"precision": "auto"}, seed=2)
+    begun = typed("trainer.precision=auto", "seed=1", trainer={"precision": "32-true"}, seed=1)
+    assert called(queued, begun) == ["seed=2", "seed=1"]
+    other = typed("trainer.precision=bf16", "seed=2", trainer={"precision": "bf16"}, seed=2)
+    assert called(queued, other) == ["precision=auto", "precision=bf16"]
 
 
 def test_a_name_of_its_own_is_enough():
