@@ -215,13 +215,15 @@ def assert_same_weights(one: dict[str, Any], other: dict[str, Any]) -> None:
 
 
 def trials(folder: Path) -> list[Any]:
-    """Those of a search that have a point."""
+    """Those of a search that have a whole point: a kill may have cut one off while it was chosen."""
     from restora.sweeping.search import Settings, open_study
 
     (path,) = folder.rglob("sweep.json")
     monitor = {"metric": "val/psnr", "direction": "max"}
     settings = Settings.of(json.loads(path.read_text())["settings"]["search"], monitor)
-    return [trial for trial in open_study(path.parent, settings).trials if trial.params]
+    found = open_study(path.parent, settings).trials
+    whole = max((len(trial.params) for trial in found), default=0)
+    return [trial for trial in found if trial.params and len(trial.params) == whole]
 
 
 def assert_same_search(disturbed: Path, undisturbed: Path, count: int) -> dict[str, int]:

@@ -9,6 +9,7 @@ import importlib
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 
 COMMANDS = {
@@ -109,6 +110,7 @@ def _run(arguments: list[str]) -> int:
         return 2
     os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it looks for a newer version online at import
     share_busy_cores()
+    leave_pillows_warnings_out()
     if rest[:1] not in (["-h"], ["--help"]):
         leave_control_codes_out()
     module, _, function = COMMANDS[name][0].partition(":")
@@ -165,6 +167,11 @@ def leave_control_codes_out() -> None:
     from rich import control
 
     getattr(control, "_CONTROL_STRIP_TRANSLATE", {}).update(_CONTROL)
+
+
+def leave_pillows_warnings_out() -> None:
+    """Pillow warns of damaged metadata with a line of its code; commands name the photo where it matters."""
+    warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 
 
 def share_busy_cores() -> None:

@@ -14,6 +14,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import logging
 import pkgutil
 import sys
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +25,7 @@ from typing import Any, TypeVar
 from restora.arguments import check_arguments, shown
 
 T = TypeVar("T")
+log = logging.getLogger(__name__)
 
 PACKAGES: dict[str, tuple[str, ...]] = {
     "network": ("restora.networks",),
@@ -204,9 +206,7 @@ def find(kind: str, name: str) -> type[Any]:
     if name in _parts[kind]:
         return _parts[kind][name]
     if name in _installed()[kind]:
-        loaded = _installed()[kind][name].load()
-        register(kind, name)(loaded)
-        return _parts[kind][name]
+        return _imported(kind, name)
     old = _of_dotted(kind, name)
     if old is not None:
         return old
@@ -218,6 +218,19 @@ def find(kind: str, name: str) -> type[Any]:
         f"there is no {kind} {name!r}{hint} Parts of your own: plugins=[MODULE] or --plugin MODULE "
         "(in Python, import MODULE)"
     )
+
+
+def _imported(kind: str, name: str) -> type[Any]:
+    """The part of an installed package. Raises UnknownPart with the reason why it cannot be imported."""
+    point = _installed()[kind][name]
+    try:
+        return register(kind, name)(point.load())
+    except Exception as error:
+        package = "" if point.dist is None else f" of the installed package {point.dist.name}"
+        raise UnknownPart(
+            f"the {kind} {name!r}{package} ({point.value}) cannot be imported: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 def _of_dotted(kind: str, path: str) -> type[Any] | None:
@@ -265,8 +278,19 @@ def foreign(kind: str) -> set[str]:
 
 
 def classes(kind: str) -> dict[str, type[Any]]:
-    """Name -> class of all parts of a kind."""
-    return {name: find(kind, name) for name in names(kind)}
+    """Name -> class of all parts of a kind, but those of installed packages that cannot be imported."""
+    found = {}
+    for name in names(kind):
+        try:
+            found[name] = find(kind, name)
+        except UnknownPart as error:
+            _say_once(str(error))
+    return found
+
+
+@functools.cache
+def _say_once(reason: str) -> None:
+    log.warning("left out: %s", reason)
 
 
 def kind_below(kind: str | None, key: str, *, within_part: bool) -> str | None:

@@ -207,3 +207,18 @@ def test_adapters_learn_beside_weights_that_stay_and_are_merged_by_export(
     ):
         assert main(["train", *SMALL, *refused, f"hydra.run.dir={tmp_path / 'none'}"]) == 2
         assert said in capsys.readouterr().err
+
+
+def test_the_weights_that_it_started_from_are_scored(
+    trained: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    train(folder, data, f"init={trained}", *STILL)
+    made = json.loads((folder / "run.json").read_text())
+    assert made["init"]["scores"]["val/psnr"] == pytest.approx(made["metrics"]["best"]["val/psnr"], abs=1e-4)
+    said = " ".join(capsys.readouterr().err.split())
+    assert f"dB with the weights of {trained}" in said
+    assert "which is no better" in said
+    other = tmp_path / "other"
+    train(other, data, f"init={trained}", "init.skip=[conv_last]")
+    assert "scores" not in json.loads((other / "run.json").read_text())["init"]

@@ -3,14 +3,17 @@
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from PIL import Image
 
 from restora import __version__, registry
 from restora.cli import COMMANDS, main
+from restora.photos.files import read_photo
 
 
 def test_the_surface_is_what_others_script_against() -> None:
@@ -83,6 +86,17 @@ def test_names_in_files_are_text_on_a_terminal(capsys: pytest.CaptureFixture[str
     out, err = capsys.readouterr()
     assert out.startswith("]0;titlea[2J31mb")
     assert not set("\x1b\x07\x9b") & set(out + err)
+
+
+def test_damaged_metadata_shows_no_line_of_pillows_code(tmp_path: Path) -> None:
+    block = Image.Exif()
+    block[0x010F] = "Camera"
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.jpg", exif=block.tobytes()[:16])
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        assert main(["restore", str(tmp_path / "none.png"), str(tmp_path / "out.png")]) == 2
+        read_photo(tmp_path / "a.jpg")
+    assert [str(line.message) for line in shown] == []
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,7 +129,10 @@ def test_installed_packages_bring_parts_by_entry_point(
     info = tmp_path / "installed_lab-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: installed-lab\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[restora.networks]\ninstalled_net = installed_lab.nets:Net\n")
+    (info / "entry_points.txt").write_text(
+        "[restora.networks]\ninstalled_net = installed_lab.nets:Net\nlost = installed_lab.nets:Lost\n"
+        "broken = installed_lab.broken:Net\nfunction = os:getcwd\n"
+    )
     monkeypatch.syspath_prepend(str(tmp_path))
     importlib.invalidate_caches()
     registry._installed.cache_clear()
@@ -138,6 +141,18 @@ def test_installed_packages_bring_parts_by_entry_point(
         assert ("plugin", package / "conf") in registry.configuration_folders()
         assert "installed_lab.nets" not in sys.modules
         assert name_of(find("network", "installed_net")) == "installed_net"
+        broken = {
+            "lost": r"'lost' of the installed package installed-lab \(installed_lab\.nets:Lost\) cannot be "
+            "imported: AttributeError",
+            "broken": "cannot be imported: ModuleNotFoundError",
+            "function": "cannot be imported: ValueError: the network 'function' is a class, got the builtin",
+        }
+        for name, message in broken.items():
+            with pytest.raises(UnknownPart, match=message):
+                find("network", name)
+        classes = registry.classes("network")  # by which weights are recognised
+        assert {"installed_net", "dncnn"} <= {*classes}
+        assert not {*broken} & {*classes}
     finally:
         registry._parts["network"].pop("installed_net", None)
         registry._installed.cache_clear()

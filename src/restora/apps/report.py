@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 GROUPS_IN_TERMINAL = 6
+UNFINISHED_IN_TERMINAL = 5
+"""Of a comparison, in each state; more would push its table out of sight."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -140,14 +142,23 @@ def _print_groups(
             console.print(f"{len(rows) - len(shown(rows))} more rows on the page")
         for sentence in filter(None, [legend(rows), *verdict(rows)]):
             console.print(sentence, markup=False)
-        for run in group.runs:
-            if run.status == "failed":
-                why = in_short(run.text("error"))
-                console.print(f"failed: {run.label}: {why}", markup=False, style="red", soft_wrap=True)
-            elif run.status in _RESUMABLE:
-                state = f"{_RESUMABLE[run.status]}: {run.label}"
-                console.print(f"{state}: {run.resuming}", markup=False, soft_wrap=True)
+        _print_unfinished(group, console)
         console.print()
     if len(groups) > GROUPS_IN_TERMINAL:
         more = len(groups) - GROUPS_IN_TERMINAL
         console.print(f"and {more} more comparison{'s' * (more > 1)} on the page")
+
+
+def _print_unfinished(group: Group, console: "Console") -> None:
+    """Why runs failed, and how to resume those that were stopped; of many in one state the first."""
+    for state in ("failed", *_RESUMABLE):
+        runs = [run for run in group.runs if run.status == state]
+        for run in runs[:UNFINISHED_IN_TERMINAL]:
+            if state == "failed":
+                why = in_short(run.text("error"))
+                console.print(f"failed: {run.label}: {why}", markup=False, style="red", soft_wrap=True)
+            else:
+                line = f"{_RESUMABLE[state]}: {run.label}: {run.resuming}"
+                console.print(line, markup=False, soft_wrap=True)
+        if (more := len(runs) - UNFINISHED_IN_TERMINAL) > 0:
+            console.print(f"{state}: {more} more, which the page lists")

@@ -60,7 +60,7 @@ _TOGETHER_AT_MOST = 64
 log = logging.getLogger(__name__)
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str | torch.device) -> torch.device:
     """`auto` is the first of CUDA, Apple's MPS and the CPU; any other name is torch's own.
 
     Raises ValueError where it is absent.
@@ -123,7 +123,7 @@ class Restorer:
         self,
         *,
         network: Network,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "float32",
         tile: int | None = None,
         overlap: int | None = None,
@@ -189,7 +189,7 @@ class Restorer:
         cls,
         source: str | Path,
         *,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "float32",
         tile: int | None = None,
         overlap: int | None = None,

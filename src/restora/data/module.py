@@ -29,7 +29,7 @@ from restora.data.packing import NoneUsable, pack
 from restora.data.replayed import Make, Replayed, wanted
 from restora.data.schedule import CropSchedule, ResumableSampler, read_stages
 from restora.data.sizes import large_enough
-from restora.data.sources import SPLITS, Source, Split
+from restora.data.sources import SPLITS, Source, Split, files_of
 from restora.data.store import LeftOut, PhotoStore, listed, warn_of_equal_pairs, warn_of_left_out
 from restora.degradations.base import Degradation
 from restora.degradations.compose.composition import OnDemand
@@ -152,7 +152,7 @@ class PhotoData(LightningDataModule):
     @property
     def has_test(self) -> bool:
         """Whether the source has held-out photos for the final test."""
-        return bool(self.source.photos("test"))
+        return bool(files_of(self.source, "test"))
 
     # --- packing --------------------------------------------------------------------------------------------
 
@@ -212,7 +212,7 @@ class PhotoData(LightningDataModule):
                 yield from () if store is None else store.left_out
 
     def _packed(self, split: Split) -> PhotoStore | None:
-        files = self.source.photos(split)
+        files = files_of(self.source, split)
         if not files:
             return None
         name = f"{self.source.name}-{split}-{channel_word(self.channels)}"

@@ -72,6 +72,27 @@ class Source(ABC):
         self.check()
 
 
+def files_of(source: Source, split: Split) -> list[PhotoFile]:
+    """The photos of a split. Raises `DataError` where a source of one's own does not keep its contract."""
+    files, name = list(source.photos(split)), type(source).__name__
+    if not isinstance(getattr(source, "name", None), str):
+        raise DataError(f'data.source: {name} has no name: set it in the class, such as name = "mine"')
+    seen: dict[str, Path] = {}
+    for file in files:
+        if not isinstance(file, PhotoFile):
+            raise DataError(
+                f"data.source: photos() of {name} gave a {type(file).__name__}, expected "
+                "PhotoFile(name, path) of restora.data.packing"
+            )
+        if file.name in seen:
+            raise DataError(
+                f"data.source: {name} gives {seen[file.name]} and {file.clean} one name, {file.name!r}: "
+                "names are unique in a split, as figures and random numbers go by them"
+            )
+        seen[file.name] = file.clean
+    return files
+
+
 @register("source", "sample_photos")
 class SamplePhotos(Source):
     """The natural colour photos that scikit-image ships: nothing to download, enough to see that it works."""

@@ -7,8 +7,10 @@ their folders.
 """
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -122,17 +124,28 @@ def read_plan(folder: Path) -> Plan:
 
 
 def jobs_in(folder: Path) -> list[Job]:
-    """The jobs of a sweep from the records in their folders, for a lost plan."""
-    found = []
-    for path in folder.rglob("run.json"):
+    """The jobs of a sweep from the records in their folders, for a lost plan.
+
+    Folders within that have a plan are other sweeps. Of jobs that were put together from several sweeps, no
+    two keep the same number.
+    """
+    found: list[Job] = []
+    for parent, folders, files in os.walk(folder):
+        place = Path(parent)
+        if place != folder and FILE in files:
+            folders.clear()
+            continue
         try:
-            record = read_json(path)
+            record = read_json(place / "run.json")
             number, words = record["sweep"]["job"], record["sweep"]["overrides"]
             known = identity(stored(record["config"]))
-            found.append(Job(int(number), str(path.parent.relative_to(folder)), known, list(words)))
+            found.append(Job(int(number), str(place.relative_to(folder)), known, list(words)))
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # no job
-    return sorted(found, key=lambda job: job.number)
+    found.sort(key=lambda job: (job.number, job.name))
+    free = count(max((job.number for job in found), default=0) + 1)
+    repeated = {after.name for job, after in pairwise(found) if job.number == after.number}
+    return [replace(job, number=next(free)) if job.name in repeated else job for job in found]
 
 
 def identity(config: Mapping[str, Any], *, seeds: bool = True) -> str:

@@ -42,6 +42,11 @@ class Initial:
     hints: tuple[str, ...] = ()
     otherwise: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
 
+    @property
+    def whole(self) -> bool:
+        """Whether all weights of the network are the source's."""
+        return len(self.transfer.taken) == self.transfer.total
+
     def give(self, family: Family) -> None:
         """Copies the weights into the network of a family, and the whole network into its average."""
         family.network.load_state_dict(dict(self.transfer.taken), strict=False)

@@ -30,6 +30,7 @@ from restora.degradations.compose.composition import OnDemand
 from restora.files import clear_drafts, sync
 from restora.redaction import redacted
 from restora.run_state import Gone, sole_run
+from restora.training.before_training import ScoreBefore, compared
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
 from restora.training.command import folders_in
@@ -266,6 +267,8 @@ def _trainer(
         callbacks.append(FollowValidation(parts.data.degradation))
     if goes_on:
         callbacks.append(ConfiguredOptimizer())
+    elif parts.initial is not None and parts.initial.whole:
+        callbacks.append(ScoreBefore(record))
     callbacks.append(stopping)
     loggers: list[Logger] = [csv] if sent is None else [csv, sent]
     return build_trainer(config, parts.family, callbacks, loggers)
@@ -388,6 +391,9 @@ def _say_outcome(record: RunRecord) -> None:
     console.print(f"{figures}{_shortest(record.info.folder)}", markup=False, highlight=False, soft_wrap=True)
     if warning := worse_than_input(scores, record.data["reference"]):
         _say(f"the result is {warning}", style="yellow")
+    improved, line = compared(record.data["init"], record.data["metrics"]["best"], record.monitor)
+    if line:
+        _say(line, style=None if improved else "yellow")
 
 
 def _shortest(folder: Path) -> Path:

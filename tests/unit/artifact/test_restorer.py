@@ -443,3 +443,7 @@ def test_a_noise_level_without_effect_is_refused_by_with_sigma_too():
 def test_a_restorer_is_shown_with_its_network_and_device():
     shown = repr(Restorer(network=strided(scale=2), device="cpu"))
     assert shown.startswith("Restorer(Strided, 3 to 3 channels, x2, cpu, float32")
+
+
+def test_a_device_of_torch_is_a_device():
+    assert Restorer(network=tiny_network(), device=torch.device("cpu")).device.type == "cpu"

@@ -11,7 +11,7 @@ import subprocess
 import numpy as np
 import pytest
 from PIL import Image
-from run_folders import HOSTILE, one_group, record, write_run
+from run_folders import HOSTILE, one_group, put, record, write_run
 
 from restora.apps.report import main
 from restora.cli import main as cli
@@ -48,6 +48,19 @@ def test_the_reason_of_a_failure_is_one_line(sweep, capsys, monkeypatch):
     assert "failed: gan: RuntimeError: shapes differ\n" in printed
     assert "tensor" not in printed
     assert "tensor([0.1" not in (sweep / "report.html").read_text()
+
+
+def test_of_many_runs_that_failed_alike_the_first_are_named(sweep, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for number in range(8):
+        for status in ("failed", "stopped"):
+            put(sweep / f"{status}{number}", status=status, error="out of memory", test=None, name=status)
+    assert cli(["report", str(sweep)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("failed: ") for line in lines) == 6
+    assert "failed: 4 more, which the page lists" in lines  # one is the sweep's own
+    assert "stopped: 3 more, which the page lists" in lines
+    assert (sweep / "report.html").read_text().count("<code>out of memory</code>") == 16
 
 
 def test_the_page_asks_for_nothing_from_outside_and_quotes_what_it_shows(sweep):

@@ -105,6 +105,10 @@ def test_a_plan_that_is_damaged_is_said_and_its_jobs_are_found_in_their_folders(
     (tmp_path / "5_b").mkdir()
     (tmp_path / "5_b" / "run.json").write_text("[]")
     assert jobs_in(tmp_path) == [job]
+    for name, seed in (("4_b", 5), ("other/0_a", 6)):  # of another sweep; of one with a plan of its own
+        write_json(tmp_path / name / "run.json", record | {"config": config | {"seed": seed}})
+    (tmp_path / "other" / "sweep.json").touch()
+    assert [(job.number, job.name) for job in jobs_in(tmp_path)] == [(4, "4_a"), (5, "4_b")]
 
 
 @pytest.mark.parametrize("bf16", [False, True])
