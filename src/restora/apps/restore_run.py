@@ -330,7 +330,7 @@ class _Work:
             self.bar.update(
                 self._task,
                 completed=sum(self._done.values()),
-                description=_shortened(group[0].name),
+                description=_shortened(group[0].name, 40 - len(count)),
                 count=count,
             )
 
@@ -383,7 +383,7 @@ def _progress_bar() -> Progress:
     )
 
 
-def _shortened(name: str, length: int = 28) -> str:
+def _shortened(name: str, length: int) -> str:
     """The end of a long name, which is the part that distinguishes photos."""
     name = shown(name)
     return name if len(name) <= length else f"…{name[1 - length :]}"

@@ -16,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+import torch
+
 from restora.photos.errors import DecodingError, MissingPackageError
 from restora.photos.header import check_file
 from restora.photos.kinds import check_size
@@ -98,6 +100,7 @@ class Clip:
             if context.width and context.height:
                 check_size(context.width, context.height)
             self.stream.thread_type = "AUTO"
+            self.stream.thread_count = torch.get_num_threads()
             self.codec = codec_name(context)
             self._waiting: list[CopiedPacket] = []
             self._reason = ""

@@ -36,8 +36,6 @@ _LONGEST_H264 = 16384
 _OF_THE_FILE = ("major_brand", "minor_version", "compatible_brands", "encoder", "vendor_id", "alpha_mode")
 _STATISTICS = ("_STATISTICS", "BPS", "DURATION", "NUMBER_OF_")
 """Beginnings of what Matroska notes of a stream, which are not true of the new one."""
-_REMADE = ("tmcd", "text")
-"""Tracks that a muxer makes itself, of a time code and of chapters."""
 _PLAIN_KEYS = frozenset(
     (
         *("title", "artist", "album_artist", "composer", "album", "date", "comment", "genre", "copyright"),
@@ -235,10 +233,16 @@ class Writer:
                 made = self._add_video()
             elif stream.type == "video" and not _is_picture(stream):
                 self.lost.append("a second video")
-            elif stream.type != "data" or stream.codec_tag not in _REMADE:
+            elif not self._is_remade(stream):
                 self._add_copy(stream)
         assert made is not None
         return made
+
+    def _is_remade(self, stream: "Stream") -> bool:
+        """Whether it is a track that a muxer makes itself, of a time code or of chapters."""
+        if stream.type != "data":
+            return False
+        return "timecode" in stream.metadata or bool(self._clip.container.chapters())
 
     def _add_video(self) -> "VideoStream":
         clip, encoding = self._clip, self._encoding
@@ -272,9 +276,13 @@ class Writer:
         return made
 
     def _add_copy(self, stream: "Stream") -> None:
-        made = _copied(self._container, stream) if self._holds(stream) else None
+        described = (
+            self._strip and stream.type == "data"
+        )  # such as places and movements, as cameras note them
+        made = _copied(self._container, stream) if not described and self._holds(stream) else None
         if made is None:
-            what = {"subtitle": "subtitles", "audio": "sound"}.get(stream.type, f"a stream of {stream.type}")
+            names = {"subtitle": "subtitles", "audio": "sound", "video": "a picture"}
+            what = names.get(stream.type, stream.type)
             self.lost.append(f"{what} ({getattr(stream, 'name', None) or 'of an unknown format'})")
         else:
             made.disposition = stream.disposition
@@ -283,6 +291,10 @@ class Writer:
     def _holds(self, stream: "Stream") -> bool:
         """Whether the container's header can be written with this stream, by doing it."""
         av = pyav()
+        if stream.type == "attachment" and self._suffix == ".webm":
+            return False  # it would be dropped without an error
+        if stream.type == "video" and self._format not in ("mp4", "mov"):
+            return False  # a cover, which would become a second video
         try:
             with av.open(os.devnull, "w", format=self._format) as trial:
                 _copied(trial, stream)
