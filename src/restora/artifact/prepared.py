@@ -37,7 +37,8 @@ def guard_precision(network: Network, dtype: torch.dtype) -> None:
     given = network.in_channels + network.condition_channels
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
-            reads_photo = module.groups == 1 and module.in_channels <= given
+            depthwise = 1 < module.groups == module.in_channels
+            reads_photo = module.in_channels <= given and not depthwise
             convolve = _convolve_exactly if reads_photo else _convolve
             module.forward = partial(convolve, module)  # type: ignore[method-assign]
 

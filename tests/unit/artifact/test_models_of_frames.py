@@ -16,6 +16,7 @@ from restora.artifact.export import export_model
 from restora.artifact.model_folder import read_description
 from restora.artifact.parity import read_samples, sample_photos
 from restora.artifact.photo_pixels import restore_photo
+from restora.artifact.prepared import guard_precision, prepare_network
 from restora.artifact.restorer import Restorer
 from restora.artifact.sources import open_source
 from restora.degradations.noise.gaussian_noise import GaussianNoise
@@ -106,6 +107,19 @@ def test_parity_is_measured_on_clips_with_noise_of_their_own_in_each_frame() -> 
     moved = frames[..., 2:, 2:][:, 3] - sample.clean[..., :-2, :-2]
     assert 24 < float(moved.std()) * 255 < 26, "the next frame is not the photo, moved"
     assert abs(float((moved * noise[..., 2:, 2:]).mean())) * 255**2 < 20, "two frames share their noise"
+
+
+def test_noisy_frames_are_not_rounded_in_bfloat16() -> None:
+    prepared = prepare_network(network(), None)
+    guard_precision(prepared, torch.bfloat16)
+    seen: list[torch.dtype] = []
+    for block in (prepared.temp1, prepared.temp2):
+        first, last = block.inc.convblock[0], block.upc2.convblock[1]
+        for layer in (first, last):
+            layer.register_forward_hook(lambda _, __, y: seen.append(y.dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        prepared(clip(), torch.full((1, 1, 40, 52), 0.1))
+    assert seen[::2] == [torch.float32] * 4, "the convolution that reads the frames"
 
 
 def test_the_card_shows_how_frames_are_joined(model: Path, tmp_path: Path, monkeypatch: Any) -> None:
