@@ -20,6 +20,7 @@ from restora.artifact.formats import FILES
 from restora.artifact.graph_network import ENGINE_OF, graph_like, strangers_graph
 from restora.artifact.model_folder import (
     DESCRIPTION,
+    WEIGHTS,
     ModelDescription,
     check_digest,
     load_model_folder,
@@ -127,7 +128,7 @@ def _opened(source: str | Path) -> Loaded:
             "weights file (.pth, .safetensors), a graph (.onnx, .xml) or one that comes with restora "
             "(zoo:NAME)"
         )
-    if path.name in FILES and (path.parent / DESCRIPTION).is_file():
+    if path.name in (WEIGHTS, *FILES) and (path.parent / DESCRIPTION).is_file():
         return from_file_of_folder(path)
     if path.suffix in ENGINE_OF:
         return from_graph(path)
