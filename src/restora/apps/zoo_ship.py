@@ -22,6 +22,7 @@ from restora.artifact.model_folder import (
     WEIGHTS,
     ModelDescription,
     file_digests,
+    header_of,
     read_description,
     write_description,
 )
@@ -58,7 +59,7 @@ def ship(run: str, name: str, *, commit: str | None = None, folder: Path = FOLDE
         key: rounded(value) if value.is_floating_point() else value
         for key, value in load_file(target / WEIGHTS).items()
     }
-    data = save(weights, metadata={"format": "pt"})
+    data = save(weights, metadata=header_of(description))
     if len(data) > LARGEST:
         raise ValueError(
             f"{name}: the weights have {len(data) / 1e6:.1f} MB, at most {LARGEST / 1e6:g} are shipped"

@@ -158,9 +158,13 @@ photo = {reading}
 `{WEIGHTS}` holds the parameters under the names of the architecture's published checkpoints."""
     if with_onnx:
         inputs = "`degraded`" + (" and `condition`" if model.condition_channels else "")
+        meaning = {
+            "noise level": " `condition` is the noise level at every pixel, one channel: σ/255.",
+            "mask": " `condition` is one channel, 1 where the pixel is known and 0 where it is lost.",
+        }.get(model.conditioned_on, "")
         text += (
             f"\n\n`{ONNX}` takes {inputs}, float32 (batch, channels, height, width) on the [0,1] scale, "
-            "any batch and size, and gives `restored`, to be clamped to [0,1]."
+            f"any batch and size, and gives `restored`, to be clamped to [0,1].{meaning}"
         )
     return text
 

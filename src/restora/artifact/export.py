@@ -187,7 +187,7 @@ def _write(
     name, given = network_node(description.network)
     published, arguments = network.as_published(given)
     description = replace(description, network={"name": name, "arguments": arguments})
-    save_weights(published, draft)
+    save_weights(published, draft, description)
     write_description(draft, description)
     begin(f"checking {WEIGHTS}")
     reference = parity.outputs(_reference(network, description), samples)

@@ -8,6 +8,7 @@ of the other files, so that a damaged folder is recognised.
 """
 
 import hashlib
+import json
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -15,7 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -24,12 +25,15 @@ from restora.arguments import fits, shown, wanted
 from restora.artifact import foreign
 from restora.artifact.bounded import build_bounded, imagined
 from restora.degradations.base import Degradation
-from restora.files import read_json, write_json
+from restora.files import json_text, read_json, write_json
 from restora.networks.base import Network
 from restora.networks.weights import WeightsError, load_state
 
 FORMAT = 2
 READABLE = (1, 2)
+_HEADER = "restora"
+"""The key of the header of a file of weights."""
+_STATED: dict[str, type] = {"network": dict, "task": str, "family": str, "plugins": list}
 WEIGHTS, DESCRIPTION, ONNX, CARD = "weights.safetensors", "model.json", "model.onnx", "README.md"
 
 
@@ -249,13 +253,39 @@ def network_class(name: str, plugins: Iterable[str] = ()) -> type[Network]:
     return found
 
 
-def save_weights(network: Network, folder: Path) -> None:
-    """Write `folder`/weights.safetensors, as the tools that know the architecture expect it."""
+def save_weights(network: Network, folder: Path, description: ModelDescription | None = None) -> None:
+    """Write `folder`/weights.safetensors, as the tools that know the architecture expect it.
+
+    Its header states the network and the task of `description`, for those who have this file alone.
+    """
     state = {
         name: value.detach().cpu().clone().contiguous()
         for name, value in network.published_state_dict().items()
     }
-    (folder / WEIGHTS).write_bytes(save(state, metadata={"format": "pt"}))
+    (folder / WEIGHTS).write_bytes(save(state, metadata=header_of(description)))
+
+
+def header_of(description: ModelDescription | None) -> dict[str, str]:
+    """The header of a file of weights."""
+    if description is None:
+        return {"format": "pt"}
+    stated = {name: getattr(description, name) for name in _STATED}
+    return {"format": "pt", _HEADER: json_text(stated, indent=None)}
+
+
+def stated_in(path: Path) -> dict[str, Any] | None:
+    """What the header of a file of `save_weights` states; None for any other file."""
+    if path.suffix != ".safetensors":
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            stated = json.loads((file.metadata() or {}).get(_HEADER, "null"))
+    except (OSError, SafetensorError, ValueError, RecursionError):
+        return None  # the reader of the weights says what is wrong
+    wrong = not isinstance(stated, dict) or any(
+        not isinstance(stated.get(name), kind) for name, kind in _STATED.items()
+    )
+    return None if wrong else stated
 
 
 def file_digests(folder: Path) -> dict[str, str]:

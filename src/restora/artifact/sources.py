@@ -20,15 +20,24 @@ from restora.artifact.formats import FILES
 from restora.artifact.graph_network import ENGINE_OF, graph_like, strangers_graph
 from restora.artifact.model_folder import (
     DESCRIPTION,
+    WEIGHTS,
     ModelDescription,
+    build_network,
     check_digest,
     load_model_folder,
     network_class,
     network_node,
+    stated_in,
 )
 from restora.networks.base import Network
 from restora.networks.recognition import UnknownWeights, recognise
-from restora.networks.weights import WeightsError, is_torch_file, network_from_weights, read_tensors
+from restora.networks.weights import (
+    WeightsError,
+    as_overrides,
+    is_torch_file,
+    network_from_weights,
+    read_tensors,
+)
 from restora.zoo.index import folder_of, is_zoo, names
 
 
@@ -128,7 +137,7 @@ def _opened(source: str | Path) -> Loaded:
             "weights file (.pth, .safetensors), a graph (.onnx, .xml) or one that comes with restora "
             "(zoo:NAME)"
         )
-    if path.name in FILES and (path.parent / DESCRIPTION).is_file():
+    if path.name in (WEIGHTS, *FILES) and (path.parent / DESCRIPTION).is_file():
         return from_file_of_folder(path)
     if path.suffix in ENGINE_OF:
         return from_graph(path)
@@ -178,6 +187,8 @@ def from_weights(
 
 def from_weights_alone(path: str) -> Loaded:
     """The network inferred from names and shapes in a weights file: one of restora's, else of spandrel's."""
+    if (stated := stated_in(Path(path))) is not None:
+        return _from_stated(path, stated)
     known_elsewhere = foreign.installed()
     try:
         found = recognise(path, by_order=not known_elsewhere)
@@ -199,6 +210,28 @@ def from_weights_alone(path: str) -> Loaded:
         changed=dict(found.arguments),
         arguments=found.arguments,
         said=found.said,
+    )
+
+
+def _from_stated(path: str, stated: Mapping[str, Any]) -> Loaded:
+    """The network that the header of a weights file states, with arguments that no weight shows."""
+    try:
+        name, arguments = network_node(stated["network"])
+        plugins = [str(module) for module in stated["plugins"]]
+        network = build_network(name, arguments, read_tensors(Path(path)), path, plugins=plugins)
+    except WeightsError:
+        raise
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return Loaded(
+        name=Path(path).stem,
+        network=network.eval(),
+        source=str(path),
+        changed=arguments,
+        arguments=arguments,
+        family=stated["family"],
+        task=None if stated["task"] == "unknown" else stated["task"],
+        said=f"{path} states that it holds {type(network).__name__}: {as_overrides(arguments)}",
     )
 
 

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from restora import Restorer, open_source
 from restora.apps import zoo, zoo_ship
-from restora.artifact.model_folder import read_description
+from restora.artifact.model_folder import read_description, stated_in
 from restora.cli import main
 from restora.data.free_photos import manifest
 from restora.zoo import index
@@ -163,6 +163,7 @@ def test_a_run_is_shipped_in_half_precision_and_measured(
     folder = zoo_ship.ship(run, "tiny", commit="abc", folder=noisy / "models")
     weights = load_file(folder / "weights.safetensors").values()
     assert {value.dtype for value in weights if value.is_floating_point()} == {torch.float16}
+    assert stated_in(folder / "weights.safetensors")["network"] == read_description(folder).network
     assert "Not measured yet" in (folder / "README.md").read_text()
     monkeypatch.setitem(MEASURED, "tiny", ("cbsd68_sigma25",))
     (noisy / "data" / "testsets").mkdir(parents=True)

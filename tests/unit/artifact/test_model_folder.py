@@ -173,8 +173,8 @@ def test_tampered_weights_do_not_pass(run, tmp_path, monkeypatch):
 
     write = export.save_weights
 
-    def write_and_tamper(network, folder):
-        write(network, folder)
+    def write_and_tamper(network, folder, description):
+        write(network, folder, description)
         weights = load_file(folder / "weights.safetensors")
         weights["model.0.bias"] = weights["model.0.bias"] + 0.01
         save_file(weights, folder / "weights.safetensors")
