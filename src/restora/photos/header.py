@@ -68,7 +68,10 @@ def decoding_errors() -> Iterator[None]:
     except MemoryError as error:
         raise DecodingError("needs more memory than there is") from error
     except Exception as error:  # broken files make decoders raise exceptions of any type
-        raise DecodingError(f"cannot be decoded: {error or type(error).__name__}") from error
+        words = str(error)
+        if not any(letter.isalpha() for letter in words):  # KeyError(256): a tag that is missing
+            words = f"the file is damaged ({type(error).__name__} {words}".rstrip() + ")"
+        raise DecodingError(f"cannot be decoded: {words}") from error
 
 
 def check_file(path: Path) -> None:

@@ -45,6 +45,6 @@ def compared(
     if monitor.better(after, before):
         return True, line
     return False, (
-        f"{line}, which is no better: use the former, or train with lower learning rates "
-        "(family.optimizer), for longer or on more photos"
+        f"{line}, which is no better: use the former, or train for longer, on more photos "
+        "or with other learning rates (family.optimizer)"
     )

@@ -321,3 +321,9 @@ def test_listing(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"")
     found = [path.relative_to(tmp_path).as_posix() for path in list_photos(tmp_path)]
     assert found == ["a.jpg", "b.PNG", "deep/er/c.tiff", "e.gif"]
+
+
+def test_a_directory_without_tags_is_said_to_be_damaged(tmp_path: Path) -> None:
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<IHI", 8, 0, 0) + bytes(64))
+    with pytest.raises(PhotoError, match=r"cannot be decoded: the file is damaged \(KeyError 256\)"):
+        read_photo(tmp_path / "a.tif")
