@@ -6,10 +6,9 @@ jobs again, and two combinations with the same identity are one job. The status 
 their folders.
 """
 
-import copy
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import count, pairwise
 from pathlib import Path
@@ -19,7 +18,7 @@ from restora.arguments import fits
 from restora.constructors import defaults
 from restora.files import json_text, read_json, write_json
 from restora.registry import kind_below, part_of, stored
-from restora.reporting.values import lookup, surrounds
+from restora.reporting.values import surrounds
 
 FILE = "sweep.json"
 STOP = ".stop"
@@ -168,13 +167,20 @@ def as_asked(record: Mapping[str, Any]) -> dict[str, Any]:
 
     So a job keeps its identity, whatever machine trains it.
     """
-    config: dict[str, Any] = copy.deepcopy(record["config"])
+    config: dict[str, Any] = record["config"]
     asked = record.get("asked")
     for key, value in asked.items() if isinstance(asked, dict) else ():
-        *above, last = key.split(".")
-        if isinstance(node := lookup(config, *above), dict):
-            node[last] = value
+        config = _with(config, key.split("."), value)
     return config
+
+
+def _with(node: Any, path: Sequence[str], value: Any) -> Any:
+    """Nested mappings with another value at a path, if they have it; what is not on it is shared."""
+    if not path:
+        return value
+    if not isinstance(node, dict) or path[0] not in node:
+        return node
+    return {**node, path[0]: _with(node[path[0]], path[1:], value)}
 
 
 def completed(node: Any, kind: str | None = None) -> Any:
