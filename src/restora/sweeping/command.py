@@ -10,11 +10,11 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from restora.config import ConfigError, written_out
-from restora.files import json_text, read_json
+from restora.files import json_text
 from restora.registry import named_plugins
 from restora.run_state import sole_run
 from restora.strangers import check_inside, started_in
-from restora.sweeping import combinations, estimate, planning, search, showing, space
+from restora.sweeping import combinations, ending, estimate, planning, search, showing, space
 from restora.sweeping.plan import FILE, Job, Plan
 from restora.sweeping.running import Listed, check_executor, run
 from restora.words import counted
@@ -141,7 +141,7 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
         raise ConfigError(f"a search chooses its jobs as it goes: give its command again: {plan.command}")
     if not plan.jobs:
         raise ConfigError(f"{plan.folder} has no jobs yet: give its command again: {plan.command}")
-    config = read_json(plan.path(plan.jobs[0]) / "run.json")["config"]
+    config = ending.read_record(plan.path(plan.jobs[0]))["config"]
     jobs: list[Job] = list(plan.jobs)
     return run(plan, Listed.of(jobs), jobs=len(jobs), config=config, retry_failed=retry_failed)
 
@@ -162,10 +162,12 @@ def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
         raise ConfigError(f"the sweep was started in {plan.cwd}, which is not a folder here: {again}")
     for job in plan.jobs:
         path = plan.path(job) / "run.json"
-        if not path.exists():
-            raise ConfigError(f"{path} is missing: give the command of the sweep again: {plan.command}")
+        config = ending.read_record(plan.path(job)).get("config")
+        if not isinstance(config, dict):
+            state = "is damaged" if path.exists() else "is missing"
+            raise ConfigError(f"{path} {state}: give the command of the sweep again: {plan.command}")
         try:
-            text = json_text(config := read_json(path)["config"])
+            text = json_text(config)
             if "${" in text:
                 raise ConfigError(f"{text[text.index('${') :][:60]} is not a plain value")
             refuse_foreign(OmegaConf.create(config), [])

@@ -159,7 +159,8 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
     plan.write()
     chosen = plan.by_identity()
     for key, job in asked.items():
-        if not ending.read_record(plan.path(chosen[key])):  # also if a kill or a user lost the record
+        record = ending.read_record(plan.path(chosen[key]))
+        if not isinstance(record.get("config"), dict):  # also if a kill or a user lost the record
             _write_folder(plan, chosen[key], job)
     return [chosen[key] for key in asked]
 

@@ -428,6 +428,23 @@ def test_what_a_sweep_costs_is_said_and_asked(
     assert not list(tmp_path.rglob("sweep.json"))
 
 
+@pytest.mark.parametrize("text", ["[]", "{", "{}", '{"status": "queued", "config": 1}'])
+def test_a_job_whose_record_is_damaged_is_planned_again(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(command, "run", lambda *_, **__: 0)
+    words = ["train", "-m", *TINY, "seed=1,2", "hydra.sweep.dir=sweep"]
+    assert main(words) == 0
+    path = tmp_path / "sweep" / "1_dncnn_small" / "run.json"
+    whole = json.loads(path.read_text())
+    path.write_text(text)
+    assert main(["sweep", "sweep", "--resume"]) == 2
+    assert "run.json is damaged: give the command of the sweep again: restora" in capsys.readouterr().err
+    assert main(words) == 0
+    assert json.loads(path.read_text())["config"] == whole["config"]
+
+
 @pytest.mark.parametrize("action", ["--resume", "--retry-failed"])
 def test_a_resumed_sweep_prints_no_json(action: str, tmp_path: Path, capsys: Any) -> None:
     settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
