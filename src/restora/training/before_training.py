@@ -26,10 +26,11 @@ class ScoreBefore(Callback):
             trainer.num_sanity_val_steps = math.inf
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero:  # other processes hold no record of the source
+            return
         scores = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
         self.record.data["init"]["scores"] = scores
-        if trainer.is_global_zero:
-            self.record.write()
+        self.record.write()
 
 
 def compared(

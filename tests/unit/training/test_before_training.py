@@ -1,9 +1,11 @@
 """What a run says of the weights that it started from."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from restora.monitor import Monitor
-from restora.training.before_training import compared
+from restora.training.before_training import ScoreBefore, compared
 
 
 @pytest.mark.parametrize(("metric", "after"), [("val/psnr", 30.5), ("val/loss", 0.1)])
@@ -28,3 +30,13 @@ def test_a_result_that_is_no_better_than_its_source_says_what_to_do() -> None:
 @pytest.mark.parametrize("init", [None, {"source": "a"}, {"source": "a", "scores": {}}])
 def test_a_run_without_a_score_before_says_nothing(init: dict | None) -> None:
     assert compared(init, {"val/psnr": 27.58}, Monitor()) == (True, "")
+
+
+def test_the_first_process_alone_records_the_scores() -> None:
+    written = []
+    for zero, init in ((False, None), (True, {"source": "a"})):
+        record = SimpleNamespace(data={"init": init}, write=lambda: written.append(1))
+        trainer = SimpleNamespace(is_global_zero=zero, callback_metrics={"val/psnr": 29.0, "train/loss": 1.0})
+        ScoreBefore(record).on_sanity_check_end(trainer, None)  # type: ignore[arg-type]
+    assert written == [1]
+    assert record.data["init"] == {"source": "a", "scores": {"val/psnr": 29.0}}
