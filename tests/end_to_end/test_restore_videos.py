@@ -196,6 +196,16 @@ def test_a_signal_leaves_no_half_video(number: int, folder: Path, model: str, mo
     assert files(folder / "out") == []
 
 
+def test_the_help_fits_in_80_columns(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    with pytest.raises(SystemExit):
+        restore(["--help"])
+    said = capsys.readouterr().out
+    assert "webp" in said
+    assert "mkv" in said
+    assert max(map(len, said.splitlines())) <= 80
+
+
 def test_watching_sees_videos(folder: Path):
     plans = appearing(folder, folder.parent / "out", Naming(), overwrite=False, seconds=0.01)
     assert sorted(job.name for job in next(plans).jobs) == ["a.mp4", "c.png", "more/b.mkv"]

@@ -147,7 +147,9 @@ def _add_files(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--format",
         choices=sorted(FORMAT_SUFFIXES | VIDEO_SUFFIXES),
-        help="write photos, or videos, in this format and with its file extension instead of their own",
+        metavar="WORD",
+        help="write photos, or videos, in this format and with its file extension instead of their own: "
+        f"{', '.join(FORMAT_SUFFIXES)}; {', '.join(VIDEO_SUFFIXES)}",
     )
     group.add_argument(
         "--quality",
