@@ -85,6 +85,7 @@ def test_three_photos_are_enough_whatever_their_names(tmp_path: Path) -> None:
     [
         ([], "no photos for train"),
         (["a.png", "b.png"], "at least 3 photos are needed, one for each split, and .* holds 2: add"),
+        (["a.png"], r"holds 1: add photos, .* \(one photo is restored without training"),
         (
             ["train/a.png"],
             r"no photos for val in .* val/ .*: put photos into val/, or set data\.source",
