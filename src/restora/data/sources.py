@@ -354,8 +354,8 @@ def share_out(
     if len(ordered) < least:
         raise DataError(
             f"at least {least} {what} are needed, one for each split, and {root} holds {len(ordered)}: add "
-            f"{what}, or make folders train/ and val/ in it (one photo is restored without training, by a model "
-            "that comes with restora or a method:NAME: restora restore --help)"
+            f"{what}, or make folders train/ and val/ in it (one photo is restored without training, by a "
+            "model that comes with restora or a method:NAME: restora restore --help)"
         )
     first = max(sum(places[path] < val_fraction for path in ordered), 1)
     first = min(first, len(ordered) - least + 1)  # with few photos, the hashes may put all into one split
