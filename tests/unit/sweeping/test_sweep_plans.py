@@ -1,4 +1,4 @@
-"""Which combinations are one job, how slots share a machine, what a sweep is estimated to cost."""
+"""Which combinations are one job, and how slots share a machine."""
 
 import json
 import os
@@ -12,23 +12,20 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 from omegaconf import OmegaConf
 
 from restora import vocabulary
 from restora.cli import main
-from restora.config import ConfigError, compose, options
+from restora.config import ConfigError
 from restora.files import write_json
-from restora.run_state import Occupied, sole_run
-from restora.sweeping import command, ending, estimate, executor, planning, running
+from restora.run_state import sole_run
+from restora.sweeping import command, ending, executor, planning, running
 from restora.sweeping.command import with_space
-from restora.sweeping.estimate import kind
 from restora.sweeping.executor import Slots, slots_for
 from restora.sweeping.on_ray import connected, gpus_of, share
 from restora.sweeping.plan import Damaged, Job, Plan, identity, jobs_in, read_plan
-from restora.sweeping.showing import summary
 from restora.sweeping.slurm import tasks_of
-from restora.sweeping.status import _kind, statuses
+from restora.sweeping.status import _kind
 from restora.training import starting
 from restora.training.record import RunRecord
 from restora.training.resuming import what_to_do
@@ -182,34 +179,6 @@ def test_ray_is_started_here_unless_a_cluster_is_named(monkeypatch: pytest.Monke
         connected({})
 
 
-def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    process = {"host": "elsewhere", "pid": 1, "heartbeat": datetime.now(UTC).isoformat(), "slurm_job": "7"}
-    record = {"status": "running", "process": process, "config": {}}
-    (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(Occupied, match="on elsewhere"):
-        what_to_do(tmp_path, {}, asked=False, retry=False)
-    monkeypatch.setenv("SLURM_JOB_ID", "7")
-    assert what_to_do(tmp_path, {}, asked=False, retry=False) == "go on"
-
-
-def test_what_is_to_come_is_estimated_from_what_was_stopped_where_nothing_is_finished(tmp_path: Path) -> None:
-    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
-    jobs = [Job(n, f"{n}_a", f"{n}", [f"seed={n}"]) for n in range(2)]
-    stopped_at = {"fit_seconds": 10, "share": 0.25}
-    plan = Plan(tmp_path, "", [], "/", settings, jobs=jobs)
-    for job, status, cost in zip(jobs, ("stopped", "queued"), (stopped_at, {}), strict=True):
-        record = {"status": status, "config": {"seed": job.number}, "cost": cost}
-        write_json(plan.path(job) / "run.json", record)
-    assert [job.left for job in statuses(plan)] == [30, 40]
-    assert summary(statuses(plan)) == "1 queued, 1 stopped · 0:10 spent · about 1:10 of computing to come"
-    process = {"host": "with a clock that is ahead", "heartbeat": "2200-01-01T00:00:00+00:00"}
-    elsewhere = {"status": "running", "process": process, "cost": stopped_at}
-    write_json(plan.path(jobs[0]) / "run.json", elsewhere)
-    assert statuses(plan)[0].left == 30
-
-
 def test_jobs_whose_records_have_lost_values_are_listed_with_the_others(tmp_path: Path, capsys: Any) -> None:
     whole = {
         "status": "finished",
@@ -227,20 +196,6 @@ def test_jobs_whose_records_have_lost_values_are_listed_with_the_others(tmp_path
         write_json(tmp_path / job.name / "run.json", whole | change)
     assert main(["sweep", str(tmp_path)]) == 0
     assert f"{len(jobs)} finished" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize(
-    ("word", "same"),
-    [
-        ("seed=2", True),
-        ("family.optimizer.lr=1", True),
-        ("trainer.accumulate_grad_batches=4", False),
-        ("family.optimizer._target_=muon", False),
-    ],
-)
-def test_jobs_whose_steps_take_another_time_are_measured_apart(word: str, same: bool) -> None:
-    one, other = (OmegaConf.to_container(compose("train", [*TINY, *more])) for more in ([], [word]))
-    assert (kind(one) == kind(other)) == same
 
 
 @pytest.mark.parametrize(
@@ -376,58 +331,6 @@ def test_a_sweep_that_another_process_runs_is_followed_and_stopped(tmp_path: Pat
     assert "nothing is running in" in capsys.readouterr().err
 
 
-def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
-    assert with_space(["seed=3"], {"seed": "1,2", "name": "a,b"}) == ["name=a,b", "seed=3"]
-
-
-@pytest.mark.parametrize("name", [name for name in options("sweep") if name not in ("grid", "tpe")])
-@pytest.mark.slow
-def test_ready_sweeps_pass_their_dry_run(name: str, capsys: Any) -> None:
-    """Also those for a GPU, where there is none; their files say how many jobs they are."""
-    settings = planning.settings_of([f"sweep={name}"])
-    if not settings["space"]:
-        return
-    if settings["search"]:
-        pytest.importorskip("optuna")
-    assert main(["train", "-m", f"sweep={name}", "data=sample", "--dry-run"]) == 0
-    said = capsys.readouterr().out
-    count = next(line.split()[1].rstrip(",") for line in said.splitlines() if line.startswith("jobs "))
-    text = next((Path(__file__).resolve().parents[3] / "conf" / "sweep").glob(f"{name}.yaml")).read_text()
-    assert f"# cost: {count} jobs of" in text
-    assert torch.cuda.is_available() or ("device    a GPU" in said) == (" one GPU" in text)
-
-
-def test_a_sweep_in_slow_bfloat16_is_not_taken_for_a_cheap_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    config: Any = OmegaConf.to_container(
-        compose("train", [*TINY, "name=x", "run_dir=x", "precision=bf16"]), resolve=True
-    )
-    monkeypatch.setattr("restora.vocabulary.platform.machine", lambda: "x86_64")
-    hours = []
-    for has in (True, False):
-        monkeypatch.setattr("restora.vocabulary.has_bfloat16", lambda device, has=has: has)
-        hours.append(estimate._most_hours(config))
-    assert hours[1] > 10 * hours[0] > 0
-
-
-@pytest.mark.slow
-def test_what_a_sweep_costs_is_said_and_asked(
-    shared_data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("RESTORA_DATA", str(shared_data_dir))
-    sizes = ["data.patch_size=24", "data.batch_size=4", "data.val_crop=48", "trainer.max_steps=40"]
-    words = ["train", "-m", *TINY, *sizes, "threads=1", "data.workers=0", "seed=1,2,1"]
-    assert main([*words, "sweep.slots=2", "--dry-run"]) == 0
-    output = capsys.readouterr()
-    assert "measuring 1 of 1 kinds of jobs" in output.err  # seeds cost the same
-    assert "seed=2" in output.out
-    assert "jobs      2, 1 left out as the same\n" in output.out
-    assert "2 at a time" in output.out
-    assert main([*words, "sweep.limit_hours=0"]) == 2
-    assert "--yes" in capsys.readouterr().err
-    assert not list(tmp_path.rglob("sweep.json"))
-
-
 @pytest.mark.parametrize("text", ["[]", "{", "{}", '{"status": "queued", "config": 1}'])
 def test_a_job_whose_record_is_damaged_is_planned_again(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
@@ -451,3 +354,19 @@ def test_a_resumed_sweep_prints_no_json(action: str, tmp_path: Path, capsys: Any
     Plan(tmp_path, "restora train -m", [], "/", settings).write()
     assert main(["sweep", str(tmp_path), action, "--json"]) == 2
     assert "--json shows a sweep: leave it out" in capsys.readouterr().err
+
+
+def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = {"host": "elsewhere", "pid": 1, "heartbeat": datetime.now(UTC).isoformat(), "slurm_job": "7"}
+    record = {"status": "running", "process": process, "config": {}}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    with pytest.raises(Occupied, match="on elsewhere"):
+        what_to_do(tmp_path, {}, asked=False, retry=False)
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert what_to_do(tmp_path, {}, asked=False, retry=False) == "go on"
+
+
+def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
+    assert with_space(["seed=3"], {"seed": "1,2", "name": "a,b"}) == ["name=a,b", "seed=3"]
