@@ -19,6 +19,7 @@ from restora.data.store import Entry
 from restora.degradations.frames import frame_keys
 from restora.keyed import KeyedGenerator, image_key
 from restora.photos.errors import DataError
+from restora.photos.windows import mirrored
 
 
 @dataclass(frozen=True)
@@ -48,14 +49,6 @@ def check_frames(frames: int) -> None:
         raise ValueError(
             f"data.frames must be an odd number, such as 5 with the restored one in the middle, got {frames}"
         )
-
-
-def mirrored(index: int, count: int) -> int:
-    """Frame number `index` of a video of `count` frames that is mirrored at its first and last frame."""
-    if count == 1:
-        return 0
-    place = index % (2 * count - 2)
-    return min(place, 2 * count - 2 - place)
 
 
 def windows(entries: Sequence[Entry], frames: int) -> list[list[int]]:

@@ -12,7 +12,6 @@ from data_toys import photo_data, trainer
 from PIL import Image
 
 from restora.data.clip_folder import ClipFolder
-from restora.data.clips import mirrored
 from restora.data.motion import CameraMotion
 from restora.data.sources import Folder, PairedFolder
 from restora.degradations.frames import degrade_frames, frame_keys
@@ -20,6 +19,7 @@ from restora.degradations.identity import Identity
 from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.keyed import KeyedGenerator, image_key
 from restora.photos.errors import DataError
+from restora.photos.windows import mirrored
 from restora.types import Batch
 
 FRAMES = 5

@@ -18,7 +18,7 @@ from restora import vocabulary
 from restora.cli import main
 from restora.config import ConfigError
 from restora.files import write_json
-from restora.run_state import sole_run
+from restora.run_state import Occupied, sole_run
 from restora.sweeping import command, ending, executor, planning, running
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
