@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def mirrored(index: int, count: int) -> int:
-    """The number of the frame in place of number `index`, which may lie before or after the `count` frames."""
+    """The number of the frame that stands for number `index`, which may be before or after all `count`."""
     if count == 1:
         return 0
     index %= 2 * (count - 1)
