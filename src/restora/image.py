@@ -191,6 +191,8 @@ _BRIGHTEST = 8.0
 def check_photos(x: Any) -> None:
     """Raises ValueError, with the fix, for anything but finite float photos (B,C,H,W) on the [0,1] scale."""
     check_layout(x)
+    if x.is_meta:
+        raise ValueError("expected photos in [0,1], got a tensor of the meta device, which has no pixels")
     x = x.detach()
     if not all(end.isfinite() for end in x.aminmax()):
         raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
@@ -232,7 +234,7 @@ def channels_last(x: Tensor) -> bool:
 def _fixes(x: Tensor) -> list[str]:
     """What makes float photos (B,C,H,W) of a tensor; nothing for those."""
     fixes = []
-    if x.is_meta or x.numel() == 0:
+    if x.numel() == 0:
         return ["a tensor that has pixels"]
     if x.layout is not torch.strided:
         fixes.append("photo.to_dense()")

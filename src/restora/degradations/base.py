@@ -105,7 +105,7 @@ class Degradation(ABC):
 
     def __call__(self, clean: Tensor, generator: KeyedGenerator) -> Degraded:
         check_layout(clean)
-        if not clean.is_cuda:  # where reading the pixels waits for nothing
+        if clean.device.type == "cpu":  # where reading the pixels waits for nothing
             check_scale(clean)
         batch, channels, height, width = clean.shape
         _check_generator(generator, batch)

@@ -230,7 +230,7 @@ def test_float32_is_advised_only_where_it_is_not_used(precision):
         (torch.zeros(8, 8), r"use photo\[None, None\]"),
         (torch.zeros(2, 1, 3, 8, 8), r"use photo\.flatten\(0, -4\) for frames"),
         (torch.zeros(1, 3, 8, 8, dtype=torch.uint16), "65535 for 16-bit photos"),
-        (torch.zeros(1, 3, 8, 8, device="meta"), "that has pixels"),
+        (torch.zeros(1, 3, 8, 8, device="meta"), "has no pixels"),
         (torch.zeros(1, 3, 8, 8).to_sparse(), "to_dense"),
         (torch.zeros(1, 3, 0, 8), "shape"),
         ("photo.png", r"got str: for a file, pixels = restora\.photos\.reading\.read_photo\(path\)"),
