@@ -64,7 +64,8 @@ def status_of(record: Mapping[str, Any], folder: Path) -> str:
     if process.get("host") == platform.node():  # the machine has rebooted since
         return "dead"
     silent = _seconds_since(process.get("heartbeat")) > _SILENT_SECONDS  # or the clocks differ
-    return "dead" if silent and not is_locked(folder) else status
+    here = folder.resolve() in _held  # this process is about to find out
+    return "dead" if silent and (here or not is_locked(folder)) else status
 
 
 def claim(folder: Path) -> Path:

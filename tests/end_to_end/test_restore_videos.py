@@ -188,10 +188,14 @@ def test_a_signal_leaves_no_half_video(number: int, folder: Path, model: str, mo
         os.kill(os.getpid(), number)
 
     sender = threading.Thread(target=send)
-    sender.start()
-    with pytest.raises((KeyboardInterrupt, SystemExit)):
-        restore([model, str(folder / "a.mp4"), str(folder / "out" / "a.mp4")])
-    sender.join()
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # parallel tests ignore it
+    try:
+        sender.start()
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            restore([model, str(folder / "a.mp4"), str(folder / "out" / "a.mp4")])
+    finally:
+        sender.join()
+        signal.signal(signal.SIGINT, before)
     assert "stopped before a video was restored" in capsys.readouterr().err
     assert files(folder / "out") == []
 

@@ -4,6 +4,8 @@ import errno
 import fcntl
 import logging
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,15 @@ import pytest
 
 from restora.data.locking import sole_process
 from restora.run_state import LOCK, claim, is_locked, sole_run, status_of, this_process
+
+
+HOLDER = """
+import pathlib, sys
+from restora.run_state import sole_run
+with sole_run(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 def test_each_command_gets_the_first_folder_that_is_free(tmp_path: Path) -> None:
@@ -41,5 +52,11 @@ def test_a_run_on_a_machine_with_another_time_is_alive_while_it_holds_its_lock(t
     process = {**this_process(), "host": "elsewhere", "heartbeat": "2020-01-01T00:00:00+00:00"}
     record = {"status": "running", "process": process}
     assert status_of(record, tmp_path) == "dead"
-    with sole_run(tmp_path):
+    with sole_run(tmp_path):  # this process's own lock says nothing of the other
+        assert status_of(record, tmp_path) == "dead"
+    holder = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(holder, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
         assert status_of(record, tmp_path) == "running"
+        other.communicate("")

@@ -200,6 +200,8 @@ class MixtureData(PhotoData):
 class JointSource(Source):
     """The sources of all parts, as one source."""
 
+    unique_names = False
+
     def __init__(self, parts: Mapping[str, Source]) -> None:
         self.parts = dict(parts)
         self.name = "mixture of " + " and ".join(f"{name} ({part.name})" for name, part in parts.items())

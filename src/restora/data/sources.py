@@ -43,6 +43,8 @@ class Source(ABC):
     """Whether the user's own pairs may be two noisy versions of each photo."""
     reader = Reader()
     """How its files become pixels. One of clips may fold their frames into channels: (H,W,T·C)."""
+    unique_names: bool = True
+    """Whether no two photos of a split have the same name; those of several parts of a training may."""
     clips: bool = False
     """Whether the photos of a folder are the frames of a video, in the order in which they are listed."""
     channel_counts: tuple[int, ...] | None = (1, 3)
@@ -84,7 +86,7 @@ def files_of(source: Source, split: Split) -> list[PhotoFile]:
                 f"data.source: photos() of {name} gave a {type(file).__name__}, expected "
                 "PhotoFile(name, path) of restora.data.packing"
             )
-        if file.name in seen:
+        if file.name in seen and source.unique_names:
             raise DataError(
                 f"data.source: {name} gives {seen[file.name]} and {file.clean} one name, {file.name!r}: "
                 "names are unique in a split, as figures and random numbers go by them"

@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from restora.image import check_layout, check_scale, full_precision
+from restora.image import check_layout, full_precision
 from restora.keyed import KeyedGenerator
 
 Centre: TypeAlias = Literal["mean", "median", "mode"]
@@ -105,8 +105,6 @@ class Degradation(ABC):
 
     def __call__(self, clean: Tensor, generator: KeyedGenerator) -> Degraded:
         check_layout(clean)
-        if clean.device.type == "cpu":  # where reading the pixels waits for nothing
-            check_scale(clean)
         batch, channels, height, width = clean.shape
         _check_generator(generator, batch)
         if height % self.scale or width % self.scale:

@@ -59,7 +59,7 @@ def test_a_long_fit_that_is_stopped_keeps_its_result_beside_the_output(
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.so_far.png"]
     assert np.asarray(Image.open(tmp_path / "out" / "a.so_far.png")).max() == round(0.3 * 255)
     said = "".join(capsys.readouterr().err.split())
-    assert "a.png:stoppedafter3steps" in said
+    assert "a.png:stoppedafter3of10steps" in said
     assert "theresultsofarisin" in said
 
 

@@ -47,7 +47,7 @@ def test_a_file_of_overrides_that_is_none_runs_nothing_and_gives_way(
     assert stored_overrides(folder, "run") == ["seed=3"]
     assert "overrides.yaml" in caplog.text
     assert not (tmp_path / "owned").exists()
-    assert time.process_time() - started < 2
+    assert time.process_time() - started < 6
 
 
 def test_what_the_user_has_typed_again_is_not_asked_of_the_file(tmp_path: Path) -> None:
