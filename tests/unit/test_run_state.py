@@ -14,7 +14,6 @@ import pytest
 from restora.data.locking import sole_process
 from restora.run_state import LOCK, claim, is_locked, sole_run, status_of, this_process
 
-
 HOLDER = """
 import pathlib, sys
 from restora.run_state import sole_run
