@@ -186,7 +186,9 @@ def test_jobs_whose_records_have_lost_values_are_listed_with_the_others(tmp_path
         "cost": {"fit_seconds": 9.0, "share": 1.0},
         "metrics": {"best": {"val/psnr": 28.0}},
     }
-    lost = [{key: value} for key in ("config", "cost", "metrics", "asked") for value in ("x", [1], 1, None)]
+    lost = [
+        {key: value} for key in ("config", "cost", "metrics", "precision") for value in ("x", [1], 1, None)
+    ]
     lost += [{"config": {"data": 1, "trainer": "x", "monitor": 3}}, {"metrics": {"best": {"val/psnr": "x"}}}]
     settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
     jobs = [Job(number, f"{number}_a", str(number), [f"seed={number}"]) for number in range(len(lost) + 1)]
