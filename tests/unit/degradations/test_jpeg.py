@@ -63,6 +63,28 @@ def test_quality_is_per_sample() -> None:
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.parametrize("subsampling", ["4:2:0", "4:4:4"])
+def test_a_cropped_photo_has_blocks_that_begin_outside_it(subsampling: Subsampling) -> None:
+    """Equal to libjpeg's output for the whole photo, where that repeats the first row and column."""
+    x = photos(4)[..., :43, :51].contiguous()
+    degradation = Jpeg(quality=[10, 60], subsampling=subsampling, cropped=[0, 15])
+    params = degradation.sample(x.shape, generator(4))
+    drawn = params["cropped"]
+    assert drawn.shape == (4, 2)
+    assert len(set(drawn.flatten().tolist())) > 3
+    out = degradation.apply(x, params)
+    for b in range(4):
+        down, right = drawn[b].tolist()
+        whole = torch.nn.functional.pad(x[b : b + 1], (right, 0, down, 0), mode="replicate")
+        saved = by_libjpeg(whole, int(params["quality"][b]), subsampling)[..., down:, right:]
+        assert torch.equal((out[b : b + 1] * 255).round().byte(), saved)
+
+
+def test_without_cropping_the_same_numbers_are_drawn_as_ever() -> None:
+    x = photos(4)
+    assert Jpeg(quality=[5, 95]).sample(x.shape, generator(4)).keys() == {"quality"}
+
+
 def test_high_frequencies_are_lost_first() -> None:
     """Of white noise: every coefficient of the coarse table that is rounded to nothing takes its power."""
     noise = 0.5 + 0.06 * torch.randn(4, 1, 128, 128, generator=torch.Generator().manual_seed(0))
@@ -85,6 +107,8 @@ def test_mistakes_are_explained() -> None:
         Jpeg(quality=0)
     with pytest.raises(ValueError, match="4:2:0"):
         Jpeg(quality=50, subsampling="4:1:1")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"cropped.*15"):
+        Jpeg(quality=50, cropped=16)
     with pytest.raises(ValueError, match="channels"):
         Jpeg(quality=50)(torch.zeros(1, 2, 16, 16), generator(1))
     with pytest.raises(ValueError, match="JPEG photos have 1 or 3 channels, got 6"):

@@ -121,13 +121,17 @@ _ROTATIONS = {
 class Jpeg(Degradation):
     """A photo saved as JPEG and opened again.
 
-    `quality` is libjpeg's, 1 to 100: a number, or a range per sample.
+    `quality` is libjpeg's, 1 to 100: a number, or a range per sample. `cropped` is the number of rows and of
+    columns, at most 15, that were cut off above and on the left after it was saved, each drawn by itself: the
+    blocks then begin outside the photo.
 
     The photo is rounded to 8 bits first and comes back on the 8-bit grid. Colour (C=3) or grey (C=1).
     """
 
-    def __init__(self, *, quality: Range, subsampling: Subsampling = "4:2:0") -> None:
+    def __init__(self, *, quality: Range, subsampling: Subsampling = "4:2:0", cropped: Range = 0) -> None:
         self.quality = as_whole_range("quality", quality, least=1, most=100)
+        # all positions of a block of 8 pixels, and of its chroma at half the size
+        self.cropped = as_whole_range("cropped", cropped, least=0, most=15)
         if subsampling not in get_args(Subsampling):
             raise ValueError(f"subsampling must be one of {get_args(Subsampling)}, got {subsampling!r}")
         self.subsampling = subsampling
@@ -137,10 +141,31 @@ class Jpeg(Degradation):
         return Severity("quality", *self.quality)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        return {"quality": generator.integers(self.quality[0], self.quality[1] + 1)}
+        params: Params = {"quality": generator.integers(self.quality[0], self.quality[1] + 1)}
+        if self.cropped != (0, 0):
+            params["cropped"] = generator.integers(self.cropped[0], self.cropped[1] + 1, (2,))
+        return params
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
-        return jpeg(clean, params["quality"], subsampling=self.subsampling)
+        if "cropped" not in params:
+            return jpeg(clean, params["quality"], subsampling=self.subsampling)
+        cropped, more = params["cropped"], self.cropped[1]
+        # what was cut off is not known: the first row and column again
+        whole = _window(clean, -cropped, clean.shape[-2] + more, clean.shape[-1] + more)
+        saved = jpeg(whole, params["quality"], subsampling=self.subsampling)
+        return _window(saved, cropped, clean.shape[-2], clean.shape[-1])
+
+
+def _window(x: Tensor, corner: Tensor, height: int, width: int) -> Tensor:
+    """`height` x `width` pixels of each photo of (B,C,H,W) from its corner, int64 (B,2), edges repeated."""
+    for axis, count in ((2, height), (3, width)):
+        index = torch.arange(count, device=x.device) + corner[:, axis - 2, None]
+        index = index.clamp_(0, x.shape[axis] - 1)
+        index = index[:, None, :, None] if axis == 2 else index[:, None, None, :]
+        shape = list(x.shape)
+        shape[axis] = count
+        x = x.gather(axis, index.expand(shape))
+    return x
 
 
 def jpeg(x: Tensor, quality: Tensor, *, subsampling: Subsampling = "4:2:0") -> Tensor:
