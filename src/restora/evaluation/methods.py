@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from restora import registry
+from restora.artifact.photo_pixels import restore_planes
 from restora.artifact.restorer import Restorer, pick_device
 from restora.evaluation.benchmarks.base import Intake, Observation
 from restora.evaluation.classical import DENOISERS, METHODS, Known, jpeg_sigma
@@ -91,7 +92,10 @@ class Options:
 
 @dataclass
 class NetworkMethod(Method):
-    """A network in evaluation mode; with `luminance`, one that restores Y alone maps Y to Y."""
+    """A network in evaluation mode; with `luminance`, one that restores Y alone maps Y to Y.
+
+    One of three channels restores a grey photo as `restore` does: the mean of what it makes of three copies.
+    """
 
     name: str
     network: Network
@@ -145,12 +149,10 @@ class NetworkMethod(Method):
 
     def _once(self, x: Tensor, condition: Tensor | None) -> Tensor:
         restorer = self.restorer
-        condition = restorer.network.taken(condition)
-        if self.options.per_channel:
-            planes = None if condition is None else condition.expand(3, -1, -1, -1)
-            answer = restorer(x.transpose(0, 1).to(restorer.device), planes)  # (3,1,H,W)
-            return answer.transpose(0, 1).cpu()
-        return restorer(x.to(restorer.device), condition).cpu()
+        takes = restorer.network.in_channels
+        if self.options.per_channel or (takes == 3 and x.shape[1] == 1):
+            return restore_planes(x.to(restorer.device), condition, restorer).cpu()
+        return restorer(x.to(restorer.device), restorer.network.taken(condition)).cpu()
 
 
 @dataclass

@@ -14,6 +14,7 @@ MEASURED: dict[str, tuple[str, ...]] = {
     "inpaint": ("kodak24_damaged",),
     "old_photo": ("kodak24_old_photo",),
     "jpeg": (
+        *("kodak24_jpeg", "kodak24_q10", "kodak24_q20", "kodak24_q40"),
         *("bsd68_q10", "bsd68_q20", "bsd68_q30", "bsd68_q40"),
         *("classic5_q10", "classic5_q20", "classic5_q40", "live1_q10", "live1_q20", "live1_q40"),
     ),
@@ -29,6 +30,7 @@ CURVES: dict[str, tuple[str, tuple[int, ...]]] = {
     "denoise_gray": ("bsd68_sigma25", (1, 2, 3, 5, 10, 35, 55, 65)),
     "photo": ("kodak24_sigma25", (1, 2, 3, 5, 10, 35, 55)),
     "deblur": ("kodak24_motion9", (1, 3, 5, 9, 15, 21)),
+    "jpeg": ("kodak24_q10", (3, 5, 10, 30, 60, 80, 90, 95, 98)),
 }
 """Benchmark and severities of a model's curve, also outside its range."""
 

@@ -235,12 +235,16 @@ def test_a_pair_whose_sizes_do_not_agree_is_named_at_the_start(photo_folder: Pat
 
 
 @pytest.mark.parametrize(
-    ("color", "channels", "message"),
-    [("rgb", 1, "benchmark.color=gray"), ("gray", 3, "benchmark.color=rgb")],
+    ("color", "intake", "message"),
+    [
+        ("rgb", Intake(1, 1), "benchmark.color=gray"),
+        ("gray", Intake(3, 1, frames=5), "benchmark.color=rgb"),
+        ("gray", Intake(4, 1), "benchmark.color=rgb"),
+    ],
 )
-def test_channels_that_do_not_fit_name_the_setting(color, channels, message, photo_folder: Path) -> None:
+def test_channels_that_do_not_fit_name_the_setting(color, intake, message, photo_folder: Path) -> None:
     with pytest.raises(ValueError, match=message):
-        Denoise(root=str(photo_folder), color=color, sigma=25).observe(0, Intake(channels, 1))
+        Denoise(root=str(photo_folder), color=color, sigma=25).observe(0, intake)
 
 
 def test_a_network_of_another_scale_is_refused(photo_folder: Path) -> None:

@@ -18,6 +18,7 @@ from restora.apps.evaluate_plan import Entry
 from restora.apps.evaluate_run import effect
 from restora.artifact.checkpoint import find_runs
 from restora.evaluation.benchmarks.denoise import Denoise
+from restora.evaluation.benchmarks.jpeg import Jpeg
 from restora.evaluation.benchmarks.super_resolution import SuperResolution
 from restora.evaluation.methods import ClassicalMethod, NetworkMethod, Options
 from restora.evaluation.results import Result, read_result, read_seeds, same_benchmark
@@ -149,6 +150,26 @@ def test_a_grey_network_restores_channels_apart(network: Network, photo_folder: 
     with torch.no_grad():
         green = network(observation.degraded[:, 1:2]).clamp(0, 1)
     torch.testing.assert_close(restored[:, 1:2], green, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("benchmark_class", [Denoise, Jpeg])
+def test_a_network_of_colours_restores_grey_photos(
+    benchmark_class: type[Denoise | Jpeg], photo_folder: Path
+) -> None:
+    torch.manual_seed(0)
+    colour = DnCNN(in_channels=3, depth=3, channels=8).eval()
+    severity = {Denoise: {"sigma": 25}, Jpeg: {"quality": 10}}[benchmark_class]
+    benchmark = benchmark_class(root=str(photo_folder), color="gray", **severity)
+    method = NetworkMethod("dncnn", colour)
+    observation = benchmark.observe(0, method.intake)
+    assert observation.degraded.shape[1] == observation.clean.shape[1] == 1
+    with torch.no_grad():
+        each = colour(observation.degraded.expand(-1, 3, -1, -1)).clamp(0, 1)
+    assert not torch.allclose(each[:, :1], each[:, 1:2], atol=1e-3), (
+        "the channels must differ to show the mean"
+    )
+    restored = method.restore(observation)
+    torch.testing.assert_close(restored, each.mean(1, keepdim=True), rtol=0, atol=1e-5)
 
 
 def test_the_local_converter_is_the_networks_own(photo_folder: Path) -> None:

@@ -176,6 +176,8 @@ class Benchmark(ABC):
         wanted = 3 if self.color == "rgb" else 1
         if intake.channels in (None, wanted):
             return self.color
+        if self.color == "gray" and intake.channels == 3 and intake.frames == 1:
+            return "gray"  # the network gets the plane in each of its channels
         if self.color == "y" and intake.channels == 3:
             return "rgb"
         if intake.channels == 1:
