@@ -20,6 +20,7 @@ from restora.evaluation.tables import cut_short_notes, leaderboard_lines, notes,
 from restora.files import write_json
 from restora.photos.names import file_stem
 from restora.photos.reading import list_photos
+from restora.words import counted
 
 
 def run(plan: Plan, console: Console) -> None:
@@ -90,7 +91,7 @@ def _run_severities(plan: Plan, console: Console) -> None:
     trained = {entry.method.name: entry.trained for entry in plan.entries}
     points = curve(results, trained)
     write_table(points, plan.output / "severity.csv")
-    title = f"{plan.benchmark_name}: {len(plan.benchmark.photos)} photos"
+    title = f"{plan.benchmark_name}: {counted(len(plan.benchmark.photos), 'photo')}"
     write_plot(points, trained, plan.output / "severity.html", severity=severity, title=title)
     console.print(severity_table(points, severity))
     for line in remarks:

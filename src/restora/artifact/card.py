@@ -129,7 +129,13 @@ restora restore model photos/ restored/{option}
     writing = """pixels = restored[0].permute(1, 2, 0).mul(255).round().byte().squeeze(-1).numpy()
 Image.fromarray(pixels).save("restored.png")"""
     if model.frames > 1:
-        command = ""
+        command = f"""
+A video from the command line, beside this folder, here called `model` (needs `restora[video]`):
+
+```
+restora restore model clip.mp4 restored.mp4{option}
+```
+"""
         opened = f'Image.open(f"frames/{{n}}.png").convert("{"L" if model.out_channels == 1 else "RGB"}")'
         reading = f"""np.concatenate([
     np.atleast_3d(np.asarray({opened}, dtype=np.float32)) / 255

@@ -42,6 +42,7 @@ from restora.artifact.writing import Writer, opened
 from restora.files import check_writable, is_running
 from restora.networks.base import Network
 from restora.networks.layers.local_converter import convert
+from restora.words import counted
 
 Say = Callable[[str], None]
 _ASIDE = "model that is being replaced"
@@ -191,7 +192,7 @@ def _write(
     write_description(draft, description)
     begin(f"checking {WEIGHTS}")
     reference = parity.outputs(_reference(network, description), samples)
-    say(f"{WEIGHTS}: checked on {len(samples)} photos")
+    say(f"{WEIGHTS}: checked on {counted(len(samples), 'photo')}")
 
     def by_torch() -> parity.Compute:
         return Restorer.load(draft, device="cpu").network

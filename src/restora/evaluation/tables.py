@@ -12,6 +12,7 @@ from restora.evaluation.results import CUT_SHORT, Result
 from restora.evaluation.severity import UNITS, Point
 from restora.evaluation.statistics import Difference, Ranked, Scores, leaderboard, least_p
 from restora.metrics.registry import METRICS
+from restora.words import counted
 
 SHARED = (
     "= not significantly different from at least one other method (paired bootstrap interval and Wilcoxon's "
@@ -48,7 +49,7 @@ def results_table(results: Sequence[Result], title: str) -> Group:
         label = [ranked[result.name].label if result.name in ranked else "-"] if len(results) > 1 else []
         figures = _figures(result, metrics[:_BESIDE], "")
         table.add_row(*label, escape(result.name), *figures, f"{seconds:.2f}")
-    made = titled(f"{title}: {photos(len(results[0].rows))}", table)
+    made = titled(f"{title}: {counted(len(results[0].rows), 'photo')}", table)
     if metrics[_BESIDE:]:
         made.renderables.append(_further(order, metrics[_BESIDE:]))
     return made
@@ -66,11 +67,6 @@ def _further(results: Sequence[Result], metrics: Sequence[str]) -> Table:
     return table
 
 
-def photos(count: int) -> str:
-    """The count in words."""
-    return "1 photo" if count == 1 else f"{count} photos"
-
-
 def few_photos(methods: Mapping[str, Sequence[Scores]]) -> str | None:
     """A line where no difference of the methods can be significant; None where one can."""
     least = least_p(methods)
@@ -82,8 +78,8 @@ def few_photos(methods: Mapping[str, Sequence[Scores]]) -> str | None:
     are = "is" if least.unequal == 1 else "are"
     corrected = "" if least.pairs == 1 else f", with Holm's correction for {least.pairs} pairs,"
     return (
-        f"{photos(least.unequal)}{equal} {are} too few for a significant difference: Wilcoxon's test"
-        f"{corrected} gives p >= {least.p:.3f}"
+        f"{counted(least.unequal, 'photo')}{equal} {are} too few for a significant difference: "
+        f"Wilcoxon's test{corrected} gives p >= {least.p:.3f}"
     )
 
 
@@ -119,7 +115,7 @@ def leaderboard_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
 def cut_short_notes(results: Sequence[Result], at: str = "") -> list[str]:
     """A line for each method whose computation ended early on any photo; `at` is the severity in words."""
     return [
-        f"{result.name}{at and f' at {at}'}: {len(rows)} of {photos(len(result.rows))} cut short, "
+        f"{result.name}{at and f' at {at}'}: {len(rows)} of {counted(len(result.rows), 'photo')} cut short, "
         f"{rows[0]['name']}: {rows[0][CUT_SHORT]}"
         for result in results
         if (rows := result.cut_short)

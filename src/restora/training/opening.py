@@ -87,7 +87,7 @@ def _length(trainer: Mapping[str, Any]) -> str:
         int(trainer.get("max_steps") or -1),
         vocabulary.seconds(trainer.get("max_time"), "max_time"),
     )
-    parts = [f"{steps:,} steps"] if steps > 0 else []
+    parts = [f"{steps:,} step{'s' * (steps > 1)}"] if steps > 0 else []
     parts += [f"{trainer['max_epochs']} epochs"] if (trainer.get("max_epochs") or -1) > 0 else []
     parts += [vocabulary.duration(length)] if length is not None else []
     return " or ".join(parts) or "no end"

@@ -19,6 +19,7 @@ from rich.table import Column
 from restora.families.base import Family
 from restora.families.share import share_here
 from restora.monitor import Monitor
+from restora.words import counted
 
 _LINE_SECONDS = 10.0
 _NAME_CELLS = 14
@@ -150,7 +151,7 @@ class TrainingProgress(ProgressBar):
         """The last line, which needs the validation of the last weights."""
         best = "" if self.best is None else f" · best validation {self.monitor.in_words(self.best)}"
         done, spent = module.steps_done(), _clock(self.trained_for or 0.0)
-        steps = f"{done} steps, {done - self.steps_before} of them" if self.steps_before else f"{done} steps"
+        steps = counted(done, "step") + (f", {done - self.steps_before} of them" if self.steps_before else "")
         if trainer.is_global_zero:
             state = f" · {steps} in {spent}{best}"
             self._say(f"{cut(self.label, self.console.width - cell_len(state))}{state}")

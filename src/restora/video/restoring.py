@@ -30,6 +30,7 @@ from restora.video.colour import from_rgb, to_rgb
 from restora.video.pixels import coding_of, planes_of
 from restora.video.reading import Clip
 from restora.video.writing import QUALITY, Encoding, Writer, check_suffix, encoding_for
+from restora.words import counted
 
 if TYPE_CHECKING:
     from av.video.frame import VideoFrame
@@ -150,11 +151,12 @@ def _fault(clip: Clip, frames: int) -> str:
     """Why the result is not all of the video, empty if it is."""
     expected = clip.header.frames if clip.stream.frames else 0
     if clip.fault:
-        return f"{clip.fault}; the {frames} frames before are restored"
+        return f"{clip.fault}; what was before it is restored, {counted(frames, 'frame')}"
     if clip.damaged:
-        return f"is damaged in {clip.damaged} places; {frames} frames could be decoded, and are restored"
+        places, decoded = counted(clip.damaged, "place"), counted(frames, "frame")
+        return f"is damaged in {places}; what could be decoded is restored, {decoded}"
     if frames < expected:
-        return f"ends after {frames} of {expected} frames, which are restored"
+        return f"ends after {frames} of {counted(expected, 'frame')}; what there is is restored"
     return ""
 
 

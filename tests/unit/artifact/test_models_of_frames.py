@@ -126,6 +126,7 @@ def test_the_card_shows_how_frames_are_joined(model: Path, tmp_path: Path, monke
     card = (model / "README.md").read_text()
     assert "It takes 5 RGB frames of a video, folded into channels, and gives the middle one." in card
     assert "restora restore model photos/" not in card
+    assert "restora restore model clip.mp4 restored.mp4 --sigma 25\n" in card
     (tmp_path / "frames").mkdir()
     for number in range(5):
         pixels = (clip()[0, :3].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8)
