@@ -19,9 +19,10 @@ from restora.evaluation.statistics import (
     leaderboard,
     paired_difference,
 )
-from restora.evaluation.tables import SHARED, difference_table, few_photos, photos, titled, verdict
+from restora.evaluation.tables import SHARED, difference_table, few_photos, titled, verdict
 from restora.files import write_json
 from restora.metrics.registry import METRICS
+from restora.words import counted
 
 Pair = tuple[str, str]
 
@@ -47,7 +48,9 @@ def compare(folders: Sequence[str], output: Path | None, console: Console) -> No
     shared = common_photos(runs)
     console.print(_leaderboard_table(lines, methods, len(shared)))
     if len(shared) < max(map(len, runs)):
-        console.print(f"compared only on what all results share: {photos(len(shared))}", markup=False)
+        console.print(
+            f"compared only on what all results share: {counted(len(shared), 'photo')}", markup=False
+        )
     if any(line.shared for line in lines):
         console.print(SHARED, markup=False)
     if too_few := few_photos(scores):
@@ -112,7 +115,7 @@ def _leaderboard_table(lines: Sequence[Ranked], methods: Mapping[str, Sequence[R
         interval = "-" if count == 1 else f"{line.score.low:.2f}–{line.score.high:.2f}"
         seeds = str(len(methods[line.name]))
         table.add_row(line.label, escape(line.name), f"{line.score.mean:.3f}", interval, seeds)
-    return titled(f"{photos(count)}, PSNR in dB", table)
+    return titled(f"{counted(count, 'photo')}, PSNR in dB", table)
 
 
 def _plain(line: Ranked) -> dict[str, Any]:
