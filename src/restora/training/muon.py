@@ -23,6 +23,8 @@ from restora.registry import register
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 """Jordan's: singular values come near 1 quickly and stay between 0.7 and 1.2."""
 _ITERATIONS = 5
+_REST = 0.4
+"""Adam's rate beside Muon's: 2e-3 beside 5e-3."""
 
 
 @register("optimizer", "muon")
@@ -30,11 +32,11 @@ class Muon(Optimizer):
     """Muon on matrices, Adam on the rest.
 
     `lr` is the size of a matrix's update: the update's singular values are about `lr`, times the square root
-    of rows/columns if there are more rows. `rest_lr` and `betas` are those of Adam for the rest. Both rates
-    follow the same schedule. Adam also updates the parameters of objectives (CycleGAN's second network), as
-    steps of constant size do not converge against an opponent. `weight_decay` is decoupled, as in AdamW, and
-    applies to all weights. A matrix has at least `smallest` rows and columns. Raises ValueError for negative
-    rates and a momentum outside [0, 1).
+    of rows/columns if there are more rows. `rest_lr` (by default 0.4 `lr`) and `betas` are those of Adam for
+    the rest. Both rates follow the same schedule. Adam also updates the parameters of objectives (CycleGAN's
+    second network), as steps of constant size do not converge against an opponent. `weight_decay` is
+    decoupled, as in AdamW, and applies to all weights. A matrix has at least `smallest` rows and columns.
+    Raises ValueError for negative rates and a momentum outside [0, 1).
     """
 
     partners_apart: ClassVar[bool] = True
@@ -46,12 +48,13 @@ class Muon(Optimizer):
         *,
         lr: float = 0.005,
         momentum: float = 0.95,
-        rest_lr: float = 2.0e-3,
+        rest_lr: float | None = None,
         betas: tuple[float, float] = (0.9, 0.95),
         weight_decay: float = 0.0,
         eps: float = 1e-8,
         smallest: int = 4,
     ) -> None:
+        rest_lr = _REST * lr if rest_lr is None else rest_lr
         for name, value in (("lr", lr), ("rest_lr", rest_lr)):
             if value < 0:
                 raise ValueError(f"family.optimizer.{name} must be a number of 0 or more, got {value}")

@@ -37,6 +37,16 @@ def step(module: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None
     optimizer.step()
 
 
+def test_the_rate_of_the_rest_follows_the_rate_unless_it_is_given() -> None:
+    """So that a tenth of `lr`, or a rate for another batch, slows all weights down."""
+    weights = [nn.Parameter(torch.zeros(8, 8)), nn.Parameter(torch.zeros(8))]
+    for given, expected in (({}, 2e-3), ({"lr": 5e-4}, 2e-4), ({"lr": 5e-4, "rest_lr": 2e-3}, 2e-3)):
+        optimizer = Muon(weights, **given)
+        rates = {group["kind"]: group["lr"] for group in optimizer.param_groups}
+        assert rates["matrix"] == given.get("lr", 5e-3)
+        assert rates["rest"] == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("shape", [(3, 6, 20), (2, 20, 6), (1, 7, 7)])
 def test_singular_values_come_near_one(shape: tuple[int, ...]) -> None:
     matrices = torch.randn(shape, generator=torch.Generator().manual_seed(0))
