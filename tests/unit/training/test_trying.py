@@ -243,6 +243,12 @@ def test_a_network_that_breaks_its_contract_is_refused_with_the_fix(
         check(network=network(name))
 
 
+@pytest.mark.parametrize("name", ["dncnn", "fdncnn", "espcn"])
+def test_a_network_without_channels_is_refused(name: str, check: Callable[..., None]) -> None:
+    with pytest.raises(ConfigError, match=r"weight is empty \(0x.*at least one channel"):
+        check(network={"_target_": name, "in_channels": 3, "channels": 0})
+
+
 @pytest.mark.parametrize("name", ["Plain", "PaddedBlocks", "HostOnly", "NumpyOnly", "Linked"])
 def test_a_network_that_keeps_it_is_not(name: str, check: Callable[..., None]) -> None:
     check(network=network(name))
