@@ -19,6 +19,7 @@ from restora.degradations.base import Degradation, check_values
 from restora.keyed import KeyedGenerator, sample_key
 from restora.networks.base import MULTIPLES, Network
 from restora.photos.reading import channel_count
+from restora.registry import name_of
 
 _MULTIPLES = (2, 4, 8, 16, 32, 64)
 
@@ -29,6 +30,13 @@ def _is_ours(part: object) -> bool:
 
 def _all_ours(degradation: Degradation) -> bool:
     return _is_ours(degradation) and all(_all_ours(part) for part in degradation.parts)
+
+
+def _needing_colour(degradation: Degradation) -> str | None:
+    """The first part of a degradation that cannot degrade grey photos."""
+    if degradation.needs_colour:
+        return name_of(type(degradation))
+    return next(filter(None, map(_needing_colour, degradation.parts)), None)
 
 
 def try_network(network: Network, data: PhotoData, build: Callable[[], Network]) -> None:
@@ -115,11 +123,19 @@ def _multiple(network: Network) -> int | None:
 
 def try_degradation(data: PhotoData) -> None:
     """Raises `ConfigError` for a degradation that does not keep its contract on a batch of random pixels."""
-    if data.comes_degraded or _all_ours(data.degradation):
+    if data.comes_degraded:
+        return
+    channels = channel_count(data.channels)
+    if channels != 3 and (colours := _needing_colour(data.degradation)):
+        raise ConfigError(
+            f"degradation: {colours} needs photos in colour, these have {channels} channel(s): set "
+            "data.channels=rgb and network.in_channels=3, or choose another degradation"
+        )
+    if _all_ours(data.degradation):
         return
     side, name = min(stage.patch_size for stage in data.stages), type(data.degradation).__name__
     generator = torch.Generator().manual_seed(data.seed)
-    clean = torch.rand(2, channel_count(data.channels), side, side, generator=generator)  # (B,C,H,W)
+    clean = torch.rand(2, channels, side, side, generator=generator)  # (B,C,H,W)
     before = clean.clone()
     keys = torch.tensor([sample_key(data.seed, number) for number in range(2)])
     try:

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from restora import registry
 from restora.config import ConfigError, compose
 from restora.degradations.base import Degradation
+from restora.keyed import KeyedGenerator
 from restora.networks.base import Network
 from restora.networks.cost import count_macs
 from restora.registry import register
 from restora.training.build import check_before_training
+from restora.training.trying import try_degradation
 
 
 class Plain(Network):
@@ -287,3 +289,22 @@ def test_a_degradation_that_breaks_its_contract_is_refused(how: str, check: Call
 
 def test_a_degradation_that_keeps_it_is_not(check: Callable[..., None]) -> None:
     check(degradation={"_target_": "trying_mine"})
+
+
+@pytest.mark.parametrize(
+    "name", ["fading", "greyscale", "keep_grey", "old_photo", "sepia", "damaged", "real_esrgan_x4"]
+)
+def test_grey_photos_are_refused_before_training_by_what_needs_colours(name: str) -> None:
+    config = compose("train", [f"degradation={name}", "data.channels=gray"])
+    degradation = registry.build(OmegaConf.to_container(config.degradation), "degradation", foreign=True)
+    clean = torch.rand(2, 1, 8 * degradation.scale, 8 * degradation.scale)
+    data = registry.build(
+        OmegaConf.to_container(config.data, resolve=True), "data", foreign=True, degradation=degradation
+    )
+    try:
+        degradation(clean, KeyedGenerator(torch.tensor([1, 2])))
+    except ValueError:
+        with pytest.raises(ConfigError, match="needs photos in colour"):
+            try_degradation(data)
+    else:
+        try_degradation(data)

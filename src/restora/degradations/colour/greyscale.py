@@ -12,6 +12,8 @@ from restora.registry import register
 class Greyscale(Degradation):
     """Luma of BT.601 (0.299 R + 0.587 G + 0.114 B), in three channels or, with `channels=1`, alone."""
 
+    needs_colour = True
+
     def __init__(self, *, channels: int = 3) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels of a greyscale photo must be 1 or 3, got {channels}")
