@@ -7,7 +7,7 @@ device, where nothing is computed, and in memory only if it cannot run there.
 Legend: B samples, C channels, H height, W width, K condition channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -19,7 +19,6 @@ from restora.degradations.base import Degradation, check_values
 from restora.keyed import KeyedGenerator, sample_key
 from restora.networks.base import MULTIPLES, Network
 from restora.photos.reading import channel_count
-from restora.registry import name_of
 
 _MULTIPLES = (2, 4, 8, 16, 32, 64)
 
@@ -32,11 +31,27 @@ def _all_ours(degradation: Degradation) -> bool:
     return _is_ours(degradation) and all(_all_ours(part) for part in degradation.parts)
 
 
-def _needing_colour(degradation: Degradation) -> str | None:
-    """The first part of a degradation that cannot degrade grey photos."""
-    if degradation.needs_colour:
-        return name_of(type(degradation))
-    return next(filter(None, map(_needing_colour, degradation.parts)), None)
+def _each(degradation: Degradation) -> Iterator[Degradation]:
+    """A degradation and all that it is made of."""
+    yield degradation
+    for part in degradation.parts:
+        yield from _each(part)
+
+
+def _check_channels(degradation: Degradation, channels: int) -> None:
+    """Raises `ConfigError` for a degradation that does not go with the photos' number of channels."""
+    for part in _each(degradation):
+        name = type(part).__name__
+        if part.needs_colour and channels != 3:
+            raise ConfigError(
+                f"the degradation {name} needs photos in colour, these have {channels} channel(s): set "
+                "data.channels=rgb and network.in_channels=3, or choose another degradation"
+            )
+        if part.out_channels not in (None, channels):
+            raise ConfigError(
+                f"the degradation {name} gives {part.out_channels} channel(s), these photos {channels}, and "
+                f"a network is trained with as many in as out: set degradation.channels={channels}"
+            )
 
 
 def try_network(network: Network, data: PhotoData, build: Callable[[], Network]) -> None:
@@ -126,11 +141,7 @@ def try_degradation(data: PhotoData) -> None:
     if data.comes_degraded:
         return
     channels = channel_count(data.channels)
-    if channels != 3 and (colours := _needing_colour(data.degradation)):
-        raise ConfigError(
-            f"degradation: {colours} needs photos in colour, these have {channels} channel(s): set "
-            "data.channels=rgb and network.in_channels=3, or choose another degradation"
-        )
+    _check_channels(data.degradation, channels)
     if _all_ours(data.degradation):
         return
     side, name = min(stage.patch_size for stage in data.stages), type(data.degradation).__name__

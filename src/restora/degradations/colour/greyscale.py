@@ -17,7 +17,7 @@ class Greyscale(Degradation):
     def __init__(self, *, channels: int = 3) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels of a greyscale photo must be 1 or 3, got {channels}")
-        self.channels = channels
+        self.channels = self.out_channels = channels
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         require_colour("greyscale", shape)
