@@ -202,6 +202,18 @@ def test_bf16_autocast_is_finite_and_close(small: str) -> None:
     assert (rounded - exact).norm() < 0.05 * exact.norm()
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_weights_of_another_type_take_and_give_photos_of_it(small: str, dtype: torch.dtype) -> None:
+    network = build(small).eval()
+    network.load_state_dict(lively(small).state_dict())
+    x, condition = inputs(network, 18, 21)
+    with torch.no_grad():
+        exact = network(x, condition)
+        converted = network.to(dtype)(x.to(dtype), None if condition is None else condition.to(dtype))
+    assert converted.dtype == dtype
+    assert (converted.float() - exact).norm() < 0.1 * exact.norm()
+
+
 def test_channels_last_gives_the_same(small: str) -> None:
     network = build(small).eval()
     network.load_state_dict(lively(small).state_dict())

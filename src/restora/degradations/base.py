@@ -61,6 +61,10 @@ class Degradation(ABC):
     absolute one, the mode under the power 0."""
     independent: bool = False
     """Whether degraded pixels are independent of each other given the clean photo."""
+    out_channels: int | None = None
+    """Channels of its output; None for those of the clean photo. Networks are trained with equal ones."""
+    needs_colour: bool = False
+    """Whether it cannot degrade grey photos, which its `sample` refuses."""
     gaussian: bool = False
     """Whether this is white Gaussian noise with its level as the condition."""
 

@@ -13,6 +13,7 @@ from typing import Any, ClassVar, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 Padding = Literal["reflect", "replicate", "constant"]
 MULTIPLES = "if it needs sides that are multiples of N, set size_multiple = N in the class"
@@ -145,6 +146,12 @@ def checked(network: Any, where: str = "network") -> Network:
         if not hasattr(network, attribute):
             raise ValueError(
                 f"{where}: {name} has no {attribute}: set it in the constructor, such as self.{attribute} = 3"
+            )
+    for key, weight in network.named_parameters():
+        if not is_lazy(weight) and weight.numel() == 0:
+            raise ValueError(
+                f"{where}: {name} cannot work, as {key} is empty ({'x'.join(map(str, weight.shape))}): each "
+                "layer needs at least one channel"
             )
     return network
 

@@ -245,5 +245,5 @@ def _check(
         if len(values) != count:
             raise ValueError(f"network.{name} needs {count} numbers, got {list(values)}")
     for width, count in zip(channels, heads, strict=True):
-        if width % count:
+        if count < 1 or width % count:
             raise ValueError(f"network.heads has {count}, which does not divide {width} of network.channels")

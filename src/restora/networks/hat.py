@@ -168,6 +168,11 @@ def _check(
     connection: str,
 ) -> None:
     check_groups(channels, depths, heads)
+    if window < 1 or side < window:
+        raise ValueError(
+            f"network.window must be 1 or more and network.overlap_ratio 0 or more; the sides are {window} "
+            f"and {side}"
+        )
     if (side - window) % 2:
         raise ValueError(
             f"network.overlap_ratio lengthens a window's side of {window} to {side}: "

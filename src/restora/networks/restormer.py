@@ -152,8 +152,10 @@ def _check(
             f"Restormer has four levels: network.blocks and network.heads need four numbers each, "
             f"got {list(blocks)} and {list(heads)}"
         )
+    if channels % 2:
+        raise ValueError(f"Restormer halves its channels: network.channels must be even, got {channels}")
     for level, count in enumerate(heads):
-        if channels * 2**level % count:
+        if count < 1 or channels * 2**level % count:
             raise ValueError(
                 f"level {level + 1} of Restormer has {channels * 2**level} channels, {count} heads do not "
                 f"divide: change network.channels or network.heads"

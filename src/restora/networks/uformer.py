@@ -150,11 +150,13 @@ def _check(channels: int, depths: Sequence[int], heads: Sequence[int], window: i
         )
     widths = [channels << level for level in range(5)] + [16 * channels >> level for level in range(4)]
     for position, (width, count) in enumerate(zip(widths, heads, strict=True)):
-        if width % count:
+        if count < 1 or width % count:
             raise ValueError(
                 f"stage {position + 1} of Uformer has {width} channels, {count} heads do not divide: "
                 "change network.channels or network.heads"
             )
+    if window < 1:
+        raise ValueError(f"network.window must be 1 or more, got {window}")
     if image_size % 16 or image_size // 8 < window:
         raise ValueError(
             f"network.image_size must be a multiple of 16 and at least eight windows, got {image_size} "

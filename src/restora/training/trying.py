@@ -7,7 +7,7 @@ device, where nothing is computed, and in memory only if it cannot run there.
 Legend: B samples, C channels, H height, W width, K condition channels.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import nn
@@ -29,6 +29,29 @@ def _is_ours(part: object) -> bool:
 
 def _all_ours(degradation: Degradation) -> bool:
     return _is_ours(degradation) and all(_all_ours(part) for part in degradation.parts)
+
+
+def _each(degradation: Degradation) -> Iterator[Degradation]:
+    """A degradation and all that it is made of."""
+    yield degradation
+    for part in degradation.parts:
+        yield from _each(part)
+
+
+def _check_channels(degradation: Degradation, channels: int) -> None:
+    """Raises `ConfigError` for a degradation that does not go with the photos' number of channels."""
+    for part in _each(degradation):
+        name = type(part).__name__
+        if part.needs_colour and channels != 3:
+            raise ConfigError(
+                f"the degradation {name} needs photos in colour, these have {channels} channel(s): set "
+                "data.channels=rgb and network.in_channels=3, or choose another degradation"
+            )
+        if part.out_channels not in (None, channels):
+            raise ConfigError(
+                f"the degradation {name} gives {part.out_channels} channel(s), these photos {channels}, and "
+                f"a network is trained with as many in as out: set degradation.channels={channels}"
+            )
 
 
 def try_network(network: Network, data: PhotoData, build: Callable[[], Network]) -> None:
@@ -115,11 +138,15 @@ def _multiple(network: Network) -> int | None:
 
 def try_degradation(data: PhotoData) -> None:
     """Raises `ConfigError` for a degradation that does not keep its contract on a batch of random pixels."""
-    if data.comes_degraded or _all_ours(data.degradation):
+    if data.comes_degraded:
+        return
+    channels = channel_count(data.channels)
+    _check_channels(data.degradation, channels)
+    if _all_ours(data.degradation):
         return
     side, name = min(stage.patch_size for stage in data.stages), type(data.degradation).__name__
     generator = torch.Generator().manual_seed(data.seed)
-    clean = torch.rand(2, channel_count(data.channels), side, side, generator=generator)  # (B,C,H,W)
+    clean = torch.rand(2, channels, side, side, generator=generator)  # (B,C,H,W)
     before = clean.clone()
     keys = torch.tensor([sample_key(data.seed, number) for number in range(2)])
     try:

@@ -93,6 +93,8 @@ def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
         ({"depths": (2,)}, "network.heads"),
         ({"heads": (2, 5)}, "5, which does not divide"),
         ({"overlap_ratio": 0.25}, "must be even"),
+        ({"window": 0}, "network.window must be"),
+        ({"overlap_ratio": -0.5}, "network.overlap_ratio 0 or more"),
         ({"squeeze": 13}, "at most"),
         ({"connection": "3conv"}, "network.connection"),
     ],

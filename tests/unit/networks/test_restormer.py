@@ -122,6 +122,8 @@ def test_half_precision_stays_half_precision_inside() -> None:
     [
         ({"blocks": (1, 1, 1)}, "four levels"),
         ({"heads": (1, 2, 4, 7)}, "7 heads do not"),
+        ({"heads": (1, 2, 4, -1)}, "-1 heads do not"),
+        ({"channels": 7, "heads": (1, 1, 1, 1)}, "must be even"),
         ({"norm": "LayerNorm"}, "network.norm"),
         ({"in_channels": 6}, "network.dual_pixel"),
     ],

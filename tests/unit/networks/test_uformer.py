@@ -126,6 +126,7 @@ def test_what_published_checkpoints_hold_besides_is_ignored() -> None:
     [
         ({"depths": (1,) * 8}, "nine stages"),
         ({"heads": (1, 2, 2, 2, 4, 4, 2, 3, 1)}, "3 heads do not divide"),
+        ({"window": 0}, "network.window"),
         ({"image_size": 40}, "network.image_size"),
         ({"image_size": 16}, "network.image_size"),
     ],

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from restora import registry
 from restora.config import ConfigError, compose
 from restora.degradations.base import Degradation
+from restora.keyed import KeyedGenerator
 from restora.networks.base import Network
 from restora.networks.cost import count_macs
 from restora.registry import register
 from restora.training.build import check_before_training
+from restora.training.trying import try_degradation
 
 
 class Plain(Network):
@@ -243,6 +245,12 @@ def test_a_network_that_breaks_its_contract_is_refused_with_the_fix(
         check(network=network(name))
 
 
+@pytest.mark.parametrize("name", ["dncnn", "fdncnn", "espcn"])
+def test_a_network_without_channels_is_refused(name: str, check: Callable[..., None]) -> None:
+    with pytest.raises(ConfigError, match=r"weight is empty \(0x.*at least one channel"):
+        check(network={"_target_": name, "in_channels": 3, "channels": 0})
+
+
 @pytest.mark.parametrize("name", ["Plain", "PaddedBlocks", "HostOnly", "NumpyOnly", "Linked"])
 def test_a_network_that_keeps_it_is_not(name: str, check: Callable[..., None]) -> None:
     check(network=network(name))
@@ -281,3 +289,30 @@ def test_a_degradation_that_breaks_its_contract_is_refused(how: str, check: Call
 
 def test_a_degradation_that_keeps_it_is_not(check: Callable[..., None]) -> None:
     check(degradation={"_target_": "trying_mine"})
+
+
+@pytest.mark.parametrize(
+    "name", ["fading", "greyscale", "keep_grey", "old_photo", "sepia", "damaged", "real_esrgan_x4"]
+)
+def test_grey_photos_are_refused_before_training_by_what_needs_colours(name: str) -> None:
+    config = compose("train", [f"degradation={name}", "data.channels=gray"])
+    degradation = registry.build(OmegaConf.to_container(config.degradation), "degradation", foreign=True)
+    clean = torch.rand(2, 1, 8 * degradation.scale, 8 * degradation.scale)
+    data = registry.build(
+        OmegaConf.to_container(config.data, resolve=True), "data", foreign=True, degradation=degradation
+    )
+    try:
+        degradation(clean, KeyedGenerator(torch.tensor([1, 2])))
+    except ValueError:
+        with pytest.raises(ConfigError, match="needs photos in colour"):
+            try_degradation(data)
+    else:
+        try_degradation(data)
+
+
+def test_colour_photos_of_one_grey_channel_are_refused_with_the_setting(check: Callable[..., None]) -> None:
+    grey = {"_target_": "greyscale", "channels": 1}
+    maybe = {"_target_": "maybe", "stage": grey, "probability": 0.5}
+    for node in (grey, {"_target_": "chain", "stages": {"first": maybe}}):
+        with pytest.raises(ConfigError, match=r"gives 1 channel.*set degradation\.channels=3"):
+            check(degradation=node)

@@ -24,6 +24,8 @@ class Fading(Degradation):
     or ranges drawn uniformly per sample.
     """
 
+    needs_colour = True
+
     def __init__(self, *, fade: Range, stain: Range = (0.0, 0.2)) -> None:
         self.fade = as_range("fade", fade, least=0, most=0.99)
         self.stain = as_range("stain", stain, least=0, most=1)

@@ -12,10 +12,12 @@ from restora.registry import register
 class Greyscale(Degradation):
     """Luma of BT.601 (0.299 R + 0.587 G + 0.114 B), in three channels or, with `channels=1`, alone."""
 
+    needs_colour = True
+
     def __init__(self, *, channels: int = 3) -> None:
         if channels not in (1, 3):
             raise ValueError(f"channels of a greyscale photo must be 1 or 3, got {channels}")
-        self.channels = channels
+        self.channels = self.out_channels = channels
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
         require_colour("greyscale", shape)

@@ -17,6 +17,8 @@ class KeepGrey(Degradation):
     of its own would add coloured noise. The condition is the stage's.
     """
 
+    needs_colour = True
+
     def __init__(self, *, stage: Degradation) -> None:
         self.stage, self.scale = stage, stage.scale
         self.undamaged, self.fill = stage.undamaged, stage.fill

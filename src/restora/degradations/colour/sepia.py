@@ -18,6 +18,8 @@ class Sepia(Degradation):
     The toning matrix is the customary one that kornia ships.
     """
 
+    needs_colour = True
+
     def __init__(self, *, strength: Range = 1.0) -> None:
         self.strength = as_range("strength", strength, least=0, most=1)
 

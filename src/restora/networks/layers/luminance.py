@@ -104,9 +104,11 @@ class LuminanceNetwork(Network):
         """(B,channels,h,w), upsampled or small -> (B,channels,sH,sW)."""
 
     def restore(self, x: Tensor, condition: Tensor | None) -> Tensor:  # noqa: ARG002
+        own = next(self.parameters()).dtype  # what is computed before is float32 at least
         if self.channels == self.in_channels:
-            return self.predict(self.enlarge(x) if self.on_enlarged else x)
+            return self.predict((self.enlarge(x) if self.on_enlarged else x).to(own))
         enlarged: Tensor = self.enlarge(x)  # (B,3,sH,sW)
         y_enlarged = luma(enlarged)  # (B,1,sH,sW)
-        y = self.predict(y_enlarged if self.on_enlarged else luma(x))
-        return enlarged + (y - y_enlarged) * RGB_PER_LUMINANCE
+        y = self.predict((y_enlarged if self.on_enlarged else luma(x)).to(own))
+        restored = enlarged + (y - y_enlarged) * RGB_PER_LUMINANCE
+        return restored.to(torch.promote_types(own, x.dtype))

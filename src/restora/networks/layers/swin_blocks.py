@@ -228,7 +228,7 @@ def check_groups(channels: int, depths: Sequence[int], heads: Sequence[int]) -> 
         raise ValueError(
             f"network.depths has {len(depths)} groups, network.heads {len(heads)}: give one each"
         )
-    if bad := [count for count in heads if channels % count]:
+    if bad := [count for count in heads if count < 1 or channels % count]:
         raise ValueError(f"network.heads has {bad[0]}, which does not divide network.channels={channels}")
 
 

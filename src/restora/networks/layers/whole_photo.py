@@ -76,5 +76,6 @@ class FeatureScales(WholePhoto):
         means = self.statistic(x)
         means = means.to(torch.promote_types(means.dtype, torch.float32))
         relative = means / (means.square().mean(1, keepdim=True).sqrt() + 1e-4)
-        factors = (1 + self.of_photo(relative)).to(x.dtype)
+        own = next(self.of_photo.parameters()).dtype
+        factors = (1 + self.of_photo(relative.to(own))).to(x.dtype)
         return [factor[..., None, None] for factor in factors.split(self.scaled, 1)]
