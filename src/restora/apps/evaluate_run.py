@@ -32,9 +32,7 @@ def run(plan: Plan, console: Console) -> None:
     if plan.severities:
         _run_severities(plan, console)
         return
-    results = _score(plan, plan.benchmark, plan.output)
-    for result in results:
-        result.leakage = leakage
+    results = _score(plan, plan.benchmark, plan.output, leakage=leakage)
     write_results(results, plan.output)
     console.print(results_table(results, plan.benchmark.title))
     for line in notes(results):
@@ -59,15 +57,10 @@ def _check_leakage(plan: Plan, console: Console) -> dict[str, object] | None:
 
 
 def write_results(results: list[Result], output: Path) -> None:
-    """Writes the files of one method into `output`.
-
-    Several methods get a folder each; `output` itself gets the first one's figures and the ranks.
-    """
+    """Writes the files of the first method into `output`, with the ranks where there are several."""
     results[0].write(output)
     if len(results) == 1:
         return
-    for result in results:
-        result.write(output / _folder(result.name))
     summary = results[0].summary() | {
         "methods": {result.name: result.summary() for result in results},
         "leaderboard": leaderboard_lines(results),
@@ -98,8 +91,13 @@ def _run_severities(plan: Plan, console: Console) -> None:
     console.print(f"figures: {plan.output} (severity.csv, severity.html)", markup=False)
 
 
-def _score(plan: Plan, benchmark: Benchmark, output: Path, at: str = "") -> list[Result]:
-    """The results of all entries on one benchmark, with a progress bar each on a terminal."""
+def _score(
+    plan: Plan, benchmark: Benchmark, output: Path, at: str = "", leakage: dict[str, object] | None = None
+) -> list[Result]:
+    """The results of all entries on one benchmark, with a progress bar each on a terminal.
+
+    Those of several methods are written one by one, so that an error in a later one does not lose them.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
@@ -120,6 +118,9 @@ def _score(plan: Plan, benchmark: Benchmark, output: Path, at: str = "") -> list
             if entry.plain is not None:
                 plain = _with_bar(progress, entry.plain, benchmark, plan, None, f"{entry.method.name}, plain")
                 result.effect = effect(entry, result, plain)
+            result.leakage = leakage
+            if len(plan.entries) > 1:
+                result.write(folder)
             results.append(result)
     return results
 
