@@ -16,7 +16,14 @@ from restora.evaluation.results import SUMMARY, Result, Row
 from restora.evaluation.run import evaluate
 from restora.evaluation.severity import at_severity, curve, write_plot, write_table
 from restora.evaluation.statistics import paired_difference
-from restora.evaluation.tables import cut_short_notes, leaderboard_lines, notes, results_table, severity_table
+from restora.evaluation.tables import (
+    leaderboard_lines,
+    missing_notes,
+    notes,
+    notes_of_each,
+    results_table,
+    severity_table,
+)
 from restora.files import write_json
 from restora.photos.names import file_stem
 from restora.photos.reading import list_photos
@@ -77,7 +84,7 @@ def _run_severities(plan: Plan, console: Console) -> None:
         folder = plan.output / f"{severity}={value:g}"
         scored = _score(plan, benchmark, folder, f"{severity} {value:g}")
         write_results(scored, folder)
-        remarks += cut_short_notes(scored, f"{severity} {value:g}")
+        remarks += notes_of_each(scored, f"{severity} {value:g}")
         for result in scored:
             results[result.name][value] = result
     trained = {entry.method.name: entry.trained for entry in plan.entries}
@@ -86,7 +93,8 @@ def _run_severities(plan: Plan, console: Console) -> None:
     title = f"{plan.benchmark_name}: {len(plan.benchmark.photos)} photos"
     write_plot(points, trained, plan.output / "severity.html", severity=severity, title=title)
     console.print(severity_table(points, severity))
-    for line in remarks:
+    last = [by_value[plan.severities[-1]] for by_value in results.values()]
+    for line in [*remarks, *missing_notes(last)]:
         console.print(line, markup=False)
     console.print(f"figures: {plan.output} (severity.csv, severity.html)", markup=False)
 

@@ -70,6 +70,18 @@ def test_a_network_and_a_method_of_one_name_have_figures_of_their_own(photo: Pat
     assert methods["dncnn"]["psnr"] == methods["dncnn"]["input"]["psnr"]
 
 
+def test_a_curve_says_what_options_do_and_which_metrics_are_missing(
+    photo: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.save(DnCNN(depth=3, channels=4).state_dict(), photo.parent / "weights.pth")
+    words = ("self_ensemble=true", "metrics=ms_ssim", "severities=15,25")
+    evaluate(photo, f"weights={photo.parent}/weights.pth", *DENOISE, *words)
+    printed = capsys.readouterr().out
+    assert "self-ensemble x8 at sigma 15: " in printed
+    assert "self-ensemble x8 at sigma 25: " in printed
+    assert printed.count("ms_ssim was not computed: the photos are too small") == 1
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

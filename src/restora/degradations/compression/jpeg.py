@@ -141,7 +141,7 @@ class Jpeg(Degradation):
         return Severity("quality", *self.quality)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        params: Params = {"quality": generator.integers(self.quality[0], self.quality[1] + 1)}
+        params: dict[str, Tensor] = {"quality": generator.integers(self.quality[0], self.quality[1] + 1)}
         if self.cropped != (0, 0):
             params["cropped"] = generator.integers(self.cropped[0], self.cropped[1] + 1, (2,))
         return params
