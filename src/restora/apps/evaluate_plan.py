@@ -12,11 +12,13 @@ from restora.artifact.restorer import pick_device
 from restora.artifact.sources import Loaded, from_weights, from_weights_alone, open_source
 from restora.artifact.tiles import check_tile
 from restora.config import build
+from restora.degradations.parameters import as_range
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.benchmarks.degraded import Degraded
 from restora.evaluation.benchmarks.denoise import Denoise
 from restora.evaluation.benchmarks.held_out import HeldOut
 from restora.evaluation.classical import METHODS
+from restora.evaluation.classical import unavailable as not_installed
 from restora.evaluation.loading import trained_range
 from restora.evaluation.methods import (
     ClassicalMethod,
@@ -86,10 +88,10 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
     benchmark = _held_out(loaded) if node is None else _benchmark(node, loaded)
     benchmark.check()
     entries = [] if loaded is None else [_network_entry(loaded, settings, benchmark)]
-    entries += [
-        Entry(method, {"classical": method.name}) for method in _classical(settings["classical"], benchmark)
-    ]
+    classical, left_out = _classical(settings["classical"], benchmark)
+    entries += [Entry(method, {"classical": method.name}) for method in classical]
     entries += _fitted(settings, benchmark, overrides)
+    _name_apart(entries)
     if not entries and settings["training_photos"] is None:
         raise ValueError(
             "evaluate what? Set network=NAME weights=FILE, checkpoint=RUN_OR_CKPT, model=MODEL_FOLDER, "
@@ -107,7 +109,7 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
         processes=_processes(settings["processes"]),
         images=bool(settings["images"]),
         output=_output(settings["output"] or Path("outputs") / "evaluate" / name / stamp),
-        notes=[*_notes(loaded), *_reference(benchmark)],
+        notes=[*_notes(loaded), *_reference(benchmark), *left_out],
         training_photos=settings["training_photos"],
     )
 
@@ -265,11 +267,28 @@ def _check_effect(entries: Sequence[Entry], benchmark: Benchmark) -> None:
         raise ValueError("benchmark.motion is for networks that take several frames: leave it out")
 
 
-def _classical(names: Any, benchmark: Benchmark) -> list[ClassicalMethod]:
-    listed = _listed(names)
-    if listed == ["all"]:
-        listed = list(METHODS.get(benchmark.classical_task, {}))
-    return [ClassicalMethod(str(name), benchmark.classical_task) for name in dict.fromkeys(listed)]
+def _classical(names: Any, benchmark: Benchmark) -> tuple[list[ClassicalMethod], list[str]]:
+    """The methods, and a note on each of `all` whose package is not installed."""
+    task = benchmark.classical_task
+    listed, left_out = [str(name) for name in _listed(names)], []
+    if "all" in listed:
+        every = {name: not_installed(name) for name in METHODS.get(task, {})}
+        left_out = [f"{name} was not computed: {reason}" for name, reason in every.items() if reason]
+        given = [name for name in listed if name != "all"]
+        listed = given + [name for name, reason in every.items() if not reason]
+    methods = [ClassicalMethod(name, task) for name in dict.fromkeys(listed)]
+    for method in methods:
+        if reason := not_installed(method.name):
+            raise ValueError(f"classical={method.name} {reason}")
+    return methods, left_out
+
+
+def _name_apart(entries: Sequence[Entry]) -> None:
+    """A network that has the name of another method becomes NAME_network: figures are kept by name."""
+    others = {entry.method.name for entry in entries if not isinstance(entry.method, NetworkMethod)}
+    for method in [method for entry in entries for method in (entry.method, entry.plain) if method]:
+        if isinstance(method, NetworkMethod) and method.name in others:
+            method.name += "_network"
 
 
 def _fitted(settings: Mapping[str, Any], benchmark: Benchmark, overrides: Sequence[str]) -> list[Entry]:
@@ -298,8 +317,7 @@ def _fitted(settings: Mapping[str, Any], benchmark: Benchmark, overrides: Sequen
 
 def _trained(given: Any, loaded: Loaded, benchmark: Benchmark) -> tuple[float, float] | None:
     if given is not None:
-        low, high = given if isinstance(given, list) else (given, given)
-        return float(low), float(high)
+        return as_range("trained", given)
     return trained_range(loaded.degradation, benchmark.severity) if benchmark.severity else None
 
 

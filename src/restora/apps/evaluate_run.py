@@ -16,7 +16,14 @@ from restora.evaluation.results import SUMMARY, Result, Row
 from restora.evaluation.run import evaluate
 from restora.evaluation.severity import at_severity, curve, write_plot, write_table
 from restora.evaluation.statistics import paired_difference
-from restora.evaluation.tables import cut_short_notes, leaderboard_lines, notes, results_table, severity_table
+from restora.evaluation.tables import (
+    leaderboard_lines,
+    missing_notes,
+    notes,
+    notes_of_each,
+    results_table,
+    severity_table,
+)
 from restora.files import write_json
 from restora.photos.names import file_stem
 from restora.photos.reading import list_photos
@@ -33,9 +40,7 @@ def run(plan: Plan, console: Console) -> None:
     if plan.severities:
         _run_severities(plan, console)
         return
-    results = _score(plan, plan.benchmark, plan.output)
-    for result in results:
-        result.leakage = leakage
+    results = _score(plan, plan.benchmark, plan.output, leakage=leakage)
     write_results(results, plan.output)
     console.print(results_table(results, plan.benchmark.title))
     for line in notes(results):
@@ -60,15 +65,10 @@ def _check_leakage(plan: Plan, console: Console) -> dict[str, object] | None:
 
 
 def write_results(results: list[Result], output: Path) -> None:
-    """Writes the files of one method into `output`.
-
-    Several methods get a folder each; `output` itself gets the first one's figures and the ranks.
-    """
+    """Writes the files of the first method into `output`, with the ranks where there are several."""
     results[0].write(output)
     if len(results) == 1:
         return
-    for result in results:
-        result.write(output / _folder(result.name))
     summary = results[0].summary() | {
         "methods": {result.name: result.summary() for result in results},
         "leaderboard": leaderboard_lines(results),
@@ -85,7 +85,7 @@ def _run_severities(plan: Plan, console: Console) -> None:
         folder = plan.output / f"{severity}={value:g}"
         scored = _score(plan, benchmark, folder, f"{severity} {value:g}")
         write_results(scored, folder)
-        remarks += cut_short_notes(scored, f"{severity} {value:g}")
+        remarks += notes_of_each(scored, f"{severity} {value:g}")
         for result in scored:
             results[result.name][value] = result
     trained = {entry.method.name: entry.trained for entry in plan.entries}
@@ -94,13 +94,19 @@ def _run_severities(plan: Plan, console: Console) -> None:
     title = f"{plan.benchmark_name}: {counted(len(plan.benchmark.photos), 'photo')}"
     write_plot(points, trained, plan.output / "severity.html", severity=severity, title=title)
     console.print(severity_table(points, severity))
-    for line in remarks:
+    last = [by_value[plan.severities[-1]] for by_value in results.values()]
+    for line in [*remarks, *missing_notes(last)]:
         console.print(line, markup=False)
     console.print(f"figures: {plan.output} (severity.csv, severity.html)", markup=False)
 
 
-def _score(plan: Plan, benchmark: Benchmark, output: Path, at: str = "") -> list[Result]:
-    """The results of all entries on one benchmark, with a progress bar each on a terminal."""
+def _score(
+    plan: Plan, benchmark: Benchmark, output: Path, at: str = "", leakage: dict[str, object] | None = None
+) -> list[Result]:
+    """The results of all entries on one benchmark, with a progress bar each on a terminal.
+
+    Those of several methods are written one by one, so that an error in a later one does not lose them.
+    """
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=16),
@@ -121,6 +127,9 @@ def _score(plan: Plan, benchmark: Benchmark, output: Path, at: str = "") -> list
             if entry.plain is not None:
                 plain = _with_bar(progress, entry.plain, benchmark, plan, None, f"{entry.method.name}, plain")
                 result.effect = effect(entry, result, plain)
+            result.leakage = leakage
+            if len(plan.entries) > 1:
+                result.write(folder)
             results.append(result)
     return results
 

@@ -109,6 +109,10 @@ class Degradation(ABC):
 
     def __call__(self, clean: Tensor, generator: KeyedGenerator) -> Degraded:
         check_layout(clean)
+        if clean.dtype is not torch.float32:
+            raise ValueError(
+                f"a degradation takes float32 photos, got {clean.dtype}: give float32 photos, photos.float()"
+            )
         batch, channels, height, width = clean.shape
         _check_generator(generator, batch)
         if height % self.scale or width % self.scale:
@@ -133,8 +137,6 @@ class Degradation(ABC):
         fix = "apply returns the degraded photos"
         if isinstance(image, Tensor):
             got, fix = f"{image.dtype} of shape {tuple(image.shape)}", f"convert it, .to({clean.dtype})"
-            if clean.dtype is not torch.float32:
-                fix = "give float32 photos, photos.float()"
             if not fits:
                 fix = "keep the size, or set scale to the clean side divided by the degraded one"
         raise ValueError(

@@ -115,7 +115,13 @@ def read_result(folder: str | Path) -> Result:
             rows = [{key: _number(key, value) for key, value in row.items()} for row in csv.DictReader(file)]
     except (ValueError, TypeError, csv.Error) as error:
         raise ValueError(f"{folder} cannot be read as results: {error}") from error
-    if not isinstance(summary, dict) or not all("name" in row for row in rows):
+    sections = ("protocol", "method", "not_computed", "machine", "effect", "leakage")
+    if not (
+        isinstance(summary, dict)
+        and all(isinstance(summary.get(key) or {}, dict) for key in sections)
+        and rows
+        and all("name" in row for row in rows)
+    ):
         raise ValueError(
             f"{folder} cannot be read as results: {SUMMARY} or {PER_IMAGE} has unexpected content"
         )

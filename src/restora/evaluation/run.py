@@ -131,8 +131,15 @@ def score_all(work: Work, indices: Sequence[int], processes: int) -> Iterator[tu
 def score(work: Work, index: int) -> Row:
     """One photo: name, metrics, those of the input, seconds, size, and the facts of the benchmark.
 
-    `cut_short` is what ended its computation early, if anything did.
+    `cut_short` is what ended its computation early, if anything did. Errors name the photo.
     """
+    try:
+        return _scored(work, index)
+    except ValueError as error:
+        raise ValueError(f"{work.method.name}, photo {work.benchmark.names[index]}: {error}") from error
+
+
+def _scored(work: Work, index: int) -> Row:
     observation = work.benchmark.observe(index, work.method.intake)
     remarks: list[str] = []
     started = time.perf_counter()
@@ -140,7 +147,7 @@ def score(work: Work, index: int) -> Row:
     seconds = time.perf_counter() - started
     _check_shape(output, observation)
     if not output.isfinite().all():
-        raise ValueError(f"{work.method.name} gives pixels that are not finite for {observation.name}")
+        raise ValueError("it gives pixels that are not finite")
     protocol = work.benchmark.protocol
     restored = work.benchmark.complete(output, observation)
     (figures,) = Scorer(protocol=protocol, metrics=work.metrics).rows(
@@ -229,8 +236,8 @@ def _check_shape(output: Tensor, observation: Observation) -> None:
     if output.shape[-2:] != observation.clean.shape[-2:]:
         got, expected = tuple(output.shape[-2:]), tuple(observation.clean.shape[-2:])
         raise ValueError(
-            f"expected an output of {expected} pixels for {observation.name}, got {got}: evaluate networks "
-            "that enlarge with benchmark=super_resolution and their benchmark.scale"
+            f"expected an output of {expected} pixels, got {got}: evaluate networks that enlarge with "
+            "benchmark=super_resolution and their benchmark.scale"
         )
 
 

@@ -44,6 +44,8 @@ def at_severity(benchmark: Benchmark, value: float) -> Benchmark:
             "benchmark=denoise (sigma), jpeg (quality), deblur (width) or super_resolution (scale)"
         )
     whole = benchmark.severity in ("quality", "scale")
+    if whole and value % 1:
+        raise ValueError(f"severities: a {benchmark.severity} is a whole number, got {value:g}")
     return replace(benchmark, **{benchmark.severity: round(value) if whole else value})  # type: ignore[arg-type]
 
 

@@ -112,27 +112,35 @@ def leaderboard_lines(results: Sequence[Result]) -> list[dict[str, Any]]:
     ]
 
 
-def cut_short_notes(results: Sequence[Result], at: str = "") -> list[str]:
-    """A line for each method whose computation ended early on any photo; `at` is the severity in words."""
-    return [
+def notes_of_each(results: Sequence[Result], at: str = "") -> list[str]:
+    """Lines on methods whose computation ended early on any photo, and on the effects of options.
+
+    `at` is the severity in words.
+    """
+    lines = [
         f"{result.name}{at and f' at {at}'}: {len(rows)} of {counted(len(result.rows), 'photo')} cut short, "
         f"{rows[0]['name']}: {rows[0][CUT_SHORT]}"
         for result in results
         if (rows := result.cut_short)
     ]
-
-
-def notes(results: Sequence[Result]) -> list[str]:
-    """Notes below the table: computations cut short, effects of options, missing metrics, shared ranks."""
-    lines = cut_short_notes(results)
     for result in results:
         if result.effect is not None:
             slower = f"takes {result.effect['times_slower']:.1f} times as long"
             change = result.effect["difference"].get("psnr")
             gain = "" if change is None else _gain(change)
-            lines.append(f"{', '.join(result.effect['options'])}: {gain}{slower}")
+            lines.append(f"{', '.join(result.effect['options'])}{at and f' at {at}'}: {gain}{slower}")
+    return lines
+
+
+def missing_notes(results: Sequence[Result]) -> list[str]:
+    """A line for each metric that was not computed, with the reason."""
     reasons = {metric: reason for result in results for metric, reason in result.not_computed.items()}
-    lines += [f"{metric} was not computed: {reason}" for metric, reason in reasons.items()]
+    return [f"{metric} was not computed: {reason}" for metric, reason in reasons.items()]
+
+
+def notes(results: Sequence[Result]) -> list[str]:
+    """Notes below the table: computations cut short, effects of options, missing metrics, shared ranks."""
+    lines = [*notes_of_each(results), *missing_notes(results)]
     ranked = ranking(results)
     if not ranked and len(results) > 1:
         lines.append("not ranked: a PSNR is infinite, as a restored photo equals its original")

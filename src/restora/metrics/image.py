@@ -19,6 +19,7 @@ _SIGMA = 1.5
 _C1 = 0.01**2
 _C2 = 0.03**2
 _MS_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+MS_SIDE = WINDOW * 2 ** (len(_MS_WEIGHTS) - 1)
 
 
 def psnr(restored: Tensor, clean: Tensor) -> Tensor:
@@ -45,12 +46,11 @@ def ms_ssim(restored: Tensor, clean: Tensor) -> Tensor:
 
     Wang, Simoncelli and Bovik, Asilomar 2003, eq. 7 with the weights they fitted; negative contrast terms
     count as zero, as the power of a negative number is not defined. Raises `ValueError` for a side below
-    161.
+    176, whose fifth scale is smaller than the window.
     """
     restored, clean = checked_pair(restored, clean)
-    smallest = (WINDOW - 1) * 2 ** (len(_MS_WEIGHTS) - 1) + 1
-    if min(clean.shape[-2:]) < smallest:
-        raise ValueError(f"MS-SSIM needs sides of at least {smallest} pixels, got {tuple(clean.shape[-2:])}")
+    if min(clean.shape[-2:]) < MS_SIDE:
+        raise ValueError(f"MS-SSIM needs sides of at least {MS_SIDE} pixels, got {tuple(clean.shape[-2:])}")
     product = torch.ones_like(clean[:, :, 0, 0])
     for scale, weight in enumerate(_MS_WEIGHTS):
         similarity, contrast = _ssim_terms(restored, clean)

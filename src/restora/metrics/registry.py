@@ -33,7 +33,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "psnr": Metric(image.psnr, higher_is_better=True),
     "ssim": Metric(image.ssim, higher_is_better=True, smallest_side=image.WINDOW),
-    "ms_ssim": Metric(image.ms_ssim, higher_is_better=True, smallest_side=161),
+    "ms_ssim": Metric(image.ms_ssim, higher_is_better=True, smallest_side=image.MS_SIDE),
     "psnr_b": Metric(image.psnr_b, higher_is_better=True, smallest_side=9, of_blocks=True),
     "delta_e": Metric(color.delta_e, higher_is_better=False, of_luminance=False),
     "lpips": Metric(perceptual.lpips, False, 64, missing=perceptual.lpips_missing, of_luminance=False),

@@ -8,12 +8,16 @@ import numpy as np
 import pytest
 import torch
 
+from restora.degradations.base import Degradation
 from restora.degradations.blur.anisotropic_blur import AnisotropicBlur
 from restora.degradations.blur.camera_shake import CameraShake
 from restora.degradations.blur.motion_blur import MotionBlur
 from restora.degradations.blur.sinc_blur import SincBlur
+from restora.degradations.colour.sepia import Sepia
 from restora.degradations.compose.composition import OneOf
 from restora.degradations.compose.second_order import Order, SecondOrder
+from restora.degradations.compression.error_diffusion import ErrorDiffusion
+from restora.degradations.compression.jpeg import Jpeg
 from restora.degradations.identity import Identity
 from restora.degradations.missing.brush_strokes import BrushStrokes
 from restora.degradations.missing.holes import Holes
@@ -22,7 +26,9 @@ from restora.degradations.missing.scratches import Scratches
 from restora.degradations.missing.text_overlay import TextOverlay
 from restora.degradations.noise.film_grain import FilmGrain
 from restora.degradations.noise.gaussian_noise import GaussianNoise
+from restora.degradations.noise.poisson_noise import PoissonNoise
 from restora.degradations.noise.varying_gaussian_noise import VaryingGaussianNoise
+from restora.degradations.sampling.low_resolution import LowResolution
 from restora.keyed import KeyedGenerator
 
 INF = math.inf
@@ -135,6 +141,21 @@ def test_photos_and_generators_of_a_loop_of_ones_own_are_checked(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         GaussianNoise(sigma=25)(photos, generator)
+
+
+@pytest.mark.parametrize("degradation", [Jpeg(quality=50), LowResolution(factor=2), Sepia()])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_photos_of_another_precision_are_refused_by_every_degradation(
+    degradation: Degradation, dtype: torch.dtype
+) -> None:
+    with pytest.raises(ValueError, match=r"takes float32 photos, got torch\.\w+: .* photos\.float\(\)"):
+        degradation(PHOTOS.to(dtype), keyed(2))
+
+
+@pytest.mark.parametrize("degradation", [PoissonNoise(photons=[1, 99]), ErrorDiffusion(), Jpeg(quality=50)])
+def test_photos_that_require_gradients_are_degraded_like_others(degradation: Degradation) -> None:
+    image = degradation(PHOTOS.clone().requires_grad_(), keyed(2)).image
+    assert torch.equal(image, degradation(PHOTOS, keyed(2)).image)
 
 
 def test_keys_that_are_no_tensor_are_named() -> None:

@@ -164,7 +164,7 @@ def test_kernels_are_centred_and_as_wide_as_they_say(blur: str, photo_folder: Pa
 
 def test_a_degradation_that_reduces_is_compared_with_what_enlarges(photo_folder: Path) -> None:
     benchmark = Degraded(root=str(photo_folder), color="rgb", degradation=Downsample(scale=2))
-    (method,) = _classical(["lanczos"], benchmark)
+    (method,), _ = _classical(["lanczos"], benchmark)
     observation = benchmark.observe(0, Intake())
     restored, clean = scored_planes(benchmark, method.restore(observation), observation)
     assert psnr(restored, clean).item() > 20

@@ -8,6 +8,8 @@ from restora.evaluation.classical.denoise import Photo, bm3d, wiener
 from restora.evaluation.classical.tuning import tuned_psnr, tuning_photos
 
 DENOISERS = BASELINES | {"wiener": wiener}
+EVERY = DENOISERS | {"bm3d": bm3d}
+NAMES = [*DENOISERS, pytest.param("bm3d", marks=pytest.mark.slow)]
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +42,24 @@ def test_a_flat_photo_keeps_its_mean_and_loses_its_noise(name: str) -> None:
     assert restored.shape == noisy.shape
     assert abs(restored.mean() - noisy.mean()) < 0.005
     assert restored.std() < 0.6 * noisy.std()
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(1, 1), (3, 20), (8, 8)])
+def test_photos_of_few_pixels_are_denoised_without_a_warning(name: str, size: tuple[int, int]) -> None:
+    """Of 8x8 pixels the package bm3d crashes."""
+    photo = np.random.default_rng(0).random((*size, 3))
+    for noisy in (photo, photo[..., :1]):
+        restored = EVERY[name](noisy, 25.0)
+        assert restored.shape == noisy.shape
+        assert np.isfinite(restored).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_grey_photo_in_three_channels_stays_grey(name: str, grey: list[Photo]) -> None:
+    noisy = grey[0][:24, :24] + np.random.default_rng(0).normal(0, 0.1, (24, 24, 1))
+    restored = EVERY[name](np.repeat(noisy, 3, axis=2), 25.0)
+    assert np.ptp(restored, axis=2).max() < 1e-3
 
 
 @pytest.mark.slow

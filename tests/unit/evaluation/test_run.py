@@ -262,6 +262,21 @@ def test_missing_results_say_what_to_do(tmp_path: Path) -> None:
         read_seeds(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("summary", "table"),
+    [
+        ('{"protocol": [1]}', "name,psnr\na,20\n"),
+        ('{"leakage": 3}', "name,psnr\na,20\n"),
+        ("{}", "name,psnr\n"),
+    ],
+)
+def test_damaged_results_are_named(summary: str, table: str, tmp_path: Path) -> None:
+    (tmp_path / "summary.json").write_text(summary)
+    (tmp_path / "per_image.csv").write_text(table)
+    with pytest.raises(ValueError, match="cannot be read as results: .*unexpected content"):
+        read_result(tmp_path)
+
+
 def test_output_that_is_not_finite_is_refused_with_its_photo(photo_folder: Path) -> None:
     class Broken(Network):
         in_channels = out_channels = 1

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from torch import Tensor
 
 from restora.metrics.image import ms_ssim, psnr, psnr_b, ssim
+from restora.metrics.registry import METRICS, unavailable
 
 
 @pytest.fixture(scope="module")
@@ -118,8 +119,15 @@ def test_mismatched_shapes_are_named(clean: Tensor) -> None:
         psnr(clean[..., 1:], clean)
 
 
-@pytest.mark.parametrize(("metric", "side"), [(ssim, 10), (ms_ssim, 160), (psnr_b, 8)])
+@pytest.mark.parametrize(("metric", "side"), [(ssim, 10), (ms_ssim, 175), (psnr_b, 8)])
 def test_too_small_photos_are_refused(metric, side: int, clean: Tensor) -> None:
     small = clean[..., :side, :]
     with pytest.raises(ValueError, match="sides"):
         metric(small, small)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if unavailable(name) is None])
+def test_every_metric_takes_photos_of_its_smallest_side(name: str, clean: Tensor) -> None:
+    metric = METRICS[name]
+    small = clean[..., : metric.smallest_side, :]
+    assert metric.compute(small, small.flip(-1)).shape == (2,)

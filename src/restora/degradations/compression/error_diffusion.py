@@ -64,6 +64,7 @@ def widest(device: torch.device) -> torch.dtype:
     return torch.float32 if device.type == "mps" else torch.float64
 
 
+@torch.no_grad()  # levels are whole numbers
 def diffuse(planes: Tensor, steps: Tensor, weights: dict[tuple[int, int], float]) -> Tensor:
     """Planes (N,H,W) and, of the same float type, `steps` = levels - 1 (N,1) -> the dithered planes."""
     count, height, width = planes.shape

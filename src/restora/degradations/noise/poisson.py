@@ -22,6 +22,7 @@ def poisson(rate: Tensor, generator: KeyedGenerator) -> Tensor:
     return poisson_from(rate, generator.normal(rate.shape[1:]))
 
 
+@torch.no_grad()  # counts are whole numbers, as of torch.poisson
 def poisson_from(rate: Tensor, normal: Tensor) -> Tensor:
     """Poisson counts as an increasing function of one standard normal number each; both of one shape.
 

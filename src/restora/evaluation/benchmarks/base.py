@@ -196,6 +196,13 @@ class Benchmark(ABC):
         photo = torch.tensor(pixels).permute(2, 0, 1)[None].float() / 255
         return luminance_plane(photo) if planes == "y" else photo
 
+    def cut_to_multiple(self, clean: Tensor, scale: int) -> Tensor:
+        """(1,C,H,W) without the rows and columns that are left over by `scale`. Raises ValueError."""
+        height, width = clean.shape[-2:]
+        if min(height, width) < scale:
+            raise ValueError(f"{height}x{width} pixels cannot be reduced {scale} times")
+        return clean[..., : height - height % scale, : width - width % scale]
+
     def complete(self, output: Tensor, observation: Observation) -> Tensor:  # noqa: ARG002
         """The output (1,C',H,W), completed by the parts that the method does not restore, for scoring."""
         return output

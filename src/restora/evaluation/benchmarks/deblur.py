@@ -72,7 +72,7 @@ class Deblur(Benchmark):
             blur = MotionBlur(length=width, angle=angle)
             return blur.kernels({"length": torch.tensor([width]), "angle": torch.tensor([angle])})
         if self.blur == "disc":
-            return _disc(width)
+            return _disc(max(width, 0.1))  # a smaller one is between the samples of its pixel
         rows, columns = pixel_grid(int(np.ceil(4 * width)), torch.device("cpu"))
         return normalised(torch.exp(-(rows.square() + columns.square()) / (2 * width**2)))
 

@@ -40,8 +40,8 @@ class Degraded(Benchmark):
                 f"the network enlarges {intake.scale} times and the degradation reduces {scale} times: "
                 "they must agree"
             )
-        height, width = (side - side % scale for side in clean.shape[-2:])
-        clean = clean[..., :height, :width]
+        clean = self.cut_to_multiple(clean, scale)
+        height, width = clean.shape[-2:]
         keys = torch.tensor([image_key(name)], dtype=torch.int64)
         image, condition = self.degradation(clean, KeyedGenerator(keys))
         baseline = image if scale == 1 else resize(image, height, width)

@@ -51,8 +51,8 @@ class SuperResolution(Benchmark):
                 f"the network enlarges {intake.scale} times and the benchmark asks for {self.scale}: set "
                 f"benchmark.scale={intake.scale} or take a network of scale {self.scale}"
             )
-        height, width = (side - side % self.scale for side in clean.shape[-2:])
-        clean = clean[..., :height, :width]
+        clean = self.cut_to_multiple(clean, self.scale)
+        height, width = clean.shape[-2:]
         small = resize(clean, height // self.scale, width // self.scale)  # (1,C,h,w)
         small = round_to_8_bits(small.clamp(0, 1))
         enlarged = round_to_8_bits(resize(small, height, width).clamp(0, 1))  # (1,C,H,W)

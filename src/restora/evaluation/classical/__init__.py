@@ -9,6 +9,7 @@ scale. `METHODS` has all methods by task; each takes a photo and what a classica
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import TypeAlias
 
 import numpy as np
@@ -110,4 +111,15 @@ METHODS: dict[str, dict[str, Method]] = {
 }
 """Task of a benchmark -> name -> method."""
 
-__all__ = ["BASELINES", "METHODS", "Known", "Method"]
+_PACKAGES = {"bm3d": ("bm3d", "'restora[classical]'")} | dict.fromkeys(
+    ("navier_stokes", "telea"), ("cv2", "opencv-python-headless")
+)
+
+
+def unavailable(name: str) -> str | None:
+    """Why the method cannot be computed here; None where it can."""
+    package, install = _PACKAGES.get(name, ("numpy", ""))
+    return None if find_spec(package) is not None else f"needs the package {package}: pip install {install}"
+
+
+__all__ = ["BASELINES", "METHODS", "Known", "Method", "unavailable"]

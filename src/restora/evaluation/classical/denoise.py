@@ -73,6 +73,10 @@ def total_variation(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Pho
 
 def wavelet(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
     """BayesShrink soft thresholds (Chang, Yu and Vetterli, TIP 2000) in Y'CbCr, averaged over 16 shifts."""
+    return _of_at_least(14, noisy, lambda photo: _shrunk(photo, strength * sigma / 255))
+
+
+def _shrunk(noisy: Photo, sigma: float) -> Photo:
     from skimage.restoration import denoise_wavelet
 
     grey = noisy.shape[-1] == 1
@@ -82,7 +86,7 @@ def wavelet(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
     for shift in np.ndindex(4, 4):
         smooth = denoise_wavelet(
             np.roll(squeezed, shift, axis=(0, 1)),
-            sigma=strength * sigma / 255,
+            sigma=sigma,
             wavelet="sym4",
             wavelet_levels=levels,
             convert2ycbcr=not grey,
@@ -128,6 +132,26 @@ def bm3d(noisy: Photo, sigma: float, *, strength: float = 1.0) -> Photo:
     except ImportError as error:
         raise ValueError("classical=bm3d needs the package bm3d: pip install 'restora[classical]'") from error
     level = strength * sigma / 255
-    if noisy.shape[-1] == 1:
-        return np.asarray(package.bm3d(noisy[..., 0], level))[..., None]
-    return np.asarray(package.bm3d_rgb(noisy, level))
+
+    def denoised(photo: Photo) -> Photo:
+        if photo.shape[-1] == 3 and _has_colours(photo):
+            return np.asarray(package.bm3d_rgb(photo, level))
+        return np.stack([package.bm3d(photo[..., c], level) for c in range(photo.shape[-1])], axis=-1)
+
+    return _of_at_least(16, noisy, denoised)  # the package refuses sides below 8, and crashes at 8x8
+
+
+def _has_colours(photo: Photo) -> bool:
+    """Whether the three opponent planes vary: the package divides each by its range, 0 in a grey photo."""
+    opponents = photo @ np.array([[1, 1, 1], [1, 0, -2], [1, -1, 1]])
+    return bool((np.ptp(opponents, axis=(0, 1)) > 1e-9).all())
+
+
+def _of_at_least(side: int, noisy: Photo, restore: Callable[[Photo], Photo]) -> Photo:
+    """Applies `restore` to a photo whose sides below `side` pixels are continued by mirroring."""
+    height, width, _ = noisy.shape
+    missing = (max(0, side - height), max(0, side - width))
+    if not any(missing):
+        return restore(noisy)
+    padded = np.pad(noisy, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+    return restore(padded)[:height, :width]

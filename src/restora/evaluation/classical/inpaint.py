@@ -47,7 +47,7 @@ def _opencv(damaged: Photo, known: Mask, method: str, radius: float = 3.0) -> Ph
     try:
         import cv2
     except ImportError as error:
-        raise ValueError("navier_stokes and telea need OpenCV: pip install 'restora[classical]'") from error
+        raise ValueError("navier_stokes and telea need OpenCV: pip install opencv-python-headless") from error
     pixels = to_bytes(torch.from_numpy(np.ascontiguousarray(damaged))).numpy()
     lost = (~known).astype(np.uint8)
     filled = cv2.inpaint(
