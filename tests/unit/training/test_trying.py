@@ -1,4 +1,4 @@
-"""Networks and degradations of one's own that break their contract are refused before training."""
+"""Parts of one's own that break their contract are refused before training."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -16,6 +16,7 @@ from restora.networks.base import Network
 from restora.networks.cost import count_macs
 from restora.registry import register
 from restora.training.build import check_before_training
+from restora.training.trying import try_schedule
 
 
 class Plain(Network):
@@ -281,3 +282,22 @@ def test_a_degradation_that_breaks_its_contract_is_refused(how: str, check: Call
 
 def test_a_degradation_that_keeps_it_is_not(check: Callable[..., None]) -> None:
     check(degradation={"_target_": "trying_mine"})
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda share: "soon", "fails when it is called with the share of the training done, 0 .ValueError"),
+        (lambda: 1.0, r"fails when it is called .*TypeError"),
+        (lambda share: None, r"fails when it is called .*TypeError"),
+        (lambda share: float("nan"), "multiplied by nan when a share of 0 is done"),
+        (lambda share: 0.5 - share, "multiplied by -0.5 when a share of 1 is done"),
+    ],
+)
+def test_a_schedule_that_gives_no_factor_is_refused(schedule: Callable[..., Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        try_schedule(schedule)
+
+
+def test_a_schedule_that_gives_factors_is_not() -> None:
+    try_schedule(lambda share: torch.tensor(1 - share))  # type: ignore[arg-type, return-value]
