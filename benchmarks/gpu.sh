@@ -65,15 +65,21 @@ reserved=20
 due shares && reserved=$((reserved + 100))
 has_photos=0
 if [ -n "$PHOTOS" ] && [ -n "$TEST" ]; then has_photos=1; fi
-if ((has_photos)) && due bsd68; then reserved=$((reserved + DNCNN_SECONDS + 70)); fi
+if ((has_photos)) && due bsd68; then reserved=$((reserved + DNCNN_SECONDS + 80)); fi
 steps=$((end - SECONDS - reserved))
 # writes its rows itself, one by one, and fails while rows are left for want of time
 run steps "$steps" 0 "$PYTHON" benchmarks/gpu.py $TINY --until "$(($(date +%s) + steps - 5))" --traces "$OUT/traces" --rows-file "$OUT/rows"
 run shares 100 16 "$PYTHON" benchmarks/training_gpu.py $TINY --quick --only "" --shares
 if ((has_photos)); then
-    run to_29_23 $((DNCNN_SECONDS + 30)) 1 "$PYTHON" -m restora train experiments=denoise/dncnn_gray "trainer=$TRAINER" data=folder \
+    # packing, a first compilation and the held-out photos are beside those seconds; the same folder again resumes
+    run to_29_23 $((DNCNN_SECONDS + 60)) 3 "$PYTHON" -m restora train experiments=denoise/dncnn_gray "trainer=$TRAINER" data=folder \
         "${SMALL[@]}" "data.source.root=$PHOTOS" "data_dir=$OUT/data" logger.mode=disabled "trainer.max_time=${DNCNN_SECONDS}s" \
         "hydra.run.dir=$OUT/dncnn_gray"
-    run bsd68 40 4 "$PYTHON" -m restora evaluate "checkpoint=$OUT/dncnn_gray" benchmark=bsd68_sigma25 "benchmark.root=$TEST" "output=$OUT/bsd68"
+    if due to_29_23; then
+        echo "bsd68: not measured, the training was cut short" | tee -a "$OUT/rows"
+    else
+        run bsd68 40 4 "$PYTHON" -m restora evaluate "checkpoint=$OUT/dncnn_gray" benchmark=bsd68_sigma25 "benchmark.root=$TEST" \
+            "output=$OUT/bsd68"
+    fi
 fi
 cat "$OUT/rows"

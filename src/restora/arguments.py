@@ -64,7 +64,8 @@ def check_arguments(
         elif types and not fits(value, hints.get(key, Any)):
             unset = " (no value is set)" if value is None else ""
             raise WrongArgument(
-                f"{where}.{key}={shown(value)}{unset}: expected {wanted(hints[key])}",
+                f"{where}.{key}={shown(value)}{unset}: expected {wanted(hints[key])}"
+                + _to_inherit(value, hints[key]),
                 key=f"{where}.{key}",
                 value=value,
                 part=_is_part(hints[key]),
@@ -86,6 +87,16 @@ def _unknown(whole: str, key: str, value: Any, name: str, parameters: Mapping[st
     if len(parameters) > _MOST:
         known = near[0] if near else "no such key"
     return f"{whole}={shown(value)} is not an argument of {name}: {hint}{name} takes {known}"
+
+
+def _to_inherit(value: Any, hint: Any) -> str:
+    """For a part of another class: the class that it should be of."""
+    held = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else [value]
+    if all(map(_is_plain, held)):
+        return ""
+    parts = [part for part in (hint, *typing.get_args(hint)) for part in (part, *typing.get_args(part))]
+    bases = [part for part in parts if not typing.get_args(part) and part is not Any and _is_part(part)]
+    return f"; its class should inherit {bases[0].__module__}.{bases[0].__qualname__}" if bases else ""
 
 
 def _taken(
@@ -233,5 +244,5 @@ def shown(value: Any) -> str:
     elif isinstance(value, list | tuple):
         text = f"[{', '.join(map(shown, value))}]"
     else:
-        text = str(value)
+        text = str(value) if _is_plain(value) or isinstance(value, Path) else type(value).__name__
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -96,9 +96,11 @@ def test_a_run_and_its_model_folder_score_alike(photos: Path, tmp_path: Path) ->
     assert evaluate(f"checkpoint={run}", *common, f"output={tmp_path}/a") == 0
     assert evaluate(f"model={run}/model", *common, f"output={tmp_path}/b") == 0
     assert evaluate(f"checkpoint={run}/checkpoints/best.ckpt", *common, f"output={tmp_path}/c") == 0
+    assert evaluate(f"weights={run}/model", *common, f"output={tmp_path}/d") == 0
     first = [row["psnr"] for row in per_image(tmp_path / "a")]
     assert [row["psnr"] for row in per_image(tmp_path / "b")] == first
     assert [row["psnr"] for row in per_image(tmp_path / "c")] == first
+    assert [row["psnr"] for row in per_image(tmp_path / "d")] == first
 
 
 def test_what_a_run_was_trained_against_is_a_benchmark(photos: Path, tmp_path: Path) -> None:
@@ -292,6 +294,8 @@ DENOISE_25 = ["classical=median", "benchmark=denoise", "benchmark.sigma=25"]
         ([*DENOISE_25, f"output={__file__}"], "is a file; name a folder"),
         ([*DENOISE_25, "training_photos=/nowhere"], "training_photos=/nowhere"),
         (["network=vdsr", "weights=/nowhere.pth", *DENOISE_25[1:]], "there is no weights file"),
+        (["network=vdsr", "weights=zoo:denoise", *DENOISE_25[1:]], "its own network: leave network= out"),
+        (["weights=zoo:inpaint", *DENOISE_25[1:], "benchmark.color=rgb"], "needs the mask"),
         (["model=zoo:inpaint", *DENOISE_25[1:], "benchmark.color=rgb"], "needs the mask"),
         (["model=zoo:denoise", "benchmark=super_resolution", "benchmark.scale=2"], "needs a condition"),
     ],

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from restora import registry
 from restora.arguments import WrongArgument, check_arguments, fits, wanted
 from restora.config import build
+from restora.networks.discriminators import Discriminator
+from restora.objectives.base import Objective
 
 
 @pytest.mark.parametrize(
@@ -75,6 +77,42 @@ def test_what_fits(value: Any, hint: Any, expected: bool) -> None:
 )
 def test_what_is_wanted_in_words(hint: Any, words: str) -> None:
     assert wanted(hint) == words
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(3, 3, 3), nn.Conv2d(3, 3, 3))
+
+
+def take(
+    *, module: Discriminator | None = None, parts: Mapping[str, Objective] | None = None, size: int = 1
+) -> None:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            {"module": Plain()},
+            "x.module=Plain: expected a part (Discriminator) or null; its class should inherit "
+            "restora.networks.discriminators.Discriminator",
+        ),
+        (
+            {"parts": {"mine": Plain()}},
+            "x.parts={mine: Plain}: expected a mapping from names to Objectives or null; its class should "
+            "inherit restora.objectives.base.Objective",
+        ),
+        ({"size": object()}, "x.size=object: expected a whole number"),
+        ({"module": "vgg"}, "x.module=vgg: expected a part (Discriminator) or null"),
+    ],
+)
+def test_a_part_of_another_class_is_named_by_its_class(values: dict[str, Any], message: str) -> None:
+    """Its own text may be lines long, or an address."""
+    with pytest.raises(WrongArgument) as raised:
+        check_arguments(take, values, where="x", name="take")
+    assert str(raised.value) == message
 
 
 def of(name: str, **values: Any) -> dict[str, Any]:

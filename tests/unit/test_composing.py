@@ -57,6 +57,7 @@ def test_a_short_form_does_what_the_long_one_does() -> None:
         (["loss=banana"], "there is no loss=banana"),
         (["degradation=[gaussian_blur,gaussian_noise]"], "one degradation, not a list; a file lists several"),
         (["network=[dncnn,dncnn_small]"], "there is one network, not a list"),
+        (["objective=[supervised,supervised]"], "supervised is there twice, and counts once: leave one out"),
         (["schedule=cosin"], "Did you mean schedule=cosine"),
         (["network=dncnnn"], "Did you mean network=dncnn or network="),
         (["family.loss=l1"], "write loss@family.loss=l1"),

@@ -1,5 +1,6 @@
 """The rows of benchmarks/gpu.py: the device's own time, once, and no row for a way that was cut short."""
 
+import os
 import subprocess
 import time
 from argparse import Namespace
@@ -42,3 +43,31 @@ def test_a_way_that_the_end_cuts_short_is_measured_again(
     given = options(tmp_path, until=time.time() + left)
     gpu.row("dncnn", "restora bf16 eager", 40, given)
     assert ("dncnn, restora bf16 eager: " not in gpu.measured(given)) is again
+
+
+def test_a_training_that_was_cut_short_is_not_scored(tmp_path: Path) -> None:
+    """The same command trains on, and a score of before would stay in its rows."""
+    python = tmp_path / "python"
+    script = '#!/bin/sh\necho "$3"\ntest "$3" != train || test -e {trained}\n'
+    python.write_text(script.format(trained=tmp_path / "trained"))
+    python.chmod(0o755)
+    given = {"PYTHON": python, "OUT": tmp_path / "out", "PHOTOS": tmp_path, "TEST": tmp_path}
+    others = {"PATH": os.environ["PATH"], "TINY": "1", "DNCNN_SECONDS": "1"}
+
+    def rows() -> list[str]:
+        subprocess.run(
+            ["bash", ROOT / "benchmarks" / "gpu.sh"],
+            env={name: str(value) for name, value in {**given, **others}.items()},
+            check=True,
+            capture_output=True,
+        )
+        return (tmp_path / "out" / "rows").read_text().splitlines()
+
+    assert [row.partition(",")[0] for row in rows()[-2:]] == ["to_29_23: exit code 1", "bsd68: not measured"]
+    (tmp_path / "trained").touch()
+    assert [row.partition(",")[0] for row in rows()[-4:]] == [
+        "train",
+        "to_29_23: exit code 0",
+        "evaluate",
+        "bsd68: exit code 0",
+    ]

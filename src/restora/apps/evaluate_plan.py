@@ -9,7 +9,7 @@ from typing import Any
 
 from restora import registry, vocabulary
 from restora.artifact.restorer import pick_device
-from restora.artifact.sources import Loaded, from_weights, from_weights_alone, open_source
+from restora.artifact.sources import Loaded, from_weights, open_source
 from restora.artifact.tiles import check_tile
 from restora.config import build
 from restora.degradations.parameters import as_range
@@ -34,6 +34,7 @@ from restora.evaluation.severity import at_severity
 from restora.files import check_writable
 from restora.metrics.registry import unavailable
 from restora.words import AGAINST_NOISY, NOISY_REFERENCE
+from restora.zoo.index import is_zoo
 
 _USUAL = {"color": "rgb", "border": None, "round_output": True, "y_rounded": False}
 """Defaults for null in a benchmark, if the network under test does not record how it was scored."""
@@ -116,23 +117,18 @@ def make_plan(settings: Mapping[str, Any], overrides: Sequence[str]) -> Plan:
 
 def _load(settings: Mapping[str, Any], overrides: Sequence[str]) -> Loaded | None:
     """The network under test; None if only other methods are tested."""
-    network, weights = settings.get("network"), settings["weights"]
-    checkpoint, model = settings["checkpoint"], settings["model"]
-    given = [key for key in ("weights", "checkpoint", "model") if settings[key] is not None]
+    network = settings.get("network")
+    given = {key: settings[key] for key in ("weights", "checkpoint", "model") if settings[key] is not None}
     if len(given) > 1:
         raise ValueError(f"{' and '.join(given)} each name a network: give one of them")
-    if model is not None or (checkpoint is not None and network is None):
-        if network is not None:
-            raise ValueError("model= brings its own network: leave network= out")
-        return open_source(model if model is not None else checkpoint)
-    file = weights if weights is not None else checkpoint
-    if network is None and file is None:
-        return None
     if network is None:
-        return from_weights_alone(str(Path(file).expanduser()))
-    if file is None:
+        return open_source(next(iter(given.values()))) if given else None
+    if not given:
         raise ValueError("network= needs its weights: set weights=FILE (or use checkpoint= or model=)")
-    file = Path(file).expanduser()
+    ((key, source),) = given.items()
+    file = Path(source).expanduser()
+    if key == "model" or is_zoo(source) or file.is_dir():
+        raise ValueError(f"{key}={source} brings its own network: leave network= out")
     words = [word.lstrip("+").partition("=")[0] for word in overrides]
     chosen = {word.removeprefix("network.") for word in words if word.startswith("network.")}
     scale = (settings.get("benchmark") or {}).get("scale")

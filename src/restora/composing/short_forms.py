@@ -39,7 +39,7 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
     full: dict[int, str] = {}
     accepted: list[str] = []
     for o in pending:
-        _check_single(o)
+        _check_list(o)
     while pending:
         # most places are in the defaults; only the others need a composition with the choices accepted so far
         places = choices(loader, config_name, accepted)
@@ -54,10 +54,15 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
     return [*words, *_kept_data(loader, config_name, words, accepted)]
 
 
-def _check_single(override: Override) -> None:
-    """Raises Refused for several options of a part, whose settings Hydra would merge into one."""
-    group = str(override.key_or_group)
-    if group not in _SINGLE or not isinstance(override.value(), list):
+def _check_list(override: Override) -> None:
+    """Raises Refused for several options of a part, whose settings Hydra would merge into one, and for an
+    option given twice, which counts once."""
+    group, options = str(override.key_or_group), override.value()
+    if not isinstance(options, list):
+        return
+    if twice := [str(option) for option in options if options.count(option) > 1]:
+        raise Refused(f"{override.input_line}: {twice[0]} is there twice, and counts once: leave one out")
+    if group not in _SINGLE:
         return
     fix = "a sweep takes several (-m, without brackets)"
     if group == "degradation":

@@ -33,7 +33,7 @@ class Discriminator(nn.Module, ABC):
     """(B,C,H,W) on the [0,1] scale -> logits, larger for clean photos."""
 
     in_channels: int
-    minimum_size: int
+    minimum_size: int = 1
     """The smallest H and W that it accepts."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from restora.losses.adversarial import AdversarialLoss, WassersteinLoss
 from restora.losses.perceptual import feature_matching
 from restora.networks.discriminators import Discriminator
 from restora.objectives.base import MakeOptimizer, Objective, Opponent, Setting, Step, Terms
-from restora.objectives.showing import check_patches
+from restora.objectives.showing import check_discriminator, check_levels
 from restora.registry import register
 
 
@@ -48,14 +48,9 @@ class Adversarial(Opponent):
         super().check(setting)
         network = setting.network
         channels = network.out_channels + (network.in_channels if self.conditional else 0)
-        takes = self.discriminator.in_channels
-        if takes != channels:
-            shown = "the restored beside the degraded photo" if self.conditional else "the restored photo"
-            raise ValueError(
-                f"the discriminator takes {takes} channels and is shown {shown}, {channels}: set "
-                f"objective.adversarial.discriminator.in_channels={channels}"
-            )
-        check_patches(self.discriminator, setting)
+        shown = "restored beside degraded photos" if self.conditional else "photos"
+        key = "objective.adversarial.discriminator"
+        check_discriminator(self.discriminator, channels, setting, key=key, shown=shown)
         if isinstance(self.gan_loss, WassersteinLoss) and self.gan_loss.penalty_weight > 0:
             normed = [type(m).__name__ for m in self.discriminator.modules() if isinstance(m, nn.BatchNorm2d)]
             if normed:
@@ -131,6 +126,10 @@ class FeatureMatching(Objective):
                 "objective=feature_matching compares the features of a discriminator: add adversarial, "
                 "objective=[supervised,adversarial,feature_matching]"
             )
+
+    def check(self, setting: Setting) -> None:
+        super().check(setting)
+        check_levels(self._adversarial[0].discriminator, setting)
 
     def terms(self, step: Step) -> Terms:
         real, fake = self._adversarial[0].features(step)

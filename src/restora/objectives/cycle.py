@@ -34,7 +34,7 @@ from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
 from restora.objectives.adversarial import discriminator_loss
 from restora.objectives.base import MakeOptimizer, Opponent, Setting, Step, Terms, check_weights
-from restora.objectives.showing import check_patches
+from restora.objectives.showing import check_discriminator
 from restora.registry import register
 
 
@@ -140,13 +140,8 @@ class Cycle(Opponent):
         for name, channels in (("clean", there.out_channels), ("degraded", there.in_channels)):
             if name not in self.sides:
                 continue
-            shown = self._discriminator(name)
-            if shown.in_channels != channels:
-                raise ValueError(
-                    f"the {name} discriminator takes {shown.in_channels} channels, the photos have "
-                    f"{channels}: set objective.cycle.{name}_discriminator.in_channels={channels}"
-                )
-            check_patches(shown, setting, who=name)
+            key = f"objective.cycle.{name}_discriminator"
+            check_discriminator(self._discriminator(name), channels, setting, key=key, who=name)
 
     def _discriminator(self, name: str) -> Discriminator:
         found = self.discriminators[name]

@@ -30,7 +30,7 @@ from restora.networks.discriminators import Discriminator
 from restora.objectives.adversarial import discriminator_loss
 from restora.objectives.base import MakeOptimizer, Opponent, Setting, Step, Terms, check_weights
 from restora.objectives.cycle import check_strangers, strangers
-from restora.objectives.showing import check_patches
+from restora.objectives.showing import check_discriminator
 from restora.registry import register
 
 _FOUND = 4
@@ -99,14 +99,8 @@ class FastCut(Opponent):
         check_strangers("FastCut", setting)
         if network.scale != 1 or network.condition_channels:
             raise ValueError("objective FastCut takes a network of scale 1 without condition: choose another")
-        takes = self.discriminator
-        if takes.in_channels != network.out_channels:
-            raise ValueError(
-                f"the discriminator takes {takes.in_channels} channels, the photos have "
-                f"{network.out_channels}: set objective.fastcut.discriminator.in_channels="
-                f"{network.out_channels}"
-            )
-        check_patches(takes, setting)
+        key = "objective.fastcut.discriminator"
+        check_discriminator(self.discriminator, network.out_channels, setting, key=key)
         self._tap(network)
 
     def _tap(self, network: Network) -> None:

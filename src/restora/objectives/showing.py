@@ -1,11 +1,38 @@
-"""Whether a discriminator can be trained with the patches and batches of a run."""
+"""Whether a discriminator can be trained with the photos, patches and batches of a run."""
 
 import copy
 
 import torch
+from torch import Tensor
 
 from restora.networks.discriminators import Discriminator
 from restora.objectives.base import Setting
+
+
+def check_discriminator(
+    discriminator: Discriminator,
+    channels: int,
+    setting: Setting,
+    *,
+    key: str,
+    shown: str = "photos",
+    who: str = "",
+) -> None:
+    """Raises ValueError if it takes another number of channels, or as `check_patches` does.
+
+    `shown` is what has the channels, `key` that of the discriminator in the configuration.
+    """
+    name = type(discriminator).__name__
+    if not hasattr(discriminator, "in_channels"):
+        raise ValueError(
+            f"{key}: {name} has no in_channels: set it in the constructor, such as self.in_channels = 3"
+        )
+    if discriminator.in_channels != channels:
+        raise ValueError(
+            f"the {who + ' ' if who else ''}discriminator takes {discriminator.in_channels} channels and is "
+            f"shown {shown} of {channels}: set {key}.in_channels={channels}"
+        )
+    check_patches(discriminator, setting, who=who)
 
 
 def check_patches(discriminator: Discriminator, setting: Setting, *, who: str = "") -> None:
@@ -29,11 +56,33 @@ def check_patches(discriminator: Discriminator, setting: Setting, *, who: str = 
     )
 
 
+def check_levels(discriminator: Discriminator, setting: Setting) -> None:
+    """Raises ValueError for a discriminator without features below its logits."""
+    found = _tried(discriminator, setting.batch_size or 2, setting.patch_size)
+    if isinstance(found, list) and len(found) < 2:
+        raise ValueError(
+            f"feature_matching compares features, and {type(discriminator).__name__} has logits alone: let "
+            "its _features return those of its layers before them, or leave the objective out"
+        )
+
+
 def _has_several_values(discriminator: Discriminator, batch_size: int, size: int) -> bool:
     """Whether every normalisation of a training step has more than one value per channel."""
+    found = _tried(discriminator, batch_size, size)
+    if isinstance(found, Exception):
+        return "Expected more than 1" not in str(found)  # anything else is of another cause
+    if not isinstance(found, list) or not all(isinstance(each, Tensor) for each in found):
+        raise ValueError(
+            f"{type(discriminator).__name__}._features returned a {type(found).__name__}: expected a list of "
+            "tensors, the logits last"
+        )
+    return True
+
+
+def _tried(discriminator: Discriminator, batch_size: int, size: int) -> list[Tensor] | Exception:
+    """What its `features` return or raise for a training batch."""
     probe = copy.deepcopy(discriminator).to("meta").train()  # no pixels, no statistics
     try:
-        probe(torch.empty(batch_size, discriminator.in_channels, size, size, device="meta"))
+        return probe.features(torch.empty(batch_size, discriminator.in_channels, size, size, device="meta"))
     except (ValueError, RuntimeError) as error:
-        return "Expected more than 1" not in str(error)  # anything else is of another cause
-    return True
+        return error

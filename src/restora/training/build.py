@@ -5,7 +5,6 @@ Everything that the training command builds is built here.
 
 import copy
 import inspect
-import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -38,7 +37,7 @@ from restora.training.initial import Initial, check_stage, initial_weights
 from restora.training.leakage import named_folders
 from restora.training.profiling import Unprofiled
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
-from restora.training.trying import try_degradation, try_network
+from restora.training.trying import try_degradation, try_network, try_schedule
 
 _GPUS = ("gpu", "cuda", "mps")
 _CHOOSE = "choose one of those that `restora train --help` names"
@@ -342,12 +341,7 @@ def check_optimisation(config: DictConfig, family: Family) -> None:
         family.configure_optimizers()
     except (TypeError, ValueError) as error:
         raise ConfigError(f"family.optimizer: {error}") from error
-    for share in (0.0, 1.0):
-        if not math.isfinite(factor := family.schedule(share)) or factor < 0:
-            raise ConfigError(
-                f"family.schedule: the learning rate is multiplied by {factor} when a share of {share:g} is "
-                "done; expected 0 or more"
-            )
+    try_schedule(family.schedule)
     clip = config.trainer.get("gradient_clip_val")
     if clip is not None and (theta := config.family.get("adjustable_clip")) is not None:
         raise ConfigError(

@@ -43,7 +43,12 @@ _NOT_IN_PROJECTS = "/\\#?%:"
 """Characters that W&B refuses in the name of a project."""
 _OURS = ("callbacks", "logger", "default_root_dir", "use_distributed_sampler", "enable_checkpointing")
 """Arguments of the trainer that a configuration may not set."""
-_LIMITS = ("limit_train_batches", "limit_val_batches", "limit_test_batches")
+_LIMITS = {
+    "limit_train_batches": "train",
+    "limit_val_batches": "validate",
+    "limit_test_batches": "test",
+}
+"""The options that may leave batches out, and what is done with those that are left."""
 _COUNTS = ("val_check_interval", "check_val_every_n_epoch", "log_every_n_steps", "accumulate_grad_batches")
 _LARGEST_SEED = 2**32 - 1
 """NumPy's limit."""
@@ -174,7 +179,7 @@ def _check_length(options: dict[str, Any], steps_per_epoch: int) -> None:
     for key in _LIMITS:
         if options.get(key) in (0, 0.0):
             raise ConfigError(
-                f"trainer.{key}={options[key]} leaves nothing to {key.split('_')[1]} on: a run is trained, "
+                f"trainer.{key}={options[key]} leaves nothing to {_LIMITS[key]} on: a run is trained, "
                 "chosen by validation and reported on held-out photos; set 1 or more"
             )
     if options.get("overfit_batches"):

@@ -1,4 +1,4 @@
-"""Tries a network and a degradation of the user's own on a small batch before a training, to find mistakes.
+"""Tries parts of the user's own before a training, networks and degradations on a small batch.
 
 Those of this package keep the contract (its tests see to that), and the largest networks would take seconds.
 The network is tried at an odd size, as photos have, not at that of the training patches. It runs on the meta
@@ -7,6 +7,7 @@ device, where nothing is computed, and in memory only if it cannot run there.
 Legend: B samples, C channels, H height, W width, K condition channels.
 """
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -165,3 +166,21 @@ def try_degradation(data: PhotoData) -> None:
             "on the same ones: draw all random numbers from the generator of sample, or in apply from "
             "KeyedGenerator(params[key]) with keys that sample took by generator.next_keys()"
         )
+
+
+def try_schedule(schedule: Callable[[float], float]) -> None:
+    """Raises `ConfigError` for a schedule that gives no factor at the start or the end of a training."""
+    for share in (0.0, 1.0):
+        try:
+            factor = float(schedule(share))
+        except Exception as error:
+            name = getattr(schedule, "__name__", type(schedule).__name__)
+            raise ConfigError(
+                f"family.schedule: {name} fails when it is called with the share of the training done, "
+                f"{share:g} ({type(error).__name__}: {error}): expected a factor of the rate"
+            ) from error
+        if not math.isfinite(factor) or factor < 0:
+            raise ConfigError(
+                f"family.schedule: the learning rate is multiplied by {factor} when a share of {share:g} is "
+                "done; expected 0 or more"
+            )

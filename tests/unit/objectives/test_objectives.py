@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -371,6 +372,40 @@ def test_what_is_accepted_trains_and_what_is_refused_does_not(shown: Discriminat
         assert trained != refused
 
 
+class Bare(Discriminator):
+    """As short as one of the user's own may be."""
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(3, 1, 3, padding=1)
+        vars(self).update(attributes)
+
+    def _features(self, x: Tensor) -> Any:
+        return self.body(x) if vars(self).get("alone") else [self.body(x)]
+
+
+@pytest.mark.parametrize(
+    ("attributes", "said"),
+    [
+        ({}, r"^objective\.adversarial\.discriminator: Bare has no in_channels: set it in the constructor"),
+        ({"in_channels": 1}, r"takes 1 channels and is shown photos of 3: set objective\.adversarial"),
+        ({"in_channels": 3, "alone": True}, "returned a Tensor: expected a list of tensors, the logits last"),
+    ],
+)
+def test_a_discriminator_that_breaks_its_contract_is_refused(attributes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        adversarial(discriminator=Bare(**attributes)).check(replace(SETTING, batch_size=2))
+
+
+def test_features_are_not_matched_where_there_are_logits_alone() -> None:
+    part = FeatureMatching()
+    part.join({"adversarial": adversarial(discriminator=Bare(in_channels=3))})
+    with pytest.raises(ValueError, match="Bare has logits alone"):
+        part.check(SETTING)
+    part.join({"adversarial": adversarial()})
+    part.check(SETTING)
+
+
 def test_what_can_be_combined_is_not_refused() -> None:
     mask = Setting(network=dncnn(), patch_size=48, undamaged=(1.0,))
     for part in (
@@ -378,6 +413,7 @@ def test_what_can_be_combined_is_not_refused() -> None:
         Masked(loss=nn.L1Loss()),
         MultiScale(loss=nn.L1Loss(), scale_weights=[1.0]),
         adversarial(),
+        adversarial(discriminator=Bare(in_channels=3)),
         Distil(teacher=dncnn(), loss=nn.L1Loss()),
         Perceptual(loss=nn.L1Loss()),
     ):

@@ -52,7 +52,7 @@ def _nothing_packed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("+trainer.max_step=3", "did you mean max_steps?"),
         ("+trainer.logger=true", "is not a setting"),
         ("+trainer.enable_checkpointing=false", "is not a setting"),
-        ("trainer.limit_val_batches=0", "trainer.limit_val_batches=0 leaves nothing to val"),
+        ("trainer.limit_val_batches=0", "trainer.limit_val_batches=0 leaves nothing to validate on"),
         ("trainer.limit_val_batches=0.0", "leaves nothing"),
         ("+trainer.limit_train_batches=0", "leaves nothing"),
         ("+trainer.limit_test_batches=0", "leaves nothing"),

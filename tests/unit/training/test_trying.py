@@ -1,4 +1,4 @@
-"""Networks and degradations of one's own that break their contract are refused before training."""
+"""Parts of one's own that break their contract are refused before training."""
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ from restora.networks.base import Network
 from restora.networks.cost import count_macs
 from restora.registry import register
 from restora.training.build import check_before_training
-from restora.training.trying import try_degradation
+from restora.training.trying import try_degradation, try_schedule
 
 
 class Plain(Network):
@@ -316,3 +316,22 @@ def test_colour_photos_of_one_grey_channel_are_refused_with_the_setting(check: C
     for node in (grey, {"_target_": "chain", "stages": {"first": maybe}}):
         with pytest.raises(ConfigError, match=r"gives 1 channel.*set degradation\.channels=3"):
             check(degradation=node)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "message"),
+    [
+        (lambda share: "soon", "fails when it is called with the share of the training done, 0 .ValueError"),
+        (lambda: 1.0, r"fails when it is called .*TypeError"),
+        (lambda share: None, r"fails when it is called .*TypeError"),
+        (lambda share: float("nan"), "multiplied by nan when a share of 0 is done"),
+        (lambda share: 0.5 - share, "multiplied by -0.5 when a share of 1 is done"),
+    ],
+)
+def test_a_schedule_that_gives_no_factor_is_refused(schedule: Callable[..., Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        try_schedule(schedule)
+
+
+def test_a_schedule_that_gives_factors_is_not() -> None:
+    try_schedule(lambda share: torch.tensor(1 - share))  # type: ignore[arg-type, return-value]
