@@ -211,6 +211,32 @@ def _tiffs() -> dict[str, Kind]:
         made[f"multiplied{name}.tif"] = Kind(
             tiff(np.dstack([held, clear]), extra=(1,)), divided(held, clear), clear, near
         )
+    for name, dark, colour, clear in (("8", grey, rgb, alpha), ("16", deep_grey, deep, deep_alpha)):
+        top, held = np.iinfo(dark.dtype).max, multiplied(colour, clear)
+        clear_grey = np.dstack([dark, clear])
+        made |= {
+            f"grey_alpha_planar{name}.tif": Kind(tiff(clear_grey, extra=(2,), planar=True), dark, clear),
+            f"white_is_zero_alpha{name}.tif": Kind(
+                tiff(np.dstack([top - dark, clear]), photometric=0, extra=(2,)), dark, clear
+            ),
+            f"multiplied_planar{name}.tif": Kind(
+                tiff(np.dstack([held, clear]), extra=(1,), planar=True, compressed=True, predictor=True),
+                divided(held, clear),
+                clear,
+            ),
+            f"alpha_planar_tiles{name}.tif": Kind(
+                tiff(
+                    np.dstack([colour, clear]),
+                    extra=(2,),
+                    planar=True,
+                    tile=16,
+                    compressed=True,
+                    predictor=True,
+                ),
+                colour,
+                clear,
+            ),
+        }
     layouts: dict[str, dict[str, object]] = {
         "": {},
         "_planar": {"planar": True},

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from restora import vocabulary
-from restora.apps.parser import Parser
+from restora.apps.parser import WHICH_NETWORK, Parser
 from restora.artifact import hub
 from restora.artifact.formats import FORMATS, chosen
 from restora.zoo.index import is_zoo
@@ -68,6 +68,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--task", metavar="TASK", help=f"task of weights that do not state one: {', '.join(vocabulary.TASKS)}"
     )
+    made.add_argument("--network", metavar="NAME", help=WHICH_NETWORK)
     made.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: torch's own choice)")
     made.add_argument("--no-onnx", action="store_true", help="the same as --format safetensors")
     return made
@@ -107,7 +108,7 @@ def main(argv: Sequence[str]) -> int:
         if best.warning:
             console.print(f"its result is {best.warning}", markup=False, style="yellow")
     else:
-        source = _opened(source_name, options.task)
+        source = _opened(source_name, options.task, options.network)
     if options.task is not None and (isinstance(source, Source) or source.description.task != options.task):
         raise ValueError(f"{source_name or options.best} states its task: leave out --task {options.task}")
     if isinstance(source, Loaded):
@@ -185,18 +186,19 @@ def ended_by_exception() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _opened(name: str, task: str | None) -> "Source | Loaded":
+def _opened(name: str, task: str | None, network: str | None) -> "Source | Loaded":
     """A run or checkpoint as `Source`, with its record; any other source of a model as `Loaded`."""
     from restora.artifact.checkpoint import locate
     from restora.artifact.model_folder import DESCRIPTION
-    from restora.artifact.sources import open_source
+    from restora.artifact.sources import open_source, own_checkpoint
 
     if is_zoo(name):
-        return open_source(name, task=task)
+        return open_source(name, task=task, network=network)
     path = Path(name.removeprefix("weights="))
-    if path.suffix == ".ckpt" or (path.is_dir() and not (path / DESCRIPTION).is_file()) or not path.exists():
+    folder = path.is_dir() and not (path / DESCRIPTION).is_file()
+    if folder or not path.exists() or own_checkpoint(path) is not None:
         return locate(path)
-    return open_source(path, task=task)
+    return open_source(path, task=task, network=network)
 
 
 def parity_table(parity: Mapping[str, Any]) -> "Table":

@@ -6,6 +6,12 @@ import re
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+WHICH_NETWORK = (
+    "network of weights that do not show it, with arguments where they are needed: ircnn, "
+    "fsrcnn,scale=2; `restora networks` lists them"
+)
+"""The help of --network."""
+
 
 class Parser(argparse.ArgumentParser):
     """Raises ValueError where argparse would print its usage and exit."""

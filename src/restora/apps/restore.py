@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from restora import vocabulary
 from restora.apps import restore_method
-from restora.apps.parser import Parser, with_plain_names
+from restora.apps.parser import WHICH_NETWORK, Parser, with_plain_names
 from restora.photos.kinds import (
     FORMAT_SUFFIXES,
     FORMATS,
@@ -120,6 +120,7 @@ def _add_work(made: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--task", metavar="TASK", help=f"task of weights that do not record it: {', '.join(vocabulary.TASKS)}"
     )
+    group.add_argument("--network", metavar="NAME", help=WHICH_NETWORK)
     group.add_argument(
         "--mask",
         metavar="WHAT",
@@ -402,6 +403,7 @@ def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
             engine=options.engine,
             global_statistics=options.global_statistics,
             task=options.task,
+            network=options.network,
         )
         for device in every_device(options.device)
     ]

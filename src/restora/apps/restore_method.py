@@ -22,6 +22,7 @@ _OF_MODELS: dict[str, tuple[Any, ...]] = {
     "engine": ("auto", "torch"),
     "global_statistics": (False,),
     "task": (None,),
+    "network": (None,),
 }
 """Options of models only, with the values that methods have anyway."""
 

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Sequence
 
-from restora.apps.parser import Parser
+from restora.apps.parser import WHICH_NETWORK, Parser
 from restora.vocabulary import TASKS
 
 
@@ -31,6 +31,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument(
         "--task", metavar="TASK", help=f"task of weights that do not record it: {', '.join(TASKS)}"
     )
+    made.add_argument("--network", metavar="NAME", help=WHICH_NETWORK)
     made.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 is all (default: 127.0.0.1)"
     )
@@ -171,6 +172,7 @@ def main(argv: Sequence[str]) -> int:
         tile=options.tile,
         engine=options.engine,
         task=options.task,
+        network=options.network,
     )
     for model in models.values():
         if model.restorer.said:

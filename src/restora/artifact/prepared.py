@@ -53,3 +53,14 @@ def _convolve(layer: nn.Conv2d, x: Tensor) -> Tensor:
     """(B,C,H,W) -> (B,C',H',W') in autocast's dtype, the bias added in its own."""
     product = layer._conv_forward(x, layer.weight, None)
     return product if layer.bias is None else product.add_(layer.bias.view(-1, 1, 1))
+
+
+def in_channels_last(network: Network) -> Network:
+    """The network with its weights of convolutions in the memory format that its photos have.
+
+    (`Module.to` also converts tensors of five dimensions, which that format does not have.)
+    """
+    for tensor in (*network.parameters(), *network.buffers()):
+        if tensor.ndim == 4:
+            tensor.data = tensor.data.contiguous(memory_format=torch.channels_last)
+    return network

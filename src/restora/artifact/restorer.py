@@ -34,7 +34,7 @@ from restora.artifact.global_statistics import means, of_whole_photo, statistics
 from restora.artifact.memory import fitting_tile, ran_out
 from restora.artifact.model_folder import ModelDescription
 from restora.artifact.parity import Compute
-from restora.artifact.prepared import guard_precision, prepare_network
+from restora.artifact.prepared import guard_precision, in_channels_last, prepare_network
 from restora.artifact.sources import open_source
 from restora.artifact.tiles import Tile, batches, check_pixels, check_tile, grid
 from restora.artifact.winograd import use_winograd
@@ -161,8 +161,7 @@ class Restorer:
             guard_precision(prepared, getattr(torch, self.precision))
         elif self.device.type == "cpu":
             use_winograd(prepared)
-        moved = prepared.to(device=self.device, dtype=torch.float32)
-        self.network: Network = moved.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = in_channels_last(prepared.to(device=self.device, dtype=torch.float32))
         self._together_at_most = 1 if self.device.type == "cpu" else _TOGETHER_AT_MOST
         on_cpu = self.device.type == "cpu" and self.precision == "float32"
         if other_engine and not on_cpu:
@@ -197,13 +196,14 @@ class Restorer:
         engine: str = "auto",
         global_statistics: bool = False,
         task: str | None = None,
+        network: str | None = None,
     ) -> "Restorer":
         """The restorer of any source of a model: a model folder, a graph, a run, a checkpoint, weights.
 
-        Without `sigma`, the level is the one that the model was trained at, if it was a single one. `task` is
-        the model's task, if the source does not state it. Raises ValueError for what cannot be used.
+        Without `sigma`, the level is the one that the model was trained at, if it was a single one. `task`
+        and `network`: see `open_source`. Raises ValueError for what cannot be used.
         """
-        loaded = open_source(source, task=task)
+        loaded = open_source(source, task=task, network=network)
         description = loaded.description
         if sigma is not None and description.conditioned_on in ("nothing", "mask"):
             raise ValueError(NO_SIGMA)

@@ -6,6 +6,8 @@ a graph of ONNX, or a model that comes with restora (`zoo:NAME`). Nothing that a
 and a file alone never causes an import: custom networks have to be registered first (plugins).
 """
 
+import json
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 
 from restora import registry, vocabulary
+from restora.arguments import check_arguments
 from restora.artifact import foreign
 from restora.artifact.checkpoint import RECORD, checkpoint_network, locate, read_checkpoint
 from restora.artifact.formats import FILES
@@ -103,11 +106,12 @@ class Loaded:
         )
 
 
-def open_source(source: str | Path, *, task: str | None = None) -> Loaded:
+def open_source(source: str | Path, *, task: str | None = None, network: str | None = None) -> Loaded:
     """The network of any source of a model, in evaluation mode.
 
     A model folder or one file of it, a run folder, a checkpoint, a weights file, a graph or `zoo:NAME`.
-    `task` is the model's task, if the source itself does not state it.
+    `task` is the model's task, if the source itself does not state it; `network` the network of a weights
+    file that does not show it, as NAME or NAME,ARGUMENT=VALUE,…
 
     Raises ValueError for any other source, or for a network that this installation does not know.
     """
@@ -116,7 +120,7 @@ def open_source(source: str | Path, *, task: str | None = None) -> Loaded:
         use = ": for a network use Restorer(network=…)" if isinstance(source, Network) else ""
         raise ValueError(f"a source of a model is a path or zoo:NAME, got {got}{use}")
     task = vocabulary.task(task)
-    loaded = _opened(source)
+    loaded = _opened(source) if network is None else _as_network(source, network)
     if task is None or loaded.says_its_task:
         return loaded
     described = loaded.described
@@ -146,13 +150,43 @@ def _opened(source: str | Path) -> Loaded:
         suffix = ".param"
     if suffix in _OTHERS:
         raise ValueError(f"{path} is of {_OTHERS[suffix]}")
-    if path.suffix == ".ckpt":
+    return own_checkpoint(path) or from_weights_alone(str(path))
+
+
+def own_checkpoint(path: Path) -> Loaded | None:
+    """The network of a `.ckpt` of `restora train`; None for a checkpoint of other code, a weights file."""
+    if path.suffix != ".ckpt":
+        return None
+    try:
+        return from_checkpoint(str(path))
+    except ValueError as error:
+        if "was not written by" not in str(error) and "Python objects" not in str(error):
+            raise
+    return None
+
+
+def _as_network(source: str | Path, words: str) -> Loaded:
+    """The weights in a file as the network that the user names (`open_source`)."""
+    path = Path(source).expanduser()
+    weights_alone = path.is_file() and path.suffix not in ENGINE_OF and stated_in(path) is None
+    if not weights_alone or own_checkpoint(path) is not None:
+        if not path.exists() and not is_zoo(source):
+            _opened(source)  # says so
+        raise ValueError(f"{source} states its network: leave out the network {words}")
+    name, *given = re.split(r",(?![^\[]*\])", words)
+    arguments: dict[str, Any] = {}
+    for word in given:
+        key, equals, value = word.partition("=")
+        if not equals:
+            raise ValueError(f"the network is NAME or NAME,ARGUMENT=VALUE,…, got {word!r} in {words!r}")
         try:
-            return from_checkpoint(str(path))
-        except ValueError as error:  # a checkpoint of other code is a weights file
-            if "was not written by" not in str(error):
-                raise
-    return from_weights_alone(str(path))
+            arguments[key.removeprefix("network.")] = json.loads(value)
+        except ValueError:
+            arguments[key.removeprefix("network.")] = value
+    check_arguments(network_class(name), arguments, where="network", name=name)
+    loaded = from_weights({"_target_": name, **arguments}, str(path), name=path.stem, chosen=arguments)
+    said = f"{path} is read as {type(loaded.network).__name__}: {as_overrides(loaded.arguments)}"
+    return replace(loaded, said=said)
 
 
 def _from_folder(path: Path) -> Loaded:

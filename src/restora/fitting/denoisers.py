@@ -17,7 +17,7 @@ from restora.artifact.restorer import Restorer
 from restora.artifact.sources import Loaded, open_source
 from restora.networks.base import Network
 from restora.networks.ircnn import IRCNN, LEVELS
-from restora.networks.weights import load_state, read_tensors
+from restora.networks.weights import load_state, read_tensors, under
 
 
 class Denoiser(Protocol):
@@ -156,21 +156,15 @@ def _ircnn_sets(path: Path) -> dict[float, Network] | None:
     if path.suffix not in (".pth", ".pt", ".safetensors"):
         return None
     tensors = read_tensors(path)
-    first = IRCNN.infer_arguments(_under(tensors, "0"))
+    first = IRCNN.infer_arguments(under(tensors, "0"))
     if first is None:
         return None
     made: dict[float, Network] = {}
     for number, level in enumerate(LEVELS):
-        state = _under(tensors, str(number))
+        state = under(tensors, str(number))
         if not state:
             raise ValueError(f"{path} has IRCNN's weights, but not set {number} (noise level {level})")
         network = IRCNN(**first)
         load_state(network, state, f"{path}, set {number}")
         made[float(level)] = network.eval()
     return made
-
-
-def _under(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {
-        name[len(prefix) + 1 :]: value for name, value in tensors.items() if name.startswith(f"{prefix}.")
-    }

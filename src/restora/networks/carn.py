@@ -157,4 +157,6 @@ class CARN(Network):
         found = {"in_channels": in_channels, "channels": channels, "groups": groups}
         if "upsample.up.body.0.weight" in state:
             found["scale"] = upsampler_scale(state, "upsample.up.body", channels)
+        elif not any(name.startswith("upsample.") for name in state):
+            found["scale"] = 1
         return found

@@ -8,7 +8,7 @@ Legend: B samples, C channels (1: luminance), H height, W width, s scale.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -42,10 +42,11 @@ class ESPCN(LuminanceNetwork):
         return self.last_part(self.first_part(x))
 
     @classmethod
-    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "first_part.0.weight" not in state or "last_part.0.weight" not in state:
             return None
-        channels, planes = state["first_part.0.weight"].shape[:2]
+        first = state["first_part.0.weight"]
+        channels, planes = first.shape[:2]
         scale = round((state["last_part.0.weight"].shape[0] / planes) ** 0.5)
-        return {"channels": channels, "scale": scale}
+        return {"channels": channels, "scale": scale, **cls.colours(first)}

@@ -8,8 +8,9 @@ Legend: B samples, C channels (1: luminance), H height, W width, s scale.
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 
 from restora.networks.layers.blocks import convolution_names, he_initialise
@@ -53,10 +54,31 @@ class FSRCNN(LuminanceNetwork):
         return self.last_part(self.mid_part(self.first_part(x)))
 
     @classmethod
-    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
-        """The constructor's arguments, inferred from a state dict of this architecture; else None."""
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
+        """The constructor's arguments, inferred from a state dict of this architecture; else None.
+
+        No shape depends on the scale: it is the one at which a flat photo keeps its level.
+        """
         if "mid_part.0.weight" not in state or "last_part.weight" not in state:
             return None
         shrunk, channels = state["mid_part.0.weight"].shape[:2]
         mappings = len(convolution_names(state, "mid_part")) - 2
-        return {"channels": channels, "shrunk": shrunk, "mappings": mappings}
+        found: dict[str, Any] = {"channels": channels, "shrunk": shrunk, "mappings": mappings}
+        found |= cls.colours(state["first_part.0.weight"])
+        scale = _trained_scale(cls(scale=1, **found), state)
+        return found if scale is None else {**found, "scale": scale}
+
+
+@torch.no_grad()
+def _trained_scale(network: FSRCNN, state: Mapping[str, Tensor]) -> int | None:
+    """The stride of the trained deconvolution; None if no stride keeps a flat photo's level."""
+    if any(state[name].shape != value.shape for name, value in network.state_dict().items()):
+        return None
+    network.load_state_dict(dict(state), strict=False)
+    grey = torch.full((1, network.channels, 16, 16), 0.5)
+    summed = network.predict(grey)[0, 0, 8, 8]  # over the whole kernel: at stride 1 it is one phase
+    assert network.last_part.bias is not None
+    bias = network.last_part.bias[0]
+    errors = {scale: abs(float((summed - bias) / scale**2 + bias - 0.5)) for scale in range(1, 5)}
+    best = min(errors, key=errors.__getitem__)
+    return best if errors[best] < 0.05 and abs(float(summed - bias)) > 0.1 else None

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from restora import registry
 from restora.networks.base import Network
+from restora.networks.ircnn import IRCNN, LEVELS
 from restora.networks.meta import on_meta
 from restora.networks.weights import (
     HARMLESS,
@@ -27,7 +28,10 @@ from restora.networks.weights import (
     misfits,
     prefixes,
     read_tensors,
+    under,
 )
+
+_NAMED = "--network NAME, in `restora evaluate` and in Python network=NAME"
 
 
 class UnknownWeights(WeightsError):
@@ -69,25 +73,30 @@ def recognise(path: str | Path, *, by_order: bool = True) -> Recognised:
     path = Path(path)
     tensors = read_tensors(path)
     found = list(candidates(tensors) if by_order else _by_names(tensors))
+    if not found and IRCNN.infer_arguments(under(tensors, "0")) is not None:
+        raise WeightsError(
+            f"{path} holds IRCNN's weights for {len(LEVELS)} noise levels, not a model: use them as the "
+            f"denoiser of a method (method:pnp_hqs --denoiser {path})"
+        )
     if not found:
         raise UnknownWeights(
             f"no network of restora recognises the weights in {path}, whose first names are "
-            f"{', '.join(list(tensors)[:4])}: name the network (network=NAME of `restora evaluate`; `restora "
-            "networks` lists them)"
+            f"{', '.join(list(tensors)[:4])}: name it, if it is one that `restora networks` lists ({_NAMED})"
         )
     photos = [each for each in found if each.arguments.get("in_channels", 3) in (1, 3)]
     by_name = {candidate.name: candidate for candidate in photos or found}
     if len(by_name) > 1:
-        listed = " or ".join(
-            f"network={name} {as_overrides(each.arguments)}".strip() for name, each in by_name.items()
+        raise WeightsError(
+            f"the weights in {path} fit more than one network, {' and '.join(by_name)}: name one ({_NAMED})"
         )
-        raise WeightsError(f"the weights in {path} fit more than one network: set {listed}")
     best = max(photos or found, key=lambda each: ("ema" in each.prefix.lower(), -len(each.prefix)))
     network = best.cls(**best.arguments)
     network.load_state_dict(dict(best.state), strict=False)
     wrapped = f", under the prefix {best.prefix!r}" if best.prefix and not best.by_order else ""
     how = " (names differ: read by the order, shapes and roles of its tensors)" if best.by_order else ""
     said = f"{path} holds {best.cls.__name__}: {as_overrides(best.arguments)}{wrapped}{how}"
+    if network.scale > 1 and "scale" not in best.arguments:
+        said += f"; its scale is not in the weights: {network.scale}, or set --network {best.name},scale=N"
     return Recognised(best.name, network, best.arguments, said)
 
 

@@ -8,7 +8,7 @@ Legend: B samples, C channels (1: luminance), H height, W width, s scale.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -56,10 +56,16 @@ class SRCNN(LuminanceNetwork):
         return self.conv3(y)
 
     @classmethod
-    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, list[int]] | None:
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         names = [f"conv{i}.weight" for i in (1, 2, 3)]
         if set(state) != {*names, *(name.replace("weight", "bias") for name in names)}:
             return None
         shapes = [state[name].shape for name in names]
-        return {"kernels": [shape[-1] for shape in shapes], "channels": [shape[0] for shape in shapes[:2]]}
+        if [shape[-1] for shape in shapes] == [3, 3, 1]:  # the same names, ZS-N2N's network
+            return None
+        return {
+            "kernels": [shape[-1] for shape in shapes],
+            "channels": [shape[0] for shape in shapes[:2]],
+            **cls.colours(state["conv1.weight"]),
+        }

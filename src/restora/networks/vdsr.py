@@ -11,7 +11,7 @@ Legend: B samples, C channels (1: luminance), F features, H height, W width, s s
 """
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -65,11 +65,12 @@ class VDSR(LuminanceNetwork):
         return x + residual
 
     @classmethod
-    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, int] | None:
+    def infer_arguments(cls, state: Mapping[str, Tensor]) -> dict[str, Any] | None:
         """The constructor's arguments, inferred from a state dict of this architecture; else None."""
         if "input.weight" not in state or "residual_layer.0.conv.weight" not in state:
             return None
         return {
             "depth": count_children(state, "residual_layer") + 2,
             "channels": state["input.weight"].shape[0],
+            **cls.colours(state["input.weight"]),
         }

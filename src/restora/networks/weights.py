@@ -108,6 +108,11 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return tensors
 
 
+def under(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """The tensors of the entry `name`, by their names in it."""
+    return {key[len(name) + 1 :]: value for key, value in tensors.items() if key.startswith(f"{name}.")}
+
+
 def is_torch_file(path: Path) -> bool:
     """Whether a file starts like torch's: the zip format or the old pickle."""
     with path.open("rb") as file:

@@ -50,8 +50,8 @@ def decode(data: bytes, name: str | os.PathLike[str] = "", *, limit: int | None 
     with decoding_errors():
         if header.format_name == "RAW":
             return Decoded(extra_formats.decode_raw(data), None, header)
-        if header.page is not None and header.bits > 8:
-            return _decode_deep_tiff(data, header, header.page)
+        if header.page is not None and tiff.is_decoded_here(header.page):
+            return _decode_tiff(data, header, header.page)
         with opened(io.BytesIO(data)) as image:
             if header.bits > 8:
                 if image.format == "PNG":
@@ -83,8 +83,8 @@ def upright(pixels: AnyPixels, orientation: int) -> AnyPixels:
     return pixels.copy(order="C")
 
 
-def _decode_deep_tiff(data: bytes, header: Header, page: tiff.Page) -> Decoded:
-    pixels, alpha = tiff.decode_deep(data, page)
+def _decode_tiff(data: bytes, header: Header, page: tiff.Page) -> Decoded:
+    pixels, alpha = tiff.decode(data, page)
     profile = page.tags.get(34675)
     return Decoded(
         upright(pixels, page.orientation),

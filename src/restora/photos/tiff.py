@@ -1,4 +1,4 @@
-"""TIFF files: their tags, and the pixels of those with more than 8 bits.
+"""TIFF files: their tags, and the pixels of those that Pillow does not read.
 
 Pillow has no 16-bit colour, and OpenCV ignores some tags (planes, white as zero, premultiplied alpha). Here
 the file's own tags are read. Then libtiff, through Pillow, decompresses the file under a new directory, which
@@ -20,6 +20,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from restora.photos.errors import DecodingError
 
+Samples = NDArray[np.uint8] | NDArray[np.uint16]
 MAGIC = (b"II\x2a\x00", b"MM\x00\x2a", b"II\x2b\x00", b"MM\x00\x2b")
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258, 259, 262, 266
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES, _PLANAR = 273, 274, 277, 278, 279, 284
@@ -121,46 +122,55 @@ def check_samples(page: Page) -> None:
         raise DecodingError(f"has channels of {' and '.join(map(str, sorted(bits)))} bits: make them equal")
 
 
-def decode_deep(data: bytes, page: Page) -> tuple[NDArray[np.uint16], NDArray[np.uint16] | None]:
-    """(H,W,C) and alpha (H,W) of a file with 9 to 16 bits per sample, scaled to 16, as stored."""
+def is_decoded_here(page: Page) -> bool:
+    """Whether `decode` reads the pixels: more than 8 bits, or transparency in layouts unknown to Pillow."""
+    if page.bits != 8 or not page.numbers(_EXTRA_SAMPLES) or page.number(_COMPRESSION, 1) not in _OF_BYTES:
+        return page.bits > 8
+    colours = page.number(_PHOTOMETRIC, -1)
+    return colours == _WHITE_IS_ZERO or (colours in (_BLACK_IS_ZERO, _RGB) and page.number(_PLANAR, 1) == 2)
+
+
+def decode(data: bytes, page: Page) -> tuple[Samples, Samples | None]:
+    """(H,W,C) and alpha (H,W) of a file with 8 to 16 bits per sample, more than 8 scaled to 16, as stored."""
     colours = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3}.get(page.number(_PHOTOMETRIC, -1))
     samples, compression = page.number(_SAMPLES, 1), page.number(_COMPRESSION, 1)
     if colours is None or samples not in (colours, colours + 1):
         raise DecodingError(
-            "is a 16-bit photo of a kind that cannot be read: convert it to 16-bit grey or RGB first"
+            f"is a {page.bits}-bit photo of a kind that cannot be read: convert it to grey or RGB first"
         )
     if compression not in _OF_BYTES or page.number(_FILL_ORDER, 1) != 1:
         raise DecodingError(
-            f"is a 16-bit TIFF of compression {compression}, which is not read: save it with deflate or LZW"
+            f"is a {page.bits}-bit TIFF of compression {compression}, which is not read: save it with "
+            "deflate or LZW"
         )
     planes = samples if page.number(_PLANAR, 1) == 2 else 1
-    values = np.concatenate([_plane(data, page, plane, planes) for plane in range(planes)], axis=2)
+    values: NDArray[Any] = np.concatenate([_plane(data, page, n, planes) for n in range(planes)], axis=2)
     pixels, alpha = values[..., :colours], values[..., colours] if samples > colours else None
     if page.number(_PHOTOMETRIC, -1) == _WHITE_IS_ZERO:
-        pixels = 65535 - pixels
+        pixels = np.iinfo(pixels.dtype).max - pixels
     if alpha is not None and page.numbers(_EXTRA_SAMPLES) == [_MULTIPLIED_IN]:
         pixels = _divided(pixels, alpha)
     return np.ascontiguousarray(pixels), None if alpha is None else np.ascontiguousarray(alpha)
 
 
-def _plane(data: bytes, page: Page, plane: int, planes: int) -> NDArray[np.uint16]:
-    """(H,W,S) of one of P planes, scaled to 16 bits."""
+def _plane(data: bytes, page: Page, plane: int, planes: int) -> Samples:
+    """(H,W,S) of one of P planes, of 8 bits or scaled to 16."""
     (width, height), bits = page.size, page.bits
     samples = page.number(_SAMPLES, 1) // planes
     tile = page.number(_TILE_WIDTH, 0)
     predictor = page.number(_PREDICTOR, 1)
-    if predictor not in (1, 2) or (bits < 16 and (predictor == 2 or tile)):
+    if predictor not in (1, 2) or (bits not in (8, 16) and (predictor == 2 or tile)):
         raise DecodingError(f"is a {bits}-bit TIFF of a layout that cannot be read: save it with 16 bits")
     rows = _rows_of_bytes(data, page, plane, planes, -(-width * samples * bits // 8))
-    if bits < 16:
+    if bits not in (8, 16):
         return _unpacked(rows, width * samples, bits).reshape(height, width, samples)
-    order = ">u2" if page.header[:2] == b"MM" else "<u2"
-    values = rows.view(order).astype(np.uint16).reshape(height, width, samples)
+    order = "u1" if bits == 8 else ">u2" if page.header[:2] == b"MM" else "<u2"
+    values: NDArray[Any] = rows.view(order).astype(f"u{bits // 8}").reshape(height, width, samples)
     if predictor == 2:  # each value was stored as the difference to its left neighbour, anew in every tile
         step = tile or width
         for left in range(0, width, step):
             part = values[:, left : left + step]
-            np.add.accumulate(part, axis=1, out=part)
+            np.add.accumulate(part, axis=1, dtype=part.dtype, out=part)
     return values
 
 
@@ -216,11 +226,11 @@ def _unpacked(rows: NDArray[np.uint8], count: int, bits: int) -> NDArray[np.uint
     return out
 
 
-def _divided(pixels: NDArray[np.uint16], alpha: NDArray[np.uint16]) -> NDArray[np.uint16]:
+def _divided(pixels: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     """Undoes the premultiplication of (H,W,C) colours by (H,W) alpha; unchanged where alpha is 0."""
-    out = pixels.copy()
+    out, top = pixels.copy(), np.iinfo(pixels.dtype).max
     for colours, line in zip(out, alpha, strict=True):
         seen = line > 0
         below = line[seen].astype(np.uint64)[:, None]
-        colours[seen] = np.minimum((colours[seen].astype(np.uint64) * 65535 + below // 2) // below, 65535)
+        colours[seen] = np.minimum((colours[seen].astype(np.uint64) * top + below // 2) // below, top)
     return out

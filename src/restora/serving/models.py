@@ -90,10 +90,11 @@ def load_models(
     tile: int,
     engine: str = "auto",
     task: str | None = None,
+    network: str | None = None,
 ) -> dict[str, ServedModel]:
     """All sources by name, in their order; a repeated name gets a number.
 
-    `task` is the task of sources that do not state one. Raises ValueError.
+    `task` is the task of sources that do not state one, `network` the network of weights. Raises ValueError.
     """
     models: dict[str, ServedModel] = {}
     for source in sources:
@@ -103,7 +104,7 @@ def load_models(
                 f"`restora restore {source}`, or name a model"
             )
         restorer = Restorer.load(
-            source, device=device, precision=precision, tile=tile, engine=engine, task=task
+            source, device=device, precision=precision, tile=tile, engine=engine, task=task, network=network
         )
         assert restorer.description is not None
         if restorer.description.conditioned_on == "maps":

@@ -4,6 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from restora.artifact.restorer import Restorer
+from restora.networks.base import Network
 from restora.networks.layers.channels_last import (
     LayerNorm,
     Linear,
@@ -71,3 +73,21 @@ def test_norms_keep_the_dtype_of_their_input_under_autocast(dtype: torch.dtype) 
     assert weight.grad is not None
     assert weight.grad.dtype == torch.float32
     torch.testing.assert_close(z.float(), bias_free(x.float(), weight), atol=0.05, rtol=0.05)
+
+
+def test_a_network_may_hold_tensors_of_five_dimensions() -> None:
+    """The format has only those of four."""
+
+    class Scaled(Network):
+        family, tasks = "unet", ("denoise",)
+        in_channels = out_channels = 3
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = torch.nn.Parameter(torch.full((1, 3, 1, 1, 1), 0.5))
+
+        def restore(self, x: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
+            return x * self.factor[..., 0]
+
+    x = torch.rand(1, 3, 8, 8)
+    assert torch.equal(Restorer(network=Scaled(), device="cpu")(x), x * 0.5)

@@ -8,7 +8,7 @@ Legend: B samples, C channels, H height, W width, s scale.
 """
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -98,6 +98,12 @@ class LuminanceNetwork(Network):
         self.in_channels = self.out_channels = in_channels
         self.channels = 1 if luminance else in_channels
         self.enlarge = BicubicEnlargement(scale=scale, round_8bit=round_8bit)
+
+    @staticmethod
+    def colours(weight: Tensor) -> dict[str, Any]:
+        """The arguments that the first convolution (F,C,k,k) gives; none for luminance."""
+        channels = weight.shape[1]
+        return {} if channels == 1 else {"luminance": False, "in_channels": channels}
 
     @abstractmethod
     def predict(self, x: Tensor) -> Tensor:
