@@ -127,7 +127,7 @@ def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> lis
         words = recorded
     words = [word for word in words if not word.startswith("resume=") and word not in typed]
     for word in words:
-        _check_stored(word, path)
+        check_stored(word, path)
     return words
 
 
@@ -147,7 +147,7 @@ def _are_words(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
-def _check_stored(word: str, path: Path) -> None:
+def check_stored(word: str, path: Path) -> None:
     """Raises `ConfigError` for overrides that a file must not contain: flags, Hydra's settings, functions."""
     key = word.lstrip("+~").partition("=")[0].partition("@")[0]
     if word.startswith("-") or re.split(r"[./]", key)[0] == "hydra" or "${hydra" in word:
