@@ -37,7 +37,7 @@ def sync(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """A draft to write to, which becomes `path` as the block ends, or goes if it fails; `path` was as it was.
 
-    Missing folders are made.
+    Missing folders are made. An error of a full disk, which has no file's name, gets that of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # a short name, as the file's own may be as long as the file system allows
@@ -48,6 +48,10 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield draft
         sync(draft)  # before the rename: a crash leaves the old file or the new one
         draft.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(draft)):
+            error.filename = str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
