@@ -157,7 +157,10 @@ def json_text(content: Any, *, indent: int | None = 2, sort_keys: bool = False) 
 
 def read_json(path: Path) -> Any:
     """The content that `write_json` of any version wrote. Raises `OSError`, or `ValueError` if not JSON."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     lost = content.pop(NOT_FINITE, None) if isinstance(content, dict) else None
     return _restored(content, "", lost) if isinstance(lost, dict) else content
 

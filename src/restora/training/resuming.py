@@ -195,7 +195,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
         record = read_json(folder / "run.json")
     except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and isinstance(record.get("config", {}), dict) else None
 
 
 def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
@@ -280,7 +280,8 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
         if not asked:
             raise Occupied(f"{path} cannot be read: name another folder, or resume with resume={folder}")
         return "go on"
-    state, process = status_of(record, folder), record.get("process") or {}
+    state, process = status_of(record, folder), record.get("process")
+    process = process if isinstance(process, dict) else {}
     if state == "queued":
         return "start"
     elsewhere = process.get("host") != os.uname().nodename and not is_requeued(process)
