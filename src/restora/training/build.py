@@ -38,7 +38,7 @@ from restora.training.initial import Initial, check_stage, initial_weights
 from restora.training.leakage import named_folders
 from restora.training.profiling import Unprofiled
 from restora.training.settings import check_settings, keep_lightning_quiet, no_gpu, trainer_options
-from restora.training.trying import try_degradation, try_network
+from restora.training.trying import check_sizes, try_degradation, try_network
 
 _GPUS = ("gpu", "cuda", "mps")
 _CHOOSE = "choose one of those that `restora train --help` names"
@@ -117,6 +117,7 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     with torch.device("meta"):
         family = build_family(config, network, objectives, data)
         family.adapt()
+    check_sizes(family)
     family.check(_setting(network, data))
     check_adapters(config)
     check_optimisation(config, family)

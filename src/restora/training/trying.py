@@ -61,6 +61,14 @@ def try_network(network: Network, data: PhotoData, build: Callable[[], Network])
         raise ConfigError(f"network: {reason}") from error
 
 
+def check_sizes(module: nn.Module) -> None:
+    """Raises `ConfigError` for weights without elements, as layers of 0 channels have."""
+    for name, parameter in module.named_parameters():
+        if not parameter.numel():
+            shape = "×".join(map(str, parameter.shape))
+            raise ConfigError(f"{name} has no elements ({shape}): set its channels to 1 or more")
+
+
 def _check_weights(network: Network) -> None:
     """Raises `ConfigError` for weights that would not be trained, or not be stored."""
     name, registered = type(network).__name__, set(network.modules())

@@ -281,3 +281,19 @@ def test_a_degradation_that_breaks_its_contract_is_refused(how: str, check: Call
 
 def test_a_degradation_that_keeps_it_is_not(check: Callable[..., None]) -> None:
     check(degradation={"_target_": "trying_mine"})
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["network=dncnn_small", "network.channels=0"], r"network\.\S+ has no elements \(0×3×3×3\)"),
+        (["network=unet_small", "network.channels=[0,4]"], r"network\.\S+ has no elements"),
+        (
+            ["experiments=denoise/gan", "objective.adversarial.discriminator.channels=0"],
+            r"objectives\.adversarial\.discriminator\.\S+ has no elements",
+        ),
+    ],
+)
+def test_layers_without_channels_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check_before_training(compose("train", [*words, "leakage.check=false"]))
