@@ -37,7 +37,7 @@ def sync(path: Path) -> None:
 def written_whole(path: Path) -> Iterator[Path]:
     """A draft to write to, which becomes `path` as the block ends, or goes if it fails; `path` was as it was.
 
-    Missing folders are made.
+    Missing folders are made. An error of a full disk, which has no file's name, gets that of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # a short name, as the file's own may be as long as the file system allows
@@ -48,6 +48,10 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield draft
         sync(draft)  # before the rename: a crash leaves the old file or the new one
         draft.replace(path)
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(draft)):
+            error.filename = str(path)
+        raise
     finally:
         draft.unlink(missing_ok=True)
 
@@ -153,7 +157,10 @@ def json_text(content: Any, *, indent: int | None = 2, sort_keys: bool = False) 
 
 def read_json(path: Path) -> Any:
     """The content that `write_json` of any version wrote. Raises `OSError`, or `ValueError` if not JSON."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
     lost = content.pop(NOT_FINITE, None) if isinstance(content, dict) else None
     return _restored(content, "", lost) if isinstance(lost, dict) else content
 

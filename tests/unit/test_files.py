@@ -19,6 +19,7 @@ from restora.files import (
     read_json,
     write_json,
     write_whole,
+    written_whole,
 )
 
 
@@ -156,3 +157,14 @@ def test_archives_that_are_not_as_they_were_written_are_named(how, tmp_path):
 def test_what_is_no_archive_is_left_to_its_reader(tmp_path):
     (tmp_path / "a.pth").write_bytes(b"text")
     check_archive(tmp_path / "a.pth")
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path):
+    path = tmp_path / "a.json"
+    with (
+        pytest.raises(OSError, match="No space left") as failure,
+        written_whole(path),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert failure.value.filename == str(path)

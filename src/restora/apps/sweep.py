@@ -117,7 +117,7 @@ def stop(plan: Plan) -> None:
 def resume(plan: Plan, *, retry_failed: bool) -> int:
     """Resumes the sweep, in the folder where it was started."""
     from restora.strangers import started_in
-    from restora.sweeping.command import go_on
+    from restora.sweeping.resuming import go_on
 
     plan.folder = plan.folder.resolve()
     there = started_in({"cwd": plan.cwd}, plan.folder)

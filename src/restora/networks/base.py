@@ -147,13 +147,16 @@ def checked(network: Any, where: str = "network") -> Network:
             raise ValueError(
                 f"{where}: {name} has no {attribute}: set it in the constructor, such as self.{attribute} = 3"
             )
-    for key, weight in network.named_parameters():
-        if not is_lazy(weight) and weight.numel() == 0:
-            raise ValueError(
-                f"{where}: {name} cannot work, as {key} is empty ({'x'.join(map(str, weight.shape))}): each "
-                "layer needs at least one channel"
-            )
+    check_weights(network, f"{where}: {name}'s ")
     return network
+
+
+def check_weights(module: nn.Module, whose: str = "") -> None:
+    """Raises ValueError for weights without elements, as layers of 0 channels have."""
+    for name, weight in module.named_parameters():
+        if not is_lazy(weight) and weight.numel() == 0:
+            shape = "x".join(map(str, weight.shape))
+            raise ValueError(f"{whose}{name} has no elements ({shape}): each layer needs channels, 1 or more")
 
 
 def pad_bottom_right(x: Tensor, below: int, right: int, mode: str) -> Tensor:

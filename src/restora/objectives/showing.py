@@ -5,6 +5,7 @@ import copy
 import torch
 from torch import Tensor
 
+from restora.networks.base import check_weights
 from restora.networks.discriminators import Discriminator
 from restora.objectives.base import Setting
 
@@ -80,7 +81,8 @@ def _has_several_values(discriminator: Discriminator, batch_size: int, size: int
 
 
 def _tried(discriminator: Discriminator, batch_size: int, size: int) -> list[Tensor] | Exception:
-    """What its `features` return or raise for a training batch."""
+    """What its `features` return or raise for a training batch. Raises ValueError for empty weights."""
+    check_weights(discriminator, f"the discriminator {type(discriminator).__name__}'s ")
     probe = copy.deepcopy(discriminator).to("meta").train()  # no pixels, no statistics
     try:
         return probe.features(torch.empty(batch_size, discriminator.in_channels, size, size, device="meta"))

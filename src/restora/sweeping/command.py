@@ -1,4 +1,4 @@
-"""Starts a sweep by `restora train -m …`, or resumes one from its folder alone."""
+"""Starts a sweep by `restora train -m …`, or resumes it by the same command."""
 
 import os
 import re
@@ -7,14 +7,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from restora.config import ConfigError, written_out
-from restora.files import json_text
-from restora.registry import named_plugins
 from restora.run_state import sole_run
-from restora.strangers import check_inside, started_in
-from restora.sweeping import combinations, ending, estimate, planning, search, showing, space
+from restora.sweeping import combinations, estimate, planning, search, showing, space
 from restora.sweeping.plan import FILE, Job, Plan
 from restora.sweeping.running import Listed, check_executor, run
 from restora.words import counted
@@ -29,8 +24,7 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         raise ConfigError(
             "a sweep is started by one process, which starts those of its jobs: leave torchrun out"
         )
-    above = [word for word in typed if combinations.is_hydras(word) or combinations.is_about_the_sweep(word)]
-    words = [word for word in typed if word not in above]
+    words, above = of_jobs(typed)
     settings = planning.settings_of(above)
     check_executor(settings)
     words = with_space(words, settings["space"])
@@ -54,6 +48,12 @@ def start(typed: Sequence[str], *, dry_run: bool = False, yes: bool = False) -> 
         _say_changed(plan, chosen)
         source, config = Listed.of(chosen), jobs[0].config
         return run(plan, source, jobs=len(chosen), config=config, retry_failed=retry)
+
+
+def of_jobs(typed: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The overrides of jobs, and those of Hydra and the sweep."""
+    above = [word for word in typed if combinations.is_hydras(word) or combinations.is_about_the_sweep(word)]
+    return [word for word in typed if word not in above], above
 
 
 def _say_changed(plan: Plan, chosen: Sequence[Job]) -> None:
@@ -116,9 +116,16 @@ def _search(
         plan.write()
 
     with _plan(typed, copies, lambda plan: plan.overrides == list(typed), write, yes=yes) as plan:
-        source = search.Search.of(plan, settings, words, above)
-        code = run(plan, source, jobs=settings.trials, config=first.config)
-        best, reasons, repeated = source.best(), source.reasons(), source.repeated()
+        return searched(plan, settings, words, above, first.config)
+
+
+def searched(
+    plan: Plan, settings: search.Settings, words: Sequence[str], above: Sequence[str], config: dict[str, Any]
+) -> int:
+    """Runs the remaining trials of a search and shows the best; `config` is a job's."""
+    source = search.Search.of(plan, settings, words, above)
+    code = run(plan, source, jobs=settings.trials, config=config)
+    best, reasons, repeated = source.best(), source.reasons(), source.repeated()
     showing.show_best(best)
     if repeated:
         planning.tell(
@@ -129,50 +136,6 @@ def _search(
     if not best:
         planning.tell(f"no trial has a result: {reasons[0] if reasons else 'all were pruned'}")
     return 0 if best else 1  # a failed trial is a result too
-
-
-def go_on(plan: Plan, *, retry_failed: bool) -> int:
-    """Runs the unfinished jobs of a sweep that is described by its folder alone.
-
-    Raises `ConfigError` for a folder that needs more than registered parts.
-    """
-    _refuse_foreign(plan, retry_failed=retry_failed)
-    if plan.settings.get("search"):
-        raise ConfigError(f"a search chooses its jobs as it goes: give its command again: {plan.command}")
-    if not plan.jobs:
-        raise ConfigError(f"{plan.folder} has no jobs yet: give its command again: {plan.command}")
-    config = ending.read_record(plan.path(plan.jobs[0]))["config"]
-    jobs: list[Job] = list(plan.jobs)
-    return run(plan, Listed.of(jobs), jobs=len(jobs), config=config, retry_failed=retry_failed)
-
-
-def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
-    """Raises `ConfigError` for a plan that could run other code or write elsewhere: by modules, environment
-    variables, unregistered classes or links."""
-    from restora.training.resuming import refuse_foreign
-
-    again = f"if you trust it, give its command again: {plan.command}"
-    again += " retry_failed=true" if retry_failed else ""
-    if missing := [name for name in plan.plugins if name not in named_plugins()]:
-        raise ConfigError(f"the sweep needs {missing[0]}: add --plugin {missing[0]} if you trust it")
-    if plan.environment:
-        raise ConfigError(f"the sweep sets {', '.join(plan.environment)} in the environment: {again}")
-    check_inside(plan.folder)
-    if started_in({"cwd": plan.cwd}, plan.folder) is None:
-        raise ConfigError(f"the sweep was started in {plan.cwd}, which is not a folder here: {again}")
-    for job in plan.jobs:
-        path = plan.path(job) / "run.json"
-        config = ending.read_record(plan.path(job)).get("config")
-        if not isinstance(config, dict):
-            state = "is damaged" if path.exists() else "is missing"
-            raise ConfigError(f"{path} {state}: give the command of the sweep again: {plan.command}")
-        try:
-            text = json_text(config)
-            if "${" in text:
-                raise ConfigError(f"{text[text.index('${') :][:60]} is not a plain value")
-            refuse_foreign(OmegaConf.create(config), [])
-        except ValueError as error:
-            raise ConfigError(f"{path}: {str(error).partition(': if you')[0]}; {again}") from error
 
 
 # --- cost --------------------------------------------------------------------------------------------------

@@ -219,7 +219,12 @@ def _placed(value: Any, folder: str) -> Any:
 
 
 def _refuse_shared(name: str, names: set[str]) -> None:
-    """Raises `ConfigError` for a name that another job has; else adds it to `names`."""
+    """Raises `ConfigError` for a name that another job has, or that leads out of the sweep; else adds it."""
+    if os.path.isabs(name) or ".." in Path(name).parts:
+        raise ConfigError(
+            f"the folder of a job must be inside the sweep's, got {name}: choose another name, or another "
+            "hydra.sweep.subdir"
+        )
     if name in names:
         raise ConfigError(
             f"hydra.sweep.subdir gives two jobs the folder {name}: name the job in it, "

@@ -55,7 +55,7 @@ def run(plan: Plan, source: Source, *, jobs: int, config: dict[str, Any], retry_
         words = shlex.join([str(plan.folder), *(f"--plugin={name}" for name in plan.plugins)])
         if code >= 128:
             teller.say(f"stopped; resume with: restora sweep {words} --resume")
-        elif code:
+        elif code and plan.settings["search"] is None:
             teller.say(f"retry the failed jobs with: restora sweep {words} --retry-failed")
         return code
 

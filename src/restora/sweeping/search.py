@@ -11,15 +11,19 @@ objectives; a job that it ends early has used the learning rates of the full sch
 
 import csv
 import hashlib
+import itertools
+import json
 import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from restora.config import ConfigError
+from restora.files import write_whole
 from restora.sweeping import combinations, planning
 from restora.sweeping.plan import Job, Plan
 from restora.sweeping.space import optuna, space_of
@@ -93,26 +97,64 @@ class Settings:
 
 
 def open_study(folder: Path, settings: Settings) -> Any:
-    """The study of a sweep folder, for this process alone; repairs what a killed process left."""
-    library = optuna()
+    """The study of a sweep folder, for this process alone; repairs what a killed process left, and
+    what is damaged."""
     path = folder / JOURNAL
     for lock in folder.glob(f"{JOURNAL}.lock*"):  # of a killed process
         lock.unlink(missing_ok=True)
+    try:
+        study = _opened(path, settings)
+    except OSError:
+        raise
+    except Exception as error:  # of JSON, of text, and of Optuna, which replays any line
+        study = _opened_in_part(path, settings, error)
+    _check_objectives(study, settings, folder)
+    return study
+
+
+def _opened(path: Path, settings: Settings) -> Any:
+    library = optuna()
     if path.exists():
         content = path.read_bytes()
         if content and not content.endswith(b"\n"):  # killed within a line
             path.write_bytes(content[: content.rfind(b"\n") + 1])
     backend = library.storages.journal.JournalFileBackend(str(path))
     directions = ["maximize" if way == "max" else "minimize" for way in settings.objectives.values()]
-    study = library.create_study(
+    return library.create_study(
         study_name="sweep",
         storage=library.storages.JournalStorage(backend),
         directions=directions,
         sampler=sampler(settings, 0),
         load_if_exists=True,
     )
-    _check_objectives(study, settings, folder)
-    return study
+
+
+def _opened_in_part(path: Path, settings: Settings, reason: Exception) -> Any:
+    """The study of a damaged journal, from the lines before the damage.
+
+    Trials that are lost with the others are asked for again, and finished jobs answer them.
+    """
+    content = path.read_bytes()
+    kept = path.with_name(f"{path.name}.damaged")
+    write_whole(kept, content)
+    planning.tell(
+        f"{path} is damaged ({type(reason).__name__}: {reason}): it is kept as {kept.name}, the trials "
+        "before the damage count, and finished jobs answer the others"
+    )
+    lines = content.splitlines(keepends=True)
+    intact = list(itertools.takewhile(_is_mapping, lines))
+    for part in (intact, []):
+        write_whole(path, b"".join(part))
+        with suppress(Exception):
+            return _opened(path, settings)
+    raise reason
+
+
+def _is_mapping(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
 
 
 def _check_objectives(study: Any, settings: Settings, folder: Path) -> None:

@@ -205,7 +205,7 @@ def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -
             draft.replace(path)
             sync(path.parent)
     except (OSError, RuntimeError) as error:  # torch's writer also raises RuntimeError
-        full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if not full and "PytorchStreamWriter" not in str(error) and "iostream" not in str(error):
             raise
         written = draft.stat().st_size if draft.exists() else 0

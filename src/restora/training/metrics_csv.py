@@ -87,8 +87,12 @@ class MetricsCsv(Logger):
             self.columns += new
             self._write([*rows, row])
             return
-        with self.path.open("a", newline="") as file:
-            csv.DictWriter(file, self.columns, restval="").writerow(row)
+        try:
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, self.columns, restval="").writerow(row)
+        except OSError as error:  # of a full disk, which has no file's name
+            error.filename = str(self.path)
+            raise
 
     def _read(self) -> list[dict[str, str]]:
         if not self.path.exists():

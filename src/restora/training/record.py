@@ -10,7 +10,7 @@ import statistics
 import subprocess
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import cache
@@ -21,6 +21,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from restora import __version__
+from restora.arguments import fits
 from restora.artifact.measuring import processor
 from restora.data.module import PhotoData
 from restora.evaluation.scorer import means
@@ -61,6 +62,23 @@ class RunInfo:
     """What the run computes in, by Lightning's name; None until it starts."""
     begun: bool = False
     """Whether training has started."""
+
+
+_COUNTED = ("fit_seconds", "steps", "samples")
+_HISTORY: dict[str, Callable[[Any], bool]] = {
+    "started": lambda value: isinstance(value, str),
+    "metrics": lambda value: (
+        fits(value, dict[str, dict[str, Any] | None]) and value.keys() >= {"best", "last"}
+    ),
+    "cost": lambda value: (
+        fits(value, dict[str, float | None]) and all(isinstance(value.get(k), int | float) for k in _COUNTED)
+    ),
+    "wandb": lambda value: isinstance(value, dict),
+    "photos": lambda value: isinstance(value, dict),
+    "changes": lambda value: fits(value, list[dict[str, Any]]),
+    "init": lambda value: isinstance(value, dict),
+}
+"""What a resumed run takes from its earlier record, and whether a value can be that."""
 
 
 class RunRecord(Callback):
@@ -122,14 +140,13 @@ class RunRecord(Callback):
             "process": this_process(),
         }
         if earlier := self._earlier():
-            for key in ("started", "metrics", "cost", "wandb", "photos", "changes", "init"):
-                opening[key] = earlier.get(key) or opening[key]
+            opening |= earlier
             self.fit_seconds_before = opening["cost"]["fit_seconds"]
             self.samples = opening["cost"]["samples"]
         return opening
 
     def _earlier(self) -> dict[str, Any]:
-        """The earlier record of a resumed run; empty if there is no readable one."""
+        """The history in the earlier record of a resumed run; empty if there is no readable one."""
         if not self.path.exists():
             return {}
         try:
@@ -137,7 +154,12 @@ class RunRecord(Callback):
         except (OSError, ValueError, RecursionError) as error:
             log.warning("%s cannot be read (%s): its history is lost", self.path, error)
             return {}
-        return earlier if isinstance(earlier, dict) else {}
+        found = {key: value for key in _HISTORY if isinstance(earlier, dict) and (value := earlier.get(key))}
+        damaged = [key for key, value in found.items() if not _HISTORY[key](value)]
+        if damaged or not isinstance(earlier, dict):
+            what = ", ".join(damaged) or "everything"
+            log.warning("%s is damaged: %s in it cannot be read and is left out", self.path, what)
+        return {key: value for key, value in found.items() if key not in damaged}
 
     def goes_on(self, from_checkpoint: Mapping[str, Any] | None, changed: Mapping[str, Any]) -> None:
         """Resets the history to the checkpoint's step, or clears it, and notes changed settings."""
@@ -228,6 +250,10 @@ class RunRecord(Callback):
         self._take_cost(module)
         if trainer.is_global_zero:
             self.write()
+
+    def on_exception(self, trainer: Trainer, module: LightningModule, exception: BaseException) -> None:
+        if trainer.training and self.info.begun:  # stopped or failed between two validations
+            self._take_cost(module)
 
     def on_fit_end(self, trainer: Trainer, module: LightningModule) -> None:
         self._take_cost(module)

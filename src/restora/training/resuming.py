@@ -127,7 +127,7 @@ def stored_overrides(folder: Path, named: str, typed: Sequence[str] = ()) -> lis
         words = recorded
     words = [word for word in words if not word.startswith("resume=") and word not in typed]
     for word in words:
-        _check_stored(word, path)
+        check_stored(word, path)
     return words
 
 
@@ -147,7 +147,7 @@ def _are_words(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(word, str) for word in value)
 
 
-def _check_stored(word: str, path: Path) -> None:
+def check_stored(word: str, path: Path) -> None:
     """Raises `ConfigError` for overrides that a file must not contain: flags, Hydra's settings, functions."""
     key = word.lstrip("+~").partition("=")[0].partition("@")[0]
     if word.startswith("-") or re.split(r"[./]", key)[0] == "hydra" or "${hydra" in word:
@@ -195,7 +195,7 @@ def _record(folder: Path) -> dict[str, Any] | None:
         record = read_json(folder / "run.json")
     except (OSError, ValueError, RecursionError):
         return None
-    return record if isinstance(record, dict) else None
+    return record if isinstance(record, dict) and isinstance(record.get("config", {}), dict) else None
 
 
 def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:
@@ -280,7 +280,8 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
         if not asked:
             raise Occupied(f"{path} cannot be read: name another folder, or resume with resume={folder}")
         return "go on"
-    state, process = status_of(record, folder), record.get("process") or {}
+    state, process = status_of(record, folder), record.get("process")
+    process = process if isinstance(process, dict) else {}
     if state == "queued":
         return "start"
     elsewhere = process.get("host") != os.uname().nodename and not is_requeued(process)

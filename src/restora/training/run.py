@@ -10,6 +10,7 @@ import math
 import os
 import shlex
 import shutil
+import sys
 import warnings
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -188,7 +189,15 @@ def quieten(config: DictConfig) -> None:
         ".*smaller than the logging interval.*",  # steps are counted over all epochs
     ):
         warnings.filterwarnings("ignore", message=text)
+    for handler in logging.getLogger().handlers:
+        handler.handleError = _leave_out_of_log  # type: ignore[method-assign]
     use_threads(config.threads)
+
+
+def _leave_out_of_log(record: logging.LogRecord) -> None:
+    """What logging does with a line that cannot be written: a full disk is said once, by the error itself."""
+    if not isinstance(sys.exc_info()[1], OSError):
+        logging.Handler().handleError(record)
 
 
 def _say(line: str, *, style: str | None = None) -> None:

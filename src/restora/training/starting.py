@@ -135,5 +135,8 @@ def earlier_score(folder: Path) -> float:
     """The best monitored validation score of a finished run; prints that the run is skipped."""
     record = read_json(folder / "run.json")
     print(f"{folder} is {record['status']} already: skipped", file=sys.stderr)
-    metric = Monitor.of(record.get("config") or {}).metric
-    return float(((record.get("metrics") or {}).get("best") or {}).get(metric, float("nan")))
+    try:
+        metric = Monitor.of(record.get("config") or {}).metric
+        return float(record["metrics"]["best"][metric])
+    except (AttributeError, KeyError, TypeError, ValueError):  # not validated, or damaged
+        return float("nan")

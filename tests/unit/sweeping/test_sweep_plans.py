@@ -358,6 +358,18 @@ def test_a_resumed_sweep_prints_no_json(action: str, tmp_path: Path, capsys: Any
     assert "--json shows a sweep: leave it out" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "word", ["name=a/../../../x,b", "hydra.sweep.subdir=../${name}", "hydra.sweep.subdir=/tmp/x"]
+)
+def test_a_job_stays_in_the_folder_of_its_sweep(
+    word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "-m", *TINY, "seed=1,2", word, "hydra.sweep.dir=outputs/sweep"]) == 2
+    assert "must be inside the sweep's" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("run.json"))
+
+
 def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -79,3 +79,13 @@ def test_a_resumed_run_knows_whether_its_last_step_was_validated(metric: str, tm
     first.log_metrics({metric: 0.5}, step=3)
     assert MetricsCsv(path=tmp_path / "metrics.csv").continue_from(4)
     assert not MetricsCsv(path=tmp_path / "metrics.csv").continue_from(3)
+
+
+def test_a_full_disk_is_said_with_the_name_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.csv"
+    path.symlink_to("/dev/full")
+    table = MetricsCsv(path=path)
+    table.columns.append("loss")
+    with pytest.raises(OSError, match="No space left") as failure:
+        table.log_metrics({"loss": 1.0}, step=1)
+    assert failure.value.filename == str(path)

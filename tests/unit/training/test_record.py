@@ -31,6 +31,12 @@ from restora.training.run import _say_outcome
 CONFIG = {"name": "dncnn", "task": "denoise", "seed": 1, "network": {"_target_": "dncnn"}, "degradation": {}}
 
 
+def info_in(folder: Path) -> RunInfo:
+    return RunInfo(
+        folder, CONFIG, command="", overrides=[], cwd="", experiment="", network_name="", sweep=None
+    )
+
+
 def refused(constant: str) -> None:
     raise AssertionError(f"{constant} is not JSON")
 
@@ -224,3 +230,61 @@ def test_the_mean_of_inputs_is_left_out_where_some_are_not_degraded(
     said = capsys.readouterr().err
     assert "held-out photos inf -> 50.00 dB" in said
     assert "worse than its input" in said
+
+
+@pytest.mark.parametrize(
+    ("damaged", "lost"),
+    [
+        ({"cost": "x"}, ["cost"]),
+        ({"cost": {"fit_seconds": None, "steps": 3, "samples": 4}}, ["cost"]),
+        ({"metrics": 5, "changes": [1]}, ["metrics", "changes"]),
+        (
+            {"metrics": {"best": [1], "last": None}, "wandb": True, "photos": "x", "init": 1},
+            ["metrics", "wandb"],
+        ),
+    ],
+    ids=str,
+)
+def test_what_is_damaged_in_a_record_is_named_and_the_rest_of_its_history_kept(
+    damaged: dict[str, Any], lost: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def record() -> RunRecord:
+        info = RunInfo(
+            tmp_path, CONFIG, command="", overrides=[], cwd="", experiment="", network_name="", sweep=None
+        )
+        return RunRecord(info)
+
+    fresh = record()
+    history = {
+        "started": "2026-01-01",
+        "cost": {"fit_seconds": 2.0, "steps": 3, "samples": 4, "step_ms": None},
+    }
+    (tmp_path / "run.json").write_text(json.dumps(history | damaged))
+    found = RunRecord(info_in(tmp_path))
+    assert found.data["started"] == "2026-01-01"
+    assert found.fit_seconds_before == (0 if "cost" in damaged else 2.0)
+    assert {key: found.data[key] for key in damaged} == {key: fresh.data[key] for key in damaged}
+    assert all(key in caplog.text for key in lost)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "[]", "5"])
+def test_a_record_that_is_none_starts_a_new_history(
+    text: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "run.json").write_text(text)
+    assert RunRecord(info_in(tmp_path)).data["changes"] == []
+    assert "run.json" in caplog.text
+
+
+def test_the_cost_of_a_run_that_is_stopped_between_validations_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("restora.training.record.share_here", lambda trainer: 0.5)
+    record, trainer = RunRecord(info_in(tmp_path)), Mock(training=True)
+    module = Mock(spec=Family, steps_done=lambda: 7, trainer=trainer)
+    record.on_exception(trainer, module, KeyboardInterrupt())
+    assert record.data["cost"]["steps"] == 0  # before the training
+    record.info.begun = True
+    record.samples = 28
+    record.on_exception(trainer, module, KeyboardInterrupt())
+    assert (record.data["cost"]["steps"], record.data["cost"]["samples"]) == (7, 28)

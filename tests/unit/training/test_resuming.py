@@ -2,6 +2,7 @@
 typed again."""
 
 import json
+import math
 import time
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from omegaconf import OmegaConf
 from restora import registry
 from restora.config import ConfigError
 from restora.training.command import repeating
-from restora.training.resuming import continued, refuse_foreign, stored_overrides
+from restora.training.resuming import continued, refuse_foreign, stored_overrides, what_to_do
 from restora.training.starting import earlier_score
 
 BOMB = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
@@ -109,3 +110,17 @@ def test_a_finished_run_gives_the_score_that_it_was_monitored_by(
     (tmp_path / "run.json").write_text(json.dumps(record))
     assert earlier_score(tmp_path) == 0.25
     assert capsys.readouterr().err.count("finished already: skipped") == 2
+
+
+@pytest.mark.parametrize("value", [5, "x", [1]])
+def test_a_record_without_a_configuration_counts_as_lost(
+    value: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = folder_with(tmp_path, "- seed=3\n")
+    (folder / "run.json").write_text(json.dumps({"overrides": ["seed=3"], "config": value, "process": value}))
+    assert continued([f"resume={folder}"])[0] == "seed=3"
+    assert what_to_do(folder, {}, asked=True, retry=False) == "go on"
+    (folder / "run.json").write_text(json.dumps({"status": "finished", "metrics": value, "process": value}))
+    assert what_to_do(folder, {}, asked=False, retry=False) == "skip"
+    assert math.isnan(earlier_score(folder))

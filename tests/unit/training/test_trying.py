@@ -247,7 +247,7 @@ def test_a_network_that_breaks_its_contract_is_refused_with_the_fix(
 
 @pytest.mark.parametrize("name", ["dncnn", "fdncnn", "espcn"])
 def test_a_network_without_channels_is_refused(name: str, check: Callable[..., None]) -> None:
-    with pytest.raises(ConfigError, match=r"weight is empty \(0x.*at least one channel"):
+    with pytest.raises(ConfigError, match=r"network: \w+'s \S+weight has no elements \(0x.*1 or more"):
         check(network={"_target_": name, "in_channels": 3, "channels": 0})
 
 
@@ -335,3 +335,18 @@ def test_a_schedule_that_gives_no_factor_is_refused(schedule: Callable[..., Any]
 
 def test_a_schedule_that_gives_factors_is_not() -> None:
     try_schedule(lambda share: torch.tensor(1 - share))  # type: ignore[arg-type, return-value]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["network=unet_small", "network.channels=[0,4]"], r"UNet's \S+ has no elements"),
+        (
+            ["experiments=denoise/gan", "objective.adversarial.discriminator.channels=0"],
+            r"discriminator \w+'s \S+ has no elements",
+        ),
+    ],
+)
+def test_layers_without_channels_are_refused(words: list[str], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        check_before_training(compose("train", [*words, "leakage.check=false"]))
