@@ -103,6 +103,13 @@ def check_archive(path: Path) -> None:
         raise ValueError(f"{path} is damaged: the checksum of {part} does not match")
 
 
+def is_safetensors(path: Path) -> bool:
+    """Whether a file begins as one of safetensors does, whatever it is called: a length, then JSON."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and int.from_bytes(head[:8], "little") < path.stat().st_size
+
+
 def table_text(text: str) -> str:
     """`text` for a cell of a CSV file.
 

@@ -25,7 +25,7 @@ from restora.arguments import fits, shown, wanted
 from restora.artifact import foreign
 from restora.artifact.bounded import build_bounded, imagined
 from restora.degradations.base import Degradation
-from restora.files import json_text, read_json, write_json
+from restora.files import is_safetensors, json_text, read_json, write_json
 from restora.networks.base import Network
 from restora.networks.weights import WeightsError, load_state
 
@@ -275,9 +275,9 @@ def header_of(description: ModelDescription | None) -> dict[str, str]:
 
 def stated_in(path: Path) -> dict[str, Any] | None:
     """What the header of a file of `save_weights` states; None for any other file."""
-    if path.suffix != ".safetensors":
-        return None
     try:
+        if not is_safetensors(path):
+            return None
         with safe_open(path, "pt") as file:
             stated = json.loads((file.metadata() or {}).get(_HEADER, "null"))
     except (OSError, SafetensorError, ValueError, RecursionError):

@@ -16,7 +16,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import Tensor, nn
+
+from restora.files import is_safetensors
 
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
@@ -169,12 +172,13 @@ def _find(name: str, architecture: Architecture, weights: str | Path | None) -> 
 
 def _load(path: Path) -> dict[str, Tensor]:
     """Tensors by name; never runs code from the file."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        return load_file(path)
     try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        if is_safetensors(path):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        with path.open("rb") as file:  # a path would be read by its suffix
+            state: dict[str, Tensor] = torch.load(file, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError, SafetensorError) as error:
         raise ValueError(f"{path} is damaged, or more than a file of tensors: {error}") from error
     return {re.sub(r"^module\.", "", name): value for name, value in state.items()}

@@ -23,6 +23,7 @@ from restora.networks.weights import (
     HARMLESS,
     WeightsError,
     as_overrides,
+    check_finite,
     fitted,
     inferred,
     misfits,
@@ -90,6 +91,7 @@ def recognise(path: str | Path, *, by_order: bool = True) -> Recognised:
             f"the weights in {path} fit more than one network, {' and '.join(by_name)}: name one ({_NAMED})"
         )
     best = max(photos or found, key=lambda each: ("ema" in each.prefix.lower(), -len(each.prefix)))
+    check_finite(best.state, str(path))
     network = best.cls(**best.arguments)
     network.load_state_dict(dict(best.state), strict=False)
     wrapped = f", under the prefix {best.prefix!r}" if best.prefix and not best.by_order else ""

@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restora.files import check_archive
+from restora.files import check_archive, is_safetensors
 from restora.networks.base import Network
 
 _SHOWN = 4
@@ -59,7 +59,19 @@ def load_state(network: Network, state: Mapping[str, Tensor], where: str) -> Non
     problems = misfits(network, state)
     if problems:
         raise WeightsError("\n".join(_listed(network, problems, where)))
+    check_finite(state, where)
     network.load_state_dict(dict(state), strict=False)  # other missing or unexpected names are harmless
+
+
+def check_finite(state: Mapping[str, Tensor], where: str) -> None:
+    """Raises WeightsError for weights with which no photo can be restored."""
+    bad = [name for name, value in state.items() if value.is_floating_point() and not value.isfinite().all()]
+    if bad:
+        more = f" and {len(bad) - 1} more" if len(bad) > 1 else ""
+        raise WeightsError(
+            f"{where} has values that are not finite in {bad[0]}{more}: the training that wrote it had "
+            "diverged; take an earlier checkpoint of it"
+        )
 
 
 def network_from_weights(
@@ -94,7 +106,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """
     if not path.is_file():
         raise WeightsError(f"there is no weights file {path}")
-    if path.suffix == ".safetensors":
+    if is_safetensors(path) or (path.suffix == ".safetensors" and not is_torch_file(path)):
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
@@ -102,7 +114,10 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise WeightsError(f"{path} is damaged or not a safetensors file: {error}") from error
-    tensors = dict(_flatten(_load_torch(path)))
+    loaded = _load_torch(path)
+    if isinstance(loaded, list | tuple):
+        loaded = {str(number): part for number, part in enumerate(loaded)}
+    tensors = dict(_flatten(loaded))
     if not tensors:
         raise WeightsError(f"{path} holds no tensors: is it a weights file?")
     return tensors
@@ -119,12 +134,20 @@ def is_torch_file(path: Path) -> bool:
         return file.read(2) in (b"PK", b"\x80\x02", b"\x80\x04")
 
 
-def _is_program(path: Path) -> bool:
-    """Whether a file is TorchScript: a zip with code beside the tensors."""
+def _check_parts(path: Path) -> None:
+    """Raises WeightsError for a ZIP archive that is no torch file, or one of TorchScript, with code in it."""
     if not zipfile.is_zipfile(path):
-        return False
+        return
     with zipfile.ZipFile(path) as parts:
-        return any(name.endswith("/constants.pkl") for name in parts.namelist())
+        names = parts.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):
+        raise WeightsError(
+            f"{path} is TorchScript, a program, which restora never runs: ask its author for a state dict, "
+            "or torch.save(torch.jit.load(FILE).state_dict(), …) if you trust it"
+        )
+    if not any(name.endswith("/data.pkl") for name in names):
+        shown = ", ".join(names[:_SHOWN]) or "nothing"
+        raise WeightsError(f"{path} is an archive that holds {shown}: unpack it, and name the weights in it")
 
 
 _DOWNLOADS = (
@@ -146,11 +169,7 @@ def _load_torch(path: Path) -> Any:
     if head.isascii() and head.decode("ascii").replace("\n", " ").replace("\t", " ").isprintable():
         shown = head.decode("ascii").splitlines()[0][:40]
         raise WeightsError(f"{path} is a text file, not weights; it starts with: {shown}")
-    if _is_program(path):
-        raise WeightsError(
-            f"{path} is TorchScript, a program, which restora never runs: ask its author for a state dict, "
-            "or torch.save(torch.jit.load(FILE).state_dict(), …) if you trust it"
-        )
+    _check_parts(path)
     try:
         check_archive(path)
     except ValueError as error:
@@ -160,8 +179,8 @@ def _load_torch(path: Path) -> Any:
     harmless: list[Any] = [argparse.Namespace, scalar, np.dtype, *(type(np.dtype(kind)) for kind in "fdilq")]
     harmless.append((scalar, "numpy.core.multiarray.scalar"))  # the same function in numpy 1
     try:
-        with torch.serialization.safe_globals(harmless):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(harmless), path.open("rb") as file:  # torch goes by a name
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise WeightsError(_unsafe(path)) from error
     except (RuntimeError, EOFError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:

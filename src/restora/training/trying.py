@@ -17,6 +17,7 @@ from torch.nn.parameter import is_lazy
 from restora.config import ConfigError
 from restora.data.module import PhotoData
 from restora.degradations.base import Degradation, check_values
+from restora.degradations.compose.composition import Chain
 from restora.keyed import KeyedGenerator, sample_key
 from restora.networks.base import MULTIPLES, Network
 from restora.photos.reading import channel_count
@@ -42,17 +43,25 @@ def _each(degradation: Degradation) -> Iterator[Degradation]:
 def _check_channels(degradation: Degradation, channels: int) -> None:
     """Raises `ConfigError` for a degradation that does not go with the photos' number of channels."""
     for part in _each(degradation):
-        name = type(part).__name__
         if part.needs_colour and channels != 3:
             raise ConfigError(
-                f"the degradation {name} needs photos in colour, these have {channels} channel(s): set "
-                "data.channels=rgb and network.in_channels=3, or choose another degradation"
+                f"the degradation {type(part).__name__} needs photos in colour, these have {channels} "
+                "channel(s): set data.channels=rgb and network.in_channels=3, or choose another degradation"
             )
-        if part.out_channels not in (None, channels):
-            raise ConfigError(
-                f"the degradation {name} gives {part.out_channels} channel(s), these photos {channels}, and "
-                f"a network is trained with as many in as out: set degradation.channels={channels}"
-            )
+    if (given := _channels_after(degradation, channels)) != channels:
+        raise ConfigError(
+            f"the degradation gives {given} channel(s), the photos have {channels}, and a network is trained "
+            f"with as many in as out: set degradation.channels={channels}"
+        )
+
+
+def _channels_after(degradation: Degradation, channels: int) -> int:
+    """The channels of its output; a choice between stages gives those of the photo."""
+    if isinstance(degradation, Chain):
+        for stage in degradation.parts:
+            channels = _channels_after(stage, channels)
+        return channels
+    return degradation.out_channels or channels
 
 
 def try_network(network: Network, data: PhotoData, build: Callable[[], Network]) -> None:

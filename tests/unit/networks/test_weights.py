@@ -3,6 +3,8 @@ would fit.
 """
 
 import argparse
+import zipfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from restora import registry
 from restora.networks.carn import CARN
 from restora.networks.dncnn import DnCNN, FDnCNN
 from restora.networks.edsr import EDSR
+from restora.networks.recognition import recognise
 from restora.networks.weights import (
     WeightsError,
     load_weights,
@@ -103,6 +106,44 @@ def test_a_damaged_file_is_named(suffix: str, content: bytes, tmp_path: Path) ->
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=str(path)):
         read_tensors(path)
+
+
+@pytest.mark.parametrize("name", ["weights.pth", "weights.SAFETENSORS", "weights"])
+def test_safetensors_are_known_by_their_bytes(name: str, tmp_path: Path) -> None:
+    state = small().state_dict()
+    save_file(state, tmp_path / name)
+    assert read_tensors(tmp_path / name).keys() == state.keys()
+
+
+def test_a_torch_file_may_be_called_safetensors(tmp_path: Path) -> None:
+    torch.save(small().state_dict(), tmp_path / "weights.safetensors")
+    assert read_tensors(tmp_path / "weights.safetensors").keys() == small().state_dict().keys()
+
+
+def test_the_parts_of_a_list_are_read(tmp_path: Path) -> None:
+    network = small()
+    torch.save([{"epoch": 3}, network.state_dict()], tmp_path / "weights.pth")
+    other = small()
+    load_weights(other, tmp_path / "weights.pth")
+    assert all(torch.equal(a, b) for a, b in zip(other.parameters(), network.parameters(), strict=True))
+
+
+def test_an_archive_with_weights_in_it_is_to_be_unpacked(tmp_path: Path) -> None:
+    torch.save(small().state_dict(), tmp_path / "weights.pth")
+    with zipfile.ZipFile(tmp_path / "weights.zip", "w") as archive:
+        archive.write(tmp_path / "weights.pth", "weights.pth")
+    with pytest.raises(WeightsError, match=r"an archive that holds weights\.pth: unpack it"):
+        read_tensors(tmp_path / "weights.zip")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float, tmp_path: Path) -> None:
+    state = small().state_dict()
+    state["model.2.bias"][3] = value
+    torch.save(state, tmp_path / "weights.pth")
+    for load in (partial(load_weights, small()), recognise):
+        with pytest.raises(WeightsError, match=r"not finite in model\.2\.bias.*earlier checkpoint"):
+            load(tmp_path / "weights.pth")
 
 
 def test_missing_and_empty_files_are_named(tmp_path: Path) -> None:

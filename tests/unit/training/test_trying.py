@@ -312,10 +312,12 @@ def test_grey_photos_are_refused_before_training_by_what_needs_colours(name: str
 
 def test_colour_photos_of_one_grey_channel_are_refused_with_the_setting(check: Callable[..., None]) -> None:
     grey = {"_target_": "greyscale", "channels": 1}
-    maybe = {"_target_": "maybe", "stage": grey, "probability": 0.5}
-    for node in (grey, {"_target_": "chain", "stages": {"first": maybe}}):
+    for node in (grey, {"_target_": "chain", "stages": {"first": grey}}):
         with pytest.raises(ConfigError, match=r"gives 1 channel.*set degradation\.channels=3"):
             check(degradation=node)
+    check(
+        degradation={"_target_": "maybe", "stage": grey, "probability": 0.5}
+    )  # in all channels of the photo
 
 
 @pytest.mark.parametrize(
