@@ -347,7 +347,8 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
 
 def _no_such_option(wanted: str) -> str:
     """`wanted` is a path such as network/dncn or experiments/denoise/dncn."""
-    group, _, wrong = wanted.partition("/")
+    cut = wanted.rpartition if wanted.startswith("benchmark/testset/") else wanted.partition
+    group, _, wrong = cut("/")
     choices = [name for name in options(group) if not name.startswith("testset/")]  # parts of benchmarks
     if not choices:
         return f"there is no configuration {wanted!r}"

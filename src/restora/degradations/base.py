@@ -47,6 +47,8 @@ class Degradation(ABC):
 
     scale: int = 1
     """H and W of the output are those of the input divided by this."""
+    out_channels: int | None = None
+    """Channels of the output; None is as many as those of the input."""
     undamaged: tuple[float, ...] = ()
     """One number per condition channel: its value where a photo is unchanged (0 for a noise-level map, 1 for
     a mask). Compositions fill it in for the samples that a stage did not touch.
@@ -61,8 +63,6 @@ class Degradation(ABC):
     absolute one, the mode under the power 0."""
     independent: bool = False
     """Whether degraded pixels are independent of each other given the clean photo."""
-    out_channels: int | None = None
-    """Channels of its output; None for those of the clean photo. Networks are trained with equal ones."""
     needs_colour: bool = False
     """Whether it cannot degrade grey photos, which its `sample` refuses."""
     gaussian: bool = False

@@ -17,7 +17,6 @@ from torch.nn.parameter import is_lazy
 from restora.config import ConfigError
 from restora.data.module import PhotoData
 from restora.degradations.base import Degradation, check_values
-from restora.degradations.compose.composition import Chain
 from restora.keyed import KeyedGenerator, sample_key
 from restora.networks.base import MULTIPLES, Network
 from restora.photos.reading import channel_count
@@ -48,20 +47,11 @@ def _check_channels(degradation: Degradation, channels: int) -> None:
                 f"the degradation {type(part).__name__} needs photos in colour, these have {channels} "
                 "channel(s): set data.channels=rgb and network.in_channels=3, or choose another degradation"
             )
-    if (given := _channels_after(degradation, channels)) != channels:
+    if (given := degradation.out_channels or channels) != channels:
         raise ConfigError(
             f"the degradation gives {given} channel(s), the photos have {channels}, and a network is trained "
             f"with as many in as out: set degradation.channels={channels}"
         )
-
-
-def _channels_after(degradation: Degradation, channels: int) -> int:
-    """The channels of its output; a choice between stages gives those of the photo."""
-    if isinstance(degradation, Chain):
-        for stage in degradation.parts:
-            channels = _channels_after(stage, channels)
-        return channels
-    return degradation.out_channels or channels
 
 
 def try_network(network: Network, data: PhotoData, build: Callable[[], Network]) -> None:

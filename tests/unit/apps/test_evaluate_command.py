@@ -114,3 +114,13 @@ def test_a_trained_range_is_a_range(trained: str, photo: Path) -> None:
 def test_a_disc_within_a_pixel_leaves_the_photo(width: float, photo: Path) -> None:
     kernel: Tensor = Deblur(root=str(photo), color="rgb", blur="disc", width=width).kernel(width, 0.0)
     assert kernel.sum() == kernel.max() == 1
+
+
+def test_a_test_set_that_is_not_known_is_answered_with_those_that_are(photo: Path) -> None:
+    with pytest.raises(
+        ValueError, match=r"no benchmark/testset=nosuch\.\s+There are: bsd100, bsd68"
+    ) as found:
+        evaluate(photo, "classical=median", *DENOISE, "benchmark/testset=nosuch")
+    assert "sigma25" not in str(found.value)
+    with pytest.raises(ValueError, match="Did you mean benchmark/testset=kodak24"):
+        evaluate(photo, "classical=median", *DENOISE, "benchmark/testset=kodak")

@@ -9,15 +9,18 @@ from restora.degradations.base import Degradation, Params, Shape
 from restora.degradations.blur.gaussian_blur import GaussianBlur
 from restora.degradations.colour.greyscale import Greyscale
 from restora.degradations.colour.keep_grey import KeepGrey
+from restora.degradations.colour.sepia import Sepia
 from restora.degradations.compose.composition import Chain, Maybe, OneOf
 from restora.degradations.compose.shuffled import Shuffled
 from restora.degradations.compression.jpeg import Jpeg
 from restora.degradations.identity import Identity
 from restora.degradations.missing.random_rectangles import RandomRectangles
+from restora.degradations.missing.text_overlay import TextOverlay
 from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.degradations.noise.poisson_noise import PoissonNoise
 from restora.degradations.parameters import as_range
 from restora.degradations.sampling.downsample import Downsample
+from restora.degradations.weather.haze import Haze
 from restora.keyed import KeyedGenerator
 
 
@@ -142,6 +145,16 @@ def test_a_stage_of_one_channel_gives_as_many_as_the_others() -> None:
     grey = (together[:, :1] == together).flatten(1).all(1)
     assert grey.any()
     assert not grey.all()
+
+
+@pytest.mark.parametrize("after", [Haze(density=1.0), TextOverlay()])
+def test_a_stage_after_one_that_leaves_one_channel_draws_for_one(after: Degradation) -> None:
+    chain = Chain(stages={"grey": Greyscale(channels=1), "after": after})
+    assert chain(torch.rand(2, 3, 16, 16), generator(2)).image.shape == (2, 1, 16, 16)
+    with pytest.raises(ValueError, match="sepia needs photos of 3 channels, got 1"):
+        Chain(stages={"chain": chain, "sepia": Sepia()})(torch.rand(2, 3, 16, 16), generator(2))
+    shuffled = Shuffled(stages={"grey": Greyscale(channels=1), "sepia": Sepia()})
+    assert shuffled(torch.rand(8, 3, 16, 16), generator(8)).image.shape == (8, 3, 16, 16)
 
 
 def test_shuffled_uses_every_order() -> None:

@@ -47,6 +47,7 @@ class Chain(_Staged):
         self.stages = named(stages, Degradation)
         for stage in self.stages.values():
             self.scale *= stage.scale
+            self.out_channels = stage.out_channels or self.out_channels
         self.undamaged = tuple(value for stage in self.stages.values() for value in stage.undamaged)
         self.independent = all(part.independent for part in self.parts)
         # noise on noise keeps the mean; only the first stage, whose input is clean, need not be symmetric
@@ -71,6 +72,7 @@ class Chain(_Staged):
         for name, stage in self.stages.items():
             params[name] = stage.sample((batch, channels, height, width), generator.fork(name))
             height, width = height // stage.scale, width // stage.scale
+            channels = stage.out_channels or channels
         return params
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:

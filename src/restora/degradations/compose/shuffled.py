@@ -24,6 +24,7 @@ class Shuffled(Chain):
 
     def __init__(self, *, stages: Mapping[str, Degradation]) -> None:
         super().__init__(stages=stages)
+        self.out_channels = None  # one channel is repeated in those of the samples that have all
         if any(part.centres != SYMMETRIC for part in self.parts):  # each may come last
             self.centres = frozenset()
 
@@ -33,7 +34,8 @@ class Shuffled(Chain):
                 f"shuffled stages must keep the size, got scale {self.scale}: reduce in a chain around them"
             )
         order = generator.fork("order").uniform((len(self.stages),)).argsort(dim=1, stable=True)
-        return {"order": order, **super().sample(shape, generator)}
+        drawn = {name: stage.sample(shape, generator.fork(name)) for name, stage in self.stages.items()}
+        return {"order": order, **drawn}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         x = clean
