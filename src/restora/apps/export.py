@@ -196,7 +196,7 @@ def _opened(name: str, task: str | None, network: str | None) -> "Source | Loade
         return open_source(name, task=task, network=network)
     path = Path(name.removeprefix("weights="))
     folder = path.is_dir() and not (path / DESCRIPTION).is_file()
-    if folder or not path.exists() or own_checkpoint(path) is not None:
+    if folder or (path.exists() and own_checkpoint(path) is not None):
         return locate(path)
     return open_source(path, task=task, network=network)
 

@@ -32,7 +32,7 @@ from restora.networks.weights import (
     under,
 )
 
-_NAMED = "--network NAME, in `restora evaluate` and in Python network=NAME"
+_NAMED = "--network NAME of restore, export and serve, network=NAME of evaluate and in Python"
 
 
 class UnknownWeights(WeightsError):

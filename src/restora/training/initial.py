@@ -23,7 +23,7 @@ from restora.config import ConfigError
 from restora.families.base import Family
 from restora.networks.base import Network
 from restora.networks.transfer import Transfer, listed, matching, transfer
-from restora.networks.weights import WeightsError, fitted, read_tensors, suggestion, unwrap
+from restora.networks.weights import WeightsError, fitted, inferred, read_tensors, suggestion, unwrap
 
 _FEW = 0.1
 """The share of a network's weights below which a source hardly helps: the biases of a few layers, say."""
@@ -120,7 +120,7 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
             f"({'; '.join(found.reasons())}): take a source that fits whole, or family.adapters=null"
         )
     hints = [_few_fit(network, found, state), _frozen(config, network, untaken)]
-    otherwise = {} if loaded is None else _otherwise(config, network, loaded)
+    otherwise = _otherwise(config, network, loaded, state)
     return Initial(source, file, found, tuple(hint for hint in hints if hint), otherwise)
 
 
@@ -132,12 +132,20 @@ def _frozen(config: DictConfig, network: Network, untaken: Sequence[str]) -> str
     return f"family.freeze keeps as initialised, not from the source: {listed(names)}" if names else ""
 
 
-def _otherwise(config: DictConfig, network: Network, loaded: Loaded) -> dict[str, tuple[Any, Any]]:
-    """The arguments of the source that differ from the network's: name -> (source's, network's)."""
-    if type(loaded.network) is not type(network):
+def _otherwise(
+    config: DictConfig, network: Network, loaded: Loaded | None, state: dict[str, Tensor]
+) -> dict[str, tuple[Any, Any]]:
+    """The arguments of the source that differ from the network's: name -> (source's, network's).
+
+    Weights alone have those that can be inferred from them.
+    """
+    if loaded is None:
+        there = inferred(type(network), state) or {}
+    elif type(loaded.network) is not type(network):
         return {"network": (loaded.name, registry.name_of(type(network)))}
+    else:
+        there = _defaults(type(network)) | dict(loaded.arguments)
     here: Any = OmegaConf.to_container(config.network, resolve=True)
-    there = _defaults(type(network)) | dict(loaded.arguments)
     return {
         name: (_plain(there[name]), value)
         for name, value in (_defaults(type(network)) | here).items()

@@ -20,10 +20,14 @@ def test_weights_of_which_hardly_any_fit_are_said(
 ) -> None:
     source = DnCNN(in_channels=3, channels=8, depth=4, batch_norm=False)
     save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    arguments = {"in_channels": 3, "channels": channels, "depth": depth, "batch_norm": False}
     config = OmegaConf.create(
-        {"init": {"source": str(tmp_path / "weights.safetensors"), "skip": [], "strict": False}}
+        {
+            "init": {"source": str(tmp_path / "weights.safetensors"), "skip": [], "strict": False},
+            "network": {"_target_": "dncnn", **arguments},
+        }
     )
-    network = DnCNN(in_channels=3, channels=channels, depth=depth, batch_norm=False)
+    network = DnCNN(**arguments)
     found = initial_weights(config, network)
     assert found is not None
     assert found.transfer.taken
@@ -36,9 +40,22 @@ def test_a_source_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("HOME", str(tmp_path))
     network = DnCNN(in_channels=3, channels=8, depth=4, batch_norm=False)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
-    config = OmegaConf.create({"init": {"source": "~/weights.safetensors", "skip": [], "strict": True}})
+    init = {"source": "~/weights.safetensors", "skip": [], "strict": True}
+    config = OmegaConf.create({"init": init, "network": {"_target_": "dncnn"}})
     assert initial_weights(config, network) is not None
     assert open_source("~/weights.safetensors").name == "dncnn"
+
+
+def test_weights_alone_show_what_they_were_made_with(tmp_path: Path) -> None:
+    """Without batch norm the same names are those of other layers."""
+    source = DnCNN(in_channels=1, channels=8, depth=7, batch_norm=False)
+    save_file(source.state_dict(), tmp_path / "weights.safetensors")
+    arguments = {"in_channels": 3, "channels": 8, "depth": 7, "batch_norm": True}
+    init = {"source": str(tmp_path / "weights.safetensors"), "skip": [], "strict": False}
+    config = OmegaConf.create({"init": init, "network": {"_target_": "dncnn", **arguments}})
+    found = initial_weights(config, DnCNN(**arguments))
+    assert found is not None
+    assert "in_channels is 1 there, 3 here, batch_norm is false there, true here" in "\n".join(found.lines())
 
 
 def of_half_minute(changes: dict[str, Any], family: dict[str, Any] | None = None) -> Initial:
