@@ -240,10 +240,13 @@ def _check_room(folder: Path, module: LightningModule) -> None:
 
 
 class NonFinite(ValueError):
-    """A run whose numbers are no longer finite; the message says where the last finite weights are."""
+    """A run whose numbers are no longer finite; the message says where the last finite weights are.
+
+    Without a `saver` it does not: no weights of the run are of use, or none are saved.
+    """
 
     def __init__(self, what: str, saver: LastCheckpoint | None, advice: str = "") -> None:
-        kept = "; there is no checkpoint yet"
+        kept = "" if saver is None else "; there is no checkpoint yet"
         if saver is not None and saver.saved_step is not None:
             kept = f"; checkpoints/{saver.path.name} holds the finite weights of step {saver.saved_step}"
         advice = advice or (

@@ -29,6 +29,7 @@ from restora.training.callbacks import (
     DiskFull,
     ExactProducts,
     LastCheckpoint,
+    NonFinite,
     SaveTestImages,
     StepSeed,
     validates_now,
@@ -190,8 +191,9 @@ def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_one_before
     assert (tmp_path / "checkpoints" / "previous.ckpt").exists()
 
 
+@pytest.mark.parametrize("reason", [errno.ENOSPC, errno.EDQUOT], ids=["full", "quota"])
 def test_a_full_disk_is_named_with_sizes_and_costs_no_checkpoint(
-    fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    reason: int, fit: Callable[..., Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     last = LastCheckpoint(directory=tmp_path, every_n_steps=2)
     save = Trainer.save_checkpoint
@@ -200,7 +202,7 @@ def test_a_full_disk_is_named_with_sizes_and_costs_no_checkpoint(
         if trainer.global_step < 4:
             return save(trainer, path, **options)
         path.write_bytes(bytes(3_000_000))
-        raise OSError(errno.ENOSPC, "No space left on device")
+        raise OSError(reason, os.strerror(reason))
 
     monkeypatch.setattr(Trainer, "save_checkpoint", full)
     with pytest.raises(
@@ -337,3 +339,12 @@ def test_photos_without_a_clean_version_are_restored_and_not_compared(tmp_path: 
         "a_restored.png",
     ]
     assert "psnr" not in module.rows[0]
+
+
+def test_where_finite_weights_are_is_only_said_where_it_is_known(tmp_path: Path) -> None:
+    """Weights that never gave a finite validation are of no use, also if their numbers are finite."""
+    last = LastCheckpoint(directory=tmp_path)
+    assert "checkpoint" not in str(NonFinite("validation never gave a finite score", None))
+    assert str(NonFinite("x", last)).endswith("there is no checkpoint yet")
+    last.saved_step = 7
+    assert str(NonFinite("x", last)).endswith("checkpoints/last.ckpt holds the finite weights of step 7")
