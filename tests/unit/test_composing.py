@@ -381,3 +381,16 @@ def test_a_fast_try_keeps_the_photos_that_are_typed(words: list[str], source: st
     assert config.data.source._target_ == source
     assert config.data.patch_size == 96
     assert config.trainer.max_steps == 3
+
+
+@pytest.mark.parametrize("group", ["loss", "schedule", "degradation", "discriminator", "objective"])
+def test_a_registered_part_without_a_file_is_told_from_none(
+    group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = type("Mine", (), {"__module__": "mylab"})
+    monkeypatch.setitem(registry._parts[group], "lab_part", mine)
+    words = ["family=gan"] if group == "discriminator" else []
+    with pytest.raises(ConfigError, match=f"write _target_: lab_part into {group}/lab_part.yaml"):
+        compose("train", [*words, f"{group}=lab_part"])
+    with pytest.raises(ConfigError, match="there is no experiments=lab_part"):
+        compose("train", ["experiments=lab_part"])
