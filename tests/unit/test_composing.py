@@ -394,3 +394,15 @@ def test_a_registered_part_without_a_file_is_told_from_none(
         compose("train", [*words, f"{group}=lab_part"])
     with pytest.raises(ConfigError, match="there is no experiments=lab_part"):
         compose("train", ["experiments=lab_part"])
+
+
+@pytest.mark.parametrize(("lines", "task"), [("", "inpaint"), ("task: scratches\n", "scratches")])
+def test_the_task_of_a_recipe_that_names_none_is_that_of_its_degradation(
+    lines: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "experiments" / "mine.yaml"
+    recipe.parent.mkdir()
+    text = f"# @package _global_\ndefaults:\n  - override /degradation: inpaint_brush\nname: mine\n{lines}"
+    recipe.write_text(text)
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    assert compose("train", ["experiments=mine"]).task == task
