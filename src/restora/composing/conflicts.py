@@ -30,8 +30,10 @@ def lost_place(message: str, overrides: Iterable[str]) -> str | None:
 
 
 def without_file(group: str, name: str) -> str | None:
-    """What to write for a registered part of the user's own that no file of the group describes; None for
-    any other name."""
+    """What to write for a registered part of the user's own that no file of the group describes.
+
+    None for any other name.
+    """
     kind = COMPLETED.get(group, group)
     if kind not in registry.PACKAGES or name not in registry.foreign(kind):
         return None
