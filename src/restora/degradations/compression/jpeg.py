@@ -141,10 +141,10 @@ class Jpeg(Degradation):
         return Severity("quality", *self.quality)
 
     def sample(self, shape: Shape, generator: KeyedGenerator) -> Params:
-        params: Params = {"quality": generator.integers(self.quality[0], self.quality[1] + 1)}
-        if self.cropped != (0, 0):
-            params["cropped"] = generator.integers(self.cropped[0], self.cropped[1] + 1, (2,))
-        return params
+        quality = generator.integers(self.quality[0], self.quality[1] + 1)
+        if self.cropped == (0, 0):
+            return {"quality": quality}
+        return {"quality": quality, "cropped": generator.integers(self.cropped[0], self.cropped[1] + 1, (2,))}
 
     def apply(self, clean: Tensor, params: Params) -> Tensor:
         if "cropped" not in params:
