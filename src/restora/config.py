@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from restora import batch_rule, registry
 from restora.arguments import WrongArgument
 from restora.clip_rule import fit_clipping
-from restora.composing.conflicts import lost_place
+from restora.composing.conflicts import lost_place, without_file
 from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
 from restora.composing.short_forms import choices, full_forms, read_keys
@@ -355,7 +355,7 @@ def _no_such_option(wanted: str) -> str:
     near = difflib.get_close_matches(wrong, choices, n=3)
     hint = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
     listed = "" if near and len(choices) > _FEW_OPTIONS else f"\n{in_lines('There are:', choices)}"
-    return f"there is no {group}={wrong}.{hint}{listed}"
+    return without_file(group, wrong) or f"there is no {group}={wrong}.{hint}{listed}"
 
 
 def in_lines(lead: str, names: Sequence[str]) -> str:

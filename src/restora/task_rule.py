@@ -36,14 +36,16 @@ _OTHER = "restore"
 def fit_task(config: DictConfig, overrides: Iterable[str]) -> None:
     """Sets the task of a composed configuration, in place, unless the overrides do.
 
-    It follows a degradation among the overrides, and the scale of the network.
+    It follows a degradation among the overrides, one that is known for another task than the usual one, and
+    the scale of the network.
     """
     keys = {word.lstrip("+~").partition("=")[0] for word in overrides}
     if "task" in keys or "task" not in config:
         return
-    if "degradation" in keys:
-        node = OmegaConf.to_container(config.degradation, resolve=False)
-        if (task := _task_of(node)) is not None:
+    is_usual = config.task == "denoise"  # also that of a recipe that names none
+    if "degradation" in keys or is_usual:
+        task = _task_of(OmegaConf.to_container(config.degradation, resolve=False))
+        if task is not None and ("degradation" in keys or task != _OTHER):
             config.task = task
     if config.task == "denoise" and _enlarges(config):
         config.task = "super_resolution"

@@ -381,3 +381,28 @@ def test_a_fast_try_keeps_the_photos_that_are_typed(words: list[str], source: st
     assert config.data.source._target_ == source
     assert config.data.patch_size == 96
     assert config.trainer.max_steps == 3
+
+
+@pytest.mark.parametrize("group", ["loss", "schedule", "degradation", "discriminator", "objective"])
+def test_a_registered_part_without_a_file_is_told_from_none(
+    group: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = type("Mine", (), {"__module__": "mylab"})
+    monkeypatch.setitem(registry._parts[group], "lab_part", mine)
+    words = ["family=gan"] if group == "discriminator" else []
+    with pytest.raises(ConfigError, match=f"write _target_: lab_part into {group}/lab_part.yaml"):
+        compose("train", [*words, f"{group}=lab_part"])
+    with pytest.raises(ConfigError, match="there is no experiments=lab_part"):
+        compose("train", ["experiments=lab_part"])
+
+
+@pytest.mark.parametrize(("lines", "task"), [("", "inpaint"), ("task: scratches\n", "scratches")])
+def test_the_task_of_a_recipe_that_names_none_is_that_of_its_degradation(
+    lines: str, task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = tmp_path / "experiments" / "mine.yaml"
+    recipe.parent.mkdir()
+    text = f"# @package _global_\ndefaults:\n  - override /degradation: inpaint_brush\nname: mine\n{lines}"
+    recipe.write_text(text)
+    monkeypatch.setattr(registry, "_folders", [tmp_path])
+    assert compose("train", ["experiments=mine"]).task == task

@@ -1,7 +1,10 @@
-"""Says which choice of the command line leaves a choice of an experiment's file without its place."""
+"""Says what is missing for a choice: its place in the composition, or the file of a registered part."""
 
 import re
 from collections.abc import Iterable
+
+from restora import registry
+from restora.composing.sources import COMPLETED
 
 _WITHOUT_PLACE = re.compile(r"In '([^']+)': Could not override '([^']+)'")
 
@@ -24,3 +27,17 @@ def lost_place(message: str, overrides: Iterable[str]) -> str | None:
         )
     absent = f"nothing here takes the group {group}" + (f" at {place}" if place else "")
     return f"{file} sets {key}, but {absent}: remove 'override /{key}' from its defaults"
+
+
+def without_file(group: str, name: str) -> str | None:
+    """What to write for a registered part of the user's own that no file of the group describes.
+
+    None for any other name.
+    """
+    kind = COMPLETED.get(group, group)
+    if kind not in registry.PACKAGES or name not in registry.foreign(kind):
+        return None
+    return (
+        f"{group}={name}: the part is registered, but no configuration describes it: write _target_: {name} "
+        f"into {group}/{name}.yaml, in the package's folder conf/ or in one that --config-dir names"
+    )

@@ -55,8 +55,10 @@ def full_forms(loader: ConfigLoaderImpl, config_name: str, overrides: Iterable[s
 
 
 def _check_list(override: Override) -> None:
-    """Raises Refused for several options of a part, whose settings Hydra would merge into one, and for an
-    option given twice, which counts once."""
+    """Raises Refused for an option that is listed twice, and for several options of a part.
+
+    The first counts once, and the settings of the others Hydra would merge into one.
+    """
     group, options = str(override.key_or_group), override.value()
     if not isinstance(options, list):
         return
