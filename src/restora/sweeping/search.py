@@ -97,8 +97,10 @@ class Settings:
 
 
 def open_study(folder: Path, settings: Settings) -> Any:
-    """The study of a sweep folder, for this process alone; repairs what a killed process left, and
-    what is damaged."""
+    """The study of a sweep folder, for this process alone.
+
+    What a killed process left is repaired, as is a damaged journal.
+    """
     path = folder / JOURNAL
     for lock in folder.glob(f"{JOURNAL}.lock*"):  # of a killed process
         lock.unlink(missing_ok=True)

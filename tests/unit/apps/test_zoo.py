@@ -190,7 +190,9 @@ def test_figures_that_cannot_be_measured_share_a_line_by_their_reason(
 
     monkeypatch.setattr(zoo, "measure", fail)
     assert main(["zoo", "verify", "jpeg", "denoise_gray"]) == 1
-    first, *others = capsys.readouterr().out.splitlines()
+    kodak, first, *others = capsys.readouterr().out.splitlines()
+    assert kodak.startswith("not measured (4): jpeg kodak24_jpeg, ")
+    assert kodak.endswith(": there is no kodak24")
     assert first.startswith("not measured (7): jpeg bsd68_q10, ")
     assert first.endswith("denoise_gray bsd68_sigma50: there is no bsd68")
     assert [line.rpartition(": ")[2] for line in others[:-1]] == ["there is no classic5", "there is no live1"]
