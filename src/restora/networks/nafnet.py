@@ -218,12 +218,13 @@ class NAFNet(Network):
 
 def nafnet_arguments(state: Mapping[str, Tensor]) -> dict[str, int | list[int]] | None:
     """The constructor's arguments, inferred from a state dict of NAFNet's blocks; else None."""
-    if "intro.weight" not in state or "middle_blks.0.conv1.weight" not in state:
+    blocks = [name.removesuffix("conv1.weight") for name in state if name.endswith(".conv1.weight")]
+    if "intro.weight" not in state or not blocks:
         return None
     width, in_channels = state["intro.weight"].shape[:2]
-    block = "middle_blks.0."
+    block = blocks[0]  # all have the same expansions, and there may be none in the middle
     channels = state[block + "conv3.weight"].shape[0]
-    levels = range(count_children(state, "encoders"))
+    levels = range(count_children(state, "downs"))  # a level may have no blocks
     return {
         "in_channels": in_channels,
         "width": width,

@@ -138,9 +138,7 @@ def test_an_architecture_that_only_spandrel_knows_is_a_source(compact, tmp_path,
     scored = ["benchmark=super_resolution", "benchmark.scale=2", f"benchmark.root={tmp_path / 'clean'}"]
     assert evaluate([f"weights={path}", *scored, "processes=1", f"output={tmp_path / 'scores'}"]) == 0
     assert "compact" in (tmp_path / "scores" / "summary.json").read_text()
-    with pytest.raises(
-        ValueError, match=r"photo a: expected .*\(40, 52\) pixels, got \(80, 104\)"
-    ):
+    with pytest.raises(ValueError, match=r"photo a: expected .*\(40, 52\) pixels, got \(80, 104\)"):
         evaluate([f"weights={path}", "benchmark=denoise", "benchmark.sigma=5", *scored[2:], "processes=1"])
 
 

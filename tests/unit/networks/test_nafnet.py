@@ -1,5 +1,7 @@
 """NAFNet against spandrel's with the same random weights, and against the paper's counts."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -36,6 +38,20 @@ def test_the_numbers_are_those_of_the_authors_code(channels: int, size: tuple[in
     x = torch.rand(2, channels, *size, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         torch.testing.assert_close(network(x), reference(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "blocks",
+    [
+        {"encoder_blocks": [1, 2], "middle_blocks": 0, "decoder_blocks": [1, 1]},
+        {"encoder_blocks": [0, 0], "middle_blocks": 2, "decoder_blocks": [0, 3]},
+        {"encoder_blocks": [], "middle_blocks": 1, "decoder_blocks": []},
+    ],
+)
+def test_levels_without_blocks_are_inferred_from_weights(blocks: dict[str, Any]) -> None:
+    found = NAFNet.infer_arguments(NAFNet(width=8, **blocks).state_dict())
+    assert found is not None
+    assert {key: found[key] for key in blocks} == blocks
 
 
 def test_the_gradients_are_those_of_the_authors_code() -> None:
