@@ -9,7 +9,7 @@ from pathlib import Path
 PREFIX = "zoo:"
 DEFAULT = f"{PREFIX}photo"
 """The model for everyday photos if none is named."""
-SPECIAL = ("denoise_gray", "half_minute", "jpeg", "sr_x2", "sr_x4")
+SPECIAL = ("denoise_gray", "half_minute", "sr_x2", "sr_x4")
 """Models for grey photos, or for photos that were only reduced: these are not offered by default."""
 FOLDER = Path(__file__).resolve().parent / "models"
 
