@@ -40,6 +40,8 @@ _PROBED = 25
 """Frames whose flag of interlacing is looked at before the work starts."""
 _SHIFTED = ("mpegts", "mpeg", "mpegvideo")
 """Containers whose clock starts anywhere."""
+_STATED = ("matroska", "flv")
+"""Containers whose header says how long they are; FFmpeg guesses the length of others from the file's."""
 
 
 def pyav() -> ModuleType:
@@ -80,13 +82,14 @@ class Clip:
     """A video whose streams are read once. Use it in a `with` block; raises `DecodingError` as `look` does.
 
     `first` is the first frame, which `frames` gives again. `damaged` counts the packets that could not be
-    decoded and the frames with faults, `fault` says why reading ended early; both are complete once `frames`
-    has ended.
+    decoded and the frames with faults, `fault` says why reading ended early, `reached` is the time in seconds
+    at which the last packet of any stream ends; all are complete once `frames` has ended. `stated` is when it
+    should be, in seconds by the file's header, 0 if it does not say.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.damaged, self.fault = 0, ""
+        self.damaged, self.fault, self.reached = 0, "", Fraction(0)
         self._resources = contextlib.ExitStack()
         try:
             self.container = self._resources.enter_context(_opened(path))
@@ -108,6 +111,8 @@ class Clip:
             self.first = self._first()
             check_size(self.first.width, self.first.height)
             self.coding: Coding = coding_of(self.first, self.codec)
+            says = self.container.format.name.partition(",")[0] in _STATED
+            self.stated = Fraction(self.container.duration or 0, 1_000_000) if says else Fraction(0)
         except BaseException:
             self._resources.close()
             raise
@@ -206,6 +211,9 @@ class Clip:
                 return
             if packet is None:
                 return
+            if packet.pts is not None and packet.time_base is not None:
+                end = (packet.pts + (packet.duration or 0)) * packet.time_base
+                self.reached = max(self.reached, end)
             if packet.stream is not self.stream:
                 if packet.size:
                     self._waiting.append(packet)

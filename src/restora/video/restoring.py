@@ -46,6 +46,8 @@ SAMPLED = 5
 """Frames over the whole length on which the noise level is estimated."""
 _READ_THROUGH = 250
 """Frames up to which a video is decoded to the frames that are sampled; keyframes of short ones are few."""
+_SHORT = 0.5
+"""Seconds by which a video may be shorter than its header says, as writers round."""
 _ON_DEVICE = 2**26
 """Pixels of a result up to which it is made where the network is; larger ones are put together on the CPU."""
 _DONE = object()
@@ -157,6 +159,9 @@ def _fault(clip: Clip, frames: int) -> str:
         return f"is damaged in {places}; what could be decoded is restored, {decoded}"
     if frames < expected:
         return f"ends after {frames} of {counted(expected, 'frame')}; what there is is restored"
+    if clip.stated - clip.reached > _SHORT:
+        ends, length = float(clip.reached), float(clip.stated)
+        return f"is cut short: it ends after {ends:.1f} of {length:.1f} s; what there is is restored"
     return ""
 
 

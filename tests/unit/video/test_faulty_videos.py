@@ -54,6 +54,19 @@ def test_a_cut_video_is_restored_to_its_end_and_said_so(tmp_path: Path, identity
     assert len(read_planes(tmp_path / "out.mp4")) == outcome.frames
 
 
+@pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".webm", "libvpx-vp9"), (".flv", "flv")])
+def test_a_cut_video_whose_header_counts_no_frames_is_said_to_be_cut(
+    suffix: str, codec: str, tmp_path: Path, identity: Restorer
+):
+    whole = write_clip(tmp_path / f"clip{suffix}", frames=60, size=(48, 32), codec=codec, options={"g": "5"})
+    assert restore_video(whole, tmp_path / "whole.mkv", identity).fault == ""
+    data = whole.read_bytes()
+    whole.write_bytes(data[: len(data) // 2])
+    outcome = restore_video(whole, tmp_path / "out.mkv", identity)
+    assert 0 < outcome.frames < 45
+    assert outcome.fault
+
+
 def test_a_video_that_changes_its_size_is_restored_up_to_there(tmp_path: Path, identity: Restorer):
     parts = [write_clip(tmp_path / f"{width}.ts", size=(width, 32), container="mpegts") for width in (48, 64)]
     both = tmp_path / "both.ts"
