@@ -33,6 +33,7 @@ from restora.zoo.index import DEFAULT, PREFIX, names
 
 if TYPE_CHECKING:
     from restora.apps.restore_plan import Failure, Job
+    from restora.apps.restore_run import Outcome
     from restora.artifact.restorer import Restorer
     from restora.fitting.photos import PhotoFit
 
@@ -208,9 +209,8 @@ def main(argv: Sequence[str]) -> int:
     output = Path(options.output)
     if options.watch:
         return _watch(options, output)
-    planned = plan(
-        Path(options.input), output, Naming(options.format, options.suffix, sheets=options.compare)
-    )
+    naming = Naming(options.format, options.suffix, sheets=options.compare)
+    planned = plan(Path(options.input), output, naming, skip=options.skip_existing)
     if options.quality is not None:
         check_quality(planned.jobs)
     wanted = settle_existing(planned.jobs, overwrite=options.overwrite, skip=options.skip_existing)
@@ -218,7 +218,7 @@ def main(argv: Sequence[str]) -> int:
     failures = [*planned.failures, *unreadable]
     skipped = len(planned.jobs) - len(wanted)
     if jobs:
-        failures += _restore(jobs, _load(options), options, output, refused=len(failures))
+        failures += _restore(jobs, _load(options), options, output, refused=len(failures)).failures
         if skipped:
             print(f"{counted(skipped, noun(planned.jobs))} skipped: {output} has them already")
     elif not failures:
@@ -254,12 +254,18 @@ def _watch(options: argparse.Namespace, output: Path) -> int:
     try:
         for planned in photos:
             jobs, unreadable = measure(planned.jobs, no_videos=refused(options))
-            failures = [*planned.failures, *unreadable]
+            planned.failures += unreadable
+            full = False
             if jobs:
-                failures += _restore(jobs, restorers, options, output, refused=len(failures))
-            _name(failures)
-            failed = failed or bool(failures)
+                outcome = _restore(jobs, restorers, options, output, refused=len(planned.failures))
+                planned.failures += outcome.failures
+                full = outcome.full
+            _name(planned.failures)
+            failed = failed or bool(planned.failures)
             sys.stdout.flush()
+            if full:
+                print(f"stopped watching: nothing more can be written to {output}", flush=True)
+                break
     except KeyboardInterrupt:
         print("stopped watching")
     return 1 if failed else 0
@@ -272,8 +278,8 @@ def _restore(
     output: Path,
     *,
     refused: int,
-) -> "list[Failure]":
-    """Restores the photos and videos; returns those that failed, partly or completely.
+) -> "Outcome":
+    """Restores the photos and videos; the failures are those that failed, partly or completely.
 
     `refused` is the number of those that failed before and belong to the total.
     """
@@ -322,7 +328,7 @@ def _restore(
             f"{' and '.join(names)} also {change} pixels outside of the mask by a few levels: --format png "
             "keeps them"
         )
-    return outcome.failures
+    return outcome
 
 
 def _name(failures: "list[Failure]") -> None:

@@ -99,11 +99,14 @@ class Plan:
     others: int = 0
 
 
-def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: bool = False) -> Plan:
+def plan(
+    source: Path, output: Path, naming: Naming | None = None, *, empty: bool = False, skip: bool = False
+) -> Plan:
     """Makes the plan.
 
-    Raises ValueError if there are no photos (unless it may be `empty`), if an output cannot be written, or if
-    one would overwrite an input or another output.
+    Where photos and outputs share a folder, `skip` leaves out photos that are outputs of others. Raises
+    ValueError if there are no photos (unless it may be `empty`), if an output cannot be written, or if one
+    would overwrite an input or another output.
     """
     naming = naming or Naming()
     if "-" in (str(source), str(output)):
@@ -113,7 +116,7 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
     made = _of_folder(source, output, naming) if source.is_dir() else _of_file(source, output, naming)
     if not made.jobs and not made.failures and not empty:
         raise ValueError(f"there are no photos or videos in {source}")
-    made.jobs = _kept_apart(made.jobs)
+    made.jobs = _kept_apart(_not_made(made.jobs) if skip else made.jobs)
     _take_out_long_names(made, naming)
     for folder in {job.target.parent for job in made.jobs}:
         check_writable(folder, setting="OUTPUT", folder=True)
@@ -121,14 +124,22 @@ def plan(source: Path, output: Path, naming: Naming | None = None, *, empty: boo
     return made
 
 
+def _not_made(jobs: list[Job]) -> list[Job]:
+    """The jobs without photos that an earlier command made of other ones, pictures of before and after too."""
+    targets = {job.target.resolve() for job in jobs if job.target != job.source}
+    made = targets | {sheet_of(target) for target in targets}
+    return [job for job in jobs if job.source.resolve() not in made]
+
+
 def _refuse_overwriting(jobs: list[Job], naming: Naming) -> None:
     """Raises ValueError if an output or a sheet would overwrite an input, or a sheet an output."""
     inputs = {job.source.resolve() for job in jobs}
     for job in jobs:
         if job.target.resolve() in inputs:
+            itself = job.target.resolve() == job.source.resolve()
             raise ValueError(
                 f"{job.target} is one of the {noun(jobs)}s to restore and would be overwritten: name another "
-                "OUTPUT"
+                f"OUTPUT{'' if itself else ', or add --skip-existing if an earlier command made it'}"
             )
     taken = inputs | {job.target.resolve() for job in jobs}
     for sheet in (sheet_of(job.target) for job in jobs if naming.sheets):

@@ -70,6 +70,8 @@ class Outcome:
     failures: list[Failure] = field(default_factory=list)
     left: int = 0
     """Photos that were not restored, as nothing more can be written."""
+    full: bool = False
+    """Whether nothing more can be written."""
     lost: Counter[str] = field(default_factory=Counter)
     lost_of_videos: Counter[str] = field(default_factory=Counter)
     compressed: set[str] = field(default_factory=set)
@@ -355,6 +357,7 @@ class _Work:
             self.failures[job.name] = Failure(job.name, " ".join(str(error).split()) or type(error).__name__)
             if getattr(error.__cause__, "errno", None) in NO_ROOM:
                 self.stopped.set()
+                self.outcome.full = True
             return None
 
 
