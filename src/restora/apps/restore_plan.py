@@ -125,7 +125,7 @@ def plan(
 
 
 def _not_made(jobs: list[Job]) -> list[Job]:
-    """The jobs without photos that an earlier command made of other ones, pictures of before and after too."""
+    """The jobs without photos that an earlier command made of others, sheets of both among them."""
     targets = {job.target.resolve() for job in jobs if job.target != job.source}
     made = targets | {sheet_of(target) for target in targets}
     return [job for job in jobs if job.source.resolve() not in made]
