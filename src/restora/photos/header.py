@@ -26,6 +26,8 @@ ORIENTATION = 0x0112
 QUARTER_TURNED = (5, 6, 7, 8)
 _DESCRIPTIVE = (b"eXIf", b"tEXt", b"zTXt", b"iTXt")
 """Chunks of a PNG that may hold EXIF or XMP."""
+_READ = ("JPEG", "MPO", "PNG", "WEBP", "AVIF", "BMP", "DIB", "PPM", "GIF", "JPEG2000", "TIFF", "HEIF")
+"""Pillow's names of the formats that are read. It opens more, some (EPS) by running another program."""
 _JP2_CODESTREAM = b"\xff\x4f\xff\x51"
 
 
@@ -122,13 +124,16 @@ def _look(file: BinaryIO, name: str) -> Header:
 
 
 def opened(file: BinaryIO) -> Image.Image:
-    """Pillow's image, its pixels not loaded."""
+    """Pillow's image, its pixels not loaded. Raises UnidentifiedImageError for formats that are not read."""
     Image.MAX_IMAGE_PIXELS = (
         None  # only our limit holds; Pillow warns above its own, and raises above twice that
     )
     start = file.read(512)
     file.seek(0)
-    return extra_formats.open_heif(file) if extra_formats.is_heif(start) else Image.open(file)
+    image = extra_formats.open_heif(file) if extra_formats.is_heif(start) else Image.open(file)
+    if image.format not in _READ:
+        raise UnidentifiedImageError(f"{image.format} is not read")
+    return image
 
 
 def orientation_of(image: Image.Image, file: BinaryIO) -> int:

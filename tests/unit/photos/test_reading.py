@@ -299,6 +299,8 @@ def floats() -> bytes:
         ("cut.jpg", lambda: encoded("JPEG")[:3000], "truncated"),
         ("broken.png", lambda: encoded("PNG")[:500] + bytes(200) + encoded("PNG")[700:], "cannot be decoded"),
         ("float.tif", floats, "floating-point pixels"),
+        ("program.jpg", lambda: encoded("EPS"), "not a photo in a known format"),
+        ("drawing.png", lambda: encoded("ICO"), "not a photo in a known format"),
     ],
 )
 def test_unusable_files_are_named(tmp_path: Path, name: str, make: Callable[[], bytes], reason: str) -> None:
