@@ -108,6 +108,30 @@ def test_it_fits_and_can_be_read(
     page.context.close()
 
 
+def test_what_is_chosen_is_seen_in_chosen_colours_and_heard(
+    browser: Any, served: Served, tmp_path: Path
+) -> None:
+    """A system of high contrast replaces all colours; a screen reader sees none."""
+    page = Page(browser, served, forced_colors="active")
+    looks = (
+        "e => { const s = getComputedStyle(e); return s.borderTopColor + s.outlineStyle + s.outlineColor; }"
+    )
+    page.add(picture(tmp_path / "a.png"), picture(tmp_path / "b.png"))
+    page.wait_rows(2)
+    page.rows().nth(1).locator(".open").click()
+    opens = page.tab.locator(".open")
+    assert [opens.nth(n).get_attribute("aria-current") for n in (0, 1)] == ["false", "true"]
+    assert page.rows().nth(0).evaluate(looks) != page.rows().nth(1).evaluate(looks)
+    chosen = page.tab.locator(".card:has(:checked)")
+    assert chosen.evaluate(looks) != page.tab.locator(".card:not(:has(:checked))").first.evaluate(looks)
+    page.choose("Scratched or torn")
+    page.add(picture(tmp_path / "c.png"))
+    page.tab.wait_for_selector("#mask-tools:not([hidden])")
+    assert page.tab.locator("#brush").evaluate(looks) != page.tab.locator("#eraser").evaluate(looks)
+    page.check()
+    page.context.close()
+
+
 def test_messages_are_in_sight_and_move_nothing(page: Page, tmp_path: Path) -> None:
     page.add(*(picture(tmp_path / f"{index}.png") for index in range(9)))
     page.wait_rows(9)

@@ -186,7 +186,7 @@ const seen = new IntersectionObserver((entries) => {
 
 function changed(item) {
   const { row } = item;
-  row.className = `row ${item.state}${item === current ? " current" : ""}`;
+  row.className = `row ${item.state}`;
   row.querySelector(".state").textContent = stateOf(item);
   const bar = row.querySelector("progress");
   if (item.state === "sending") bar.removeAttribute("value");
@@ -279,7 +279,7 @@ $("remove-all").addEventListener("click", () => {
 async function open(item, { scroll = "" } = {}) {
   const last = current;
   current = item;
-  for (const other of [last, item]) other?.row.classList.toggle("current", other === item);
+  for (const other of [last, item]) other?.row.querySelector(".open").setAttribute("aria-current", other === item);
   $("viewer").hidden = !item;
   if (!item) return;
   $("viewer-title").textContent = $("viewer-title").title = item.path;
