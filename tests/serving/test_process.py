@@ -3,23 +3,29 @@
 import io
 import re
 import signal
+import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
+import uvicorn
 from PIL import Image
 from served_models import identity
 from serving_fixtures import Served
 from warm_start import Started, start_restora
 
 from restora.cli import main
+from restora.serving import server as serving_server
+from restora.serving.app import build_app
 
 RNG = np.random.default_rng(2)
 
@@ -190,3 +196,54 @@ def test_memory_is_flat_over_hundreds_of_photos(served: Served) -> None:
             assert [answer.status_code for answer in answers] == [200] * 100
             held.append(resident())
     assert max(held[2:]) - held[1] < 15, held
+
+
+def test_results_leave_files_for_the_next_photo(model_folders: dict[str, Path]) -> None:
+    """Where few files may be open, old results go before photos are refused."""
+    few = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (90, 120))"
+    script = (
+        f"{few}\nfrom restora.cli import main\nmain(['serve', {str(model_folders['denoise'])!r}, '--port=0'])"
+    )
+    server = subprocess.Popen([sys.executable, "-u", "-c", script], stdout=subprocess.PIPE, text=True)
+    try:
+        address = next(line for line in server.stdout if line.startswith("page: "))
+        with httpx.Client(base_url=address.split()[1], timeout=60, trust_env=False) as client:
+            while client.get("/readyz").status_code != 200:
+                time.sleep(0.05)
+            ids = []
+            for _ in range(60):
+                answer = send(client, photo(8, 8), wait=60)
+                assert answer.status_code == 200, answer.text
+                ids.append(answer.headers["X-Restoration-Id"])
+            assert client.get(f"/v1/restorations/{ids[-1]}").status_code == 200
+            assert client.get(f"/v1/restorations/{ids[0]}").status_code == 404
+    finally:
+        server.kill()
+        server.wait(20)
+
+
+def test_connections_without_a_request_are_closed(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serving_server, "HEAD_SECONDS", 0.2)
+    monkeypatch.setattr(serving_server.Connection, "most", 5)
+    bound = serving_server.listen("127.0.0.1", 0)
+    config = uvicorn.Config(build_app(served.service), http=serving_server.Connection, lifespan="off")
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+    thread.start()
+    try:
+        for begun in (b"", b"GET /healthz HT", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\nGET /he"):
+            with socket.create_connection(bound.getsockname(), timeout=10) as one:
+                one.sendall(begun)
+                answer = b""
+                while more := one.recv(1 << 16):
+                    answer += more
+                assert answer.count(b"HTTP/1.1 200") == begun.count(b"\r\n\r\n")
+        monkeypatch.setattr(serving_server, "HEAD_SECONDS", 60.0)
+        held = [socket.create_connection(bound.getsockname(), timeout=10) for _ in range(5)]
+        with socket.create_connection(bound.getsockname(), timeout=10) as one, suppress(ConnectionError):
+            assert one.recv(1) == b""
+        for one in held:
+            one.close()
+    finally:
+        server.should_exit = True
+        thread.join(20)

@@ -150,6 +150,7 @@ def main(argv: Sequence[str]) -> int:
     from restora.allocator import keep_freed_memory
 
     keep_freed_memory()
+    from restora.serving import open_files
     from restora.serving.app import build_app
     from restora.serving.guard import LOOPBACK
     from restora.serving.limits import Limits
@@ -164,6 +165,7 @@ def main(argv: Sequence[str]) -> int:
         seconds=options.max_seconds,
         queue=options.queue,
         keep_seconds=options.keep,
+        kept_jobs=min(Limits.kept_jobs, open_files.kept_jobs(open_files.allowed())),
     )
     models = load_models(
         options.sources or offered(),

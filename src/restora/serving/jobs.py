@@ -198,6 +198,8 @@ class JobStore:
         self._loop = loop
 
     def add(self, job: Job, key: str | None = None) -> None:
+        if len(self.jobs) >= self.limits.kept_jobs:  # more may come in a second than there is room for
+            self.expire(time.monotonic())
         self.jobs[job.id] = job
         if key is not None:
             self._by_key[key] = job.id

@@ -7,8 +7,13 @@ from types import FrameType
 from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from restora.serving import open_files
 from restora.serving.service import Service
+
+HEAD_SECONDS = 20.0
+"""Seconds within which the head of a request must have arrived."""
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,6 +40,35 @@ def address(bound: socket.socket) -> str:
     if host in ("0.0.0.0", "::"):
         host = socket.gethostname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Connection(H11Protocol):
+    """A connection that is closed if no whole head of a request comes in time, or if there are too many.
+
+    Otherwise clients that connect and send nothing would hold all files that the process may open.
+    """
+
+    most = open_files.MOST // 4
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._last_look: Any = None
+        self._looking = self.loop.call_later(HEAD_SECONDS, self._look)
+        if len(self.connections) > self.most:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._looking.cancel()
+        super().connection_lost(exc)
+
+    def _look(self) -> None:
+        """Closes the connection if no request has begun since the last look, and none is being answered."""
+        idle = self.cycle is None or self.cycle.response_complete
+        if idle and self.cycle is self._last_look:
+            self.transport.close()
+            return
+        self._last_look = self.cycle
+        self._looking = self.loop.call_later(HEAD_SECONDS, self._look)
 
 
 class Server(uvicorn.Server):
@@ -68,8 +102,10 @@ class Server(uvicorn.Server):
 
 def run(app: Any, service: Service, bound: socket.socket, *, grace: float, verbose: bool) -> None:
     """Serves until a signal arrives."""
+    Connection.most = max(open_files.allowed() // 4, 1)
     config = uvicorn.Config(
         app,
+        http=Connection,
         log_level="info" if verbose else "warning",
         access_log=verbose,
         timeout_graceful_shutdown=5,
