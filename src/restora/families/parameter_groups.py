@@ -21,7 +21,7 @@ class ParameterGroups:
     """Freezes the parameters that `freeze` names, and makes the optimiser of the others.
 
     The first pattern of `rate_factors` that matches a name applies. Raises ValueError for patterns that match
-    nothing, for factors of 0 or less, and where nothing is left to train.
+    nothing, for factors of 0 or less or of frozen parameters alone, and where nothing is left to train.
     """
 
     def __init__(self, network: Network, *, freeze: Sequence[str], rate_factors: Mapping[str, float]) -> None:
@@ -40,7 +40,13 @@ class ParameterGroups:
                     f"family.rate_factors.{pattern} must be a number above 0, got {factor}: what is not to "
                     f"learn is family.freeze=[{pattern}]"
                 )
-            for name in matching(names, [pattern], where="family.rate_factors"):
+            chosen = matching(names, [pattern], where="family.rate_factors")
+            if chosen <= frozen:
+                raise ValueError(
+                    f"family.rate_factors.{pattern}={factor} has no effect, as family.freeze freezes what it "
+                    "names: take it out of one of them"
+                )
+            for name in chosen:
                 self.factors.setdefault(name, float(factor))
         self._still: list[nn.Module] = [
             module

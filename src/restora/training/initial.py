@@ -23,7 +23,15 @@ from restora.config import ConfigError
 from restora.families.base import Family
 from restora.networks.base import Network
 from restora.networks.transfer import Transfer, listed, matching, transfer
-from restora.networks.weights import WeightsError, fitted, inferred, read_tensors, suggestion, unwrap
+from restora.networks.weights import (
+    WeightsError,
+    check_finite,
+    fitted,
+    inferred,
+    read_tensors,
+    suggestion,
+    unwrap,
+)
 
 _FEW = 0.1
 """The share of a network's weights below which a source hardly helps: the biases of a few layers, say."""
@@ -93,7 +101,8 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
     """The weights that `init` selects for the network, which may be on the meta device; None without `init`.
 
     Raises `ConfigError` for a source with no fitting weights, with `init.strict` for weights that do not fit,
-    and with adapters, which freeze the network, for weights that would stay as they are initialised.
+    and with adapters, which freeze the network, for weights that would stay as they are initialised;
+    `WeightsError` for weights that are not finite.
     """
     options = config.init
     if options.source is None:
@@ -103,11 +112,14 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
     source = str(options.source)
     state, file, loaded = _weights(source, network)
     found = transfer(network, state, skip=list(options.skip))
+    if not found.taken and len(found.skipped) == found.total:
+        raise ConfigError(f"init.skip={list(options.skip)} leaves nothing to take from init={source}")
     if not found.taken:
         raise ConfigError(
             f"init={source}: nothing in it fits {type(network).__name__} ({'; '.join(found.reasons())}); "
             f"{suggestion(type(network), state)}: choose that network, or a source of this one"
         )
+    check_finite(found.taken, f"init={source}")
     if options.strict and not found.complete:
         raise ConfigError(
             f"init={source} does not fit {type(network).__name__} whole, as init.strict=true asks: "

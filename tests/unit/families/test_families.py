@@ -224,6 +224,12 @@ def test_a_frozen_batch_norm_keeps_its_statistics(fit: Callable) -> None:
     assert free.running_mean.any()
 
 
+def test_a_rate_of_what_is_frozen_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rate_factors\.model\.0=0\.1 has no effect, as family\.freeze"):
+        Family(**recipe(freeze=["model.0"], rate_factors={"model.0": 0.1}))
+    Family(**recipe(freeze=["model.0"], rate_factors={"model": 0.1}))  # the others are trained
+
+
 def test_all_batch_norms_beside_adapters_keep_their_statistics(fit: Callable) -> None:
     family = Family(**recipe(adapters={"rank": 2}))
     family.adapt()

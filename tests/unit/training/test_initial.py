@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
@@ -86,3 +87,25 @@ def test_nothing_is_frozen_that_does_not_come_from_the_source_unsaid() -> None:
         of_half_minute({"in_channels": 3}, {"adapters": {"rank": 2}})
     (hint,) = of_half_minute({"in_channels": 3}, {"freeze": ["m_head", "m_body"]}).hints
     assert hint == "family.freeze keeps as initialised, not from the source: m_head.weight"
+
+
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None:
+    """Unless they are not taken."""
+    network = DnCNN(in_channels=3, channels=8, depth=4, batch_norm=False)
+    state = network.state_dict() | {"model.2.weight": torch.full((8, 8, 3, 3), torch.nan)}
+    save_file(state, tmp_path / "weights.safetensors")
+    init = {"source": str(tmp_path / "weights.safetensors"), "skip": [], "strict": False}
+    config = OmegaConf.create({"init": init, "network": {"_target_": "dncnn"}})
+    with pytest.raises(ValueError, match=r"not finite in model\.2\.weight"):
+        initial_weights(config, network)
+    config.init.skip = ["model.2"]
+    assert initial_weights(config, network) is not None
+
+
+def test_what_takes_nothing_is_refused(tmp_path: Path) -> None:
+    network = DnCNN(in_channels=3, channels=8, depth=4, batch_norm=False)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    init = {"source": str(tmp_path / "weights.safetensors"), "skip": ["*"], "strict": False}
+    config = OmegaConf.create({"init": init, "network": {"_target_": "dncnn"}})
+    with pytest.raises(ConfigError, match=r"init\.skip=\['\*'\] leaves nothing to take"):
+        initial_weights(config, network)
