@@ -17,6 +17,7 @@ from restora.families.base import Family
 from restora.families.ema import Average, averaged_copy
 from restora.families.gan import GanFamily
 from restora.families.nafnet import NAFNetFamily
+from restora.families.parameter_groups import check_same_parts
 from restora.families.residual_cnn import ResidualCNN
 from restora.families.transformer import TransformerFamily
 from restora.families.unet import UNetFamily
@@ -228,6 +229,26 @@ def test_a_rate_of_what_is_frozen_is_refused() -> None:
     with pytest.raises(ValueError, match=r"rate_factors\.model\.0=0\.1 has no effect, as family\.freeze"):
         Family(**recipe(freeze=["model.0"], rate_factors={"model.0": 0.1}))
     Family(**recipe(freeze=["model.0"], rate_factors={"model": 0.1}))  # the others are trained
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"objectives.a.head": torch.zeros(3)}, "objective.a"),
+        ({"objectives.a.head": None}, "objective.a"),
+        ({"objectives.a.more": torch.zeros(2)}, "objective.a"),
+        ({"network.w": torch.zeros(1, 2)}, "network"),
+        ({"ema.w": None}, "family.ema_decay"),
+    ],
+)
+def test_a_checkpoint_of_other_weights_is_refused_with_the_key(changed: dict[str, Any], key: str) -> None:
+    own = {f"{part}.w": torch.zeros(2) for part in ("network", "ema", "objectives.a")}
+    own |= {"objectives.a.head": torch.zeros(2), "objectives.a._extra_state": torch.zeros(4)}
+    loaded = own | {"objectives.a._extra_state": torch.zeros(1)} | changed
+    loaded = {name: value for name, value in loaded.items() if value is not None}
+    check_same_parts(own, own | {"objectives.a._extra_state": torch.zeros(1)})
+    with pytest.raises(ValueError, match=f"leave {key} as it was"):
+        check_same_parts(own, loaded)
 
 
 def test_all_batch_norms_beside_adapters_keep_their_statistics(fit: Callable) -> None:
