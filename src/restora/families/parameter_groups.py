@@ -121,8 +121,8 @@ def check_same_parts(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
     if differ:
         key = _part(differ[0]).replace("objectives", "objective")
         raise ValueError(
-            f"the checkpoint has other weights of {key} ({differ[0]}): leave {key} as it was, or start another "
-            "run with init=RUN"
+            f"the checkpoint has other weights of {key} ({differ[0]}): leave {key} as it was, or start "
+            "another run with init=RUN"
         )
 
 

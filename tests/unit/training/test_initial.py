@@ -74,7 +74,8 @@ def test_weights_that_fit_but_are_used_otherwise_are_said() -> None:
     assert len(of_half_minute({}).lines()) == 1
     found = of_half_minute({"padding": "replicate"})
     assert found.transfer.complete
-    assert found.lines()[1:] == ["  other arguments: padding is reflect there, replicate here"]
+    line = "other arguments: padding is reflect there, replicate here (as there: network.padding=reflect)"
+    assert found.lines()[1:] == [f"  {line}"]
     found = of_half_minute({"residual": True})  # its file does not have the argument: it has the default
     assert found.as_dict()["other_arguments"] == {"residual": [False, True]}
 
@@ -85,6 +86,8 @@ def test_nothing_is_frozen_that_does_not_come_from_the_source_unsaid() -> None:
         ConfigError, match=r"of another shape: m_head\.weight .* whole, or family.adapters=null"
     ):
         of_half_minute({"in_channels": 3}, {"adapters": {"rank": 2}})
+    with pytest.raises(ConfigError, match="1 not in the source: residual_output.*whole, or family"):
+        of_half_minute({"residual": True}, {"adapters": {"rank": 2}})
     (hint,) = of_half_minute({"in_channels": 3}, {"freeze": ["m_head", "m_body"]}).hints
     assert hint == "family.freeze keeps as initialised, not from the source: m_head.weight"
 
