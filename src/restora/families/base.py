@@ -39,7 +39,7 @@ from restora.families.step_log import StepLog
 from restora.image import enlarge, to_8_bit
 from restora.networks.adapters import adapt, options_of, without_adapters
 from restora.networks.base import Network
-from restora.objectives.base import MakeOptimizer, Objective, Opponent, Setting, Step
+from restora.objectives.base import MakeOptimizer, Objective, Opponent, Setting, Step, check_all
 from restora.objectives.supervised import Loss, Supervised
 from restora.types import Batch
 
@@ -174,8 +174,7 @@ class Family(LightningModule):
                 f"data.target=noisy has no effect, as objective={','.join(self.objectives)} has no target: "
                 "set data.target=clean"
             )
-        for part in self._parts:
-            part.check(setting)
+        check_all(dict(self.objectives.items()), setting)  # type: ignore[arg-type]
 
     def adapt(self) -> None:
         """Adds the recipe's adapters to the network and its average, after the initial weights are loaded."""

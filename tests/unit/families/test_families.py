@@ -29,7 +29,7 @@ from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.networks.unet import UNet
 from restora.objectives.adversarial import Adversarial
-from restora.objectives.base import Objective, Step, Terms
+from restora.objectives.base import Objective, Setting, Step, Terms, check_all
 from restora.objectives.supervised import MultiScale, Supervised
 from restora.training.schedules import Constant, Cosine
 from restora.types import Batch
@@ -249,6 +249,16 @@ def test_a_checkpoint_of_other_weights_is_refused_with_the_key(changed: dict[str
     check_same_parts(own, own | {"objectives.a._extra_state": torch.zeros(1)})
     with pytest.raises(ValueError, match=f"leave {key} as it was"):
         check_same_parts(own, loaded)
+
+
+def test_a_run_in_which_nothing_takes_part_at_first_is_refused() -> None:
+    setting = Setting(network=DnCNN(in_channels=3, depth=4, channels=8, batch_norm=False), patch_size=32)
+    late, off, now = (
+        Supervised(loss=nn.L1Loss(), **options) for options in ({"start_step": 2}, {"weight": 0.0}, {})
+    )
+    check_all({"late": late, "off": off, "now": now}, setting)
+    with pytest.raises(ValueError, match=r"objective\.late\.start_step=0 objective\.off\.weight=1"):
+        check_all({"late": late, "off": off}, setting)
 
 
 def test_all_batch_norms_beside_adapters_keep_their_statistics(fit: Callable) -> None:
