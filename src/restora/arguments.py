@@ -228,6 +228,8 @@ def wanted(hint: Any) -> str:
 
 
 def _plural(hint: Any) -> str:
+    if hint is Any:
+        return "values"
     if hint in _PLURALS:
         return _PLURALS[hint]
     if typing.get_origin(hint) is typing.Literal:

@@ -204,6 +204,8 @@ def test_adapters_learn_beside_weights_that_stay_and_are_merged_by_export(
         ([*words[:1], "family.adapters={rank: 2, names: [tail]}"], "family.adapters.names"),
         ([*words[:1], "family.adapters={rank: 0}"], "whole number of 1 or more"),
         ([*words, "family.freeze=[conv_first]"], "leave family.freeze"),
+        ([*words[:1], "family.freeze=conv_first"], "family.freeze=conv_first: expected a list of names"),
+        ([*words[:1], "family.freeze=[0]"], "family.freeze=[0]: expected a list of names"),
     ):
         assert main(["train", *SMALL, *refused, f"hydra.run.dir={tmp_path / 'none'}"]) == 2
         assert said in capsys.readouterr().err

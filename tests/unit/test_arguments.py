@@ -68,6 +68,7 @@ def test_what_fits(value: Any, hint: Any, expected: bool) -> None:
         (float | Sequence[float], "a number or a list of numbers"),
         (tuple[int, int] | None, "[a whole number, a whole number] or null"),
         (Mapping[str, float], "a mapping from names to numbers"),
+        (Mapping[str, Any] | None, "a mapping from names to values or null"),
         (Callable[[Any], Any], "a part with its _target_"),
         (nn.Module, "a part (Module)"),
         (float | Tensor, "a number"),

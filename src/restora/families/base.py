@@ -37,9 +37,9 @@ from restora.families.parameter_groups import ParameterGroups, base_rate, check_
 from restora.families.share import Share
 from restora.families.step_log import StepLog
 from restora.image import enlarge, to_8_bit
-from restora.networks.adapters import adapt, without_adapters
+from restora.networks.adapters import adapt, options_of, without_adapters
 from restora.networks.base import Network
-from restora.objectives.base import MakeOptimizer, Objective, Opponent, Setting, Step
+from restora.objectives.base import MakeOptimizer, Objective, Opponent, Setting, Step, check_all
 from restora.objectives.supervised import Loss, Supervised
 from restora.types import Batch
 
@@ -123,7 +123,7 @@ class Family(LightningModule):
         self.groups = ParameterGroups(self.network, freeze=freeze, rate_factors=rate_factors or {})
         if adapters is not None and (freeze or rate_factors):
             raise ValueError("family.adapters freezes the network: leave family.freeze and rate_factors out")
-        self.adapters = None if adapters is None else dict(adapters)
+        self.adapters = None if adapters is None else options_of(adapters)
         self.make_optimizer = optimizer
         self.schedule = schedule
         self.compile_network = compile_network
@@ -174,8 +174,7 @@ class Family(LightningModule):
                 f"data.target=noisy has no effect, as objective={','.join(self.objectives)} has no target: "
                 "set data.target=clean"
             )
-        for part in self._parts:
-            part.check(setting)
+        check_all(dict(self.objectives.items()), setting)  # type: ignore[arg-type]
 
     def adapt(self) -> None:
         """Adds the recipe's adapters to the network and its average, after the initial weights are loaded."""

@@ -6,7 +6,7 @@ too, from the start; otherwise they would drift away from the frozen weights. (L
 the modes that it finds, and sets each module back to its own after a validation.)
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -21,7 +21,7 @@ class ParameterGroups:
     """Freezes the parameters that `freeze` names, and makes the optimiser of the others.
 
     The first pattern of `rate_factors` that matches a name applies. Raises ValueError for patterns that match
-    nothing, for factors of 0 or less, and where nothing is left to train.
+    nothing, for factors of 0 or less or of frozen parameters alone, and where nothing is left to train.
     """
 
     def __init__(self, network: Network, *, freeze: Sequence[str], rate_factors: Mapping[str, float]) -> None:
@@ -40,7 +40,13 @@ class ParameterGroups:
                     f"family.rate_factors.{pattern} must be a number above 0, got {factor}: what is not to "
                     f"learn is family.freeze=[{pattern}]"
                 )
-            for name in matching(names, [pattern], where="family.rate_factors"):
+            chosen = matching(names, [pattern], where="family.rate_factors")
+            if chosen <= frozen:
+                raise ValueError(
+                    f"family.rate_factors.{pattern}={factor} has no effect, as family.freeze freezes what it "
+                    "names: take it out of one of them"
+                )
+            for name in chosen:
                 self.factors.setdefault(name, float(factor))
         self._still: list[nn.Module] = [
             module
@@ -95,10 +101,11 @@ def _is_frozen_norm(name: str, module: nn.Module, frozen: set[str]) -> bool:
     return isinstance(module, _BatchNorm) and bool(own) and frozen.issuperset(own)
 
 
-def check_same_parts(own: Iterable[str], loaded: Iterable[str]) -> None:
+def check_same_parts(own: Mapping[str, Any], loaded: Mapping[str, Any]) -> None:
     """Compares the parts that two states have weights of: the network, its average and the objectives.
 
-    Raises ValueError where a checkpoint lacks a part of the family or has another, with the key to set.
+    Raises ValueError where a checkpoint lacks a part of the family, has another, or has one of other weights,
+    with the key to set.
     """
     here, there = {_part(name) for name in own}, {_part(name) for name in loaded}
     for parts, what in ((here - there, "no"), (there - here, "further")):
@@ -109,6 +116,18 @@ def check_same_parts(own: Iterable[str], loaded: Iterable[str]) -> None:
                 f"the checkpoint has {what} weights of {listed}: a resumed run keeps what it trains and "
                 f"averages; leave {key} as it was, or start another run with init=RUN"
             )
+    kept = [name for name in (*own, *loaded) if not name.endswith("._extra_state")]
+    differ = [name for name in kept if _shape(own, name) != _shape(loaded, name)]
+    if differ:
+        key = _part(differ[0]).replace("objectives", "objective")
+        raise ValueError(
+            f"the checkpoint has other weights of {key} ({differ[0]}): leave {key} as it was, or start "
+            "another run with init=RUN"
+        )
+
+
+def _shape(state: Mapping[str, Any], name: str) -> tuple[int, ...] | None:
+    return tuple(state[name].shape) if name in state else None
 
 
 def _part(name: str) -> str:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, moved
 from restora.fitting.denoisers import Denoiser, OpenedOnce
+from restora.image import check_scale
 from restora.operators.base import Operator
 from restora.operators.blur import Blur, MirroredBlur, edge_margins
 from restora.operators.pointwise import Identity, Mask
@@ -77,6 +78,14 @@ class PlugAndPlay(Fit):
 
     def _denoised(self, x: Tensor, sigma: float, number: int, denoise: Denoiser) -> Tensor:
         """With `turns`, another of the eight turns and mirrorings at each step: an ensemble at no cost."""
+        try:
+            check_scale(x)
+        except ValueError as error:
+            raise ValueError(
+                f"{self.name}: undoing the degradation takes the photo far out of [0,1] (to "
+                f"{float(x.abs().max()):.3g}): it has more noise than sigma says, or another kernel: give a "
+                "higher sigma (--sigma LEVEL), or the kernel of its blur"
+            ) from error
         turn = number % 8 if self.turns else 0
         return turned_back(denoise(turned(x, turn), sigma), turn)
 

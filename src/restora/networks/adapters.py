@@ -9,12 +9,14 @@ read: the exported network has its original parameter names and cost.
 import copy
 import math
 from collections.abc import Mapping, Sequence
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from restora.arguments import check_arguments
 from restora.networks.base import Network
 from restora.networks.transfer import matching
 
@@ -32,6 +34,18 @@ class LowRank(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         return weight + (self.B @ self.A).view(weight.shape)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Options:
+    rank: int
+    names: Sequence[str] = ()
+
+
+def options_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments of `adapt` in a configuration. Raises ValueError for other keys and values."""
+    check_arguments(_Options, given, where="family.adapters", name="family.adapters")
+    return dict(given)
 
 
 def adapt(network: Network, *, rank: int, names: Sequence[str] = ()) -> list[str]:

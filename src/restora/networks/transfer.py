@@ -2,7 +2,7 @@
 
 Enters: tensors under a network's own names (`weights.fitted`), of the same architecture or of a variant with
 another scale, channel count or depth. Leaves: the transferred tensors, and the reason for each other one. It
-also defines name patterns: a shell pattern for whole names, or a name for itself and all names below it.
+also defines name patterns: a name or a shell pattern, for what it matches and all names below it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,13 +77,13 @@ def transfer(network: Network, state: Mapping[str, Tensor], *, skip: Sequence[st
 
 
 def matching(names: Iterable[str], patterns: Sequence[str], *, where: str) -> set[str]:
-    """The names that match any of the patterns: `body.*.weight`, or `tail` for `tail` and all below it.
+    """The names that match any of the patterns (`body.*.weight`), and all names below them (`tail`, `*.qkv`).
 
     Raises ValueError, listing the names, for a pattern that matches none; `where` is the pattern's key.
     """
     names, found = list(names), set()
     for pattern in patterns:
-        fits = {n for n in names if fnmatchcase(n, pattern) or n.startswith(f"{pattern}.")}
+        fits = {n for n in names if fnmatchcase(n, pattern) or fnmatchcase(n, f"{pattern}.*")}
         if not fits:
             there = listed(_beside(names, pattern), at_most=12)
             raise ValueError(f"{where}: {pattern!r} fits none of the network's names: {there}")

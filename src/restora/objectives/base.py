@@ -289,3 +289,15 @@ class Opponent(Objective):
     @abstractmethod
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         """The loss of the objective's own parameters (restored photos detached), and diagnostics to log."""
+
+
+def check_all(objectives: Mapping[str, Objective], setting: Setting) -> None:
+    """Raises ValueError, with the fix, if one refuses the setting or none takes part from step 0 on."""
+    for part in objectives.values():
+        part.check(setting)
+    if all(part.weight == 0 or part.start_step > 0 for part in objectives.values()):
+        keys = " ".join(
+            f"objective.{name}.weight=1" if part.weight == 0 else f"objective.{name}.start_step=0"
+            for name, part in objectives.items()
+        )
+        raise ValueError(f"no objective takes part at step 0, so nothing is learnt: set one of {keys}")

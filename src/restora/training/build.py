@@ -108,13 +108,14 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     check_together(network, data, config.get("objective"))
     try_network(network, data, lambda: build_network(config.network))
     try_degradation(data)
-    if config.resume is None:
-        check_stage(config)
-        initial_weights(config, network)
     teachers = _with_teachers(config)
     objectives = build_objectives(config, teachers, weightless=True)
     with torch.device("meta"):
         family = build_family(config, network, objectives, data)
+    if config.resume is None:
+        check_stage(config)
+        initial_weights(config, network)
+    with torch.device("meta"):
         family.adapt()
     family.check(_setting(network, data))
     check_adapters(config)

@@ -23,7 +23,15 @@ from restora.config import ConfigError
 from restora.families.base import Family
 from restora.networks.base import Network
 from restora.networks.transfer import Transfer, listed, matching, transfer
-from restora.networks.weights import WeightsError, fitted, inferred, read_tensors, suggestion, unwrap
+from restora.networks.weights import (
+    WeightsError,
+    check_finite,
+    fitted,
+    inferred,
+    read_tensors,
+    suggestion,
+    unwrap,
+)
 
 _FEW = 0.1
 """The share of a network's weights below which a source hardly helps: the biases of a few layers, say."""
@@ -33,7 +41,8 @@ _FEW = 0.1
 class Initial:
     """The weights that a network takes from a source. `file` holds them; `hints` are warnings.
 
-    `otherwise` is what the source computes with the same weights in another way: argument -> (there, here).
+    `fills`: they are all its parameters. `otherwise` is what the source computes with the same weights in
+    another way: argument -> (there, here).
     """
 
     source: str
@@ -41,6 +50,7 @@ class Initial:
     transfer: Transfer
     hints: tuple[str, ...] = ()
     otherwise: Mapping[str, tuple[Any, Any]] = field(default_factory=dict)
+    fills: bool = False
 
     @property
     def whole(self) -> bool:
@@ -69,13 +79,23 @@ class Initial:
             "other_arguments": {name: list(values) for name, values in self.otherwise.items()},
         }
 
+    def _other_arguments(self) -> list[str]:
+        """The arguments that differ; how to compute what the source does, if its weights fit either way."""
+        if not self.otherwise:
+            return []
+        other = [f"{name} is {shown(a)} there, {shown(b)} here" for name, (a, b) in self.otherwise.items()]
+        line = f"other arguments: {', '.join(other)}"
+        if self.transfer.other_shape or not self.fills or "network" in self.otherwise:
+            return [line]
+        as_there = [f"network.{name}={shown(a)}" for name, (a, _) in self.otherwise.items()]
+        return [f"{line} (as there: {' '.join(as_there)})"]
+
     def lines(self) -> list[str]:
         """Messages for the user."""
         found = self.transfer
         weights = sum(value.numel() for value in found.taken.values())
         head = f"starts from {self.source}: {len(found.taken)} of {found.total} tensors, {weights:,} numbers"
-        other = [f"{name} is {shown(a)} there, {shown(b)} here" for name, (a, b) in self.otherwise.items()]
-        reasons = [*found.reasons(), *([f"other arguments: {', '.join(other)}"] if other else [])]
+        reasons = [*found.reasons(), *self._other_arguments()]
         return [head, *(f"  {reason}" for reason in reasons), *self.hints]
 
 
@@ -93,7 +113,8 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
     """The weights that `init` selects for the network, which may be on the meta device; None without `init`.
 
     Raises `ConfigError` for a source with no fitting weights, with `init.strict` for weights that do not fit,
-    and with adapters, which freeze the network, for weights that would stay as they are initialised.
+    and with adapters, which freeze the network, for weights that would stay as they are initialised;
+    `WeightsError` for weights that are not finite.
     """
     options = config.init
     if options.source is None:
@@ -103,25 +124,28 @@ def initial_weights(config: DictConfig, network: Network) -> Initial | None:
     source = str(options.source)
     state, file, loaded = _weights(source, network)
     found = transfer(network, state, skip=list(options.skip))
+    if not found.taken and len(found.skipped) == found.total:
+        raise ConfigError(f"init.skip={list(options.skip)} leaves nothing to take from init={source}")
     if not found.taken:
         raise ConfigError(
             f"init={source}: nothing in it fits {type(network).__name__} ({'; '.join(found.reasons())}); "
             f"{suggestion(type(network), state)}: choose that network, or a source of this one"
         )
+    check_finite(found.taken, f"init={source}")
     if options.strict and not found.complete:
         raise ConfigError(
             f"init={source} does not fit {type(network).__name__} whole, as init.strict=true asks: "
             f"{'; '.join(found.reasons())}"
         )
     untaken = [name for name, _ in network.named_parameters() if name not in found.taken]
-    if untaken and OmegaConf.select(config, "family.adapters") is not None:
+    if len(found.taken) < found.total and OmegaConf.select(config, "family.adapters") is not None:
         raise ConfigError(
             f"family.adapters freezes the network, also what does not come from init={source} "
             f"({'; '.join(found.reasons())}): take a source that fits whole, or family.adapters=null"
         )
     hints = [_few_fit(network, found, state), _frozen(config, network, untaken)]
     otherwise = _otherwise(config, network, loaded, state)
-    return Initial(source, file, found, tuple(hint for hint in hints if hint), otherwise)
+    return Initial(source, file, found, tuple(hint for hint in hints if hint), otherwise, not untaken)
 
 
 def _frozen(config: DictConfig, network: Network, untaken: Sequence[str]) -> str:

@@ -15,10 +15,23 @@ from restora import Restorer, open_source
 from restora.apps import zoo, zoo_ship
 from restora.artifact.model_folder import read_description, stated_in
 from restora.cli import main
+from restora.config import compose
 from restora.data.free_photos import manifest
+from restora.training.build import build_on_meta
+from restora.training.initial import initial_weights
 from restora.zoo import index
 from restora.zoo.index import DEFAULT, folder_of, names, offered
 from restora.zoo.references import CURVES, MEASURED, PSNR
+
+
+@pytest.mark.parametrize("name", names())
+def test_the_experiment_of_a_shipped_model_has_its_network(name: str) -> None:
+    """So fine-tuning by `experiments=zoo/NAME init=zoo:NAME` starts from what the model computes."""
+    words = {"denoise_gray": ["network.residual=false"]}.get(name, [])  # weights of before that was added
+    config = compose("train", [f"experiments=zoo/{name}", f"init=zoo:{name}", *words])
+    found = initial_weights(config, build_on_meta(config.network))
+    assert found is not None
+    assert (found.transfer.complete, found.otherwise) == (True, {})
 
 
 def test_each_shipped_model_is_small_whole_measured_and_credited() -> None:

@@ -17,6 +17,7 @@ from restora.families.base import Family
 from restora.families.ema import Average, averaged_copy
 from restora.families.gan import GanFamily
 from restora.families.nafnet import NAFNetFamily
+from restora.families.parameter_groups import check_same_parts
 from restora.families.residual_cnn import ResidualCNN
 from restora.families.transformer import TransformerFamily
 from restora.families.unet import UNetFamily
@@ -28,7 +29,7 @@ from restora.networks.dncnn import DnCNN
 from restora.networks.nafnet import NAFNet
 from restora.networks.unet import UNet
 from restora.objectives.adversarial import Adversarial
-from restora.objectives.base import Objective, Step, Terms
+from restora.objectives.base import Objective, Setting, Step, Terms, check_all
 from restora.objectives.supervised import MultiScale, Supervised
 from restora.training.schedules import Constant, Cosine
 from restora.types import Batch
@@ -222,6 +223,42 @@ def test_a_frozen_batch_norm_keeps_its_statistics(fit: Callable) -> None:
     frozen, free = (family.network.get_submodule(name) for name in names)
     assert not frozen.running_mean.any()
     assert free.running_mean.any()
+
+
+def test_a_rate_of_what_is_frozen_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rate_factors\.model\.0=0\.1 has no effect, as family\.freeze"):
+        Family(**recipe(freeze=["model.0"], rate_factors={"model.0": 0.1}))
+    Family(**recipe(freeze=["model.0"], rate_factors={"model": 0.1}))  # the others are trained
+
+
+@pytest.mark.parametrize(
+    ("changed", "key"),
+    [
+        ({"objectives.a.head": torch.zeros(3)}, "objective.a"),
+        ({"objectives.a.head": None}, "objective.a"),
+        ({"objectives.a.more": torch.zeros(2)}, "objective.a"),
+        ({"network.w": torch.zeros(1, 2)}, "network"),
+        ({"ema.w": None}, "family.ema_decay"),
+    ],
+)
+def test_a_checkpoint_of_other_weights_is_refused_with_the_key(changed: dict[str, Any], key: str) -> None:
+    own = {f"{part}.w": torch.zeros(2) for part in ("network", "ema", "objectives.a")}
+    own |= {"objectives.a.head": torch.zeros(2), "objectives.a._extra_state": torch.zeros(4)}
+    loaded = own | {"objectives.a._extra_state": torch.zeros(1)} | changed
+    loaded = {name: value for name, value in loaded.items() if value is not None}
+    check_same_parts(own, own | {"objectives.a._extra_state": torch.zeros(1)})
+    with pytest.raises(ValueError, match=f"leave {key} as it was"):
+        check_same_parts(own, loaded)
+
+
+def test_a_run_in_which_nothing_takes_part_at_first_is_refused() -> None:
+    setting = Setting(network=DnCNN(in_channels=3, depth=4, channels=8, batch_norm=False), patch_size=32)
+    late, off, now = (
+        Supervised(loss=nn.L1Loss(), **options) for options in ({"start_step": 2}, {"weight": 0.0}, {})
+    )
+    check_all({"late": late, "off": off, "now": now}, setting)
+    with pytest.raises(ValueError, match=r"objective\.late\.start_step=0 objective\.off\.weight=1"):
+        check_all({"late": late, "off": off}, setting)
 
 
 def test_all_batch_norms_beside_adapters_keep_their_statistics(fit: Callable) -> None:

@@ -168,3 +168,12 @@ def test_models_of_one_level_are_a_list(tmp_path: Path) -> None:
         HalfQuadraticSplitting()
     with pytest.raises(ValueError, match="noise level"):
         run(HalfQuadraticSplitting(denoiser=total_variation), Problem(torch.rand(1, 3, 8, 8)))
+
+
+@pytest.mark.parametrize("name", ["pnp_hqs", "pnp_admm"])
+def test_a_level_far_too_low_is_named(name: str, clean: Tensor) -> None:
+    """The estimate is then far from any photo, which is no fault of the photo that was given."""
+    box = torch.ones(9, 9) / 81
+    problem = Problem((clean + noise(clean, 50)).clamp(0, 1), MirroredBlur(box), sigma=0.5)
+    with pytest.raises(ValueError, match=r"more noise than sigma says.*--sigma LEVEL"):
+        run(METHODS[name](denoiser=lambda x, _: x, steps=2), problem)

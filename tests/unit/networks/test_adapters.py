@@ -1,10 +1,12 @@
 """Low-rank adapters: nothing changes at first, they alone learn, and merging them gives the same network."""
 
+from typing import Any
+
 import pytest
 import torch
 
 from restora.config import build, parts
-from restora.networks.adapters import adapt, merged, without_adapters
+from restora.networks.adapters import adapt, merged, options_of, without_adapters
 
 NODES = parts("network")
 SMALL = [
@@ -44,6 +46,22 @@ def test_a_rank_above_every_weight_is_refused() -> None:
     network = build(dict(NODES["dncnn_small"]), "network")
     with pytest.raises(ValueError, match="set a lower rank"):
         adapt(network, rank=100_000)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({}, "needs a value for family.adapters.rank"),
+        ({"names": ["model.2"]}, "needs a value for family.adapters.rank"),
+        ({"rank": 2, "name": ["model.2"]}, "family.adapters.name=.*did you mean names"),
+        ({"rank": True}, "family.adapters.rank=true: expected a whole number"),
+        ({"rank": 2, "names": "model.2"}, "family.adapters.names=model.2: expected a list of names"),
+    ],
+)
+def test_adapters_in_a_configuration_are_checked(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        options_of(given)
+    assert options_of({"rank": 2, "names": ["model.2"]}) == {"rank": 2, "names": ["model.2"]}
 
 
 def test_a_copy_without_adapters_is_the_same_network_and_leaves_the_original() -> None:

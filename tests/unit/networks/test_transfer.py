@@ -27,6 +27,20 @@ def test_a_pattern_that_fits_nothing_is_answered_with_what_is_there(pattern: str
     assert len(listed) < 150
 
 
+@pytest.mark.parametrize(
+    ("pattern", "names"),
+    [
+        ("*.qkv", ["a.0.qkv.weight", "a.1.qkv.weight"]),
+        ("a.?.proj", ["a.0.proj.weight"]),
+        ("a.0", ["a.0.qkv.weight", "a.0.proj.weight"]),
+        ("*.weight", ["a.0.qkv.weight", "a.0.proj.weight", "a.1.qkv.weight", "a.10.weight"]),
+    ],
+)
+def test_a_pattern_stands_for_what_it_matches_and_all_below(pattern: str, names: list[str]) -> None:
+    there = ["a.0.qkv.weight", "a.0.proj.weight", "a.1.qkv.weight", "a.10.weight", "qkv.bias"]
+    assert matching(there, [pattern], where="family.freeze") == set(names)
+
+
 def test_names_of_several_roots_and_of_one_tensor() -> None:
     for names, there in ((["body.0.weight", "tail.bias"], "body, tail"), (["weight"], "weight")):
         with pytest.raises(ValueError, match=f"names: {there}$"):

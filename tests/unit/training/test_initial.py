@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from omegaconf import OmegaConf
 from safetensors.torch import save_file
 
@@ -73,7 +74,8 @@ def test_weights_that_fit_but_are_used_otherwise_are_said() -> None:
     assert len(of_half_minute({}).lines()) == 1
     found = of_half_minute({"padding": "replicate"})
     assert found.transfer.complete
-    assert found.lines()[1:] == ["  other arguments: padding is reflect there, replicate here"]
+    line = "other arguments: padding is reflect there, replicate here (as there: network.padding=reflect)"
+    assert found.lines()[1:] == [f"  {line}"]
     found = of_half_minute({"residual": True})  # its file does not have the argument: it has the default
     assert found.as_dict()["other_arguments"] == {"residual": [False, True]}
 
@@ -84,5 +86,29 @@ def test_nothing_is_frozen_that_does_not_come_from_the_source_unsaid() -> None:
         ConfigError, match=r"of another shape: m_head\.weight .* whole, or family.adapters=null"
     ):
         of_half_minute({"in_channels": 3}, {"adapters": {"rank": 2}})
+    with pytest.raises(ConfigError, match="1 not in the source: residual_output.*whole, or family"):
+        of_half_minute({"residual": True}, {"adapters": {"rank": 2}})
     (hint,) = of_half_minute({"in_channels": 3}, {"freeze": ["m_head", "m_body"]}).hints
     assert hint == "family.freeze keeps as initialised, not from the source: m_head.weight"
+
+
+def test_weights_of_a_training_that_diverged_are_refused(tmp_path: Path) -> None:
+    """Unless they are not taken."""
+    network = DnCNN(in_channels=3, channels=8, depth=4, batch_norm=False)
+    state = network.state_dict() | {"model.2.weight": torch.full((8, 8, 3, 3), torch.nan)}
+    save_file(state, tmp_path / "weights.safetensors")
+    init = {"source": str(tmp_path / "weights.safetensors"), "skip": [], "strict": False}
+    config = OmegaConf.create({"init": init, "network": {"_target_": "dncnn"}})
+    with pytest.raises(ValueError, match=r"not finite in model\.2\.weight"):
+        initial_weights(config, network)
+    config.init.skip = ["model.2"]
+    assert initial_weights(config, network) is not None
+
+
+def test_what_takes_nothing_is_refused(tmp_path: Path) -> None:
+    network = DnCNN(in_channels=3, channels=8, depth=4, batch_norm=False)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    init = {"source": str(tmp_path / "weights.safetensors"), "skip": ["*"], "strict": False}
+    config = OmegaConf.create({"init": init, "network": {"_target_": "dncnn"}})
+    with pytest.raises(ConfigError, match=r"init\.skip=\['\*'\] leaves nothing to take"):
+        initial_weights(config, network)
