@@ -53,9 +53,9 @@ class RealPhotos(Source):
         """The folder that was given. Raises `DataError`."""
         if self.root is None or not self.root.is_dir():
             named = "is given" if self.root is None else f"is at {self.root.absolute()}"
-            where = "data.source.root=FOLDER (of a mixture data.parts.NAME.source.root)"
             raise DataError(
-                f"no folder of {self.name} {named}: set {where}, which holds {self.layout}{self.remedy}"
+                f"no folder of {self.name} {named}: set data.source.root=FOLDER, which holds "
+                f"{self.layout}{self.remedy}"
             )
         return self.root
 

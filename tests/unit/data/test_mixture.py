@@ -21,7 +21,7 @@ from restora.data.mixture import MixtureData, Part, Turns, join
 from restora.data.module import PhotoData
 from restora.data.packing import PhotoFile
 from restora.data.real_pairs import SIDD, GoPro, RealBlur
-from restora.data.sources import Folder, PairedFolder
+from restora.data.sources import Folder, PairedFolder, Source
 from restora.degradations.compression.jpeg import Jpeg
 from restora.degradations.identity import Identity
 from restora.degradations.noise.gaussian_noise import GaussianNoise
@@ -170,6 +170,27 @@ def test_what_cannot_be_mixed_is_refused(folders: tuple[Path, Path], tmp_path: P
         mixture(folders, tmp_path, parts={"a": noisy, "b": plain})
     with pytest.raises(ValueError, match=r"set degradation=identity, and data\.parts"):
         mixture(folders, tmp_path, degradation=GaussianNoise(sigma=5))
+
+
+def test_errors_name_the_part_and_its_settings(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    def of(source: Source) -> MixtureData:
+        return mixture(
+            folders,
+            tmp_path / "packed",
+            parts={"a": Part(source=Folder(root=folders[0])), "b": Part(source=source)},
+        )
+
+    with pytest.raises(DataError, match=r"nowhere does not exist: set data\.parts\.b\.source\.root=FOLDER"):
+        of(Folder(root=tmp_path / "nowhere")).prepare_data()
+    with pytest.raises(DataError, match=r"nowhere does not exist: set data\.parts\.b\.source\.root=FOLDER"):
+        of(PairedFolder(root=tmp_path / "nowhere"))
+    write(tmp_path / "one/0.png")
+    (tmp_path / "one/1.png").symlink_to("nothing")
+    with pytest.raises(DataError, match=r"data\.parts\.b: at least 3 photos"):
+        of(Folder(root=tmp_path / "one")).source.check()
+    assert of(Folder(root=tmp_path / "one")).source.left_out() == {
+        tmp_path / "one/1.png": "is a link to nowhere"
+    }
 
 
 def test_what_is_known_of_all_parts(folders: tuple[Path, Path], tmp_path: Path) -> None:

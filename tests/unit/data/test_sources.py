@@ -173,6 +173,13 @@ def test_pairs_by_order_whose_numbers_say_otherwise_are_warned_of(
     assert len([row for row in caplog.messages if said and said in row]) == len(caplog.messages) == bool(said)
 
 
+def test_names_that_macos_wrote_match_those_that_linux_wrote(tmp_path: Path) -> None:
+    put(tmp_path / "clean", "caf\u00e9.png", "e\u0301te\u0301.png", "a.png")
+    put(tmp_path / "degraded", "cafe\u0301.png", "\u00e9t\u00e9x2.png", "a.png")
+    pairs = PairedFolder(root=tmp_path).photos_in(tmp_path)
+    assert {(len(pair.clean.name), len(pair.degraded.name)) for pair in pairs} == {(8, 9), (9, 9), (5, 5)}
+
+
 def test_pairs_split_by_name(tmp_path: Path) -> None:
     files = [f"{index}.png" for index in range(30)]
     put(tmp_path / "clean", *files)
