@@ -378,6 +378,34 @@ def test_pairs_are_not_learnt_as_clean_photos(split: str, tmp_path: Path) -> Non
     PairedFolder(root=tmp_path).check()
 
 
+@pytest.mark.parametrize(
+    ("clean", "degraded"), [("GT", "LQ"), ("HR", "LR"), ("target", "input"), ("high", "low")]
+)
+def test_pairs_in_folders_of_other_usual_names(clean: str, degraded: str, tmp_path: Path) -> None:
+    put(tmp_path, *(f"{half}/{name}.png" for half in (clean, degraded) for name in "abc"))
+    with pytest.raises(DataError, match=f"sub-folders {clean}/ and {degraded}/: set data=paired_folder"):
+        Folder(root=tmp_path).check()
+    source = PairedFolder(root=tmp_path)
+    source.check()
+    (pair,) = source.photos("val")
+    assert (pair.clean.parent.name, pair.degraded.parent.name) == (clean, degraded)
+    put(tmp_path, f"{clean.lower()}2/x.png", "noisy/a.png")  # which of them is meant is not known
+    with pytest.raises(DataError, match=r"clean does not exist: pairs lie in clean/ and degraded/ \(or GT"):
+        PairedFolder(root=tmp_path).check()
+
+
+def test_unrelated_folders_may_be_called_like_halves(tmp_path: Path) -> None:
+    put(tmp_path, *(f"high/{name}.png" for name in "abc"), "low/d.png")
+    Folder(root=tmp_path).check()
+    assert sum(len(Folder(root=tmp_path).photos(split)) for split in ("train", "val", "test")) == 4
+
+
+def test_splits_inside_the_halves_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{half}/{part}/a.png" for half in ("GT", "LQ") for part in ("train", "valid")))
+    with pytest.raises(DataError, match="splits, which come first: train/GT/, train/LQ/, val/GT/"):
+        PairedFolder(root=tmp_path, test_fraction=0).check()
+
+
 def test_pairs_of_other_names_can_be_paired_by_order(tmp_path: Path) -> None:
     put(tmp_path, "clean/a1.png", "clean/a2.png", "degraded/b1.png", "degraded/b2.png")
     with pytest.raises(DataError, match=r"set data\.source\.pair_by=order"):
