@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from restora.data.pairs import bare
 from restora.photos.listing import list_photos
 
 _CLEAN = frozenset(
@@ -35,7 +36,7 @@ def are_pairs(clean: Path, degraded: Path) -> bool:
     if (clean.name, degraded.name) == ("clean", "degraded"):
         return True
     names = [
-        {path.relative_to(half).with_suffix("").as_posix() for path in list_photos(half)}
+        {bare(path.relative_to(half).with_suffix("").as_posix()) for path in list_photos(half)}
         for half in (clean, degraded)
     ]
     return not names[0].isdisjoint(names[1])

@@ -62,7 +62,7 @@ def pair_up(
     pairs, alone = [], []
     for photo, place in zip(degraded, _places(degraded), strict=True):
         found = _find(partners, place, suffix) or _find(by_name, photo.name, suffix)
-        found = found or clean_links.find(place, _bare(place, suffix))
+        found = found or clean_links.find(place, bare(place, suffix))
         if found is None:
             alone.append(photo.clean)
         else:
@@ -87,9 +87,7 @@ def pair_up(
 
 def _find(partners: dict[str, PhotoFile], name: str, suffix: str | None) -> PhotoFile | None:
     forms = (name, _composed(name))
-    return next(
-        (partners[key] for one in forms for key in (one, _bare(one, suffix)) if key in partners), None
-    )
+    return next((partners[key] for one in forms for key in (one, bare(one, suffix)) if key in partners), None)
 
 
 def _in_both_forms(partners: dict[str, PhotoFile]) -> dict[str, PhotoFile]:
@@ -101,7 +99,8 @@ def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def _bare(name: str, suffix: str | None) -> str:
+def bare(name: str, suffix: str | None = None) -> str:
+    """The name of a degraded photo without its suffix; null means that of the scale."""
     return _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
 
 

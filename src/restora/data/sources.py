@@ -198,9 +198,8 @@ class Folder(Source):
         folder = self.existing_root() / "train" if self._has_splits() else self.existing_root()
         if (found := halves(folder)) is not None and are_pairs(*found):
             raise DataError(
-                f"{folder} has the sub-folders {found[0].name}/ and {found[1].name}/: set "
-                "data=paired_folder, for unrelated photos data=unpaired_folder, or data.source.root to one of "
-                "the two"
+                f"{folder} has sub-folders {found[0].name}/ and {found[1].name}/: set data=paired_folder, "
+                "for unrelated photos data=unpaired_folder, or data.source.root to one of the two"
             )
 
     def _has_splits(self) -> bool:

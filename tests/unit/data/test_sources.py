@@ -398,6 +398,9 @@ def test_unrelated_folders_may_be_called_like_halves(tmp_path: Path) -> None:
     put(tmp_path, *(f"high/{name}.png" for name in "abc"), "low/d.png")
     Folder(root=tmp_path).check()
     assert sum(len(Folder(root=tmp_path).photos(split)) for split in ("train", "val", "test")) == 4
+    put(tmp_path, "low/ax4.png")
+    with pytest.raises(DataError, match="set data=paired_folder"):
+        Folder(root=tmp_path).check()
 
 
 def test_splits_inside_the_halves_are_refused(tmp_path: Path) -> None:
