@@ -133,10 +133,11 @@ class Div2k(Source):
         archives = [_photo_archive(half, verify=self.verify) for half in _HALVES]
         for track, scale in dict.fromkeys(wanted):
             archives += [_track_archive(half, track, scale, verify=self.verify) for half in _HALVES]
-        with sole_process(self.root / ".download.lock", doing=f"downloading into {self.root}"):
-            for archive in archives:
-                url = f"{self.url.rstrip('/')}/{archive.name}"
-                obtain(archive, url=url, root=self.root, keep=keep_archives)
+        if not all((self.root / archive.folder).is_dir() for archive in archives):
+            with sole_process(self.root / ".download.lock", doing=f"downloading into {self.root}"):
+                for archive in archives:
+                    url = f"{self.url.rstrip('/')}/{archive.name}"
+                    obtain(archive, url=url, root=self.root, keep=keep_archives)
         self.check()
 
 

@@ -58,25 +58,35 @@ class DND(RealPhotos):
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:
         """Writes the crops that are not there yet as PNG files, then checks."""
         root = self.existing_root()
-        with sole_process(root / ".crops.lock", doing=f"writing the crops of {root}"):
-            write_crops(root, root / _FOLDER)
+        if unwritten(root, root / _FOLDER):
+            with sole_process(root / ".crops.lock", doing=f"writing the crops of {root}"):
+                write_crops(root, root / _FOLDER)
         super().obtain(tracks=tracks, keep_archives=keep_archives)
 
 
 def write_crops(root: Path, folder: Path) -> None:
     """The crops of all photos as `0001_01.png` to `0050_20.png`, 16 bits. Raises `DataError`."""
+    missing = unwritten(root, folder)
     folder.mkdir(exist_ok=True)
+    with progress("writing crops", len(missing)) as advance:
+        for file, places in missing.items():
+            with _opened(file) as photo:
+                for place, box in places.items():
+                    _write(_crop(photo, box, file), place)
+            advance(1)
+
+
+def unwritten(root: Path, folder: Path) -> dict[Path, dict[Path, NDArray[np.intp]]]:
+    """The photos whose crops are not all there, each with the places and the boxes of its crops."""
     with _opened(root / "info.mat") as info:
         boxes = _boxes(info, root / "info.mat")
-    with progress("writing crops", len(boxes)) as advance:
-        for number, of_photo in enumerate(boxes, 1):
-            places = [folder / f"{number:04}_{crop:02}.png" for crop in range(1, len(of_photo) + 1)]
-            if not all(place.exists() for place in places):
-                file = root / "images_srgb" / f"{number:04}.mat"
-                with _opened(file) as photo:
-                    for place, box in zip(places, of_photo, strict=True):
-                        _write(_crop(photo, box, file), place)
-            advance(1)
+    crops = {
+        root / "images_srgb" / f"{number:04}.mat": {
+            folder / f"{number:04}_{crop:02}.png": box for crop, box in enumerate(of_photo, 1)
+        }
+        for number, of_photo in enumerate(boxes, 1)
+    }
+    return {file: places for file, places in crops.items() if not all(map(Path.exists, places))}
 
 
 @contextmanager

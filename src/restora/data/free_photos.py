@@ -121,6 +121,11 @@ class FreePhotos(Folder):
         """Downloads the packages of missing photos, one after the other, and makes the photos."""
         if tracks:
             raise DataError(f"{' '.join(tracks)}: only DIV2K has tracks (data=div2k)")
+        if self.missing():
+            self._make_missing(keep_archives=keep_archives)
+        self.check()
+
+    def _make_missing(self, *, keep_archives: bool) -> None:
         with sole_process(self.folder / ".download.lock", doing=f"downloading into {self.folder}"):
             packages, photos = manifest()
             wanted: dict[str, list[str]] = defaultdict(list)
@@ -135,7 +140,6 @@ class FreePhotos(Folder):
                 _make_photos(archive, {name: photos[name] for name in names}, self.folder)
                 if not placed:
                     release(archive, keep=keep_archives)
-        self.check()
 
     def _download(self, package: Package, target: Path) -> None:
         """Downloads from the first mirror that has it. Raises `DataError` with each mirror's error."""

@@ -9,10 +9,11 @@ Legend: B samples.
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from restora.types import Batch
 
 _PERIOD = 1000
 """Samples after which the order of the parts repeats: shares are thousandths."""
+Member, Made = TypeVar("Member"), TypeVar("Made")
 Mixed = dict[str, PhotoBatch]
 """Samples of one batch by their part."""
 
@@ -105,15 +107,13 @@ class MixtureData(PhotoData):
             "motion": motion,
         }
         self.turns = Turns({name: part.share for name, part in parts.items()})
-        self.members = {
-            name: PhotoData(
-                source=part.source,
-                degradation=part.degradation,
-                seed=sample_key(seed, image_key(name)),
-                **alike,
-            )
-            for name, part in parts.items()
-        }
+        keys = {name: sample_key(seed, image_key(name)) for name in parts}
+        self.members = _of_each(
+            parts,
+            lambda name, part: PhotoData(
+                source=part.source, degradation=part.degradation, seed=keys[name], **alike
+            ),
+        )
         self._check_parts(degradation)
         made = {name: member.degradation for name, member in self.members.items()}
         super().__init__(
@@ -130,7 +130,7 @@ class MixtureData(PhotoData):
                 "not be used: set degradation=identity, and data.parts.NAME.degradation"
             )
         for what, values in (
-            ("scale", {name: member.scale for name, member in self.members.items()}),
+            ("scale", _of_each(self.members, lambda _, member: member.scale)),
             ("clean photos", {name: member.has_clean for name, member in self.members.items()}),
         ):
             if len(set(values.values())) > 1:
@@ -161,21 +161,19 @@ class MixtureData(PhotoData):
         return len(self.undamaged)
 
     def stores(self, split: Split) -> dict[str, PhotoStore]:
-        found = {name: member.store(split) for name, member in self.members.items()}
+        found = _of_each(self.members, lambda _, member: member.store(split))
         return {name: store for name, store in found.items() if store is not None}
 
     def check_sizes(self) -> None:
-        for member in self.members.values():
-            member.check_sizes()
+        _of_each(self.members, lambda _, member: member.check_sizes())
 
     def prepare_data(self) -> None:
-        for member in self.members.values():
-            member.prepare_data()
+        _of_each(self.members, lambda _, member: member.prepare_data())
 
     def setup(self, stage: str) -> None:
         for member in self.members.values():
             member.trainer = self.trainer  # its processes share the photos
-            member.setup(stage)
+        _of_each(self.members, lambda _, member: member.setup(stage))
 
     # --- loaders --------------------------------------------------------------------------------------------
 
@@ -211,15 +209,31 @@ class JointSource(Source):
         self.holds = "degraded" if all(part.holds == "degraded" for part in parts.values()) else "clean"
 
     def check(self) -> None:
-        for part in self.parts.values():
-            part.check()
+        _of_each(self.parts, lambda _, part: part.check())
 
     def photos(self, split: Split) -> list[PhotoFile]:
-        return [photo for part in self.parts.values() for photo in part.photos(split)]
+        photos = _of_each(self.parts, lambda _, part: part.photos(split))
+        return [photo for of_part in photos.values() for photo in of_part]
+
+    def left_out(self) -> dict[Path, str]:
+        return {path: reason for part in self.parts.values() for path, reason in part.left_out().items()}
 
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:
-        for part in self.parts.values():
-            part.obtain(tracks=tracks, keep_archives=keep_archives)
+        _of_each(self.parts, lambda _, part: part.obtain(tracks=tracks, keep_archives=keep_archives))
+
+
+def _of_each(parts: Mapping[str, Member], work: Callable[[str, Member], Made]) -> dict[str, Made]:
+    """What `work` makes of each part; its errors name the part, and the settings of its source."""
+    made = {}
+    for name, part in parts.items():
+        try:
+            made[name] = work(name, part)
+        except ValueError as error:
+            said = re.sub(r"\bdata\.source\b", f"data.parts.{name}.source", str(error))
+            named = said if f"data.parts.{name}" in said else f"data.parts.{name}: {said}"
+            error.args = (named,)
+            raise
+    return made
 
 
 class Turns:

@@ -9,6 +9,7 @@ paired by order only on request.
 import logging
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, lru_cache
@@ -55,12 +56,13 @@ def pair_up(
             )
         _warn_of_order(tuple(p.clean for p in clean), tuple(p.clean for p in degraded))
         return [PhotoFile(a.name, a.clean, b.clean) for a, b in zip(clean, degraded, strict=True)]
-    partners, by_name = _by_place(clean), {photo.name: photo for photo in clean}
+    partners = _in_both_forms(_by_place(clean))
+    by_name = _in_both_forms({photo.name: photo for photo in clean})
     clean_links, degraded_links = _Links(clean), _Links(degraded)
     pairs, alone = [], []
     for photo, place in zip(degraded, _places(degraded), strict=True):
         found = _find(partners, place, suffix) or _find(by_name, photo.name, suffix)
-        found = found or clean_links.find(place, _bare(place, suffix))
+        found = found or clean_links.find(place, bare(place, suffix))
         if found is None:
             alone.append(photo.clean)
         else:
@@ -84,10 +86,21 @@ def pair_up(
 
 
 def _find(partners: dict[str, PhotoFile], name: str, suffix: str | None) -> PhotoFile | None:
-    return partners.get(name) or partners.get(_bare(name, suffix))
+    forms = (name, _composed(name))
+    return next((partners[key] for one in forms for key in (one, bare(one, suffix)) if key in partners), None)
 
 
-def _bare(name: str, suffix: str | None) -> str:
+def _in_both_forms(partners: dict[str, PhotoFile]) -> dict[str, PhotoFile]:
+    """The photos also by the composed form of their names: macOS writes é as e and an accent."""
+    return {_composed(name): photo for name, photo in partners.items()} | partners
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
+
+
+def bare(name: str, suffix: str | None = None) -> str:
+    """The name of a degraded photo without its suffix; null means that of the scale."""
     return _SCALE_SUFFIX.sub("", name) if suffix is None else name.removesuffix(suffix)
 
 

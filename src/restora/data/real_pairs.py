@@ -53,9 +53,9 @@ class RealPhotos(Source):
         """The folder that was given. Raises `DataError`."""
         if self.root is None or not self.root.is_dir():
             named = "is given" if self.root is None else f"is at {self.root.absolute()}"
-            where = "data.source.root=FOLDER (of a mixture data.parts.NAME.source.root)"
             raise DataError(
-                f"no folder of {self.name} {named}: set {where}, which holds {self.layout}{self.remedy}"
+                f"no folder of {self.name} {named}: set data.source.root=FOLDER, which holds "
+                f"{self.layout}{self.remedy}"
             )
         return self.root
 
@@ -93,11 +93,14 @@ class Downloadable(RealPhotos):
 
     def obtain(self, *, tracks: Sequence[str] = (), keep_archives: bool = False) -> None:
         """Downloads the archive unless the photos are in the folder already, then checks."""
-        if self.root is not None:
-            self.root.mkdir(parents=True, exist_ok=True)
+        if self.root is not None and self._lacks(self.root):  # whole data may lie where nothing is written
             with sole_process(self.root / ".download.lock", doing=f"downloading into {self.root}"):
                 self._download(self.root, keep_archives=keep_archives)
         super().obtain(tracks=tracks, keep_archives=keep_archives)
+
+    def _lacks(self, root: Path) -> bool:
+        """Whether there is anything to download or to make."""
+        return not root.is_dir() or not self.photos("train")
 
     def _download(self, root: Path, *, keep_archives: bool) -> None:
         if self.photos("train"):
@@ -149,12 +152,19 @@ class SIDD(Downloadable):
         noisy = sorted((folder / "noisy").glob("*.png"))
         return [PhotoFile(path.stem, folder / "clean" / path.name, path) for path in noisy]
 
+    def _lacks(self, root: Path) -> bool:
+        unwritten = (
+            _blocks_file(root, kind).is_file() and not _is_written(root / _BLOCKS / half)
+            for kind, half, _ in _BLOCKS_FILES
+        )
+        return super()._lacks(root) or any(unwritten)
+
     def _download(self, root: Path, *, keep_archives: bool) -> None:
         """Downloads the validation blocks and writes them as PNG files, then downloads the photos."""
         fresh = not self.photos("train")
-        for kind, half, size in (("Gt", "clean", 232_055_617), ("Noisy", "noisy", 229_724_517)):
-            file, folder = root / f"Validation{kind}BlocksSrgb.mat", root / _BLOCKS / half
-            if (folder / ".whole").exists():
+        for kind, half, size in _BLOCKS_FILES:
+            file, folder = _blocks_file(root, kind), root / _BLOCKS / half
+            if _is_written(folder):
                 continue
             if fresh and not file.is_file():
                 known = Archive(file.name, "", size=size if self.verify else None)
@@ -165,6 +175,16 @@ class SIDD(Downloadable):
 
 
 _BLOCKS = "validation_blocks"
+_BLOCKS_FILES = (("Gt", "clean", 232_055_617), ("Noisy", "noisy", 229_724_517))
+"""The word in the name of each file of blocks, the folder of its pictures, its bytes."""
+
+
+def _blocks_file(root: Path, kind: str) -> Path:
+    return root / f"Validation{kind}BlocksSrgb.mat"
+
+
+def _is_written(folder: Path) -> bool:
+    return (folder / ".whole").exists()
 
 
 def _write_blocks(file: Path, folder: Path) -> None:
@@ -183,11 +203,14 @@ def _write_blocks(file: Path, folder: Path) -> None:
         raise DataError(
             f"{file}: expected 8-bit blocks (images, blocks, H, W, 3), got {values.dtype} {values.shape}"
         )
-    folder.mkdir(parents=True, exist_ok=True)
+    # drawn up beside its place: a part of the blocks would be taken for the whole test set
+    draft = folder if folder.exists() else folder.with_name(f".{folder.name}.draft")
+    draft.mkdir(parents=True, exist_ok=True)
     for image, blocks in enumerate(values, 1):
         for number, block in enumerate(blocks, 1):
-            Image.fromarray(block).save(folder / f"{image:04}_{number:02}.png")
-    (folder / ".whole").touch()
+            Image.fromarray(block).save(draft / f"{image:04}_{number:02}.png")
+    (draft / ".whole").touch()
+    draft.rename(folder)
 
 
 @register("source", "gopro")

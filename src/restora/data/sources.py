@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
+from restora.data.halves import are_pairs, halves
 from restora.data.packing import PhotoFile, Reader
 from restora.data.pairs import PairBy, infer_scale, pair_up
 from restora.keyed import image_key
@@ -195,10 +196,10 @@ class Folder(Source):
     def _check_halves(self) -> None:
         """Raises `DataError` for pairs: their degraded photos would be learnt as clean ones."""
         folder = self.existing_root() / "train" if self._has_splits() else self.existing_root()
-        if (folder / "clean").is_dir() and (folder / "degraded").is_dir():
+        if (found := halves(folder)) is not None and are_pairs(*found):
             raise DataError(
-                f"{folder} has the sub-folders clean/ and degraded/: set data=paired_folder, for unrelated "
-                "photos data=unpaired_folder, or data.source.root to one of the two"
+                f"{folder} has sub-folders {found[0].name}/ and {found[1].name}/: set data=paired_folder, "
+                "for unrelated photos data=unpaired_folder, or data.source.root to one of the two"
             )
 
     def _has_splits(self) -> bool:
@@ -223,9 +224,10 @@ class PairedFolder(Folder):
     """Degraded photos with their clean partners: sub-folders `clean` and `degraded`, matched by name.
 
     They lie in `root` itself, split by fractions, or in `root/train`, `root/val` and, if there is one,
-    `root/test`. A degraded name may end in `x4` or the like, or in `degraded_suffix` (`_LR_x4`); several
-    degraded photos may share a clean one. `pair_by` order matches them in sorted order instead. `scale` null
-    is the scale of most pairs; pairs of another scale are left out and named when packed.
+    `root/test`. The sub-folders may have other usual names (`halves.py`): GT and LQ, HR and LR. A degraded
+    name may end in `x4` or the like, or in `degraded_suffix` (`_LR_x4`); several degraded photos may share a
+    clean one. `pair_by` order matches them in sorted order instead. `scale` null is the scale of most pairs;
+    pairs of another scale are left out and named when packed.
     """
 
     paired = True
@@ -248,7 +250,23 @@ class PairedFolder(Folder):
 
     def check(self) -> None:
         super().check()
+        self._check_order()
         assert self.scale  # raises DataError if it cannot be inferred
+
+    def _check_order(self) -> None:
+        """Raises `DataError` for splits inside the halves: other photos would be held out."""
+        found = None if self._has_splits() else halves(self.existing_root())
+        if found is None:
+            return
+        clean, degraded = found
+        inside = {
+            split for path in clean.iterdir() if path.is_dir() and (split := _MEANT.get(path.name.lower()))
+        }
+        if {"train", "val"} <= inside:
+            raise DataError(
+                f"{clean} has sub-folders for the splits, which come first: train/{clean.name}/, "
+                f"train/{degraded.name}/, val/{clean.name}/, …"
+            )
 
     @property
     def scale(self) -> int:
@@ -264,12 +282,14 @@ class PairedFolder(Folder):
     def photos_in(self, folder: Path) -> list[PhotoFile]:
         if not folder.is_dir():
             return []
-        halves = []
-        for half in (folder / "clean", folder / "degraded"):
-            if not half.is_dir():
-                raise DataError(f"the folder {half} does not exist: pairs lie in clean/ and degraded/")
-            halves.append(named(half, list_photos(half)))
-        return pair_up(*halves, by=self.pair_by, suffix=self.degraded_suffix)
+        if (found := halves(folder)) is None:
+            missing = next(half for name in ("clean", "degraded") if not (half := folder / name).is_dir())
+            raise DataError(
+                f"the folder {missing} does not exist: pairs lie in clean/ and degraded/ (or GT/ and LQ/, "
+                "HR/ and LR/, target/ and input/, sharp/ and blur/, high/ and low/)"
+            )
+        clean, degraded = (named(half, list_photos(half)) for half in found)
+        return pair_up(clean, degraded, by=self.pair_by, suffix=self.degraded_suffix)
 
 
 @register("source", "unpaired_folder")

@@ -56,6 +56,15 @@ def test_crops_are_written_and_learnt_from_without_clean_photos(tree: tuple[Path
     source.obtain()  # writes what is missing alone
     assert (root / "crops/0001_01.png").is_file()
     assert second.clean.stat().st_mtime_ns == before
+    (root / ".crops.lock").unlink()
+    source.obtain()  # nothing is missing, and the folder may be one that cannot be written to
+    assert not (root / ".crops.lock").exists()
+
+
+def test_a_folder_of_something_else_stays_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"info\.mat does not exist, expected info\.mat and images_srgb"):
+        DND(root=tmp_path).obtain()
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_submission_is_what_the_server_takes(

@@ -16,11 +16,12 @@ from data_toys import STEPS, Toy, trainer
 from PIL import Image
 from scipy.io import savemat
 
+from restora.data.div2k import Div2k
 from restora.data.mixture import MixtureData, Part, Turns, join
 from restora.data.module import PhotoData
 from restora.data.packing import PhotoFile
 from restora.data.real_pairs import SIDD, GoPro, RealBlur
-from restora.data.sources import Folder, PairedFolder
+from restora.data.sources import Folder, PairedFolder, Source
 from restora.degradations.compression.jpeg import Jpeg
 from restora.degradations.identity import Identity
 from restora.degradations.noise.gaussian_noise import GaussianNoise
@@ -171,6 +172,27 @@ def test_what_cannot_be_mixed_is_refused(folders: tuple[Path, Path], tmp_path: P
         mixture(folders, tmp_path, degradation=GaussianNoise(sigma=5))
 
 
+def test_errors_name_the_part_and_its_settings(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    def of(source: Source) -> MixtureData:
+        return mixture(
+            folders,
+            tmp_path / "packed",
+            parts={"a": Part(source=Folder(root=folders[0])), "b": Part(source=source)},
+        )
+
+    with pytest.raises(DataError, match=r"nowhere does not exist: set data\.parts\.b\.source\.root=FOLDER"):
+        of(Folder(root=tmp_path / "nowhere")).prepare_data()
+    with pytest.raises(DataError, match=r"nowhere does not exist: set data\.parts\.b\.source\.root=FOLDER"):
+        of(PairedFolder(root=tmp_path / "nowhere"))
+    write(tmp_path / "one/0.png")
+    (tmp_path / "one/1.png").symlink_to("nothing")
+    with pytest.raises(DataError, match=r"data\.parts\.b: at least 3 photos"):
+        of(Folder(root=tmp_path / "one")).source.check()
+    assert of(Folder(root=tmp_path / "one")).source.left_out() == {
+        tmp_path / "one/1.png": "is a link to nowhere"
+    }
+
+
 def test_what_is_known_of_all_parts(folders: tuple[Path, Path], tmp_path: Path) -> None:
     photos, _ = folders
     parts = {
@@ -259,6 +281,47 @@ def test_validation_blocks_of_sidd_are_its_test_photos(tmp_path: Path) -> None:
     (tmp_path / "validation_blocks/clean/.whole").unlink()
     with pytest.raises(DataError, match="does not hold the array ValidationGtBlocksSrgb"):
         source.obtain()
+
+
+def test_blocks_of_sidd_appear_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blocks = np.zeros((1, 3, 8, 8, 3), np.uint8)
+    for kind in ("Gt", "Noisy"):
+        savemat(tmp_path / f"Validation{kind}BlocksSrgb.mat", {f"Validation{kind}BlocksSrgb": blocks})
+    for scene in ("001", "002"):
+        for kind in ("GT", "NOISY"):
+            write(tmp_path / f"Data/0001_{scene}_S6/0001_{kind}_SRGB_010.PNG")
+    source, save, saved = SIDD(root=tmp_path), Image.Image.save, []
+
+    def interrupted(image: Image.Image, path: Path) -> None:
+        saved.append(path)
+        if len(saved) == 5:
+            raise KeyboardInterrupt
+        save(image, path)
+
+    monkeypatch.setattr(Image.Image, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        source.obtain()
+    assert source.photos("test") == []
+    source.obtain()
+    assert len(source.photos("test")) == 3
+    assert all(path.is_file() for pair in source.photos("test") for path in pair.paths)
+
+
+def test_nothing_is_written_where_nothing_is_missing(tmp_path: Path) -> None:
+    for part, count in (("train", 3), ("test", 1)):
+        for sequence in range(count):
+            for kind in ("blur", "sharp"):
+                write(tmp_path / "gopro" / part / f"{part}{sequence}" / kind / "000047.png")
+    for scene in ("001", "002"):
+        for kind in ("GT", "NOISY"):
+            write(tmp_path / f"sidd/Data/0001_{scene}_S6/0001_{kind}_SRGB_010.PNG")
+    for half, name in (("train", "0001"), ("valid", "0801"), ("valid", "0802")):
+        write(tmp_path / f"div2k/DIV2K_{half}_HR/{name}.png")
+    before = sorted(tmp_path.rglob("*"))
+    GoPro(root=tmp_path / "gopro").obtain()
+    SIDD(root=tmp_path / "sidd").obtain()
+    Div2k(root=tmp_path / "div2k", val_photos=1).obtain()
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def png(shade: int) -> bytes:

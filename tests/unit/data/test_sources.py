@@ -173,6 +173,13 @@ def test_pairs_by_order_whose_numbers_say_otherwise_are_warned_of(
     assert len([row for row in caplog.messages if said and said in row]) == len(caplog.messages) == bool(said)
 
 
+def test_names_that_macos_wrote_match_those_that_linux_wrote(tmp_path: Path) -> None:
+    put(tmp_path / "clean", "caf\u00e9.png", "e\u0301te\u0301.png", "a.png")
+    put(tmp_path / "degraded", "cafe\u0301.png", "\u00e9t\u00e9x2.png", "a.png")
+    pairs = PairedFolder(root=tmp_path).photos_in(tmp_path)
+    assert {(len(pair.clean.name), len(pair.degraded.name)) for pair in pairs} == {(8, 9), (9, 9), (5, 5)}
+
+
 def test_pairs_split_by_name(tmp_path: Path) -> None:
     files = [f"{index}.png" for index in range(30)]
     put(tmp_path / "clean", *files)
@@ -369,6 +376,37 @@ def test_pairs_are_not_learnt_as_clean_photos(split: str, tmp_path: Path) -> Non
         with pytest.raises(DataError, match="set data=paired_folder"):
             Folder(root=tmp_path, holds=holds).check()
     PairedFolder(root=tmp_path).check()
+
+
+@pytest.mark.parametrize(
+    ("clean", "degraded"), [("GT", "LQ"), ("HR", "LR"), ("target", "input"), ("high", "low")]
+)
+def test_pairs_in_folders_of_other_usual_names(clean: str, degraded: str, tmp_path: Path) -> None:
+    put(tmp_path, *(f"{half}/{name}.png" for half in (clean, degraded) for name in "abc"))
+    with pytest.raises(DataError, match=f"sub-folders {clean}/ and {degraded}/: set data=paired_folder"):
+        Folder(root=tmp_path).check()
+    source = PairedFolder(root=tmp_path)
+    source.check()
+    (pair,) = source.photos("val")
+    assert (pair.clean.parent.name, pair.degraded.parent.name) == (clean, degraded)
+    put(tmp_path, f"{clean.lower()}2/x.png", "noisy/a.png")  # which of them is meant is not known
+    with pytest.raises(DataError, match=r"clean does not exist: pairs lie in clean/ and degraded/ \(or GT"):
+        PairedFolder(root=tmp_path).check()
+
+
+def test_unrelated_folders_may_be_called_like_halves(tmp_path: Path) -> None:
+    put(tmp_path, *(f"high/{name}.png" for name in "abc"), "low/d.png")
+    Folder(root=tmp_path).check()
+    assert sum(len(Folder(root=tmp_path).photos(split)) for split in ("train", "val", "test")) == 4
+    put(tmp_path, "low/ax4.png")
+    with pytest.raises(DataError, match="set data=paired_folder"):
+        Folder(root=tmp_path).check()
+
+
+def test_splits_inside_the_halves_are_refused(tmp_path: Path) -> None:
+    put(tmp_path, *(f"{half}/{part}/a.png" for half in ("GT", "LQ") for part in ("train", "valid")))
+    with pytest.raises(DataError, match="splits, which come first: train/GT/, train/LQ/, val/GT/"):
+        PairedFolder(root=tmp_path, test_fraction=0).check()
 
 
 def test_pairs_of_other_names_can_be_paired_by_order(tmp_path: Path) -> None:
