@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from restora.files import read_json, write_json
-from restora.run_state import status_of
+from restora.run_state import PRUNED, status_of
 
 _HINTS = {signal.SIGKILL: " (as the system does where memory runs out)"}
 
@@ -35,6 +35,7 @@ def pruned(folder: Path, reason: str) -> None:
     record = read_record(folder)
     record.update(status="pruned", error=reason)
     write_json(folder / "run.json", record)
+    (folder / PRUNED).unlink(missing_ok=True)
 
 
 def by_signal(number: int) -> str:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from restora.run_state import is_locked
+from restora.files import write_whole
+from restora.run_state import PRUNED, is_locked
 from restora.sweeping import ending
 from restora.sweeping.plan import STOP, Job, Plan
 
@@ -212,6 +213,7 @@ class Executor(ABC):
                 continue
             if (why := source.verdict(running.job)) is not None:
                 running.pruned = why
+                write_whole(self.plan.path(running.job) / PRUNED, why)  # for the last line of its log
                 self._end(running, signal.SIGTERM)
 
     # --- stopping ---
