@@ -376,7 +376,7 @@ def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
     process = {"host": "elsewhere", "pid": 1, "heartbeat": datetime.now(UTC).isoformat(), "slurm_job": "7"}
     record = {"status": "running", "process": process, "config": {}}
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(Occupied, match="on elsewhere"):
+    with pytest.raises(Occupied, match=r'on elsewhere.* set "status" to "stopped" in '):
         what_to_do(tmp_path, {}, asked=False, retry=False)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert what_to_do(tmp_path, {}, asked=False, retry=False) == "go on"
