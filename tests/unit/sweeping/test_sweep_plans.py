@@ -384,3 +384,13 @@ def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
 
 def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
     assert with_space(["seed=3"], {"seed": "1,2", "name": "a,b"}) == ["name=a,b", "seed=3"]
+
+
+def test_a_sweep_that_cannot_be_written_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    Plan(tmp_path, "restora train -m seed=1", [], "/", settings).write()
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    assert main(["sweep", str(tmp_path), "--resume"]) == 2
+    assert "is not writable: copy the sweep" in capsys.readouterr().err
