@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import Any
 
 LOCK = ".lock"
+PRUNED = ".pruned"
+"""A file in the folder of a run that is stopped and will not be resumed; it says why."""
 _SILENT_SECONDS = 900.0
 """A process of another machine counts as dead after this long without a heartbeat; it writes one every 10 s,
 except while it packs photos or searches for near-duplicates."""

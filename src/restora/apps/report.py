@@ -1,10 +1,11 @@
-"""`restora report`: compares the runs below a folder, in the terminal and as one self-contained page.
+"""`restora report`: compares the runs below folders, in the terminal and as one self-contained page.
 
 Reads run folders only (run.json, metrics.csv, images/): no W&B, no checkpoint, no network. An unreadable run
 is named and left out; a failed one is listed with its error.
 """
 
 import argparse
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from restora.apps.parser import Parser
 from restora.files import check_writable, write_whole
 from restora.reporting.baselines import Baseline, compute, stored
 from restora.reporting.leaderboard import Row, leaderboard, legend, verdict
-from restora.reporting.runs import Group, group_runs, read_runs
+from restora.reporting.runs import Group, Problem, Run, group_runs, read_runs
 from restora.reporting.table import check_data_file, table_rows, write_table
 from restora.reporting.terminal import shown, terminal_table
 from restora.words import in_short
@@ -30,11 +31,17 @@ def parser() -> argparse.ArgumentParser:
     """The command line of `restora report`."""
     made = Parser(
         prog="restora report",
-        description="Compare all runs below a folder: leaderboard in the terminal, and a page with curves, "
-        "costs and photos that opens in any browser without a network.",
+        description="Compare all runs below the folders: leaderboard in the terminal, and a page with "
+        "curves, costs and photos that opens in any browser without a network.",
     )
-    made.add_argument("outputs", metavar="OUTPUTS_DIR", help="folder of runs, of a sweep, or one run")
-    made.add_argument("--output", metavar="FILE", help="the page (default: OUTPUTS_DIR/report.html)")
+    made.add_argument(
+        "outputs", metavar="OUTPUTS_DIR", nargs="+", help="folder of runs, of a sweep, or one run"
+    )
+    made.add_argument(
+        "--output",
+        metavar="FILE",
+        help="the page (default: OUTPUTS_DIR/report.html; of several folders, report.html here)",
+    )
     made.add_argument(
         "--data",
         metavar="FILE",
@@ -65,30 +72,49 @@ def main(argv: Sequence[str]) -> int:
     data = None if options.data is None else Path(options.data)
     if data is not None:
         check_data_file(data)
-    root = Path(options.outputs)
-    if not root.is_dir():
-        raise ValueError(f"there is no folder {root}")
-    runs, problems = read_runs(root)
-    if not runs and not problems:
-        raise ValueError(f"there are no run folders (with a run.json) below {root}: train first")
-    output = root / "report.html" if options.output is None else Path(options.output)
+    folders = [Path(name) for name in options.outputs]
+    runs, problems = _read(folders)
+    several = len(folders) > 1
+    root = Path(os.path.commonpath(map(os.path.abspath, folders))) if several else folders[0]
+    usual = Path("report.html") if several else root / "report.html"
+    output = usual if options.output is None else Path(options.output)
     check_writable(output, setting="--output")
     console = Console(highlight=False)
     groups = group_runs(runs, root)
-    baselines = {id(group): _baselines(group, root, console, names) for group in groups}
+    baselines = {id(group): _baselines(group, folders[0], console, names) for group in groups}
     rows = {id(group): leaderboard(group, baselines[id(group)]) for group in groups}
     _print_groups(groups, rows, console)
     for problem in problems:
         console.print(
             f"left out: {problem.folder}: {problem.reason}", markup=False, style="yellow", soft_wrap=True
         )
-    write_whole(output, page(root, [(group, rows[id(group)]) for group in groups], problems))
+    write_whole(output, page(folders, [(group, rows[id(group)]) for group in groups], problems))
     console.print(f"page: {output}", markup=False, soft_wrap=True)
     if data is not None:
         compared = [(group, baselines[id(group)]) for group in groups]
         write_table(data, list(table_rows(compared, root)))
         console.print(f"table: {data}", markup=False, soft_wrap=True)
     return 0
+
+
+def _read(folders: Sequence[Path]) -> tuple[list[Run], list[Problem]]:
+    """All runs below the folders, each once; of several folders with their absolute paths.
+
+    Raises ValueError for a folder that is missing or has no runs.
+    """
+    runs: dict[Path, Run] = {}
+    problems: dict[Path, Problem] = {}
+    for folder in folders:
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder}")
+        found, unreadable = read_runs(folder if len(folders) == 1 else Path(os.path.abspath(folder)))
+        if not found and not unreadable:
+            raise ValueError(f"there are no run folders (with a run.json) below {folder}: train first")
+        for run in found:
+            runs.setdefault(run.folder.resolve(), run)
+        for problem in unreadable:
+            problems.setdefault(problem.folder.resolve(), problem)
+    return list(runs.values()), list(problems.values())
 
 
 def _names(given: str | None, *, baselines: bool) -> list[str]:

@@ -120,6 +120,8 @@ def resume(plan: Plan, *, retry_failed: bool) -> int:
     from restora.sweeping.resuming import go_on
 
     plan.folder = plan.folder.resolve()
+    if not os.access(plan.folder, os.W_OK):
+        raise ValueError(f"{plan.folder} is not writable: copy the sweep to a folder of yours")
     there = started_in({"cwd": plan.cwd}, plan.folder)
     if there is not None and there.is_dir():
         os.chdir(there)

@@ -77,7 +77,10 @@ def main(argv: list[str]) -> int:
     failed: list[Unsent] = []
     for number, one in enumerate(todo, 1):
         print(f"{number}/{len(todo)} {one.folder}: ", end="", flush=True)
-        problem = send(one.folder, options.timeout)
+        if one.identity in {part.identity for part in failed}:  # W&B would refuse the earlier part then
+            problem: str | None = "left for later, after the part before it"
+        else:
+            problem = send(one.folder, options.timeout)
         print(problem or "sent", flush=True)
         if problem is not None:
             failed.append(one)
@@ -98,9 +101,7 @@ def _in_words(parts: list[Unsent]) -> str:
 
 def find_unsent(root: Path) -> Iterator[Unsent]:
     """The W&B folders below `root` that were not sent, the parts of a run in the order of their time."""
-    for path in sorted(
-        root.resolve().rglob("wandb/*run-*/*.wandb"), key=lambda path: path.parent.name[-100:]
-    ):
+    for path in sorted(root.resolve().rglob("wandb/*run-*/*.wandb"), key=lambda path: _time(path.parent)):
         folder, run = path.parent, path.parents[2]
         if path.with_name(f"{path.name}.synced").exists():
             continue
@@ -112,6 +113,11 @@ def find_unsent(root: Path) -> Iterator[Unsent]:
         if folder.name.startswith("run-") and _is_complete(record, folder):
             continue
         yield Unsent(folder, record, run)
+
+
+def _time(folder: Path) -> str:
+    """The time in the name of a folder of W&B, in which that of an offline run has another beginning."""
+    return folder.name.removeprefix("offline-").removeprefix("run-")
 
 
 def _is_complete(record: dict[str, Any], folder: Path) -> bool:

@@ -39,8 +39,10 @@ SETTINGS_OPEN = 12
 """Up to this many runs, the table of their settings is open initially."""
 
 
-def page(root: Path, groups: Sequence[tuple[Group, Sequence[Row]]], problems: Sequence[Problem]) -> str:
-    """The whole page for the groups below `root`, each with the rows of its leaderboard."""
+def page(
+    folders: Sequence[Path], groups: Sequence[tuple[Group, Sequence[Row]]], problems: Sequence[Problem]
+) -> str:
+    """The whole page for the groups below `folders`, each with the rows of its leaderboard."""
     from plotly.offline import get_plotlyjs
 
     sections, data = [], []
@@ -54,8 +56,8 @@ def page(root: Path, groups: Sequence[tuple[Group, Sequence[Row]]], problems: Se
     template = string.Template((files / "page.html").read_text(encoding="utf-8"))
     runs = sum(len(group.runs) for group, _ in groups)
     return template.substitute(
-        title=html.escape(f"restora: {root.resolve().name}"),
-        folder=html.escape(str(root)),
+        title=html.escape(f"restora: {', '.join(folder.resolve().name for folder in folders)}"),
+        folder=html.escape(", ".join(map(str, folders))),
         runs=f"{runs} run{'s' if runs != 1 else ''}",
         made=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         version=__version__,

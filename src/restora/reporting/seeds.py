@@ -1,6 +1,8 @@
 """Finds the runs of a group that are the seeds of one method: they differ only in their seed."""
 
+import os
 from collections import Counter
+from collections.abc import Sequence
 
 from restora.files import json_text
 from restora.reporting.runs import Group, Run, named
@@ -21,8 +23,17 @@ def seeds_of_methods(group: Group) -> dict[str, list[Run]]:
         times[repeated] += 1
         alike.setdefault(key, []).append(run)
     labels = [runs[0].label if len(runs) == 1 else runs[0].name.method for runs in alike.values()]
-    taken = zip(labels, alike.values(), strict=True)
-    return {label if labels.count(label) == 1 else runs[0].label: runs for label, runs in taken}
+    placed = [_with_folder(runs) for runs in alike.values()]
+    return {
+        label if labels.count(label) == 1 else other if placed.count(other) == 1 else runs[0].label: runs
+        for label, other, runs in zip(labels, placed, alike.values(), strict=True)
+    }
+
+
+def _with_folder(runs: Sequence[Run]) -> str:
+    """The name of a method with the folder of its seeds, if no setting distinguishes it from another one."""
+    common = os.path.commonpath([run.name.place for run in runs]) if all(r.name.place for r in runs) else ""
+    return f"{runs[0].name.method} ({common})" if len(runs) > 1 and common else runs[0].label
 
 
 def _without_seed(run: Run) -> str:

@@ -1,13 +1,15 @@
 """Records how a job ended if its own process could not."""
 
+import errno
 import signal
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from restora.files import read_json, write_json
-from restora.run_state import status_of
+from restora.run_state import PRUNED, status_of
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _HINTS = {signal.SIGKILL: " (as the system does where memory runs out)"}
 
 
@@ -35,6 +37,7 @@ def pruned(folder: Path, reason: str) -> None:
     record = read_record(folder)
     record.update(status="pruned", error=reason)
     write_json(folder / "run.json", record)
+    (folder / PRUNED).unlink(missing_ok=True)
 
 
 def by_signal(number: int) -> str:
@@ -44,8 +47,15 @@ def by_signal(number: int) -> str:
 
 
 def was_killed(record: dict[str, Any]) -> bool:
-    """Whether a failed job was ended by a signal, so that a retry may succeed."""
-    return bool(record.get("killed")) or "killed by signal" in str(record.get("error"))
+    """Whether a failed job was ended by a signal or a full disk, so that a retry may succeed."""
+    killed = bool(record.get("killed")) or "killed by signal" in str(record.get("error"))
+    return killed or disk_was_full(record)
+
+
+def disk_was_full(record: dict[str, Any]) -> bool:
+    """Whether a job failed because there was no space for its files, as the next one would."""
+    error = str(record.get("error"))
+    return error.startswith("DiskFull:") or any(f"[Errno {number}]" in error for number in _FULL)
 
 
 def status(folder: Path) -> tuple[str, dict[str, Any]]:

@@ -4,9 +4,11 @@ One short measurement stands for all jobs of one kind: the same network, patches
 compilation and device. A job with a time limit needs none.
 """
 
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -156,7 +158,7 @@ def show(
     networks = {repr(job.config["network"]): job.config for job in distinct.values()}
     sizes = {network: disk_bytes(config) for network, config in networks.items()}
     size = sum(sizes[repr(job.config["network"])] for job in (jobs if chosen_later else distinct.values()))
-    free = shutil.disk_usage(".").free
+    free = shutil.disk_usage(place_of(jobs[0])).free
     repeated = len(jobs) - count
     note = ", chosen as the search goes" if chosen_later else f", {repeated} left out as the same"
     console.print(f"jobs      {count}{note if chosen_later or repeated else ''}")
@@ -169,6 +171,13 @@ def show(
     if needs_gpu and not on_gpu and settings["executor"] == "local":
         console.print("device    a GPU, which this machine does not have (trainer=cpu, sweep.executor=slurm)")
     console.print(f"disk      about {_in_bytes(size)}, {_in_bytes(free)} are free")
+
+
+def place_of(job: Composed) -> Path:
+    """The folder on whose disk the sweep would be: the lowest one that exists."""
+    job.use(0)
+    whole = Path(os.path.abspath(str(OmegaConf.select(job.hydra, "hydra.sweep.dir"))))
+    return next(place for place in (whole, *whole.parents) if place.is_dir())
 
 
 def in_words(hours: float) -> str:

@@ -2,7 +2,8 @@
 
 A job that fails or is killed is recorded as failed and the others go on. If another process still trains in a
 job's folder, the executor waits for it. SIGTERM, Ctrl-C, SIGHUP and the file `.stop` in the sweep folder stop
-all jobs after they have saved; a second signal kills them.
+all jobs after they have saved; a second signal kills them. After a job that found the disk full no further
+job is started: each would fail, and a search would take that for a result.
 """
 
 import os
@@ -13,7 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from restora.run_state import is_locked
+from restora.files import write_whole
+from restora.run_state import PRUNED, is_locked
 from restora.sweeping import ending
 from restora.sweeping.plan import STOP, Job, Plan
 
@@ -99,6 +101,8 @@ class Executor(ABC):
     named: set[str] = field(default_factory=set)
     asked: int | None = None
     bad: int = 0
+    full: bool = False
+    """Whether a job has failed because the disk was full."""
 
     def run(self, source: Source) -> int:
         """Runs the source's jobs until there are no more; returns 0, 1 if a job failed, or 128 + signal."""
@@ -126,10 +130,14 @@ class Executor(ABC):
 
     def _anything(self, source: Source) -> bool:
         """Queues the next job that needs training, and reports those already done; False if none is left."""
-        while not self.waiting and self.asked is None and (job := source.next()) is not None:
+        while not self.waiting and self._goes_on() and (job := source.next()) is not None:
             if not self._is_done(job, source):
                 self.waiting.append(job)
-        return bool(self.waiting) and self.asked is None
+        return bool(self.waiting) and self._goes_on()
+
+    def _goes_on(self) -> bool:
+        """Whether further jobs are started."""
+        return self.asked is None and not self.full
 
     def _is_done(self, job: Job, source: Source) -> bool:
         """Whether a job needs no more training; if so, it is closed."""
@@ -152,7 +160,9 @@ class Executor(ABC):
 
     def _fill(self, source: Source) -> None:
         """Starts jobs while there are free slots and jobs that no other process trains."""
-        while self.asked is None and len(self.running) < self.slots.count:
+        if self.full:
+            self.waiting.clear()
+        while self._goes_on() and len(self.running) < self.slots.count:
             job = next((job for job in self.waiting if not self._is_busy(job)), None)
             if job is not None:
                 self.waiting.remove(job)
@@ -191,8 +201,10 @@ class Executor(ABC):
         if running.pruned is not None and ending.status(folder)[0] != "finished":
             ending.pruned(folder, running.pruned)
         state, record = self._state(job)
+        if state == "failed" and ending.disk_was_full(record):
+            self._disk_is_full()
         attempts = self.attempts[job.name] = self.attempts.get(job.name, 0) + 1
-        if state == "failed" and attempts <= self.retries and self.asked is None:
+        if state == "failed" and attempts <= self.retries and self._goes_on():
             why = record.get("error")
             self.teller.say(f"{job.name} failed ({why}): retry {attempts} of {self.retries}")
             self.waiting.append(job)
@@ -202,7 +214,13 @@ class Executor(ABC):
     def _close(self, job: Job, state: str, record: dict[str, Any], source: Source) -> None:
         self.bad += state not in ("finished", "pruned")
         self.teller.ended(job, state, record)
-        source.ended(job, state, record)
+        if not (state == "failed" and ending.disk_was_full(record)):  # which is no result
+            source.ended(job, state, record)
+
+    def _disk_is_full(self) -> None:
+        if not self.full:
+            self.teller.say("the disk is full: no further job is started. Make room, then repeat the command")
+        self.full = True
 
     def _look(self, source: Source) -> None:
         """Shows the jobs' progress, and stops those that the source prunes."""
@@ -212,6 +230,7 @@ class Executor(ABC):
                 continue
             if (why := source.verdict(running.job)) is not None:
                 running.pruned = why
+                write_whole(self.plan.path(running.job) / PRUNED, why)  # for the last line of its log
                 self._end(running, signal.SIGTERM)
 
     # --- stopping ---

@@ -220,7 +220,7 @@ class Slurm(Executor):
             "job-name": name_of(self.plan, needs.block),
             "nodes": needs.nodes,
             "ntasks-per-node": needs.tasks,
-            "output": folder / LOG,
+            "output": _literal(folder / LOG),
             "open-mode": "append",
         }
         words = [f"--{key}" if value is None else f"--{key}={value}" for key, value in options.items()]
@@ -258,6 +258,12 @@ def tasks_of(trainer: Mapping[str, Any]) -> int:
         f"SLURM starts one task for each device, and trainer.devices={devices} does not say how many there "
         "are on a node: set trainer.devices=N"
     )
+
+
+def _literal(path: Path) -> str:
+    """A path for sbatch's --output, in which %j and others are patterns, unless it has a backslash."""
+    name = str(path)
+    return name.replace("\\", "\\\\") if "\\" in name else name.replace("%", "%%")
 
 
 def _dashed(key: object) -> str:

@@ -213,7 +213,7 @@ def save_checkpoint(trainer: Trainer, path: Path, *, keep: Path | None = None) -
         free = shutil.disk_usage(path.parent).free
         raise DiskFull(
             f"no space for {path}: {decimal(written)} of it were written, {decimal(free)} are free without "
-            "them. The checkpoint before it is whole: make room and resume with resume="
+            f"them. The checkpoint before it is whole: make room and resume with resume={path.parent.parent}"
         ) from error
     finally:
         if trainer.is_global_zero:

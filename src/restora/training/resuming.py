@@ -288,7 +288,8 @@ def what_to_do(folder: Path, config: Mapping[str, Any], *, asked: bool, retry: b
     if state == "running" and elsewhere:
         raise Occupied(
             f"{folder} is being trained in by process {process.get('pid')} on {process.get('host')}, last "
-            f"heard of at {process.get('heartbeat')}: wait for it, or train in another folder"
+            f"heard of at {process.get('heartbeat')}: wait for it, or train in another folder; if that "
+            f'process has ended, set "status" to "stopped" in {path}'
         )
     if asked:
         return "go on"

@@ -8,6 +8,7 @@ function.
 import logging
 import math
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -30,7 +31,7 @@ from restora.data.store import fingerprint
 from restora.degradations.compose.composition import OnDemand
 from restora.files import clear_drafts, sync
 from restora.redaction import redacted
-from restora.run_state import Gone, sole_run
+from restora.run_state import PRUNED, Gone, sole_run
 from restora.training.before_training import ScoreBefore, compared
 from restora.training.build import Parts, build_callbacks, build_parts, build_trainer
 from restora.training.callbacks import NonFinite
@@ -74,6 +75,7 @@ def train(config: DictConfig, info: RunInfo) -> float:
     with sole_run(info.folder) if first else nullcontext(), stopping.listening():
         if first:
             clear_drafts(info.folder, below=True)
+            (info.folder / PRUNED).unlink(missing_ok=True)
         record = RunRecord(info)
         status, error, sent = "failed", None, None
         workers: Workers | None = None
@@ -379,12 +381,16 @@ def _score(trainer: Trainer, parts: Parts, record: RunRecord) -> None:
 
 
 def _say_stopped(record: RunRecord) -> None:
-    """Prints the command that resumes the run."""
-    own = [word for path in folders_in(record.info.command) for word in ("--config-dir", path)]
-    own += [word for word in record.info.overrides if word.startswith("plugins=")][-1:]
-    where = shlex.join([f"resume={_shortest(record.info.folder)}", *own])
+    """Prints the command that resumes the run, or why the run was pruned."""
     saved = find_checkpoint(record.info.folder)
     what = "before its first checkpoint" if saved is None else f"at step {saved[1]['step']}"
+    if (why := record.info.folder / PRUNED).exists():
+        _say(f"stopped {what}: {why.read_text(encoding='utf-8')}")
+        return
+    own = [word for path in folders_in(record.info.command) for word in ("--config-dir", path)]
+    own += [word for word in record.info.overrides if word.startswith("plugins=")][-1:]
+    own += [word for word in record.info.overrides if re.match(r"[^=]*_target_=.*\.", word)]
+    where = shlex.join([f"resume={_shortest(record.info.folder)}", *own])
     Console(stderr=True).print(
         f"stopped {what}; resume with: restora train {where}", markup=False, highlight=False, soft_wrap=True
     )

@@ -10,6 +10,7 @@ training, and its end by at most a minute.
 """
 
 import contextlib
+import hashlib
 import importlib
 import logging
 import os
@@ -44,6 +45,8 @@ _INIT_SECONDS = 15.0
 _START_SECONDS = 5.0
 """How long a training waits for W&B at its start; after that, W&B starts in the background."""
 _FINISH_SECONDS = 60.0
+_LONGEST_NAME, _LONGEST_TAG = 128, 64
+"""Characters that W&B takes; it refuses a run with a longer name, group or tag."""
 
 
 class WandbLog(Logger):
@@ -137,10 +140,10 @@ def wandb_log(
     arguments: dict[str, Any] = {
         "project": project,
         "entity": entity,
-        "group": group or (info.sweep["id"] if info.sweep else None),
+        "group": _at_most(_LONGEST_NAME, group or (info.sweep["id"] if info.sweep else None)),
         "job_type": "sweep" if info.sweep else "train",
-        "name": f"{info.experiment}/{info.config['name']}",
-        "tags": tags or [info.config["task"], info.network_name],
+        "name": _at_most(_LONGEST_NAME, f"{info.experiment}/{info.config['name']}"),
+        "tags": [_at_most(_LONGEST_TAG, tag) for tag in tags or [info.config["task"], info.network_name]],
         "config": info.config,
         "dir": str(folder),
         "id": identity,
@@ -152,6 +155,14 @@ def wandb_log(
         begin=lambda: _begin(mode, Monitor.of(info.config), **arguments),
         advice=advice,
     )
+
+
+def _at_most(length: int, text: str | None) -> str | None:
+    """The end of a longer text, behind a hash of the whole."""
+    if text is None or len(text) <= length:
+        return text
+    known = hashlib.sha256(text.encode()).hexdigest()[:8]
+    return f"{known}…{text[len(known) + 1 - length :]}"
 
 
 def _begin(mode: Mode, monitor: Monitor, **arguments: Any) -> wandb.Run | None:

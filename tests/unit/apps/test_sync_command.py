@@ -37,3 +37,20 @@ def test_runs_are_counted_of_which_parts_fail(
     with pytest.raises(ValueError, match="^1 of 2 W&B runs could not be sent"):
         sync.main([str(tree)])
     assert capsys.readouterr().out.startswith("2 W&B runs in 3 parts\n1/3 ")
+
+
+def test_parts_are_sent_in_the_order_of_their_time_and_not_without_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The first part was begun online."""
+    for part in ("run-20260101_100000-ra", "offline-run-20260101_110000-ra"):
+        folder = tmp_path / "wandb" / part
+        folder.mkdir(parents=True)
+        (folder / "run.wandb").touch()
+    asked: list[str] = []
+    monkeypatch.setattr(sync, "wandb_obstacle", lambda: None)
+    monkeypatch.setattr(sync, "send", lambda folder, timeout: asked.append(folder.name) or "refused")
+    with pytest.raises(ValueError, match="^1 of 1 W&B run could not be sent"):
+        sync.main([str(tmp_path)])
+    assert asked == ["run-20260101_100000-ra"]
+    assert "110000-ra: left for later" in capsys.readouterr().out

@@ -93,6 +93,15 @@ def test_runs_that_differ_in_their_seed_are_one_method(tmp_path):
     assert all(rank_label(row) == "" for row in rows if row.kind == "seed" or row.psnr is None)
 
 
+def test_equal_methods_of_two_sweeps_are_named_by_their_folders(tmp_path):
+    for sweep in ("a", "b"):
+        for seed in (1, 2):
+            put(tmp_path / sweep / f"{seed}_x", seed=seed, config=configured(seed=seed),
+                overrides=[f"seed={seed}"], test=scored(29.0 + seed, 8))  # fmt: skip
+    labels = {row.label for row in board(tmp_path) if row.kind == "run"}
+    assert labels == {"dncnn (a) (2 seeds)", "dncnn (b) (2 seeds)"}
+
+
 def test_seeds_may_be_computed_in_different_surroundings(tmp_path):
     other = {"data__workers": 2, "leakage__check": False, "logger__mode": "disabled", "data_dir": "/scratch"}
     for seed, settings in ((1, {"data_dir": "/data"}), (2, other)):

@@ -37,6 +37,21 @@ def test_the_command_prints_the_leaderboard_and_writes_the_page(sweep, capsys, m
     assert max(map(len, table)) <= 80
 
 
+def test_runs_of_several_folders_are_one_comparison(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for place, name in (("a/x", "edsr"), ("b/y", "unet"), ("c/z", "rcan")):
+        put(tmp_path / place, name=name)
+    assert cli(["report", "a", "b/y", "a/x", "--data", "runs.csv"]) == 0
+    assert "page: report.html" in capsys.readouterr().out
+    page, table = (tmp_path / "report.html").read_text(), (tmp_path / "runs.csv").read_text()
+    assert "restora: a, y, x" in page
+    assert page.count("<dt>") == 2  # each run once
+    assert {row.split(",")[2] for row in table.splitlines()[1:]} == {"a/x", "b/y"}
+    (tmp_path / "empty").mkdir()
+    assert cli(["report", "a", "empty"]) == 2
+    assert "below empty" in capsys.readouterr().err
+
+
 def test_the_reason_of_a_failure_is_one_line(sweep, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "400")
     long = "\n".join(["RuntimeError: shapes differ", *["tensor([0.1, 0.2])"] * 60])

@@ -5,12 +5,14 @@ from typing import Any
 
 import pytest
 import torch
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
 from restora.cli import main
 from restora.config import compose, options
 from restora.files import write_json
 from restora.sweeping import estimate, planning
+from restora.sweeping.combinations import Composed
 from restora.sweeping.estimate import kind
 from restora.sweeping.plan import Job, Plan
 from restora.sweeping.showing import summary
@@ -76,6 +78,13 @@ def test_a_sweep_in_slow_bfloat16_is_not_taken_for_a_cheap_one(monkeypatch: pyte
         monkeypatch.setattr("restora.vocabulary.has_bfloat16", lambda device, has=has: has)
         hours.append(estimate._most_hours(config))
     assert hours[1] > 10 * hours[0] > 0
+
+
+def test_the_disk_is_that_of_the_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HydraConfig.instance(), "cfg", None)
+    hydra = {"job": {"num": 0, "id": "0"}, "sweep": {"dir": str(tmp_path / "new" / "sweep")}}
+    job = Composed([], {}, OmegaConf.create({"hydra": hydra}), {}, "")
+    assert estimate.place_of(job) == tmp_path
 
 
 @pytest.mark.slow

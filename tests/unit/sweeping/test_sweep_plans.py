@@ -376,7 +376,7 @@ def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
     process = {"host": "elsewhere", "pid": 1, "heartbeat": datetime.now(UTC).isoformat(), "slurm_job": "7"}
     record = {"status": "running", "process": process, "config": {}}
     (tmp_path / "run.json").write_text(json.dumps(record))
-    with pytest.raises(Occupied, match="on elsewhere"):
+    with pytest.raises(Occupied, match=r'on elsewhere.* set "status" to "stopped" in '):
         what_to_do(tmp_path, {}, asked=False, retry=False)
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     assert what_to_do(tmp_path, {}, asked=False, retry=False) == "go on"
@@ -384,3 +384,13 @@ def test_a_job_that_slurm_has_moved_to_another_machine_goes_on(
 
 def test_the_space_of_a_preset_gives_way_to_the_command_line() -> None:
     assert with_space(["seed=3"], {"seed": "1,2", "name": "a,b"}) == ["name=a,b", "seed=3"]
+
+
+def test_a_sweep_that_cannot_be_written_is_not_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    settings = {"executor": "local", "slots": 1, "options": {}, "detach": False, "search": None}
+    Plan(tmp_path, "restora train -m seed=1", [], "/", settings).write()
+    monkeypatch.setattr("os.access", lambda path, mode: mode != os.W_OK)
+    assert main(["sweep", str(tmp_path), "--resume"]) == 2
+    assert "is not writable: copy the sweep" in capsys.readouterr().err
