@@ -22,7 +22,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from restora.arguments import check_arguments, shown
+from restora.arguments import check_arguments, check_counts, shown
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -362,6 +362,8 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
     partial = bool(node.get("_partial_"))
     name = str(node["_target_"])
     check_arguments(cls, values, where=where, name=name, partial=partial, types=foreign)
+    if foreign and kind in ("network", "discriminator") and cls.__module__.startswith("restora."):
+        check_counts(values, where=where)
     if partial:
         return functools.partial(cls, **values)
     try:
