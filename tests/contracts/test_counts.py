@@ -1,5 +1,7 @@
 """Whole numbers of networks and discriminators are counts: nonsense is refused by its key, before a step."""
 
+from contextlib import suppress
+
 import pytest
 import torch
 
@@ -29,11 +31,8 @@ def test_a_negative_count_is_refused_by_its_key(kind: str, name: str, key: str) 
 def test_a_count_of_zero_makes_a_network_or_is_refused(kind: str, name: str, key: str) -> None:
     node = NODES[kind, name]
     value = [0] * len(node[key]) if isinstance(node[key], list) else 0
-    try:
-        with torch.device("meta"):
-            check_weights(build(node | {key: value}, kind))
-    except ValueError as error:
-        assert str(error)
+    with suppress(ValueError), torch.device("meta"):
+        check_weights(build(node | {key: value}, kind))
 
 
 def test_values_without_a_range_are_refused() -> None:
