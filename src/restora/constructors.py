@@ -25,7 +25,7 @@ def defaults(kind: str, name: str) -> dict[str, Any]:
     if read is not None:
         return dict(read)
     made = registry.find(kind, name)
-    parameters = inspect.signature(made).parameters.values()
+    parameters = list(inspect.signature(made).parameters.values())
     if registry.is_schedule(made, kind):
         parameters = [p for p in parameters if p.default is not inspect.Parameter.empty]
     return {
