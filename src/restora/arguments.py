@@ -80,6 +80,23 @@ def check_arguments(
         raise WrongArgument(f"{name} needs a value for {listed}", key=f"{where}.{missing[0]}")
 
 
+def check_counts(values: Mapping[str, Any], *, where: str) -> None:
+    """Raises WrongArgument for a negative whole number, also in a list, and for a range of values of no size.
+
+    For networks, whose whole numbers are all counts; `range(-1)` makes a network without blocks of it.
+    """
+    for key, value in values.items():
+        numbers = value if isinstance(value, list | tuple) else [value]
+        if any(type(number) is int and number < 0 for number in numbers):
+            raise WrongArgument(
+                f"{where}.{key}={shown(value)}: expected 0 or more", key=f"{where}.{key}", value=value
+            )
+        if key.endswith("_range") and value <= 0:
+            raise WrongArgument(
+                f"{where}.{key}={shown(value)}: expected a number above 0", key=f"{where}.{key}", value=value
+            )
+
+
 def _unknown(whole: str, key: str, value: Any, name: str, parameters: Mapping[str, Any]) -> str:
     near = difflib.get_close_matches(key, parameters, n=1)
     hint = f"did you mean {near[0]}? " if near else ""

@@ -29,7 +29,7 @@ from omegaconf.errors import OmegaConfBaseException
 from restora import batch_rule, registry
 from restora.arguments import WrongArgument
 from restora.clip_rule import fit_clipping
-from restora.composing.conflicts import lost_place, without_file
+from restora.composing.conflicts import how_without, lost_place, without_file
 from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
 from restora.composing.short_forms import choices, full_forms, read_keys
@@ -315,7 +315,8 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
             group, _, value = override.lstrip("+").partition("=")
             known_options = options(group.partition("@")[0])
             if value in ("null", "") and known_options:
-                return f"{override}: {group} cannot be left out; choose one of {', '.join(known_options)}"
+                listed = f"{', '.join(known_options)}{how_without(group)}"
+                return f"{override}: {group} cannot be left out; choose one of {listed}"
             if known_options and value not in known_options:
                 return _no_such_option(f"{group}/{value}")
     message = message.partition("\nConfig search path")[0].strip()
@@ -327,10 +328,7 @@ def _explained(message: str, overrides: list[str], known: list[str]) -> str:
             continue
         if key not in known and (key in message or key.split(".")[-1] in message):
             near = [name for name in known if re.search(rf"(^|[._]){re.escape(key.split('.')[-1])}$", name)]
-            near = list(dict.fromkeys(near))
-            near += [
-                name for name in difflib.get_close_matches(key, known, n=3, cutoff=0.6) if name not in near
-            ]
+            near = list(dict.fromkeys(near + difflib.get_close_matches(key, known, n=3, cutoff=0.6)))
             hint = f" Did you mean {' or '.join(near[:3])}?" if near else ""
             above = key.rpartition(".")[0]
             if f"{above}._target_" in known:
@@ -355,7 +353,7 @@ def _no_such_option(wanted: str) -> str:
     near = difflib.get_close_matches(wrong, choices, n=3)
     hint = f" Did you mean {' or '.join(f'{group}={name}' for name in near)}?" if near else ""
     listed = "" if near and len(choices) > _FEW_OPTIONS else f"\n{in_lines('There are:', choices)}"
-    return without_file(group, wrong) or f"there is no {group}={wrong}.{hint}{listed}"
+    return without_file(group, wrong) or f"there is no {group}={wrong}.{hint}{listed}{how_without(group)}"
 
 
 def in_lines(lead: str, names: Sequence[str]) -> str:

@@ -24,7 +24,10 @@ def defaults(kind: str, name: str) -> dict[str, Any]:
     read = None if path is None else _read(path, kind, name)
     if read is not None:
         return dict(read)
-    parameters = inspect.signature(registry.find(kind, name)).parameters.values()
+    made = registry.find(kind, name)
+    parameters = list(inspect.signature(made).parameters.values())
+    if registry.is_schedule(made, kind):
+        parameters = [p for p in parameters if p.default is not inspect.Parameter.empty]
     return {
         p.name: MISSING if p.default is inspect.Parameter.empty else _plain(p.default)
         for p in parameters

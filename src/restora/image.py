@@ -11,11 +11,12 @@ device multiplies by the same numbers.
 Legend: B samples, C channels, H height, W width, n input size, m output size.
 """
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import lru_cache
+from functools import cache, lru_cache
 from numbers import Real
 from typing import Any, Literal, TypeVar, get_args
 
@@ -24,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+log = logging.getLogger(__name__)
 Kernel = Literal["bicubic", "bilinear", "area", "nearest"]
 KERNELS: tuple[str, ...] = get_args(Kernel)
 # rows are Y, Cb and Cr of ITU-R BT.601 for R, G and B in [0,1]: MATLAB's rgb2ycbcr, whose offsets are 16,
@@ -183,6 +185,8 @@ def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
     return 255 * sigma if math.isfinite(sigma) else 0.0
 
 
+_DARK, _FEW = -0.5, 0.05
+"""Of photos in [-1,1], more than this share is darker; of a black photo with noise of sigma 75, less."""
 _HALF_A_STEP = 0.5
 _BRIGHTEST = 8.0
 """The largest absolute value of a photo in [0,1] with unclipped noise; below it one in 0 to 255 is black."""
@@ -197,6 +201,16 @@ def check_photos(x: Any) -> None:
     if not all(end.isfinite() for end in x.aminmax()):
         raise ValueError("expected photos in [0,1], got values that are not finite (NaN or infinite)")
     check_scale(x)
+    if float(x.amin()) < _DARK and float((x < _DARK).float().mean()) > _FEW:
+        _say_once(
+            f"many values of these photos are below {_DARK:g}, and photos are expected in [0,1]: if theirs "
+            "are in [-1,1], pass (photo + 1) / 2"
+        )
+
+
+@cache
+def _say_once(words: str) -> None:
+    log.warning(words)
 
 
 def check_layout(x: Any) -> None:

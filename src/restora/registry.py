@@ -14,6 +14,7 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import inspect
 import logging
 import pkgutil
 import sys
@@ -22,7 +23,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, TypeVar
 
-from restora.arguments import check_arguments, shown
+from restora.arguments import check_arguments, check_counts, shown
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -335,9 +336,10 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
     """The object that a description describes, its parts built first; plain values are returned unchanged.
 
     `where` is the key of the description in messages, `extra` are further arguments of the outermost object.
-    `_partial_: true` gives a function that takes the remaining arguments. Raises a ValueError that names the
-    key for an unknown part and for refused arguments: keys are checked against the constructor's signature,
-    values of the user's own configuration (`foreign`) also against its annotations.
+    `_partial_: true` gives a function that takes the remaining arguments, as a schedule that is a function
+    always is. Raises a ValueError that names the key for an unknown part and for refused arguments: keys are
+    checked against the constructor's signature, values of the user's own configuration (`foreign`) also
+    against its annotations.
     """
     where = where or kind or ""
     if isinstance(node, list | tuple):
@@ -359,9 +361,11 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
         return values | extra
     cls = _class_of(str(node["_target_"]), kind, where, foreign)
     values |= extra
-    partial = bool(node.get("_partial_"))
+    partial = bool(node.get("_partial_")) or is_schedule(cls, kind)
     name = str(node["_target_"])
     check_arguments(cls, values, where=where, name=name, partial=partial, types=foreign)
+    if foreign and kind in ("network", "discriminator") and cls.__module__.startswith("restora."):
+        check_counts(values, where=where)
     if partial:
         return functools.partial(cls, **values)
     try:
@@ -370,6 +374,17 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
         if isinstance(error, ValueError) and _is_ours(error):
             raise
         raise ValueError(f"{where}: {name} cannot be made of {_listed(values)}: {error}") from error
+
+
+def is_schedule(made: Callable[..., Any], kind: str | None) -> bool:
+    """Whether a part is a schedule itself, a function of the share done, not what makes one."""
+    if kind != "schedule" or isinstance(made, type):
+        return False
+    try:
+        first = next(iter(inspect.signature(made).parameters.values()), None)
+    except (TypeError, ValueError):  # written in C
+        return True
+    return first is not None and first.default is first.empty and first.kind is not first.KEYWORD_ONLY
 
 
 def _class_of(target: str, kind: str | None, where: str, foreign: bool) -> Callable[..., Any]:

@@ -43,7 +43,7 @@ def fit_task(config: DictConfig, overrides: Iterable[str]) -> None:
     if "task" in keys or "task" not in config:
         return
     is_usual = config.task == "denoise"  # also that of a recipe that names none
-    if "degradation" in keys or is_usual:
+    if "degradation" in config and ("degradation" in keys or is_usual):
         task = _task_of(OmegaConf.to_container(config.degradation, resolve=False))
         if task is not None and ("degradation" in keys or task != _OTHER):
             config.task = task

@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -12,7 +13,7 @@ from restora.data.progress import Lines
 from restora.evaluation.benchmarks.base import Benchmark
 from restora.evaluation.leakage import find_leaks, fingerprints_of_files
 from restora.evaluation.methods import FittedMethod, Method, NetworkMethod
-from restora.evaluation.results import SUMMARY, Result, Row
+from restora.evaluation.results import SUMMARY, Result, Row, read_result
 from restora.evaluation.run import evaluate
 from restora.evaluation.severity import at_severity, curve, write_plot, write_table
 from restora.evaluation.statistics import paired_difference
@@ -128,10 +129,30 @@ def _score(
                 plain = _with_bar(progress, entry.plain, benchmark, plan, None, f"{entry.method.name}, plain")
                 result.effect = effect(entry, result, plain)
             result.leakage = leakage
+            _remove_pictures(folder, set() if images is None else {row["name"] for row in result.rows})
             if len(plan.entries) > 1:
                 result.write(folder)
             results.append(result)
+    if len(plan.entries) > 1:
+        _remove_pictures(output, set())
     return results
+
+
+def _remove_pictures(folder: Path, kept: set[str]) -> None:
+    """Removes the pictures of an earlier evaluation, which do not belong to the new figures.
+
+    Only files that the earlier figures name.
+    """
+    try:
+        names = {row["name"] for row in read_result(folder).rows}
+    except (ValueError, OSError):  # no earlier evaluation
+        return
+    kept = {file_stem(name) for name in kept}
+    for stem in {file_stem(name) for name in names} - kept:
+        (folder / "images" / f"{stem}.png").unlink(missing_ok=True)
+    if not kept:
+        with suppress(OSError):  # none, or with other files in it
+            (folder / "images").rmdir()
 
 
 def _with_bar(

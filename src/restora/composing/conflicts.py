@@ -6,6 +6,12 @@ from collections.abc import Iterable
 from restora import registry
 from restora.composing.sources import COMPLETED
 
+_SWITCHES = {
+    "logger": "W&B is switched off by logger.mode=disabled; metrics.csv is written in any case",
+    "callbacks": "a callback is switched off by callbacks.NAME=null",
+    "sweep": "a run without -m is no sweep",
+}
+"""Groups of which every run has an option, and how to do without what it does."""
 _WITHOUT_PLACE = re.compile(r"In '([^']+)': Could not override '([^']+)'")
 
 
@@ -41,3 +47,8 @@ def without_file(group: str, name: str) -> str | None:
         f"{group}={name}: the part is registered, but no configuration describes it: write _target_: {name} "
         f"into {group}/{name}.yaml, in the package's folder conf/ or in one that --config-dir names"
     )
+
+
+def how_without(group: str) -> str:
+    """A line that says how to do without what a group is for; empty where there is nothing to say."""
+    return f"\n{_SWITCHES[group]}" if group in _SWITCHES else ""

@@ -14,6 +14,7 @@ import itertools
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -46,6 +47,7 @@ from restora.photos.errors import DataError, PhotoError
 from restora.photos.kinds import pixel_limit
 from restora.photos.names import file_stem
 from restora.photos.reading import Channels, Pixels, channel_count, channel_word, photo_size, read_photo
+from restora.words import counted
 
 log = logging.getLogger(__name__)
 _ALIGNMENT = 4096
@@ -142,7 +144,21 @@ def _packed(
                 log.warning("%s: the photos are packed again", damage)
                 shutil.rmtree(folder)
         _build(files, folder, channels, scale, processes, reader)
+    _say_earlier(folder)
     return PhotoStore(folder=folder)
+
+
+def _say_earlier(folder: Path) -> None:
+    """Names earlier packings of the same name: nothing knows whether another run still needs them."""
+    stem = re.sub(r"-[0-9a-f]{16}(-\d+)?$", "", folder.name)
+    same = re.compile(re.escape(stem) + r"-[0-9a-f]{16}(-\d+)?")
+    others = [other for other in folder.parent.iterdir() if same.fullmatch(other.name) and other != folder]
+    size = sum(file.stat().st_size for other in others for file in (other / PIXELS,) if file.is_file())
+    if others:
+        log.info(
+            "%s has %s of %s of other photos or options: delete what no run needs (%s/%s-*)",
+            *(folder.parent, decimal(size), counted(len(others), "earlier packing"), folder.parent, stem),
+        )
 
 
 def _opened(folder: Path) -> PhotoStore:

@@ -134,8 +134,15 @@ class Backbone(nn.Module):
         return need
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Photos (B,1,H,W) or (B,3,H,W) on the [0,1] scale -> features (B,C,h,w) by layer, float32."""
-        x = (x.expand(-1, 3, -1, -1) - self.mean) / self.std
+        """Photos (B,1,H,W) or (B,3,H,W) on the [0,1] scale -> features (B,C,h,w) by layer, float32.
+
+        Under autocast too.
+        """
+        # in bfloat16, a VGG-19 loss is off by 5% and its gradient by 44% between photos 1/255 apart
+        with torch.autocast(x.device.type, enabled=False):
+            return self._features((x.float().expand(-1, 3, -1, -1) - self.mean) / self.std)
+
+    def _features(self, x: Tensor) -> dict[str, Tensor]:
         features = {}
         for step in self.steps:
             if step.index is not None:
@@ -147,7 +154,7 @@ class Backbone(nn.Module):
             else:
                 x = F.relu(x) if step.name.startswith("relu") else F.max_pool2d(x, step.pool, stride=2)
             if step.name in self.layers:
-                features[step.name] = x.float()
+                features[step.name] = x
         return features
 
     def _save_to_state_dict(self, *args: Any) -> None:

@@ -10,7 +10,7 @@ planes.
 
 import io
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -26,6 +26,7 @@ _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258,
 _STRIP_OFFSETS, _ORIENTATION, _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES, _PLANAR = 273, 274, 277, 278, 279, 284
 _PREDICTOR, _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_SIZES = 317, 322, 323, 324, 325
 _SUBFILE_TYPE, _EXTRA_SAMPLES, _SAMPLE_FORMAT, _DNG_VERSION = 254, 338, 339, 50706
+_IMAGE_DEPTH = 32997
 _PREVIEW_OR_MASK = 1 | 4
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
 _UNSPECIFIED, _MULTIPLIED_IN = 0, 1
@@ -37,7 +38,10 @@ _PAGES_COUNTED = 10_000
 
 @dataclass(frozen=True)
 class Page:
-    """The first page of a TIFF file. `pages` counts those that are neither previews nor masks."""
+    """The first page of a TIFF file. `pages` counts those that are neither previews nor masks.
+
+    Slices of a volume within the first page count as pages.
+    """
 
     tags: ImageFileDirectory_v2
     header: bytes
@@ -96,7 +100,8 @@ def first_page(file: BinaryIO) -> Page:
         further.load(file)
         pages += not int(further.get(_SUBFILE_TYPE, 0)) & _PREVIEW_OR_MASK
         after = further.next
-    return Page(tags, header, offset, pages)
+    first = Page(tags, header, offset, pages)
+    return replace(first, pages=pages - 1 + max(first.number(_IMAGE_DEPTH, 1), 1))
 
 
 def check_samples(page: Page) -> None:

@@ -54,6 +54,8 @@ _SECTIONS = {
     "protocol": "the planes that are scored are protocol.color=y",
 }
 """Sections that every configuration needs, with advice for the message about a missing one."""
+_PARTS = ("data", "degradation", "network", "family")
+"""Those that describe a part: without its name, what is left of one was set beside it."""
 
 
 @dataclass
@@ -93,7 +95,7 @@ def check_before_training(config: DictConfig, *, here: bool = True) -> None:
     plain: Any = OmegaConf.to_container(config, resolve=False)
     for name, fix in _SECTIONS.items():
         value = plain.get(name)
-        if value is None:
+        if value is None or (name in _PARTS and "_target_" not in value):
             raise ConfigError(f"{name} cannot be left out: {fix}")
         if not isinstance(value, dict):
             raise ConfigError(f"{name}={shown(value)}: it has keys of its own: {fix}")

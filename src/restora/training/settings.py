@@ -70,6 +70,9 @@ def check_settings(config: DictConfig, *, here: bool = True) -> None:
     if not 0 <= config.seed <= _LARGEST_SEED:
         raise ConfigError(f"seed={config.seed}: expected a whole number from 0 to {_LARGEST_SEED}")
     vocabulary.check_threads(config.threads)
+    batch = config.recipe_batch
+    if batch not in ("auto", None) and (type(batch) is not int or batch < 1):
+        raise ConfigError(f"recipe_batch={batch}: expected a whole number of 1 or more, auto or null")
     near = difflib.get_close_matches(config.task, vocabulary.TASKS, n=1, cutoff=0.8)
     if near and config.task not in vocabulary.TASKS:
         raise ConfigError(f"task={config.task}: did you mean task={near[0]}?")

@@ -124,3 +124,19 @@ def test_a_test_set_that_is_not_known_is_answered_with_those_that_are(photo: Pat
     assert "sigma25" not in str(found.value)
     with pytest.raises(ValueError, match="Did you mean benchmark/testset=kodak24"):
         evaluate(photo, "classical=median", *DENOISE, "benchmark/testset=kodak")
+
+
+def test_pictures_of_an_earlier_evaluation_do_not_stay_beside_new_figures(photo: Path) -> None:
+    """But files of the user's own in the same folder do."""
+    median = ("classical=median", *DENOISE)
+    images = evaluate(photo, *median, "images=true") / "images"
+    assert [file.name for file in images.iterdir()] == ["small.png"]
+    (images / "mine.png").write_bytes(b"")
+    (photo / "small.png").rename(photo / "other.png")
+    evaluate(photo, *median, "images=true")
+    assert {file.name for file in images.iterdir()} == {"other.png", "mine.png"}
+    evaluate(photo, "classical=median,wiener", *DENOISE, "images=true")
+    assert {file.name for file in images.iterdir()} == {"mine.png"}
+    assert (photo.parent / "out" / "wiener" / "images" / "other.png").exists()
+    evaluate(photo, "classical=median,wiener", *DENOISE)
+    assert not (photo.parent / "out" / "wiener" / "images").exists()

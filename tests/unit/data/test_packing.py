@@ -2,6 +2,7 @@
 
 import functools
 import json
+import logging
 import os
 import pickle
 import signal
@@ -69,6 +70,19 @@ def test_a_store_is_built_once_and_again_when_photos_change(tmp_path: Path, make
     changed = pack(photos, channels="rgb", **options)
     assert changed.folder != store.folder
     assert (changed.clean(0) == 0).all()
+
+
+def test_earlier_packings_are_named(
+    tmp_path: Path, make_photos: MakePhotos, caplog: pytest.LogCaptureFixture
+) -> None:
+    """With what they take; those of data sets whose names only begin alike are none."""
+    caplog.set_level(logging.INFO)
+    photos, options = make_photos(3), {"store_dir": tmp_path / "packed", "channels": "rgb"}
+    pack(photos, name="x-y", **options)
+    pack(photos, name="x", **options)
+    assert "earlier packing" not in caplog.text
+    pack(photos[:2], name="x", **options)
+    assert "of 1 earlier packing of other photos or options: delete what no run needs" in caplog.text
 
 
 def test_photos_that_were_moved_are_where_they_are(tmp_path: Path, make_photos: MakePhotos) -> None:

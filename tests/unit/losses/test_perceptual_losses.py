@@ -190,3 +190,18 @@ def test_the_smallest_photo_is_known(name: str, layer: str, least: int, tmp_path
     assert min(backbone(torch.rand(1, 3, least, least))[layer].shape[-2:]) == 1
     with pytest.raises(RuntimeError):
         backbone(torch.rand(1, 3, least - 1, least - 1))
+
+
+def test_autocast_changes_neither_the_loss_nor_its_gradient(vgg19_file: Path) -> None:
+    """Similar photos have features that differ by less than bfloat16 resolves."""
+    loss = VGGLoss(layers={"conv2_2": 1.0}, weights=vgg19_file)
+    clean = torch.rand(1, 3, 16, 16)
+    found = []
+    for mixed in (False, True):
+        restored = (clean + 0.01).requires_grad_()
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            value = loss(restored, clean)
+        value.backward()
+        found.append((value.item(), restored.grad))
+    assert found[0][0] == found[1][0]
+    assert torch.equal(found[0][1], found[1][1])

@@ -14,6 +14,7 @@ from run_folders import photo
 from restora.photos.encoding import encode, lost_in
 from restora.photos.exif import _entries as entries_of
 from restora.photos.files import FORMATS, Metadata, Photo, open_photo, read_photo
+from restora.photos.header import look
 
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
@@ -368,3 +369,11 @@ def test_pixels_are_deflated_at_a_fast_level(name: str) -> None:
     file = encode(Photo(np.zeros((8, 8, 3), np.uint8), None), name)
     start = file.index(b"IDAT") + 4 if name == "PNG" else file.index(b"\x78")
     assert file[start + 1] >> 6 <= 1, "the level in the header of zlib: 0 is fastest, 2 its own"
+
+
+def test_slices_of_a_volume_are_counted_as_pages():
+    """Its first slice is all that is read, and all that would be kept."""
+    depth, file = TiffImagePlugin.ImageFileDirectory_v2(), io.BytesIO()
+    depth[32997], depth.tagtype[32997] = 4, 3
+    Image.new("L", (16, 12)).save(file, "TIFF", tiffinfo=depth)
+    assert look(file.getvalue()).frames == 4

@@ -94,6 +94,19 @@ def test_auto_is_what_the_trainers_device_is_fast_in(
     assert trainer_options(config)["precision"] == found
 
 
+@pytest.mark.parametrize("words", [["trainer=gpu"], ["experiments=video/fastdvdnet"]], ids=str)
+def test_a_gpu_without_units_for_bfloat16_computes_in_float32(
+    words: list[str], units: dict[str, bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a V100 or T4, where torch emulates bfloat16."""
+    monkeypatch.setattr("restora.training.settings.check_arguments", lambda *_, **__: None)
+    config = compose("train", words)
+    units |= {"gpu": True}
+    assert trainer_options(config)["precision"] == "bf16-mixed"
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
+    assert trainer_options(config)["precision"] == "32-true"
+
+
 def test_a_run_keeps_its_precision_on_another_machine(
     units: dict[str, bool], started: Any, tmp_path: Path
 ) -> None:

@@ -1,7 +1,11 @@
 """Schedules are functions of the share of the training that is done."""
 
+from functools import partial
+
 import pytest
 
+from restora import registry
+from restora.constructors import defaults
 from restora.training.schedules import Constant, Cosine, Exponential, Linear, MultiStep
 
 
@@ -33,6 +37,24 @@ def test_multi_step_and_exponential() -> None:
 def test_linear_holds_then_falls_to_nothing() -> None:
     schedule = Linear(hold=0.5)
     assert [schedule(p) for p in (0.0, 0.25, 0.5, 0.75, 1.0)] == [1, 1, 1, 0.5, 0]
+
+
+def halving(share: float, *, floor: float = 0.0) -> float:
+    return max(1 - share / 2, floor)
+
+
+def make_halving(*, floor: float = 0.0):
+    return partial(halving, floor=floor)
+
+
+@pytest.mark.parametrize("made", [halving, make_halving])
+def test_a_schedule_of_ones_own_is_a_function_or_what_makes_one(made, monkeypatch) -> None:
+    """Without `_partial_`; its file and the command line set its further arguments alone."""
+    monkeypatch.setitem(registry._parts["schedule"], "halving", made)
+    assert defaults("schedule", "halving") == {"floor": 0.0}
+    schedule = registry.build({"_target_": "halving", "floor": 0.75}, "schedule", foreign=True)
+    assert [schedule(share) for share in (0.0, 1.0)] == [1.0, 0.75]
+    assert registry.build({"_target_": "math.cos"}, "schedule", foreign=True)(0.0) == 1.0
 
 
 @pytest.mark.parametrize(
