@@ -37,7 +37,8 @@ from restora.types import Batch
 
 _PERIOD = 1000
 """Samples after which the order of the parts repeats: shares are thousandths."""
-Member, Made = TypeVar("Member"), TypeVar("Made")
+Member = TypeVar("Member")
+Made = TypeVar("Made")
 Mixed = dict[str, PhotoBatch]
 """Samples of one batch by their part."""
 
