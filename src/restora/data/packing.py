@@ -121,6 +121,8 @@ def pack(
     for number in itertools.count(1):
         folder = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
         store = _packed(files, folder, count, scale, processes or cores(), reader)
+        if not store.is_of({file.name: file.paths for file in files}, reader.read):
+            continue  # photos of another folder
         store.are_at({file.name: str(file.clean) for file in files})
         if store.left_out == earlier or not _more_is_readable(store, files, scale, reader):
             return store

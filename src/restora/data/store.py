@@ -9,7 +9,7 @@ recognised and packed again. Note: a store is pickled to a worker process as its
 import hashlib
 import logging
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from restora.files import json_text, read_json
+from restora.photos.errors import PhotoError
 from restora.photos.reading import Pixels
 from restora.words import counted
 
@@ -27,6 +28,10 @@ PGM files of 10 bits in the wrong brightness, those of format 2 no checksums."""
 INDEX, PIXELS = "index.json", "photos.bin"
 _SAMPLED_BYTES = 64 << 20
 """Bytes that are read at the start of a run to check that the pixels are those that were packed: 0.1 s."""
+
+
+_COMPARED = 4
+"""Photos that are decoded to see whether a moved folder is the one that was packed."""
 
 
 class DamagedStore(ValueError):
@@ -94,6 +99,24 @@ class PhotoStore:
     def are_at(self, places: Mapping[str, str]) -> None:
         """Takes the places of the photos, by name: they may have been moved since they were packed."""
         self.entries = [replace(entry, path=places.get(entry.name, entry.path)) for entry in self.entries]
+
+    def is_of(self, places: Mapping[str, Sequence[Path]], read: Callable[[Path, int], Pixels]) -> bool:
+        """Whether the files at these places, by name, are those that were packed.
+
+        Of photos that were elsewhere then, the pixels of a few are compared: another folder may have files of
+        the same names, sizes and times.
+        """
+        moved = [entry for entry in self.entries if str(places[entry.name][0]) != entry.path]
+        for entry in moved[:: -(-len(moved) // _COMPARED) or 1]:
+            planes = [plane for plane in (entry.clean, entry.degraded) if plane is not None]
+            for path, plane in zip(places[entry.name], planes, strict=True):
+                try:
+                    pixels = np.ascontiguousarray(read(path, self.channels))
+                except PhotoError:
+                    return False
+                if hashlib.sha256(pixels.data).hexdigest() != plane.sha256:
+                    return False
+        return True
 
     def verify(self, *, whole: bool = False) -> None:
         """Compares pixels with their checksums: of all photos, or of a random few that take 0.1 s.

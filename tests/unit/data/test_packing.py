@@ -95,6 +95,25 @@ def test_photos_that_were_moved_are_where_they_are(tmp_path: Path, make_photos: 
     assert [entry.path for entry in again.entries] == [str(photo.clean) for photo in moved]
 
 
+@pytest.mark.parametrize("pairs", [False, True], ids=["photos", "pairs"])
+def test_photos_of_another_folder_are_not_taken_for_those_packed(tmp_path: Path, pairs: bool) -> None:
+    """Although their names, sizes and times are equal, as those of unpacked archives of BMP files can be."""
+    options = {"store_dir": tmp_path / "packed", "name": "x", "channels": "rgb"}
+    found = []
+    for grey in (10, 200, 10):
+        folder = tmp_path / f"photos{len(found)}"
+        folder.mkdir()
+        files = [folder / f"{number}.bmp" for number in range(9)]
+        for number, file in enumerate(files):
+            Image.new("RGB", (8, 6), (grey + number, 0, 0)).save(file)
+            os.utime(file, (1, 1))
+        of_it = [PhotoFile(file.stem, file, file if pairs else None) for file in files]
+        found.append(pack(of_it, **options))
+        assert [found[-1].clean(at)[0, 0, 0] for at in range(9)] == list(range(grey, grey + 9))
+        assert pack(of_it, **options).folder == found[-1].folder
+    assert found[0].folder == found[2].folder != found[1].folder
+
+
 @pytest.mark.parametrize("file", [PIXELS, INDEX])
 @pytest.mark.parametrize(
     "damage",
