@@ -79,5 +79,8 @@ class Protocol:
     def _inside(self, photo: Tensor) -> Tensor:
         height, width = photo.shape[-2:]
         if min(height, width) <= 2 * self.border:
-            raise ValueError(f"a border of {self.border} pixels leaves nothing of {height}x{width}")
+            raise ValueError(
+                f"a border of {self.border} pixels leaves nothing of {height}x{width}: set a border of "
+                f"{(min(height, width) - 1) // 2} or less, or leave such small photos out"
+            )
         return photo[..., self.border : height - self.border, self.border : width - self.border]

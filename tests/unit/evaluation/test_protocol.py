@@ -68,5 +68,5 @@ def test_wrong_settings_are_named(settings: dict, message: str) -> None:
 
 
 def test_a_border_wider_than_the_photo_is_refused() -> None:
-    with pytest.raises(ValueError, match="leaves nothing of 6x8"):
+    with pytest.raises(ValueError, match="leaves nothing of 6x8: set a border of 2 or less"):
         Protocol(color="rgb", border=3).planes(torch.zeros(1, 3, 6, 8), rounded=False)
