@@ -1,5 +1,7 @@
-"""The two folders of a set of pairs, by the names that the data sets of the field give them."""
+"""The two halves of a set of pairs, by the names that the data sets of the field give folders and files."""
 
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from restora.data.pairs import bare
@@ -40,3 +42,25 @@ def are_pairs(clean: Path, degraded: Path) -> bool:
         for half in (clean, degraded)
     ]
     return not names[0].isdisjoint(names[1])
+
+
+_OF_CLEAN = re.compile(r"(?<![a-z])(clean|gt|mean|reference|groundtruth|sharp)(?![a-z])", re.IGNORECASE)
+_OF_DEGRADED = re.compile(r"(?<![a-z])(noisy|noise|real|degraded|blurry|lq)(?![a-z])", re.IGNORECASE)
+"""Words in the names of files: SIDD's GT and NOISY, PolyU's mean and Real, RENOIR's Reference and Noisy."""
+
+
+def pair_in_one_folder(files: Iterable[Path]) -> tuple[Path, Path] | None:
+    """A clean and a degraded photo beside each other whose names differ in the word for it alone.
+
+    None unless the clean halves of such pairs are a quarter of the photos at least.
+    """
+    files = list(files)
+    clean = {key: path for path in files if (key := _without(_OF_CLEAN, path)) is not None}
+    degraded = {key: path for path in files if (key := _without(_OF_DEGRADED, path)) is not None}
+    both = sorted(clean.keys() & degraded.keys())
+    return (clean[both[0]], degraded[both[0]]) if 4 * len(both) >= len(files) and both else None
+
+
+def _without(word: re.Pattern[str], path: Path) -> tuple[Path, str] | None:
+    rest, times = word.subn("", path.stem)
+    return (path.parent, rest) if times else None

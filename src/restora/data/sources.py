@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
-from restora.data.halves import are_pairs, halves
+from restora.data.halves import are_pairs, halves, pair_in_one_folder
 from restora.data.packing import PhotoFile, Reader
 from restora.data.pairs import PairBy, infer_scale, pair_up
 from restora.keyed import image_key
@@ -200,6 +200,12 @@ class Folder(Source):
             raise DataError(
                 f"{folder} has sub-folders {found[0].name}/ and {found[1].name}/: set data=paired_folder, "
                 "for unrelated photos data=unpaired_folder, or data.source.root to one of the two"
+            )
+        if self.holds == "clean" and (two := pair_in_one_folder(list_photos(folder))) is not None:
+            raise DataError(
+                f"{two[0].parent} has pairs, such as {two[0].name} and {two[1].name}, and one of each is "
+                "degraded: put the halves into folders clean/ and degraded/, and set data=paired_folder "
+                "data.source.pair_by=order"
             )
 
     def _has_splits(self) -> bool:

@@ -403,6 +403,24 @@ def test_unrelated_folders_may_be_called_like_halves(tmp_path: Path) -> None:
         Folder(root=tmp_path).check()
 
 
+@pytest.mark.parametrize(
+    ("clean", "degraded"),
+    [
+        ("0001_GT_SRGB_010", "0001_NOISY_SRGB_010"),  # SIDD
+        ("Canon5D2_5_bicycle_mean", "Canon5D2_5_bicycle_Real"),  # PolyU
+        ("IMG_4088Reference", "IMG_4088Noisy"),  # RENOIR
+    ],
+)
+def test_pairs_in_one_folder_are_no_clean_photos(clean: str, degraded: str, tmp_path: Path) -> None:
+    put(tmp_path, *(f"{scene}/{name}.png" for scene in "abc" for name in (clean, degraded)), "a/other.png")
+    with pytest.raises(DataError, match=rf"such as {clean}\.png and {degraded}\.png.*pair_by=order"):
+        Folder(root=tmp_path).check()
+    Folder(root=tmp_path, holds="degraded").check()
+    (tmp_path / f"b/{degraded}.png").unlink()
+    (tmp_path / f"c/{degraded}.png").unlink()
+    Folder(root=tmp_path).check()  # one pair among five photos may be an accident
+
+
 def test_splits_inside_the_halves_are_refused(tmp_path: Path) -> None:
     put(tmp_path, *(f"{half}/{part}/a.png" for half in ("GT", "LQ") for part in ("train", "valid")))
     with pytest.raises(DataError, match="splits, which come first: train/GT/, train/LQ/, val/GT/"):
