@@ -59,7 +59,7 @@ fi
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader 2>/dev/null | tee "$OUT/card" || echo "no GPU found"
 
 run degradations 60 3 "$PYTHON" -m pytest -q -k "a_device" tests/contracts/test_degradations_on_devices.py
-run kernels 60 3 "$PYTHON" -m pytest -q tests/unit/test_keyed_kernel.py tests/unit/networks/test_kernels.py
+run kernels 60 3 "$PYTHON" -m pytest -q tests/unit/test_random_numbers.py tests/unit/networks/test_kernels.py
 
 reserved=20
 due shares && reserved=$((reserved + 100))

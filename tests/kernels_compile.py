@@ -22,8 +22,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from restora import keyed_kernel
-from restora.kernels import functions, programs
+from restora.kernels import functions, programs, random_numbers
 
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16", torch.int64: "i64"}
 DUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -116,7 +115,7 @@ def main() -> None:
         for name, value in vars(programs).items()
         if hasattr(value, "arg_names") and not name.startswith("_")
     }
-    drawn, cdiv = keyed_kernel._program()
+    drawn, cdiv = random_numbers._program()
     for card in [int(word) for word in sys.argv[1:]] or [80, 90]:
         for name, program in kept.items():
             setattr(programs, name, Compiled(program, card))
@@ -124,9 +123,9 @@ def main() -> None:
             functions._precision = lambda _, precision=precision: precision
             launch_all(dtype, most=dtype == torch.bfloat16)
         draw = Compiled(drawn, card)
-        keyed_kernel._program = lambda draw=draw: (draw, cdiv)
-        for kind in keyed_kernel._KINDS:
-            keyed_kernel.draw(torch.zeros(3, dtype=torch.int64), 5, kind, 100)
+        random_numbers._program = lambda draw=draw: (draw, cdiv)
+        for kind in random_numbers._KINDS:
+            random_numbers.draw(torch.zeros(3, dtype=torch.int64), 5, kind, 100)
 
 
 if __name__ == "__main__":

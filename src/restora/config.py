@@ -26,18 +26,19 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from restora import batch_rule, registry
+from restora import registry
 from restora.arguments import WrongArgument
-from restora.clip_rule import fit_clipping
+from restora.composing import batch_rule
+from restora.composing.clip_rule import fit_clipping
 from restora.composing.conflicts import how_without, lost_place, without_file
+from restora.composing.effect_rule import check_effects
+from restora.composing.first_edition import renamed_key
 from restora.composing.loader import Loader, group_options, use_own_rules
 from restora.composing.overrides import Refused, combinations, parsed_by
 from restora.composing.short_forms import choices, full_forms, read_keys
 from restora.composing.sources import COMPLETED, RECIPES_PROVIDER, ConfFolder
-from restora.effect_rule import check_effects
-from restora.first_edition import renamed_key
+from restora.composing.task_rule import fit_task
 from restora.monitor import direction_of
-from restora.task_rule import fit_task
 
 _FEW_OPTIONS = 12
 """So many are listed beside a near match."""

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from restora import keyed_kernel
+from restora.kernels import random_numbers
 
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
@@ -134,10 +134,10 @@ class KeyedGenerator:
     def _in_one_launch(self) -> bool:
         # compiled code is one kernel anyway
         compiling = torch.compiler.is_compiling()
-        return self.keys.is_cuda and not compiling and keyed_kernel.usable(self.keys, _by_torch)
+        return self.keys.is_cuda and not compiling and random_numbers.usable(self.keys, _by_torch)
 
-    def _drawn(self, salt: int, kind: keyed_kernel.Kind, count: int = 1) -> Tensor:
-        return (keyed_kernel.draw if self._in_one_launch else _by_torch)(self.keys, salt, kind, count)
+    def _drawn(self, salt: int, kind: random_numbers.Kind, count: int = 1) -> Tensor:
+        return (random_numbers.draw if self._in_one_launch else _by_torch)(self.keys, salt, kind, count)
 
     def bits(self, size: Sequence[int] = ()) -> Tensor:
         """Random int64 (B,*size), all 64 bits uniform."""
@@ -225,8 +225,8 @@ class KeyedGenerator:
             yield start, stop, _splitmix(words, scratch), scratch
 
 
-def _by_torch(keys: Tensor, salt: int, kind: keyed_kernel.Kind, count: int) -> Tensor:
-    """`keyed_kernel.draw` with torch's operations."""
+def _by_torch(keys: Tensor, salt: int, kind: random_numbers.Kind, count: int) -> Tensor:
+    """`random_numbers.draw` with torch's operations."""
     fresh = _splitmix(keys + salt)
     if kind == "keys":
         return fresh

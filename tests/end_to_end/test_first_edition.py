@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from restora.artifact.restorer import Restorer
 from restora.artifact.sources import open_source
 from restora.cli import main
-from restora.first_edition import renamed, renamed_key
+from restora.composing.first_edition import renamed, renamed_key
 
 FILES = Path(__file__).resolve().parents[1] / "first_edition"
 

@@ -16,14 +16,14 @@ from run_folders import photo, write_run
 from warm_start import run_code, run_restora, shell_words
 
 from restora import files
-from restora.apps import restore_run
 from restora.apps.restore import main as restore
+from restora.apps.restoring import running
 from restora.cli import main
+from restora.composing.path_values import with_quoted_paths
 from restora.config import compose
 from restora.data.packing import pack
 from restora.data.sources import Folder
 from restora.evaluation.benchmarks.denoise import Denoise
-from restora.path_values import with_quoted_paths
 from restora.photos.files import read_photo
 from restora.photos.reading import read_photo as read_for_training
 
@@ -178,7 +178,7 @@ def test_where_nothing_can_be_written_is_said_before_anything_is_computed(identi
     photo = tmp_path / "a.png"
     photo.write_bytes(KINDS["rgb8.png"].data)
     (tmp_path / "notes").write_text("summer")
-    monkeypatch.setattr(restore_run, "run", None)
+    monkeypatch.setattr(running, "run", None)
     monkeypatch.setattr(files.tempfile, "TemporaryFile", refused)
     (tmp_path / "locked").mkdir()
     for output, words in (

@@ -16,10 +16,11 @@ from PIL import Image
 from run_folders import ARGUMENTS, photo, tiny_network, write_checkpoint, write_run
 from warm_start import run_restora, start_restora
 
-from restora.apps import restore_run
 from restora.apps.export import main as export
 from restora.apps.restore import main as restore
-from restora.apps.restore_plan import Job
+from restora.apps.restoring import running
+from restora.apps.restoring.plan import Job
+from restora.apps.restoring.settings import Settings
 from restora.artifact.model_folder import load_model_folder
 from restora.artifact.photo_pixels import estimated_sigma
 from restora.artifact.restorer import Restorer
@@ -366,7 +367,7 @@ def test_small_photos_of_one_size_go_together(model, tmp_path, monkeypatch):
 def test_the_time_left_is_that_of_the_megapixels_left():
     """Of a small photo that is done and a large one of which a third is: four of ten megapixels."""
     jobs = [Job(Path(n), Path(n), n, megapixels=m) for n, m in (("small", 1.0), ("large", 9.0))]
-    work = restore_run._Work(jobs, [None], restore_run.Settings())
+    work = running._Work(jobs, [None], Settings())
     task = work.bar.tasks[0]
     work.advance(jobs[:1])
     assert (task.completed, task.total, task.fields["count"]) == (1.0, 10.0, "1/2 photos")
@@ -415,7 +416,7 @@ def test_a_full_disk_is_named_with_the_file_that_is_missing(model, photos, tmp_p
     def full(path, data):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("restora.apps.restore_run.write_whole", full)
+    monkeypatch.setattr("restora.apps.restoring.running.write_whole", full)
     out = tmp_path / "out" / "a.png"
     assert restore([str(model), str(photos / "a.png"), str(out)]) == 1
     assert f"a.png: {out} cannot be written: No space left on device" in capsys.readouterr().err
@@ -433,8 +434,8 @@ def test_a_full_disk_ends_the_work(model, tmp_path, monkeypatch, capsys):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         written.append(path)
 
-    monkeypatch.setattr(restore_run, "write_whole", full_after_three)
-    monkeypatch.setattr(restore_run, "FILES_IN_FLIGHT", 1)
+    monkeypatch.setattr(running, "write_whole", full_after_three)
+    monkeypatch.setattr(running, "FILES_IN_FLIGHT", 1)
     assert restore([str(model), str(tmp_path / "in"), str(tmp_path / "out")]) == 1
     said = capsys.readouterr()
     assert "restored 3 of 20 photos" in said.out

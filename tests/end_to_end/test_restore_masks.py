@@ -10,8 +10,8 @@ from test_restore import files, photos
 
 from restora.apps.export import main as export
 from restora.apps.restore import main as restore
-from restora.apps.restore_masks import Masks
-from restora.apps.restore_plan import Job
+from restora.apps.restoring.masks import Masks
+from restora.apps.restoring.plan import Job
 from restora.artifact.restorer import Restorer
 from restora.networks.dncnn import FDnCNN
 from restora.photos.files import read_photo

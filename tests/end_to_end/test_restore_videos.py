@@ -15,10 +15,10 @@ av = pytest.importorskip("av", reason="pip install 'restora[video]'")
 from clips import FRAMES, picture, read_planes, write_clip  # noqa: E402
 from identity_model import identity_model  # noqa: E402
 
-from restora.apps import restore_video as command  # noqa: E402
 from restora.apps.restore import main as restore  # noqa: E402
-from restora.apps.restore_plan import Naming  # noqa: E402
-from restora.apps.restore_watch import appearing  # noqa: E402
+from restora.apps.restoring import video as command  # noqa: E402
+from restora.apps.restoring.plan import Naming  # noqa: E402
+from restora.apps.restoring.watching import appearing  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_a_signal_leaves_no_half_video(number: int, folder: Path, model: str, mo
         return original(done, total)
 
     sent = threading.Event()
-    monkeypatch.setattr("restora.apps.restore_run.frames_done", slow)
+    monkeypatch.setattr("restora.apps.restoring.running.frames_done", slow)
     write_clip(folder / "a.mp4", frames=200)
 
     def send() -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from restora.apps import restore_run
 from restora.apps.restore import main as restore
-from restora.apps.restore_plan import Failure, Naming, Plan
-from restora.apps.restore_watch import appearing
+from restora.apps.restoring import running
+from restora.apps.restoring.plan import Failure, Naming, Plan
+from restora.apps.restoring.watching import appearing
 
 
 def photo(path: Path, seed: int = 0, size: tuple[int, int] = (9, 7)) -> Path:
@@ -107,7 +107,7 @@ def test_a_full_disk_ends_the_watch_and_its_photos_are_restored_by_the_next(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as disk:
-        disk.setattr(restore_run, "write_whole", full)
+        disk.setattr(running, "write_whole", full)
         disk.setattr(appearing, "__kwdefaults__", {"seconds": 0.005})
         assert restore(command) == 1
     said = capsys.readouterr()

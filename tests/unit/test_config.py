@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from restora import registry
-from restora.batch_rule import in_words
+from restora.composing.batch_rule import in_words
 from restora.config import ConfigError, compose
 
 

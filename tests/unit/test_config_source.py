@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from restora import constructors, registry
+from restora import registry
+from restora.composing import constructors
 from restora.composing.sources import RECIPES_PROVIDER, ConfFolder
 from restora.config import ConfigError, compose, config_root, options, parts
 

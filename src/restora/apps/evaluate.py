@@ -6,9 +6,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from restora.composing.path_values import quoted, with_quoted_paths
 from restora.config import ConfigError, compose, missing_keys
 from restora.files import check_writable
-from restora.path_values import quoted, with_quoted_paths
 from restora.registry import part_of
 
 HELP = """usage: restora evaluate WHAT benchmark=NAME [KEY=VALUE ...]

@@ -59,9 +59,9 @@ def main(argv: list[str]) -> int:
 
 
 def _prepare(argv: list[str]) -> int:
+    from restora.composing.path_values import with_quoted_paths
     from restora.config import ConfigError, compose
     from restora.data.archives import disk_of_data
-    from restora.path_values import with_quoted_paths
 
     verify, argv = "--verify" in argv, [word for word in argv if word != "--verify"]
     tracks = [word for word in argv if "=" not in word]

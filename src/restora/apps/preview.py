@@ -56,8 +56,8 @@ def main(argv: list[str]) -> int:
 
         return show(argv)
     from restora.apps.contact_sheet import contact_sheet, encoded
+    from restora.composing.path_values import with_quoted_paths
     from restora.config import compose
-    from restora.path_values import with_quoted_paths
 
     words = [word for word in argv if _is_photo(word)]
     overrides = with_quoted_paths(word for word in argv if not _is_photo(word))

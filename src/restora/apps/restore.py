@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora import vocabulary
-from restora.apps import restore_method
 from restora.apps.parser import WHICH_NETWORK, Parser, with_plain_names
+from restora.apps.restoring import method_options
 from restora.photos.kinds import (
     FORMAT_SUFFIXES,
     FORMATS,
@@ -32,8 +32,8 @@ from restora.words import counted
 from restora.zoo.index import DEFAULT, PREFIX, names
 
 if TYPE_CHECKING:
-    from restora.apps.restore_plan import Failure, Job
-    from restora.apps.restore_run import Outcome
+    from restora.apps.restoring.plan import Failure, Job
+    from restora.apps.restoring.running import Outcome
     from restora.artifact.restorer import Restorer
     from restora.fitting.photos import PhotoFit
 
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
         "output", metavar="OUTPUT", help="where to write: a folder, or a file name for a single file"
     )
     _add_work(made)
-    restore_method.add_options(made)
+    method_options.add_options(made)
     _add_files(made)
     return made
 
@@ -203,8 +203,8 @@ def main(argv: Sequence[str]) -> int:
     if options.max_megapixels is not None:
         os.environ[LIMIT_VARIABLE] = str(options.max_megapixels)  # child processes inherit it
     keep_freed_memory()
-    from restora.apps.restore_plan import Naming, check_quality, measure, noun, plan, settle_existing
-    from restora.apps.restore_video import refused
+    from restora.apps.restoring.plan import Naming, check_quality, measure, noun, plan, settle_existing
+    from restora.apps.restoring.video import refused
 
     output = Path(options.output)
     if options.watch:
@@ -243,9 +243,9 @@ def _named_files(argv: Sequence[str]) -> list[str]:
 
 def _watch(options: argparse.Namespace, output: Path) -> int:
     """Restores new photos until interrupted; returns 0 if all were restored, else 1."""
-    from restora.apps.restore_plan import Naming, measure
-    from restora.apps.restore_video import refused
-    from restora.apps.restore_watch import appearing
+    from restora.apps.restoring.plan import Naming, measure
+    from restora.apps.restoring.video import refused
+    from restora.apps.restoring.watching import appearing
 
     naming = Naming(options.format, options.suffix, sheets=options.compare)
     photos = appearing(Path(options.input), output, naming, overwrite=options.overwrite)
@@ -283,10 +283,11 @@ def _restore(
 
     `refused` is the number of those that failed before and belong to the total.
     """
-    from restora.apps.restore_masks import Masks
-    from restora.apps.restore_plan import noun
-    from restora.apps.restore_run import Settings, run
-    from restora.apps.restore_stop import Ended, clear_drafts_of, terminable
+    from restora.apps.restoring.masks import Masks
+    from restora.apps.restoring.plan import noun
+    from restora.apps.restoring.running import run
+    from restora.apps.restoring.settings import Settings
+    from restora.apps.restoring.stopping import Ended, clear_drafts_of, terminable
 
     clear_drafts_of(jobs)
     settings = Settings(
@@ -388,13 +389,13 @@ def _level(word: str) -> float | str:
 
 def _load(options: argparse.Namespace) -> "list[Restorer] | list[PhotoFit]":
     """One restorer for each device, or one method. Raises ValueError before any photo is read."""
-    from restora.apps.restore_masks import Masks
+    from restora.apps.restoring.masks import Masks
     from restora.artifact.restorer import Restorer, every_device
     from restora.fitting.photos import PREFIX
 
     if options.model.startswith(PREFIX):
-        return [restore_method.load(options)]
-    restore_method.refuse_options(options)
+        return [method_options.load(options)]
+    method_options.refuse_options(options)
     vocabulary.use_threads(options.threads)
     if options.mask is not None:
         Masks(options.mask)

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from restora.composing.overrides import sweeps_among
+from restora.composing.path_values import quoted, with_quoted_paths
 from restora.config import (
     ConfigError,
     all_options,
@@ -31,7 +32,6 @@ from restora.config import (
     written_out,
 )
 from restora.files import check_writable, read_json, write_whole
-from restora.path_values import quoted, with_quoted_paths
 
 _JOBS = "RESTORA_JOBS"
 _COMBINATIONS_CHECKED = 256

@@ -26,7 +26,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from omegaconf import OmegaConf
 from omegaconf._utils import get_yaml_loader
 
-from restora import constructors, registry
+from restora import registry
+from restora.composing import constructors
 
 COMPLETED = {
     **{kind: kind for kind in ("network", "discriminator", "degradation", "schedule", "loss", "method")},

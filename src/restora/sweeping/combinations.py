@@ -17,7 +17,7 @@ from typing import Any, cast
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from restora import batch_rule
+from restora.composing import batch_rule
 from restora.composing.kept import as_of_now
 from restora.composing.overrides import plain_value
 from restora.config import ConfigError, compose, jobs_of, options, set_by

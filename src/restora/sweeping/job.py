@@ -7,8 +7,10 @@ and plugins come from the plan, and the job opens `train.log` itself.
 
 import argparse
 import atexit
+import ctypes
 import logging
 import os
+import signal
 import sys
 import threading
 import traceback
@@ -19,6 +21,7 @@ from typing import Any, NoReturn
 LOG = "train.log"
 SAVED = ".saved_"
 """With a job's number, the name of a file in a SLURM sweep's folder: the job was stopped and has saved."""
+_PR_SET_PDEATHSIG = 1
 
 
 def main(
@@ -101,6 +104,14 @@ def leave(work: Callable[[], int]) -> NoReturn:
         os._exit(code if isinstance(code, int) else int(code is not None))
 
 
+def stop_with_parent(parent: int) -> None:
+    """Makes the system send SIGTERM when the parent ends; on Linux only."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
 def share_of_slurm() -> int | None:
     """The cores that SLURM gives to a task; None outside SLURM."""
     if each := os.environ.get("SLURM_CPUS_PER_TASK"):
@@ -119,8 +130,6 @@ if __name__ == "__main__":
     parser.add_argument("--parent", type=int, help="the process whose end ends the job")
     words = parser.parse_args()
     if words.parent:
-        from restora.sweeping.server import stop_with_parent
-
         stop_with_parent(words.parent)
     share = words.threads or share_of_slurm()
     if words.job is not None:

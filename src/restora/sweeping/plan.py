@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from restora.arguments import fits
-from restora.constructors import defaults
+from restora.composing.constructors import defaults
 from restora.files import json_text, read_json, write_json
 from restora.registry import kind_below, part_of, stored
 from restora.reporting.values import surrounds

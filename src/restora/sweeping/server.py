@@ -12,7 +12,6 @@ because the client has ended, all jobs are stopped.
 Note: no code here may start a thread, because a fork would copy its locks but not the thread.
 """
 
-import ctypes
 import gc
 import json
 import logging
@@ -26,12 +25,11 @@ from pathlib import Path
 from typing import Any
 
 from restora.files import json_text
-from restora.sweeping.job import leave, write_to_log
+from restora.sweeping.job import leave, stop_with_parent, write_to_log
 from restora.sweeping.job import main as job
 
 _PATIENCE_SECONDS = 60.0
 """How long jobs may take to save and end."""
-_PR_SET_PDEATHSIG = 1
 _PARTS = (
     "degradation",
     "network",
@@ -133,14 +131,6 @@ class Server:
             while self.folders and time.monotonic() < until:
                 time.sleep(0.05)
                 self.reap()
-
-
-def stop_with_parent(parent: int) -> None:
-    """Makes the system send SIGTERM when the parent ends; on Linux only."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGTERM)
 
 
 def run(request: Request) -> int:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora import vocabulary
 from restora.arguments import shown
-from restora.batch_rule import in_words
+from restora.composing.batch_rule import in_words
 
 _SHOWN = 4
 """Number of arguments listed per part."""

@@ -23,10 +23,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from restora import registry
 from restora.artifact.checkpoint import read_checkpoint
+from restora.composing.first_edition import renamed
+from restora.composing.path_values import quoted
 from restora.config import ConfigError, config_root
 from restora.files import read_json
-from restora.first_edition import renamed
-from restora.path_values import quoted
 from restora.run_state import Occupied, status_of
 from restora.strangers import check_inside, started_in
 from restora.training.command import folders_in

@@ -10,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from restora.apps import restore_run, restore_stop
-from restora.apps.restore_plan import Job
-from restora.apps.restore_run import Settings, _Work, run
+from restora.apps.restoring import running, stopping
+from restora.apps.restoring.plan import Job
+from restora.apps.restoring.running import _Work, run
+from restora.apps.restoring.settings import Settings
 from restora.fitting.base import Fit, Problem, Step
 from restora.fitting.photos import PhotoFit
 from restora.photos.files import Photo
@@ -54,7 +55,7 @@ def stopped_fit(folder: Path) -> int:
 def test_a_long_fit_that_is_stopped_keeps_its_result_beside_the_output(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(restore_run, "WORTH_KEEPING", 0.0)
+    monkeypatch.setattr(running, "WORTH_KEEPING", 0.0)
     assert stopped_fit(tmp_path) == 3
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.so_far.png"]
     assert np.asarray(Image.open(tmp_path / "out" / "a.so_far.png")).max() == round(0.3 * 255)
@@ -79,10 +80,10 @@ def test_a_signal_is_answered_at_once_and_the_photos_done_are_counted(
     for made in jobs:
         Image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(made.source)
     monkeypatch.setattr(_Work, "advance", interrupted)
-    with restore_stop.terminable(), pytest.raises(restore_stop.Ended) as ended:
+    with stopping.terminable(), pytest.raises(stopping.Ended) as ended:
         run(jobs, [PhotoFit(fit=Slow(lambda: None))], Settings())
     written = len(list((tmp_path / "out").iterdir()))
     assert 3 <= written == ended.value.restored <= 4
     assert ended.value.message(jobs).startswith(f"stopped: {written} of 6 photos restored")
     assert isinstance(ended.value.__cause__, KeyboardInterrupt)
-    assert restore_stop.STOPPING in capsys.readouterr().err
+    assert stopping.STOPPING in capsys.readouterr().err

@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 
 from restora import registry
-from restora.constructors import defaults
+from restora.composing.constructors import defaults
 from restora.training.schedules import Constant, Cosine, Exponential, Linear, MultiStep
 
 

@@ -19,10 +19,10 @@ from typing import TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from restora.apps.restore_masks import Masks
-from restora.apps.restore_plan import Failure, Job, noun, sheet_of
-from restora.apps.restore_sheet import before_and_after
-from restora.apps.restore_stop import (
+from restora.apps.restoring.plan import Failure, Job, noun, sheet_of
+from restora.apps.restoring.settings import Settings
+from restora.apps.restoring.sheet import before_and_after
+from restora.apps.restoring.stopping import (
     NO_ROOM,
     STOPPING,
     WORTH_KEEPING,
@@ -31,8 +31,8 @@ from restora.apps.restore_stop import (
     end_at_next_signal,
     so_far,
 )
-from restora.apps.restore_video import failure_of, frames_done
-from restora.apps.restore_video import restore as restore_video
+from restora.apps.restoring.video import failure_of, frames_done
+from restora.apps.restoring.video import restore as restore_video
 from restora.artifact.photo_pixels import blended, estimated_sigma, restore_photo, restore_photos
 from restora.artifact.restorer import Restorer
 from restora.files import write_whole
@@ -45,19 +45,6 @@ T = TypeVar("T")
 
 FILES_IN_FLIGHT = 3
 """Photos that are written while the next is restored; bounds the memory of waiting files."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """The user's options beside the model. With `estimate`, each photo's noise level is estimated."""
-
-    masks: Masks | None = None
-    strength: float = 1.0
-    self_ensemble: bool = False
-    quality: int | None = None
-    strip_metadata: bool = False
-    compare: bool = False
-    estimate: bool = False
 
 
 @dataclass

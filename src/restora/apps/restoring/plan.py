@@ -284,11 +284,13 @@ def _measured(job: Job) -> Job:
 
 
 def _measured_video(job: Job, no_videos: str) -> Job:
-    from restora.apps.restore_video import look_at
+    from restora.video.reading import look
 
     if no_videos:
         raise DecodingError(no_videos)
-    frames, (width, height) = look_at(job.source)
+    header = look(job.source)
+    width, height = header.width, header.height
+    frames = max(header.frames, 1)  # where the number is not known
     return replace(job, megapixels=frames * width * height / 1e6, size=(width, height))
 
 

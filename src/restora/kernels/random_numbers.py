@@ -75,6 +75,6 @@ def _program() -> tuple[Any, Callable[[int, int], int]]:
     """The program, compiled for each kind when it is first drawn."""
     import triton
 
-    from restora.keyed_program import drawn
+    from restora.kernels.random_program import drawn
 
     return drawn, triton.cdiv

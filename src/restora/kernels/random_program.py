@@ -1,4 +1,4 @@
-"""The Triton program of `keyed_kernel.py`: SplitMix64 and Box-Muller, as in `keyed.py` with torch."""
+"""The Triton program of `random_numbers.py`: SplitMix64 and Box-Muller, as in `keyed.py` with torch."""
 
 import triton
 import triton.language as tl

@@ -3,13 +3,12 @@
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from restora.apps.restore_plan import Failure, Job
+from restora.apps.restoring.plan import Failure, Job
 
 if TYPE_CHECKING:
-    from restora.apps.restore_run import Settings
+    from restora.apps.restoring.settings import Settings
     from restora.artifact.restorer import Restorer
     from restora.video.restoring import VideoOutcome
 
@@ -26,14 +25,6 @@ def refused(options: argparse.Namespace) -> str:
     if options.compare:
         return "is a video, and --compare is of photos: leave it out"
     return ""
-
-
-def look_at(path: Path) -> tuple[int, tuple[int, int]]:
-    """The number of frames, 1 where it is unknown, and (W, H). Raises `DecodingError`."""
-    from restora.video.reading import look
-
-    header = look(path)
-    return max(header.frames, 1), (header.width, header.height)
 
 
 def restore(

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from restora.apps.restore_plan import Job, noun
+from restora.apps.restoring.plan import Job, noun
 from restora.files import clear_drafts
 from restora.words import counted
 

@@ -41,7 +41,7 @@ def own_parts(kind: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     pattern = re.compile(rf'^@register\("{kind}", "(\w+)"\)$', re.MULTILINE)
     for package in registry.PACKAGES.get(kind, ()):
-        place = Path(__file__).parent.joinpath(*package.split(".")[1:])
+        place = Path(__file__).parents[1].joinpath(*package.split(".")[1:])
         files = sorted(place.rglob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
         for path in files:
             for name in pattern.findall(path.read_text(encoding="utf-8")):

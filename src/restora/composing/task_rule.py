@@ -11,7 +11,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from restora.constructors import own_parts
+from restora.composing.constructors import own_parts
 
 _OF_FOLDERS = {
     "noise": "denoise",

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import ImageColor
 
-from restora.apps.restore_plan import Job
+from restora.apps.restoring.plan import Job
 from restora.photos.decoding import rounded_to_8_bits
 from restora.photos.encoding import is_lossy
 from restora.photos.files import FORMATS, Photo, read_photo

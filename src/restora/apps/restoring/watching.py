@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from restora.apps.restore_plan import Failure, Job, Naming, Plan, plan
+from restora.apps.restoring.plan import Failure, Job, Naming, Plan, plan
 
 SECONDS = 1.0
 """Time between two checks."""

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from restora import keyed, keyed_kernel
+from restora import keyed
 from restora.config import build, parts
+from restora.kernels import random_numbers
 from restora.keyed import KeyedGenerator, sample_key
 
 KEYS = torch.tensor([sample_key(1, 2, number) for number in range(5)])
@@ -24,13 +25,13 @@ MOST_LAUNCHES = {"gaussian_noise": 9, "jpeg": 140, "everyday_photo": 540}
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="Triton comes with torch for CUDA")
-@pytest.mark.parametrize("kind", keyed_kernel._KINDS)
-def test_the_program_gives_the_same(kind: keyed_kernel.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", random_numbers._KINDS)
+def test_the_program_gives_the_same(kind: random_numbers.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
     keys = KEYS.cuda() if torch.cuda.is_available() else KEYS
     if not keys.is_cuda:
         monkeypatch.setitem(os.environ, "TRITON_INTERPRET", "1")
     for salt, count in ((7, 1), (-(2**62) - 5, 1000)):
-        got, wanted = keyed_kernel.draw(keys, salt, kind, count), keyed._by_torch(keys, salt, kind, count)
+        got, wanted = random_numbers.draw(keys, salt, kind, count), keyed._by_torch(keys, salt, kind, count)
         assert got.dtype == wanted.dtype
         if kind == "normals":
             torch.testing.assert_close(got, wanted, atol=1e-5, rtol=1e-5)
@@ -53,14 +54,14 @@ class Launches(TorchDispatchMode):
 def as_on_cuda(monkeypatch: pytest.MonkeyPatch) -> Callable[[bool], None]:
     """The generator's way on a device, with or without its kernel, for which torch draws here."""
 
-    def draw(keys: Tensor, salt: int, kind: keyed_kernel.Kind, count: int = 1) -> Tensor:
+    def draw(keys: Tensor, salt: int, kind: random_numbers.Kind, count: int = 1) -> Tensor:
         with _disable_current_modes():
             drawn = keyed._by_torch(keys, salt, kind, count)
         return drawn.clone()  # which counts as the launch
 
     def chosen(kernel: bool) -> None:
         monkeypatch.setattr(keyed, "_FEW", -1)
-        monkeypatch.setattr(keyed_kernel, "draw", draw)
+        monkeypatch.setattr(random_numbers, "draw", draw)
         monkeypatch.setattr(KeyedGenerator, "_in_one_launch", kernel)
 
     return chosen
@@ -88,17 +89,17 @@ def test_a_kernel_that_differs_or_fails_is_said_once_and_not_used(
     def failing(*given: Any) -> Tensor:
         raise RuntimeError("no ptxas for this card")
 
-    caplog.set_level(logging.WARNING, logger=keyed_kernel.__name__)
+    caplog.set_level(logging.WARNING, logger=random_numbers.__name__)
     for draw, works, said in (
         (keyed._by_torch, True, ""),
         (wrong, False, "keys differ"),
         (failing, False, "no ptxas for this card"),
     ):
         caplog.clear()
-        keyed_kernel._works.cache_clear()
-        monkeypatch.setattr(keyed_kernel, "draw", draw)
+        random_numbers._works.cache_clear()
+        monkeypatch.setattr(random_numbers, "draw", draw)
         for _ in range(2):
-            assert keyed_kernel._works(torch.device("cpu"), keyed._by_torch) is works
+            assert random_numbers._works(torch.device("cpu"), keyed._by_torch) is works
         assert [said in record.message for record in caplog.records] == ([] if works else [True])
-    keyed_kernel._works.cache_clear()
-    assert not keyed_kernel.usable(KEYS, keyed._by_torch), "there is none on a CPU"
+    random_numbers._works.cache_clear()
+    assert not random_numbers.usable(KEYS, keyed._by_torch), "there is none on a CPU"
