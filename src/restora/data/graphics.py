@@ -47,7 +47,11 @@ class Graphics(albumentations.ImageOnlyTransform):
             raise ValueError(f"shapes are two numbers from 1 up, the smaller first, got {[*shapes]}")
         self.alone, self.shapes = alone, shapes
 
-    def get_params_dependent_on_data(self, _params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
+    def get_params_dependent_on_data(
+        self,
+        params: dict[str, Any],  # noqa: ARG002 -- albumentations passes it by name
+        data: dict[str, Any],
+    ) -> dict[str, Any]:
         """The drawing for the size of the photo, and where it covers the photo."""
         generator = np.random.default_rng(int(self.random_generator.integers(1 << 32)))
         height, width, channels = np.atleast_3d(data["image"]).shape
