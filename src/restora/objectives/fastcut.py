@@ -165,14 +165,16 @@ class FastCut(Opponent):
             degraded = _mirror(step.degraded, mirrored).contiguous(memory_format=order)
             known = [degraded, *_features(network, degraded, self.taps)]
         total = step.restored.new_zeros(())
-        for head, query, key in zip(self.heads, asked, known, strict=True):
-            at = self._places(query.shape[-2:], generator)  # (B,N)
-            found = F.normalize(head(_picked(query.float(), at)), dim=-1)
-            with torch.no_grad():
-                sought = F.normalize(head(_picked(_mirror(key.float(), mirrored), at)), dim=-1)
-            alike = found @ sought.transpose(1, 2) / self.temperature  # (B,N,N)
-            right = torch.arange(at.shape[1], device=at.device).expand(len(at), -1)
-            total = total + F.cross_entropy(alike.flatten(0, 1), right.flatten())
+        # similarities are divided by a small temperature, which bfloat16's rounding errors would be too
+        with torch.autocast(degraded.device.type, enabled=False):
+            for head, query, key in zip(self.heads, asked, known, strict=True):
+                at = self._places(query.shape[-2:], generator)  # (B,N)
+                found = F.normalize(head(_picked(query.float(), at)), dim=-1)
+                with torch.no_grad():
+                    sought = F.normalize(head(_picked(_mirror(key.float(), mirrored), at)), dim=-1)
+                alike = found @ sought.transpose(1, 2) / self.temperature  # (B,N,N)
+                right = torch.arange(at.shape[1], device=at.device).expand(len(at), -1)
+                total = total + F.cross_entropy(alike.flatten(0, 1), right.flatten())
         return total / len(self.heads)
 
     def _places(self, size: Sequence[int], generator: KeyedGenerator) -> Tensor:

@@ -99,6 +99,20 @@ def test_the_contrast_is_least_where_places_keep_what_they_are() -> None:
     assert known < 0.9 * chance < chance < unknown
 
 
+def test_autocast_does_not_round_the_similarities() -> None:
+    """Features that are exact in bfloat16 have the contrast of float32."""
+    network = Same()
+    objective, now = fastcut(network, temperature=0.01), step(network)
+    photo = now.degraded.bfloat16().float()
+    now.batch.degraded.copy_(photo)
+    contrasts = []
+    for mixed in (False, True):
+        now._outputs[:] = [photo]
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            contrasts.append(objective.contrast(now, flips=False))
+    assert torch.allclose(*contrasts, rtol=1e-4)
+
+
 def test_flips_ask_for_features_that_turn_with_the_photo() -> None:
     """For a pointwise network a mirrored photo has mirrored features, so flips change nothing; for one that
     knows left from right they do."""
