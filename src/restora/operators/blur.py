@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restora.image import mirrored
 from restora.operators.base import Operator, check_rho, check_scale
 
 _ALWAYS = 64
@@ -198,11 +199,7 @@ def edge_margins(y: Tensor, kernel: Tensor) -> Tensor:
     margin = 2 * max(kernel.shape)
     height, width = y.shape[-2:]
     rows, columns = (
-        torch.arange(-margin, side + margin, device=y.device).remainder(2 * side) for side in (height, width)
-    )
-    rows, columns = (
-        torch.minimum(rows, 2 * height - 1 - rows),
-        torch.minimum(columns, 2 * width - 1 - columns),
+        mirrored(torch.arange(-margin, side + margin, device=y.device), side) for side in (height, width)
     )
     padded = y.index_select(-2, rows).index_select(-1, columns)
     blurred = Blur(kernel).A(padded)
