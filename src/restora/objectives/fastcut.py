@@ -29,7 +29,7 @@ from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
 from restora.objectives.adversarial import discriminator_loss
 from restora.objectives.base import MakeOptimizer, Opponent, Setting, Step, Terms, check_weights
-from restora.objectives.cycle import check_strangers, strangers
+from restora.objectives.cycle import check_unpaired, unpaired_clean
 from restora.objectives.showing import check_discriminator
 from restora.registry import register
 
@@ -96,7 +96,7 @@ class FastCut(Opponent):
     def check(self, setting: Setting) -> None:
         super().check(setting)
         network = setting.network
-        check_strangers("FastCut", setting)
+        check_unpaired("FastCut", setting)
         if network.scale != 1 or network.condition_channels:
             raise ValueError("objective FastCut takes a network of scale 1 without condition: choose another")
         key = "objective.fastcut.discriminator"
@@ -137,7 +137,7 @@ class FastCut(Opponent):
     def terms(self, step: Step) -> Terms:
         fake = self.discriminator(step.restored).float()
         with torch.no_grad():
-            real = self.discriminator(strangers(step)).float()
+            real = self.discriminator(unpaired_clean(step)).float()
         return {
             "adversarial": self.adversarial_weight * self.gan_loss.generator(real, fake),
             "contrast": self.contrast_weight * self.contrast(step, flips=self.flips),
@@ -184,7 +184,7 @@ class FastCut(Opponent):
 
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         shown = step.restored.detach()
-        loss, figures = discriminator_loss(self.discriminator, self.gan_loss, strangers(step), shown)
+        loss, figures = discriminator_loss(self.discriminator, self.gan_loss, unpaired_clean(step), shown)
         return loss, {name: figures[name] for name in ("loss", "accuracy")}
 
 

@@ -25,7 +25,7 @@ AUTHORS = ("model.4", "model.7", "model.10", "model.14")
 
 
 def setting(network: Network) -> Setting:
-    return Setting(network=network, patch_size=48, has_clean=False, strangers=True)
+    return Setting(network=network, patch_size=48, has_clean=False, unpaired=True)
 
 
 def fastcut(network: Network, **options: Any) -> FastCut:
@@ -196,7 +196,7 @@ def test_heads_are_part_of_a_checkpoint() -> None:
 def test_what_cannot_be_combined_is_refused() -> None:
     network = small()
     with pytest.raises(ValueError, match="data=unpaired_folder"):
-        fastcut(network).check(replace(setting(network), strangers=False))
+        fastcut(network).check(replace(setting(network), unpaired=False))
     with pytest.raises(ValueError, match="without condition"):
         fastcut(FFDNet(in_channels=3, depth=3, channels=8))
     with pytest.raises(ValueError, match=r"no module 'model\.99' .* it runs model\.0, model\.1"):
