@@ -203,7 +203,8 @@ def edge_margins(y: Tensor, kernel: Tensor) -> Tensor:
     )
     padded = y.index_select(-2, rows).index_select(-1, columns)
     blurred = Blur(kernel).A(padded)
-    rise = torch.sin(torch.pi / 2 * (torch.arange(margin, device=y.device) + 0.5) / margin).square().to(y)
+    along = torch.arange(margin, dtype=y.dtype, device=y.device) + 0.5
+    rise = torch.sin(torch.pi / 2 * along / margin).square()
     by_row, by_column = (torch.cat((rise, y.new_ones(side), rise.flip(0))) for side in (height, width))
     weight = by_row[:, None] * by_column
     return weight * padded + (1 - weight) * blurred
