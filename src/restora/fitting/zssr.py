@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, moved, seeded
-from restora.fitting.plug_and_play import turned, turned_back
+from restora.image import turned, turned_back
 from restora.networks.dncnn import DnCNN
 from restora.operators.base import Operator
 from restora.operators.blur import BlurSubsample
