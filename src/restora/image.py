@@ -172,6 +172,18 @@ def _overlap(n: int, m: int, step: float) -> Tensor:
     return (torch.minimum(start + step, pixel + 1) - torch.maximum(start, pixel)).clamp_(min=0) / step
 
 
+def turned(x: Tensor, turn: int) -> Tensor:
+    """One of the eight turns and mirrorings of (B,C,H,W), `turn` from 0 to 7: mirrored from 4 on."""
+    x = x.rot90(turn % 4, (-2, -1))
+    return x.flip(-1) if turn >= 4 else x
+
+
+def turned_back(x: Tensor, turn: int) -> Tensor:
+    """The inverse of `turned`."""
+    x = x.flip(-1) if turn >= 4 else x
+    return x.rot90(-(turn % 4), (-2, -1))
+
+
 def estimated_sigma(photo: NDArray[np.floating[Any]]) -> float:
     """Noise level (8-bit scale) of (H,W,C) in [0,1], from the median of the finest wavelets.
 

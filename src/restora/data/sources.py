@@ -322,14 +322,14 @@ class UnpairedFolder(Folder):
 
     def check(self) -> None:
         super().check()
-        self.strangers().check()
+        self.clean_photos().check()
 
     def photos_in(self, folder: Path) -> list[PhotoFile]:
         if folder != self.root and not folder.is_dir():  # a split that is not there
             return []
         return named(folder / "degraded", list_photos(self._half(folder, "degraded")))
 
-    def strangers(self) -> "Folder":
+    def clean_photos(self) -> "Folder":
         """The clean photos, all of them for training."""
         root = self.existing_root()
         folder = self._half(root / "train" if self._has_splits() else root, "clean")

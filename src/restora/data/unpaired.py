@@ -23,7 +23,7 @@ from restora.types import Batch
 
 @register("data", "unpaired")
 class UnpairedData(PhotoData):
-    """`PhotoData` of an `UnpairedFolder`, whose `strangers` are the clean photos; the same arguments."""
+    """`PhotoData` of an `UnpairedFolder`, and its `clean_data`; the same arguments."""
 
     unpaired = True
 
@@ -39,11 +39,11 @@ class UnpairedData(PhotoData):
         super()._check()
 
     @cached_property
-    def strangers(self) -> PhotoData:
+    def clean_data(self) -> PhotoData:
         """The clean photos, unrelated to the degraded ones."""
         assert isinstance(self.source, UnpairedFolder)
         return PhotoData(
-            source=self.source.strangers(),
+            source=self.source.clean_photos(),
             store_dir=self.store_dir,
             degradation=Identity(),
             patch_size=self.stages[0].patch_size,
@@ -54,49 +54,50 @@ class UnpairedData(PhotoData):
             geometry=self.geometry,
             reductions=self.reductions,
             transforms=self.transforms,
-            seed=sample_key(self.seed, image_key("strangers")),
+            seed=sample_key(self.seed, image_key("strangers")),  # the word is part of every run's numbers
         )
 
     def stores(self, split: Split) -> dict[str, PhotoStore]:
-        clean = self.strangers.store(split)
+        clean = self.clean_data.store(split)
         return super().stores(split) | ({} if clean is None else {f"{self.source.name}, clean": clean})
 
     def check_sizes(self) -> None:
         super().check_sizes()
-        self.strangers.check_sizes()
+        self.clean_data.check_sizes()
 
     def prepare_data(self) -> None:
         super().prepare_data()
-        self.strangers.prepare_data()
+        self.clean_data.prepare_data()
 
     def setup(self, stage: str) -> None:
         super().setup(stage)
-        self.strangers.trainer = self.trainer  # its processes share the photos
-        self.strangers.setup(stage)
+        self.clean_data.trainer = self.trainer  # its processes share the photos
+        self.clean_data.setup(stage)
 
     def training_batches(self) -> "BothBatches":
-        return BothBatches(super().training_batches(), self.strangers.training_batches())
+        return BothBatches(super().training_batches(), self.clean_data.training_batches())
 
     def degraded(self, batch: Any) -> Batch:
-        if "strangers" not in batch:
+        if "photos" not in batch:
             return super().degraded(batch)
         made = super().degraded(batch["photos"])
-        clean = self.strangers.degraded(batch["strangers"]).clean
+        clean = self.clean_data.degraded(batch["clean"]).clean
         return replace(made, clean=clean, unpaired=True)
 
 
 class BothBatches(Dataset[dict[str, PhotoBatch]]):
     """Training batch number i of this process: degraded photos, and unrelated clean ones."""
 
-    def __init__(self, photos: CropBatches, strangers: CropBatches) -> None:
-        self.photos, self.strangers = photos, strangers
+    def __init__(self, photos: CropBatches, clean: CropBatches) -> None:
+        self.photos, self.clean = photos, clean
 
     def __len__(self) -> int:
         raise TypeError("training batches have no end; the sampler counts those of an epoch")
 
     def __getitem__(self, batch: int) -> dict[str, PhotoBatch]:
-        return {"photos": self.photos[batch], "strangers": self.strangers[batch]}
+        return {"photos": self.photos[batch], "clean": self.clean[batch]}
 
     def described(self) -> dict[str, Any]:
         """The plain values that determine the streams of crops."""
-        return {"photos": self.photos.described(), "strangers": self.strangers.described()}
+        # by the names that checkpoints hold
+        return {"photos": self.photos.described(), "strangers": self.clean.described()}

@@ -6,7 +6,7 @@ Legend: C channels, H height, W width, s scale.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,7 +23,7 @@ from restora.evaluation.classical.denoise import Denoiser, Photo
 from restora.fitting.base import Fit, Problem
 from restora.fitting.plug_and_play import PlugAndPlay
 from restora.fitting.running import Progress, run
-from restora.image import estimated_sigma
+from restora.image import estimated_sigma, turned, turned_back
 from restora.networks.base import Network
 from restora.networks.layers.luminance import LuminanceNetwork
 from restora.operators.observed import operator_of
@@ -140,11 +140,13 @@ class NetworkMethod(Method):
         return pick_device(self.options.device)
 
     def restore(self, observation: Observation, *, say: Say = unheard) -> Tensor:  # noqa: ARG002
+        x, condition = observation.degraded, observation.condition
         if not self.options.self_ensemble:
-            return self._once(observation.degraded, observation.condition)
-        answers = []
-        for turned, undo in _eight(observation.degraded, observation.condition):
-            answers.append(undo(self._once(*turned)))
+            return self._once(x, condition)
+        answers = []  # of the eight turns and mirrorings (EDSR)
+        for turn in (0, 4, 1, 5, 2, 6, 3, 7):
+            own = None if condition is None else turned(condition, turn)
+            answers.append(turned_back(self._once(turned(x, turn).contiguous(), own), turn))
         return torch.stack(answers).mean(dim=0)
 
     def _once(self, x: Tensor, condition: Tensor | None) -> Tensor:
@@ -305,19 +307,3 @@ class _Luminance(Network):
 def _predicts_y(network: LuminanceNetwork) -> bool:
     """Whether the network maps Y to Y, and enlarges (where that comes first) as the benchmark does."""
     return network.channels == 1 and (network.enlarge.round_8bit or not network.on_enlarged)
-
-
-def _eight(x: Tensor, condition: Tensor | None) -> Iterator[tuple[tuple[Tensor, Tensor | None], Any]]:
-    """The photo turned and mirrored in eight ways, each with the inverse for the output (EDSR)."""
-    for turns in range(4):
-        for mirrored in (False, True):
-
-            def there(t: Tensor, turns: int = turns, mirrored: bool = mirrored) -> Tensor:
-                t = t.rot90(turns, dims=(-2, -1))
-                return t.flip(-1) if mirrored else t
-
-            def back(t: Tensor, turns: int = turns, mirrored: bool = mirrored) -> Tensor:
-                t = t.flip(-1) if mirrored else t
-                return t.rot90(-turns, dims=(-2, -1))
-
-            yield (there(x).contiguous(), None if condition is None else there(condition)), back

@@ -17,6 +17,7 @@ from typing import Any
 from torch import Tensor
 
 from restora.evaluation.protocol import Protocol
+from restora.image import full_precision
 from restora.metrics.registry import METRICS, Metric, unavailable
 from restora.monitor import Monitor, direction_of
 
@@ -64,8 +65,14 @@ class Scorer:
         """The figures of each photo; without clean photos, only those of metrics that need none.
 
         `eight_bit` is False for an output that is not a photo to be saved. A figure is None where the photo
-        is too small for the metric.
+        is too small for the metric. Computed in full precision, also in a training's autocast.
         """
+        with full_precision(restored.device):
+            return self._rows(restored, degraded, clean, eight_bit)
+
+    def _rows(
+        self, restored: Tensor, degraded: Tensor, clean: Tensor | None, eight_bit: bool
+    ) -> list[Figures]:
         rounded = self.protocol.round_output and eight_bit
         pair = {"": self.protocol.planes(restored, rounded=rounded)}
         pair["input_"] = self.protocol.planes(degraded, rounded=rounded)

@@ -22,4 +22,16 @@ def in_one_kernel(optimizer: Optimizer) -> Optimizer:
             group["fused"] = group["dampening"] == 0
             for p in group["params"] if group["fused"] else ():
                 optimizer.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+    optimizer.register_load_state_dict_post_hook(_in_order_of_weights)
     return optimizer
+
+
+def _in_order_of_weights(optimizer: Optimizer) -> None:
+    """Gives loaded averages the memory order of their weights, which a changed `channels_last` changes.
+
+    Fused kernels on a CPU walk through memory, and would add the average of one weight to another.
+    """
+    for p, state in optimizer.state.items():
+        for name, value in state.items():
+            if isinstance(value, torch.Tensor) and value.shape == p.shape and value.stride() != p.stride():
+                state[name] = torch.empty_like(p, dtype=value.dtype).copy_(value)

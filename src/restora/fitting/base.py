@@ -21,12 +21,12 @@ from torch import Tensor
 
 from restora.image import check_photos, checked_level
 from restora.operators.base import Operator
-from restora.operators.pointwise import Identity
+from restora.operators.pointwise import Identity, Mask
 
 
 @dataclass(frozen=True)
 class Problem:
-    """`degraded` (1,C,h,w) on the [0,1] scale, kept as float32.
+    """`degraded` (1,C,h,w) on the [0,1] scale, kept as float32, with 0 at the lost pixels of a mask.
 
     `sigma` is the standard deviation of its noise on the 8-bit scale, None if unknown. Raises ValueError for
     other photos and levels.
@@ -49,7 +49,10 @@ class Problem:
             )
         checked_level(self.sigma)
         self.operator.check(self.degraded)
-        object.__setattr__(self, "degraded", self.degraded.detach().float())
+        degraded = self.degraded.detach().float()
+        if isinstance(self.operator, Mask):
+            degraded = self.operator.A(degraded)
+        object.__setattr__(self, "degraded", degraded)
 
     @property
     def size(self) -> tuple[int, int]:

@@ -64,7 +64,6 @@ class PhotoFit:
             operator: Operator = operator_of(mask=known, kernel=self.kernel, scale=self.scale)
             if self.mosaic is not None:
                 operator, x = Mask(bayer(x.shape[-2], x.shape[-1], self.mosaic)), x.expand(-1, 3, -1, -1)
-            x = operator.A(x) if isinstance(operator, Mask) else x
             sigma = self.sigma
             if sigma is None and isinstance(operator, Identity):
                 sigma = estimated_sigma(x[0].permute(1, 2, 0).double().numpy())

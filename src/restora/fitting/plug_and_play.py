@@ -19,7 +19,7 @@ from torch import Tensor
 
 from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, moved
 from restora.fitting.denoisers import Denoiser, OpenedOnce
-from restora.image import check_scale
+from restora.image import check_scale, turned, turned_back
 from restora.operators.base import Operator
 from restora.operators.blur import Blur, MirroredBlur, edge_margins
 from restora.operators.pointwise import Identity, Mask
@@ -199,17 +199,6 @@ def usual_steps(operator: Operator) -> int:
 def lowest_sigma(operator: Operator) -> float:
     """The level of the last denoising where the photo has no noise (8-bit scale; DPIR)."""
     return 0.6 if isinstance(operator, Mask) else float(operator.scale) if operator.scale > 1 else 0.0
-
-
-def turned(x: Tensor, turn: int) -> Tensor:
-    """One of the eight turns and mirrorings of (B,C,H,W)."""
-    x = x.rot90(turn % 4, (-2, -1))
-    return x.flip(-1) if turn >= 4 else x
-
-
-def turned_back(x: Tensor, turn: int) -> Tensor:
-    x = x.flip(-1) if turn >= 4 else x
-    return x.rot90(-(turn % 4), (-2, -1))
 
 
 def _circular(operator: Operator, y: Tensor) -> tuple[Operator, Tensor, int]:

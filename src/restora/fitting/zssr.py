@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from restora.fitting.base import Fit, Problem, Step, check_above_zero, check_at_least, moved, seeded
-from restora.fitting.plug_and_play import turned, turned_back
+from restora.image import turned, turned_back
 from restora.networks.dncnn import DnCNN
 from restora.operators.base import Operator
 from restora.operators.blur import BlurSubsample
@@ -147,7 +147,7 @@ class ZeroShotSuperResolution(Fit):
         for turn in range(turns):
             seen = turned(start, turn).contiguous(memory_format=torch.channels_last)
             answers.append(self._projected(turned_back(network(seen), turn), photo, operator))
-        return self._projected(torch.stack(answers).median(dim=0).values, photo, operator)
+        return self._projected(median(torch.stack(answers)), photo, operator)
 
     def _projected(self, x: Tensor, photo: Tensor, operator: Operator) -> Tensor:
         """Iterated back-projection (Irani and Peleg, 1991): adds the enlarged error of the reduced result."""
@@ -155,6 +155,12 @@ class ZeroShotSuperResolution(Fit):
             missing = photo - operator.A(x)
             x = x + _enlarged(missing, operator)
         return x
+
+
+def median(answers: Tensor) -> Tensor:
+    """The median over the first axis; of an even number the mean of the middle two, unlike torch's."""
+    middle = answers.sort(dim=0).values
+    return (middle[(len(answers) - 1) // 2] + middle[len(answers) // 2]) / 2
 
 
 def _enlarged(small: Tensor, operator: Operator) -> Tensor:

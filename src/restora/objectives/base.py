@@ -135,7 +135,7 @@ class Setting:
     photos (or partners of pairs). `undamaged` is the value of the condition at undamaged pixels (one number
     per channel: 0 for a noise-level map, 1 for a mask). `noise` describes a synthetic degradation, None for
     photos that are already degraded. `noisy_target`: the target is not the clean photo but another degraded
-    version of it. `strangers`: there are clean photos, but unpaired with the degraded ones. `batch_size` is
+    version of it. `unpaired`: there are clean photos, but unpaired with the degraded ones. `batch_size` is
     that of the smallest patches, None if it is not known.
     """
 
@@ -145,7 +145,7 @@ class Setting:
     undamaged: tuple[float, ...] = ()
     noise: Noise | None = None
     noisy_target: bool = False
-    strangers: bool = False
+    unpaired: bool = False
     batch_size: int | None = None
 
 
@@ -239,7 +239,7 @@ class Objective(nn.Module, ABC):
 
     def check(self, setting: Setting) -> None:
         """Raises ValueError, with the reason and the fix, for a setting that it cannot be combined with."""
-        if self.needs_clean and setting.strangers:
+        if self.needs_clean and setting.unpaired:
             raise ValueError(
                 f"objective {type(self).__name__} compares with the clean version of the same photo, and the "
                 "clean photos here are others: choose objective=cycle or fastcut, which learn from those, or "

@@ -98,8 +98,12 @@ class Blind2Unblind(WithoutClean):
 
 
 def surroundings(photos: Tensor) -> Tensor:
-    """The mean of each pixel's eight neighbours, with double weight for the direct ones: (B,C,H,W)."""
+    """The mean of each pixel's eight neighbours, with double weight for the direct ones: (B,C,H,W).
+
+    Without autocast.
+    """
     kernel = torch.tensor(_AROUND, dtype=photos.dtype, device=photos.device)
     kernel = (kernel / kernel.sum()).expand(photos.shape[1], 1, 3, 3)
     padded = F.pad(photos, (1, 1, 1, 1), mode="reflect")
-    return F.conv2d(padded, kernel, groups=photos.shape[1])
+    with torch.autocast(photos.device.type, enabled=False):
+        return F.conv2d(padded, kernel, groups=photos.shape[1])

@@ -55,9 +55,8 @@ class History:
             return fakes
         if self.kept is not None and self.kept.shape[1:] != fakes.shape[1:]:  # patches have grown
             self.kept = None
-        with torch.autocast(
-            fakes.device.type, enabled=False
-        ):  # `cat` refuses float16 under bfloat16 autocast, on CPU and GPU
+        # `cat` refuses float16 under bfloat16 autocast, on CPU and GPU
+        with torch.autocast(fakes.device.type, enabled=False):
             return self._mixed(fakes, generator)
 
     def _mixed(self, fakes: Tensor, generator: KeyedGenerator) -> Tensor:
@@ -124,7 +123,7 @@ class Cycle(Opponent):
 
     def check(self, setting: Setting) -> None:
         super().check(setting)
-        check_strangers("Cycle", setting)
+        check_unpaired("Cycle", setting)
         there, back = setting.network, self.backward
         if there.scale != 1 or back.scale != 1 or there.condition_channels:
             raise ValueError(
@@ -155,7 +154,7 @@ class Cycle(Opponent):
         return self._make_optimizer(self.discriminators.parameters())
 
     def terms(self, step: Step) -> Terms:
-        degraded, clean = step.degraded, strangers(step)
+        degraded, clean = step.degraded, unpaired_clean(step)
         made = step.shared["cycle"] = self._made(step)
         adversarial = degraded.new_zeros(())
         for name, weight in self.sides.items():
@@ -180,7 +179,7 @@ class Cycle(Opponent):
 
     def _made(self, step: Step) -> dict[str, Tensor]:
         """What both networks make of the batch, by the kind of photos."""
-        made = {"degraded": self._degrade(strangers(step), step)}
+        made = {"degraded": self._degrade(unpaired_clean(step), step)}
         if "clean" in self.sides or not self.draws:
             made["clean"] = step.restored
         return made
@@ -204,7 +203,7 @@ class Cycle(Opponent):
         return answer.float()
 
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
-        reals = {"clean": strangers(step), "degraded": step.degraded}
+        reals = {"clean": unpaired_clean(step), "degraded": step.degraded}
         fakes = step.shared.get("cycle") or self._made(step)  # before `start_step` there are no terms
         total = step.degraded.new_zeros(())
         diagnostics: Terms = {}
@@ -230,16 +229,16 @@ class Cycle(Opponent):
             history.kept = kept.to(device).clone() if len(kept) else None
 
 
-def check_strangers(objective: str, setting: Setting) -> None:
+def check_unpaired(objective: str, setting: Setting) -> None:
     """Raises ValueError for data without clean photos."""
-    if not (setting.has_clean or setting.strangers):
+    if not (setting.has_clean or setting.unpaired):
         raise ValueError(
             f"objective {objective} learns what clean photos look like, and these data have none: set "
             "data=unpaired_folder, with other clean photos in clean/"
         )
 
 
-def strangers(step: Step) -> Tensor:
+def unpaired_clean(step: Step) -> Tensor:
     """Clean photos unpaired with the degraded ones: (B,C,H,W).
 
     For a batch of pairs, each sample gets the clean photo of another one, so that the pairing is not used; a

@@ -29,7 +29,7 @@ from restora.networks.base import Network
 from restora.networks.discriminators import Discriminator
 from restora.objectives.adversarial import discriminator_loss
 from restora.objectives.base import MakeOptimizer, Opponent, Setting, Step, Terms, check_weights
-from restora.objectives.cycle import check_strangers, strangers
+from restora.objectives.cycle import check_unpaired, unpaired_clean
 from restora.objectives.showing import check_discriminator
 from restora.registry import register
 
@@ -96,7 +96,7 @@ class FastCut(Opponent):
     def check(self, setting: Setting) -> None:
         super().check(setting)
         network = setting.network
-        check_strangers("FastCut", setting)
+        check_unpaired("FastCut", setting)
         if network.scale != 1 or network.condition_channels:
             raise ValueError("objective FastCut takes a network of scale 1 without condition: choose another")
         key = "objective.fastcut.discriminator"
@@ -137,7 +137,7 @@ class FastCut(Opponent):
     def terms(self, step: Step) -> Terms:
         fake = self.discriminator(step.restored).float()
         with torch.no_grad():
-            real = self.discriminator(strangers(step)).float()
+            real = self.discriminator(unpaired_clean(step)).float()
         return {
             "adversarial": self.adversarial_weight * self.gan_loss.generator(real, fake),
             "contrast": self.contrast_weight * self.contrast(step, flips=self.flips),
@@ -165,14 +165,16 @@ class FastCut(Opponent):
             degraded = _mirror(step.degraded, mirrored).contiguous(memory_format=order)
             known = [degraded, *_features(network, degraded, self.taps)]
         total = step.restored.new_zeros(())
-        for head, query, key in zip(self.heads, asked, known, strict=True):
-            at = self._places(query.shape[-2:], generator)  # (B,N)
-            found = F.normalize(head(_picked(query.float(), at)), dim=-1)
-            with torch.no_grad():
-                sought = F.normalize(head(_picked(_mirror(key.float(), mirrored), at)), dim=-1)
-            alike = found @ sought.transpose(1, 2) / self.temperature  # (B,N,N)
-            right = torch.arange(at.shape[1], device=at.device).expand(len(at), -1)
-            total = total + F.cross_entropy(alike.flatten(0, 1), right.flatten())
+        # similarities are divided by a small temperature, which bfloat16's rounding errors would be too
+        with torch.autocast(degraded.device.type, enabled=False):
+            for head, query, key in zip(self.heads, asked, known, strict=True):
+                at = self._places(query.shape[-2:], generator)  # (B,N)
+                found = F.normalize(head(_picked(query.float(), at)), dim=-1)
+                with torch.no_grad():
+                    sought = F.normalize(head(_picked(_mirror(key.float(), mirrored), at)), dim=-1)
+                alike = found @ sought.transpose(1, 2) / self.temperature  # (B,N,N)
+                right = torch.arange(at.shape[1], device=at.device).expand(len(at), -1)
+                total = total + F.cross_entropy(alike.flatten(0, 1), right.flatten())
         return total / len(self.heads)
 
     def _places(self, size: Sequence[int], generator: KeyedGenerator) -> Tensor:
@@ -182,7 +184,7 @@ class FastCut(Opponent):
 
     def own_loss(self, step: Step) -> tuple[Tensor, Terms]:
         shown = step.restored.detach()
-        loss, figures = discriminator_loss(self.discriminator, self.gan_loss, strangers(step), shown)
+        loss, figures = discriminator_loss(self.discriminator, self.gan_loss, unpaired_clean(step), shown)
         return loss, {name: figures[name] for name in ("loss", "accuracy")}
 
 

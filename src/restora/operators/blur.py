@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from restora.image import mirrored
 from restora.operators.base import Operator, check_rho, check_scale
 
 _ALWAYS = 64
@@ -198,15 +199,12 @@ def edge_margins(y: Tensor, kernel: Tensor) -> Tensor:
     margin = 2 * max(kernel.shape)
     height, width = y.shape[-2:]
     rows, columns = (
-        torch.arange(-margin, side + margin, device=y.device).remainder(2 * side) for side in (height, width)
-    )
-    rows, columns = (
-        torch.minimum(rows, 2 * height - 1 - rows),
-        torch.minimum(columns, 2 * width - 1 - columns),
+        mirrored(torch.arange(-margin, side + margin, device=y.device), side) for side in (height, width)
     )
     padded = y.index_select(-2, rows).index_select(-1, columns)
     blurred = Blur(kernel).A(padded)
-    rise = torch.sin(torch.pi / 2 * (torch.arange(margin, device=y.device) + 0.5) / margin).square().to(y)
+    along = torch.arange(margin, dtype=y.dtype, device=y.device) + 0.5
+    rise = torch.sin(torch.pi / 2 * along / margin).square()
     by_row, by_column = (torch.cat((rise, y.new_ones(side), rise.flip(0))) for side in (height, width))
     weight = by_row[:, None] * by_column
     return weight * padded + (1 - weight) * blurred

@@ -210,7 +210,7 @@ def _setting(network: Network, data: PhotoData) -> Setting:
         patch_size=smallest.patch_size,
         batch_size=smallest.batch_size,
         has_clean=data.has_clean and not data.unpaired,
-        strangers=data.unpaired,
+        unpaired=data.unpaired,
         undamaged=data.undamaged,
         noise=None if data.comes_degraded else noise,
         noisy_target=data.target == "noisy",

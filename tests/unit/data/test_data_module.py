@@ -226,7 +226,7 @@ def test_unpaired_clean_photos_are_reduced_as_the_degraded_ones(
         steps_per_epoch=1,
         reductions=[2],
     )
-    assert data.strangers.reductions == data.reductions == (2,)
+    assert data.clean_data.reductions == data.reductions == (2,)
 
 
 def test_photos_must_have_room_for_the_smallest_reduction(folder: Path, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path, kind: type[Folder]) -> None:
         kind(root=tmp_path / "nowhere").check()
 
 
-def test_strangers_may_have_no_test_photos(tmp_path: Path) -> None:
+def test_unpaired_clean_photos_may_have_no_test_photos(tmp_path: Path) -> None:
     put(tmp_path, "train/clean/a.png", "train/degraded/b.png", "val/degraded/c.png")
     source = UnpairedFolder(root=tmp_path, holds="clean")
     source.check()

@@ -4,7 +4,8 @@ arithmetic."""
 import pytest
 import torch
 
-from restora.evaluation.protocol import Protocol
+from restora.evaluation.protocol import Color, Protocol
+from restora.evaluation.scorer import Scorer
 from restora.image import luminance, luminance_plane, rgb_to_ycbcr, round_to_8_bits, ycbcr_to_rgb
 
 PRIMARIES = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 1], [0, 0, 0]]).view(5, 3, 1, 1)
@@ -70,3 +71,14 @@ def test_wrong_settings_are_named(settings: dict, message: str) -> None:
 def test_a_border_wider_than_the_photo_is_refused() -> None:
     with pytest.raises(ValueError, match="leaves nothing of 6x8: set a border of 2 or less"):
         Protocol(color="rgb", border=3).planes(torch.zeros(1, 3, 6, 8), rounded=False)
+
+
+@pytest.mark.parametrize(("color", "metrics"), [("y", ("psnr", "ssim")), ("rgb", ("psnr", "delta_e"))])
+def test_figures_are_the_same_in_a_trainings_autocast(color: Color, metrics: tuple[str, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    clean = torch.rand(1, 3, 24, 24, generator=generator)
+    restored = clean + 0.01 * torch.randn(clean.shape, generator=generator)
+    scorer = Scorer(protocol=Protocol(color=color), metrics=metrics)
+    rows = scorer.rows(restored, restored, clean)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert scorer.rows(restored, restored, clean) == rows

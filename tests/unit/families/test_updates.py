@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,10 @@ from lightning.pytorch import Callback
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from restora.families.one_kernel import in_one_kernel
 from restora.families.residual_cnn import ResidualCNN
 from restora.networks.dncnn import DnCNN
+from restora.training.muon import Muon
 from restora.training.poison import SkipNonFinite
 from restora.training.schedules import Constant
 
@@ -37,6 +40,29 @@ def test_adam_is_fused_by_default_and_is_clipped_under_autocast(fit: Callable, o
     assert bool(group["fused"]) == (not options)
     norms = [p.grad.square().sum() for p in trained.network.parameters()]
     assert float(torch.stack(norms).sum().sqrt()) <= 0.1 * 1.001
+
+
+@pytest.mark.parametrize(
+    "optimizer", [torch.optim.Adam, partial(torch.optim.SGD, momentum=0.9), Muon], ids=str
+)
+def test_a_run_goes_on_alike_in_another_memory_order(optimizer: Any) -> None:
+    def three_steps(state: tuple[Any, Any] | None, order: torch.memory_format) -> tuple[Any, Any]:
+        trained = family(partial(optimizer, lr=0.1), channels_last=order is torch.channels_last)
+        made = in_one_kernel(trained.make_optimizer(trained.network.parameters()))
+        if state is not None:
+            trained.network.load_state_dict(state[0])
+            made.load_state_dict(deepcopy(state[1]))
+        for number in range(3):
+            photos = torch.rand(2, 3, 8, 8, generator=torch.Generator().manual_seed(number))
+            made.zero_grad()
+            trained(photos).square().mean().backward()
+            made.step()
+        return trained.network.state_dict(), made.state_dict()
+
+    first = three_steps(None, torch.channels_last)
+    same, other = (three_steps(first, order)[0] for order in (torch.channels_last, torch.contiguous_format))
+    for name, value in same.items():
+        torch.testing.assert_close(other[name], value, rtol=1e-3, atol=1e-4)
 
 
 class Calls(TorchDispatchMode):

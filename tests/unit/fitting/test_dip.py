@@ -84,6 +84,19 @@ def test_holes_are_filled_and_reduced_photos_enlarged(clean: Tensor) -> None:
         assert psnr(operator.A(restored), problem.degraded) > 20
 
 
+def test_what_lost_pixels_hold_has_no_part_in_it() -> None:
+    """White scratches weigh neither on the loss nor on the PSNR by which a breakdown is noticed."""
+    mask = torch.ones(1, 1, 16, 16)
+    mask[..., 4:12, 6:9] = 0
+    photo = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)) / 2
+    losses = []
+    for lost in (0.0, 1.0):
+        problem = Problem(torch.where(mask > 0, photo, lost), Mask(mask))
+        fit = DeepImagePrior(steps=2, **(SMALL | {"scales": 2}))
+        losses.append([step.loss for step in fit(problem, seed=0, device=torch.device("cpu"))])
+    assert losses[0] == losses[1]
+
+
 def test_a_denoiser_pulls_at_it() -> None:
     """RED's term: with a denoiser that knows only grey the answer is greyer."""
     problem = Problem(torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(0)))

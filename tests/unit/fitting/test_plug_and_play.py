@@ -18,10 +18,9 @@ from restora.fitting.plug_and_play import (
     HalfQuadraticSplitting,
     RegularisedByDenoising,
     falling,
-    turned,
-    turned_back,
 )
 from restora.fitting.running import run
+from restora.image import turned, turned_back
 from restora.networks.ffdnet import FFDNet
 from restora.networks.ircnn import IRCNN, LEVELS
 from restora.operators.base import Operator

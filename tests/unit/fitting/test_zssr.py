@@ -1,12 +1,13 @@
 """ZSSR: better than bicubic on a photo whose patches recur, from the photo alone."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from restora.fitting.base import Problem
 from restora.fitting.running import run
-from restora.fitting.zssr import ZeroShotSuperResolution
+from restora.fitting.zssr import ZeroShotSuperResolution, median
 from restora.operators.pointwise import Identity
 from restora.operators.resizing import Bicubic
 
@@ -39,6 +40,13 @@ def test_it_ends_where_the_loss_is_at_rest() -> None:
     outcome = run(fit, Problem(flat, Bicubic(2)))
     assert outcome.ended == "finished"
     assert outcome.steps < 3000
+
+
+def test_the_median_of_eight_turns_is_not_darker_than_they_are() -> None:
+    answers = torch.rand(8, 1, 3, 5, 7, generator=torch.Generator().manual_seed(0))
+    expected = torch.from_numpy(np.median(answers.numpy(), axis=0))
+    torch.testing.assert_close(median(answers), expected)
+    assert torch.equal(median(answers[:1]), answers[0])
 
 
 def test_it_refuses_what_it_is_not_for() -> None:

@@ -15,7 +15,7 @@ from restora.networks.discriminators import PatchDiscriminator, VGGDiscriminator
 from restora.networks.dncnn import DnCNN
 from restora.networks.resnet_generator import ResNetGenerator
 from restora.objectives.base import Setting, Step
-from restora.objectives.cycle import Cycle, History, strangers
+from restora.objectives.cycle import Cycle, History, unpaired_clean
 from restora.types import Batch
 
 
@@ -212,18 +212,18 @@ def test_discriminators_learn_before_the_objective_takes_part() -> None:
 
 def test_pairs_are_not_used_as_pairs() -> None:
     now = step(Shift(0.0), unpaired=False)
-    assert torch.equal(strangers(now), now.batch.clean[[2, 0, 1]])
+    assert torch.equal(unpaired_clean(now), now.batch.clean[[2, 0, 1]])
     (alone, *_) = (Step(now.network, one, 0.5, 1, lambda *_: None) for one in now.batch.photos())
-    assert torch.equal(strangers(alone), now.batch.clean[:1].flip(-1))
+    assert torch.equal(unpaired_clean(alone), now.batch.clean[:1].flip(-1))
     now = step(Shift(0.0))
-    assert strangers(now) is now.batch.clean
+    assert unpaired_clean(now) is now.batch.clean
 
 
 def test_what_cannot_be_combined_is_refused() -> None:
-    setting = Setting(network=Shift(0.0), patch_size=48, has_clean=False, strangers=True)
+    setting = Setting(network=Shift(0.0), patch_size=48, has_clean=False, unpaired=True)
     cycle().check(setting)
     with pytest.raises(ValueError, match="data=unpaired_folder"):
-        cycle().check(replace(setting, strangers=False))
+        cycle().check(replace(setting, unpaired=False))
     with pytest.raises(ValueError, match=r"backward\.in_channels=3"):
         cycle(ResNetGenerator(in_channels=1, channels=4, blocks=1)).check(setting)
     cycle(Drawing(0.1)).check(setting)

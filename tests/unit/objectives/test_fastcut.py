@@ -25,7 +25,7 @@ AUTHORS = ("model.4", "model.7", "model.10", "model.14")
 
 
 def setting(network: Network) -> Setting:
-    return Setting(network=network, patch_size=48, has_clean=False, strangers=True)
+    return Setting(network=network, patch_size=48, has_clean=False, unpaired=True)
 
 
 def fastcut(network: Network, **options: Any) -> FastCut:
@@ -97,6 +97,20 @@ def test_the_contrast_is_least_where_places_keep_what_they_are() -> None:
         known = float(fastcut(kept, temperature=0.01).contrast(step(kept), flips=False))
         unknown = float(fastcut(lost, temperature=0.01).contrast(step(lost), flips=False))
     assert known < 0.9 * chance < chance < unknown
+
+
+def test_autocast_does_not_round_the_similarities() -> None:
+    """Features that are exact in bfloat16 have the contrast of float32."""
+    network = Same()
+    objective, now = fastcut(network, temperature=0.01), step(network)
+    photo = now.degraded.bfloat16().float()
+    now.batch.degraded.copy_(photo)
+    contrasts = []
+    for mixed in (False, True):
+        now._outputs[:] = [photo]
+        with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=mixed):
+            contrasts.append(objective.contrast(now, flips=False))
+    assert torch.allclose(*contrasts, rtol=1e-4)
 
 
 def test_flips_ask_for_features_that_turn_with_the_photo() -> None:
@@ -182,7 +196,7 @@ def test_heads_are_part_of_a_checkpoint() -> None:
 def test_what_cannot_be_combined_is_refused() -> None:
     network = small()
     with pytest.raises(ValueError, match="data=unpaired_folder"):
-        fastcut(network).check(replace(setting(network), strangers=False))
+        fastcut(network).check(replace(setting(network), unpaired=False))
     with pytest.raises(ValueError, match="without condition"):
         fastcut(FFDNet(in_channels=3, depth=3, channels=8))
     with pytest.raises(ValueError, match=r"no module 'model\.99' .* it runs model\.0, model\.1"):

@@ -332,7 +332,7 @@ SETTING = Setting(network=dncnn(), patch_size=48)
         ),
         (
             lambda: Supervised(loss=nn.L1Loss()),
-            Setting(network=dncnn(), patch_size=48, has_clean=False, strangers=True),
+            Setting(network=dncnn(), patch_size=48, has_clean=False, unpaired=True),
             "objective=cycle or fastcut.* cycle_noise",
         ),
     ],

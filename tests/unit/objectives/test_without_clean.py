@@ -155,6 +155,8 @@ def test_every_pixel_is_hidden_once_and_its_answer_does_not_see_it() -> None:
         assert int((gradient != 0).sum()) >= 20  # all around it
         assert float(gradient[0].abs().max()) == 0
     assert torch.allclose(surroundings(torch.full((1, 3, 4, 5), 0.3)), torch.tensor(0.3))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.allclose(surroundings(torch.full((1, 3, 4, 5), 0.3)), torch.tensor(0.3))
 
 
 def test_the_visible_answer_comes_in_with_a_weight_that_grows_and_no_gradient() -> None:

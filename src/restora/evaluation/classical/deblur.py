@@ -3,17 +3,19 @@
 Enters: a blurred photo, float (H,W,C) on the [0,1] scale with white noise of `sigma` (8-bit scale), and the
 kernel, float (k,k), k odd, that sums to one. Leaves: a photo of the same shape, not clipped.
 
-The Fourier methods assume that a photo is periodic. They get it with mirrored margins that fade into their
-own circular blur, so that no seam causes ringing in the result.
+The Fourier methods assume that a photo is periodic. They get it with the margins of `operators.blur`, so that
+no seam causes ringing in the result.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from restora.evaluation.classical.denoise import Photo
+from restora.operators.blur import edge_margins, transfer_function
 
 Kernel = NDArray[np.floating[Any]]
 
@@ -26,7 +28,7 @@ def inverse_filter(blurred: Photo, kernel: Kernel, sigma: float, *, strength: fl
     threshold = strength * 0.06 * max(sigma, 0.05) ** 0.5
 
     def divide(plane: Photo) -> Photo:
-        transfer = np.fft.rfft2(_centred(kernel, plane.shape))
+        transfer = transfer_function(torch.from_numpy(kernel).double(), *plane.shape).numpy()
         inverse = np.zeros_like(transfer)
         np.divide(1, transfer, out=inverse, where=np.abs(transfer) > threshold)
         return np.fft.irfft2(np.fft.rfft2(plane) * inverse, s=plane.shape)
@@ -81,27 +83,9 @@ def sharpened(blurred: Photo, *, radius: float = 1.5, amount: float = 0.6) -> Ph
 
 def _per_channel(photo: Photo, kernel: Kernel, restore: Callable[[Photo], Photo]) -> Photo:
     """Applies `restore` to each channel with margins, which are cut off again."""
-    height, width, channels = photo.shape
-    margin = 2 * kernel.shape[0]
+    height, width, _ = photo.shape
+    planes = torch.tensor(photo, dtype=torch.float64).permute(2, 0, 1)[None]  # (1,C,H,W)
+    padded = edge_margins(planes, torch.from_numpy(kernel))[0].numpy()
+    margin = (padded.shape[-1] - width) // 2
     inside = (slice(margin, margin + height), slice(margin, margin + width))
-    restored = [restore(_periodic(photo[..., c], kernel, margin))[inside] for c in range(channels)]
-    return np.stack(restored, axis=-1)
-
-
-def _periodic(plane: Photo, kernel: Kernel, margin: int) -> Photo:
-    """(H,W) -> (H+2*margin,W+2*margin): mirrored margins that become their circular blur at the seam."""
-    padded = np.pad(plane, margin, mode="symmetric")
-    transfer = np.fft.rfft2(_centred(kernel, padded.shape))
-    blurred = np.fft.irfft2(np.fft.rfft2(padded) * transfer, s=padded.shape)
-    rise = np.sin(np.pi / 2 * (np.arange(margin) + 0.5) / margin) ** 2
-    weights = [np.concatenate((rise, np.ones(side), rise[::-1])) for side in plane.shape]
-    weight = np.outer(*weights)
-    return weight * padded + (1 - weight) * blurred
-
-
-def _centred(kernel: Kernel, shape: tuple[int, ...]) -> Photo:
-    """The kernel in a plane of this shape, its centre at the origin."""
-    plane = np.zeros(shape)
-    side = kernel.shape[0]
-    plane[:side, :side] = kernel
-    return np.roll(plane, (-(side // 2), -(side // 2)), axis=(0, 1))
+    return np.stack([restore(plane)[inside] for plane in padded], axis=-1)
