@@ -373,7 +373,17 @@ def build(node: Any, kind: str | None, *, where: str = "", foreign: bool = False
     except _REFUSALS as error:
         if isinstance(error, ValueError) and _is_ours(error):
             raise
-        raise ValueError(f"{where}: {name} cannot be made of {_listed(values)}: {error}") from error
+        said = _in_words(error)
+        raise ValueError(f"{where}: {name} cannot be made of {_listed(values)}: {said}") from error
+
+
+def _in_words(error: Exception) -> str:
+    """The error's text, on one line where it is pydantic's, by which albumentations checks arguments."""
+    errors = getattr(error.__cause__, "errors", None)
+    if not callable(errors):
+        return str(error)
+    said = (f"{detail['loc'][0]}: {detail['msg']}" if detail["loc"] else detail["msg"] for detail in errors())
+    return ", ".join(dict.fromkeys(said))
 
 
 def is_schedule(made: Callable[..., Any], kind: str | None) -> bool:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from restora import registry
 from restora.data.crops import SeededTransform
 from restora.data.graphics import Graphics
 
@@ -56,3 +57,17 @@ def test_a_degraded_partner_gets_the_same_drawing() -> None:
 def test_impossible_settings(key: str, value: object) -> None:
     with pytest.raises(ValueError, match=key):
         Graphics(**{key: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("node", "said"),
+    [
+        ({"_target_": "restora.data.graphics.Graphics", "shapes": 5}, "shapes: Input should be"),
+        ({"_target_": "albumentations.GaussianBlur", "p": 2}, "p: Input should be less"),
+    ],
+)
+def test_a_refused_argument_is_named_on_one_line(node: dict[str, object], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as refused:
+        registry.build(node, None, where="data.transforms[0]", foreign=True)
+    assert "\n" not in str(refused.value)
+    assert "InitSchema" not in str(refused.value)
