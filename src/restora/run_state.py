@@ -21,6 +21,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from restora.files import read_json
+
 LOCK = ".lock"
 PRUNED = ".pruned"
 """A file in the folder of a run that is stopped and will not be resumed; it says why."""
@@ -49,6 +51,15 @@ def this_process() -> dict[str, Any]:
         "heartbeat": datetime.now(UTC).isoformat(timespec="seconds"),
         **({"slurm_job": slurm} if (slurm := os.environ.get("SLURM_JOB_ID")) else {}),
     }
+
+
+def read_record(folder: Path) -> dict[str, Any]:
+    """`run.json` of a run; empty if it cannot be read."""
+    try:
+        record = read_json(folder / "run.json")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
 
 
 def status_of(record: Mapping[str, Any], folder: Path) -> str:

@@ -28,9 +28,10 @@ GROUND = {
 }
 """What everybody may know, and what knows nothing of ours but itself."""
 ALLOWED = {
-    **{name: set() for name in GROUND - {"registry", "monitor"}},
+    **{name: set() for name in GROUND - {"registry", "monitor", "run_state"}},
     "keyed": {"kernels"},
     "monitor": {"words"},
+    "run_state": {"files"},
     "registry": {"arguments"},
     "config": {"registry", "arguments", "composing", "monitor"},
     "composing": {"vocabulary", "registry"},

@@ -6,20 +6,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from restora.files import read_json, write_json
-from restora.run_state import PRUNED, status_of
+from restora.files import write_json
+from restora.run_state import PRUNED, read_record, status_of
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _HINTS = {signal.SIGKILL: " (as the system does where memory runs out)"}
-
-
-def read_record(folder: Path) -> dict[str, Any]:
-    """`run.json` of a job; empty if it cannot be read."""
-    try:
-        record = read_json(folder / "run.json")
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
 
 
 def failed(folder: Path, reason: str, *, killed: bool = False) -> None:

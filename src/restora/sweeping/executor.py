@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from restora.files import write_whole
-from restora.run_state import PRUNED, is_locked
+from restora.run_state import PRUNED, is_locked, read_record
 from restora.sweeping import ending
 from restora.sweeping.plan import STOP, Job, Plan
 
@@ -185,7 +185,7 @@ class Executor(ABC):
         if self._is_done(job, source):
             return
         folder = self.plan.path(job)
-        again = self._is_tried_again(job, ending.read_record(folder))
+        again = self._is_tried_again(job, read_record(folder))
         slot = min(set(range(self.slots.count)) - {running.slot for running in self.running.values()})
         self.running[str(folder)] = Running(job, slot)
         self.teller.started(job)

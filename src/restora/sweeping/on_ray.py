@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from restora.config import ConfigError
+from restora.run_state import read_record
 from restora.sweeping import ending
 from restora.sweeping.executor import Executor, Running, Slots, Source
 from restora.sweeping.plan import Job
@@ -110,7 +111,7 @@ class OnRay(Executor):
             self.ray.shutdown()
 
     def _gpus(self, job: Job) -> int:
-        return gpus_of(self.nodes, ending.read_record(self.plan.path(job)).get("config") or {})
+        return gpus_of(self.nodes, read_record(self.plan.path(job)).get("config") or {})
 
     def _launch(self, running: Running, *, again: bool) -> None:
         words = [str(self.plan.folder.resolve()), "--job", str(running.job.number)]

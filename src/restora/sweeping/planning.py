@@ -22,8 +22,7 @@ from restora.composing.overrides import sweeps_among
 from restora.config import ConfigError, compose
 from restora.files import check_writable, read_json, write_whole
 from restora.registry import stored
-from restora.run_state import Occupied, claim
-from restora.sweeping import ending
+from restora.run_state import Occupied, claim, read_record
 from restora.sweeping.combinations import HERE, Composed
 from restora.sweeping.plan import (
     FILE,
@@ -159,7 +158,7 @@ def add_jobs(plan: Plan, jobs: Iterable[Composed]) -> list[Job]:
     plan.write()
     chosen = plan.by_identity()
     for key, job in asked.items():
-        record = ending.read_record(plan.path(chosen[key]))
+        record = read_record(plan.path(chosen[key]))
         if not isinstance(record.get("config"), dict):  # also if a kill or a user lost the record
             _write_folder(plan, chosen[key], job)
     return [chosen[key] for key in asked]
@@ -183,7 +182,7 @@ def renewed(plan: Plan, asked: Sequence[Composed]) -> list[Job]:
 
 
 def _completed(folder: Path) -> str | None:
-    config = ending.read_record(folder).get("config")
+    config = read_record(folder).get("config")
     return identity(completed(stored(config))) if isinstance(config, dict) else None
 
 

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from restora.config import ConfigError, written_out
 from restora.files import json_text
 from restora.registry import configuration_folders, named_plugins
-from restora.run_state import sole_run
+from restora.run_state import read_record, sole_run
 from restora.strangers import check_inside, started_in
-from restora.sweeping import combinations, ending, planning
+from restora.sweeping import combinations, planning
 from restora.sweeping.command import of_jobs, searched, with_space
 from restora.sweeping.plan import FILE, Job, Plan
 from restora.sweeping.running import Listed, run
@@ -43,7 +43,7 @@ def go_on(plan: Plan, *, retry_failed: bool) -> int:
         return _search_on(plan, retry_failed=retry_failed)
     if not plan.jobs:
         raise ConfigError(f"{plan.folder} has no jobs yet: give its command again: {plan.command}")
-    config = ending.read_record(plan.path(plan.jobs[0]))["config"]
+    config = read_record(plan.path(plan.jobs[0]))["config"]
     jobs: list[Job] = list(plan.jobs)
     return run(plan, Listed.of(jobs), jobs=len(jobs), config=config, retry_failed=retry_failed)
 
@@ -102,7 +102,7 @@ def _refuse_foreign(plan: Plan, *, retry_failed: bool) -> None:
         raise ConfigError(f"the sweep was started in {plan.cwd}, which is not a folder here: {again}")
     for job in plan.jobs:
         path = plan.path(job) / "run.json"
-        config = ending.read_record(plan.path(job)).get("config")
+        config = read_record(plan.path(job)).get("config")
         if not isinstance(config, dict):
             state = "is damaged" if path.exists() else "is missing"
             raise ConfigError(f"{path} {state}: give the command of the sweep again: {plan.command}")

@@ -24,6 +24,7 @@ from typing import Any
 
 from restora.config import ConfigError
 from restora.files import write_whole
+from restora.run_state import read_record
 from restora.sweeping import combinations, planning
 from restora.sweeping.plan import Job, Plan
 from restora.sweeping.space import optuna, space_of
@@ -388,10 +389,8 @@ class Search:
         return self.pruning.look(job.name, self.plan.path(job), self._config(job))
 
     def _config(self, job: Job) -> Mapping[str, Any]:
-        from restora.sweeping import ending
-
         if job.name not in self._configs:
-            self._configs[job.name] = ending.read_record(self.plan.path(job)).get("config") or {}
+            self._configs[job.name] = read_record(self.plan.path(job)).get("config") or {}
         return self._configs[job.name]
 
     def reasons(self) -> list[str]:

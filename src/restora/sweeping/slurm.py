@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from restora.config import ConfigError
+from restora.run_state import read_record
 from restora.sweeping import ending
 from restora.sweeping.executor import Executor, Running, Source
 from restora.sweeping.job import SAVED
@@ -153,7 +154,7 @@ class Slurm(Executor):
     def _gone(self, key: str, state: str, source: Source) -> None:
         running = self.running[key]
         folder, name = self.plan.path(running.job), running.job.name
-        status = ending.read_record(folder).get("status")
+        status = read_record(folder).get("status")
         unasked = state != "CANCELLED" and self.asked is None and running.pruned is None
         if status == "stopped" and unasked and self.attempts.get(name, 0) <= self.retries:
             self.attempts[name] = self.attempts.get(name, 0) + 1
@@ -195,7 +196,7 @@ class Slurm(Executor):
                 self.there[running.job.name] = running.handle
 
     def _needs(self, job: Job, *, again: bool) -> Needs:
-        config = ending.read_record(self.plan.path(job)).get("config") or {}
+        config = read_record(self.plan.path(job)).get("config") or {}
         trainer = config.get("trainer") or {}
         return Needs(
             nodes=int(trainer.get("num_nodes") or 1),

@@ -26,8 +26,7 @@ from restora.artifact.checkpoint import read_checkpoint
 from restora.composing.first_edition import renamed
 from restora.composing.path_values import quoted
 from restora.config import ConfigError, config_root
-from restora.files import read_json
-from restora.run_state import Occupied, status_of
+from restora.run_state import Occupied, read_record, status_of
 from restora.strangers import check_inside, started_in
 from restora.training.command import folders_in
 from restora.training.poison import reduced_rate
@@ -191,11 +190,9 @@ def _from_here(words: list[str], folder: Path) -> list[str]:
 
 
 def _record(folder: Path) -> dict[str, Any] | None:
-    try:
-        record = read_json(folder / "run.json")
-    except (OSError, ValueError, RecursionError):
-        return None
-    return record if isinstance(record, dict) and isinstance(record.get("config", {}), dict) else None
+    """`run.json` of a run; None if it cannot be read, or its configuration is none."""
+    record = read_record(folder)
+    return record if record and isinstance(record.get("config", {}), dict) else None
 
 
 def refuse_foreign(config: DictConfig, typed: Sequence[str]) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from restora.files import read_json, write_whole
 from restora.monitor import Monitor
-from restora.run_state import sole_run
+from restora.run_state import read_record, sole_run
 from restora.strangers import check_inside
 from restora.training.record import RunInfo
 from restora.training.resuming import check_changes, differences, what_to_do
@@ -33,7 +33,7 @@ def start(config: DictConfig, info: RunInfo, *, write: Callable[[], None] | None
     if _is_further_process():
         return _join(config, info)
     check_inside(info.folder)
-    settle_precision(config, info, _record(info.folder))
+    settle_precision(config, info, read_record(info.folder))
     with sole_run(info.folder):
         asked = config.resume is not None
         todo = what_to_do(info.folder, info.config, asked=asked, retry=bool(config.get("retry_failed")))
@@ -79,7 +79,7 @@ def _join(config: DictConfig, info: RunInfo) -> float:
     if earlier and read_json(folder / "run.json").get("status") == "finished":
         return earlier_score(folder)
     config.resume = str(folder) if earlier else config.resume
-    settle_precision(config, info, _record(folder))
+    settle_precision(config, info, read_record(folder))
     return train(config, info)
 
 
@@ -119,16 +119,7 @@ def _placed(value: Any, recorded: str, folder: Path) -> Any:
 
 def earlier_config(folder: Path) -> Any:
     """The configuration that a folder's run was trained with; None if it cannot be read."""
-    return _record(folder).get("config")
-
-
-def _record(folder: Path) -> dict[str, Any]:
-    """The record of a folder's run; empty if it cannot be read."""
-    try:
-        record = read_json(folder / "run.json")
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return record if isinstance(record, dict) else {}
+    return read_record(folder).get("config")
 
 
 def earlier_score(folder: Path) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from restora.files import write_json
+from restora.run_state import read_record
 from restora.sweeping import ending
 from restora.sweeping.executor import Executor, Running, Slots
 from restora.sweeping.plan import Job, Plan
@@ -65,4 +66,4 @@ def test_no_job_is_started_after_the_disk_was_full(error: str, tried: int, tmp_p
     assert len(source.results) == (3 if tried == 3 else 0)  # a full disk is no result of a search
     assert any("the disk is full" in line for line in teller.lines) == (tried == 1)
     again: Any = Failing(plan, Slots(), teller)  # type: ignore[arg-type]
-    assert again._is_tried_again(jobs[0], ending.read_record(plan.path(jobs[0]))) == (tried == 1)
+    assert again._is_tried_again(jobs[0], read_record(plan.path(jobs[0]))) == (tried == 1)

@@ -18,8 +18,8 @@ from restora import vocabulary
 from restora.cli import main
 from restora.config import ConfigError
 from restora.files import write_json
-from restora.run_state import Occupied, sole_run
-from restora.sweeping import command, ending, executor, planning, running
+from restora.run_state import Occupied, read_record, sole_run
+from restora.sweeping import command, executor, planning, running
 from restora.sweeping.command import with_space
 from restora.sweeping.executor import Slots, slots_for
 from restora.sweeping.on_ray import connected, gpus_of, share
@@ -120,12 +120,12 @@ def test_a_job_whose_machine_decides_the_precision_stays_the_same_job(
     words = ["train", "-m", *TINY, "precision=auto,float32", "hydra.sweep.dir=sweep"]
     assert main(words) == 0
     plan = read_plan(tmp_path / "sweep")
-    queued = [ending.read_record(plan.path(job)) for job in plan.jobs]
+    queued = [read_record(plan.path(job)) for job in plan.jobs]
     for here in (bf16, False):
         monkeypatch.setattr(vocabulary, "has_bfloat16", lambda _, found=here: found)
         for job in plan.jobs:
             starting.start_folder(plan.path(job))
-    records = [ending.read_record(plan.path(job)) for job in plan.jobs]
+    records = [read_record(plan.path(job)) for job in plan.jobs]
     assert [record["config"]["trainer"]["precision"] for record in records] == ["auto", "float32"]
     assert [record["precision"] for record in records] == ["bf16-mixed" if bf16 else "32-true", "32-true"]
     assert [_kind(record) for record in records] == [_kind(record) for record in queued]
