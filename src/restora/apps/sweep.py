@@ -15,7 +15,8 @@ HELP = """usage: restora sweep FOLDER [--json]
 
   restora sweep outputs/<sweep>           each job: queued, running with figure
                                           and time left, finished, failed and
-                                          why, stopped, dead, pruned; the cost
+                                          why, stopped, dead, pruned; the cost;
+                                          the best of a search so far
   restora sweep outputs/<sweep> --json    the same for programs
   restora sweep outputs/<sweep> --follow  until the sweep ends
   restora sweep outputs/<sweep> --stop    ends it; running jobs are saved
@@ -60,8 +61,10 @@ def show(plan: Plan, *, as_json: bool) -> None:
         print(json_text(as_dict(plan)))
     else:
         from restora.sweeping import showing
+        from restora.sweeping.front import front
 
         showing.show(plan)
+        showing.show_best(front(plan))
 
 
 def follow(folder: Path) -> None:

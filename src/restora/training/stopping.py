@@ -22,7 +22,8 @@ from restora.training.callbacks import LastCheckpoint, whole_accumulation
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _ASKED_EVERY = 10
 _PATIENCE_SECONDS = 20.0
-"""How long a validation may continue after the signal, to save the weights when it ends."""
+"""How long a validation may continue after the signal, to save the weights when it ends; its last photo never
+ends it."""
 
 
 class Stopped(BaseException):
@@ -106,9 +107,18 @@ class StopAtSignal(Checkpoint):
             trainer._logger_connector.update_train_step_metrics()
             self._stop()
 
-    def on_validation_batch_end(self, trainer: Trainer, module: LightningModule, *arguments: Any) -> None:
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_index: int,
+        *more: Any,
+    ) -> None:
         late = time.monotonic() - self.asked_at > _PATIENCE_SECONDS
-        if self.signum is not None and late and trainer.world_size == 1:
+        last = batch_index + 1 >= sum(trainer.num_val_batches)  # the weights are saved right after it
+        if self.signum is not None and late and not last and trainer.world_size == 1:
             self._stop()
 
     def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
