@@ -41,6 +41,7 @@ from restora.data.store import (
     PhotoStore,
     Plane,
     index_digest,
+    stamp,
 )
 from restora.files import json_text, sync
 from restora.photos.errors import DataError, PhotoError
@@ -122,7 +123,7 @@ def pack(
         folder = usual if number == 1 else usual.with_name(f"{usual.name}-{number}")
         store = _packed(files, folder, count, scale, processes or cores(), reader)
         if not store.is_of({file.name: file.paths for file in files}, reader.read):
-            continue  # photos of another folder
+            continue  # other photos
         store.are_at({file.name: str(file.clean) for file in files})
         if store.left_out == earlier or not _more_is_readable(store, files, scale, reader):
             return store
@@ -401,7 +402,7 @@ def _entries(
                     f"{clean.width}x{clean.height}: expected {expected}"
                 )
                 continue
-        entries.append(Entry(file.name, str(file.clean), clean, degraded))
+        entries.append(Entry(file.name, str(file.clean), clean, degraded, tuple(map(stamp, file.paths))))
     return entries
 
 
@@ -432,4 +433,5 @@ def _with_checksums(entries: list[Entry], pixels: Path, channels: int) -> list[E
 
 def _row(entry: Entry) -> dict[str, object]:
     degraded = None if entry.degraded is None else astuple(entry.degraded)
-    return {"name": entry.name, "path": entry.path, "clean": astuple(entry.clean), "degraded": degraded}
+    row = {"name": entry.name, "path": entry.path, "clean": astuple(entry.clean), "degraded": degraded}
+    return {**row, "seen": entry.seen}

@@ -31,7 +31,7 @@ _SAMPLED_BYTES = 64 << 20
 
 
 _COMPARED = 4
-"""Photos that are decoded to see whether a moved folder is the one that was packed."""
+"""Photos that are decoded to see whether files that are not those seen before hold what was packed."""
 
 
 class DamagedStore(ValueError):
@@ -50,12 +50,16 @@ class Plane:
 
 @dataclass(frozen=True)
 class Entry:
-    """One photo, with its degraded partner where the data are paired. `path` is the clean file's."""
+    """One photo, with its degraded partner where the data are paired.
+
+    `path` is the clean file's; `seen` are the `stamp`s of the files when they were packed, if known.
+    """
 
     name: str
     path: str
     clean: Plane
     degraded: Plane | None = None
+    seen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -103,11 +107,11 @@ class PhotoStore:
     def is_of(self, places: Mapping[str, Sequence[Path]], read: Callable[[Path, int], Pixels]) -> bool:
         """Whether the files at these places, by name, are those that were packed.
 
-        Of photos that were elsewhere then, the pixels of a few are compared: another folder may have files of
+        Of files that are not the same on the disk, the pixels of a few photos are compared: others may have
         the same names, sizes and times.
         """
-        moved = [entry for entry in self.entries if str(places[entry.name][0]) != entry.path]
-        for entry in moved[:: -(-len(moved) // _COMPARED) or 1]:
+        unlike = [entry for entry in self.entries if entry.seen != tuple(map(stamp, places[entry.name]))]
+        for entry in unlike[:: -(-len(unlike) // _COMPARED) or 1]:
             planes = [plane for plane in (entry.clean, entry.degraded) if plane is not None]
             for path, plane in zip(places[entry.name], planes, strict=True):
                 try:
@@ -163,6 +167,16 @@ class PhotoStore:
         return {**self.__dict__, "_pixels": None}
 
 
+def stamp(path: Path) -> str:
+    """Identifies the file at a path as it is: another file there has another stamp, whatever its times."""
+    try:
+        status = path.stat()
+        identity = f"{path}\t{status.st_dev} {status.st_ino} {status.st_ctime_ns}"
+    except OSError:  # a source of one's own may read what is not a file
+        identity = f"{path}\tmissing"
+    return hashlib.blake2b(identity.encode(errors="surrogateescape"), digest_size=8).hexdigest()
+
+
 def fingerprint(stores: Mapping[str, PhotoStore]) -> str:
     """The fingerprint of the photos of several stores together; of one, its own."""
     found = [f"{name} {store.fingerprint}" for name, store in stores.items()]
@@ -191,7 +205,7 @@ def _read_index(path: Path) -> dict[str, Any]:
 
 def _entry(row: dict[str, Any]) -> Entry:
     degraded = None if row["degraded"] is None else Plane(*row["degraded"])
-    return Entry(row["name"], row["path"], Plane(*row["clean"]), degraded)
+    return Entry(row["name"], row["path"], Plane(*row["clean"]), degraded, tuple(row.get("seen", ())))
 
 
 def warn_of_left_out(where: str, gone: Sequence[LeftOut]) -> None:

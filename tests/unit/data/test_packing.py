@@ -114,6 +114,38 @@ def test_photos_of_another_folder_are_not_taken_for_those_packed(tmp_path: Path,
     assert found[0].folder == found[2].folder != found[1].folder
 
 
+@pytest.mark.parametrize("changed", ["degraded folder", "folder at the same place", "one photo"])
+def test_exchanged_photos_are_not_taken_for_those_packed(tmp_path: Path, changed: str) -> None:
+    """Other files of the same names, sizes and times: in another folder of degraded photos, or in place."""
+    options = {"store_dir": tmp_path / "packed", "name": "x", "channels": "rgb"}
+
+    def drawn(half: Path, grey: int) -> list[Path]:
+        half.mkdir()
+        files = [half / f"{number}.bmp" for number in range(9)]
+        for number, file in enumerate(files):
+            Image.new("RGB", (8, 6), (grey + number, 0, 0)).save(file)
+            os.utime(file, (1, 1))
+        return files
+
+    clean, degraded = drawn(tmp_path / "clean", 10), drawn(tmp_path / "degraded", 100)
+    other = drawn(tmp_path / "other", 200)
+    first = pack([PhotoFile(a.stem, a, b) for a, b in zip(clean, degraded, strict=True)], **options)
+    if changed == "one photo":
+        other[5].rename(degraded[5])
+    elif changed == "folder at the same place":
+        degraded[0].parent.rename(tmp_path / "earlier")
+        other[0].parent.rename(degraded[0].parent)
+    else:
+        degraded = other
+    files = [PhotoFile(a.stem, a, b) for a, b in zip(clean, degraded, strict=True)]
+    again = pack(files, **options)
+    assert again.folder != first.folder
+    assert [int(again.degraded(at)[0, 0, 0]) for at in range(9)] == [
+        int(read_photo(file, "rgb")[0, 0, 0]) for file in degraded
+    ]
+    assert pack(files, **options).folder == again.folder
+
+
 @pytest.mark.parametrize("file", [PIXELS, INDEX])
 @pytest.mark.parametrize(
     "damage",

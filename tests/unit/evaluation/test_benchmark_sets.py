@@ -15,7 +15,7 @@ from restora.artifact.sources import open_source
 from restora.degradations.missing.brush_strokes import BrushStrokes
 from restora.degradations.noise.gaussian_noise import GaussianNoise
 from restora.degradations.sampling.downsample import Downsample
-from restora.evaluation.benchmarks.base import Benchmark, Intake
+from restora.evaluation.benchmarks.base import Benchmark, Intake, whole_at_random
 from restora.evaluation.benchmarks.deblur import Deblur
 from restora.evaluation.benchmarks.degraded import Degraded, Inpaint
 from restora.evaluation.benchmarks.denoise import Denoise
@@ -135,6 +135,14 @@ def test_jpeg_is_libjpegs(photo_folder: Path) -> None:
     expected = np.array(Image.open(buffer))
     observed = benchmark.observe(2, Intake()).degraded[0].permute(1, 2, 0).mul(255).round().byte().numpy()
     np.testing.assert_array_equal(observed, expected)
+
+
+def test_every_quality_of_a_range_is_as_likely() -> None:
+    """The ends too, which rounding a uniform number would draw half as often."""
+    drawn = np.bincount([whole_at_random(0, place, 10, 14) for place in range(2000)])
+    assert drawn[:10].sum() == 0
+    assert len(drawn) == 15
+    assert (abs(drawn[10:] - 400) < 80).all()  # 4.5 standard deviations; the ends would be 250
 
 
 def test_jpeg_of_one_plane_is_a_grey_jpeg(photo_folder: Path) -> None:

@@ -233,6 +233,11 @@ def at_random(seed: int, place: int, low: float, high: float) -> float:
     return low if low == high else float(np.random.default_rng((seed, place)).uniform(low, high))
 
 
+def whole_at_random(seed: int, place: int, low: int, high: int) -> int:
+    """The same of whole numbers, each as often as any other."""
+    return int(np.random.default_rng((seed, place)).integers(low, high, endpoint=True))
+
+
 def check_single(intake: Intake) -> None:
     """Raises ValueError for a method that takes several frames: the photos of a benchmark are single."""
     if intake.frames > 1:

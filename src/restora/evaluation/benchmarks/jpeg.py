@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from restora.degradations.parameters import as_whole_range
-from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, at_random
+from restora.evaluation.benchmarks.base import Benchmark, Intake, Observation, whole_at_random
 from restora.image import to_bytes
 from restora.registry import register
 
@@ -43,7 +43,7 @@ class Jpeg(Benchmark):
 
     def degrade(self, clean: Tensor, index: int, intake: Intake) -> Observation:  # noqa: ARG002
         low, high = as_whole_range("benchmark.quality", self.quality, least=1, most=100)
-        quality = round(at_random(self.seed, index, low, high))
+        quality = whole_at_random(self.seed, index, low, high)
         compressed = libjpeg(clean, quality, self.subsampling)
         return Observation(
             name=self.names[index],
