@@ -107,8 +107,10 @@ def sole_run(folder: Path) -> Iterator[None]:
     finally:
         if not mine:
             with _holding:
-                (folder / LOCK).unlink(missing_ok=True)
-                os.close(_held.pop(folder))
+                handle = _held.pop(folder)
+                if _is_at(handle, folder / LOCK):  # not another run's, where this folder was moved away
+                    (folder / LOCK).unlink(missing_ok=True)
+                os.close(handle)
 
 
 def check_place(folder: Path) -> None:

@@ -21,6 +21,11 @@ def shown(name: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in name)
 
 
+def three_digits(value: float) -> str:
+    """A measured figure from 0 on: 0.01234 -> 0.0123, 12.34 -> 12.3, 1234.5 -> 1234."""
+    return f"{value:.3g}" if value < 999.5 else f"{value:.0f}"
+
+
 def counted(number: int, noun: str) -> str:
     """1 photo, 2 photos."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -204,3 +204,27 @@ def test_jobs_that_fall_behind_are_pruned(tmp_path: Path, ends: dict[str, Any]) 
         assert why is None or why == "median pruner: 20.00 dB after 50% of the training"
         best = {"val/psnr": value}
         pruning.over(str(number), folder, "finished", {"metrics": {"best": best}, "config": config})
+
+
+def test_the_metrics_of_a_job_are_read_when_they_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from restora.sweeping import search
+
+    read = []
+    curve = search._curve
+    monkeypatch.setattr(search, "_curve", lambda *given: (read.append(given), curve(*given))[1])
+    settings = search.Settings(
+        sampler="random", trials=9, objectives={"val/psnr": "max"}, pruner="median", startup=3
+    )
+    pruning = search.Pruning.of(settings)
+    assert pruning is not None
+    config = {"trainer": {"max_steps": 10}}
+    for rows, times in (("", 0), ("step,seconds,val/psnr\n5,1,30\n", 1), ("9,2,31\n", 2)):
+        if rows:
+            with (tmp_path / "metrics.csv").open("a") as file:
+                file.write(rows)
+        for _ in range(3):
+            pruning.look("job", tmp_path, config)
+        assert len(read) == times
+    assert list(pruning.trials["job"].study.trials[0].intermediate_values.values()) == [30.0, 31.0]

@@ -67,3 +67,16 @@ def test_results_that_are_being_written_hold_up_nobody(
         finally:
             go_on.set()
         assert {one.result().status_code for one in waiting} == {200}
+
+
+def test_a_photo_that_arrives_as_the_server_stops_is_not_waited_for(
+    gated: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue is closed while the photo is received: its job would wait for ever, and the stop with it."""
+    digest = api.digest_of
+    monkeypatch.setattr(api, "digest_of", lambda form: (gated.service.queue.close(), digest(form))[1])
+    answer = gated.client.post(
+        "/v1/restorations", files={"photo": ("photo.png", png(noise()))}, headers={"Idempotency-Key": "one"}
+    )
+    assert (answer.status_code, answer.json()["code"]) == (503, "not-ready")
+    assert not gated.service.store.jobs

@@ -59,3 +59,12 @@ def test_a_run_on_a_machine_with_another_time_is_alive_while_it_holds_its_lock(t
         assert other.stdout.readline() == "held\n"
         assert status_of(record, tmp_path) == "running"
         other.communicate("")
+
+
+def test_the_lock_of_a_run_that_took_the_place_of_a_moved_one_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with sole_run(folder):
+        folder.rename(tmp_path / "moved")
+        folder.mkdir()
+        (folder / LOCK).write_text("process 7 on elsewhere\n")
+    assert (folder / LOCK).exists()

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from restora.words import figure, in_short, worse_than_input
+from restora.words import figure, in_short, three_digits, worse_than_input
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,8 @@ def test_figures_have_the_decimals_that_people_compare() -> None:
 )
 def test_a_reason_in_short_is_one_line(reason: str, short: str) -> None:
     assert in_short(reason) == short
+
+
+def test_measured_figures_have_no_exponents() -> None:
+    values = (0.01234, 12.34, 999.4, 999.6, 1234.5, 61_500)
+    assert [three_digits(v) for v in values] == ["0.0123", "12.3", "999", "1000", "1234", "61500"]

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from restora.files import check_writable, write_json
+from restora.words import three_digits
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -162,7 +163,7 @@ def _show(cost: "Cost") -> None:
     console.print(f"[bold]{escape(cost.experiment)}[/bold] on {escape(cost.machine)}", soft_wrap=True)
     console.print(table(cost))
     if cost.validation is not None:
-        each = f"{cost.validation.photos} x {cost.validation.seconds_per_photo:.3g} s each time"
+        each = f"{cost.validation.photos} x {three_digits(cost.validation.seconds_per_photo)} s each time"
         console.print(f"validation   {each}, {_duration(cost.validation_hours)} in all", soft_wrap=True)
     least = "at least " if cost.processes > 1 else ""
     console.print(f"the recipe   {cost.steps:,} steps: {least}{_duration(cost.hours)}", soft_wrap=True)
@@ -186,9 +187,9 @@ def table(cost: "Cost") -> "Table":
     quartiles = [statistics.quantiles(stage.seconds, n=4, method="inclusive") for stage in cost.stages]
     lines: list[tuple[str, list[str]]] = [
         ("patches", [f"{stage.batch_size}x{stage.patch_size}²" for stage in cost.stages]),
-        ("seconds per batch", [f"{middle:.3g}" for _, middle, _ in quartiles]),
-        ("  quartiles", [f"{low:.3g}-{high:.3g}" for low, _, high in quartiles]),
-        ("samples per second", [f"{stage.samples_per_second:.3g}" for stage in cost.stages]),
+        ("seconds per batch", [three_digits(middle) for _, middle, _ in quartiles]),
+        ("  quartiles", [f"{three_digits(low)}-{three_digits(high)}" for low, _, high in quartiles]),
+        ("samples per second", [three_digits(stage.samples_per_second) for stage in cost.stages]),
         *(
             (f"  {part}", [f"{stage.shares[part]:.1%}" for stage in cost.stages])
             for part in cost.stages[0].shares

@@ -10,7 +10,7 @@ from restora.artifact.global_statistics import attentions
 from restora.artifact.model_folder import CARD, ONNX, WEIGHTS, ModelDescription, network_class, network_node
 from restora.files import json_text
 from restora.vocabulary import TASKS
-from restora.words import AGAINST_NOISY, NOISY_REFERENCE, worse_than_input
+from restora.words import AGAINST_NOISY, NOISY_REFERENCE, three_digits, worse_than_input
 
 CHANNELS = {1: "grey", 3: "RGB"}
 
@@ -290,7 +290,7 @@ def cells(row: Mapping[str, Any]) -> list[str]:
         "" if row["psnr"] is None else f"{row['psnr']:.2f}",
         f"{row['loss']:.4f}",
         f"{row['max_difference']:.1e}",
-        f"{row['seconds_per_megapixel']:.3g}",
+        three_digits(row["seconds_per_megapixel"]),
         "" if peak is None else f"{peak:.0f}",
         f"{row['file_megabytes']:.1f}",
     ]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 
 from restora.families.compiling import AUTO
+from restora.words import three_digits
 
 _WORTH = 0.97
 """A later way is chosen if it needs less than this share of the time of an earlier, simpler one."""
@@ -55,7 +56,7 @@ class Tried:
             return f"{self.way.words} {self.note}"
         compiled = [] if self.way == UNCOMPILED else [f"compiled in {self.compiling:.0f} s"]
         said = ", ".join([*compiled, *([self.note] if self.note else [])])
-        return f"{self.way.words} {1e3 * self.seconds:.3g} ms" + (f" ({said})" if said else "")
+        return f"{self.way.words} {three_digits(1e3 * self.seconds)} ms" + (f" ({said})" if said else "")
 
 
 def fastest(tried: Sequence[Tried]) -> Way:

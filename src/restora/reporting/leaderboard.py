@@ -15,7 +15,7 @@ from restora.monitor import Monitor
 from restora.reporting.baselines import Baseline
 from restora.reporting.runs import Group, PhotoScore, Run, place, score_of, signed
 from restora.reporting.seeds import seeds_of_methods
-from restora.words import AGAINST_NOISY
+from restora.words import AGAINST_NOISY, three_digits
 
 Kind = Literal["run", "seed", "classical", "input"]
 """A method (one run, or the mean of its seeds), a seed of it, a classical filter, the degraded photos."""
@@ -326,8 +326,8 @@ def count(value: float | None) -> str:
     if value is None:
         return ABSENT
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g} {unit}"
+        if value >= 0.9995 * size:  # which three digits round up to it
+            return f"{three_digits(value / size)} {unit}"
     return f"{value:.0f}"
 
 

@@ -120,8 +120,8 @@ def router(service: Service, *, token: str | None = None) -> APIRouter:
                 job.close()
                 _check_same(other, digest)
                 return other
-            service.store.add(job, key)
             place.fill(job)
+            service.store.add(job, key)
             return job
 
     @routes.post(

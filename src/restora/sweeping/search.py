@@ -216,6 +216,8 @@ class Pruning:
     trials: dict[str, Any] = field(default_factory=dict)
     seen: dict[str, int] = field(default_factory=dict)
     done: set[str] = field(default_factory=set)
+    read: dict[str, tuple[int, int] | None] = field(default_factory=dict)
+    """The version of each job's metrics.csv that was read last."""
 
     @classmethod
     def of(cls, settings: Settings) -> "Pruning | None":
@@ -232,9 +234,14 @@ class Pruning:
 
     def look(self, name: str, folder: Path, config: Mapping[str, Any]) -> str | None:
         """Reports a job's new validations to the pruner; returns the reason to prune it, or None."""
-        trial = self.trials.setdefault(name, None) or self.study.ask()
-        self.trials[name] = trial
-        rows = _curve(folder / "metrics.csv", str(self.settings.watched), config)
+        if name not in self.trials:
+            self.trials[name] = self.study.ask()
+        trial, metrics = self.trials[name], folder / "metrics.csv"
+        version = _version(metrics)
+        if version == self.read.get(name):  # it is asked several times a second
+            return None
+        self.read[name] = version
+        rows = _curve(metrics, str(self.settings.watched), config)
         new = rows[self.seen.get(name, 0) :]
         self.seen[name] = len(rows)
         for share, value in new:
@@ -257,6 +264,15 @@ class Pruning:
             self.study.tell(trial, value)
         else:
             self.study.tell(trial, state=states.PRUNED if state == "pruned" else states.FAIL)
+
+
+def _version(path: Path) -> tuple[int, int] | None:
+    """Size and time of the last change of a file; None without one."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _curve(path: Path, metric: str, config: Mapping[str, Any]) -> list[tuple[int, float]]:

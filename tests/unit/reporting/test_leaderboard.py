@@ -118,10 +118,11 @@ def test_seeds_may_be_computed_in_different_surroundings(tmp_path):
 
 
 def test_numbers_are_written_as_people_write_them():
-    assert [count(n) for n in (None, 812, 61_500, 1_234_567, 8.1e9)] == [
+    assert [count(n) for n in (None, 812, 61_500, 999_700, 1_234_567, 8.1e9)] == [
         "–",
         "812",
         "61.5 k",
+        "1 M",
         "1.23 M",
         "8.1 G",
     ]
