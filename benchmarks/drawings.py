@@ -1,7 +1,8 @@
 """Writes pictures that are no photos, to see what a model does to them: text, lines, shapes and patterns.
 
     python benchmarks/drawings.py FOLDER [--count 24] [--side 256]
-    restora evaluate model=zoo:jpeg benchmark=jpeg benchmark.quality=40 benchmark.color=rgb benchmark.root=FOLDER
+    restora evaluate model=zoo:jpeg benchmark=jpeg benchmark.quality=40 \\
+        benchmark.color=rgb benchmark.root=FOLDER
 
 They are drawn by the transform that recipes use (`restora.data.graphics`), from seeds that no training has: a
 crop's seed is a hash.

@@ -35,7 +35,7 @@ class Graphics(albumentations.ImageOnlyTransform):
         data.transforms=[{_target_: restora.data.graphics.Graphics, p: 0.2}]
     """
 
-    class InitSchema(albumentations.ImageOnlyTransform.InitSchema):  # type: ignore[misc, name-defined]
+    class InitSchema(albumentations.ImageOnlyTransform.InitSchema):
         alone: float
         shapes: tuple[int, int]
 
@@ -68,9 +68,8 @@ class Graphics(albumentations.ImageOnlyTransform):
         """(h,w,C) with the drawing over it."""
         size = img.shape[1::-1]
         if drawing.shape[:2] != img.shape[:2]:  # a degraded partner is smaller
-            drawing, covered = (
-                cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in (drawing, covered)
-            )
+            smaller = [cv2.resize(x, size, interpolation=cv2.INTER_NEAREST) for x in (drawing, covered)]
+            drawing, covered = (x.astype(np.uint8, copy=False) for x in smaller)
         drawing, covered = drawing.reshape(img.shape), covered.reshape(img.shape)
         return np.where(covered > 0, drawing, img)
 
